@@ -1,0 +1,145 @@
+"""What a run says of itself: outcome, findings, metrics. The shape of ``result.json``."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from include.reports.text import Message, Value
+
+SCHEMA_VERSION = "1"
+
+
+class Outcome(StrEnum):
+    """Whether the control held.
+
+    ``pass``: it held. ``attention``: it held, and somebody should look at something.
+    ``fail``: it did not hold, or nobody can show that it did.
+    """
+
+    PASS = "pass"  # noqa: S105 - not a password
+    ATTENTION = "attention"
+    FAIL = "fail"
+
+    @classmethod
+    def worst(cls, outcomes: list[Outcome]) -> Outcome:
+        """Return the worst of several outcomes; nothing looked at is a fail."""
+        order = [cls.FAIL, cls.ATTENTION, cls.PASS]
+        return next((one for one in order if one in outcomes), cls.FAIL)
+
+
+class Finding(BaseModel):
+    """One thing that is not as it should be. Never holds a customer's value.
+
+    Attributes:
+        code: stable identifier, ``backup.recipients.too_few``.
+        severity: ``fail`` or ``attention``; never ``pass``.
+        subject: what it is about: database, object key, table, bundle.
+        message: what was seen.
+        action: what the reader should do.
+        clause: policy clause, ``4.2``.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    code: str
+    severity: Outcome
+    subject: str
+    message: Message
+    action: Message
+    clause: str = ""
+
+
+class Metric(BaseModel):
+    """One figure of a run.
+
+    Attributes:
+        name: stable identifier, ``backup.rows``.
+        value: the figure; None when it was not measured.
+        unit: ``rows``, ``bytes``, ``seconds``, ``1`` for a ratio or count.
+        target: what the pack asks for, in the same unit, None without a target.
+        subject: what it is about, empty for the whole run.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    value: float | int | None
+    unit: str
+    target: float | int | None = None
+    subject: str = ""
+
+
+class Approval(BaseModel):
+    """Who decided what, and on which exact content."""
+
+    model_config = ConfigDict(frozen=True)
+
+    step: str
+    decision: str
+    decided_by: str
+    decided_at: datetime
+    sha256: str
+
+
+class ControlRef(BaseModel):
+    """A control of the policy pack that a run is evidence for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    clause: str
+    title: Message
+
+
+class RunContext(BaseModel):
+    """Who ran, when, from which code and policy. Made once per run by orchestration."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dag_id: str
+    run_id: str
+    started_at: datetime
+    period_start: datetime | None = None
+    period_end: datetime | None = None
+    code_version: str
+    policy_hash: str
+    policy_name: str
+    clock_source: str
+    timezone: str = "Asia/Shanghai"
+
+
+class StepRecord(BaseModel):
+    """What one step of a run leaves for the seal; stored in ``state``, never in XCom.
+
+    Attributes:
+        step: name of the step, ``backup``.
+        part: what it worked on, ``courier``; empty when there is one.
+        outcome: the step's own outcome.
+        data: plain JSON for the workflow's own conclusion; no customer value.
+    """
+
+    step: str
+    part: str = ""
+    outcome: Outcome
+    findings: list[Finding] = []
+    metrics: list[Metric] = []
+    data: dict[str, Any] = {}
+
+
+class Result(BaseModel):
+    """``result.json``: what machines read of a bundle."""
+
+    schema_version: str = SCHEMA_VERSION
+    run: RunContext
+    controls: list[ControlRef]
+    outcome: Outcome
+    finished_at: datetime
+    metrics: list[Metric]
+    findings: list[Finding]
+    approvals: list[Approval] = []
+    facts: dict[str, Value | None] = {}
+    not_made: dict[str, str] = {}

@@ -1,0 +1,33 @@
+"""Texts for people, translated when they are rendered, never when they are made.
+
+Domain code writes ``_("{count} tables were compared", count=12)``; the English sentence is the
+catalogue's key. Babel extracts it (keyword ``_``), ``include/reports/locale`` holds the Chinese.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+Value = bool | int | float | datetime | date | str
+
+
+class Message(BaseModel):
+    """A sentence of the catalogue with its values.
+
+    Attributes:
+        text: English source text with ``{name}`` fields, as in ``str.format``.
+        values: what goes into the fields; a Message as a value is translated too.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    text: str
+    values: dict[str, Value | Message] = {}
+
+
+def _(text: str, **values: Any) -> Message:
+    """Make a catalogue message; the name is the extraction keyword, as in gettext."""
+    return Message(text=text, values=values)

@@ -1,0 +1,46 @@
+"""Time as an input: domain code takes a Clock and never asks the machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Where a moment comes from; bundles name the source."""
+
+    @property
+    def source(self) -> str:
+        """Say in a few words where the time comes from, for the evidence."""
+        ...
+
+    def now(self) -> datetime:
+        """Return the present moment, timezone-aware, in UTC."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    source = "system clock of the worker"
+
+    def now(self) -> datetime:
+        """Return the present moment in UTC."""
+        return datetime.now(UTC)  # noqa: TID251 - the one place that reads the machine's clock
+
+
+@dataclass(frozen=True)
+class FixedClock:
+    """A clock that stands still, for tests and for replaying a past day."""
+
+    moment: datetime
+    source: str = "fixed clock"
+
+    def __post_init__(self) -> None:
+        if self.moment.tzinfo is None:
+            raise ValueError("a clock needs a timezone-aware moment")
+
+    def now(self) -> datetime:
+        """Return the moment it was given, in UTC."""
+        return self.moment.astimezone(UTC)

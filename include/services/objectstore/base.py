@@ -1,0 +1,185 @@
+"""The one interface to stores of backups and evidence, shared by S3 and directories.
+
+Keys are relative POSIX paths without a leading slash (``courier/20261124T020000Z-1f2e/manifest.json``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Protocol, Self
+
+from include.services.errors import ServiceError
+
+
+class StoreError(ServiceError):
+    """The store could not do what was asked, after retries."""
+
+
+class ObjectMissing(StoreError):
+    """No object has that key."""
+
+
+class ObjectDamaged(StoreError):
+    """The stored bytes are not those that were written."""
+
+
+class ObjectLocked(StoreError):
+    """Object Lock forbids this deletion until its retention ends."""
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """What a store knows of one object.
+
+    Attributes:
+        key: relative POSIX path inside the store.
+        size: bytes.
+        modified_at: when the store took it, timezone-aware.
+        sha256: hex digest of the whole content, where it is known (always on the value that a
+            writer's ``commit`` or ``put`` returns).
+        checksum: the store's own checksum of the object, opaque; S3's composite SHA-256
+            (``<base64>-<parts>``). Empty for a directory.
+        version_id: the store's version, empty where it keeps none.
+        locked_until: end of retention, None when not locked or not known from a listing.
+    """
+
+    key: str
+    size: int
+    modified_at: datetime
+    sha256: str = ""
+    checksum: str = ""
+    version_id: str = ""
+    locked_until: datetime | None = None
+
+
+@dataclass(frozen=True)
+class StoreProblem:
+    """One thing that keeps a store from being a proper off-site store.
+
+    Attributes:
+        code: ``missing``, ``unreachable``, ``denied``, ``no_versioning``, ``no_object_lock``,
+            ``same_device`` or ``not_writable``.
+        detail: one line for people, without secrets.
+    """
+
+    code: str
+    detail: str
+
+
+class ObjectWriter(Protocol):
+    """A stream into one object. Nothing is visible under the key before ``commit``.
+
+    Leaving the ``with`` block without commit aborts and leaves nothing behind.
+    """
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Append bytes; returns how many were taken (all of them)."""
+        ...
+
+    def commit(self) -> StoredObject:
+        """Make the object visible, durable and checksummed; returns what was stored."""
+        ...
+
+    def abort(self) -> None:
+        """Give up and remove whatever was sent so far. Safe to call twice."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class ObjectReader(Protocol):
+    """A stream out of one object that resumes by itself after a dropped connection."""
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to ``size`` bytes (all that is left for -1); empty at the end."""
+        ...
+
+    def close(self) -> None:
+        """Release the connection or file."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class ObjectStore(Protocol):
+    """A place for objects: an S3 bucket with a prefix, or a directory."""
+
+    @property
+    def description(self) -> str:
+        """Name the store for people: URL or path, never a secret."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """``s3`` or ``directory``."""
+        ...
+
+    @property
+    def site(self) -> str:
+        """The site named in the connection's extra, empty when none was named."""
+        ...
+
+    def preflight(self) -> list[StoreProblem]:
+        """Try what a backup needs: reachable, writable, versioned, lockable."""
+        ...
+
+    def open_writer(self, key: str) -> ObjectWriter:
+        """Open a streaming writer for a new or replaced object."""
+        ...
+
+    def put(self, key: str, data: bytes, *, locked_until: datetime | None = None) -> StoredObject:
+        """Store a small object in one call, locked from the start where asked."""
+        ...
+
+    def open_reader(self, key: str) -> ObjectReader:
+        """Open a streaming reader; raises ObjectMissing."""
+        ...
+
+    def get(self, key: str) -> bytes:
+        """Return a small object whole; raises ObjectMissing."""
+        ...
+
+    def stat(self, key: str) -> StoredObject:
+        """Return what the store knows, ``checksum`` and ``locked_until`` included."""
+        ...
+
+    def verify(self, expected: StoredObject) -> None:
+        """Prove that the stored bytes are the expected ones; raises ObjectMissing, ObjectDamaged.
+
+        A directory re-reads and hashes the file; S3 compares size and composite checksum, which
+        the service computed from the bytes it holds.
+        """
+        ...
+
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        """Yield objects under a prefix in key order."""
+        ...
+
+    def lock(self, key: str, until: datetime) -> None:
+        """Keep the object from deletion and change until that moment."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove the object, every version; missing is fine; raises ObjectLocked."""
+        ...
+
+    def clear_abandoned(self, prefix: str = "") -> int:
+        """Remove unfinished uploads under a prefix; returns how many there were."""
+        ...
