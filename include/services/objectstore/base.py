@@ -1,6 +1,6 @@
 """The one interface to stores of backups and evidence, shared by S3 and directories.
 
-Keys are relative POSIX paths without a leading slash (``courier/20261124T020000Z-1f/manifest.json``).
+Keys are relative POSIX paths without a leading slash (``courier/20261124T020000Z/manifest.json``).
 """
 
 from __future__ import annotations
