@@ -20,12 +20,15 @@ class Message(BaseModel):
     Attributes:
         text: English source text with ``{name}`` fields, as in ``str.format``.
         values: what goes into the fields; a Message as a value is translated too.
+        translations: the sentence in other languages, by locale (``zh-CN``), for texts that are
+            company data and stand in no catalogue: titles of the policy pack.
     """
 
     model_config = ConfigDict(frozen=True)
 
     text: str
     values: dict[str, Value | Message] = {}
+    translations: dict[str, str] = {}
 
 
 def _(text: str, **values: Any) -> Message:
