@@ -1,0 +1,46 @@
+"""Connections to the state database, and the locks that its users agree on."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+import psycopg
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.pool import NullPool
+
+from include.services.errors import ServiceError
+
+
+class StateLock(IntEnum):
+    """Advisory locks of the state database; one number per thing that must not run twice."""
+
+    MIGRATIONS = 0x70617263_00000001
+    EVIDENCE = 0x70617263_00000002
+
+
+def engine(conninfo: str) -> Engine:
+    """Return a SQLAlchemy engine for a libpq connection string or URL.
+
+    libpq itself reads the string, so Unix sockets, service files and TLS settings work as in psql.
+    Every connection is new: tasks are short, and Airflow forks its workers.
+
+    Raises:
+        ServiceError: on first use, the server does not answer or refuses.
+    """
+
+    def connect() -> psycopg.Connection[Any]:
+        try:
+            return psycopg.connect(conninfo, application_name="parcelseal")
+        except psycopg.OperationalError as error:
+            reason = " ".join(str(error).split())
+            raise ServiceError(
+                f"The state database cannot be used: {reason}.", "Check the connection state_db."
+            ) from error
+
+    return create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
+
+
+def lock_for_transaction(conn: Connection, lock: StateLock) -> None:
+    """Wait for an exclusive lock that ends with the transaction, or with the process."""
+    conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": int(lock)})

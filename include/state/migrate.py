@@ -1,0 +1,82 @@
+"""Bring the state database to the schema that this version of the code needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine
+
+from include.services.errors import UsageError
+from include.state.connect import StateLock, lock_for_transaction
+
+VERSION_TABLE = "parcelseal_version"  # never Airflow's, should both share a database by mistake
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def migrate(engine: Engine, revision: str = "head") -> None:
+    """Apply what is missing, all or nothing. Several processes may do so at once.
+
+    Args:
+        engine: the state database.
+        revision: where to stop; for tests of upgrades.
+
+    Raises:
+        UsageError: the database was migrated by a newer version.
+    """
+    with engine.begin() as conn:
+        lock_for_transaction(conn, StateLock.MIGRATIONS)
+        _refuse_newer(current_revision(conn))
+        config = _config()
+        config.attributes["connection"] = conn
+        command.upgrade(config, revision)
+
+
+def current_revision(conn: Connection) -> str | None:
+    """Return the revision of the database, None for one that was never migrated."""
+    return MigrationContext.configure(
+        conn, opts={"version_table": VERSION_TABLE}
+    ).get_current_revision()
+
+
+def newest_revision() -> str:
+    """Return the revision that this version of the code needs."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    assert head is not None
+    return head
+
+
+def ensure_current(engine: Engine) -> None:
+    """Refuse to work on a database of another schema.
+
+    Raises:
+        UsageError: migrations are pending, or a newer version made the schema.
+    """
+    with engine.connect() as conn:
+        current = current_revision(conn)
+    _refuse_newer(current)
+    if current != newest_revision():
+        raise UsageError(
+            f"The state database is at revision {current or 'none'}, this version needs "
+            f"{newest_revision()}.",
+            "Run `./parcelseal migrate`.",
+        )
+
+
+def _refuse_newer(current: str | None) -> None:
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if current is not None and current not in known:
+        raise UsageError(
+            f"The state database is at revision {current}, which this version does not know.",
+            "Use the version of ParcelSeal that migrated it, or a newer one.",
+        )
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config

@@ -1,0 +1,161 @@
+"""The tables of the state database. Change them together with a migration; a test compares both.
+
+All moments are timezone-aware. No column holds a customer's value: records are named by keyed HMAC.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Date,
+    DateTime,
+    Float,
+    Identity,
+    Index,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    }
+)
+
+MOMENT = DateTime(timezone=True)
+OUTCOMES = "outcome IN ('pass', 'attention', 'fail')"
+
+evidence_ledger = Table(
+    "evidence_ledger",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),  # no gaps, under a lock
+    Column("bundle", Text, nullable=False, unique=True),
+    Column("dag_id", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("controls", ARRAY(Text), nullable=False),
+    Column("started_at", MOMENT, nullable=False),
+    Column("sealed_at", MOMENT, nullable=False),
+    Column("sums_sha256", Text, nullable=False),
+    Column("previous_sums_sha256", Text, nullable=False),  # empty for the very first bundle
+    Column("key_fingerprint", Text, nullable=False),
+    Column("row_signature", LargeBinary, nullable=False),
+    UniqueConstraint("dag_id", "run_id"),
+    CheckConstraint(OUTCOMES, name="outcome"),
+    Index("evidence_ledger_controls_idx", "controls", postgresql_using="gin"),
+)
+
+evidence_intent = Table(  # bundles whose writing began; a killed seal leaves its row here
+    "evidence_intent",
+    metadata,
+    Column("bundle", Text, primary_key=True),
+    Column("begun_at", MOMENT, nullable=False),
+)
+
+evidence_checkpoint = Table(
+    "evidence_checkpoint",
+    metadata,
+    Column("up_to_seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("bundle", Text, nullable=False),
+    Column("sums_sha256", Text, nullable=False),
+    Column("signed_at", MOMENT, nullable=False),
+    Column("key_fingerprint", Text, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+)
+
+run_step = Table(
+    "run_step",
+    metadata,
+    Column("dag_id", Text, primary_key=True),
+    Column("run_id", Text, primary_key=True),
+    Column("step", Text, primary_key=True),
+    Column("part", Text, primary_key=True),
+    Column("recorded_at", MOMENT, nullable=False),
+    Column("record", JSONB, nullable=False),
+)
+
+run_artifact = Table(
+    "run_artifact",
+    metadata,
+    Column("dag_id", Text, primary_key=True),
+    Column("run_id", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("content", LargeBinary, nullable=False),
+)
+
+legal_hold = Table(
+    "legal_hold",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("value", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("case_ref", Text, nullable=False),
+    Column("placed_at", MOMENT, nullable=False),
+    Column("review_on", Date, nullable=False),
+    Column("released_at", MOMENT),
+    Column("released_by", Text),
+    Column("release_reason", Text),
+    CheckConstraint(
+        "kind IN ('subject', 'waybill', 'class', 'case', 'restore_point', 'database')", name="kind"
+    ),
+    CheckConstraint(
+        "num_nulls(released_at, released_by, release_reason) IN (0, 3)", name="release"
+    ),
+    Index("legal_hold_kind_value_idx", "kind", "value"),
+)
+
+erasure = Table(
+    "erasure",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("database", Text, nullable=False),
+    Column("collection", Text, nullable=False),
+    Column("key_hmac", LargeBinary, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("record_class", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("dag_id", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("erased_at", MOMENT, nullable=False),
+    UniqueConstraint("database", "collection", "key_hmac", "key_id"),
+    CheckConstraint("action IN ('delete')", name="action"),
+)
+
+drill = Table(
+    "drill",
+    metadata,
+    Column("dag_id", Text, primary_key=True),
+    Column("run_id", Text, primary_key=True),
+    Column("database", Text, primary_key=True),
+    Column("restore_point", Text, nullable=False),
+    Column("drilled_at", MOMENT, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("restore_seconds", Float),  # null: the restore did not finish
+    Column("rpo_seconds", Float),
+    CheckConstraint(OUTCOMES, name="outcome"),
+    Index("drill_database_drilled_at_idx", "database", "drilled_at"),
+)
+
+scratch_database = Table(
+    "scratch_database",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("server", Text, nullable=False),
+    Column("created_at", MOMENT, nullable=False),
+    Column("dropped_at", MOMENT),
+    Column("dag_id", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+)

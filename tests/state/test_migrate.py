@@ -1,0 +1,141 @@
+"""The state database: migrations agree with the tables, survive races, and guard old schemas."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import CheckConstraint, DateTime, inspect, select, text
+
+from include.services.errors import ServiceError, UsageError
+from include.state.connect import engine
+from include.state.migrate import VERSION_TABLE, ensure_current, migrate, newest_revision
+from include.state.tables import metadata, run_artifact, run_step
+
+ROOT = Path(__file__).parents[2]
+MIGRATE = """
+import sys
+from include.state.connect import engine
+from include.state.migrate import migrate
+sys.stdin.read()
+migrate(engine(sys.argv[1]))
+"""
+
+
+def test_migrations_make_exactly_the_tables_that_the_code_uses(database: str) -> None:
+    """Autogenerate finds nothing to add, and every check constraint is there."""
+    db = engine(database)
+    migrate(db)
+    with db.connect() as conn:
+        context = MigrationContext.configure(
+            conn,
+            opts={
+                "compare_type": True,
+                "compare_server_default": True,
+                "include_name": lambda name, kind, _: kind != "table" or name != VERSION_TABLE,
+            },
+        )
+        assert compare_metadata(context, metadata) == []
+        found = inspect(conn)
+        for table in metadata.tables.values():
+            checks = [one for one in table.constraints if isinstance(one, CheckConstraint)]
+            declared = {conn.dialect.identifier_preparer.format_constraint(one) for one in checks}
+            assert declared == {one["name"] for one in found.get_check_constraints(table.name)}
+
+
+def test_every_moment_has_a_timezone() -> None:
+    """A naive column would read a moment differently on every server."""
+    moments = [
+        column
+        for table in metadata.tables.values()
+        for column in table.c
+        if isinstance(column.type, DateTime)
+    ]
+    assert moments
+    assert all(column.type.timezone for column in moments)
+
+
+def test_two_processes_migrate_at_once(database: str) -> None:
+    """Both wait for the start signal, both end well, one did the work."""
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", MIGRATE, database],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.close()
+        worker.stdin = None
+    errors = [worker.communicate(timeout=60)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0, 0], errors
+    ensure_current(engine(database))
+
+
+def test_upgrade_keeps_what_an_older_version_wrote(database: str) -> None:
+    """From the first revision to the newest, with rows in between."""
+    db = engine(database)
+    migrate(db, "0001")
+    with pytest.raises(UsageError, match=r"revision 0001, this version needs .* migrate"):
+        ensure_current(db)
+    with db.begin() as conn:
+        conn.execute(
+            run_step.insert().values(
+                dag_id="d",
+                run_id="r",
+                step="s",
+                part="",
+                recorded_at=datetime(2026, 1, 1, tzinfo=UTC),
+                record={"a": 1},
+            )
+        )
+        conn.execute(run_artifact.insert().values(dag_id="d", run_id="r", name="n", content=b"\0"))
+    migrate(db)
+    migrate(db)
+    ensure_current(db)
+    with db.connect() as conn:
+        assert conn.scalar(select(run_step.c.record)) == {"a": 1}
+        assert conn.scalar(select(run_artifact.c.content)) == b"\0"
+
+
+def test_a_failed_migration_leaves_nothing_behind(database: str) -> None:
+    """A table in the way of the third revision: the first two are not kept either."""
+    db = engine(database)
+    with db.begin() as conn:
+        conn.execute(text("CREATE TABLE drill (x int)"))
+    with pytest.raises(Exception, match="already exists"):
+        migrate(db)
+    with db.connect() as conn:
+        assert inspect(conn).get_table_names() == ["drill"]
+
+
+def test_an_empty_or_newer_database_is_refused_with_what_to_do(database: str) -> None:
+    """Never migrated, and migrated by a version of the future."""
+    db = engine(database)
+    with pytest.raises(UsageError, match="revision none"):
+        ensure_current(db)
+    migrate(db)
+    with db.begin() as conn:
+        conn.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+    for refused in (ensure_current, migrate):
+        with pytest.raises(UsageError, match="revision 9999, which this version does not know"):
+            refused(db)
+    assert newest_revision() < "9999"
+
+
+def test_a_server_that_is_not_there_gives_one_line() -> None:
+    """No traceback of the driver, no password."""
+    db = engine("host=/nonexistent-folder dbname=x user=x password=secret-word")
+    with pytest.raises(ServiceError, match="state database cannot be used") as caught:
+        db.connect()
+    assert "secret-word" not in str(caught.value)
+    assert "\n" not in str(caught.value)
