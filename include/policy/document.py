@@ -1,0 +1,276 @@
+"""YAML files read safely, with the line of every key and item.
+
+Beside YAML's own errors these are refused: duplicate keys, keys that are not text, tags other
+than the plain ones, more than one document, files that are not UTF-8, too large or nested too
+deep, and aliases that unfold into more nodes than a pack can need. Dates stay text, as in YAML
+1.2: what is read is exactly what JSON can say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from include.policy.problems import PackProblem
+
+MAX_BYTES = 5 * 1024 * 1024
+MAX_NODES = 200_000
+MAX_DEPTH = 60
+
+Loc = tuple[str | int, ...]
+
+# The C parser, where PyYAML was built with it, is about eight times faster.
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TAG = "tag:yaml.org,2002:"
+_TEXT_TAGS = {_TAG + "str", _TAG + "timestamp", _TAG + "value"}
+_MERGE_TAG = _TAG + "merge"
+_WORDS = {bool: "a yes/no value", int: "a number", float: "a number", type(None): "nothing (null)"}
+
+
+@dataclass(frozen=True)
+class Document:
+    """One file of a pack.
+
+    Attributes:
+        file: path inside the pack.
+        data: what it says, in plain Python: dict, list, str, int, float, bool, None.
+        lines: the 1-based line of every key and item, by path; the root is ``()``.
+    """
+
+    file: str
+    data: Any
+    lines: dict[Loc, int]
+
+    def at(self, loc: Loc) -> Any:
+        """The value at a path that is in ``lines``."""
+        value = self.data
+        for step in loc:
+            value = value[step]
+        return value
+
+    def known(self, loc: Loc) -> Loc:
+        """The part of a path that the document has; steps it does not have are left out.
+
+        Validators put names of their own (union members) between the document's steps.
+        """
+        found: Loc = ()
+        for step in loc:
+            if (*found, step) in self.lines:
+                found = (*found, step)
+        return found
+
+    def problem(self, loc: Loc, message: str, missing: str = "") -> PackProblem:
+        """A problem at a path; ``missing`` names a key that should be there."""
+        known = self.known(loc)
+        shown = (*known, missing) if missing else known
+        return PackProblem(self.file, self.lines[known], path_text(shown), message)
+
+    def problems(self, error: ValidationError, base: Loc = ()) -> Iterator[PackProblem]:
+        """Say a pydantic error in the document's own places.
+
+        Args:
+            error: from validating the part of the document that is at ``base``.
+            base: path of that part.
+        """
+        for one in error.errors(include_url=False, include_context=False, include_input=False):
+            loc = (*base, *one["loc"])
+            message = one["msg"].removeprefix("Value error, ")
+            missing = ""
+            match one["type"]:
+                case "missing":
+                    missing, message = str(loc[-1]), "is required and missing"
+                case "extra_forbidden":
+                    message = "this key is not known here"
+                case "string_type" if type(self.at(self.known(loc))) in _WORDS:
+                    word = _WORDS[type(self.at(self.known(loc)))]
+                    message = f'should be text, YAML reads it as {word}: write it in "quotes"'
+            yield self.problem(loc, message, missing)
+
+
+def path_text(loc: Loc) -> str:
+    """``collections[3].fields[0].name``; steps that are not plain words stand in quotes."""
+    text = ""
+    for step in loc:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        elif step and all(part.isalnum() for part in step.replace("-", "_").split("_") if part):
+            text += f".{step}"
+        else:
+            text += f'."{step}"'
+    return text.removeprefix(".")
+
+
+def read_document(raw: bytes, file: str) -> Document:
+    """Read the content of one YAML file.
+
+    Args:
+        raw: its bytes.
+        file: its name in problems.
+
+    Raises:
+        DocumentError: with every problem found.
+    """
+    root = _compose(_decode(raw, file), file)
+    builder = _Builder(file)
+    data = builder.build(root, (), 0)
+    if builder.problems:
+        raise DocumentError(builder.problems)
+    return Document(file, data, builder.lines)
+
+
+def read_bytes(path: Path, file: str) -> bytes:
+    """The bytes of a file of a pack.
+
+    Raises:
+        DocumentError: it cannot be read, is no plain file or larger than 5 MiB.
+    """
+    try:
+        if not path.is_file():
+            raise DocumentError.single(file, None, "is not a file")
+        with path.open("rb") as stream:
+            raw = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise DocumentError.single(file, None, f"cannot be read: {error.strerror}") from error
+    if len(raw) > MAX_BYTES:
+        raise DocumentError.single(file, None, f"is larger than {MAX_BYTES >> 20} MiB")
+    return raw
+
+
+class DocumentError(Exception):
+    """A file could not be read as a document; carries the problems."""
+
+    def __init__(self, problems: list[PackProblem]) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = problems
+
+    @classmethod
+    def single(cls, file: str, line: int | None, message: str) -> DocumentError:
+        """An error of one problem."""
+        return cls([PackProblem(file, line, "", message)])
+
+
+def _decode(raw: bytes, file: str) -> str:
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise DocumentError.single(file, line, "is not UTF-8 text: save it as UTF-8") from error
+
+
+def _compose(text: str, file: str) -> yaml.Node:
+    try:
+        root: yaml.Node | None = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else None
+        reason = error.problem or error.context or "cannot be parsed"
+        raise DocumentError.single(file, line, f"is not valid YAML: {reason}") from error
+    except yaml.YAMLError as error:  # a character that YAML does not allow
+        reason = str(error).splitlines()[0]
+        position = getattr(error, "position", None)
+        line = None if position is None else text[:position].count("\n") + 1
+        raise DocumentError.single(file, line, f"is not valid YAML: {reason}") from error
+    except RecursionError as error:  # PyYAML without its C parser
+        raise DocumentError.single(file, None, "is nested too deep") from error
+    if root is None:
+        raise DocumentError.single(file, None, "is empty")
+    return root
+
+
+class _Builder:
+    """Turns composed nodes into plain data and remembers lines."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.lines: dict[Loc, int] = {}
+        self.problems: list[PackProblem] = []
+        self._scalars = yaml.constructor.SafeConstructor()
+        self._nodes = 0
+
+    def build(self, node: yaml.Node, loc: Loc, depth: int, line: int | None = None) -> Any:
+        """The data of a node; problems are collected, size and depth end the reading."""
+        self.lines[loc] = line or node.start_mark.line + 1
+        self._count(node, depth)
+        if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
+            return {
+                key: self.build(value, (*loc, key), depth + 1, at)
+                for key, (at, value) in self._pairs(node, loc, depth).items()
+            }
+        if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+            return [self.build(item, (*loc, at), depth + 1) for at, item in enumerate(node.value)]
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, loc)
+        return self._refuse_tag(node, loc)
+
+    def _count(self, node: yaml.Node, depth: int) -> None:
+        self._nodes += 1
+        line = node.start_mark.line + 1
+        if self._nodes > MAX_NODES:
+            message = f"holds more than {MAX_NODES} values, or its aliases unfold into as many"
+            raise DocumentError.single(self.file, line, message)
+        if depth > MAX_DEPTH:
+            message = f"is nested deeper than {MAX_DEPTH} levels, or an alias contains itself"
+            raise DocumentError.single(self.file, line, message)
+
+    def _pairs(
+        self, node: yaml.MappingNode, loc: Loc, depth: int
+    ) -> dict[str, tuple[int, yaml.Node]]:
+        """Key -> (line, value node), merge keys (``<<``) resolved; own keys win."""
+        merged: dict[str, tuple[int, yaml.Node]] = {}
+        own: dict[str, tuple[int, yaml.Node]] = {}
+        for key_node, value in node.value:
+            line = key_node.start_mark.line + 1
+            if key_node.tag == _MERGE_TAG:
+                merged = {**self._merged(value, loc, depth + 1), **merged}
+            elif not isinstance(key_node, yaml.ScalarNode) or key_node.tag not in _TEXT_TAGS:
+                self._add(line, loc, 'a key should be text: write it in "quotes"')
+            elif key_node.value in own:
+                first = own[key_node.value][0]
+                self._add(
+                    line, (*loc, key_node.value), f"this key stands twice, first in line {first}"
+                )
+            else:
+                own[key_node.value] = (line, value)
+        return {**merged, **own}
+
+    def _merged(self, node: yaml.Node, loc: Loc, depth: int) -> dict[str, tuple[int, yaml.Node]]:
+        self._count(node, depth)
+        if isinstance(node, yaml.MappingNode):
+            return self._pairs(node, loc, depth)
+        if isinstance(node, yaml.SequenceNode):
+            merged: dict[str, tuple[int, yaml.Node]] = {}
+            for item in node.value:  # the earlier of two mappings wins
+                merged = {**self._merged(item, loc, depth + 1), **merged}
+            return merged
+        self._add(node.start_mark.line + 1, loc, "only a mapping can be merged with <<")
+        return {}
+
+    def _scalar(self, node: yaml.ScalarNode, loc: Loc) -> Any:
+        if node.tag in _TEXT_TAGS:
+            return node.value
+        try:
+            match node.tag.removeprefix(_TAG):
+                case "int":
+                    return self._scalars.construct_yaml_int(node)
+                case "float":
+                    return self._scalars.construct_yaml_float(node)
+                case "bool":
+                    return self._scalars.construct_yaml_bool(node)
+                case "null":
+                    return None
+        except (ValueError, KeyError):
+            self._add(self.lines[loc], loc, f"is not a valid {node.tag.removeprefix(_TAG)}")
+            return None
+        return self._refuse_tag(node, loc)
+
+    def _refuse_tag(self, node: yaml.Node, loc: Loc) -> None:
+        tag = node.tag.replace(_TAG, "!!")
+        self._add(self.lines[loc], loc, f"the tag {tag} is not allowed in a pack")
+
+    def _add(self, line: int, loc: Loc, message: str) -> None:
+        self.problems.append(PackProblem(self.file, line, path_text(loc), message))

@@ -1,0 +1,304 @@
+"""Data maps: fideslang manifests checked as a whole and turned into mapped databases.
+
+What a manifest says is checked on the plain document, so that one wrong key does not hide the
+next: fideslang's own models, its taxonomy (with the pack's own categories), names, references
+between collections, and our keys under ``meta``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from include.policy.datamap import META_KEY, DatabaseMeta, MappedDatabase
+from include.policy.document import Document, Loc
+from include.policy.mapping import Inventory, mapped_database, table_of
+from include.policy.problems import PackProblem
+from include.policy.rules import Targets
+
+if TYPE_CHECKING:
+    from fideslang.models import Dataset, FidesModel
+
+# The name is a folder of evidence and of backups: no path may hide in it.
+_NAME_START = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
+_NAME_REST = _NAME_START | frozenset(".-")
+
+_TAXONOMY_KEYS = {
+    "data_categories": "data_category",
+    "data_uses": "data_use",
+    "data_purposes": "data_use",
+    "data_subjects": "data_subject",
+}
+
+
+@dataclass
+class DataMap:
+    """What the documents of ``datamap/`` say.
+
+    Attributes:
+        databases: by name; complete only when there are no problems.
+        inventory: names of databases, collections and fields, of faulty documents too.
+        problems: what has to be put right.
+        remarks: what fideslang ignores or nobody can check.
+    """
+
+    databases: dict[str, MappedDatabase] = field(default_factory=dict)
+    inventory: Inventory = field(default_factory=Inventory)
+    problems: list[PackProblem] = field(default_factory=list)
+    remarks: list[PackProblem] = field(default_factory=list)
+
+
+@dataclass
+class _Entry:
+    """One Dataset of a document, raw and as far as it could be read."""
+
+    document: Document
+    base: Loc
+    raw: dict[str, Any]
+    name: str
+    dataset: Dataset | None = None
+    meta: DatabaseMeta = field(default_factory=DatabaseMeta)
+
+
+def read_datamap(documents: Sequence[Document], targets: Targets) -> DataMap:
+    """Check the documents of ``datamap/`` together.
+
+    Args:
+        documents: fideslang Datasets, bare or as ``dataset:`` lists of Fides manifests.
+        targets: recovery targets of databases that name none.
+    """
+    datamap = DataMap()
+    taxonomy = {key: set(known) for key, known in _default_taxonomy().items()}
+    entries: list[_Entry] = []
+    for document in documents:
+        entries += _entries(document, datamap, taxonomy)
+    seen: dict[str, _Entry] = {}
+    for entry in entries:
+        _check_name(entry, seen, datamap)
+        datamap.inventory.add(entry.name, entry.raw)
+    for entry in entries:
+        _check_shape(entry, datamap)
+        _check_taxonomy(entry, taxonomy, datamap)
+        _check_names_once(entry, datamap)
+        _check_references(entry, datamap)
+        _check_meta(entry, datamap)
+    if not datamap.problems:
+        for entry in entries:
+            assert entry.dataset is not None
+            datamap.databases[entry.name] = mapped_database(
+                entry.dataset, entry.raw, entry.meta, targets, datamap.inventory
+            )
+    return datamap
+
+
+@lru_cache
+def _default_taxonomy() -> dict[str, frozenset[str]]:
+    from fideslang.default_taxonomy import DEFAULT_TAXONOMY  # 0.3 s that only loading needs
+
+    return {
+        kind: frozenset(one.fides_key for one in getattr(DEFAULT_TAXONOMY, kind) or ())
+        for kind in set(_TAXONOMY_KEYS.values())
+    }
+
+
+def _entries(
+    document: Document, datamap: DataMap, taxonomy: dict[str, set[str]]
+) -> Iterator[_Entry]:
+    """The Datasets of a document; its own taxonomy entries are added to ``taxonomy``."""
+    from fideslang import model_list
+
+    data = document.data
+    if isinstance(data, dict) and ("fides_key" in data or "collections" in data):
+        yield _Entry(document, (), data, str(data.get("fides_key", "")))
+        return
+    if not isinstance(data, dict) or not any(key in model_list for key in data):
+        message = (
+            "is no data map: neither a fideslang Dataset (fides_key, collections) "
+            "nor a Fides manifest (dataset: [...])"
+        )
+        datamap.problems.append(document.problem((), message))
+        return
+    for key, items in data.items():
+        if key not in model_list:
+            datamap.problems.append(
+                document.problem((key,), "a Fides manifest has no such resource")
+            )
+        elif not isinstance(items, list):
+            datamap.problems.append(document.problem((key,), "should be a list"))
+        elif key == "dataset":
+            for at, item in enumerate(items):
+                if isinstance(item, dict):
+                    name = str(item.get("fides_key", ""))
+                    yield _Entry(document, (key, at), item, name)
+                else:
+                    datamap.problems.append(document.problem((key, at), "should be a mapping"))
+        elif key in taxonomy:
+            taxonomy[key] |= set(_own_taxonomy(document, key, items, datamap))
+        else:
+            datamap.remarks.append(document.problem((key,), "is not used by ParcelSeal"))
+
+
+def _own_taxonomy(
+    document: Document, kind: str, items: list[Any], datamap: DataMap
+) -> Iterator[str]:
+    from fideslang import models
+
+    kinds: dict[str, type[FidesModel]] = {
+        "data_category": models.DataCategory,
+        "data_use": models.DataUse,
+        "data_subject": models.DataSubject,
+    }
+    for at, item in enumerate(items):
+        try:
+            yield kinds[kind].model_validate(item).fides_key
+        except ValidationError as error:
+            datamap.problems += document.problems(error, (kind, at))
+
+
+def _check_name(entry: _Entry, seen: dict[str, _Entry], datamap: DataMap) -> None:
+    name, loc = entry.name, (*entry.base, "fides_key")
+    if not name:
+        return  # fideslang says so
+    if name[0] not in _NAME_START or not _NAME_REST.issuperset(name):
+        message = (
+            "names a database and its folders: use letters, digits, - . _ and begin with a letter, "
+            "digit or _"
+        )
+        datamap.problems.append(entry.document.problem(loc, message))
+    if name in seen:
+        other = seen[name]
+        line = other.document.lines[other.document.known((*other.base, "fides_key"))]
+        message = f"another data map has this name: {other.document.file}:{line}"
+        datamap.problems.append(entry.document.problem(loc, message))
+    seen.setdefault(name, entry)
+
+
+def _check_shape(entry: _Entry, datamap: DataMap) -> None:
+    """Let fideslang judge; what it does not know and ignores becomes a remark."""
+    from fideslang import models
+
+    try:
+        entry.dataset = models.Dataset.model_validate(entry.raw)
+    except ValidationError as error:
+        datamap.problems += (
+            one
+            for one in entry.document.problems(error, entry.base)
+            if "Duplicate entries found" not in one.message  # said below, with the line
+        )
+    known = {
+        0: {*models.Dataset.model_fields, "fidesops_meta"},
+        1: {*models.DatasetCollection.model_fields, "fidesops_meta"},
+        2: {*models.DatasetField.model_fields, "fidesops_meta"},
+    }
+    for level, loc, raw in _parts(entry):
+        for key in raw:
+            if key not in known[level]:
+                message = "fideslang does not know this key and ignores it"
+                datamap.remarks.append(entry.document.problem((*loc, key), message))
+
+
+def _parts(entry: _Entry) -> Iterator[tuple[int, Loc, dict[str, Any]]]:
+    """The Dataset (level 0), its collections (1) and all fields (2), with their paths."""
+    yield 0, entry.base, entry.raw
+    for at, collection in _mappings(entry.raw.get("collections")):
+        loc = (*entry.base, "collections", at)
+        yield 1, loc, collection
+        for field_loc, one in _fields(collection, loc):
+            yield 2, field_loc, one
+
+
+def _fields(raw: dict[str, Any], loc: Loc) -> Iterator[tuple[Loc, dict[str, Any]]]:
+    for at, one in _mappings(raw.get("fields")):
+        here = (*loc, "fields", at)
+        yield here, one
+        yield from _fields(one, here)
+
+
+def _mappings(items: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+    if isinstance(items, list):
+        yield from ((at, one) for at, one in enumerate(items) if isinstance(one, dict))
+
+
+def _check_taxonomy(entry: _Entry, taxonomy: dict[str, set[str]], datamap: DataMap) -> None:
+    for _level, loc, raw in _parts(entry):
+        for key, kind in _TAXONOMY_KEYS.items():
+            values = raw.get(key)
+            for at, value in enumerate(values if isinstance(values, list) else ()):
+                if isinstance(value, str) and value not in taxonomy[kind]:
+                    message = f"the taxonomy has no {kind} {value!r}"
+                    datamap.problems.append(entry.document.problem((*loc, key, at), message))
+
+
+def _check_names_once(entry: _Entry, datamap: DataMap) -> None:
+    """Names of siblings differ and are not empty."""
+    for level, loc, raw in _parts(entry):
+        below = "collections" if level == 0 else "fields"
+        first: dict[str, int] = {}
+        for at, one in _mappings(raw.get(below)):
+            name, here = one.get("name"), (*loc, below, at, "name")
+            if name == "":
+                datamap.problems.append(entry.document.problem(here, "should not be empty"))
+            elif isinstance(name, str) and name in first:
+                message = f"{name!r} stands twice, first in line {first[name]}"
+                datamap.problems.append(entry.document.problem(here, message))
+            elif isinstance(name, str):
+                first[name] = entry.document.lines[entry.document.known(here)]
+
+
+def _check_references(entry: _Entry, datamap: DataMap) -> None:
+    for level, loc, raw in _parts(entry):
+        if level < 2:
+            continue
+        for key in ("fides_meta", "fidesops_meta"):
+            meta = raw.get(key)
+            for at, one in _mappings(meta.get("references") if isinstance(meta, dict) else None):
+                dataset, target = one.get("dataset"), one.get("field")
+                if not isinstance(dataset, str) or not isinstance(target, str):
+                    continue  # fideslang says so
+                here = (*loc, key, "references", at)
+                if dataset not in datamap.inventory:
+                    message = f"cannot be checked: the pack maps no database {dataset!r}"
+                    datamap.remarks.append(entry.document.problem((*here, "dataset"), message))
+                elif why_not := datamap.inventory.why_not(dataset, target):
+                    datamap.problems.append(entry.document.problem((*here, "field"), why_not))
+
+
+def _check_meta(entry: _Entry, datamap: DataMap) -> None:
+    """Our own keys: their form, and that what they name is there."""
+    meta = entry.raw.get("meta")
+    ours = meta.get(META_KEY) if isinstance(meta, dict) else None
+    base = (*entry.base, "meta", META_KEY)
+    if ours is not None:
+        try:
+            # as JSON: strict about types, and a list is a tuple
+            entry.meta = DatabaseMeta.model_validate_json(json.dumps(ours), strict=True)
+        except ValidationError as error:
+            datamap.problems += entry.document.problems(error, base)
+            return
+    for at, clock in enumerate(entry.meta.newest):
+        loc = (*base, "newest", at)
+        if not datamap.inventory.has_collection(entry.name, clock.collection):
+            message = f"the database has no collection {clock.collection!r}"
+            datamap.problems.append(entry.document.problem((*loc, "collection"), message))
+        elif not datamap.inventory.has_column(entry.name, clock.collection, clock.field):
+            message = f"collection {clock.collection!r} has no field {clock.field!r}"
+            datamap.problems.append(entry.document.problem((*loc, "field"), message))
+    for name in entry.meta.collections:
+        if not datamap.inventory.has_collection(entry.name, name):
+            message = "the database has no such collection"
+            datamap.problems.append(entry.document.problem((*base, "collections", name), message))
+    tables: dict[tuple[str, str], str] = {}
+    for at, one in _mappings(entry.raw.get("collections")):
+        collection = one.get("name")
+        if not isinstance(collection, str) or not collection:
+            continue
+        table = table_of(collection, entry.meta)
+        if tables.setdefault(table, collection) != collection:
+            message = f"is the same table as collection {tables[table]!r}: {'.'.join(table)}"
+            loc = (*entry.base, "collections", at, "name")
+            datamap.problems.append(entry.document.problem(loc, message))

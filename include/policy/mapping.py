@@ -1,0 +1,197 @@
+"""From checked fideslang Datasets to mapped databases; names and where they lead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from include.policy.datamap import (
+    DatabaseMeta,
+    MappedCollection,
+    MappedDatabase,
+    MappedField,
+    Reference,
+)
+from include.policy.rules import Targets
+
+if TYPE_CHECKING:
+    from fideslang.models import Dataset, DatasetCollection, DatasetField
+
+
+class Inventory:
+    """Which databases, collections and fields the data maps name."""
+
+    def __init__(self) -> None:
+        # database -> collection -> fields, keys inside JSON columns with dots: payload.phone
+        self._names: dict[str, dict[str, set[str]]] = {}
+        self._columns: dict[tuple[str, str], set[str]] = {}
+
+    def add(self, database: str, raw: dict[str, Any]) -> None:
+        """Take in the names of a raw Dataset; what is malformed is passed over."""
+        collections = self._names.setdefault(database, {})
+        for one in _named(raw.get("collections")):
+            fields = collections.setdefault(one["name"], set())
+            fields.update(_field_paths(one))
+            columns = self._columns.setdefault((database, one["name"]), set())
+            columns.update(column["name"] for column in _named(one.get("fields")))
+
+    def __contains__(self, database: str) -> bool:
+        return database in self._names
+
+    def databases_with(self, collection: str) -> list[str]:
+        """The databases that have a collection of that name."""
+        return [name for name, found in self._names.items() if collection in found]
+
+    def has_collection(self, database: str, collection: str) -> bool:
+        """Whether a database has the collection."""
+        return collection in self._names.get(database, {})
+
+    def has_column(self, database: str, collection: str, column: str) -> bool:
+        """Whether a collection has a field of that name, keys inside JSON columns left out."""
+        return column in self._columns.get((database, collection), set())
+
+    def resolve(self, database: str, target: str) -> tuple[str, str] | None:
+        """Split ``collection.field`` at the dot that makes sense; both may have dots in them."""
+        return next(
+            (
+                (target[:at], target[at + 1 :])
+                for at in _dots(target)
+                if target[at + 1 :] in self._names.get(database, {}).get(target[:at], set())
+            ),
+            None,
+        )
+
+    def why_not(self, database: str, target: str) -> str | None:
+        """Why ``collection.field`` leads nowhere in a mapped database; None when it leads."""
+        if self.resolve(database, target):
+            return None
+        for at in _dots(target):
+            if self.has_collection(database, target[:at]):
+                return f"collection {target[:at]!r} has no field {target[at + 1 :]!r}"
+        return f"no collection of {database} is named in {target!r} (collection.field)"
+
+
+def _dots(text: str) -> list[int]:
+    """Positions of dots, the last first: the longest collection name wins."""
+    return [at for at in range(len(text) - 1, -1, -1) if text[at] == "."]
+
+
+def _named(items: Any) -> list[dict[str, Any]]:
+    found = items if isinstance(items, list) else []
+    return [one for one in found if isinstance(one, dict) and isinstance(one.get("name"), str)]
+
+
+def _field_paths(raw: dict[str, Any], prefix: str = "") -> Iterable[str]:
+    for one in _named(raw.get("fields")):
+        yield prefix + one["name"]
+        yield from _field_paths(one, f"{prefix}{one['name']}.")
+
+
+def table_of(collection: str, meta: DatabaseMeta) -> tuple[str, str]:
+    """Schema and table of a collection.
+
+    Where ``meta.parcelseal.collections`` says nothing, ``schema.table`` is split at its first
+    dot, and any other name is a table of the database's schema.
+    """
+    said = meta.collections.get(collection)
+    if said and (said.schema_name or said.table):
+        return said.schema_name or meta.schema_name, said.table or collection
+    schema, dot, table = collection.partition(".")
+    if schema and dot and table:
+        return schema, table
+    return meta.schema_name, collection
+
+
+def mapped_database(
+    dataset: Dataset,
+    raw: dict[str, Any],
+    meta: DatabaseMeta,
+    targets: Targets,
+    inventory: Inventory,
+) -> MappedDatabase:
+    """The typed view of a Dataset without faults.
+
+    Args:
+        dataset: as fideslang read it (it sorts collections and fields by name).
+        raw: as written, for the order.
+        meta: our keys.
+        targets: recovery targets where the Dataset names none.
+        inventory: of all Datasets.
+    """
+    by_name = {one.name: one for one in dataset.collections}
+    return MappedDatabase(
+        name=dataset.fides_key,
+        title=dataset.name or dataset.fides_key,
+        connection=meta.connection,
+        schema_name=meta.schema_name,
+        site=meta.site,
+        owner=meta.owner,
+        department=meta.department,
+        data_class=meta.data_class,
+        rto=timedelta(minutes=meta.rto_minutes or targets.rto_minutes),
+        rpo=timedelta(hours=meta.rpo_hours or targets.rpo_hours),
+        newest=meta.newest,
+        collections={
+            one["name"]: _collection(dataset, by_name[one["name"]], one, meta, inventory)
+            for one in raw["collections"]
+        },
+    )
+
+
+def _collection(
+    dataset: Dataset,
+    collection: DatasetCollection,
+    raw: dict[str, Any],
+    meta: DatabaseMeta,
+    inventory: Inventory,
+) -> MappedCollection:
+    schema, table = table_of(collection.name, meta)
+    said = meta.collections.get(collection.name)
+    by_name = {one.name: one for one in collection.fields}
+    return MappedCollection(
+        name=collection.name,
+        schema_name=schema,
+        table=table,
+        data_class=(said and said.data_class) or meta.data_class,
+        department=(said and said.department) or meta.department,
+        owner=(said and said.owner) or meta.owner,
+        description=collection.description,
+        fields={
+            one["name"]: _field(by_name[one["name"]], (dataset, collection), inventory)
+            for one in raw["fields"]
+        },
+    )
+
+
+def _field(
+    field: DatasetField,
+    above: tuple[Dataset | DatasetCollection | DatasetField, ...],
+    inv: Inventory,
+) -> MappedField:
+    """A field; what its collection, its database or the field around it say holds for it too."""
+    chain = (*above, field)
+    meta = field.fides_meta
+    return MappedField(
+        name=field.name,
+        categories=_once(one for part in chain for one in part.data_categories or ()),
+        uses=_once(one for part in chain for one in part.data_uses or ()),
+        subjects=_once(one for part in chain for one in part.data_subjects or ()),
+        primary_key=bool(meta and meta.primary_key),
+        data_type=meta.data_type if meta else None,
+        identity=meta.identity if meta else None,
+        references=tuple(
+            _reference(one.dataset, one.field, one.direction and one.direction.value, inv)
+            for one in (meta and meta.references) or ()
+        ),
+        fields={one.name: _field(one, chain, inv) for one in field.fields or ()},
+    )
+
+
+def _reference(database: str, target: str, direction: Any, inventory: Inventory) -> Reference:
+    collection, field = inventory.resolve(database, target) or ("", target)
+    return Reference(database=database, collection=collection, field=field, direction=direction)
+
+
+def _once(items: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(items))

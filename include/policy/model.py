@@ -1,0 +1,84 @@
+"""A loaded policy pack."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from include.policy.datamap import MappedDatabase
+from include.policy.problems import PackProblem
+from include.policy.rules import BackupRules, Calendar, Control, RetentionRule, Role, Rule
+from include.services.errors import UsageError
+
+
+class PackFile(Rule):
+    """A file that was read.
+
+    Attributes:
+        path: POSIX path inside the pack.
+        sha256: hex digest of its bytes.
+        shipped: the pack has no such file, ParcelSeal's own was read.
+    """
+
+    path: str
+    sha256: str
+    shipped: bool = False
+
+
+class PolicyPack(Rule):
+    """Everything a company changes, checked and typed.
+
+    Attributes:
+        folder: where it was read from.
+        files: what was read, by path.
+        databases: the mapped databases by name, at least one.
+        controls: of controls.yaml, in its order.
+        backup: of backup.yaml.
+        retention: of retention.yaml; empty when the pack has none.
+        calendar: of calendar.yaml.
+        roles: of roles.yaml, by id.
+        remarks: what the reader of ``config check`` should know and no workflow stumbles over.
+    """
+
+    folder: Path
+    files: tuple[PackFile, ...]
+    databases: Mapping[str, MappedDatabase]
+    controls: tuple[Control, ...]
+    backup: BackupRules
+    retention: tuple[RetentionRule, ...]
+    calendar: Calendar
+    roles: Mapping[str, Role]
+    remarks: tuple[PackProblem, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest that names this policy: equal on every machine that has the same files."""
+        return files_digest(self.files)
+
+    def database(self, name: str) -> MappedDatabase:
+        """The mapped database of that name.
+
+        Raises:
+            UsageError: the pack maps none of that name.
+        """
+        if name not in self.databases:
+            known = ", ".join(self.databases)
+            raise UsageError(f"The policy pack maps no database {name}.", f"It maps: {known}.")
+        return self.databases[name]
+
+    def controls_of(self, workflow: str) -> tuple[Control, ...]:
+        """The controls for which a workflow's bundles are the evidence."""
+        return tuple(one for one in self.controls if one.workflow == workflow)
+
+
+def files_digest(files: Iterable[PackFile]) -> str:
+    """SHA-256 over the lines that ``sha256sum`` prints of the files, sorted by path (bytes)."""
+    lines = sorted((one.path.encode(), one.sha256) for one in files)
+    listing = b"".join(digest.encode() + b"  " + path + b"\n" for path, digest in lines)
+    return hashlib.sha256(listing).hexdigest()

@@ -1,0 +1,286 @@
+"""The rules of a pack: controls, backup, retention, calendar, roles.
+
+Each class is one mapping of a YAML file; docs/policy-pack.md explains every key for its writers.
+Figures of law carry their source there and in the shipped files.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+from zoneinfo import ZoneInfo
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
+
+from include.policy.period import IsoPeriod, PositivePeriod
+from include.reports.text import Message
+
+LANGUAGES = ("en", "zh-CN")
+"""The languages in which every text of a pack has to be there."""
+
+
+_Item = TypeVar("_Item")
+
+
+def _both_languages(texts: dict[str, str]) -> dict[str, str]:
+    if absent := [one for one in LANGUAGES if one not in texts]:
+        raise ValueError(f"the text is missing in {' and '.join(absent)}")
+    return texts
+
+
+def _some(items: tuple[_Item, ...]) -> tuple[_Item, ...]:
+    # unlike min_length not counted when an item is faulty: that is one fault, not two
+    if not items:
+        raise ValueError("should not be empty")
+    return items
+
+
+def _same_in_all(text: Any) -> Any:
+    return dict.fromkeys(LANGUAGES, text) if isinstance(text, str) else text
+
+
+Text = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
+Texts = Annotated[dict[str, Text], AfterValidator(_both_languages)]
+Name = Annotated[str, StringConstraints(min_length=1)]
+"""The name of a table or column: any characters, spaces too."""
+Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.-]*\z", max_length=100)]
+Clause = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]?(\.[1-9][0-9]?)*\z")]
+Count = Annotated[int, Field(ge=0, le=10_000)]
+Positive = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class Rule(BaseModel):
+    """Base of everything a pack states: frozen, and no key goes unnoticed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Source(Rule):
+    """Where a rule comes from.
+
+    Attributes:
+        instrument: name of the law, regulation or standard, by language; one text when it is
+            the same in all.
+        version: edition, as year or date of effect; articles are renumbered between editions.
+        article: article, section or annex in that edition.
+    """
+
+    instrument: Annotated[Texts, BeforeValidator(_same_in_all)]
+    version: Text
+    article: Text
+
+
+class Indicator(Rule):
+    """A figure that says whether a control works.
+
+    Attributes:
+        name: name of the metric, ``restore_points_missing``.
+        target: what it should be: ``= 0``, ``<= 26``, ``>= 95%``.
+    """
+
+    name: Identifier
+    target: Annotated[str, StringConstraints(pattern=r"^(<=|>=|=|<|>) ?\d+(\.\d+)?%?\z")]
+
+
+class Control(Rule):
+    """One control: what the policy asks, and the workflow that shows it.
+
+    Attributes:
+        id: stable name, ``backup.offsite``.
+        clause: clause of the policy, ``4.2``.
+        title: one sentence, by language.
+        workflow: dag_id of the workflow whose bundles are the evidence.
+        cadence: at least one bundle in each such period.
+        indicator: what is measured, with its target.
+        sources: law and standards behind it.
+        owner: role that answers for it, of roles.yaml; None when nobody is named.
+    """
+
+    id: Identifier
+    clause: Clause
+    title: Texts
+    workflow: Identifier
+    cadence: PositivePeriod
+    indicator: Indicator
+    sources: Annotated[tuple[Source, ...], AfterValidator(_some)]
+    owner: Identifier | None = None
+
+    @property
+    def message(self) -> Message:
+        """The title for a report."""
+        return in_languages(self.title)
+
+
+def in_languages(texts: dict[str, str]) -> Message:
+    """A message that carries its own translations."""
+    return Message(text=texts["en"], translations=texts)
+
+
+class Recipients(Rule):
+    """Public keys to which every backup is encrypted.
+
+    Attributes:
+        minimum: how many there must be.
+        warn_days_before_expiry: days before a key's end from which it is a finding.
+    """
+
+    minimum: Annotated[int, Field(ge=1, le=100)] = 2
+    warn_days_before_expiry: Count = 30
+
+
+class Keep(Rule):
+    """Which restore points pruning keeps: the newest of each of the last days, weeks, months.
+
+    Attributes:
+        daily: days.
+        weekly: weeks.
+        monthly: months.
+        floor: restore points per database that are never pruned, however old.
+    """
+
+    daily: Count = 7
+    weekly: Count = 5
+    monthly: Count = 3
+    floor: Annotated[int, Field(ge=1, le=10_000, validate_default=True)] = 3
+
+    @field_validator("floor")
+    @classmethod
+    def _reachable(cls, floor: int, info: ValidationInfo) -> int:
+        # a figure that is wrong itself has been reported already: let it pass here
+        kept = sum(info.data.get(key, floor) for key in ("daily", "weekly", "monthly"))
+        if kept < floor:
+            raise ValueError(f"daily + weekly + monthly keep {kept}, below the floor of {floor}")
+        return floor
+
+
+class Drill(Rule):
+    """How restore drills are done.
+
+    Attributes:
+        choose: ``latest`` restore point, or a random one ``undrilled`` so far.
+        newest_record_window_hours: the newest record of a restored database may be this many
+            hours older than its snapshot.
+    """
+
+    choose: Literal["latest", "undrilled"] = "latest"
+    newest_record_window_hours: Positive = 26
+
+
+class Targets(Rule):
+    """Recovery targets of a database that names none.
+
+    Attributes:
+        rto_minutes: minutes in which it has to be restored.
+        rpo_hours: hours of changes that may be lost.
+    """
+
+    rto_minutes: Positive = 240
+    rpo_hours: Positive = 24
+
+
+class BackupRules(Rule):
+    """backup.yaml.
+
+    Attributes:
+        recipients: keys that can open backups.
+        keep: what pruning keeps.
+        expire_days: age in days at which a restore point goes even if ``keep`` would keep it;
+            35 to 90, so that deleted people do not live on in backups (the floor, a legal hold
+            and a lock come first).
+        lock_days: days for which a stored object cannot be deleted (Object Lock).
+        drill: how drills are done.
+        defaults: recovery targets.
+    """
+
+    recipients: Recipients = Recipients()
+    keep: Keep = Keep()
+    expire_days: Annotated[int, Field(ge=35, le=90)] = 90
+    lock_days: Annotated[int, Field(ge=1, le=90)] = 35
+    drill: Drill = Drill()
+    defaults: Targets = Targets()
+
+    @field_validator("lock_days")
+    @classmethod
+    def _not_beyond_expiry(cls, lock_days: int, info: ValidationInfo) -> int:
+        expiry = info.data.get("expire_days")
+        if expiry is not None and lock_days > expiry:
+            raise ValueError(f"the lock outlasts expire_days ({expiry})")
+        return lock_days
+
+
+def _as_tuple(value: Any) -> Any:
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+class RetentionRule(Rule):
+    """One record class of retention.yaml.
+
+    Attributes:
+        record_class: name of the class, ``electronic_waybill``.
+        database: database of the data map; needed where several have the collection.
+        collection: collection of the data map.
+        clock: columns that start the clock; the latest of them counts.
+        period: how long after that a record is kept.
+        action: what is done then.
+        basis: the source of the period, or ``business`` for the company's own choice.
+    """
+
+    record_class: Annotated[Identifier, Field(alias="class")]
+    database: Name | None = None
+    collection: Name
+    clock: Annotated[tuple[Name, ...], AfterValidator(_some), BeforeValidator(_as_tuple)]
+    period: IsoPeriod
+    action: Literal["delete", "drop_partition", "mask", "keep"]
+    basis: Annotated[
+        Annotated[Literal["business"], Tag("business")] | Annotated[Source, Tag("source")],
+        Discriminator(lambda value: "business" if isinstance(value, str) else "source"),
+    ]
+
+
+def _timezone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError("is not an IANA timezone such as Asia/Shanghai") from error
+    return name
+
+
+class Calendar(Rule):
+    """calendar.yaml.
+
+    Attributes:
+        timezone: IANA name; schedules and report times are in it.
+    """
+
+    timezone: Annotated[str, AfterValidator(_timezone)] = "Asia/Shanghai"
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The timezone itself."""
+        return ZoneInfo(self.timezone)
+
+
+class Role(Rule):
+    """One role of roles.yaml.
+
+    Attributes:
+        id: ``information_management``.
+        title: its name, by language.
+        mail: addresses that receive its reports.
+    """
+
+    id: Identifier
+    title: Texts
+    mail: tuple[Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+\z")], ...] = ()

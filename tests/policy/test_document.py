@@ -1,0 +1,169 @@
+"""YAML files: read safely, with lines, and every kind of bad file named."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from include.policy.document import (
+    MAX_BYTES,
+    Document,
+    DocumentError,
+    path_text,
+    read_bytes,
+    read_document,
+)
+
+_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x7f\x85"), max_size=12)
+_SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | _TEXT
+_DATA = st.dictionaries(
+    _TEXT,
+    st.recursive(
+        _SCALARS,
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXT, inner, max_size=4),
+        max_leaves=15,
+    ),
+    max_size=5,
+)
+
+
+def read(text: str) -> Document:
+    return read_document(text.encode(), "x.yaml")
+
+
+def refused(content: str | bytes) -> list[str]:
+    raw = content.encode() if isinstance(content, str) else content
+    with pytest.raises(DocumentError) as caught:
+        read_document(raw, "x.yaml")
+    return [str(one) for one in caught.value.problems]
+
+
+@given(_DATA)
+def test_what_was_dumped_is_what_is_read(data: dict[str, object]) -> None:
+    """Reading undoes PyYAML's own safe dump, whatever the keys and values."""
+    assert read(yaml.safe_dump(data, allow_unicode=True)).data == data
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=30))
+def test_lines_are_those_of_the_file(gaps: list[int]) -> None:
+    """Each key's line is where it stands, whatever blank lines and comments lie between."""
+    text, expected = "", {}
+    for at, gap in enumerate(gaps):
+        text += "# note\n" * gap + f"key{at}:\n"
+        expected[(f"key{at}",)] = text.count("\n")
+        text += "\n" * gap + "  - a\n"
+        expected[(f"key{at}", 0)] = text.count("\n")
+    lines = read(text).lines
+    assert {loc: lines[loc] for loc in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", "x.yaml: is empty"),
+        ("# only a comment\n", "x.yaml: is empty"),
+        ("a: 1\nb: [1,\n", "x.yaml:3: is not valid YAML: "),
+        ("a: 1\n\tb: 2\n", "x.yaml:2: is not valid YAML: found "),
+        ("a: 1\na: 2\n", "x.yaml:2: a: this key stands twice, first in line 1"),
+        ("a:\n  b: {c: 1, c: 2}\n", "x.yaml:2: a.b.c: this key stands twice, first in line 2"),
+        ("a: 1\n2: b\n", 'x.yaml:2: a key should be text: write it in "quotes"'),
+        ("on: b\n", 'x.yaml:1: a key should be text: write it in "quotes"'),
+        ("? [a]\n: b\n", 'x.yaml:1: a key should be text: write it in "quotes"'),
+        ("a: 1\n---\nb: 2\n", "x.yaml:2: is not valid YAML: but found another document"),
+        ("a: 1\nb: *c\n", "x.yaml:2: is not valid YAML: found undefined alias"),
+        ("a: 1\nb: x\x01\n", "x.yaml:2: is not valid YAML: unacceptable character #x0001"),
+        (b"a: 1\nb: \xff\xfe\n", "x.yaml:2: is not UTF-8 text: save it as UTF-8"),
+        ("名: 电话".encode("gb18030"), "x.yaml:1: is not UTF-8 text: save it as UTF-8"),
+        ("a: !!python/object/apply:os.system [id]\n", "x.yaml:1: a: the tag !!python/object"),
+        ("a: !env SECRET\n", "x.yaml:1: a: the tag !env is not allowed in a pack"),
+        ("a: !!set {b, c}\n", "x.yaml:1: a: the tag !!set is not allowed in a pack"),
+        ("a: !!binary AAAA\n", "x.yaml:1: a: the tag !!binary is not allowed in a pack"),
+        ("a: !!int twelve\n", "x.yaml:1: a: is not a valid int"),
+        ("a: !!bool maybe\n", "x.yaml:1: a: is not a valid bool"),
+        ("a: " + "9" * 5000, "x.yaml:1: a: is not a valid int"),
+        ("a: {<<: 3}\n", "x.yaml:1: a: only a mapping can be merged with <<"),
+        ("a: &a\n  - *a\n", "x.yaml:1: is nested deeper than 60 levels, or an alias"),
+        ("a: &a\n  <<: *a\n", "x.yaml:1: is nested deeper than 60 levels, or an alias"),
+        ("a:\n  " + "[" * 100_000, "x.yaml:2: "),
+        ("a:\n  " + "[" * 70 + "]" * 70, "x.yaml:2: is nested deeper than 60 levels"),
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+def test_a_bad_file_is_refused_with_its_line(content: str | bytes, expected: str) -> None:
+    """Every kind of bad file gives one line that says where and what."""
+    [line] = refused(content)
+    assert line.startswith(expected)
+    assert "\n" not in line
+
+
+def test_all_faults_of_a_file_come_at_once() -> None:
+    """A duplicate key does not hide the bad tag after it."""
+    assert len(refused("a: 1\na: 2\nb: !x y\n3: z\n")) == 3
+
+
+@pytest.mark.parametrize("form", ["lists", "merges"])
+def test_an_alias_bomb_costs_next_to_nothing(form: str) -> None:
+    """Aliases that would unfold into billions of values are refused within seconds."""
+    layers = ["l0: &l0 {k: v}" if form == "merges" else "l0: &l0 [x]"]
+    for at in range(1, 40):
+        below = ", ".join([f"*l{at - 1}"] * 9)
+        layers.append(
+            f"l{at}: &l{at} {{<<: [{below}]}}" if form == "merges" else f"l{at}: &l{at} [{below}]"
+        )
+    started = time.monotonic()
+    assert "unfold" in refused("\n".join(layers))[0]
+    assert time.monotonic() - started < 10
+
+
+def test_merge_keys_are_resolved() -> None:
+    """``<<`` works as YAML 1.1 says: own keys win, then the earlier of several mappings."""
+    text = "a: &a {x: 1, y: 1}\nb: &b {y: 2, z: 2}\nc:\n  z: 3\n  <<: [*a, *b]\n"
+    document = read(text)
+    assert document.data["c"] == {"x": 1, "y": 1, "z": 3}
+    assert document.lines[("c", "z")] == 4
+
+
+def test_dates_stay_text() -> None:
+    """An edition such as 2025-05-01 needs no quotes, and an impossible date does not break YAML."""
+    assert read("a: 2025-05-01\nb: 2026-13-45").data == {"a": "2025-05-01", "b": "2026-13-45"}
+
+
+def test_a_byte_order_mark_is_no_fault() -> None:
+    """Windows editors write one."""
+    assert read_document(b"\xef\xbb\xbfa: 1\n", "x.yaml").data == {"a": 1}
+
+
+def test_unreadable_files_are_named(tmp_path) -> None:
+    """A folder, a missing file and a huge file each give one line, and the huge one is not read."""
+    huge = tmp_path / "huge.yaml"
+    with huge.open("wb") as stream:
+        stream.truncate(MAX_BYTES + 1)
+    for path, expected in [
+        (tmp_path, "x.yaml: is not a file"),
+        (tmp_path / "absent.yaml", "x.yaml: is not a file"),
+        (huge, "x.yaml: is larger than 5 MiB"),
+    ]:
+        with pytest.raises(DocumentError) as caught:
+            read_bytes(path, "x.yaml")
+        assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("loc", "text"),
+    [
+        ((), ""),
+        (("collections", 3, "fields", 0, "name"), "collections[3].fields[0].name"),
+        ((0, "title", "zh-CN"), "[0].title.zh-CN"),
+        (("collections", "订单 2024"), 'collections."订单 2024"'),
+        (("collections", "客户"), "collections.客户"),
+        (("collections", "a.b"), 'collections."a.b"'),
+        (("",), '.""'.removeprefix(".")),
+    ],
+)
+def test_paths_are_written_for_people(loc, text: str) -> None:
+    """Names that could be misread stand in quotes."""
+    assert path_text(loc) == text

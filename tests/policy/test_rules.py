@@ -1,0 +1,272 @@
+"""The files of rules: defaults, and each fault with its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from include.policy import SHIPPED, load_pack
+from include.policy.rules import LANGUAGES, BackupRules, Calendar
+from include.reports.text import Message
+from tests.policy.packs import said, write_pack
+
+CONTROL = """\
+- id: backup.offsite
+  clause: "4.2"
+  title: {en: Backed up, zh-CN: 已备份}
+  workflow: backup_offsite
+  cadence: P1D
+  indicator: {name: missing, target: "= 0"}
+  sources:
+    - {instrument: PIPL, version: "2021", article: "51"}
+"""
+RULE = """\
+- class: contact
+  collection: buyer
+  clock: seen_at
+  period: P90D
+  action: mask
+  basis: business
+"""
+
+
+def test_the_shipped_files_state_the_defaults() -> None:
+    """What the shipped files say and what the code falls back to are one and the same."""
+    shipped = {
+        name: yaml.safe_load((SHIPPED / f"{name}.yaml").read_text(encoding="utf-8"))
+        for name in ("backup", "calendar")
+    }
+    assert shipped["backup"] == BackupRules().model_dump()
+    assert shipped["calendar"] == Calendar().model_dump()
+
+
+def test_the_shipped_controls_cover_backup_and_drill(tmp_path: Path) -> None:
+    """Both workflows have controls of clause 4.2, in both languages, with their law."""
+    pack = load_pack(write_pack(tmp_path))
+    offsite, drill = pack.controls_of("backup_offsite"), pack.controls_of("drill_restore")
+    assert [one.id for one in offsite] == ["backup.offsite", "backup.separation"]
+    assert [one.id for one in drill] == ["restore.proven"]
+    assert pack.controls_of("absent") == ()
+    for control in (*offsite, *drill):
+        assert control.clause == "4.2"
+        assert set(LANGUAGES) <= set(control.title)
+        assert control.owner in pack.roles
+        assert {source.article for source in control.sources} >= {"51"}
+    assert drill[0].cadence.days == 7
+
+
+def test_a_title_brings_its_translations(tmp_path: Path) -> None:
+    """Reports find the Chinese title in the message; no catalogue has it."""
+    pack = load_pack(write_pack(tmp_path))
+    message = pack.controls[0].message
+    assert isinstance(message, Message)
+    assert message.text == pack.controls[0].title["en"]
+    assert message.translations["zh-CN"] == pack.controls[0].title["zh-CN"]
+
+
+def test_a_pack_changes_single_keys(tmp_path: Path) -> None:
+    """Keys that backup.yaml leaves out keep their defaults."""
+    pack = load_pack(write_pack(tmp_path, backup="keep: {daily: 14}\n"))
+    assert pack.backup == BackupRules.model_validate({"keep": {"daily": 14}})
+    assert (pack.backup.keep.daily, pack.backup.keep.weekly, pack.backup.lock_days) == (14, 5, 35)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("keep:\n  dayly: 7\n", "2: keep.dayly: this key is not known here"),
+        ("keeps: {}\n", "1: keeps: this key is not known here"),
+        ("keep:\n  daily: '7'\n", "2: keep.daily: Input should be a valid integer"),
+        ("keep:\n  daily: true\n", "2: keep.daily: Input should be a valid integer"),
+        ("keep:\n  daily: 7.5\n", "2: keep.daily: Input should be a valid integer"),
+        ("keep:\n  daily: -1\n", "2: keep.daily: Input should be greater than or equal to 0"),
+        ("keep:\n  floor: 0\n", "2: keep.floor: Input should be greater than or equal to 1"),
+        (
+            "keep:\n  daily: 1\n  weekly: 0\n  monthly: 1\n  floor: 3\n",
+            "5: keep.floor: daily + weekly + monthly keep 2, below the floor of 3",
+        ),
+        (
+            "lock_days: 35\nkeep:\n  daily: 1\n  weekly: 1\n  monthly: 0\n",
+            "2: keep: daily + weekly + monthly keep 2, below the floor of 3",
+        ),
+        ("expire_days: 60\nlock_days: 61\n", "2: lock_days: the lock outlasts expire_days (60)"),
+        ("lock_days: 61\nexpire_days: 60\n", "1: lock_days: the lock outlasts expire_days (60)"),
+        ("lock_days: 0\n", "1: lock_days: Input should be greater than or equal to 1"),
+        ("expire_days: 34\n", "1: expire_days: Input should be greater than or equal to 35"),
+        ("expire_days: 91\n", "1: expire_days: Input should be less than or equal to 90"),
+        ("recipients: {minimum: 0}\n", "1: recipients.minimum: Input should be greater"),
+        ("drill:\n  choose: newest\n", "2: drill.choose: Input should be 'latest' or 'undrilled'"),
+        ("defaults: {rto_minutes: 0}\n", "1: defaults.rto_minutes: Input should be greater"),
+        ("keep:\n", "1: keep: Input should be an object"),
+        ("- keep\n", "1: Input should be an object"),
+        ("just words\n", "1: Input should be an object"),
+    ],
+)
+def test_each_fault_of_backup_yaml_has_its_line(tmp_path: Path, text: str, expected: str) -> None:
+    """Unknown keys, wrong types and figures that contradict each other."""
+    [line] = said(write_pack(tmp_path, backup=text))
+    assert line.startswith(f"backup.yaml:{expected}")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            'clause: "4.2"',
+            "clause: 4.2",
+            "2: [0].clause: should be text, YAML reads it as a number",
+        ),
+        ('clause: "4.2"', "clause: four", "2: [0].clause: String should match pattern"),
+        ("zh-CN: 已备份", "fr: Fait", "3: [0].title: the text is missing in zh-CN"),
+        ("{en: Backed up, zh-CN: 已备份}", "Backed up", "3: [0].title: Input should be an object"),
+        ("zh-CN: 已备份", 'zh-CN: " "', "3: [0].title.zh-CN: String should match pattern"),
+        ("P1D", "daily", "5: [0].cadence: should be an ISO 8601 duration"),
+        ("P1D", "P0D", "5: [0].cadence: should be longer than nothing"),
+        ('"= 0"', '"few"', "6: [0].indicator.target: String should match pattern"),
+        ("  cadence: P1D\n", "", "1: [0].cadence: is required and missing"),
+        (
+            ', version: "2021"',
+            "",
+            "8: [0].sources[0].version: is required and missing",
+        ),
+        ('"51"', "51", "8: [0].sources[0].article: should be text, YAML reads it as a number"),
+        ('"2021"', "no", "8: [0].sources[0].version: should be text, YAML reads it as a yes/no"),
+        ("workflow: backup", "owner: nobody\n  workflow: backup", "4: [0].owner: roles.yaml has"),
+        ("id: backup.offsite", "id: Backup!", "1: [0].id: String should match pattern"),
+        (
+            '\n    - {instrument: PIPL, version: "2021", article: "51"}',
+            " []",
+            "7: [0].sources: should not be empty",
+        ),
+        ("workflow:", "work flow: x\n  workflow:", '4: [0]."work flow": this key is not known'),
+    ],
+)
+def test_each_fault_of_controls_yaml_has_its_line(
+    tmp_path: Path, old: str, new: str, expected: str
+) -> None:
+    """A control states all of clause, title, workflow, cadence, indicator and sources."""
+    assert CONTROL.count(old) == 1
+    [line] = said(write_pack(tmp_path, controls=CONTROL.replace(old, new)))
+    assert line.startswith(f"controls.yaml:{expected}")
+
+
+def test_a_control_id_stands_once(tmp_path: Path) -> None:
+    """Two controls of one id could not be told apart in evidence."""
+    [line] = said(write_pack(tmp_path, controls=CONTROL + CONTROL))
+    assert line == "controls.yaml:9: [1].id: 'backup.offsite' stands twice"
+
+
+def test_an_instrument_has_one_name_or_one_per_language(tmp_path: Path) -> None:
+    """A plain name counts for all languages; a mapping has to have both."""
+    both = CONTROL.replace("PIPL", "{en: PIPL, zh-CN: 个人信息保护法}")
+    control = load_pack(write_pack(tmp_path / "a", controls=both)).controls[0]
+    assert control.sources[0].instrument["zh-CN"] == "个人信息保护法"
+    control = load_pack(write_pack(tmp_path / "b", controls=CONTROL)).controls[0]
+    assert control.sources[0].instrument == {"en": "PIPL", "zh-CN": "PIPL"}
+    [line] = said(write_pack(tmp_path / "c", controls=CONTROL.replace("PIPL", "{en: PIPL}")))
+    assert "sources[0].instrument: the text is missing in zh-CN" in line
+
+
+def test_retention_is_read(tmp_path: Path) -> None:
+    """A class with its clock, period, action and basis; one clock or several."""
+    second = RULE.replace("contact", "file").replace("clock: seen_at", "clock: [seen_at, id]")
+    second = second.replace("business", "{instrument: GB/T 27917, version: x, article: y}")
+    pack = load_pack(write_pack(tmp_path, retention=RULE + second))
+    contact, file = pack.retention
+    assert (contact.record_class, contact.clock, contact.basis) == (
+        "contact",
+        ("seen_at",),
+        "business",
+    )
+    assert contact.period.days == 90
+    assert file.clock == ("seen_at", "id")
+    assert file.basis != "business"
+    assert file.basis.instrument["en"] == "GB/T 27917"
+
+
+def test_without_retention_yaml_nothing_expires(tmp_path: Path) -> None:
+    """The shipped rules belong to the shipped data map and stand in for nobody's."""
+    assert load_pack(write_pack(tmp_path)).retention == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("P90D", "90 days", "4: [0].period: should be an ISO 8601 duration"),
+        ("mask", "shred", "5: [0].action: Input should be 'delete', 'drop_partition', 'mask'"),
+        ("buyer", "seller", "2: [0].collection: no data map has a collection 'seller'"),
+        ("seen_at", "lost_at", "3: [0].clock: collection 'buyer' has no field 'lost_at'"),
+        ("business", "law", "6: [0].basis: Input should be 'business'"),
+        (
+            "business",
+            "{instrument: x, version: y}",
+            "6: [0].basis.article: is required and missing",
+        ),
+        ("clock: seen_at", "clock: []", "3: [0].clock: should not be empty"),
+        ("clock: seen_at", "database: x\n  clock: seen_at", "3: [0].database: the pack maps no"),
+        ("class", "klass", "1: [0].class: is required and missing"),
+    ],
+)
+def test_each_fault_of_retention_yaml_has_its_line(
+    tmp_path: Path, old: str, new: str, expected: str
+) -> None:
+    """Periods, actions, collections and columns are checked when the pack is read."""
+    assert RULE.count(old) == 1
+    lines = said(write_pack(tmp_path, retention=RULE.replace(old, new)))
+    assert any(line.startswith(f"retention.yaml:{expected}") for line in lines), lines
+
+
+def test_a_record_class_stands_once(tmp_path: Path) -> None:
+    """Two periods for one class would contradict each other."""
+    assert said(write_pack(tmp_path, retention=RULE + RULE)) == [
+        "retention.yaml:7: [1].class: 'contact' stands twice"
+    ]
+
+
+def test_a_collection_of_two_databases_needs_a_name(tmp_path: Path) -> None:
+    """Which database is meant is never guessed."""
+    maps = {f"datamap__{name}": _shop(name) for name in ("north", "south")}
+    [line] = said(write_pack(tmp_path / "a", retention=RULE, **maps))
+    assert line.endswith("several databases have it: name one as database: north, south")
+    named = RULE.replace("collection:", "database: south\n  collection:")
+    assert load_pack(write_pack(tmp_path / "b", retention=named, **maps)).retention
+
+
+def _shop(name: str) -> str:
+    fields = "[{name: id}, {name: seen_at}]"
+    return f"fides_key: {name}\ncollections: [{{name: buyer, fields: {fields}}}]"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("calendar", "timezone: Beijing\n", "1: timezone: is not an IANA timezone"),
+        ("calendar", "timezone: ../../etc/passwd\n", "1: timezone: is not an IANA timezone"),
+        ("calendar", "timezone: 8\n", "1: timezone: should be text"),
+        ("calendar", "zone: UTC\n", "1: zone: this key is not known here"),
+        ("roles", "- {id: a}\n", "1: [0].title: is required and missing"),
+        ("roles", "- id: a\n  title: {en: A, zh-CN: 甲}\n  mail: [nobody]\n", "3: [0].mail[0]: "),
+    ],
+)
+def test_faults_of_the_small_files(tmp_path: Path, name: str, text: str, expected: str) -> None:
+    """Calendar and roles."""
+    controls = {"controls": CONTROL} if name == "roles" else {}
+    [line] = said(write_pack(tmp_path, **{name: text}, **controls))
+    assert line.startswith(f"{name}.yaml:{expected}")
+
+
+def test_a_role_id_stands_once(tmp_path: Path) -> None:
+    """And controls of a pack with its own roles name one of them."""
+    role = "- id: a\n  title: {en: A, zh-CN: 甲}\n"
+    assert said(write_pack(tmp_path / "a", roles=role + role, controls=CONTROL)) == [
+        "roles.yaml:3: [1].id: 'a' stands twice"
+    ]
+    lines = said(write_pack(tmp_path / "b", roles=role))
+    assert all("owner: roles.yaml has no 'data_engineering'" in line for line in lines)
+
+
+def test_the_timezone_is_a_zone(tmp_path: Path) -> None:
+    """Schedules take it as it is."""
+    assert load_pack(write_pack(tmp_path)).calendar.zone.key == "Asia/Shanghai"
