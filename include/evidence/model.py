@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import json
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, field_validator
+from pydantic.json_schema import GenerateJsonSchema
 
 from include.reports.text import Message, Value
 
@@ -52,6 +53,13 @@ class Finding(BaseModel):
     action: Message
     clause: str = ""
 
+    @field_validator("severity")
+    @classmethod
+    def _something_is_wrong(cls, severity: Outcome) -> Outcome:
+        if severity is Outcome.PASS:
+            raise ValueError("a finding is never a pass")
+        return severity
+
 
 class Metric(BaseModel):
     """One figure of a run.
@@ -81,7 +89,7 @@ class Approval(BaseModel):
     step: str
     decision: str
     decided_by: str
-    decided_at: datetime
+    decided_at: AwareDatetime
     sha256: str
 
 
@@ -102,9 +110,9 @@ class RunContext(BaseModel):
 
     dag_id: str
     run_id: str
-    started_at: datetime
-    period_start: datetime | None = None
-    period_end: datetime | None = None
+    started_at: AwareDatetime
+    period_start: AwareDatetime | None = None
+    period_end: AwareDatetime | None = None
     code_version: str
     policy_hash: str
     policy_name: str
@@ -137,9 +145,19 @@ class Result(BaseModel):
     run: RunContext
     controls: list[ControlRef]
     outcome: Outcome
-    finished_at: datetime
+    finished_at: AwareDatetime
     metrics: list[Metric]
     findings: list[Finding]
     approvals: list[Approval] = []
     facts: dict[str, Value | None] = {}
     not_made: dict[str, str] = {}
+
+
+def result_schema() -> str:
+    """Return the JSON Schema of ``result.json``, as published in docs/result.schema.json."""
+    schema = Result.model_json_schema(mode="serialization")
+    head = {
+        "$schema": GenerateJsonSchema.schema_dialect,
+        "$comment": f"result.json of an evidence bundle, schema version {SCHEMA_VERSION}",
+    }
+    return json.dumps(head | schema, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,184 @@
+"""Sealing: from a run's result and files to a signed bundle in the chain."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, select, text
+from sqlalchemy.dialects.postgresql import insert
+
+from include.evidence import ledger
+from include.evidence.adopt import adopt_unrecorded, lock_bundle
+from include.evidence.folder import StoreFolder
+from include.evidence.ledger import LedgerRow
+from include.evidence.model import Result
+from include.evidence.names import (
+    RESULT,
+    SIGNATURE,
+    SIGNER,
+    SUMS,
+    bundle_path,
+    check_file_names,
+)
+from include.evidence.signing import Signer, TrustedKeys
+from include.evidence.sums import Sums
+from include.services.clock import Clock
+from include.services.errors import ControlFailed
+from include.services.objectstore.base import ObjectLocked, ObjectStore
+from include.state.connect import StateLock, lock_for_transaction
+from include.state.tables import evidence_intent
+
+
+@dataclass(frozen=True)
+class SealedBundle:
+    """A bundle of the chain.
+
+    Attributes:
+        path: folder, relative to the store.
+        sums_sha256: digest of its SHA256SUMS.
+        seq: its place in the chain, from 1.
+        key_fingerprint: the key that signed it.
+    """
+
+    path: str
+    sums_sha256: str
+    seq: int
+    key_fingerprint: str
+
+
+def seal(
+    store: ObjectStore,
+    conn: Connection,
+    signer: Signer,
+    *,
+    result: Result,
+    files: Mapping[str, bytes],
+    clock: Clock,
+    lock_until: datetime | None = None,
+    trusted: Iterable[bytes] = (),
+) -> SealedBundle:
+    """Write a run's bundle, sign it and enter it in the ledger.
+
+    Safe to repeat, and after a kill at any point: the folder is written first, its signature last,
+    the ledger's row after that. A folder without signature is written anew by the run's next try;
+    a signed one without row is entered by the next seal of any run. The first seal of a run
+    stands: sealing it again returns that one, whatever the new result says.
+
+    Objects are locked after the signature, so that the remains of a killed try can be cleared.
+
+    Args:
+        store: the evidence store.
+        conn: the state database, outside of a ``with engine.begin()`` block. What is open on it is
+            committed: the seal needs transactions of its own.
+        signer: the key that seals.
+        result: what the run says of itself; names the run.
+        files: the bundle's further files by relative name: reports and artifacts.
+        clock: gives the moment of sealing.
+        lock_until: end of Object Lock for every object of the bundle, None for no lock.
+        trusted: public keys of earlier signers (PEM), whose unfinished bundles are entered too.
+
+    Raises:
+        UsageError: a file name is not possible in a bundle.
+        ControlFailed: the run's folder holds a signed bundle that does not belong to the chain.
+        StoreError: the store did not take a file; seal again.
+    """
+    check_file_names(files)
+    run = result.run
+    bundle = bundle_path(run.dag_id, run.run_id, run.started_at)
+    keys = TrustedKeys([signer.public_pem, *trusted])
+
+    def sealed_already() -> LedgerRow | None:
+        lock_for_transaction(conn, StateLock.EVIDENCE)
+        adopt_unrecorded(store, conn, signer, keys, clock, lock_until)
+        return ledger.find(conn, run.dag_id, run.run_id)
+
+    conn.commit()
+    with conn.begin():  # the intent is kept before anything is written
+        if row := sealed_already():
+            return _sealed(row)
+        begun = select(evidence_intent).where(evidence_intent.c.bundle == bundle)
+        tried_before = conn.execute(begun).first() is not None
+        intent = insert(evidence_intent).values(bundle=bundle, begun_at=clock.now())
+        conn.execute(intent.on_conflict_do_nothing())
+    with conn.begin():
+        if row := sealed_already():
+            return _sealed(row)
+        last = ledger.head(conn)
+        if tried_before:
+            store.clear_abandoned(f"{bundle}/")
+        content = {
+            **files,
+            RESULT: (result.model_dump_json(indent=2) + "\n").encode(),
+            SIGNER: signer.public_pem,
+        }
+        remains = _clear(store, bundle, keep=content)
+        sums = _write(store, bundle, content, remains, last)
+        conn.execute(text("SELECT 1"))  # still ours? a lost connection has lost the lock too
+        store.put(f"{bundle}/{SIGNATURE}", signer.sign(sums))
+        lock_bundle(store, bundle, Sums.parse(sums), lock_until)
+        row = ledger.append(
+            conn,
+            signer,
+            LedgerRow(
+                seq=last.seq + 1 if last else 1,
+                bundle=bundle,
+                dag_id=run.dag_id,
+                run_id=run.run_id,
+                outcome=str(result.outcome),
+                controls=[control.id for control in result.controls],
+                started_at=run.started_at,
+                sealed_at=clock.now(),
+                sums_sha256=hashlib.sha256(sums).hexdigest(),
+                previous_sums_sha256=last.sums_sha256 if last else "",
+                key_fingerprint=signer.fingerprint,
+            ),
+        )
+        conn.execute(evidence_intent.delete().where(evidence_intent.c.bundle == bundle))
+    return _sealed(row)
+
+
+def _write(
+    store: ObjectStore,
+    bundle: str,
+    content: Mapping[str, bytes],
+    remains: Mapping[str, str],
+    last: LedgerRow | None,
+) -> bytes:
+    """Write every file and SHA256SUMS; returns the latter."""
+    digests = dict(remains)
+    for name, data in content.items():
+        store.put(f"{bundle}/{name}", data)
+        digests[name] = hashlib.sha256(data).hexdigest()
+    sums = Sums(digests, last.link if last else None).to_bytes()
+    store.put(f"{bundle}/{SUMS}", sums)
+    return sums
+
+
+def _clear(store: ObjectStore, bundle: str, keep: Mapping[str, bytes]) -> dict[str, str]:
+    """Clear away what a killed try left; returns the digests of what a bucket's lock keeps.
+
+    Those stay in the bundle and in SHA256SUMS: a lock that the bucket puts on every object does
+    not ask whether the bundle was finished.
+    """
+    folder = StoreFolder(store, bundle)
+    present = folder.names()
+    if SIGNATURE in present:
+        raise ControlFailed(
+            f"The evidence folder {bundle} holds a signed bundle that the ledger does not have "
+            "and that does not follow the last one.",
+            "Run `./parcelseal verify` and find out how it came there before sealing again.",
+        )
+    remains = {}
+    for name in sorted(present - keep.keys() - {SUMS}):
+        try:
+            store.delete(f"{bundle}/{name}")
+        except ObjectLocked:
+            remains[name] = folder.sha256(name)
+    return remains
+
+
+def _sealed(row: LedgerRow) -> SealedBundle:
+    return SealedBundle(row.bundle, row.sums_sha256, row.seq, row.key_fingerprint)

@@ -1,0 +1,119 @@
+"""The checks of one bundle: signature, digests, nothing added, in step with its ledger row."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from include.evidence.adopt import columns_of
+from include.evidence.folder import Folder
+from include.evidence.ledger import LedgerRow
+from include.evidence.names import RESULT, SIGNATURE, SIGNER, SUMS
+from include.evidence.signing import TrustedKeys, fingerprint
+from include.evidence.sums import Link, Sums
+from include.reports.text import Message, _
+from include.services.errors import UsageError
+from include.services.objectstore.base import ObjectDamaged, ObjectMissing
+
+
+class Refused(Exception):
+    """A bundle does not hold; the message says what is wrong."""
+
+    def __init__(self, message: Message) -> None:
+        super().__init__(message.text)
+        self.message = message
+
+
+@dataclass(frozen=True)
+class SignedSums:
+    """SHA256SUMS after its signature was checked.
+
+    Attributes:
+        sums: the parsed file.
+        sha256: its digest.
+        signed_by: fingerprint of the trusted key.
+    """
+
+    sums: Sums
+    sha256: str
+    signed_by: str
+
+
+def check_bundle(folder: Folder, keys: TrustedKeys) -> SignedSums:
+    """Check a bundle by itself: signature, every file's digest, no file added or missing.
+
+    Raises:
+        Refused: it does not hold.
+    """
+    signed = check_signature(folder, keys)
+    present = folder.names() - {SUMS, SIGNATURE}
+    for name in sorted(present - signed.sums.files.keys()):
+        raise Refused(_("the file {name} was added after the seal", name=name))
+    for name, digest in sorted(signed.sums.files.items()):
+        if name not in present:
+            raise Refused(_("the file {name} is missing", name=name))
+        try:
+            found = folder.sha256(name)
+        except ObjectMissing as error:
+            raise Refused(_("the file {name} is missing", name=name)) from error
+        except ObjectDamaged as error:
+            raise Refused(_("the file {name} is damaged", name=name)) from error
+        if found != digest:
+            raise Refused(_("the file {name} was changed after the seal", name=name))
+    for name in (RESULT, SIGNER):
+        if name not in signed.sums.files:
+            raise Refused(_("the file {name} is missing", name=name))
+    try:
+        own_key = fingerprint(folder.read(SIGNER))
+    except UsageError as error:
+        raise Refused(_("signer.pem is no Ed25519 public key")) from error
+    if own_key != signed.signed_by:
+        raise Refused(_("signer.pem is not the key that signed"))
+    return signed
+
+
+def check_signature(folder: Folder, keys: TrustedKeys) -> SignedSums:
+    """Check that a trusted key signed the bundle's SHA256SUMS.
+
+    Raises:
+        Refused: no signature, or none of a trusted key over this content.
+    """
+    read = {}
+    for name in (SUMS, SIGNATURE):
+        try:
+            read[name] = folder.read(name)
+        except ObjectMissing as error:
+            raise Refused(_("the file {name} is missing", name=name)) from error
+        except ObjectDamaged as error:
+            raise Refused(_("the file {name} is damaged", name=name)) from error
+    signed_by = keys.who_signed(read[SIGNATURE], read[SUMS])
+    if signed_by is None:
+        raise Refused(_("SHA256SUMS is not signed by a trusted key, or was changed"))
+    try:
+        sums = Sums.parse(read[SUMS])
+    except ValueError as error:
+        raise Refused(_("SHA256SUMS is not one that a seal writes")) from error
+    return SignedSums(sums, hashlib.sha256(read[SUMS]).hexdigest(), signed_by)
+
+
+def check_row(row: LedgerRow, signed: SignedSums, folder: Folder, previous: Link | None) -> None:
+    """Check that a bundle, its ledger row and the bundle before it agree.
+
+    Raises:
+        Refused: they do not.
+    """
+    if signed.sha256 != row.sums_sha256:
+        raise Refused(_("SHA256SUMS is not the one that the ledger has"))
+    if signed.signed_by != row.key_fingerprint:
+        raise Refused(_("another key signed it than the ledger has"))
+    if signed.sums.previous != previous:
+        raise Refused(_("it does not link to the bundle before it"))
+    if row.previous_sums_sha256 != (previous.sums_sha256 if previous else ""):
+        raise Refused(_("the ledger row does not link to the row before it"))
+    try:
+        columns = columns_of(folder.read(RESULT))
+    except ValueError as error:
+        raise Refused(_("result.json is not one of ParcelSeal")) from error
+    for name, value in columns.items():
+        if getattr(row, name) != value:
+            raise Refused(_("result.json and the ledger differ in {column}", column=name))

@@ -1,0 +1,131 @@
+"""The evidence ledger: one signed row per bundle, in the one order of the chain."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from include.evidence.signing import Signer, TrustedKeys
+from include.evidence.sums import Link
+from include.state.tables import evidence_ledger
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """One bundle of the chain.
+
+    Attributes:
+        seq: place in the chain, from 1, without gaps.
+        bundle: folder, relative to the store.
+        controls: ids of the controls that the run is evidence for.
+        sums_sha256: digest of the bundle's SHA256SUMS.
+        previous_sums_sha256: that of the bundle before; empty in the first row.
+        key_fingerprint: the key that signed SHA256SUMS.
+        row_signature: Ed25519 over all other columns.
+    """
+
+    seq: int
+    bundle: str
+    dag_id: str
+    run_id: str
+    outcome: str
+    controls: list[str]
+    started_at: datetime
+    sealed_at: datetime
+    sums_sha256: str
+    previous_sums_sha256: str
+    key_fingerprint: str
+    row_signature: bytes = b""
+
+    @property
+    def link(self) -> Link:
+        """How the next bundle refers to this one."""
+        return Link(self.bundle, self.sums_sha256)
+
+    def signed_content(self) -> bytes:
+        """Return what ``row_signature`` covers: every other column."""
+        columns = asdict(self)
+        del columns["row_signature"]
+        return canonical("evidence_ledger", columns)
+
+    def is_authentic(self, keys: TrustedKeys) -> bool:
+        """Say whether one of the keys signed this row as it stands."""
+        return keys.who_signed(self.row_signature, self.signed_content()) is not None
+
+
+def canonical(record: str, columns: Mapping[str, Any]) -> bytes:
+    """Return the one byte form of a record that is signed: sorted JSON, moments in UTC.
+
+    The record's name keeps a signature from being passed off as that of another kind of record.
+    """
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, datetime):
+            return value.astimezone(UTC).isoformat(timespec="microseconds")
+        return value
+
+    content = {name: plain(value) for name, value in columns.items()}
+    text = json.dumps([record, content], sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return text.encode("ascii")
+
+
+def append(conn: Connection, signer: Signer, row: LedgerRow) -> LedgerRow:
+    """Sign and insert a row; the caller holds the evidence lock."""
+    columns = asdict(row) | {"row_signature": signer.sign(row.signed_content())}
+    conn.execute(evidence_ledger.insert().values(columns))
+    return LedgerRow(**columns)
+
+
+def rows(conn: Connection) -> list[LedgerRow]:
+    """Return the whole ledger in order."""
+    return _rows(conn, select(evidence_ledger).order_by(evidence_ledger.c.seq))
+
+
+def head(conn: Connection) -> LedgerRow | None:
+    """Return the last row, None when nothing was sealed yet."""
+    return _first(conn, select(evidence_ledger).order_by(evidence_ledger.c.seq.desc()).limit(1))
+
+
+def find(conn: Connection, dag_id: str, run_id: str) -> LedgerRow | None:
+    """Return the row of a run, None when it was not sealed."""
+    ledger = evidence_ledger.c
+    wanted = select(evidence_ledger).where(ledger.dag_id == dag_id, ledger.run_id == run_id)
+    return _first(conn, wanted)
+
+
+def find_bundle(conn: Connection, bundle: str) -> LedgerRow | None:
+    """Return the row of a bundle's folder, None when the ledger does not have it."""
+    return _first(conn, select(evidence_ledger).where(evidence_ledger.c.bundle == bundle))
+
+
+def at(conn: Connection, seq: int) -> LedgerRow | None:
+    """Return the row at one place of the chain."""
+    return _first(conn, select(evidence_ledger).where(evidence_ledger.c.seq == seq))
+
+
+def last_of_workflow(conn: Connection, dag_id: str, limit: int = 1) -> list[LedgerRow]:
+    """Return a workflow's newest rows, newest first."""
+    ledger = evidence_ledger.c
+    wanted = select(evidence_ledger).where(ledger.dag_id == dag_id)
+    return _rows(conn, wanted.order_by(ledger.seq.desc()).limit(limit))
+
+
+def last_of_control(conn: Connection, control: str, limit: int = 1) -> list[LedgerRow]:
+    """Return the newest rows that are evidence for a control, newest first."""
+    ledger = evidence_ledger.c
+    wanted = select(evidence_ledger).where(ledger.controls.contains([control]))
+    return _rows(conn, wanted.order_by(ledger.seq.desc()).limit(limit))
+
+
+def _rows(conn: Connection, query: Any) -> list[LedgerRow]:
+    found = [dict(row) for row in conn.execute(query).mappings()]
+    return [LedgerRow(**row | {"row_signature": bytes(row["row_signature"])}) for row in found]
+
+
+def _first(conn: Connection, query: Any) -> LedgerRow | None:
+    return next(iter(_rows(conn, query)), None)

@@ -1,0 +1,94 @@
+"""Where a bundle lies, and which names its files may have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import PurePosixPath
+
+from include.services.errors import UsageError
+from include.services.objectstore.keys import MAX_NAME_BYTES, is_own_name
+
+RESULT = "result.json"
+SIGNER = "signer.pem"
+SUMS = "SHA256SUMS"
+SIGNATURE = "SHA256SUMS.sig"
+RESERVED = {RESULT, SIGNER, SUMS, SIGNATURE}
+
+DEPTH = 4  # <workflow>/<yyyy>/<mm>/<run id>
+LONGEST_NAME = 120  # characters of a folder's name
+LONGEST_FILE = 400  # bytes of a file's whole name; the store's key holds the folder too
+
+_PLAIN = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{LONGEST_NAME - 1}}}")
+_MOMENT = re.compile(r"T(\d\d):(\d\d):(\d\d)(\.\d+)?\+00:00", re.ASCII)
+_SHORT_MOMENT = re.compile(r"T(\d\d)(\d\d)(\d\d)(\.\d+)?Z", re.ASCII)
+
+
+def folder_name(identifier: str) -> str:
+    """Return a readable folder name for a run id or DAG id; no two identifiers share one.
+
+    ``manual__2026-11-24T14:10:19+00:00`` becomes ``manual__2026-11-24T141019Z``. A name that does
+    not lead back to its identifier gets a hash after a ``~``, which no other name contains.
+    """
+    short = _MOMENT.sub(lambda m: f"T{m[1]}{m[2]}{m[3]}{m[4] or ''}Z", identifier)
+    back = _SHORT_MOMENT.sub(lambda m: f"T{m[1]}:{m[2]}:{m[3]}{m[4] or ''}+00:00", short)
+    if back == identifier and _PLAIN.fullmatch(short) and not short.endswith("."):
+        return short
+    digest = sha256(identifier.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    readable = re.sub(r"[^A-Za-z0-9_.-]+", "-", short).strip("-.")[: LONGEST_NAME - 20]
+    return f"{readable}~{digest}"
+
+
+def bundle_path(dag_id: str, run_id: str, started_at: datetime) -> str:
+    """Return the bundle's folder, relative to the store; year and month are UTC."""
+    started = started_at.astimezone(UTC)
+    return f"{folder_name(dag_id)}/{started:%Y/%m}/{folder_name(run_id)}"
+
+
+def link_to(bundle: str) -> str:
+    """Return the relative path from inside any bundle to another bundle's SHA256SUMS."""
+    return "../" * DEPTH + f"{bundle}/{SUMS}"
+
+
+def linked_bundle(name: str) -> str | None:
+    """Return the bundle that a line of SHA256SUMS links to, None for a file of the bundle."""
+    match = re.fullmatch(r"(?:\.\./){4}([^/]+/\d{4}/\d\d/[^/]+)/SHA256SUMS", name)
+    return match[1] if match else None
+
+
+def check_file_names(names: Iterable[str]) -> None:
+    """Refuse names that would not survive ``sha256sum -c``, another disk or a browser.
+
+    Raises:
+        UsageError: names the first bad one.
+    """
+    every = set(names)
+    for name in sorted(every):
+        problem = _problem_of(name)
+        if not problem and name in RESERVED:
+            problem = "is written by the seal itself"
+        folders = {str(folder) for folder in PurePosixPath(name).parents}
+        if not problem and folders & (every | RESERVED):
+            problem = "uses another file as a folder"
+        if problem:
+            raise UsageError(f"The evidence file name {name!r} {problem}.")
+
+
+def is_file_name(name: str) -> bool:
+    """Say whether a line of SHA256SUMS may name this file of its own bundle."""
+    return not _problem_of(name) and name not in {SUMS, SIGNATURE}
+
+
+def _problem_of(name: str) -> str:
+    parts = name.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        return "is not a plain relative path"
+    if not name.isprintable() or "\\" in name:
+        return "has a control character or backslash"
+    if any(part != part.strip() or part.startswith("-") or is_own_name(part) for part in parts):
+        return "begins or ends with a space, begins with a dash, or is one of the store's own"
+    if len(name.encode()) > LONGEST_FILE or any(len(p.encode()) > MAX_NAME_BYTES for p in parts):
+        return "is too long"
+    return ""

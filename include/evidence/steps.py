@@ -1,0 +1,68 @@
+"""What the steps of a run leave in ``state`` for its seal. Safe to repeat: a retried task
+replaces what its earlier try left.
+"""
+
+from __future__ import annotations
+
+import json
+
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects.postgresql import insert
+
+from include.evidence.model import StepRecord
+from include.evidence.names import check_file_names
+from include.services.clock import Clock
+from include.state.tables import run_artifact, run_step
+
+
+def record_step(
+    conn: Connection, dag_id: str, run_id: str, record: StepRecord, clock: Clock
+) -> None:
+    """Keep a step's record, in place of an earlier one of the same step and part."""
+    row = {"recorded_at": clock.now(), "record": json.loads(record.model_dump_json())}
+    conn.execute(
+        insert(run_step)
+        .values(dag_id=dag_id, run_id=run_id, step=record.step, part=record.part, **row)
+        .on_conflict_do_update(constraint=run_step.primary_key, set_=row)
+    )
+
+
+def steps_of(conn: Connection, dag_id: str, run_id: str) -> list[StepRecord]:
+    """Return the records of a run, in the order in which they were last recorded."""
+    found = conn.scalars(
+        select(run_step.c.record)
+        .where(run_step.c.dag_id == dag_id, run_step.c.run_id == run_id)
+        .order_by(run_step.c.recorded_at, run_step.c.step, run_step.c.part)
+    )
+    # Not model_validate_json: pydantic would read the string "5" there as a moment of 1970.
+    return [StepRecord.model_validate(record) for record in found]
+
+
+def keep_artifact(conn: Connection, dag_id: str, run_id: str, name: str, content: bytes) -> None:
+    """Keep a file for the run's bundle, in place of an earlier one of that name.
+
+    Raises:
+        UsageError: the name cannot be a file of a bundle.
+    """
+    check_file_names([name])
+    conn.execute(
+        insert(run_artifact)
+        .values(dag_id=dag_id, run_id=run_id, name=name, content=content)
+        .on_conflict_do_update(constraint=run_artifact.primary_key, set_={"content": content})
+    )
+
+
+def artifacts_of(conn: Connection, dag_id: str, run_id: str) -> dict[str, bytes]:
+    """Return the files that a run's steps kept, by name."""
+    found = conn.execute(
+        select(run_artifact.c.name, run_artifact.c.content)
+        .where(run_artifact.c.dag_id == dag_id, run_artifact.c.run_id == run_id)
+        .order_by(run_artifact.c.name)
+    )
+    return {row.name: bytes(row.content) for row in found}
+
+
+def forget_run(conn: Connection, dag_id: str, run_id: str) -> None:
+    """Drop what the steps of a sealed run left; the bundle has it."""
+    for table in (run_step, run_artifact):
+        conn.execute(table.delete().where(table.c.dag_id == dag_id, table.c.run_id == run_id))

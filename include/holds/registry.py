@@ -1,0 +1,170 @@
+"""The one registry of legal holds: what may not be deleted, why, and until somebody says so.
+
+A hold never ends by itself; its review date only asks whether it is still needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import StrEnum
+
+from sqlalchemy import Connection, Select, and_, or_, select, update
+
+from include.services.clock import Clock
+from include.services.errors import UsageError
+from include.state.tables import legal_hold
+
+
+class HoldKind(StrEnum):
+    """What a hold is on."""
+
+    SUBJECT = "subject"
+    WAYBILL = "waybill"
+    CLASS = "class"
+    CASE = "case"
+    RESTORE_POINT = "restore_point"
+    DATABASE = "database"
+
+
+@dataclass(frozen=True)
+class Hold:
+    """One legal hold.
+
+    Attributes:
+        id: number in the registry.
+        kind: what it is on.
+        value: which one: a key, a record class, a case number; a restore point as
+            ``<database>/<id>``, or its id alone for that id in every database. Never a name,
+            phone number or other customer value.
+        reason: why, for the reader of a certificate.
+        owner: who answers for it.
+        case_ref: the case, claim or order behind it.
+        review_on: when to ask whether it is still needed.
+    """
+
+    id: int
+    kind: HoldKind
+    value: str
+    reason: str
+    owner: str
+    case_ref: str
+    placed_at: datetime
+    review_on: date
+    released_at: datetime | None = None
+    released_by: str | None = None
+    release_reason: str | None = None
+
+
+def add(
+    conn: Connection,
+    clock: Clock,
+    *,
+    kind: HoldKind,
+    value: str,
+    reason: str,
+    owner: str,
+    case_ref: str,
+    review_on: date,
+) -> Hold:
+    """Place a hold; it counts from the commit on.
+
+    Raises:
+        UsageError: something was left empty, or the review date has passed.
+    """
+    texts = {"value": value, "reason": reason, "owner": owner, "case_ref": case_ref}
+    _refuse_empty(texts)
+    if review_on < clock.now().date():
+        raise UsageError(f"A hold's review date cannot be in the past: {review_on}.")
+    stripped = {name: text.strip() for name, text in texts.items()}
+    placed = {"kind": str(kind), "placed_at": clock.now(), "review_on": review_on}
+    row = conn.execute(legal_hold.insert().values(placed | stripped).returning(legal_hold))
+    return _hold(dict(row.mappings().one()))
+
+
+def release(conn: Connection, clock: Clock, hold_id: int, *, released_by: str, reason: str) -> Hold:
+    """End a hold; the registry keeps it.
+
+    Raises:
+        UsageError: no such hold, released already, or something was left empty.
+    """
+    _refuse_empty({"released_by": released_by, "reason": reason})
+    row = conn.execute(
+        update(legal_hold)
+        .where(legal_hold.c.id == hold_id, legal_hold.c.released_at.is_(None))
+        .values(
+            released_at=clock.now(), released_by=released_by.strip(), release_reason=reason.strip()
+        )
+        .returning(legal_hold)
+    )
+    released = row.mappings().first()
+    if released is None:
+        raise UsageError(f"There is no active hold {hold_id}.", "See `./parcelseal hold list`.")
+    return _hold(dict(released))
+
+
+def active(conn: Connection, kind: HoldKind | None = None, value: str | None = None) -> list[Hold]:
+    """Return the holds that count now, oldest first; of one kind or on one thing where asked."""
+    wanted = _active()
+    if kind is not None:
+        wanted = wanted.where(legal_hold.c.kind == str(kind))
+    if value is not None:
+        wanted = wanted.where(legal_hold.c.value == value)
+    return _holds(conn, wanted)
+
+
+def every(conn: Connection) -> list[Hold]:
+    """Return all holds, released ones too, oldest first."""
+    return _holds(conn, select(legal_hold))
+
+
+def due_for_review(conn: Connection, on: date) -> list[Hold]:
+    """Return active holds whose review date has come."""
+    return _holds(conn, _active().where(legal_hold.c.review_on <= on))
+
+
+def restore_points_held(conn: Connection, database: str, points: Iterable[str]) -> set[str]:
+    """Return which restore points of a database may not be deleted.
+
+    Args:
+        conn: the state database.
+        database: name of the database in the data map.
+        points: ids of its restore points.
+
+    Returns:
+        Those with a hold on them; all of them when the database is held.
+    """
+    wanted = set(points)
+    found = conn.execute(
+        select(legal_hold.c.kind, legal_hold.c.value).where(
+            legal_hold.c.released_at.is_(None),
+            or_(
+                and_(legal_hold.c.kind == HoldKind.DATABASE, legal_hold.c.value == database),
+                legal_hold.c.kind == HoldKind.RESTORE_POINT,
+            ),
+        )
+    ).all()
+    if any(row.kind == HoldKind.DATABASE for row in found):
+        return wanted
+    held = {row.value for row in found}
+    return {point for point in wanted if point in held or f"{database}/{point}" in held}
+
+
+def _active() -> Select[tuple[object, ...]]:
+    return select(legal_hold).where(legal_hold.c.released_at.is_(None))
+
+
+def _holds(conn: Connection, wanted: Select[tuple[object, ...]]) -> list[Hold]:
+    rows = conn.execute(wanted.order_by(legal_hold.c.id)).mappings()
+    return [_hold(dict(row)) for row in rows]
+
+
+def _hold(row: dict[str, object]) -> Hold:
+    return Hold(**row | {"kind": HoldKind(str(row["kind"]))})  # type: ignore[arg-type]  # columns are the fields
+
+
+def _refuse_empty(texts: dict[str, str]) -> None:
+    for name, text in texts.items():
+        if not text.strip():
+            raise UsageError(f"A hold needs {name.replace('_', ' ')}.")
