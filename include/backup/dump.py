@@ -1,0 +1,276 @@
+"""Taking a backup: pg_dump, zstd, encryption and upload at once, nothing in clear on disk."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import secrets
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+import zstandard
+
+from include.backup import manifest as manifests
+from include.backup.archive import ArchiveError, ArchiveReader, Entry
+from include.backup.crypto import FRAME, PROVIDER, SUITE, WRAPPING, encrypting
+from include.backup.manifest import (
+    EncryptionRecord,
+    Manifest,
+    ObjectRecord,
+    RecipientRecord,
+    TableRecord,
+)
+from include.backup.recipients import Recipient
+from include.backup.snapshot import Clock, Snapshot, open_snapshot
+from include.backup.stream import PIECE, Filled, Stage
+from include.services.database import DatabaseAddress, DatabaseUnavailable
+from include.services.errors import ServiceError
+from include.services.objectstore.base import ObjectStore, StoredObject
+from include.services.programs import ErrorLines, pg_version, program
+
+ZSTD_LEVEL = 3
+ZSTD_THREADS = 2
+PIPE_SIZE = 1024 * 1024  # bytes; the default of 64 KiB makes both ends wait for each other
+SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ of Linux; the fcntl module names it from Python 3.10 on Linux
+LOCK_WAIT = "60s"
+
+Progress = Callable[[str, int], None]
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A dump that is stored but not yet published: it has no signed manifest."""
+
+    manifest: Manifest
+    stored: StoredObject
+
+
+def take_backup(
+    source: DatabaseAddress,
+    database: str,
+    clocks: Sequence[Clock],
+    store: ObjectStore,
+    recipients: Sequence[Recipient],
+    *,
+    expires_after: Callable[[datetime], datetime],
+    dag_id: str = "",
+    run_id: str = "",
+    progress: Progress | None = None,
+) -> Backup:
+    """Dump one database into one encrypted object and describe it.
+
+    Args:
+        source: the live database; a role with pg_read_all_data is enough.
+        database: its name in the data map, first part of the object's key.
+        clocks: columns whose newest value the manifest records.
+        store: the off-site store.
+        recipients: public keys; any one opens the backup.
+        expires_after: when a restore point taken at that moment may be pruned.
+        dag_id: whose run it is.
+        run_id: which run it is.
+        progress: is told the table's label and the bytes dumped so far.
+
+    Raises:
+        UsageError: password, privileges or data map are wrong.
+        ServiceError: database, pg_dump or store failed; nothing is left in the store.
+    """
+    with open_snapshot(source) as snapshot:
+        point = manifests.new_id(snapshot.taken_at, secrets.token_hex(3))
+        context = {"database": database, "restore_point": point}
+        key = manifests.folder(database, point) + manifests.DUMP_NAME
+        with _PgDump(source, snapshot, progress) as dump, store.open_writer(key) as writer:
+            counts = _Counts(snapshot, dump.reader)
+            with (
+                counts,
+                Stage(dump.pieces, "dump") as clear,
+                Stage(lambda: _compress(clear), "zstd") as packed,
+                dump.killed_on_error(),
+            ):
+                message = encrypting(Filled(packed), recipients, context)
+                while piece := message.read(FRAME):
+                    writer.write(piece)
+                dump.finish()
+            tables = counts.tables()
+            newest = snapshot.newest(clocks)
+            stored = writer.commit()
+    return Backup(
+        Manifest(
+            id=point,
+            database=database,
+            taken_at=snapshot.taken_at,
+            lsn=snapshot.lsn,
+            server_version=snapshot.server_version,
+            tools={"pg_dump": pg_version("pg_dump"), "zstandard": zstandard.__version__},
+            schema_sha256=dump.reader.schema_sha256(),
+            tables=tables,
+            newest=newest,
+            dump=ObjectRecord(
+                key=key,
+                size=stored.size,
+                sha256=stored.sha256,
+                checksum=stored.checksum,
+                version_id=stored.version_id,
+            ),
+            dump_bytes=dump.total,
+            compression=f"zstd level {ZSTD_LEVEL}",
+            encryption=EncryptionRecord(
+                suite=SUITE.name,
+                frame_bytes=FRAME,
+                wrapping=WRAPPING.name,
+                provider=PROVIDER,
+                context=context,
+            ),
+            recipients=tuple(
+                RecipientRecord(
+                    name=one.name, kind=one.kind, key_id=one.key_id, expires_at=one.expires_at
+                )
+                for one in recipients
+            ),
+            expires_at=expires_after(snapshot.taken_at),
+            dag_id=dag_id,
+            run_id=run_id,
+        ),
+        stored,
+    )
+
+
+def _compress(pieces: Stage) -> Iterator[bytes]:
+    packer = zstandard.ZstdCompressor(
+        level=ZSTD_LEVEL, threads=ZSTD_THREADS, write_checksum=True
+    ).compressobj()
+    for piece in pieces:
+        if out := packer.compress(piece):
+            yield out
+    yield packer.flush()
+
+
+class _PgDump:
+    """The running pg_dump: its output in pieces, its end as an error or none."""
+
+    def __init__(
+        self, source: DatabaseAddress, snapshot: Snapshot, progress: Progress | None
+    ) -> None:
+        self.reader = ArchiveReader()
+        self.total = 0
+        self._source = source
+        self._progress = progress
+        self._command = [
+            program("pg_dump"),
+            "--format=custom",
+            "--compress=none",
+            f"--snapshot={snapshot.name}",
+            f"--lock-wait-timeout={LOCK_WAIT}",
+            "--no-password",
+            f"--dbname={source.public_conninfo()}",
+        ]
+
+    def __enter__(self) -> _PgDump:
+        self._errors = ErrorLines()
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=PIPE_SIZE,
+            env=self._source.environment(),
+        )
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        fcntl.fcntl(self._process.stdout.fileno(), SET_PIPE_SIZE, PIPE_SIZE)
+        self._errors.read(self._process.stderr)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._errors.close()
+
+    @contextmanager
+    def killed_on_error(self) -> Iterator[None]:
+        """End pg_dump at once when a later stage fails, so that no thread waits for its output."""
+        try:
+            yield
+        except BaseException:
+            self._process.kill()
+            raise
+
+    def pieces(self) -> Iterator[bytes]:
+        output = self._process.stdout
+        assert isinstance(output, io.BufferedReader)
+        while piece := output.read(PIECE):
+            self.reader.feed(piece)
+            self.total += len(piece)
+            if self._progress:
+                self._progress("dumped", self.total)
+            yield piece
+
+    def finish(self) -> None:
+        """Check that pg_dump ended well and the archive is whole."""
+        code = self._process.wait()
+        if code:
+            text = self._errors.last() or f"exit code {code}"
+            kind = DatabaseUnavailable if "connection" in text else ServiceError
+            raise kind(
+                f"pg_dump of {self._source.place} failed: {text}.",
+                "Nothing was recorded as done. The server's log tells more.",
+            )
+        try:
+            self.reader.close()
+        except ArchiveError as error:
+            raise ServiceError(f"pg_dump of {self._source.place}: {error}.") from None
+
+
+class _Counts:
+    """Counts the dumped tables in the snapshot while the dump runs."""
+
+    def __init__(self, snapshot: Snapshot, reader: ArchiveReader) -> None:
+        self._snapshot = snapshot
+        self._reader = reader
+        self._rows: dict[int, int] = {}
+        self._error: BaseException | None = None
+        self._left = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="count", daemon=True)
+
+    def __enter__(self) -> _Counts:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind:
+            self._left.set()
+            self._snapshot.connection.cancel_safe(timeout=5)
+        self._thread.join()
+        if self._error and not kind:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            while not self._reader.head_size:
+                if self._left.wait(0.05):
+                    return
+            for entry in self._reader.tables():
+                if self._left.is_set():
+                    return
+                self._rows[entry.dump_id] = self._snapshot.count(entry.schema, entry.name)
+        except BaseException as error:  # noqa: BLE001 - raised again in __exit__
+            self._error = error
+
+    def tables(self) -> tuple[TableRecord, ...]:
+        return tuple(self._record(entry) for entry in self._reader.tables())
+
+    def _record(self, entry: Entry) -> TableRecord:
+        digest = self._reader.digests[entry.dump_id]
+        return TableRecord(
+            schema_name=entry.schema,
+            name=entry.name,
+            rows=self._rows[entry.dump_id],
+            bytes=digest.bytes,
+            sha256=digest.sha256,
+        )

@@ -1,0 +1,295 @@
+"""The manifest of a restore point: what was backed up, for whom, and how to know it again.
+
+A restore point is the folder ``<database>/<id>/`` of the off-site store. It exists when its
+manifest's Ed25519 signature is there and valid; anything less is left-over of a killed run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from include.evidence import signing
+from include.services.errors import UsageError
+from include.services.objectstore.base import (
+    ObjectLocked,
+    ObjectMissing,
+    ObjectStore,
+    StoredObject,
+)
+
+FORMAT: Literal["parcelseal.restore-point/1"] = "parcelseal.restore-point/1"
+DUMP_NAME = "database.dump.zst.enc"
+MANIFEST_NAME = "manifest.json"
+SIGNATURE_NAME = "manifest.json.sig"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TableRecord(_Frozen):
+    """One table of the snapshot.
+
+    Attributes:
+        rows: counted in the dump's own snapshot.
+        bytes: size of its data in the archive, before compression.
+        sha256: of that data, in the archive's framing.
+    """
+
+    schema_name: str
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+
+    @property
+    def label(self) -> str:
+        """Schema and name for people."""
+        return f"{self.schema_name}.{self.name}"
+
+
+class NewestRecord(_Frozen):
+    """The latest moment in a mapped clock column, None for an empty table."""
+
+    collection: str
+    field: str
+    moment: datetime | None
+
+
+class ObjectRecord(_Frozen):
+    """The encrypted object."""
+
+    key: str
+    size: int
+    sha256: str
+    checksum: str
+    version_id: str = ""
+
+
+class RecipientRecord(_Frozen):
+    """A key that opens this restore point."""
+
+    name: str
+    kind: Literal["rsa", "kms"]
+    key_id: str
+    expires_at: datetime | None = None
+
+
+class EncryptionRecord(_Frozen):
+    """How the object was encrypted; the context is authenticated with it."""
+
+    format: str = "AWS Encryption SDK message, version 2"
+    suite: str
+    frame_bytes: int
+    wrapping: str
+    provider: str
+    context: dict[str, str]
+
+
+class Manifest(_Frozen):
+    """Everything a restore needs to know, and a drill compares with."""
+
+    format: Literal["parcelseal.restore-point/1"] = FORMAT
+    id: str
+    database: str
+    taken_at: datetime
+    lsn: str
+    server_version: str
+    tools: dict[str, str]
+    schema_sha256: str
+    tables: tuple[TableRecord, ...]
+    newest: tuple[NewestRecord, ...]
+    dump: ObjectRecord
+    dump_bytes: int
+    compression: str
+    encryption: EncryptionRecord
+    recipients: tuple[RecipientRecord, ...]
+    expires_at: datetime
+    dag_id: str = ""
+    run_id: str = ""
+
+    @property
+    def rows(self) -> int:
+        """Rows of all tables."""
+        return sum(table.rows for table in self.tables)
+
+    def as_bytes(self) -> bytes:
+        """Return the JSON that is stored and signed."""
+        return self.model_dump_json(indent=1).encode() + b"\n"
+
+
+@dataclass(frozen=True)
+class RestorePoint:
+    """A manifest whose signature was checked."""
+
+    manifest: Manifest
+    locked_until: datetime | None = None
+
+    @property
+    def id(self) -> str:
+        """The restore point's name inside its database."""
+        return self.manifest.id
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A folder that looks like a restore point and cannot be trusted."""
+
+    key: str
+    reason: str
+
+
+def new_id(taken_at: datetime, suffix: str) -> str:
+    """Name a restore point by its moment in UTC, so that names sort by time."""
+    return f"{taken_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{suffix}"
+
+
+def folder(database: str, point: str = "") -> str:
+    """Return the key prefix of a database or of one restore point."""
+    return f"{database}/{point}/" if point else f"{database}/"
+
+
+def publish(
+    store: ObjectStore, manifest: Manifest, signer: signing.Signer, lock_until: datetime | None
+) -> None:
+    """Sign and store the manifest; with the signature in place the restore point exists.
+
+    The dump is locked first, so that no restore point is ever listed whose data can be deleted.
+    """
+    place = folder(manifest.database, manifest.id)
+    if lock_until:
+        store.lock(manifest.dump.key, lock_until)
+    content = manifest.as_bytes()
+    store.put(place + MANIFEST_NAME, content, locked_until=lock_until)
+    store.put(place + SIGNATURE_NAME, signer.sign(content), locked_until=lock_until)
+
+
+def restore_points(
+    store: ObjectStore, database: str, trusted: Sequence[bytes]
+) -> tuple[list[RestorePoint], list[Rejected]]:
+    """Return a database's restore points, oldest first, and what must not be used.
+
+    Args:
+        store: the off-site store.
+        database: as the data map names it.
+        trusted: public keys (PEM) whose signatures count.
+    """
+    found: list[RestorePoint] = []
+    rejected: list[Rejected] = []
+    for point in _folders(store, database):
+        if SIGNATURE_NAME not in point.objects:
+            continue
+        try:
+            found.append(load(store, database, point.id, trusted))
+        except ManifestRefused as error:
+            rejected.append(Rejected(point.prefix + MANIFEST_NAME, error.message))
+    return sorted(found, key=lambda one: (one.manifest.taken_at, one.id)), rejected
+
+
+class ManifestRefused(UsageError):
+    """The manifest is not what was signed."""
+
+    exit_code = 1
+
+
+def load(store: ObjectStore, database: str, point: str, trusted: Sequence[bytes]) -> RestorePoint:
+    """Read one restore point's manifest and check its signature and its place.
+
+    Raises:
+        UsageError: there is none of that name.
+        ManifestRefused: the signature or the content does not fit.
+    """
+    place = folder(database, point)
+    key = place + MANIFEST_NAME
+    try:
+        content, signature = store.get(key), store.get(place + SIGNATURE_NAME)
+    except ObjectMissing:
+        raise UsageError(
+            f"There is no restore point {point} of {database} in {store.description}.",
+            "See ./parcelseal backup list.",
+        ) from None
+    if not any(signing.verify(pem, signature, content) for pem in trusted):
+        raise ManifestRefused(
+            f"{key}: the signature does not fit; the manifest was changed or signed elsewhere.",
+            "Do not use this restore point; take another and raise an incident.",
+        )
+    try:
+        manifest = Manifest.model_validate_json(content)
+    except ValidationError as error:
+        raise ManifestRefused(f"{key}: {error.error_count()} fields cannot be read.") from None
+    if (manifest.database, manifest.id) != (database, point):
+        raise ManifestRefused(
+            f"{key}: it is the manifest of {manifest.database}/{manifest.id}, moved here.",
+            "Do not use this restore point; take another and raise an incident.",
+        )
+    return RestorePoint(
+        manifest, store.stat(manifest.dump.key).locked_until if _has(store, manifest) else None
+    )
+
+
+def remove(store: ObjectStore, database: str, point: str) -> None:
+    """Delete a restore point, its signature first, so that it never stands half.
+
+    Raises:
+        ObjectLocked: Object Lock still holds it; nothing was removed then.
+    """
+    place = folder(database, point)
+    for name in (SIGNATURE_NAME, MANIFEST_NAME, DUMP_NAME):
+        store.delete(place + name)
+
+
+@dataclass(frozen=True)
+class Cleared:
+    """What a killed run had left behind."""
+
+    uploads: int
+    folders: tuple[str, ...]
+    locked: tuple[str, ...]
+
+
+def clear_unfinished(store: ObjectStore, database: str) -> Cleared:
+    """Remove unfinished uploads and folders without a signature. Call under the database's lock."""
+    uploads = store.clear_abandoned(folder(database))
+    cleared: list[str] = []
+    locked: list[str] = []
+    for point in _folders(store, database):
+        if SIGNATURE_NAME in point.objects:
+            continue
+        try:
+            for name in point.objects:
+                store.delete(point.prefix + name)
+            cleared.append(point.prefix)
+        except ObjectLocked:
+            locked.append(point.prefix)
+    return Cleared(uploads, tuple(cleared), tuple(locked))
+
+
+@dataclass(frozen=True)
+class _Folder:
+    prefix: str
+    id: str
+    objects: Mapping[str, StoredObject]
+
+
+def _folders(store: ObjectStore, database: str) -> Iterator[_Folder]:
+    base = folder(database)
+    grouped: dict[str, dict[str, StoredObject]] = {}
+    for stored in store.list(base):
+        point, _, name = stored.key.removeprefix(base).partition("/")
+        if name and "/" not in name:
+            grouped.setdefault(point, {})[name] = stored
+    for point, objects in sorted(grouped.items()):
+        yield _Folder(folder(database, point), point, objects)
+
+
+def _has(store: ObjectStore, manifest: Manifest) -> bool:
+    try:
+        store.stat(manifest.dump.key)
+    except ObjectMissing:
+        return False
+    return True

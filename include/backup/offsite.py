@@ -1,0 +1,212 @@
+"""The steps of `backup_offsite`: check, dump and publish, prune."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from include.backup import manifest as manifests
+from include.backup import prune
+from include.backup.dump import Progress, take_backup
+from include.backup.manifest import Manifest, RestorePoint
+from include.backup.preflight import CLAUSE, UnreadableRecipient, preflight
+from include.backup.recipients import Recipient
+from include.backup.snapshot import Clock as ClockColumn
+from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.evidence.signing import Signer
+from include.policy.datamap import MappedDatabase
+from include.policy.rules import BackupRules
+from include.reports.text import _
+from include.services.clock import Clock
+from include.services.database import DatabaseAddress
+from include.services.objectstore.base import ObjectLocked, ObjectStore
+
+
+@dataclass(frozen=True)
+class Offsite:
+    """Where backups go, for whom they are encrypted and who signs them."""
+
+    store: ObjectStore
+    recipients: Sequence[Recipient]
+    unreadable: Sequence[UnreadableRecipient]
+    signer: Signer
+    trusted: Sequence[bytes]
+
+
+def check(
+    offsite: Offsite, databases: Sequence[MappedDatabase], rules: BackupRules, clock: Clock
+) -> StepRecord:
+    """Look at everything that must be right before a dump begins."""
+    findings = preflight(
+        databases,
+        offsite.store,
+        offsite.recipients,
+        offsite.unreadable,
+        rules.recipients,
+        clock.now(),
+    )
+    return StepRecord(
+        step="preflight",
+        outcome=Outcome.worst([Outcome.PASS, *(one.severity for one in findings)]),
+        findings=findings,
+        data={
+            "store": offsite.store.description,
+            "recipients": [one.name for one in offsite.recipients],
+        },
+    )
+
+
+def back_up(
+    database: MappedDatabase,
+    source: DatabaseAddress,
+    offsite: Offsite,
+    rules: BackupRules,
+    *,
+    dag_id: str,
+    run_id: str,
+    clock: Clock,
+    progress: Progress | None = None,
+) -> tuple[StepRecord, Manifest]:
+    """Take, verify and publish one restore point. Call under the database's lock.
+
+    Whatever a killed run left of this database is cleared away first.
+
+    Raises:
+        UsageError, ServiceError: see `take_backup`; no restore point exists then.
+    """
+    started = clock.now()
+    cleared = manifests.clear_unfinished(offsite.store, database.name)
+    backup = take_backup(
+        source,
+        database.name,
+        clock_columns(database),
+        offsite.store,
+        offsite.recipients,
+        expires_after=lambda moment: moment + timedelta(days=rules.expire_days),
+        dag_id=dag_id,
+        run_id=run_id,
+        progress=progress,
+    )
+    offsite.store.verify(backup.stored)
+    manifest = backup.manifest
+    lock_until = manifest.taken_at + timedelta(days=rules.lock_days)
+    manifests.publish(offsite.store, manifest, offsite.signer, lock_until)
+    seconds = (clock.now() - started).total_seconds()
+    findings = [
+        Finding(
+            code="backup.unfinished.locked",
+            severity=Outcome.ATTENTION,
+            subject=prefix,
+            message=_("Left-overs of a killed run are locked and could not be removed."),
+            action=_("Nothing to do: a later run removes them when the lock ends."),
+            clause=CLAUSE,
+        )
+        for prefix in cleared.locked
+    ]
+    return (
+        StepRecord(
+            step="backup",
+            part=database.name,
+            outcome=Outcome.worst([Outcome.PASS, *(one.severity for one in findings)]),
+            findings=findings,
+            metrics=[
+                Metric(name="backup.rows", value=manifest.rows, unit="rows", subject=database.name),
+                Metric(
+                    name="backup.bytes",
+                    value=manifest.dump.size,
+                    unit="bytes",
+                    subject=database.name,
+                ),
+                Metric(name="backup.seconds", value=seconds, unit="seconds", subject=database.name),
+            ],
+            data={
+                "restore_point": manifest.id,
+                "cleared": [*cleared.folders],
+                "cleared_uploads": cleared.uploads,
+                "seconds": seconds,
+            },
+        ),
+        manifest,
+    )
+
+
+def clock_columns(database: MappedDatabase) -> list[ClockColumn]:
+    """Return the data map's clock columns with their tables."""
+    return [
+        ClockColumn(
+            one.collection,
+            database.collections[one.collection].schema_name,
+            database.collections[one.collection].table,
+            one.field,
+        )
+        for one in database.newest
+    ]
+
+
+def prune_restore_points(
+    database: str,
+    offsite: Offsite,
+    rules: BackupRules,
+    held: Collection[str],
+    *,
+    zone: ZoneInfo,
+    now: datetime,
+) -> StepRecord:
+    """Remove restore points that the rules no longer keep. Call under the database's lock."""
+    points, rejected = manifests.restore_points(offsite.store, database, offsite.trusted)
+    keep = rules.keep
+    verdicts = prune.plan(
+        [_age(point) for point in points],
+        prune.PruneRules(keep.daily, keep.weekly, keep.monthly, keep.floor),
+        held,
+        now,
+        zone,
+    )
+    removed, refused = [], []
+    for verdict in verdicts:
+        if verdict.remove:
+            try:
+                manifests.remove(offsite.store, database, verdict.id)
+                removed.append(verdict.id)
+            except ObjectLocked:
+                refused.append(verdict.id)
+    findings = [
+        Finding(
+            code="backup.manifest.refused",
+            severity=Outcome.FAIL,
+            subject=one.key,
+            message=_("A restore point cannot be trusted: {reason}", reason=one.reason),
+            action=_("Do not restore from it. Find out who changed the off-site store."),
+            clause=CLAUSE,
+        )
+        for one in rejected
+    ]
+    return StepRecord(
+        step="prune",
+        part=database,
+        outcome=Outcome.worst([Outcome.PASS, *(one.severity for one in findings)]),
+        findings=findings,
+        metrics=[
+            Metric(
+                name="backup.restore_points",
+                value=len(points) - len(removed),
+                unit="1",
+                subject=database,
+            )
+        ],
+        data={
+            "kept": {one.id: one.reason for one in verdicts if not one.remove},
+            "removed": {one.id: one.reason for one in verdicts if one.id in removed},
+            "refused": refused,
+            "history": [
+                [one.manifest.taken_at.isoformat(), one.manifest.dump.size] for one in points
+            ],
+        },
+    )
+
+
+def _age(point: RestorePoint) -> prune.Age:
+    manifest = point.manifest
+    return prune.Age(point.id, manifest.taken_at, manifest.expires_at, point.locked_until)

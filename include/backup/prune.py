@@ -1,0 +1,109 @@
+"""Which restore points go: grandfather, father, son, with a floor that nothing undercuts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+
+@dataclass(frozen=True)
+class Age:
+    """What pruning needs to know of a restore point."""
+
+    id: str
+    taken_at: datetime
+    expires_at: datetime
+    locked_until: datetime | None = None
+
+
+@dataclass(frozen=True)
+class PruneRules:
+    """How many of the latest days, weeks and months keep a restore point, and the floor."""
+
+    daily: int
+    weekly: int
+    monthly: int
+    floor: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether one restore point goes, and why."""
+
+    id: str
+    remove: bool
+    reason: str
+
+
+def plan(
+    points: Sequence[Age],
+    rules: PruneRules,
+    held: Collection[str],
+    now: datetime,
+    zone: ZoneInfo,
+) -> list[Verdict]:
+    """Decide on every restore point of one database, newest first.
+
+    The newest of each of the last ``daily`` days, ``weekly`` ISO weeks and ``monthly`` months that
+    have one is kept until it expires. Kept whatever its age: the newest ``floor`` points, those
+    under a legal hold, and those that Object Lock still holds.
+
+    Args:
+        points: all of them, in any order.
+        rules: of the pack's backup.yaml.
+        held: ids under a legal hold.
+        now: the moment of the decision.
+        zone: in which days begin.
+    """
+    ordered = sorted(points, key=lambda point: (point.taken_at, point.id), reverse=True)
+    floor = {point.id for point in ordered[: rules.floor]}
+    kept_by_rule: dict[str, str] = {}
+    for name, count, period in _periods(rules, zone):
+        for point in _newest_of_each(ordered, period)[:count]:
+            kept_by_rule.setdefault(point.id, name)
+
+    def verdict(point: Age) -> Verdict:
+        if point.id in held:
+            return Verdict(point.id, remove=False, reason="legal hold")
+        if point.locked_until and point.locked_until > now:
+            return Verdict(point.id, remove=False, reason="locked")
+        if point.id in floor:
+            return Verdict(point.id, remove=False, reason="floor")
+        if point.expires_at <= now:
+            return Verdict(point.id, remove=True, reason="expired")
+        if point.id in kept_by_rule:
+            return Verdict(point.id, remove=False, reason=kept_by_rule[point.id])
+        return Verdict(point.id, remove=True, reason="superseded")
+
+    return [verdict(point) for point in ordered]
+
+
+def _periods(
+    rules: PruneRules, zone: ZoneInfo
+) -> list[tuple[str, int, Callable[[datetime], tuple[int, ...]]]]:
+    def day(moment: datetime) -> tuple[int, ...]:
+        local = moment.astimezone(zone)
+        return local.year, local.month, local.day
+
+    def week(moment: datetime) -> tuple[int, ...]:
+        return tuple(moment.astimezone(zone).isocalendar()[:2])
+
+    def month(moment: datetime) -> tuple[int, ...]:
+        return day(moment)[:2]
+
+    return [
+        ("daily", rules.daily, day),
+        ("weekly", rules.weekly, week),
+        ("monthly", rules.monthly, month),
+    ]
+
+
+def _newest_of_each(
+    ordered: Sequence[Age], period: Callable[[datetime], tuple[int, ...]]
+) -> list[Age]:
+    newest: dict[tuple[int, ...], Age] = {}
+    for point in ordered:
+        newest.setdefault(period(point.taken_at), point)
+    return list(newest.values())

@@ -1,0 +1,162 @@
+"""Whom a backup is encrypted to: public keys and KMS keys. The backup host holds no private key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+
+from include.services.errors import UsageError
+
+RSA_BITS = 4096  # BSI TR-02102-1 asks for 3000 and more beyond 2023
+CERTIFICATE_YEARS = 2
+RSA_KIND = "rsa"
+KMS_KIND = "kms"
+
+
+@dataclass(frozen=True)
+class Recipient:
+    """One key that can open the backup.
+
+    Attributes:
+        name: as the pack and the manifest call it, ``operations``.
+        kind: ``rsa`` or ``kms``.
+        key_id: SHA-256 of the public key's DER (hex) for RSA, the ARN for KMS.
+        public_pem: the public key, empty for KMS.
+        expires_at: end of the certificate, None for a bare key or KMS.
+        client: the KMS client of a ``kms`` recipient.
+    """
+
+    name: str
+    kind: str
+    key_id: str
+    public_pem: bytes = b""
+    expires_at: datetime | None = None
+    client: Any = None
+
+    def expired(self, moment: datetime) -> bool:
+        """Say whether the certificate is over at that moment."""
+        return self.expires_at is not None and self.expires_at <= moment
+
+
+def recipient_from_pem(name: str, pem: bytes) -> Recipient:
+    """Read an RSA recipient from a PEM certificate (which has an expiry) or public key.
+
+    Raises:
+        UsageError: it is neither, or not an RSA key of at least 3072 bits.
+    """
+    expires_at = None
+    try:
+        if b"CERTIFICATE" in pem:
+            certificate = x509.load_pem_x509_certificate(pem)
+            key, expires_at = certificate.public_key(), certificate.not_valid_after_utc
+        else:
+            key = serialization.load_pem_public_key(pem)  # type: ignore[assignment] # narrowed below
+    except ValueError:
+        raise UsageError(
+            f"Recipient {name}: this is neither a PEM certificate nor a PEM public key.",
+            "Create a pair with ./parcelseal keys new NAME and give the .crt file.",
+        ) from None
+    if not isinstance(key, rsa.RSAPublicKey) or key.key_size < 3072:
+        raise UsageError(
+            f"Recipient {name}: the key is not RSA of at least 3072 bits.",
+            "Create a pair with ./parcelseal keys new NAME.",
+        )
+    return Recipient(name, RSA_KIND, public_key_id(key), _public_pem(key), expires_at)
+
+
+def recipient_from_kms(name: str, arn: str, client: Any) -> Recipient:
+    """Make a recipient of an AWS KMS key."""
+    return Recipient(name, KMS_KIND, arn, client=client)
+
+
+@dataclass(frozen=True)
+class OpeningKey:
+    """A key that opens backups: an RSA private key, or a KMS key with its client."""
+
+    kind: str
+    key_id: str
+    private_pem: bytes = b""
+    client: Any = None
+
+    def __repr__(self) -> str:
+        return f"OpeningKey({self.kind}, {self.key_id[:16]})"
+
+
+def opening_key_from_pem(pem: bytes, where: str) -> OpeningKey:
+    """Read an RSA private key.
+
+    Args:
+        pem: the file's content.
+        where: names the file in the error.
+
+    Raises:
+        UsageError: not an unencrypted RSA private key.
+    """
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError):
+        raise UsageError(
+            f"{where} is not an unencrypted PEM private key.",
+            "If it has a passphrase: openssl pkey -in KEY -out /dev/shm/key.pem",
+        ) from None
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise UsageError(f"{where} is not an RSA private key.", "Give the key of a recipient.")
+    plain = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return OpeningKey(RSA_KIND, public_key_id(key.public_key()), plain)
+
+
+def new_pair(name: str, now: datetime, *, bits: int = RSA_BITS) -> tuple[bytes, bytes]:
+    """Make an RSA pair; returns (private key PEM, self-signed certificate PEM).
+
+    The certificate only carries the public key and its expiry; nobody is asked to trust its name.
+    """
+    key = rsa.generate_private_key(public_exponent=65537, key_size=bits)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"ParcelSeal {name}"[:64])])
+    start = now.astimezone(UTC).replace(microsecond=0)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start - timedelta(minutes=5))
+        .not_valid_after(start + timedelta(days=365 * CERTIFICATE_YEARS))
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return private, certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def public_key_id(key: rsa.RSAPublicKey) -> str:
+    """Return SHA-256 (hex) of the key's DER SubjectPublicKeyInfo, as ``openssl`` computes it."""
+    der = key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return sha256(der).hexdigest()
+
+
+def distinct(recipients: Sequence[Recipient]) -> int:
+    """Count different keys: the same key under two names is one recipient."""
+    return len({recipient.key_id for recipient in recipients})
+
+
+def _public_pem(key: rsa.RSAPublicKey) -> bytes:
+    return key.public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )

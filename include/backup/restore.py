@@ -1,0 +1,372 @@
+"""Restoring: fetch, check, decrypt and load, in parallel, nothing in clear on disk.
+
+pg_restore can only work in parallel on a file it can seek in, and there is no such file here. The
+archive's head (schema, no rows) is kept in memory for the parts before and after the data, where
+pg_restore runs its own jobs. The data is loaded by several pg_restore processes at once, each fed
+by a stream of its own and told which tables are its share
+(docs/decisions/0005-parallel-restore.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, cast
+
+import psycopg
+import zstandard
+from psycopg import sql
+
+from include.backup.archive import SECTION_DATA, ArchiveReader, Entry
+from include.backup.crypto import Readable, Refused, decrypting
+from include.backup.manifest import Manifest, TableRecord
+from include.backup.recipients import OpeningKey
+from include.backup.snapshot import ALL_TABLES
+from include.backup.stream import PIECE
+from include.services.database import DatabaseAddress
+from include.services.errors import ControlFailed, ServiceError, UsageError
+from include.services.objectstore.base import (
+    ObjectDamaged,
+    ObjectMissing,
+    ObjectStore,
+    StoredObject,
+)
+from include.services.programs import program
+
+PIPE_SIZE = 1024 * 1024
+SET_PIPE_SIZE = 1031
+LARGE_OBJECTS = {"BLOBS", "BLOB METADATA", "BLOB"}
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a restore did.
+
+    Attributes:
+        seconds: from the first byte fetched to the last index built.
+        differences: tables whose row count is not the manifest's; empty when all fit.
+    """
+
+    tables: int
+    rows: int
+    seconds: float
+    differences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """An encrypted restore point that can be opened as often as needed."""
+
+    store: ObjectStore
+    manifest: Manifest
+    key: OpeningKey
+
+    def check(self) -> None:
+        """Prove that the stored object is the one of the manifest, before anything is touched.
+
+        Raises:
+            Refused: missing, damaged or exchanged; names the object.
+        """
+        dump = self.manifest.dump
+        expected = StoredObject(
+            dump.key,
+            dump.size,
+            self.manifest.taken_at,
+            sha256=dump.sha256,
+            checksum=dump.checksum,
+            version_id=dump.version_id,
+        )
+        try:
+            self.store.verify(expected)
+        except (ObjectDamaged, ObjectMissing) as error:
+            raise Refused(
+                f"Restore point {self.manifest.id} is refused: {error.message}",
+                "Use another restore point (./parcelseal backup list) and raise an incident.",
+            ) from None
+
+    @contextmanager
+    def archive(self) -> Iterator[Readable]:
+        """Open the clear pg_dump archive as a stream."""
+        dump = self.manifest.dump
+        with self.store.open_reader(dump.key) as reader:
+            message = decrypting(reader, self.key, self.manifest.encryption.context, dump.key)
+            yield zstandard.ZstdDecompressor().stream_reader(
+                cast(IO[bytes], message),  # it only reads
+                read_size=PIECE,
+            )
+
+    def head(self) -> tuple[bytes, list[Entry]]:
+        """Return the archive's header and table of contents, as bytes and decoded."""
+        kept = bytearray()
+        reader = ArchiveReader()
+        with self.archive() as archive:
+            while not reader.head_size:
+                piece = archive.read(PIECE)
+                if not piece:
+                    raise Refused(f"{self.manifest.dump.key} ends before its table of contents.")
+                kept += piece
+                reader.feed(piece)
+        return bytes(kept[: reader.head_size]), reader.entries
+
+
+def restore(
+    source: Source,
+    target: DatabaseAddress,
+    *,
+    jobs: int = 2,
+    owners: bool = False,
+    allow_content: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Restored:
+    """Load a restore point into a database and compare its row counts with the manifest.
+
+    Args:
+        source: checked before the target is touched.
+        target: an existing database.
+        jobs: loaders and index builders at once.
+        owners: restore owners and grants too; their roles must exist.
+        allow_content: load into a database that already has tables.
+        progress: is told each step.
+
+    Raises:
+        UsageError: the target is not empty, an extension or role is missing there.
+        Refused: the object or key is not right.
+        ServiceError: database or store failed.
+    """
+    tell = progress or (lambda _: None)
+    if not allow_content:
+        refuse_content(target)
+    started = time.monotonic()
+    tell("checking the object against the manifest")
+    source.check()
+    head, entries = source.head()
+    options = ["--exit-on-error", "--no-password", f"--dbname={target.public_conninfo()}"]
+    if not owners:
+        options += ["--no-owner", "--no-privileges", "--no-publications", "--no-subscriptions"]
+    known = {entry.name for entry in entries} | {entry.schema for entry in entries}
+    with _in_memory(head) as path:
+        tell("creating the schema")
+        _pg_restore([*options, "--section=pre-data", path], target, known)
+        tell(f"loading {len(source.manifest.tables)} tables")
+        _load(source, entries, target, options, jobs, known)
+        tell("building indexes and constraints")
+        _pg_restore([*options, f"--jobs={jobs}", "--section=post-data", path], target, known)
+    seconds = time.monotonic() - started
+    tell("counting rows")
+    differences = tuple(count_differences(target, source.manifest.tables))
+    return Restored(
+        tables=len(source.manifest.tables),
+        rows=source.manifest.rows,
+        seconds=seconds,
+        differences=differences,
+    )
+
+
+def refuse_content(target: DatabaseAddress) -> None:
+    """Raise UsageError when the target has tables."""
+    with target.connect() as connection:
+        tables = connection.execute(ALL_TABLES).fetchall()
+    if tables:
+        raise UsageError(
+            f"The target {target.place} is not empty: it has {len(tables)} tables.",
+            "Create a new database for the restore, or say --into-existing to load beside them.",
+        )
+
+
+def count_differences(target: DatabaseAddress, tables: Sequence[TableRecord]) -> Iterator[str]:
+    """Yield the label of every table whose rows are not as many as in the manifest."""
+    with target.connect() as connection:
+        for table in tables:
+            query = sql.SQL("SELECT count(*) FROM ONLY {}").format(
+                sql.Identifier(table.schema_name, table.name)
+            )
+            try:
+                row = connection.execute(query).fetchone()
+            except psycopg.errors.UndefinedTable:
+                connection.rollback()
+                yield table.label
+                continue
+            if row is None or row[0] != table.rows:
+                yield table.label
+
+
+def require_match(restored: Restored, point: str) -> None:
+    """Raise ControlFailed when a restore does not fit its manifest."""
+    if restored.differences:
+        raise ControlFailed(
+            f"Restore point {point} does not match its manifest in: "
+            f"{', '.join(restored.differences[:10])}.",
+            "Do not use this database; restore another restore point.",
+        )
+
+
+def _load(
+    source: Source,
+    entries: Sequence[Entry],
+    target: DatabaseAddress,
+    options: Sequence[str],
+    jobs: int,
+    known: set[str],
+) -> None:
+    shares = [share for share in share_out(entries, source.manifest.tables, jobs) if share]
+    errors: list[BaseException] = []
+    loaders = [_Loader(source, target, options, share, known) for share in shares]
+
+    def work(loader: _Loader) -> None:
+        try:
+            loader.run()
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the calling thread
+            errors.append(error)
+            for other in loaders:
+                other.stop()
+
+    threads = [threading.Thread(target=work, args=(loader,), daemon=True) for loader in loaders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+def share_out(
+    entries: Sequence[Entry], tables: Sequence[TableRecord], jobs: int
+) -> list[list[int]]:
+    """Share the archive's data entries among loaders, largest first to the least loaded.
+
+    Sequence values and large objects belong to the first loader. Each share is in archive order,
+    because a loader reads its stream only forward.
+    """
+    sizes = {(table.schema_name, table.name): table.bytes for table in tables}
+    shares: list[list[int]] = [[] for _ in range(max(1, jobs))]
+    loads = [0] * len(shares)
+    data = [entry for entry in entries if entry.section == SECTION_DATA]
+    order = {entry.dump_id: place for place, entry in enumerate(entries)}
+    for entry in sorted(data, key=lambda one: -sizes.get((one.schema, one.name), 0)):
+        lightest = loads.index(min(loads)) if entry.kind == "TABLE DATA" else 0
+        loads[lightest] += sizes.get((entry.schema, entry.name), 0) + 1
+        shares[lightest].append(entry.dump_id)
+    return [sorted(share, key=order.__getitem__) for share in shares]
+
+
+class _Loader:
+    """One pg_restore process with a stream of its own."""
+
+    def __init__(
+        self,
+        source: Source,
+        target: DatabaseAddress,
+        options: Sequence[str],
+        share: Sequence[int],
+        known: set[str],
+    ) -> None:
+        self._source, self._target, self._options = source, target, options
+        self._share, self._known = share, known
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopped = False
+
+    def run(self) -> None:
+        with (
+            tempfile.NamedTemporaryFile("w", prefix="parcelseal-list-") as wanted,
+            tempfile.TemporaryFile() as output,
+        ):
+            wanted.write("".join(f"{dump_id};\n" for dump_id in self._share))
+            wanted.flush()
+            self._process = subprocess.Popen(
+                [program("pg_restore"), *self._options, f"--use-list={wanted.name}"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=output,
+                env=self._target.environment(),
+            )
+            try:
+                self._feed()
+                code = self._process.wait()
+            finally:
+                self.stop()
+                self._process.wait()
+            if code and not self._stopped_by_others(code):
+                output.seek(0)
+                raise explain(output.read().decode("utf-8", "replace"), self._target, self._known)
+
+    def _feed(self) -> None:
+        assert self._process is not None
+        pipe = self._process.stdin
+        assert pipe is not None
+        fcntl.fcntl(pipe.fileno(), SET_PIPE_SIZE, PIPE_SIZE)
+        # pg_restore leaves once its share is loaded; the rest of the stream is not for it.
+        with contextlib.suppress(BrokenPipeError), self._source.archive() as archive:
+            while piece := archive.read(PIECE):
+                pipe.write(piece)
+        with contextlib.suppress(BrokenPipeError):
+            pipe.close()
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._stopped = True
+            self._process.kill()
+
+    def _stopped_by_others(self, code: int) -> bool:
+        return self._stopped and code < 0
+
+
+def _pg_restore(words: Sequence[str], target: DatabaseAddress, known: set[str]) -> None:
+    done = subprocess.run(
+        [program("pg_restore"), *words],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env=target.environment(),
+    )
+    if done.returncode:
+        raise explain(done.stderr.decode("utf-8", "replace"), target, known)
+
+
+def explain(output: str, target: DatabaseAddress, known: set[str]) -> ServiceError | UsageError:
+    """Turn pg_restore's output into one line that holds no row's value.
+
+    The server quotes values in its messages and repeats whole rows in DETAIL and CONTEXT. Only the
+    primary message is kept, and quoted words in it only where they name an object of the archive.
+    """
+    lines = [line for line in output.splitlines() if "ERROR:" in line or "FATAL:" in line]
+    if not lines:
+        lines = [line for line in output.splitlines() if "error:" in line]
+    text = re.split(r"(?:ERROR|FATAL|error):\s*", lines[0])[-1] if lines else "no message"
+    text = re.sub(r'"([^"]*)"', lambda m: m.group() if m.group(1) in known else '"…"', text).rstrip(
+        "."
+    )
+    if "extension" in text and ("not available" in text or "control file" in text):
+        name = re.search(r'extension "([^"]*)"', lines[0])
+        return UsageError(
+            f"The target server lacks the extension {name.group(1) if name else ''}.",
+            "Install it on that server, or restore to one that has it.",
+        )
+    if "role" in text and "does not exist" in text:
+        return UsageError(
+            f"Restoring owners into {target.place}: {text}.",
+            "Create the roles first, or restore without --owners.",
+        )
+    return ServiceError(
+        f"pg_restore into {target.place} failed: {text}.",
+        "The target is incomplete: drop it, see to the cause, restore again.",
+    )
+
+
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[str]:
+    """Offer bytes as a seekable file that never touches a disk."""
+    descriptor = os.memfd_create("parcelseal-head")
+    try:
+        os.write(descriptor, content)
+        yield f"/proc/{os.getpid()}/fd/{descriptor}"
+    finally:
+        os.close(descriptor)

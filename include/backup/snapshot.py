@@ -1,0 +1,161 @@
+"""One consistent view of a database that pg_dump and our own counts share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+from psycopg import errors, sql
+
+from include.backup.manifest import NewestRecord
+from include.services.database import DatabaseAddress, DatabaseUnavailable
+from include.services.errors import ServiceError, UsageError
+
+LOCK_TIMEOUT = "60s"
+ATTEMPTS = 5
+
+ALL_TABLES = """
+SELECT n.nspname, c.relname
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+  AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+  AND NOT EXISTS (SELECT FROM pg_depend d
+                  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+ORDER BY 1, 2
+"""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A column whose newest value says how fresh the data is."""
+
+    collection: str
+    schema: str
+    table: str
+    field: str
+
+
+@dataclass
+class Snapshot:
+    """An open transaction whose view others can join.
+
+    Attributes:
+        name: for ``SET TRANSACTION SNAPSHOT`` and ``pg_dump --snapshot``.
+        taken_at: the server's time of the snapshot.
+        lsn: position in the write-ahead log.
+    """
+
+    connection: psycopg.Connection
+    name: str
+    taken_at: datetime
+    lsn: str
+    server_version: str
+
+    def count(self, schema: str, table: str) -> int:
+        """Count a table's own rows (not its children's) in this snapshot."""
+        query = sql.SQL("SELECT count(*) FROM ONLY {}").format(sql.Identifier(schema, table))
+        row = self.connection.execute(query).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def newest(self, clocks: Sequence[Clock]) -> tuple[NewestRecord, ...]:
+        """Return the latest moment of each clock column in this snapshot."""
+        return newest_records(self.connection, clocks)
+
+
+@contextmanager
+def open_snapshot(source: DatabaseAddress) -> Iterator[Snapshot]:
+    """Open a snapshot and keep every table from being dropped or rewritten while it is open.
+
+    A table that is dropped between listing and locking makes us look again; after that a DROP waits
+    for the dump, as it does with pg_dump alone.
+
+    Raises:
+        UsageError: the role may not read a table.
+        ServiceError: the tables cannot be locked, or the server went away.
+    """
+    with source.connect() as connection:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                snapshot = _take(connection)
+                break
+            except errors.UndefinedTable:
+                connection.rollback()
+                if attempt == ATTEMPTS:
+                    raise ServiceError(
+                        f"Tables of {source.place} keep disappearing while they are listed.",
+                        "Run the backup when no migration runs.",
+                    ) from None
+            except errors.InsufficientPrivilege as error:
+                raise UsageError(
+                    f"The role may not read all of {source.place}: {error.diag.message_primary}.",
+                    "Grant it: GRANT pg_read_all_data TO the role of the connection.",
+                ) from None
+            except errors.LockNotAvailable:
+                raise ServiceError(
+                    f"A table of {source.place} stays locked by somebody else ({LOCK_TIMEOUT}).",
+                    "Look for a migration or VACUUM FULL in pg_stat_activity.",
+                ) from None
+        try:
+            yield snapshot
+        except psycopg.OperationalError as error:
+            raise lost(source, error) from None
+
+
+def lost(source: DatabaseAddress, error: psycopg.OperationalError) -> ServiceError:
+    """Name the loss of a connection in one line."""
+    text = " ".join(str(error).split())
+    return DatabaseUnavailable(
+        f"The connection to {source.place} was lost: {text}.",
+        "Nothing was recorded as done. The run is repeated when the server is back.",
+    )
+
+
+def newest_records(
+    connection: psycopg.Connection, clocks: Sequence[Clock]
+) -> tuple[NewestRecord, ...]:
+    """Return the latest moment of each clock column; raises UsageError for a column that is not."""
+    found = []
+    for clock in clocks:
+        query = sql.SQL("SELECT max({})::timestamptz FROM {}").format(
+            sql.Identifier(clock.field), sql.Identifier(clock.schema, clock.table)
+        )
+        try:
+            row = connection.execute(query).fetchone()
+        except (errors.UndefinedTable, errors.UndefinedColumn, errors.CannotCoerce) as error:
+            raise UsageError(
+                f"The data map's newest record {clock.collection}.{clock.field} cannot be read: "
+                f"{error.diag.message_primary}.",
+                "Correct meta.parcelseal.newest in the data map.",
+            ) from None
+        assert row is not None
+        found.append(NewestRecord(collection=clock.collection, field=clock.field, moment=row[0]))
+    return tuple(found)
+
+
+def _take(connection: psycopg.Connection) -> Snapshot:
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    connection.read_only = True
+    connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT)))
+    connection.execute("SET LOCAL statement_timeout = 0")
+    connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+    # Two cores already work for the dump; parallel counts would only take from it.
+    connection.execute("SET LOCAL max_parallel_workers_per_gather = 0")
+    tables = connection.execute(ALL_TABLES).fetchall()
+    for start in range(0, len(tables), 200):
+        names = [sql.Identifier(*table) for table in tables[start : start + 200]]
+        connection.execute(
+            sql.SQL("LOCK TABLE ONLY {} IN ACCESS SHARE MODE").format(
+                sql.SQL(", ONLY ").join(names)
+            )
+        )
+    row = connection.execute(
+        "SELECT pg_export_snapshot(), transaction_timestamp(), "
+        "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() "
+        "ELSE pg_current_wal_lsn() END::text, current_setting('server_version')"
+    ).fetchone()
+    assert row is not None
+    return Snapshot(connection, row[0], row[1], row[2], row[3])

@@ -1,0 +1,91 @@
+"""Overlapping the stages of a stream: each runs in its own thread, with a few pieces in between."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+PIECE = 1024 * 1024  # bytes handed from stage to stage
+DEPTH = 4  # pieces waiting between two stages; memory stays flat whatever the size
+
+
+class Sink(Protocol):
+    """Anything with ``write``."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take bytes."""
+        ...
+
+
+class Stage:
+    """Runs an iterator of pieces in a thread and hands them on through a short queue.
+
+    An error of the thread is raised where the pieces are read. Leaving the ``with`` block early
+    ends the thread: the producer sees it at its next piece.
+    """
+
+    def __init__(self, pieces: Callable[[], Iterable[bytes]], name: str) -> None:
+        self._make = pieces
+        self._queue: queue.Queue[bytes | None] = queue.Queue(DEPTH)
+        self._error: BaseException | None = None
+        self._left = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def __enter__(self) -> Stage:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left.set()
+        while self._thread.is_alive():
+            try:
+                self._queue.get(timeout=0.05)
+            except queue.Empty:
+                continue
+        self._thread.join()
+
+    def __iter__(self) -> Iterator[bytes]:
+        while (piece := self._queue.get()) is not None:
+            yield piece
+        if self._error:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            for piece in self._make():
+                if self._left.is_set():
+                    return
+                self._queue.put(piece)
+        except BaseException as error:  # noqa: BLE001 - raised again in the reading thread
+            self._error = error
+        finally:
+            self._queue.put(None)
+
+
+class Filled:
+    """A reader over pieces that fills every ``read`` until the end, as encryption needs it."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+        self._left: list[bytes] = []
+        self._held = 0
+        self.total = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Return exactly ``size`` bytes, fewer only at the end."""
+        while size < 0 or self._held < size:
+            piece = next(self._pieces, None)
+            if piece is None:
+                break
+            self._left.append(piece)
+            self._held += len(piece)
+        data = b"".join(self._left)
+        if 0 <= size < len(data):
+            data, rest = data[:size], data[size:]
+            self._left, self._held = [rest], len(rest)
+        else:
+            self._left, self._held = [], 0
+        self.total += len(data)
+        return data

@@ -1,0 +1,106 @@
+"""Airflow's connections as plain data, read without Airflow.
+
+The command line works on the worst day, when there may be no Airflow: it reads the same
+``AIRFLOW_CONN_*`` values that Airflow reads, in both of its forms (URI and JSON).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from include.services.errors import UsageError
+
+ENVIRONMENT_PREFIX = "AIRFLOW_CONN_"
+
+
+@dataclass(frozen=True)
+class ConnectionSpec:
+    """One connection, with Airflow's field names.
+
+    ``password`` and ``extra`` may hold secrets and are left out of ``repr``.
+    """
+
+    conn_id: str
+    conn_type: str
+    host: str = ""
+    port: int | None = None
+    login: str = ""
+    password: str = field(default="", repr=False)
+    schema: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def text(self, key: str, default: str = "") -> str:
+        """Return one extra as text."""
+        return str(self.extra.get(key, default) or default)
+
+
+def from_environment(conn_id: str, environment: Mapping[str, str]) -> ConnectionSpec | None:
+    """Return the connection that an environment names, None when it names none.
+
+    Raises:
+        UsageError: the value is neither a URI nor JSON; the value itself is never shown.
+    """
+    value = environment.get(ENVIRONMENT_PREFIX + conn_id.upper())
+    if not value:
+        return None
+    return parse(conn_id, value)
+
+
+def parse(conn_id: str, value: str) -> ConnectionSpec:
+    """Read a connection from Airflow's URI or JSON form."""
+    try:
+        return (
+            _from_json(conn_id, value)
+            if value.lstrip().startswith("{")
+            else _from_uri(conn_id, value)
+        )
+    except (ValueError, TypeError, KeyError):
+        # The message must not repeat the value: it holds a password.
+        raise UsageError(
+            f"Connection {conn_id} ({ENVIRONMENT_PREFIX}{conn_id.upper()}) cannot be read.",
+            "Write it as Airflow does: postgresql://user:password@host:port/database, or as JSON.",
+        ) from None
+
+
+def _from_json(conn_id: str, value: str) -> ConnectionSpec:
+    given = json.loads(value)
+    extra = given.get("extra") or {}
+    if isinstance(extra, str):
+        extra = json.loads(extra)
+    return ConnectionSpec(
+        conn_id=conn_id,
+        conn_type=_type(given["conn_type"]),
+        host=given.get("host") or "",
+        port=int(given["port"]) if given.get("port") else None,
+        login=given.get("login") or "",
+        password=given.get("password") or "",
+        schema=given.get("schema") or "",
+        extra=dict(extra),
+    )
+
+
+def _from_uri(conn_id: str, value: str) -> ConnectionSpec:
+    parts = urlsplit(value)
+    if not parts.scheme:
+        raise ValueError("no scheme")
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    extra = json.loads(query.pop("__extra__")) if "__extra__" in query else query
+    return ConnectionSpec(
+        conn_id=conn_id,
+        conn_type=_type(parts.scheme),
+        host=unquote(parts.hostname or ""),
+        port=parts.port,
+        login=unquote(parts.username or ""),
+        password=unquote(parts.password or ""),
+        schema=unquote(parts.path.removeprefix("/")),
+        extra=extra,
+    )
+
+
+def _type(name: str) -> str:
+    plain = name.replace("-", "_").split("+")[0]
+    return "postgres" if plain == "postgresql" else plain

