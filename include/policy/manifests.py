@@ -182,6 +182,11 @@ def _check_shape(entry: _Entry, datamap: DataMap) -> None:
     """Let fideslang judge; what it does not know and ignores becomes a remark."""
     from fideslang import models
 
+    # keys become arguments of fideslang's constructors, where this one is taken
+    if taken := [loc for _level, loc, raw in _parts(entry) if "self" in raw]:
+        message = "fideslang cannot take a key of this name"
+        datamap.problems += (entry.document.problem((*loc, "self"), message) for loc in taken)
+        return
     try:
         entry.dataset = models.Dataset.model_validate(entry.raw)
     except ValidationError as error:

@@ -1,0 +1,253 @@
+"""A pack as a whole: what it needs, what stands in, its digest, and all faults at once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from include.policy import SHIPPED, PackError, PackProblem, load_pack
+from include.policy.rules import Source
+from include.services.errors import UsageError
+from tests.policy.packs import SHOP, problems_of, said, write_pack
+
+RULE = """\
+- class: contact
+  collection: nowhere
+  clock: seen_at
+  period: P90D
+  action: mask
+  basis: business
+"""
+
+
+def test_a_data_map_is_all_a_pack_needs(tmp_path: Path) -> None:
+    """The shipped files stand in for the rest, and the pack says which were read."""
+    pack = load_pack(write_pack(tmp_path / "my pack"))
+    assert pack.name == "my pack"
+    assert list(pack.databases) == ["shop"]
+    assert [(one.path, one.shipped) for one in pack.files] == [
+        ("backup.yaml", True),
+        ("calendar.yaml", True),
+        ("controls.yaml", True),
+        ("datamap/shop.yaml", False),
+        ("roles.yaml", True),
+    ]
+
+
+def test_a_file_of_the_pack_replaces_the_shipped_one(tmp_path: Path) -> None:
+    """Whole files, never merged: what a company states is all there is."""
+    pack = load_pack(write_pack(tmp_path, controls="[]\n", roles="[]\n"))
+    assert pack.controls == ()
+    assert pack.roles == {}
+    assert not next(one for one in pack.files if one.path == "controls.yaml").shipped
+
+
+def test_every_fault_of_a_pack_comes_at_once(tmp_path: Path) -> None:
+    """One error names all files, sorted by place, one line each; exit code 2."""
+    folder = write_pack(
+        tmp_path,
+        datamap__b=SHOP.replace("phone_number", "phon"),
+        datamap__a="fides_key: a\ncollections: [\n",
+        backup="lock_days: 99\nkeep: {daily: x}\n",
+        controls="- {id: 3}\n",
+        retention=RULE,
+        calendar="",
+        roles="- a\n- a\n",
+        spelling="x: 1\n",
+    )
+    with pytest.raises(PackError) as caught:
+        load_pack(folder)
+    error = caught.value
+    assert isinstance(error, UsageError)
+    assert error.exit_code == 2
+    first, *lines = str(error).splitlines()
+    assert first == f"The policy pack in {folder} has {len(lines)} problems:"
+    assert lines == [str(one) for one in error.problems]
+    assert [one.file for one in error.problems if one.file != "controls.yaml"] == [
+        "backup.yaml",
+        "backup.yaml",
+        "calendar.yaml",
+        "datamap/a.yaml",
+        "datamap/b.yaml",
+        "retention.yaml",
+        "roles.yaml",
+        "roles.yaml",
+        "spelling.yaml",
+    ]
+    assert all(
+        one.line for one in error.problems if one.file not in ("calendar.yaml", "spelling.yaml")
+    )
+
+
+def test_a_missing_folder_is_said(tmp_path: Path) -> None:
+    """So are a folder without data map and an empty one."""
+    assert said(tmp_path / "absent") == ["there is no such folder"]
+    (tmp_path / "empty").mkdir()
+    assert said(tmp_path / "empty")[0].startswith("datamap/: is missing: a pack needs a data map")
+    (tmp_path / "bare" / "datamap").mkdir(parents=True)
+    assert said(tmp_path / "bare")[0].startswith("datamap/: holds no .yaml file")
+    text = "data_category: []\n"
+    assert said(write_pack(tmp_path / "none", datamap__x=text))[0] == (
+        "datamap/: no file maps a database (dataset: [...])"
+    )
+    (tmp_path / "file").write_text("")
+    assert said(tmp_path / "file") == ["there is no such folder"]
+
+
+def test_a_yaml_file_that_nothing_reads_is_a_fault(tmp_path: Path) -> None:
+    """Mistyped names must not pass as absent; other files and hidden ones are nobody's business."""
+    folder = write_pack(
+        tmp_path, control="[]\n", datamap__shop=SHOP, datamap__old__shop=SHOP, quality__shop="{}"
+    )
+    (folder / "backup.yml").write_text("{}")
+    (folder / "README.md").write_text("words")
+    (folder / ".github").mkdir()
+    (folder / ".github" / "ci.yaml").write_text("x: [")
+    (folder / "datamap" / ".shop.yaml").write_text("x: [")
+    assert [one.file for one in problems_of(folder)] == [
+        "backup.yml",
+        "control.yaml",
+        "datamap/old/shop.yaml",
+        "quality/shop.yaml",
+    ]
+
+
+def test_a_broken_link_is_not_an_absent_file(tmp_path: Path) -> None:
+    """The shipped file must not stand in for one that somebody meant to be there."""
+    folder = write_pack(tmp_path)
+    (folder / "backup.yaml").symlink_to(tmp_path / "gone")
+    assert said(folder) == ["backup.yaml: is not a file"]
+
+
+def test_a_linked_pack_is_read_like_any_other(tmp_path: Path) -> None:
+    """Kubernetes mounts configuration as links into a hidden folder."""
+    real = write_pack(tmp_path / "..data")
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack" / "datamap").symlink_to(real / "datamap")
+    assert load_pack(tmp_path / "pack").sha256 == load_pack(real).sha256
+
+
+def test_datamaps_may_end_in_yml(tmp_path: Path) -> None:
+    """As many Fides manifests do."""
+    folder = write_pack(tmp_path)
+    (folder / "datamap" / "shop.yaml").rename(folder / "datamap" / "shop.yml")
+    assert load_pack(folder).files[3].path == "datamap/shop.yml"
+
+
+def test_the_digest_is_that_of_sha256sum(tmp_path: Path) -> None:
+    """Whoever has the files can compute it without ParcelSeal."""
+    folder = write_pack(tmp_path, datamap__shop=SHOP, datamap__Zoo=SHOP.replace("shop", "zoo"))
+    pack = load_pack(folder)
+    for name in ("backup", "calendar", "controls", "roles"):
+        shutil.copy(SHIPPED / f"{name}.yaml", folder)
+    shell = "sha256sum -- *.yaml datamap/*.yaml | LC_ALL=C sort -k 2"  # as in docs/policy-pack.md
+    listing = subprocess.run(["sh", "-c", shell], cwd=folder, check=True, capture_output=True)
+    assert hashlib.sha256(listing.stdout).hexdigest() == pack.sha256
+    assert load_pack(folder).sha256 == pack.sha256  # the same policy, wherever its files lie
+
+
+@pytest.mark.parametrize("place", ["datamap/shop.yaml", "backup.yaml", "new", "renamed"])
+def test_the_digest_changes_with_every_byte(tmp_path: Path, place: str) -> None:
+    """A comment, another file or another file name is another policy."""
+    folder = write_pack(tmp_path, backup="{}\n", datamap__shop=SHOP)
+    before = load_pack(folder).sha256
+    if place == "new":
+        write_pack(folder, datamap__zoo=SHOP.replace("shop", "zoo"))
+    elif place == "renamed":
+        (folder / "datamap" / "shop.yaml").rename(folder / "datamap" / "market.yaml")
+    else:
+        with (folder / place).open("a") as stream:
+            stream.write("# note\n")
+    assert load_pack(folder).sha256 != before
+
+
+def test_the_digest_ignores_where_and_when(tmp_path: Path, monkeypatch) -> None:
+    """Neither the folder, nor relative paths, nor file times are part of it."""
+    first = load_pack(write_pack(tmp_path / "a"))
+    folder = write_pack(tmp_path / "b")
+    os.utime(folder / "datamap" / "shop.yaml", (1, 1))
+    monkeypatch.chdir(tmp_path)
+    second = load_pack(Path("b"))
+    assert second.folder.is_absolute()
+    assert first.sha256 == second.sha256
+
+
+def test_a_pack_cannot_be_changed(tmp_path: Path) -> None:
+    """Loaded once, the same for every task of a run."""
+    pack = load_pack(write_pack(tmp_path))
+    with pytest.raises(ValueError, match="frozen"):
+        pack.backup.keep.daily = 1  # type: ignore[misc] # that is what is tested
+    assert isinstance(pack.controls[0].sources[0], Source)
+
+
+def test_importing_the_room_is_light() -> None:
+    """DAG files import it on every parse: fideslang, airflow and pandas only come when needed."""
+    code = "import sys, include.policy; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=SHIPPED.parents[2],
+    ).stdout.split()
+    assert "include.policy.loader" in loaded
+    assert not {"fideslang", "airflow", "pandas", "dateutil", "pendulum"} & set(loaded)
+
+
+_KEYS = [
+    "fides_key", "dataset", "data_category", "collections", "fields", "name", "meta",
+    "parcelseal", "newest", "field", "schema", "collection", "references", "fides_meta",
+    "fidesops_meta", "data_categories", "data_type", "primary_key", "self", "partitioning",
+    "return_all_elements", "keep", "floor", "drill", "defaults", "lock_days", "sources", "id",
+    "clock", "basis",
+]  # fmt: skip
+_LEAVES = st.sampled_from([None, True, 0, 3.5, "", "shop", "buyer", "buyer.id", "string[]", "P1D"])
+_ANYTHING = st.recursive(
+    _LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_KEYS), inner, max_size=5)
+    ),
+    max_leaves=25,
+)
+_FIELD = st.fixed_dictionaries(
+    {"name": st.sampled_from(["id", "at"])},
+    optional=dict.fromkeys(("fides_meta", "fields", "data_categories", "self"), _ANYTHING),
+)
+_COLLECTION = st.fixed_dictionaries(
+    {"name": st.sampled_from(["a", "b", "s.a"]), "fields": st.lists(_FIELD, max_size=3)},
+    optional=dict.fromkeys(("fides_meta", "fidesops_meta", "data_uses"), _ANYTHING),
+)
+_DATASET = st.fixed_dictionaries(
+    {"fides_key": _LEAVES, "collections": st.lists(_COLLECTION, max_size=3)},
+    optional={"meta": st.fixed_dictionaries({"parcelseal": _ANYTHING}), "name": _ANYTHING},
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@given(
+    datamap=_DATASET | _ANYTHING,
+    other=_ANYTHING,
+    name=st.sampled_from(["backup", "controls", "retention", "calendar", "roles"]),
+)
+def test_whatever_stands_in_a_pack_it_loads_or_is_refused(
+    tmp_path: Path, datamap: object, other: object, name: str
+) -> None:
+    """Nothing but a PackError whose every problem is one line with its file."""
+    folder = tmp_path / "pack"
+    shutil.rmtree(folder, ignore_errors=True)
+    write_pack(folder, datamap__x=yaml.safe_dump(datamap), **{name: yaml.safe_dump(other)})
+    problems: list[PackProblem] = []
+    try:
+        load_pack(folder)
+    except PackError as error:
+        problems = error.problems or [PackProblem("", None, "", "an error without a problem")]
+    assert all(one.file and "\n" not in str(one) for one in problems)
