@@ -1,0 +1,149 @@
+"""What the evidence tests share: results, stores that stop half-way, a chain of three bundles."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+
+from include.evidence.bundle import SealedBundle, seal
+from include.evidence.model import ControlRef, Finding, Metric, Outcome, Result, RunContext
+from include.evidence.signing import Signer
+from include.evidence.verify import Verification, verify_all
+from include.reports.text import _
+from include.services.clock import FixedClock
+from include.services.objectstore.base import StoredObject
+from include.services.objectstore.directory import DirectoryStore
+from include.state.connect import engine
+
+FORK = multiprocessing.get_context("fork")  # quick; the child makes its own connection
+ROOT = Path(__file__).parents[2]
+START = datetime(2026, 11, 24, 14, 10, 19, 123456, tzinfo=UTC)
+CLOCK = FixedClock(START + timedelta(minutes=5))
+FILES = {"report.en.html": b"<p>report</p>\n", "plans/plan one.csv": "编号,1\n".encode()}
+
+
+def result_of(dag_id: str = "backup_offsite", number: int = 1) -> Result:
+    started = START + timedelta(days=number)
+    return Result(
+        run=RunContext(
+            dag_id=dag_id,
+            run_id=f"manual__{started.isoformat()}",
+            started_at=started,
+            code_version="abc",
+            policy_hash="def",
+            policy_name="sample",
+            clock_source="fixed clock",
+        ),
+        controls=[
+            ControlRef(id="BK-1", clause="6.1", title=_("Back up")),
+            ControlRef(id="BK-2", clause="6.2", title=_("Keep off site")),
+        ],
+        outcome=Outcome.ATTENTION,
+        finished_at=started + timedelta(minutes=3),
+        metrics=[Metric(name="backup.rows", value=12, unit="rows")],
+        findings=[
+            Finding(
+                code="x.y",
+                severity=Outcome.ATTENTION,
+                subject="courier",
+                message=_("Seen at {at} in {name}", at=started, name="5"),
+                action=_("Look"),
+            )
+        ],
+    )
+
+
+@dataclass
+class Evidence:
+    """A store, a state database and a key to work with."""
+
+    store: DirectoryStore
+    root: Path
+    engine: Engine
+    conn: Connection
+    signer: Signer
+    database: str
+
+    def seal(
+        self,
+        number: int = 1,
+        dag_id: str = "backup_offsite",
+        files: Mapping[str, bytes] = FILES,
+        **more: Any,
+    ) -> SealedBundle:
+        arguments = {"signer": self.signer, "store": self.store, "clock": CLOCK} | more
+        return seal(conn=self.conn, result=result_of(dag_id, number), files=files, **arguments)
+
+    def verify(self) -> Verification:
+        return verify_all(self.store, self.conn, [self.signer.public_pem])
+
+    def execute(self, statement: Any) -> None:
+        self.conn.execute(statement)
+        self.conn.commit()
+
+
+class BlockingStore(DirectoryStore):
+    """Says so and then waits for ever instead of one put or lock."""
+
+    def __init__(self, root: Path, block_before: str, blocked: Event) -> None:
+        super().__init__(root)
+        self._block_before = block_before
+        self._blocked = blocked
+
+    def put(self, key: str, data: bytes, *, locked_until: datetime | None = None) -> StoredObject:
+        self._wait_at(f"put {Path(key).name}")
+        return super().put(key, data, locked_until=locked_until)
+
+    def lock(self, key: str, until: datetime) -> None:
+        self._wait_at(f"lock {Path(key).name}")
+        super().lock(key, until)
+
+    def _wait_at(self, step: str) -> None:
+        if step == self._block_before:
+            self._blocked.set()
+            signal.pause()
+
+
+@dataclass
+class SealingProcess:
+    """Another process that seals one run, and stops before one step."""
+
+    evidence: Evidence
+    number: int
+    dag_id: str = "backup_offsite"
+    block_before: str = ""
+
+    def __post_init__(self) -> None:
+        self.blocked = FORK.Event()
+        self.process = FORK.Process(target=self._seal)
+        self.process.start()
+
+    def kill_when_blocked(self) -> None:
+        assert self.blocked.wait(20)
+        self.kill()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join(10)
+
+    def _seal(self) -> None:
+        store = BlockingStore(self.evidence.root, self.block_before, self.blocked)
+        until = CLOCK.now() + timedelta(days=36500) if "lock" in self.block_before else None
+        with engine(self.evidence.database).connect() as conn:
+            seal(
+                store,
+                conn,
+                self.evidence.signer,
+                result=result_of(self.dag_id, self.number),
+                files=FILES | {"only-in-the-child.txt": b"x"},
+                clock=CLOCK,
+                lock_until=until,
+            )

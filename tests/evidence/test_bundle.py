@@ -1,0 +1,289 @@
+"""Sealing: what a bundle holds, that it is sealed once, and that kills leave the chain clean."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import jsonschema
+import pytest
+from sqlalchemy import text
+
+from include.evidence import ledger
+from include.evidence.adopt import recover_ledger
+from include.evidence.model import Result
+from include.evidence.names import bundle_path
+from include.evidence.signing import Signer, TrustedKeys, generate_key
+from include.services.errors import ControlFailed, UsageError
+from include.services.objectstore.base import ObjectLocked
+from include.services.objectstore.directory import DirectoryStore
+from include.state.tables import evidence_intent, evidence_ledger
+from tests.evidence.support import (
+    CLOCK,
+    FILES,
+    ROOT,
+    Evidence,
+    SealingProcess,
+    result_of,
+)
+
+MADE = {"result.json", "signer.pem", "SHA256SUMS", "SHA256SUMS.sig", *FILES}
+
+
+def result_path(number: int) -> str:
+    run = result_of(number=number).run
+    return bundle_path(run.dag_id, run.run_id, run.started_at)
+
+
+def kill_while_it_waits_for_its_row(evidence: Evidence) -> None:
+    """Kill a seal of run 2 after its signature, before its row is committed."""
+    with evidence.engine.begin() as blocker:
+        blocker.execute(text("LOCK TABLE evidence_ledger IN SHARE MODE"))  # reads go on
+        child = SealingProcess(evidence, 2)
+        waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'")
+        for _ in range(1000):
+            if blocker.scalar(waiting):
+                break
+            time.sleep(0.01)
+        assert (evidence.root / result_path(2) / "SHA256SUMS.sig").exists()
+        child.kill()
+
+
+def files_in(folder: Path) -> set[str]:
+    return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_a_bundle_holds_its_files_and_a_link_to_the_one_before(chain: Evidence) -> None:
+    """Layout, order and the lines of SHA256SUMS; coreutils agrees."""
+    first, second, third = ledger.rows(chain.conn)
+    assert first.bundle == "backup_offsite/2026/11/manual__2026-11-25T141019.123456Z"
+    assert third.bundle == "backup_offsite/2026/12/manual__2026-12-04T141019.123456Z"
+    assert [row.seq for row in (first, second, third)] == [1, 2, 3]
+    assert files_in(chain.root / third.bundle) == MADE
+    lines = (chain.root / third.bundle / "SHA256SUMS").read_text().splitlines()
+    assert lines[-1] == f"{second.sums_sha256}  ../../../../{second.bundle}/SHA256SUMS"
+    assert "../" not in (chain.root / first.bundle / "SHA256SUMS").read_text()
+    for row in (first, second, third):
+        folder = chain.root / row.bundle
+        check = subprocess.run(
+            ["sha256sum", "--strict", "-c", "SHA256SUMS"],
+            cwd=folder,
+            capture_output=True,
+            check=True,
+        )
+        assert b"OK" in check.stdout
+        written = (folder / "SHA256SUMS.sig").stat().st_mtime_ns
+        assert all(f.stat().st_mtime_ns <= written for f in folder.rglob("*") if f.is_file())
+    assert chain.verify().verified
+    assert chain.verify().bundles == 3
+
+
+def test_the_result_survives_the_bundle(chain: Evidence) -> None:
+    """What machines read back is what was sealed, and fits the published schema."""
+    row = ledger.rows(chain.conn)[0]
+    written = json.loads((chain.root / row.bundle / "result.json").read_bytes())
+    schema = json.loads((ROOT / "docs/result.schema.json").read_text())
+    jsonschema.validate(written, schema)
+    assert Result.model_validate(written).model_dump_json() == result_of().model_dump_json()
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(written | {"outcome": "green"}, schema)
+
+
+def test_the_ledger_answers_by_run_workflow_and_control(chain: Evidence) -> None:
+    """The queries that later workflows stand on."""
+    run = result_of("drill_restore", 2).run
+    row = ledger.find(chain.conn, run.dag_id, run.run_id)
+    assert row is not None
+    assert row.seq == 2
+    assert row.controls == ["BK-1", "BK-2"]
+    assert row.started_at == run.started_at
+    assert ledger.find(chain.conn, run.dag_id, "other") is None
+    assert [one.seq for one in ledger.last_of_workflow(chain.conn, "backup_offsite", 5)] == [3, 1]
+    assert [one.seq for one in ledger.last_of_control(chain.conn, "BK-2", 2)] == [3, 2]
+    assert ledger.last_of_control(chain.conn, "BK") == []
+
+
+def test_a_run_is_sealed_once(chain: Evidence) -> None:
+    """The second seal of a run returns the first, and touches nothing."""
+    before = {file: file.read_bytes() for file in chain.root.rglob("*") if file.is_file()}
+    again = chain.seal(2, dag_id="drill_restore", files={"other.txt": b"other"})
+    assert again.seq == 2
+    assert {file: file.read_bytes() for file in chain.root.rglob("*") if file.is_file()} == before
+    assert len(ledger.rows(chain.conn)) == 3
+
+
+def test_work_that_was_open_on_the_connection_is_kept(evidence: Evidence) -> None:
+    """A caller that just read or wrote on the connection can seal with it."""
+    evidence.conn.execute(
+        evidence_intent.insert().values(bundle="a/2026/01/b", begun_at=CLOCK.now())
+    )
+    evidence.seal()
+    evidence.conn.rollback()
+    kept = evidence.conn.execute(evidence_intent.select()).all()
+    assert [row.bundle for row in kept] == ["a/2026/01/b"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "", "a\nb", "../x", "/etc/x", "a//b", "a/../b", "a\\b", "result.json", "SHA256SUMS",
+        "SHA256SUMS.sig", "signer.pem", "signer.pem/x", "-", " a", "a ", "a\u2028b",
+        "\u8def" * 70, "a/" * 200 + "b", ".x.lock.json", "report.en.html/x",
+    ],
+)  # fmt: skip
+def test_file_names_that_a_check_by_hand_would_stumble_over_are_refused(
+    evidence: Evidence, name: str
+) -> None:
+    """Before anything is written, and the message names the file."""
+    with pytest.raises(UsageError, match="evidence file name"):
+        evidence.seal(files={"report.en.html": b"", name: b""})
+    assert not any(evidence.root.iterdir())
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "step",
+    [
+        "put report.en.html",
+        "put signer.pem",
+        "put SHA256SUMS",
+        "put SHA256SUMS.sig",
+        "lock report.en.html",
+        "lock SHA256SUMS.sig",
+        "ledger row",
+    ],
+)
+@pytest.mark.parametrize("next_run", ["same", "another"])
+def test_a_seal_killed_at_any_step_leaves_a_clean_chain(
+    evidence: Evidence, step: str, next_run: str
+) -> None:
+    """SIGKILL, then the run's own retry or another run's seal: one chain, nothing half."""
+    evidence.seal(1)
+    signed = step in {"lock report.en.html", "lock SHA256SUMS.sig", "ledger row"}
+    if step == "ledger row":
+        kill_while_it_waits_for_its_row(evidence)
+    else:
+        SealingProcess(evidence, 2, block_before=step).kill_when_blocked()
+    meanwhile = evidence.verify()
+    assert meanwhile.verified, meanwhile
+    assert meanwhile.bundles == 1
+    assert len(meanwhile.remarks) == (0 if step == "put report.en.html" else 1)
+
+    if next_run == "same":
+        sealed = evidence.seal(2)
+        assert sealed.seq == 2
+        kept = MADE | ({"only-in-the-child.txt"} if signed else set())
+        names = {n for n in files_in(evidence.root / sealed.path) if not n.endswith(".lock.json")}
+        assert names == kept
+    else:
+        assert evidence.seal(3).seq == (3 if signed else 2)
+        assert evidence.seal(2).seq == (2 if signed else 3)
+    after = evidence.verify()
+    assert after.verified, after
+    assert after.remarks == []
+    assert evidence.conn.execute(evidence_intent.select()).all() == []
+    if step.startswith("lock"):
+        row = ledger.find_bundle(evidence.conn, result_path(2))
+        assert row is not None
+        locked = evidence.store.stat(f"{row.bundle}/report.en.html").locked_until is not None
+        assert locked == (step == "lock SHA256SUMS.sig")
+
+
+@pytest.mark.fault
+def test_many_processes_seal_at_once(evidence: Evidence) -> None:
+    """The chain stays one line, also where two processes seal the same run."""
+    runs = [(1, "a"), (1, "b"), (2, "a"), (1, "a")]
+    children = [SealingProcess(evidence, number, dag) for number, dag in runs]
+    for child in children:
+        child.process.join(30)
+        assert child.process.exitcode == 0
+    rows = ledger.rows(evidence.conn)
+    assert [row.seq for row in rows] == [1, 2, 3]
+    links = [row.previous_sums_sha256 for row in rows]
+    assert links == ["", rows[0].sums_sha256, rows[1].sums_sha256]
+    assert evidence.verify().verified
+
+
+def test_locked_bundles_stay(evidence: Evidence) -> None:
+    """Every object of the bundle is locked, the signature too."""
+    until = datetime.now(UTC) + timedelta(days=1)  # noqa: TID251 - the store's own clock decides
+    sealed = evidence.seal(lock_until=until)
+    for name in MADE:
+        with pytest.raises(ObjectLocked):
+            evidence.store.delete(f"{sealed.path}/{name}")
+    assert evidence.verify().verified
+
+
+def test_remains_that_a_bucket_lock_keeps_are_sealed_too(evidence: Evidence) -> None:
+    """A default lock of the bucket holds a killed try's file; it is then listed like the rest."""
+    folder = "backup_offsite/2026/11/manual__2026-11-25T141019.123456Z"
+    until = datetime.now(UTC) + timedelta(days=1)  # noqa: TID251 - the store's own clock decides
+    evidence.store.put(f"{folder}/old.txt", b"old", locked_until=until)
+    sealed = evidence.seal()
+    assert "  old.txt\n" in (evidence.root / sealed.path / "SHA256SUMS").read_text()
+    assert evidence.verify().verified
+
+
+def test_a_lost_state_database_does_not_start_a_second_chain(chain: Evidence) -> None:
+    """An empty ledger over a full store takes up the chain that is there."""
+    before = ledger.rows(chain.conn)
+    chain.execute(evidence_ledger.delete())
+    assert not chain.verify().verified
+    assert chain.seal(11).seq == 4
+    after = ledger.rows(chain.conn)
+    assert [row.bundle for row in after[:3]] == [row.bundle for row in before]
+    assert chain.verify().verified
+
+
+def test_a_state_database_from_an_older_backup_is_brought_up_to_date(chain: Evidence) -> None:
+    """The rows that the backup did not have yet come back from the store."""
+    chain.execute(evidence_ledger.delete().where(evidence_ledger.c.seq > 1))
+    assert not chain.verify().verified
+    keys = TrustedKeys([chain.signer.public_pem])
+    entered = recover_ledger(chain.store, chain.conn, chain.signer, keys, CLOCK)
+    assert len(entered) == 2
+    assert chain.verify().verified
+
+
+def test_a_signed_stranger_in_the_runs_place_is_not_overwritten(chain: Evidence) -> None:
+    """Somebody deleted the row of an older bundle and cleared the run: its evidence stays."""
+    chain.execute(evidence_ledger.delete().where(evidence_ledger.c.seq == 2))
+    with pytest.raises(ControlFailed, match="signed bundle that the ledger does not have"):
+        chain.seal(2, dag_id="drill_restore")
+
+
+def test_a_bundle_of_an_untrusted_key_is_not_adopted(evidence: Evidence, tmp_path: Path) -> None:
+    """Who can write to the store cannot enter a bundle into the ledger."""
+    stranger = Signer.from_pem(generate_key())
+    evidence.seal(1, signer=stranger)
+    evidence.execute(evidence_ledger.delete())
+    assert evidence.seal(2).seq == 1
+    verification = evidence.verify()
+    assert verification.first_bad == "backup_offsite/2026/11/manual__2026-11-25T141019.123456Z"
+
+
+def test_the_key_can_be_rotated(evidence: Evidence) -> None:
+    """Bundles of the old and the new key are one chain while both are trusted."""
+    evidence.seal(1)
+    new = Signer.from_pem(generate_key())
+    evidence.seal(2, signer=new, trusted=[evidence.signer.public_pem])
+    from include.evidence.verify import verify_all
+
+    both = [evidence.signer.public_pem, new.public_pem]
+    assert verify_all(evidence.store, evidence.conn, both).verified
+    one = verify_all(evidence.store, evidence.conn, [new.public_pem])
+    assert one.first_bad == ledger.rows(evidence.conn)[0].bundle
+
+
+def test_sealing_works_in_a_store_of_another_object(evidence: Evidence) -> None:
+    """The folder may be reached by another path: nothing in a bundle names it."""
+    evidence.seal(1)
+    moved = evidence.root.with_name("moved")
+    os.rename(evidence.root, moved)  # noqa: PTH104 - the path object stays as it was
+    evidence.store, evidence.root = DirectoryStore(moved), moved
+    evidence.seal(2)
+    assert evidence.verify().verified
