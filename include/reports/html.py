@@ -1,0 +1,176 @@
+"""The report as one self-contained HTML file: no script, no request, readable for decades."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from include.evidence.model import Outcome
+from include.reports import charts
+from include.reports.i18n import Translator, language_tag, visible
+from include.reports.model import (
+    Bar,
+    BarChart,
+    Cell,
+    Column,
+    ColumnKind,
+    Fact,
+    Report,
+    TrendChart,
+    TrendPoint,
+)
+from include.reports.text import Message, Value, _
+
+TEMPLATES = Path(__file__).parent / "templates"
+MAX_ROWS = 500  # of a table, and of findings: a page that nobody can open proves nothing
+
+# The lines an outsider types in the bundle's folder; `verify` prints the same.
+CHECK_COMMANDS = (
+    "sha256sum -c SHA256SUMS",
+    "openssl pkeyutl -verify -pubin -inkey evidence-key.pem -rawin"
+    " -in SHA256SUMS -sigfile SHA256SUMS.sig",
+)
+
+_VERDICTS = {
+    Outcome.PASS: _("The control held"),
+    Outcome.ATTENTION: _("The control held, and something needs attention"),
+    Outcome.FAIL: _("The control did not hold"),
+}
+_CHART_KINDS: dict[str, ColumnKind] = {
+    "bytes": "bytes",
+    "seconds": "duration",
+    "duration": "duration",
+    "percent": "percent",
+    "ratio": "percent",
+}
+_NUMERIC = {"number", "bytes", "duration", "percent"}
+
+
+def render_html(report: Report, locale: str) -> str:
+    """Render a report in one language.
+
+    Args:
+        report: what to say.
+        locale: ``en`` or ``zh_CN``.
+
+    Raises:
+        ValueError: unknown locale, or a time without timezone.
+    """
+    translator = Translator(locale, report.run.timezone)
+    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(f"\n{style}".encode()).digest()).decode()
+    view = _View(translator)
+    findings = sorted(report.findings, key=lambda finding: finding.severity is not Outcome.FAIL)
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            findings=findings,
+            max_rows=MAX_ROWS,
+            verdict=_VERDICTS[report.outcome],
+            check_commands=CHECK_COMMANDS,
+            language=language_tag(locale),
+            style=Markup(f"\n{style}"),  # noqa: S704 - our own file, and its hash is in the policy
+            style_hash=digest,
+            _=translator_function(translator),
+            t=translator,
+            view=view,
+        )
+    )
+
+
+def translator_function(translator: Translator) -> Any:
+    """``_()`` of the templates: translates at once, where the code's ``_`` makes a Message."""
+
+    def translate(text: str, **values: Any) -> str:
+        return translator.text(Message(text=text, values=values))
+
+    return translate
+
+
+def _has_status(chart: BarChart | TrendChart) -> bool:
+    marks = chart.bars if isinstance(chart, BarChart) else chart.points
+    return any(mark.status is not None for mark in marks)
+
+
+def _judged(mark: Bar | TrendPoint) -> Outcome | Message | None:
+    return mark.status or (None if mark.value is None else _("not judged"))
+
+
+class _View:
+    """What the template asks for beside plain fields."""
+
+    def __init__(self, translator: Translator) -> None:
+        self._translator = translator
+
+    def chart(self, chart: BarChart | TrendChart, identifier: str) -> Markup:
+        if isinstance(chart, BarChart):
+            drawn = charts.bar_chart(chart, self._translator, identifier)
+        else:
+            drawn = charts.trend_chart(chart, self._translator, identifier)
+        return Markup(drawn)  # noqa: S704 - ElementTree wrote it and escaped every text
+
+    def chart_columns(self, chart: BarChart | TrendChart) -> list[Column]:
+        kind = _CHART_KINDS.get(chart.unit, "number")
+        if isinstance(chart, BarChart):
+            first = Column(label=chart.category)
+        else:
+            first = Column(label=_("Time"), kind="datetime")
+        columns = [first, Column(label=_("Value"), kind=kind)]
+        if _has_status(chart):
+            columns.append(Column(label=_("Outcome"), kind="outcome"))
+        return columns
+
+    def chart_rows(self, chart: BarChart | TrendChart) -> list[list[Cell]]:
+        rows: list[list[Cell]]
+        if isinstance(chart, BarChart):
+            rows = [[bar.label, bar.value, _judged(bar)] for bar in chart.bars]
+        else:
+            rows = [[point.at, point.value, _judged(point)] for point in chart.points]
+        return rows if _has_status(chart) else [row[:2] for row in rows]
+
+    def figure(self, fact: Fact) -> tuple[str, str]:
+        """A fact's value, and of a time its offset apart, to be set smaller."""
+        text = self._translator.quantity(fact.value, fact.unit)
+        moment, _space, offset = text.rpartition(" ")
+        return (moment, offset) if offset.startswith("UTC") else (text, "")
+
+    def cell(self, value: Cell, kind: ColumnKind) -> str:
+        if kind in ("bytes", "duration", "percent"):
+            return self._translator.quantity(value, kind)
+        return self._translator.value(value)
+
+    def cell_outcome(self, value: Cell, kind: ColumnKind) -> Outcome | None:
+        """An outcome that has been through JSON is a plain string again."""
+        if isinstance(value, Outcome):
+            return value
+        if kind == "outcome" and isinstance(value, str):
+            return Outcome(value)
+        return None
+
+    def numeric(self, kind: ColumnKind) -> bool:
+        return kind in _NUMERIC
+
+    def missing(self, value: Message | Value | None) -> bool:
+        return value is None or (isinstance(value, float) and value != value)
+
+
+@lru_cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["visible"] = visible
+    return environment

@@ -1,0 +1,190 @@
+"""What a report says, before it has a language or a file format.
+
+A workflow builds one `Report`; `include.reports.render.render_all` makes the files of it.
+``None`` always means *not measured* and is shown as that, never as an empty cell or a pass.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from include.evidence.model import ControlRef, Finding, Outcome, RunContext
+from include.reports.text import Message, Value
+
+Cell = Message | Outcome | bool | int | float | datetime | date | str | None
+
+ColumnKind = Literal[
+    "text", "number", "bytes", "duration", "percent", "datetime", "outcome", "code"
+]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Fact(_Part):
+    """One head card: what a compliance officer reads in the first ten seconds.
+
+    Attributes:
+        label: what it is, "Last restore point".
+        value: what was seen; None when it was not measured.
+        unit: ``rows``, ``bytes``, ``seconds``, ``percent`` (value 0 to 1) ...; see
+            `include.reports.i18n.Translator.quantity`.
+        status: whether the figure is as it should be, None when there is no target.
+        note: one short line under the figure, such as its target.
+    """
+
+    label: Message
+    value: Message | Value | None
+    unit: str = ""
+    status: Outcome | None = None
+    note: Message | None = None
+
+
+class Paragraph(_Part):
+    """One paragraph of running text."""
+
+    kind: Literal["paragraph"] = "paragraph"
+    text: Message
+
+
+class Column(_Part):
+    """A table column; its kind decides format and alignment.
+
+    ``duration`` is in seconds, ``percent`` a ratio from 0 to 1, ``code`` a name, key or hash.
+    """
+
+    label: Message
+    kind: ColumnKind = "text"
+
+
+class Table(_Part):
+    """A table; the first cell of a row names the row.
+
+    Raises:
+        ValueError: a row has not one cell per column.
+    """
+
+    kind: Literal["table"] = "table"
+    caption: Message
+    columns: list[Column] = Field(min_length=1)
+    rows: list[list[Cell]]
+
+    @model_validator(mode="after")
+    def _rows_fit_columns(self) -> Table:
+        for number, row in enumerate(self.rows, 1):
+            if len(row) != len(self.columns):
+                raise ValueError(
+                    f"row {number} of table {self.caption.text!r} has {len(row)} cells "
+                    f"for {len(self.columns)} columns"
+                )
+        return self
+
+
+class Bar(_Part):
+    """One bar; a plain string as label is a name and is not translated."""
+
+    label: Message | str
+    value: float | int | None
+    status: Outcome | None = None
+
+
+class TrendPoint(_Part):
+    """One measurement in time; ``at`` carries its timezone."""
+
+    at: datetime
+    value: float | int | None
+    status: Outcome | None = None
+
+
+class Target(_Part):
+    """The line that values are held against, in the unit of the chart."""
+
+    value: float | int
+    label: Message
+
+
+class BarChart(_Part):
+    """Horizontal bars from zero, in the order given.
+
+    Attributes:
+        caption: what is shown; also the chart's name for a screen reader.
+        category: head of the label column in the data table, "Department".
+        unit: as in `Fact`.
+    """
+
+    kind: Literal["bars"] = "bars"
+    caption: Message
+    category: Message
+    unit: str = ""
+    bars: list[Bar]
+    target: Target | None = None
+
+
+class TrendChart(_Part):
+    """Values over time from zero; one point or none is drawn as just that."""
+
+    kind: Literal["trend"] = "trend"
+    caption: Message
+    unit: str = ""
+    points: list[TrendPoint]
+    target: Target | None = None
+
+
+class Steps(_Part):
+    """An ordered list: what to do, what was done."""
+
+    kind: Literal["steps"] = "steps"
+    items: list[Message]
+
+
+class Code(_Part):
+    """Verbatim lines for engineers; never translated."""
+
+    kind: Literal["code"] = "code"
+    lines: list[str]
+    caption: Message | None = None
+
+
+Block = Annotated[
+    Paragraph | Table | BarChart | TrendChart | Steps | Code, Field(discriminator="kind")
+]
+
+
+class Section(_Part):
+    """A headed part of the report, after the findings."""
+
+    heading: Message
+    blocks: list[Block]
+
+
+class Report(BaseModel):
+    """A whole report in no language yet.
+
+    Attributes:
+        title: what was checked, "Encrypted off-site backup".
+        summary: one sentence: what held, or what did not.
+        run: who ran, when, from which code and policy.
+        outcome: of the whole run.
+        finished_at: when the checks ended, which is how old the proof is.
+        controls: what of the policy this is evidence for.
+        facts: the head cards, in reading order.
+        findings: what is not as it should be.
+        not_made: parts that could not be made -> why, in English.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: Message
+    summary: Message
+    run: RunContext
+    outcome: Outcome
+    finished_at: datetime
+    controls: list[ControlRef] = []
+    facts: list[Fact] = []
+    sections: list[Section] = []
+    findings: list[Finding] = []
+    not_made: dict[str, str] = {}

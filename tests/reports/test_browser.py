@@ -1,0 +1,88 @@
+"""The page in a real browser: no request, no message on the console, the style applied."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from include.reports.html import render_html
+from tests.reports import sample
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+ITS_OWN = (".google.com", ".googleapis.com", ".gvt1.com")  # the browser's updates, time, words
+pytestmark = [
+    pytest.mark.chromium,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install -y chromium"),
+]
+
+
+def _open(page: Path, tmp_path: Path, *options: str) -> tuple[str, str]:
+    """Returns the DOM and the log, which has the page's console messages."""
+    command = [
+        str(CHROMIUM),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--no-first-run",
+        "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--enable-logging=stderr",
+        "--virtual-time-budget=2000",
+        *options,
+        "--dump-dom",
+        page.as_uri(),
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=90)
+    return result.stdout, result.stderr
+
+
+def _requests(netlog: Path) -> set[str]:
+    """What the browser wanted to reach for the page, its own services left out."""
+    log = json.loads(netlog.read_text(encoding="utf-8"))
+    urls = {
+        event["params"]["url"] for event in log["events"] if "url" in (event.get("params") or {})
+    }
+    return {url for url in urls if not (urlsplit(url).hostname or "").endswith(ITS_OWN)}
+
+
+def _console(log: str) -> list[str]:
+    return [line for line in log.splitlines() if "CONSOLE" in line]
+
+
+@pytest.mark.parametrize("locale", ["en", "zh_CN"])
+def test_the_page_opens_without_request_or_complaint(tmp_path: Path, locale: str):
+    """The content security policy would report every script, style or load it refuses."""
+    page = tmp_path / "report.html"
+    page.write_text(render_html(sample.failed(), locale), encoding="utf-8")
+    dom, log = _open(page, tmp_path, f"--log-net-log={tmp_path / 'net.json'}")
+    assert "public.waybills" in dom
+    assert _console(log) == []
+    assert _requests(tmp_path / "net.json") == set()
+
+
+def test_the_check_sees_a_request_and_a_refusal(tmp_path: Path):
+    """Proves that the test above can fail: a page that loads, and one whose policy refuses."""
+    html = render_html(sample.passed(), "en")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        picture = f'<img alt="" src="http://127.0.0.1:{server.getsockname()[1]}/x.png">'
+        refused = tmp_path / "refused.html"
+        refused.write_text(html.replace("<main", f"{picture}<main"), encoding="utf-8")
+        _dom, log = _open(refused, tmp_path)
+        assert any("Content Security Policy" in line for line in _console(log))
+        loading = tmp_path / "loading.html"
+        loading.write_text(f"<!DOCTYPE html><title>x</title>{picture}", encoding="utf-8")
+        server.listen()
+        netlog = tmp_path / "net.json"
+        try:
+            _open(loading, tmp_path, f"--log-net-log={netlog}", "--timeout=3000")
+        finally:
+            server.close()
+        assert _requests(netlog)

@@ -1,0 +1,129 @@
+"""The catalogue is complete, and its check sees what is wrong."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from babel.messages.catalog import Catalog
+from babel.messages.pofile import write_po
+
+from include.reports.catalog import FOLDERS, ROOT, extract, fields, problems, update
+from include.reports.i18n import LOCALES
+
+TEMPLATE = extract()
+ROOMS = sorted(
+    {"/".join(Path(file).parts[:2]) for message in TEMPLATE for file, _line in message.locations}
+)
+
+
+@pytest.mark.parametrize("room", [*ROOMS, "catalogue"])
+def test_every_message_has_a_chinese_translation(room: str):
+    """Write the missing ones into the .po file after ``python -m include.reports.catalog``."""
+    left = [
+        str(problem)
+        for locale in LOCALES
+        if locale != "en"
+        for problem in problems(locale, TEMPLATE)
+        if any(f"{file}/".startswith(f"{room}/") for file in problem.files or ("catalogue",))
+    ]
+    assert left == []
+
+
+def _calls(path: Path) -> list[ast.Call]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_"
+    ]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_call_can_be_extracted_and_fills_its_fields(folder: str):
+    """A text that is put together at run time, or a field without value, is never translated."""
+    wrong = []
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        for call in _calls(path):
+            where = f"{path.relative_to(ROOT)}:{call.lineno}"
+            text = call.args[0] if call.args else None
+            if not (isinstance(text, ast.Constant) and isinstance(text.value, str)):
+                wrong.append(f"{where}: not a literal string")
+                continue
+            given = {keyword.arg for keyword in call.keywords}
+            if None not in given and given != {name for name, _kind in fields(text.value)}:
+                wrong.append(f"{where}: fields of {text.value!r} are not {sorted(map(str, given))}")
+    assert wrong == []
+
+
+def _catalogue(tmp_path: Path, entries: dict[str, str], fuzzy: bool = False) -> Path:
+    catalogue = Catalog(locale="zh_CN", fuzzy=False)
+    for text, translation in entries.items():
+        catalogue.add(text, translation, flags=["fuzzy"] if fuzzy else [])
+    path = tmp_path / "messages.po"
+    with path.open("wb") as stream:
+        write_po(stream, catalogue)
+    return path
+
+
+def _template(*texts: str) -> Catalog:
+    template = Catalog()
+    for text in texts:
+        template.add(text, locations=[("include/x.py", 1)])
+    return template
+
+
+@pytest.mark.parametrize(
+    ("entries", "fuzzy", "reason"),
+    [
+        ({"{n} rows": "{n} 行"}, False, None),
+        ({}, False, "not translated"),
+        ({"{n} rows": ""}, False, "not translated"),
+        ({"{n} rows": "{n} 行"}, True, "marked fuzzy"),
+        ({"{n} rows": "{m} 行"}, False, "other fields"),
+        ({"{n} rows": "{n:bytes} 行"}, False, "other fields"),
+        ({"{n} rows": "{n} 行", "gone": "旧"}, False, "obsolete"),
+    ],
+)
+def test_the_check_sees_what_is_wrong(
+    tmp_path: Path, entries: dict[str, str], fuzzy: bool, reason: str | None
+):
+    """Each kind of defect has its reason."""
+    path = _catalogue(tmp_path, entries, fuzzy)
+    found = problems("zh_CN", _template("{n} rows"), path)
+    assert [problem.reason.partition(" in ")[0] for problem in found] == (
+        [reason] if reason else []
+    )
+
+
+def test_an_unknown_format_is_a_problem(tmp_path: Path):
+    """``{n:bits}`` would be shown as a plain number."""
+    path = _catalogue(tmp_path, {"{n:bits}": "{n:bits}"})
+    (problem,) = problems("zh_CN", _template("{n:bits}"), path)
+    assert "unknown format" in problem.reason
+
+
+def test_updating_keeps_translations_guesses_nothing_and_drops_what_is_gone(tmp_path: Path):
+    """And a second update changes nothing."""
+    path = _catalogue(tmp_path, {"{n} rows": "{n} 行", "gone": "旧"})
+    template = _template("{n} rows", "{n} row")
+    update("zh_CN", template, path)
+    text = path.read_text(encoding="utf-8")
+    assert "{n} 行" in text
+    assert "旧" not in text
+    assert [str(problem.text) for problem in problems("zh_CN", template, path)] == ["{n} row"]
+    update("zh_CN", template, path)
+    assert path.read_text(encoding="utf-8") == text
+
+
+def test_messages_of_code_and_templates_are_extracted(tmp_path: Path):
+    """Both kinds of source, in every folder."""
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "x.py").write_text('_("from a workflow " "in two parts")\n')
+    (tmp_path / "include" / "templates").mkdir(parents=True)
+    (tmp_path / "include" / "templates" / "x.html.j2").write_text('{{ _("from a template") }}')
+    assert {m.id for m in extract(tmp_path) if m.id} == {
+        "from a workflow in two parts",
+        "from a template",
+    }
