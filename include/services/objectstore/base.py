@@ -5,7 +5,7 @@ Keys are relative POSIX paths without a leading slash (``courier/20261124T020000
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
@@ -41,9 +41,11 @@ class StoredObject:
         sha256: hex digest of the whole content, where it is known (always on the value that a
             writer's ``commit`` or ``put`` returns).
         checksum: the store's own checksum of the object, opaque; S3's composite SHA-256
-            (``<base64>-<parts>``). Empty for a directory.
+            (``<base64>-<parts>``), or ``etag:<ETag>`` where a service keeps no SHA-256. Empty for
+            a directory.
         version_id: the store's version, empty where it keeps none.
-        locked_until: end of retention, None when not locked or not known from a listing.
+        locked_until: end of retention, which may have passed; None when never locked or not
+            known from a listing.
     """
 
     key: str
@@ -101,7 +103,7 @@ class ObjectReader(Protocol):
     """A stream out of one object that resumes by itself after a dropped connection."""
 
     def read(self, size: int = -1) -> bytes:
-        """Return up to ``size`` bytes (all that is left for -1); empty at the end."""
+        """Return ``size`` bytes, fewer only at the end; all that is left for -1."""
         ...
 
     def close(self) -> None:
@@ -136,7 +138,7 @@ class ObjectStore(Protocol):
         """The site named in the connection's extra, empty when none was named."""
         ...
 
-    def preflight(self) -> list[StoreProblem]:
+    def preflight(self) -> Sequence[StoreProblem]:
         """Try what a backup needs: reachable, writable, versioned, lockable."""
         ...
 
@@ -148,11 +150,14 @@ class ObjectStore(Protocol):
         """Store a small object in one call, locked from the start where asked."""
         ...
 
-    def open_reader(self, key: str) -> ObjectReader:
-        """Open a streaming reader; raises ObjectMissing."""
+    def open_reader(self, key: str, *, version_id: str = "") -> ObjectReader:
+        """Open a streaming reader of the current or the named version; raises ObjectMissing.
+
+        A locked version stays readable by its ``version_id`` after somebody replaced the object.
+        """
         ...
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, *, version_id: str = "") -> bytes:
         """Return a small object whole; raises ObjectMissing."""
         ...
 
@@ -173,7 +178,10 @@ class ObjectStore(Protocol):
         ...
 
     def lock(self, key: str, until: datetime) -> None:
-        """Keep the object from deletion and change until that moment."""
+        """Keep the object from deletion and change until that moment.
+
+        Raises ObjectLocked where that would shorten a lock; the same or a later end is fine.
+        """
         ...
 
     def delete(self, key: str) -> None:
@@ -181,5 +189,8 @@ class ObjectStore(Protocol):
         ...
 
     def clear_abandoned(self, prefix: str = "") -> int:
-        """Remove unfinished uploads under a prefix; returns how many there were."""
+        """Remove unfinished uploads under a prefix; returns how many there were.
+
+        A live writer under the prefix loses its upload too: call it when none is at work.
+        """
         ...

@@ -1,0 +1,379 @@
+"""Objects in an S3 bucket under a prefix, locked by Object Lock."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from include.services.errors import UsageError
+from include.services.objectstore.base import (
+    ObjectDamaged,
+    ObjectLocked,
+    ObjectMissing,
+    StoredObject,
+    StoreError,
+    StoreProblem,
+)
+from include.services.objectstore.keys import (
+    checked_key,
+    checked_list_prefix,
+    checked_lock_end,
+    is_own_name,
+)
+from include.services.objectstore.s3_errors import (
+    S3Errors,
+    error_code,
+    is_missing,
+)
+from include.services.objectstore.s3_preflight import preflight
+from include.services.objectstore.s3_reader import S3Reader
+from include.services.objectstore.s3_versions import (
+    lock_words,
+    refused_by_lock,
+    versions_to_delete,
+)
+from include.services.objectstore.s3_writer import S3Writer, SentObject, checksum_text
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import (
+        HeadObjectOutputTypeDef,
+        PutObjectRequestTypeDef,
+        PutObjectRetentionRequestTypeDef,
+    )
+
+LockMode = Literal["COMPLIANCE", "GOVERNANCE"]
+_HASH_BYTES = 1024 * 1024
+
+
+def make_s3_client(
+    endpoint_url: str | None = None,
+    region: str | None = None,
+    access_key: str | None = None,
+    secret_key: str | None = None,
+    verify: bool | str = True,
+    connect_timeout: float = 10,
+    read_timeout: float = 60,
+    max_attempts: int = 6,
+) -> S3Client:
+    """Build the boto3 client; the only place that does.
+
+    Args:
+        endpoint_url: an S3-compatible service, addressed path-style; None for AWS.
+        region: the bucket's region.
+        access_key: with ``secret_key``; None leaves it to boto3's chain (instance role).
+        secret_key: see ``access_key``.
+        verify: check TLS certificates; a path names a file of trusted authorities.
+        connect_timeout: seconds.
+        read_timeout: seconds without a byte before a request counts as failed.
+        max_attempts: attempts a request in all, with growing random pauses between them.
+
+    Raises:
+        UsageError: endpoint or region cannot be used.
+    """
+    settings = Config(
+        retries={"mode": "standard", "total_max_attempts": max_attempts},
+        connect_timeout=connect_timeout,
+        read_timeout=read_timeout,
+        s3={"addressing_style": "path"} if endpoint_url else {},
+        tcp_keepalive=True,
+        # Uploads name SHA-256 themselves; other services do not know boto3's default CRC.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    try:
+        return boto3.session.Session().client(
+            "s3",
+            endpoint_url=endpoint_url,
+            region_name=region,
+            aws_access_key_id=access_key,
+            aws_secret_access_key=secret_key,
+            verify=verify,
+            config=settings,
+        )
+    except (BotoCoreError, ValueError) as error:
+        raise UsageError(
+            "The S3 connection cannot be used: its endpoint, region or credentials are malformed.",
+            "Check the connection's host, region, login and password.",
+        ) from error
+
+
+class S3Store:
+    """Objects in an S3 bucket; see ``ObjectStore``.
+
+    ``checksum`` is S3's SHA-256: of the object for a single put, of the parts' digests for a
+    multipart upload (``<base64>-<parts>``). A service that keeps no SHA-256 gives ``etag:<ETag>``
+    instead, which ``verify`` then compares: it shows replacement, not silent damage.
+    Some services leave out ``-<parts>``; the digest alone is compared with these.
+    """
+
+    kind = "s3"
+
+    def __init__(
+        self,
+        client: S3Client,
+        bucket: str,
+        prefix: str = "",
+        site: str = "",
+        *,
+        lock_mode: LockMode = "COMPLIANCE",
+    ) -> None:
+        self._client = client
+        self._bucket = bucket
+        trimmed = prefix.strip("/")
+        self._prefix = f"{checked_key(trimmed)}/" if trimmed else ""
+        self._lock_mode: LockMode = lock_mode
+        self.site = site
+        self.description = _described(client, bucket, self._prefix)
+        self._errors = S3Errors(self.description)
+
+    def preflight(self) -> Sequence[StoreProblem]:
+        """Try what a backup needs; leaves nothing behind."""
+        return preflight(self._client, self._bucket, self._prefix)
+
+    def open_writer(self, key: str) -> S3Writer:
+        """Open a streaming writer; nothing is sent before 16 MiB or commit."""
+        full_key = self._full_key(key)
+        return S3Writer(
+            self._client, self._bucket, full_key, key, self._errors, self._describe_sent
+        )
+
+    def put(self, key: str, data: bytes, *, locked_until: datetime | None = None) -> StoredObject:
+        """Store a small object in one call; a locked older version stays beside the new one."""
+        digest = hashlib.sha256(data).digest()
+        checksum = checksum_text(digest)
+        request: PutObjectRequestTypeDef = {
+            "Bucket": self._bucket,
+            "Key": self._full_key(key),
+            "Body": io.BytesIO(data),
+            "ChecksumAlgorithm": "SHA256",
+            "ChecksumSHA256": checksum,
+        }
+        if locked_until is not None:
+            request["ObjectLockMode"] = self._lock_mode
+            request["ObjectLockRetainUntilDate"] = checked_lock_end(locked_until)
+        with self._errors.naming("write", key):
+            answer = self._client.put_object(**request)
+        version_id = answer.get("VersionId", "")
+        return self._describe_sent(key, SentObject(len(data), digest.hex(), checksum, version_id))
+
+    def open_reader(self, key: str, *, version_id: str = "") -> S3Reader:
+        """Open a streaming reader of the current or the named version."""
+        return S3Reader(
+            self._client, self._bucket, self._full_key(key), key, self._errors, version_id
+        )
+
+    def get(self, key: str, *, version_id: str = "") -> bytes:
+        """Return a small object whole."""
+        with self.open_reader(key, version_id=version_id) as reader:
+            return reader.read()
+
+    def stat(self, key: str) -> StoredObject:
+        """Return what S3 knows of the current version."""
+        return _stored(key, self._head(key))
+
+    def verify(self, expected: StoredObject) -> None:
+        """Compare S3's size, checksum and version with what was stored.
+
+        Without a checksum to compare, the object is read and hashed.
+
+        Raises:
+            UsageError: ``expected`` holds neither checksum nor SHA-256.
+            ObjectMissing: there is no current version.
+            ObjectDamaged: size, checksum, version or content differ.
+        """
+        found = self.stat(expected.key)
+        if expected.version_id and found.version_id != expected.version_id:
+            self._fail_verification(expected.key, "another version took its place")
+        if found.size != expected.size:
+            self._fail_verification(
+                expected.key, f"it holds {found.size} bytes instead of {expected.size}"
+            )
+        if expected.checksum and _comparable(expected.checksum, found.checksum):
+            if not _same_checksum(expected.checksum, found.checksum):
+                self._fail_verification(expected.key, "its checksum differs")
+        elif expected.sha256:
+            self._verify_by_reading(expected)
+        else:
+            raise UsageError(f"The object {expected.key!r} was recorded without a checksum.")
+
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        """Yield the current objects in key order, 1,000 a request."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=self._prefix + checked_list_prefix(prefix)
+        )
+        with self._errors.naming("list"):
+            for page in pages:
+                for found in page.get("Contents", []):
+                    key = found["Key"].removeprefix(self._prefix)
+                    if not is_own_name(key.rpartition("/")[2]):
+                        yield StoredObject(
+                            key, found["Size"], found["LastModified"].astimezone(UTC)
+                        )
+
+    def lock(self, key: str, until: datetime) -> None:
+        """Lock the current version; a later lock is kept, never shortened.
+
+        Raises:
+            ObjectLocked: the version is locked for longer already.
+            StoreError: the bucket has no Object Lock, or S3 refuses.
+        """
+        end = checked_lock_end(until)
+        current = self._head(key)
+        locked_until = _stored(key, current).locked_until
+        if locked_until and locked_until > end:
+            raise ObjectLocked(
+                f"{key!r} in {self.description} is locked until {locked_until.isoformat()}, "
+                f"which cannot be shortened to {end.isoformat()}."
+            )
+        request: PutObjectRetentionRequestTypeDef = {
+            "Bucket": self._bucket,
+            "Key": self._full_key(key),
+            "Retention": {"Mode": self._lock_mode, "RetainUntilDate": end},
+            "ChecksumAlgorithm": "SHA256",
+        }
+        if current.get("VersionId"):
+            request["VersionId"] = current["VersionId"]
+        with self._errors.naming("lock", key):
+            self._client.put_object_retention(**request)
+
+    def delete(self, key: str) -> None:
+        """Remove every version and delete marker; nothing is removed when one is locked.
+
+        Raises:
+            ObjectLocked: a retention or legal hold forbids it; names until when.
+            StoreError: S3 refuses for another reason.
+        """
+        full_key = self._full_key(key)
+        with self._errors.naming("delete", key):
+            versions = versions_to_delete(self._client, self._bucket, full_key)
+        for version in versions:
+            try:
+                with self._errors.naming("delete", key):
+                    self._client.delete_object(
+                        Bucket=self._bucket, Key=full_key, VersionId=version.version_id
+                    )
+            except ObjectMissing:
+                continue
+            except StoreError as error:
+                cause = error.__cause__
+                if isinstance(cause, Exception) and refused_by_lock(cause, version):
+                    raise ObjectLocked(
+                        f"{key!r} in {self.description} cannot be deleted: "
+                        f"it is {lock_words(version)}.",
+                        "Wait for its end; a compliance lock cannot be lifted earlier.",
+                    ) from error
+                raise
+
+    def clear_abandoned(self, prefix: str = "") -> int:
+        """Abort every unfinished upload under a prefix.
+
+        The caller makes sure that nobody is writing there at that moment.
+        """
+        cleared = 0
+        with self._errors.naming("clear unfinished uploads in"):
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self._bucket, Prefix=self._prefix + checked_list_prefix(prefix)
+            )
+            uploads = [upload for page in pages for upload in page.get("Uploads", [])]
+            for upload in uploads:
+                try:
+                    self._client.abort_multipart_upload(
+                        Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                    )
+                except ClientError as error:
+                    if error_code(error) != "NoSuchUpload":
+                        raise
+                cleared += 1
+        return cleared
+
+    def _full_key(self, key: str) -> str:
+        return self._prefix + checked_key(key)
+
+    def _head(self, key: str, version_id: str = "") -> HeadObjectOutputTypeDef:
+        extra: dict[str, Any] = {"VersionId": version_id} if version_id else {}
+        try:
+            with self._errors.naming("read", key):
+                return self._client.head_object(
+                    Bucket=self._bucket, Key=self._full_key(key), ChecksumMode="ENABLED", **extra
+                )
+        except ObjectMissing:
+            self._check_bucket()
+            raise
+
+    def _check_bucket(self) -> None:
+        """Raise StoreError for a missing bucket, which HEAD reports like a missing object."""
+        try:
+            self._client.head_bucket(Bucket=self._bucket)
+        except ClientError as error:
+            if is_missing(error):
+                raise StoreError(
+                    f"Cannot read {self.description}: the bucket does not exist.",
+                    "Create it with versioning and Object Lock, or correct the connection.",
+                ) from error
+
+    def _describe_sent(self, key: str, sent: SentObject) -> StoredObject:
+        """Read back what S3 holds and compare it with what was sent."""
+        head = self._head(key, sent.version_id if sent.version_id != "null" else "")
+        found = replace(_stored(key, head), sha256=sent.sha256)
+        if found.size != sent.size:
+            self._fail_verification(key, f"{found.size} of {sent.size} bytes arrived")
+        if not _comparable(sent.checksum, found.checksum):
+            return found
+        if not _same_checksum(sent.checksum, found.checksum):
+            self._fail_verification(key, "its checksum differs from what was sent")
+        return replace(found, checksum=sent.checksum)
+
+    def _verify_by_reading(self, expected: StoredObject) -> None:
+        digest = hashlib.sha256()
+        with self.open_reader(expected.key) as reader:
+            while piece := reader.read(_HASH_BYTES):
+                digest.update(piece)
+        if digest.hexdigest() != expected.sha256:
+            self._fail_verification(expected.key, "its content differs")
+
+    def _fail_verification(self, key: str, why: str) -> None:
+        raise ObjectDamaged(f"{key!r} in {self.description} is not what was stored: {why}.")
+
+
+def _stored(key: str, head: HeadObjectOutputTypeDef) -> StoredObject:
+    version_id = head.get("VersionId", "")
+    locked_until = head.get("ObjectLockRetainUntilDate")
+    return StoredObject(
+        key=key,
+        size=head["ContentLength"],
+        modified_at=head["LastModified"].astimezone(UTC),
+        checksum=head.get("ChecksumSHA256") or f"etag:{head['ETag'].strip(chr(34))}",
+        version_id="" if version_id == "null" else version_id,
+        locked_until=locked_until.astimezone(UTC) if locked_until else None,
+    )
+
+
+def _comparable(expected: str, found: str) -> bool:
+    return expected.startswith("etag:") == found.startswith("etag:")
+
+
+def _same_checksum(expected: str, found: str) -> bool:
+    if expected.startswith("etag:"):
+        return expected == found
+    expected_digest, _, expected_parts = expected.partition("-")
+    digest, _, parts = found.partition("-")
+    return digest == expected_digest and (not parts or parts == expected_parts)
+
+
+def _described(client: S3Client, bucket: str, prefix: str) -> str:
+    endpoint = urlsplit(client.meta.endpoint_url)
+    host = endpoint.hostname or ""
+    if host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+        return f"s3://{bucket}/{prefix}"
+    port = f":{endpoint.port}" if endpoint.port else ""
+    return f"s3://{bucket}/{prefix} at {host}{port}"

@@ -1,0 +1,360 @@
+"""What every store does, run against a directory and against S3 over HTTP."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import random
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from include.services.errors import UsageError
+from include.services.objectstore.base import (
+    ObjectDamaged,
+    ObjectLocked,
+    ObjectMissing,
+    ObjectStore,
+    StoredObject,
+)
+from include.services.objectstore.keys import checked_key
+from include.services.objectstore.s3_writer import FIRST_PART_BYTES
+
+BIG = FIRST_PART_BYTES * 2 + 12_345
+
+ODD_KEYS = [
+    "a b/c 'd' \"e\"/f.json",
+    "快递/客户信息 备份/清单.json",
+    "plus+percent%2F/&<>?#=@;:,|*\\/x",
+    ".hidden/..x/...",
+    "😀/e\u0301",
+    "Upper/upper",
+]
+
+BAD_KEYS = [
+    "",
+    "/a",
+    "a//b",
+    "a/",
+    "..",
+    "a/../b",
+    "a/.",
+    "./a",
+    "a\0b",
+    "a\nb",
+    "\ud800",
+    "\uffff",
+    "x" * 201,
+    "客" * 67,
+    "/".join(["x" * 100] * 10),
+    ".x.partial-00ff",
+    "a/.x.lock.json",
+    ".x.partial-00ff/y",
+]
+
+
+@functools.cache
+def content(size: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def keys_in(store: ObjectStore, prefix: str = "") -> list[str]:
+    return [found.key for found in store.list(prefix)]
+
+
+def test_put_is_read_back_whole(store: ObjectStore) -> None:
+    """What is put comes back, and the store tells its size, hash and time."""
+    stored = store.put("a/b", b"hello")
+    assert store.get("a/b") == b"hello"
+    assert (stored.key, stored.size) == ("a/b", 5)
+    assert stored.sha256 == hashlib.sha256(b"hello").hexdigest()
+    assert stored.modified_at.tzinfo is not None
+    found = store.stat("a/b")
+    assert (found.size, found.checksum, found.version_id) == (
+        5,
+        stored.checksum,
+        stored.version_id,
+    )
+
+
+@pytest.mark.parametrize("size", [0, 1, FIRST_PART_BYTES, FIRST_PART_BYTES + 1, BIG])
+def test_a_writer_stores_any_size(store: ObjectStore, size: int) -> None:
+    """Empty, small, exactly one part, one byte more, several parts."""
+    data = content(size)
+    with store.open_writer(ODD_KEYS[0]) as writer:
+        view = memoryview(data)
+        for start in range(0, size, 1_000_003):
+            assert writer.write(view[start : start + 1_000_003]) == len(
+                view[start : start + 1_000_003]
+            )
+        stored = writer.commit()
+    assert stored.size == size
+    assert stored.sha256 == hashlib.sha256(data).hexdigest()
+    assert store.get(ODD_KEYS[0]) == data
+    store.verify(stored)
+
+
+def test_a_writer_copies_what_the_producer_reuses(store: ObjectStore) -> None:
+    """The caller may overwrite its buffer as soon as write returns."""
+    buffer = bytearray(1_000_000)
+    expected = hashlib.sha256()
+    with store.open_writer("reused") as writer:
+        for turn in range(40):
+            buffer[:] = bytes([turn]) * len(buffer)
+            expected.update(buffer)
+            writer.write(buffer)
+        stored = writer.commit()
+    assert stored.sha256 == expected.hexdigest()
+    assert hashlib.sha256(store.get("reused")).hexdigest() == expected.hexdigest()
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    data=st.binary(max_size=4000),
+    cuts=st.lists(st.integers(0, 4000), max_size=6),
+    reads=st.integers(1, 999),
+)
+def test_any_split_gives_the_same_object(
+    store: ObjectStore, data: bytes, cuts: list[int], reads: int
+) -> None:
+    """However bytes are split into writes and reads, the object is the same."""
+    edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    with store.open_writer("split") as writer:
+        for start, end in itertools.pairwise(edges):
+            writer.write(data[start:end])
+        stored = writer.commit()
+    assert stored.sha256 == hashlib.sha256(data).hexdigest()
+    with store.open_reader("split") as reader:
+        pieces = list(iter(lambda: reader.read(reads), b""))
+    assert b"".join(pieces) == data
+    assert all(len(piece) == reads for piece in pieces[:-1])
+
+
+def test_nothing_is_visible_before_commit(store: ObjectStore) -> None:
+    """A half-written object is neither listed nor readable, and the old one stays readable."""
+    store.put("x/done", b"old")
+    with store.open_writer("x/new") as new, store.open_writer("x/done") as over:
+        for writer in (new, over):
+            writer.write(content(BIG))
+        assert keys_in(store) == ["x/done"]
+        with pytest.raises(ObjectMissing):
+            store.get("x/new")
+        assert store.get("x/done") == b"old"
+
+
+def test_an_uncommitted_writer_leaves_nothing(store: ObjectStore) -> None:
+    """Leaving the block by an error, or aborting twice, leaves nothing to clear away."""
+
+    def fail_half_way() -> None:
+        with store.open_writer("x/a") as writer:
+            writer.write(content(BIG))
+            raise RuntimeError("producer failed")
+
+    with pytest.raises(RuntimeError, match="producer"):
+        fail_half_way()
+    writer = store.open_writer("x/b")
+    writer.write(b"1")
+    writer.abort()
+    writer.abort()
+    assert keys_in(store) == []
+    assert store.clear_abandoned() == 0
+
+
+def test_a_closed_writer_takes_nothing_more(store: ObjectStore) -> None:
+    """Neither data nor a second commit are silently lost."""
+    with store.open_writer("x") as writer:
+        writer.write(b"1")
+        writer.commit()
+        for late in (lambda: writer.write(b"2"), writer.commit):
+            with pytest.raises(Exception, match="closed"):
+                late()
+    assert store.get("x") == b"1"
+
+
+def test_the_newest_commit_wins(store: ObjectStore) -> None:
+    """A key holds what was committed last."""
+    store.put("x", b"first")
+    store.put("x", b"second")
+    assert store.get("x") == b"second"
+    assert keys_in(store) == ["x"]
+
+
+def test_missing_objects_are_named(store: ObjectStore) -> None:
+    """Reading what is not there names key and store; deleting it is fine."""
+    store.put("dir/x", b"")
+    for key in ("no 客户", "dir", "dir/x/y"):
+        for ask in (store.get, store.stat, store.open_reader):
+            with pytest.raises(ObjectMissing, match=key) as caught:
+                ask(key)
+            assert store.description in str(caught.value)
+        with pytest.raises(ObjectMissing):
+            store.verify(StoredObject(key, 0, datetime.now(UTC), sha256="0", checksum="0"))  # noqa: TID251
+        store.delete(key)
+    assert keys_in(store) == ["dir/x"]
+
+
+@pytest.mark.parametrize("key", ODD_KEYS)
+def test_odd_names_work(store: ObjectStore, key: str) -> None:
+    """Spaces, quotes, Chinese, what looks like an escape: written, listed, read, deleted."""
+    stored = store.put(key, key.encode())
+    assert keys_in(store) == [key]
+    assert keys_in(store, key[:2]) == [key]
+    assert store.get(key) == key.encode()
+    store.verify(stored)
+    store.delete(key)
+    assert keys_in(store) == []
+
+
+@pytest.mark.parametrize("key", BAD_KEYS)
+def test_bad_keys_are_refused(store: ObjectStore, key: str, tomorrow: datetime) -> None:
+    """No way leads out of the store, and no name clashes with the store's own files."""
+    calls = [
+        store.open_writer,
+        store.open_reader,
+        store.get,
+        store.stat,
+        store.delete,
+        lambda name: store.put(name, b""),
+        lambda name: store.lock(name, tomorrow),
+    ]
+    for call in calls:
+        with pytest.raises(UsageError):
+            call(key)
+
+
+@given(
+    st.lists(
+        st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/"), min_size=1),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_a_checked_key_stays_inside(names: list[str]) -> None:
+    """Whatever a key's rule lets through is a relative path without steps upwards."""
+    key = "/".join(names)
+    try:
+        checked_key(key)
+    except UsageError:
+        return
+    assert not key.startswith("/")
+    assert not {"", ".", ".."} & set(key.split("/"))
+    assert all(len(name.encode()) <= 200 for name in key.split("/"))
+
+
+def test_listing_is_in_key_order_and_takes_any_prefix(store: ObjectStore) -> None:
+    """The same order in both stores: by the bytes of the whole key, directories included."""
+    keys = ["a-b", "a/b", "a/c/d", "a0", "ab/x", "b", "客/户", "a b"]
+    for key in keys:
+        store.put(key, b"123")
+    assert keys_in(store) == sorted(keys)
+    for prefix in ("a", "a/", "a/c", "a/c/", "ab", "客", "zz", "a/c/d", "a/c/d/e"):
+        assert keys_in(store, prefix) == sorted(key for key in keys if key.startswith(prefix))
+    assert [found.size for found in store.list("b")] == [3]
+    with pytest.raises(UsageError):
+        list(store.list("../x"))
+
+
+def test_delete_removes_every_version_of_that_key_only(store: ObjectStore) -> None:
+    """A neighbour whose key begins alike stays."""
+    for data in (b"1", b"2", b"3"):
+        store.put("x/a", data)
+    store.put("x/ab", b"stays")
+    store.delete("x/a")
+    store.delete("x/a")
+    with pytest.raises(ObjectMissing):
+        store.get("x/a")
+    assert keys_in(store) == ["x/ab"]
+
+
+def test_verify_notices_other_content(store: ObjectStore) -> None:
+    """Same size and other bytes, another size, an object put in its place: all refused."""
+    stored = store.put("x", b"right")
+    other = store.put("y", b"wrong")
+    store.verify(stored)
+    store.verify(other)
+    swapped = replace(stored, key="y", version_id="")
+    longer = replace(stored, size=6)
+    for wrong in (swapped, longer, replace(swapped, checksum="")):
+        with pytest.raises(ObjectDamaged, match=wrong.key):
+            store.verify(wrong)
+    store.put("x", b"wrong")
+    with pytest.raises(ObjectDamaged, match="x"):
+        store.verify(stored)
+
+
+def test_verify_refuses_to_prove_without_a_hash(store: ObjectStore) -> None:
+    """An object recorded without any checksum cannot pass."""
+    stored = replace(store.put("x", b"1"), sha256="", checksum="")
+    with pytest.raises(UsageError, match="without"):
+        store.verify(stored)
+
+
+def test_a_locked_object_cannot_be_deleted(store: ObjectStore, tomorrow: datetime) -> None:
+    """Locked by put or afterwards: deletion is refused, names the end, and removes nothing."""
+    store.put("put", b"1", locked_until=tomorrow)
+    with store.open_writer("written") as writer:
+        writer.write(b"1")
+        writer.commit()
+    store.lock("written", tomorrow)
+    for key in ("put", "written"):
+        end = store.stat(key).locked_until
+        assert end is not None
+        assert timedelta(0) <= end - tomorrow < timedelta(seconds=1)
+        with pytest.raises(ObjectLocked, match=end.strftime("%Y-%m-%dT%H:%M:%S")):
+            store.delete(key)
+        assert store.get(key) == b"1"
+
+
+def test_a_lock_can_be_repeated_and_lengthened_but_not_shortened(
+    store: ObjectStore, tomorrow: datetime
+) -> None:
+    """A retried lock is fine; an earlier end is refused and changes nothing."""
+    store.put("x", b"1")
+    store.lock("x", tomorrow)
+    store.lock("x", tomorrow)
+    store.lock("x", tomorrow + timedelta(days=1))
+    with pytest.raises(ObjectLocked, match="shortened"):
+        store.lock("x", tomorrow)
+    end = store.stat("x").locked_until
+    assert end is not None
+    assert end >= tomorrow + timedelta(days=1)
+
+
+def test_locks_need_an_object_and_a_timezone(store: ObjectStore, tomorrow: datetime) -> None:
+    """Nothing is locked by mistake."""
+    with pytest.raises(ObjectMissing):
+        store.lock("x", tomorrow)
+    store.put("x", b"1")
+    naive = tomorrow.replace(tzinfo=None)
+    with pytest.raises(UsageError, match="timezone"):
+        store.lock("x", naive)
+    with pytest.raises(UsageError, match="timezone"):
+        store.put("y", b"1", locked_until=naive)
+    assert keys_in(store) == ["x"]
+
+
+def test_clearing_keeps_to_its_prefix(store: ObjectStore) -> None:
+    """Unfinished objects elsewhere are somebody else's; finished ones stay."""
+    store.put("a/done", b"1")
+    for key in ("a/x", "a/y", "b/x"):
+        # Left open on purpose, as by a killed process.
+        store.open_writer(key).write(content(BIG))
+    assert store.clear_abandoned("a/") == 2
+    assert store.clear_abandoned("a/") == 0
+    assert store.clear_abandoned() == 1
+    assert keys_in(store) == ["a/done"]
+
+
+def test_a_store_says_what_it_is(store: ObjectStore) -> None:
+    """Kind, site and a description without secrets."""
+    assert store.kind in {"s3", "directory"}
+    assert store.site == "shanghai"
+    assert "secret" not in store.description

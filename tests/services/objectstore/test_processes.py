@@ -1,0 +1,127 @@
+"""Writers in processes of their own: killed half-way, and how much memory they take."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from include.services.objectstore.base import ObjectStore
+from include.services.objectstore.directory import DirectoryStore
+from include.services.objectstore.s3 import S3Store
+from tests.support.s3 import MotoServer, client_for, new_bucket
+
+MIB = 1024 * 1024
+
+# argv: kind, place (directory, or endpoint), bucket
+OPEN_STORE = """
+import json, os, sys, time
+from pathlib import Path
+import psutil
+from include.services.objectstore.directory import DirectoryStore
+from include.services.objectstore.s3 import S3Store
+from tests.support.s3 import client_for
+kind, place, bucket = sys.argv[1:]
+if kind == "directory":
+    store = DirectoryStore(Path(place))
+else:
+    store = S3Store(client_for(place, read_timeout=120), bucket, "p")
+"""
+
+WRITE_FOREVER = """
+writer = store.open_writer("killed/客户.dump")
+piece = os.urandom(1024 * 1024)
+for number in range(100_000):
+    writer.write(piece)
+    if number == 40:
+        print("under way", flush=True)
+    if number > 40:
+        time.sleep(0.01)
+"""
+
+MEASURE = """
+store.put("warm", b"1")
+before = psutil.Process().memory_info().rss
+highest = before
+piece = os.urandom(1024 * 1024)
+with store.open_writer("big") as writer:
+    for number in range(512):
+        writer.write(piece)
+        if number % 8 == 0:
+            highest = max(highest, psutil.Process().memory_info().rss)
+    stored = writer.commit()
+highest = max(highest, psutil.Process().memory_info().rss)
+written = highest - before
+before = highest = psutil.Process().memory_info().rss
+size = 0
+with store.open_reader("big") as reader:
+    while size < 128 * 1024 * 1024:
+        size += len(reader.read(1024 * 1024))
+        if size % (8 * 1024 * 1024) == 0:
+            highest = max(highest, psutil.Process().memory_info().rss)
+print(json.dumps({"size": stored.size, "read": size, "written": written,
+                  "while_reading": highest - before}))
+"""
+
+Place = tuple[ObjectStore, list[str]]
+
+
+@pytest.fixture(params=["directory", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """A store, and the arguments that open it in another process."""
+    if request.param == "directory":
+        return DirectoryStore(tmp_path), ["directory", str(tmp_path), ""]
+    moto: MotoServer = request.getfixturevalue("moto")
+    client = client_for(moto.endpoint)
+    bucket = new_bucket(client)
+    return S3Store(client, bucket, "p"), ["s3", moto.endpoint, bucket]
+
+
+def start(script: str, arguments: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", OPEN_STORE + script, *arguments], stdout=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.fault
+def test_a_killed_writer_leaves_nothing_visible_and_is_cleared(place: Place) -> None:
+    """SIGKILL in the middle: never listed, and the next run removes what was sent."""
+    store, arguments = place
+    store.put("killed/before", b"1")
+    process = start(WRITE_FOREVER, arguments)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "under way\n"
+    assert [found.key for found in store.list()] == ["killed/before"]
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert [found.key for found in store.list()] == ["killed/before"]
+    assert store.clear_abandoned("killed/") == 1
+    assert store.clear_abandoned() == 0
+    assert [found.key for found in store.list()] == ["killed/before"]
+
+
+def test_memory_stays_flat(place: Place) -> None:
+    """Writing 512 MiB takes less than 100 MiB, reading 128 MiB of it less than 20."""
+    _, arguments = place
+    process = start(MEASURE, arguments)
+    printed, _ = process.communicate()
+    figures = json.loads(printed)
+    assert (figures["size"], figures["read"]) == (512 * MIB, 128 * MIB)
+    assert figures["written"] < 100 * MIB
+    assert figures["while_reading"] < 20 * MIB
+
+
+def test_an_open_writer_survives_the_removal_of_its_neighbours(tmp_path: Path) -> None:
+    """Tidying empty directories never takes one that a writer needs."""
+    store = DirectoryStore(tmp_path)
+    store.put("a/b/y", b"1")
+    with store.open_writer("a/b/x") as writer:
+        store.delete("a/b/y")
+        writer.write(b"1")
+        writer.commit()
+    assert store.get("a/b/x") == b"1"

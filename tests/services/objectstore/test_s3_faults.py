@@ -1,0 +1,233 @@
+"""S3 on a bad day: errors, throttling, resets, silence; then the right bytes or a clear error."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from include.services.objectstore import s3_reader
+from include.services.objectstore.base import StoreError
+from include.services.objectstore.s3 import S3Store
+from tests.services.objectstore.test_behaviour import content
+from tests.support.faulty_proxy import Fault, FaultyProxy, ProxiedRequest, every, first
+from tests.support.s3 import MotoServer, client_for, new_bucket, unfinished_uploads
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+pytestmark = pytest.mark.fault
+
+SIZE = 40_000_000
+SLOW_DOWN = Fault(status=503, code="SlowDown")
+BROKEN = Fault(status=500, code="InternalError")
+
+
+class Rig:
+    """A store behind a misbehaving proxy, and a straight way to the same bucket."""
+
+    def __init__(self, moto: MotoServer) -> None:
+        self.direct: S3Client = client_for(moto.endpoint)
+        self.bucket = new_bucket(self.direct)
+        self.proxy = FaultyProxy(moto.endpoint)
+        self.sound = S3Store(self.direct, self.bucket, "p")
+
+    def store(self, **settings: float) -> S3Store:
+        client = client_for(self.proxy.endpoint, **({"read_timeout": 20} | settings))
+        return S3Store(client, self.bucket, "p")
+
+
+@pytest.fixture
+def rig(moto: MotoServer) -> Iterator[Rig]:
+    made = Rig(moto)
+    yield made
+    made.proxy.stop()
+
+
+def is_part(request: ProxiedRequest) -> bool:
+    return request.method == "PUT" and "partNumber=" in request.path
+
+
+def is_get(request: ProxiedRequest) -> bool:
+    return request.method == "GET"
+
+
+def is_completion(request: ProxiedRequest) -> bool:
+    return request.method == "POST" and "uploadId=" in request.path
+
+
+def write(store: S3Store, size: int = SIZE) -> None:
+    view = memoryview(content(size))
+    with store.open_writer("x") as writer:
+        for start in range(0, size, 1_000_000):
+            writer.write(view[start : start + 1_000_000])
+        stored = writer.commit()
+    store.verify(stored)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(BROKEN, id="500"),
+        pytest.param(SLOW_DOWN, id="throttled"),
+        pytest.param(Fault(reset_upload_after=5_000_000), id="reset"),
+        pytest.param(Fault(hang_seconds=5), id="hang"),
+        pytest.param(Fault(lose_answer=True), id="answer lost"),
+    ],
+)
+def test_an_upload_survives(rig: Rig, fault: Fault) -> None:
+    """A part fails in the middle: the object is whole and nothing unfinished stays."""
+    rig.proxy.rule = first(1, is_part, fault)
+    write(rig.store(connect_timeout=1.5, read_timeout=1.5))
+    assert rig.proxy.faults == 1
+    assert rig.sound.get("x") == content(SIZE)
+    assert unfinished_uploads(rig.direct, rig.bucket) == 0
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(BROKEN, id="500"),
+        pytest.param(SLOW_DOWN, id="throttled"),
+        pytest.param(Fault(reset_download_after=3_000_000), id="reset"),
+        pytest.param(Fault(reset_download_after=0), id="reset at once"),
+        pytest.param(Fault(hang_seconds=5), id="hang"),
+    ],
+)
+def test_a_download_survives(rig: Rig, fault: Fault) -> None:
+    """Two answers fail or break off: the reader goes on where it was."""
+    rig.sound.put("x", content(20_000_000))
+    rig.proxy.rule = first(2, is_get, fault)
+    with rig.store(read_timeout=1).open_reader("x") as reader:
+        pieces = list(iter(lambda: reader.read(700_000), b""))
+    assert b"".join(pieces) == content(20_000_000)
+    assert rig.proxy.faults == 2
+
+
+def test_a_broken_download_never_mixes_two_versions(rig: Rig) -> None:
+    """Replaced between the break and the resumption: the old version is read to its end."""
+    rig.sound.put("x", content(9_000_000, seed=1))
+    rig.proxy.rule = first(1, is_get, Fault(reset_download_after=3_000_000))
+    with rig.store().open_reader("x") as reader:
+        start = reader.read(1_000_000)
+        rig.sound.put("x", content(9_000_000, seed=2))
+        assert start + reader.read() == content(9_000_000, seed=1)
+    assert rig.proxy.faults == 1
+
+
+def test_without_versions_a_replaced_object_is_refused(rig: Rig) -> None:
+    """Where the old version is gone, reading stops with an error instead of mixing."""
+    rig.bucket = new_bucket(rig.direct, lock=False)
+    sound = S3Store(rig.direct, rig.bucket, "p")
+    sound.put("x", content(9_000_000, seed=1))
+    rig.proxy.rule = first(1, is_get, Fault(reset_download_after=3_000_000))
+    with rig.store().open_reader("x") as reader:
+        reader.read(1_000_000)
+        sound.put("x", content(9_000_000, seed=2))
+        with pytest.raises(StoreError, match="replaced meanwhile"):
+            reader.read()
+
+
+def test_every_tenth_request_is_throttled(rig: Rig) -> None:
+    """A whole life of objects under throttling comes out right."""
+    rig.proxy.rule = every(10, SLOW_DOWN)
+    store = rig.store()
+    write(store)
+    for number in range(6):
+        store.put(f"many/{number:02}", str(number).encode())
+    assert [found.key for found in store.list("many/")] == [f"many/{n:02}" for n in range(6)]
+    assert store.get("x") == content(SIZE)
+    for found in list(store.list()):
+        store.delete(found.key)
+    assert list(rig.sound.list()) == []
+    assert rig.proxy.faults >= 3
+
+
+def test_a_lost_answer_to_the_completion_is_no_failure(rig: Rig) -> None:
+    """The repeated request finds no upload; size and checksum show that the object is ours."""
+    rig.proxy.rule = first(1, is_completion, Fault(lose_answer=True))
+    write(rig.store())
+    assert rig.proxy.faults == 1
+    assert rig.sound.get("x") == content(SIZE)
+
+
+def test_a_vanished_upload_is_not_taken_for_a_completed_one(rig: Rig) -> None:
+    """Somebody cleared the upload and another object has the key: an error, not success."""
+    rig.sound.put("x", content(SIZE, seed=2))
+    writer = rig.store().open_writer("x")
+    writer.write(content(SIZE))
+    rig.proxy.rule = lambda request: (
+        Fault(status=404, code="NoSuchUpload") if is_completion(request) else None
+    )
+    with pytest.raises(StoreError, match="'x'"):
+        writer.commit()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(BROKEN, id="500"),
+        pytest.param(Fault(reset_upload_after=0), id="reset"),
+        pytest.param(Fault(hang_seconds=3), id="hang"),
+    ],
+)
+def test_a_lasting_failure_is_a_clear_error_in_bounded_time(rig: Rig, fault: Fault) -> None:
+    """Names store and key, says what to do, and neither lists nor keeps anything."""
+    rig.proxy.rule = lambda request: fault if is_part(request) else None
+    begun = time.monotonic()
+    with pytest.raises(StoreError) as caught:
+        write(rig.store(connect_timeout=0.5, read_timeout=0.5, max_attempts=2))
+    assert time.monotonic() - begun < 20
+    assert "Cannot write 'x' in s3://" in str(caught.value)
+    assert caught.value.action
+    assert list(rig.sound.list()) == []
+    assert unfinished_uploads(rig.direct, rig.bucket) == 0
+
+
+def test_a_download_that_keeps_breaking_ends_in_an_error(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without progress the reader gives up after some tries."""
+    rig.sound.put("x", content(9_000_000))
+    monkeypatch.setattr(s3_reader, "_FIRST_PAUSE_SECONDS", 0.01)
+    rig.proxy.rule = lambda request: Fault(reset_download_after=0) if is_get(request) else None
+    with rig.store().open_reader("x") as reader, pytest.raises(StoreError, match="Cannot read 'x'"):
+        reader.read()
+    assert 3 <= rig.proxy.faults <= 10
+
+
+def test_an_unabortable_upload_is_left_to_the_next_run(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The producer's own error is what is raised; the rest is logged and cleared later."""
+    rig.proxy.rule = lambda request: BROKEN if request.method == "DELETE" else None
+
+    def fail_half_way() -> None:
+        with rig.store(max_attempts=1).open_writer("x") as writer:
+            writer.write(content(SIZE))
+            raise RuntimeError("producer failed")
+
+    with pytest.raises(RuntimeError, match="producer"):
+        fail_half_way()
+    assert "until the next run clears it" in caplog.text
+    assert rig.sound.clear_abandoned() == 1
+    assert unfinished_uploads(rig.direct, rig.bucket) == 0
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_denied_preflight(rig: Rig, status: int) -> None:
+    """Wrong credentials are told apart from a missing bucket."""
+    rig.proxy.rule = lambda _: Fault(status=status, code="AccessDenied")
+    assert [problem.code for problem in rig.store().preflight()] == ["denied"]
+
+
+def test_preflight_of_a_read_only_account(rig: Rig) -> None:
+    """Everything can be looked at, nothing written."""
+    rig.proxy.rule = lambda request: (
+        Fault(status=403, code="AccessDenied") if request.method in {"PUT", "POST"} else None
+    )
+    problems = rig.store().preflight()
+    assert [problem.code for problem in problems] == ["not_writable"]
+    assert "denied" in problems[0].detail

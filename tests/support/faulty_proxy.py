@@ -1,0 +1,217 @@
+"""An HTTP proxy that misbehaves on purpose: answers errors, hangs, resets connections.
+
+    proxy = FaultyProxy(server.endpoint, every(10, answer(503, "SlowDown")))
+
+A rule gets each request and returns what goes wrong with it, or None to pass it on.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+_PIECE = 64 * 1024
+
+
+@dataclass(frozen=True)
+class ProxiedRequest:
+    """One request on its way.
+
+    Attributes:
+        number: counted from 1 over the life of the proxy.
+        method: ``GET``, ``PUT``, ...
+        path: with the query.
+        size: bytes of its body.
+    """
+
+    number: int
+    method: str
+    path: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong: one of these.
+
+    Attributes:
+        status: answer with this instead of asking the server.
+        code: S3's error code in that answer.
+        hang_seconds: keep silent for so long, then drop the connection.
+        reset_upload_after: reset after reading so many bytes of the request's body.
+        reset_download_after: pass it on and reset after so many bytes of the answer's body.
+        lose_answer: let the server do the work, then reset before its answer.
+    """
+
+    status: int = 0
+    code: str = ""
+    hang_seconds: float = 0
+    reset_upload_after: int | None = None
+    reset_download_after: int | None = None
+    lose_answer: bool = False
+
+
+Rule = Callable[[ProxiedRequest], Fault | None]
+
+
+def every(nth: int, fault: Fault) -> Rule:
+    """Let every n-th request fail."""
+    return lambda request: fault if request.number % nth == 0 else None
+
+
+def first(times: int, matches: Callable[[ProxiedRequest], bool], fault: Fault) -> Rule:
+    """Let the first so many matching requests fail."""
+    lock = threading.Lock()
+    left = times
+
+    def rule(request: ProxiedRequest) -> Fault | None:
+        nonlocal left
+        with lock:
+            if left and matches(request):
+                left -= 1
+                return fault
+        return None
+
+    return rule
+
+
+class FaultyProxy:
+    """A threaded proxy in front of an HTTP server; ``faults`` counts what it did."""
+
+    def __init__(self, target: str, rule: Rule | None = None) -> None:
+        address = urlsplit(target)
+        self.target = (address.hostname or "", address.port or 80)
+        self.rule: Rule = rule or (lambda _: None)
+        self.requests: list[ProxiedRequest] = []
+        self.faults = 0
+        self.stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.proxy = self
+        self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        )
+        self._thread.start()
+
+    def judge(self, method: str, path: str, size: int) -> Fault | None:
+        with self._lock:
+            request = ProxiedRequest(len(self.requests) + 1, method, path, size)
+            self.requests.append(request)
+        fault = self.rule(request)
+        if fault:
+            with self._lock:
+                self.faults += 1
+        return fault
+
+    def stop(self) -> None:
+        self.stopping.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+class _Server(ThreadingHTTPServer):
+    proxy: FaultyProxy
+    daemon_threads = True
+    block_on_close = False
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: broken connections are what this server is for."""
+
+
+class _Reset(Exception):
+    """The connection was reset on purpose."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        pass
+
+    def do_GET(self) -> None:
+        size = int(self.headers.get("Content-Length", 0))
+        fault = self.server.proxy.judge(self.command, self.path, size) or Fault()
+        if fault.hang_seconds:
+            self.server.proxy.stopping.wait(fault.hang_seconds)
+            self._reset()
+        if fault.reset_upload_after is not None:
+            self._read_body(min(size, fault.reset_upload_after))
+            self._reset()
+        body = self._read_body(size)
+        if fault.status:
+            self._answer_error(fault)
+            return
+        upstream = http.client.HTTPConnection(*self.server.proxy.target, timeout=120)
+        try:
+            upstream.request(self.command, self.path, body, dict(self.headers))
+            self._pass_on(upstream.getresponse(), fault)
+        finally:
+            upstream.close()
+
+    do_PUT = do_POST = do_DELETE = do_HEAD = do_GET  # noqa: N815 - http.server's names
+
+    def _read_body(self, size: int) -> bytes:
+        body = self.rfile.read(size) if size else b""
+        if len(body) < size:
+            raise _Reset
+        return body
+
+    def _answer_error(self, fault: Fault) -> None:
+        text = f"<Error><Code>{fault.code}</Code><Message>on purpose</Message></Error>".encode()
+        self.send_response(fault.status)
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(text)
+
+    def _pass_on(self, answer: http.client.HTTPResponse, fault: Fault) -> None:
+        if fault.lose_answer:
+            answer.read()
+            self._reset()
+        self.send_response_only(answer.status, answer.reason)
+        named = {name.lower() for name, _ in answer.getheaders()}
+        for name, value in answer.getheaders():
+            if name.lower() not in {"transfer-encoding", "connection"}:
+                self.send_header(name, value)
+        if "content-length" not in named:
+            self.send_header("Connection", "close")
+            self.close_connection = True
+        self.end_headers()
+        sent = 0
+        while piece := answer.read(_PIECE):
+            if fault.reset_download_after is not None:
+                piece = piece[: fault.reset_download_after - sent]
+            self.wfile.write(piece)
+            sent += len(piece)
+            if sent == fault.reset_download_after:
+                self._reset()
+
+    def _reset(self) -> None:
+        """Close with RST, so that the other side sees a reset and not an orderly end."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        os.close(self.connection.detach())
+        raise _Reset
