@@ -1,67 +1,79 @@
-"""A migrated state database is a copy of one made once; stores are fresh folders."""
+"""One migrated state database, emptied between tests, and one chain, copied for each test."""
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg import sql
+from sqlalchemy import Engine, text
 
+from include.evidence import ledger
 from include.evidence.signing import Signer, generate_key
 from include.local.postgres import EmbeddedPostgres
 from include.services.objectstore.directory import DirectoryStore
 from include.state.connect import engine
 from include.state.migrate import migrate
+from include.state.tables import evidence_ledger, metadata
 from tests.evidence.support import Evidence
+
+EMPTY = text(f"TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY")
 
 
 @pytest.fixture(scope="session")
-def template(postgres: EmbeddedPostgres) -> str:
-    name = f"template_{uuid.uuid4().hex[:8]}"
+def migrated(postgres: EmbeddedPostgres) -> str:
+    name = f"state_{uuid.uuid4().hex[:8]}"
     with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin:
         admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     migrate(engine(postgres.conninfo(name)))
-    return name
+    return postgres.conninfo(name)
+
+
+@pytest.fixture(scope="session")
+def signer() -> Signer:
+    return Signer.from_pem(generate_key())
+
+
+@contextmanager
+def open_evidence(migrated: str, signer: Signer, root: Path) -> Iterator[Evidence]:
+    db: Engine = engine(migrated)
+    with db.begin() as conn:
+        conn.execute(EMPTY)
+    with db.connect() as conn:
+        yield Evidence(DirectoryStore(root), root, db, conn, signer, migrated)
 
 
 @pytest.fixture
-def state(postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
-    """The connection string of a migrated, empty state database."""
-    name = f"s_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin:
-        admin.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(
-                sql.Identifier(name), sql.Identifier(template)
-            )
-        )
-        yield postgres.conninfo(name)
-        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-
-
-@pytest.fixture
-def pem(tmp_path: Path) -> Path:
-    path = tmp_path / "evidence.pem"
-    path.write_bytes(generate_key())
-    return path
-
-
-@pytest.fixture
-def evidence(state: str, tmp_path: Path, pem: Path) -> Iterator[Evidence]:
+def evidence(migrated: str, signer: Signer, tmp_path: Path) -> Iterator[Evidence]:
+    """An empty store beside an empty state database."""
     root = tmp_path / "evidence store"
     root.mkdir()
-    db = engine(state)
-    with db.connect() as conn:
-        signer = Signer.from_pem(pem.read_bytes())
-        yield Evidence(DirectoryStore(root), root, db, conn, signer, state)
+    with open_evidence(migrated, signer, root) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def sealed_once(
+    migrated: str, signer: Signer, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[ledger.LedgerRow]]:
+    """Three bundles of two workflows and two months: their folders and rows."""
+    root = tmp_path_factory.mktemp("sealed")
+    with open_evidence(migrated, signer, root) as made:
+        made.seal(1)
+        made.seal(2, dag_id="drill_restore")
+        made.seal(10)
+        return root, ledger.rows(made.conn)
 
 
 @pytest.fixture
-def chain(evidence: Evidence) -> Evidence:
-    """Three bundles of two workflows and two months."""
-    evidence.seal(1)
-    evidence.seal(2, dag_id="drill_restore")
-    evidence.seal(10)
+def chain(sealed_once: tuple[Path, list[ledger.LedgerRow]], evidence: Evidence) -> Evidence:
+    """A copy of three sealed bundles, for the test to harm."""
+    folder, rows = sealed_once
+    shutil.copytree(folder, evidence.root, dirs_exist_ok=True)
+    evidence.execute(evidence_ledger.insert().values([vars(row) for row in rows]))
     return evidence

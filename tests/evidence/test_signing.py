@@ -1,0 +1,74 @@
+"""Keys: what openssl makes is read, and what is no Ed25519 key is refused in one line."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from include.evidence.signing import Signer, TrustedKeys, fingerprint, generate_key, verify
+from include.services.errors import UsageError
+
+
+def openssl(*arguments: str) -> bytes:
+    return subprocess.run(["openssl", *arguments], capture_output=True, check=True).stdout
+
+
+def test_a_key_of_openssl_signs_and_openssl_agrees_on_everything(tmp_path: Path) -> None:
+    """Private key, public key, fingerprint."""
+    file = tmp_path / "key.pem"
+    file.write_bytes(openssl("genpkey", "-algorithm", "ed25519"))
+    signer = Signer.from_pem(file.read_bytes())
+    assert openssl("pkey", "-in", str(file), "-pubout") == signer.public_pem
+    signature = signer.sign(b"data")
+    assert verify(signer.public_pem, signature, b"data")
+    assert not verify(signer.public_pem, signature, b"date")
+    assert not verify(signer.public_pem, signature[:-1], b"data")
+    assert not verify(Signer.from_pem(generate_key()).public_pem, signature, b"data")
+    assert signer.fingerprint == fingerprint(signer.public_pem)
+
+
+def test_a_key_with_a_passphrase(tmp_path: Path) -> None:
+    """Read with it, refused without it and with a wrong one."""
+    pem = openssl("genpkey", "-algorithm", "ed25519", "-aes256", "-pass", "pass:open sesame")
+    assert len(Signer.from_pem(pem, b"open sesame").sign(b"")) == 64
+    with pytest.raises(UsageError, match="needs a passphrase"):
+        Signer.from_pem(pem)
+    with pytest.raises(UsageError, match="passphrase is wrong"):
+        Signer.from_pem(pem, b"wrong")
+    with pytest.raises(UsageError, match="has no passphrase"):
+        Signer.from_pem(generate_key(), b"needless")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: b"",
+        lambda: b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+        lambda: Signer.from_pem(generate_key()).public_pem,
+        lambda: openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"),
+        lambda: openssl("genpkey", "-algorithm", "x25519"),
+    ],
+)
+def test_what_is_no_signing_key_is_refused(make: Callable[[], bytes]) -> None:
+    """With the line that makes one."""
+    with pytest.raises(UsageError, match="openssl genpkey"):
+        Signer.from_pem(make())
+
+
+def test_what_is_no_trusted_key_is_refused() -> None:
+    """A private key among the trusted ones is a mistake worth a word."""
+    for wrong in (b"", generate_key(), b"ssh-ed25519 AAAA"):
+        with pytest.raises(UsageError, match="public key"):
+            TrustedKeys([wrong])
+
+
+def test_trusted_keys_tell_who_signed() -> None:
+    """Only the key that did, and only when it is trusted."""
+    first, second, third = (Signer.from_pem(generate_key()) for _ in range(3))
+    keys = TrustedKeys([first.public_pem, second.public_pem])
+    assert keys.who_signed(second.sign(b"x"), b"x") == second.fingerprint
+    assert keys.who_signed(third.sign(b"x"), b"x") is None
+    assert not keys.signed_by(first.fingerprint, second.sign(b"x"), b"x")

@@ -1,0 +1,82 @@
+"""Step records and artifacts: kept once per step and part, read back as they were."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+
+import pytest
+
+from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.evidence.steps import artifacts_of, forget_run, keep_artifact, record_step, steps_of
+from include.reports.text import _
+from include.services.clock import FixedClock
+from include.services.errors import UsageError
+from tests.evidence.support import CLOCK, START, Evidence
+
+LATER = FixedClock(START + timedelta(hours=1))
+
+
+def test_records_come_back_as_they_were(evidence: Evidence) -> None:
+    """Texts that look like numbers stay texts."""
+    record = StepRecord(
+        step="backup",
+        part="courier",
+        outcome=Outcome.ATTENTION,
+        findings=[
+            Finding(
+                code="a.b",
+                severity=Outcome.ATTENTION,
+                subject="courier",
+                message=_("{point} of {name}", point="1700000000", name=_("database {n}", n=5)),
+                action=_("Look"),
+            )
+        ],
+        metrics=[Metric(name="m", value=1.5, unit="seconds", target=None)],
+        data={"deep": [{"a": None, "b": "5", "c": 5, "d": 0.1, "编号": True}]},
+    )
+    record_step(evidence.conn, "d", "r", record, CLOCK)
+    assert steps_of(evidence.conn, "d", "r") == [record]
+    assert steps_of(evidence.conn, "d", "other") == []
+
+
+def test_a_retried_step_replaces_its_record(evidence: Evidence) -> None:
+    """One record per step and part, in the order of recording."""
+    for part, outcome, clock in (
+        ("one", Outcome.FAIL, CLOCK),
+        ("two", Outcome.PASS, CLOCK),
+        ("one", Outcome.PASS, LATER),
+    ):
+        record = StepRecord(step="backup", part=part, outcome=outcome)
+        record_step(evidence.conn, "d", "r", record, clock)
+    found = [(one.part, one.outcome) for one in steps_of(evidence.conn, "d", "r")]
+    assert found == [("two", Outcome.PASS), ("one", Outcome.PASS)]
+
+
+def test_a_figure_that_is_no_number_is_kept_as_not_measured(evidence: Evidence) -> None:
+    """JSON has no NaN; None says the same."""
+    metric = Metric(name="ratio", value=math.nan, unit="1")
+    record = StepRecord(step="s", outcome=Outcome.PASS, metrics=[metric])
+    record_step(evidence.conn, "d", "r", record, CLOCK)
+    assert steps_of(evidence.conn, "d", "r")[0].metrics[0].value is None
+
+
+def test_artifacts_are_kept_by_name(evidence: Evidence) -> None:
+    """Replaced on retry, forgotten with the run, refused under a name no bundle can have."""
+    conn = evidence.conn
+    keep_artifact(conn, "d", "r", "plan.csv", b"old")
+    keep_artifact(conn, "d", "r", "plan.csv", b"\0new")
+    keep_artifact(conn, "d", "r", "docs/index.html", b"")
+    keep_artifact(conn, "d", "other", "x", b"")
+    assert artifacts_of(conn, "d", "r") == {"docs/index.html": b"", "plan.csv": b"\0new"}
+    with pytest.raises(UsageError, match="evidence file name"):
+        keep_artifact(conn, "d", "r", "../x", b"")
+    forget_run(conn, "d", "r")
+    assert artifacts_of(conn, "d", "r") == {}
+    assert artifacts_of(conn, "d", "other") == {"x": b""}
+
+
+def test_a_finding_is_never_a_pass() -> None:
+    """A pass has nothing to find."""
+    with pytest.raises(ValueError, match="never a pass"):
+        Finding(code="x", severity=Outcome.PASS, subject="", message=_("x"), action=_("y"))
