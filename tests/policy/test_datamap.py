@@ -76,6 +76,7 @@ def test_a_fides_manifest_loads_unchanged(tmp_path: Path) -> None:
     assert customer.primary_key == ("id",)
     assert list(customer.fields) == ["name", "id", "payload", "tags"]
     assert customer.fields["name"].uses == ("essential.service",)
+    assert customer.fields["name"].subjects == ("customer",)
     assert customer.fields["payload"].fields["contact"].fields["phone"].is_personal
     assert not customer.fields["tags"].is_personal
     known, unknown = database.collections["visit"].fields["customer_id"].references
@@ -335,6 +336,15 @@ def test_a_database_has_one_data_map(tmp_path: Path) -> None:
     """Two of one name could not be told apart on the command line."""
     assert said(write_pack(tmp_path, datamap__a=SHOP, datamap__b="\n" + SHOP)) == [
         "datamap/b.yaml:2: fides_key: another data map has this name: datamap/a.yaml:1"
+    ]
+
+
+def test_a_name_that_stands_twice_is_one_fault(tmp_path: Path) -> None:
+    """Of a collection and of a column, each with both lines."""
+    text = SHOP + SHOP.split("collections:\n")[1].replace("seen_at", "phone")
+    assert said(write_pack(tmp_path, datamap__a=text)) == [
+        "datamap/a.yaml:10: collections[1].name: 'buyer' stands twice, first in line 3",
+        "datamap/a.yaml:16: collections[1].fields[2].name: 'phone' stands twice, first in line 14",
     ]
 
 

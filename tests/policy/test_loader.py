@@ -179,6 +179,8 @@ def test_the_digest_ignores_where_and_when(tmp_path: Path, monkeypatch) -> None:
     second = load_pack(Path("b"))
     assert second.folder.is_absolute()
     assert first.sha256 == second.sha256
+    shuffled = first.model_copy(update={"files": first.files[::-1]})
+    assert shuffled.sha256 == first.sha256
 
 
 def test_a_pack_cannot_be_changed(tmp_path: Path) -> None:
