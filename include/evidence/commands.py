@@ -36,6 +36,9 @@ def commands_for(store: ObjectStore, bundle: str, fingerprints: Iterable[str]) -
     """Return the lines that check a bundle of a store; of S3, a copy of it."""
     if store.kind == "directory":
         return check_commands(f"{store.description}/{bundle}", fingerprints)
-    copy = f"aws s3 cp --recursive {shlex.quote(f'{store.description}/{bundle}')} "
-    own = shlex.quote(bundle)
-    return [copy + own, *check_commands(bundle, fingerprints, previous_at_hand=False)]
+    url, _, service = store.description.partition(" at ")
+    source = f"{url.rstrip('/')}/{bundle}"
+    copy = f"aws s3 cp --recursive {shlex.quote(source)} {shlex.quote(bundle)}"
+    if service:
+        copy += f"  # with the --endpoint-url of {service}"
+    return [copy, *check_commands(bundle, fingerprints, previous_at_hand=False)]
