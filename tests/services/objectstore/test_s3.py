@@ -26,7 +26,7 @@ from include.services.objectstore.s3_writer import (
     MAX_PARTS,
     part_bytes,
 )
-from tests.services.objectstore.test_behaviour import BIG, content
+from tests.services.objectstore.test_behaviour import THREE_PARTS, content
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.s3 import (
     SECRET_KEY,
@@ -57,11 +57,11 @@ def test_parts_reach_the_largest_object() -> None:
 def test_the_composite_checksum_follows_the_rule_of_s3(s3_store: S3Store) -> None:
     """SHA-256 over the parts' digests, with the number of parts."""
     with s3_store.open_writer("x") as writer:
-        writer.write(content(BIG))
+        writer.write(content(THREE_PARTS))
         stored = writer.commit()
     first = part_bytes(0)
     second = first + part_bytes(first)
-    data = content(BIG)
+    data = content(THREE_PARTS)
     digests = [
         hashlib.sha256(part).digest() for part in (data[:first], data[first:second], data[second:])
     ]
