@@ -1,0 +1,136 @@
+"""The answer sheet: what was planted in a sample, by rule and primary key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from include.local.sample.chance import Ints
+from include.local.sample.rules import RULES
+
+
+class RowSet(BaseModel):
+    """The rows that a rule is about.
+
+    Attributes:
+        table: table they are in.
+        key: columns that name a row.
+        rule: the condition that these rows meet and no other row of the table does.
+        count: how many rows.
+        ranges: keys of one column, as runs of consecutive numbers, both ends included.
+        rows: keys of several columns.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    table: str
+    key: tuple[str, ...]
+    rule: str
+    count: int
+    ranges: tuple[tuple[int, int], ...] = ()
+    rows: tuple[tuple[int, ...], ...] = ()
+
+    def keys(self) -> Iterator[int]:
+        """Each key of a one-column set, ascending."""
+        for first, last in self.ranges:
+            yield from range(first, last + 1)
+
+
+class Canary(BaseModel):
+    """A marked value, to be searched for wherever no customer value may be.
+
+    Attributes:
+        value: the text; nothing else in the sample contains it.
+        kind: name, phone, id_number, email, street or token.
+        customer_id: the customer it was made for.
+        places: ``table.column`` and primary key of where it was put, at the least.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    value: str
+    kind: str
+    customer_id: int
+    places: tuple[tuple[str, int], ...]
+
+
+class AnswerSheet(BaseModel):
+    """What a sample holds; the same for the same seed, size and moment.
+
+    Attributes:
+        seed: of the sample.
+        customers: how many.
+        as_of: the moment of the sample; periods count back from it.
+        tables: rows of each table.
+        planted: row sets by the name of their rule (``include.local.sample.rules``).
+        canaries: every marked value.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    seed: int
+    customers: int
+    as_of: datetime
+    tables: dict[str, int]
+    planted: dict[str, RowSet]
+    canaries: tuple[Canary, ...]
+
+
+class Notes:
+    """Collects the answer sheet while the rows are made."""
+
+    def __init__(self) -> None:
+        self._ranges: dict[str, list[tuple[int, int]]] = {name: [] for name in RULES}
+        self._rows: dict[str, list[tuple[int, ...]]] = {name: [] for name in RULES}
+        self._canaries: dict[tuple[int, str, str], list[tuple[str, int]]] = {}
+
+    def add(self, rule: str, keys: Ints | Iterable[int]) -> None:
+        """Note rows of a rule; keys ascend from call to call and within one."""
+        found = np.asarray(keys if isinstance(keys, np.ndarray) else list(keys), np.int64)
+        if not found.size:
+            return
+        breaks = np.flatnonzero(np.diff(found) != 1)
+        firsts = found[np.concatenate(([0], breaks + 1))].tolist()
+        lasts = found[np.concatenate((breaks, [len(found) - 1]))].tolist()
+        ranges = self._ranges[rule]
+        if ranges and firsts[0] == ranges[-1][1] + 1:
+            firsts[0] = ranges.pop()[0]
+        ranges.extend(zip(firsts, lasts, strict=True))
+
+    def add_rows(self, rule: str, keys: Iterable[tuple[int, ...]]) -> None:
+        """Note rows of a rule whose key has several columns."""
+        self._rows[rule].extend(keys)
+
+    def canary(self, customer: int, kind: str, value: str, place: str, key: int) -> None:
+        """Note where a marked value was put."""
+        self._canaries.setdefault((customer, kind, value), []).append((place, key))
+
+    def sheet(
+        self, seed: int, customers: int, as_of: datetime, tables: dict[str, int]
+    ) -> AnswerSheet:
+        """The finished answer sheet."""
+        return AnswerSheet(
+            seed=seed,
+            customers=customers,
+            as_of=as_of,
+            tables=tables,
+            planted={
+                name: RowSet(
+                    table=rule.table,
+                    key=rule.key,
+                    rule=rule.text,
+                    count=sum(last - first + 1 for first, last in self._ranges[name])
+                    + len(self._rows[name]),
+                    ranges=tuple(self._ranges[name]),
+                    rows=tuple(self._rows[name]),
+                )
+                for name, rule in RULES.items()
+            },
+            canaries=tuple(
+                Canary(value=value, kind=kind, customer_id=customer, places=tuple(places))
+                for (customer, kind, value), places in self._canaries.items()
+            ),
+        )

@@ -1,0 +1,96 @@
+"""Complaints, some of them open and some past their retention period."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from include.local.sample import people as who
+from include.local.sample.answers import Notes
+from include.local.sample.chance import CLEAN, Plan
+from include.local.sample.columns import DAY, choose, digits, null_where, rows, stamps
+from include.local.sample.staff import CUSTOMER_SERVICE, core
+from include.local.sample.tables import Table, chunks
+from include.local.sample.waybills import canary_waybills, created_at, senders
+from include.local.sample.world import HOUR, World
+
+_KINDS = (b"lost", b"damaged", b"late", b"privacy", b"attitude")
+_WORDS = tuple(
+    word.encode() for word in ("快件丢失", "外包装破损", "派送延误", "面单信息泄露", "服务态度差")
+)
+_OLD_DAYS = (1680, 1150)  # opened between these, days ago
+
+
+def build(world: World, notes: Notes) -> list[Table]:
+    """Make the complaints."""
+    return [
+        Table(
+            "complaint",
+            "complaint_id, customer_id, waybill_id, waybill_created_at, kind, description, "
+            "opened_at, closed_at, handled_by",
+            _complaints(world, notes), world.complaints,
+        )
+    ]  # fmt: skip
+
+
+def _complaints(world: World, notes: Notes) -> Iterator[bytes]:
+    rates, chance = world.rates, world.chance
+    plan = Plan(chance, "complaint", {"open": rates.open_complaints, "old": rates.old_complaints})
+    marked = canary_waybills(world)
+    first_marked = world.complaints - len(marked) + 1
+    clerks = np.array([one.employee_id for one in core(world, CUSTOMER_SERVICE)], np.int64)
+    held: set[int] = set()
+    for ids in chunks(1, world.complaints):
+        kinds = plan.kinds(ids)
+        if not world.waybills:
+            kinds[:] = plan.code("old")
+        kinds[ids >= first_marked] = CLEAN
+        old = kinds == plan.code("old")
+        share = chance.unit(ids, "complaint")
+        waybill = 1 + ((ids - 1 + share) * (world.waybills / world.complaints)).astype(np.int64)
+        waybill = np.clip(waybill, 1, max(world.waybills, 1))
+        for place, number in enumerate(marked.values()):
+            waybill[ids == first_marked + place] = number
+        made = created_at(world, waybill)
+        opened = np.minimum(
+            made + 5 * DAY + (share * 10 * DAY).astype(np.int64), (made + world.now) // 2
+        )
+        long_ago = world.now - _OLD_DAYS[0] * DAY
+        opened = np.where(
+            old, long_ago + (share * (_OLD_DAYS[0] - _OLD_DAYS[1]) * DAY).astype(np.int64), opened
+        )
+        closed = opened + DAY + chance.below(ids, 144, "answered") * HOUR
+        still = (kinds == plan.code("open")) | (closed > world.now)
+        customer = np.where(
+            old,
+            world.customer_for(ids, opened, "complainer"),
+            senders(world, waybill, made, marked),
+        )
+        notes.add("open_complaint", ids[still])
+        notes.add("expired_complaint", ids[~still & (closed < world.years_ago(3))])
+        held.update(waybill[still & ~old & (made < world.years_ago(2))].tolist())
+        someone = who.people(world, customer)
+        kind = chance.below(ids, len(_KINDS), "complaint kind")
+        yield rows(
+            len(ids),
+            digits(ids, 10),
+            digits(customer, 10),
+            null_where(old, digits(waybill, 10)),
+            null_where(old, stamps(made)),
+            choose(_KINDS, kind),
+            ("客户".encode(), *someone.name, "（".encode(), someone.phone, "）反映：".encode(),
+             choose(_WORDS, kind), "。".encode()),
+            stamps(opened),
+            null_where(still, stamps(closed)),
+            digits(clerks[chance.below(ids, len(clerks), "clerk")], 5),
+        )  # fmt: skip
+        for place, canary in enumerate(marked):
+            number = first_marked + place
+            if number in ids:
+                for label, value in (
+                    ("name", who.canary_name(world, canary)),
+                    ("phone", who.canary_phone(world, canary)),
+                ):
+                    notes.canary(canary, label, value, "complaint.description", number)
+    notes.add("expired_waybill_open_complaint", sorted(held))

@@ -1,0 +1,177 @@
+"""What all tables of one sample agree on: size, time, seed, and who was a customer when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from hashlib import sha256
+from math import ceil
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from include.local.sample.chance import CLEAN, Chance, Ints, Mask, Plan
+from include.local.sample.columns import DAY
+from include.local.sample.pools import Pools, pools
+from include.local.sample.rates import Rates
+
+if TYPE_CHECKING:
+    from include.local.sample.staff import Staff
+
+HOUR = 3600
+SHANGHAI = timedelta(hours=8)
+CUSTOMER_DAYS = 2192  # the first customer signed up six years ago
+
+
+@dataclass(frozen=True)
+class World:
+    """One sample.
+
+    Attributes:
+        customers: how many.
+        seed: of the dice.
+        as_of: the moment of the sample, timezone-aware; nothing is later.
+        rates: sizes and rates.
+        staff: the employees, known once ``staff.build`` has run.
+    """
+
+    customers: int
+    seed: int
+    as_of: datetime
+    rates: Rates
+    staff: list[Staff] = field(default_factory=list)
+
+    @cached_property
+    def chance(self) -> Chance:
+        """The dice."""
+        return Chance(self.seed)
+
+    @cached_property
+    def pools(self) -> Pools:
+        """What to choose from."""
+        return pools()
+
+    @cached_property
+    def now(self) -> int:
+        """``as_of`` in seconds since 1970."""
+        return int(self.as_of.timestamp())
+
+    @cached_property
+    def today(self) -> int:
+        """The day of ``as_of`` in UTC, in days since 1970."""
+        return self.now // DAY
+
+    def years_ago(self, years: int) -> int:
+        """``as_of`` less whole calendar years, in seconds since 1970, as PostgreSQL counts them."""
+        moment = self.as_of.astimezone(UTC)
+        try:
+            return int(moment.replace(year=moment.year - years).timestamp())
+        except ValueError:  # 29 February
+            return int(moment.replace(year=moment.year - years, day=28).timestamp())
+
+    # --- how many ---
+
+    @cached_property
+    def waybills(self) -> int:
+        """How many waybills."""
+        return round(self.customers * self.rates.waybills)
+
+    @cached_property
+    def complaints(self) -> int:
+        """How many complaints; each canary has one."""
+        return max(ceil(self.customers * self.rates.complaints / 1000), len(self.canaries))
+
+    @cached_property
+    def approvals(self) -> int:
+        """How many approvals that clean accesses refer to."""
+        return ceil(self.customers * self.rates.accesses / 10)
+
+    @cached_property
+    def shares(self) -> int:
+        """How many shares."""
+        return ceil(self.customers * self.rates.shares)
+
+    # --- marked customers ---
+
+    @cached_property
+    def canaries(self) -> Ints:
+        """The customers with marked values, from the older half."""
+        count = min(self.rates.canaries, (self.customers + 1) // 2)
+        places = (np.arange(1, count + 1) * self.customers) // (2 * count + 1) + 1
+        return np.unique(places).astype(np.int64)
+
+    def token(self, canary: int) -> str:
+        """The marker of one canary: 10 characters that nothing else contains."""
+        return sha256(f"canary {self.seed} {canary}".encode()).hexdigest()[:10]
+
+    # --- who was a customer when ---
+
+    @cached_property
+    def _first_customer(self) -> int:
+        return self.now - CUSTOMER_DAYS * DAY
+
+    @cached_property
+    def _customer_span(self) -> int:
+        return CUSTOMER_DAYS * DAY - 6 * HOUR
+
+    def customer_created(self, ids: Ints) -> Ints:
+        """When customers signed up; later customers have higher numbers."""
+        step = self._customer_span / max(self.customers, 1)
+        jitter = self.chance.unit(ids, "customer created") * min(step, DAY)
+        return (self._first_customer + (ids - 1) * step + jitter).astype(np.int64)
+
+    def customers_at(self, moments: Ints) -> Ints:
+        """How many customers surely existed at each moment (not before the second day)."""
+        share = (moments - self._first_customer - DAY) / self._customer_span
+        return np.clip((share * self.customers).astype(np.int64) + 1, 1, self.customers)
+
+    def customer_for(self, rows: Ints, moments: Ints, salt: str) -> Ints:
+        """A customer for each event, one that existed then and had not closed the account."""
+        existing = self.customers_at(moments)
+        chosen = (self.chance.unit(rows, salt) * existing).astype(np.int64) + 1
+        closed = np.flatnonzero(self.kinds(chosen) == self.customer_plan.code("closed"))
+        gone = closed[self.closed_at(chosen[closed]) <= moments[closed]]
+        if gone.size:
+            partners = self.customer_plan.partners(chosen[gone])
+            chosen[gone] = np.where(partners <= existing[gone], partners, 1)
+        return chosen
+
+    def closed_at(self, ids: Ints) -> Ints:
+        """When the customers planted as closed closed their account."""
+        created = self.customer_created(ids)
+        share = 0.1 + 0.85 * self.chance.unit(ids, "customer closed")
+        return created + ((self.now - created) * share).astype(np.int64)
+
+    # --- what is planted ---
+
+    @cached_property
+    def customer_plan(self) -> Plan:
+        """Which customers are planted with what."""
+        return Plan(self.chance, "customer", self.rates.customer_defects)
+
+    @cached_property
+    def waybill_plan(self) -> Plan:
+        """Which waybills are planted with what."""
+        return Plan(self.chance, "waybill", self.rates.waybill_defects)
+
+    def kinds(self, ids: Ints) -> npt.NDArray[np.uint8]:
+        """The code of what each customer is planted with, after all that stands against it."""
+        plan = self.customer_plan
+        found = plan.kinds(ids)
+        planted = np.flatnonzero(found != CLEAN)
+        if not planted.size:
+            return found
+        kind, some = found[planted], ids[planted]
+        created = self.customer_created(some)
+        young = created > self.now - (self.rates.stale_days + 60) * DAY
+        impossible: Mask = (
+            (some > self.customers)
+            | np.isin(some, self.canaries)
+            | ((kind == plan.code("duplicate_customer")) & (plan.partners(some) > self.customers))
+            | ((kind == plan.code("stale_customer")) & young)
+            | ((kind == plan.code("closed")) & young)
+        )
+        found[planted[impossible]] = CLEAN
+        return found
