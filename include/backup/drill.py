@@ -12,7 +12,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.dialects.postgresql import insert
 
 from include.backup.compare import check_foreign_keys, compare
-from include.backup.manifest import Manifest, RestorePoint
+from include.backup.manifest import Manifest, Rejected, RestorePoint
 from include.backup.offsite import clock_columns
 from include.backup.preflight import CLAUSE
 from include.backup.refusals import prove_refusals
@@ -103,6 +103,30 @@ def choose(points: Sequence[RestorePoint], drilled: Collection[str], rule: str) 
         return latest
     fresh = [point for point in points if point.id not in drilled]
     return SystemRandom().choice(fresh) if fresh else latest
+
+
+def chosen(
+    database: str,
+    point: RestorePoint,
+    points: Sequence[RestorePoint],
+    rejected: Sequence[Rejected],
+) -> StepRecord:
+    """Record the choice, and restore points that cannot be trusted."""
+    seen = Examination(database)
+    for one in rejected:
+        seen.find(
+            "untrusted",
+            _("Restore point {key} is refused: {reason}", key=one.key, reason=one.reason),
+        )
+    latest = max(one.manifest.taken_at for one in points)
+    return seen.record(
+        "choose",
+        {
+            "restore_point": point.id,
+            "of": len(points),
+            "latest_taken_at": latest.isoformat(),
+        },
+    )
 
 
 def drilled_points(state: Engine, database: str) -> set[str]:

@@ -1,0 +1,91 @@
+"""### Restore drill
+
+**Policy clause 4.2:** backups can be recovered. A backup that was never restored is a hope, not a backup.
+
+**What it does.** For every mapped database it chooses a restore point, first proves that a damaged copy and a wrong key
+are refused, then restores into a scratch database with a generated name, compares every table with the checksums
+taken at backup time, checks every foreign key, replays the erasure ledger and proves that no erased person is back,
+measures RTO and RPO, and drops the scratch database.
+
+**Schedule:** weekly, Sunday 04:00 in the policy pack's timezone, and by hand at any time. **Inputs:** restore points in
+`offsite_store`; connection `drill_db` (the server for scratch databases, with the drill's private key).
+
+**Writes:** a sealed bundle with the report to `evidence_store`. The live databases are not touched.
+
+**Red means** that a restore failed, differs, was later than its RTO, or brought back an erased person. **What to do:**
+do not count on that restore point; read the report in the bundle that the task `gate` names, run `backup_offsite`,
+then this drill again. If damage or a swap is reported, raise an incident. **Owner:** information management.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import Param, TriggerRule, dag, task
+
+from include.orchestration import backup
+from include.orchestration.run import require_held
+from include.orchestration.workflow import DEFAULT_ARGS, START, Tag, cron
+
+
+@dag(
+    dag_id="drill_restore",
+    dag_display_name="Restore drill",
+    description="Restore a backup into a scratch database, compare it with its manifest, drop it.",
+    doc_md=__doc__,
+    schedule=cron("0 4 * * 0"),
+    start_date=START,
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS,
+    tags=[Tag.BACKUP, Tag.RESTORE, Tag.CLAUSE_4_2, Tag.WEEKLY],
+    params={
+        "choose": Param(
+            "policy",
+            enum=["policy", "latest", "undrilled"],
+            title="Restore point",
+            description="Which one to drill: as the policy pack says, the latest, or a random one never drilled.",
+        ),
+    },
+)
+def drill_restore() -> None:
+    """Drill every mapped database and leave a sealed bundle."""
+
+    @task
+    def databases() -> list[str]:
+        """Name the mapped databases."""
+        return backup.mapped_databases()
+
+    @task
+    def choose(database: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Choose a restore point and drop what killed drills left."""
+        return backup.choose(database, (params or {}).get("choose", "policy"))
+
+    @task
+    def prove_refusals(chosen: dict[str, Any]) -> dict[str, Any]:
+        """Prove that a flipped byte, a truncated copy and a wrong key are refused."""
+        return backup.prove_refusals(chosen["part"])
+
+    @task
+    def restore_and_compare(proven: dict[str, Any]) -> dict[str, Any]:
+        """Restore into a scratch database, compare, replay erasures, drop it."""
+        return backup.drill(proven["part"])
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)
+    def seal() -> dict[str, Any]:
+        """Write the sealed bundle, whatever happened before."""
+        return backup.seal_drill()
+
+    @task(retries=0)
+    def gate(sealed: dict[str, Any]) -> None:
+        """Fail the run when the control did not hold."""
+        require_held(sealed)
+
+    chosen = choose.expand(database=databases())
+    proven = prove_refusals.expand(chosen=chosen)
+    sealed = seal()
+    restore_and_compare.expand(proven=proven) >> sealed
+    gate(sealed)
+
+
+drill_restore()

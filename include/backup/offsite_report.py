@@ -1,0 +1,303 @@
+"""What a run of `backup_offsite` adds up to, for machines and for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from include.backup.manifest import Manifest
+from include.backup.preflight import CLAUSE
+from include.evidence.model import Finding, Outcome, StepRecord
+from include.policy.datamap import MappedDatabase
+from include.reports.conclusion import Conclusion, by_step, missing_record
+from include.reports.model import (
+    Column,
+    Fact,
+    Paragraph,
+    Section,
+    Steps,
+    Table,
+    TrendChart,
+    TrendPoint,
+)
+from include.reports.text import Message, _
+
+TITLE = _("Encrypted off-site backup")
+MOST_TABLES = 60  # rows of the table list in a report; the manifest has them all
+
+
+def conclude(
+    records: Sequence[StepRecord],
+    databases: Sequence[MappedDatabase],
+    manifests: Mapping[str, Manifest],
+    *,
+    asked: Sequence[str],
+) -> Conclusion:
+    """Judge a run: every database it was asked for needs a verified restore point from this run.
+
+    Args:
+        records: what the steps left.
+        databases: all that the data map names.
+        manifests: restore points of this run, by database.
+        asked: names the run was asked for; the rest is noted, so that nobody takes it for done.
+    """
+    steps = by_step(records)
+    left_out = [one for one in databases if one.name not in asked]
+    databases = [one for one in databases if one.name in asked]
+    findings = [finding for record in records for finding in record.findings]
+    if ("preflight", "") not in steps:
+        findings.append(
+            missing_record(_("The preflight"), "backup_offsite", "backup.no_preflight", CLAUSE)
+        )
+    for database in databases:
+        findings += _missing(steps, database.name, manifests)
+    findings += [_left_out(database.name) for database in left_out]
+    made = [name for name in (database.name for database in databases) if name in manifests]
+    outcome = Outcome.worst([Outcome.PASS, *(finding.severity for finding in findings)])
+    return Conclusion(
+        title=TITLE,
+        summary=_summary(len(made), len(databases), outcome),
+        outcome=outcome,
+        findings=findings,
+        metrics=[metric for record in records for metric in record.metrics],
+        facts=_facts(databases, manifests, steps),
+        sections=[
+            _points(databases, manifests, steps),
+            *[_tables(manifests[name]) for name in made],
+            *_keys(manifests, made),
+            *[_history(steps[("prune", name)]) for name in made if ("prune", name) in steps],
+            _meaning(),
+        ],
+    )
+
+
+def _left_out(database: str) -> Finding:
+    return Finding(
+        code="backup.left_out",
+        severity=Outcome.ATTENTION,
+        subject=database,
+        message=_("{database} was not asked for in this run.", database=database),
+        action=_("See that its daily backup holds, or start this workflow without a choice."),
+        clause=CLAUSE,
+    )
+
+
+def _missing(
+    steps: Mapping[tuple[str, str], StepRecord], database: str, manifests: Mapping[str, Manifest]
+) -> list[Finding]:
+    record = steps.get(("backup", database))
+    if record is None:
+        return [missing_record(_("The backup"), database, "backup.missing", CLAUSE)]
+    if database not in manifests and record.outcome is not Outcome.FAIL:
+        return [missing_record(_("The backup"), database, "backup.unsigned", CLAUSE)]
+    if ("prune", database) not in steps and record.outcome is not Outcome.FAIL:
+        return [
+            missing_record(
+                _("The pruning of old restore points"), database, "prune.missing", CLAUSE
+            )
+        ]
+    return []
+
+
+def _summary(made: int, wanted: int, outcome: Outcome) -> Message:
+    values = {"made": made, "wanted": wanted}
+    if made < wanted:
+        return _(
+            "Only {made} of {wanted} databases have a verified encrypted backup from this run.",
+            **values,
+        )
+    if outcome is Outcome.FAIL:
+        return _(
+            "All {wanted} databases were backed up, but something else is wrong: see the findings.",
+            **values,
+        )
+    if outcome is Outcome.ATTENTION:
+        return _(
+            "All {wanted} databases have a verified encrypted backup; something needs attention.",
+            **values,
+        )
+    return _("All {wanted} databases have a verified encrypted backup at another site.", **values)
+
+
+def _facts(
+    databases: Sequence[MappedDatabase],
+    manifests: Mapping[str, Manifest],
+    steps: Mapping[tuple[str, str], StepRecord],
+) -> list[Fact]:
+    preflight = steps.get(("preflight", ""))
+    taken = [manifest.taken_at for manifest in manifests.values()]
+    all_made = len(manifests) == len(databases)
+    return [
+        Fact(
+            label=_("Databases backed up"),
+            value=_("{made} of {wanted}", made=len(manifests), wanted=len(databases)),
+            status=Outcome.PASS if all_made else Outcome.FAIL,
+        ),
+        Fact(label=_("State of the data"), value=min(taken) if taken else None),
+        Fact(
+            label=_("Rows"),
+            value=sum(manifest.rows for manifest in manifests.values()) if manifests else None,
+            unit="rows",
+        ),
+        Fact(
+            label=_("Encrypted size"),
+            value=sum(one.dump.size for one in manifests.values()) if manifests else None,
+            unit="bytes",
+        ),
+        Fact(
+            label=_("Off-site store"),
+            value=str(preflight.data["store"]) if preflight else None,
+            status=preflight.outcome if preflight else None,
+        ),
+    ]
+
+
+def _points(
+    databases: Sequence[MappedDatabase],
+    manifests: Mapping[str, Manifest],
+    steps: Mapping[tuple[str, str], StepRecord],
+) -> Section:
+    rows: list[list[object]] = []
+    for database in databases:
+        manifest = manifests.get(database.name)
+        record = steps.get(("backup", database.name))
+        outcome = record.outcome if record and manifest else Outcome.FAIL
+        if manifest is None:
+            rows.append([database.title, None, None, None, None, None, outcome])
+            continue
+        rows.append(
+            [
+                database.title,
+                manifest.id,
+                manifest.taken_at,
+                manifest.rows,
+                manifest.dump.size,
+                float(record.data["seconds"]) if record else None,
+                outcome,
+            ]
+        )
+    return Section(
+        heading=_("Restore points of this run"),
+        blocks=[
+            Table(
+                caption=_("One row per mapped database"),
+                columns=[
+                    Column(label=_("Database")),
+                    Column(label=_("Restore point"), kind="code"),
+                    Column(label=_("State of the data"), kind="datetime"),
+                    Column(label=_("Rows"), kind="number"),
+                    Column(label=_("Encrypted size"), kind="bytes"),
+                    Column(label=_("Took"), kind="duration"),
+                    Column(label=_("Outcome"), kind="outcome"),
+                ],
+                rows=rows,
+            )
+        ],
+    )
+
+
+def _tables(manifest: Manifest) -> Section:
+    shown = sorted(manifest.tables, key=lambda table: (-table.rows, table.label))[:MOST_TABLES]
+    blocks: list[Paragraph | Table] = [
+        Table(
+            caption=_(
+                "The {shown} largest of {all} tables", shown=len(shown), all=len(manifest.tables)
+            ),
+            columns=[
+                Column(label=_("Table"), kind="code"),
+                Column(label=_("Rows"), kind="number"),
+                Column(label=_("Size in the dump"), kind="bytes"),
+                Column(label=_("Checksum (start)"), kind="code"),
+            ],
+            rows=[[one.label, one.rows, one.bytes, one.sha256[:12]] for one in shown],
+        ),
+        Paragraph(
+            text=_(
+                "Rows were counted in the same snapshot that was dumped. All tables with full "
+                "checksums are in the manifest that lies beside this report."
+            )
+        ),
+    ]
+    return Section(heading=_("What {database} contains", database=manifest.database), blocks=blocks)
+
+
+def _keys(manifests: Mapping[str, Manifest], made: Sequence[str]) -> list[Section]:
+    if not made:
+        return []
+    recipients = manifests[made[0]].recipients
+    return [
+        Section(
+            heading=_("Who can open these backups"),
+            blocks=[
+                Table(
+                    caption=_("Holders of a key; each of them alone can open a backup"),
+                    columns=[
+                        Column(label=_("Recipient")),
+                        Column(label=_("Kind"), kind="code"),
+                        Column(label=_("Key"), kind="code"),
+                        Column(label=_("Valid until"), kind="datetime"),
+                    ],
+                    rows=[
+                        [one.name, one.kind, one.key_id[:24], one.expires_at or _("no expiry")]
+                        for one in recipients
+                    ],
+                )
+            ],
+        )
+    ]
+
+
+def _history(record: StepRecord) -> Section:
+    history = record.data["history"]
+    kept, removed = record.data["kept"], record.data["removed"]
+    reasons = {
+        "daily": _("daily"),
+        "weekly": _("weekly"),
+        "monthly": _("monthly"),
+        "floor": _("one of the latest, always kept"),
+        "locked": _("locked against deletion"),
+        "legal hold": _("legal hold"),
+        "expired": _("expired"),
+        "superseded": _("superseded"),
+    }
+    rows: list[list[object]] = [
+        [point, _("kept"), reasons[reason]] for point, reason in kept.items()
+    ]
+    rows += [[point, _("removed"), reasons[reason]] for point, reason in removed.items()]
+    return Section(
+        heading=_("Restore points of {database} kept", database=record.part),
+        blocks=[
+            TrendChart(
+                caption=_("Encrypted size of each restore point"),
+                unit="bytes",
+                points=[
+                    TrendPoint(at=datetime.fromisoformat(moment), value=size)
+                    for moment, size in history
+                ],
+            ),
+            Table(
+                caption=_("Decisions of pruning"),
+                columns=[
+                    Column(label=_("Restore point"), kind="code"),
+                    Column(label=_("Decision")),
+                    Column(label=_("Reason")),
+                ],
+                rows=rows,
+            ),
+        ],
+    )
+
+
+def _meaning() -> Section:
+    return Section(
+        heading=_("What this report proves, and what it does not"),
+        blocks=[
+            Steps(
+                items=[
+                    _("Each database was dumped from one consistent snapshot and encrypted."),
+                    _("The stored object was read back and has the checksum of the manifest."),
+                    _("That it can be restored is proven by the restore drill, not here."),
+                ]
+            )
+        ],
+    )

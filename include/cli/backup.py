@@ -1,0 +1,226 @@
+"""``parcelseal backup`` and ``parcelseal restore``: what you need on the worst day; no Airflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from include.cli.console import errors, print_json, results, tell
+from include.cli.stack import local_stack, workplace
+from include.services.errors import ParcelSealError, UsageError
+from include.workplace import Workplace
+
+if TYPE_CHECKING:
+    from include.backup.manifest import RestorePoint
+    from include.backup.recipients import OpeningKey
+
+COLUMNS = ("id", "database", "taken_at", "bytes", "tables", "rows", "held", "expires_at")
+
+app = typer.Typer(help="Restore points in the off-site store.", no_args_is_help=True)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+@app.callback()
+def backups() -> None:
+    """Restore points in the off-site store."""
+
+
+@app.command("list")
+def list_(
+    database: Annotated[str | None, typer.Option(help="Only this mapped database.")] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """List every restore point that has a valid signed manifest."""
+    from include.backup import manifest as manifests
+
+    place = workplace()
+    with local_stack(place):
+        names = [place.pack.database(database).name] if database else list(place.pack.databases)
+        store = place.store("offsite_store")
+        listed: list[dict[str, Any]] = []
+        refused = []
+        for name in names:
+            points, rejected = manifests.restore_points(store, name, place.trusted)
+            refused += rejected
+            held = _held(place, name, [point.id for point in points])
+            listed += [_row(point, held) for point in points]
+    for one in refused:
+        errors.print(f"[bold red]refused:[/bold red] {one.key}: {one.reason}", soft_wrap=True)
+    if as_json:
+        print_json({"restore_points": listed})
+    else:
+        _show(listed)
+    return 1 if refused else 0
+
+
+def restore(
+    database: Annotated[str, typer.Option(help="The mapped database that was backed up.")],
+    into: Annotated[str, typer.Option(help="Where to: postgresql://user:password@host/database.")],
+    key: Annotated[str, typer.Option(help="Private key of a recipient: a PEM file, or a KMS ARN.")],
+    point: Annotated[str, typer.Option(help="Id from `backup list`, or latest.")] = "latest",
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="Tables and indexes at once.")] = 2,
+    owners: Annotated[bool, typer.Option(help="Restore owners and grants too.")] = False,
+    into_existing: Annotated[
+        bool, typer.Option(help="Load although the target has tables already.")
+    ] = False,
+    skip_erasures: Annotated[
+        bool, typer.Option(help="Do not replay erasures: only when state_db is lost for good.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Restore for real: check, decrypt, load, compare, and erase again what was erased."""
+    from include.backup.restore import Source
+    from include.backup.restore import restore as load
+    from include.services.database import DatabaseAddress
+
+    place = workplace()
+    target = DatabaseAddress.from_conninfo(into)
+    with local_stack(place):
+        mapped = place.pack.database(database)
+        chosen = _choose(place, database, point)
+        ledger = None if skip_erasures else _ledger(place, database)
+        tell(f"restore point {chosen.id}, taken {chosen.manifest.taken_at:%Y-%m-%d %H:%M:%S %Z}")
+        source = Source(place.store("offsite_store"), chosen.manifest, _key(place, key))
+        restored = load(
+            source, target, jobs=jobs, owners=owners, allow_content=into_existing, progress=tell
+        )
+        replayed = 0
+        if ledger is not None:
+            tell("replaying the erasure ledger")
+            replayed = _replay(place, mapped, target, ledger)
+        else:
+            errors.print(
+                "[bold red]erasures were not replayed[/bold red]: people who were erased "
+                "may be back; keep the copy closed until they are.",
+                soft_wrap=True,
+            )
+    done = {
+        "restore_point": chosen.id,
+        "tables": restored.tables,
+        "rows": restored.rows,
+        "seconds": round(restored.seconds, 3),
+        "erasures_replayed": replayed,
+        "matches_manifest": not restored.differences,
+    }
+    if as_json:
+        print_json(done)
+    else:
+        results.print(
+            f"{restored.tables} tables, {restored.rows:,} rows in {restored.seconds:.1f} s; "
+            f"{replayed} erasures replayed"
+        )
+    if restored.differences:
+        errors.print(
+            f"[bold red]differs from its manifest[/bold red]: "
+            f"{', '.join(restored.differences[:10])}. Do not use this database."
+        )
+        return 1
+    return 0
+
+
+def _choose(place: Workplace, database: str, point: str) -> RestorePoint:
+    from include.backup import manifest as manifests
+
+    store = place.store("offsite_store")
+    if point != "latest":
+        return manifests.load(store, database, point, place.trusted)
+    points, rejected = manifests.restore_points(store, database, place.trusted)
+    for one in rejected:
+        errors.print(f"[bold red]refused:[/bold red] {one.key}: {one.reason}", soft_wrap=True)
+    if not points:
+        raise UsageError(
+            f"There is no restore point of {database} in {store.description}.",
+            "See ./parcelseal backup list.",
+        )
+    return points[-1]
+
+
+def _key(place: Workplace, given: str) -> OpeningKey:
+    from include.backup.recipients import KMS_KIND, OpeningKey, opening_key_from_pem
+
+    if given.startswith("arn:"):
+        from include.services.kms import kms_client
+
+        return OpeningKey(KMS_KIND, given, client=kms_client(place.connection("offsite_store")))
+    path = Path(given).expanduser()
+    try:
+        return opening_key_from_pem(path.read_bytes(), str(path))
+    except OSError as error:
+        raise UsageError(
+            f"The key file {path} cannot be read: {error.strerror}.", "Give --key FILE."
+        ) from None
+
+
+def _ledger(place: Workplace, database: str) -> dict[str, dict[str, set[bytes]]]:
+    """Read the erasure ledger before anything is loaded: without it the restore is not begun."""
+    from include.erasure.ledger import erased
+    from include.erasure.replay import check_keys
+
+    try:
+        with place.state.connect() as conn:
+            found = erased(conn, database)
+    except ParcelSealError as error:
+        raise type(error)(
+            f"The erasure ledger cannot be read, so erased people would come back. {error.message}",
+            f"{error.action} If it is lost for good: --skip-erasures.",
+        ) from None
+    if found:
+        check_keys(found, place.erasure_keys)
+    return found
+
+
+def _replay(place: Workplace, mapped: Any, target: Any, ledger: Any) -> int:
+    from include.erasure.replay import Place, replay
+    from include.services.errors import ControlFailed
+
+    if not ledger:
+        return 0
+    places = {name: Place(one.schema_name, one.table) for name, one in mapped.collections.items()}
+    with target.connect() as connection:
+        done = replay(connection, mapped.name, places, ledger, place.erasure_keys)
+    if done.remaining:
+        raise ControlFailed(
+            f"{done.remaining} erased records are still in the restored database.",
+            "Do not open it to anybody.",
+        )
+    return done.replayed
+
+
+def _held(place: Workplace, database: str, points: list[str]) -> set[str] | None:
+    """Return the held ids; None when state cannot be read, which must not hide the backups."""
+    from include.holds.registry import restore_points_held
+
+    try:
+        with place.state.connect() as conn:
+            return restore_points_held(conn, database, points)
+    except ParcelSealError as error:
+        errors.print(f"holds are unknown: {error.message}", soft_wrap=True)
+        return None
+
+
+def _row(point: RestorePoint, held: set[str] | None) -> dict[str, Any]:
+    manifest = point.manifest
+    return {
+        "id": manifest.id,
+        "database": manifest.database,
+        "taken_at": manifest.taken_at.isoformat(),
+        "bytes": manifest.dump.size,
+        "tables": len(manifest.tables),
+        "rows": manifest.rows,
+        "recipients": [one.name for one in manifest.recipients],
+        "held": None if held is None else manifest.id in held,
+        "expires_at": manifest.expires_at.isoformat(),
+    }
+
+
+def _show(listed: list[dict[str, Any]]) -> None:
+    table = Table()
+    for name in COLUMNS:
+        table.add_column(name)
+    for row in listed:
+        table.add_row(*(str(row[name]) for name in COLUMNS))
+    results.print(table)

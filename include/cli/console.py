@@ -1,0 +1,51 @@
+"""What the command line says: results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+errors = Console(stderr=True, highlight=False)
+results = Console(highlight=False)
+
+
+def tell(text: str) -> None:
+    """Say what is going on, on stderr."""
+    errors.print(f"[dim]·[/dim] {text}", soft_wrap=True)
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """Put one JSON object on stdout."""
+    sys.stdout.write(json.dumps(content, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def output_to(log: Path) -> Iterator[None]:
+    """Send everything that libraries write to stdout and stderr into a log file.
+
+    Airflow logs a great deal; ``--json`` promises one object on stdout and nothing else.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(target, 1)
+    os.dup2(target, 2)
+    os.close(target)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, descriptor in zip((1, 2), saved, strict=True):
+            os.dup2(descriptor, number)
+            os.close(descriptor)

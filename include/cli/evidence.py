@@ -1,0 +1,77 @@
+"""``parcelseal verify``: does the evidence hold?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from include.cli.console import errors, print_json, results
+from include.cli.stack import local_stack, workplace
+from include.services.errors import UsageError
+
+if TYPE_CHECKING:
+    from include.evidence.verify import Verification
+
+
+def verify(
+    path: Annotated[str | None, typer.Argument(help="One bundle: its folder.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every bundle and the chain.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> int:
+    """Verify files, signatures and the chain; name the first bad bundle."""
+    if bool(path) == every:
+        raise UsageError("Say which bundle to verify, or --all.", "See ./parcelseal verify --help.")
+    checked = _verify(path)
+    if as_json:
+        print_json(
+            {
+                "verified": checked.verified,
+                "bundles": checked.bundles,
+                "first_bad": checked.first_bad,
+                "reason": checked.reason,
+            }
+        )
+    else:
+        _show(checked)
+    return 0 if checked.verified else 1
+
+
+def _verify(path: str | None) -> Verification:
+    from include.evidence.verify import verify_all, verify_one, verify_path
+
+    place = workplace()
+    with local_stack(place):
+        store = place.store("evidence_store")
+        if path is None:
+            with place.state.connect() as conn:
+                return verify_all(store, conn, place.trusted)
+        inside = _inside(path, store.description)
+        if inside is not None:
+            with place.state.connect() as conn:
+                return verify_one(store, inside, place.trusted, conn)
+        return verify_path(Path(path), place.trusted)
+
+
+def _inside(path: str, store: str) -> str | None:
+    """Return the bundle's key when the path lies in the evidence store."""
+    if path.startswith("s3://"):
+        return path.removeprefix(store.rstrip("/")).strip("/")
+    full = Path(path).absolute()
+    base = Path(store)
+    return full.relative_to(base).as_posix() if full.is_relative_to(base) else None
+
+
+def _show(checked: Verification) -> None:
+    if checked.verified:
+        results.print(f"verified: {checked.bundles} bundles")
+    else:
+        errors.print(f"[bold red]not verified[/bold red]: {checked.first_bad}", soft_wrap=True)
+        errors.print(f"  {checked.reason}", soft_wrap=True)
+    for remark in checked.remarks:
+        errors.print(f"  remark: {remark.text.format(**remark.values)}", soft_wrap=True)
+    if checked.commands:
+        results.print("Check it without ParcelSeal:")
+        for line in checked.commands:
+            results.print(f"  {line}", soft_wrap=True, markup=False)

@@ -1,0 +1,78 @@
+"""``parcelseal keys``: pairs for recipients of backups."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from include.cli.console import errors, print_json, results
+from include.cli.stack import local_stack, workplace
+from include.services.errors import UsageError
+
+COLUMNS = ("name", "kind", "key_id", "expires_at")
+
+app = typer.Typer(help="Keys that open backups.", no_args_is_help=True)
+
+
+@app.callback()
+def keys() -> None:
+    """Keys that open backups."""
+
+
+@app.command("new")
+def new(
+    name: Annotated[str, typer.Argument(help="Whose key: operations, escrow, ...")],
+    folder: Annotated[Path, typer.Option(help="Where to write NAME.key and NAME.crt.")] = Path(),
+) -> int:
+    """Make a pair: the certificate goes to the backup host, the private key never does."""
+    from include.backup.recipients import new_pair
+
+    private_file, public_file = folder / f"{name}.key", folder / f"{name}.crt"
+    for path in (private_file, public_file):
+        if path.exists():
+            raise UsageError(f"{path} exists already.", "Choose another name or folder.")
+    if not folder.is_dir():
+        raise UsageError(f"There is no folder {folder}.")
+    private, certificate = new_pair(name, workplace().clock.now())
+    descriptor = os.open(private_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(private)
+    public_file.write_bytes(certificate)
+    results.print(f"private key  {private_file}  keep it offline, off the backup host")
+    results.print(f"certificate  {public_file}  name it in the connection offsite_store")
+    return 0
+
+
+@app.command("list")
+def list_(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> int:
+    """List the recipients that new backups are encrypted to."""
+    place = workplace()
+    with local_stack(place):
+        offsite = place.offsite()
+    listed = [
+        {
+            "name": one.name,
+            "kind": one.kind,
+            "key_id": one.key_id,
+            "expires_at": one.expires_at.isoformat() if one.expires_at else None,
+        }
+        for one in offsite.recipients
+    ]
+    for bad in offsite.unreadable:
+        errors.print(f"[bold red]unreadable:[/bold red] {bad.name}: {bad.reason}", soft_wrap=True)
+    if as_json:
+        print_json({"recipients": listed})
+    else:
+        table = Table()
+        for column in COLUMNS:
+            table.add_column(column)
+        for row in listed:
+            table.add_row(*(str(row[name]) for name in COLUMNS))
+        results.print(table)
+    return 1 if offsite.unreadable else 0

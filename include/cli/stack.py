@@ -1,0 +1,63 @@
+"""Starting what a command needs of the local profile, and stopping it afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from include.cli.console import tell
+from include.local.profile import COURIER
+from include.workplace import Workplace
+
+DEFAULT_CUSTOMERS = 20_000
+LOCAL_CONNECTIONS = ("customer_db", "state_db", "drill_db", "offsite_store", "evidence_store")
+
+
+def workplace() -> Workplace:
+    """Return the workplace of this shell's environment."""
+    return Workplace.from_environment(os.environ)
+
+
+@contextmanager
+def local_stack(
+    place: Workplace, *, customers: int | None = None, always: bool = False
+) -> Iterator[None]:
+    """Run the embedded server while the command needs it.
+
+    Args:
+        place: the workplace.
+        customers: load the sample courier database of that size when there is none yet; None loads
+            nothing.
+        always: start even when every connection is configured (Airflow's own database is local).
+    """
+    needed = always or any(place.is_local(conn_id) for conn_id in LOCAL_CONNECTIONS)
+    if not needed:
+        yield
+        return
+    place.local.prepare(place.clock.now(), tell)
+    try:
+        if customers is not None and place.is_local("customer_db"):
+            load_sample(place, customers)
+        yield
+    finally:
+        place.local.postgres.stop_if_unused()
+
+
+def load_sample(place: Workplace, customers: int) -> None:
+    """Load the sample courier database once; its answer sheet goes beside it."""
+    from include.local.sample import load
+
+    with psycopg.connect(place.local.owner_conninfo(COURIER)) as connection:
+        if connection.execute("SELECT to_regclass('public.customer')").fetchone() != (None,):
+            return
+        connection.rollback()
+        tell(f"loading the sample courier database ({customers:,} customers)")
+        sheet = load(connection, customers=customers, as_of=place.clock.now())
+        connection.commit()
+    path = place.home / "sample" / "answer_sheet.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(sheet.model_dump(mode="json"), ensure_ascii=False, indent=1))

@@ -1,0 +1,35 @@
+"""``parcelseal test`` and ``parcelseal bench``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Annotated
+
+import typer
+
+from include.services.errors import UsageError
+from include.workplace import ROOT
+
+BENCHMARKS = ROOT / "benchmarks"
+
+
+def test(context: typer.Context) -> int:
+    """Run the tests; further words go to pytest."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("PARCELSEAL_")}
+    done = subprocess.run([sys.executable, "-m", "pytest", *context.args], cwd=ROOT, env=clean)
+    return done.returncode
+
+
+def bench(
+    name: Annotated[str, typer.Argument(help="Which one: a file of benchmarks/.")],
+    size: Annotated[float, typer.Option(help="Size of the generated database in GiB.")] = 1.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median is shown.")] = 3,
+) -> int:
+    """Measure side by side with other tools, and print the table."""
+    known = sorted(path.stem for path in BENCHMARKS.glob("[a-z]*.py"))
+    if name not in known:
+        raise UsageError(f"There is no benchmark {name}.", f"There are: {', '.join(known)}.")
+    words = [sys.executable, "-m", f"benchmarks.{name}", "--size", str(size)]
+    return subprocess.run([*words, "--rounds", str(rounds)], cwd=ROOT).returncode

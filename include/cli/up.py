@@ -1,0 +1,117 @@
+"""``parcelseal up``: the local stack, Airflow, and every scheduled workflow once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from include.cli.console import errors, results, tell
+from include.cli.report import RunResult, exit_code, result_of
+from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, workplace
+from include.local import airflow as local_airflow
+from include.local.airflow import AirflowApi, Standalone
+from include.local.profile import AIRFLOW
+from include.services.errors import ServiceError
+from include.workplace import ROOT, Workplace
+
+RUN_TIMEOUT = 1800  # seconds for one workflow
+# A drill needs a restore point, so the first backup comes first.
+FIRST = ("backup_offsite",)
+
+
+def up(
+    once: Annotated[
+        bool, typer.Option(help="Stop when every workflow ran; exit 0 only if all are verified.")
+    ] = False,
+    customers: Annotated[
+        int, typer.Option(min=1, help="Size of the sample courier database, when it is made.")
+    ] = DEFAULT_CUSTOMERS,
+) -> int:
+    """Start the local stack and Airflow, and run every scheduled workflow once."""
+    place = workplace()
+    _ = place.pack  # a bad pack is reported before anything is started
+    with local_stack(place, customers=customers, always=True):
+        local_airflow.stop_left_over(place.local)
+        port = local_airflow.free_port()
+        environment = local_airflow.settings(place.local, ROOT, AIRFLOW, port)
+        tell("starting Airflow (about half a minute)")
+        airflow = Standalone.start(place.local, ROOT, environment)
+        try:
+            airflow.wait_until_ready()
+            tell(f"Airflow is at {airflow.url}")
+            done = run_all(place, airflow.api(), str(airflow.log))
+            verified = show(place, done)
+            if once:
+                return 0 if verified and all(exit_code(one) == 0 for one in done) else 1
+            results.print(f"Airflow: {airflow.url}  user admin, password {airflow.password}")
+            results.print("Stop with Ctrl-C.")
+            _wait(airflow)
+        finally:
+            tell("stopping Airflow")
+            airflow.stop()
+            (place.home / "airflow.pid").unlink(missing_ok=True)
+    return 0
+
+
+def run_all(place: Workplace, api: AirflowApi, log: str) -> list[RunResult]:
+    """Run every scheduled workflow once, in Airflow, one after the other."""
+    wanted = len(list((ROOT / "dags").glob("*.py")))
+    workflows = sorted(api.scheduled_workflows(wanted), key=lambda one: (one not in FIRST, one))
+    if not workflows:
+        raise ServiceError("Airflow found no workflow.", f"See {log}.")
+    return [_run_one(place, api, dag_id, log) for dag_id in workflows]
+
+
+def _run_one(place: Workplace, api: AirflowApi, dag_id: str, log: str) -> RunResult:
+    run_id = api.trigger(dag_id)
+    end = time.monotonic() + RUN_TIMEOUT
+    with errors.status(f"running {dag_id}"):
+        while (state := api.state(dag_id, run_id)) in {"queued", "running"}:
+            if time.monotonic() > end:
+                raise ServiceError(f"{dag_id} did not end in {RUN_TIMEOUT} s.", f"See {log}.")
+            time.sleep(0.5)
+    done = result_of(place, dag_id, run_id, state, log)
+    tell(f"{dag_id}: {done.outcome or 'no evidence'}")
+    return done
+
+
+def show(place: Workplace, done: list[RunResult]) -> bool:
+    """Print the table of outcomes, and whether all evidence verifies."""
+    from include.evidence.verify import verify_all
+
+    table = Table(title="Workflows", title_justify="left")
+    for name in ("workflow", "run", "outcome", "findings"):
+        table.add_column(name)
+    for one in done:
+        table.add_row(one.dag_id, one.state, one.outcome or "no evidence", str(one.findings))
+    results.print(table)
+    for one in done:
+        for report in one.reports:
+            results.print(f"report   {report}", soft_wrap=True)
+        if one.error:
+            errors.print(f"error    {one.dag_id}: {one.error}", soft_wrap=True)
+    with place.state.connect() as conn:
+        checked = verify_all(place.store("evidence_store"), conn, place.trusted)
+    if checked.verified:
+        results.print(f"evidence {checked.bundles} bundles verified")
+    else:
+        errors.print(f"evidence NOT verified: {checked.first_bad}: {checked.reason}")
+    return checked.verified
+
+
+def _wait(airflow: Standalone) -> None:
+    def leave(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        while airflow.process.poll() is None:
+            time.sleep(1)
+        raise ServiceError("Airflow stopped by itself.", f"See {airflow.log}.")
+    except KeyboardInterrupt:
+        os.write(2, b"\n")

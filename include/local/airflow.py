@@ -1,0 +1,260 @@
+"""Airflow on the local profile: its settings, and the process that `up` starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote
+
+import psutil
+import requests
+
+from include.local.profile import LocalProfile
+from include.services.errors import ServiceError
+
+ADMIN = "admin"
+READY_TIMEOUT = 180  # seconds
+STOP_TIMEOUT = 20  # seconds
+FIRST_PORT = 8080
+
+
+def settings(profile: LocalProfile, root: Path, database: str, port: int | None) -> dict[str, str]:
+    """Return Airflow's settings as environment variables.
+
+    Whatever the environment says already is left as it is, so a production setting always wins.
+
+    Args:
+        profile: the local profile.
+        root: the checkout.
+        database: which of the profile's databases is Airflow's own.
+        port: of the API server, None when none is started.
+    """
+    import base64
+
+    home = profile.home / "airflow"
+    fernet = base64.urlsafe_b64encode(profile.passwords["airflow_fernet"].encode()[:32]).decode()
+    wanted = {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(root / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(root / "plugins"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__CORE__PARALLELISM": "3",
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        "AIRFLOW__CORE__FERNET_KEY": fernet,
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{ADMIN}:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
+        "AIRFLOW__API_AUTH__JWT_SECRET": profile.passwords["airflow_jwt"],
+        "AIRFLOW__API__SECRET_KEY": profile.passwords["airflow_jwt"][::-1],
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": profile.sqlalchemy_url(database),
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        "PARCELSEAL_HOME": str(profile.home),
+        "PYTHONPATH": str(root),
+    }
+    if port:
+        wanted["AIRFLOW__API__PORT"] = str(port)
+        wanted["AIRFLOW__API__HOST"] = "127.0.0.1"
+        # Without it, tasks look for the execution API on 8080 and fail without a log.
+        wanted["AIRFLOW__API__BASE_URL"] = f"http://127.0.0.1:{port}"
+    return {key: os.environ.get(key, value) for key, value in wanted.items()}
+
+
+def free_port() -> int:
+    """Return the first free port from 8080 on."""
+    for port in range(FIRST_PORT, FIRST_PORT + 200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+    raise ServiceError("No free port from 8080 to 8279.", "Stop a server and try again.")
+
+
+def migrate(environment: Mapping[str, str], log: Path) -> None:
+    """Bring Airflow's own database to its newest schema; raises ServiceError."""
+    with log.open("a") as output:
+        done = subprocess.run(
+            [sys.executable, "-m", "airflow", "db", "migrate"],
+            check=False,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    if done.returncode:
+        raise ServiceError("Airflow's database could not be migrated.", f"See {log}.")
+
+
+@dataclass
+class Standalone:
+    """A running ``airflow standalone`` with its API."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    password: str
+    log: Path
+
+    @classmethod
+    def start(cls, profile: LocalProfile, root: Path, environment: Mapping[str, str]) -> Standalone:
+        """Start Airflow in a process group of its own and write its output to a log."""
+        home = Path(environment["AIRFLOW_HOME"])
+        home.mkdir(parents=True, exist_ok=True)
+        password = _password(Path(environment["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"]))
+        log = profile.home / "logs" / "airflow.log"
+        log.parent.mkdir(exist_ok=True)
+        output: IO[bytes] = log.open("ab")
+        with output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "airflow", "standalone"],
+                env={**os.environ, **environment},
+                cwd=root,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        (profile.home / "airflow.pid").write_text(str(process.pid))
+        return cls(process, environment["AIRFLOW__API__BASE_URL"], password, log)
+
+    def wait_until_ready(self) -> None:
+        """Wait until every part reports healthy; raises ServiceError."""
+        end = time.monotonic() + READY_TIMEOUT
+        while time.monotonic() < end:
+            if self.process.poll() is not None:
+                raise ServiceError("Airflow stopped while starting.", f"See {self.log}.")
+            if self._healthy():
+                return
+            time.sleep(1)
+        raise ServiceError(f"Airflow was not ready after {READY_TIMEOUT} s.", f"See {self.log}.")
+
+    def _healthy(self) -> bool:
+        try:
+            health = requests.get(f"{self.url}/api/v2/monitor/health", timeout=5).json()
+        except (requests.RequestException, ValueError):
+            return False
+        parts = ("metadatabase", "scheduler", "dag_processor", "triggerer")
+        return all((health.get(part) or {}).get("status") == "healthy" for part in parts)
+
+    def api(self) -> AirflowApi:
+        """Log in to the REST API as the administrator."""
+        return AirflowApi.login(self.url, ADMIN, self.password)
+
+    def stop(self) -> None:
+        """Stop Airflow and everything it started."""
+        stop_tree(self.process.pid)
+        self.process.wait()
+
+
+@dataclass
+class AirflowApi:
+    """The few calls of Airflow's REST API that the command line needs."""
+
+    url: str
+    session: requests.Session
+
+    @classmethod
+    def login(cls, url: str, user: str, password: str) -> AirflowApi:
+        """Return a session as that user; raises ServiceError."""
+        session = requests.Session()
+        answer = session.post(
+            f"{url}/auth/token", json={"username": user, "password": password}, timeout=30
+        )
+        if not answer.ok:
+            raise ServiceError(f"Airflow refused the log-in of {user} ({answer.status_code}).")
+        session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+        return cls(url, session)
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Call the API and return its JSON; raises ServiceError."""
+        try:
+            answer = self.session.request(
+                method, f"{self.url}/api/v2/{path}", json=body, timeout=60
+            )
+        except requests.RequestException as error:
+            raise ServiceError(f"Airflow's API does not answer: {type(error).__name__}.") from None
+        if not answer.ok:
+            raise ServiceError(
+                f"Airflow's API answered {answer.status_code} to {method} {path}: "
+                f"{answer.text[:200]}."
+            )
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def scheduled_workflows(self, wanted: int, seconds: float = 90) -> list[str]:
+        """Return the ids of all scheduled DAGs, once as many as wanted were parsed."""
+        end = time.monotonic() + seconds
+        while True:
+            found = self.call("GET", "dags?limit=100&exclude_stale=true")["dags"]
+            if len(found) >= wanted or time.monotonic() > end:
+                return sorted(dag["dag_id"] for dag in found if dag["timetable_summary"])
+            time.sleep(1)
+
+    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
+        """Start a run and return its id."""
+        body = {"logical_date": None, "conf": dict(conf or {})}
+        return str(self.call("POST", f"dags/{dag_id}/dagRuns", body)["dag_run_id"])
+
+    def state(self, dag_id: str, run_id: str) -> str:
+        """Return a run's state: ``queued``, ``running``, ``success`` or ``failed``."""
+        found = self.call("GET", f"dags/{dag_id}/dagRuns/{quote(run_id, safe='')}")
+        return str(found["state"])
+
+
+def stop_tree(pid: int) -> None:
+    """End a process with its children: politely, then for good."""
+    try:
+        root = psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return
+    family = [*root.children(recursive=True), root]
+    for one in family:
+        _signal(one, signal.SIGTERM)
+    _gone, alive = psutil.wait_procs(family, timeout=STOP_TIMEOUT)
+    for one in alive:
+        _signal(one, signal.SIGKILL)
+
+
+def stop_left_over(profile: LocalProfile) -> None:
+    """Stop an Airflow that an earlier `up` of this home left behind when it was killed."""
+    mark = profile.home / "airflow.pid"
+    if not mark.exists():
+        return
+    pid = int(mark.read_text() or 0)
+    mark.unlink()
+    if pid and psutil.pid_exists(pid):
+        try:
+            words = psutil.Process(pid).cmdline()
+        except psutil.Error:
+            return
+        if "standalone" in words:
+            stop_tree(pid)
+
+
+def _signal(process: psutil.Process, number: int) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return
+
+
+def _password(path: Path) -> str:
+    """Return the administrator's password, made on first use."""
+    import secrets
+
+    kept: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    if ADMIN not in kept:
+        kept[ADMIN] = secrets.token_urlsafe(12)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(kept, file)
+    return kept[ADMIN]

@@ -1,0 +1,215 @@
+"""The local profile: what stands in for every connection that nobody configured.
+
+Everything lies under one home folder: an embedded PostgreSQL, two directory stores and generated
+keys. It is honest about itself: a directory on the same disk is not off-site, and reports say so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from include.local.postgres import EmbeddedPostgres
+from include.services.connections import ConnectionSpec
+
+RECIPIENTS = ("operations", "escrow", "drill")
+STATE, COURIER = "parcelseal_state", "courier"
+AIRFLOW, AIRFLOW_RUNS = "airflow", "airflow_runs"
+# role -> what it may do; each logs in with a password of its own
+ROLES = {
+    "airflow": "",
+    "parcelseal_state": "",
+    "parcelseal_drill": "CREATEDB",
+    "courier_owner": "",
+    "courier_reader": "",
+}
+DATABASES = {
+    AIRFLOW: "airflow",
+    AIRFLOW_RUNS: "airflow",
+    STATE: "parcelseal_state",
+    COURIER: "courier_owner",
+}
+
+
+@dataclass(frozen=True)
+class LocalProfile:
+    """The local stack of one home folder.
+
+    Args:
+        home: ``PARCELSEAL_HOME``.
+    """
+
+    home: Path
+
+    @cached_property
+    def postgres(self) -> EmbeddedPostgres:
+        """The embedded server."""
+        return EmbeddedPostgres(self.home / "postgres")
+
+    def prepare(self, now: datetime, tell: Callable[[str], None]) -> None:
+        """Start the server and create whatever is missing; safe to repeat and to interrupt.
+
+        Args:
+            now: for the validity of generated certificates.
+            tell: is told each longer step.
+        """
+        self.home.mkdir(parents=True, exist_ok=True)
+        for store in ("offsite", "evidence"):
+            (self.home / store).mkdir(exist_ok=True)
+        self._make_keys(now, tell)
+        if not self.postgres.data.exists():
+            tell("creating the embedded PostgreSQL 18")
+        self.postgres.start()
+        with psycopg.connect(self.postgres.conninfo("postgres"), autocommit=True) as admin:
+            self._make_roles(admin)
+            self._make_databases(admin)
+
+    def connection(self, conn_id: str) -> ConnectionSpec | None:
+        """Return what stands in for a connection; None for one that has no stand-in."""
+        makers: dict[str, Callable[[], ConnectionSpec]] = {
+            "customer_db": lambda: self._database("customer_db", COURIER, "courier_reader"),
+            "state_db": self._state,
+            "drill_db": self._drill,
+            "offsite_store": self._offsite,
+            "evidence_store": self._evidence,
+        }
+        maker = makers.get(conn_id)
+        return maker() if maker else None
+
+    def owner_conninfo(self, database: str) -> str:
+        """Return a connection string as the owner of one of the profile's databases."""
+        role = DATABASES[database]
+        return self.postgres.conninfo(database, role, self.passwords[role])
+
+    def sqlalchemy_url(self, database: str, driver: str = "postgresql+psycopg2") -> str:
+        """Return the URL that Airflow wants for its own database."""
+        from sqlalchemy.engine import URL
+
+        role = DATABASES[database]
+        return URL.create(
+            driver,
+            username=role,
+            password=self.passwords[role],
+            database=database,
+            query={"host": str(self.postgres.socket_folder)},
+        ).render_as_string(hide_password=False)
+
+    @cached_property
+    def passwords(self) -> dict[str, str]:
+        """The roles' passwords and other secrets, made once and kept in a file for us alone."""
+        path = self.home / "secrets.json"
+        kept: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+        names = [*ROLES, "erasure_key", "airflow_jwt", "airflow_fernet"]
+        fresh = {name: secrets.token_urlsafe(32) for name in names if name not in kept}
+        if fresh:
+            _write_secret(path, json.dumps({**kept, **fresh}, indent=1).encode())
+        return {**kept, **fresh}
+
+    def key_file(self, name: str) -> Path:
+        """Return the private key of a generated pair."""
+        return self.home / "keys" / f"{name}.key"
+
+    def certificate_file(self, name: str) -> Path:
+        """Return the certificate of a generated pair."""
+        return self.home / "keys" / f"{name}.crt"
+
+    def _make_keys(self, now: datetime, tell: Callable[[str], None]) -> None:
+        from include.backup.recipients import new_pair
+        from include.evidence.signing import Signer, generate_key
+
+        (self.home / "keys").mkdir(exist_ok=True)
+        missing = [name for name in RECIPIENTS if not self.certificate_file(name).exists()]
+        if missing:
+            tell(f"creating keys: {', '.join(missing)} and the evidence seal")
+        for name in missing:
+            private, certificate = new_pair(name, now)
+            _write_secret(self.key_file(name), private)
+            self.certificate_file(name).write_bytes(certificate)
+        seal = self.home / "keys" / "evidence.key"
+        if not seal.exists():
+            _write_secret(seal, generate_key())
+        public = self.home / "keys" / "evidence.pub"
+        if not public.exists():
+            public.write_bytes(Signer.from_pem(seal.read_bytes()).public_pem)
+
+    def _make_roles(self, admin: psycopg.Connection) -> None:
+        there = {row[0] for row in admin.execute("SELECT rolname FROM pg_roles")}
+        for role, right in ROLES.items():
+            if role not in there:
+                admin.execute(
+                    sql.SQL("CREATE ROLE {} LOGIN PASSWORD {} {}").format(
+                        sql.Identifier(role), sql.Literal(self.passwords[role]), sql.SQL(right)
+                    )
+                )
+        admin.execute("GRANT pg_read_all_data TO courier_reader")
+
+    def _make_databases(self, admin: psycopg.Connection) -> None:
+        there = {row[0] for row in admin.execute("SELECT datname FROM pg_database")}
+        for database, owner in DATABASES.items():
+            if database not in there:
+                admin.execute(
+                    sql.SQL("CREATE DATABASE {} OWNER {}").format(
+                        sql.Identifier(database), sql.Identifier(owner)
+                    )
+                )
+                admin.execute(
+                    sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(
+                        sql.Identifier(database)
+                    )
+                )
+        admin.execute(f"GRANT CONNECT ON DATABASE {COURIER} TO courier_reader")
+
+    def _database(
+        self, conn_id: str, database: str, role: str, extra: dict[str, Any] | None = None
+    ) -> ConnectionSpec:
+        return ConnectionSpec(
+            conn_id=conn_id,
+            conn_type="postgres",
+            host=str(self.postgres.socket_folder),
+            login=role,
+            password=self.passwords[role],
+            schema=database,
+            extra=extra or {},
+        )
+
+    def _state(self) -> ConnectionSpec:
+        keys = {"current": "local-1", "keys": {"local-1": self.passwords["erasure_key"]}}
+        return self._database("state_db", STATE, "parcelseal_state", {"erasure_keys": keys})
+
+    def _drill(self) -> ConnectionSpec:
+        extra = {"private_key": str(self.key_file("drill"))}
+        return self._database("drill_db", "postgres", "parcelseal_drill", extra)
+
+    def _offsite(self) -> ConnectionSpec:
+        recipients = [
+            {"name": name, "certificate": str(self.certificate_file(name))} for name in RECIPIENTS
+        ]
+        extra = {"path": str(self.home / "offsite"), "recipients": recipients}
+        return ConnectionSpec("offsite_store", "fs", extra=extra)
+
+    def _evidence(self) -> ConnectionSpec:
+        keys = self.home / "keys"
+        extra = {
+            "path": str(self.home / "evidence"),
+            "signing_key": str(keys / "evidence.key"),
+            "trusted_keys": [str(keys / "evidence.pub")],
+        }
+        return ConnectionSpec("evidence_store", "fs", extra=extra)
+
+
+def _write_secret(path: Path, content: bytes) -> None:
+    """Write a file that only its owner reads; whole or not at all."""
+    partial = path.with_suffix(path.suffix + ".partial")
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)
+    partial.replace(path)

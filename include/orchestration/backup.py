@@ -1,0 +1,214 @@
+"""Tasks of `backup_offsite` and `drill_restore`: services in, step records out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from airflow.sdk import get_current_context
+from airflow.sdk.exceptions import AirflowFailException
+
+from include.backup import drill as drills
+from include.backup import drill_report, offsite, offsite_report
+from include.backup import manifest as manifests
+from include.backup.manifest import Manifest, RestorePoint
+from include.backup.preflight import CLAUSE
+from include.backup.restore import Source
+from include.backup.scratch import drop_left_over
+from include.evidence.model import Outcome, StepRecord
+from include.evidence.steps import keep_artifact, steps_of
+from include.holds import registry
+from include.orchestration.run import run_key, seal_run, step, workplace
+from include.reports.conclusion import Conclusion
+from include.reports.text import _
+from include.state.locks import exclusive
+from include.workplace import Workplace
+
+MANIFEST_PREFIX = "manifest."
+
+
+def mapped_databases() -> list[str]:
+    """Return the names of all mapped databases."""
+    return list(workplace().pack.databases)
+
+
+def wanted_databases(asked: Sequence[str] | None) -> list[str]:
+    """Return the databases a run was asked for, all mapped ones when it was not.
+
+    Raises:
+        AirflowFailException: one of them is not mapped.
+    """
+    known = mapped_databases()
+    unknown = [name for name in asked or [] if name not in known]
+    if unknown:
+        raise AirflowFailException(
+            f"Not in the data map: {', '.join(unknown)}. It maps: {', '.join(known)}."
+        )
+    return list(asked or known)
+
+
+def preflight() -> None:
+    """Check store, sites and keys; stop the run when one of them forbids a backup."""
+
+    def work(place: Workplace) -> StepRecord:
+        pack = place.pack
+        return offsite.check(
+            place.offsite(), list(pack.databases.values()), pack.backup, place.clock
+        )
+
+    done = step("preflight", "", _("The preflight"), work, CLAUSE)
+    if done["outcome"] == Outcome.FAIL:
+        raise AirflowFailException("Nothing was dumped: see the findings in the run's report.")
+
+
+def back_up(database: str) -> dict[str, Any]:
+    """Dump, encrypt, store, verify and publish one database."""
+    dag_id, run_id = run_key()
+
+    def work(place: Workplace) -> StepRecord:
+        mapped = place.pack.database(database)
+        with exclusive(place.state, f"backup:{database}", f"a backup of {database}"):
+            record, manifest = offsite.back_up(
+                mapped,
+                place.database(mapped.connection),
+                place.offsite(),
+                place.pack.backup,
+                dag_id=dag_id,
+                run_id=run_id,
+                clock=place.clock,
+            )
+        with place.state.begin() as conn:
+            name = f"{MANIFEST_PREFIX}{database}.json"
+            keep_artifact(conn, dag_id, run_id, name, manifest.as_bytes())
+        return record
+
+    return step("backup", database, _("The backup of {database}", database=database), work, CLAUSE)
+
+
+def prune(database: str) -> dict[str, Any]:
+    """Remove restore points of one database that the pack's rules no longer keep."""
+
+    def work(place: Workplace) -> StepRecord:
+        off = place.offsite()
+        with exclusive(place.state, f"backup:{database}", f"a backup of {database}"):
+            points, _rejected = manifests.restore_points(off.store, database, off.trusted)
+            with place.state.connect() as conn:
+                held = registry.restore_points_held(conn, database, [one.id for one in points])
+            return offsite.prune_restore_points(
+                database,
+                off,
+                place.pack.backup,
+                held,
+                zone=place.pack.calendar.zone,
+                now=place.clock.now(),
+            )
+
+    title = _("Pruning old restore points of {database}", database=database)
+    return step("prune", database, title, work, CLAUSE)
+
+
+def seal_backup() -> dict[str, Any]:
+    """Seal the evidence of a backup run."""
+
+    def conclude(
+        place: Workplace, records: Sequence[StepRecord], artifacts: dict[str, bytes]
+    ) -> Conclusion:
+        made = [
+            Manifest.model_validate_json(content)
+            for name, content in artifacts.items()
+            if name.startswith(MANIFEST_PREFIX)
+        ]
+        asked = get_current_context()["params"].get("databases")
+        return offsite_report.conclude(
+            records,
+            list(place.pack.databases.values()),
+            {one.database: one for one in made},
+            asked=asked or list(place.pack.databases),
+        )
+
+    return seal_run(conclude)
+
+
+def choose(database: str, rule: str) -> dict[str, Any]:
+    """Choose the restore point to drill, and drop what killed drills left."""
+
+    def work(place: Workplace) -> StepRecord:
+        off = place.offsite()
+        drop_left_over(place.drill_place().server, place.state, place.clock)
+        points, rejected = manifests.restore_points(off.store, database, off.trusted)
+        chosen = drills.choose(
+            points,
+            drills.drilled_points(place.state, database),
+            rule if rule != "policy" else place.pack.backup.drill.choose,
+        )
+        return drills.chosen(database, chosen, points, rejected)
+
+    title = _("Choosing a restore point of {database}", database=database)
+    return step("choose", database, title, work, CLAUSE) | {"database": database}
+
+
+def prove_refusals(database: str) -> dict[str, Any]:
+    """Prove that a damaged copy and a wrong key are refused."""
+
+    def work(place: Workplace) -> StepRecord:
+        return drills.refusals(_source(place, database), place.clock)
+
+    title = _("The proof that damage to {database} is refused", database=database)
+    return step("refusals", database, title, work, CLAUSE)
+
+
+def drill(database: str) -> dict[str, Any]:
+    """Restore into a scratch database, compare, replay erasures, drop it."""
+    dag_id, run_id = run_key()
+
+    def work(place: Workplace) -> StepRecord:
+        data = _chosen(place, database).data
+        with exclusive(place.state, f"drill:{database}", f"a drill of {database}"):
+            record = drills.drill(
+                place.pack.database(database),
+                _source(place, database),
+                place.drill_place(),
+                place.pack.backup.drill,
+                latest_taken_at=datetime.fromisoformat(data["latest_taken_at"]),
+                dag_id=dag_id,
+                run_id=run_id,
+                clock=place.clock,
+            )
+        drills.remember(
+            place.state, record, dag_id=dag_id, run_id=run_id, drilled_at=place.clock.now()
+        )
+        return record
+
+    title = _("The restore of {database}", database=database)
+    return step("drill", database, title, work, CLAUSE)
+
+
+def seal_drill() -> dict[str, Any]:
+    """Seal the evidence of a drill."""
+
+    def conclude(
+        place: Workplace, records: Sequence[StepRecord], artifacts: dict[str, bytes]
+    ) -> Conclusion:
+        databases = list(place.pack.databases.values())
+        history = {one.name: drill_report.past_drills(place.state, one.name) for one in databases}
+        return drill_report.conclude(records, databases, history)
+
+    return seal_run(conclude)
+
+
+def _chosen(place: Workplace, database: str) -> StepRecord:
+    dag_id, run_id = run_key()
+    with place.state.connect() as conn:
+        for record in steps_of(conn, dag_id, run_id):
+            if (record.step, record.part) == ("choose", database):
+                return record
+    raise AirflowFailException(f"No restore point of {database} was chosen in this run.")
+
+
+def _source(place: Workplace, database: str) -> Source:
+    off = place.offsite()
+    point: RestorePoint = manifests.load(
+        off.store, database, _chosen(place, database).data["restore_point"], off.trusted
+    )
+    return Source(off.store, point.manifest, place.drill_key())

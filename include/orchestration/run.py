@@ -1,0 +1,222 @@
+"""From an Airflow task to domain code: connections, the run's context, its steps, its seal."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow.sdk import Connection, get_current_context
+from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
+
+from include.evidence.bundle import seal
+from include.evidence.model import ControlRef, Finding, Outcome, Result, RunContext, StepRecord
+from include.evidence.steps import artifacts_of, record_step, steps_of
+from include.policy.rules import Control
+from include.reports.conclusion import Conclusion
+from include.reports.model import Report
+from include.reports.text import Message, _
+from include.services.connections import ConnectionSpec
+from include.services.errors import ParcelSealError, ServiceError
+from include.workplace import Workplace
+
+EVIDENCE_LOCK = timedelta(
+    days=3 * 365
+)  # Network Data Regulations 12 (2025-01-01): records >= 3 years
+
+
+def workplace() -> Workplace:
+    """Return the workplace of this task: Airflow's connections, else the local profile's."""
+    return Workplace.from_environment(os.environ, _from_airflow)
+
+
+def _from_airflow(conn_id: str) -> ConnectionSpec | None:
+    try:
+        found = Connection.get(conn_id)
+    except AirflowNotFoundException:
+        return None
+    kind = (found.conn_type or "").replace("-", "_")
+    return ConnectionSpec(
+        conn_id=conn_id,
+        conn_type="postgres" if kind == "postgresql" else kind,
+        host=found.host or "",
+        port=found.port,
+        login=found.login or "",
+        password=found.password or "",
+        schema=found.schema or "",
+        extra=found.extra_dejson or {},
+    )
+
+
+def run_key() -> tuple[str, str]:
+    """Return dag id and run id of the running task."""
+    run = get_current_context()["dag_run"]
+    return run.dag_id, run.run_id
+
+
+def step(
+    name: str, part: str, title: Message, work: Callable[[Workplace], StepRecord], clause: str
+) -> dict[str, Any]:
+    """Do one step and keep its record for the seal, whatever happens.
+
+    Before the work begins, the record says that it did not finish; so a killed task is seen.
+
+    Args:
+        name: of the step, as its record has it.
+        part: what it works on; empty when there is one.
+        title: the step for people.
+        work: returns the step's record.
+        clause: of the policy.
+
+    Returns:
+        Ids, counts and the outcome: what may stand in XCom.
+
+    Raises:
+        AirflowFailException: the step failed in a way that no retry mends.
+        ServiceError: a service failed; Airflow repeats the task.
+    """
+    place = workplace()
+    dag_id, run_id = run_key()
+
+    def keep(record: StepRecord) -> None:
+        with place.state.begin() as conn:
+            record_step(conn, dag_id, run_id, record, place.clock)
+
+    keep(_failed(name, part, title, _("it was started and did not finish"), clause))
+    try:
+        record = work(place)
+    except ParcelSealError as error:
+        keep(_failed(name, part, title, _raw(error.message), clause, _raw(error.action)))
+        if isinstance(error, ServiceError):
+            raise
+        raise AirflowFailException(str(error)) from None
+    except Exception as error:
+        # An error nobody foresaw may quote a value, so the evidence names only its kind.
+        keep(_failed(name, part, title, _raw(type(error).__name__), clause))
+        raise
+    keep(record)
+    return {"step": name, "part": part, "outcome": str(record.outcome)}
+
+
+def _failed(
+    name: str,
+    part: str,
+    title: Message,
+    reason: Message,
+    clause: str,
+    action: Message | None = None,
+) -> StepRecord:
+    finding = Finding(
+        code=f"{name}.failed",
+        severity=Outcome.FAIL,
+        subject=part or name,
+        message=_("{step} failed: {reason}", step=title, reason=reason),
+        action=action
+        if action and action.text
+        else _("Open the run's task log in Airflow, remove the cause, run the workflow again."),
+        clause=clause,
+    )
+    return StepRecord(step=name, part=part, outcome=Outcome.FAIL, findings=[finding])
+
+
+def _raw(text: str) -> Message:
+    """Wrap an error's own words, which are not in the catalogue."""
+    return Message(text="{words}", values={"words": text})
+
+
+def seal_run(
+    conclude: Callable[[Workplace, Sequence[StepRecord], dict[str, bytes]], Conclusion],
+) -> dict[str, Any]:
+    """Write the run's sealed bundle from what its steps left.
+
+    Args:
+        conclude: judges the records; is given the artifacts by name too.
+
+    Returns:
+        The bundle's path, the digest of its SHA256SUMS and the outcome.
+    """
+    from include.reports.render import render_all
+
+    place = workplace()
+    dag_id, run_id = run_key()
+    with place.state.connect() as conn:
+        records = steps_of(conn, dag_id, run_id)
+        artifacts = artifacts_of(conn, dag_id, run_id)
+    conclusion = conclude(place, records, artifacts)
+    controls = [_control(one) for one in place.pack.controls_of(dag_id)]
+    context = _context(place, dag_id, run_id)
+    report = Report(
+        title=conclusion.title,
+        summary=conclusion.summary,
+        run=context,
+        outcome=conclusion.outcome,
+        finished_at=place.clock.now(),
+        controls=controls,
+        facts=conclusion.facts,
+        sections=conclusion.sections,
+        findings=conclusion.findings,
+    )
+    rendered = render_all(report)
+    result = Result(
+        run=context,
+        controls=controls,
+        outcome=conclusion.outcome,
+        finished_at=report.finished_at,
+        metrics=conclusion.metrics,
+        findings=conclusion.findings,
+        not_made=rendered.not_made,
+    )
+    store = place.store("evidence_store")
+    lock_until = place.clock.now() + EVIDENCE_LOCK if store.kind == "s3" else None
+    with place.state.connect() as conn:
+        sealed = seal(
+            store,
+            conn,
+            place.signer,
+            result=result,
+            files={**artifacts, **rendered.files},
+            clock=place.clock,
+            lock_until=lock_until,
+            trusted=place.trusted,
+        )
+    return {
+        "bundle": sealed.path,
+        "sums_sha256": sealed.sums_sha256,
+        "outcome": str(conclusion.outcome),
+        "findings": len(conclusion.findings),
+    }
+
+
+def require_held(sealed: dict[str, Any]) -> None:
+    """Fail the run when its sealed outcome is ``fail``.
+
+    Raises:
+        AirflowFailException: the control did not hold.
+    """
+    if sealed["outcome"] == Outcome.FAIL:
+        raise AirflowFailException(
+            f"The control did not hold: {sealed['findings']} findings. Read the report in the "
+            f"bundle {sealed['bundle']}."
+        )
+
+
+def _context(place: Workplace, dag_id: str, run_id: str) -> RunContext:
+    run = get_current_context()["dag_run"]
+    started: datetime = run.start_date or place.clock.now()
+    return RunContext(
+        dag_id=dag_id,
+        run_id=run_id,
+        started_at=started,
+        period_start=run.data_interval_start,
+        period_end=run.data_interval_end,
+        code_version=place.code_version,
+        policy_hash=place.pack.sha256,
+        policy_name=place.pack.name,
+        clock_source=place.clock.source,
+        timezone=place.pack.calendar.timezone,
+    )
+
+
+def _control(control: Control) -> ControlRef:
+    return ControlRef(id=control.id, clause=control.clause, title=control.message)

@@ -1,0 +1,44 @@
+"""What the steps of a run add up to: the one shape that every workflow hands to the seal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.reports.model import Fact, Section
+from include.reports.text import Message, _
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """Outcome and content of a run's evidence.
+
+    Attributes:
+        summary: one sentence for the head of the report.
+    """
+
+    title: Message
+    summary: Message
+    outcome: Outcome
+    findings: list[Finding]
+    metrics: list[Metric]
+    facts: list[Fact] = field(default_factory=list)
+    sections: list[Section] = field(default_factory=list)
+
+
+def by_step(records: Sequence[StepRecord]) -> Mapping[tuple[str, str], StepRecord]:
+    """Index records by step and part."""
+    return {(record.step, record.part): record for record in records}
+
+
+def missing_record(step: Message, subject: str, code: str, clause: str) -> Finding:
+    """Return the finding about a step that left no record: it was killed, or never began."""
+    return Finding(
+        code=code,
+        severity=Outcome.FAIL,
+        subject=subject,
+        message=_("{step} of {subject} did not finish.", step=step, subject=subject),
+        action=_("Open the run's task log in Airflow, remove the cause, run the workflow again."),
+        clause=clause,
+    )

@@ -1,0 +1,30 @@
+"""The one place that builds a KMS client."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from include.services.connections import ConnectionSpec
+
+
+def kms_client(spec: ConnectionSpec) -> Any:
+    """Build a KMS client with the credentials of a connection of type aws.
+
+    Extra may have ``kms_endpoint_url`` (else AWS), ``region_name`` and ``verify``.
+    """
+    import boto3
+    from botocore.config import Config
+
+    is_aws = spec.conn_type in {"aws", "s3"}
+    return boto3.client(
+        "kms",
+        region_name=spec.text("region_name") or None,
+        endpoint_url=spec.text("kms_endpoint_url") or None,
+        aws_access_key_id=(spec.login or None) if is_aws else None,
+        aws_secret_access_key=(spec.password or None) if is_aws else None,
+        config=Config(
+            connect_timeout=10,
+            read_timeout=30,
+            retries={"mode": "standard", "total_max_attempts": 6},
+        ),
+    )

@@ -1,0 +1,83 @@
+"""From a connection to the store that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from include.services.connections import ConnectionSpec
+from include.services.errors import UsageError
+from include.services.objectstore.base import ObjectStore
+from include.services.objectstore.directory import DirectoryStore
+
+if TYPE_CHECKING:
+    from include.services.objectstore.s3 import LockMode
+
+DIRECTORY_TYPES = {"fs", "file", "directory"}
+S3_TYPES = {"aws", "s3"}
+
+
+def open_store(spec: ConnectionSpec, live_paths: Sequence[Path] = ()) -> ObjectStore:
+    """Open the store of an Airflow connection.
+
+    Type ``aws`` (or ``s3``): login and password are the access key, extra has ``bucket`` and may
+    have ``prefix``, ``region_name``, ``endpoint_url``, ``verify``, ``lock_mode`` and ``site``.
+    Type ``fs`` (or ``file``): extra has ``path`` and may have ``site``.
+
+    Args:
+        spec: the connection.
+        live_paths: where the databases lie, to notice a store on the same disk.
+
+    Raises:
+        UsageError: another type, or bucket or path is missing.
+    """
+    if spec.conn_type in DIRECTORY_TYPES:
+        path = spec.text("path") or (f"/{spec.schema}" if spec.schema else "")
+        if not path:
+            raise UsageError(
+                f"Connection {spec.conn_id} names no directory.",
+                'Set its extra: {"path": "/mnt/backups", "site": "..."}.',
+            )
+        return DirectoryStore(Path(path), spec.text("site"), live_paths)
+    if spec.conn_type in S3_TYPES:
+        return _s3(spec)
+    raise UsageError(
+        f"Connection {spec.conn_id} is of type {spec.conn_type}, which is no object store.",
+        "Use type aws with a bucket, or type fs with a path.",
+    )
+
+
+def _s3(spec: ConnectionSpec) -> ObjectStore:
+    from include.services.objectstore.s3 import S3Store, make_s3_client
+
+    bucket = spec.text("bucket") or spec.schema
+    if not bucket:
+        raise UsageError(
+            f"Connection {spec.conn_id} names no bucket.", 'Set its extra: {"bucket": "..."}.'
+        )
+    verify: bool | str = spec.text("verify", "true")
+    if str(verify).lower() in {"true", "false"}:
+        verify = str(verify).lower() == "true"
+    client = make_s3_client(
+        endpoint_url=spec.text("endpoint_url") or None,
+        region=spec.text("region_name") or None,
+        access_key=spec.login or None,
+        secret_key=spec.password or None,
+        verify=verify,
+        connect_timeout=float(spec.text("connect_timeout", "10")),
+        read_timeout=float(spec.text("read_timeout", "60")),
+    )
+    mode = spec.text("lock_mode", "COMPLIANCE").upper()
+    if mode not in {"COMPLIANCE", "GOVERNANCE"}:
+        raise UsageError(
+            f"Connection {spec.conn_id}: lock_mode {mode} is unknown.",
+            "Use COMPLIANCE or GOVERNANCE.",
+        )
+    return S3Store(
+        client,
+        bucket,
+        spec.text("prefix"),
+        spec.text("site"),
+        lock_mode=cast("LockMode", mode),
+    )

@@ -1,0 +1,256 @@
+"""What a command or a task works with: connections, policy pack, stores, keys, state.
+
+The one place where connections become services. Domain code is handed the services and knows
+neither connections nor environment.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from include.local.profile import LocalProfile
+from include.policy import SHIPPED, PolicyPack, load_pack
+from include.services.clock import Clock, SystemClock
+from include.services.connections import ConnectionSpec, from_environment
+from include.services.database import DatabaseAddress
+from include.services.errors import UsageError
+from include.services.objectstore.base import ObjectStore
+from include.services.stores import open_store
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from include.backup.drill import DrillPlace
+    from include.backup.offsite import Offsite
+    from include.backup.preflight import UnreadableRecipient
+    from include.backup.recipients import OpeningKey, Recipient
+    from include.erasure.ledger import ErasureKeys
+    from include.evidence.signing import Signer
+
+ROOT = Path(__file__).resolve().parent.parent
+HOME_VARIABLE, POLICY_VARIABLE = "PARCELSEAL_HOME", "PARCELSEAL_POLICY"
+REVISION_FILE = ROOT / "REVISION"  # written into images, which have no git
+
+Lookup = Callable[[str], ConnectionSpec | None]
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Everything a run needs, made when it is first asked for.
+
+    Args:
+        home: folder of the local profile.
+        policy: folder of the policy pack.
+        lookup: finds a configured connection, None when it is not configured.
+        clock: the time.
+    """
+
+    home: Path
+    policy: Path
+    lookup: Lookup
+    clock: Clock = field(default_factory=SystemClock)
+
+    @classmethod
+    def from_environment(
+        cls, environment: Mapping[str, str], lookup: Lookup | None = None
+    ) -> Workplace:
+        """Make the workplace that an environment describes."""
+        home = Path(environment.get(HOME_VARIABLE) or ROOT / ".parcelseal").expanduser()
+        policy = Path(environment.get(POLICY_VARIABLE) or SHIPPED).expanduser()
+        return cls(
+            home.absolute(),
+            policy.absolute(),
+            lookup or (lambda conn_id: from_environment(conn_id, environment)),
+        )
+
+    @cached_property
+    def pack(self) -> PolicyPack:
+        """The policy pack; raises PackError with every fault of a bad one."""
+        return load_pack(self.policy)
+
+    @cached_property
+    def local(self) -> LocalProfile:
+        """The local profile of this home."""
+        return LocalProfile(self.home)
+
+    def is_local(self, conn_id: str) -> bool:
+        """Say whether the local profile stands in for a connection."""
+        return self.lookup(conn_id) is None and self.local.connection(conn_id) is not None
+
+    def connection(self, conn_id: str) -> ConnectionSpec:
+        """Return the configured connection, or the local profile's.
+
+        Raises:
+            UsageError: there is neither.
+        """
+        spec = self.lookup(conn_id) or self.local.connection(conn_id)
+        if spec is None:
+            raise UsageError(
+                f"There is no connection {conn_id}, and the local profile has none of that name.",
+                f"Set AIRFLOW_CONN_{conn_id.upper()} or add it in Airflow.",
+            )
+        return spec
+
+    def database(self, conn_id: str) -> DatabaseAddress:
+        """Return the address of a database connection."""
+        return DatabaseAddress.from_connection(self.connection(conn_id))
+
+    def store(self, conn_id: str) -> ObjectStore:
+        """Open a store; one on a local database's own disk will say so in its preflight."""
+        live = [self.local.postgres.data] if self.is_local("customer_db") else []
+        return open_store(self.connection(conn_id), live)
+
+    @cached_property
+    def state(self) -> Engine:
+        """The state database, at the newest revision.
+
+        Raises:
+            UsageError: migrations are pending (only the local profile migrates by itself).
+        """
+        from include.state.connect import engine
+        from include.state.migrate import ensure_current, migrate
+
+        made = engine(self.database("state_db").conninfo())
+        if self.is_local("state_db"):
+            migrate(made)
+        ensure_current(made)
+        return made
+
+    @cached_property
+    def signer(self) -> Signer:
+        """The key that seals evidence and signs manifests."""
+        from include.evidence.signing import Signer
+
+        key = self._secret("evidence_store", "signing_key", "The key that seals evidence")
+        passphrase = self.connection("evidence_store").text("signing_key_passphrase").encode()
+        return Signer.from_pem(key, passphrase or None)
+
+    @cached_property
+    def trusted(self) -> list[bytes]:
+        """Public keys whose signatures count: those named, and the signer's own."""
+        spec = self.connection("evidence_store")
+        named = [self._material("evidence_store", one) for one in _listed(spec, "trusted_keys")]
+        if named and not spec.text("signing_key"):
+            return named  # a reader's workplace verifies and has no private key
+        return [*named, *([self.signer.public_pem] if self.signer.public_pem not in named else [])]
+
+    def offsite(self) -> Offsite:
+        """Return the off-site store with its recipients and signer."""
+        from include.backup.offsite import Offsite
+
+        recipients, unreadable = self._recipients()
+        return Offsite(
+            self.store("offsite_store"), recipients, unreadable, self.signer, self.trusted
+        )
+
+    @cached_property
+    def erasure_keys(self) -> ErasureKeys:
+        """The keys of the erasure ledger, of the connection state_db."""
+        from include.erasure.ledger import ErasureKeys
+
+        given = self.connection("state_db").extra.get("erasure_keys")
+        if isinstance(given, str) and given:
+            text = given if given.lstrip().startswith("{") else self._path(given).read_text()
+            given = json.loads(text)
+        if not isinstance(given, Mapping):
+            raise UsageError(
+                "The connection state_db has no erasure keys.",
+                'Set its extra: {"erasure_keys": {"current": "1", "keys": {"1": "..."}}}.',
+            )
+        keys = {str(name): str(key).encode() for name, key in given["keys"].items()}
+        return ErasureKeys(keys, str(given["current"]))
+
+    def drill_place(self) -> DrillPlace:
+        """Return where drills restore, with the names that they must not touch."""
+        from include.backup.drill import DrillPlace
+
+        live = {self.database(one.connection).name for one in self.pack.databases.values()}
+        return DrillPlace(self.database("drill_db"), live, self.state, self.erasure_keys)
+
+    def drill_key(self) -> OpeningKey:
+        """Return the private key that drills decrypt with, or its KMS key."""
+        from include.backup.recipients import KMS_KIND, OpeningKey, opening_key_from_pem
+
+        spec = self.connection("drill_db")
+        if arn := spec.text("kms_key"):
+            return OpeningKey(KMS_KIND, arn, client=self._kms())
+        pem = self._secret("drill_db", "private_key", "The drill's private key")
+        return opening_key_from_pem(pem, "The private key of drill_db")
+
+    @cached_property
+    def code_version(self) -> str:
+        """The git commit of this code, with ``+changes`` when files were changed since."""
+        if REVISION_FILE.exists():
+            return REVISION_FILE.read_text().strip()
+        commit = self._git("rev-parse", "HEAD")
+        return f"{commit}+changes" if self._git("status", "--porcelain", "-uno") else commit
+
+    @staticmethod
+    def _git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *words], check=False, capture_output=True, text=True
+        )
+        return done.stdout.strip() if done.returncode == 0 else "unknown"
+
+    def _recipients(self) -> tuple[list[Recipient], list[UnreadableRecipient]]:
+        from include.backup.preflight import UnreadableRecipient
+        from include.backup.recipients import recipient_from_kms, recipient_from_pem
+
+        spec = self.connection("offsite_store")
+        found: list[Recipient] = []
+        unreadable: list[UnreadableRecipient] = []
+        for number, one in enumerate(_listed(spec, "recipients"), 1):
+            given = one if isinstance(one, Mapping) else {"certificate": one}
+            name = str(given.get("name") or f"recipient {number}")
+            try:
+                if arn := given.get("kms_key"):
+                    found.append(recipient_from_kms(name, str(arn), self._kms()))
+                else:
+                    pem = self._material("offsite_store", given.get("certificate") or "")
+                    found.append(recipient_from_pem(name, pem))
+            except UsageError as error:
+                unreadable.append(UnreadableRecipient(name, error.message))
+        return found, unreadable
+
+    def _kms(self) -> Any:
+        from include.services.kms import kms_client
+
+        return kms_client(self.connection("offsite_store"))
+
+    def _secret(self, conn_id: str, key: str, what: str) -> bytes:
+        given = self.connection(conn_id).text(key)
+        if not given:
+            raise UsageError(
+                f"{what} is not configured.",
+                f"Set `{key}` in the extra of the connection {conn_id}: PEM text or a file.",
+            )
+        return self._material(conn_id, given)
+
+    def _material(self, conn_id: str, given: str) -> bytes:
+        """Return key material that is given as PEM text or as the name of a file."""
+        if "-----BEGIN" in given:
+            return given.replace("\\n", "\n").encode()
+        path = self._path(given)
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise UsageError(
+                f"The key file {path} of the connection {conn_id} cannot be read: {error.strerror}."
+            ) from None
+
+    def _path(self, name: str) -> Path:
+        path = Path(name).expanduser()
+        return path if path.is_absolute() else self.home / path
+
+
+def _listed(spec: ConnectionSpec, key: str) -> Sequence[Any]:
+    given = spec.extra.get(key) or []
+    if isinstance(given, str):
+        given = json.loads(given) if given.lstrip().startswith("[") else [given]
+    return list(given)
