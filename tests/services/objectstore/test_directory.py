@@ -202,3 +202,26 @@ def test_no_file_stays_open(tmp_path: Path) -> None:
         with pytest.raises(ObjectMissing):
             store.get("z")
     assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
+
+
+def test_bytes_are_on_the_disk_before_the_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File first, then the rename, then every directory up to the store: safe from power cuts."""
+    events: list[str] = []
+    fsync = os.fsync
+
+    def recorded(fd: int) -> None:
+        path = Path(f"/proc/self/fd/{fd}").readlink()
+        name = "partial" if ".partial-" in path.name else str(path.relative_to(tmp_path))
+        events.append(f"{name}, visible: {(tmp_path / 'a/b/x').exists()}")
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    DirectoryStore(tmp_path).put("a/b/x", b"1")
+    assert events == [
+        "partial, visible: False",
+        "a/b, visible: True",
+        "a, visible: True",
+        "., visible: True",
+    ]

@@ -135,21 +135,31 @@ def test_every_tenth_request_is_throttled(rig: Rig) -> None:
     rig.proxy.rule = every(10, SLOW_DOWN)
     store = rig.store()
     write(store)
-    for number in range(6):
+    for number in range(3):
         store.put(f"many/{number:02}", str(number).encode())
-    assert [found.key for found in store.list("many/")] == [f"many/{n:02}" for n in range(6)]
+    assert [found.key for found in store.list("many/")] == [f"many/{n:02}" for n in range(3)]
     assert store.get("x") == content(SIZE)
     for found in list(store.list()):
         store.delete(found.key)
     assert list(rig.sound.list()) == []
-    assert rig.proxy.faults >= 3
+    assert rig.proxy.faults >= 2
 
 
 def test_a_lost_answer_to_the_completion_is_no_failure(rig: Rig) -> None:
     """The repeated request finds no upload; size and checksum show that the object is ours."""
-    rig.proxy.rule = first(1, is_completion, Fault(lose_answer=True))
+    completions: list[ProxiedRequest] = []
+
+    def lose_first(request: ProxiedRequest) -> Fault | None:
+        if not is_completion(request):
+            return None
+        completions.append(request)
+        if len(completions) == 1:
+            return Fault(lose_answer=True)
+        return Fault(status=404, code="NoSuchUpload")
+
+    rig.proxy.rule = lose_first
     write(rig.store())
-    assert rig.proxy.faults == 1
+    assert len(completions) == 2
     assert rig.sound.get("x") == content(SIZE)
 
 
