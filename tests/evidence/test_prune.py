@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from datetime import timedelta
@@ -75,6 +76,10 @@ def test_a_deleted_checkpoint_or_link_is_noticed(chain: Evidence) -> None:
     assert chain.verify().first_bad == bundle
     (chain.root / "aside").rename(chain.root / bundle / "SHA256SUMS")
     assert chain.verify().verified
+    other = chain.root / ledger.rows(chain.conn)[0].bundle
+    for name in KEPT:  # signed by the right key, but another bundle's
+        shutil.copy(other / name, chain.root / bundle / name)
+    assert chain.verify().first_bad == bundle
     chain.execute(evidence_checkpoint.delete())
     assert chain.verify().first_bad == bundle
 

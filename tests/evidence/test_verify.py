@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,45 @@ def test_a_row_that_the_signer_wrote_must_still_agree_with_the_bundle(chain: Evi
         ledger.append(chain.conn, chain.signer, row)
         chain.conn.commit()
         assert chain.verify().verified
+
+
+def sign_again(chain: Evidence, seq: int, old: str, new: str) -> LedgerRow:
+    """Change SHA256SUMS of the newest bundle and let the real signer sign it and its row."""
+    row = delete_row(chain, seq)
+    file = chain.root / row.bundle / "SHA256SUMS"
+    assert old in file.read_text()
+    sums = file.read_text().replace(old, new).encode()
+    file.write_bytes(sums)
+    file.with_name("SHA256SUMS.sig").write_bytes(chain.signer.sign(sums))
+    changed = vars(row) | {"sums_sha256": sha256(sums).hexdigest()}
+    ledger.append(chain.conn, chain.signer, LedgerRow(**changed))
+    chain.conn.commit()
+    return row
+
+
+def test_a_signed_bundle_must_link_to_the_one_before_it(chain: Evidence) -> None:
+    """The row says the right thing; the bundle's own line points past its predecessor."""
+    first, second = row_at(chain, 1), row_at(chain, 2)
+    for one, other in ((second.sums_sha256, "0" * 64), (second.bundle, first.bundle)):
+        bundle = sign_again(chain, 3, one, other).bundle
+        found = chain.verify()
+        assert (found.first_bad, found.reason) == (
+            bundle,
+            "it does not link to the bundle before it",
+        )
+        sign_again(chain, 3, other, one)
+        assert chain.verify().verified
+
+
+def test_signer_pem_must_be_the_key_that_signed(chain: Evidence) -> None:
+    """Otherwise the lines for a check by hand would compare the wrong fingerprint."""
+    file = chain.root / row_at(chain, 3).bundle / "signer.pem"
+    other = Signer.from_pem(generate_key()).public_pem
+    digests = [sha256(pem).hexdigest() for pem in (chain.signer.public_pem, other)]
+    file.write_bytes(other)
+    bundle = sign_again(chain, 3, *digests).bundle
+    found = chain.verify()
+    assert (found.first_bad, found.reason) == (bundle, "signer.pem is not the key that signed")
 
 
 @pytest.mark.parametrize("seq", [1, 2, 3])
