@@ -49,6 +49,7 @@ class Fault:
         hang_seconds: keep silent for so long, then drop the connection.
         reset_upload_after: reset after reading so many bytes of the request's body.
         reset_download_after: pass it on and reset after so many bytes of the answer's body.
+        slow_upload_seconds: take so long to read the request's body, then pass it on.
         lose_answer: let the server do the work, then reset before its answer.
     """
 
@@ -57,6 +58,7 @@ class Fault:
     hang_seconds: float = 0
     reset_upload_after: int | None = None
     reset_download_after: int | None = None
+    slow_upload_seconds: float = 0
     lose_answer: bool = False
 
 
@@ -135,6 +137,11 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
+    def server_bind(self) -> None:
+        """Keep little in the socket, so that a slow reader is felt by the sender."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _PIECE)
+        super().server_bind()
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: broken connections are what this server is for."""
 
@@ -160,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.reset_upload_after is not None:
             self._read_body(min(size, fault.reset_upload_after))
             self._reset()
-        body = self._read_body(size)
+        body = self._read_slowly(size, fault.slow_upload_seconds)
         if fault.status:
             self._answer_error(fault)
             return
@@ -178,6 +185,15 @@ class _Handler(BaseHTTPRequestHandler):
         if len(body) < size:
             raise _Reset
         return body
+
+    def _read_slowly(self, size: int, seconds: float) -> bytes:
+        if not seconds:
+            return self._read_body(size)
+        pieces = []
+        for start in range(0, size, _PIECE):
+            self.server.proxy.stopping.wait(seconds * _PIECE / size)
+            pieces.append(self._read_body(min(_PIECE, size - start)))
+        return b"".join(pieces)
 
     def _answer_error(self, fault: Fault) -> None:
         text = f"<Error><Code>{fault.code}</Code><Message>on purpose</Message></Error>".encode()

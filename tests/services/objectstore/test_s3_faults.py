@@ -86,6 +86,13 @@ def test_an_upload_survives(rig: Rig, fault: Fault) -> None:
     assert unfinished_uploads(rig.direct, rig.bucket) == 0
 
 
+def test_a_slow_line_is_no_failure(rig: Rig) -> None:
+    """A part may take longer than the timeouts as long as it moves."""
+    rig.proxy.rule = first(1, is_part, Fault(slow_upload_seconds=4))
+    write(rig.store(connect_timeout=1, read_timeout=2, max_attempts=1))
+    assert rig.proxy.faults == 1
+
+
 @pytest.mark.parametrize(
     "fault",
     [
