@@ -83,8 +83,8 @@ class S3Writer:
         self._key = key
         self._errors = errors
         self._describe = describe
-        # File-like bodies are sent in blocks, each with a timeout of its own; a bytearray would have
-        # to be sent whole within one timeout, which slow lines miss.
+        # File-like bodies are sent in blocks, each with a timeout of its own; a bytearray would
+        # have to be sent whole within one timeout, which slow lines miss.
         self._part = io.BytesIO()
         self._part_limit = FIRST_PART_BYTES
         self._handed_over = 0
