@@ -25,7 +25,7 @@ from airflow.sdk import Param, TriggerRule, dag, task
 
 from include.orchestration import backup
 from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, START, Tag, cron
+from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron
 
 
 @dag(
@@ -34,7 +34,6 @@ from include.orchestration.workflow import DEFAULT_ARGS, START, Tag, cron
     description="Every mapped database: dump, encrypt, store off-site, verify, prune, seal.",
     doc_md=__doc__,
     schedule=cron("0 2 * * *"),
-    start_date=START,
     catchup=False,
     max_active_runs=1,
     default_args=DEFAULT_ARGS,

@@ -115,11 +115,8 @@ def _summary(restored: int, wanted: int, outcome: Outcome) -> Message:
     if outcome is Outcome.FAIL:
         return _("The restores worked, but something else is wrong: see the findings.")
     if outcome is Outcome.ATTENTION:
-        return _("All {wanted} databases were restored; something needs attention.", **values)
-    return _(
-        "All {wanted} databases were restored from their backup and are the same as the original.",
-        **values,
-    )
+        return _("Every mapped database was restored; something needs attention.")
+    return _("Every mapped database was restored and is the same as the original.")
 
 
 def _figure(record: StepRecord | None, name: str) -> Metric | None:
@@ -142,7 +139,7 @@ def _facts(
             status=Outcome.PASS if len(restored) == len(databases) else Outcome.FAIL,
         ),
         _slowest(_("Longest restore"), times, Outcome.FAIL),
-        _slowest(_("Oldest newest restore point"), ages, Outcome.ATTENTION),
+        _slowest(_("Age of the newest restore point"), ages, Outcome.ATTENTION),
         Fact(
             label=_("Rows compared"),
             value=sum(one.data.get("rows", 0) for one in drills if one) if any(drills) else None,

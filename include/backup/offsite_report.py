@@ -23,7 +23,7 @@ from include.reports.model import (
 from include.reports.text import Message, _
 
 TITLE = _("Encrypted off-site backup")
-MOST_TABLES = 60  # rows of the table list in a report; the manifest has them all
+MOST_TABLES = 15  # rows of the table list in a report; the manifest has them all
 
 
 def conclude(
@@ -107,16 +107,12 @@ def _summary(made: int, wanted: int, outcome: Outcome) -> Message:
             **values,
         )
     if outcome is Outcome.FAIL:
-        return _(
-            "All {wanted} databases were backed up, but something else is wrong: see the findings.",
-            **values,
-        )
+        return _("Every database was backed up, but something else is wrong: see the findings.")
     if outcome is Outcome.ATTENTION:
         return _(
-            "All {wanted} databases have a verified encrypted backup; something needs attention.",
-            **values,
+            "Every mapped database has a verified encrypted backup; something needs attention."
         )
-    return _("All {wanted} databases have a verified encrypted backup at another site.", **values)
+    return _("Every mapped database has a verified encrypted backup at another site.")
 
 
 def _facts(

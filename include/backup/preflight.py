@@ -90,7 +90,7 @@ def _sites(databases: Iterable[MappedDatabase], store: ObjectStore) -> Iterable[
                     "The off-site store stands on the primary's own site, {site}.",
                     site=store.site,
                 ),
-                _("Use a store on another site (extra `site` of the connection offsite_store)."),
+                _("Use a store on another site (extra site of the connection offsite_store)."),
             )
         elif not store.site or not database.site:
             yield _finding(
@@ -98,7 +98,7 @@ def _sites(databases: Iterable[MappedDatabase], store: ObjectStore) -> Iterable[
                 Outcome.ATTENTION,
                 database.name,
                 _("Nobody said where the off-site store or the database stands."),
-                _("Name `site` in the connection offsite_store and in the data map."),
+                _("Name the site in the connection offsite_store and in the data map."),
             )
 
 

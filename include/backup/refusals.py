@@ -62,7 +62,8 @@ def _refused(
 
 @contextmanager
 def _damaged(source: Source, flip: int | None, cut: int | None) -> Iterator[Readable]:
-    with source.store.open_reader(source.manifest.dump.key) as reader:
+    dump = source.manifest.dump
+    with source.store.open_reader(dump.key, version_id=dump.version_id) as reader:
         yield _Damaged(reader, flip, cut)
 
 

@@ -97,7 +97,7 @@ class Source:
     def archive(self) -> Iterator[Readable]:
         """Open the clear pg_dump archive as a stream."""
         dump = self.manifest.dump
-        with self.store.open_reader(dump.key) as reader:
+        with self.store.open_reader(dump.key, version_id=dump.version_id) as reader:
             message = decrypting(reader, self.key, self.manifest.encryption.context, dump.key)
             yield zstandard.ZstdDecompressor().stream_reader(
                 cast(IO[bytes], message),  # it only reads

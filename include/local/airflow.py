@@ -117,7 +117,7 @@ class Standalone:
         with output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "airflow", "standalone"],
-                env={**os.environ, **environment},
+                env={**os.environ, **environment, "PATH": _path()},
                 cwd=root,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -246,6 +246,11 @@ def _signal(process: psutil.Process, number: int) -> None:
         process.send_signal(number)
     except psutil.NoSuchProcess:
         return
+
+
+def _path() -> str:
+    """Return PATH with our own programs first: standalone starts ``airflow`` by its name."""
+    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
 
 def _password(path: Path) -> str:

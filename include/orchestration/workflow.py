@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -32,10 +32,6 @@ DEFAULT_ARGS: dict[str, Any] = {
     "max_retry_delay": timedelta(minutes=10),
 }
 
-# Cron in the pack's timezone needs no start date; Airflow asks for one, and with catchup=False no
-# run is made for the past.
-START = datetime.fromisoformat("2026-01-01T00:00:00+08:00")
-
 
 def policy_timezone() -> str:
     """Return the pack's timezone; a bad pack is a DAG import error that names every fault."""
@@ -43,5 +39,8 @@ def policy_timezone() -> str:
 
 
 def cron(expression: str) -> CronTriggerTimetable:
-    """Return a cron schedule in the pack's timezone."""
+    """Return a cron schedule in the pack's timezone.
+
+    Without a start date the first run is at the next such time, not at once for the last one.
+    """
     return CronTriggerTimetable(expression, timezone=policy_timezone())

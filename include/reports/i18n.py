@@ -140,7 +140,8 @@ class Translator:
         ``{size:bytes}``, ``{age:duration}`` (seconds) and ``{rate:percent}`` (0 to 1) name
         the format of a number; everything else follows the value's type.
         """
-        template = self.gettext(message.text)
+        own = message.translations.get(language_tag(self.locale))
+        template = own or self.gettext(message.text)
         if not message.values and "{" not in template and "}" not in template:
             return visible(template)
         try:

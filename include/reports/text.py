@@ -6,12 +6,26 @@ catalogue's key. Babel extracts it (keyword ``_``), ``include/reports/locale`` h
 
 from __future__ import annotations
 
+import re
 from datetime import date, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-Value = bool | int | float | datetime | date | str
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})")
+
+
+def _moment(value: Any) -> Any:
+    """Read back a date or moment that went through JSON; pydantic alone takes "5" for one too."""
+    if isinstance(value, str) and _DATE.fullmatch(value):
+        return date.fromisoformat(value)
+    if isinstance(value, str) and _MOMENT.fullmatch(value):
+        return datetime.fromisoformat(value)
+    return value
+
+
+Value = Annotated[bool | int | float | datetime | date | str, BeforeValidator(_moment)]
 
 
 class Message(BaseModel):
