@@ -42,7 +42,7 @@ _DEFECTS = (
     "consent_withdrawn", "minor_without_guardian_consent",
 )  # fmt: skip
 _KINDS = (*_DEFECTS, "duplicate_customer", "minor", "closed", "formatted_phone")
-_BAD_PHONES = (b"12345678901", b"1380013", b"10086", b"138001380000", b"1390O139000")
+_BAD_PHONES = (b"12", b"1380", b"+86 1", b"1390O")  # and eight more digits
 _RELIGIONS = ("佛教".encode(), "基督教".encode(), "伊斯兰教".encode())
 _LABELS = ("家".encode(), "公司".encode(), "学校".encode())
 _ADDRESS_COLUMNS = (
@@ -186,7 +186,11 @@ def _spoil_id(ids: Ints, id_number: Strings, is_kind: dict[str, Mask]) -> tuple[
 
 def _phone(world: World, ids: Ints, phone: Strings, is_kind: dict[str, Mask]) -> Column:
     bad, formatted = is_kind["invalid_phone"], is_kind["formatted_phone"]
-    phone = put(phone, bad, choose(_BAD_PHONES, ids[bad] % len(_BAD_PHONES)))
+    if bad.any():
+        # Too short, too long, a letter O: no two alike, so that none is taken for a duplicate.
+        start = choose(_BAD_PHONES, ids[bad] % len(_BAD_PHONES))
+        middle = digits(ids[bad] % 10**8, 8)
+        phone = put(phone, bad, np.char.add(start, middle))
     if formatted.any():
         written = [
             f"+86 {p[:3]}-{p[3:7]}-{p[7:]}".encode()

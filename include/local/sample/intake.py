@@ -130,7 +130,7 @@ def _spoiled(world: World, notes: Notes, form: _Form, number: int, waiting: int)
         return form
     notes.add(rule, [number])
     if rule == "intake_invalid_phone":
-        return replace(form, phone="12800001111")
+        return replace(form, phone=f"128{number:08d}")
     if rule == "intake_invalid_id_number":
         right = ID_CHECKS.index(form.id_number[-1].upper())
         return replace(form, id_number=form.id_number[:-1] + ID_CHECKS[(right + 3) % 11])

@@ -35,6 +35,10 @@ COLUMNS = (
     "sender_phone, sender_address, receiver_id, receiver_address_id, receiver_name, "
     "receiver_phone, receiver_address, weight_grams, fee, delivered_at, masked_at"
 )
+SEARCHED = (
+    "waybill_id", "created_at", "number", "status", "sender_id", "receiver_id", "delivered_at",
+    "masked_at",
+)  # fmt: skip
 STATUSES = (b"created", b"in_transit", b"out_for_delivery", b"delivered", b"returned")
 DELIVERED = 3
 NEWEST = 600  # the newest waybill is this many seconds old

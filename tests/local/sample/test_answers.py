@@ -57,7 +57,7 @@ QUERIES = {
     f"JOIN consent USING (customer_id) WHERE {UNDER_14} AND NOT by_guardian",
     "closed_customer": "SELECT customer_id FROM customer WHERE closed_at IS NOT NULL",
     "duplicate_customer": "SELECT a.customer_id, b.customer_id FROM customer a JOIN customer b ON "
-    "a.customer_id <> b.customer_id AND a.name = b.name AND (a.id_number = b.id_number OR a.phone = b.phone)",
+    "a.customer_id <> b.customer_id AND (a.id_number = b.id_number OR a.phone = b.phone)",
     "unknown_division": "SELECT address_id FROM address "
     "WHERE division_code NOT IN (SELECT code FROM administrative_division)",
     "expired_address": "SELECT address_id FROM address JOIN customer USING (customer_id) "
@@ -166,6 +166,16 @@ def test_planted_rows_come_at_their_stated_rates(sample: Sample) -> None:
     # The very first customer and the canaries are always clean.
     assert 4 * thousands - 2 <= count["invalid_id_check_digit"] <= 4 * thousands
     assert count["share_lapsed_nda"] >= 2
+
+
+def test_duplicates_are_the_same_person(checked: Sample) -> None:
+    """By name, phone and ID number."""
+    for twin, of in checked.sheet.planted["duplicate_customer"].rows:
+        ((same,),) = checked.rows(
+            "SELECT (a.name, a.phone, a.id_number) = (b.name, b.phone, b.id_number) "
+            f"FROM customer a, customer b WHERE a.customer_id = {twin} AND b.customer_id = {of}"
+        )
+        assert same
 
 
 def test_the_sheet_counts_the_rows_of_every_table(sample: Sample) -> None:
