@@ -10,6 +10,7 @@ import psycopg
 from psycopg import sql
 
 from include.backup.archive import ArchiveReader, Entry, read_archive
+from include.backup.child import ending_with_us
 from include.backup.manifest import Manifest
 from include.backup.restore import Source
 from include.backup.stream import PIECE
@@ -141,7 +142,7 @@ def _dump(address: DatabaseAddress, rows_of: frozenset[int] = frozenset()) -> Ar
         f"--dbname={address.public_conninfo()}",
     ]
     with subprocess.Popen(
-        command,
+        ending_with_us(command),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -17,7 +17,7 @@ from include.backup.offsite import clock_columns
 from include.backup.preflight import CLAUSE
 from include.backup.refusals import prove_refusals
 from include.backup.restore import Source, restore
-from include.backup.scratch import scratch
+from include.backup.scratch import drop_left_over, scratch
 from include.backup.snapshot import newest_records
 from include.erasure.ledger import ErasureKeys, erased
 from include.erasure.replay import Place, Replay, replay
@@ -189,14 +189,16 @@ def drill(
 ) -> StepRecord:
     """Restore into a scratch database, compare everything, replay the erasures, drop it.
 
-    RTO counts until the copy is loaded and its erasures are replayed; comparing comes on top. RPO
-    is the age of the newest restore point, whichever was drilled.
+    What killed drills left is dropped first. RTO counts until the copy is loaded and its erasures
+    are replayed; comparing comes on top. RPO is the age of the newest restore point, whichever was
+    drilled.
 
     Raises:
         UsageError, Refused, ServiceError: the restore did not work; the scratch database is gone.
     """
     seen = Examination(database.name)
     manifest = source.manifest
+    drop_left_over(place.server, place.state, clock)
     begun = clock.now()
     with scratch(
         place.server, place.live_names, place.state, dag_id=dag_id, run_id=run_id, clock=clock

@@ -16,6 +16,7 @@ import zstandard
 
 from include.backup import manifest as manifests
 from include.backup.archive import ArchiveError, ArchiveReader, Entry
+from include.backup.child import ending_with_us
 from include.backup.crypto import FRAME, PROVIDER, SUITE, WRAPPING, encrypting
 from include.backup.manifest import (
     EncryptionRecord,
@@ -171,7 +172,7 @@ class _PgDump:
     def __enter__(self) -> _PgDump:
         self._errors = ErrorLines()
         self._process = subprocess.Popen(
-            self._command,
+            ending_with_us(self._command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -27,6 +27,7 @@ import zstandard
 from psycopg import sql
 
 from include.backup.archive import SECTION_DATA, ArchiveReader, Entry
+from include.backup.child import ending_with_us
 from include.backup.crypto import Readable, Refused, decrypting
 from include.backup.manifest import Manifest, TableRecord
 from include.backup.recipients import OpeningKey
@@ -282,7 +283,9 @@ class _Loader:
             wanted.write("".join(f"{dump_id};\n" for dump_id in self._share))
             wanted.flush()
             self._process = subprocess.Popen(
-                [program("pg_restore"), *self._options, f"--use-list={wanted.name}"],
+                ending_with_us(
+                    [program("pg_restore"), *self._options, f"--use-list={wanted.name}"]
+                ),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=output,
@@ -321,7 +324,7 @@ class _Loader:
 
 def _pg_restore(words: Sequence[str], target: DatabaseAddress, known: set[str]) -> None:
     done = subprocess.run(
-        [program("pg_restore"), *words],
+        ending_with_us([program("pg_restore"), *words]),
         check=False,
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
+import psycopg
 from psycopg import errors, sql
 from sqlalchemy import Engine, insert, select, update
 
+from include.backup.snapshot import lost
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError, UsageError
+from include.state.locks import exclusive
 from include.state.tables import scratch_database
 
+log = logging.getLogger(__name__)
 PREFIX = "parcelseal_drill_"
 
 
@@ -30,7 +35,7 @@ def scratch(
     """Create a scratch database and drop it whatever happens.
 
     Its name is entered in ``state`` before it is created, so that the next drill drops it should
-    this process be killed.
+    this process be killed. A lock that ends with this process tells the two cases apart.
 
     Args:
         server: address with a role that may create databases.
@@ -45,7 +50,29 @@ def scratch(
         ServiceError: the server failed, or its disk is full.
     """
     name = f"{PREFIX}{clock.now():%Y%m%d%H%M%S}_{secrets.token_hex(4)}"
-    address = server.with_database(name)
+    with exclusive(state, _lock(name), "this scratch database"):
+        _create(server, name, live_names, state, dag_id=dag_id, run_id=run_id, clock=clock)
+        try:
+            yield server.with_database(name)
+        except BaseException:
+            try:
+                drop(server, name, state, clock)
+            except ServiceError as error:  # what went wrong first is what people must read
+                log.warning("%s is left to the next drill to drop: %s", name, error.message)
+            raise
+        drop(server, name, state, clock)
+
+
+def _create(
+    server: DatabaseAddress,
+    name: str,
+    live_names: Collection[str],
+    state: Engine,
+    *,
+    dag_id: str,
+    run_id: str,
+    clock: Clock,
+) -> None:
     with server.connect(autocommit=True) as admin:
         taken = {row[0] for row in admin.execute("SELECT datname FROM pg_database")}
         if name in taken or name in live_names:
@@ -76,20 +103,25 @@ def scratch(
                 f"The disk of the drill server {server.place} is full.",
                 "Free space there, then run the drill again.",
             ) from None
-    try:
-        yield address
-    finally:
-        drop(server, name, state, clock)
+        except psycopg.OperationalError as error:
+            raise lost(server, error) from None
 
 
 def drop(server: DatabaseAddress, name: str, state: Engine, clock: Clock) -> None:
-    """Drop a scratch database, and nothing that is not one; a missing one is fine."""
+    """Drop a scratch database, and nothing that is not one; a missing one is fine.
+
+    Raises:
+        ServiceError: the server cannot be reached or went away.
+    """
     if not name.startswith(PREFIX):
         raise ValueError(f"{name} is not a scratch database")
     with server.connect(autocommit=True) as admin:
-        admin.execute(
-            sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
-        )
+        try:
+            admin.execute(
+                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+            )
+        except psycopg.OperationalError as error:
+            raise lost(server, error) from None
     with state.begin() as conn:
         conn.execute(
             update(scratch_database)
@@ -99,7 +131,11 @@ def drop(server: DatabaseAddress, name: str, state: Engine, clock: Clock) -> Non
 
 
 def drop_left_over(server: DatabaseAddress, state: Engine, clock: Clock) -> list[str]:
-    """Drop what killed drills left on this server; call under the drill's lock."""
+    """Drop what killed drills left on this server, and nothing that a living drill uses.
+
+    Returns:
+        The names of the databases that were dropped.
+    """
     with state.connect() as conn:
         names = list(
             conn.scalars(
@@ -109,9 +145,21 @@ def drop_left_over(server: DatabaseAddress, state: Engine, clock: Clock) -> list
                 )
             )
         )
-    for name in names:
+    return [name for name in names if _drop_unless_used(server, name, state, clock)]
+
+
+def _drop_unless_used(server: DatabaseAddress, name: str, state: Engine, clock: Clock) -> bool:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive(state, _lock(name), "this scratch database"))
+        except ServiceError:  # a drill is at work in it
+            return False
         drop(server, name, state, clock)
-    return names
+    return True
+
+
+def _lock(name: str) -> str:
+    return f"scratch:{name}"
 
 
 def _server(address: DatabaseAddress) -> str:

@@ -1,0 +1,247 @@
+"""What the fault tests share: one courier, its keys and stores, and the runs that get hurt."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+from sqlalchemy import Engine, select
+
+from include.backup import manifest as manifests
+from include.backup.drill import DrillPlace, drill
+from include.backup.manifest import Manifest, RestorePoint
+from include.backup.offsite import Offsite, back_up
+from include.backup.recipients import OpeningKey, opening_key_from_pem, recipient_from_pem
+from include.backup.restore import Source
+from include.backup.scratch import PREFIX
+from include.erasure.ledger import ErasureKeys
+from include.evidence.model import StepRecord
+from include.evidence.signing import Signer
+from include.policy.datamap import MappedDatabase
+from include.policy.rules import BackupRules
+from include.services.clock import Clock, SystemClock
+from include.services.database import DatabaseAddress
+from include.services.objectstore.base import ObjectStore
+from include.services.objectstore.directory import DirectoryStore
+from include.services.objectstore.s3 import S3Store
+from include.state.connect import engine
+from include.state.tables import scratch_database
+from tests.support.s3 import client_for
+
+ROOT = Path(__file__).parents[2]
+RULES = BackupRules()
+ERASURE_KEYS = ErasureKeys({"1": b"k" * 32}, "1")
+DAG, RUN = "backup_offsite", "manual__fault"
+
+
+def mapped(name: str = "courier") -> MappedDatabase:
+    return MappedDatabase(
+        name=name,
+        title=name,
+        connection="customer_db",
+        schema_name="public",
+        site="shanghai",
+        rto=timedelta(hours=4),
+        rpo=timedelta(days=1),
+        collections={},
+    )
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Files with the keys of a test run, so that child processes have them too."""
+
+    folder: Path
+
+    def offsite(self, store: ObjectStore) -> Offsite:
+        recipients = [
+            recipient_from_pem(name, (self.folder / f"{name}.crt").read_bytes())
+            for name in ("operations", "escrow")
+        ]
+        signer = Signer.from_pem((self.folder / "seal.key").read_bytes())
+        return Offsite(store, recipients, [], signer, [signer.public_pem])
+
+    def opening(self, name: str = "operations") -> OpeningKey:
+        return opening_key_from_pem((self.folder / f"{name}.key").read_bytes(), name)
+
+
+@dataclass(frozen=True)
+class StorePlace:
+    """Where a store is, in words that a child process understands too."""
+
+    kind: str
+    place: str
+    bucket: str = ""
+
+    def open(self, **settings: float) -> ObjectStore:
+        if self.kind == "directory":
+            return DirectoryStore(Path(self.place), "beijing")
+        return S3Store(client_for(self.place, **settings), self.bucket, "off site", "beijing")
+
+
+@dataclass(frozen=True)
+class Rig:
+    """One database, its keys, the state database and a server for drills."""
+
+    source: str
+    state: str
+    server: str
+    keys: Keys
+    clock: Clock = field(default_factory=SystemClock)
+
+    @property
+    def address(self) -> DatabaseAddress:
+        return DatabaseAddress.from_conninfo(self.source)
+
+    def engine(self) -> Engine:
+        return engine(self.state)
+
+    def back_up(self, store: ObjectStore, **more: Any) -> tuple[StepRecord, Manifest]:
+        arguments: dict[str, Any] = {"source": self.address, "clock": self.clock} | more
+        return back_up(
+            mapped(), offsite=self.keys.offsite(store), rules=RULES, dag_id=DAG, run_id=RUN,
+            **arguments,
+        )  # fmt: skip
+
+    def points(self, store: ObjectStore) -> list[RestorePoint]:
+        """List the restore points; none of them may be doubtful."""
+        points, rejected = manifests.restore_points(
+            store, "courier", self.keys.offsite(store).trusted
+        )
+        assert rejected == []
+        return points
+
+    def drill(self, store: ObjectStore, **more: Any) -> StepRecord:
+        point = self.points(store)[-1]
+        server = DatabaseAddress.from_conninfo(more.pop("server", self.server))
+        return drill(
+            mapped(),
+            Source(store, point.manifest, self.keys.opening()),
+            DrillPlace(server, ["courier"], self.engine(), ERASURE_KEYS),
+            RULES.drill,
+            latest_taken_at=point.manifest.taken_at,
+            dag_id="drill_restore",
+            run_id=RUN,
+            clock=self.clock,
+            **more,
+        )
+
+    def scratch_names(self, server: str = "") -> list[str]:
+        """Return the scratch databases that are on the server."""
+        with psycopg.connect(server or self.server) as conn:
+            query = "SELECT datname FROM pg_database WHERE starts_with(datname, %s)"
+            return [row[0] for row in conn.execute(query, [PREFIX])]
+
+    def owed_scratch(self) -> list[str]:
+        """Return the scratch databases that ``state`` thinks are still there."""
+        table = scratch_database
+        with self.engine().connect() as conn:
+            return list(conn.scalars(select(table.c.name).where(table.c.dropped_at.is_(None))))
+
+
+class Child:
+    """A process that does one thing and says on stdout how far it is."""
+
+    def __init__(self, what: str, rig: Rig, store: StorePlace, **more: Any) -> None:
+        told = {
+            "what": what,
+            "rig": {"source": rig.source, "state": rig.state, "server": rig.server},
+            "keys": str(rig.keys.folder),
+            "store": vars(store),
+            **more,
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.child", json.dumps(told)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.helpers: list[psutil.Process] = []
+
+    def wait_for(self, stage: str) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.strip() == stage:
+                return
+        raise AssertionError(f"the child ended before {stage!r}")
+
+    def kill(self) -> None:
+        """SIGKILL, while it is at work; remembers the programs that it had started."""
+        self.helpers = psutil.Process(self.process.pid).children(recursive=True)
+        assert self.process.poll() is None
+        self.process.kill()
+        assert self.process.wait(10) == -9
+
+    def helpers_named(self, name: str) -> list[psutil.Process]:
+        """Return the programs of that name that it has started and that live."""
+        found = []
+        for one in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if one.name() == name:
+                    found.append(one)
+        return found
+
+    def helpers_left(self, seconds: float) -> list[psutil.Process]:
+        """Return the programs of a killed child that are alive after so many seconds."""
+        _, alive = psutil.wait_procs(self.helpers, timeout=seconds)
+        return alive
+
+    def finish(self) -> int:
+        """Let it go on to its end and return its exit code."""
+        self.process.communicate("\n", timeout=60)
+        return self.process.returncode
+
+
+@contextmanager
+def child(what: str, rig: Rig, store: StorePlace, **more: Any) -> Iterator[Child]:
+    """Start a child and see that it is gone at the end."""
+    made = Child(what, rig, store, **more)
+    try:
+        yield made
+    finally:
+        if made.process.poll() is None:
+            made.process.kill()
+        made.process.communicate()
+
+
+def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
+    """Wait until something is true and return it."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+    return found
+
+
+def query(conninfo: str, statement: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
+    """Run one statement and return the first column of its rows."""
+    with psycopg.connect(conninfo, autocommit=True) as conn:
+        cursor = conn.execute(statement, parameters)  # type: ignore[call-overload] # tests only
+        return [row[0] for row in cursor] if cursor.description else []
+
+
+def running(conninfo: str, statement: str, database: str = "%") -> bool:
+    """Say whether a backend of such a database works on a statement like that."""
+    return bool(
+        query(
+            conninfo,
+            "SELECT pid FROM pg_stat_activity WHERE state = 'active' AND datname LIKE %(database)s "
+            "AND query ILIKE %(statement)s AND pid <> pg_backend_pid()",
+            {"statement": statement, "database": database},
+        )
+    )
+
+
+def now() -> datetime:
+    return datetime.now(UTC)  # noqa: TID251 - S3's lock follows the real clock
