@@ -22,7 +22,22 @@ INT_WIDTH = 5  # sign byte and four bytes, little-endian
 # bare backslash-dot, so these ten bytes stand nowhere but at the end of a table's data.
 END_OF_DATA = b"\\.\n\n\n" + bytes(INT_WIDTH)
 SECTION_DATA = 3
-NOT_RESTORED_AS_IS = {"ACL", "DEFAULT ACL", "ENCODING", "STDSTRINGS", "SEARCHPATH", "DATABASE"}
+# Left out of a restore without owners, grouped by owner, or about the dump and not the database.
+NOT_RESTORED_AS_IS = {
+    "ACL",
+    "DEFAULT ACL",
+    "ENCODING",
+    "STDSTRINGS",
+    "SEARCHPATH",
+    "DATABASE",
+    "BLOB METADATA",
+    "PUBLICATION",
+    "PUBLICATION TABLE",
+    "PUBLICATION TABLES IN SCHEMA",
+    "SUBSCRIPTION",
+    "SUBSCRIPTION TABLE",
+}
+SUM_MODULUS = 1 << 256
 
 
 class ArchiveError(ValueError):
@@ -59,6 +74,22 @@ class BlockDigest:
 
 
 @dataclass
+class LargeObjects:
+    """All large objects of an archive.
+
+    Attributes:
+        count: how many.
+        bytes: of their content.
+        sum: over the SHA-256 of each object's number and content, modulo 2^256, so that neither
+            order nor pg_dump's grouping by owner matters.
+    """
+
+    count: int = 0
+    bytes: int = 0
+    sum: int = 0
+
+
+@dataclass
 class _Block:
     dump_id: int
     size: int = 0
@@ -83,6 +114,7 @@ class ArchiveReader:
         digests: per dump id, filled as each block ends.
         row_sums: per dump id of ``rows_of``, a sum over the SHA-256 of each row, modulo 2^256,
             which does not depend on the rows' order.
+        large_objects: complete when the archive ended.
     """
 
     rows_of: frozenset[int] = frozenset()
@@ -90,9 +122,12 @@ class ArchiveReader:
     head_size: int = 0
     digests: dict[int, BlockDigest] = field(default_factory=dict)
     row_sums: dict[int, int] = field(default_factory=dict)
+    large_objects: LargeObjects = field(default_factory=LargeObjects)
     _pending: bytes = b""
     _block: _Block | None = None
     _in_large_objects: bool = False
+    _object: hashlib._Hash | None = None
+    _row_start: bytes = b""
 
     def feed(self, piece: bytes) -> None:
         """Take the next bytes of the archive.
@@ -211,39 +246,45 @@ class ArchiveReader:
                 end = position + INT_WIDTH + size
                 if len(data) < end:
                     raise _Short(position)
-                rows = data[position + INT_WIDTH : end]
-                block.take(data[position:end])
+                rows = self._row_start + data[position + INT_WIDTH : end]
+                block.take(memoryview(data)[position:end])
                 position = end
                 if not size:
                     self._close_block(block)
                     return position
-                for row in rows.splitlines() if rows.count(b"\n") > 1 else (rows.rstrip(b"\n"),):
+                # pg_dump 18 writes a row as one chunk, but nothing promises it.
+                whole, newline, self._row_start = rows.rpartition(b"\n")
+                for row in whole.split(b"\n") if newline else ():
                     total += from_bytes(sha256(row).digest(), "big")
         finally:
-            self.row_sums[block.dump_id] = total % (1 << 256)
+            self.row_sums[block.dump_id] = total % SUM_MODULUS
 
     def _read_large_objects(self, block: _Block, data: bytes, position: int) -> int:
-        # An object is its oid, chunks, and a chunk of length zero; oid zero ends the list.
+        # An object is its number, chunks, and a chunk of length zero; number zero ends the list.
+        found = self.large_objects
         while True:
-            start = position
             if len(data) - position < INT_WIDTH:
                 raise _Short(position)
-            oid = _int(data, position)
-            position += INT_WIDTH
-            if oid == 0:
-                block.take(data[start:position])
-                self._close_block(block)
-                return position
-            while True:
-                if len(data) - position < INT_WIDTH:
-                    raise _Short(start)
-                size = _int(data, position)
-                position += INT_WIDTH + size
-                if len(data) < position:
-                    raise _Short(start)
-                if not size:
-                    break
-            block.take(data[start:position])
+            number = data[position : position + INT_WIDTH]
+            size = _int(data, position)
+            end = position + INT_WIDTH + (size if self._object else 0)
+            if len(data) < end:
+                raise _Short(position)
+            block.take(memoryview(data)[position:end])
+            position = end
+            if self._object is None:
+                if size == 0:
+                    self._close_block(block)
+                    return position
+                self._object = hashlib.sha256(number)
+                found.count += 1
+            elif size:
+                self._object.update(memoryview(data)[end - size : end])
+                found.bytes += size
+            else:
+                digest = int.from_bytes(self._object.digest(), "big")
+                found.sum = (found.sum + digest) % SUM_MODULUS
+                self._object = None
 
     def _close_block(self, block: _Block) -> None:
         self.digests[block.dump_id] = BlockDigest(block.size, block.digest.hexdigest())

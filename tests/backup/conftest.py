@@ -1,0 +1,159 @@
+"""Keys, databases and stores that the backup tests share; what is dear is made once."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import Engine, text
+
+from include.backup.recipients import (
+    OpeningKey,
+    Recipient,
+    new_pair,
+    opening_key_from_pem,
+    recipient_from_pem,
+)
+from include.evidence.signing import Signer, generate_key
+from include.local.postgres import EmbeddedPostgres
+from include.services.database import DatabaseAddress
+from include.services.objectstore.directory import DirectoryStore
+from include.state.connect import engine
+from include.state.migrate import migrate
+from include.state.tables import metadata
+from tests.backup.support import NOW, RICH, Holder, Taken, take
+from tests.support.s3 import MotoServer, start_moto
+
+EMPTY = text(f"TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY")
+
+
+def _holder(name: str) -> Holder:
+    private, certificate = new_pair(name, NOW, bits=3072)
+    return Holder(
+        recipient_from_pem(name, certificate),
+        opening_key_from_pem(private, f"{name}.key"),
+        private,
+        certificate,
+    )
+
+
+@pytest.fixture(scope="session")
+def operations() -> Holder:
+    return _holder("operations")
+
+
+@pytest.fixture(scope="session")
+def offline() -> Holder:
+    return _holder("offline")
+
+
+@pytest.fixture(scope="session")
+def stranger() -> OpeningKey:
+    return _holder("stranger").opening
+
+
+@pytest.fixture(scope="session")
+def recipients(operations: Holder, offline: Holder) -> list[Recipient]:
+    return [operations.recipient, offline.recipient]
+
+
+@pytest.fixture(scope="session")
+def signer() -> Signer:
+    return Signer.from_pem(generate_key())
+
+
+@pytest.fixture(scope="session")
+def new_database(postgres: EmbeddedPostgres) -> Iterator[Callable[..., DatabaseAddress]]:
+    """Make databases that live as long as the session."""
+    made = []
+
+    def new(fill: str = "", name: str = "", options: str = "") -> DatabaseAddress:
+        name = name or f"b_{uuid.uuid4().hex[:12]}"
+        with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin:
+            admin.execute(
+                sql.SQL("CREATE DATABASE {} " + options).format(sql.Identifier(name))  # type: ignore[arg-type]
+            )
+        made.append(name)
+        address = DatabaseAddress.from_conninfo(postgres.conninfo(name))
+        if fill:
+            with address.connect() as conn:
+                conn.execute(fill)  # type: ignore[arg-type]
+        return address
+
+    yield new
+    with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin:
+        for name in made:
+            admin.execute(
+                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+            )
+
+
+@pytest.fixture
+def source(database: str) -> DatabaseAddress:
+    """An empty database of the test's own."""
+    return DatabaseAddress.from_conninfo(database)
+
+
+@pytest.fixture
+def target(postgres: EmbeddedPostgres) -> Iterator[DatabaseAddress]:
+    """An empty database to restore into."""
+    name = f"r_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        yield DatabaseAddress.from_conninfo(postgres.conninfo(name))
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def server(postgres: EmbeddedPostgres) -> DatabaseAddress:
+    return DatabaseAddress.from_conninfo(postgres.conninfo("postgres"))
+
+
+@pytest.fixture(scope="session")
+def rich(new_database: Callable[..., DatabaseAddress]) -> DatabaseAddress:
+    """A database with what PostgreSQL has to offer; tests only read it."""
+    return new_database(RICH)
+
+
+@pytest.fixture(scope="session")
+def taken(
+    rich: DatabaseAddress,
+    tmp_path_factory: pytest.TempPathFactory,
+    recipients: list[Recipient],
+    signer: Signer,
+) -> Taken:
+    """A published restore point of ``rich``; tests only read it."""
+    return take(rich, DirectoryStore(tmp_path_factory.mktemp("store")), recipients, signer)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DirectoryStore:
+    folder = tmp_path / "off site"
+    folder.mkdir()
+    return DirectoryStore(folder, site="shanghai")
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[MotoServer]:
+    made = start_moto()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="session")
+def migrated(new_database: Callable[..., DatabaseAddress]) -> Engine:
+    made = engine(new_database().conninfo())
+    migrate(made)
+    return made
+
+
+@pytest.fixture
+def state(migrated: Engine) -> Engine:
+    """An empty state database."""
+    with migrated.begin() as conn:
+        conn.execute(EMPTY)
+    return migrated
