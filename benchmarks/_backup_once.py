@@ -1,0 +1,132 @@
+"""One backup or restore of ParcelSeal in a process of its own, as its tasks do it.
+
+``python -m benchmarks._backup_once backup|restore FOLDER CONNINFO [--pdf]``; the folder holds keys
+and stores, made by ``benchmarks.backup``.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from include.backup import manifest as manifests
+from include.backup import offsite, offsite_report
+from include.backup.recipients import opening_key_from_pem, recipient_from_pem
+from include.backup.restore import Source, require_match, restore
+from include.evidence.bundle import seal
+from include.evidence.model import Result, RunContext
+from include.evidence.signing import Signer
+from include.policy.datamap import MappedDatabase
+from include.policy.rules import BackupRules
+from include.services.clock import SystemClock
+from include.services.database import DatabaseAddress
+from include.services.objectstore.directory import DirectoryStore
+
+DATABASE = MappedDatabase(
+    name="bench",
+    title="bench",
+    connection="customer_db",
+    schema_name="public",
+    rto=timedelta(hours=4),
+    rpo=timedelta(hours=24),
+    collections={},
+)
+
+
+def backup(folder: Path, conninfo: str, state: str, pdf: bool) -> None:
+    """Preflight, dump, publish, prune, report and seal."""
+    from include.reports.html import render_html
+    from include.reports.i18n import LOCALES, language_tag
+    from include.reports.model import Report
+    from include.reports.render import render_all
+    from include.state.connect import engine
+
+    clock, rules = SystemClock(), BackupRules()
+    signer = Signer.from_pem((folder / "evidence.key").read_bytes())
+    recipients = [
+        recipient_from_pem(name, (folder / f"{name}.crt").read_bytes())
+        for name in ("operations", "escrow")
+    ]
+    place = offsite.Offsite(
+        DirectoryStore(folder / "offsite"), recipients, [], signer, [signer.public_pem]
+    )
+    run_id = f"bench-{clock.now():%Y%m%dT%H%M%S%f}"
+    context = RunContext(
+        dag_id="backup_offsite",
+        run_id=run_id,
+        started_at=clock.now(),
+        code_version="bench",
+        policy_hash="bench",
+        policy_name="bench",
+        clock_source=clock.source,
+    )
+    checked = offsite.check(place, [DATABASE], rules, clock)
+    record, manifest = offsite.back_up(
+        DATABASE,
+        DatabaseAddress.from_conninfo(conninfo),
+        place,
+        rules,
+        dag_id="backup_offsite",
+        run_id=run_id,
+        clock=clock,
+    )
+    conclusion = offsite_report.conclude(
+        [checked, record], [DATABASE], {"bench": manifest}, asked=["bench"]
+    )
+    report = Report(
+        title=conclusion.title,
+        summary=conclusion.summary,
+        run=context,
+        outcome=conclusion.outcome,
+        finished_at=clock.now(),
+        facts=conclusion.facts,
+        sections=conclusion.sections,
+        findings=conclusion.findings,
+    )
+    if pdf:
+        files = render_all(report).files
+    else:
+        files = {
+            f"report.{language_tag(one)}.html": render_html(report, one).encode() for one in LOCALES
+        }
+    result = Result(
+        run=context,
+        controls=[],
+        outcome=conclusion.outcome,
+        finished_at=clock.now(),
+        metrics=conclusion.metrics,
+        findings=conclusion.findings,
+    )
+    with engine(state).connect() as conn:
+        seal(
+            DirectoryStore(folder / "evidence"),
+            conn,
+            signer,
+            result=result,
+            files={"manifest.bench.json": manifest.as_bytes(), **files},
+            clock=clock,
+        )
+
+
+def restore_latest(folder: Path, conninfo: str) -> None:
+    """Check, decrypt, load and compare the newest restore point."""
+    signer = Signer.from_pem((folder / "evidence.key").read_bytes())
+    store = DirectoryStore(folder / "offsite")
+    points, _rejected = manifests.restore_points(store, "bench", [signer.public_pem])
+    key = opening_key_from_pem((folder / "escrow.key").read_bytes(), "escrow.key")
+    source = Source(store, points[-1].manifest, key)
+    require_match(restore(source, DatabaseAddress.from_conninfo(conninfo)), points[-1].id)
+
+
+def main() -> None:
+    """Do what the command line asks."""
+    verb, folder, conninfo = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+    if verb == "backup":
+        backup(folder, conninfo, sys.argv[4], "--pdf" in sys.argv)
+    else:
+        restore_latest(folder, conninfo)
+
+
+if __name__ == "__main__":
+    main()

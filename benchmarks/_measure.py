@@ -1,0 +1,91 @@
+"""Measuring whole processes: wall time, CPU time and peak memory, by the operating system."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+console = Console()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished process.
+
+    Attributes:
+        seconds: wall time.
+        cpu: user and system time of it and its children, in seconds.
+        peak: largest resident set of it or of one of its children, in bytes.
+    """
+
+    seconds: float
+    cpu: float
+    peak: int
+
+
+def measure(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Run:
+    """Run a command to its end; raises SystemExit when it fails."""
+    begun = time.monotonic()
+    process = subprocess.Popen(
+        command, env={**os.environ, **(environment or {})}, stdout=subprocess.DEVNULL
+    )
+    _pid, status, usage = os.wait4(process.pid, 0)
+    seconds = time.monotonic() - begun
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"failed ({process.returncode}): {shlex.join(command)}")
+    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+
+
+def shell(text: str) -> list[str]:
+    """Return a command that runs a pipeline and fails when any part of it fails."""
+    return ["bash", "-o", "pipefail", "-c", text]
+
+
+def require(*programs: str) -> None:
+    """Stop when a program of a side-by-side measurement is missing."""
+    missing = [name for name in programs if not shutil.which(name)]
+    if missing:
+        sys.exit(f"Missing for comparison: {', '.join(missing)} (apt-get install -y age restic).")
+
+
+def median(runs: Sequence[Run]) -> float:
+    """Return the median wall time."""
+    return statistics.median(one.seconds for one in runs)
+
+
+def show(title: str, runs: Mapping[str, Sequence[Run]], base: str) -> None:
+    """Print a table of medians with ratios to one of the rows, pair by pair."""
+    table = Table(title=title, title_justify="left")
+    for name in ("what", "median s", "min-max s", "ratio (median of pairs)", "CPU s", "peak MiB"):
+        table.add_column(name)
+    for name, found in runs.items():
+        pairs = [a.seconds / b.seconds for a, b in zip(found, runs[base], strict=True)]
+        table.add_row(
+            name,
+            f"{median(found):.2f}",
+            f"{min(one.seconds for one in found):.2f}-{max(one.seconds for one in found):.2f}",
+            f"{statistics.median(pairs):.2f}",
+            f"{statistics.median(one.cpu for one in found):.2f}",
+            f"{max(one.peak for one in found) / 2**20:.0f}",
+        )
+    console.print(table)
+
+
+def machine() -> str:
+    """Describe the machine in one line."""
+    with Path("/proc/cpuinfo").open() as file:
+        model = next((line.split(":")[1].strip() for line in file if "model name" in line), "?")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} cores {model}, {memory:.0f} GiB, Python {sys.version.split()[0]}"

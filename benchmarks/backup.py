@@ -1,0 +1,170 @@
+"""Backup and restore side by side with the usual pipelines, interleaved in one run.
+
+``./parcelseal bench backup [--size GiB] [--rounds N]``. Needs age, restic and zstd.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from benchmarks._measure import Run, console, machine, measure, require, shell, show
+from include.backup.recipients import new_pair
+from include.evidence.signing import generate_key
+from include.local.postgres import EmbeddedPostgres
+from include.local.sample import load
+from include.services.programs import program
+from include.state.connect import engine
+from include.state.migrate import migrate
+
+CUSTOMERS_PER_GIB = 590_000
+AS_OF = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+
+class Bench:
+    """A server with a generated database, keys and folders, all temporary."""
+
+    def __init__(self, folder: Path, size: float) -> None:
+        self.folder = folder
+        self.server = EmbeddedPostgres(folder / "pg")
+        self.server.start()
+        for name in ("source", "state"):
+            self.create(name)
+        customers = int(size * CUSTOMERS_PER_GIB)
+        with psycopg.connect(self.conninfo("source")) as connection:
+            load(connection, customers=customers, as_of=AS_OF)
+            connection.commit()
+            row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
+        assert row is not None
+        self.size = int(row[0])
+        migrate(engine(self.conninfo("state")))
+        now = datetime.now(UTC)  # noqa: TID251 - keys of a benchmark, valid from now
+        for name in ("operations", "escrow"):
+            private, certificate = new_pair(name, now)
+            (folder / f"{name}.key").write_bytes(private)
+            (folder / f"{name}.crt").write_bytes(certificate)
+        (folder / "evidence.key").write_bytes(generate_key())
+        for name in ("offsite", "evidence"):
+            (folder / name).mkdir()
+        subprocess.run(["age-keygen", "-o", folder / "age.key"], check=True, capture_output=True)
+        text = (folder / "age.key").read_text()
+        self.age = text.partition("public key: ")[2].split()[0]
+        self.environment = {"PGPASSWORD": self.server.password, "RESTIC_PASSWORD": "bench"}
+        restic = ["restic", "init", "-q", "-r", str(folder / "restic")]
+        subprocess.run(restic, check=True, env={**self.environment, "HOME": str(folder)})
+
+    def conninfo(self, database: str) -> str:
+        """Return a connection string of the benchmark's server."""
+        return self.server.conninfo(database)
+
+    def create(self, database: str) -> None:
+        """Create a database, dropping an old one."""
+        name = sql.Identifier(database)
+        with psycopg.connect(self.conninfo("postgres"), autocommit=True) as admin:
+            admin.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(name))
+            admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(name))
+
+    def checkpoint(self) -> None:
+        """Write dirty pages, so that no measurement pays for the one before."""
+        with psycopg.connect(self.conninfo("postgres"), autocommit=True) as admin:
+            admin.execute("CHECKPOINT")
+        subprocess.run(["sync"], check=True)
+
+    def program(self, name: str, database: str, words: str) -> str:
+        """Return a shell word list for one of PostgreSQL's programs."""
+        host = shlex.quote(str(self.server.socket_folder))
+        return f"{shlex.quote(program(name))} -h {host} -U postgres {words} -d {database}"
+
+    def ours(self, verb: str, database: str, *more: str) -> list[str]:
+        """Return the command of our own process."""
+        words = [sys.executable, "-m", "benchmarks._backup_once", verb, str(self.folder)]
+        return [*words, self.conninfo(database), *more]
+
+    def run(self, command: list[str]) -> Run:
+        """Measure one command."""
+        self.checkpoint()
+        return measure(command, self.environment)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--size", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    require("age", "age-keygen", "restic", "zstd")
+    folder = Path(tempfile.mkdtemp(prefix="parcelseal-bench-"))
+    folder.chmod(0o755)
+    try:
+        bench = Bench(folder, given.size)
+        console.print(f"{machine()}; database {bench.size / 2**30:.2f} GiB; {given.rounds} rounds")
+        measure_backups(bench, given.rounds)
+        measure_restores(bench, given.rounds)
+        bench.server.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def measure_backups(bench: Bench, rounds: int) -> None:
+    """Back up in turn with all three, after one warm-up each."""
+    dump = bench.program("pg_dump", "source", "-Fc --compress=none")
+    folder = shlex.quote(str(bench.folder))
+    commands = {
+        "ParcelSeal": bench.ours("backup", "source", bench.conninfo("state")),
+        "pg_dump | zstd -3 -T2 | age": shell(
+            f"{dump} | zstd -q -3 -T2 | age -r {bench.age} > {folder}/dump.age"
+        ),
+        "pg_dump | restic backup --stdin": shell(
+            f"{dump} | restic -q -r {folder}/restic --no-cache backup --stdin"
+        ),
+    }
+    show("Backup", _in_turn(bench, commands, rounds, None), "pg_dump | zstd -3 -T2 | age")
+    pdf = bench.run(bench.ours("backup", "source", bench.conninfo("state"), "--pdf"))
+    console.print(f"ParcelSeal with both PDF reports: {pdf.seconds:.2f} s")
+
+
+def measure_restores(bench: Bench, rounds: int) -> None:
+    """Restore in turn into a new empty database."""
+    folder = shlex.quote(str(bench.folder))
+    # pg_restore -j needs a file that it can seek in, so the pipeline needs one in clear.
+    load = bench.program("pg_restore", "target", "-j2")
+    pipeline = (
+        f"age -d -i {folder}/age.key {folder}/dump.age | zstd -q -d > {folder}/clear.dump "
+        f"&& {load} {folder}/clear.dump && rm {folder}/clear.dump"
+    )
+    commands = {
+        "ParcelSeal": bench.ours("restore", "target"),
+        "age -d | zstd -d | pg_restore -j2": shell(pipeline),
+    }
+    show(
+        "Restore",
+        _in_turn(bench, commands, rounds, "target"),
+        "age -d | zstd -d | pg_restore -j2",
+    )
+
+
+def _in_turn(
+    bench: Bench, commands: dict[str, list[str]], rounds: int, target: str | None
+) -> dict[str, list[Run]]:
+    runs: dict[str, list[Run]] = {name: [] for name in commands}
+    for number in range(rounds + 1):  # the first round warms up and is not counted
+        for name, command in commands.items():
+            if target:
+                bench.create(target)
+            found = bench.run(command)
+            if number:
+                runs[name].append(found)
+    return runs
+
+
+if __name__ == "__main__":
+    main()
