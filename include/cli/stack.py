@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,11 +47,16 @@ def local_stack(
 
 
 def load_sample(place: Workplace, customers: int) -> None:
-    """Load the sample courier database once; its answer sheet goes beside it."""
+    """Load the sample courier database once; its answer sheet goes beside it.
+
+    One that was loaded on an earlier day gets waybills of today.
+    """
     from include.local.sample import load
+    from include.local.sample.carry_on import carry_on
 
     with psycopg.connect(place.local.owner_conninfo(COURIER)) as connection:
         if connection.execute("SELECT to_regclass('public.customer')").fetchone() != (None,):
+            carry_on(connection, place.clock.now())
             return
         connection.rollback()
         tell(f"loading the sample courier database ({customers:,} customers)")
@@ -60,4 +64,4 @@ def load_sample(place: Workplace, customers: int) -> None:
         connection.commit()
     path = place.home / "sample" / "answer_sheet.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(sheet.model_dump(mode="json"), ensure_ascii=False, indent=1))
+    path.write_text(sheet.model_dump_json(indent=1))
