@@ -187,49 +187,79 @@ def restore_points(
         try:
             found.append(load(store, database, point.id, trusted))
         except ManifestRefused as error:
-            rejected.append(Rejected(point.prefix + MANIFEST_NAME, error.message))
+            rejected.append(Rejected(error.key, error.message))
+        except NoRestorePoint:
+            continue  # pruned since the store was listed
     return sorted(found, key=lambda one: (one.manifest.taken_at, one.id)), rejected
 
 
+class NoRestorePoint(UsageError):
+    """There is no restore point of that name."""
+
+
 class ManifestRefused(UsageError):
-    """The manifest is not what was signed."""
+    """A restore point is not what was signed.
+
+    Attributes:
+        key: the object that gave it away.
+    """
 
     exit_code = 1
 
+    def __init__(self, key: str, why: str) -> None:
+        super().__init__(
+            f"{key}: {why}.", "Do not use this restore point; take another and raise an incident."
+        )
+        self.key = key
+
 
 def load(store: ObjectStore, database: str, point: str, trusted: Sequence[bytes]) -> RestorePoint:
-    """Read one restore point's manifest and check its signature and its place.
+    """Read one restore point's manifest; check its signature, its place and that its dump is there.
+
+    The dump's content is not looked at: `Source.check` and the decryption do that.
 
     Raises:
-        UsageError: there is none of that name.
-        ManifestRefused: the signature or the content does not fit.
+        NoRestorePoint: there is none of that name.
+        ManifestRefused: signature, content or size do not fit, or a part is missing.
     """
     place = folder(database, point)
     key = place + MANIFEST_NAME
     try:
-        content, signature = store.get(key), store.get(place + SIGNATURE_NAME)
+        signature = store.get(place + SIGNATURE_NAME)
     except ObjectMissing:
-        raise UsageError(
+        raise NoRestorePoint(
             f"There is no restore point {point} of {database} in {store.description}.",
             "See ./parcelseal backup list.",
         ) from None
+    try:
+        content = store.get(key)
+    except ObjectMissing:
+        raise ManifestRefused(key, "it is missing, its signature is there") from None
     if not any(signing.verify(pem, signature, content) for pem in trusted):
         raise ManifestRefused(
-            f"{key}: the signature does not fit; the manifest was changed or signed elsewhere.",
-            "Do not use this restore point; take another and raise an incident.",
+            key, "the signature does not fit; the manifest was changed or signed elsewhere"
         )
     try:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
-        raise ManifestRefused(f"{key}: {error.error_count()} fields cannot be read.") from None
+        raise ManifestRefused(key, f"{error.error_count()} fields cannot be read") from None
     if (manifest.database, manifest.id) != (database, point):
         raise ManifestRefused(
-            f"{key}: it is the manifest of {manifest.database}/{manifest.id}, moved here.",
-            "Do not use this restore point; take another and raise an incident.",
+            key, f"it is the manifest of {manifest.database}/{manifest.id}, moved here"
         )
-    return RestorePoint(
-        manifest, store.stat(manifest.dump.key).locked_until if _has(store, manifest) else None
-    )
+    return RestorePoint(manifest, _stat_dump(store, manifest).locked_until)
+
+
+def _stat_dump(store: ObjectStore, manifest: Manifest) -> StoredObject:
+    """Return what the store knows of the dump; a hollow restore point must not count as one."""
+    dump = manifest.dump
+    try:
+        found = store.stat(dump.key)
+    except ObjectMissing:
+        raise ManifestRefused(dump.key, "it is missing, its manifest is there") from None
+    if found.size != dump.size:
+        raise ManifestRefused(dump.key, f"it has {found.size} bytes instead of {dump.size}")
+    return found
 
 
 def remove(store: ObjectStore, database: str, point: str) -> None:
@@ -285,11 +315,3 @@ def _folders(store: ObjectStore, database: str) -> Iterator[_Folder]:
             grouped.setdefault(point, {})[name] = stored
     for point, objects in sorted(grouped.items()):
         yield _Folder(folder(database, point), point, objects)
-
-
-def _has(store: ObjectStore, manifest: Manifest) -> bool:
-    try:
-        store.stat(manifest.dump.key)
-    except ObjectMissing:
-        return False
-    return True

@@ -1,0 +1,252 @@
+"""A database that restarts, is full, locked, changed under the dump, or refuses the password."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psycopg
+import pytest
+
+from include.backup import snapshot
+from include.local.postgres import EmbeddedPostgres, server_user
+from include.services.database import DatabaseAddress
+from include.services.errors import ServiceError, UsageError
+from include.services.programs import program
+from tests.faults.conftest import FILL, new_database
+from tests.faults.support import Rig, StorePlace, query, running, until
+
+pytestmark = pytest.mark.fault
+
+
+def crash_and_restart(server: EmbeddedPostgres) -> None:
+    """What `pg_ctl restart -m immediate` does: no goodbye, then crash recovery."""
+    user = server_user()
+    subprocess.run(
+        [program("pg_ctl"), "--pgdata", str(server.data), "stop", "-m", "immediate"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        cwd="/",
+        user=user.pw_uid if user else None,
+        group=user.pw_gid if user else None,
+    )
+    server.start()
+
+
+@dataclass
+class Once:
+    """A progress callback that does something the first time so much was dumped."""
+
+    action: Any
+    after: int = 0
+    happened: bool = False
+
+    def __call__(self, _: str, dumped: int = 0) -> None:
+        if not self.happened and dumped >= self.after:
+            self.happened = True
+            self.action()
+
+
+@pytest.fixture(scope="session")
+def fragile_courier(fragile: EmbeddedPostgres) -> str:
+    return new_database(fragile, FILL.format(parts=40, waybills=4_000))
+
+
+def test_the_database_restarts_during_the_dump(
+    rig: Rig, fragile: EmbeddedPostgres, fragile_courier: str, place: StorePlace
+) -> None:
+    """A clear error in bounded time, nothing in the store, and the next run works."""
+    broken = replace(rig, source=fragile_courier)
+    restart = Once(lambda: crash_and_restart(fragile), after=5_000_000)
+    begun = time.monotonic()
+    with pytest.raises(ServiceError) as caught:
+        broken.back_up(place.open(), progress=restart)
+    assert restart.happened
+    assert time.monotonic() - begun < 30
+    assert "fault_" in caught.value.message
+    assert "Nothing was recorded as done." in caught.value.action
+    assert list(place.open().list()) == []
+    broken.back_up(place.open())
+    assert len(broken.points(place.open())) == 1
+
+
+def test_the_drill_server_restarts_during_the_restore(
+    rig: Rig, fragile: EmbeddedPostgres, directory: StorePlace
+) -> None:
+    """A clear error, and the next drill leaves no scratch database, its own or the first's."""
+    store = directory.open()
+    rig.back_up(store)
+    server = fragile.conninfo("postgres")
+
+    def crash_while_loading() -> None:
+        until(lambda: running(server, "COPY public.waybill%", "parcelseal_drill_%"))
+        crash_and_restart(fragile)
+
+    crash = threading.Thread(target=crash_while_loading)
+    crash.start()
+    with pytest.raises(ServiceError, match="parcelseal_drill_"):
+        rig.drill(store, server=server)
+    crash.join()
+    assert rig.drill(store, server=server).findings == []
+    assert rig.scratch_names(server) == rig.owed_scratch() == []
+
+
+def test_the_scratch_disk_is_full(
+    rig: Rig, cramped: EmbeddedPostgres, directory: StorePlace
+) -> None:
+    """The drill says so and drops what it had restored."""
+    store = directory.open()
+    rig.back_up(store)
+    server = cramped.conninfo("postgres")
+    with pytest.raises(ServiceError, match="No space left on device") as caught:
+        rig.drill(store, server=server)
+    assert "parcelseal_drill_" in caught.value.message
+    assert "客户" not in str(caught.value)
+    assert rig.scratch_names(server) == rig.owed_scratch() == []
+
+
+def test_a_wrong_password(small: Rig, directory: StorePlace) -> None:
+    """Refused with what to check; nothing in the store, and the password in no message."""
+    wrong = replace(small.address, password="never-in-messages")
+    with pytest.raises(UsageError, match="password authentication failed") as caught:
+        small.back_up(directory.open(), source=wrong)
+    assert "never-in-messages" not in str(caught.value)
+    assert "user, password" in caught.value.action
+    assert list(directory.open().list()) == []
+
+
+def test_a_database_that_is_not_there(small: Rig, directory: StorePlace) -> None:
+    """Names it."""
+    with pytest.raises(UsageError, match="fault_none"):
+        small.back_up(directory.open(), source=small.address.with_database("fault_none"))
+
+
+def test_a_server_that_is_down(small: Rig, directory: StorePlace) -> None:
+    """Names it and says what to check."""
+    parameters = {**small.address.parameters, "host": "/nowhere"}
+    with pytest.raises(ServiceError, match="/nowhere") as caught:
+        small.back_up(directory.open(), source=replace(small.address, parameters=parameters))
+    assert "server runs" in caught.value.action
+
+
+def test_a_table_that_stays_locked(
+    small: Rig, directory: StorePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A migration holds a table: an error after the wait, not a backup without that table."""
+    monkeypatch.setattr(snapshot, "LOCK_TIMEOUT", "500ms")
+    with psycopg.connect(small.source) as migration:
+        migration.execute("LOCK TABLE waybill IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(ServiceError, match="stays locked by somebody else"):
+            small.back_up(directory.open())
+        migration.rollback()
+    assert list(directory.open().list()) == []
+    small.back_up(directory.open())
+
+
+def waiting_for_a_lock(rig: Rig) -> bool:
+    """Say whether somebody waits for a lock in the rig's database."""
+    return bool(
+        query(
+            rig.server,
+            "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+            "AND datname = %(name)s",
+            {"name": rig.address.name},
+        )
+    )
+
+
+class Background:
+    """Runs one statement in a thread: it may have to wait for the dump to end."""
+
+    def __init__(self, rig: Rig, statement: str) -> None:
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(rig, statement))
+        self._thread.start()
+
+    def _run(self, rig: Rig, statement: str) -> None:
+        try:
+            query(rig.source, statement)
+        except psycopg.Error as error:
+            self.error = error
+
+    def join(self) -> None:
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+        assert self.error is None
+
+
+def test_tables_that_grow_and_disappear_during_the_dump(small: Rig, directory: StorePlace) -> None:
+    """The restore point is the moment of its snapshot: old rows, and the dropped table whole."""
+    store = directory.open()
+    query(small.source, "CREATE TABLE doomed AS SELECT generate_series(1, 100) n")
+    dropping: list[Background] = []
+
+    def change() -> None:
+        query(
+            small.source, "INSERT INTO waybill SELECT 1000 + n, 1, '' FROM generate_series(1, 9) n"
+        )
+        dropping.append(Background(small, "DROP TABLE doomed"))
+        until(lambda: waiting_for_a_lock(small))
+
+    _, manifest = small.back_up(store, progress=Once(change))
+    dropping[0].join()
+    assert query(small.source, "SELECT count(*) FROM waybill") == [59]
+    assert query(small.source, "SELECT to_regclass('doomed')") == [None]
+    rows = {table.name: table.rows for table in manifest.tables}
+    assert rows == {"customer": 2000, "waybill": 50, "doomed": 100}
+    record = small.drill(store)
+    assert record.findings == []
+    assert record.data["compared"] == 3
+
+
+def test_a_table_dropped_before_the_dump_could_lock_it(small: Rig, directory: StorePlace) -> None:
+    """Listed, then gone: looked at again, and backed up without it."""
+    query(small.source, "CREATE TABLE doomed AS SELECT generate_series(1, 100) n")
+    with psycopg.connect(small.source) as migration:
+        migration.execute("DROP TABLE doomed")
+
+        def commit_when_waited_for() -> None:
+            until(lambda: waiting_for_a_lock(small))
+            migration.commit()
+
+        commit = threading.Thread(target=commit_when_waited_for)
+        commit.start()
+        _, manifest = small.back_up(directory.open())
+        commit.join()
+    assert {table.name for table in manifest.tables} == {"customer", "waybill"}
+    assert small.drill(directory.open()).findings == []
+
+
+class DropJustBefore(DatabaseAddress):
+    """An address under which a table is being dropped the moment pg_dump starts."""
+
+    dropping: Background
+
+    def environment(self) -> dict[str, str]:
+        if not hasattr(type(self), "dropping"):
+            rig = type(self).rig  # type: ignore[attr-defined] # given by the test
+            type(self).dropping = Background(rig, "DROP TABLE doomed")
+            until(lambda: waiting_for_a_lock(rig))
+        return super().environment()
+
+
+def test_a_drop_that_queues_between_our_lock_and_pg_dumps(
+    small: Rig, directory: StorePlace
+) -> None:
+    """pg_dump would wait for the drop, the drop for us: ended in seconds, before users notice."""
+    query(small.source, "CREATE TABLE doomed AS SELECT generate_series(1, 100) n")
+    DropJustBefore.rig = small  # type: ignore[attr-defined] # see there
+    begun = time.monotonic()
+    with pytest.raises(ServiceError, match="changed just as the dump began"):
+        small.back_up(
+            directory.open(),
+            source=DropJustBefore(small.address.parameters, small.address.password),
+        )
+    assert time.monotonic() - begun < 15
+    DropJustBefore.dropping.join()
+    assert list(directory.open().list()) == []
+    _, manifest = small.back_up(directory.open())
+    assert {table.name for table in manifest.tables} == {"customer", "waybill"}
