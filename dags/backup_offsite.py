@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import Param, TriggerRule, dag, task
+from airflow.sdk import Param, TriggerRule, dag, task, task_group
 
 from include.orchestration import backup
 from include.orchestration.run import require_held
@@ -71,6 +71,11 @@ def backup_offsite() -> None:
         """Remove restore points that the policy no longer keeps."""
         return backup.prune(done["part"])
 
+    @task_group
+    def each(database: str) -> None:
+        """One database; what happens to it does not touch the others."""
+        prune(back_up(database))
+
     @task(trigger_rule=TriggerRule.ALL_DONE)
     def seal() -> dict[str, Any]:
         """Write the sealed bundle, whatever happened before."""
@@ -84,7 +89,7 @@ def backup_offsite() -> None:
     names = databases()
     preflight() >> names
     sealed = seal()
-    prune.expand(done=back_up.expand(database=names)) >> sealed
+    each.expand(database=names) >> sealed
     gate(sealed)
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import Param, TriggerRule, dag, task
+from airflow.sdk import Param, TriggerRule, dag, task, task_group
 
 from include.orchestration import backup
 from include.orchestration.run import require_held
@@ -70,6 +70,11 @@ def drill_restore() -> None:
         """Restore into a scratch database, compare, replay erasures, drop it."""
         return backup.drill(proven["part"])
 
+    @task_group
+    def each(database: str) -> None:
+        """One database; what happens to it does not touch the others."""
+        restore_and_compare(prove_refusals(choose(database)))
+
     @task(trigger_rule=TriggerRule.ALL_DONE)
     def seal() -> dict[str, Any]:
         """Write the sealed bundle, whatever happened before."""
@@ -80,10 +85,8 @@ def drill_restore() -> None:
         """Fail the run when the control did not hold."""
         require_held(sealed)
 
-    chosen = choose.expand(database=databases())
-    proven = prove_refusals.expand(chosen=chosen)
     sealed = seal()
-    restore_and_compare.expand(proven=proven) >> sealed
+    each.expand(database=databases()) >> sealed
     gate(sealed)
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from pathlib import Path
 from typing import NoReturn
 
 import typer
-from click.exceptions import Abort, ClickException, Exit
 
 from include.cli import backup, config, evidence, keys, run, testing, up
-from include.cli.console import errors, print_json
+from include.cli.console import complain, errors, one_line, print_json
 from include.cli.stack import workplace
-from include.services.errors import ParcelSealError
+from include.orchestration.unforeseen import value_free
+from include.services.errors import ParcelSealError, ServiceError, UsageError
 
 app = typer.Typer(
     name="parcelseal",
@@ -45,40 +44,32 @@ def _run(words: list[str]) -> int:
     try:
         code = app(words, prog_name="parcelseal", standalone_mode=False)
         return code if isinstance(code, int) else 0
-    except Exit as end:
+    except typer.Exit as end:
         return end.exit_code
-    except Abort:
-        errors.print("interrupted")
-        return 3
-    except ClickException as error:
-        return _fail(words, error.format_message(), "See --help.", 2)
+    except typer.TyperException as error:
+        return _fail(words, UsageError(error.format_message(), "See --help."))
     except ParcelSealError as error:
-        return _fail(words, error.message, error.action, error.exit_code)
-    except KeyboardInterrupt:
+        return _fail(words, error)
+    except (typer.Abort, KeyboardInterrupt):
         errors.print("interrupted")
         return 3
-    except Exception as error:  # noqa: BLE001 - the traceback goes to a log, a line to the person
-        log = _keep_traceback()
-        return _fail(words, f"{type(error).__name__}, which nobody foresaw.", f"See {log}.", 3)
+    except Exception as error:  # noqa: BLE001 - where it happened goes to a log, a line to the person
+        log = _keep(value_free(error))
+        kind = type(error).__name__
+        return _fail(words, ServiceError(f"{kind}, which nobody foresaw.", f"See {log}."))
 
 
-def _fail(words: list[str], message: str, action: str, code: int) -> int:
+def _fail(words: list[str], error: ParcelSealError) -> int:
     if "--json" in words:
-        print_json({"error": f"{message} {action}".strip()})
-    errors.print(f"[bold red]error:[/bold red] {_plain(message)}", soft_wrap=True)
-    if action:
-        errors.print(f"  {_plain(action)}", soft_wrap=True)
-    return code
+        print_json({"error": one_line(error)})
+    complain(error.message, error.action)
+    return error.exit_code
 
 
-def _plain(text: str) -> str:
-    return text.replace("[", "\\[")
-
-
-def _keep_traceback() -> Path:
+def _keep(text: str) -> Path:
     place = workplace()
     folder = place.home / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"error-{place.clock.now():%Y%m%dT%H%M%S}.log"
-    log.write_text(traceback.format_exc())
+    log.write_text(text + "\n")
     return log

@@ -38,8 +38,8 @@ def list_(
     from include.backup import manifest as manifests
 
     place = workplace()
+    names = [place.pack.database(database).name] if database else list(place.pack.databases)
     with local_stack(place):
-        names = [place.pack.database(database).name] if database else list(place.pack.databases)
         store = place.store("offsite_store")
         listed: list[dict[str, Any]] = []
         refused = []
@@ -79,8 +79,8 @@ def restore(
 
     place = workplace()
     target = DatabaseAddress.from_conninfo(into)
+    mapped = place.pack.database(database)
     with local_stack(place):
-        mapped = place.pack.database(database)
         chosen = _choose(place, database, point)
         ledger = None if skip_erasures else _ledger(place, database)
         tell(f"restore point {chosen.id}, taken {chosen.manifest.taken_at:%Y-%m-%d %H:%M:%S %Z}")

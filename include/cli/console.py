@@ -12,6 +12,8 @@ from typing import Any
 
 from rich.console import Console
 
+from include.services.errors import ParcelSealError
+
 errors = Console(stderr=True, highlight=False)
 results = Console(highlight=False)
 
@@ -25,6 +27,22 @@ def print_json(content: Mapping[str, Any]) -> None:
     """Put one JSON object on stdout."""
     sys.stdout.write(json.dumps(content, ensure_ascii=False, default=str) + "\n")
     sys.stdout.flush()
+
+
+def complain(message: str, action: str) -> None:
+    """Say on stderr what went wrong, and what to do about it."""
+    errors.print(f"[bold red]error:[/bold red] {_plain(message)}", soft_wrap=True)
+    if action:
+        errors.print(f"  {_plain(action)}", soft_wrap=True)
+
+
+def one_line(error: ParcelSealError) -> str:
+    """Return an error as one line, for JSON."""
+    return "; ".join(line for line in str(error).splitlines() if line).replace(":; ", ": ")
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", "\\[")
 
 
 @contextmanager

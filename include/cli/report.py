@@ -15,8 +15,8 @@ class RunResult:
     """One run. The names are those of the ``--json`` output and stay stable."""
 
     dag_id: str
-    run_id: str
-    state: str
+    run_id: str | None
+    state: str | None
     outcome: str | None
     bundle: str | None
     reports: list[str]

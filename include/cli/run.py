@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from include.cli.console import errors, output_to, print_json, results, tell
+from include.cli.console import complain, errors, one_line, output_to, print_json, results, tell
 from include.cli.report import RunResult, exit_code, result_of
 from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, workplace
 from include.local import airflow as local_airflow
 from include.local.profile import AIRFLOW_RUNS
-from include.services.errors import UsageError
+from include.services.errors import ParcelSealError, UsageError
 from include.workplace import ROOT, Workplace
+
+if TYPE_CHECKING:
+    from include.orchestration.inprocess import Finished
+
+DAGS = ROOT / "dags"
 
 
 def run(
@@ -30,18 +34,33 @@ def run(
 ) -> int:
     """Run one workflow now, in this process, against the configured connections."""
     place = workplace()
-    parameters = _parameters(conf)
-    log = place.home / "logs" / f"run-{dag_id}-{place.clock.now():%Y%m%dT%H%M%S}.log"
-    with local_stack(place, customers=DEFAULT_CUSTOMERS, always=True):
-        tell(f"running {dag_id}; log in {log}")
-        with output_to(log):
-            found = execute(place, dag_id, parameters, answer or [], log)
-            done = result_of(place, dag_id, found.run_id, found.state, str(log))
+    try:
+        done = _run(place, dag_id, _parameters(conf), answer or [])
+    except ParcelSealError as error:
+        if not as_json:
+            raise
+        failed = RunResult(dag_id, None, None, None, None, [], 0, one_line(error))
+        print_json(failed.as_json())
+        complain(error.message, error.action)
+        return error.exit_code
     if as_json:
         print_json(done.as_json())
     else:
         show(done)
     return exit_code(done)
+
+
+def _run(
+    place: Workplace, dag_id: str, parameters: dict[str, Any], answers: list[str]
+) -> RunResult:
+    _require_workflow(dag_id)
+    _ = place.pack  # every fault of a bad pack is named before anything is started
+    log = place.home / "logs" / f"run-{dag_id}-{place.clock.now():%Y%m%dT%H%M%S}.log"
+    with local_stack(place, customers=DEFAULT_CUSTOMERS, always=True):
+        tell(f"running {dag_id}; log in {log}")
+        with output_to(log):
+            finished = execute(place, dag_id, parameters, answers, log)
+            return result_of(place, dag_id, finished.run_id, finished.state, str(log))
 
 
 def show(done: RunResult) -> None:
@@ -55,14 +74,9 @@ def show(done: RunResult) -> None:
         errors.print(f"  error    {done.error}", soft_wrap=True)
 
 
-class _Found:
-    def __init__(self, run_id: str, state: str) -> None:
-        self.run_id, self.state = run_id, state
-
-
 def execute(
     place: Workplace, dag_id: str, parameters: dict[str, Any], answers: list[str], log: Path
-) -> _Found:
+) -> Finished:
     """Run a DAG with Airflow's own in-process runner, on a database of its own.
 
     It is not the database of `up`, whose scheduler would take the run's tasks for its own.
@@ -70,41 +84,17 @@ def execute(
     environment = local_airflow.settings(place.local, ROOT, AIRFLOW_RUNS, None)
     os.environ.update(environment)
     _migrate_once(place, environment, log)
-    sys.path.insert(0, environment["AIRFLOW__CORE__DAGS_FOLDER"])
-    from airflow.dag_processing.dagbag import DagBag
+    from include.orchestration.inprocess import run_in_process
 
-    bag = DagBag(environment["AIRFLOW__CORE__DAGS_FOLDER"])
-    if bag.import_errors:
-        path, error = next(iter(bag.import_errors.items()))
-        reason = error.strip().splitlines()[-1]
-        raise UsageError(f"{Path(path).name} cannot be read: {reason}", f"See {log}.")
-    dag = bag.dags.get(dag_id)
-    if dag is None:
-        known = ", ".join(sorted(bag.dags))
-        raise UsageError(f"There is no workflow {dag_id}.", f"There are: {known}.")
-    _check_answers(dag, answers)
-    unknown = sorted(set(parameters) - set(dag.params))
-    if unknown:
-        raise UsageError(
-            f"{dag_id} has no parameter {', '.join(unknown)}.",
-            f"It has: {', '.join(sorted(dag.params)) or 'none'}.",
-        )
-    finished = dag.test(run_conf=parameters)
-    found = _Found(finished.run_id, str(finished.state))
-    from airflow import settings as airflow_settings
-
-    airflow_settings.dispose_orm()  # before the local server stops, not at exit
-    return found
+    return run_in_process(
+        Path(environment["AIRFLOW__CORE__DAGS_FOLDER"]), dag_id, parameters, answers
+    )
 
 
-def _check_answers(dag: Any, answers: list[str]) -> None:
-    for one in answers:
-        task_id, sign, _option = one.partition("=")
-        if not sign or task_id not in dag.task_dict:
-            raise UsageError(f"--answer {one} names no task of {dag.dag_id}.", "Write TASK=OPTION.")
-        raise UsageError(
-            f"{task_id} of {dag.dag_id} is no human step: it asks nobody.", "Leave out --answer."
-        )
+def _require_workflow(dag_id: str) -> None:
+    known = sorted(path.stem for path in DAGS.glob("*.py"))
+    if dag_id not in known:
+        raise UsageError(f"There is no workflow {dag_id}.", f"There are: {', '.join(known)}.")
 
 
 def _parameters(conf: str) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def local_stack(
             nothing.
         always: start even when every connection is configured (Airflow's own database is local).
     """
-    needed = always or any(place.is_local(conn_id) for conn_id in LOCAL_CONNECTIONS)
+    needed = always or any(place.lookup(conn_id) is None for conn_id in LOCAL_CONNECTIONS)
     if not needed:
         yield
         return

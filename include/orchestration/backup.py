@@ -22,6 +22,7 @@ from include.holds import registry
 from include.orchestration.run import run_key, seal_run, step, workplace
 from include.reports.conclusion import Conclusion
 from include.reports.text import _
+from include.services.errors import UsageError
 from include.state.locks import exclusive
 from include.workplace import Workplace
 
@@ -39,13 +40,20 @@ def wanted_databases(asked: Sequence[str] | None) -> list[str]:
     Raises:
         AirflowFailException: one of them is not mapped.
     """
-    known = mapped_databases()
-    unknown = [name for name in asked or [] if name not in known]
-    if unknown:
-        raise AirflowFailException(
-            f"Not in the data map: {', '.join(unknown)}. It maps: {', '.join(known)}."
-        )
-    return list(asked or known)
+    names: list[str] = []
+
+    def work(place: Workplace) -> StepRecord:
+        known = list(place.pack.databases)
+        unknown = [name for name in asked or [] if name not in known]
+        if unknown:
+            raise UsageError(
+                f"Not in the data map: {', '.join(unknown)}.", f"It maps: {', '.join(known)}."
+            )
+        names.extend(dict.fromkeys(asked or known))
+        return StepRecord(step="databases", outcome=Outcome.PASS, data={"databases": names})
+
+    step("databases", "", _("The choice of databases"), work, CLAUSE)
+    return names
 
 
 def preflight() -> None:

@@ -13,6 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundExceptio
 from include.evidence.bundle import seal
 from include.evidence.model import ControlRef, Finding, Outcome, Result, RunContext, StepRecord
 from include.evidence.steps import artifacts_of, record_step, steps_of
+from include.orchestration.unforeseen import value_free
 from include.policy.rules import Control
 from include.reports.conclusion import Conclusion
 from include.reports.model import Report
@@ -74,7 +75,7 @@ def step(
 
     Raises:
         AirflowFailException: the step failed in a way that no retry mends.
-        ServiceError: a service failed; Airflow repeats the task.
+        ServiceError: a service failed, or nobody foresaw it; Airflow repeats the task.
     """
     place = workplace()
     dag_id, run_id = run_key()
@@ -91,10 +92,9 @@ def step(
         if isinstance(error, ServiceError):
             raise
         raise AirflowFailException(str(error)) from None
-    except Exception as error:
-        # An error nobody foresaw may quote a value, so the evidence names only its kind.
+    except Exception as error:  # noqa: BLE001 - raised again, without words that may quote a value
         keep(_failed(name, part, title, _raw(type(error).__name__), clause))
-        raise
+        raise ServiceError(f"Nobody foresaw this:\n{value_free(error)}") from None
     keep(record)
     return {"step": name, "part": part, "outcome": str(record.outcome)}
 
@@ -143,7 +143,7 @@ def seal_run(
     with place.state.connect() as conn:
         records = steps_of(conn, dag_id, run_id)
         artifacts = artifacts_of(conn, dag_id, run_id)
-    conclusion = conclude(place, records, artifacts)
+    conclusion = conclude(place, [*records, *_without_record(records)], artifacts)
     controls = [_control(one) for one in place.pack.controls_of(dag_id)]
     context = _context(place, dag_id, run_id)
     report = Report(
@@ -186,6 +186,20 @@ def seal_run(
         "outcome": str(conclusion.outcome),
         "findings": len(conclusion.findings),
     }
+
+
+def _without_record(records: Sequence[StepRecord]) -> list[StepRecord]:
+    """Return a failed record for failed tasks when no step says that anything failed.
+
+    A task may fail before its step begins. Then the records alone look as if nothing had happened.
+    """
+    if any(record.outcome is Outcome.FAIL for record in records):
+        return []
+    dag_id, run_id = run_key()
+    states = get_current_context()["ti"].get_task_states(dag_id=dag_id, run_ids=[run_id])
+    failed = sorted(task for task, state in states.get(run_id, {}).items() if state == "failed")
+    reason = _("it left no record")
+    return [_failed(task, "", _("The task {task}", task=task), reason, "") for task in failed]
 
 
 def require_held(sealed: dict[str, Any]) -> None:

@@ -1,0 +1,59 @@
+"""Importing every DAG file together, beside importing ``airflow.sdk`` alone.
+
+``./parcelseal bench dag_parsing``. Each measurement is a fresh process; the two alternate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+console = Console(highlight=False)
+ROOT = Path(__file__).resolve().parent.parent
+MOST = 2.0  # seconds more than airflow.sdk alone
+NAMES = "Param, TriggerRule, dag, task, Connection, CronTriggerTimetable, get_current_context"
+SDK = f"from airflow.sdk import {NAMES}; from airflow.sdk.exceptions import AirflowFailException"
+
+
+def main() -> int:
+    """Measure and print both medians; 1 when the DAG files cost too much."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--size", help="ignored: no database is made")
+    rounds = max(1, parser.parse_args().rounds)
+    files = sorted((ROOT / "dags").glob("*.py"))
+    run_each = "; ".join(f"runpy.run_path({str(path)!r})" for path in files)
+    both = {"airflow.sdk": SDK, "every DAG file": f"import runpy; {run_each}"}
+    for code in both.values():
+        _seconds(code)  # fills the caches
+    times: dict[str, list[float]] = {name: [] for name in both}
+    for _ in range(rounds):
+        for name, code in both.items():
+            times[name].append(_seconds(code))
+    medians = {name: statistics.median(found) for name, found in times.items()}
+    for name, median in medians.items():
+        console.print(f"{name:16} {median:6.2f} s")
+    more = medians["every DAG file"] - medians["airflow.sdk"]
+    console.print(
+        f"{len(files)} files cost {more:.2f} s more; allowed {MOST:.1f} s; {rounds} rounds"
+    )
+    return 0 if more <= MOST else 1
+
+
+def _seconds(code: str) -> float:
+    timed = f"import time; s = time.perf_counter(); {code}; print(time.perf_counter() - s)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", timed], check=True, capture_output=True, text=True, env=environment
+    )
+    return float(done.stdout.split()[-1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

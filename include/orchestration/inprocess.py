@@ -1,0 +1,96 @@
+"""Running one workflow with Airflow's own in-process runner, as `./parcelseal run` does."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from include.services.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that came to its end.
+
+    Attributes:
+        state: Airflow's word for it, ``success`` or ``failed``.
+    """
+
+    run_id: str
+    state: str
+
+
+def run_in_process(
+    folder: Path, dag_id: str, parameters: Mapping[str, Any], answers: Sequence[str]
+) -> Finished:
+    """Run a DAG now, in this process, on the database that Airflow's settings name.
+
+    Args:
+        folder: of the DAG files.
+        dag_id: the workflow.
+        parameters: of the run.
+        answers: ``TASK=OPTION``, for human steps.
+
+    Raises:
+        UsageError: no such workflow, parameter or human step; a value of the wrong type.
+    """
+    from airflow import settings
+
+    sys.path.insert(0, str(folder))
+    try:
+        dag = _find(folder, dag_id)
+        _check_answers(dag, answers)
+        _check_parameters(dag, parameters)
+        run = dag.test(run_conf=dict(parameters))
+        return Finished(run.run_id, str(run.state))
+    finally:
+        settings.dispose_orm()  # before the local server stops, not at exit
+
+
+def _find(folder: Path, dag_id: str) -> Any:
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(str(folder))
+    if bag.import_errors:
+        path, error = next(iter(bag.import_errors.items()))
+        raise UsageError(f"{Path(path).name} cannot be read: {error.strip().splitlines()[-1]}")
+    dag = bag.dags.get(dag_id)
+    if dag is None:
+        raise UsageError(f"There is no workflow {dag_id}.", f"There are: {_list(bag.dags)}.")
+    return dag
+
+
+def _check_answers(dag: Any, answers: Sequence[str]) -> None:
+    for one in answers:
+        task_id, sign, _option = one.partition("=")
+        if not sign or task_id not in dag.task_dict:
+            raise UsageError(f"--answer {one} names no task of {dag.dag_id}.", "Write TASK=OPTION.")
+        raise UsageError(
+            f"{task_id} of {dag.dag_id} is no human step: it asks nobody.", "Leave out --answer."
+        )
+
+
+def _check_parameters(dag: Any, parameters: Mapping[str, Any]) -> None:
+    from airflow.sdk.exceptions import ParamValidationError
+
+    unknown = sorted(set(parameters) - set(dag.params))
+    if unknown:
+        raise UsageError(
+            f"{dag.dag_id} has no parameter {', '.join(unknown)}.",
+            f"It has: {_list(dag.params)}.",
+        )
+    for name, value in parameters.items():
+        try:
+            copy(dag.params.get_param(name)).resolve(value)  # it keeps the value as its default
+        except ParamValidationError as error:
+            raise UsageError(
+                f"The parameter {name} of {dag.dag_id}: {str(error).splitlines()[0]}."
+            ) from None
+
+
+def _list(names: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(names)) or "none"
