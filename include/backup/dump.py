@@ -35,6 +35,7 @@ from include.services.programs import ErrorLines, pg_version, program
 
 ZSTD_LEVEL = 3
 ZSTD_THREADS = 2
+ZSTD_JOB = 2 * 1024 * 1024  # bytes
 PIPE_SIZE = 1024 * 1024  # bytes; the default of 64 KiB makes both ends wait for each other
 SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ of Linux; the fcntl module names it from Python 3.10 on Linux
 LOCK_WAIT = "60s"
@@ -140,9 +141,11 @@ def take_backup(
 
 
 def _compress(pieces: Stage) -> Iterator[bytes]:
-    packer = zstandard.ZstdCompressor(
-        level=ZSTD_LEVEL, threads=ZSTD_THREADS, write_checksum=True
-    ).compressobj()
+    # Small jobs: memory stays a few MiB per thread where zstd's own choice is 8 MiB and more.
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        ZSTD_LEVEL, threads=ZSTD_THREADS, job_size=ZSTD_JOB, write_checksum=True
+    )
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     for piece in pieces:
         if out := packer.compress(piece):
             yield out
