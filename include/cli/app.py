@@ -25,6 +25,7 @@ app.command("up")(up.up)
 app.command("run")(run.run)
 app.command("verify")(evidence.verify)
 app.command("restore")(backup.restore)
+app.command("recover-ledger")(evidence.recover_ledger)
 app.command("migrate")(config.migrate)
 app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
     testing.test

@@ -75,3 +75,26 @@ def _show(checked: Verification) -> None:
         results.print("Check it without ParcelSeal:")
         for line in checked.commands:
             results.print(f"  {line}", soft_wrap=True, markup=False)
+
+
+def recover_ledger() -> int:
+    """Enter bundles of the store that the ledger lost, after state_db was restored from a backup.
+
+    Only bundles that carry a trusted seal and continue the chain are taken.
+    """
+    from include.evidence.adopt import recover_ledger as recover
+    from include.evidence.signing import TrustedKeys
+
+    place = workplace()
+    with local_stack(place), place.state.connect() as conn:
+        entered = recover(
+            place.store("evidence_store"),
+            conn,
+            place.signer,
+            TrustedKeys(place.trusted),
+            place.clock,
+        )
+    for bundle in entered:
+        results.print(f"entered  {bundle}", soft_wrap=True)
+    results.print(f"{len(entered)} bundles entered")
+    return 0
