@@ -22,10 +22,11 @@ from aws_encryption_sdk.internal.crypto.wrapping_keys import WrappingKey
 from aws_encryption_sdk.key_providers.base import MasterKeyProvider
 from aws_encryption_sdk.key_providers.kms import KMSMasterKey
 from aws_encryption_sdk.key_providers.raw import RawMasterKeyProvider
+from botocore.exceptions import BotoCoreError
 from cryptography.exceptions import InvalidTag
 
 from include.backup.recipients import KMS_KIND, RSA_KIND, OpeningKey, Recipient
-from include.services.errors import ServiceError
+from include.services.errors import ServiceError, UsageError
 
 SUITE = Algorithm.AES_256_GCM_HKDF_SHA512_COMMIT_KEY
 FRAME = 1024 * 1024  # bytes; 4 KiB frames run fifty times slower
@@ -55,16 +56,50 @@ def encrypting(
         source: clear bytes; must fill each ``read`` until it ends.
         recipients: any one of them can open the message.
         context: authenticated but not secret; binds the message to its restore point.
+
+    Raises:
+        UsageError: no recipient, or more than the format takes.
     """
-    stream = _client().stream(
-        mode="e",
-        source=source,
-        key_provider=_sealing_keys(recipients),
-        algorithm=SUITE,
-        frame_length=FRAME,
-        encryption_context=dict(context),
-    )
-    return cast(Readable, stream)
+    if not recipients:
+        raise UsageError(
+            "There is no recipient, so nobody could open the backup.",
+            "Name recipients in the connection offsite_store.",
+        )
+    if len(recipients) > MOST_RECIPIENTS:
+        raise UsageError(
+            f"There are {len(recipients)} recipients; a backup can have {MOST_RECIPIENTS}.",
+            "Leave some out of the connection offsite_store.",
+        )
+    return _Encrypting(source, recipients, context)
+
+
+class _Encrypting:
+    def __init__(
+        self, source: Readable, recipients: Sequence[Recipient], context: Mapping[str, str]
+    ) -> None:
+        self._source, self._recipients, self._context = source, recipients, context
+        self._stream: Any = None
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            if self._stream is None:
+                self._stream = self._open()
+            return cast(bytes, self._stream.read(size))
+        except (AWSEncryptionSDKClientError, BotoCoreError) as error:
+            raise ServiceError(
+                f"The backup could not be encrypted: {_kms_reason(error)}.",
+                "Check the recipients' KMS keys, their grants and the way to them.",
+            ) from None
+
+    def _open(self) -> Any:
+        return _client().stream(
+            mode="e",
+            source=self._source,
+            key_provider=_sealing_keys(self._recipients),
+            algorithm=SUITE,
+            frame_length=FRAME,
+            encryption_context=dict(self._context),
+        )
 
 
 def decrypting(
@@ -77,7 +112,8 @@ def decrypting(
         key: of one recipient.
         context: what the message must be bound to.
         name: the object, for the refusal. Reading raises Refused for a wrong key and for bytes
-            that were tampered with, truncated or belong to another restore point.
+            that were tampered with, truncated or belong to another restore point, and
+            ServiceError when its KMS does not answer.
     """
     return _Decrypting(source, key, context, name)
 
@@ -96,6 +132,11 @@ class _Decrypting:
             if not self._checked:
                 self._check_context()
             return cast(bytes, self._stream.read(size))
+        except BotoCoreError as error:
+            raise ServiceError(
+                f"The KMS key of {self._name} cannot be used: {_kms_reason(error)}.",
+                "Check the connection's KMS endpoint, region and credentials.",
+            ) from None
         except (AWSEncryptionSDKClientError, InvalidTag, ValueError, TypeError) as error:
             # TypeError and ValueError: the SDK trips over a message that is cut inside a field.
             raise Refused(
@@ -120,6 +161,11 @@ def _reason(error: Exception) -> str:
     if kind == "InvalidTag":
         return "its bytes were changed after encryption"
     return f"its bytes are incomplete or were changed ({kind})"
+
+
+def _kms_reason(error: Exception) -> str:
+    # The SDK's own text names keys and causes; it holds no clear byte.
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def _client() -> Any:
@@ -148,23 +194,16 @@ class _RsaKeys(RawMasterKeyProvider):  # type: ignore[misc] # the SDK has no typ
 
 
 def _sealing_keys(recipients: Sequence[Recipient]) -> MasterKeyProvider:
-    rsa = _RsaKeys()
-    for recipient in recipients:
+    # KMS keys are members of this provider too: a KMSMasterKey ignores members of its own.
+    keys = _RsaKeys()
+    for recipient in {one.key_id: one for one in recipients}.values():
         if recipient.kind == RSA_KIND:
-            rsa.hold(recipient.key_id, recipient.public_pem, EncryptionKeyType.PUBLIC)
-    kms = [
-        KMSMasterKey(key_id=recipient.key_id, client=recipient.client)
-        for recipient in recipients
-        if recipient.kind == KMS_KIND
-    ]
-    if len(kms) == len(recipients):  # the first provider makes the data key: it must hold one
-        first, *others = kms
-        for other in others:
-            first.add_master_key_provider(other)
-        return first
-    for other in kms:
-        rsa.add_master_key_provider(other)
-    return rsa
+            keys.hold(recipient.key_id, recipient.public_pem, EncryptionKeyType.PUBLIC)
+        else:
+            keys.add_master_key_provider(
+                KMSMasterKey(key_id=recipient.key_id, client=recipient.client)
+            )
+    return keys
 
 
 def _opening_key(key: OpeningKey) -> MasterKeyProvider:

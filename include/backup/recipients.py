@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
@@ -59,7 +60,7 @@ def recipient_from_pem(name: str, pem: bytes) -> Recipient:
             key, expires_at = certificate.public_key(), certificate.not_valid_after_utc
         else:
             key = serialization.load_pem_public_key(pem)  # type: ignore[assignment] # narrowed below
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         raise UsageError(
             f"Recipient {name}: this is neither a PEM certificate nor a PEM public key.",
             "Create a pair with ./parcelseal keys new NAME and give the .crt file.",
@@ -102,7 +103,7 @@ def opening_key_from_pem(pem: bytes, where: str) -> OpeningKey:
     """
     try:
         key = serialization.load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise UsageError(
             f"{where} is not an unencrypted PEM private key.",
             "If it has a passphrase: openssl pkey -in KEY -out /dev/shm/key.pem",

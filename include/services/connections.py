@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from include.services.errors import UsageError
 
@@ -34,8 +34,17 @@ class ConnectionSpec:
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def text(self, key: str, default: str = "") -> str:
-        """Return one extra as text."""
-        return str(self.extra.get(key, default) or default)
+        """Return one extra as text; JSON's true and false as ``true`` and ``false``."""
+        value = self.extra.get(key)
+        if isinstance(value, bool):
+            return str(value).lower()
+        return default if value is None or value == "" else str(value)
+
+    @property
+    def verify(self) -> bool | str:
+        """Extra ``verify``: whether to check a server's certificate, or the authority's file."""
+        value = self.text("verify", "true")
+        return value.lower() == "true" if value.lower() in {"true", "false"} else value
 
 
 def from_environment(conn_id: str, environment: Mapping[str, str]) -> ConnectionSpec | None:
@@ -58,7 +67,7 @@ def parse(conn_id: str, value: str) -> ConnectionSpec:
             if value.lstrip().startswith("{")
             else _from_uri(conn_id, value)
         )
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         # The message must not repeat the value: it holds a password.
         raise UsageError(
             f"Connection {conn_id} ({ENVIRONMENT_PREFIX}{conn_id.upper()}) cannot be read.",
@@ -88,17 +97,25 @@ def _from_uri(conn_id: str, value: str) -> ConnectionSpec:
     if not parts.scheme:
         raise ValueError("no scheme")
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    extra = json.loads(query.pop("__extra__")) if "__extra__" in query else query
+    extra = dict(json.loads(query["__extra__"])) if "__extra__" in query else query
     return ConnectionSpec(
         conn_id=conn_id,
         conn_type=_type(parts.scheme),
-        host=unquote(parts.hostname or ""),
+        host=_host(parts),
         port=parts.port,
         login=unquote(parts.username or ""),
         password=unquote(parts.password or ""),
         schema=unquote(parts.path.removeprefix("/")),
         extra=extra,
     )
+
+
+def _host(parts: SplitResult) -> str:
+    # `hostname` is in lower case, which a socket's folder (%2Frun%2FPostgreSQL) must not be.
+    host = parts.netloc.rpartition("@")[2]
+    if host.startswith("["):
+        return parts.hostname or ""
+    return unquote(host.partition(":")[0])
 
 
 def _type(name: str) -> str:

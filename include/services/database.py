@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -87,11 +88,13 @@ class DatabaseAddress:
 
     @classmethod
     def from_parameters(cls, given: Mapping[str, str], password: str) -> DatabaseAddress:
-        """Complete libpq keywords with a timeout and with verified TLS where it is due."""
+        """Complete libpq keywords with a timeout, an encoding, and verified TLS where it is due."""
         parameters = {key: value for key, value in given.items() if value}
-        host = parameters.get("host", "")
+        host = parameters.get("host") or parameters.get("hostaddr", "")
         parameters.setdefault("connect_timeout", CONNECT_TIMEOUT)
         parameters.setdefault("application_name", "parcelseal")
+        # One encoding for dumps, names and digests, whatever the database's own is.
+        parameters.setdefault("client_encoding", "UTF8")
         if not _on_this_machine(host) and "sslmode" not in parameters:
             parameters["sslmode"] = "verify-full"
             parameters.setdefault("sslrootcert", "system")
@@ -120,9 +123,23 @@ class DatabaseAddress:
         return make_conninfo("", **self.parameters)
 
     def environment(self) -> dict[str, str]:
-        """Return the environment for PostgreSQL's programs: ours, plus the password."""
-        clean = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
-        return {**clean, "PGPASSWORD": self.password, "LC_MESSAGES": "C", "LANGUAGE": "C"}
+        """Return the environment for PostgreSQL's programs: ours, plus the password.
+
+        Moments are printed in UTC, or the same rows would have another digest on a server that
+        stands in another timezone.
+        """
+        clean = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith("PG") and key != "LC_ALL"
+        }
+        return {
+            **clean,
+            "PGPASSWORD": self.password,
+            "PGTZ": "UTC",
+            "LC_MESSAGES": "C",
+            "LANGUAGE": "C",
+        }
 
     def with_database(self, name: str) -> DatabaseAddress:
         """Return the same server and user with another database."""
@@ -150,6 +167,7 @@ class DatabaseAddress:
                 "no password supplied",
                 "does not exist",
                 "pg_hba",
+                "permission denied",
             )
         ):
             reason = text.split("FATAL:")[-1].strip()
@@ -164,4 +182,14 @@ class DatabaseAddress:
 
 
 def _on_this_machine(host: str) -> bool:
-    return not host or host.startswith(("/", "@", "127.")) or host in {"localhost", "::1"}
+    return all(
+        not one or one.startswith(("/", "@")) or one == "localhost" or _is_loopback(one)
+        for one in host.split(",")  # libpq tries each of several hosts
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -10,7 +10,8 @@ from include.services.connections import ConnectionSpec
 def kms_client(spec: ConnectionSpec) -> Any:
     """Build a KMS client with the credentials of a connection of type aws.
 
-    Extra may have ``kms_endpoint_url`` (else AWS), ``region_name`` and ``verify``.
+    Extra may have ``kms_endpoint_url`` (else AWS), ``region_name`` and ``verify`` (true, false or
+    the file of a certificate authority).
     """
     import boto3
     from botocore.config import Config
@@ -20,6 +21,7 @@ def kms_client(spec: ConnectionSpec) -> Any:
         "kms",
         region_name=spec.text("region_name") or None,
         endpoint_url=spec.text("kms_endpoint_url") or None,
+        verify=spec.verify,
         aws_access_key_id=(spec.login or None) if is_aws else None,
         aws_secret_access_key=(spec.password or None) if is_aws else None,
         config=Config(

@@ -56,17 +56,14 @@ def _s3(spec: ConnectionSpec) -> ObjectStore:
         raise UsageError(
             f"Connection {spec.conn_id} names no bucket.", 'Set its extra: {"bucket": "..."}.'
         )
-    verify: bool | str = spec.text("verify", "true")
-    if str(verify).lower() in {"true", "false"}:
-        verify = str(verify).lower() == "true"
     client = make_s3_client(
         endpoint_url=spec.text("endpoint_url") or None,
         region=spec.text("region_name") or None,
         access_key=spec.login or None,
         secret_key=spec.password or None,
-        verify=verify,
-        connect_timeout=float(spec.text("connect_timeout", "10")),
-        read_timeout=float(spec.text("read_timeout", "60")),
+        verify=spec.verify,
+        connect_timeout=_seconds(spec, "connect_timeout", 10),
+        read_timeout=_seconds(spec, "read_timeout", 60),
     )
     mode = spec.text("lock_mode", "COMPLIANCE").upper()
     if mode not in {"COMPLIANCE", "GOVERNANCE"}:
@@ -81,3 +78,12 @@ def _s3(spec: ConnectionSpec) -> ObjectStore:
         spec.text("site"),
         lock_mode=cast("LockMode", mode),
     )
+
+
+def _seconds(spec: ConnectionSpec, key: str, default: float) -> float:
+    try:
+        return float(spec.text(key) or default)
+    except ValueError:
+        raise UsageError(
+            f"Connection {spec.conn_id}: {key} is no number of seconds.", "Write it as 30."
+        ) from None

@@ -38,8 +38,10 @@ CREATE TABLE public.customer (
 );
 INSERT INTO public.customer (name, feeling, phone, lives, seen, born, bytes, tags, extra, span,
                              referrer)
-SELECT 'name ' || n || E'\t\\.\n\\\r' || chr(1), 'so "la" la'::public.mood, '+86' || n, ROW('街 ' || n, n)::public.place,
-       timestamptz '2026-11-01 00:00+08' + n * interval '1 hour', date '1900-01-01', decode('00ff0a5c2e0a', 'hex'),
+SELECT 'name ' || n || E'\t\\.\n\\\r' || chr(1), 'so "la" la'::public.mood, '+86' || n,
+       ROW('街 ' || n, n)::public.place,
+       timestamptz '2026-11-01 00:00+08' + n * interval '1 hour', date '1900-01-01',
+       decode('00ff0a5c2e0a', 'hex'),
        ARRAY['a', NULL, '{"'], '{"k": "v"}'::jsonb, tstzrange(NULL, '2026-01-01+00'), NULL
 FROM generate_series(1, 300) n;
 UPDATE public.customer SET referrer = 301 - id;

@@ -1,7 +1,8 @@
-"""Reading pg_dump's archive in pieces: what is in it, a digest per table, refusal of anything else."""
+"""Reading pg_dump's archive in pieces: its entries, a digest per table, refusal of all else."""
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import tracemalloc
@@ -23,7 +24,8 @@ INSERT INTO line VALUES (''), (''), (''), (E'\\.'), (''), (''), (E'\n\n\n'), (NU
 CREATE TABLE t (id int, a text, b bytea);
 INSERT INTO t SELECT n, E'\t\\.\n\r\\N', decode('00000a5c2e0a0a0a0000000000', 'hex')
 FROM generate_series(1, 60) n;
-SELECT lo_from_bytea(1111, 'one'), lo_from_bytea(2222, decode(repeat('5c2e0a0a0a0000000000', 300), 'hex')),
+SELECT lo_from_bytea(1111, 'one'),
+       lo_from_bytea(2222, decode(repeat('5c2e0a0a0a0000000000', 300), 'hex')),
        lo_from_bytea(3333, '');
 """
 
@@ -44,7 +46,7 @@ def everything(archive: bytes) -> frozenset[int]:
 
 def cut(archive: bytes, places: Sequence[int]) -> Iterator[bytes]:
     edges = [0, *sorted(places), len(archive)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         yield archive[start:end]
 
 
