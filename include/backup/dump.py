@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
+import psycopg
 import zstandard
 
 from include.backup import manifest as manifests
@@ -26,7 +27,7 @@ from include.backup.manifest import (
     TableRecord,
 )
 from include.backup.recipients import Recipient
-from include.backup.snapshot import Clock, Snapshot, open_snapshot
+from include.backup.snapshot import Clock, Snapshot, lost, open_snapshot
 from include.backup.stream import PIECE, Filled, Stage
 from include.services.database import DatabaseAddress, DatabaseUnavailable
 from include.services.errors import ServiceError
@@ -38,7 +39,9 @@ ZSTD_THREADS = 2
 ZSTD_JOB = 2 * 1024 * 1024  # bytes
 PIPE_SIZE = 1024 * 1024  # bytes; the default of 64 KiB makes both ends wait for each other
 SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ of Linux; the fcntl module names it from Python 3.10 on Linux
-LOCK_WAIT = "60s"
+# Our own connection holds a lock on every table by then. If pg_dump has to wait all the same, then
+# for somebody's DROP or ALTER that waits for us: it would wait in vain, and the table's users too.
+LOCK_WAIT = "3s"
 
 Progress = Callable[[str, int], None]
 
@@ -161,6 +164,7 @@ class _PgDump:
         self.reader = ArchiveReader()
         self.total = 0
         self._source = source
+        self._snapshot = snapshot
         self._progress = progress
         self._command = [
             program("pg_dump"),
@@ -220,6 +224,13 @@ class _PgDump:
         code = self._process.wait()
         if code:
             text = self._errors.last() or f"exit code {code}"
+            if "statement timeout" in text:
+                raise ServiceError(
+                    f"A table of {self._source.place} was to be changed just as the dump began "
+                    "(DROP, ALTER, TRUNCATE or VACUUM FULL).",
+                    "Nothing was recorded as done. Run the backup when no migration runs.",
+                )
+            self._require_server()
             kind = DatabaseUnavailable if "connection" in text else ServiceError
             raise kind(
                 f"pg_dump of {self._source.place} failed: {text}.",
@@ -229,6 +240,15 @@ class _PgDump:
             self.reader.close()
         except ArchiveError as error:
             raise ServiceError(f"pg_dump of {self._source.place}: {error}.") from None
+
+    def _require_server(self) -> None:
+        """Raise DatabaseUnavailable when the server went away; pg_dump itself is vague on it."""
+        try:
+            self._snapshot.connection.execute("SELECT 1")
+        except psycopg.OperationalError as error:
+            raise lost(self._source, error) from None
+        except psycopg.Error:
+            return
 
 
 class _Counts:

@@ -353,6 +353,11 @@ def explain(output: str, target: DatabaseAddress, known: set[str]) -> ServiceErr
             f"The target server lacks the extension {name.group(1) if name else ''}.",
             "Install it on that server, or restore to one that has it.",
         )
+    if "No space left on device" in text:
+        return ServiceError(
+            f"The disk of the server that holds {target.place} is full.",
+            "The target is incomplete: drop it. Free space there, then restore again.",
+        )
     if "role" in text and "does not exist" in text:
         return UsageError(
             f"Restoring owners into {target.place}: {text}.",

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.fault
 BROKEN = Fault(status=500, code="InternalError")
 THROTTLED = Fault(status=503, code="SlowDown")
 SILENT = Fault(hang_seconds=5)
-QUICK = {"connect_timeout": 2, "read_timeout": 2}
+QUICK = {"connect_timeout": 1.5, "read_timeout": 1.5}
 
 
 def in_turn(faults: Iterable[tuple[str, Callable[[ProxiedRequest], bool], Fault]]) -> Rule:
@@ -53,7 +53,7 @@ def part(number: int) -> Callable[[ProxiedRequest], bool]:
 
 
 def reading(one: ProxiedRequest) -> bool:
-    return one.method == "GET" and one.path.endswith(".enc")
+    return one.method == "GET" and ".enc" in one.path
 
 
 def test_a_backup_through_every_kind_of_failure(
@@ -119,7 +119,7 @@ def test_every_tenth_request_is_throttled(
     "fault",
     [
         pytest.param(BROKEN, id="500"),
-        pytest.param(Fault(hang_seconds=3), id="hang"),
+        pytest.param(Fault(hang_seconds=2), id="hang"),
         pytest.param(Fault(reset_upload_after=0), id="reset"),
     ],
 )
@@ -144,14 +144,15 @@ def test_a_store_that_dies_while_a_drill_reads(
 ) -> None:
     """The error names the object, and the scratch database is gone."""
     rig.back_up(s3.open())
-    loads = iter(range(1000))
-    proxy.rule = lambda one: (
-        None
-        if not reading(one) or next(loads) == 0  # the head is read first
-        else Fault(reset_download_after=2_000_000)
-        if "range" not in one.path and proxy.faults < 1
-        else BROKEN
-    )
+    asked = iter(range(1_000))
+
+    def rule(request: ProxiedRequest) -> Fault | None:
+        number = next(asked) if reading(request) else 0  # the head is read first, and well
+        if number == 0:
+            return None
+        return Fault(reset_download_after=2_000_000) if number <= 2 else BROKEN
+
+    proxy.rule = rule
     with pytest.raises(StoreError, match=r"Cannot read 'courier/.*enc'"):
         rig.drill(s3_through_proxy.open(max_attempts=2))
     assert proxy.faults >= 3
@@ -173,7 +174,9 @@ def test_a_full_store(rig: Rig, small_disk: Path) -> None:
 
 def findings_of(offsite: Offsite) -> dict[str, Outcome]:
     record = check(offsite, [mapped()], RULES, FixedClock(now()))
-    assert record.outcome == Outcome.worst([one.severity for one in record.findings])
+    assert record.outcome == Outcome.worst(
+        [Outcome.PASS, *(one.severity for one in record.findings)]
+    )
     assert all(one.message.text and one.action.text for one in record.findings)
     return {one.code: one.severity for one in record.findings}
 
