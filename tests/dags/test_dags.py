@@ -1,0 +1,210 @@
+"""The shape of every DAG file, so that whoever knows one knows all."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.policy.packs import write_pack
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "dags").glob("*.py"))
+NAMES = [path.stem for path in FILES]
+SHORTEST, LONGEST = 60, 120  # lines
+MAY_IMPORT = {"__future__", "typing", "airflow", "include"}
+# What the person on call looks for, in the words that every page uses.
+ON_THE_PAGE = (
+    "**Policy clause",
+    "**Schedule:**",
+    "**Writes:**",
+    "**Red means**",
+    "**What to do:**",
+    "**Owner:**",
+)
+
+
+@pytest.fixture(scope="module")
+def dags() -> dict[str, Any]:
+    """Every DAG of every file, by the file's name."""
+    from airflow.sdk import DAG
+
+    found: dict[str, Any] = {}
+    for path in FILES:
+        make = runpy.run_path(str(path))[path.stem]
+        found[path.stem] = make()
+    assert all(isinstance(one, DAG) for one in found.values())
+    return found
+
+
+def tree(name: str) -> ast.Module:
+    return ast.parse((ROOT / "dags" / f"{name}.py").read_text())
+
+
+def test_there_are_dags():
+    """The tests below see something."""
+    assert {"backup_offsite", "drill_restore"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_file_function_and_dag_have_one_name(dags: dict[str, Any], name: str):
+    """So a red run leads to its file."""
+    assert dags[name].dag_id == name
+    functions = [one.name for one in tree(name).body if isinstance(one, ast.FunctionDef)]
+    assert functions == [name]
+    last = tree(name).body[-1]
+    assert isinstance(last, ast.Expr)
+    assert ast.unparse(last) == f"{name}()"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_tells_the_person_on_call_what_to_do(dags: dict[str, Any], name: str):
+    """The module's docstring is the DAG's page, and every page has the same parts."""
+    page = dags[name].doc_md
+    assert page == ast.get_docstring(tree(name), clean=False)
+    assert page.startswith("### ")
+    assert [part for part in ON_THE_PAGE if part not in page] == []
+    assert dags[name].description
+    assert dags[name].dag_display_name != name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tags_come_from_one_closed_set(dags: dict[str, Any], name: str):
+    """People filter by tags; a mistyped one hides a workflow."""
+    from include.orchestration.workflow import Tag
+
+    tags = set(dags[name].tags)
+    assert tags <= set(Tag)
+    assert any(tag.startswith("clause ") for tag in tags)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_schedule_is_explicit_and_in_the_companys_time(dags: dict[str, Any], name: str):
+    """No run is made up for the past, and no two runs of a workflow meet."""
+    from include.policy import SHIPPED, load_pack
+
+    words = {word.arg for word in _decorator(name).keywords}
+    assert {"schedule", "catchup", "max_active_runs", "tags", "doc_md"} <= words
+    dag = dags[name]
+    assert dag.catchup is False
+    assert dag.max_active_runs == 1
+    if dag.schedule is not None:
+        zone = load_pack(SHIPPED).calendar.timezone
+        assert str(dag.timetable.timezone) == zone
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_explain_themselves(dags: dict[str, Any], name: str):
+    """The form of a run shows a title, what it does and which values it takes."""
+    params = dags[name].params
+    for key in params:
+        schema = params.get_param(key).schema
+        assert schema.get("title"), key
+        assert params.get_param(key).description, key
+        assert "type" in schema or "enum" in schema, key
+        params.get_param(key).resolve()  # the default fits
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_run_is_sealed_and_judged_last(dags: dict[str, Any], name: str):
+    """`seal` runs whatever happened, after everything; `gate` alone decides on green or red."""
+    dag = dags[name]
+    leaves = [task.task_id for task in dag.tasks if not task.downstream_task_ids]
+    assert leaves == ["gate"]
+    seal, gate = dag.task_dict["seal"], dag.task_dict["gate"]
+    assert seal.trigger_rule == "all_done"
+    assert gate.upstream_task_ids == {"seal"}
+    assert gate.trigger_rule == "all_success"
+    before = seal.get_flat_relative_ids(upstream=True)
+    assert before == set(dag.task_ids) - {"seal", "gate"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tasks_have_an_owner_retries_and_a_docstring(dags: dict[str, Any], name: str):
+    """What Airflow shows beside a task is there."""
+    from include.orchestration.workflow import DEFAULT_ARGS, OWNER_IT
+
+    for task in dags[name].tasks:
+        assert task.owner == OWNER_IT
+        assert task.retries in {0, DEFAULT_ARGS["retries"]}
+        assert task.python_callable.__doc__, task.task_id
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_dag_file_is_thin(name: str):
+    """It names tasks and their order; what they do lies in include."""
+    text = (ROOT / "dags" / f"{name}.py").read_text()
+    assert SHORTEST <= len(text.splitlines()) <= LONGEST
+    for function in ast.walk(tree(name)):
+        if isinstance(function, ast.FunctionDef) and _is_task(function):
+            assert len(function.body) <= 3, f"{function.name}: a docstring and one or two lines"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_dag_file_imports_airflow_sdk_and_include_only(name: str):
+    """At its top, where parsing pays for it; and no setting, file or clock is asked there."""
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Import):
+            pytest.fail(f"{name}: import {node.names[0].name}")
+        if isinstance(node, ast.ImportFrom):
+            assert node.module
+            assert node.module.split(".")[0] in MAY_IMPORT
+            if node.module.startswith("airflow"):
+                assert node.module == "airflow.sdk"
+            if node.module.startswith("include"):
+                assert node.module.startswith("include.orchestration")
+
+
+@pytest.mark.parametrize("zone", ["Asia/Shanghai", "Europe/Berlin"])
+def test_a_pack_sets_the_timezone_of_every_schedule(tmp_path: Path, zone: str):
+    """Another company's pack moves the schedule to that company's time."""
+    pack = write_pack(tmp_path, calendar=f"timezone: {zone}\n")
+    zones = _read(pack, "{d.dag_id: str(d.timetable.timezone) for d in bag.dags.values()}")
+    assert zones == dict.fromkeys(NAMES, zone)
+
+
+def test_a_bad_pack_is_an_import_error_that_names_every_fault(tmp_path: Path):
+    """Nobody has to mend one line to learn of the next; and no workflow runs on half a pack."""
+    pack = write_pack(
+        tmp_path, calendar="timezone: Mars/Olympus\n", roles="- {id: 3}\n", backup="keeep: 1\n"
+    )
+    said = _read(pack, "{**bag.import_errors, 'dags': list(bag.dags)}")
+    assert said.pop("dags") == []
+    assert len(said) == len(NAMES)
+    for text in said.values():
+        for part in ("calendar.yaml:1", "roles.yaml:1", "backup.yaml:1"):
+            assert part in text
+
+
+def _read(pack: Path, expression: str) -> Any:
+    """Read the DAG files in a fresh process, as Airflow does, under a policy pack."""
+    code = (
+        "import json; from airflow.dag_processing.dagbag import DagBag; "
+        f"bag = DagBag({str(ROOT / 'dags')!r}); print(json.dumps({expression}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PARCELSEAL_POLICY": str(pack)},
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _decorator(name: str) -> ast.Call:
+    function = next(one for one in tree(name).body if isinstance(one, ast.FunctionDef))
+    (decorator,) = function.decorator_list
+    assert isinstance(decorator, ast.Call)
+    return decorator
+
+
+def _is_task(function: ast.FunctionDef) -> bool:
+    return any(ast.unparse(one).split("(")[0] == "task" for one in function.decorator_list)
