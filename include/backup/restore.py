@@ -228,7 +228,7 @@ def _load(
         except BaseException as error:  # noqa: BLE001 - raised again below, in the calling thread
             errors.append(error)
             for other in loaders:
-                other.stop()
+                other.cancel()
 
     threads = [threading.Thread(target=work, args=(loader,), daemon=True) for loader in loaders]
     for thread in threads:
@@ -273,9 +273,10 @@ class _Loader:
         self._source, self._target, self._options = source, target, options
         self._share, self._known = share, known
         self._process: subprocess.Popen[bytes] | None = None
-        self._stopped = False
+        self._cancelled = False
 
     def run(self) -> None:
+        code = 0
         with (
             tempfile.NamedTemporaryFile("w", prefix="parcelseal-list-") as wanted,
             tempfile.TemporaryFile() as output,
@@ -292,12 +293,12 @@ class _Loader:
                 env=self._target.environment(),
             )
             try:
-                self._feed()
-                code = self._process.wait()
+                if not self._cancelled:  # by a loader that failed before this one had begun
+                    self._feed()
+                    code = self._process.wait()
             finally:
-                self.stop()
-                self._process.wait()
-            if code and not self._stopped_by_others(code):
+                self._end(self._process)
+            if code and not (self._cancelled and code < 0):
                 output.seek(0)
                 raise explain(output.read().decode("utf-8", "replace"), self._target, self._known)
 
@@ -313,13 +314,20 @@ class _Loader:
         with contextlib.suppress(BrokenPipeError):
             pipe.close()
 
-    def stop(self) -> None:
+    def cancel(self) -> None:
+        """End the work, of which another loader's failure has made nothing."""
+        self._cancelled = True
         if self._process is not None and self._process.poll() is None:
-            self._stopped = True
             self._process.kill()
 
-    def _stopped_by_others(self, code: int) -> bool:
-        return self._stopped and code < 0
+    @staticmethod
+    def _end(process: subprocess.Popen[bytes]) -> None:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
 
 
 def _pg_restore(words: Sequence[str], target: DatabaseAddress, known: set[str]) -> None:
