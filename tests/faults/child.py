@@ -23,9 +23,15 @@ def say(stage: str) -> None:
 
 
 class PausingStore(DirectoryStore):
-    """Says so and waits for ever before it puts an object of that name."""
+    """Says so and waits for ever before an object of that name is put, or after its lock is."""
 
     pause_at = ""
+
+    def _write_lock(self, path: Path, end: datetime) -> None:
+        super()._write_lock(path, end)
+        if f"lock of {path.name}" == self.pause_at:
+            say(f"before {self.pause_at}")
+            signal.pause()
 
     def put(self, key: str, data: bytes, *, locked_until: datetime | None = None) -> StoredObject:
         if Path(key).name == self.pause_at:

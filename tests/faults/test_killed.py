@@ -11,14 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from include.backup import manifest as manifests
 from include.backup.scratch import drop_left_over
 from include.evidence.bundle import seal
 from include.evidence.verify import verify_all
+from include.services.clock import FixedClock
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError
+from include.services.objectstore.directory import DirectoryStore
 from include.state.locks import exclusive
 from tests.evidence.support import CLOCK, FILES, result_of
-from tests.faults.support import Rig, StorePlace, child, now, running, until
+from tests.faults.support import RULES, Rig, StorePlace, child, now, running, until
 from tests.support.faulty_proxy import Fault, FaultyProxy, ProxiedRequest
 from tests.support.s3 import client_for, unfinished_uploads
 
@@ -89,9 +92,9 @@ def test_a_backup_killed_while_uploading(
     require_clean_run(rig, s3)
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "manifest.json.sig"])
+@pytest.mark.parametrize("name", ["manifest.json", "lock of manifest.json", "manifest.json.sig"])
 def test_a_backup_killed_while_publishing(small: Rig, directory: StorePlace, name: str) -> None:
-    """The dump is there and locked, the signature is not: no restore point, and the report says."""
+    """Locked dump, no signature: no restore point, named in the report, cleared after the lock."""
     with child("backup", small, directory, pause_at=name) as killed:
         killed.wait_for(f"before {name}")
         killed.kill()
@@ -102,7 +105,13 @@ def test_a_backup_killed_while_publishing(small: Rig, directory: StorePlace, nam
     record, manifest = small.back_up(store)
     assert [one.id for one in small.points(store)] == [manifest.id]
     assert [one.code for one in record.findings] == ["backup.unfinished.locked"]
-    assert record.findings[0].subject == left[0].rpartition("/")[0] + "/"
+    folder = left[0].rpartition("/")[0] + "/"
+    assert record.findings[0].subject == folder
+    later = DirectoryStore(
+        Path(directory.place), clock=FixedClock(now() + timedelta(days=RULES.lock_days + 1))
+    )
+    assert manifests.clear_unfinished(later, "courier").folders == (folder,)
+    assert [one.name for one in Path(directory.place, "courier").iterdir()] == [manifest.id]
 
 
 def test_a_backup_killed_while_publishing_to_s3(

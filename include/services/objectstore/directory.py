@@ -40,6 +40,7 @@ from include.services.objectstore.keys import (
     finished_name,
     is_own_name,
     is_partial_name,
+    locked_name,
     partial_name,
 )
 
@@ -222,7 +223,7 @@ class DirectoryStore:
         self._remove_empty(path.parent)
 
     def clear_abandoned(self, prefix: str = "") -> int:
-        """Remove the temporary files of writers that were killed.
+        """Remove the temporary files of writers that were killed, and locks of what never came.
 
         The caller makes sure that nobody is writing there at that moment.
         """
@@ -230,13 +231,15 @@ class DirectoryStore:
         cleared = 0
         with naming("clear unfinished files in", "", self.description):
             for key, entry in list(walk(self._root, "", "")):
-                if not is_partial_name(entry.name):
+                name = finished_name(entry.name) or locked_name(entry.name)
+                if not name or not (key.removesuffix(entry.name) + name).startswith(prefix):
                     continue
-                folder = key.removesuffix(entry.name)
-                if (folder + finished_name(entry.name)).startswith(prefix):
-                    Path(entry.path).unlink(missing_ok=True)
-                    self._remove_empty(Path(entry.path).parent)
-                    cleared += 1
+                path = Path(entry.path)
+                unfinished = is_partial_name(entry.name)
+                if unfinished or not path.with_name(name).exists():
+                    path.unlink(missing_ok=True)
+                    self._remove_empty(path.parent)
+                    cleared += unfinished
         return cleared
 
     def _path(self, key: str) -> Path:

@@ -65,8 +65,14 @@ def partial_name(name: str) -> str:
 
 
 def finished_name(partial: str) -> str:
-    """Return the name that an unfinished object was to get."""
-    return partial[1:].rpartition(".partial-")[0]
+    """Return the name that an unfinished object was to get; empty for any other file's name."""
+    return partial[1:].rpartition(".partial-")[0] if is_partial_name(partial) else ""
+
+
+def locked_name(lock: str) -> str:
+    """Return the name of the object that a lock file is for; empty for any other file's name."""
+    is_lock = is_own_name(lock) and not is_partial_name(lock)
+    return lock[1:].removesuffix(".lock.json") if is_lock else ""
 
 
 def checked_lock_end(until: datetime) -> datetime:
