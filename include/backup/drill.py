@@ -12,6 +12,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.dialects.postgresql import insert
 
 from include.backup.compare import check_foreign_keys, compare
+from include.backup.connection import connected
 from include.backup.manifest import Manifest, Rejected, RestorePoint
 from include.backup.offsite import clock_columns
 from include.backup.preflight import CLAUSE
@@ -214,7 +215,7 @@ def drill(
                 _("Compare both schemas; a newer server version may print them differently."),
                 Outcome.ATTENTION,
             )
-        with copy.connect() as connection:
+        with connected(copy) as connection:
             keys = check_foreign_keys(connection)
             for name, rows in keys.broken.items():
                 seen.find(

@@ -18,6 +18,7 @@ import zstandard
 from include.backup import manifest as manifests
 from include.backup.archive import ArchiveError, ArchiveReader, Entry
 from include.backup.child import ending_with_us
+from include.backup.connection import lost
 from include.backup.crypto import FRAME, PROVIDER, SUITE, WRAPPING, encrypting
 from include.backup.manifest import (
     EncryptionRecord,
@@ -27,7 +28,7 @@ from include.backup.manifest import (
     TableRecord,
 )
 from include.backup.recipients import Recipient
-from include.backup.snapshot import Clock, Snapshot, lost, open_snapshot
+from include.backup.snapshot import Clock, Snapshot, open_snapshot
 from include.backup.stream import PIECE, Filled, Stage
 from include.services.database import DatabaseAddress, DatabaseUnavailable
 from include.services.errors import ServiceError

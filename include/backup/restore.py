@@ -28,6 +28,7 @@ from psycopg import sql
 
 from include.backup.archive import SECTION_DATA, ArchiveReader, Entry
 from include.backup.child import ending_with_us
+from include.backup.connection import connected
 from include.backup.crypto import Readable, Refused, decrypting
 from include.backup.manifest import Manifest, TableRecord
 from include.backup.recipients import OpeningKey
@@ -174,7 +175,7 @@ def restore(
 
 def refuse_content(target: DatabaseAddress) -> None:
     """Raise UsageError when the target has tables."""
-    with target.connect() as connection:
+    with connected(target) as connection:
         tables = connection.execute(ALL_TABLES).fetchall()
     if tables:
         raise UsageError(
@@ -185,7 +186,7 @@ def refuse_content(target: DatabaseAddress) -> None:
 
 def count_differences(target: DatabaseAddress, tables: Sequence[TableRecord]) -> Iterator[str]:
     """Yield the label of every table whose rows are not as many as in the manifest."""
-    with target.connect() as connection:
+    with connected(target) as connection:
         for table in tables:
             query = sql.SQL("SELECT count(*) FROM ONLY {}").format(
                 sql.Identifier(table.schema_name, table.name)

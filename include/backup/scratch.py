@@ -11,7 +11,7 @@ import psycopg
 from psycopg import errors, sql
 from sqlalchemy import Engine, insert, select, update
 
-from include.backup.snapshot import lost
+from include.backup.connection import lost
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError, UsageError

@@ -10,8 +10,9 @@ from datetime import datetime
 import psycopg
 from psycopg import errors, sql
 
+from include.backup.connection import connected
 from include.backup.manifest import NewestRecord
-from include.services.database import DatabaseAddress, DatabaseUnavailable
+from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError, UsageError
 
 LOCK_TIMEOUT = "60s"
@@ -77,7 +78,7 @@ def open_snapshot(source: DatabaseAddress) -> Iterator[Snapshot]:
         UsageError: the role may not read a table.
         ServiceError: the tables cannot be locked, or the server went away.
     """
-    with source.connect() as connection:
+    with connected(source) as connection:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 snapshot = _take(connection)
@@ -99,19 +100,7 @@ def open_snapshot(source: DatabaseAddress) -> Iterator[Snapshot]:
                     f"A table of {source.place} stays locked by somebody else ({LOCK_TIMEOUT}).",
                     "Look for a migration or VACUUM FULL in pg_stat_activity.",
                 ) from None
-        try:
-            yield snapshot
-        except psycopg.OperationalError as error:
-            raise lost(source, error) from None
-
-
-def lost(source: DatabaseAddress, error: psycopg.OperationalError) -> ServiceError:
-    """Name the loss of a connection in one line."""
-    text = " ".join(str(error).split())
-    return DatabaseUnavailable(
-        f"The connection to {source.place} was lost: {text}.",
-        "Nothing was recorded as done. The run is repeated when the server is back.",
-    )
+        yield snapshot
 
 
 def newest_records(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -252,3 +253,49 @@ def test_a_drop_that_queues_between_our_lock_and_pg_dumps(
     assert list(directory.open().list()) == []
     _, manifest = small.back_up(directory.open())
     assert {table.name for table in manifest.tables} == {"customer", "waybill"}
+
+
+def test_the_database_restarts_while_its_tables_are_locked(
+    rig: Rig, fragile: EmbeddedPostgres, fragile_courier: str, directory: StorePlace
+) -> None:
+    """The very first statements meet a crash: a clear error too."""
+    broken = replace(rig, source=fragile_courier)
+
+    def crash_when_waited_for() -> None:
+        until(lambda: waiting_for_a_lock(replace(broken, server=fragile_courier)))
+        crash_and_restart(fragile)
+
+    with closing(psycopg.connect(fragile_courier)) as migration:
+        migration.execute("LOCK TABLE waybill IN ACCESS EXCLUSIVE MODE")
+        crash = threading.Thread(target=crash_when_waited_for)
+        crash.start()
+        with pytest.raises(ServiceError, match=r"The connection to fault_.* was lost"):
+            broken.back_up(directory.open())
+        crash.join()
+    assert list(directory.open().list()) == []
+
+
+def test_the_drill_server_restarts_while_the_copy_is_looked_at(
+    rig: Rig, fragile: EmbeddedPostgres, directory: StorePlace
+) -> None:
+    """The foreign keys of the copy cannot be checked: a clear error, not a traceback."""
+    store = directory.open()
+    rig.back_up(store)
+    server = fragile.conninfo("postgres")
+    crashed = threading.Event()
+
+    def crash_while_checking() -> None:
+        until(lambda: running(server, "COPY public.waybill% TO stdout%", "parcelseal_drill_%"))
+        # closing(): there is nothing to commit to afterwards
+        with closing(psycopg.connect(fragile.conninfo(rig.scratch_names(server)[0]))) as other:
+            other.execute("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE")  # when pg_dump is through
+            until(lambda: running(server, "SELECT count(*) FROM%EXISTS%", "parcelseal_drill_%"))
+            crash_and_restart(fragile)
+            crashed.set()
+
+    crash = threading.Thread(target=crash_while_checking)
+    crash.start()
+    with pytest.raises(ServiceError, match=r"The connection to parcelseal_drill_.* was lost"):
+        rig.drill(store, server=server)
+    crash.join()
+    assert crashed.is_set()
