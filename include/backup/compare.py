@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
+from psycopg.rows import class_row
 
 from include.backup.archive import ArchiveReader, Entry, read_archive
 from include.backup.child import ending_with_us
-from include.backup.manifest import Manifest
+from include.backup.manifest import LargeObjectsRecord, Manifest
 from include.backup.restore import Source
 from include.backup.stream import PIECE
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError
 from include.services.programs import program
 
+LARGE_OBJECTS = "pg_catalog.pg_largeobject"
+# The operators are the keys' own: the search path may lead to others (citext).
 FOREIGN_KEYS = """
-SELECT k.conname, n.nspname, c.relname, rn.nspname, rc.relname,
-       array(SELECT a.attname FROM unnest(k.conkey) WITH ORDINALITY u(num, ord)
-             JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num ORDER BY ord),
-       array(SELECT a.attname FROM unnest(k.confkey) WITH ORDINALITY u(num, ord)
-             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.num ORDER BY ord),
-       k.confmatchtype
+SELECT k.conname AS name, n.nspname AS schema, c.relname AS table, c.relkind = 'r' AS alone,
+       rn.nspname AS parent_schema, rc.relname AS parent_table, rc.relkind = 'r' AS parent_alone,
+       array(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u(num, ord)
+             JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num ORDER BY ord)
+           AS columns,
+       array(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u(num, ord)
+             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.num ORDER BY ord)
+           AS targets,
+       array(SELECT format('OPERATOR(%I.%s)', o_n.nspname, o.oprname)
+             FROM unnest(k.conpfeqop) WITH ORDINALITY u(num, ord)
+             JOIN pg_operator o ON o.oid = u.num
+             JOIN pg_namespace o_n ON o_n.oid = o.oprnamespace ORDER BY ord) AS operators,
+       k.confmatchtype = 'f' AS full_match,
+       coalesce((to_jsonb(k) ->> 'conperiod')::boolean, false) AS with_period
 FROM pg_constraint k
 JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_class rc ON rc.oid = k.confrelid JOIN pg_namespace rn ON rn.oid = rc.relnamespace
@@ -39,7 +50,8 @@ class Comparison:
 
     Attributes:
         compared: tables whose content was compared.
-        different: labels of tables whose content is not the manifest's.
+        different: labels of tables whose content is not the manifest's; ``pg_largeobject`` stands
+            for the large objects.
         missing: labels of tables that are not there at all.
         reordered: tables with the same rows in another order, which is no difference.
         same_schema: whether all definitions are the same.
@@ -76,9 +88,12 @@ def compare(source: Source, copy: DatabaseAddress) -> Comparison:
         elif digest != table.sha256:
             differing.append((table.schema_name, table.name))
     different = _really_different(source, copy, found, differing) if differing else []
+    labels = [f"{schema}.{name}" for schema, name in different]
+    if LargeObjectsRecord.of(found.large_objects) != manifest.large_objects:
+        labels.append(LARGE_OBJECTS)
     return Comparison(
         compared=len(manifest.tables) - len(missing),
-        different=tuple(f"{schema}.{name}" for schema, name in different),
+        different=tuple(labels),
         missing=tuple(missing),
         reordered=tuple(f"{s}.{n}" for s, n in differing if (s, n) not in different),
         same_schema=found.schema_sha256() == manifest.schema_sha256,
@@ -175,33 +190,68 @@ class ForeignKeys:
 
 
 def check_foreign_keys(copy: psycopg.Connection) -> ForeignKeys:
-    """Count, for every foreign key, the rows whose parent does not exist."""
-    keys = copy.execute(FOREIGN_KEYS).fetchall()
-    return ForeignKeys(len(keys), {name: rows for name, rows in _orphans(copy, keys) if rows})
+    """Count, for every foreign key that is in force, the rows whose parent does not exist."""
+    with copy.cursor(row_factory=class_row(_ForeignKey)) as cursor:
+        keys = cursor.execute(FOREIGN_KEYS).fetchall()
+    orphans = {key.label: _orphans(copy, key) for key in keys}
+    return ForeignKeys(len(keys), {label: rows for label, rows in orphans.items() if rows})
 
 
-def _orphans(
-    copy: psycopg.Connection, keys: Sequence[tuple[object, ...]]
-) -> Iterator[tuple[str, int]]:
-    for name, schema, table, parent_schema, parent, columns, targets, match in keys:
-        pairs = list(zip(columns, targets, strict=True))  # type: ignore[call-overload] # catalogue
-        same = sql.SQL(" AND ").join(
-            sql.SQL("p.{} = c.{}").format(sql.Identifier(target), sql.Identifier(column))
-            for column, target in pairs
+@dataclass(frozen=True)
+class _ForeignKey:
+    name: str
+    schema: str
+    table: str
+    alone: (
+        bool  # keys bind a table's own rows, not its inheritors'; a partitioned one's partitions'
+    )
+    parent_schema: str
+    parent_table: str
+    parent_alone: bool
+    columns: list[str]
+    targets: list[str]
+    operators: list[str]
+    full_match: bool
+    with_period: bool
+
+    @property
+    def label(self) -> str:
+        return f"{self.schema}.{self.table}.{self.name}"
+
+
+def _orphans(copy: psycopg.Connection, key: _ForeignKey) -> int:
+    child, column = [sql.Identifier("c", name) for name in key.columns], key.columns[-1]
+    parent = [sql.Identifier("p", name) for name in key.targets]
+    same: list[sql.Composable] = [
+        sql.SQL("{} {} {}").format(target, sql.SQL(operator), one)
+        for target, operator, one in zip(parent, key.operators, child, strict=True)
+    ]
+    # MATCH SIMPLE asks only about rows with all columns set, MATCH FULL about any.
+    asked = sql.SQL(" OR " if key.full_match else " AND ").join(
+        sql.SQL("{} IS NOT NULL").format(one) for one in child
+    )
+    if key.with_period:  # several parents together may cover a child's period
+        covered = sql.SQL("coalesce(range_agg({}) @> {}, false)").format(
+            parent[-1], sql.Identifier("c", column)
         )
-        # MATCH SIMPLE asks only about rows with all columns set, MATCH FULL about any.
-        joined = sql.SQL(" OR " if match == "f" else " AND ").join(
-            sql.SQL("c.{} IS NOT NULL").format(sql.Identifier(column)) for column, _ in pairs
+        found, same = sql.SQL("(SELECT {} ").format(covered), same[:-1]
+    else:
+        found = sql.SQL("EXISTS (SELECT ").format()
+    query = sql.SQL("SELECT count(*) FROM {} {} c WHERE ({}) AND NOT {} FROM {} {} p WHERE {})")
+    row = copy.execute(
+        query.format(
+            _only(key.alone),
+            sql.Identifier(key.schema, key.table),
+            asked,
+            found,
+            _only(key.parent_alone),
+            sql.Identifier(key.parent_schema, key.parent_table),
+            sql.SQL(" AND ").join(same or [sql.SQL("true")]),
         )
-        query = sql.SQL(
-            "SELECT count(*) FROM {child} c WHERE ({joined}) "
-            "AND NOT EXISTS (SELECT FROM {parent} p WHERE {same})"
-        ).format(
-            child=sql.Identifier(str(schema), str(table)),
-            parent=sql.Identifier(str(parent_schema), str(parent)),
-            joined=joined,
-            same=same,
-        )
-        row = copy.execute(query).fetchone()
-        assert row is not None
-        yield f"{schema}.{table}.{name}", int(row[0])
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _only(alone: bool) -> sql.SQL:
+    return sql.SQL("ONLY" if alone else "")

@@ -222,7 +222,11 @@ def drill(
                     "foreign_key",
                     _("{rows} rows of foreign key {name} point nowhere.", rows=rows, name=name),
                 )
-            newest = newest_records(connection, clock_columns(database))
+            # In the original's timezone, and only columns that it had when it was backed up.
+            connection.execute("SELECT set_config('TimeZone', %s, true)", [manifest.timezone])
+            had = {(one.collection, one.field) for one in manifest.newest}
+            clocks = [one for one in clock_columns(database) if (one.collection, one.field) in had]
+            newest = newest_records(connection, clocks)
             connection.rollback()
             fresh = _judge_newest(seen, [one.moment for one in newest], manifest, rules)
             replay_begun = clock.now()

@@ -22,6 +22,7 @@ from include.backup.connection import lost
 from include.backup.crypto import FRAME, PROVIDER, SUITE, WRAPPING, encrypting
 from include.backup.manifest import (
     EncryptionRecord,
+    LargeObjectsRecord,
     Manifest,
     ObjectRecord,
     RecipientRecord,
@@ -110,9 +111,11 @@ def take_backup(
             taken_at=snapshot.taken_at,
             lsn=snapshot.lsn,
             server_version=snapshot.server_version,
+            timezone=snapshot.timezone,
             tools={"pg_dump": pg_version("pg_dump"), "zstandard": zstandard.__version__},
             schema_sha256=dump.reader.schema_sha256(),
             tables=tables,
+            large_objects=LargeObjectsRecord.of(dump.reader.large_objects),
             newest=newest,
             dump=ObjectRecord(
                 key=key,

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from include.backup.archive import LargeObjects
 from include.evidence import signing
 from include.services.errors import UsageError
 from include.services.objectstore.base import (
@@ -51,6 +52,25 @@ class TableRecord(_Frozen):
     def label(self) -> str:
         """Schema and name for people."""
         return f"{self.schema_name}.{self.name}"
+
+
+class LargeObjectsRecord(_Frozen):
+    """All large objects of the snapshot.
+
+    Attributes:
+        count: how many.
+        bytes: of their content.
+        sum: over the SHA-256 of each one's number and content, modulo 2^256, in hex.
+    """
+
+    count: int
+    bytes: int
+    sum: str
+
+    @classmethod
+    def of(cls, found: LargeObjects) -> Self:
+        """Record what an archive held."""
+        return cls(count=found.count, bytes=found.bytes, sum=f"{found.sum:064x}")
 
 
 class NewestRecord(_Frozen):
@@ -92,7 +112,11 @@ class EncryptionRecord(_Frozen):
 
 
 class Manifest(_Frozen):
-    """Everything a restore needs to know, and a drill compares with."""
+    """Everything a restore needs to know, and a drill compares with.
+
+    Attributes:
+        timezone: of the server's session, in which its timestamps without a zone are read.
+    """
 
     format: Literal["parcelseal.restore-point/1"] = FORMAT
     id: str
@@ -100,9 +124,11 @@ class Manifest(_Frozen):
     taken_at: datetime
     lsn: str
     server_version: str
+    timezone: str
     tools: dict[str, str]
     schema_sha256: str
     tables: tuple[TableRecord, ...]
+    large_objects: LargeObjectsRecord
     newest: tuple[NewestRecord, ...]
     dump: ObjectRecord
     dump_bytes: int

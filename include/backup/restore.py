@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import subprocess
 import tempfile
 import threading
@@ -30,12 +29,13 @@ from include.backup.archive import SECTION_DATA, ArchiveReader, Entry
 from include.backup.child import ending_with_us
 from include.backup.connection import connected
 from include.backup.crypto import Readable, Refused, decrypting
+from include.backup.explain import explain
 from include.backup.manifest import Manifest, TableRecord
 from include.backup.recipients import OpeningKey
 from include.backup.snapshot import ALL_TABLES
 from include.backup.stream import PIECE
 from include.services.database import DatabaseAddress
-from include.services.errors import ControlFailed, ServiceError, UsageError
+from include.services.errors import ControlFailed, UsageError
 from include.services.objectstore.base import (
     ObjectDamaged,
     ObjectMissing,
@@ -154,14 +154,13 @@ def restore(
     options = ["--exit-on-error", "--no-password", f"--dbname={target.public_conninfo()}"]
     if not owners:
         options += ["--no-owner", "--no-privileges", "--no-publications", "--no-subscriptions"]
-    known = {entry.name for entry in entries} | {entry.schema for entry in entries}
     with _in_memory(head) as path:
         tell("creating the schema")
-        _pg_restore([*options, "--section=pre-data", path], target, known)
+        _pg_restore([*options, "--section=pre-data", path], target)
         tell(f"loading {len(source.manifest.tables)} tables")
-        _load(source, entries, target, options, jobs, known)
+        _load(source, entries, target, options, jobs)
         tell("building indexes and constraints")
-        _pg_restore([*options, f"--jobs={jobs}", "--section=post-data", path], target, known)
+        _pg_restore([*options, f"--jobs={jobs}", "--section=post-data", path], target)
     seconds = time.monotonic() - started
     tell("counting rows")
     differences = tuple(count_differences(target, source.manifest.tables))
@@ -217,11 +216,10 @@ def _load(
     target: DatabaseAddress,
     options: Sequence[str],
     jobs: int,
-    known: set[str],
 ) -> None:
     shares = [share for share in share_out(entries, source.manifest.tables, jobs) if share]
     errors: list[BaseException] = []
-    loaders = [_Loader(source, target, options, share, known) for share in shares]
+    loaders = [_Loader(source, target, options, share) for share in shares]
 
     def work(loader: _Loader) -> None:
         try:
@@ -269,10 +267,9 @@ class _Loader:
         target: DatabaseAddress,
         options: Sequence[str],
         share: Sequence[int],
-        known: set[str],
     ) -> None:
         self._source, self._target, self._options = source, target, options
-        self._share, self._known = share, known
+        self._share = share
         self._process: subprocess.Popen[bytes] | None = None
         self._cancelled = False
 
@@ -301,7 +298,7 @@ class _Loader:
                 self._end(self._process)
             if code and not (self._cancelled and code < 0):
                 output.seek(0)
-                raise explain(output.read().decode("utf-8", "replace"), self._target, self._known)
+                raise explain(output.read().decode("utf-8", "replace"), self._target)
 
     def _feed(self) -> None:
         assert self._process is not None
@@ -331,7 +328,7 @@ class _Loader:
             process.stdin.close()
 
 
-def _pg_restore(words: Sequence[str], target: DatabaseAddress, known: set[str]) -> None:
+def _pg_restore(words: Sequence[str], target: DatabaseAddress) -> None:
     done = subprocess.run(
         ending_with_us([program("pg_restore"), *words]),
         check=False,
@@ -340,42 +337,7 @@ def _pg_restore(words: Sequence[str], target: DatabaseAddress, known: set[str]) 
         env=target.environment(),
     )
     if done.returncode:
-        raise explain(done.stderr.decode("utf-8", "replace"), target, known)
-
-
-def explain(output: str, target: DatabaseAddress, known: set[str]) -> ServiceError | UsageError:
-    """Turn pg_restore's output into one line that holds no row's value.
-
-    The server quotes values in its messages and repeats whole rows in DETAIL and CONTEXT. Only the
-    primary message is kept, and quoted words in it only where they name an object of the archive.
-    """
-    lines = [line for line in output.splitlines() if "ERROR:" in line or "FATAL:" in line]
-    if not lines:
-        lines = [line for line in output.splitlines() if "error:" in line]
-    text = re.split(r"(?:ERROR|FATAL|error):\s*", lines[0])[-1] if lines else "no message"
-    text = re.sub(r'"([^"]*)"', lambda m: m.group() if m.group(1) in known else '"…"', text).rstrip(
-        "."
-    )
-    if "extension" in text and ("not available" in text or "control file" in text):
-        name = re.search(r'extension "([^"]*)"', lines[0])
-        return UsageError(
-            f"The target server lacks the extension {name.group(1) if name else ''}.",
-            "Install it on that server, or restore to one that has it.",
-        )
-    if "No space left on device" in text:
-        return ServiceError(
-            f"The disk of the server that holds {target.place} is full.",
-            "The target is incomplete: drop it. Free space there, then restore again.",
-        )
-    if "role" in text and "does not exist" in text:
-        return UsageError(
-            f"Restoring owners into {target.place}: {text}.",
-            "Create the roles first, or restore without --owners.",
-        )
-    return ServiceError(
-        f"pg_restore into {target.place} failed: {text}.",
-        "The target is incomplete: drop it, see to the cause, restore again.",
-    )
+        raise explain(done.stderr.decode("utf-8", "replace"), target)
 
 
 @contextmanager

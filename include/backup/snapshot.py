@@ -28,6 +28,11 @@ WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
 ORDER BY 1, 2
 """
 
+HIDDEN_ROWS = """
+SELECT c.oid::regclass::text FROM pg_class c
+WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity AND row_security_active(c.oid) ORDER BY 1
+"""
+
 
 @dataclass(frozen=True)
 class Clock:
@@ -47,6 +52,7 @@ class Snapshot:
         name: for ``SET TRANSACTION SNAPSHOT`` and ``pg_dump --snapshot``.
         taken_at: the server's time of the snapshot.
         lsn: position in the write-ahead log.
+        timezone: of the session, in which timestamps without a zone are read.
     """
 
     connection: psycopg.Connection
@@ -54,6 +60,7 @@ class Snapshot:
     taken_at: datetime
     lsn: str
     server_version: str
+    timezone: str
 
     def count(self, schema: str, table: str) -> int:
         """Count a table's own rows (not its children's) in this snapshot."""
@@ -75,7 +82,7 @@ def open_snapshot(source: DatabaseAddress) -> Iterator[Snapshot]:
     for the dump, as it does with pg_dump alone.
 
     Raises:
-        UsageError: the role may not read a table.
+        UsageError: the role may not read a table, or sees only some of its rows.
         ServiceError: the tables cannot be locked, or the server went away.
     """
     with connected(source) as connection:
@@ -83,7 +90,7 @@ def open_snapshot(source: DatabaseAddress) -> Iterator[Snapshot]:
             try:
                 snapshot = _take(connection)
                 break
-            except errors.UndefinedTable:
+            except (errors.UndefinedTable, errors.InvalidSchemaName):
                 connection.rollback()
                 if attempt == ATTEMPTS:
                     raise ServiceError(
@@ -106,7 +113,11 @@ def open_snapshot(source: DatabaseAddress) -> Iterator[Snapshot]:
 def newest_records(
     connection: psycopg.Connection, clocks: Sequence[Clock]
 ) -> tuple[NewestRecord, ...]:
-    """Return the latest moment of each clock column; raises UsageError for a column that is not."""
+    """Return the latest moment of each clock column.
+
+    Raises:
+        UsageError: there is no such column, or it holds no moments.
+    """
     found = []
     for clock in clocks:
         query = sql.SQL("SELECT max({})::timestamptz FROM {}").format(
@@ -114,10 +125,13 @@ def newest_records(
         )
         try:
             row = connection.execute(query).fetchone()
-        except (errors.UndefinedTable, errors.UndefinedColumn, errors.CannotCoerce) as error:
+        except (psycopg.ProgrammingError, psycopg.DataError) as error:
+            # Of a data error the server's text may repeat the value.
+            is_value = isinstance(error, psycopg.DataError)
+            reason = "it holds no moment" if is_value else error.diag.message_primary
             raise UsageError(
                 f"The data map's newest record {clock.collection}.{clock.field} cannot be read: "
-                f"{error.diag.message_primary}.",
+                f"{reason}.",
                 "Correct meta.parcelseal.newest in the data map.",
             ) from None
         assert row is not None
@@ -141,10 +155,21 @@ def _take(connection: psycopg.Connection) -> Snapshot:
                 sql.SQL(", ONLY ").join(names)
             )
         )
+    _require_all_rows(connection)
     row = connection.execute(
         "SELECT pg_export_snapshot(), transaction_timestamp(), "
         "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() "
-        "ELSE pg_current_wal_lsn() END::text, current_setting('server_version')"
+        "ELSE pg_current_wal_lsn() END::text, current_setting('server_version'), "
+        "current_setting('TimeZone')"
     ).fetchone()
     assert row is not None
-    return Snapshot(connection, row[0], row[1], row[2], row[3])
+    return Snapshot(connection, row[0], row[1], row[2], row[3], row[4])
+
+
+def _require_all_rows(connection: psycopg.Connection) -> None:
+    hidden = connection.execute(HIDDEN_ROWS).fetchall()
+    if hidden:
+        raise UsageError(
+            f"Row-level security hides rows from the role, of {hidden[0][0]} for one.",
+            "Let it read everything: ALTER ROLE ... BYPASSRLS.",
+        )

@@ -120,7 +120,7 @@ def test_frames_of_two_messages_cannot_be_mixed(recipients: list[Recipient], ope
 def test_a_message_of_another_restore_point_is_refused(
     message: bytes, operations: Holder, context: dict[str, str]
 ):
-    """Objects that were swapped in the store open with the right key, and are not the right ones."""
+    """Objects that were swapped in the store open with the right key; they are still wrong."""
     with pytest.raises(Refused, match="another restore point or database"):
         opened(message, operations.opening, context)
 

@@ -61,7 +61,7 @@ def test_leaving_early_ends_an_endless_producer():
         assert next(iter(second)) == b"x"
     assert not {"first", "second"} & names()
     with pytest.raises(ZeroDivisionError), Stage(endless, "first") as first:
-        list(1 / (len(piece) - 1) for piece in first)
+        [1 / (len(piece) - 1) for piece in first]
     assert "first" not in names()
 
 

@@ -1,0 +1,144 @@
+"""What is told of a failed pg_restore: the cause in one line, and no row's value."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from include.backup.explain import explain
+from include.backup.recipients import Recipient
+from include.backup.restore import restore
+from include.evidence.signing import Signer
+from include.services.database import DatabaseAddress
+from include.services.errors import ServiceError, UsageError
+from include.services.objectstore.directory import DirectoryStore
+from tests.backup.support import Holder, run, take
+
+TARGET = DatabaseAddress.from_conninfo("host=/run/x dbname=copy user=u password=hidden")
+SECRET = "王小明13800138000"
+HEAD = "pg_restore: while PROCESSING TOC:\npg_restore: from TOC entry 217; 0 16386 TABLE DATA x\n"
+
+
+def told(message: str, *more: str) -> str:
+    lines = [f'{HEAD}pg_restore: error: COPY failed for table "customer": ERROR:  {message}', *more]
+    return str(explain("\n".join(lines), TARGET))
+
+
+@pytest.mark.parametrize(
+    ("message", "more", "kept"),
+    [
+        (
+            'duplicate key value violates unique constraint "customer_pkey"',
+            [f"DETAIL:  Key (phone)=({SECRET}) already exists."],
+            'duplicate key value violates unique constraint "customer_pkey"',
+        ),
+        (
+            f'invalid input syntax for type integer: "{SECRET}"',
+            [f'CONTEXT:  COPY customer, line 1, column id: "{SECRET}"'],
+            "invalid input syntax for type integer",
+        ),
+        (f'value "{SECRET}" is out of range for type smallint', [], "is out of range for type"),
+        (f'invalid input value for enum mood: "{SECRET}"', [], "invalid input value for enum mood"),
+        (f'malformed array literal: "{{"{SECRET}"}}"', ["DETAIL:  x"], "malformed array literal"),
+        (f'invalid input syntax for type integer: "a"b{SECRET}"', [], "invalid input syntax"),
+        (f'invalid input syntax for type integer: "a"b"{SECRET}', [], "invalid input syntax"),
+        (f'invalid input syntax for type integer: "customer"{SECRET}"', [], "invalid input"),
+        (f'invalid input syntax for type integer: "a\n{SECRET}"', [], "invalid input syntax"),
+        (f'invalid input syntax for type integer: "\nDETAIL: {SECRET}"', [], "invalid input"),
+        (f'invalid input syntax for type integer: "ERROR:  {SECRET}"', [], "invalid input"),
+        (f'invalid input syntax for type integer: "\npg_restore: error: {SECRET}', [], "invalid"),
+        (
+            f'invalid input syntax for type integer: "x" is out of range for type {SECRET}',
+            [],
+            "inv",
+        ),
+        (
+            'null value in column "name" of relation "customer" violates not-null constraint',
+            [f"DETAIL:  Failing row contains ({SECRET}, null)."],
+            'null value in column "name" of relation "customer" violates not-null constraint',
+        ),
+        ('invalid byte sequence for encoding "UTF8": 0xe7 0x8e', [], 'for encoding "UTF8"'),
+        (
+            f"customer {SECRET} is not allowed",
+            ["CONTEXT:  PL/pgSQL function public.refuse() line 2 at RAISE", "COPY customer"],
+            "a function of the database raised an error",
+        ),
+        (
+            f"customer {SECRET} is not allowed",
+            [f"CONTEXT:  COPY customer, line 1: {SECRET}", 'SQL function "f" statement 1'],
+            "a function of the database raised an error",
+        ),
+        (f"bad value '{SECRET}' in geometry", [], "bad value"),
+        ('could not extend file "base/5/16384": No space left on device', [], "is full"),
+    ],
+)
+def test_no_value_survives_and_the_cause_does(message: str, more: list[str], kept: str):
+    """Quoted, nested, over lines, in details, raised by functions."""
+    line = told(message, *more)
+    assert SECRET not in line
+    assert "0x8e" not in line
+    assert kept in line
+    assert "\n" not in line
+    assert "hidden" not in line
+
+
+@given(value=st.text(min_size=8))
+def test_no_value_survives_in_quotes(value: str):
+    """Whatever it is made of: quotes, newlines, words that look like ours."""
+    marked = f"<{value}>"
+    for message in (
+        f'invalid input syntax for type integer: "{marked}"',
+        f'value "{marked}" is out of range for type integer',
+    ):
+        line = told(message, f"DETAIL:  {marked}", f"CONTEXT:  COPY customer, line 1: {marked}")
+        assert marked not in line
+        assert f"{marked}"[:8] not in line
+
+
+def test_what_can_be_put_right_is_said_so():
+    """Missing extensions and roles are a matter of configuration, with what to do."""
+    start = "pg_restore: error: could not execute query: ERROR:  "
+    lacks = explain(f'{start}extension "postgis" is not available\nDETAIL: x', TARGET)
+    assert isinstance(lacks, UsageError)
+    assert "lacks the extension postgis" in lacks.message
+    role = explain(f'{start}role "clerk" does not exist\nCommand was: ALTER', TARGET)
+    assert isinstance(role, UsageError)
+    assert 'role "clerk" does not exist' in role.message
+
+
+def test_silence_and_errors_of_the_program_itself_are_told():
+    """A killed program says nothing; a lost connection is not a server's ERROR."""
+    assert "no message" in str(explain("", TARGET))
+    lost = "pg_restore: error: could not read from input file: end of file"
+    assert "could not read from input file" in str(explain(lost, TARGET))
+
+
+RAISES = "RAISE EXCEPTION 'no place for %', name;"
+DOUBLES = f"name := '{SECRET}';"
+
+
+@pytest.mark.parametrize(("body", "kept"), [(RAISES, "a function"), (DOUBLES, "unique index")])
+def test_a_real_restore_that_fails_on_a_row_does_not_show_it(
+    source: DatabaseAddress,
+    target: DatabaseAddress,
+    store: DirectoryStore,
+    recipients: list[Recipient],
+    signer: Signer,
+    operations: Holder,
+    body: str,
+    kept: str,
+):
+    """The server repeats the row in its message and in DETAIL; we do not."""
+    run(
+        source,
+        f"""CREATE FUNCTION public.key(name text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$
+        BEGIN IF current_database() LIKE 'r_%' THEN {body} END IF; RETURN name; END $$;
+        CREATE TABLE t (name text);
+        INSERT INTO t VALUES ('{SECRET}'), ('another');
+        CREATE UNIQUE INDEX u ON t (public.key(name));""",
+    )
+    taken = take(source, store, recipients, signer)
+    with pytest.raises(ServiceError, match=kept) as error:
+        restore(taken.source(operations.opening), target)
+    assert SECRET not in str(error.value)

@@ -1,0 +1,227 @@
+"""A restored database is the original: any number of loaders, any store, any PostgreSQL feature."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from include.backup.compare import check_foreign_keys, compare
+from include.backup.crypto import Refused
+from include.backup.manifest import Manifest
+from include.backup.recipients import OpeningKey, Recipient
+from include.backup.restore import Restored, require_match, restore, share_out
+from include.evidence.signing import Signer
+from include.services.database import DatabaseAddress
+from include.services.errors import ControlFailed, UsageError
+from include.services.objectstore.directory import DirectoryStore
+from include.services.objectstore.s3 import S3Store
+from tests.backup.support import Holder, Taken, pg_dump, rows, run, take
+from tests.support.s3 import MotoServer, client_for, new_bucket
+
+ROWS = """
+SELECT (SELECT last_value FROM public.waybill_number),
+       (SELECT is_called FROM public.waybill_number),
+       (SELECT count(*) FROM public.customer), (SELECT count FROM public.counted),
+       (SELECT upper_name FROM public.customer WHERE id = 7),
+       (SELECT md5(string_agg(c::text, ',' ORDER BY id)) FROM public.customer c),
+       (SELECT md5(string_agg(content::text, ',' ORDER BY id)) FROM public.photo),
+       (SELECT array_agg(md5(lo_get(oid)) ORDER BY oid) FROM pg_largeobject_metadata),
+       (SELECT count(*) FROM "Großes Schema".no_columns), (SELECT count(*) FROM public.scan)
+"""
+
+
+def sql_of(address: DatabaseAddress) -> str:
+    text = pg_dump(address, "--no-owner", "--no-privileges").decode()
+    return "\n".join(line for line in text.splitlines() if not line.startswith("\\"))
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 4])
+def test_everything_comes_back_with_any_number_of_jobs(
+    taken: Taken, rich: DatabaseAddress, target: DatabaseAddress, operations: Holder, jobs: int
+):
+    """Compared by us, by a second pg_dump's own text and by looking."""
+    steps: list[str] = []
+    restored = restore(taken.source(operations.opening), target, jobs=jobs, progress=steps.append)
+    assert restored.differences == ()
+    assert restored.rows == taken.manifest.rows > 1000
+    assert restored.tables == len(taken.manifest.tables) > 15
+    comparison = compare(taken.source(operations.opening), target)
+    assert comparison.different == comparison.missing == ()
+    assert comparison.same_schema
+    assert comparison.compared == restored.tables
+    assert sorted(sql_of(target).splitlines()) == sorted(sql_of(rich).splitlines())
+    with target.connect() as conn:
+        keys = check_foreign_keys(conn)
+        assert conn.execute("SELECT relrowsecurity FROM pg_class WHERE relname = 'guarded'") \
+            .fetchone() == (True,)  # fmt: skip
+    assert keys.checked == 3
+    assert keys.broken == {}
+    assert len(steps) == 5
+    assert rows(target, ROWS) == rows(rich, ROWS)
+    assert rows(target, "INSERT INTO customer (name, seen) VALUES ('x', now()) RETURNING id") == [
+        (301,)
+    ]
+
+
+def test_s3_does_the_same(
+    moto: MotoServer,
+    rich: DatabaseAddress,
+    target: DatabaseAddress,
+    recipients: list[Recipient],
+    signer: Signer,
+    offline: Holder,
+):
+    """In parts, over HTTP, by the other recipient's key."""
+    client = client_for(moto.endpoint)
+    store = S3Store(client, new_bucket(client), "off site/备份")
+    taken = take(rich, store, recipients, signer)
+    source = taken.source(offline.opening)
+    assert restore(source, target).differences == ()
+    comparison = compare(source, target)
+    assert (comparison.different, comparison.missing, comparison.same_schema) == ((), (), True)
+
+
+def test_a_target_with_tables_is_refused_unless_told(
+    taken: Taken, target: DatabaseAddress, operations: Holder
+):
+    """And nothing is loaded beside them; when told, both are there."""
+    run(target, "CREATE TABLE mine (id int)")
+    source = taken.source(operations.opening)
+    with pytest.raises(UsageError, match="is not empty"):
+        restore(source, target)
+    assert rows(target, "SELECT count(*) FROM pg_class WHERE relname = 'customer'") == [(0,)]
+    assert restore(source, target, allow_content=True).differences == ()
+    assert rows(target, "SELECT count(*) FROM mine") == [(0,)]
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone", "other"])
+def test_a_damaged_object_is_refused_before_the_target_is_touched(
+    taken: Taken,
+    target: DatabaseAddress,
+    store: DirectoryStore,
+    operations: Holder,
+    damage: str,
+):
+    """Named, with what to do; the target stays as it was."""
+    content = bytearray(taken.store.get(taken.manifest.dump.key))
+    content[len(content) // 2] ^= 1 if damage == "flip" else 0
+    stored = {"cut": content[:-1], "other": content[::-1]}.get(damage, content)
+    if damage != "gone":
+        store.put(taken.manifest.dump.key, bytes(stored))
+    source = replace(taken.source(operations.opening), store=store)
+    with pytest.raises(Refused, match=taken.manifest.id):
+        restore(source, target)
+    assert rows(target, "SELECT count(*) FROM pg_class WHERE relname = 'customer'") == [(0,)]
+
+
+def test_a_key_of_nobody_is_refused_before_the_target_is_touched(
+    taken: Taken, target: DatabaseAddress, stranger: OpeningKey
+):
+    """Also with a good object."""
+    with pytest.raises(Refused, match="does not belong to any of its recipients"):
+        restore(taken.source(stranger), target)
+    assert rows(target, "SELECT count(*) FROM pg_class WHERE relname = 'customer'") == [(0,)]
+
+
+def test_owners_and_grants_come_back_when_asked(
+    new_database: Callable[..., DatabaseAddress],
+    server: DatabaseAddress,
+    target: DatabaseAddress,
+    store: DirectoryStore,
+    recipients: list[Recipient],
+    signer: Signer,
+    operations: Holder,
+):
+    """Without them everything belongs to the restoring role; a missing role is said by name."""
+    run(server, "CREATE ROLE clerk_of_owners; CREATE ROLE reader_of_owners")
+    origin = new_database(
+        """CREATE TABLE t (id int); ALTER TABLE t OWNER TO clerk_of_owners;
+        GRANT SELECT ON t TO reader_of_owners;
+        CREATE PUBLICATION pub FOR TABLE t;
+        SELECT lo_from_bytea(77, 'x'), lo_from_bytea(78, 'y');
+        ALTER LARGE OBJECT 78 OWNER TO clerk_of_owners;"""
+    )
+    source = take(origin, store, recipients, signer).source(operations.opening)
+    owner = "SELECT relowner::regrole::text, relacl::text FROM pg_class WHERE relname = 't'"
+    try:
+        restore(source, target)
+        assert rows(target, owner) == [("postgres", None)]
+        comparison = compare(source, target)
+        assert comparison.same_schema
+        assert comparison.different == ()
+        run(target, "DROP TABLE t; SELECT lo_unlink(77), lo_unlink(78)")
+        restore(source, target, owners=True)
+        ((name, grants),) = rows(target, owner)
+        assert name == "clerk_of_owners"
+        assert "reader_of_owners=r" in str(grants)
+    finally:
+        for one in (target, origin):
+            run(one, "DROP TABLE IF EXISTS t; SELECT lo_unlink(78); DROP PUBLICATION pub")
+        run(server, "DROP ROLE clerk_of_owners; DROP ROLE reader_of_owners")
+    with pytest.raises(UsageError, match='role "clerk_of_owners" does not exist'):
+        restore(source, target, owners=True)
+
+
+def test_a_missing_extension_is_said_by_name(
+    taken: Taken, target: DatabaseAddress, operations: Holder, monkeypatch: pytest.MonkeyPatch
+):
+    """The archive asks for one that the target's server does not have."""
+    real = subprocess.run
+
+    def with_extension(command: list[str], **more: object) -> object:
+        if "--section=pre-data" in command:
+            command = ["sh", "-c", 'echo "pg_restore: error: could not execute query: ERROR:  '
+                       'extension \\"postgis\\" is not available" >&2; exit 1']  # fmt: skip
+        return real(command, **more)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(subprocess, "run", with_extension)
+    with pytest.raises(UsageError, match="lacks the extension postgis"):
+        restore(taken.source(operations.opening), target)
+
+
+def test_too_few_and_too_many_rows_are_differences(
+    taken: Taken, target: DatabaseAddress, operations: Holder
+):
+    """Counted in the copy, against the manifest; the run does not pass."""
+    manifest = taken.manifest
+    lost = manifest.tables[0].model_copy(update={"name": "lost", "rows": 0})
+    changed = [
+        one.model_copy(update={"rows": one.rows + 1}) if one.name == "photo" else one
+        for one in manifest.tables
+    ]
+    other: Manifest = manifest.model_copy(update={"tables": (*changed, lost)})
+    restored = restore(replace(taken.source(operations.opening), manifest=other), target)
+    assert restored.differences == ("public.photo", lost.label)
+    with pytest.raises(ControlFailed, match=r"public\.photo"):
+        require_match(restored, manifest.id)
+    require_match(Restored(1, 1, 1.0, ()), manifest.id)
+
+
+@pytest.mark.parametrize("jobs", [0, 1, 3, 50])
+def test_every_data_entry_is_loaded_by_exactly_one_loader(
+    taken: Taken, operations: Holder, jobs: int
+):
+    """In archive order, because a loader reads its stream only forward."""
+    _, entries = taken.source(operations.opening).head()
+    shares = share_out(entries, taken.manifest.tables, jobs)
+    wanted = [one.dump_id for one in entries if one.section == 3]
+    assert sorted(itertools.chain(*shares)) == sorted(wanted)
+    assert len(shares) == max(1, jobs)
+    for share in shares:
+        assert share == sorted(share, key=wanted.index)
+
+
+def test_large_tables_are_spread(taken: Taken, operations: Holder):
+    """The two largest are not in one share."""
+    _, entries = taken.source(operations.opening).head()
+    first, second = sorted(taken.manifest.tables, key=lambda one: -one.bytes)[:2]
+    ids = {(one.schema, one.name): one.dump_id for one in entries if one.kind == "TABLE DATA"}
+    shares = share_out(entries, taken.manifest.tables, 2)
+    assert not any(
+        {ids[first.schema_name, first.name], ids[second.schema_name, second.name]} <= set(share)
+        for share in shares
+    )
