@@ -14,9 +14,10 @@ from include.services.errors import ServiceError, UsageError
 PRIMARY_KEY = """
 SELECT a.attname
 FROM pg_index i
-JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
-WHERE i.indrelid = to_regclass(%s) AND i.indisprimary
-ORDER BY array_position(i.indkey::int2[], a.attnum)
+CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY k(num, place)
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num
+WHERE i.indrelid = to_regclass(%s) AND i.indisprimary AND k.place <= i.indnkeyatts
+ORDER BY k.place
 """
 # Keys are named as PostgreSQL prints them, so the printing must not depend on the session.
 PRINTING = (
@@ -25,6 +26,7 @@ PRINTING = (
     "SET intervalstyle = 'iso_8601'",
     "SET extra_float_digits = 1",
     "SET bytea_output = 'hex'",
+    "SET row_security = off",  # an error where a policy would hide rows
 )
 
 
@@ -79,7 +81,8 @@ def replay(
 
     Raises:
         UsageError: a key of the ledger is missing, a collection is not mapped or has no key.
-        ServiceError: records that were never erased still refer to erased ones.
+        ServiceError: records that were never erased still refer to erased ones, or the copy
+            cannot be read or changed; nothing is erased then.
     """
     check_keys(ledger, keys)
     found: dict[str, list[tuple[str, ...]]] = {}
@@ -155,18 +158,24 @@ def _matches(
     by_key: Mapping[str, set[bytes]],
     keys: ErasureKeys,
 ) -> Iterator[tuple[str, ...]]:
-    for statement in PRINTING:
-        copy.execute(statement)
     texts = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(one)) for one in columns)
     query = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(texts, place.identifier)
-    with copy.cursor() as cursor, cursor.copy(query) as rows:
-        for row in rows.rows():
-            key = tuple(str(part) for part in row)
-            if any(
-                keys.digest(key_id, database, collection, key) in digests
-                for key_id, digests in by_key.items()
-            ):
-                yield key
+    try:
+        for statement in PRINTING:
+            copy.execute(statement)
+        with copy.cursor() as cursor, cursor.copy(query) as rows:
+            for row in rows.rows():
+                key = tuple(str(part) for part in row)
+                if any(
+                    keys.digest(key_id, database, collection, key) in digests
+                    for key_id, digests in by_key.items()
+                ):
+                    yield key
+    except psycopg.Error as error:
+        raise ServiceError(
+            f"The copy's table of {collection} cannot be read ({_kind(error)}).",
+            "Erasures were not replayed. The log of the copy's server tells more.",
+        ) from None
 
 
 def _erase(
@@ -204,10 +213,26 @@ def _erase(
         return
     try:
         copy.execute(sql.SQL("WITH {} SELECT 1").format(sql.SQL(", ").join(parts)))
-    except errors.ForeignKeyViolation as error:
+        copy.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    except (errors.ForeignKeyViolation, errors.RestrictViolation) as error:
         copy.rollback()
         raise ServiceError(
             f"Erased records cannot be erased again: {error.diag.table_name} still refers to them "
             f"({error.diag.constraint_name}).",
             "The copy is not fit for use. Erase the referring records too, or take a later point.",
         ) from None
+    except psycopg.Error as error:  # a trigger's own message may hold values
+        _roll_back(copy)
+        raise ServiceError(
+            f"Erased records cannot be erased again: the copy refuses ({_kind(error)}).",
+            "The copy is not fit for use. The log of its server tells more.",
+        ) from None
+
+
+def _roll_back(copy: psycopg.Connection) -> None:
+    if not copy.broken:
+        copy.rollback()
+
+
+def _kind(error: psycopg.Error) -> str:
+    return f"{type(error).__name__}, {error.sqlstate or 'no code'}"

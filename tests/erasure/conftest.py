@@ -1,0 +1,42 @@
+"""A state database for the ledger, made once."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from sqlalchemy import Connection, Engine
+
+from include.local.postgres import EmbeddedPostgres
+from include.state.connect import engine
+from include.state.migrate import migrate
+from include.state.tables import erasure
+
+
+@pytest.fixture(scope="session")
+def ledger_state(postgres: EmbeddedPostgres) -> Engine:
+    name = f"state_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+    made = engine(postgres.conninfo(name))
+    migrate(made)
+    return made
+
+
+@pytest.fixture
+def ledger(ledger_state: Engine) -> Iterator[Connection]:
+    """A connection to an empty ledger; what the test enters is taken back."""
+    with ledger_state.connect() as conn:
+        conn.execute(erasure.delete())
+        yield conn
+        conn.rollback()
+
+
+@pytest.fixture
+def copy(database: str) -> Iterator[psycopg.Connection]:
+    """A restored copy for the test to fill."""
+    with psycopg.connect(database) as conn:
+        yield conn
+        conn.rollback()

@@ -1,0 +1,142 @@
+"""The ledger names erased records by a keyed HMAC and holds nothing else of them."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import itertools
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Connection, select
+
+from include.erasure.ledger import ErasureKeys, count, erased, record
+from include.services.errors import UsageError
+from include.state.tables import erasure
+
+OLD, NEW = b"o" * 32, b"n" * 40
+KEYS = ErasureKeys({"1": OLD}, "1")
+ROTATED = ErasureKeys({"1": OLD, "2": NEW}, "2")
+
+
+def enter(
+    conn: Connection,
+    keys: ErasureKeys,
+    record_keys: Sequence[Sequence[str]],
+    *,
+    database: str = "courier",
+    collection: str = "customer",
+    run_id: str = "r1",
+) -> None:
+    record(
+        conn,
+        keys,
+        database=database,
+        collection=collection,
+        record_keys=record_keys,
+        record_class="customer_file",
+        rule="retention",
+        dag_id="retain_records",
+        run_id=run_id,
+        erased_at=datetime(2026, 11, 24, tzinfo=UTC),
+    )
+
+
+def test_records_are_found_by_collection_and_key(ledger: Connection):
+    """Each entry is HMAC-SHA-256 of database, collection and key; other databases are apart."""
+    enter(ledger, KEYS, [["7"], ["8"]])
+    enter(ledger, KEYS, [["王", 'x"y']], collection="waybill")
+    enter(ledger, KEYS, [["7"]], database="billing")
+    found = erased(ledger, "courier")
+    assert {name: {key: len(those) for key, those in by.items()} for name, by in found.items()} == {
+        "customer": {"1": 2},
+        "waybill": {"1": 1},
+    }
+    digest = hmac.new(OLD, b'["courier", "customer", ["7"]]', hashlib.sha256).digest()
+    assert digest in found["customer"]["1"]
+    assert KEYS.digest("1", "courier", "waybill", ["王", 'x"y']) in found["waybill"]["1"]
+    assert (count(ledger, "courier"), count(ledger, "billing"), count(ledger, "x")) == (3, 1, 0)
+    assert erased(ledger, "x") == {}
+
+
+def test_repeating_enters_nothing_twice(ledger: Connection):
+    """A run that is repeated after a crash changes nothing, and nothing to enter is fine."""
+    for run_id in ("r1", "r1", "r2"):
+        enter(ledger, KEYS, [["7"], ["8"]], run_id=run_id)
+    enter(ledger, KEYS, [])
+    assert count(ledger, "courier") == 2
+
+
+def test_no_column_holds_the_key_or_its_plain_hash(ledger: Connection):
+    """Whoever steals the ledger learns nothing: also not by hashing all phone numbers."""
+    phone = "13800138000"
+    enter(ledger, KEYS, [[phone]])
+    row = str(ledger.execute(select(erasure)).one())
+    assert phone not in row
+    named = f'["courier", "customer", ["{phone}"]]'
+    for text in (phone, named):
+        assert hashlib.sha256(text.encode()).hexdigest() not in row
+        assert repr(hashlib.sha256(text.encode()).digest())[2:-1] not in row
+    other = ErasureKeys({"1": NEW}, "1")
+    assert (
+        other.digest("1", "courier", "customer", [phone])
+        not in erased(ledger, "courier")["customer"]["1"]
+    )
+
+
+def test_after_a_rotation_both_keys_count(ledger: Connection):
+    """New entries use the current key; old ones stay findable."""
+    enter(ledger, KEYS, [["7"]])
+    enter(ledger, ROTATED, [["8"]])
+    found = erased(ledger, "courier")["customer"]
+    assert found == {
+        "1": {ROTATED.digest("1", "courier", "customer", ["7"])},
+        "2": {ROTATED.digest("2", "courier", "customer", ["8"])},
+    }
+
+
+@pytest.mark.parametrize(
+    ("keys", "current"),
+    [({}, "1"), ({"1": OLD}, "2"), ({"1": b"short"}, "1"), ({"1": OLD, "2": b"x" * 31}, "1")],
+)
+def test_weak_and_missing_keys_are_refused(keys: dict[str, bytes], current: str):
+    """A short key could be guessed; without a current one nothing can be entered."""
+    with pytest.raises(UsageError, match="32 bytes"):
+        ErasureKeys(keys, current)
+
+
+def test_repr_shows_the_ids_and_no_key():
+    """Logs print objects."""
+    shown = repr(ROTATED)
+    assert "1" in shown
+    assert "nnnn" not in shown
+    assert "oooo" not in shown
+
+
+PART = st.text(st.characters(blacklist_categories=["Cs"]), max_size=5)
+
+
+@given(
+    names=st.lists(
+        st.tuples(PART, PART, st.lists(PART, min_size=1, max_size=3).map(tuple)),
+        min_size=2,
+        max_size=2,
+        unique=True,
+    )
+)
+def test_different_records_have_different_names(
+    names: list[tuple[str, str, tuple[str, ...]]],
+):
+    """No way of cutting database, collection and key parts gives the name of another record."""
+    digests = {KEYS.digest("1", *name) for name in names}
+    assert len(digests) == 2
+
+
+def test_composite_keys_do_not_run_together():
+    """("a", "bc") is not ("ab", "c")."""
+    parts = [["a", "bc"], ["ab", "c"], ["abc"], ["abc", ""], ["", "abc"], ['a", "bc']]
+    digests = [KEYS.digest("1", "d", "c", one) for one in parts]
+    assert all(one != other for one, other in itertools.combinations(digests, 2))

@@ -1,0 +1,258 @@
+"""Replaying the ledger on a restored copy: what was erased goes again, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from include.erasure import replay as module
+from include.erasure.ledger import ErasureKeys
+from include.erasure.replay import Place, Replay, check_keys, primary_key, replay
+from include.services.errors import ServiceError, UsageError
+
+KEYS = ErasureKeys({"1": b"o" * 32, "2": b"n" * 32}, "2")
+SECRET = "王小明13800138000"
+
+
+def ledger_of(
+    erased: Mapping[str, Sequence[Sequence[str]]], key_id: str = "2"
+) -> dict[str, dict[str, set[bytes]]]:
+    return {
+        name: {key_id: {KEYS.digest(key_id, "courier", name, key) for key in keys}}
+        for name, keys in erased.items()
+    }
+
+
+def replayed(
+    copy: psycopg.Connection, erased: Mapping[str, Sequence[Sequence[str]]], **places: Place
+) -> Replay:
+    return replay(
+        copy,
+        "courier",
+        {**{name: Place("public", name) for name in erased}, **places},
+        ledger_of(erased),
+        KEYS,
+    )
+
+
+def left(copy: psycopg.Connection, table: str = "t") -> list[Any]:
+    rows = copy.execute(sql.SQL("SELECT * FROM {} ORDER BY 1").format(sql.Identifier(table)))
+    return [row[0] for row in rows]
+
+
+def test_erased_records_go_and_others_stay(copy: psycopg.Connection):
+    """What the copy brought back is counted, what it never had is not; the commit is done."""
+    copy.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 9)")
+    done = replayed(copy, {"t": [["2"], ["5"], ["77"]]})
+    assert done == Replay(entries=3, replayed=2, remaining=0)
+    copy.rollback()
+    assert left(copy) == [1, 3, 4, 6, 7, 8, 9]
+    assert replayed(copy, {"t": [["2"], ["5"], ["77"]]}) == Replay(3, 0, 0)
+
+
+def test_an_empty_ledger_does_nothing(copy: psycopg.Connection):
+    """And needs no keys."""
+    assert replay(copy, "courier", {}, {}, KEYS) == Replay(0, 0, 0)
+
+
+def test_records_that_refer_to_each_other_go_together(copy: psycopg.Connection):
+    """Cycles of foreign keys, deferrable or not, and references to oneself."""
+    copy.execute(
+        """CREATE TABLE a (id int PRIMARY KEY, b int);
+        CREATE TABLE b (id int PRIMARY KEY, a int REFERENCES a, up int REFERENCES b);
+        INSERT INTO a SELECT n, NULL FROM generate_series(1, 5) n;
+        INSERT INTO b SELECT n, n, nullif(n - 1, 0) FROM generate_series(1, 5) n;
+        UPDATE a SET b = id; ALTER TABLE a ADD FOREIGN KEY (b) REFERENCES b;"""
+    )
+    done = replayed(copy, {"a": [["4"], ["5"]], "b": [["4"], ["5"]]})
+    assert (done.replayed, done.remaining) == (4, 0)
+    assert left(copy, "a") == left(copy, "b") == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "option", ["", "ON DELETE RESTRICT", "DEFERRABLE", "DEFERRABLE INITIALLY DEFERRED"]
+)
+def test_a_record_that_was_never_erased_stops_it_and_nothing_changes(
+    copy: psycopg.Connection, option: str
+):
+    """The table and the constraint are named, no key is; the copy stays whole."""
+    copy.execute(
+        f"""CREATE TABLE t (id text PRIMARY KEY); INSERT INTO t VALUES ('{SECRET}'), ('x');
+        CREATE TABLE c (id int PRIMARY KEY, t text);
+        ALTER TABLE c ADD CONSTRAINT belongs FOREIGN KEY (t) REFERENCES t {option};
+        INSERT INTO c VALUES (1, '{SECRET}');"""
+    )
+    copy.commit()
+    with pytest.raises(ServiceError, match=r"c still refers to them \(belongs\)") as error:
+        replayed(copy, {"t": [[SECRET], ["x"]]})
+    assert SECRET not in str(error.value)
+    assert len(left(copy)) == 2
+    both = {"t": [[SECRET], ["x"]], "c": [["1"]]}
+    assert replayed(copy, both).remaining == 0
+
+
+def test_references_with_an_action_follow_it(copy: psycopg.Connection):
+    """CASCADE and SET NULL do as the owner of the schema decided."""
+    copy.execute(
+        """CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2);
+        CREATE TABLE gone (t int PRIMARY KEY REFERENCES t ON DELETE CASCADE);
+        CREATE TABLE kept (id int, t int REFERENCES t ON DELETE SET NULL);
+        INSERT INTO gone VALUES (1), (2); INSERT INTO kept VALUES (1, 1), (2, 2);"""
+    )
+    assert replayed(copy, {"t": [["1"]]}).remaining == 0
+    assert left(copy, "gone") == [2]
+    assert copy.execute("SELECT * FROM kept ORDER BY id").fetchall() == [(1, None), (2, 2)]
+
+
+def test_composite_quoted_and_reordered_keys(copy: psycopg.Connection):
+    """In the order of the primary key, whatever the order of columns; included ones are no key."""
+    copy.execute(
+        """CREATE SCHEMA "Sch ema";
+        CREATE TABLE "Sch ema"."Ta""b 表" ("Ke'y" text, extra text, "N r" int,
+            PRIMARY KEY ("N r", "Ke'y") INCLUDE (extra));
+        INSERT INTO "Sch ema"."Ta""b 表" VALUES ('a', 'x', 1), ('1', 'y', 2), ('a', 'z', 2),
+            (E'q"\\'\\\\\\t\\n', 'w', 3), ('', 'v', 4), ('\\N', 'u', 5);"""
+    )
+    place = Place("Sch ema", 'Ta"b 表')
+    assert primary_key(copy, place) == ["N r", "Ke'y"]
+    keys = [["2", "a"], ["3", "q\"'\\\t\n"], ["4", ""], ["5", "\\N"], ["1", "1"]]
+    done = replayed(copy, {"odd": keys}, odd=place)
+    assert (done.entries, done.replayed, done.remaining) == (5, 4, 0)
+    rows = copy.execute('SELECT extra FROM "Sch ema"."Ta""b 表" ORDER BY 1').fetchall()
+    assert rows == [("x",), ("y",)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "key"),
+    [
+        ("timestamptz", "2026-11-24 10:00:00.5+08", "2026-11-24 02:00:00.5+00"),
+        ("timestamp", "2026-11-24 10:00", "2026-11-24 10:00:00"),
+        ("date", "2026-11-02", "2026-11-02"),
+        ("interval", "1 day 2 hours", "P1DT2H"),
+        ("numeric(10,2)", "7", "7.00"),
+        ("double precision", "0.1", "0.1"),
+        ("uuid", "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),
+        ("text", "it''s \"q\" \\ 王", 'it\'s "q" \\ 王'),
+        ("char(5)", "ab", "ab"),
+        ("bytea", r"\x00ff", r"\x00ff"),
+        ("boolean", "t", "true"),
+        ("bigint", "9223372036854775807", "9223372036854775807"),
+        ("inet", "10.0.0.1", "10.0.0.1/32"),
+    ],
+)
+def test_keys_of_every_type_are_named_the_same_whatever_the_session(
+    copy: psycopg.Connection, kind: str, value: str, key: str
+):
+    """DateStyle, timezone, IntervalStyle and bytea_output of the copy's server do not matter."""
+    copy.execute(f"CREATE TABLE t (id {kind} PRIMARY KEY); INSERT INTO t VALUES ('{value}')")
+    for setting in (
+        "datestyle = 'German, DMY'",
+        "timezone = 'Asia/Shanghai'",
+        "intervalstyle = 'sql_standard'",
+        "bytea_output = 'escape'",
+        "extra_float_digits = -15",
+    ):
+        copy.execute(f"SET {setting}")
+    assert replayed(copy, {"t": [[key]]}) == Replay(1, 1, 0)
+    assert left(copy) == []
+
+
+def test_partitioned_tables_lose_their_rows_wherever_they_are(copy: psycopg.Connection):
+    """The key of the whole finds the row in its partition."""
+    copy.execute(
+        """CREATE TABLE t (id int, at date, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+        CREATE TABLE t1 PARTITION OF t FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
+        CREATE TABLE t2 PARTITION OF t DEFAULT;
+        INSERT INTO t VALUES (1, '2026-01-05'), (1, '2026-03-05'), (2, '2026-03-05');"""
+    )
+    done = replayed(copy, {"t": [["1", "2026-01-05"], ["1", "2026-03-05"]]})
+    assert (done.replayed, done.remaining, left(copy)) == (2, 0, [2])
+
+
+def test_entries_of_both_keys_are_replayed_after_a_rotation(copy: psycopg.Connection):
+    """Old entries count as long as their key is kept; a missing key stops before anything."""
+    copy.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2), (3)")
+    copy.commit()
+    mixed = {"t": ledger_of({"t": [["1"]]}, "1")["t"] | ledger_of({"t": [["2"]]}, "2")["t"]}
+    only_new = ErasureKeys({"2": KEYS.keys["2"]}, "2")
+    with pytest.raises(UsageError, match="missing here: 1"):
+        replay(copy, "courier", {"t": Place("public", "t")}, mixed, only_new)
+    with pytest.raises(UsageError, match="missing here: 1"):
+        check_keys(mixed, only_new)
+    assert left(copy) == [1, 2, 3]
+    assert replay(copy, "courier", {"t": Place("public", "t")}, mixed, KEYS) == Replay(2, 2, 0)
+    assert left(copy) == [3]
+
+
+def test_a_table_that_an_older_copy_lacks_is_said(copy: psycopg.Connection):
+    """Not an error: the records are not there either."""
+    copy.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
+    done = replayed(copy, {"t": [["1"]], "later": [["1"], ["2"]]})
+    assert done == Replay(entries=3, replayed=1, remaining=0, skipped=("later",))
+
+
+def test_what_cannot_be_found_is_refused_not_passed_over(copy: psycopg.Connection):
+    """A collection that the map lost, and a table without a primary key."""
+    copy.execute("CREATE TABLE t (id int); INSERT INTO t VALUES (1)")
+    with pytest.raises(UsageError, match="has no primary key"):
+        replayed(copy, {"t": [["1"]]})
+    with pytest.raises(UsageError, match="the collection lost, which the data map lacks"):
+        replay(copy, "courier", {}, ledger_of({"lost": [["1"]]}), KEYS)
+
+
+def test_records_that_stay_are_noticed(copy: psycopg.Connection):
+    """A trigger or rule of the copy may keep a row: a second look counts what is still there."""
+    copy.execute(
+        """CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2), (3);
+        CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN IF OLD.id = 2 THEN RETURN NULL; END IF; RETURN OLD; END';
+        CREATE TRIGGER keep BEFORE DELETE ON t FOR EACH ROW EXECUTE FUNCTION keep();"""
+    )
+    done = replayed(copy, {"t": [["1"], ["2"]]})
+    assert (done.replayed, done.remaining) == (2, 1)
+    assert left(copy) == [2, 3]
+
+
+def test_a_deletion_that_did_nothing_is_noticed(
+    copy: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+):
+    """The proof does not believe the deletion."""
+    copy.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2)")
+    monkeypatch.setattr(module, "_erase", lambda *_: None)
+    assert replayed(copy, {"t": [["1"], ["2"]]}).remaining == 2
+
+
+def test_an_error_that_the_copy_raises_is_one_line_without_values(copy: psycopg.Connection):
+    """A trigger that forbids deletion, with the row in its message."""
+    copy.execute(
+        f"""CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1);
+        CREATE FUNCTION forbid() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN RAISE EXCEPTION ''{SECRET} stays''; END';
+        CREATE TRIGGER forbid BEFORE DELETE ON t FOR EACH ROW EXECUTE FUNCTION forbid();"""
+    )
+    copy.commit()
+    with pytest.raises(ServiceError, match="cannot be erased again") as error:
+        replayed(copy, {"t": [["1"]]})
+    assert SECRET not in str(error.value)
+    assert error.value.__suppress_context__
+    assert left(copy) == [1]
+
+
+def test_rows_hidden_by_row_level_security_are_an_error(copy: psycopg.Connection, database: str):
+    """A role that sees only some rows would prove nothing."""
+    copy.execute(
+        """CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1);
+        ALTER TABLE t ENABLE ROW LEVEL SECURITY; DROP ROLE IF EXISTS blind_of_replay;
+        CREATE ROLE blind_of_replay; GRANT ALL ON t TO blind_of_replay;"""
+    )
+    copy.commit()
+    copy.execute("SET ROLE blind_of_replay")
+    with pytest.raises(ServiceError, match="cannot be read"):
+        replayed(copy, {"t": [["1"]]})
+    copy.rollback()
+    copy.execute("RESET ROLE; DROP OWNED BY blind_of_replay; DROP ROLE blind_of_replay")
+    copy.commit()
