@@ -1,4 +1,4 @@
-"""A courier of 80 MB with its keys, a moto server, and a database server that may be harmed."""
+"""A courier of 46 MB with its keys, a moto server, and a database server that may be harmed."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 
 @pytest.fixture(scope="session")
 def courier(postgres: EmbeddedPostgres) -> str:
-    """A database whose dump has 80 MB; tests only read it."""
-    return new_database(postgres, FILL.format(parts=40, waybills=16_000))
+    """A database whose dump has 46 MB and whose backup has 24 MB; tests only read it."""
+    return new_database(postgres, FILL.format(parts=40, waybills=9_000))
 
 
 @pytest.fixture(scope="session")
@@ -184,12 +184,12 @@ def fragile() -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture
 def cramped(fragile: EmbeddedPostgres) -> Iterator[EmbeddedPostgres]:
-    """The fragile server with its databases, not its log, on a disk of 70 MB."""
+    """The fragile server with its databases, not its log, on a disk of 75 MB."""
     fragile.stop()
     base, aside = fragile.data / "base", fragile.data / "base.aside"
     base.rename(aside)
     try:
-        with tmpfs(base, 70):
+        with tmpfs(base, 75):
             subprocess.run(["cp", "-a", f"{aside}/.", str(base)], check=True)
             shutil.copystat(aside, base)
             os.chown(base, aside.stat().st_uid, aside.stat().st_gid)

@@ -64,16 +64,16 @@ def require_clean_run(rig: Rig, place: StorePlace) -> None:
         assert not list(Path(place.place).rglob(".*.partial-*"))
 
 
-def test_a_backup_killed_while_dumping(rig: Rig, place: StorePlace) -> None:
+def test_a_backup_killed_while_dumping(rig: Rig, directory: StorePlace) -> None:
     """pg_dump ends too, nothing is listed, and the next run leaves one whole restore point."""
-    with child("backup", rig, place, pause_after=10 * MB) as killed:
+    with child("backup", rig, directory, pause_after=10 * MB) as killed:
         killed.wait_for("dumping")
         assert running(rig.source, "%COPY%public.waybill%")
         assert killed.helpers_named("pg_dump")
         killed.kill()
     assert killed.helpers_left(NO_ORPHAN_AFTER) == []
-    assert rig.points(place.open()) == []
-    require_clean_run(rig, place)
+    assert rig.points(directory.open()) == []
+    require_clean_run(rig, directory)
 
 
 def test_a_backup_killed_while_uploading(
@@ -220,9 +220,9 @@ def test_a_seal_killed_in_s3(
     assert verified.bundles == 2
 
 
-def test_two_backups_of_one_database_at_once(rig: Rig, place: StorePlace) -> None:
+def test_two_backups_of_one_database_at_once(rig: Rig, directory: StorePlace) -> None:
     """The second is refused at once and changes nothing; the first ends well."""
-    with child("backup", rig, place, pause_after=10 * MB) as first:
+    with child("backup", rig, directory, pause_after=10 * MB) as first:
         first.wait_for("dumping")
         with (
             pytest.raises(ServiceError, match="busy with a backup of courier"),
@@ -230,9 +230,8 @@ def test_two_backups_of_one_database_at_once(rig: Rig, place: StorePlace) -> Non
         ):
             pytest.fail("two at once")
         assert first.finish() == 0
-    store = place.open()
+    store = directory.open()
     assert len(rig.points(store)) == 1
-    rig.points(store)
     with exclusive(rig.engine(), "backup:courier", "a backup of courier"):
         rig.back_up(store)
     assert len(rig.points(store)) == 2
