@@ -32,7 +32,7 @@ from include.backup.recipients import Recipient
 from include.backup.snapshot import Clock, Snapshot, open_snapshot
 from include.backup.stream import PIECE, Filled, Stage
 from include.services.database import DatabaseAddress, DatabaseUnavailable
-from include.services.errors import ServiceError
+from include.services.errors import ServiceError, UsageError
 from include.services.objectstore.base import ObjectStore, StoredObject
 from include.services.programs import ErrorLines, pg_version, program
 
@@ -233,6 +233,12 @@ class _PgDump:
                     f"A table of {self._source.place} was to be changed just as the dump began "
                     "(DROP, ALTER, TRUNCATE or VACUUM FULL).",
                     "Nothing was recorded as done. Run the backup when no migration runs.",
+                )
+            if "permission denied" in text:
+                raise UsageError(
+                    f"The role may not read all of {self._source.place}: {text}.",
+                    "Grant it: GRANT pg_read_all_data TO the role of the connection; for large "
+                    "objects GRANT SELECT ON LARGE OBJECT, or let it be their owner.",
                 )
             self._require_server()
             kind = DatabaseUnavailable if "connection" in text else ServiceError

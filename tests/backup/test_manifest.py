@@ -1,0 +1,285 @@
+"""A restore point exists when its signed manifest fits; all else is refused, named or cleared."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from include.backup import manifest as manifests
+from include.backup.crypto import Refused
+from include.backup.manifest import (
+    DUMP_NAME,
+    MANIFEST_NAME,
+    SIGNATURE_NAME,
+    Manifest,
+    ManifestRefused,
+    NoRestorePoint,
+    clear_unfinished,
+    load,
+    publish,
+    remove,
+    restore_points,
+)
+from include.backup.restore import Source
+from include.evidence.signing import Signer, generate_key
+from include.services.objectstore.base import ObjectLocked, ObjectMissing
+from include.services.objectstore.directory import DirectoryStore
+from include.services.objectstore.s3 import S3Store
+from tests.backup.support import NOW, Holder, Taken
+from tests.support.s3 import MotoServer, client_for, new_bucket
+
+Publish = Callable[..., Manifest]
+
+
+@pytest.fixture
+def published(taken: Taken, store: DirectoryStore, signer: Signer) -> Publish:
+    """Publish a small restore point under some id, without taking a backup."""
+
+    def make(point: str, by: Signer = signer, **changes: object) -> Manifest:
+        key = f"courier/{point}/{DUMP_NAME}"
+        stored = store.put(key, point.encode() * 9)
+        dump = taken.manifest.dump.model_copy(
+            update={"key": key, "size": stored.size, "sha256": stored.sha256}
+        )
+        made = taken.manifest.model_copy(update={"id": point, "dump": dump, **changes})
+        publish(store, made, by, None)
+        return made
+
+    return make
+
+
+def listed(store: DirectoryStore, signer: Signer) -> tuple[list[str], list[str]]:
+    points, rejected = restore_points(store, "courier", [signer.public_pem])
+    return [one.id for one in points], [one.key for one in rejected]
+
+
+def file(store: DirectoryStore, point: str, name: str) -> Path:
+    return Path(store.description.removeprefix("file://")) / "courier" / point / name
+
+
+def test_a_manifest_reads_back_as_it_was_written(taken: Taken, signer: Signer):
+    """Through the store, with its signature checked."""
+    loaded = load(taken.store, "courier", taken.manifest.id, [signer.public_pem])
+    assert loaded.manifest == taken.manifest
+    assert Manifest.model_validate_json(taken.manifest.as_bytes()) == taken.manifest
+    assert taken.manifest.rows == sum(one.rows for one in taken.manifest.tables)
+
+
+def test_ids_sort_by_time_whatever_the_timezone():
+    """In UTC, so that folders are in order."""
+    shanghai = datetime(2026, 11, 24, 2, 0, 5, tzinfo=timezone(timedelta(hours=8)))
+    assert manifests.new_id(shanghai, "abc") == "20261123T180005Z-abc"
+    assert manifests.new_id(datetime(2026, 11, 24, tzinfo=UTC), "x") == "20261124T000000Z-x"
+
+
+def test_restore_points_are_listed_oldest_first(
+    published: Publish, store: DirectoryStore, signer: Signer
+):
+    """By the moment of their snapshot, not by their name; of their database only."""
+    published("b", taken_at=NOW - timedelta(days=1))
+    published("a", taken_at=NOW)
+    published("c", taken_at=NOW - timedelta(days=2))
+    store.put(f"billing/x/{SIGNATURE_NAME}", b"x")
+    assert listed(store, signer) == (["c", "b", "a"], [])
+    assert restore_points(store, "nothing", [signer.public_pem]) == ([], [])
+
+
+@pytest.mark.parametrize("gone", [[SIGNATURE_NAME], [SIGNATURE_NAME, MANIFEST_NAME]])
+def test_what_has_no_signature_is_no_restore_point_and_is_cleared(
+    published: Publish, store: DirectoryStore, signer: Signer, gone: list[str]
+):
+    """It is what a killed run leaves; the next run takes it away, and nothing else."""
+    published("good")
+    published("half")
+    for name in gone:
+        store.delete(f"courier/half/{name}")
+    assert listed(store, signer) == (["good"], [])
+    with pytest.raises(NoRestorePoint, match="no restore point half of courier"):
+        load(store, "courier", "half", [signer.public_pem])
+    cleared = clear_unfinished(store, "courier")
+    assert cleared.folders == ("courier/half/",)
+    assert listed(store, signer) == (["good"], [])
+    assert len(list(store.list())) == 3
+    assert clear_unfinished(store, "courier").folders == ()
+
+
+def test_unfinished_uploads_are_cleared_and_other_databases_left(
+    published: Publish, store: DirectoryStore
+):
+    """A writer that never committed, beside a good restore point and somebody else's files."""
+    published("good")
+    store.put(f"courier2/x/{DUMP_NAME}", b"not ours")
+    writer = store.open_writer(f"courier/killed/{DUMP_NAME}")
+    writer.write(b"x" * 100)
+    kept = {one.key for one in store.list()}
+    cleared = clear_unfinished(store, "courier")
+    assert cleared.folders == ()
+    assert {one.key for one in store.list()} == kept
+    writer.abort()
+
+
+def edit(content: bytes) -> bytes:
+    return content.replace(b'"courier"', b'"courieR"', 1)
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (lambda s: file(s, "bad", MANIFEST_NAME).write_bytes(
+            edit(file(s, "bad", MANIFEST_NAME).read_bytes())), "signature does not fit"),
+        (lambda s: file(s, "bad", MANIFEST_NAME).write_bytes(b""), "signature does not fit"),
+        (lambda s: file(s, "bad", SIGNATURE_NAME).write_bytes(b"x" * 64), "signature does not fit"),
+        (lambda s: file(s, "bad", SIGNATURE_NAME).write_bytes(b""), "signature does not fit"),
+        (lambda s: file(s, "bad", MANIFEST_NAME).unlink(), "it is missing"),
+        (lambda s: file(s, "bad", DUMP_NAME).unlink(), "it is missing"),
+        (lambda s: file(s, "bad", DUMP_NAME).write_bytes(b"short"), "5 bytes instead of"),
+        (lambda s: [shutil.copy(file(s, "good", one), file(s, "bad", one))
+                    for one in (MANIFEST_NAME, SIGNATURE_NAME)], "moved here"),
+    ],
+)  # fmt: skip
+def test_a_restore_point_that_was_changed_is_refused_by_name(
+    published: Publish,
+    store: DirectoryStore,
+    signer: Signer,
+    harm: Callable[[DirectoryStore], object],
+    reason: str,
+):
+    """Edited, exchanged, hollow: it is not listed and not loaded, and the others are."""
+    published("good")
+    published("bad")
+    harm(store)
+    points, rejected = restore_points(store, "courier", [signer.public_pem])
+    assert [one.id for one in points] == ["good"]
+    (one,) = rejected
+    assert one.key.startswith("courier/bad/")
+    assert reason in one.reason
+    with pytest.raises(ManifestRefused, match="courier/bad/"):
+        load(store, "courier", "bad", [signer.public_pem])
+    assert clear_unfinished(store, "courier").folders == ()
+
+
+def test_another_ones_signature_does_not_count(
+    published: Publish, store: DirectoryStore, signer: Signer
+):
+    """Unless that key is trusted too, after a rotation."""
+    other = Signer.from_pem(generate_key())
+    published("foreign", by=other)
+    assert listed(store, signer) == ([], [f"courier/foreign/{MANIFEST_NAME}"])
+    both, rejected = restore_points(store, "courier", [signer.public_pem, other.public_pem])
+    assert ([one.id for one in both], rejected) == (["foreign"], [])
+    assert restore_points(store, "courier", [])[0] == []
+
+
+def test_a_signed_manifest_of_an_unknown_format_is_refused(
+    store: DirectoryStore, signer: Signer, published: Publish
+):
+    """A newer version's, or one with fields that nobody knows."""
+    published("next")
+    for content in (b'{"format": "parcelseal.restore-point/9"}', b"[]", b"not json"):
+        store.put(f"courier/next/{MANIFEST_NAME}", content)
+        store.put(f"courier/next/{SIGNATURE_NAME}", signer.sign(content))
+        with pytest.raises(ManifestRefused, match="cannot be read"):
+            load(store, "courier", "next", [signer.public_pem])
+
+
+def test_dumps_that_were_exchanged_are_refused_when_restored(
+    published: Publish, store: DirectoryStore, operations: Holder
+):
+    """Two restore points of one size: the listing cannot see it, the check does."""
+    one, two = published("aa"), published("bb")
+    file(store, "aa", DUMP_NAME).write_bytes(b"bb" * 9)
+    with pytest.raises(Refused, match="Restore point aa is refused"):
+        Source(store, one, operations.opening).check()
+    Source(store, two, operations.opening).check()
+
+
+def test_a_whole_restore_point_under_another_name_is_refused(
+    taken: Taken, store: DirectoryStore, signer: Signer, operations: Holder
+):
+    """Even one who may sign cannot pass a dump off as another day's: its context says which."""
+    content = taken.store.get(taken.manifest.dump.key)
+    key = f"courier/later/{DUMP_NAME}"
+    stored = store.put(key, content)
+    context = {"database": "courier", "restore_point": "later"}
+    forged = taken.manifest.model_copy(
+        update={
+            "id": "later",
+            "dump": taken.manifest.dump.model_copy(update={"key": key, "sha256": stored.sha256}),
+            "encryption": taken.manifest.encryption.model_copy(update={"context": context}),
+        }
+    )
+    publish(store, forged, signer, None)
+    source = replace(taken.source(operations.opening), store=store, manifest=forged)
+    source.check()
+    with pytest.raises(Refused, match="another restore point"):
+        source.head()
+
+
+def killed_after(
+    steps: int, deleted: list[str], real: Callable[[str], None]
+) -> Callable[[str], None]:
+    def delete(key: str) -> None:
+        if len(deleted) == steps:
+            raise KeyboardInterrupt
+        deleted.append(key)
+        real(key)
+
+    return delete
+
+
+def test_removal_begins_with_the_signature(
+    published: Publish, store: DirectoryStore, signer: Signer, monkeypatch: pytest.MonkeyPatch
+):
+    """Killed after any step, what is left is no restore point and is cleared next time."""
+    for step in (1, 2):
+        published("old")
+        deleted: list[str] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "delete", killed_after(step, deleted, store.delete))
+            with pytest.raises(KeyboardInterrupt):
+                remove(store, "courier", "old")
+        assert deleted[0].endswith(SIGNATURE_NAME)
+        assert listed(store, signer) == ([], [])
+        assert clear_unfinished(store, "courier").folders == ("courier/old/",)
+    published("old")
+    remove(store, "courier", "old")
+    assert list(store.list()) == []
+
+
+def test_a_locked_restore_point_stays_whole(moto: MotoServer, taken: Taken, signer: Signer):
+    """Object Lock holds all three objects; a removal that is refused removes nothing."""
+    client = client_for(moto.endpoint)
+    s3 = S3Store(client, new_bucket(client))
+    with s3.open_writer(taken.manifest.dump.key) as writer:
+        writer.write(b"x")
+        stored = writer.commit()
+    dump = taken.manifest.dump.model_copy(update={"size": 1, "sha256": stored.sha256})
+    made = taken.manifest.model_copy(update={"dump": dump})
+    until = NOW + timedelta(days=1)
+    publish(s3, made, signer, until)
+    with pytest.raises(ObjectLocked):
+        remove(s3, "courier", made.id)
+    (point,), rejected = restore_points(s3, "courier", [signer.public_pem])
+    assert rejected == []
+    assert point.locked_until is not None
+    assert abs(point.locked_until - until) < timedelta(seconds=2)
+    place = manifests.folder("courier", made.id)
+    for name in (DUMP_NAME, MANIFEST_NAME, SIGNATURE_NAME):
+        assert s3.stat(place + name).locked_until is not None
+
+
+def test_left_overs_that_are_locked_are_named_and_kept(moto: MotoServer):
+    """A run that was killed between locking and signing."""
+    client = client_for(moto.endpoint)
+    s3 = S3Store(client, new_bucket(client))
+    s3.put(f"courier/half/{DUMP_NAME}", b"x", locked_until=NOW + timedelta(days=1))
+    cleared = clear_unfinished(s3, "courier")
+    assert (cleared.folders, cleared.locked) == ((), ("courier/half/",))
+    assert s3.get(f"courier/half/{DUMP_NAME}") == b"x"
+    with pytest.raises(ObjectMissing):
+        s3.get(f"courier/half/{SIGNATURE_NAME}")
