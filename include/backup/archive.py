@@ -30,6 +30,7 @@ NOT_RESTORED_AS_IS = {
     "STDSTRINGS",
     "SEARCHPATH",
     "DATABASE",
+    "DATABASE PROPERTIES",
     "BLOB METADATA",
     "PUBLICATION",
     "PUBLICATION TABLE",
@@ -162,7 +163,9 @@ class ArchiveReader:
         lines = sorted(
             "\0".join((entry.kind, entry.schema, entry.name, entry.definition))
             for entry in self.entries
-            if entry.section != SECTION_DATA and entry.kind not in NOT_RESTORED_AS_IS
+            if entry.section != SECTION_DATA
+            and entry.kind not in NOT_RESTORED_AS_IS
+            and not entry.name.startswith("DATABASE ")  # a comment on the database itself
         )
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

@@ -280,6 +280,9 @@ def test_names_and_encodings_of_any_kind_come_back(
                 psycopg.sql.Identifier(name)
             )
         )
+        conn.execute(
+            psycopg.sql.SQL("COMMENT ON DATABASE {} IS 'odd'").format(psycopg.sql.Identifier(name))
+        )
     taken = take(odd, store, recipients, signer)
     assert taken.manifest.timezone == "Asia/Shanghai"
     assert restore(taken.source(operations.opening), target).differences == ()
