@@ -14,6 +14,7 @@ from include.backup.recipients import OpeningKey, Recipient
 from include.backup.restore import Source
 from include.backup.snapshot import Clock as ClockColumn
 from include.evidence.signing import Signer
+from include.policy.datamap import MappedCollection, MappedDatabase, NewestClock
 from include.services.database import DatabaseAddress
 from include.services.objectstore.base import ObjectStore
 from include.services.programs import program
@@ -169,3 +170,27 @@ def rows(address: DatabaseAddress, query: str) -> list[tuple[object, ...]]:
 def run(address: DatabaseAddress, statements: str) -> None:
     with address.connect() as conn:
         conn.execute(statements)  # type: ignore[arg-type]
+
+
+def mapped(
+    *, rto: timedelta = timedelta(hours=4), name: str = "courier", **changes: object
+) -> MappedDatabase:
+    """Return a mapped database with the collections ``customer`` and ``waybill``."""
+    collections = {
+        one: MappedCollection(name=one, schema_name="public", table=one, fields={})
+        for one in ("customer", "waybill")
+    }
+    return MappedDatabase.model_validate(
+        {
+            "name": name,
+            "title": name.title(),
+            "connection": "customer_db",
+            "schema_name": "public",
+            "site": "beijing",
+            "rto": rto,
+            "rpo": timedelta(hours=24),
+            "newest": (NewestClock(collection="customer", field="seen"),),
+            "collections": collections,
+            **changes,
+        }
+    )

@@ -1,0 +1,165 @@
+"""Every fault that would spoil a backup is found before it begins, all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from include.backup.offsite import Offsite, check
+from include.backup.preflight import UnreadableRecipient, preflight
+from include.backup.recipients import Recipient
+from include.evidence.model import Finding, Outcome
+from include.evidence.signing import Signer
+from include.policy.datamap import MappedDatabase
+from include.policy.rules import BackupRules, Recipients
+from include.services.clock import FixedClock
+from include.services.objectstore.base import ObjectStore
+from include.services.objectstore.directory import DirectoryStore
+from include.services.objectstore.s3 import S3Store
+from tests.backup.support import NOW, mapped
+from tests.support.s3 import MotoServer, client_for, new_bucket
+
+
+@pytest.fixture(scope="module")
+def proper(moto: MotoServer) -> S3Store:
+    """A bucket with versions and Object Lock at another site."""
+    client = client_for(moto.endpoint)
+    return S3Store(client, new_bucket(client), site="shanghai")
+
+
+def found(
+    store: ObjectStore,
+    recipients: Sequence[Recipient],
+    *,
+    database: MappedDatabase | None = None,
+    unreadable: Sequence[UnreadableRecipient] = (),
+    rules: Recipients | None = None,
+    days: float = 0,
+) -> dict[str, Finding]:
+    findings = preflight(
+        [database or mapped()],
+        store,
+        recipients,
+        unreadable,
+        rules or Recipients(minimum=2, warn_days_before_expiry=30),
+        NOW + timedelta(days=days),
+    )
+    assert all(one.clause == "4.2" for one in findings)
+    return {one.code: one for one in findings}
+
+
+def severities(findings: dict[str, Finding]) -> dict[str, Outcome]:
+    return {code: one.severity for code, one in findings.items()}
+
+
+def test_a_proper_place_has_no_findings(proper: S3Store, recipients: list[Recipient]):
+    """Versions, locks, another site, two valid keys."""
+    assert found(proper, recipients) == {}
+
+
+def test_a_bucket_without_versions_and_locks_fails(moto: MotoServer, recipients: list[Recipient]):
+    """Somebody has to make these settings."""
+    client = client_for(moto.endpoint)
+    plain = S3Store(client, new_bucket(client, lock=False), site="shanghai")
+    assert severities(found(plain, recipients)) == {
+        "backup.store.no_versioning": Outcome.FAIL,
+        "backup.store.no_object_lock": Outcome.FAIL,
+    }
+
+
+def test_a_bucket_that_is_not_there_fails(moto: MotoServer, recipients: list[Recipient]):
+    """Named by the store, without a secret."""
+    absent = S3Store(client_for(moto.endpoint), "no-such-bucket", site="shanghai")
+    (finding,) = found(absent, recipients).values()
+    assert (finding.severity, finding.code) == (Outcome.FAIL, "backup.store.missing")
+    assert "no-such-bucket" in finding.subject
+
+
+def test_a_directory_is_no_more_than_attention(store: DirectoryStore, recipients: list[Recipient]):
+    """It cannot lock, by its nature; on the database's own disk that is said too."""
+    assert severities(found(store, recipients)) == {
+        "backup.store.no_object_lock": Outcome.ATTENTION,
+    }
+    root = Path(store.description.removeprefix("file://"))
+    beside = DirectoryStore(root, site="shanghai", live_paths=[root.parent])
+    same = found(beside, recipients)["backup.store.same_device"]
+    assert same.severity is Outcome.ATTENTION
+
+
+def test_a_directory_that_cannot_be_used_fails(tmp_path: Path, recipients: list[Recipient]):
+    """Here a file stands in its place."""
+    (tmp_path / "file").write_text("")
+    gone = DirectoryStore(tmp_path / "file" / "store", site="shanghai")
+    assert Outcome.FAIL in severities(found(gone, recipients)).values()
+
+
+def test_the_sites_must_be_known_and_different(
+    proper: S3Store, moto: MotoServer, recipients: list[Recipient]
+):
+    """The same site fails, an unnamed one needs attention; each database is named."""
+    same = found(proper, recipients, database=mapped(site="shanghai", name="billing"))
+    assert severities(same) == {"backup.site.same": Outcome.FAIL}
+    assert same["backup.site.same"].subject == "billing"
+    unknown = found(proper, recipients, database=mapped(site=None))
+    assert severities(unknown) == {"backup.site.unknown": Outcome.ATTENTION}
+    client = client_for(moto.endpoint)
+    nowhere = S3Store(client, new_bucket(client))
+    assert severities(found(nowhere, recipients)) == {"backup.site.unknown": Outcome.ATTENTION}
+
+
+def test_keys_that_end_are_said_in_time(proper: S3Store, recipients: list[Recipient]):
+    """700 days on they are about to end, 730 days on they are over and too few remain."""
+    assert severities(found(proper, recipients, days=699)) == {}
+    assert severities(found(proper, recipients, days=701)) == {
+        "backup.recipients.expiring": Outcome.ATTENTION
+    }
+    assert severities(found(proper, recipients, days=731)) == {
+        "backup.recipients.expired": Outcome.FAIL,
+        "backup.recipients.too_few": Outcome.FAIL,
+    }
+    one_left = [recipients[0], replace(recipients[1], expires_at=None)]
+    assert severities(found(proper, one_left, days=731)) == {
+        "backup.recipients.expired": Outcome.FAIL,
+        "backup.recipients.too_few": Outcome.FAIL,
+    }
+    enough = found(proper, one_left, days=731, rules=Recipients(minimum=1))
+    assert severities(enough) == {"backup.recipients.expired": Outcome.FAIL}
+
+
+def test_too_few_keys_fail_and_one_key_twice_is_one(proper: S3Store, recipients: list[Recipient]):
+    """The second holder must be another holder."""
+    first = recipients[0]
+    for few in ([], [first], [first, replace(first, name="again")]):
+        assert severities(found(proper, few)) == {"backup.recipients.too_few": Outcome.FAIL}
+
+
+def test_a_key_that_cannot_be_read_fails_with_its_reason(
+    proper: S3Store, recipients: list[Recipient]
+):
+    """Also when enough others remain: somebody counts on that key."""
+    bad = UnreadableRecipient("escrow", "the file is gone")
+    (finding,) = found(proper, recipients, unreadable=[bad]).values()
+    assert (finding.code, finding.severity) == ("backup.recipients.unreadable", Outcome.FAIL)
+    assert finding.subject == "escrow"
+    assert "the file is gone" in str(finding.message)
+
+
+def test_the_step_has_the_worst_outcome_and_all_findings(
+    store: DirectoryStore, recipients: list[Recipient], signer: Signer
+):
+    """Everything that is wrong at once, and what the report shows."""
+    offsite = Offsite(store, recipients[:1], [], signer, [signer.public_pem])
+    record = check(offsite, [mapped(site="shanghai")], BackupRules(), FixedClock(NOW))
+    assert record.outcome is Outcome.FAIL
+    assert {one.code for one in record.findings} == {
+        "backup.store.no_object_lock",
+        "backup.site.same",
+        "backup.recipients.too_few",
+    }
+    assert record.data == {"store": store.description, "recipients": ["operations"]}
+    good = Offsite(store, recipients, [], signer, [signer.public_pem])
+    assert check(good, [mapped()], BackupRules(), FixedClock(NOW)).outcome is Outcome.ATTENTION
