@@ -1,0 +1,353 @@
+"""A drill proves a restore, and each thing that may be wrong with it turns it red."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import pytest
+from sqlalchemy import Engine, select
+
+from include.backup import drill as module
+from include.backup.drill import (
+    DrillPlace,
+    choose,
+    chosen,
+    drill,
+    drilled_points,
+    refusals,
+    remember,
+)
+from include.backup.drill_report import past_drills
+from include.backup.manifest import Manifest, Rejected, RestorePoint
+from include.backup.recipients import OpeningKey, Recipient
+from include.backup.refusals import prove_refusals
+from include.backup.restore import Restored, Source
+from include.backup.scratch import PREFIX
+from include.erasure.ledger import ErasureKeys, record
+from include.evidence.model import Outcome, StepRecord
+from include.evidence.signing import Signer
+from include.policy.datamap import MappedDatabase
+from include.policy.rules import Drill as DrillRules
+from include.services.clock import SystemClock
+from include.services.database import DatabaseAddress
+from include.services.errors import ControlFailed, ServiceError, UsageError
+from include.services.objectstore.directory import DirectoryStore
+from include.state.tables import scratch_database
+from tests.backup.support import NOW, SEEN, Holder, Taken, mapped, rows, run, take
+
+KEYS = ErasureKeys({"1": b"k" * 32}, "1")
+COURIER = f"""
+CREATE TABLE customer (id int PRIMARY KEY, name text, seen timestamptz);
+CREATE TABLE waybill (id int PRIMARY KEY, customer int CONSTRAINT sent_by REFERENCES customer);
+INSERT INTO customer SELECT n, 'name ' || n, '{NOW - timedelta(hours=2)}'
+FROM generate_series(1, 9) n;
+INSERT INTO waybill SELECT n, n FROM generate_series(1, 9) n;
+CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN IF OLD.id = 7 THEN RETURN NULL; END IF; RETURN OLD; END';
+CREATE TRIGGER keep BEFORE DELETE ON waybill FOR EACH ROW EXECUTE FUNCTION keep();
+SELECT lo_from_bytea(55, 'x');
+"""
+
+
+@dataclass
+class Rig:
+    """One restore point of a courier and a place to drill it."""
+
+    source: Source
+    place: DrillPlace
+    server: DatabaseAddress
+    live: DatabaseAddress
+
+    def drill(
+        self,
+        database: MappedDatabase | None = None,
+        *,
+        manifest: Manifest | None = None,
+        latest: datetime = NOW,
+        window: int = 26,
+    ) -> StepRecord:
+        return drill(
+            database or mapped(),
+            replace(self.source, manifest=manifest or self.source.manifest),
+            self.place,
+            DrillRules(newest_record_window_hours=window),
+            latest_taken_at=latest,
+            dag_id="drill_restore",
+            run_id="r1",
+            clock=SystemClock(),
+        )
+
+    def scratch_left(self) -> list[tuple[object, ...]]:
+        query = f"SELECT datname FROM pg_database WHERE datname LIKE '{PREFIX}%'"
+        return rows(self.server, query)
+
+    def erase(self, collection: str, *keys: str) -> None:
+        with self.place.state.begin() as conn:
+            record(
+                conn,
+                KEYS,
+                database="courier",
+                collection=collection,
+                record_keys=[[one] for one in keys],
+                record_class="c",
+                rule="retention",
+                dag_id="d",
+                run_id="r",
+                erased_at=NOW,
+            )
+
+
+@pytest.fixture(scope="module")
+def courier(new_database: Callable[..., DatabaseAddress]) -> DatabaseAddress:
+    return new_database(COURIER)
+
+
+@pytest.fixture(scope="module")
+def point(
+    courier: DatabaseAddress,
+    tmp_path_factory: pytest.TempPathFactory,
+    recipients: list[Recipient],
+    signer: Signer,
+) -> Taken:
+    store = DirectoryStore(tmp_path_factory.mktemp("drill"))
+    return take(courier, store, recipients, signer, clocks=[SEEN])
+
+
+@pytest.fixture
+def rig(
+    point: Taken,
+    courier: DatabaseAddress,
+    operations: Holder,
+    server: DatabaseAddress,
+    state: Engine,
+) -> Iterator[Rig]:
+    made = Rig(
+        point.source(operations.opening),
+        DrillPlace(server, {courier.name}, state, KEYS),
+        server,
+        courier,
+    )
+    content = rows(courier, "SELECT c.*, xmin::text FROM customer c")
+    yield made
+    assert made.scratch_left() == [], "a scratch database was left"
+    assert rows(courier, "SELECT c.*, xmin::text FROM customer c") == content
+    with state.connect() as conn:
+        assert None not in list(conn.scalars(select(scratch_database.c.dropped_at)))
+
+
+def codes(found: StepRecord) -> dict[str, Outcome]:
+    return {one.code: one.severity for one in found.findings}
+
+
+def test_a_good_restore_point_passes_with_its_figures(rig: Rig):
+    """Everything compared, nothing found, measured against its targets."""
+    found = rig.drill(latest=NOW - timedelta(hours=3))
+    assert (found.outcome, found.findings) == (Outcome.PASS, [])
+    assert found.data["rows"] == 18
+    assert (found.data["tables"], found.data["compared"]) == (2, 2)
+    assert found.data["foreign_keys"] == 1
+    assert found.data["remaining"] == found.data["replayed"] == found.data["erasures"] == 0
+    assert datetime.fromisoformat(found.data["newest"]) == NOW - timedelta(hours=2)
+    figures = {one.name: one for one in found.metrics}
+    rto, rpo = figures["drill.rto_seconds"], figures["drill.rpo_seconds"]
+    assert rto.value is not None
+    assert rpo.value is not None
+    assert 0 < rto.value < 60
+    assert rto.target == 4 * 3600
+    assert 3 * 3600 <= rpo.value < 3 * 3600 + 600
+    assert rpo.target == 24 * 3600
+
+
+def test_a_late_restore_fails(rig: Rig):
+    """Against the database's own RTO."""
+    found = rig.drill(mapped(rto=timedelta(milliseconds=1)))
+    assert codes(found) == {"drill.late": Outcome.FAIL}
+    assert found.outcome is Outcome.FAIL
+
+
+def test_an_old_newest_restore_point_needs_attention(rig: Rig):
+    """The age of the newest point counts, whichever was drilled."""
+    assert codes(rig.drill(latest=NOW - timedelta(hours=25))) == {"drill.old": Outcome.ATTENTION}
+
+
+def test_records_that_stopped_coming_fail(rig: Rig):
+    """The newest is two hours old; a window of one hour is too narrow for it."""
+    assert codes(rig.drill(window=1)) == {"drill.stale": Outcome.FAIL}
+    assert codes(rig.drill(window=3)) == {}
+
+
+def test_columns_that_the_backup_did_not_record_are_not_looked_at(rig: Rig):
+    """An old restore point lacks a column that the data map has since; none at all is said so."""
+    newer = [{"collection": "customer", "field": "added_later"}]
+    assert rig.drill(mapped(newest=newer)).data["newest"] is None
+
+
+def test_erased_records_go_again_and_are_counted(rig: Rig):
+    """The copy brought two back; one that it never had is only an entry."""
+    rig.erase("customer", "3", "77")
+    rig.erase("waybill", "3")
+    found = rig.drill()
+    assert found.outcome is Outcome.PASS
+    assert (found.data["erasures"], found.data["replayed"], found.data["remaining"]) == (3, 2, 0)
+
+
+def test_an_erased_record_that_stays_fails(rig: Rig):
+    """A trigger of the copy keeps waybill 7."""
+    rig.erase("waybill", "7", "8")
+    found = rig.drill()
+    assert codes(found) == {"drill.erased_present": Outcome.FAIL}
+    assert found.data["remaining"] == 1
+
+
+def test_an_erased_record_that_others_need_stops_the_drill(rig: Rig):
+    """The waybill was never erased; the scratch database is dropped all the same."""
+    rig.erase("customer", "3")
+    with pytest.raises(ServiceError, match="waybill still refers to them"):
+        rig.drill()
+
+
+def test_another_count_than_the_manifests_fails(rig: Rig):
+    """A manifest that says more rows than came."""
+    manifest = rig.source.manifest
+    tables = tuple(
+        one.model_copy(update={"rows": one.rows + (one.name == "waybill")})
+        for one in manifest.tables
+    )
+    found = rig.drill(manifest=manifest.model_copy(update={"tables": tables}))
+    assert codes(found) == {"drill.rows": Outcome.FAIL}
+    assert "public.waybill" in str(found.findings[0].message)
+
+
+@pytest.mark.parametrize(
+    ("harm", "expected"),
+    [
+        ("UPDATE customer SET name = 'x' WHERE id = 1", {"drill.content": Outcome.FAIL}),
+        ("SELECT lo_put(55, 0, 'y')", {"drill.content": Outcome.FAIL}),
+        ("DELETE FROM waybill WHERE id = 1", {"drill.content": Outcome.FAIL}),
+        ("CREATE INDEX added ON customer (name)", {"drill.schema": Outcome.ATTENTION}),
+        ("SET session_replication_role = replica; DELETE FROM customer WHERE id = 1",
+         {"drill.content": Outcome.FAIL, "drill.foreign_key": Outcome.FAIL}),
+        ("DROP TABLE waybill", {"drill.rows": Outcome.FAIL, "drill.schema": Outcome.ATTENTION}),
+        (f"UPDATE customer SET seen = '{NOW + timedelta(hours=27)}'",
+         {"drill.content": Outcome.FAIL, "drill.future": Outcome.ATTENTION}),
+        ("UPDATE customer SET seen = NULL",
+         {"drill.content": Outcome.FAIL, "drill.stale": Outcome.FAIL}),
+    ],
+)  # fmt: skip
+def test_a_copy_that_is_not_the_original_fails(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, harm: str, expected: dict[str, Outcome]
+):
+    """The copy is changed behind the restore's back; the right finding notices."""
+    real = module.restore
+
+    def then_harmed(source: Source, target: DatabaseAddress, **more: object) -> Restored:
+        restored = real(source, target, **more)  # type: ignore[arg-type]
+        run(target, harm)
+        return restored
+
+    monkeypatch.setattr(module, "restore", then_harmed)
+    found = rig.drill()
+    assert codes(found) == expected
+    assert found.outcome is Outcome.worst(list(expected.values()))
+
+
+@pytest.mark.parametrize("what", ["key", "role", "erasure key", "lost"])
+def test_a_drill_that_cannot_be_done_leaves_nothing(
+    rig: Rig, stranger: OpeningKey, new_database: Callable[..., DatabaseAddress], what: str
+):
+    """A wrong key, a role that may not create databases, a lost erasure key, an object gone."""
+    wanted: type[Exception] = ServiceError
+    if what == "key":
+        rig.source = replace(rig.source, key=stranger)
+    elif what == "role":
+        wanted = UsageError
+        run(rig.server, "DROP ROLE IF EXISTS no_creator; CREATE ROLE no_creator LOGIN PASSWORD 'x'")
+        parameters = {**rig.server.parameters, "user": "no_creator"}
+        rig.place = replace(rig.place, server=DatabaseAddress(parameters, "x"))
+    elif what == "erasure key":
+        wanted = UsageError
+        rig.erase("customer", "1")
+        rig.place = replace(rig.place, erasure_keys=ErasureKeys({"9": b"z" * 32}, "9"))
+    else:
+        dump = rig.source.manifest.dump.model_copy(update={"key": "courier/lost/x"})
+        rig.source = replace(
+            rig.source, manifest=rig.source.manifest.model_copy(update={"dump": dump})
+        )
+    with pytest.raises(wanted):
+        rig.drill()
+    if what == "role":
+        with rig.place.state.begin() as conn:
+            conn.execute(scratch_database.delete())
+        run(rig.server, "DROP ROLE no_creator")
+
+
+def test_damage_and_a_wrong_key_are_refused(rig: Rig):
+    """Each variant by itself, and an undamaged one would have passed."""
+    found = refusals(rig.source, SystemClock())
+    assert found.outcome is Outcome.PASS
+    assert found.data["refused"] == ["flipped_byte", "truncated", "wrong_key"]
+    assert found.metrics[0].value == found.metrics[0].target == 3
+
+
+def test_a_restore_that_accepts_damage_fails(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    """If decryption let everything through, the proof must say so."""
+    monkeypatch.setattr("include.backup.refusals.decrypting", lambda source, *_: source)
+    proofs = prove_refusals(rig.source, NOW)
+    assert [one.refused for one in proofs] == [False, False, False]
+    found = refusals(rig.source, SystemClock())
+    assert codes(found) == {"drill.accepted": Outcome.FAIL}
+    assert len(found.findings) == 3
+
+
+def points(*days: int) -> list[RestorePoint]:
+    return [
+        RestorePoint(
+            Manifest.model_construct(
+                id=f"p{day}", database="courier", taken_at=NOW - timedelta(days=day)
+            )
+        )
+        for day in days
+    ]
+
+
+def test_the_choice_is_the_latest_or_one_never_drilled():
+    """When all were drilled it is the latest again; without any there is nothing to drill."""
+    three = points(2, 1, 3)
+    assert choose(three, set(), "latest").id == "p1"
+    assert choose(three, {"p1"}, "latest").id == "p1"
+    assert {choose(three, {"p1"}, "undrilled").id for _ in range(60)} == {"p2", "p3"}
+    assert choose(three, {"p1", "p2"}, "undrilled").id == "p3"
+    assert choose(three, {"p1", "p2", "p3", "p9"}, "undrilled").id == "p1"
+    with pytest.raises(ControlFailed, match="no restore point to drill"):
+        choose([], set(), "latest")
+
+
+def test_untrusted_restore_points_fail_the_choice():
+    """Somebody changed the store: that is red, even though another one is drilled."""
+    two = points(2, 1)
+    good = chosen("courier", two[0], two, [])
+    assert (good.outcome, good.data["restore_point"]) == (Outcome.PASS, "p2")
+    assert good.data["latest_taken_at"] == (NOW - timedelta(days=1)).isoformat()
+    bad = chosen("courier", two[0], two, [Rejected("courier/x/manifest.json", "changed")])
+    assert codes(bad) == {"drill.untrusted": Outcome.FAIL}
+
+
+def test_drills_are_remembered_for_the_trend_and_the_next_choice(state: Engine):
+    """A failed one does not count as drilled; the same run again replaces its entry."""
+
+    def entered(run_id: str, point: str, outcome: Outcome, day: int, part: str = "courier") -> None:
+        step = StepRecord(step="drill", part=part, outcome=outcome, data={"restore_point": point})
+        at = NOW - timedelta(days=day)
+        remember(state, step, dag_id="drill_restore", run_id=run_id, drilled_at=at)
+
+    entered("r1", "good", Outcome.PASS, 3)
+    entered("r2", "odd", Outcome.ATTENTION, 2)
+    entered("r3", "bad", Outcome.FAIL, 1)
+    entered("r1", "other", Outcome.PASS, 1, part="billing")
+    assert drilled_points(state, "courier") == {"good", "odd"}
+    assert [one.outcome for one in past_drills(state, "courier")] == ["pass", "attention", "fail"]
+    entered("r3", "bad", Outcome.PASS, 1)
+    assert drilled_points(state, "courier") == {"good", "odd", "bad"}
+    assert len(past_drills(state, "courier")) == 3
