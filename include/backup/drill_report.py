@@ -8,6 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Engine, select
 
+from include.backup.offsite_report import worst
 from include.backup.preflight import CLAUSE
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
 from include.policy.datamap import MappedDatabase
@@ -59,6 +60,8 @@ def conclude(
 ) -> Conclusion:
     """Judge a run: every mapped database was restored, compared and dropped again.
 
+    A record that is missing fails.
+
     Args:
         records: what the steps left.
         databases: all that the data map names.
@@ -68,7 +71,9 @@ def conclude(
     findings = [finding for record in records for finding in record.findings]
     for database in databases:
         findings += _missing(steps, database.name)
-    outcome = Outcome.worst([Outcome.PASS, *(finding.severity for finding in findings)])
+    if not databases:
+        findings.append(missing_record(_("The restore"), "drill_restore", "drill.missing", CLAUSE))
+    outcome = worst(records, findings)
     restored = [
         database.name
         for database in databases

@@ -35,6 +35,9 @@ def conclude(
 ) -> Conclusion:
     """Judge a run: every database it was asked for needs a verified restore point from this run.
 
+    A record that is missing fails, and so does a run that was asked for nothing or for a database
+    that nobody mapped.
+
     Args:
         records: what the steps left.
         databases: all that the data map names.
@@ -51,9 +54,11 @@ def conclude(
         )
     for database in databases:
         findings += _missing(steps, database.name, manifests)
+    for name in sorted({*asked} - {one.name for one in databases}) if asked else ["backup_offsite"]:
+        findings.append(missing_record(_("The backup"), name, "backup.missing", CLAUSE))
     findings += [_left_out(database.name) for database in left_out]
     made = [name for name in (database.name for database in databases) if name in manifests]
-    outcome = Outcome.worst([Outcome.PASS, *(finding.severity for finding in findings)])
+    outcome = worst(records, findings)
     return Conclusion(
         title=TITLE,
         summary=_summary(len(made), len(databases), outcome),
@@ -69,6 +74,11 @@ def conclude(
             _meaning(),
         ],
     )
+
+
+def worst(records: Sequence[StepRecord], findings: Sequence[Finding]) -> Outcome:
+    """Return the worst outcome of any step or finding; nothing at all is a fail."""
+    return Outcome.worst([*(one.outcome for one in records), *(one.severity for one in findings)])
 
 
 def _left_out(database: str) -> Finding:
@@ -121,6 +131,7 @@ def _facts(
     steps: Mapping[tuple[str, str], StepRecord],
 ) -> list[Fact]:
     preflight = steps.get(("preflight", ""))
+    manifests = {one.name: manifests[one.name] for one in databases if one.name in manifests}
     taken = [manifest.taken_at for manifest in manifests.values()]
     all_made = len(manifests) == len(databases)
     return [

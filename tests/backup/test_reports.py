@@ -1,0 +1,220 @@
+"""What a run adds up to: nothing that is missing passes, and the worst of anything counts."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from include.backup import drill_report, offsite_report
+from include.backup.drill_report import PastDrill
+from include.backup.manifest import Manifest
+from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.reports.conclusion import Conclusion
+from include.reports.text import _
+from tests.backup.support import NOW, Taken, mapped
+
+PASS, ATTENTION, FAIL = Outcome.PASS, Outcome.ATTENTION, Outcome.FAIL
+
+
+def finding(severity: Outcome) -> Finding:
+    return Finding(code="x.y", severity=severity, subject="x", message=_("yes"), action=_("yes"))
+
+
+def step(
+    name: str, part: str = "courier", outcome: Outcome = PASS, *, silent: bool = False, **data: Any
+) -> StepRecord:
+    found = [] if outcome is PASS or silent else [finding(outcome)]
+    return StepRecord(step=name, part=part, outcome=outcome, findings=found, data=data)
+
+
+PRUNED = {
+    "history": [[NOW.isoformat(), 5]],
+    "kept": {"p1": "floor", "p2": "legal hold", "p3": "locked", "p4": "daily"},
+    "removed": {"p5": "expired", "p6": "superseded"},
+}
+
+
+def backup_records(**changes: StepRecord | None) -> list[StepRecord]:
+    made: dict[str, StepRecord | None] = {
+        "preflight": step("preflight", "", store="s3://x"),
+        "backup": step("backup", seconds=1.5),
+        "prune": step("prune", **PRUNED),
+    }
+    return [one for one in (made | changes).values() if one is not None]
+
+
+@pytest.fixture
+def manifests(taken: Taken) -> dict[str, Manifest]:
+    return {"courier": taken.manifest}
+
+
+def codes(found: Conclusion) -> set[str]:
+    return {one.code for one in found.findings}
+
+
+def test_a_whole_backup_run_passes(manifests: dict[str, Manifest]):
+    """Every record there, every database signed."""
+    found = offsite_report.conclude(backup_records(), [mapped()], manifests, asked=["courier"])
+    assert (found.outcome, found.findings) == (PASS, [])
+    assert "Every mapped database" in found.summary.text
+    headings = [one.heading.text for one in found.sections]
+    assert len(headings) == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "signed", "code"),
+    [
+        ({"preflight": None}, True, "backup.no_preflight"),
+        ({"backup": None, "prune": None}, False, "backup.missing"),
+        ({"backup": None}, True, "backup.missing"),
+        ({"prune": None}, True, "prune.missing"),
+        ({}, False, "backup.unsigned"),
+    ],
+)
+def test_a_missing_record_of_a_backup_fails(
+    manifests: dict[str, Manifest],
+    changes: dict[str, StepRecord | None],
+    signed: bool,
+    code: str,
+):
+    """Whatever was killed: a green run needs the record of every step, and a signed manifest."""
+    found = offsite_report.conclude(
+        backup_records(**changes), [mapped()], manifests if signed else {}, asked=["courier"]
+    )
+    assert found.outcome is FAIL
+    assert code in codes(found)
+    assert next(one for one in found.findings if one.code == code).severity is FAIL
+
+
+def test_no_record_at_all_fails(manifests: dict[str, Manifest]):
+    """Also with a manifest that lies about."""
+    for one in ({}, manifests):
+        found = offsite_report.conclude([], [mapped()], one, asked=["courier"])
+        assert found.outcome is FAIL
+    assert drill_report.conclude([], [mapped()], {}).outcome is FAIL
+
+
+@pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.parametrize("outcome", [ATTENTION, FAIL])
+@pytest.mark.parametrize("name", ["preflight", "backup", "prune"])
+def test_the_worst_step_of_a_backup_counts(
+    manifests: dict[str, Manifest], name: str, outcome: Outcome, silent: bool
+):
+    """By its findings, and by its outcome when it left none."""
+    (good,) = (one for one in backup_records() if one.step == name)
+    bad = step(name, good.part, outcome, silent=silent, **good.data)
+    found = offsite_report.conclude(
+        backup_records(**{name: bad}), [mapped()], manifests, asked=["courier"]
+    )
+    assert found.outcome is outcome
+
+
+def test_databases_that_were_not_asked_for_are_said(manifests: dict[str, Manifest]):
+    """Nobody may take them for backed up; one that was asked for and is not mapped fails."""
+    two = [mapped(), mapped(name="billing")]
+    some = offsite_report.conclude(backup_records(), two, manifests, asked=["courier"])
+    assert (some.outcome, codes(some)) == (ATTENTION, {"backup.left_out"})
+    both = offsite_report.conclude(backup_records(), two, manifests, asked=["courier", "billing"])
+    assert (both.outcome, codes(both)) == (FAIL, {"backup.missing"})
+    assert "Only {made} of {wanted}" in both.summary.text
+    typed = offsite_report.conclude(
+        backup_records(), [mapped()], manifests, asked=["courier", "curier"]
+    )
+    assert (typed.outcome, [one.subject for one in typed.findings]) == (FAIL, ["curier"])
+
+
+def test_asking_for_nothing_fails(manifests: dict[str, Manifest]):
+    """Nothing looked at is no control that held."""
+    nothing = offsite_report.conclude(backup_records(), [mapped()], manifests, asked=[])
+    assert nothing.outcome is FAIL
+    assert offsite_report.conclude(backup_records(), [], {}, asked=[]).outcome is FAIL
+    assert drill_report.conclude([], [], {}).outcome is FAIL
+
+
+def test_figures_are_only_of_what_was_asked_for(manifests: dict[str, Manifest]):
+    """A manifest of another database in the folder does not make the run look complete."""
+    foreign = {"billing": manifests["courier"]}
+    found = offsite_report.conclude(backup_records(), [mapped()], foreign, asked=["courier"])
+    facts = {one.label.text: one for one in found.facts}
+    assert facts["Databases backed up"].status is FAIL
+    assert facts["Rows"].value is None
+
+
+def drilled(**changes: StepRecord | None) -> list[StepRecord]:
+    done = step(
+        "drill",
+        restore_point="p1",
+        rows=9,
+        compared=2,
+        foreign_keys=1,
+        newest="none",
+        erasures=1,
+        replayed=1,
+        remaining=0,
+    )
+    done.metrics.append(
+        Metric(name="drill.rto_seconds", value=5, unit="seconds", target=10, subject="courier")
+    )
+    made: dict[str, StepRecord | None] = {
+        "choose": step("choose", restore_point="p1"),
+        "refusals": step("refusals", refused=["flipped_byte", "truncated", "wrong_key"]),
+        "drill": done,
+    }
+    return [one for one in (made | changes).values() if one is not None]
+
+
+HISTORY = {"courier": [PastDrill(NOW - timedelta(days=7), PASS, 4.0), PastDrill(NOW, PASS, 5.0)]}
+
+
+def test_a_whole_drill_passes():
+    """Chosen, refused what had to be, restored and compared."""
+    found = drill_report.conclude(drilled(), [mapped()], HISTORY)
+    assert (found.outcome, found.findings) == (PASS, [])
+    assert "is the same as the original" in found.summary.text
+
+
+@pytest.mark.parametrize("name", ["choose", "refusals", "drill"])
+def test_a_missing_record_of_a_drill_fails(name: str):
+    """Each step by itself; the summary does not claim a restore."""
+    found = drill_report.conclude(drilled(**{name: None}), [mapped()], HISTORY)
+    assert found.outcome is FAIL
+    assert codes(found) == {f"drill.{name}.missing"}
+    if name != "choose":
+        assert "only {restored} of {wanted}" in found.summary.text
+
+
+@pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.parametrize("outcome", [ATTENTION, FAIL])
+@pytest.mark.parametrize("name", ["choose", "refusals", "drill"])
+def test_the_worst_step_of_a_drill_counts(name: str, outcome: Outcome, silent: bool):
+    """By its findings, and by its outcome when it left none."""
+    (good,) = (one for one in drilled() if one.step == name)
+    bad = step(name, "courier", outcome, silent=silent, **good.data)
+    found = drill_report.conclude(drilled(**{name: bad}), [mapped()], HISTORY)
+    assert found.outcome is outcome
+    assert "is the same as the original" not in found.summary.text
+
+
+def test_one_of_two_databases_is_not_enough():
+    """Every mapped database is drilled."""
+    found = drill_report.conclude(drilled(), [mapped(), mapped(name="billing")], HISTORY)
+    assert (found.outcome, codes(found)) == (FAIL, {"drill.choose.missing"})
+    assert found.summary.values == {"restored": 1, "wanted": 2}
+
+
+def test_figures_that_were_not_measured_are_no_zeros():
+    """A drill that did not finish shows no erased records brought back, and no good time."""
+    found = drill_report.conclude(drilled(drill=None), [mapped()], {})
+    facts = {one.label.text: one for one in found.facts}
+    assert facts["Erased records brought back"].value is None
+    assert facts["Erased records brought back"].status is None
+    assert facts["Longest restore"].value is None
+    brought = step("drill", "courier", FAIL, remaining=2, rows=1)
+    facts = {
+        one.label.text: one
+        for one in drill_report.conclude(drilled(drill=brought), [mapped()], {}).facts
+    }
+    assert facts["Erased records brought back"].value == 2
+    assert facts["Erased records brought back"].status is FAIL
