@@ -1,0 +1,218 @@
+"""One home with the sample database for all end-to-end tests, and the runs that they look at."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from include.cli.stack import local_stack
+from include.policy import SHIPPED
+from include.state.connect import engine
+from include.workplace import ROOT, Workplace
+from tests.e2e import databases
+
+CUSTOMERS = 300
+# Failing tasks are repeated in production; here nobody waits for that.
+NO_RETRIES = """
+def task_policy(task):
+    task.retries = 0
+"""
+
+
+@dataclass
+class Cli:
+    """The command line on one home.
+
+    Attributes:
+        place: the same home for looking into.
+        environment: of every command.
+    """
+
+    place: Workplace
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def home(self) -> Path:
+        return self.place.home
+
+    def call(
+        self, *words: str, timeout: float = 280, **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command; the environment has what is needed and nothing of this shell's."""
+        return subprocess.run(
+            [sys.executable, "-m", "include.cli", *words],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd=self.home,
+            env={**self.environment, **more},
+        )
+
+    def json(self, *words: str, code: int = 0, **more: str) -> dict[str, Any]:
+        """Run a command with --json: stdout is one object in one line, and the exit code fits."""
+        done = self.call(*words, "--json", **more)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert done.stdout.count("\n") == 1
+        assert "Traceback" not in done.stderr
+        found = json.loads(done.stdout)
+        assert isinstance(found, dict)
+        return found
+
+    def postgres(self, database: str) -> str:
+        """Return the connection string of the server's superuser."""
+        return self.place.local.postgres.conninfo(database)
+
+    def uri(self, database: str, user: str, password: str) -> str:
+        """Return an Airflow connection as a URI."""
+        folder = str(self.place.local.postgres.socket_folder).replace("/", "%2F")
+        return f"postgresql://{user}:{password}@{folder}/{database}"
+
+
+@pytest.fixture(scope="session")
+def cli() -> Iterator[Cli]:
+    """The sample database is loaded and the server runs for the whole session."""
+    home = Path(tempfile.mkdtemp(prefix="parcelseal-e2e-"))
+    home.chmod(0o755)
+    place = Workplace(home, SHIPPED, lambda _: None)
+    settings = home / "airflow" / "config"
+    settings.mkdir(parents=True)
+    (settings / "airflow_local_settings.py").write_text(NO_RETRIES)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ.get("HOME", "/"),
+        "PYTHONPATH": str(ROOT),
+        "PARCELSEAL_HOME": str(home),
+    }
+    with local_stack(place, customers=CUSTOMERS, always=True):
+        yield Cli(place, environment)
+    place.local.postgres.stop()
+    engine(place.database("state_db").conninfo()).dispose()
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def backed_up(cli: Cli) -> dict[str, Any]:
+    """The sample's backup."""
+    return cli.json("run", "backup_offsite")
+
+
+@pytest.fixture(scope="session")
+def drilled(cli: Cli, backed_up: dict[str, Any]) -> dict[str, Any]:
+    """The sample's drill."""
+    return cli.json("run", "drill_restore")
+
+
+@pytest.fixture(scope="session")
+def library(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment that points every command at the library."""
+    databases.make(
+        cli.postgres("postgres"), "library", databases.LIBRARY, "library_reader", "pass/word"
+    )
+    pack = databases.library_pack(tmp_path_factory.mktemp("packs") / "library")
+    return {
+        "AIRFLOW_CONN_CUSTOMER_DB": cli.uri("library", "library_reader", "pass%2Fword"),
+        "PARCELSEAL_POLICY": str(pack),
+    }
+
+
+@dataclass(frozen=True)
+class FailedRuns:
+    """A backup and a drill of databases with which something goes wrong."""
+
+    environment: dict[str, str]
+    backup: dict[str, Any]
+    drill: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def failed(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> FailedRuns:
+    """Every database but `sound` fails in its own way, two of them with a quoted value."""
+    environment = {
+        "PARCELSEAL_POLICY": str(databases.faulty_pack(tmp_path_factory.mktemp("packs") / "faulty"))
+    }
+    for name, script in databases.FAULTY.items():
+        databases.make(cli.postgres("postgres"), name, script, "faulty_reader", "secret")
+        environment[f"AIRFLOW_CONN_{name.upper()}_DB"] = cli.uri(name, "faulty_reader", "secret")
+    connected = {key: value for key, value in environment.items() if "HOMELESS" not in key}
+    backup = cli.json("run", "backup_offsite", code=1, **connected)
+    flip(next((cli.home / "offsite" / "tampered").glob("*/database.dump.zst.enc")), -40)
+    with psycopg.connect(cli.place.local.owner_conninfo("parcelseal_state")) as conn:
+        conn.execute(
+            "INSERT INTO erasure (database, collection, key_hmac, key_id, action, record_class,"
+            " rule, dag_id, run_id, erased_at)"
+            " VALUES ('keyless', 'note', 'x', 'lost-key', 'delete', 'note', 'r', 'd', 'r', now())"
+        )
+    return FailedRuns(environment, backup, cli.json("run", "drill_restore", code=1, **environment))
+
+
+def flip(path: Path, at: int) -> None:
+    """Change one byte of a file."""
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(bytes(content))
+
+
+PROBE = """
+import json, os, sys
+from pathlib import Path
+from include.cli.console import output_to
+from include.cli.run import execute
+from include.cli.stack import workplace
+place, log = workplace(), Path(sys.argv[1])
+with output_to(log):
+    runs = {"early": execute(place, "early", {}, [], log)}
+    from airflow import settings
+    settings.configure_orm()  # a command has one run and leaves the database after it
+    runs["inside"] = execute(place, "inside", {}, [], log)
+print(json.dumps({name: [run.run_id, run.state] for name, run in runs.items()}))
+"""
+
+
+@dataclass(frozen=True)
+class Probed:
+    """The probes' results and the log of their run."""
+
+    runs: dict[str, dict[str, Any]]
+    states: dict[str, str]
+    log: str
+
+
+@pytest.fixture(scope="session")
+def probed(cli: Cli, backed_up: dict[str, Any]) -> Probed:
+    """Runs whose tasks fail in every way; see probes/probe.py."""
+    log = cli.home / "logs" / "probe.log"
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, str(log)],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=cli.home,
+        env={
+            **cli.environment,
+            "AIRFLOW__CORE__DAGS_FOLDER": str(Path(__file__).parent / "probes"),
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    ran = json.loads(done.stdout)
+    results = {}
+    for name, (run_id, _state) in ran.items():
+        (found,) = [
+            content
+            for path in (cli.home / "evidence" / name).rglob("result.json")
+            if (content := json.loads(path.read_text()))["run"]["run_id"] == run_id
+        ]
+        results[name] = found
+    return Probed(results, {name: state for name, (_, state) in ran.items()}, log.read_text())

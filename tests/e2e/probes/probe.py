@@ -1,0 +1,84 @@
+"""DAGs whose tasks fail in every way that a task can; run on the end-to-end home."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from airflow.sdk import TriggerRule, dag, task
+
+from include.evidence.model import Outcome, StepRecord
+from include.orchestration import backup
+from include.orchestration.run import require_held, seal_run, step
+from include.reports.conclusion import Conclusion
+from include.reports.text import _
+from include.services.errors import ServiceError
+from include.workplace import Workplace
+
+
+def conclude(
+    place: Workplace, records: Sequence[StepRecord], artifacts: dict[str, bytes]
+) -> Conclusion:
+    return Conclusion(
+        title=_("Restore drill"),
+        summary=_("Restore drill"),
+        outcome=Outcome.worst([Outcome.PASS, *(one.outcome for one in records)]),
+        findings=[finding for one in records for finding in one.findings],
+        metrics=[],
+    )
+
+
+@task(trigger_rule=TriggerRule.ALL_DONE)
+def seal() -> dict[str, Any]:
+    return seal_run(conclude)
+
+
+@task
+def gate(sealed: dict[str, Any]) -> None:
+    require_held(sealed)
+
+
+@dag(dag_id="early", schedule=None)
+def early() -> None:
+    """Something fails before any step began."""
+
+    @task
+    def before_its_step() -> None:
+        raise ValueError("nothing was recorded")
+
+    sealed = seal()
+    before_its_step() >> sealed
+    gate(sealed)
+
+
+@dag(dag_id="inside", schedule=None)
+def inside() -> None:
+    """Steps fail, each in another way."""
+
+    @task
+    def in_postgresql() -> None:
+        def work(place: Workplace) -> StepRecord:
+            with place.database("customer_db").connect() as conn:
+                conn.execute("SELECT name::int FROM customer WHERE name LIKE '金丝雀%'")
+            raise AssertionError
+
+        step("quoting", "", _("The restore"), work, "4.2")
+
+    @task
+    def in_a_service() -> None:
+        def work(place: Workplace) -> StepRecord:
+            raise ServiceError("The store does not answer.", "See to it.")
+
+        step("service", "", _("The restore"), work, "4.2")
+
+    @task
+    def unmapped() -> None:
+        backup.wanted_databases(["nope"])
+
+    sealed = seal()
+    [in_postgresql(), in_a_service(), unmapped()] >> sealed
+    gate(sealed)
+
+
+early()
+inside()

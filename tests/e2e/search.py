@@ -1,0 +1,108 @@
+"""Searching everything that ParcelSeal writes for values that may not be there."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+from psycopg import sql
+from pypdf import PdfReader
+
+# The server of the customers' database logs the statements that fail in it, as it would without us.
+NOT_OURS = ("postgres/server.log", "postgres/data", "sample", "packs")
+
+
+@dataclass(frozen=True)
+class Found:
+    """One value where it may not be."""
+
+    value: str
+    place: str
+
+
+def forms(value: str) -> set[bytes]:
+    """Return a value as it looks in text, JSON, HTML, URLs, hex and base64 at every alignment."""
+    plain = value.encode()
+    found = {
+        plain,
+        json.dumps(value)[1:-1].encode(),
+        html.escape(value).encode(),
+        value.encode("ascii", "xmlcharrefreplace"),
+        value.encode("unicode_escape"),
+        repr(plain)[2:-1].encode(),
+        quote(value).encode(),
+        plain.hex().encode(),
+        value.encode("utf-16-be"),
+        value.encode("utf-16-le"),
+    }
+    for shift in range(3):
+        whole = base64.b64encode(b"\0" * shift + plain)
+        # The first and last characters mix with what stands before and after.
+        inner = whole[(shift * 8 + 5) // 6 : (shift + len(plain)) * 8 // 6]
+        found |= {inner, inner.replace(b"+", b"-").replace(b"/", b"_")}
+    return found
+
+
+class Search:
+    """A search for values.
+
+    Args:
+        values: customer values.
+    """
+
+    def __init__(self, values: Iterable[str]) -> None:
+        self._forms = [(value, form) for value in values for form in forms(value)]
+
+    def content(self, content: bytes, place: str) -> Iterator[Found]:
+        """Find values in bytes, also where a line was broken inside them."""
+        joined = b"".join(content.split())
+        found = {value for value, form in self._forms if form in content or form in joined}
+        return (Found(value, place) for value in sorted(found))
+
+    def folder(self, folder: Path) -> Iterator[Found]:
+        """Find values in every file below a folder, in the text of PDFs and in file names."""
+        for path in sorted(folder.rglob("*")):
+            place = path.relative_to(folder).as_posix()
+            if not path.is_file() or place.startswith(NOT_OURS):
+                continue
+            content = path.read_bytes() + b"\n" + place.encode()
+            if path.suffix == ".pdf":
+                content += pdf_text(path).encode()
+            yield from self.content(content, place)
+
+    def tables(self, conn: psycopg.Connection) -> Iterator[Found]:
+        """Find values in every row of every table of a database."""
+        names = conn.execute(
+            "SELECT nspname, relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace"
+            " WHERE relkind = 'r' AND nspname !~ '^pg_' AND nspname <> 'information_schema'"
+        ).fetchall()
+        for name in names:
+            table = sql.Identifier(*name)
+            with conn.cursor() as cursor:
+                with cursor.copy(sql.SQL("COPY {} TO STDOUT").format(table)) as rows:
+                    content = b"".join(rows)
+                yield from self.content(content.replace(b"\\\\", b"\\"), ".".join(name))
+                # Bytes come as hex above, whatever they hold.
+                for column in _bytes_columns(conn, name):
+                    query = sql.SQL("SELECT {} FROM {}").format(sql.Identifier(column), table)
+                    for (value,) in conn.execute(query):
+                        yield from self.content(value or b"", ".".join(name))
+
+
+def pdf_text(path: Path) -> str:
+    """Return the text layer of a PDF."""
+    return "\n".join(page.extract_text() for page in PdfReader(path).pages)
+
+
+def _bytes_columns(conn: psycopg.Connection, name: tuple[str, str]) -> list[str]:
+    query = (
+        "SELECT column_name FROM information_schema.columns"
+        " WHERE (table_schema, table_name) = (%s, %s) AND data_type = 'bytea'"
+    )
+    return [row[0] for row in conn.execute(query, name)]

@@ -1,0 +1,194 @@
+"""The restore runbook's shell blocks, as printed, restore a backup without ParcelSeal."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from include.erasure.ledger import record
+from include.services.programs import program_folder
+from include.workplace import ROOT
+from tests.e2e.conftest import Cli, flip
+
+pytestmark = pytest.mark.airflow
+
+PAGE = (ROOT / "docs" / "restore-runbook.md").read_text()
+BLOCKS = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+ERASED = [["3"], ["5"]]  # keys of intake_record, to which nothing refers
+
+
+@pytest.fixture(scope="module")
+def point(cli: Cli, backed_up: dict[str, Any]) -> Path:
+    """The sample's restore point."""
+    (manifest,) = (cli.home / "offsite" / "courier").glob("*/manifest.json")
+    return manifest.parent
+
+
+@pytest.fixture(scope="module")
+def erasures(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The ledger's export and its keys, with two records that were erased after the backup."""
+    folder = tmp_path_factory.mktemp("ledger")
+    keys = cli.place.erasure_keys
+    query = (
+        "COPY (SELECT collection, key_id, encode(key_hmac, 'hex') FROM erasure"
+        " WHERE database = 'courier') TO STDOUT"
+    )
+    with cli.place.state.begin() as conn:
+        record(
+            conn,
+            keys,
+            database="courier",
+            collection="intake_record",
+            record_keys=ERASED,
+            record_class="intake",
+            rule="r",
+            dag_id="d",
+            run_id="r",
+            erased_at=cli.place.clock.now(),
+        )
+    with (
+        psycopg.connect(cli.postgres("parcelseal_state")) as raw,
+        raw.cursor() as cursor,
+        cursor.copy(query) as rows,
+    ):
+        (folder / "erasures.tsv").write_bytes(b"".join(rows))
+    content = {"current": keys.current, "keys": {k: v.decode() for k, v in keys.keys.items()}}
+    (folder / "keys.json").write_text(json.dumps(content))
+    yield {
+        "LEDGER": str(folder / "erasures.tsv"),
+        "ERASURE_KEYS": str(folder / "keys.json"),
+    }
+    with psycopg.connect(cli.postgres("parcelseal_state")) as raw:
+        raw.execute("DELETE FROM erasure WHERE database = 'courier'")
+
+
+def follow(
+    cli: Cli, tmp_path: Path, target: str, variables: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run every block in one shell that cannot import our code, with other variables on top."""
+    with psycopg.connect(cli.postgres("postgres"), autocommit=True) as conn:
+        conn.execute(f"DROP DATABASE IF EXISTS {target}")
+        conn.execute(f"CREATE DATABASE {target}")
+    top, *others = BLOCKS
+    for name, value in {"TARGET": cli.postgres(target), **variables}.items():
+        top, changed = re.subn(
+            rf"^{name}=.*$", lambda _, n=name, v=value: f"{n}='{v}'", top, flags=re.MULTILINE
+        )
+        assert changed == 1, name
+    # The packages are there as after `pip install`; PostgreSQL's client is of the dump's version.
+    path = f"{Path(sys.executable).parent}:{program_folder()}:{os.environ['PATH']}"
+    environment = {"PATH": path, "HOME": str(tmp_path)}
+    ours = subprocess.run(
+        ["python3", "-I", "-c", "import include"],
+        check=False,
+        capture_output=True,
+        cwd=tmp_path,
+        env=environment,
+    )
+    assert ours.returncode != 0
+    return subprocess.run(
+        ["bash", "-c", "\n".join([top, *others])],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+    )
+
+
+@pytest.fixture
+def variables(cli: Cli, point: Path, erasures: dict[str, str]) -> dict[str, str]:
+    return {
+        "POINT": str(point),
+        "TRUSTED": str(cli.home / "keys" / "evidence.pub"),
+        "KEY": str(cli.home / "keys" / "escrow.key"),
+        **erasures,
+    }
+
+
+def tables(cli: Cli, database: str) -> int:
+    """How many tables somebody can see in a database."""
+    with psycopg.connect(cli.postgres(database)) as conn:
+        row = conn.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone()
+    assert row
+    return int(row[0])
+
+
+def test_the_page_restores_a_backup_without_us(
+    cli: Cli, tmp_path: Path, variables: dict[str, str], point: Path
+):
+    """Every row of the manifest is back, but for the erased ones."""
+    done = follow(cli, tmp_path, "by_hand", variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Signature Verified Successfully" in done.stdout
+    assert "2 entries in the ledger, 0 left in the copy" in done.stdout
+    manifest = json.loads((point / "manifest.json").read_text())
+    erased = {"intake_record": len(ERASED)}
+    with psycopg.connect(cli.postgres("by_hand")) as conn:
+        for table in manifest["tables"]:
+            name = table["name"]
+            row = conn.execute(f'SELECT count(*) FROM ONLY public."{name}"').fetchone()
+            assert row == (table["rows"] - erased.get(name, 0),), name
+        keys = [[one] for (one,) in conn.execute("SELECT intake_id::text FROM intake_record")]
+        analyzed = conn.execute("SELECT reltuples FROM pg_class WHERE relname = 'customer'")
+        assert analyzed.fetchone() == (300,)
+    assert not [one for one in ERASED if one in keys]
+
+
+@pytest.mark.parametrize(
+    ("damaged", "at"),
+    [("manifest.json", 300), ("manifest.json.sig", 5), ("database.dump.zst.enc", -9)],
+)
+def test_the_page_stops_at_damage(
+    cli: Cli, tmp_path: Path, variables: dict[str, str], point: Path, damaged: str, at: int
+):
+    """Nothing is loaded from a restore point of which one byte was changed."""
+    copy = tmp_path / point.name
+    copy.mkdir()
+    for path in point.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    flip(copy / damaged, at)
+    done = follow(cli, tmp_path, "by_hand_damaged", {**variables, "POINT": str(copy)})
+    assert done.returncode != 0
+    assert tables(cli, "by_hand_damaged") == 0
+
+
+def test_the_decryption_itself_refuses_what_the_checks_before_it_would_let_through(
+    cli: Cli, tmp_path: Path, variables: dict[str, str], point: Path
+):
+    """A restore point whose manifest and object do not belong together leaves nothing behind."""
+    copy = tmp_path / point.name
+    copy.mkdir()
+    for path in point.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    flip(copy / "database.dump.zst.enc", -9)
+    with pytest.MonkeyPatch.context() as patch:
+        unchecked = [block for block in BLOCKS if "sha256sum -c" not in block]
+        field = next(block for block in BLOCKS if "sha256sum -c" in block)
+        unchecked.insert(2, field.split("test ")[0])
+        patch.setattr(sys.modules[__name__], "BLOCKS", unchecked)
+        done = follow(cli, tmp_path, "by_hand_damaged", {**variables, "POINT": str(copy)})
+    assert done.returncode != 0
+    assert tables(cli, "by_hand_damaged") == 0
+
+
+def test_the_page_stops_at_a_wrong_key(cli: Cli, tmp_path: Path, variables: dict[str, str]):
+    """Before anything is loaded."""
+    wrong = tmp_path / "wrong.key"
+    subprocess.run(
+        ["openssl", "genpkey", "-quiet", "-algorithm", "RSA", "-out", wrong],
+        check=True,
+        capture_output=True,
+    )
+    done = follow(cli, tmp_path, "by_hand_damaged", {**variables, "KEY": str(wrong)})
+    assert done.returncode != 0
+    assert tables(cli, "by_hand_damaged") == 0

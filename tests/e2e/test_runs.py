@@ -1,0 +1,221 @@
+"""Whole runs from the command line, as people and scripts start them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.cli.test_errors import RUN_KEYS
+from tests.e2e import databases
+from tests.e2e.conftest import Cli, FailedRuns
+
+pytestmark = pytest.mark.airflow
+
+POINT_KEYS = {
+    "id",
+    "database",
+    "taken_at",
+    "bytes",
+    "tables",
+    "rows",
+    "recipients",
+    "held",
+    "expires_at",
+}
+RESTORE_KEYS = {
+    "restore_point",
+    "tables",
+    "rows",
+    "seconds",
+    "erasures_replayed",
+    "matches_manifest",
+}
+
+
+def findings(run: dict[str, Any]) -> list[dict[str, Any]]:
+    """The findings that a run sealed."""
+    found = json.loads((Path(run["bundle"]) / "result.json").read_text())["findings"]
+    assert len(found) == run["findings"]
+    return list(found)
+
+
+def codes(run: dict[str, Any], subject: str) -> set[str]:
+    """What was found about one database, failures only."""
+    return {
+        one["code"]
+        for one in findings(run)
+        if one["severity"] == "fail" and subject in one["subject"]
+    }
+
+
+def empty_database(cli: Cli, name: str) -> str:
+    """Create a database for a restore and return its connection string."""
+    with psycopg.connect(cli.postgres("postgres"), autocommit=True) as conn:
+        conn.execute(f"DROP DATABASE IF EXISTS {name}")
+        conn.execute(f"CREATE DATABASE {name}")
+    return cli.postgres(name)
+
+
+def rows(conninfo: str, tables: dict[str, int]) -> dict[str, int]:
+    """Count tables."""
+    with psycopg.connect(conninfo) as conn:
+        counts = {
+            table: conn.execute(f"SELECT count(*) FROM {table}").fetchone() for table in tables
+        }
+    return {table: count[0] for table, count in counts.items() if count}
+
+
+@pytest.mark.parametrize(("name", "outcome"), [("backed_up", "attention"), ("drilled", "pass")])
+def test_a_run_says_what_it_did(name: str, outcome: str, request: pytest.FixtureRequest):
+    """The sample is backed up on its own disk, which is not off-site; its drill passes."""
+    run = request.getfixturevalue(name)
+    assert set(run) == RUN_KEYS
+    assert (run["state"], run["outcome"], run["error"]) == ("success", outcome, None)
+    assert len(findings(run)) == run["findings"]
+    assert {Path(report).name for report in run["reports"]} >= {
+        "report.en.html",
+        "report.zh-CN.html",
+    }
+    for report in run["reports"]:
+        assert Path(report).is_file()
+        assert Path(report).parent == Path(run["bundle"])
+
+
+def test_restore_points_are_listed(cli: Cli, backed_up: dict[str, Any]):
+    """With everything the contract names."""
+    (point,) = cli.json("backup", "list", "--database", "courier")["restore_points"]
+    assert set(point) == POINT_KEYS
+    assert point["database"] == "courier"
+    assert point["recipients"] == ["operations", "escrow", "drill"]
+    assert point["held"] is False
+    sheet = json.loads((cli.home / "sample" / "answer_sheet.json").read_text())
+    assert point["rows"] == sum(sheet["tables"].values())
+
+
+def test_the_sample_is_restored_for_real(cli: Cli, drilled: dict[str, Any]):
+    """Into a new database, with the escrow key, and once only."""
+    target = empty_database(cli, "courier_restored")
+    words = ["--database", "courier", "--into", target, "--key", "keys/escrow.key"]
+    done = cli.json("restore", *words)
+    assert set(done) == RESTORE_KEYS
+    assert done["matches_manifest"] is True
+    sheet = json.loads((cli.home / "sample" / "answer_sheet.json").read_text())
+    assert done["rows"] == sum(sheet["tables"].values())
+    assert rows(target, sheet["tables"]) == sheet["tables"]
+    assert "is not empty" in cli.json("restore", *words, code=2)["error"]
+
+
+def test_another_database_needs_a_connection_and_a_pack_only(
+    cli: Cli, library: dict[str, str], tmp_path: Path
+):
+    """A schema nobody here designed is backed up, drilled, listed and restored."""
+    assert cli.json("run", "backup_offsite", **library)["outcome"] == "attention"
+    drill = cli.json("run", "drill_restore", **library)
+    assert (drill["outcome"], drill["findings"]) == ("pass", 0)
+    (point,) = cli.json("backup", "list", **library)["restore_points"]
+    assert (point["database"], point["rows"]) == ("library", sum(databases.LIBRARY_ROWS.values()))
+    target = empty_database(cli, "library_restored")
+    words = ["--database", "library", "--into", target, "--key", "keys/operations.key"]
+    done = cli.json("restore", *words, "--point", point["id"], **library)
+    assert done["matches_manifest"] is True
+    assert rows(target, databases.LIBRARY_ROWS) == databases.LIBRARY_ROWS
+
+
+def test_a_failed_run_is_red_and_sealed(failed: FailedRuns):
+    """There is a bundle that says why, and one line of it on the command line."""
+    for run in (failed.backup, failed.drill):
+        assert set(run) == RUN_KEYS
+        assert (run["state"], run["outcome"]) == ("failed", "fail")
+        assert (Path(run["bundle"]) / "SHA256SUMS.sig").is_file()
+        assert run["error"]
+        assert "\n" not in run["error"]
+
+
+def test_one_database_that_cannot_be_backed_up_does_not_touch_the_others(failed: FailedRuns):
+    """Its finding names it; every other restore point was made, pruned and signed."""
+    for name in ("clockless", "homeless"):
+        assert codes(failed.backup, name) == {"backup.failed"}
+    assert "AIRFLOW_CONN_HOMELESS_DB" in json.dumps(findings(failed.backup))
+    for name in set(databases.FAULTY) - {"clockless", "homeless"}:
+        assert codes(failed.backup, name) == set()
+        assert (Path(failed.backup["bundle"]) / f"manifest.{name}.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("database", "step", "words"),
+    [
+        ("tampered", "", "database.dump.zst.enc"),
+        ("keyless", "drill.failed", "lost-key"),
+        ("unloadable", "drill.failed", "pg_restore"),
+        ("homeless", "choose.failed", "no restore point"),
+    ],
+)
+def test_a_drill_names_what_is_wrong(failed: FailedRuns, database: str, step: str, words: str):
+    """A damaged object by its key, a lost erasure key by its name, a copy that does not load."""
+    assert codes(failed.drill, database)
+    if step:
+        assert step in codes(failed.drill, database)
+    said = [one["message"] for one in findings(failed.drill) if database in one["subject"]]
+    assert words in json.dumps(said)
+
+
+def test_what_is_sound_passes_beside_what_is_not(failed: FailedRuns):
+    """One database's failure is its own."""
+    assert codes(failed.drill, "sound") == set()
+    metrics = json.loads((Path(failed.drill["bundle"]) / "result.json").read_text())["metrics"]
+    assert "sound" in {one["subject"] for one in metrics if one["name"] == "drill.rto_seconds"}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["run", "backup_offsite", "--conf", '{"databases": "x"}'], 2, "databases"),
+        (["run", "drill_restore", "--answer", "gate=Approve"], 2, "no human step"),
+        (["backup", "list", "--database", "nope"], 2, "courier"),
+        (["restore", "--database", "courier", "--into", "x=y", "--key", "k"], 2, "address"),
+    ],
+)
+def test_a_wrong_word_is_refused(cli: Cli, words: list[str], code: int, said: str):
+    """Before a run is made; what is wrong stands in the error."""
+    assert said in cli.json(*words, code=code)["error"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words", "code", "said"),
+    [
+        ("STATE_DB", "{not json", ["backup", "list"], 0, ""),
+        ("STATE_DB", "{not json", ["verify", "--all"], 2, "state_db"),
+        ("STATE_DB", "mysql://a:sesame@b/c", ["verify", "--all"], 2, "not postgres"),
+        ("STATE_DB", "WRONG", ["verify", "--all"], 3, "state_db"),
+        (
+            "STATE_DB",
+            "postgresql://a:sesame@127.0.0.1:1/c",
+            ["verify", "--all"],
+            3,
+            "state_db",
+        ),
+        ("OFFSITE_STORE", '{"conn_type": "fs"}', ["backup", "list"], 2, "offsite_store"),
+    ],
+)
+def test_a_wrong_connection_is_named_without_its_password(
+    cli: Cli,
+    backed_up: dict[str, Any],
+    variable: str,
+    value: str,
+    words: list[str],
+    code: int,
+    said: str,
+):
+    """The connection stands in the error; what it holds does not."""
+    if value == "WRONG":
+        value = cli.uri("parcelseal_state", "parcelseal_state", "sesame")
+    done = cli.call(*words, "--json", **{f"AIRFLOW_CONN_{variable}": value})
+    assert done.returncode == code, done.stderr
+    assert "sesame" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    if said:
+        assert said in json.loads(done.stdout)["error"]
