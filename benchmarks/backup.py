@@ -26,7 +26,7 @@ from include.services.programs import program
 from include.state.connect import engine
 from include.state.migrate import migrate
 
-CUSTOMERS_PER_GIB = 590_000
+CUSTOMERS_PER_GIB = 700_000
 AS_OF = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 

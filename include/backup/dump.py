@@ -36,7 +36,8 @@ from include.services.errors import ServiceError, UsageError
 from include.services.objectstore.base import ObjectStore, StoredObject
 from include.services.programs import ErrorLines, pg_version, program
 
-ZSTD_LEVEL = 3
+# Measured on courier data: level 1 takes half the CPU of level 3 and its output is no larger.
+ZSTD_LEVEL = 1
 ZSTD_THREADS = 2
 ZSTD_JOB = 2 * 1024 * 1024  # bytes
 PIPE_SIZE = 1024 * 1024  # bytes; the default of 64 KiB makes both ends wait for each other
