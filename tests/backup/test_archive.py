@@ -107,33 +107,26 @@ def test_digest_is_the_same_by_rows_and_as_a_block(archive: bytes):
     assert read_archive([archive]).digests == read_archive([archive], everything(archive)).digests
 
 
-@given(st.data())
-@settings(max_examples=60, deadline=None)
-def test_a_truncated_archive_is_refused(archive: bytes, ends: set[int], data: st.DataObject):
-    """Wherever it is cut inside its data, and by whatever reading."""
+@pytest.mark.parametrize("by_rows", [False, True])
+def test_a_truncated_archive_is_refused(archive: bytes, by_rows: bool):
+    """Wherever it is cut, except where a block ends: there pg_dump's exit code tells."""
+    reader = ArchiveReader(rows_of=everything(archive) if by_rows else frozenset())
     head = read_archive([archive]).head_size
-    length = data.draw(
-        st.one_of(st.integers(0, len(archive) - 1), st.sampled_from([0, 5, head - 1]))
-    )
-    if length in ends:
-        return  # pg_dump's own exit code tells; the reader knows no count of blocks
-    reader = ArchiveReader(rows_of=data.draw(st.sampled_from([frozenset(), everything(archive)])))
-    reader.feed(archive[:length])
-    with pytest.raises(ArchiveError, match="ends in the middle"):
-        reader.close()
-
-
-@pytest.fixture(scope="module")
-def ends(archive: bytes) -> set[int]:
-    """Where blocks end: fed byte by byte, the reader holds no open block there."""
-    reader, ends = ArchiveReader(), set()
-    head = read_archive([archive]).head_size
+    for place in (0, 1, 5, 30, head // 2, head - 1):
+        with pytest.raises(ArchiveError, match="ends in the middle"):
+            read_archive([archive[:place]])
     reader.feed(archive[:head])
+    whole = 0
     for place in range(head, len(archive)):
+        ended = len(reader.digests)
         reader.feed(archive[place : place + 1])
-        if len(ends) < len(reader.digests):
-            ends.add(place + 1)
-    return ends | {head}
+        if len(reader.digests) > ended:
+            reader.close()
+            whole += 1
+        else:
+            with pytest.raises(ArchiveError, match="ends in the middle"):
+                reader.close()
+    assert whole == len(reader.digests) > 3
 
 
 @pytest.mark.parametrize(
