@@ -351,3 +351,46 @@ def test_drills_are_remembered_for_the_trend_and_the_next_choice(state: Engine):
     entered("r3", "bad", Outcome.PASS, 1)
     assert drilled_points(state, "courier") == {"good", "odd", "bad"}
     assert len(past_drills(state, "courier")) == 3
+
+
+@dataclass
+class HandClock:
+    """Moves only when it is told to."""
+
+    moment: datetime
+    source: str = "by hand"
+
+    def now(self) -> datetime:
+        return self.moment
+
+
+def test_the_rto_counts_loading_and_erasing_but_not_comparing(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+):
+    """Until people could work with the copy: ten minutes to load, one to erase again."""
+    clock = HandClock(NOW)
+
+    def taking(minutes: int, name: str) -> None:
+        real = getattr(module, name)
+
+        def slow(*given: object, **named: object) -> object:
+            clock.moment += timedelta(minutes=minutes)
+            return real(*given, **named)
+
+        monkeypatch.setattr(module, name, slow)
+
+    for minutes, name in ((10, "restore"), (100, "compare"), (1, "replay_erasures")):
+        taking(minutes, name)
+    found = drill(
+        mapped(rto=timedelta(minutes=11)),
+        rig.source,
+        rig.place,
+        DrillRules(),
+        latest_taken_at=NOW - timedelta(hours=1),
+        dag_id="d",
+        run_id="r",
+        clock=clock,
+    )
+    figures = {one.name: one.value for one in found.metrics}
+    assert figures == {"drill.rto_seconds": 660, "drill.rpo_seconds": 3600 + 111 * 60}
+    assert found.findings == []
