@@ -22,11 +22,12 @@ from include.holds import registry
 from include.orchestration.run import run_key, seal_run, step, workplace
 from include.reports.conclusion import Conclusion
 from include.reports.text import _
-from include.services.errors import UsageError
+from include.services.errors import ControlFailed, UsageError
 from include.state.locks import exclusive
 from include.workplace import Workplace
 
 MANIFEST_PREFIX = "manifest."
+MOST_REASONS = 3  # of refused restore points, in one line
 
 
 def mapped_databases() -> list[str]:
@@ -145,6 +146,12 @@ def choose(database: str, rule: str) -> dict[str, Any]:
         off = place.offsite()
         drop_left_over(place.drill_place().server, place.state, place.clock)
         points, rejected = manifests.restore_points(off.store, database, off.trusted)
+        if rejected and not points:
+            reasons = "; ".join(one.reason for one in rejected[:MOST_REASONS])
+            raise ControlFailed(
+                f"None of {len(rejected)} restore points can be trusted: {reasons}",
+                "Do not restore from them. Take a new backup, drill it, raise an incident.",
+            )
         chosen = drills.choose(
             points,
             drills.drilled_points(place.state, database),

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from include.cli.stack import local_stack
@@ -28,6 +27,11 @@ NO_RETRIES = """
 def task_policy(task):
     task.retries = 0
 """
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Search for canaries last, when every run was made that a test before needed."""
+    items.sort(key=lambda item: item.path.name == "test_canary.py")
 
 
 @dataclass
@@ -147,13 +151,9 @@ def failed(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> FailedRuns:
         environment[f"AIRFLOW_CONN_{name.upper()}_DB"] = cli.uri(name, "faulty_reader", "secret")
     connected = {key: value for key, value in environment.items() if "HOMELESS" not in key}
     backup = cli.json("run", "backup_offsite", code=1, **connected)
-    flip(next((cli.home / "offsite" / "tampered").glob("*/database.dump.zst.enc")), -40)
-    with psycopg.connect(cli.place.local.owner_conninfo("parcelseal_state")) as conn:
-        conn.execute(
-            "INSERT INTO erasure (database, collection, key_hmac, key_id, action, record_class,"
-            " rule, dag_id, run_id, erased_at)"
-            " VALUES ('keyless', 'note', 'x', 'lost-key', 'delete', 'note', 'r', 'd', 'r', now())"
-        )
+    offsite = cli.home / "offsite"
+    flip(next((offsite / "tampered").glob("*/database.dump.zst.enc")), -40)
+    flip(next((offsite / "forged").glob("*/manifest.json")), 200)
     return FailedRuns(environment, backup, cli.json("run", "drill_restore", code=1, **environment))
 
 

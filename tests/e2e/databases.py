@@ -71,8 +71,8 @@ FAULTY = {
     "sound": PLAIN,
     # Its copy will be damaged in the store.
     "tampered": PLAIN,
-    # The ledger will name an erased record with a key that nobody has.
-    "keyless": PLAIN,
+    # Its only manifest will be changed in the store.
+    "forged": PLAIN,
     # Its newest moment is none, and the server quotes it.
     "clockless": f"""
         CREATE TABLE note (id int PRIMARY KEY, text text);

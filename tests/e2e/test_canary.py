@@ -18,7 +18,8 @@ from tests.e2e import databases
 from tests.e2e.conftest import Cli, FailedRuns, Probed
 from tests.e2e.search import Search, forms
 
-pytestmark = pytest.mark.airflow
+# Alone, its first test makes every run of this folder.
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
 
 # Written into the databases above, in rows with which statements fail.
 QUOTED = (databases.IN_CLOCK, databases.IN_CHECK, databases.IN_LOAN)

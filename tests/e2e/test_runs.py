@@ -149,13 +149,13 @@ def test_one_database_that_cannot_be_backed_up_does_not_touch_the_others(failed:
     ("database", "step", "words"),
     [
         ("tampered", "", "database.dump.zst.enc"),
-        ("keyless", "drill.failed", "lost-key"),
         ("unloadable", "drill.failed", "pg_restore"),
         ("homeless", "choose.failed", "no restore point"),
+        ("forged", "choose.failed", "signature does not fit"),
     ],
 )
 def test_a_drill_names_what_is_wrong(failed: FailedRuns, database: str, step: str, words: str):
-    """A damaged object by its key, a lost erasure key by its name, a copy that does not load."""
+    """A damaged object by its key, a changed manifest, a copy that does not load, no backup."""
     assert codes(failed.drill, database)
     if step:
         assert step in codes(failed.drill, database)
