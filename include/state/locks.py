@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
 
 from include.services.errors import ServiceError
 
@@ -28,9 +29,20 @@ def exclusive(state: Engine, name: str, what: str) -> Iterator[None]:
             raise ServiceError(
                 f"Another run is busy with {what}.", "Wait for it to end; this one changed nothing."
             )
-        try:
-            yield
-        finally:
-            conn.execute(
-                text("SELECT pg_advisory_unlock(hashtextextended(:name, 0))"), {"name": name}
-            )
+        yield
+        _unlock(conn, name)
+
+
+def _unlock(conn: Connection, name: str) -> None:
+    """Give the lock back. When the work failed, closing the connection does so instead.
+
+    Raises:
+        ServiceError: the connection was lost, so somebody else may have held the lock meanwhile.
+    """
+    try:
+        conn.execute(text("SELECT pg_advisory_unlock(hashtextextended(:name, 0))"), {"name": name})
+    except OperationalError:
+        raise ServiceError(
+            "The state database was lost while the work went on, and the lock with it.",
+            "See that it runs; the work is repeated.",
+        ) from None

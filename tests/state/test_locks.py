@@ -1,0 +1,46 @@
+"""Named locks: one holder at a time, given back by success, failure and death alike."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from include.services.errors import ServiceError
+from include.state.connect import engine
+from include.state.locks import exclusive
+
+
+def test_a_second_holder_is_refused_and_a_later_one_is_not(database: str) -> None:
+    """While one holds the lock another is refused; afterwards it is free."""
+    state = engine(database)
+    with (
+        exclusive(state, "backup:x", "a backup of x"),
+        pytest.raises(ServiceError, match="a backup of x"),
+        exclusive(state, "backup:x", "a backup of x"),
+    ):
+        pass
+    with exclusive(state, "backup:x", "a backup of x"):
+        pass
+
+
+def test_failed_work_gives_the_lock_back_and_keeps_its_error(database: str) -> None:
+    """The work's own error comes out, and the lock is free."""
+    state = engine(database)
+    with pytest.raises(KeyError), exclusive(state, "backup:x", "a backup of x"):
+        raise KeyError("work")
+    with exclusive(state, "backup:x", "a backup of x"):
+        pass
+
+
+def test_a_lost_state_database_is_named_when_the_work_was_done(database: str) -> None:
+    """A lock that died with its connection must not pass for one that was held."""
+    state = engine(database)
+    with (
+        pytest.raises(ServiceError, match="lost while the work went on"),
+        exclusive(state, "backup:x", "a backup of x"),
+        psycopg.connect(database, autocommit=True) as other,
+    ):
+        other.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
