@@ -7,6 +7,7 @@ so nothing that was tampered with leaves the decryptor.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
@@ -175,6 +176,12 @@ def _client() -> Any:
     )
 
 
+@functools.lru_cache(maxsize=MOST_RECIPIENTS)
+def _wrapping_key(pem: bytes, kind: EncryptionKeyType) -> WrappingKey:
+    # Reading a private key checks its primes: 0.2 s that every loader of a restore would pay again.
+    return WrappingKey(wrapping_algorithm=WRAPPING, wrapping_key=pem, wrapping_key_type=kind)
+
+
 class _RsaKeys(RawMasterKeyProvider):  # type: ignore[misc] # the SDK has no types
     """The SDK's way to hold RSA keys by their id."""
 
@@ -187,9 +194,7 @@ class _RsaKeys(RawMasterKeyProvider):  # type: ignore[misc] # the SDK has no typ
         return self._keys[key_id]
 
     def hold(self, key_id: str, pem: bytes, kind: EncryptionKeyType) -> None:
-        self._keys[key_id.encode()] = WrappingKey(
-            wrapping_algorithm=WRAPPING, wrapping_key=pem, wrapping_key_type=kind
-        )
+        self._keys[key_id.encode()] = _wrapping_key(pem, kind)
         self.add_master_key(key_id.encode())
 
 

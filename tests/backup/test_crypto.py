@@ -65,7 +65,7 @@ def test_a_key_that_claims_another_ones_id_is_refused(
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_a_flipped_bit_anywhere_is_refused(message: bytes, operations: Holder, data: st.DataObject):
     """In the header, the recipients' entries, the frames, the tags."""
     header = len(message) - len(CLEAR) - 60
@@ -77,7 +77,7 @@ def test_a_flipped_bit_anywhere_is_refused(message: bytes, operations: Holder, d
 
 
 @given(st.data())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_truncated_message_is_refused(message: bytes, offline: Holder, data: st.DataObject):
     """Wherever it is cut, at nothing at all and at the last byte too."""
     length = data.draw(
