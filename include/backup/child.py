@@ -5,6 +5,23 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 
+from include.services.database import DatabaseAddress
+from include.services.programs import program
+
+
+def pg_dump_command(address: DatabaseAddress, *more: str) -> list[str]:
+    """Return pg_dump's command; original and copy are dumped alike, or checksums say nothing."""
+    return ending_with_us(
+        [
+            program("pg_dump"),
+            "--format=custom",
+            "--compress=none",
+            "--no-password",
+            f"--dbname={address.public_conninfo()}",
+            *more,
+        ]
+    )
+
 
 def ending_with_us(command: Sequence[str]) -> list[str]:
     """Return the command so that it gets SIGTERM when the thread that starts it ends.

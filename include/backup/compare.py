@@ -11,13 +11,12 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from include.backup.archive import ArchiveReader, Entry, read_archive
-from include.backup.child import ending_with_us
+from include.backup.child import pg_dump_command
 from include.backup.manifest import LargeObjectsRecord, Manifest
 from include.backup.restore import Source
 from include.backup.stream import PIECE
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError
-from include.services.programs import program
 
 LARGE_OBJECTS = "pg_catalog.pg_largeobject"
 # The operators are the keys' own: the search path may lead to others (citext).
@@ -149,15 +148,8 @@ def _sums(reader: ArchiveReader) -> dict[tuple[str, str], int]:
 
 
 def _dump(address: DatabaseAddress, rows_of: frozenset[int] = frozenset()) -> ArchiveReader:
-    command = [
-        program("pg_dump"),
-        "--format=custom",
-        "--compress=none",
-        "--no-password",
-        f"--dbname={address.public_conninfo()}",
-    ]
     with subprocess.Popen(
-        ending_with_us(command),
+        pg_dump_command(address),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

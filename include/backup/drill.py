@@ -237,7 +237,7 @@ def drill(
             "erased_present",
             _("{count} erased records are back in the restored copy.", count=replayed.remaining),
         )
-    _judge_targets(seen, database, usable_after, clock.now() - latest_taken_at)
+    _judge_targets(seen, database, usable_after, begun - latest_taken_at)
     return seen.record(
         "drill",
         {
@@ -268,6 +268,13 @@ def replay_erasures(
     with place.state.connect() as conn:
         ledger = erased(conn, database.name)
     return replay(connection, database.name, places, ledger, place.erasure_keys)
+
+
+def broken_off(database: str, point: str) -> StepRecord:
+    """Record a drill that ended with an error, so that the trend does not leave out the worst."""
+    return StepRecord(
+        step="drill", part=database, outcome=Outcome.FAIL, data={"restore_point": point}
+    )
 
 
 def remember(

@@ -89,7 +89,7 @@ def conclude(
         facts=_facts(steps, databases, restored),
         sections=[
             *[_database(steps, one, history.get(one.name, ())) for one in databases],
-            _meaning(),
+            _meaning(proven=bool(restored)),
         ],
     )
 
@@ -187,11 +187,11 @@ def _database(
     refusals = steps.get(("refusals", database.name))
     drill = steps.get(("drill", database.name))
     data = drill.data if drill else {}
-    refused = refusals.data.get("refused", []) if refusals else []
+    refused = refusals.data.get("refused") if refusals else None
     checks: list[list[object]] = [
-        [_("A copy with one flipped byte is refused"), _yes("flipped_byte" in refused)],
-        [_("A truncated copy is refused"), _yes("truncated" in refused)],
-        [_("A wrong key is refused"), _yes("wrong_key" in refused)],
+        [_("A copy with one flipped byte is refused"), _yes("flipped_byte", refused)],
+        [_("A truncated copy is refused"), _yes("truncated", refused)],
+        [_("A wrong key is refused"), _yes("wrong_key", refused)],
         [_("Tables whose content was compared"), data.get("compared")],
         [_("Rows restored"), data.get("rows")],
         [_("Foreign keys checked row by row"), data.get("foreign_keys")],
@@ -231,8 +231,11 @@ def _none(steps: Mapping[tuple[str, str], StepRecord], database: str) -> str:
     return str(chosen.data.get("restore_point", "—")) if chosen else "—"
 
 
-def _yes(seen: bool) -> Message | None:
-    return _("yes") if seen else None
+def _yes(variant: str, refused: Sequence[str] | None) -> Message | None:
+    """Say yes or no, and nothing when nobody tried."""
+    if refused is None:
+        return None
+    return _("yes") if variant in refused else _("no")
 
 
 def _newest(data: Mapping[str, object]) -> Message | datetime | None:
@@ -242,20 +245,24 @@ def _newest(data: Mapping[str, object]) -> Message | datetime | None:
     return _("no record") if newest == "none" else datetime.fromisoformat(str(newest))
 
 
-def _meaning() -> Section:
+def _meaning(*, proven: bool) -> Section:
+    heading = _("What this report proves, and what it does not")
+    if not proven:
+        text = _("This drill proves no restore; it proves only what its findings say.")
+        return Section(heading=heading, blocks=[Paragraph(text=text)])
     return Section(
-        heading=_("What this report proves, and what it does not"),
+        heading=heading,
         blocks=[
             Paragraph(
                 text=_(
-                    "The restore point was fetched from the off-site store, decrypted with the "
-                    "drill's own key and loaded into a scratch database that was dropped "
+                    "Each restore point that held was fetched from the off-site store, decrypted "
+                    "with the drill's own key and loaded into a scratch database that was dropped "
                     "afterwards. The live database was not touched."
                 )
             ),
             Steps(
                 items=[
-                    _("Every table was compared with the checksums taken when it was backed up."),
+                    _("Its tables were compared with the checksums taken at backup time."),
                     _("Everything on the erasure ledger was erased again and looked for."),
                     _("Other restore points were not looked at in this run."),
                 ]

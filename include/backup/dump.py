@@ -17,7 +17,7 @@ import zstandard
 
 from include.backup import manifest as manifests
 from include.backup.archive import ArchiveError, ArchiveReader, Entry
-from include.backup.child import ending_with_us
+from include.backup.child import pg_dump_command
 from include.backup.connection import lost
 from include.backup.crypto import FRAME, PROVIDER, SUITE, WRAPPING, encrypting
 from include.backup.manifest import (
@@ -34,14 +34,13 @@ from include.backup.stream import PIECE, Filled, Stage
 from include.services.database import DatabaseAddress, DatabaseUnavailable
 from include.services.errors import ServiceError, UsageError
 from include.services.objectstore.base import ObjectStore, StoredObject
-from include.services.programs import ErrorLines, pg_version, program
+from include.services.programs import ErrorLines, pg_version
 
 # Measured on courier data: level 1 takes half the CPU of level 3 and its output is no larger.
 ZSTD_LEVEL = 1
 ZSTD_THREADS = 2
 ZSTD_JOB = 2 * 1024 * 1024  # bytes
 PIPE_SIZE = 1024 * 1024  # bytes; the default of 64 KiB makes both ends wait for each other
-SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ of Linux; the fcntl module names it from Python 3.10 on Linux
 # Our own connection holds a lock on every table by then. If pg_dump has to wait all the same, then
 # for somebody's DROP or ALTER that waits for us: it would wait in vain, and the table's users too.
 LOCK_WAIT = "3s"
@@ -80,7 +79,7 @@ def take_backup(
         expires_after: when a restore point taken at that moment may be pruned.
         dag_id: whose run it is.
         run_id: which run it is.
-        progress: is told the table's label and the bytes dumped so far.
+        progress: is told "dumped" and the bytes dumped so far.
 
     Raises:
         UsageError: password, privileges or data map are wrong.
@@ -171,20 +170,14 @@ class _PgDump:
         self._source = source
         self._snapshot = snapshot
         self._progress = progress
-        self._command = [
-            program("pg_dump"),
-            "--format=custom",
-            "--compress=none",
-            f"--snapshot={snapshot.name}",
-            f"--lock-wait-timeout={LOCK_WAIT}",
-            "--no-password",
-            f"--dbname={source.public_conninfo()}",
-        ]
+        self._command = pg_dump_command(
+            source, f"--snapshot={snapshot.name}", f"--lock-wait-timeout={LOCK_WAIT}"
+        )
 
     def __enter__(self) -> _PgDump:
         self._errors = ErrorLines()
         self._process = subprocess.Popen(
-            ending_with_us(self._command),
+            self._command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -193,7 +186,7 @@ class _PgDump:
         )
         assert self._process.stdout is not None
         assert self._process.stderr is not None
-        fcntl.fcntl(self._process.stdout.fileno(), SET_PIPE_SIZE, PIPE_SIZE)
+        fcntl.fcntl(self._process.stdout.fileno(), fcntl.F_SETPIPE_SZ, PIPE_SIZE)
         self._errors.read(self._process.stderr)
         return self
 

@@ -182,6 +182,16 @@ def prune_restore_points(
             clause=CLAUSE,
         )
         for one in rejected
+    ] + [
+        Finding(
+            code="backup.prune.locked",
+            severity=Outcome.ATTENTION,
+            subject=point,
+            message=_("An old restore point is locked in the store and could not be removed."),
+            action=_("Nothing to do: it is removed when its lock ends."),
+            clause=CLAUSE,
+        )
+        for point in refused
     ]
     return StepRecord(
         step="prune",

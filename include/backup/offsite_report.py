@@ -61,7 +61,7 @@ def conclude(
     outcome = worst(records, findings)
     return Conclusion(
         title=TITLE,
-        summary=_summary(len(made), len(databases), outcome),
+        summary=_summary(len(made), len(databases), len(left_out), outcome),
         outcome=outcome,
         findings=findings,
         metrics=[metric for record in records for metric in record.metrics],
@@ -71,7 +71,7 @@ def conclude(
             *[_tables(manifests[name]) for name in made],
             *_keys(manifests, made),
             *[_history(steps[("prune", name)]) for name in made if ("prune", name) in steps],
-            _meaning(),
+            *([_meaning()] if made else []),
         ],
     )
 
@@ -109,12 +109,18 @@ def _missing(
     return []
 
 
-def _summary(made: int, wanted: int, outcome: Outcome) -> Message:
+def _summary(made: int, wanted: int, left_out: int, outcome: Outcome) -> Message:
     values = {"made": made, "wanted": wanted}
     if made < wanted:
         return _(
             "Only {made} of {wanted} databases have a verified encrypted backup from this run.",
             **values,
+        )
+    if left_out:
+        return _(
+            "This run was asked for {made} of {mapped} databases; those have a verified backup.",
+            made=made,
+            mapped=wanted + left_out,
         )
     if outcome is Outcome.FAIL:
         return _("Every database was backed up, but something else is wrong: see the findings.")
@@ -301,8 +307,8 @@ def _meaning() -> Section:
         blocks=[
             Steps(
                 items=[
-                    _("Each database was dumped from one consistent snapshot and encrypted."),
-                    _("The stored object was read back and has the checksum of the manifest."),
+                    _("Each restore point above comes from one consistent snapshot, encrypted."),
+                    _("Its stored object was read back and has the checksum of the manifest."),
                     _("That it can be restored is proven by the restore drill, not here."),
                 ]
             )

@@ -81,7 +81,7 @@ def _explain(problem: StoreProblem, store: ObjectStore) -> tuple[Message, Messag
 
 def _sites(databases: Iterable[MappedDatabase], store: ObjectStore) -> Iterable[Finding]:
     for database in databases:
-        if store.site and database.site and store.site == database.site:
+        if store.site and database.site and _site(store.site) == _site(database.site):
             yield _finding(
                 "backup.site.same",
                 Outcome.FAIL,
@@ -100,6 +100,11 @@ def _sites(databases: Iterable[MappedDatabase], store: ObjectStore) -> Iterable[
                 _("Nobody said where the off-site store or the database stands."),
                 _("Name the site in the connection offsite_store and in the data map."),
             )
+
+
+def _site(name: str) -> str:
+    """Reduce a site's name to what people mean: "Kunming-1 " is no other place than kunming-1."""
+    return " ".join(name.split()).casefold()
 
 
 def _recipients(

@@ -45,7 +45,6 @@ from include.services.objectstore.base import (
 from include.services.programs import program
 
 PIPE_SIZE = 1024 * 1024
-SET_PIPE_SIZE = 1031
 LARGE_OBJECTS = {"BLOBS", "BLOB METADATA", "BLOB"}
 
 
@@ -304,7 +303,7 @@ class _Loader:
         assert self._process is not None
         pipe = self._process.stdin
         assert pipe is not None
-        fcntl.fcntl(pipe.fileno(), SET_PIPE_SIZE, PIPE_SIZE)
+        fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, PIPE_SIZE)
         # pg_restore leaves once its share is loaded; the rest of the stream is not for it.
         with contextlib.suppress(BrokenPipeError), self._source.archive() as archive:
             while piece := archive.read(PIECE):

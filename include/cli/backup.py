@@ -160,6 +160,12 @@ def _ledger(place: Workplace, database: str) -> dict[str, dict[str, set[bytes]]]
     from include.erasure.ledger import erased
     from include.erasure.replay import check_keys
 
+    if _state_is_blank(place):
+        raise UsageError(
+            "The off-site store is configured, but state_db is not, and the local profile's state "
+            "is empty: without the erasure ledger, erased people would come back.",
+            "Set AIRFLOW_CONN_STATE_DB. If that database is lost for good: --skip-erasures.",
+        )
     try:
         with place.state.connect() as conn:
             found = erased(conn, database)
@@ -171,6 +177,16 @@ def _ledger(place: Workplace, database: str) -> dict[str, dict[str, set[bytes]]]
     if found:
         check_keys(found, place.erasure_keys)
     return found
+
+
+def _state_is_blank(place: Workplace) -> bool:
+    """Say whether a fresh local state stands in for the one that belongs to a configured store."""
+    from include.evidence import ledger
+
+    if place.is_local("offsite_store") or not place.is_local("state_db"):
+        return False
+    with place.state.connect() as conn:
+        return ledger.head(conn) is None
 
 
 def _replay(place: Workplace, mapped: Any, target: Any, ledger: Any) -> int:
@@ -195,6 +211,9 @@ def _held(place: Workplace, database: str, points: list[str]) -> set[str] | None
     from include.holds.registry import restore_points_held
 
     try:
+        if _state_is_blank(place):
+            errors.print("holds are unknown: the connection state_db is not configured")
+            return None
         with place.state.connect() as conn:
             return restore_points_held(conn, database, points)
     except ParcelSealError as error:

@@ -22,7 +22,7 @@ from include.holds import registry
 from include.orchestration.run import run_key, seal_run, step, workplace
 from include.reports.conclusion import Conclusion
 from include.reports.text import _
-from include.services.errors import ControlFailed, UsageError
+from include.services.errors import ControlFailed, ParcelSealError, UsageError
 from include.state.locks import exclusive
 from include.workplace import Workplace
 
@@ -179,20 +179,28 @@ def drill(database: str) -> dict[str, Any]:
 
     def work(place: Workplace) -> StepRecord:
         data = _chosen(place, database).data
-        with exclusive(place.state, f"drill:{database}", f"a drill of {database}"):
-            record = drills.drill(
-                place.pack.database(database),
-                _source(place, database),
-                place.drill_place(),
-                place.pack.backup.drill,
-                latest_taken_at=datetime.fromisoformat(data["latest_taken_at"]),
-                dag_id=dag_id,
-                run_id=run_id,
-                clock=place.clock,
+
+        def remember(record: StepRecord) -> None:
+            drills.remember(
+                place.state, record, dag_id=dag_id, run_id=run_id, drilled_at=place.clock.now()
             )
-        drills.remember(
-            place.state, record, dag_id=dag_id, run_id=run_id, drilled_at=place.clock.now()
-        )
+
+        try:
+            with exclusive(place.state, f"drill:{database}", f"a drill of {database}"):
+                record = drills.drill(
+                    place.pack.database(database),
+                    _source(place, database),
+                    place.drill_place(),
+                    place.pack.backup.drill,
+                    latest_taken_at=datetime.fromisoformat(data["latest_taken_at"]),
+                    dag_id=dag_id,
+                    run_id=run_id,
+                    clock=place.clock,
+                )
+        except ParcelSealError:
+            remember(drills.broken_off(database, data["restore_point"]))
+            raise
+        remember(record)
         return record
 
     title = _("The restore of {database}", database=database)

@@ -23,7 +23,7 @@ from include.services.errors import ParcelSealError, ServiceError
 from include.workplace import Workplace
 
 EVIDENCE_LOCK = timedelta(
-    days=3 * 365
+    days=3 * 366
 )  # Network Data Regulations 12 (2025-01-01): records >= 3 years
 
 

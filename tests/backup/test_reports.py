@@ -116,6 +116,8 @@ def test_databases_that_were_not_asked_for_are_said(manifests: dict[str, Manifes
     two = [mapped(), mapped(name="billing")]
     some = offsite_report.conclude(backup_records(), two, manifests, asked=["courier"])
     assert (some.outcome, codes(some)) == (ATTENTION, {"backup.left_out"})
+    assert some.summary.values == {"made": 1, "mapped": 2}
+    assert "Every" not in some.summary.text
     both = offsite_report.conclude(backup_records(), two, manifests, asked=["courier", "billing"])
     assert (both.outcome, codes(both)) == (FAIL, {"backup.missing"})
     assert "Only {made} of {wanted}" in both.summary.text
@@ -202,6 +204,24 @@ def test_one_of_two_databases_is_not_enough():
     found = drill_report.conclude(drilled(), [mapped(), mapped(name="billing")], HISTORY)
     assert (found.outcome, codes(found)) == (FAIL, {"drill.choose.missing"})
     assert found.summary.values == {"restored": 1, "wanted": 2}
+
+
+def test_accepted_damage_reads_no_and_untried_damage_reads_not_measured():
+    """A wrong key that was accepted was measured; nobody may take it for a gap."""
+
+    def answers(records: list[StepRecord]) -> list[object]:
+        table = drill_report.conclude(records, [mapped()], {}).sections[0].blocks[0]
+        return [row[1] for row in table.rows[:3]]  # type: ignore[union-attr] # it is the table
+
+    accepted = step("refusals", "courier", FAIL, restore_point="x", refused=["truncated"])
+    assert answers(drilled(refusals=accepted)) == [_("no"), _("yes"), _("no")]
+    assert answers(drilled(refusals=None)) == [None, None, None]
+
+
+def test_a_failed_drill_claims_nothing():
+    """The closing section of a drill that restored nothing must not say that it did."""
+    last = drill_report.conclude([], [mapped()], {}).sections[-1]
+    assert "proves no restore" in str(last.blocks[0])
 
 
 def test_figures_that_were_not_measured_are_no_zeros():
