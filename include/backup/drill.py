@@ -31,6 +31,7 @@ from include.services.database import DatabaseAddress
 from include.services.errors import ControlFailed
 from include.state.tables import drill as drill_table
 
+FUTURE = timedelta(minutes=5)  # more than clocks that are kept right differ
 STOP = _("Do not rely on this restore point. Take a new backup, drill it, raise an incident.")
 
 
@@ -340,6 +341,12 @@ def _judge_targets(
             "late",
             _("The restore took longer than its RTO."),
             _("Give the restore more jobs or a faster server, or agree on a longer RTO."),
+        )
+    if age < -FUTURE:
+        seen.find(
+            "from_the_future",
+            _("The newest restore point was taken in the future, so its age says nothing."),
+            _("Set the clocks of the worker and the database server right."),
         )
     if age > database.rpo:
         seen.find(

@@ -50,10 +50,15 @@ Progress = Callable[[str, int], None]
 
 @dataclass(frozen=True)
 class Backup:
-    """A dump that is stored but not yet published: it has no signed manifest."""
+    """A dump that is stored but not yet published: it has no signed manifest.
+
+    Attributes:
+        missing: mapped tables that the database does not have.
+    """
 
     manifest: Manifest
     stored: StoredObject
+    missing: tuple[str, ...] = ()
 
 
 def take_backup(
@@ -63,6 +68,7 @@ def take_backup(
     store: ObjectStore,
     recipients: Sequence[Recipient],
     *,
+    mapped: Sequence[tuple[str, str]] = (),
     expires_after: Callable[[datetime], datetime],
     dag_id: str = "",
     run_id: str = "",
@@ -76,6 +82,7 @@ def take_backup(
         clocks: columns whose newest value the manifest records.
         store: the off-site store.
         recipients: public keys; any one opens the backup.
+        mapped: tables (schema, name) that the data map names.
         expires_after: when a restore point taken at that moment may be pruned.
         dag_id: whose run it is.
         run_id: which run it is.
@@ -86,6 +93,7 @@ def take_backup(
         ServiceError: database, pg_dump or store failed; nothing is left in the store.
     """
     with open_snapshot(source) as snapshot:
+        missing = _missing(snapshot, mapped, source)
         point = manifests.new_id(snapshot.taken_at, secrets.token_hex(3))
         context = {"database": database, "restore_point": point}
         key = manifests.folder(database, point) + manifests.DUMP_NAME
@@ -144,7 +152,20 @@ def take_backup(
             run_id=run_id,
         ),
         stored,
+        tuple(missing),
     )
+
+
+def _missing(
+    snapshot: Snapshot, mapped: Sequence[tuple[str, str]], source: DatabaseAddress
+) -> list[str]:
+    missing = snapshot.missing(mapped)
+    if mapped and len(missing) == len(mapped):
+        raise UsageError(
+            f"{source.place} has none of the {len(mapped)} mapped tables: it is another database.",
+            "Check the connection's database name and the data map.",
+        )
+    return missing
 
 
 def _compress(pieces: Stage) -> Iterator[bytes]:

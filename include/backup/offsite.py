@@ -21,7 +21,10 @@ from include.policy.rules import BackupRules
 from include.reports.text import _
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress
+from include.services.errors import ServiceError
 from include.services.objectstore.base import ObjectLocked, ObjectStore
+
+CLOCK_TOLERANCE = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,21 @@ class Offsite:
 
 
 def check(
-    offsite: Offsite, databases: Sequence[MappedDatabase], rules: BackupRules, clock: Clock
+    offsite: Offsite,
+    databases: Sequence[MappedDatabase],
+    rules: BackupRules,
+    clock: Clock,
+    stand_ins: Collection[str] = (),
 ) -> StepRecord:
-    """Look at everything that must be right before a dump begins."""
+    """Look at everything that must be right before a dump begins.
+
+    Args:
+        offsite: store, recipients and signer.
+        databases: all that the data map names.
+        rules: of the pack's backup.yaml.
+        clock: for the validity of keys.
+        stand_ins: databases for which the local profile's sample stands in.
+    """
     findings = preflight(
         databases,
         offsite.store,
@@ -47,6 +62,17 @@ def check(
         rules.recipients,
         clock.now(),
     )
+    findings += [
+        Finding(
+            code="backup.sample",
+            severity=Outcome.ATTENTION,
+            subject=name,
+            message=_("No connection is configured: this is the sample database."),
+            action=_("Configure the connection that the data map names for this database."),
+            clause=CLAUSE,
+        )
+        for name in stand_ins
+    ]
     return StepRecord(
         step="preflight",
         outcome=Outcome.worst([Outcome.PASS, *(one.severity for one in findings)]),
@@ -84,6 +110,7 @@ def back_up(
         clock_columns(database),
         offsite.store,
         offsite.recipients,
+        mapped=[(one.schema_name, one.table) for one in database.collections.values()],
         expires_after=lambda moment: moment + timedelta(days=rules.expire_days),
         dag_id=dag_id,
         run_id=run_id,
@@ -104,6 +131,17 @@ def back_up(
             clause=CLAUSE,
         )
         for prefix in cleared.locked
+    ]
+    findings += [
+        Finding(
+            code="backup.mapped.missing",
+            severity=Outcome.ATTENTION,
+            subject=database.name,
+            message=_("The database has no table {table}, which the data map names.", table=table),
+            action=_("Correct the data map, or find out where the table went."),
+            clause=CLAUSE,
+        )
+        for table in backup.missing
     ]
     return (
         StepRecord(
@@ -215,6 +253,21 @@ def prune_restore_points(
             ],
         },
     )
+
+
+def require_plausible_clock(taken: Sequence[datetime], now: datetime) -> None:
+    """Refuse to prune by a clock that cannot be right: pruning follows a backup of this very run.
+
+    Raises:
+        ServiceError: the newest restore point is from the future, or over a day old.
+    """
+    newest = max(taken, default=now)
+    if newest > now + CLOCK_TOLERANCE or newest < now - timedelta(days=1):
+        raise ServiceError(
+            f"Nothing was pruned: the newest restore point is of {newest:%Y-%m-%d %H:%M %Z}, and "
+            f"this machine's clock says {now:%Y-%m-%d %H:%M %Z}.",
+            "Set the clocks of the worker and the database server right.",
+        )
 
 
 def _age(point: RestorePoint) -> prune.Age:

@@ -35,7 +35,7 @@ from include.backup.recipients import OpeningKey
 from include.backup.snapshot import ALL_TABLES
 from include.backup.stream import PIECE
 from include.services.database import DatabaseAddress
-from include.services.errors import ControlFailed, UsageError
+from include.services.errors import ControlFailed, ParcelSealError, ServiceError, UsageError
 from include.services.objectstore.base import (
     ObjectDamaged,
     ObjectMissing,
@@ -45,6 +45,10 @@ from include.services.objectstore.base import (
 from include.services.programs import program
 
 PIPE_SIZE = 1024 * 1024
+# Which database on which start of which server, whatever name or address led to it.
+WHO_AM_I = (
+    "SELECT oid, pg_postmaster_start_time() FROM pg_database WHERE datname = current_database()"
+)
 LARGE_OBJECTS = {"BLOBS", "BLOB METADATA", "BLOB"}
 
 
@@ -144,6 +148,8 @@ def restore(
         ServiceError: database or store failed.
     """
     tell = progress or (lambda _: None)
+    if not target.name:
+        raise UsageError("The target names no database.", "Write postgresql://.../DATABASE.")
     if not allow_content:
         refuse_content(target)
     started = time.monotonic()
@@ -153,7 +159,7 @@ def restore(
     options = ["--exit-on-error", "--no-password", f"--dbname={target.public_conninfo()}"]
     if not owners:
         options += ["--no-owner", "--no-privileges", "--no-publications", "--no-subscriptions"]
-    with _in_memory(head) as path:
+    with _in_memory(head) as path, _never_say_drop(when=allow_content):
         tell("creating the schema")
         _pg_restore([*options, "--section=pre-data", path], target)
         tell(f"loading {len(source.manifest.tables)} tables")
@@ -169,6 +175,24 @@ def restore(
         seconds=seconds,
         differences=differences,
     )
+
+
+def refuse_live(target: DatabaseAddress, live: DatabaseAddress) -> None:
+    """Raise UsageError when the target is the live database itself.
+
+    A live database that cannot be reached is not the target, which can.
+    """
+    try:
+        with live.connect() as connection:
+            itself = connection.execute(WHO_AM_I).fetchone()
+    except ParcelSealError:
+        return
+    with connected(target) as connection:
+        if connection.execute(WHO_AM_I).fetchone() == itself:
+            raise UsageError(
+                f"The target {target.place} is the live database.",
+                "Restore into a new database; move the people over when it is right.",
+            )
 
 
 def refuse_content(target: DatabaseAddress) -> None:
@@ -337,6 +361,17 @@ def _pg_restore(words: Sequence[str], target: DatabaseAddress) -> None:
     )
     if done.returncode:
         raise explain(done.stderr.decode("utf-8", "replace"), target)
+
+
+@contextmanager
+def _never_say_drop(*, when: bool) -> Iterator[None]:
+    """Change what is advised after a failure: a target that had content is not to be dropped."""
+    try:
+        yield
+    except ServiceError as error:
+        if when:
+            error.action = "The target had content before, and may hold part of the backup now."
+        raise
 
 
 @contextmanager

@@ -69,6 +69,14 @@ class Snapshot:
         assert row is not None
         return int(row[0])
 
+    def missing(self, tables: Sequence[tuple[str, str]]) -> list[str]:
+        """Return which of these tables (schema, name) the database does not have."""
+        names = [sql.Identifier(schema, name).as_string(self.connection) for schema, name in tables]
+        found = self.connection.execute(
+            "SELECT name FROM unnest(%s::text[]) name WHERE to_regclass(name) IS NULL", [names]
+        )
+        return [row[0] for row in found]
+
     def newest(self, clocks: Sequence[Clock]) -> tuple[NewestRecord, ...]:
         """Return the latest moment of each clock column in this snapshot."""
         return newest_records(self.connection, clocks)

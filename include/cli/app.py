@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -69,8 +71,12 @@ def _fail(words: list[str], error: ParcelSealError) -> int:
 
 def _keep(text: str) -> Path:
     place = workplace()
-    folder = place.home / "logs"
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / f"error-{place.clock.now():%Y%m%dT%H%M%S}.log"
-    log.write_text(text + "\n")
-    return log
+    name = f"error-{place.clock.now():%Y%m%dT%H%M%S}.log"
+    for folder in (place.home / "logs", Path(tempfile.gettempdir())):  # the home may be the fault
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text + "\n")
+        except OSError:
+            continue
+        return folder / name
+    return Path(os.devnull)

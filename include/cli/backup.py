@@ -73,7 +73,7 @@ def restore(
     as_json: JsonOption = False,
 ) -> int:
     """Restore for real: check, decrypt, load, compare, and erase again what was erased."""
-    from include.backup.restore import Source
+    from include.backup.restore import Source, refuse_live
     from include.backup.restore import restore as load
     from include.services.database import DatabaseAddress
 
@@ -81,6 +81,7 @@ def restore(
     target = DatabaseAddress.from_conninfo(into)
     mapped = place.pack.database(database)
     with local_stack(place):
+        refuse_live(target, place.database(mapped.connection))
         chosen = _choose(place, database, point)
         ledger = None if skip_erasures else _ledger(place, database)
         tell(f"restore point {chosen.id}, taken {chosen.manifest.taken_at:%Y-%m-%d %H:%M:%S %Z}")

@@ -10,6 +10,7 @@ import psycopg
 
 from include.cli.console import tell
 from include.local.profile import COURIER
+from include.services.errors import UsageError
 from include.workplace import Workplace
 
 DEFAULT_CUSTOMERS = 20_000
@@ -37,8 +38,15 @@ def local_stack(
     if not needed:
         yield
         return
-    place.local.prepare(place.clock.now(), tell)
     try:
+        place.home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"The home folder {place.home} cannot be used: {error.strerror}.",
+            "Set PARCELSEAL_HOME to a folder that can be written.",
+        ) from None
+    try:
+        place.local.prepare(place.clock.now(), tell)
         if customers is not None and place.is_local("customer_db"):
             load_sample(place, customers)
         yield

@@ -175,6 +175,7 @@ class EmbeddedPostgres:
     def _start(self) -> None:
         user = server_user()
         self.socket_folder.mkdir(parents=True, exist_ok=True)
+        _refuse_foreign(self.socket_folder, user)
         self.log.touch()
         if user:
             _let_user_in(self.socket_folder)
@@ -248,6 +249,16 @@ def server_user() -> pwd.struct_passwd | None:
             f"created: {made.stderr.strip()}.",
             "Run parcelseal as an ordinary user.",
         ) from None
+
+
+def _refuse_foreign(folder: Path, user: pwd.struct_passwd | None) -> None:
+    """Refuse a folder that somebody else put where ours should be: a link, or another's own."""
+    found = folder.lstat()
+    ours = {os.geteuid()} | ({user.pw_uid} if user else set())
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in ours:
+        raise ServiceError(
+            f"{folder} belongs to somebody else.", "Remove it, or set PARCELSEAL_HOME elsewhere."
+        )
 
 
 def _let_user_in(folder: Path) -> None:

@@ -63,7 +63,11 @@ def preflight() -> None:
     def work(place: Workplace) -> StepRecord:
         pack = place.pack
         return offsite.check(
-            place.offsite(), list(pack.databases.values()), pack.backup, place.clock
+            place.offsite(),
+            list(pack.databases.values()),
+            pack.backup,
+            place.clock,
+            [name for name, one in pack.databases.items() if place.is_local(one.connection)],
         )
 
     done = step("preflight", "", _("The preflight"), work, CLAUSE)
@@ -102,6 +106,9 @@ def prune(database: str) -> dict[str, Any]:
         off = place.offsite()
         with exclusive(place.state, f"backup:{database}", f"a backup of {database}"):
             points, _rejected = manifests.restore_points(off.store, database, off.trusted)
+            offsite.require_plausible_clock(
+                [one.manifest.taken_at for one in points], place.clock.now()
+            )
             with place.state.connect() as conn:
                 held = registry.restore_points_held(conn, database, [one.id for one in points])
             return offsite.prune_restore_points(

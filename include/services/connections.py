@@ -51,11 +51,17 @@ def from_environment(conn_id: str, environment: Mapping[str, str]) -> Connection
     """Return the connection that an environment names, None when it names none.
 
     Raises:
-        UsageError: the value is neither a URI nor JSON; the value itself is never shown.
+        UsageError: the value is neither a URI nor JSON, or empty: a secret that was lost on its way
+            must not be taken for "not configured". The value itself is never shown.
     """
-    value = environment.get(ENVIRONMENT_PREFIX + conn_id.upper())
-    if not value:
+    variable = ENVIRONMENT_PREFIX + conn_id.upper()
+    value = environment.get(variable)
+    if value is None:
         return None
+    if not value.strip():
+        raise UsageError(
+            f"{variable} is set and empty.", "Give it its value, or unset it for the local profile."
+        )
     return parse(conn_id, value)
 
 

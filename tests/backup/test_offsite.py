@@ -40,7 +40,7 @@ def any_store(request: pytest.FixtureRequest, moto: MotoServer) -> ObjectStore:
 @pytest.fixture(scope="module")
 def tiny(new_database: Callable[..., DatabaseAddress]) -> DatabaseAddress:
     return new_database(
-        f"CREATE TABLE customer (id int, seen timestamptz); "
+        f"CREATE TABLE customer (id int, seen timestamptz); CREATE TABLE waybill (id int); "
         f"INSERT INTO customer VALUES (1, '{NOW}'), (2, NULL)"
     )
 
@@ -189,3 +189,25 @@ def test_locked_restore_points_stay(
     assert later.data["refused"] == ["p101"]
     assert later.data["removed"] == {}
     assert len(manifests.restore_points(s3, "courier", [signer.public_pem])[0]) == 4
+
+
+def test_a_mapped_table_that_is_gone_needs_attention(
+    store: ObjectStore, tiny: DatabaseAddress, recipients: list[Recipient], signer: Signer
+):
+    """A data map that no longer fits is said; the backup itself is whole."""
+    with tiny.connect(autocommit=True) as connection:
+        connection.execute("ALTER TABLE waybill RENAME TO parcel")
+    try:
+        record, _manifest = run_backup(make(store, recipients, signer), tiny)
+    finally:
+        with tiny.connect(autocommit=True) as connection:
+            connection.execute("ALTER TABLE parcel RENAME TO waybill")
+    assert [one.code for one in record.findings] == ["backup.mapped.missing"]
+
+
+def test_a_database_without_any_mapped_table_is_another_one(
+    store: ObjectStore, tiny: DatabaseAddress, recipients: list[Recipient], signer: Signer
+):
+    """A wrong database name on the right server must not pass for a backup."""
+    with pytest.raises(UsageError, match="it is another database"):
+        run_backup(make(store, recipients, signer), tiny.with_database("postgres"))

@@ -118,12 +118,13 @@ def test_an_unreadable_value_is_named_and_not_shown(value: str):
 
 
 def test_the_environment_is_asked_as_airflow_does():
-    """In upper case; absent and empty are no connection."""
+    """In upper case; absent is no connection, and empty is a secret that got lost."""
     environment = {"AIRFLOW_CONN_CUSTOMER_DB": "postgres://h/d", "AIRFLOW_CONN_EMPTY": ""}
     found = from_environment("customer_db", environment)
     assert found is not None
     assert found.host == "h"
-    assert from_environment("empty", environment) is None
+    with pytest.raises(UsageError, match="AIRFLOW_CONN_EMPTY is set and empty"):
+        from_environment("empty", environment)
     assert from_environment("other", environment) is None
 
 
