@@ -159,16 +159,17 @@ def test_a_changed_restore_point_fails_pruning_and_is_kept_as_evidence(
     store: DirectoryStore, taken: Taken, recipients: list[Recipient], signer: Signer
 ):
     """It counts for nothing: the floor is made of good ones only."""
-    for day in (0, 100, 101, 102):
+    for day in (0, 1, 100, 101, 102):
         publish(store, taken, signer, day)
-    store.put(f"courier/p000/{MANIFEST_NAME}", b"changed")
+    store.put(f"courier/p001/{MANIFEST_NAME}", b"changed")
     record = prune_restore_points(
         "courier", make(store, recipients, signer), RULES, set(), zone=ZONE, now=NOW
     )
     assert [one.code for one in record.findings] == ["backup.manifest.refused"]
     assert record.outcome is Outcome.FAIL
-    assert set(record.data["kept"]) == {"p100", "p101", "p102"}
-    assert store.get(f"courier/p000/{MANIFEST_NAME}") == b"changed"
+    assert set(record.data["kept"]) == {"p000", "p100", "p101"}
+    assert set(record.data["removed"]) == {"p102"}
+    assert store.get(f"courier/p001/{MANIFEST_NAME}") == b"changed"
 
 
 def test_locked_restore_points_stay(
@@ -183,12 +184,15 @@ def test_locked_restore_points_stay(
     record = prune_restore_points("courier", offsite, RULES, set(), zone=ZONE, now=NOW)
     assert record.data["kept"]["p101"] == "locked"
     assert set(record.data["removed"]) == {"p100"}
+    publish(s3, taken, signer, -2)
     later = prune_restore_points(
         "courier", offsite, RULES, set(), zone=ZONE, now=NOW + timedelta(days=2)
     )
     assert later.data["refused"] == ["p101"]
+    assert [one.code for one in later.findings] == ["backup.prune.locked"]
+    assert later.outcome is Outcome.ATTENTION
     assert later.data["removed"] == {}
-    assert len(manifests.restore_points(s3, "courier", [signer.public_pem])[0]) == 4
+    assert len(manifests.restore_points(s3, "courier", [signer.public_pem])[0]) == 5
 
 
 def test_a_mapped_table_that_is_gone_needs_attention(

@@ -104,6 +104,8 @@ def test_the_sites_must_be_known_and_different(
     same = found(proper, recipients, database=mapped(site="shanghai", name="billing"))
     assert severities(same) == {"backup.site.same": Outcome.FAIL}
     assert same["backup.site.same"].subject == "billing"
+    spelled = found(proper, recipients, database=mapped(site=" ShangHai"))
+    assert severities(spelled) == {"backup.site.same": Outcome.FAIL}
     unknown = found(proper, recipients, database=mapped(site=None))
     assert severities(unknown) == {"backup.site.unknown": Outcome.ATTENTION}
     client = client_for(moto.endpoint)
