@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import fcntl
-import io
+import os
 import secrets
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,8 +39,8 @@ from include.services.programs import ErrorLines, pg_version
 
 # Measured on courier data: level 1 takes half the CPU of level 3 and its output is no larger.
 ZSTD_LEVEL = 1
-ZSTD_THREADS = 2
-ZSTD_JOB = 2 * 1024 * 1024  # bytes
+SMALL_READ = 256 * 1024  # bytes
+GATHER = 0.002  # seconds
 PIPE_SIZE = 1024 * 1024  # bytes; the default of 64 KiB makes both ends wait for each other
 # Our own connection holds a lock on every table by then. If pg_dump has to wait all the same, then
 # for somebody's DROP or ALTER that waits for us: it would wait in vain, and the table's users too.
@@ -169,11 +170,9 @@ def _missing(
 
 
 def _compress(pieces: Stage) -> Iterator[bytes]:
-    # Small jobs: memory stays a few MiB per thread where zstd's own choice is 8 MiB and more.
-    parameters = zstandard.ZstdCompressionParameters.from_level(
-        ZSTD_LEVEL, threads=ZSTD_THREADS, job_size=ZSTD_JOB, write_checksum=True
-    )
-    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    # In this stage's own thread: zstd's worker threads only add copies and memory here, since the
+    # server's single COPY process is slower than one compressor.
+    packer = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compressobj()
     for piece in pieces:
         if out := packer.compress(piece):
             yield out
@@ -202,7 +201,7 @@ class _PgDump:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            bufsize=PIPE_SIZE,
+            bufsize=0,
             env=self._source.environment(),
         )
         assert self._process.stdout is not None
@@ -229,14 +228,27 @@ class _PgDump:
             raise
 
     def pieces(self) -> Iterator[bytes]:
-        output = self._process.stdout
-        assert isinstance(output, io.BufferedReader)
-        while piece := output.read(PIECE):
+        while piece := self._read():
             self.reader.feed(piece)
             self.total += len(piece)
             if self._progress:
                 self._progress("dumped", self.total)
             yield piece
+
+    def _read(self) -> bytes:
+        """Fill a piece. pg_dump writes 4 KiB at a time: wait a little for the pipe to fill."""
+        output = self._process.stdout
+        assert output is not None
+        buffer = bytearray(PIECE)
+        view, filled = memoryview(buffer), 0
+        while filled < PIECE:
+            count = os.readv(output.fileno(), [view[filled:]])
+            if not count:
+                break
+            filled += count
+            if count < SMALL_READ and filled < PIECE:
+                time.sleep(GATHER)
+        return bytes(view[:filled])
 
     def finish(self) -> None:
         """Check that pg_dump ended well and the archive is whole."""

@@ -36,6 +36,9 @@ SETTINGS = {
     "max_wal_size": "2GB",
     "password_encryption": "scram-sha-256",
     "log_min_messages": "warning",
+    # The server's log must not repeat rows: no DETAIL or CONTEXT, no statements.
+    "log_error_verbosity": "terse",
+    "log_min_error_statement": "panic",
     "timezone": "UTC",
     "jit": "off",
 }
