@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from include.backup.recipients import OpeningKey
 
 COLUMNS = ("id", "database", "taken_at", "bytes", "tables", "rows", "held", "expires_at")
+WIDE = 170  # columns of a terminal
 
 app = typer.Typer(help="Restore points in the off-site store.", no_args_is_help=True)
 
@@ -243,4 +244,4 @@ def _show(listed: list[dict[str, Any]]) -> None:
         table.add_column(name)
     for row in listed:
         table.add_row(*(str(row[name]) for name in COLUMNS))
-    results.print(table)
+    results.print(table, width=max(results.width, WIDE), crop=False)  # an id must never be cut
