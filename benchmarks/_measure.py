@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,21 @@ from rich.console import Console
 from rich.table import Table
 
 console = Console()
+
+# A process counts the memory of the one that started it as its own until it runs another program,
+# and keeps that peak: so a bare interpreter starts what is measured, not this large one.
+_STARTER = """
+import json, os, sys, time
+begun = time.monotonic()
+out = os.open(os.devnull, os.O_WRONLY)
+pid = os.posix_spawnp(
+    sys.argv[1], sys.argv[1:], os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, out, 1)]
+)
+_pid, status, usage = os.wait4(pid, 0)
+seconds = time.monotonic() - begun
+cpu = usage.ru_utime + usage.ru_stime
+print(json.dumps([os.waitstatus_to_exitcode(status), seconds, cpu, usage.ru_maxrss]))
+"""
 
 
 @dataclass(frozen=True)
@@ -36,16 +51,16 @@ class Run:
 
 def measure(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Run:
     """Run a command to its end; raises SystemExit when it fails."""
-    begun = time.monotonic()
-    process = subprocess.Popen(
-        command, env={**os.environ, **(environment or {})}, stdout=subprocess.DEVNULL
+    found = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _STARTER, *command],
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.PIPE,
+        check=True,
     )
-    _pid, status, usage = os.wait4(process.pid, 0)
-    seconds = time.monotonic() - begun
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"failed ({process.returncode}): {shlex.join(command)}")
-    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    code, seconds, cpu, peak = json.loads(found.stdout)
+    if code:
+        sys.exit(f"failed ({code}): {shlex.join(command)}")
+    return Run(seconds, cpu, peak * 1024)
 
 
 def shell(text: str) -> list[str]:

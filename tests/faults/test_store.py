@@ -252,13 +252,19 @@ def test_recipients_that_cannot_be_used(small: Rig, s3: StorePlace) -> None:
 
 
 def test_a_clock_that_moved_back(small: Rig, place: StorePlace) -> None:
-    """A worker's clock two hours slow after a correct one: both restore points stand."""
+    """A worker's clock two hours slow after a correct one: both restore points stand.
+
+    A drill under the slow clock says that the age of the newest point cannot be told: no pass.
+    """
     store: ObjectStore = place.open()
     _, first = small.back_up(store, clock=FixedClock(now()))
     record, second = small.back_up(store, clock=FixedClock(now() - timedelta(hours=2)))
     assert [one.id for one in small.points(store)] == [first.id, second.id]
     assert record.findings == []
     behind = replace(small, clock=FixedClock(now() - timedelta(hours=2)))
-    assert behind.drill(store).outcome == Outcome.PASS
+    drilled = behind.drill(store)
+    assert drilled.outcome == Outcome.FAIL
+    assert [one.code for one in drilled.findings] == ["drill.courier.from_the_future"]
+    assert small.drill(store).outcome == Outcome.PASS
     with pytest.raises(ServiceError):
         store.delete(first.dump.key)
