@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import SystemRandom
 
@@ -22,70 +23,19 @@ from include.backup.scratch import drop_left_over, scratch
 from include.backup.snapshot import newest_records
 from include.erasure.ledger import ErasureKeys, erased
 from include.erasure.replay import Place, Replay, replay
-from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.evidence.examination import Examination
+from include.evidence.model import Outcome, StepRecord
+from include.messages import _
 from include.policy.datamap import MappedDatabase
 from include.policy.rules import Drill as DrillRules
-from include.reports.text import Message, Value, _
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress
 from include.services.errors import ControlFailed
 from include.state.tables import drill as drill_table
 
+ERASURE_CLAUSE = "5.3"  # delete promptly after use: a restore must not undo it
 FUTURE = timedelta(minutes=5)  # more than clocks that are kept right differ
 STOP = _("Do not rely on this restore point. Take a new backup, drill it, raise an incident.")
-
-
-@dataclass
-class Examination:
-    """What a drill sees, gathered as it goes."""
-
-    database: str
-    findings: list[Finding] = field(default_factory=list)
-    metrics: list[Metric] = field(default_factory=list)
-
-    def find(
-        self,
-        code: str,
-        message: Message,
-        action: Message = STOP,
-        severity: Outcome = Outcome.FAIL,
-    ) -> None:
-        """Note a finding about the drilled database."""
-        self.findings.append(
-            Finding(
-                code=f"drill.{code}",
-                severity=severity,
-                subject=self.database,
-                message=message,
-                action=action,
-                clause=CLAUSE,
-            )
-        )
-
-    def measure(
-        self, name: str, value: float | None, unit: str, target: float | None = None
-    ) -> None:
-        """Note a figure about the drilled database."""
-        self.metrics.append(
-            Metric(
-                name=f"drill.{name}",
-                value=value,
-                unit=unit,
-                target=target,
-                subject=self.database,
-            )
-        )
-
-    def record(self, step: str, data: dict[str, Value | list[str] | None]) -> StepRecord:
-        """Return the step's record; its outcome is the worst finding."""
-        return StepRecord(
-            step=step,
-            part=self.database,
-            outcome=Outcome.worst([Outcome.PASS, *(one.severity for one in self.findings)]),
-            findings=self.findings,
-            metrics=self.metrics,
-            data=dict(data),
-        )
 
 
 def choose(points: Sequence[RestorePoint], drilled: Collection[str], rule: str) -> RestorePoint:
@@ -114,15 +64,16 @@ def chosen(
     rejected: Sequence[Rejected],
 ) -> StepRecord:
     """Record the choice, and restore points that cannot be trusted."""
-    seen = Examination(database)
+    seen = Examination("choose", CLAUSE, database)
     for one in rejected:
         seen.find(
-            "untrusted",
+            "drill.untrusted",
+            Outcome.FAIL,
             _("Restore point {key} is refused: {reason}", key=one.key, reason=one.reason),
+            STOP,
         )
     latest = max(one.manifest.taken_at for one in points)
     return seen.record(
-        "choose",
         {
             "restore_point": point.id,
             "of": len(points),
@@ -146,7 +97,7 @@ def drilled_points(state: Engine, database: str) -> set[str]:
 
 def refusals(source: Source, clock: Clock) -> StepRecord:
     """Prove first that a damaged copy or a wrong key would be refused."""
-    seen = Examination(source.manifest.database)
+    seen = Examination("refusals", CLAUSE, source.manifest.database)
     proofs = prove_refusals(source, clock.now())
     names = {
         "flipped_byte": _("a copy with one flipped byte"),
@@ -155,10 +106,10 @@ def refusals(source: Source, clock: Clock) -> StepRecord:
     }
     for proof in proofs:
         if not proof.refused:
-            seen.find("accepted", _("The restore accepted {what}.", what=names[proof.variant]))
-    seen.measure("refusals", sum(proof.refused for proof in proofs), "1", len(proofs))
+            message = _("The restore accepted {what}.", what=names[proof.variant])
+            seen.find("drill.accepted", Outcome.FAIL, message, STOP)
+    seen.measure("drill.refusals", sum(proof.refused for proof in proofs), "1", len(proofs))
     return seen.record(
-        "refusals",
         {
             "restore_point": source.manifest.id,
             "refused": [proof.variant for proof in proofs if proof.refused],
@@ -198,7 +149,7 @@ def drill(
     Raises:
         UsageError, Refused, ServiceError: the restore did not work; the scratch database is gone.
     """
-    seen = Examination(database.name)
+    seen = Examination("drill", CLAUSE, database.name)
     manifest = source.manifest
     drop_left_over(place.server, place.state, clock)
     begun = clock.now()
@@ -211,17 +162,19 @@ def drill(
         _judge_tables(seen, (*restored.differences, *comparison.missing), comparison.different)
         if not comparison.same_schema:
             seen.find(
-                "schema",
+                "drill.schema",
+                Outcome.ATTENTION,
                 _("Definitions in the restored copy differ from those in the original."),
                 _("Compare both schemas; a newer server version may print them differently."),
-                Outcome.ATTENTION,
             )
         with connected(copy) as connection:
             keys = check_foreign_keys(connection)
             for name, rows in keys.broken.items():
                 seen.find(
-                    "foreign_key",
+                    "drill.foreign_key",
+                    Outcome.FAIL,
                     _("{rows} rows of foreign key {name} point nowhere.", rows=rows, name=name),
+                    STOP,
                 )
             # In the original's timezone, and only columns that it had when it was backed up.
             connection.execute("SELECT set_config('TimeZone', %s, true)", [manifest.timezone])
@@ -235,14 +188,17 @@ def drill(
             usable_after += (clock.now() - replay_begun).total_seconds()
     if replayed.remaining:
         seen.find(
-            "erased_present",
+            "drill.erased_present",
+            Outcome.FAIL,
             _("{count} erased records are back in the restored copy.", count=replayed.remaining),
+            STOP,
+            clause=ERASURE_CLAUSE,
         )
     _judge_targets(seen, database, usable_after, begun - latest_taken_at)
     return seen.record(
-        "drill",
         {
             "restore_point": manifest.id,
+            "manifest_sha256": hashlib.sha256(manifest.as_bytes()).hexdigest(),
             "taken_at": manifest.taken_at.isoformat(),
             "tables": restored.tables,
             "rows": restored.rows,
@@ -300,9 +256,11 @@ def remember(
 
 def _judge_tables(seen: Examination, missing_rows: Sequence[str], different: Sequence[str]) -> None:
     for label in sorted(set(missing_rows)):
-        seen.find("rows", _("Table {table} has not the manifest's number of rows.", table=label))
+        message = _("Table {table} has not the manifest's number of rows.", table=label)
+        seen.find("drill.rows", Outcome.FAIL, message, STOP)
     for label in sorted(set(different) - set(missing_rows)):
-        seen.find("content", _("Table {table} has other content than the original.", table=label))
+        message = _("Table {table} has other content than the original.", table=label)
+        seen.find("drill.content", Outcome.FAIL, message, STOP)
 
 
 def _judge_newest(
@@ -314,7 +272,8 @@ def _judge_newest(
     window = timedelta(hours=rules.newest_record_window_hours)
     if not known or max(known) < manifest.taken_at - window:
         seen.find(
-            "stale",
+            "drill.stale",
+            Outcome.FAIL,
             _(
                 "The newest record of the restored copy is older than {hours} hours.",
                 hours=rules.newest_record_window_hours,
@@ -323,10 +282,10 @@ def _judge_newest(
         )
     elif max(known) > manifest.taken_at + window:
         seen.find(
-            "future",
+            "drill.future",
+            Outcome.ATTENTION,
             _("The newest record of the restored copy lies in the future."),
             _("Correct the clock of the system that writes it."),
-            Outcome.ATTENTION,
         )
     return max(known).isoformat() if known else "none"
 
@@ -334,24 +293,26 @@ def _judge_newest(
 def _judge_targets(
     seen: Examination, database: MappedDatabase, usable_after: float, age: timedelta
 ) -> None:
-    seen.measure("rto_seconds", usable_after, "seconds", database.rto.total_seconds())
-    seen.measure("rpo_seconds", age.total_seconds(), "seconds", database.rpo.total_seconds())
+    seen.measure("drill.rto_seconds", usable_after, "seconds", database.rto.total_seconds())
+    seen.measure("drill.rpo_seconds", age.total_seconds(), "seconds", database.rpo.total_seconds())
     if usable_after > database.rto.total_seconds():
         seen.find(
-            "late",
+            "drill.late",
+            Outcome.FAIL,
             _("The restore took longer than its RTO."),
             _("Give the restore more jobs or a faster server, or agree on a longer RTO."),
         )
     if age < -FUTURE:
         seen.find(
-            "from_the_future",
+            "drill.from_the_future",
+            Outcome.FAIL,
             _("The newest restore point was taken in the future, so its age says nothing."),
             _("Set the clocks of the worker and the database server right."),
         )
     if age > database.rpo:
         seen.find(
-            "old",
+            "drill.old",
+            Outcome.ATTENTION,
             _("The restore point is older than the RPO allows."),
             _("See why backup_offsite made no newer one, and run it."),
-            Outcome.ATTENTION,
         )

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypedDict
 
 from sqlalchemy import Engine, select
 
 from include.backup.offsite_report import worst
 from include.backup.preflight import CLAUSE
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.messages import Message, _
 from include.policy.datamap import MappedDatabase
 from include.reports.conclusion import Conclusion, by_step, missing_record
 from include.reports.model import (
@@ -24,7 +26,6 @@ from include.reports.model import (
     TrendChart,
     TrendPoint,
 )
-from include.reports.text import Message, _
 from include.state.tables import drill as drill_table
 
 TITLE = _("Restore drill")
@@ -85,7 +86,15 @@ def conclude(
         summary=_summary(len(restored), len(databases), outcome),
         outcome=outcome,
         findings=findings,
-        metrics=[metric for record in records for metric in record.metrics],
+        metrics=[
+            *(metric for record in records for metric in record.metrics),
+            Metric(
+                name="databases_without_passed_drill",
+                value=len(databases) - len(restored) if databases else None,
+                unit="1",
+                target=0,
+            ),
+        ],
         facts=_facts(steps, databases, restored),
         sections=[
             *[_database(steps, one, history.get(one.name, ())) for one in databases],
@@ -136,7 +145,6 @@ def _facts(
     drills = [steps.get(("drill", one.name)) for one in databases]
     times = [_figure(one, "drill.rto_seconds") for one in drills]
     ages = [_figure(one, "drill.rpo_seconds") for one in drills]
-    remaining = [one.data.get("remaining") if one else None for one in drills]
     return [
         Fact(
             label=_("Databases restored"),
@@ -152,16 +160,34 @@ def _facts(
         ),
         Fact(
             label=_("Erased records brought back"),
-            value=None if None in remaining else sum(int(one or 0) for one in remaining),
-            status=_erased_status(remaining),
+            **_brought_back(drills),
         ),
     ]
 
 
-def _erased_status(remaining: Sequence[object]) -> Outcome | None:
-    if None in remaining:
-        return None
-    return Outcome.FAIL if any(remaining) else Outcome.PASS
+class _Judged(TypedDict, total=False):
+    value: Message | int | None
+    status: Outcome
+    note: Message
+
+
+def _brought_back(drills: Sequence[StepRecord | None]) -> _Judged:
+    """Say how many erased records came back; with an empty ledger there was nothing to look for."""
+    looked = [one.data for one in drills if one and "erasures" in one.data]
+    if not looked or len(looked) < len(drills):
+        return {"value": None}
+    entries = sum(int(one["erasures"]) for one in looked)
+    came_back = sum(int(one.get("remaining") or 0) for one in looked)
+    if not entries:
+        return {
+            "value": _("nothing to check"),
+            "note": _("the erasure ledger of these databases is empty"),
+        }
+    return {
+        "value": came_back,
+        "status": Outcome.FAIL if came_back else Outcome.PASS,
+        "note": _("{count} entries of the erasure ledger were looked for", count=entries),
+    }
 
 
 def _slowest(label: Message, figures: Sequence[Metric | None], late: Outcome) -> Fact:
@@ -263,7 +289,7 @@ def _meaning(*, proven: bool) -> Section:
             Steps(
                 items=[
                     _("Its tables were compared with the checksums taken at backup time."),
-                    _("Everything on the erasure ledger was erased again and looked for."),
+                    _("Entries of the erasure ledger, if any, were erased again and looked for."),
                     _("Other restore points were not looked at in this run."),
                 ]
             ),

@@ -11,14 +11,21 @@ from include.backup import manifest as manifests
 from include.backup import prune
 from include.backup.dump import Progress, take_backup
 from include.backup.manifest import Manifest, RestorePoint
-from include.backup.preflight import CLAUSE, UnreadableRecipient, preflight
+from include.backup.preflight import (
+    CLAUSE,
+    UnreadableRecipient,
+    check_recipients,
+    check_sites,
+    check_store,
+)
 from include.backup.recipients import Recipient
 from include.backup.snapshot import Clock as ClockColumn
-from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.evidence.examination import Examination
+from include.evidence.model import Outcome, StepRecord
 from include.evidence.signing import Signer
+from include.messages import _
 from include.policy.datamap import MappedDatabase
 from include.policy.rules import BackupRules
-from include.reports.text import _
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError
@@ -54,33 +61,24 @@ def check(
         clock: for the validity of keys.
         stand_ins: databases for which the local profile's sample stands in.
     """
-    findings = preflight(
-        databases,
-        offsite.store,
-        offsite.recipients,
-        offsite.unreadable,
-        rules.recipients,
-        clock.now(),
-    )
-    findings += [
-        Finding(
-            code="backup.sample",
-            severity=Outcome.ATTENTION,
+    seen = Examination("preflight", CLAUSE)
+    problems = check_store(seen, offsite.store)
+    at_primary_site = check_sites(seen, databases, offsite.store, problems)
+    check_recipients(seen, offsite.recipients, offsite.unreadable, rules.recipients, clock.now())
+    for name in stand_ins:
+        seen.find(
+            "backup.sample",
+            Outcome.ATTENTION,
+            _("No connection is configured: this is the sample database."),
+            _("Configure the connection that the data map names for this database."),
             subject=name,
-            message=_("No connection is configured: this is the sample database."),
-            action=_("Configure the connection that the data map names for this database."),
-            clause=CLAUSE,
         )
-        for name in stand_ins
-    ]
-    return StepRecord(
-        step="preflight",
-        outcome=Outcome.worst([Outcome.PASS, *(one.severity for one in findings)]),
-        findings=findings,
-        data={
+    return seen.record(
+        {
             "store": offsite.store.description,
             "recipients": [one.name for one in offsite.recipients],
-        },
+            "at_primary_site": at_primary_site,
+        }
     )
 
 
@@ -121,53 +119,34 @@ def back_up(
     lock_until = manifest.taken_at + timedelta(days=rules.lock_days)
     manifests.publish(offsite.store, manifest, offsite.signer, lock_until)
     seconds = (clock.now() - started).total_seconds()
-    findings = [
-        Finding(
-            code="backup.unfinished.locked",
-            severity=Outcome.ATTENTION,
+    seen = Examination("backup", CLAUSE, database.name)
+    for prefix in cleared.locked:
+        seen.find(
+            "backup.unfinished.locked",
+            Outcome.ATTENTION,
+            _("Left-overs of a killed run are locked and could not be removed."),
+            _("Nothing to do: a later run removes them when the lock ends."),
             subject=prefix,
-            message=_("Left-overs of a killed run are locked and could not be removed."),
-            action=_("Nothing to do: a later run removes them when the lock ends."),
-            clause=CLAUSE,
         )
-        for prefix in cleared.locked
-    ]
-    findings += [
-        Finding(
-            code="backup.mapped.missing",
-            severity=Outcome.ATTENTION,
-            subject=database.name,
-            message=_("The database has no table {table}, which the data map names.", table=table),
-            action=_("Correct the data map, or find out where the table went."),
-            clause=CLAUSE,
+    for table in backup.missing:
+        seen.find(
+            "backup.mapped.missing",
+            Outcome.ATTENTION,
+            _("The database has no table {table}, which the data map names.", table=table),
+            _("Correct the data map, or find out where the table went."),
         )
-        for table in backup.missing
-    ]
-    return (
-        StepRecord(
-            step="backup",
-            part=database.name,
-            outcome=Outcome.worst([Outcome.PASS, *(one.severity for one in findings)]),
-            findings=findings,
-            metrics=[
-                Metric(name="backup.rows", value=manifest.rows, unit="rows", subject=database.name),
-                Metric(
-                    name="backup.bytes",
-                    value=manifest.dump.size,
-                    unit="bytes",
-                    subject=database.name,
-                ),
-                Metric(name="backup.seconds", value=seconds, unit="seconds", subject=database.name),
-            ],
-            data={
-                "restore_point": manifest.id,
-                "cleared": [*cleared.folders],
-                "cleared_uploads": cleared.uploads,
-                "seconds": seconds,
-            },
-        ),
-        manifest,
+    seen.measure("backup.rows", manifest.rows, "rows")
+    seen.measure("backup.bytes", manifest.dump.size, "bytes")
+    seen.measure("backup.seconds", seconds, "seconds")
+    record = seen.record(
+        {
+            "restore_point": manifest.id,
+            "cleared": [*cleared.folders],
+            "cleared_uploads": cleared.uploads,
+            "seconds": seconds,
+        }
     )
+    return record, manifest
 
 
 def clock_columns(database: MappedDatabase) -> list[ClockColumn]:
@@ -210,48 +189,33 @@ def prune_restore_points(
                 removed.append(verdict.id)
             except ObjectLocked:
                 refused.append(verdict.id)
-    findings = [
-        Finding(
-            code="backup.manifest.refused",
-            severity=Outcome.FAIL,
+    seen = Examination("prune", CLAUSE, database)
+    for one in rejected:
+        seen.find(
+            "backup.manifest.refused",
+            Outcome.FAIL,
+            _("A restore point cannot be trusted: {reason}", reason=one.reason),
+            _("Do not restore from it. Find out who changed the off-site store."),
             subject=one.key,
-            message=_("A restore point cannot be trusted: {reason}", reason=one.reason),
-            action=_("Do not restore from it. Find out who changed the off-site store."),
-            clause=CLAUSE,
         )
-        for one in rejected
-    ] + [
-        Finding(
-            code="backup.prune.locked",
-            severity=Outcome.ATTENTION,
+    for point in refused:
+        seen.find(
+            "backup.prune.locked",
+            Outcome.ATTENTION,
+            _("An old restore point is locked in the store and could not be removed."),
+            _("Nothing to do: it is removed when its lock ends."),
             subject=point,
-            message=_("An old restore point is locked in the store and could not be removed."),
-            action=_("Nothing to do: it is removed when its lock ends."),
-            clause=CLAUSE,
         )
-        for point in refused
-    ]
-    return StepRecord(
-        step="prune",
-        part=database,
-        outcome=Outcome.worst([Outcome.PASS, *(one.severity for one in findings)]),
-        findings=findings,
-        metrics=[
-            Metric(
-                name="backup.restore_points",
-                value=len(points) - len(removed),
-                unit="1",
-                subject=database,
-            )
-        ],
-        data={
+    seen.measure("backup.restore_points", len(points) - len(removed), "1")
+    return seen.record(
+        {
             "kept": {one.id: one.reason for one in verdicts if not one.remove},
             "removed": {one.id: one.reason for one in verdicts if one.id in removed},
             "refused": refused,
             "history": [
                 [one.manifest.taken_at.isoformat(), one.manifest.dump.size] for one in points
             ],
-        },
+        }
     )
 
 

@@ -7,7 +7,8 @@ from datetime import datetime
 
 from include.backup.manifest import Manifest
 from include.backup.preflight import CLAUSE
-from include.evidence.model import Finding, Outcome, StepRecord
+from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.messages import Message, _
 from include.policy.datamap import MappedDatabase
 from include.reports.conclusion import Conclusion, by_step, missing_record
 from include.reports.model import (
@@ -20,7 +21,6 @@ from include.reports.model import (
     TrendChart,
     TrendPoint,
 )
-from include.reports.text import Message, _
 
 TITLE = _("Encrypted off-site backup")
 MOST_TABLES = 15  # rows of the table list in a report; the manifest has them all
@@ -64,7 +64,10 @@ def conclude(
         summary=_summary(len(made), len(databases), len(left_out), outcome),
         outcome=outcome,
         findings=findings,
-        metrics=[metric for record in records for metric in record.metrics],
+        metrics=[
+            *(metric for record in records for metric in record.metrics),
+            *_indicators(databases, made, left_out, steps),
+        ],
         facts=_facts(databases, manifests, steps),
         sections=[
             _points(databases, manifests, steps),
@@ -79,6 +82,35 @@ def conclude(
 def worst(records: Sequence[StepRecord], findings: Sequence[Finding]) -> Outcome:
     """Return the worst outcome of any step or finding; nothing at all is a fail."""
     return Outcome.worst([*(one.outcome for one in records), *(one.severity for one in findings)])
+
+
+def _indicators(
+    databases: Sequence[MappedDatabase],
+    made: Sequence[str],
+    left_out: Sequence[MappedDatabase],
+    steps: Mapping[tuple[str, str], StepRecord],
+) -> list[Metric]:
+    """Return the figures by which controls.yaml judges a backup; None where nobody can tell."""
+    without = len(databases) - len(made)
+    all_asked = bool(databases) and not left_out
+    preflight = steps.get(("preflight", ""))
+    sites = preflight.data.get("at_primary_site", {}) if preflight else {}
+    at_primary = [sites.get(name) for name in made]
+    all_known = all_asked and not without and None not in at_primary
+    return [
+        Metric(
+            name="databases_without_restore_point",
+            value=without if without or all_asked else None,
+            unit="1",
+            target=0,
+        ),
+        Metric(
+            name="databases_backed_up_at_primary_site",
+            value=sum(map(bool, at_primary)) if all_known or any(at_primary) else None,
+            unit="1",
+            target=0,
+        ),
+    ]
 
 
 def _left_out(database: str) -> Finding:

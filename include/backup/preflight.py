@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from include.backup.recipients import Recipient, distinct
-from include.evidence.model import Finding, Outcome
+from include.evidence.examination import Examination
+from include.evidence.model import Outcome
+from include.messages import Message, _
 from include.policy.datamap import MappedDatabase
 from include.policy.rules import Recipients
-from include.reports.text import Message, _
 from include.services.objectstore.base import ObjectStore, StoreProblem
 
 CLAUSE = "4.2"
@@ -24,24 +25,10 @@ class UnreadableRecipient:
     reason: str
 
 
-def preflight(
-    databases: Iterable[MappedDatabase],
-    store: ObjectStore,
-    recipients: Sequence[Recipient],
-    unreadable: Sequence[UnreadableRecipient],
-    rules: Recipients,
-    now: datetime,
-) -> list[Finding]:
-    """Return every fault at once: of the store, of its site, of the recipients' keys."""
-    return [
-        *_store(store),
-        *_sites(databases, store),
-        *_recipients(recipients, unreadable, rules, now),
-    ]
-
-
-def _store(store: ObjectStore) -> Iterable[Finding]:
-    for problem in store.preflight():
+def check_store(seen: Examination, store: ObjectStore) -> Sequence[StoreProblem]:
+    """Note every fault of the off-site store, and return them."""
+    problems = store.preflight()
+    for problem in problems:
         message, action = _explain(problem, store)
         # A directory cannot version or lock: that is its nature, said in every report. For S3 it
         # is a setting that somebody has to make.
@@ -49,7 +36,10 @@ def _store(store: ObjectStore) -> Iterable[Finding]:
             store.kind == "directory" and problem.code in {"no_versioning", "no_object_lock"}
         )
         severity = Outcome.ATTENTION if by_nature else Outcome.FAIL
-        yield _finding(f"backup.store.{problem.code}", severity, store.description, message, action)
+        seen.find(
+            f"backup.store.{problem.code}", severity, message, action, subject=store.description
+        )
+    return problems
 
 
 def _explain(problem: StoreProblem, store: ObjectStore) -> tuple[Message, Message]:
@@ -60,7 +50,7 @@ def _explain(problem: StoreProblem, store: ObjectStore) -> tuple[Message, Messag
         )
     if problem.code == "no_object_lock" and store.kind == "directory":
         return (
-            _("The off-site store is a directory: nothing there stops a deletion."),
+            _("The off-site store is a directory: whoever can write there can delete backups."),
             _("Use an S3 bucket with Object Lock for real backups."),
         )
     if problem.code == "no_object_lock":
@@ -79,27 +69,58 @@ def _explain(problem: StoreProblem, store: ObjectStore) -> tuple[Message, Messag
     )
 
 
-def _sites(databases: Iterable[MappedDatabase], store: ObjectStore) -> Iterable[Finding]:
+def check_sites(
+    seen: Examination,
+    databases: Iterable[MappedDatabase],
+    store: ObjectStore,
+    problems: Collection[StoreProblem],
+) -> dict[str, bool | None]:
+    """Note databases whose backups would stand on their own site.
+
+    Args:
+        seen: where findings go.
+        databases: that would be backed up.
+        store: the off-site store.
+        problems: what `check_store` found.
+
+    Returns:
+        By database whether it does; None where nobody said where one of the two stands, or where
+        store and server are seen to share a disk whatever the names say.
+    """
+    same_disk = any(problem.code == "same_device" for problem in problems)
+    found: dict[str, bool | None] = {}
     for database in databases:
-        if store.site and database.site and _site(store.site) == _site(database.site):
-            yield _finding(
+        if not store.site or not database.site:
+            found[database.name] = None
+            _unknown_site(seen, database, store)
+        elif _site(store.site) == _site(database.site):
+            found[database.name] = True
+            seen.find(
                 "backup.site.same",
                 Outcome.FAIL,
-                database.name,
                 _(
                     "The off-site store stands on the primary's own site, {site}.",
                     site=store.site,
                 ),
                 _("Use a store on another site (extra site of the connection offsite_store)."),
+                subject=database.name,
             )
-        elif not store.site or not database.site:
-            yield _finding(
-                "backup.site.unknown",
-                Outcome.ATTENTION,
-                database.name,
-                _("Nobody said where the off-site store or the database stands."),
-                _("Name the site in the connection offsite_store and in the data map."),
-            )
+        else:
+            found[database.name] = None if same_disk else False
+    return found
+
+
+def _unknown_site(seen: Examination, database: MappedDatabase, store: ObjectStore) -> None:
+    if not store.site and not database.site:
+        message = _("Nobody said where the off-site store and the database stand.")
+        action = _("Name the sites in the connection offsite_store and in the data map.")
+    elif not store.site:
+        message = _("Nobody said where the off-site store stands.")
+        action = _("Name its site in the connection offsite_store (extra site).")
+    else:
+        message = _("Nobody said where the database stands.")
+        action = _("Name its site in the data map (site, under meta.parcelseal).")
+    seen.find("backup.site.unknown", Outcome.ATTENTION, message, action, subject=database.name)
 
 
 def _site(name: str) -> str:
@@ -107,65 +128,54 @@ def _site(name: str) -> str:
     return " ".join(name.split()).casefold()
 
 
-def _recipients(
+def check_recipients(
+    seen: Examination,
     recipients: Sequence[Recipient],
     unreadable: Sequence[UnreadableRecipient],
     rules: Recipients,
     now: datetime,
-) -> Iterable[Finding]:
+) -> None:
+    """Note keys that cannot be used, that expire, and too few of them."""
     renew = _("Make a new pair (./parcelseal keys new) and exchange the certificate.")
     for bad in unreadable:
-        yield _finding(
+        seen.find(
             "backup.recipients.unreadable",
             Outcome.FAIL,
-            bad.name,
             _("The key of recipient {name} cannot be used: {reason}", **bad.__dict__),
             _("Put the recipient's certificate where offsite_store says it is."),
+            subject=bad.name,
         )
     valid = [one for one in recipients if not one.expired(now)]
     for one in recipients:
         if one.expired(now):
-            yield _finding(
+            seen.find(
                 "backup.recipients.expired",
                 Outcome.FAIL,
-                one.name,
                 _("The key of recipient {name} expired.", name=one.name),
                 renew,
+                subject=one.name,
             )
         elif one.expired(now + timedelta(days=rules.warn_days_before_expiry)):
-            yield _finding(
+            seen.find(
                 "backup.recipients.expiring",
                 Outcome.ATTENTION,
-                one.name,
                 _(
                     "The key of recipient {name} expires on {day}.",
                     name=one.name,
                     day=one.expires_at,
                 ),
                 renew,
+                subject=one.name,
             )
     if distinct(valid) < rules.minimum:
-        yield _finding(
+        seen.find(
             "backup.recipients.too_few",
             Outcome.FAIL,
-            "recipients",
             _(
                 "Backups would be encrypted to {count} keys; the policy asks for {minimum}.",
                 count=distinct(valid),
                 minimum=rules.minimum,
             ),
             _("Add recipients to the connection offsite_store, one of them kept offline."),
+            subject="recipients",
         )
-
-
-def _finding(
-    code: str, severity: Outcome, subject: str, message: Message, action: Message
-) -> Finding:
-    return Finding(
-        code=code,
-        severity=severity,
-        subject=subject,
-        message=message,
-        action=action,
-        clause=CLAUSE,
-    )

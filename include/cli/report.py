@@ -65,7 +65,7 @@ def exit_code(done: RunResult) -> int:
 
 
 def _line(message: dict[str, Any]) -> str:
+    from include.messages import Message
     from include.reports.i18n import Translator
-    from include.reports.text import Message
 
     return " ".join(Translator("en").text(Message.model_validate(message)).split())

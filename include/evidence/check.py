@@ -11,7 +11,7 @@ from include.evidence.ledger import LedgerRow
 from include.evidence.names import RESULT, SIGNATURE, SIGNER, SUMS
 from include.evidence.signing import TrustedKeys, fingerprint
 from include.evidence.sums import Link, Sums
-from include.reports.text import Message, _
+from include.messages import Message, _
 from include.services.errors import UsageError
 from include.services.objectstore.base import ObjectDamaged, ObjectMissing
 

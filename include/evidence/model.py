@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import AwareDatetime, BaseModel, ConfigDict, field_validator
 from pydantic.json_schema import GenerateJsonSchema
 
-from include.reports.text import Message, Value
+from include.messages import Message
 
 SCHEMA_VERSION = "1"
 
@@ -93,14 +93,32 @@ class Approval(BaseModel):
     sha256: str
 
 
-class ControlRef(BaseModel):
-    """A control of the policy pack that a run is evidence for."""
+class ControlState(StrEnum):
+    """Whether one control held: shown, shown not to, or nobody measured it."""
+
+    HELD = "held"
+    NOT_HELD = "not_held"
+    NOT_SHOWN = "not_shown"
+
+
+class ControlStatus(BaseModel):
+    """A control of the policy pack that a run is evidence for, and whether it held.
+
+    Attributes:
+        indicator: name of the metric that decides.
+        target: what the pack asks of it, ``= 0``.
+        value: the metric's value in this run; None when it was not measured.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     id: str
     clause: str
     title: Message
+    indicator: str
+    target: str
+    value: float | int | None
+    state: ControlState
 
 
 class RunContext(BaseModel):
@@ -127,7 +145,8 @@ class StepRecord(BaseModel):
         step: name of the step, ``backup``.
         part: what it worked on, ``courier``; empty when there is one.
         outcome: the step's own outcome.
-        data: plain JSON for the workflow's own conclusion; no customer value.
+        data: plain JSON for the workflow's own conclusion and for ``result.json``; no customer
+            value.
     """
 
     step: str
@@ -138,18 +157,29 @@ class StepRecord(BaseModel):
     data: dict[str, Any] = {}
 
 
+class StepSummary(BaseModel):
+    """What ``result.json`` tells of a step, beside the findings and metrics of the whole run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    step: str
+    part: str
+    outcome: Outcome
+    data: dict[str, Any]
+
+
 class Result(BaseModel):
     """``result.json``: what machines read of a bundle."""
 
     schema_version: str = SCHEMA_VERSION
     run: RunContext
-    controls: list[ControlRef]
+    controls: list[ControlStatus]
     outcome: Outcome
     finished_at: AwareDatetime
     metrics: list[Metric]
     findings: list[Finding]
     approvals: list[Approval] = []
-    facts: dict[str, Value | None] = {}
+    steps: list[StepSummary] = []
     not_made: dict[str, str] = {}
 
 

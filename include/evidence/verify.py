@@ -24,7 +24,7 @@ from include.evidence.ledger import LedgerRow
 from include.evidence.names import DEPTH, SIGNATURE, SIGNER, link_to
 from include.evidence.signing import TrustedKeys, fingerprint
 from include.evidence.sums import Link
-from include.reports.text import Message, _
+from include.messages import Message, _
 from include.services.errors import UsageError
 from include.services.objectstore.base import ObjectMissing, ObjectStore
 from include.state.connect import StateLock

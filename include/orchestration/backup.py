@@ -19,9 +19,9 @@ from include.backup.scratch import drop_left_over
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import keep_artifact, steps_of
 from include.holds import registry
+from include.messages import _
 from include.orchestration.run import run_key, seal_run, step, workplace
 from include.reports.conclusion import Conclusion
-from include.reports.text import _
 from include.services.errors import ControlFailed, ParcelSealError, UsageError
 from include.state.locks import exclusive
 from include.workplace import Workplace

@@ -11,13 +11,13 @@ from airflow.sdk import Connection, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 
 from include.evidence.bundle import seal
-from include.evidence.model import ControlRef, Finding, Outcome, Result, RunContext, StepRecord
+from include.evidence.controls import judge, unexplained
+from include.evidence.model import Finding, Outcome, Result, RunContext, StepRecord, StepSummary
 from include.evidence.steps import artifacts_of, record_step, steps_of
+from include.messages import Message, _
 from include.orchestration.unforeseen import value_free
-from include.policy.rules import Control
 from include.reports.conclusion import Conclusion
 from include.reports.model import Report
-from include.reports.text import Message, _
 from include.services.connections import ConnectionSpec
 from include.services.errors import ParcelSealError, ServiceError
 from include.workplace import Workplace
@@ -25,6 +25,8 @@ from include.workplace import Workplace
 EVIDENCE_LOCK = timedelta(
     days=3 * 366
 )  # Network Data Regulations 12 (2025-01-01): records >= 3 years
+
+_SUMMARY = {"step", "part", "outcome", "data"}
 
 
 def workplace() -> Workplace:
@@ -143,28 +145,32 @@ def seal_run(
     with place.state.connect() as conn:
         records = steps_of(conn, dag_id, run_id)
         artifacts = artifacts_of(conn, dag_id, run_id)
-    conclusion = conclude(place, [*records, *_without_record(records)], artifacts)
-    controls = [_control(one) for one in place.pack.controls_of(dag_id)]
+    records += _without_record(records)
+    conclusion = conclude(place, records, artifacts)
+    controls = judge(place.pack.controls_of(dag_id), conclusion.metrics)
+    findings = [*conclusion.findings, *unexplained(controls, conclusion.outcome)]
+    outcome = Outcome.worst([conclusion.outcome, *(one.severity for one in findings)])
     context = _context(place, dag_id, run_id)
     report = Report(
         title=conclusion.title,
         summary=conclusion.summary,
         run=context,
-        outcome=conclusion.outcome,
+        outcome=outcome,
         finished_at=place.clock.now(),
         controls=controls,
         facts=conclusion.facts,
         sections=conclusion.sections,
-        findings=conclusion.findings,
+        findings=findings,
     )
     rendered = render_all(report)
     result = Result(
         run=context,
         controls=controls,
-        outcome=conclusion.outcome,
+        outcome=outcome,
         finished_at=report.finished_at,
         metrics=conclusion.metrics,
-        findings=conclusion.findings,
+        findings=findings,
+        steps=[StepSummary(**one.model_dump(include=_SUMMARY)) for one in records],
         not_made=rendered.not_made,
     )
     store = place.store("evidence_store")
@@ -183,8 +189,8 @@ def seal_run(
     return {
         "bundle": sealed.path,
         "sums_sha256": sealed.sums_sha256,
-        "outcome": str(conclusion.outcome),
-        "findings": len(conclusion.findings),
+        "outcome": str(outcome),
+        "findings": len(findings),
     }
 
 
@@ -230,7 +236,3 @@ def _context(place: Workplace, dag_id: str, run_id: str) -> RunContext:
         clock_source=place.clock.source,
         timezone=place.pack.calendar.timezone,
     )
-
-
-def _control(control: Control) -> ControlRef:
-    return ControlRef(id=control.id, clause=control.clause, title=control.message)

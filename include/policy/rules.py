@@ -6,6 +6,10 @@ Figures of law carry their source there and in the shipped files.
 
 from __future__ import annotations
 
+import operator
+import re
+from collections.abc import Callable
+from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -22,8 +26,8 @@ from pydantic import (
     field_validator,
 )
 
+from include.messages import Message
 from include.policy.period import IsoPeriod, PositivePeriod
-from include.reports.text import Message
 
 LANGUAGES = ("en", "zh-CN")
 """The languages in which every text of a pack has to be there."""
@@ -80,6 +84,16 @@ class Source(Rule):
     article: Text
 
 
+_COMPARISONS: dict[str, Callable[[Decimal, Decimal], bool]] = {
+    "=": operator.eq,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_TARGET = re.compile(r"(?P<sign><=|>=|=|<|>) ?(?P<figure>[0-9]+(\.[0-9]+)?)(?P<percent>%)?")
+
+
 class Indicator(Rule):
     """A figure that says whether a control works.
 
@@ -89,7 +103,14 @@ class Indicator(Rule):
     """
 
     name: Identifier
-    target: Annotated[str, StringConstraints(pattern=r"^(<=|>=|=|<|>) ?\d+(\.\d+)?%?\z")]
+    target: Annotated[str, StringConstraints(pattern=rf"^{_TARGET.pattern}\z")]
+
+    def met(self, value: float) -> bool:
+        """Say whether a figure is as it should be; a target in percent is held against a ratio."""
+        found = _TARGET.fullmatch(self.target)
+        assert found is not None
+        figure = Decimal(found["figure"]) / (100 if found["percent"] else 1)
+        return _COMPARISONS[found["sign"]](Decimal(str(value)), figure)
 
 
 class Control(Rule):

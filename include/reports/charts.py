@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from include.evidence.model import Outcome
+from include.messages import _
 from include.reports.i18n import NOT_MEASURED, Translator
 from include.reports.model import BarChart, Target, TrendChart, TrendPoint
 from include.reports.svg import COLOURS, inline_svg
-from include.reports.text import _
 
 if TYPE_CHECKING:  # matplotlib costs up to two seconds to import: only when there is a chart
     from matplotlib.axes import Axes

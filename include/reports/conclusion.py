@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.messages import Message, _
 from include.reports.model import Fact, Section
-from include.reports.text import Message, _
 
 
 @dataclass(frozen=True)

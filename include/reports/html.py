@@ -11,7 +11,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from include.evidence.model import Outcome
+from include.evidence.model import ControlState, ControlStatus, Outcome
+from include.messages import Message, Value, _
 from include.reports import charts
 from include.reports.i18n import Translator, language_tag, visible
 from include.reports.model import (
@@ -25,7 +26,6 @@ from include.reports.model import (
     TrendChart,
     TrendPoint,
 )
-from include.reports.text import Message, Value, _
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_ROWS = 500  # of a table, and of findings: a page that nobody can open proves nothing
@@ -39,10 +39,10 @@ CHECK_COMMANDS = (
     "openssl pkey -pubin -in signer.pem -outform DER | sha256sum",
 )
 
-_VERDICTS = {
-    Outcome.PASS: _("The control held"),
-    Outcome.ATTENTION: _("The control held, and something needs attention"),
-    Outcome.FAIL: _("The control did not hold"),
+_STATES = {
+    ControlState.HELD: (Outcome.PASS, _("held")),
+    ControlState.NOT_SHOWN: (Outcome.ATTENTION, _("not shown")),
+    ControlState.NOT_HELD: (Outcome.FAIL, _("did not hold")),
 }
 _CHART_KINDS: dict[str, ColumnKind] = {
     "bytes": "bytes",
@@ -76,7 +76,7 @@ def render_html(report: Report, locale: str) -> str:
             report=report,
             findings=findings,
             max_rows=MAX_ROWS,
-            verdict=_VERDICTS[report.outcome],
+            verdict=_verdict(report),
             check_commands=CHECK_COMMANDS,
             language=language_tag(locale),
             style=Markup(f"\n{style}"),  # noqa: S704 - our own file, and its hash is in the policy
@@ -86,6 +86,20 @@ def render_html(report: Report, locale: str) -> str:
             view=view,
         )
     )
+
+
+def _verdict(report: Report) -> Message:
+    """Say in one line how far the controls held; never more than their states say."""
+    states = {one.state for one in report.controls}
+    if report.outcome is Outcome.FAIL:
+        if ControlState.NOT_HELD in states or not states:
+            return _("The control did not hold")
+        return _("Nobody can show that the control held")
+    if ControlState.NOT_SHOWN in states:
+        return _("No control failed, but not every control was shown to hold")
+    if report.outcome is Outcome.ATTENTION:
+        return _("The control held, and something needs attention")
+    return _("The control held")
 
 
 def translator_function(translator: Translator) -> Any:
@@ -137,6 +151,10 @@ class _View:
         else:
             rows = [[point.at, point.value, _judged(point)] for point in chart.points]
         return rows if _has_status(chart) else [row[:2] for row in rows]
+
+    def state(self, control: ControlStatus) -> tuple[Outcome, Message]:
+        """A control's state as sign and word."""
+        return _STATES[control.state]
 
     def figure(self, fact: Fact) -> tuple[str, str]:
         """A fact's value, and of a time its offset apart, to be set smaller."""

@@ -19,7 +19,7 @@ from babel.messages.pofile import read_po
 from babel.numbers import format_decimal, format_percent
 
 from include.evidence.model import Outcome
-from include.reports.text import Message, Value, _
+from include.messages import Message, Value, _
 
 LOCALES = ("en", "zh_CN")
 LOCALE_DIR = Path(__file__).parent / "locale"

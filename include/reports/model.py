@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from include.evidence.model import ControlRef, Finding, Outcome, RunContext
-from include.reports.text import Message, Value
+from include.evidence.model import ControlStatus, Finding, Outcome, RunContext
+from include.messages import Message, Value
 
 Cell = Message | Outcome | bool | int | float | datetime | date | str | None
 
@@ -170,7 +170,7 @@ class Report(BaseModel):
         run: who ran, when, from which code and policy.
         outcome: of the whole run.
         finished_at: when the checks ended, which is how old the proof is.
-        controls: what of the policy this is evidence for.
+        controls: what of the policy this is evidence for, and whether it held.
         facts: the head cards, in reading order.
         findings: what is not as it should be.
         not_made: parts that could not be made -> why, in English.
@@ -183,7 +183,7 @@ class Report(BaseModel):
     run: RunContext
     outcome: Outcome
     finished_at: datetime
-    controls: list[ControlRef] = []
+    controls: list[ControlStatus] = []
     facts: list[Fact] = []
     sections: list[Section] = []
     findings: list[Finding] = []

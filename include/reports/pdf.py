@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from include.reports.text import _
+from include.messages import _
 from include.services.errors import ServiceError
 
 log = logging.getLogger(__name__)

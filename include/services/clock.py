@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
+from include.messages import _
+
 
 class Clock(Protocol):
     """Where a moment comes from; bundles name the source."""
@@ -23,7 +25,7 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clock."""
 
-    source = "system clock of the worker"
+    source = _("system clock of the worker").text
 
     def now(self) -> datetime:
         """Return the present moment in UTC."""

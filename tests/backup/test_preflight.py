@@ -10,8 +10,15 @@ from pathlib import Path
 import pytest
 
 from include.backup.offsite import Offsite, check
-from include.backup.preflight import UnreadableRecipient, preflight
+from include.backup.preflight import (
+    CLAUSE,
+    UnreadableRecipient,
+    check_recipients,
+    check_sites,
+    check_store,
+)
 from include.backup.recipients import Recipient
+from include.evidence.examination import Examination
 from include.evidence.model import Finding, Outcome
 from include.evidence.signing import Signer
 from include.policy.datamap import MappedDatabase
@@ -40,16 +47,17 @@ def found(
     rules: Recipients | None = None,
     days: float = 0,
 ) -> dict[str, Finding]:
-    findings = preflight(
-        [database or mapped()],
-        store,
+    seen = Examination("preflight", CLAUSE)
+    check_sites(seen, [database or mapped()], store, check_store(seen, store))
+    check_recipients(
+        seen,
         recipients,
         unreadable,
         rules or Recipients(minimum=2, warn_days_before_expiry=30),
         NOW + timedelta(days=days),
     )
-    assert all(one.clause == "4.2" for one in findings)
-    return {one.code: one for one in findings}
+    assert all(one.clause == "4.2" for one in seen.findings)
+    return {one.code: one for one in seen.findings}
 
 
 def severities(findings: dict[str, Finding]) -> dict[str, Outcome]:
@@ -162,6 +170,10 @@ def test_the_step_has_the_worst_outcome_and_all_findings(
         "backup.site.same",
         "backup.recipients.too_few",
     }
-    assert record.data == {"store": store.description, "recipients": ["operations"]}
+    assert record.data == {
+        "store": store.description,
+        "recipients": ["operations"],
+        "at_primary_site": {"courier": True},
+    }
     good = Offsite(store, recipients, [], signer, [signer.public_pem])
     assert check(good, [mapped()], BackupRules(), FixedClock(NOW)).outcome is Outcome.ATTENTION

@@ -11,8 +11,8 @@ from include.backup import drill_report, offsite_report
 from include.backup.drill_report import PastDrill
 from include.backup.manifest import Manifest
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.messages import _
 from include.reports.conclusion import Conclusion
-from include.reports.text import _
 from tests.backup.support import NOW, Taken, mapped
 
 PASS, ATTENTION, FAIL = Outcome.PASS, Outcome.ATTENTION, Outcome.FAIL
@@ -231,10 +231,61 @@ def test_figures_that_were_not_measured_are_no_zeros():
     assert facts["Erased records brought back"].value is None
     assert facts["Erased records brought back"].status is None
     assert facts["Longest restore"].value is None
-    brought = step("drill", "courier", FAIL, remaining=2, rows=1)
+    brought = step("drill", "courier", FAIL, erasures=2, remaining=2, rows=1)
     facts = {
         one.label.text: one
         for one in drill_report.conclude(drilled(drill=brought), [mapped()], {}).facts
     }
     assert facts["Erased records brought back"].value == 2
     assert facts["Erased records brought back"].status is FAIL
+
+
+def indicators(found: Conclusion) -> list[float | int | None]:
+    return [one.value for one in found.metrics if one.name.startswith("databases_")]
+
+
+def preflight(**at_primary: bool | None) -> StepRecord:
+    return step("preflight", "", store="s3://x", at_primary_site=at_primary)
+
+
+@pytest.mark.parametrize(
+    ("sites", "expected"),
+    [({"courier": False}, 0), ({"courier": True}, 1), ({"courier": None}, None), ({}, None)],
+)
+def test_backups_count_as_apart_only_when_somebody_said_where(
+    manifests: dict[str, Manifest], sites: dict[str, bool | None], expected: int | None
+):
+    """Unknown is not zero."""
+    records = backup_records(preflight=preflight(**sites))
+    found = offsite_report.conclude(records, [mapped()], manifests, asked=["courier"])
+    assert indicators(found) == [0, expected]
+
+
+def test_indicators_tell_of_all_mapped_databases_or_of_nothing(manifests: dict[str, Manifest]):
+    """Part of a run cannot show that every database is backed up, only that one is not."""
+    two = [mapped(), mapped(name="billing")]
+    records = backup_records(preflight=preflight(courier=False, billing=False))
+    some = offsite_report.conclude(records, two, manifests, asked=["courier"])
+    assert indicators(some) == [None, None]
+    failed = offsite_report.conclude(records, two, manifests, asked=["courier", "billing"])
+    assert indicators(failed) == [1, None]
+    nothing = offsite_report.conclude(records, [], {}, asked=[])
+    assert indicators(nothing) == [None, None]
+    two_drilled = drill_report.conclude(drilled(), two, {})
+    assert indicators(two_drilled) == [1]
+    assert indicators(drill_report.conclude([], [], {})) == [None]
+
+
+def test_an_empty_erasure_ledger_is_no_pass():
+    """With nothing to look for, nothing was shown; with entries the count is said."""
+
+    def fact(**data: int) -> Any:
+        record = step("drill", "courier", **{"rows": 1, **data})
+        found = drill_report.conclude(drilled(drill=record), [mapped()], {})
+        return next(one for one in found.facts if one.label.text == "Erased records brought back")
+
+    empty = fact(erasures=0, remaining=0)
+    assert (empty.value, empty.status) == (_("nothing to check"), None)
+    full = fact(erasures=3, remaining=0)
+    assert (full.value, full.status) == (0, PASS)
+    assert full.note is not None

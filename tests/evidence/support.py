@@ -14,10 +14,18 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from include.evidence.bundle import SealedBundle, seal
-from include.evidence.model import ControlRef, Finding, Metric, Outcome, Result, RunContext
+from include.evidence.model import (
+    ControlState,
+    ControlStatus,
+    Finding,
+    Metric,
+    Outcome,
+    Result,
+    RunContext,
+)
 from include.evidence.signing import Signer
 from include.evidence.verify import Verification, verify_all
-from include.reports.text import _
+from include.messages import Message, _
 from include.services.clock import FixedClock
 from include.services.objectstore.base import StoredObject
 from include.services.objectstore.directory import DirectoryStore
@@ -28,6 +36,19 @@ ROOT = Path(__file__).parents[2]
 START = datetime(2026, 11, 24, 14, 10, 19, 123456, tzinfo=UTC)
 CLOCK = FixedClock(START + timedelta(minutes=5))
 FILES = {"report.en.html": b"<p>report</p>\n", "plans/plan one.csv": "编号,1\n".encode()}
+
+
+def control(name: str, clause: str, title: Message) -> ControlStatus:
+    """A control that held."""
+    return ControlStatus(
+        id=name,
+        clause=clause,
+        title=title,
+        indicator="missing",
+        target="= 0",
+        value=0,
+        state=ControlState.HELD,
+    )
 
 
 def result_of(dag_id: str = "backup_offsite", number: int = 1) -> Result:
@@ -43,8 +64,8 @@ def result_of(dag_id: str = "backup_offsite", number: int = 1) -> Result:
             clock_source="fixed clock",
         ),
         controls=[
-            ControlRef(id="BK-1", clause="6.1", title=_("Back up")),
-            ControlRef(id="BK-2", clause="6.2", title=_("Keep off site")),
+            control("BK-1", "6.1", _("Back up")),
+            control("BK-2", "6.2", _("Keep off site")),
         ],
         outcome=Outcome.ATTENTION,
         finished_at=started + timedelta(minutes=3),

@@ -9,7 +9,7 @@ import pytest
 
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
 from include.evidence.steps import artifacts_of, forget_run, keep_artifact, record_step, steps_of
-from include.reports.text import _
+from include.messages import _
 from include.services.clock import FixedClock
 from include.services.errors import UsageError
 from tests.evidence.support import CLOCK, START, Evidence

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from include.evidence.model import ControlRef, Finding, Outcome, RunContext
+from include.evidence.model import ControlState, ControlStatus, Finding, Outcome, RunContext
+from include.messages import _
 from include.reports.model import (
     Bar,
     BarChart,
@@ -20,7 +21,6 @@ from include.reports.model import (
     TrendChart,
     TrendPoint,
 )
-from include.reports.text import _
 
 FINISHED = datetime(2026, 11, 23, 18, 4, 31, tzinfo=UTC)
 TABLES = [
@@ -48,11 +48,20 @@ RUN = RunContext(
     policy_name="sample-courier",
     clock_source="system clock, NTP synchronised",
 )
-CONTROL = ControlRef(
-    id="BK-01",
-    clause="4.2",
-    title=_("Customer data is backed up every day, encrypted and apart from the primary site"),
-)
+
+
+def control(outcome: Outcome) -> ControlStatus:
+    """The control that the sample reports are evidence for."""
+    held = outcome is not Outcome.FAIL
+    return ControlStatus(
+        id="BK-01",
+        clause="4.2",
+        title=_("Customer data is backed up every day, encrypted and apart from the primary site"),
+        indicator="databases_without_restore_point",
+        target="= 0",
+        value=0 if held else 1,
+        state=ControlState.HELD if held else ControlState.NOT_HELD,
+    )
 
 
 def passed() -> Report:
@@ -105,7 +114,7 @@ def _backup(outcome: Outcome, seconds: list[float | None], findings: list[Findin
         run=RUN,
         outcome=outcome,
         finished_at=FINISHED,
-        controls=[CONTROL],
+        controls=[control(outcome)],
         facts=[
             Fact(
                 label=_("Last restore point"),

@@ -11,11 +11,11 @@ from xml.etree import ElementTree
 import pytest
 
 from include.evidence.model import Outcome
+from include.messages import _
 from include.reports import charts
 from include.reports.i18n import Translator
 from include.reports.model import Bar, BarChart, Target, TrendChart, TrendPoint
 from include.reports.svg import COLOURS
-from include.reports.text import _
 
 T = Translator("zh_CN")
 START = datetime(2026, 1, 5, 18, tzinfo=UTC)

@@ -12,12 +12,12 @@ import pytest
 from pydantic import ValidationError
 
 from include.evidence.commands import check_commands
-from include.evidence.model import Finding, Outcome
+from include.evidence.model import ControlState, Finding, Outcome
+from include.messages import _
 from include.reports import i18n
 from include.reports.html import CHECK_COMMANDS, MAX_ROWS, TEMPLATES, render_html
 from include.reports.model import Bar, BarChart, Code, Column, Fact, Paragraph, Section, Table
 from include.reports.svg import COLOURS
-from include.reports.text import _
 from tests.reports import sample
 
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>&lt;{{ 7*7 }}\u202e\x00"
@@ -272,3 +272,19 @@ def test_text_contrast_is_aa_in_light_and_dark():
             assert _contrast(theme[outcome], theme[f"{outcome}-panel"]) >= 4.5, outcome
             assert _contrast(theme["ink"], theme[f"{outcome}-panel"]) >= 4.5, outcome
     assert {name: themes[0][name] for name in COLOURS} == COLOURS
+
+
+def test_the_verdict_says_no_more_than_the_controls(locale: str):
+    """One control that nobody measured, and the head does not say that the control held."""
+    report = sample.passed()
+    held = render_html(report, locale)
+    words = i18n.Translator(locale)
+    (one,) = report.controls
+    unknown = one.model_copy(update={"value": None, "state": ControlState.NOT_SHOWN})
+    mixed = report.model_copy(update={"controls": [one, unknown], "outcome": Outcome.ATTENTION})
+    html = render_html(mixed, locale)
+    claim = f"<span>{words.text(_('The control held'))}</span>"
+    assert claim in held
+    assert claim not in html
+    assert words.text(_("No control failed, but not every control was shown to hold")) in html
+    assert html.count(words.text(_("not shown"))) == 1

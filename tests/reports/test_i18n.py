@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from include.messages import Message, _
 from include.reports.i18n import Translator, visible
-from include.reports.text import Message, _
 
 EN, ZH = Translator("en"), Translator("zh_CN")
 AT = datetime(2026, 11, 23, 18, 4, 31, tzinfo=UTC)

@@ -8,10 +8,10 @@ from typing import Any
 from airflow.sdk import TriggerRule, dag, task
 
 from include.evidence.model import Outcome, StepRecord
+from include.messages import _
 from include.orchestration import backup
 from include.orchestration.run import require_held, seal_run, step
 from include.reports.conclusion import Conclusion
-from include.reports.text import _
 from include.services.errors import ServiceError
 from include.workplace import Workplace
 

@@ -1,0 +1,73 @@
+"""What one step of a run sees, gathered as it goes, and the record it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.messages import Message
+
+
+@dataclass
+class Examination:
+    """Findings and figures of one step.
+
+    Attributes:
+        step: name of the step, ``backup``.
+        clause: policy clause of its findings, where a finding names no other.
+        part: what the step works on, ``courier``; empty when there is one.
+    """
+
+    step: str
+    clause: str
+    part: str = ""
+    findings: list[Finding] = field(default_factory=list)
+    metrics: list[Metric] = field(default_factory=list)
+
+    def find(
+        self,
+        code: str,
+        severity: Outcome,
+        message: Message,
+        action: Message,
+        *,
+        subject: str = "",
+        clause: str = "",
+    ) -> None:
+        """Note a finding; its subject is the step's part where nothing else is named."""
+        self.findings.append(
+            Finding(
+                code=code,
+                severity=severity,
+                subject=subject or self.part or self.step,
+                message=message,
+                action=action,
+                clause=clause or self.clause,
+            )
+        )
+
+    def measure(
+        self, name: str, value: float | None, unit: str, target: float | None = None
+    ) -> None:
+        """Note a figure about the step's part."""
+        self.metrics.append(
+            Metric(name=name, value=value, unit=unit, target=target, subject=self.part)
+        )
+
+    def record(self, data: Mapping[str, Any]) -> StepRecord:
+        """Return the step's record; its outcome is the worst finding.
+
+        Args:
+            data: plain JSON for the workflow's conclusion and for ``result.json``; no customer
+                value.
+        """
+        return StepRecord(
+            step=self.step,
+            part=self.part,
+            outcome=Outcome.worst([Outcome.PASS, *(one.severity for one in self.findings)]),
+            findings=self.findings,
+            metrics=self.metrics,
+            data=dict(data),
+        )
