@@ -13,7 +13,6 @@ from pathlib import Path
 from include.backup import manifest as manifests
 from include.backup import offsite, offsite_report
 from include.backup.recipients import opening_key_from_pem, recipient_from_pem
-from include.backup.restore import Source, require_match, restore
 from include.evidence.bundle import seal
 from include.evidence.model import Result, RunContext
 from include.evidence.signing import Signer
@@ -111,6 +110,8 @@ def backup(folder: Path, conninfo: str, state: str, pdf: bool) -> None:
 
 def restore_latest(folder: Path, conninfo: str) -> None:
     """Check, decrypt, load and compare the newest restore point."""
+    from include.backup.restore import Source, require_match, restore
+
     signer = Signer.from_pem((folder / "evidence.key").read_bytes())
     store = DirectoryStore(folder / "offsite")
     points, _rejected = manifests.restore_points(store, "bench", [signer.public_pem])
