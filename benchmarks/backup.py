@@ -98,7 +98,7 @@ class Bench:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--size", type=float, default=1.0)
+    parser.add_argument("--size", type=float, default=1.5)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     require("age", "age-keygen", "restic", "zstd")

@@ -14,18 +14,18 @@ pruned, never below the floor, never a held or locked one.
 
 **Red means** that a mapped database has no verified restore point from this run. **What to do:** open the report in the
 bundle that the task `gate` names; each finding says what to mend. Then run this workflow again. Restore points of
-earlier days are not touched by a failed run. **Owner:** information management.
+earlier days are not touched by a failed run. **Owner:** data engineering.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import Param, TriggerRule, dag, task, task_group
+from airflow.sdk import TriggerRule, dag, task, task_group
 
 from include.orchestration import backup
 from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron
+from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron, databases_param
 
 
 @dag(
@@ -39,13 +39,7 @@ from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron
     default_args=DEFAULT_ARGS,
     tags=[Tag.BACKUP, Tag.CLAUSE_4_2, Tag.DAILY],
     params={
-        "databases": Param(
-            [],
-            type=["null", "array"],
-            items={"type": "string"},
-            title="Databases",
-            description="Names from the data map; empty means all of them.",
-        ),
+        "databases": databases_param(),
     },
 )
 def backup_offsite() -> None:

@@ -14,7 +14,7 @@ measures RTO and RPO, and drops the scratch database.
 
 **Red means** that a restore failed, differs, was later than its RTO, or brought back an erased person. **What to do:**
 do not count on that restore point; read the report in the bundle that the task `gate` names, run `backup_offsite`,
-then this drill again. If damage or a swap is reported, raise an incident. **Owner:** information management.
+then this drill again. If damage or a swap is reported, raise an incident. **Owner:** data engineering.
 """
 
 from __future__ import annotations

@@ -48,3 +48,8 @@ class Message(BaseModel):
 def _(text: str, **values: Any) -> Message:
     """Make a catalogue message; the name is the extraction keyword, as in gettext."""
     return Message(text=text, values=values)
+
+
+def verbatim(text: str) -> Message:
+    """Wrap words that stand in no catalogue: an error's own, a path."""
+    return Message(text="{words}", values={"words": text})

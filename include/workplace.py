@@ -163,8 +163,13 @@ class Workplace:
                 "The connection state_db has no erasure keys.",
                 'Set its extra: {"erasure_keys": {"current": "1", "keys": {"1": "..."}}}.',
             )
-        keys = {str(name): str(key).encode() for name, key in given["keys"].items()}
-        return ErasureKeys(keys, str(given["current"]))
+        named, current = given.get("keys"), str(given.get("current", ""))
+        if not isinstance(named, Mapping) or current not in map(str, named):
+            raise UsageError(
+                "The erasure keys of the connection state_db name no current key.",
+                'Write {"current": "1", "keys": {"1": "..."}}.',
+            )
+        return ErasureKeys({str(name): str(key).encode() for name, key in named.items()}, current)
 
     def drill_place(self) -> DrillPlace:
         """Return where drills restore, with the names that they must not touch."""

@@ -27,7 +27,7 @@ from botocore.exceptions import BotoCoreError
 from cryptography.exceptions import InvalidTag
 
 from include.backup.recipients import KMS_KIND, RSA_KIND, OpeningKey, Recipient
-from include.services.errors import ServiceError, UsageError
+from include.services.errors import ControlFailed, ServiceError, UsageError
 
 SUITE = Algorithm.AES_256_GCM_HKDF_SHA512_COMMIT_KEY
 FRAME = 1024 * 1024  # bytes; 4 KiB frames run fifty times slower
@@ -36,7 +36,7 @@ PROVIDER = "parcelseal-rsa"
 WRAPPING = WrappingAlgorithm.RSA_OAEP_SHA256_MGF1
 
 
-class Refused(ServiceError):
+class Refused(ControlFailed):
     """The bytes do not open with this key, or are not what was encrypted."""
 
 

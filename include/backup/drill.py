@@ -22,7 +22,7 @@ from include.backup.restore import Source, restore
 from include.backup.scratch import drop_left_over, scratch
 from include.backup.snapshot import newest_records
 from include.erasure.ledger import ErasureKeys, erased
-from include.erasure.replay import Place, Replay, replay
+from include.erasure.replay import Replay, places_of, replay
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
 from include.messages import _
@@ -218,13 +218,9 @@ def replay_erasures(
     place: DrillPlace, database: MappedDatabase, connection: psycopg.Connection
 ) -> Replay:
     """Replay the ledger of a database on a restored copy."""
-    places = {
-        key: Place(collection.schema_name, collection.table)
-        for key, collection in database.collections.items()
-    }
     with place.state.connect() as conn:
         ledger = erased(conn, database.name)
-    return replay(connection, database.name, places, ledger, place.erasure_keys)
+    return replay(connection, database.name, places_of(database), ledger, place.erasure_keys)
 
 
 def broken_off(database: str, point: str) -> StepRecord:

@@ -193,6 +193,7 @@ class _PgDump:
     ) -> None:
         self.reader = ArchiveReader()
         self.total = 0
+        self._buffer = memoryview(bytearray(PIECE))
         self._source = source
         self._snapshot = snapshot
         self._progress = progress
@@ -245,8 +246,7 @@ class _PgDump:
         """Fill a piece. pg_dump writes 4 KiB at a time: wait a little for the pipe to fill."""
         output = self._process.stdout
         assert output is not None
-        buffer = bytearray(PIECE)
-        view, filled = memoryview(buffer), 0
+        view, filled = self._buffer, 0
         while filled < PIECE:
             count = os.readv(output.fileno(), [view[filled:]])
             if not count:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from include.backup.archive import LargeObjects
 from include.evidence import signing
-from include.services.errors import UsageError
+from include.services.errors import ControlFailed, UsageError
 from include.services.objectstore.base import (
     ObjectLocked,
     ObjectMissing,
@@ -223,7 +223,7 @@ class NoRestorePoint(UsageError):
     """There is no restore point of that name."""
 
 
-class ManifestRefused(UsageError):
+class ManifestRefused(ControlFailed):
     """A restore point is not what was signed.
 
     Attributes:

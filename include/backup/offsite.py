@@ -76,6 +76,7 @@ def check(
     return seen.record(
         {
             "store": offsite.store.description,
+            "store_kind": offsite.store.kind,
             "recipients": [one.name for one in offsite.recipients],
             "at_primary_site": at_primary_site,
         }

@@ -8,7 +8,7 @@ from datetime import datetime
 from include.backup.manifest import Manifest
 from include.backup.preflight import CLAUSE
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
-from include.messages import Message, _
+from include.messages import Message, _, verbatim
 from include.policy.datamap import MappedDatabase
 from include.reports.conclusion import Conclusion, by_step, missing_record
 from include.reports.model import (
@@ -191,10 +191,15 @@ def _facts(
         ),
         Fact(
             label=_("Off-site store"),
-            value=str(preflight.data["store"]) if preflight else None,
+            value=_store_kind(preflight) if preflight else None,
+            note=verbatim(str(preflight.data["store"])) if preflight else None,
             status=preflight.outcome if preflight else None,
         ),
     ]
+
+
+def _store_kind(preflight: StepRecord) -> Message:
+    return _("S3 bucket") if preflight.data.get("store_kind") == "s3" else _("directory")
 
 
 def _points(

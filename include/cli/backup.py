@@ -192,14 +192,13 @@ def _state_is_blank(place: Workplace) -> bool:
 
 
 def _replay(place: Workplace, mapped: Any, target: Any, ledger: Any) -> int:
-    from include.erasure.replay import Place, replay
+    from include.erasure.replay import places_of, replay
     from include.services.errors import ControlFailed
 
     if not ledger:
         return 0
-    places = {name: Place(one.schema_name, one.table) for name, one in mapped.collections.items()}
     with target.connect() as connection:
-        done = replay(connection, mapped.name, places, ledger, place.erasure_keys)
+        done = replay(connection, mapped.name, places_of(mapped), ledger, place.erasure_keys)
     if done.remaining:
         raise ControlFailed(
             f"{done.remaining} erased records are still in the restored database.",

@@ -24,7 +24,7 @@ def test(context: typer.Context) -> int:
 
 def bench(
     name: Annotated[str, typer.Argument(help="Which one: a file of benchmarks/.")],
-    size: Annotated[float, typer.Option(help="Size of the generated database in GiB.")] = 1.0,
+    size: Annotated[float, typer.Option(help="Size of the generated database in GiB.")] = 1.5,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median is shown.")] = 3,
 ) -> int:
     """Measure side by side with other tools, and print the table."""

@@ -43,7 +43,8 @@ def up(
         airflow = Standalone.start(place.local, ROOT, environment)
         try:
             airflow.wait_until_ready()
-            tell(f"Airflow is at {airflow.url}")
+            if not once:
+                tell(f"Airflow is at {airflow.url}")
             done = run_all(place, airflow.api(), str(airflow.log))
             verified = show(place, done)
             if once:

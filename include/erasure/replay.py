@@ -9,6 +9,7 @@ import psycopg
 from psycopg import errors, sql
 
 from include.erasure.ledger import ErasureKeys
+from include.policy.datamap import MappedDatabase
 from include.services.errors import ServiceError, UsageError
 
 PRIMARY_KEY = """
@@ -43,6 +44,11 @@ class Place:
         return sql.Identifier(self.schema, self.table)
 
 
+def places_of(database: MappedDatabase) -> dict[str, Place]:
+    """Return where the data map says that each collection's rows are."""
+    return {name: Place(one.schema_name, one.table) for name, one in database.collections.items()}
+
+
 @dataclass(frozen=True)
 class Replay:
     """What a replay did.
@@ -50,7 +56,7 @@ class Replay:
     Attributes:
         entries: entries of the ledger for this database.
         replayed: records that the copy had brought back and that were erased again.
-        remaining: erased records still present afterwards, by an independent look; must be 0.
+        remaining: erased records still present afterwards, by a second query; must be 0.
         skipped: collections that the copy does not have.
     """
 

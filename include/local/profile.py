@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from include.local.postgres import EmbeddedPostgres
+from include.local.postgres import SYSTEM_USER, EmbeddedPostgres
 from include.services.connections import ConnectionSpec
 
 RECIPIENTS = ("operations", "escrow", "drill")
@@ -69,6 +69,11 @@ class LocalProfile:
         self._make_keys(now, tell)
         if not self.postgres.data.exists():
             tell("creating the embedded PostgreSQL 18")
+            if os.geteuid() == 0:
+                tell(
+                    f"it runs as the system user {SYSTEM_USER}, since it refuses to run as root; "
+                    "folders above it are made passable (not listable) for that user"
+                )
         self.postgres.start()
         with psycopg.connect(self.postgres.conninfo("postgres"), autocommit=True) as admin:
             self._make_roles(admin)

@@ -14,7 +14,7 @@ from include.evidence.bundle import seal
 from include.evidence.controls import judge, unexplained
 from include.evidence.model import Finding, Outcome, Result, RunContext, StepRecord, StepSummary
 from include.evidence.steps import artifacts_of, record_step, steps_of
-from include.messages import Message, _
+from include.messages import Message, _, verbatim
 from include.orchestration.unforeseen import value_free
 from include.reports.conclusion import Conclusion
 from include.reports.model import Report
@@ -90,12 +90,12 @@ def step(
     try:
         record = work(place)
     except ParcelSealError as error:
-        keep(_failed(name, part, title, _raw(error.message), clause, _raw(error.action)))
+        keep(_failed(name, part, title, verbatim(error.message), clause, verbatim(error.action)))
         if isinstance(error, ServiceError):
             raise
         raise AirflowFailException(str(error)) from None
     except Exception as error:  # noqa: BLE001 - raised again, without words that may quote a value
-        keep(_failed(name, part, title, _raw(type(error).__name__), clause))
+        keep(_failed(name, part, title, verbatim(type(error).__name__), clause))
         raise ServiceError(f"Nobody foresaw this:\n{value_free(error)}") from None
     keep(record)
     return {"step": name, "part": part, "outcome": str(record.outcome)}
@@ -120,11 +120,6 @@ def _failed(
         clause=clause,
     )
     return StepRecord(step=name, part=part, outcome=Outcome.FAIL, findings=[finding])
-
-
-def _raw(text: str) -> Message:
-    """Wrap an error's own words, which are not in the catalogue."""
-    return Message(text="{words}", values={"words": text})
 
 
 def seal_run(

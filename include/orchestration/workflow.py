@@ -7,8 +7,9 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from airflow.sdk import CronTriggerTimetable
+from airflow.sdk import CronTriggerTimetable, Param
 
+from include.policy import PolicyPack
 from include.workplace import Workplace
 
 
@@ -22,10 +23,10 @@ class Tag(StrEnum):
     WEEKLY = "weekly"
 
 
-OWNER_IT = "information-management"
+OWNER = "data_engineering"  # a role of roles.yaml, the same that controls.yaml names
 
 DEFAULT_ARGS: dict[str, Any] = {
-    "owner": OWNER_IT,
+    "owner": OWNER,
     "retries": 2,
     "retry_delay": timedelta(seconds=30),
     "retry_exponential_backoff": True,
@@ -33,9 +34,22 @@ DEFAULT_ARGS: dict[str, Any] = {
 }
 
 
-def policy_timezone() -> str:
-    """Return the pack's timezone; a bad pack is a DAG import error that names every fault."""
-    return Workplace.from_environment(os.environ).pack.calendar.timezone
+def policy() -> PolicyPack:
+    """Return the policy pack; a bad one is a DAG import error that names every fault."""
+    return Workplace.from_environment(os.environ).pack
+
+
+def databases_param() -> Param:
+    """Return the parameter that names databases: a choice of the mapped ones."""
+    mapped = list(policy().databases)
+    return Param(
+        [],
+        type=["null", "array"],
+        items={"type": "string", "enum": mapped},
+        examples=mapped,
+        title="Databases",
+        description="Names from the data map; empty means all of them.",
+    )
 
 
 def cron(expression: str) -> CronTriggerTimetable:
@@ -43,4 +57,4 @@ def cron(expression: str) -> CronTriggerTimetable:
 
     Without a start date the first run is at the next such time, not at once for the last one.
     """
-    return CronTriggerTimetable(expression, timezone=policy_timezone())
+    return CronTriggerTimetable(expression, timezone=policy().calendar.timezone)

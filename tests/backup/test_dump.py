@@ -205,7 +205,7 @@ def test_whatever_fails_leaves_neither_object_nor_thread_nor_program(
     wanted: type[ParcelSealError] = Stop
     clocks = []
     if fails == "encrypt":
-        monkeypatch.setattr("include.backup.dump.encrypting", stop)
+        monkeypatch.setattr("include.backup.crypto.encrypting", stop)
     elif fails == "nobody":
         recipients, wanted = [], UsageError
     elif fails == "clock":

@@ -172,6 +172,7 @@ def test_the_step_has_the_worst_outcome_and_all_findings(
     }
     assert record.data == {
         "store": store.description,
+        "store_kind": "directory",
         "recipients": ["operations"],
         "at_primary_site": {"courier": True},
     }

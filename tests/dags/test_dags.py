@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from include.policy import load_pack
 from tests.policy.packs import write_pack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,10 +130,10 @@ def test_every_run_is_sealed_and_judged_last(dags: dict[str, Any], name: str):
 @pytest.mark.parametrize("name", NAMES)
 def test_tasks_have_an_owner_retries_and_a_docstring(dags: dict[str, Any], name: str):
     """What Airflow shows beside a task is there."""
-    from include.orchestration.workflow import DEFAULT_ARGS, OWNER_IT
+    from include.orchestration.workflow import DEFAULT_ARGS, OWNER
 
     for task in dags[name].tasks:
-        assert task.owner == OWNER_IT
+        assert task.owner == OWNER
         assert task.retries in {0, DEFAULT_ARGS["retries"]}
         assert task.python_callable.__doc__, task.task_id
 
@@ -168,6 +169,16 @@ def test_a_pack_sets_the_timezone_of_every_schedule(tmp_path: Path, zone: str):
     pack = write_pack(tmp_path, calendar=f"timezone: {zone}\n")
     zones = _read(pack, "{d.dag_id: str(d.timetable.timezone) for d in bag.dags.values()}")
     assert zones == dict.fromkeys(NAMES, zone)
+
+
+def test_the_form_offers_the_mapped_databases(tmp_path: Path):
+    """Nobody types a database's name, and one that is not mapped is refused before the run."""
+    pack = write_pack(tmp_path)
+    schema = "bag.dags['backup_offsite'].params.get_param('databases').schema"
+    offered, mapped = _read(pack, schema), list(load_pack(pack).databases)
+    assert mapped
+    assert offered["examples"] == mapped
+    assert offered["items"]["enum"] == mapped
 
 
 def test_a_bad_pack_is_an_import_error_that_names_every_fault(tmp_path: Path):

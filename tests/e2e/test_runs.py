@@ -174,6 +174,7 @@ def test_what_is_sound_passes_beside_what_is_not(failed: FailedRuns):
     ("words", "code", "said"),
     [
         (["run", "backup_offsite", "--conf", '{"databases": "x"}'], 2, "databases"),
+        (["run", "backup_offsite", "--conf", '{"databases": ["curier"]}'], 2, "curier"),
         (["run", "drill_restore", "--answer", "gate=Approve"], 2, "no human step"),
         (["backup", "list", "--database", "nope"], 2, "courier"),
         (["restore", "--database", "courier", "--into", "x=y", "--key", "k"], 2, "address"),

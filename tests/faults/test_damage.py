@@ -17,7 +17,7 @@ from include.backup.manifest import Manifest
 from include.backup.restore import Source, restore
 from include.evidence.model import Outcome
 from include.services.database import DatabaseAddress
-from include.services.errors import UsageError
+from include.services.errors import ControlFailed
 from include.services.objectstore.base import ObjectStore
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
@@ -213,5 +213,5 @@ def require_rejected(damaged: Damaged, key: str, why: str) -> None:
     assert record.outcome == Outcome.FAIL
     assert record.data["restore_point"] == damaged.old.id
     assert key in json.dumps([one.message.values for one in record.findings])
-    with pytest.raises(UsageError, match=damaged.new.id):
+    with pytest.raises(ControlFailed, match=damaged.new.id):
         manifests.load(damaged.store, "courier", damaged.new.id, trusted)
