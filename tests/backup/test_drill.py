@@ -258,7 +258,7 @@ def test_a_drill_that_cannot_be_done_leaves_nothing(
     rig: Rig, stranger: OpeningKey, new_database: Callable[..., DatabaseAddress], what: str
 ):
     """A wrong key, a role that may not create databases, a lost erasure key, an object gone."""
-    wanted: type[Exception] = ServiceError
+    wanted: type[Exception] = ControlFailed
     if what == "key":
         rig.source = replace(rig.source, key=stranger)
     elif what == "role":
