@@ -59,8 +59,12 @@ class Bench:
         text = (folder / "age.key").read_text()
         self.age = text.partition("public key: ")[2].split()[0]
         self.environment = {"PGPASSWORD": self.server.password, "RESTIC_PASSWORD": "bench"}
-        restic = ["restic", "init", "-q", "-r", str(folder / "restic")]
-        subprocess.run(restic, check=True, env={**self.environment, "HOME": str(folder)})
+
+    def new_repository(self) -> None:
+        """Make an empty restic repository: into a used one it would store almost nothing."""
+        shutil.rmtree(self.folder / "restic", ignore_errors=True)
+        restic = ["restic", "init", "-q", "-r", str(self.folder / "restic")]
+        subprocess.run(restic, check=True, env={**self.environment, "HOME": str(self.folder)})
 
     def conninfo(self, database: str) -> str:
         """Return a connection string of the benchmark's server."""
@@ -160,6 +164,8 @@ def _in_turn(
         for name, command in commands.items():
             if target:
                 bench.create(target)
+            else:
+                bench.new_repository()
             found = bench.run(command)
             if number:
                 runs[name].append(found)

@@ -10,11 +10,11 @@ import json
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from include.local.profile import LocalProfile
+from include.local.profile import STAND_INS, LocalProfile
 from include.policy import SHIPPED, PolicyPack, load_pack
 from include.services.clock import Clock, SystemClock
 from include.services.connections import ConnectionSpec, from_environment
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from include.evidence.signing import Signer
 
 ROOT = Path(__file__).resolve().parent.parent
+STORES = ("offsite_store", "evidence_store")
 HOME_VARIABLE, POLICY_VARIABLE = "PARCELSEAL_HOME", "PARCELSEAL_POLICY"
 REVISION_FILE = ROOT / "REVISION"  # written into images, which have no git
 
@@ -105,6 +106,34 @@ class Workplace:
         """Open a store; one on a local database's own disk will say so in its preflight."""
         live = [self.local.postgres.data] if self.is_local("customer_db") else []
         return open_store(self.connection(conn_id), live)
+
+    def connection_faults(self) -> list[str]:
+        """Return what is wrong with connections, by reading them only: nothing is connected to.
+
+        What the local profile stands in for is not looked at. Recipients come last: their keys are
+        named by a connection that can be read.
+        """
+        mapped = {one.connection for one in self.pack.databases.values()}
+        needs: list[tuple[str, Callable[[], object]]] = [
+            (conn_id, partial(self.database, conn_id))
+            for conn_id in sorted({*mapped, "state_db", "drill_db"})
+        ]
+        needs += [(conn_id, partial(self.store, conn_id)) for conn_id in STORES]
+        needs += [
+            ("evidence_store", lambda: self.trusted),
+            ("state_db", lambda: self.erasure_keys),
+            ("drill_db", self.drill_key),
+        ]
+        faults = []
+        for conn_id, need in needs:
+            try:
+                if self.lookup(conn_id) is not None or conn_id not in STAND_INS:
+                    need()
+            except UsageError as error:
+                faults.append(str(error))
+        if not faults and self.lookup("offsite_store") is not None:
+            faults = [f"Recipient {one.name}: {one.reason}" for one in self._recipients()[1]]
+        return list(dict.fromkeys(faults))
 
     @cached_property
     def state(self) -> Engine:

@@ -38,3 +38,44 @@ def test_erasure_keys_are_read_by_name(tmp_path: Path) -> None:
     extra = json.dumps({"extra": {"erasure_keys": keys}, "conn_type": "postgres"})
     environment = {"PARCELSEAL_HOME": str(tmp_path), "AIRFLOW_CONN_STATE_DB": extra}
     assert Workplace.from_environment(environment).erasure_keys.current == "1"
+
+
+def faults(tmp_path: Path, **connections: str) -> list[str]:
+    named = {f"AIRFLOW_CONN_{name.upper()}": value for name, value in connections.items()}
+    return Workplace.from_environment(
+        {"PARCELSEAL_HOME": str(tmp_path), **named}
+    ).connection_faults()
+
+
+def test_without_connections_nothing_is_wrong(tmp_path: Path) -> None:
+    """The local profile stands in, and nothing is made for the looking."""
+    assert faults(tmp_path / "none") == []
+    assert not (tmp_path / "none").exists()
+
+
+def test_every_faulty_connection_is_named_without_its_value(tmp_path: Path) -> None:
+    """All at once, so that nobody mends one to learn of the next."""
+    found = faults(
+        tmp_path,
+        customer_db="mysql://a:sesame@b/c",
+        state_db="postgresql://a:sesame@b/c",
+        evidence_store="{sesame",
+        offsite_store="",
+    )
+    said = " ".join(found)
+    for name in ("customer_db", "state_db", "evidence_store", "OFFSITE_STORE"):
+        assert name in said
+    assert "sesame" not in said
+
+
+def test_a_recipient_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """As soon as the connection that names it can be read."""
+    given = {
+        "conn_type": "fs",
+        "extra": {
+            "path": str(tmp_path),
+            "recipients": [{"name": "escrow", "certificate": "/none.crt"}],
+        },
+    }
+    (fault,) = faults(tmp_path, offsite_store=json.dumps(given))
+    assert "escrow" in fault

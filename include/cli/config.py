@@ -22,7 +22,10 @@ def config() -> None:
 def check(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> int:
-    """Check the policy pack and report every error at once, with file, line and path."""
+    """Check the policy pack, with file, line and path of every error, then the connections.
+
+    Connections are read, not tried: a server that is down is no error here.
+    """
     place = workplace()
     try:
         pack = place.pack
@@ -34,6 +37,12 @@ def check(
             for problem in problems:
                 errors.print(problem, soft_wrap=True, markup=False)
             errors.print(f"[bold red]{len(problems)} errors[/bold red] in {place.policy}")
+        return 2
+    if faults := place.connection_faults():
+        if as_json:
+            print_json({"valid": False, "pack": str(place.policy), "problems": faults})
+        for fault in () if as_json else faults:
+            errors.print(fault, soft_wrap=True, markup=False)
         return 2
     if as_json:
         print_json({"valid": True, "pack": str(place.policy), "problems": []})

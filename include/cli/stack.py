@@ -9,12 +9,11 @@ from contextlib import contextmanager
 import psycopg
 
 from include.cli.console import tell
-from include.local.profile import COURIER
+from include.local.profile import COURIER, STAND_INS
 from include.services.errors import UsageError
 from include.workplace import Workplace
 
 DEFAULT_CUSTOMERS = 20_000
-LOCAL_CONNECTIONS = ("customer_db", "state_db", "drill_db", "offsite_store", "evidence_store")
 
 
 def workplace() -> Workplace:
@@ -34,7 +33,7 @@ def local_stack(
             nothing.
         always: start even when every connection is configured (Airflow's own database is local).
     """
-    needed = always or any(place.lookup(conn_id) is None for conn_id in LOCAL_CONNECTIONS)
+    needed = always or any(place.lookup(conn_id) is None for conn_id in STAND_INS)
     if not needed:
         yield
         return

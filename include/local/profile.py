@@ -24,6 +24,7 @@ from include.services.connections import ConnectionSpec
 
 RECIPIENTS = ("operations", "escrow", "drill")
 STATE, COURIER = "parcelseal_state", "courier"
+STAND_INS = ("customer_db", "state_db", "drill_db", "offsite_store", "evidence_store")
 AIRFLOW, AIRFLOW_RUNS = "airflow", "airflow_runs"
 # role -> what it may do; each logs in with a password of its own
 ROLES = {
