@@ -8,12 +8,12 @@ taken at backup time, checks every foreign key, replays the erasure ledger and p
 measures RTO and RPO, and drops the scratch database.
 
 **Schedule:** weekly, Sunday 04:00 in the policy pack's timezone, and by hand at any time. **Inputs:** restore points in
-`offsite_store`; connection `drill_db` (the server for scratch databases, with the drill's private key).
+`offsite_store`; `drill_db` (the server for scratch databases, with the drill's private key); `state_db` (erasure ledger).
 
 **Writes:** a sealed bundle with the report to `evidence_store`. The live databases are not touched.
 
-**Red means** that a restore failed, differs, was later than its RTO, or brought back an erased person. **What to do:**
-do not count on that restore point; read the report in the bundle that the task `gate` names, run `backup_offsite`,
+**Red means** that a restore failed, differs, was later than its RTO, held only old records or brought back an erased person;
+or that damage was not refused, or a restore point cannot be trusted. **What to do:** do not count on that restore point; read the report in the bundle that the task `gate` names, run `backup_offsite`,
 then this drill again. If damage or a swap is reported, raise an incident. **Owner:** data engineering.
 """
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 STORES = ("offsite_store", "evidence_store")
 HOME_VARIABLE, POLICY_VARIABLE = "PARCELSEAL_HOME", "PARCELSEAL_POLICY"
+LONGEST_NAME = 100  # characters of a key file's name that a message shows
 REVISION_FILE = ROOT / "REVISION"  # written into images, which have no git
 
 Lookup = Callable[[str], ConnectionSpec | None]
@@ -102,6 +103,12 @@ class Workplace:
         """Return the address of a database connection."""
         return DatabaseAddress.from_connection(self.connection(conn_id))
 
+    def _named_database(self, conn_id: str) -> DatabaseAddress:
+        address = self.database(conn_id)
+        if not address.name:
+            raise UsageError(f"The connection {conn_id} names no database.")
+        return address
+
     def store(self, conn_id: str) -> ObjectStore:
         """Open a store; one on a local database's own disk will say so in its preflight."""
         live = [self.local.postgres.data] if self.is_local("customer_db") else []
@@ -115,9 +122,10 @@ class Workplace:
         """
         mapped = {one.connection for one in self.pack.databases.values()}
         needs: list[tuple[str, Callable[[], object]]] = [
-            (conn_id, partial(self.database, conn_id))
-            for conn_id in sorted({*mapped, "state_db", "drill_db"})
+            (conn_id, partial(self._named_database, conn_id))
+            for conn_id in sorted({*mapped, "state_db"})
         ]
+        needs.append(("drill_db", partial(self.database, "drill_db")))
         needs += [(conn_id, partial(self.store, conn_id)) for conn_id in STORES]
         needs += [
             ("evidence_store", lambda: self.trusted),
@@ -132,8 +140,22 @@ class Workplace:
             except UsageError as error:
                 faults.append(str(error))
         if not faults and self.lookup("offsite_store") is not None:
-            faults = [f"Recipient {one.name}: {one.reason}" for one in self._recipients()[1]]
+            faults = self._recipient_faults()
         return list(dict.fromkeys(faults))
+
+    def _recipient_faults(self) -> list[str]:
+        try:
+            usable, unusable = self._recipients()
+        except UsageError as error:
+            return [str(error)]
+        faults = [f"Recipient {one.name}: {one.reason}" for one in unusable]
+        wanted = self.pack.backup.recipients.minimum
+        if len(usable) < wanted:
+            faults.append(
+                f"The connection offsite_store names {len(usable)} usable recipients; the policy "
+                f"pack asks for {wanted}."
+            )
+        return faults
 
     @cached_property
     def state(self) -> Engine:
@@ -185,8 +207,10 @@ class Workplace:
 
         given = self.connection("state_db").extra.get("erasure_keys")
         if isinstance(given, str) and given:
-            text = given if given.lstrip().startswith("{") else self._path(given).read_text()
-            given = json.loads(text)
+            spec = self.connection("state_db")
+            if not given.lstrip().startswith("{"):
+                given = self._material("state_db", given).decode(errors="replace")
+            given = _json(spec, "erasure_keys", given)
         if not isinstance(given, Mapping):
             raise UsageError(
                 "The connection state_db has no erasure keys.",
@@ -246,7 +270,7 @@ class Workplace:
                 if arn := given.get("kms_key"):
                     found.append(recipient_from_kms(name, str(arn), self._kms()))
                 else:
-                    pem = self._material("offsite_store", given.get("certificate") or "")
+                    pem = self._material("offsite_store", str(given.get("certificate") or ""))
                     found.append(recipient_from_pem(name, pem))
             except UsageError as error:
                 unreadable.append(UnreadableRecipient(name, error.message))
@@ -273,9 +297,11 @@ class Workplace:
         path = self._path(given)
         try:
             return path.read_bytes()
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not a file name"
             raise UsageError(
-                f"The key file {path} of the connection {conn_id} cannot be read: {error.strerror}."
+                f"A key of the connection {conn_id} is neither PEM text nor a file that can be "
+                f"read{_shown(path)}: {reason}."
             ) from None
 
     def _path(self, name: str) -> Path:
@@ -283,8 +309,26 @@ class Workplace:
         return path if path.is_absolute() else self.home / path
 
 
+def _shown(path: Path) -> str:
+    """Name a file, but not what may be a key whose first line was lost: base64 has no dot."""
+    return f" ({path})" if "." in path.name and len(path.name) <= LONGEST_NAME else ""
+
+
 def _listed(spec: ConnectionSpec, key: str) -> Sequence[Any]:
     given = spec.extra.get(key) or []
     if isinstance(given, str):
-        given = json.loads(given) if given.lstrip().startswith("[") else [given]
+        given = _json(spec, key, given) if given.lstrip().startswith("[") else [given]
+    if not isinstance(given, list) or not all(isinstance(one, str | Mapping) for one in given):
+        raise UsageError(
+            f"`{key}` in the extra of the connection {spec.conn_id} is no list of names or objects."
+        )
     return list(given)
+
+
+def _json(spec: ConnectionSpec, key: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:  # the message must not repeat the value
+        raise UsageError(
+            f"`{key}` in the extra of the connection {spec.conn_id} is not the JSON it begins as."
+        ) from None

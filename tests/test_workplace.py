@@ -77,5 +77,44 @@ def test_a_recipient_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             "recipients": [{"name": "escrow", "certificate": "/none.crt"}],
         },
     }
-    (fault,) = faults(tmp_path, offsite_store=json.dumps(given))
-    assert "escrow" in fault
+    assert "escrow" in faults(tmp_path, offsite_store=json.dumps(given))[0]
+
+
+@pytest.mark.parametrize("name", ["evidence_store", "drill_db"])
+def test_a_key_that_lost_its_first_line_is_never_repeated(tmp_path: Path, name: str) -> None:
+    """It looks like the name of a file, and would stand in logs and sealed reports."""
+    body = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcw/gSkAgEAAoIB"
+    spec = {
+        "conn_type": "fs" if name == "evidence_store" else "postgres",
+        "host": "db",
+        "extra": {"path": str(tmp_path), "signing_key": body, "private_key": body},
+    }
+    (fault,) = faults(tmp_path, **{name: json.dumps(spec)})
+    assert name in fault
+    assert body not in fault
+    assert "gSkAgEAAoIB" not in fault
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"recipients": "[broken TOPSECRET"},
+        {"recipients": 5},
+        {"recipients": [5]},
+        {"recipients": [{"name": "a", "certificate": 5}]},
+        {},
+    ],
+)
+def test_faulty_recipients_are_a_fault_with_a_reason(
+    tmp_path: Path, extra: dict[str, object]
+) -> None:
+    """Never a traceback; too few are a fault too."""
+    given = {"conn_type": "fs", "extra": {"path": str(tmp_path), **extra}}
+    found = faults(tmp_path, offsite_store=json.dumps(given))
+    assert found
+    assert "TOPSECRET" not in " ".join(found)
+
+
+def test_a_connection_without_a_database_is_named(tmp_path: Path) -> None:
+    """PostgreSQL would take the user's name for the database's."""
+    assert "names no database" in " ".join(faults(tmp_path, customer_db="postgresql://u:p@h"))

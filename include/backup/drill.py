@@ -194,6 +194,22 @@ def drill(
             STOP,
             clause=ERASURE_CLAUSE,
         )
+    if replayed.not_looked_for:
+        seen.find(
+            "drill.erased_not_looked_for",
+            Outcome.FAIL,
+            _(
+                "{count} erased records could not be looked for: "
+                "the copy has no table for {names}.",
+                count=replayed.not_looked_for,
+                names=", ".join(replayed.skipped),
+            ),
+            _(
+                "If the table was renamed, look for them under its old name in a copy. If it is "
+                "younger than the restore point, drill a newer one."
+            ),
+            clause=ERASURE_CLAUSE,
+        )
     _judge_targets(seen, database, usable_after, begun - latest_taken_at)
     return seen.record(
         {
@@ -210,6 +226,7 @@ def drill(
             "replayed": replayed.replayed,
             "remaining": replayed.remaining,
             "skipped": list(replayed.skipped),
+            "not_looked_for": replayed.not_looked_for,
         },
     )
 
@@ -296,7 +313,7 @@ def _judge_targets(
             "drill.late",
             Outcome.FAIL,
             _("The restore took longer than its RTO."),
-            _("Give the restore more jobs or a faster server, or agree on a longer RTO."),
+            _("Give drill_db a faster server, or agree on a longer RTO."),
         )
     if age < -FUTURE:
         seen.find(

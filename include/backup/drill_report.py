@@ -78,7 +78,8 @@ def conclude(
     restored = [
         database.name
         for database in databases
-        if _held(steps.get(("drill", database.name)))
+        if _held(steps.get(("choose", database.name)))
+        and _held(steps.get(("drill", database.name)))
         and _held(steps.get(("refusals", database.name)))
     ]
     return Conclusion(
@@ -92,7 +93,6 @@ def conclude(
                 name="databases_without_passed_drill",
                 value=len(databases) - len(restored) if databases else None,
                 unit="1",
-                target=0,
             ),
         ],
         facts=_facts(steps, databases, restored),
@@ -177,11 +177,18 @@ def _brought_back(drills: Sequence[StepRecord | None]) -> _Judged:
     if not looked or len(looked) < len(drills):
         return {"value": None}
     entries = sum(int(one["erasures"]) for one in looked)
+    missed = sum(int(one.get("not_looked_for") or 0) for one in looked)
     came_back = sum(int(one.get("remaining") or 0) for one in looked)
     if not entries:
         return {
             "value": _("nothing to check"),
             "note": _("the erasure ledger of these databases is empty"),
+        }
+    if missed and not came_back:
+        return {
+            "value": None,
+            "status": Outcome.FAIL,
+            "note": _("{count} entries could not be looked for", count=missed),
         }
     return {
         "value": came_back,

@@ -6,6 +6,7 @@ manifest's Ed25519 signature is there and valid; anything less is left-over of a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -268,12 +269,20 @@ def load(store: ObjectStore, database: str, point: str, trusted: Sequence[bytes]
     try:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
-        raise ManifestRefused(key, f"{error.error_count()} fields cannot be read") from None
+        raise ManifestRefused(key, _unreadable(content, error)) from None
     if (manifest.database, manifest.id) != (database, point):
         raise ManifestRefused(
             key, f"it is the manifest of {manifest.database}/{manifest.id}, moved here"
         )
     return RestorePoint(manifest, _stat_dump(store, manifest).locked_until)
+
+
+def _unreadable(content: bytes, error: ValidationError) -> str:
+    """Tell a manifest of another version, which is no tampering, from one that is broken."""
+    found = re.search(rb'"format": ?"(parcelseal\.restore-point/[0-9]+)"', content)
+    if found and found.group(1).decode() != FORMAT:
+        return f"it is of format {found.group(1).decode()}: restore it with its own ParcelSeal"
+    return f"{error.error_count()} fields cannot be read"
 
 
 def _stat_dump(store: ObjectStore, manifest: Manifest) -> StoredObject:
@@ -288,15 +297,19 @@ def _stat_dump(store: ObjectStore, manifest: Manifest) -> StoredObject:
     return found
 
 
-def remove(store: ObjectStore, database: str, point: str) -> None:
+def remove(store: ObjectStore, database: str, point: str, now: datetime) -> None:
     """Delete a restore point, its signature first, so that it never stands half.
 
+    All three objects are asked for locks first: the dump alone may be under a legal hold.
+
     Raises:
-        ObjectLocked: Object Lock still holds it; nothing was removed then.
+        ObjectLocked: a retention or legal hold keeps one of them; nothing was removed then.
     """
-    place = folder(database, point)
-    for name in (SIGNATURE_NAME, MANIFEST_NAME, DUMP_NAME):
-        store.delete(place + name)
+    keys = [folder(database, point) + name for name in (SIGNATURE_NAME, MANIFEST_NAME, DUMP_NAME)]
+    for key in keys:
+        store.require_deletable(key, now)
+    for key in keys:
+        store.delete(key)
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,10 @@ def check(
             "store_kind": offsite.store.kind,
             "recipients": [one.name for one in offsite.recipients],
             "at_primary_site": at_primary_site,
+            "sites": {
+                "store": offsite.store.site,
+                **{f"database {one.name}": one.site for one in databases},
+            },
         }
     )
 
@@ -174,10 +178,9 @@ def prune_restore_points(
 ) -> StepRecord:
     """Remove restore points that the rules no longer keep. Call under the database's lock."""
     points, rejected = manifests.restore_points(offsite.store, database, offsite.trusted)
-    keep = rules.keep
     verdicts = prune.plan(
         [_age(point) for point in points],
-        prune.PruneRules(keep.daily, keep.weekly, keep.monthly, keep.floor),
+        rules.keep,
         held,
         now,
         zone,
@@ -186,7 +189,7 @@ def prune_restore_points(
     for verdict in verdicts:
         if verdict.remove:
             try:
-                manifests.remove(offsite.store, database, verdict.id)
+                manifests.remove(offsite.store, database, verdict.id, now)
                 removed.append(verdict.id)
             except ObjectLocked:
                 refused.append(verdict.id)
@@ -203,8 +206,8 @@ def prune_restore_points(
         seen.find(
             "backup.prune.locked",
             Outcome.ATTENTION,
-            _("An old restore point is locked in the store and could not be removed."),
-            _("Nothing to do: it is removed when its lock ends."),
+            _("An old restore point is locked or held in the store; it was kept whole."),
+            _("Nothing to do: it is removed when its lock or hold ends."),
             subject=point,
         )
     seen.measure("backup.restore_points", len(points) - len(removed), "1")

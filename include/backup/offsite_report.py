@@ -7,6 +7,7 @@ from datetime import datetime
 
 from include.backup.manifest import Manifest
 from include.backup.preflight import CLAUSE
+from include.backup.prune import Reason
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
 from include.messages import Message, _, verbatim
 from include.policy.datamap import MappedDatabase
@@ -73,7 +74,7 @@ def conclude(
             _points(databases, manifests, steps),
             *[_tables(manifests[name]) for name in made],
             *_keys(manifests, made),
-            *[_history(steps[("prune", name)]) for name in made if ("prune", name) in steps],
+            *[_history(steps[("prune", name)]) for name in made if _has_data(steps, name)],
             *([_meaning()] if made else []),
         ],
     )
@@ -102,13 +103,11 @@ def _indicators(
             name="databases_without_restore_point",
             value=without if without or all_asked else None,
             unit="1",
-            target=0,
         ),
         Metric(
             name="databases_backed_up_at_primary_site",
             value=sum(map(bool, at_primary)) if all_known or any(at_primary) else None,
             unit="1",
-            target=0,
         ),
     ]
 
@@ -191,11 +190,23 @@ def _facts(
         ),
         Fact(
             label=_("Off-site store"),
-            value=_store_kind(preflight) if preflight else None,
-            note=verbatim(str(preflight.data["store"])) if preflight else None,
-            status=preflight.outcome if preflight else None,
+            value=_store_kind(preflight) if preflight and preflight.data else None,
+            note=verbatim(str(preflight.data["store"])) if preflight and preflight.data else None,
+            status=preflight.outcome if preflight and preflight.data else None,
+        ),
+        Fact(
+            label=_("Sites, as declared"),
+            value=_sites(databases, preflight),
         ),
     ]
+
+
+def _sites(databases: Sequence[MappedDatabase], preflight: StepRecord | None) -> Message | None:
+    store = preflight.data.get("sites", {}).get("store") if preflight else None
+    primary = sorted({one.site for one in databases if one.site})
+    if not store or not primary:
+        return None
+    return _("{primary}; backups at {store}", primary=", ".join(primary), store=store)
 
 
 def _store_kind(preflight: StepRecord) -> Message:
@@ -297,23 +308,19 @@ def _keys(manifests: Mapping[str, Manifest], made: Sequence[str]) -> list[Sectio
     ]
 
 
+def _has_data(steps: Mapping[tuple[str, str], StepRecord], database: str) -> bool:
+    record = steps.get(("prune", database))
+    return record is not None and "kept" in record.data  # a prune that failed has none
+
+
 def _history(record: StepRecord) -> Section:
     history = record.data["history"]
-    kept, removed = record.data["kept"], record.data["removed"]
-    reasons = {
-        "daily": _("daily"),
-        "weekly": _("weekly"),
-        "monthly": _("monthly"),
-        "floor": _("one of the latest, always kept"),
-        "locked": _("locked against deletion"),
-        "legal hold": _("legal hold"),
-        "expired": _("expired"),
-        "superseded": _("superseded"),
-    }
+    kept, removed = dict(record.data["kept"]), record.data["removed"]
+    kept |= dict.fromkeys(record.data.get("refused", ()), Reason.LOCKED)
     rows: list[list[object]] = [
-        [point, _("kept"), reasons[reason]] for point, reason in kept.items()
+        [point, _("kept"), Reason(reason).message] for point, reason in kept.items()
     ]
-    rows += [[point, _("removed"), reasons[reason]] for point, reason in removed.items()]
+    rows += [[point, _("removed"), Reason(reason).message] for point, reason in removed.items()]
     return Section(
         heading=_("Restore points of {database} kept", database=record.part),
         blocks=[
@@ -345,7 +352,10 @@ def _meaning() -> Section:
             Steps(
                 items=[
                     _("Each restore point above comes from one consistent snapshot, encrypted."),
-                    _("Its stored object was read back and has the checksum of the manifest."),
+                    _(
+                        "The store confirmed the checksum of its stored object; "
+                        "a directory is read again."
+                    ),
                     _("That it can be restored is proven by the restore drill, not here."),
                 ]
             )

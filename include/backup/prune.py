@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from zoneinfo import ZoneInfo
+
+from include.messages import Message, _
+from include.policy.rules import Keep
 
 
 @dataclass(frozen=True)
@@ -18,14 +22,34 @@ class Age:
     locked_until: datetime | None = None
 
 
-@dataclass(frozen=True)
-class PruneRules:
-    """How many of the latest days, weeks and months keep a restore point, and the floor."""
+class Reason(StrEnum):
+    """Why a restore point stays or goes."""
 
-    daily: int
-    weekly: int
-    monthly: int
-    floor: int
+    DAILY = "daily"
+    WEEKLY = "weekly"
+    MONTHLY = "monthly"
+    FLOOR = "floor"
+    LOCKED = "locked"
+    LEGAL_HOLD = "legal hold"
+    EXPIRED = "expired"
+    SUPERSEDED = "superseded"
+
+    @property
+    def message(self) -> Message:
+        """The reason in the words of a report."""
+        return _WORDS[self]
+
+
+_WORDS = {
+    Reason.DAILY: _("daily"),
+    Reason.WEEKLY: _("weekly"),
+    Reason.MONTHLY: _("monthly"),
+    Reason.FLOOR: _("one of the latest, always kept"),
+    Reason.LOCKED: _("locked against deletion"),
+    Reason.LEGAL_HOLD: _("legal hold"),
+    Reason.EXPIRED: _("expired"),
+    Reason.SUPERSEDED: _("superseded"),
+}
 
 
 @dataclass(frozen=True)
@@ -34,12 +58,12 @@ class Verdict:
 
     id: str
     remove: bool
-    reason: str
+    reason: Reason
 
 
 def plan(
     points: Sequence[Age],
-    rules: PruneRules,
+    rules: Keep,
     held: Collection[str],
     now: datetime,
     zone: ZoneInfo,
@@ -52,37 +76,37 @@ def plan(
 
     Args:
         points: all of them, in any order.
-        rules: of the pack's backup.yaml.
+        rules: what the pack's backup.yaml keeps.
         held: ids under a legal hold.
         now: the moment of the decision.
         zone: in which days begin.
     """
     ordered = sorted(points, key=lambda point: (point.taken_at, point.id), reverse=True)
     floor = {point.id for point in ordered[: rules.floor]}
-    kept_by_rule: dict[str, str] = {}
+    kept_by_rule: dict[str, Reason] = {}
     for name, count, period in _periods(rules, zone):
         for point in _newest_of_each(ordered, period)[:count]:
             kept_by_rule.setdefault(point.id, name)
 
     def verdict(point: Age) -> Verdict:
         if point.id in held:
-            return Verdict(point.id, remove=False, reason="legal hold")
+            return Verdict(point.id, remove=False, reason=Reason.LEGAL_HOLD)
         if point.locked_until and point.locked_until > now:
-            return Verdict(point.id, remove=False, reason="locked")
+            return Verdict(point.id, remove=False, reason=Reason.LOCKED)
         if point.id in floor:
-            return Verdict(point.id, remove=False, reason="floor")
+            return Verdict(point.id, remove=False, reason=Reason.FLOOR)
         if point.expires_at <= now:
-            return Verdict(point.id, remove=True, reason="expired")
+            return Verdict(point.id, remove=True, reason=Reason.EXPIRED)
         if point.id in kept_by_rule:
             return Verdict(point.id, remove=False, reason=kept_by_rule[point.id])
-        return Verdict(point.id, remove=True, reason="superseded")
+        return Verdict(point.id, remove=True, reason=Reason.SUPERSEDED)
 
     return [verdict(point) for point in ordered]
 
 
 def _periods(
-    rules: PruneRules, zone: ZoneInfo
-) -> list[tuple[str, int, Callable[[datetime], tuple[int, ...]]]]:
+    rules: Keep, zone: ZoneInfo
+) -> list[tuple[Reason, int, Callable[[datetime], tuple[int, ...]]]]:
     def day(moment: datetime) -> tuple[int, ...]:
         local = moment.astimezone(zone)
         return local.year, local.month, local.day
@@ -94,9 +118,9 @@ def _periods(
         return day(moment)[:2]
 
     return [
-        ("daily", rules.daily, day),
-        ("weekly", rules.weekly, week),
-        ("monthly", rules.monthly, month),
+        (Reason.DAILY, rules.daily, day),
+        (Reason.WEEKLY, rules.weekly, week),
+        (Reason.MONTHLY, rules.monthly, month),
     ]
 
 

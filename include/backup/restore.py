@@ -168,12 +168,16 @@ def restore(
         _pg_restore([*options, f"--jobs={jobs}", "--section=post-data", path], target)
     seconds = time.monotonic() - started
     tell("counting rows")
-    differences = tuple(count_differences(target, source.manifest.tables))
+    counted = count_rows(target, source.manifest.tables)
     return Restored(
-        tables=len(source.manifest.tables),
-        rows=source.manifest.rows,
+        tables=len(counted),
+        rows=sum(counted.values()),
         seconds=seconds,
-        differences=differences,
+        differences=tuple(
+            table.label
+            for table in source.manifest.tables
+            if counted.get(table.label) != table.rows
+        ),
     )
 
 
@@ -206,8 +210,9 @@ def refuse_content(target: DatabaseAddress) -> None:
         )
 
 
-def count_differences(target: DatabaseAddress, tables: Sequence[TableRecord]) -> Iterator[str]:
-    """Yield the label of every table whose rows are not as many as in the manifest."""
+def count_rows(target: DatabaseAddress, tables: Sequence[TableRecord]) -> dict[str, int]:
+    """Count the rows of the manifest's tables in the target; a table it has not is left out."""
+    counted = {}
     with connected(target) as connection:
         for table in tables:
             query = sql.SQL("SELECT count(*) FROM ONLY {}").format(
@@ -217,10 +222,9 @@ def count_differences(target: DatabaseAddress, tables: Sequence[TableRecord]) ->
                 row = connection.execute(query).fetchone()
             except psycopg.errors.UndefinedTable:
                 connection.rollback()
-                yield table.label
                 continue
-            if row is None or row[0] != table.rows:
-                yield table.label
+            counted[table.label] = int(row[0]) if row else 0
+    return counted
 
 
 def require_match(restored: Restored, point: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from include.cli.console import errors, print_json, results, tell
@@ -204,6 +205,13 @@ def _replay(place: Workplace, mapped: Any, target: Any, ledger: Any) -> int:
             f"{done.remaining} erased records are still in the restored database.",
             "Do not open it to anybody.",
         )
+    if done.not_looked_for:
+        raise ControlFailed(
+            f"{done.not_looked_for} erased records could not be looked for: the copy has no table "
+            f"for {', '.join(done.skipped)}.",
+            "If the table had another name then, erase them there before you open the copy; if it "
+            "is younger than the restore point, they cannot be in it.",
+        )
     return done.replayed
 
 
@@ -243,4 +251,5 @@ def _show(listed: list[dict[str, Any]]) -> None:
         table.add_column(name)
     for row in listed:
         table.add_row(*(str(row[name]) for name in COLUMNS))
-    results.print(table, width=max(results.width, WIDE), crop=False)  # an id must never be cut
+    # Of its own width whatever the terminal's: an id must never be cut.
+    Console(width=max(results.width, WIDE), highlight=False).print(table)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import psycopg
 
 from include.cli.console import tell
+from include.local.airflow import stop_orphan
 from include.local.profile import COURIER, STAND_INS
 from include.services.errors import UsageError
 from include.workplace import Workplace
@@ -44,6 +45,7 @@ def local_stack(
             f"The home folder {place.home} cannot be used: {error.strerror}.",
             "Set PARCELSEAL_HOME to a folder that can be written.",
         ) from None
+    stop_orphan(place.local)
     try:
         place.local.prepare(place.clock.now(), tell)
         if customers is not None and place.is_local("customer_db"):

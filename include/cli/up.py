@@ -35,7 +35,9 @@ def up(
     """Start the local stack and Airflow, and run every scheduled workflow once."""
     place = workplace()
     _ = place.pack  # a bad pack is reported before anything is started
-    with local_stack(place, customers=customers, always=True):
+    signal.signal(signal.SIGTERM, _interrupt)
+    place.home.mkdir(parents=True, exist_ok=True)
+    with local_airflow.hold(place.home), local_stack(place, customers=customers, always=True):
         local_airflow.stop_left_over(place.local)
         port = local_airflow.free_port()
         environment = local_airflow.settings(place.local, ROOT, AIRFLOW, port)
@@ -59,6 +61,12 @@ def up(
     return 0
 
 
+def _interrupt(*_: object) -> None:
+    """Stop as Ctrl-C does, so that Airflow and the server are stopped too."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def run_all(place: Workplace, api: AirflowApi, log: str) -> list[RunResult]:
     """Run every scheduled workflow once, in Airflow, one after the other."""
     wanted = len(list((ROOT / "dags").glob("*.py")))
@@ -70,6 +78,8 @@ def run_all(place: Workplace, api: AirflowApi, log: str) -> list[RunResult]:
 
 def _run_one(place: Workplace, api: AirflowApi, dag_id: str, log: str) -> RunResult:
     run_id = api.trigger(dag_id)
+    if not errors.is_terminal:
+        tell(f"running {dag_id}")
     end = time.monotonic() + RUN_TIMEOUT
     with errors.status(f"running {dag_id}"):
         while (state := api.state(dag_id, run_id)) in {"queued", "running"}:
@@ -106,10 +116,6 @@ def show(place: Workplace, done: list[RunResult]) -> bool:
 
 
 def _wait(airflow: Standalone) -> None:
-    def leave(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, leave)
     try:
         while airflow.process.poll() is None:
             time.sleep(1)

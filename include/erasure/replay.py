@@ -10,7 +10,7 @@ from psycopg import errors, sql
 
 from include.erasure.ledger import ErasureKeys
 from include.policy.datamap import MappedDatabase
-from include.services.errors import ServiceError, UsageError
+from include.services.errors import ControlFailed, ServiceError, UsageError
 
 PRIMARY_KEY = """
 SELECT a.attname
@@ -57,13 +57,16 @@ class Replay:
         entries: entries of the ledger for this database.
         replayed: records that the copy had brought back and that were erased again.
         remaining: erased records still present afterwards, by a second query; must be 0.
-        skipped: collections that the copy does not have.
+        skipped: collections whose table the copy does not have.
+        not_looked_for: entries of those collections: of a table that is younger than the restore
+            point, or that had another name then.
     """
 
     entries: int
     replayed: int
     remaining: int
     skipped: tuple[str, ...] = ()
+    not_looked_for: int = 0
 
 
 def replay(
@@ -87,8 +90,8 @@ def replay(
 
     Raises:
         UsageError: a key of the ledger is missing, a collection is not mapped or has no key.
-        ServiceError: records that were never erased still refer to erased ones, or the copy
-            cannot be read or changed; nothing is erased then.
+        ControlFailed: records that were never erased still refer to erased ones.
+        ServiceError: the copy cannot be read or changed. Nothing is erased in either case.
     """
     check_keys(ledger, keys)
     found: dict[str, list[tuple[str, ...]]] = {}
@@ -116,8 +119,14 @@ def replay(
         )
     )
     copy.commit()
-    entries = sum(len(digests) for by_key in ledger.values() for digests in by_key.values())
-    return Replay(entries, sum(map(len, found.values())), remaining, tuple(skipped))
+    entries = {collection: sum(map(len, by_key.values())) for collection, by_key in ledger.items()}
+    return Replay(
+        sum(entries.values()),
+        sum(map(len, found.values())),
+        remaining,
+        tuple(skipped),
+        sum(entries[collection] for collection in skipped),
+    )
 
 
 def check_keys(ledger: Mapping[str, Mapping[str, set[bytes]]], keys: ErasureKeys) -> None:
@@ -222,7 +231,7 @@ def _erase(
         copy.execute("SET CONSTRAINTS ALL IMMEDIATE")
     except (errors.ForeignKeyViolation, errors.RestrictViolation) as error:
         copy.rollback()
-        raise ServiceError(
+        raise ControlFailed(
             f"Erased records cannot be erased again: {error.diag.table_name} still refers to them "
             f"({error.diag.constraint_name}).",
             "The copy is not fit for use. Erase the referring records too, or take a later point.",

@@ -34,6 +34,7 @@ def judge(controls: Sequence[Control], metrics: Sequence[Metric]) -> list[Contro
                 target=control.indicator.target,
                 value=value,
                 state=state,
+                sources=[one.message for one in control.sources],
             )
         )
     return judged

@@ -108,6 +108,7 @@ class ControlStatus(BaseModel):
         indicator: name of the metric that decides.
         target: what the pack asks of it, ``= 0``.
         value: the metric's value in this run; None when it was not measured.
+        sources: law and standards behind it: instrument, version, article.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -119,6 +120,7 @@ class ControlStatus(BaseModel):
     target: str
     value: float | int | None
     state: ControlState
+    sources: list[Message] = []
 
 
 class RunContext(BaseModel):

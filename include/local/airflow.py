@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -9,7 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +21,7 @@ import psutil
 import requests
 
 from include.local.profile import LocalProfile
-from include.services.errors import ServiceError
+from include.services.errors import ServiceError, UsageError
 
 ADMIN = "admin"
 READY_TIMEOUT = 180  # seconds
@@ -223,6 +225,39 @@ def stop_tree(pid: int) -> None:
     _gone, alive = psutil.wait_procs(family, timeout=STOP_TIMEOUT)
     for one in alive:
         _signal(one, signal.SIGKILL)
+
+
+@contextmanager
+def hold(home: Path) -> Iterator[None]:
+    """Hold a home for one `up`; the system lets go of it when the process ends, however.
+
+    Raises:
+        UsageError: another `up` of this home is running.
+    """
+    with (home / "up.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise UsageError(
+                f"An `up` of {home} is running already ({lock.read().strip()}).",
+                "Use it, stop it, or set PARCELSEAL_HOME to another folder.",
+            ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()}")
+        lock.flush()
+        yield
+
+
+def stop_orphan(profile: LocalProfile) -> None:
+    """Stop an Airflow whose `up` was killed, before its server is stopped under it."""
+    if not (profile.home / "airflow.pid").exists():
+        return
+    try:
+        with hold(profile.home):
+            stop_left_over(profile)
+    except UsageError:
+        return  # its `up` is alive
 
 
 def stop_left_over(profile: LocalProfile) -> None:

@@ -23,7 +23,7 @@ class Tag(StrEnum):
     WEEKLY = "weekly"
 
 
-OWNER = "data_engineering"  # a role of roles.yaml, the same that controls.yaml names
+OWNER = "data_engineering"  # a role of the shipped roles.yaml; a DAG may name another
 
 DEFAULT_ARGS: dict[str, Any] = {
     "owner": OWNER,

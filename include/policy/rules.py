@@ -83,6 +83,15 @@ class Source(Rule):
     version: Text
     article: Text
 
+    @property
+    def message(self) -> Message:
+        """The source as one text, "Personal Information Protection Law (2021-11-01) 51(3)"."""
+        cited = {
+            language: f"{name} ({self.version}) {self.article}"
+            for language, name in self.instrument.items()
+        }
+        return Message(text="{source}", values={"source": in_languages(cited)})
+
 
 _COMPARISONS: dict[str, Callable[[Decimal, Decimal], bool]] = {
     "=": operator.eq,

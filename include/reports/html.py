@@ -94,7 +94,9 @@ def _verdict(report: Report) -> Message:
     if report.outcome is Outcome.FAIL:
         if ControlState.NOT_HELD in states or not states:
             return _("The control did not hold")
-        return _("Nobody can show that the control held")
+        if ControlState.NOT_SHOWN in states:
+            return _("Nobody can show that the control held")
+        return _("The indicators are within their targets, but the run failed: see the findings")
     if ControlState.NOT_SHOWN in states:
         return _("No control failed, but not every control was shown to hold")
     if report.outcome is Outcome.ATTENTION:

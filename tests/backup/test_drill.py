@@ -24,20 +24,18 @@ from include.backup.manifest import Manifest, Rejected, RestorePoint
 from include.backup.recipients import OpeningKey, Recipient
 from include.backup.refusals import prove_refusals
 from include.backup.restore import Restored, Source
-from include.backup.scratch import PREFIX
-from include.erasure.ledger import ErasureKeys, record
+from include.erasure.ledger import ErasureKeys
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.signing import Signer
-from include.policy.datamap import MappedDatabase
 from include.policy.rules import Drill as DrillRules
 from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
-from include.services.errors import ControlFailed, ServiceError, UsageError
+from include.services.errors import ControlFailed, UsageError
 from include.services.objectstore.directory import DirectoryStore
 from include.state.tables import scratch_database
+from tests.backup.drill_rig import KEYS, Rig
 from tests.backup.support import NOW, SEEN, Holder, Taken, mapped, rows, run, take
 
-KEYS = ErasureKeys({"1": b"k" * 32}, "1")
 COURIER = f"""
 CREATE TABLE customer (id int PRIMARY KEY, name text, seen timestamptz);
 CREATE TABLE waybill (id int PRIMARY KEY, customer int CONSTRAINT sent_by REFERENCES customer);
@@ -49,54 +47,6 @@ CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS
 CREATE TRIGGER keep BEFORE DELETE ON waybill FOR EACH ROW EXECUTE FUNCTION keep();
 SELECT lo_from_bytea(55, 'x');
 """
-
-
-@dataclass
-class Rig:
-    """One restore point of a courier and a place to drill it."""
-
-    source: Source
-    place: DrillPlace
-    server: DatabaseAddress
-    live: DatabaseAddress
-
-    def drill(
-        self,
-        database: MappedDatabase | None = None,
-        *,
-        manifest: Manifest | None = None,
-        latest: datetime = NOW,
-        window: int = 26,
-    ) -> StepRecord:
-        return drill(
-            database or mapped(),
-            replace(self.source, manifest=manifest or self.source.manifest),
-            self.place,
-            DrillRules(newest_record_window_hours=window),
-            latest_taken_at=latest,
-            dag_id="drill_restore",
-            run_id="r1",
-            clock=SystemClock(),
-        )
-
-    def scratch_left(self) -> list[tuple[object, ...]]:
-        query = f"SELECT datname FROM pg_database WHERE datname LIKE '{PREFIX}%'"
-        return rows(self.server, query)
-
-    def erase(self, collection: str, *keys: str) -> None:
-        with self.place.state.begin() as conn:
-            record(
-                conn,
-                KEYS,
-                database="courier",
-                collection=collection,
-                record_keys=[[one] for one in keys],
-                record_class="c",
-                rule="retention",
-                dag_id="d",
-                run_id="r",
-                erased_at=NOW,
-            )
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +154,7 @@ def test_an_erased_record_that_stays_fails(rig: Rig):
 def test_an_erased_record_that_others_need_stops_the_drill(rig: Rig):
     """The waybill was never erased; the scratch database is dropped all the same."""
     rig.erase("customer", "3")
-    with pytest.raises(ServiceError, match="waybill still refers to them"):
+    with pytest.raises(ControlFailed, match="waybill still refers to them"):
         rig.drill()
 
 
@@ -251,6 +201,18 @@ def test_a_copy_that_is_not_the_original_fails(
     found = rig.drill()
     assert codes(found) == expected
     assert found.outcome is Outcome.worst(list(expected.values()))
+
+
+def test_erased_records_of_a_renamed_table_fail_the_drill(rig: Rig):
+    """The data map has the name of today, the restore point the old one: nobody looked there."""
+    rig.erase("waybill", "3")
+    collections = dict(mapped().collections)
+    collections["waybill"] = collections["waybill"].model_copy(update={"table": "shipment"})
+    found = rig.drill(mapped(collections=collections))
+    assert codes(found)["drill.erased_not_looked_for"] is Outcome.FAIL
+    assert found.data["not_looked_for"] == 1
+    (one,) = [one for one in found.findings if one.code == "drill.erased_not_looked_for"]
+    assert one.clause == "5.3"
 
 
 @pytest.mark.parametrize("what", ["key", "role", "erasure key", "lost"])

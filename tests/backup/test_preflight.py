@@ -175,6 +175,7 @@ def test_the_step_has_the_worst_outcome_and_all_findings(
         "store_kind": "directory",
         "recipients": ["operations"],
         "at_primary_site": {"courier": True},
+        "sites": {"store": "shanghai", "database courier": "shanghai"},
     }
     good = Offsite(store, recipients, [], signer, [signer.public_pem])
     assert check(good, [mapped()], BackupRules(), FixedClock(NOW)).outcome is Outcome.ATTENTION

@@ -9,15 +9,20 @@ from zoneinfo import ZoneInfo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.backup.prune import Age, PruneRules, plan
+from include.backup.prune import Age, plan
+from include.policy.rules import Keep
 
 SHANGHAI, START = ZoneInfo("Asia/Shanghai"), datetime(2026, 11, 24, 2, tzinfo=UTC)
-RULES = st.builds(
-    PruneRules,
-    daily=st.integers(0, 10),
-    weekly=st.integers(0, 6),
-    monthly=st.integers(0, 4),
-    floor=st.integers(1, 5),
+
+
+def keep(daily: int, weekly: int, monthly: int, floor: int) -> Keep:
+    return Keep(daily=daily, weekly=weekly, monthly=monthly, floor=floor)
+
+
+RULES = (
+    st.tuples(st.integers(0, 10), st.integers(0, 6), st.integers(0, 4), st.integers(1, 5))
+    .filter(lambda figures: sum(figures[:3]) >= figures[3])
+    .map(lambda figures: keep(*figures))
 )
 
 
@@ -39,13 +44,13 @@ def points(draw: st.DrawFn) -> list[Age]:
     return draw(st.permutations(made))
 
 
-def removed(found: list[Age], rules: PruneRules, held: set[str], now: datetime = START) -> set[str]:
+def removed(found: list[Age], rules: Keep, held: set[str], now: datetime = START) -> set[str]:
     return {one.id for one in plan(found, rules, held, now, SHANGHAI) if one.remove}
 
 
 @given(found=points(), rules=RULES, held=st.sets(st.integers(0, 60).map(lambda n: f"p{n:04d}")))
 @settings(max_examples=150, deadline=None)
-def test_what_must_stay_stays(found: list[Age], rules: PruneRules, held: set[str]):
+def test_what_must_stay_stays(found: list[Age], rules: Keep, held: set[str]):
     """Every point has one verdict, newest first; floor, held, locked, newest are never removed."""
     verdicts = plan(found, rules, held, START, SHANGHAI)
     newest_first = sorted(found, key=lambda one: one.taken_at, reverse=True)
@@ -64,7 +69,7 @@ def test_what_must_stay_stays(found: list[Age], rules: PruneRules, held: set[str
 
 @given(found=points(), rules=RULES, held=st.sets(st.integers(0, 60).map(lambda n: f"p{n:04d}")))
 @settings(max_examples=100, deadline=None)
-def test_planning_again_removes_nothing_more(found: list[Age], rules: PruneRules, held: set[str]):
+def test_planning_again_removes_nothing_more(found: list[Age], rules: Keep, held: set[str]):
     """After what was planned is gone, the same moment asks for nothing else."""
     gone = removed(found, rules, held)
     assert removed([one for one in found if one.id not in gone], rules, held) == set()
@@ -72,11 +77,9 @@ def test_planning_again_removes_nothing_more(found: list[Age], rules: PruneRules
 
 @given(found=points(), rules=RULES, more=RULES, held=st.sets(st.sampled_from(["p0000", "p0030"])))
 @settings(max_examples=100, deadline=None)
-def test_keeping_more_never_removes_more(
-    found: list[Age], rules: PruneRules, more: PruneRules, held: set[str]
-):
+def test_keeping_more_never_removes_more(found: list[Age], rules: Keep, more: Keep, held: set[str]):
     """Each rule, each hold and each lock only ever adds to what is kept."""
-    wider = PruneRules(
+    wider = keep(
         rules.daily + more.daily,
         rules.weekly + more.weekly,
         rules.monthly + more.monthly,
@@ -91,9 +94,7 @@ def test_keeping_more_never_removes_more(
 
 @given(found=points(), rules=RULES)
 @settings(max_examples=100, deadline=None)
-def test_each_of_the_last_days_weeks_and_months_keeps_its_newest(
-    found: list[Age], rules: PruneRules
-):
+def test_each_of_the_last_days_weeks_and_months_keeps_its_newest(found: list[Age], rules: Keep):
     """Of those that have one and did not expire; said again without the code under test."""
     gone = removed(found, rules, set())
     for count, form in (
@@ -115,7 +116,7 @@ def daily(days: int) -> list[Age]:
 
 def test_an_ordinary_quarter_of_daily_backups():
     """Seven days, five weeks, three months: written out."""
-    verdicts = plan(daily(120), PruneRules(7, 5, 3, 3), set(), START, SHANGHAI)
+    verdicts = plan(daily(120), keep(7, 5, 3, 3), set(), START, SHANGHAI)
     kept = {one.id: one.reason for one in verdicts if not one.remove}
     assert kept == {
         "1124": "floor",
@@ -145,7 +146,7 @@ def test_days_begin_in_the_packs_timezone():
             ("early", datetime(2026, 11, 10, 10, tzinfo=UTC)),
         )
     ]
-    rules = PruneRules(2, 0, 0, 1)
+    rules = keep(2, 0, 0, 1)
     assert removed(found, rules, set()) == set()
     in_utc = plan(found, rules, set(), START, ZoneInfo("UTC"))
     assert [one.remove for one in in_utc] == [False, True]
@@ -154,7 +155,7 @@ def test_days_begin_in_the_packs_timezone():
 def test_the_edges_of_expiry_and_lock():
     """A point goes at the second it expires, a lock holds until the second it ends."""
     first, old = daily(1)[0], Age("old", START - timedelta(days=90), START)
-    rules = PruneRules(0, 0, 3, 1)
+    rules = keep(0, 0, 3, 1)
     assert removed([first, old], rules, set()) == {"old"}
     assert (
         removed([first, replace(old, expires_at=START + timedelta(seconds=1))], rules, set())

@@ -289,3 +289,28 @@ def test_an_empty_erasure_ledger_is_no_pass():
     full = fact(erasures=3, remaining=0)
     assert (full.value, full.status) == (0, PASS)
     assert full.note is not None
+
+
+@pytest.mark.parametrize("name", ["preflight", "backup", "prune", "choose", "refusals", "drill"])
+def test_a_step_that_left_only_its_failure_still_has_a_report(
+    manifests: dict[str, Manifest], name: str
+):
+    """Killed, or stopped by an error: its record holds no data, and the seal must not stumble."""
+    empty = StepRecord(step=name, part="" if name == "preflight" else "courier", outcome=FAIL)
+    if name in {"preflight", "backup", "prune"}:
+        records = backup_records(**{name: empty})
+        found = offsite_report.conclude(
+            records, [mapped()], {} if name == "backup" else manifests, asked=["courier"]
+        )
+    else:
+        found = drill_report.conclude(drilled(**{name: empty}), [mapped()], HISTORY)
+        assert indicators(found) == [1]
+    assert found.outcome is FAIL
+
+
+def test_erased_records_that_could_not_be_looked_for_are_no_pass():
+    """Of a table that the copy does not have under that name."""
+    record = step("drill", "courier", rows=1, erasures=3, remaining=0, not_looked_for=3)
+    found = drill_report.conclude(drilled(drill=record), [mapped()], {})
+    fact = next(one for one in found.facts if one.label.text == "Erased records brought back")
+    assert (fact.value, fact.status) == (None, FAIL)

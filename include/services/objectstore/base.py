@@ -184,6 +184,10 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def require_deletable(self, key: str, now: datetime) -> None:
+        """Raise ObjectLocked when `delete` would be refused at that moment; removes nothing."""
+        ...
+
     def delete(self, key: str) -> None:
         """Remove the object, every version; missing is fine; raises ObjectLocked."""
         ...

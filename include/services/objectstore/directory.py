@@ -203,6 +203,10 @@ class DirectoryStore:
             self._write_lock(path, end)
             path.chmod(path.stat().st_mode & ~_WRITE_BITS)
 
+    def require_deletable(self, key: str, now: datetime) -> None:
+        """Look at the file's lock; raises ObjectLocked."""
+        self._refuse_locked(self._path(key), key, now)
+
     def delete(self, key: str) -> None:
         """Remove the file and the directories it leaves empty; missing is fine.
 
@@ -212,7 +216,7 @@ class DirectoryStore:
         path = self._path(key)
         if path.is_dir():
             return
-        self._refuse_locked(path, key)
+        self._refuse_locked(path, key, self._clock.now())
         with naming("delete", key, self.description):
             try:
                 path.unlink(missing_ok=True)
@@ -254,7 +258,7 @@ class DirectoryStore:
         path = self._path(key)
         if lock_end:
             self._check_future(key, lock_end)
-        self._refuse_locked(path, key)
+        self._refuse_locked(path, key, self._clock.now())
 
         def publish(partial: Path, sha256: str, size: int) -> StoredObject:
             return self._publish(partial, path, key, lock_end, sha256, size)
@@ -271,7 +275,7 @@ class DirectoryStore:
         size: int,
     ) -> StoredObject:
         """Give a finished file its name; the lock is there before the name is."""
-        self._refuse_locked(path, key)
+        self._refuse_locked(path, key, self._clock.now())
         with naming("write", key, self.description):
             if lock_end:
                 partial.chmod(partial.stat().st_mode & ~_WRITE_BITS)
@@ -295,12 +299,12 @@ class DirectoryStore:
                 "Choose a later moment.",
             )
 
-    def _refuse_locked(self, path: Path, key: str) -> None:
+    def _refuse_locked(self, path: Path, key: str, now: datetime) -> None:
         with naming("read the lock of", key, self.description):
             if not path.exists():
                 return
             end = self._locked_until(path, key)
-        if end and end > self._clock.now():
+        if end and end > now:
             raise ObjectLocked(
                 f"{key!r} in {self.description} is locked until {end.isoformat()}.",
                 "Wait for its end.",

@@ -37,6 +37,7 @@ from include.services.objectstore.s3_errors import (
 from include.services.objectstore.s3_preflight import preflight
 from include.services.objectstore.s3_reader import S3Reader
 from include.services.objectstore.s3_versions import (
+    Version,
     lock_words,
     refused_by_lock,
     versions_to_delete,
@@ -246,6 +247,14 @@ class S3Store:
         with self._errors.naming("lock", key):
             self._client.put_object_retention(**request)
 
+    def require_deletable(self, key: str, now: datetime) -> None:
+        """Look at the retention and the legal hold of every version; raises ObjectLocked."""
+        with self._errors.naming("read the locks of", key):
+            versions = versions_to_delete(self._client, self._bucket, self._full_key(key))
+        for version in versions:
+            if version.held or (version.locked_until and version.locked_until > now):
+                raise self._locked(key, version)
+
     def delete(self, key: str) -> None:
         """Remove every version and delete marker; nothing is removed when one is locked.
 
@@ -267,12 +276,14 @@ class S3Store:
             except StoreError as error:
                 cause = error.__cause__
                 if isinstance(cause, Exception) and refused_by_lock(cause, version):
-                    raise ObjectLocked(
-                        f"{key!r} in {self.description} cannot be deleted: "
-                        f"it is {lock_words(version)}.",
-                        "Wait for its end; a compliance lock cannot be lifted earlier.",
-                    ) from error
+                    raise self._locked(key, version) from error
                 raise
+
+    def _locked(self, key: str, version: Version) -> ObjectLocked:
+        return ObjectLocked(
+            f"{key!r} in {self.description} cannot be deleted: it is {lock_words(version)}.",
+            "Wait for its end; a compliance lock cannot be lifted earlier.",
+        )
 
     def clear_abandoned(self, prefix: str = "") -> int:
         """Abort every unfinished upload under a prefix.
