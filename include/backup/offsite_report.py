@@ -202,10 +202,12 @@ def _facts(
 
 
 def _sites(databases: Sequence[MappedDatabase], preflight: StepRecord | None) -> Message | None:
-    store = preflight.data.get("sites", {}).get("store") if preflight else None
+    if not preflight or not preflight.data:
+        return None
+    store = preflight.data.get("sites", {}).get("store")
     primary = sorted({one.site for one in databases if one.site})
     if not store or not primary:
-        return None
+        return _("not declared")
     return _("{primary}; backups at {store}", primary=", ".join(primary), store=store)
 
 
