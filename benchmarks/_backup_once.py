@@ -17,10 +17,10 @@ from threading import Thread
 from include.backup import manifest as manifests
 from include.backup import offsite
 from include.backup.recipients import opening_key_from_pem, recipient_from_pem
-from include.evidence.model import Result, RunContext
+from include.evidence.model import Outcome, Result, RunContext
 from include.evidence.signing import Signer
 from include.policy.datamap import MappedDatabase
-from include.policy.rules import BackupRules
+from include.policy.rules import BackupRules, Calendar
 from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
 from include.services.objectstore.directory import DirectoryStore
@@ -68,6 +68,9 @@ def backup(folder: Path, conninfo: str, state: str, pdf: bool) -> None:
         clock=clock,
         progress=Once(_load_reports),  # what follows is loaded while the dump runs
     )
+    pruned = offsite.prune_restore_points(
+        "bench", place, rules, (), zone=Calendar().zone, now=clock.now()
+    )
     from include.backup import offsite_report
     from include.evidence.bundle import seal
     from include.reports.html import render_html
@@ -77,8 +80,12 @@ def backup(folder: Path, conninfo: str, state: str, pdf: bool) -> None:
     from include.state.connect import engine
 
     conclusion = offsite_report.conclude(
-        [checked, record], [DATABASE], {"bench": manifest}, asked=["bench"]
+        [checked, record, pruned], [DATABASE], {"bench": manifest}, asked=["bench"]
     )
+    if conclusion.outcome is Outcome.FAIL:
+        sys.exit(
+            "The measured backup failed: " + "; ".join(one.code for one in conclusion.findings)
+        )
     report = Report(
         title=conclusion.title,
         summary=conclusion.summary,

@@ -12,9 +12,9 @@ pruned, never below the floor, never a held or locked one.
 
 **Writes:** restore points to `offsite_store`; a sealed bundle with the report (English, Chinese) to `evidence_store`.
 
-**Red means** that a mapped database has no verified restore point from this run, or that an older one cannot be trusted. **What to do:** open the report in the
-bundle that the task `gate` names; each finding says what to mend. Then run this workflow again. Restore points of
-earlier days are not touched by a failed run. **Owner:** data engineering.
+**Red means** that a mapped database has no verified restore point from this run, or that an older one cannot be
+trusted. **What to do:** open the report in the bundle that the task `gate` names; each finding says what to mend. Then
+run this workflow again. Restore points of earlier days are not touched by a failed run. **Owner:** data engineering.
 """
 
 from __future__ import annotations
@@ -38,9 +38,7 @@ from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron, databases_pa
     max_active_runs=1,
     default_args=DEFAULT_ARGS,
     tags=[Tag.BACKUP, Tag.CLAUSE_4_2, Tag.DAILY],
-    params={
-        "databases": databases_param(),
-    },
+    params={"databases": databases_param()},
 )
 def backup_offsite() -> None:
     """Back up every mapped database and leave a sealed bundle."""

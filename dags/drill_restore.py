@@ -12,9 +12,9 @@ measures RTO and RPO, and drops the scratch database.
 
 **Writes:** a sealed bundle with the report to `evidence_store`. The live databases are not touched.
 
-**Red means** that a restore failed, differs, was later than its RTO, held only old records or brought back an erased person;
-or that damage was not refused, or a restore point cannot be trusted. **What to do:** do not count on that restore point; read the report in the bundle that the task `gate` names, run `backup_offsite`,
-then this drill again. If damage or a swap is reported, raise an incident. **Owner:** data engineering.
+**Red means** that a restore failed, differs, was later than its RTO, held only old records or brought back an erased
+person; or that damage was not refused, or a restore point cannot be trusted. **What to do:** do not count on that
+restore point; read the report in the bundle that the task `gate` names, run `backup_offsite`, then this drill again. If damage or a swap is reported, raise an incident. **Owner:** data engineering.
 """
 
 from __future__ import annotations

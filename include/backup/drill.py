@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from include.backup.compare import check_foreign_keys, compare
 from include.backup.connection import connected
 from include.backup.manifest import Manifest, Rejected, RestorePoint
-from include.backup.offsite import clock_columns
+from include.backup.offsite import CLOCK_TOLERANCE, clock_columns
 from include.backup.preflight import CLAUSE
 from include.backup.refusals import prove_refusals
 from include.backup.restore import Source, restore
@@ -34,7 +34,6 @@ from include.services.errors import ControlFailed
 from include.state.tables import drill as drill_table
 
 ERASURE_CLAUSE = "5.3"  # delete promptly after use: a restore must not undo it
-FUTURE = timedelta(minutes=5)  # more than clocks that are kept right differ
 STOP = _("Do not rely on this restore point. Take a new backup, drill it, raise an incident.")
 
 
@@ -315,7 +314,7 @@ def _judge_targets(
             _("The restore took longer than its RTO."),
             _("Give drill_db a faster server, or agree on a longer RTO."),
         )
-    if age < -FUTURE:
+    if age < -CLOCK_TOLERANCE:
         seen.find(
             "drill.from_the_future",
             Outcome.FAIL,

@@ -193,7 +193,7 @@ def _brought_back(drills: Sequence[StepRecord | None]) -> _Judged:
     return {
         "value": came_back,
         "status": Outcome.FAIL if came_back else Outcome.PASS,
-        "note": _("{count} entries of the erasure ledger were looked for", count=entries),
+        "note": _("{count} entries of the erasure ledger were looked for", count=entries - missed),
     }
 
 

@@ -31,7 +31,7 @@ from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError
 from include.services.objectstore.base import ObjectLocked, ObjectStore
 
-CLOCK_TOLERANCE = timedelta(minutes=5)
+CLOCK_TOLERANCE = timedelta(minutes=5)  # more than clocks that are kept right differ
 
 
 @dataclass(frozen=True)

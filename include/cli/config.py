@@ -9,6 +9,7 @@ import typer
 from include.cli.console import errors, print_json, results
 from include.cli.stack import local_stack, workplace
 from include.policy import PackError
+from include.workplace import Workplace
 
 app = typer.Typer(help="The policy pack.", no_args_is_help=True)
 
@@ -30,20 +31,10 @@ def check(
     try:
         pack = place.pack
     except PackError as error:
-        problems = [str(problem) for problem in error.problems]
-        if as_json:
-            print_json({"valid": False, "pack": str(place.policy), "problems": problems})
-        else:
-            for problem in problems:
-                errors.print(problem, soft_wrap=True, markup=False)
-            errors.print(f"[bold red]{len(problems)} errors[/bold red] in {place.policy}")
-        return 2
+        found = [str(problem) for problem in error.problems]
+        return _refuse(place, found, f"in {place.policy}", as_json=as_json)
     if faults := place.connection_faults():
-        if as_json:
-            print_json({"valid": False, "pack": str(place.policy), "problems": faults})
-        for fault in () if as_json else faults:
-            errors.print(fault, soft_wrap=True, markup=False)
-        return 2
+        return _refuse(place, faults, "in the connections", as_json=as_json)
     if as_json:
         print_json({"valid": True, "pack": str(place.policy), "problems": []})
         return 0
@@ -55,6 +46,16 @@ def check(
         f"{len(pack.controls)} controls; policy {pack.sha256[:12]}"
     )
     return 0
+
+
+def _refuse(place: Workplace, problems: list[str], where: str, *, as_json: bool) -> int:
+    if as_json:
+        print_json({"valid": False, "pack": str(place.policy), "problems": problems})
+        return 2
+    for problem in problems:
+        errors.print(problem, soft_wrap=True, markup=False)
+    errors.print(f"[bold red]{len(problems)} errors[/bold red] {where}", soft_wrap=True)
+    return 2
 
 
 def migrate() -> int:

@@ -22,6 +22,17 @@ def workplace() -> Workplace:
     return Workplace.from_environment(os.environ)
 
 
+def make_home(place: Workplace) -> None:
+    """Create the home folder; raises UsageError where that cannot be."""
+    try:
+        place.home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"The home folder {place.home} cannot be used: {error.strerror}.",
+            "Set PARCELSEAL_HOME to a folder that can be written.",
+        ) from None
+
+
 @contextmanager
 def local_stack(
     place: Workplace, *, customers: int | None = None, always: bool = False
@@ -38,13 +49,7 @@ def local_stack(
     if not needed:
         yield
         return
-    try:
-        place.home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"The home folder {place.home} cannot be used: {error.strerror}.",
-            "Set PARCELSEAL_HOME to a folder that can be written.",
-        ) from None
+    make_home(place)
     stop_orphan(place.local)
     try:
         place.local.prepare(place.clock.now(), tell)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -12,7 +14,7 @@ from rich.table import Table
 
 from include.cli.console import errors, results, tell
 from include.cli.report import RunResult, exit_code, result_of
-from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, workplace
+from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, make_home, workplace
 from include.local import airflow as local_airflow
 from include.local.airflow import AirflowApi, Standalone
 from include.local.profile import AIRFLOW
@@ -36,14 +38,16 @@ def up(
     place = workplace()
     _ = place.pack  # a bad pack is reported before anything is started
     signal.signal(signal.SIGTERM, _interrupt)
-    place.home.mkdir(parents=True, exist_ok=True)
+    make_home(place)
     with local_airflow.hold(place.home), local_stack(place, customers=customers, always=True):
         local_airflow.stop_left_over(place.local)
         port = local_airflow.free_port()
         environment = local_airflow.settings(place.local, ROOT, AIRFLOW, port)
         tell("starting Airflow (about half a minute)")
-        airflow = Standalone.start(place.local, ROOT, environment)
+        airflow: Standalone | None = None
         try:
+            with _interrupted_later():
+                airflow = Standalone.start(place.local, ROOT, environment)
             airflow.wait_until_ready()
             if not once:
                 tell(f"Airflow is at {airflow.url}")
@@ -56,7 +60,8 @@ def up(
             _wait(airflow)
         finally:
             tell("stopping Airflow")
-            airflow.stop()
+            if airflow:
+                airflow.stop()
             (place.home / "airflow.pid").unlink(missing_ok=True)
     return 0
 
@@ -65,6 +70,23 @@ def _interrupt(*_: object) -> None:
     """Stop as Ctrl-C does, so that Airflow and the server are stopped too."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+@contextmanager
+def _interrupted_later() -> Iterator[None]:
+    """Keep an interruption until the end: an Airflow must be known before it can be stopped."""
+    came: list[int] = []
+    kept = {
+        number: signal.signal(number, lambda got, _frame: came.append(got))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+    if came:
+        _interrupt()
 
 
 def run_all(place: Workplace, api: AirflowApi, log: str) -> list[RunResult]:

@@ -214,7 +214,7 @@ class AirflowApi:
 
 
 def stop_tree(pid: int) -> None:
-    """End a process with its children: politely, then for good."""
+    """End the first process of a session with all others of it: politely, then for good."""
     try:
         root = psutil.Process(pid)
     except psutil.NoSuchProcess:
@@ -223,8 +223,19 @@ def stop_tree(pid: int) -> None:
     for one in family:
         _signal(one, signal.SIGTERM)
     _gone, alive = psutil.wait_procs(family, timeout=STOP_TIMEOUT)
-    for one in alive:
+    for one in [*alive, *_session(pid)]:  # what was started since the look at the children, too
         _signal(one, signal.SIGKILL)
+
+
+def _session(leader: int) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == leader:
+                found.append(process)
+        except ProcessLookupError:
+            continue
+    return found
 
 
 @contextmanager

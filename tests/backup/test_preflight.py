@@ -98,6 +98,18 @@ def test_a_directory_is_no_more_than_attention(store: DirectoryStore, recipients
     assert same.severity is Outcome.ATTENTION
 
 
+def test_another_name_for_the_site_does_not_make_a_disk_another(
+    store: DirectoryStore, recipients: list[Recipient], signer: Signer
+):
+    """Sites that differ by name, and one disk for both: nobody can say that they are apart."""
+    root = Path(store.description.removeprefix("file://"))
+    for live, expected in (([root.parent], None), ([], False)):
+        place = DirectoryStore(root, site="shanghai", live_paths=live)
+        offsite = Offsite(place, recipients, [], signer, [signer.public_pem])
+        record = check(offsite, [mapped(site="beijing")], BackupRules(), FixedClock(NOW))
+        assert record.data["at_primary_site"] == {"courier": expected}
+
+
 def test_a_directory_that_cannot_be_used_fails(tmp_path: Path, recipients: list[Recipient]):
     """Here a file stands in its place."""
     (tmp_path / "file").write_text("")

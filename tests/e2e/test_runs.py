@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from include.erasure.ledger import record
+from include.policy import SHIPPED
+from include.state.tables import erasure
 from tests.cli.test_errors import RUN_KEYS
 from tests.e2e import databases
 from tests.e2e.conftest import Cli, FailedRuns
@@ -168,6 +172,37 @@ def test_what_is_sound_passes_beside_what_is_not(failed: FailedRuns):
     assert codes(failed.drill, "sound") == set()
     metrics = json.loads((Path(failed.drill["bundle"]) / "result.json").read_text())["metrics"]
     assert "sound" in {one["subject"] for one in metrics if one["name"] == "drill.rto_seconds"}
+
+
+def test_erased_records_that_cannot_be_looked_for_fail_a_restore(
+    cli: Cli, drilled: dict[str, Any], tmp_path: Path
+):
+    """The data map has a table's name of today; the restore point holds it under another."""
+    pack = shutil.copytree(SHIPPED, tmp_path / "pack")
+    datamap = pack / "datamap" / "courier.yaml"
+    text = datamap.read_text()
+    datamap.write_text(text.replace("share_log: {", "share_log: {table: share_record, ", 1))
+    target = empty_database(cli, "courier_renamed")
+    words = ["--database", "courier", "--into", target, "--key", "keys/escrow.key"]
+    with cli.place.state.begin() as conn:
+        record(
+            conn,
+            cli.place.erasure_keys,
+            database="courier",
+            collection="share_log",
+            record_keys=[["1"]],
+            record_class="share",
+            rule="retention",
+            dag_id="d",
+            run_id="renamed",
+            erased_at=cli.place.clock.now(),
+        )
+    try:
+        done = cli.json("restore", *words, code=1, PARCELSEAL_POLICY=str(pack))
+    finally:
+        with cli.place.state.begin() as conn:
+            conn.execute(erasure.delete().where(erasure.c.run_id == "renamed"))
+    assert "share_log" in done["error"]
 
 
 @pytest.mark.parametrize(
