@@ -77,7 +77,7 @@ class Document:
             error: from validating the part of the document that is at ``base``.
             base: path of that part.
         """
-        for one in error.errors(include_url=False, include_context=False, include_input=False):
+        for one in error.errors(include_url=False, include_input=False):
             loc = (*base, *one["loc"])
             message = one["msg"].removeprefix("Value error, ")
             missing = ""
@@ -86,6 +86,10 @@ class Document:
                     missing, message = str(loc[-1]), "is required and missing"
                 case "extra_forbidden":
                     message = "this key is not known here"
+                case "union_tag_invalid":
+                    message = f"{one['ctx']['tag']!r} is none of {one['ctx']['expected_tags']}"
+                case "union_tag_not_found":
+                    missing, message = "type", "is required and missing"
                 case "string_type" if type(self.at(self.known(loc))) in _WORDS:
                     word = _WORDS[type(self.at(self.known(loc)))]
                     message = f'should be text, YAML reads it as {word}: write it in "quotes"'

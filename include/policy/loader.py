@@ -7,24 +7,26 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from include.policy.checks import CrossChecks
 from include.policy.document import Document, DocumentError, read_bytes, read_document
+from include.policy.expectations import Suite
 from include.policy.manifests import DataMap, read_datamap
-from include.policy.mapping import Inventory
 from include.policy.model import PackFile, PolicyPack
 from include.policy.problems import PackError, PackProblem
+from include.policy.purposes import Purpose, with_unneeded
 from include.policy.rules import BackupRules, Calendar, Control, RetentionRule, Role, Targets
 
 SHIPPED = Path(__file__).parent / "pack"
 """The shipped pack; its files stand in for those that a pack leaves out."""
 
-DATAMAP = "datamap"
+DATAMAP, QUALITY = "datamap", "quality"
 _WITH_DEFAULT = ("backup.yaml", "calendar.yaml", "controls.yaml", "roles.yaml")
 # Names collections of one company's databases, so that no shipped file can stand in for it.
-_WITHOUT_DEFAULT = ("retention.yaml",)
+_WITHOUT_DEFAULT = ("retention.yaml", "purposes.yaml")
 _YAML = (".yaml", ".yml")
 
 _Read = TypeVar("_Read")
@@ -52,11 +54,15 @@ def load_pack(folder: Path) -> PolicyPack:
     backup = reader.section("backup.yaml", TypeAdapter(BackupRules)) or BackupRules()
     datamap = reader.datamap(backup.defaults)
     calendar = reader.section("calendar.yaml", TypeAdapter(Calendar))
-    roles = reader.section("roles.yaml", TypeAdapter(tuple[Role, ...])) or ()
-    controls = reader.section("controls.yaml", TypeAdapter(tuple[Control, ...])) or ()
-    retention = reader.section("retention.yaml", TypeAdapter(tuple[RetentionRule, ...])) or ()
-    reader.check_roles(roles, controls)
-    reader.check_retention(retention, datamap.inventory)
+    roles = reader.items("roles.yaml", TypeAdapter(Role))
+    controls = reader.items("controls.yaml", TypeAdapter(Control))
+    retention = reader.items("retention.yaml", TypeAdapter(RetentionRule))
+    purposes = reader.items("purposes.yaml", TypeAdapter(Purpose))
+    checks = CrossChecks(reader.documents, datamap.inventory, reader.problems)
+    checks.roles(roles, controls)
+    checks.retention(retention)
+    checks.purposes(purposes)
+    suites = reader.suites(checks)
     reader.check_unknown_files()
     if reader.problems:
         raise PackError(folder, reader.problems)
@@ -64,11 +70,13 @@ def load_pack(folder: Path) -> PolicyPack:
         folder=folder,
         files=tuple(sorted(reader.files, key=lambda one: one.path)),
         databases=datamap.databases,
-        controls=controls,
+        controls=tuple(controls.values()),
         backup=backup,
-        retention=retention,
+        retention=tuple(retention.values()),
         calendar=calendar or Calendar(),
-        roles={one.id: one for one in roles},
+        roles={one.id: one for one in roles.values()},
+        suites=with_unneeded(suites, tuple(purposes.values()), datamap.databases),
+        purposes=tuple(purposes.values()),
         remarks=tuple(datamap.remarks),
     )
 
@@ -80,18 +88,13 @@ class _Reader:
         self.folder = folder
         self.files: list[PackFile] = []
         self.problems: list[PackProblem] = []
-        self._documents: dict[str, Document] = {}
+        self.documents: dict[str, Document] = {}
 
     def section(self, name: str, form: TypeAdapter[_Read]) -> _Read | None:
         """One file as its type; None when it is faulty or neither here nor shipped."""
-        shipped = name in _WITH_DEFAULT and not self._exists(name)
-        path = (SHIPPED if shipped else self.folder) / name
-        if not shipped and not self._exists(name):
-            return None
-        document = self._document(path, name, shipped)
+        document = self._section_document(name)
         if document is None:
             return None
-        self._documents[name] = document
         try:
             # as JSON: strict about types, and a list is a tuple
             return form.validate_json(json.dumps(document.data), strict=True)
@@ -99,9 +102,39 @@ class _Reader:
             self.problems += document.problems(error)
             return None
 
+    def items(self, name: str, form: TypeAdapter[_Read]) -> dict[int, _Read]:
+        """The items of a file that is a list, by place; faulty ones are left out.
+
+        So a fault in one item does not hide what the checks between files find in another.
+        """
+        document = self._section_document(name)
+        if document is None:
+            return {}
+        if not isinstance(document.data, list):
+            self.problems.append(document.problem((), "should be a list"))
+            return {}
+        found = {}
+        for at, item in enumerate(document.data):
+            try:
+                found[at] = form.validate_json(json.dumps(item), strict=True)
+            except ValidationError as error:
+                self.problems += document.problems(error, (at,))
+        return found
+
+    def _section_document(self, name: str) -> Document | None:
+        """A file of the pack, the shipped one in its place, or None."""
+        shipped = name in _WITH_DEFAULT and not self._exists(name)
+        path = (SHIPPED if shipped else self.folder) / name
+        if not shipped and not self._exists(name):
+            return None
+        document = self._document(path, name, shipped)
+        if document is not None:
+            self.documents[name] = document
+        return document
+
     def datamap(self, targets: Targets) -> DataMap:
         """The data maps, checked together."""
-        paths = self._datamap_paths()
+        paths = self._yaml_files(DATAMAP)
         if not paths:
             message = "holds no .yaml file: a pack needs a data map, see docs/policy-pack.md"
             self.problems.append(PackProblem(f"{DATAMAP}/", None, "", message))
@@ -114,12 +147,30 @@ class _Reader:
         self.problems += datamap.problems
         return datamap
 
-    def _datamap_paths(self) -> list[Path]:
+    def suites(self, checks: CrossChecks) -> list[Suite]:
+        """The suites of quality/, checked together; none where the pack has no such folder."""
+        if not self._exists(QUALITY):
+            return []
+        found: list[Suite] = []
+        seen: set[tuple[str, str, str]] = set()
+        for path in self._yaml_files(QUALITY):
+            name = f"{QUALITY}/{path.name}"
+            suites = self.items(name, TypeAdapter(Suite))
+            if name in self.documents:
+                placed = checks.suites(name, seen)
+                found += [
+                    suite.model_copy(update={"database": placed[at]})
+                    for at, suite in suites.items()
+                    if at in placed
+                ]
+        return found
+
+    def _yaml_files(self, folder: str) -> list[Path]:
         try:
-            found = list((self.folder / DATAMAP).iterdir())
+            found = list((self.folder / folder).iterdir())
         except OSError as error:
             message = f"cannot be read: {error.strerror}"
-            raise PackError(self.folder, [PackProblem(f"{DATAMAP}/", None, "", message)]) from error
+            raise PackError(self.folder, [PackProblem(f"{folder}/", None, "", message)]) from error
         return sorted(
             path for path in found if path.suffix in _YAML and not path.name.startswith(".")
         )
@@ -137,45 +188,16 @@ class _Reader:
             self.problems += error.problems
             return None
 
-    def check_roles(self, roles: tuple[Role, ...], controls: tuple[Control, ...]) -> None:
-        """Ids stand once, and who owns a control is a role."""
-        self._once("roles.yaml", [("id", one.id) for one in roles])
-        self._once("controls.yaml", [("id", one.id) for one in controls])
-        known = {one.id for one in roles}
-        for at, control in enumerate(controls):
-            if control.owner and "roles.yaml" in self._documents and control.owner not in known:
-                self._add("controls.yaml", (at, "owner"), f"roles.yaml has no {control.owner!r}")
-
-    def check_retention(self, rules: tuple[RetentionRule, ...], inventory: Inventory) -> None:
-        """Record classes stand once and lead to fields of the data map."""
-        self._once("retention.yaml", [("class", one.record_class) for one in rules])
-        for at, rule in enumerate(rules):
-            holders = inventory.databases_with(rule.collection)
-            if rule.database is not None and rule.database not in inventory:
-                message = f"the pack maps no database {rule.database!r}"
-                self._add("retention.yaml", (at, "database"), message)
-            elif not holders or (rule.database is not None and rule.database not in holders):
-                message = f"no data map has a collection {rule.collection!r}"
-                self._add("retention.yaml", (at, "collection"), message)
-            elif rule.database is None and len(holders) > 1:
-                message = f"several databases have it: name one as database: {', '.join(holders)}"
-                self._add("retention.yaml", (at, "collection"), message)
-            else:
-                for column in rule.clock:
-                    if not inventory.has_column(
-                        rule.database or holders[0], rule.collection, column
-                    ):
-                        message = f"collection {rule.collection!r} has no field {column!r}"
-                        self._add("retention.yaml", (at, "clock"), message)
-
     def check_unknown_files(self) -> None:
         """A YAML file that nothing reads is a mistyped name until somebody says otherwise."""
         known = {*_WITH_DEFAULT, *_WITHOUT_DEFAULT}
         for name in self._yaml_names():
             parent, _, rest = name.partition("/")
-            if name not in known and not (parent == DATAMAP and rest and "/" not in rest):
-                message = f"nothing reads this file; a pack has {DATAMAP}/*.yaml, {_list(known)}"
-                self.problems.append(PackProblem(name, None, "", message))
+            if name in known or (parent in (DATAMAP, QUALITY) and rest and "/" not in rest):
+                continue
+            folders = f"{DATAMAP}/*.yaml, {QUALITY}/*.yaml"
+            message = f"nothing reads this file; a pack has {folders}, {_list(known)}"
+            self.problems.append(PackProblem(name, None, "", message))
 
     def _yaml_names(self) -> Iterator[str]:
         for at, folders, names in os.walk(self.folder):
@@ -183,16 +205,6 @@ class _Reader:
             for name in names:
                 if name.lower().endswith(_YAML) and not name.startswith("."):
                     yield (Path(at) / name).relative_to(self.folder).as_posix()
-
-    def _once(self, file: str, keys: list[tuple[str, str]]) -> None:
-        seen: set[str] = set()
-        for at, (key, value) in enumerate(keys):
-            if value in seen:
-                self._add(file, (at, key), f"{value!r} stands twice")
-            seen.add(value)
-
-    def _add(self, file: str, loc: tuple[Any, ...], message: str) -> None:
-        self.problems.append(self._documents[file].problem(loc, message))
 
 
 def _list(names: set[str]) -> str:

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from include.policy.datamap import MappedDatabase
+from include.policy.expectations import Suite
 from include.policy.problems import PackProblem
+from include.policy.purposes import Purpose
 from include.policy.rules import BackupRules, Calendar, Control, RetentionRule, Role, Rule
 from include.services.errors import UsageError
 
@@ -38,6 +40,8 @@ class PolicyPack(Rule):
         retention: of retention.yaml; empty when the pack has none.
         calendar: of calendar.yaml.
         roles: of roles.yaml, by id.
+        suites: of quality/*.yaml, with their databases, and what purposes.yaml adds to them.
+        purposes: of purposes.yaml.
         remarks: what the reader of ``config check`` should know and no workflow stumbles over.
     """
 
@@ -49,6 +53,8 @@ class PolicyPack(Rule):
     retention: tuple[RetentionRule, ...]
     calendar: Calendar
     roles: Mapping[str, Role]
+    suites: tuple[Suite, ...] = ()
+    purposes: tuple[Purpose, ...] = ()
     remarks: tuple[PackProblem, ...] = ()
 
     @property
@@ -71,6 +77,12 @@ class PolicyPack(Rule):
             known = ", ".join(self.databases)
             raise UsageError(f"The policy pack maps no database {name}.", f"It maps: {known}.")
         return self.databases[name]
+
+    def suites_of(self, database: str, *, incoming: bool = False) -> tuple[Suite, ...]:
+        """The suites of a database's formal collections, or of its incoming ones."""
+        return tuple(
+            one for one in self.suites if one.database == database and one.incoming is incoming
+        )
 
     def controls_of(self, workflow: str) -> tuple[Control, ...]:
         """The controls for which a workflow's bundles are the evidence."""

@@ -42,7 +42,8 @@ def _both_languages(texts: dict[str, str]) -> dict[str, str]:
     return texts
 
 
-def _some(items: tuple[_Item, ...]) -> tuple[_Item, ...]:
+def some(items: tuple[_Item, ...]) -> tuple[_Item, ...]:
+    """Validator: at least one item."""
     # unlike min_length not counted when an item is faulty: that is one fault, not two
     if not items:
         raise ValueError("should not be empty")
@@ -142,7 +143,7 @@ class Control(Rule):
     workflow: Identifier
     cadence: PositivePeriod
     indicator: Indicator
-    sources: Annotated[tuple[Source, ...], AfterValidator(_some)]
+    sources: Annotated[tuple[Source, ...], AfterValidator(some)]
     owner: Identifier | None = None
 
     @property
@@ -270,7 +271,7 @@ class RetentionRule(Rule):
     record_class: Annotated[Identifier, Field(alias="class")]
     database: Name | None = None
     collection: Name
-    clock: Annotated[tuple[Name, ...], AfterValidator(_some), BeforeValidator(_as_tuple)]
+    clock: Annotated[tuple[Name, ...], AfterValidator(some), BeforeValidator(_as_tuple)]
     period: IsoPeriod
     action: Literal["delete", "drop_partition", "mask", "keep"]
     basis: Annotated[

@@ -1,0 +1,175 @@
+"""The ``kwargs`` of expectations: what each type has to be told."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from include.policy.period import PositivePeriod
+from include.policy.rules import Name, Rule, Text, some
+
+Names = Annotated[tuple[Name, ...], AfterValidator(some)]
+Condition = Annotated[Text, Field(max_length=2000)]
+"""A boolean SQL expression over the columns of the record."""
+
+
+class Kwargs(Rule):
+    """What every expectation takes.
+
+    Attributes:
+        mostly: share of the records (0 to 1) that has to be as expected.
+    """
+
+    mostly: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class Column(Kwargs):
+    """About one column of the record."""
+
+    column: Name
+
+
+class ColumnWhere(Column):
+    """About one column of some of the records; ``where`` says of which."""
+
+    where: Condition | None = None
+
+
+class ValueSet(Column):
+    """The values a column may have; null is not looked at."""
+
+    value_set: Annotated[tuple[str | int | float | bool, ...], AfterValidator(some)]
+
+
+class Regex(Column):
+    """A POSIX regular expression, as PostgreSQL's ``~`` takes it; null is not looked at."""
+
+    regex: Text
+
+
+def _in_order(least: Any, most: Any) -> None:
+    if least is None and most is None:
+        raise ValueError("min_value or max_value is required")
+    if least is not None and most is not None and type(least) is type(most) and least > most:
+        raise ValueError(f"min_value {least} is above max_value {most}")
+
+
+class Lengths(Column):
+    """Characters of a text, both ends included."""
+
+    min_value: Annotated[int, Field(ge=0)] | None = None
+    max_value: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _range(self) -> Lengths:
+        _in_order(self.min_value, self.max_value)
+        return self
+
+
+class Between(Column):
+    """Least and greatest value of a column, both included: numbers, or ISO dates as text."""
+
+    min_value: int | float | str | None = None
+    max_value: int | float | str | None = None
+
+    @model_validator(mode="after")
+    def _range(self) -> Between:
+        _in_order(self.min_value, self.max_value)
+        return self
+
+
+class RowCount(Rule):
+    """Rows of the whole table, both ends included."""
+
+    min_value: Annotated[int, Field(ge=0)] | None = None
+    max_value: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _range(self) -> RowCount:
+        _in_order(self.min_value, self.max_value)
+        return self
+
+
+class ColumnList(Kwargs):
+    """Columns that are looked at together."""
+
+    column_list: Names
+
+
+class ColumnPair(Kwargs):
+    """Two columns that are compared; records in which one is null are not looked at."""
+
+    column_A: Name  # noqa: N815 - Great Expectations' own spelling
+    column_B: Name  # noqa: N815
+    or_equal: bool = False
+
+
+class ResidentId(ColumnWhere):
+    """Which part of a resident ID number (GB 11643-1999) is looked at.
+
+    Attributes:
+        part: ``form`` (17 digits and a digit or X), ``birth_date`` (digits 7 to 14 are a real date,
+            not in the future) or ``check_character``; the last two only look at numbers of the
+            right form, so that one fault is one finding.
+    """
+
+    part: Literal["form", "birth_date", "check_character"]
+
+
+class ExistsIn(ColumnWhere):
+    """Values that have to stand in a field of another collection of the same database."""
+
+    collection: Name
+    field: Name
+
+
+class Recent(ColumnWhere):
+    """A moment or date that may be at most a period ago."""
+
+    period: PositivePeriod
+
+
+class Distinct(Kwargs):
+    """Columns in which no two records are alike; the later twin (by key) is the broken one.
+
+    Records in which one of the columns is null are not looked at.
+    """
+
+    columns: Names
+    where: Condition | None = None
+
+
+class Satisfy(Kwargs):
+    """A condition that every record meets; one that is neither true nor false is met.
+
+    Attributes:
+        scope: ``changed`` records, or ``all`` where the answer changes without the record, as with
+            the time of day or another table.
+    """
+
+    condition: Condition
+    where: Condition | None = None
+    scope: Literal["changed", "all"] = "changed"
+
+
+class Related(Kwargs):
+    """Records of another collection that have to be there, or may not be.
+
+    Attributes:
+        collection: the other collection, of the same database.
+        field: its field that leads to this record.
+        key: this record's column that it leads to.
+        condition: SQL over the other record, which is named ``other``; this one is ``record``.
+        present: whether at least one has to be there, or none may.
+        scope: ``changed`` looks at records that changed, or whose related records were added or
+            changed; a related record that was deleted is seen by a full run. ``all`` sees it daily.
+    """
+
+    collection: Name
+    field: Name
+    key: Name
+    condition: Condition | None = None
+    where: Condition | None = None
+    present: bool = True
+    scope: Literal["changed", "all"] = "changed"
