@@ -6,12 +6,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
+from typing import TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from include.services.connections import ConnectionSpec
 from include.services.errors import ServiceError, UsageError
+
+_Connected = TypeVar("_Connected", bound=psycopg.Connection)
 
 CONNECT_TIMEOUT = "15"  # seconds
 LIBPQ_EXTRAS = {
@@ -145,15 +148,21 @@ class DatabaseAddress:
         """Return the same server and user with another database."""
         return replace(self, parameters={**self.parameters, "dbname": name})
 
-    def connect(self, *, autocommit: bool = False) -> psycopg.Connection:
+    def connect(
+        self, *, autocommit: bool = False, factory: type[_Connected] = psycopg.Connection
+    ) -> _Connected:
         """Open a connection.
+
+        Args:
+            autocommit: whether each statement is a transaction of its own.
+            factory: the class of the connection.
 
         Raises:
             UsageError: user, password or database name is wrong.
             DatabaseUnavailable: the server does not answer.
         """
         try:
-            return psycopg.connect(self.conninfo(), autocommit=autocommit)
+            return factory.connect(self.conninfo(), autocommit=autocommit)
         except psycopg.OperationalError as error:
             raise self.explain(error) from None
 

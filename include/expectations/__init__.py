@@ -1,0 +1,1 @@
+"""What records are expected to be: Great Expectations on PostgreSQL, without values."""

@@ -1,0 +1,233 @@
+"""Checking records: counts of all expectations in few scans, then the keys of what is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import StaticPool
+
+from include.expectations.conditions import RECORD, Condition, Records, condition_of
+from include.messages import Message, _, verbatim
+from include.policy.expectations import Expectation
+from include.services.database import DatabaseAddress
+
+if TYPE_CHECKING:
+    from great_expectations.core.expectation_validation_result import ExpectationValidationResult
+
+KEYS_AT_ONCE = 5_000  # rows that a cursor fetches
+_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+
+class HeldConnection(psycopg.Connection[Any]):
+    """A connection that belongs to who opened it, with its transaction.
+
+    SQLAlchemy's pool would end the transaction after each query, and Great Expectations close the
+    connection with each of its engines.
+    """
+
+    def commit(self) -> None:
+        """Leave the transaction open."""
+
+    def rollback(self) -> None:
+        """Leave the transaction open."""
+
+    def close(self) -> None:
+        """Leave the connection open."""
+
+    def end(self) -> None:
+        """Close it."""
+        super().close()
+
+
+@dataclass(frozen=True)
+class RuleResult:
+    """What was found of one expectation.
+
+    Attributes:
+        rule: the expectation.
+        rows: records looked at.
+        broken: records that are not as expected.
+        fault: why it could not be checked at all; None when it was.
+        named: whether broken records can be named one by one.
+        evr: Great Expectations' own result, without values; None with a fault.
+    """
+
+    rule: Expectation
+    rows: int = 0
+    broken: int = 0
+    fault: Message | None = None
+    named: bool = True
+    evr: ExpectationValidationResult | None = None
+
+
+@dataclass
+class Snapshot:
+    """One consistent, read-only view of a database while it is checked."""
+
+    connection: HeldConnection
+    engine: sa.Engine
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Undo what fails inside, so that the snapshot lives on."""
+        self.connection.execute("SAVEPOINT rule")
+        try:
+            yield
+        except Exception:  # whatever it was, the snapshot goes on behind it
+            self.connection.execute("ROLLBACK TO SAVEPOINT rule")
+            raise
+        self.connection.execute("RELEASE SAVEPOINT rule")
+
+
+@contextmanager
+def snapshot(address: DatabaseAddress, statement_timeout: str = "2h") -> Iterator[Snapshot]:
+    """Open a database for checking; nothing in it can be changed through this.
+
+    Raises:
+        UsageError: user, password or database name is wrong.
+        DatabaseUnavailable: the server does not answer.
+    """
+    connection = address.connect(autocommit=True, factory=HeldConnection)
+    engine = sa.create_engine(
+        "postgresql+psycopg://", creator=lambda: connection, poolclass=StaticPool
+    )
+    try:
+        connection.execute(_SNAPSHOT)
+        for name, value in {"TimeZone": "UTC", "statement_timeout": statement_timeout}.items():
+            connection.execute("SELECT set_config(%s, %s, true)", [name, value])
+        yield Snapshot(connection, engine)
+    finally:
+        connection.end()
+
+
+@dataclass
+class Check:
+    """One suite on one batch of records.
+
+    Args:
+        view: the open database.
+        records: what is checked.
+        expectations: of the suite.
+        now: the moment from which periods count back.
+    """
+
+    view: Snapshot
+    records: Records
+    expectations: Sequence[Expectation]
+    now: datetime
+    _conditions: dict[str, Condition] = field(default_factory=dict)
+    _validators: dict[str, Any] = field(default_factory=dict)
+
+    def run(self) -> list[RuleResult]:
+        """Count what breaks each expectation; one that cannot be checked does not stop others.
+
+        Returns:
+            The results, in the order of the expectations.
+        """
+        results: dict[str, RuleResult] = {}
+        sound: list[Expectation] = []
+        for one in self.expectations:
+            fault = self._prepared(one)
+            if fault is None:
+                sound.append(one)
+            else:
+                results[one.id] = RuleResult(one, fault=fault, named=False)
+        if sound:
+            from include.expectations.gx import NotComputed
+
+            try:
+                with self.view.savepoint():
+                    results |= self._count(sound)
+            except (SQLAlchemyError, NotComputed):
+                # One of them failed, which ends the scan for all: each for itself, then.
+                for one in sound:
+                    results[one.id] = self._alone(one)
+        return [results[one.id] for one in self.expectations]
+
+    def broken_keys(self, rule: Expectation) -> Iterator[tuple[Any, ...]]:
+        """The primary keys of the records that break an expectation, streamed.
+
+        Only the key leaves the database.
+        """
+        condition = self._condition(rule)
+        if condition is None or not self.records.key:
+            return
+        record = self.records.selectable
+        keys = [record.c[one] for one in self.records.key]
+        query = sa.select(*keys).select_from(record).where(condition)
+        with self.view.engine.connect().execution_options(yield_per=KEYS_AT_ONCE) as conn:
+            for row in conn.execute(query):
+                yield tuple(row)
+
+    def _prepared(self, one: Expectation) -> Message | None:
+        missing = [name for name in one.columns() if name not in self.records.columns]
+        if missing:
+            return _("the table has no column {column}", column=missing[0])
+        if one.type == "expect_records_to_be_distinct" and not self.records.key:
+            return _("the table has no primary key, so that its records cannot be told apart")
+        condition = condition_of(one, self.records, self.now)
+        if condition is not None:
+            self._conditions[one.id] = condition
+        return None
+
+    def _count(self, expectations: Sequence[Expectation]) -> dict[str, RuleResult]:
+        from include.expectations import gx
+
+        collection = self.records.collection
+        counted, validator = gx.count(
+            self.view.engine,
+            self.records.selectable,
+            (collection.schema_name, collection.table),
+            expectations,
+            self._conditions,
+        )
+        results = {}
+        for one in expectations:
+            self._validators[one.id] = validator
+            found = counted[one.id]
+            named = bool(self.records.key) and not one.type.startswith("expect_table_")
+            results[one.id] = RuleResult(one, found.rows, found.broken, None, named, found.evr)
+        return results
+
+    def _alone(self, one: Expectation) -> RuleResult:
+        from include.expectations.gx import NotComputed
+
+        try:
+            with self.view.savepoint():
+                return self._count([one])[one.id]
+        except (SQLAlchemyError, NotComputed) as error:
+            return RuleResult(one, fault=reason(error), named=False)
+
+    def _condition(self, rule: Expectation) -> sa.ColumnElement[bool] | None:
+        if rule.id in self._conditions:
+            return self._conditions[rule.id].broken
+        from include.expectations import gx
+
+        return gx.condition_in(self._validators[rule.id], rule)
+
+
+def reason(error: BaseException) -> Message:
+    """Why a query failed, without PostgreSQL's words: they quote values."""
+    origin = getattr(error, "orig", None) or error.__cause__ or error
+    code = getattr(origin, "sqlstate", None)
+    if code is None:
+        return verbatim(type(error).__name__)
+    known: Mapping[str, Message] = {
+        "22": _("PostgreSQL cannot apply it to the values (SQLSTATE {code})", code=code),
+        "42": _("PostgreSQL does not understand it (SQLSTATE {code})", code=code),
+        "57": _("it took too long, or was cancelled (SQLSTATE {code})", code=code),
+    }
+    other = _("PostgreSQL refused it (SQLSTATE {code})", code=code)
+    if code == "2201B":
+        return _("its regular expression is invalid (SQLSTATE {code})", code=code)
+    return known.get(code[:2], other)
+
+
+__all__ = ["RECORD", "Check", "Records", "RuleResult", "Snapshot", "reason", "snapshot"]

@@ -1,0 +1,175 @@
+"""From an expectation of the pack to the SQL condition under which a record breaks it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from include.expectations import formats
+from include.policy.datamap import MappedCollection, MappedDatabase
+from include.policy.expectations import Expectation
+from include.policy.kwargs import Column, Distinct, ExistsIn, Recent, Related, ResidentId, Satisfy
+
+SOURCE, RECORD, OTHER = "source", "record", "other"
+_PREPARER = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True)
+class Records:
+    """The records that are checked.
+
+    Attributes:
+        collection: of the data map.
+        database: the data map.
+        columns: the table's columns.
+        key: columns of its primary key; empty when there is none.
+        where: which records, as a condition over `SOURCE`; None means all.
+    """
+
+    collection: MappedCollection
+    database: MappedDatabase
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+    where: sa.ColumnElement[bool] | None = None
+
+    @property
+    def table(self) -> sa.TableClause:
+        """The table itself."""
+        return table_of(self.collection, self.columns)
+
+    @property
+    def selectable(self) -> sa.Subquery:
+        """The records, under the name that conditions know them by."""
+        source = self.table.alias(SOURCE)
+        query = sa.select(*source.columns)
+        return (query if self.where is None else query.where(self.where)).subquery(RECORD)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """When a record breaks an expectation.
+
+    Attributes:
+        broken: true where it does; null and false where it does not.
+        joined: other records are asked too, so that it is a query of its own: in one scan with
+            others PostgreSQL would look them up record by record.
+    """
+
+    broken: sa.ColumnElement[bool]
+    joined: bool = False
+
+
+def table_of(collection: MappedCollection, columns: tuple[str, ...]) -> sa.TableClause:
+    """A table of a mapped database."""
+    names = [sa.column(sa.quoted_name(one, quote=True)) for one in columns]
+    table = sa.table(sa.quoted_name(collection.table, quote=True), *names)
+    table.schema = sa.quoted_name(collection.schema_name, quote=True)
+    return table
+
+
+def condition_of(one: Expectation, records: Records, now: datetime) -> Condition | None:
+    """The condition of an expectation of ours; None for those that Great Expectations has itself.
+
+    Args:
+        one: the expectation.
+        records: what is checked.
+        now: the moment from which periods count back.
+    """
+    kwargs = one.kwargs
+    if isinstance(kwargs, Satisfy):
+        return Condition(_where(kwargs.where, f"NOT ({kwargs.condition})"))
+    if isinstance(kwargs, Distinct):
+        return Condition(_twin(kwargs, records), joined=True)
+    if isinstance(kwargs, Related):
+        return Condition(_related(kwargs, records), joined=True)
+    if isinstance(kwargs, ExistsIn):
+        return Condition(_absent(kwargs, records), joined=True)
+    if isinstance(kwargs, Recent):
+        period = kwargs.period
+        ago = sa.func.make_interval(0, period.months, 0, period.days, 0, 0, period.seconds)
+        late = _column(kwargs.column) < sa.cast(now, sa.DateTime(timezone=True)) - ago
+        return Condition(_case(kwargs.where, late))
+    if one.type == "expect_column_values_to_not_be_collected" and isinstance(kwargs, Column):
+        return Condition(_column(kwargs.column).is_not(None))
+    text = _FORMATS.get(one.type)
+    if isinstance(kwargs, ResidentId):
+        text = _ID_PARTS[kwargs.part]
+    if text is None:
+        return None
+    name = getattr(kwargs, "column", "")
+    value = f"{RECORD}.{_PREPARER.quote_identifier(name)}::text"
+    today = f"'{now:%Y%m%d}'"
+    return Condition(_where(getattr(kwargs, "where", None), text(value, today)))
+
+
+_FORMATS = {
+    "expect_column_values_to_not_be_blank": lambda text, today: formats.blank(text),
+    "expect_column_values_to_be_mobile_numbers": (
+        lambda text, today: formats.no_mobile_number(text)
+    ),
+    "expect_column_values_to_be_email_addresses": (
+        lambda text, today: formats.no_email_address(text)
+    ),
+}
+_ID_PARTS = {
+    "form": lambda text, today: formats.no_resident_id_form(text),
+    "birth_date": formats.no_resident_id_birth_date,
+    "check_character": lambda text, today: formats.no_resident_id_check_character(text),
+}
+
+
+def _column(name: str, of: str = RECORD) -> sa.ColumnElement[bool]:
+    return sa.literal_column(f"{of}.{_PREPARER.quote_identifier(name)}")
+
+
+def _where(where: str | None, broken: str) -> sa.ColumnElement[bool]:
+    return _case(where, sa.literal_column(f"({broken})", sa.Boolean))
+
+
+def _case(where: str | None, broken: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """``where`` first: it may keep the condition from values that it cannot take."""
+    if where is None:
+        return broken
+    return sa.case((sa.literal_column(f"({where})", sa.Boolean), broken))
+
+
+def _all_of(*conditions: str | sa.ColumnElement[bool] | None) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        *(
+            sa.literal_column(f"({one})", sa.Boolean) if isinstance(one, str) else one
+            for one in conditions
+            if one is not None
+        )
+    )
+
+
+def _other(records: Records, name: str, *columns: str) -> sa.FromClause:
+    return table_of(records.database.collections[name], columns).alias(OTHER)
+
+
+def _absent(kwargs: ExistsIn, records: Records) -> sa.ColumnElement[bool]:
+    other = _other(records, kwargs.collection, kwargs.field)
+    found = sa.exists().select_from(other).where(
+        sa.cast(_column(kwargs.field, OTHER), sa.Text) == sa.cast(_column(kwargs.column), sa.Text)
+    )
+    return _all_of(kwargs.where, _column(kwargs.column).is_not(None), ~found)
+
+
+def _related(kwargs: Related, records: Records) -> sa.ColumnElement[bool]:
+    other = _other(records, kwargs.collection, kwargs.field)
+    same = _column(kwargs.field, OTHER) == _column(kwargs.key)
+    found = sa.exists().select_from(other).where(_all_of(same, kwargs.condition))
+    return _all_of(kwargs.where, ~found if kwargs.present else found)
+
+
+def _twin(kwargs: Distinct, records: Records) -> sa.ColumnElement[bool]:
+    """Another record with a smaller key has the same values."""
+    earlier = records.table.alias(OTHER)
+    keys = [sa.tuple_(*(_column(one, of) for one in records.key)) for of in (OTHER, RECORD)]
+    alike = [_column(one, OTHER) == _column(one) for one in kwargs.columns]
+    before = keys[0] < keys[1]
+    found = sa.exists().select_from(earlier).where(*alike, before)
+    return _all_of(kwargs.where, *(_column(one).is_not(None) for one in kwargs.columns), found)

@@ -1,0 +1,325 @@
+"""Great Expectations: our expectations as classes of its own, and one validation of one batch.
+
+Great Expectations decides what has to be measured and in how many scans. Our expectations measure
+with two metrics: how many records meet a condition, counted in one scan together with all others
+of its kind, and the same with a query of its own where other records have to be asked. No metric
+that holds a value of a record is ever asked for (result format BOOLEAN_ONLY).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+
+os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # before the import: it reads it once
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from great_expectations.core.batch import Batch
+    from great_expectations.core.id_dict import IDDict
+    from great_expectations.core.expectation_validation_result import ExpectationValidationResult
+    from great_expectations.core.metric_domain_types import MetricDomainTypes
+    from great_expectations.core.metric_function_types import MetricPartialFunctionTypes
+    from great_expectations.execution_engine import SqlAlchemyExecutionEngine
+    from great_expectations.execution_engine.sqlalchemy_batch_data import SqlAlchemyBatchData
+    from great_expectations.expectations.expectation import BatchExpectation
+    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+    from great_expectations.expectations.metrics.metric_provider import (
+        metric_partial,
+        metric_value,
+    )
+    from great_expectations.expectations.metrics.table_metric_provider import TableMetricProvider
+    from great_expectations.expectations.registry import get_expectation_impl
+    from great_expectations.validator.metric_configuration import MetricConfiguration
+    from great_expectations.validator.validator import Validator
+
+from include.expectations.conditions import Condition
+from include.policy.expectations import Expectation
+
+class NotComputed(Exception):
+    """Great Expectations could not compute a metric; it tells SQLSTATE and nothing else."""
+
+    def __init__(self, info: Any) -> None:
+        # It only hands over text, and that quotes the statement and values: kinds stay, words go.
+        found = re.search(r"psycopg\.errors\.(\w+)", str(info))
+        kind = getattr(psycopg.errors, found[1], None) if found else None
+        self.sqlstate = getattr(kind, "sqlstate", None)
+        super().__init__(self.sqlstate or "no SQLSTATE")
+
+
+BROKEN, BROKEN_JOINED, ROWS = "parcelseal.broken", "parcelseal.broken_joined", "table.row_count"
+_FORMAT = {"result_format": "BOOLEAN_ONLY"}
+# Its loggers print the statements and errors of PostgreSQL, which quote values.
+logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
+
+
+class RecordsBatch(SqlAlchemyBatchData):  # type: ignore[misc] # it is untyped
+    """Records with the conditions under which they break our expectations, by rule."""
+
+    conditions: Mapping[str, Condition]
+    records: sa.Subquery
+
+    @property
+    def selectable(self) -> sa.Subquery:
+        """The records under their own name; Great Expectations would rename them."""
+        return self.records
+
+
+def _condition(engine: SqlAlchemyExecutionEngine, rule: str) -> sa.ColumnElement[bool]:
+    batch = engine.batch_manager.active_batch_data
+    assert isinstance(batch, RecordsBatch)
+    return batch.conditions[rule].broken
+
+
+class BrokenRecords(TableMetricProvider):
+    """How many records meet the condition of a rule, counted in the common scan."""
+
+    metric_name = BROKEN
+    value_keys = ("rule",)
+
+    @metric_partial(
+        engine=SqlAlchemyExecutionEngine,
+        partial_fn_type=MetricPartialFunctionTypes.AGGREGATE_FN,
+        domain_type=MetricDomainTypes.TABLE,
+    )
+    def _sqlalchemy(cls, execution_engine, metric_domain_kwargs, metric_value_kwargs, **_: Any):  # type: ignore[no-untyped-def] # noqa: N805, ANN001, ANN202, E501 - Great Expectations' form
+        broken = _condition(execution_engine, metric_value_kwargs["rule"])
+        return sa.func.count().filter(broken), metric_domain_kwargs, {}
+
+
+class BrokenRecordsJoined(TableMetricProvider):
+    """The same with a query of its own, which PostgreSQL can turn into a join."""
+
+    metric_name = BROKEN_JOINED
+    value_keys = ("rule",)
+
+    @metric_value(engine=SqlAlchemyExecutionEngine)
+    def _sqlalchemy(cls, execution_engine, metric_domain_kwargs, metric_value_kwargs, **_: Any):  # type: ignore[no-untyped-def] # noqa: N805, ANN001, ANN202, E501 - Great Expectations' form
+        broken = _condition(execution_engine, metric_value_kwargs["rule"])
+        records = execution_engine.get_domain_records(domain_kwargs=metric_domain_kwargs)
+        query = sa.select(sa.func.count()).select_from(records).where(broken)
+        return execution_engine.execute_query(query).scalar()
+
+
+class RecordExpectation(BatchExpectation):  # type: ignore[misc] # it is untyped
+    """An expectation of ours: so many of the records may meet the condition of its rule.
+
+    Attributes:
+        rule: id of the expectation in the pack.
+        mostly: share of the records that has to be as expected.
+        column: the column it is about, where it is about one; for people.
+    """
+
+    rule: str
+    mostly: float = 1.0
+    column: str | None = None
+
+    domain_keys = ("batch_id", "table")
+    success_keys = ("rule", "mostly")
+    metric_dependencies = (ROWS,)
+
+    def get_validation_dependencies(self, execution_engine: Any, runtime_configuration: Any = None):  # type: ignore[no-untyped-def] # noqa: ANN201, E501 - Great Expectations' form
+        """Ask for the count in the common scan, or for one of its own."""
+        needed = super().get_validation_dependencies(execution_engine, runtime_configuration)
+        needed.set_metric_configuration(
+            BROKEN, broken_metric(execution_engine, self.rule, self._get_domain_kwargs())
+        )
+        return needed
+
+    def _validate(
+        self, metrics: dict[str, Any], runtime_configuration: Any = None, execution_engine: Any = None
+    ) -> dict[str, Any]:
+        rows, broken = int(metrics[ROWS]), int(metrics[BROKEN])
+        return {
+            "success": holds(rows, broken, self.mostly),
+            "result": {"element_count": rows, "unexpected_count": broken},
+        }
+
+
+def broken_metric(
+    engine: SqlAlchemyExecutionEngine, rule: str, domain: dict[str, Any]
+) -> MetricConfiguration:
+    """The metric that counts a rule's broken records."""
+    batch = engine.batch_manager.active_batch_data
+    assert isinstance(batch, RecordsBatch)
+    name = BROKEN_JOINED if batch.conditions[rule].joined else BROKEN
+    return MetricConfiguration(name, domain, metric_value_kwargs={"rule": rule})
+
+
+def holds(rows: int, broken: int, mostly: float) -> bool:
+    """Whether a share of records is as expected, without rounding: no records, nothing broken."""
+    from fractions import Fraction
+
+    return rows == 0 or Fraction(rows - broken, rows) >= Fraction(str(mostly))
+
+
+OURS: dict[str, type[RecordExpectation]] = {}
+for _name in (
+    "ExpectColumnValuesToNotBeBlank",
+    "ExpectColumnValuesToBeMobileNumbers",
+    "ExpectColumnValuesToBeEmailAddresses",
+    "ExpectColumnValuesToBeResidentIdNumbers",
+    "ExpectColumnValuesToExistIn",
+    "ExpectColumnValuesToBeRecent",
+    "ExpectColumnValuesToNotBeCollected",
+    "ExpectRecordsToBeDistinct",
+    "ExpectRecordsToSatisfy",
+    "ExpectRelatedRecords",
+):
+    _made = type(_name, (RecordExpectation,), {"__module__": __name__, "__doc__": _name})
+    OURS[_made.expectation_type] = _made
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What Great Expectations found of one expectation.
+
+    Attributes:
+        rows: records looked at.
+        broken: records that are not as expected; of an expectation about the whole table 0 or 1.
+        evr: its own result, without values.
+    """
+
+    rows: int
+    broken: int
+    evr: ExpectationValidationResult
+
+
+def configuration_of(one: Expectation) -> ExpectationConfiguration:
+    """The expectation as Great Expectations writes it."""
+    if one.type in OURS:
+        kwargs = {"rule": one.id, "mostly": getattr(one.kwargs, "mostly", 1.0)}
+        if isinstance(column := getattr(one.kwargs, "column", None), str):
+            kwargs["column"] = column
+    else:
+        kwargs = one.kwargs.model_dump(mode="json", exclude_none=True)
+    severity = "critical" if one.severity == "fail" else "warning"
+    meta = {"id": one.id, "clause": one.clause}
+    return ExpectationConfiguration(type=one.type, kwargs=kwargs, meta=meta, severity=severity)
+
+
+def count(
+    connection: sa.Engine,
+    records: sa.Subquery,
+    table: tuple[str, str],
+    expectations: Sequence[Expectation],
+    conditions: Mapping[str, Condition],
+) -> tuple[dict[str, Counted], Validator]:
+    """Count what breaks each expectation, in as few scans as Great Expectations can.
+
+    Args:
+        connection: SQLAlchemy's engine on the open snapshot.
+        records: the batch.
+        table: schema and name of its table.
+        expectations: of the suite.
+        conditions: of those that are ours, by rule.
+
+    Returns:
+        The counts by rule, and the validator for what comes after.
+
+    Raises:
+        NotComputed: one of the queries failed.
+    """
+    validator = _validator(connection, records, table, conditions)
+    engine = validator.execution_engine
+    domain = {"batch_id": validator.active_batch_id}
+    wanted: dict[str, Any] = {}
+    metrics: list[MetricConfiguration] = []
+    for one in expectations:
+        configuration = configuration_of(one)
+        configuration.kwargs.update(domain)
+        expectation = configuration.to_domain_obj()
+        needed = expectation.get_validation_dependencies(engine, dict(_FORMAT))
+        wanted[one.id] = expectation, needed
+        metrics += needed.metric_configurations.values()
+    # No progress bar below so many edges of its graph: nobody watches.
+    found, aborted = validator.metrics_calculator.compute_metrics(
+        metrics, dict(_FORMAT), min_graph_edges_pbar_enable=1_000_000
+    )
+    if aborted:
+        print(str(list(aborted.values())[0])[-300:]); raise RuntimeError("a metric could not be computed")
+    results = {}
+    for rule, (expectation, needed) in wanted.items():
+        evr = expectation.metrics_validate(found, dict(_FORMAT), engine)
+        values = {name: found[one.id] for name, one in needed.metric_configurations.items()}
+        results[rule] = _counted(evr, values, getattr(expectation, "map_metric", None))
+    return results, validator
+
+
+def _computed(validator: Validator, metrics: Sequence[MetricConfiguration]) -> dict[Any, Any]:
+    # No progress bar below so many edges of its graph: nobody watches.
+    found, aborted = validator.metrics_calculator.compute_metrics(
+        metrics, dict(_FORMAT), min_graph_edges_pbar_enable=1_000_000
+    )
+    if aborted:
+        raise NotComputed(next(iter(aborted.values())))
+    return found
+
+
+def _validator(
+    connection: sa.Engine,
+    records: sa.Subquery,
+    table: tuple[str, str],
+    conditions: Mapping[str, Condition],
+) -> Validator:
+    engine = SqlAlchemyExecutionEngine(engine=connection, create_temp_table=False)
+    data = RecordsBatch(
+        execution_engine=engine,
+        selectable=records,
+        create_temp_table=False,
+        use_quoted_name=True,
+        source_schema_name=table[0],
+        source_table_name=table[1],
+    )
+    data.conditions, data.records = conditions, records
+    name = IDDict(schema=table[0], table=table[1])
+    return Validator(execution_engine=engine, batches=[Batch(data=data, batch_definition=name)])
+
+
+def _counted(
+    evr: ExpectationValidationResult, values: Mapping[str, Any], map_metric: str | None
+) -> Counted:
+    rows = int(values.get(ROWS) or 0)
+    if isinstance(values.get(BROKEN), int):
+        broken = values[BROKEN]
+    elif map_metric is not None:
+        broken = int(values[f"{map_metric}.unexpected_count"])
+    else:
+        broken = 0 if evr.success else 1
+    evr.result = {
+        "element_count": rows,
+        "unexpected_count": broken,
+        "unexpected_percent": 100 * broken / rows if rows else 0.0,
+    }
+    return Counted(rows, broken, evr)
+
+
+def condition_in(validator: Validator, one: Expectation) -> sa.ColumnElement[bool] | None:
+    """The condition under which a record breaks one of Great Expectations' own expectations.
+
+    None for an expectation about the whole table.
+    """
+    name = getattr(get_expectation_impl(one.type), "map_metric", None)
+    if name is None:
+        return None
+    configuration = configuration_of(one)
+    configuration.kwargs["batch_id"] = validator.active_batch_id
+    needed = configuration.to_domain_obj().get_validation_dependencies(
+        validator.execution_engine, dict(_FORMAT)
+    )
+    counted = needed.metric_configurations[f"{name}.unexpected_count"]
+    metric = MetricConfiguration(
+        f"{name}.condition",
+        counted.metric_domain_kwargs,
+        metric_value_kwargs=counted.metric_value_kwargs,
+    )
+    condition, _domain, _accessor = _computed(validator, [metric])[metric.id]
+    return condition  # type: ignore[no-any-return]
