@@ -1,0 +1,127 @@
+"""Reading a live schema from the catalogue."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from include.local.postgres import EmbeddedPostgres
+from include.schema.live import LiveForeignKey, LiveSchema, read_schema
+from tests.schema.support import scratch
+
+SCRIPT = '''
+CREATE SCHEMA "sales.eu"; CREATE SCHEMA other;
+CREATE DOMAIN plz AS varchar(5); CREATE DOMAIN plzs AS plz[];
+CREATE TYPE colour AS ENUM ('red'); CREATE TYPE pair AS (a int, b text);
+CREATE TABLE "sales.eu"."Kunde ""Süd""" (
+    "a.b" int, "名 称" varchar(40) NOT NULL, gone int, plz plz, many plzs, tags text[],
+    hue colour, dual pair, "total" numeric(10,2) GENERATED ALWAYS AS ("a.b" * 2) STORED,
+    PRIMARY KEY ("名 称", "a.b"), UNIQUE (plz, hue));
+ALTER TABLE "sales.eu"."Kunde ""Süd""" DROP COLUMN gone;
+COMMENT ON TABLE "sales.eu"."Kunde ""Süd""" IS '客户';
+CREATE UNIQUE INDEX ON "sales.eu"."Kunde ""Süd""" (tags) INCLUDE (dual);
+CREATE UNIQUE INDEX ON "sales.eu"."Kunde ""Süd""" (hue) WHERE hue IS NOT NULL;
+CREATE TABLE public."运单" (
+    id int PRIMARY KEY, parent int REFERENCES public."运单", x int, y varchar(40),
+    FOREIGN KEY (y, x) REFERENCES "sales.eu"."Kunde ""Süd"""("名 称", "a.b"));
+CREATE TABLE other.log (at date, id int, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+CREATE TABLE other.log_1 PARTITION OF other.log FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
+INSERT INTO other.log SELECT '2020-05-05', n FROM generate_series(1, 50) n;
+CREATE TABLE other.base (id int); CREATE TABLE other.child (extra text) INHERITS (other.base);
+CREATE VIEW other.seen AS SELECT * FROM other.base;
+CREATE MATERIALIZED VIEW other.kept AS SELECT * FROM other.base;
+CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w;
+CREATE FOREIGN TABLE other.far (id int) SERVER s;
+CREATE TABLE other.nothing ();
+ANALYZE other.log;
+'''
+
+
+@pytest.fixture(scope="module")
+def live(postgres: EmbeddedPostgres) -> LiveSchema:
+    with scratch(postgres, SCRIPT) as connection:
+        return read_schema(connection)
+
+
+def test_names_are_taken_as_they_are(live: LiveSchema) -> None:
+    """Dots, quotes, spaces, upper case and Chinese, in schemas, tables and columns."""
+    assert set(live.tables) == {
+        ("sales.eu", 'Kunde "Süd"'), ("public", "运单"), ("other", "log"), ("other", "base"),
+        ("other", "child"), ("other", "seen"), ("other", "kept"), ("other", "far"),
+        ("other", "nothing"),
+    }  # fmt: skip
+    table = live.tables["sales.eu", 'Kunde "Süd"']
+    assert list(table.columns) == [
+        "a.b", "名 称", "plz", "many", "tags", "hue", "dual", "total"
+    ]  # fmt: skip
+    assert table.comment == "客户"
+
+
+def test_columns_say_type_and_what_their_values_are(live: LiveSchema) -> None:
+    """Domains and arrays are followed; dropped columns are gone; keys are not nullable."""
+    columns = live.tables["sales.eu", 'Kunde "Süd"'].columns
+    assert {one.name: (one.type, one.base, one.form, one.is_array) for one in columns.values()} == {
+        "a.b": ("integer", "int4", "b", False),
+        "名 称": ("character varying(40)", "varchar", "b", False),
+        "plz": ("plz", "varchar", "b", False),
+        "many": ("plzs", "varchar", "b", True),
+        "tags": ("text[]", "text", "b", True),
+        "hue": ("colour", "colour", "e", False),
+        "dual": ("pair", "pair", "c", False),
+        "total": ("numeric(10,2)", "numeric", "b", False),
+    }
+    assert {name for name, one in columns.items() if not one.nullable} == {"a.b", "名 称"}
+    assert {name for name, one in columns.items() if one.generated} == {"total"}
+
+
+def test_keys_keep_their_order_and_lead_into_other_schemas(live: LiveSchema) -> None:
+    """Composite keys in the key's order, self references, unique indexes without a condition."""
+    table = live.tables["sales.eu", 'Kunde "Süd"']
+    assert table.primary_key == ("名 称", "a.b")
+    assert set(table.unique) == {("名 称", "a.b"), ("plz", "hue"), ("tags",)}
+    keys = {one.columns: one for one in live.tables["public", "运单"].foreign_keys}
+    assert keys[("parent",)].target == ("public", "运单")
+    assert keys[("y", "x")] == LiveForeignKey(
+        keys[("y", "x")].name, ("y", "x"), ("sales.eu", 'Kunde "Süd"'), ("名 称", "a.b")
+    )
+
+
+def test_partitions_are_part_of_their_parent(live: LiveSchema) -> None:
+    """Its rows are theirs; a table that only inherits stands for itself and knows its parent."""
+    log = live.tables["other", "log"]
+    assert (log.kind, log.primary_key, log.rows) == ("partitioned", ("id", "at"), 50)
+    child = live.tables["other", "child"]
+    assert child.parents == (("other", "base"),)
+    assert [one.name for one in child.columns.values() if one.own] == ["extra"]
+    assert child.rows is None  # never analysed
+
+
+def test_what_is_no_table_is_marked(live: LiveSchema) -> None:
+    """Views, materialized views and foreign tables."""
+    kinds = {name: one.kind for (schema, name), one in live.tables.items() if schema == "other"}
+    assert (kinds["seen"], kinds["kept"], kinds["far"], kinds["nothing"]) == (
+        "view", "materialized_view", "foreign_table", "table"
+    )  # fmt: skip
+
+
+def test_only_the_schemas_asked_for_are_read(postgres: EmbeddedPostgres) -> None:
+    """Nor temporary tables; no schema asked for is an empty answer."""
+    with scratch(postgres, SCRIPT) as connection:
+        connection.execute("CREATE TEMP TABLE mine (id int)")
+        assert set(read_schema(connection, ["public"]).tables) == {("public", "运单")}
+        assert read_schema(connection, []).tables == {}
+        assert ("pg_temp", "mine") not in read_schema(connection).tables
+        assert not any(name == "mine" for _, name in read_schema(connection).tables)
+
+
+def test_a_reader_without_rights_on_the_tables_reads_the_schema(
+    courier: psycopg.Connection[Any],
+) -> None:
+    """The catalogue is enough: no table is opened."""
+    courier.rollback()
+    with courier.transaction(force_rollback=True):
+        courier.execute("CREATE ROLE nobody_here")
+        courier.execute("SET LOCAL ROLE nobody_here")
+        assert len(read_schema(courier).tables) == 17
