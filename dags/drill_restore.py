@@ -24,6 +24,7 @@ from typing import Any
 from airflow.sdk import Param, TriggerRule, dag, task, task_group
 
 from include.orchestration import backup
+from include.orchestration.databases import mapped_databases
 from include.orchestration.run import require_held
 from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron
 
@@ -53,7 +54,7 @@ def drill_restore() -> None:
     @task
     def databases() -> list[str]:
         """Name the mapped databases."""
-        return backup.mapped_databases()
+        return mapped_databases()
 
     @task
     def choose(database: str, params: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def snapshot(address: DatabaseAddress, statement_timeout: str = "2h") -> Iterato
         UsageError: user, password or database name is wrong.
         DatabaseUnavailable: the server does not answer.
     """
-    connection = address.connect(autocommit=True, factory=HeldConnection)
+    connection = address.connect_as(HeldConnection, autocommit=True)
     engine = sa.create_engine(
         "postgresql+psycopg://", creator=lambda: connection, poolclass=StaticPool
     )
@@ -151,17 +151,24 @@ class Check:
                     results[one.id] = self._alone(one)
         return [results[one.id] for one in self.expectations]
 
-    def broken_keys(self, rule: Expectation) -> Iterator[tuple[Any, ...]]:
-        """The primary keys of the records that break an expectation, streamed.
+    def broken_keys(
+        self, rule: Expectation, part: sa.ColumnElement[Any] | None = None
+    ) -> Iterator[tuple[Any, ...]]:
+        """The primary keys of the records that break an expectation, as text, streamed.
 
-        Only the key leaves the database.
+        Only the key leaves the database, and the part that is asked for.
+
+        Args:
+            rule: the expectation; it was counted before.
+            part: what the record belongs to, a department; comes after the key.
         """
         condition = self._condition(rule)
         if condition is None or not self.records.key:
             return
         record = self.records.selectable
-        keys = [record.c[one] for one in self.records.key]
-        query = sa.select(*keys).select_from(record).where(condition)
+        keys = [sa.cast(record.c[one], sa.Text) for one in self.records.key]
+        last = [sa.null() if part is None else part]
+        query = sa.select(*keys, *last).select_from(record).where(condition)
         with self.view.engine.connect().execution_options(yield_per=KEYS_AT_ONCE) as conn:
             for row in conn.execute(query):
                 yield tuple(row)

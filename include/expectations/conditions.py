@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
@@ -64,7 +65,9 @@ class Condition:
 
 def table_of(collection: MappedCollection, columns: tuple[str, ...]) -> sa.TableClause:
     """A table of a mapped database."""
-    names = [sa.column(sa.quoted_name(one, quote=True)) for one in columns]
+    names: list[sa.ColumnClause[Any]] = [
+        sa.column(sa.quoted_name(one, quote=True)) for one in columns
+    ]
     table = sa.table(sa.quoted_name(collection.table, quote=True), *names)
     table.schema = sa.quoted_name(collection.schema_name, quote=True)
     return table
@@ -100,7 +103,7 @@ def condition_of(one: Expectation, records: Records, now: datetime) -> Condition
     if text is None:
         return None
     name = getattr(kwargs, "column", "")
-    value = f"{RECORD}.{_PREPARER.quote_identifier(name)}::text"
+    value = f"{quoted(RECORD, name)}::text"
     today = f"'{now:%Y%m%d}'"
     return Condition(_where(getattr(kwargs, "where", None), text(value, today)))
 
@@ -121,8 +124,13 @@ _ID_PARTS = {
 }
 
 
+def quoted(alias: str, column: str) -> str:
+    """A column of an alias, as it stands in SQL."""
+    return f"{alias}.{_PREPARER.quote_identifier(column)}"
+
+
 def _column(name: str, of: str = RECORD) -> sa.ColumnElement[bool]:
-    return sa.literal_column(f"{of}.{_PREPARER.quote_identifier(name)}")
+    return sa.literal_column(quoted(of, name))
 
 
 def _where(where: str | None, broken: str) -> sa.ColumnElement[bool]:
@@ -152,8 +160,13 @@ def _other(records: Records, name: str, *columns: str) -> sa.FromClause:
 
 def _absent(kwargs: ExistsIn, records: Records) -> sa.ColumnElement[bool]:
     other = _other(records, kwargs.collection, kwargs.field)
-    found = sa.exists().select_from(other).where(
-        sa.cast(_column(kwargs.field, OTHER), sa.Text) == sa.cast(_column(kwargs.column), sa.Text)
+    found = (
+        sa.exists()
+        .select_from(other)
+        .where(
+            sa.cast(_column(kwargs.field, OTHER), sa.Text)
+            == sa.cast(_column(kwargs.column), sa.Text)
+        )
     )
     return _all_of(kwargs.where, _column(kwargs.column).is_not(None), ~found)
 

@@ -32,7 +32,7 @@ def blank(text: str) -> str:
 
 
 def _has_resident_id_form(text: str) -> str:
-    # Length and pattern apart: counting seventeen digits inside the pattern takes half as long again
+    # Length apart from pattern: counting seventeen digits inside it takes half as long again
     return f"(octet_length({text}) = 18 AND {text} ~ '^[0-9]+[0-9Xx]$')"
 
 
@@ -68,14 +68,13 @@ def no_resident_id_check_character(text: str) -> str:
 
     Numbers of another form are not looked at.
     """
-    # Bytes of a text that is known to be ASCII, converted once (OFFSET 0 keeps it so): three times as
-    # fast as seventeen pieces of text.
+    # Bytes of a text that is known to be ASCII, converted once (OFFSET 0 keeps it so): three
+    # times as fast as seventeen pieces of text.
     terms = " + ".join(f"{weight} * (get_byte(b, {at}) - 48)" for at, weight in enumerate(WEIGHTS))
     right = (
-        f"(SELECT substr('{CHECK_CHARACTERS}', 1 + ({terms}) % 11, 1) "
+        f"(SELECT substr('{CHECK_CHARACTERS}', 1 + ({terms}) % 11, 1) "  # noqa: S608 - names of ours
         f"FROM (SELECT convert_to({text}, 'UTF8') AS b OFFSET 0) AS bytes)"
     )
     return (
-        f"CASE WHEN {_has_resident_id_form(text)} "
-        f"THEN upper(substr({text}, 18, 1)) <> {right} END"
+        f"CASE WHEN {_has_resident_id_form(text)} THEN upper(substr({text}, 18, 1)) <> {right} END"
     )

@@ -24,14 +24,18 @@ os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # before the import: it 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from great_expectations.core.batch import Batch
-    from great_expectations.core.id_dict import IDDict
     from great_expectations.core.expectation_validation_result import ExpectationValidationResult
+    from great_expectations.core.id_dict import IDDict
     from great_expectations.core.metric_domain_types import MetricDomainTypes
     from great_expectations.core.metric_function_types import MetricPartialFunctionTypes
-    from great_expectations.execution_engine import SqlAlchemyExecutionEngine
+    from great_expectations.execution_engine.execution_engine import ExecutionEngine
     from great_expectations.execution_engine.sqlalchemy_batch_data import SqlAlchemyBatchData
+    from great_expectations.execution_engine.sqlalchemy_execution_engine import (
+        SqlAlchemyExecutionEngine,
+    )
     from great_expectations.expectations.expectation import BatchExpectation
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+    from great_expectations.expectations.metadata_types import FailureSeverity
     from great_expectations.expectations.metrics.metric_provider import (
         metric_partial,
         metric_value,
@@ -39,10 +43,11 @@ with warnings.catch_warnings():
     from great_expectations.expectations.metrics.table_metric_provider import TableMetricProvider
     from great_expectations.expectations.registry import get_expectation_impl
     from great_expectations.validator.metric_configuration import MetricConfiguration
-    from great_expectations.validator.validator import Validator
+    from great_expectations.validator.validator import ValidationDependencies, Validator
 
 from include.expectations.conditions import Condition
 from include.policy.expectations import Expectation
+
 
 class NotComputed(Exception):
     """Great Expectations could not compute a metric; it tells SQLSTATE and nothing else."""
@@ -61,7 +66,7 @@ _FORMAT = {"result_format": "BOOLEAN_ONLY"}
 logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
 
 
-class RecordsBatch(SqlAlchemyBatchData):  # type: ignore[misc] # it is untyped
+class RecordsBatch(SqlAlchemyBatchData):
     """Records with the conditions under which they break our expectations, by rule."""
 
     conditions: Mapping[str, Condition]
@@ -73,10 +78,10 @@ class RecordsBatch(SqlAlchemyBatchData):  # type: ignore[misc] # it is untyped
         return self.records
 
 
-def _condition(engine: SqlAlchemyExecutionEngine, rule: str) -> sa.ColumnElement[bool]:
-    batch = engine.batch_manager.active_batch_data
+def _batch(engine: ExecutionEngine[Any] | None) -> RecordsBatch:
+    batch = engine and engine.batch_manager.active_batch_data
     assert isinstance(batch, RecordsBatch)
-    return batch.conditions[rule].broken
+    return batch
 
 
 class BrokenRecords(TableMetricProvider):
@@ -90,8 +95,8 @@ class BrokenRecords(TableMetricProvider):
         partial_fn_type=MetricPartialFunctionTypes.AGGREGATE_FN,
         domain_type=MetricDomainTypes.TABLE,
     )
-    def _sqlalchemy(cls, execution_engine, metric_domain_kwargs, metric_value_kwargs, **_: Any):  # type: ignore[no-untyped-def] # noqa: N805, ANN001, ANN202, E501 - Great Expectations' form
-        broken = _condition(execution_engine, metric_value_kwargs["rule"])
+    def _sqlalchemy(cls, execution_engine, metric_domain_kwargs, metric_value_kwargs, **_: Any):  # type: ignore[no-untyped-def] # noqa: N805 - Great Expectations' form
+        broken = _batch(execution_engine).conditions[metric_value_kwargs["rule"]].broken
         return sa.func.count().filter(broken), metric_domain_kwargs, {}
 
 
@@ -102,14 +107,14 @@ class BrokenRecordsJoined(TableMetricProvider):
     value_keys = ("rule",)
 
     @metric_value(engine=SqlAlchemyExecutionEngine)
-    def _sqlalchemy(cls, execution_engine, metric_domain_kwargs, metric_value_kwargs, **_: Any):  # type: ignore[no-untyped-def] # noqa: N805, ANN001, ANN202, E501 - Great Expectations' form
-        broken = _condition(execution_engine, metric_value_kwargs["rule"])
+    def _sqlalchemy(cls, execution_engine, metric_domain_kwargs, metric_value_kwargs, **_: Any):  # type: ignore[no-untyped-def] # noqa: N805 - Great Expectations' form
+        broken = _batch(execution_engine).conditions[metric_value_kwargs["rule"]].broken
         records = execution_engine.get_domain_records(domain_kwargs=metric_domain_kwargs)
         query = sa.select(sa.func.count()).select_from(records).where(broken)
         return execution_engine.execute_query(query).scalar()
 
 
-class RecordExpectation(BatchExpectation):  # type: ignore[misc] # it is untyped
+class RecordExpectation(BatchExpectation):
     """An expectation of ours: so many of the records may meet the condition of its rule.
 
     Attributes:
@@ -126,16 +131,23 @@ class RecordExpectation(BatchExpectation):  # type: ignore[misc] # it is untyped
     success_keys = ("rule", "mostly")
     metric_dependencies = (ROWS,)
 
-    def get_validation_dependencies(self, execution_engine: Any, runtime_configuration: Any = None):  # type: ignore[no-untyped-def] # noqa: ANN201, E501 - Great Expectations' form
+    def get_validation_dependencies(
+        self,
+        execution_engine: ExecutionEngine[Any] | None = None,
+        runtime_configuration: dict[Any, Any] | None = None,
+    ) -> ValidationDependencies:
         """Ask for the count in the common scan, or for one of its own."""
         needed = super().get_validation_dependencies(execution_engine, runtime_configuration)
         needed.set_metric_configuration(
-            BROKEN, broken_metric(execution_engine, self.rule, self._get_domain_kwargs())
+            BROKEN, _broken_metric(execution_engine, self.rule, self._get_domain_kwargs())
         )
         return needed
 
     def _validate(
-        self, metrics: dict[str, Any], runtime_configuration: Any = None, execution_engine: Any = None
+        self,
+        metrics: dict[str, Any],
+        runtime_configuration: Any = None,
+        execution_engine: Any = None,
     ) -> dict[str, Any]:
         rows, broken = int(metrics[ROWS]), int(metrics[BROKEN])
         return {
@@ -144,13 +156,11 @@ class RecordExpectation(BatchExpectation):  # type: ignore[misc] # it is untyped
         }
 
 
-def broken_metric(
-    engine: SqlAlchemyExecutionEngine, rule: str, domain: dict[str, Any]
+def _broken_metric(
+    engine: ExecutionEngine[Any] | None, rule: str, domain: dict[str, Any]
 ) -> MetricConfiguration:
     """The metric that counts a rule's broken records."""
-    batch = engine.batch_manager.active_batch_data
-    assert isinstance(batch, RecordsBatch)
-    name = BROKEN_JOINED if batch.conditions[rule].joined else BROKEN
+    name = BROKEN_JOINED if _batch(engine).conditions[rule].joined else BROKEN
     return MetricConfiguration(name, domain, metric_value_kwargs={"rule": rule})
 
 
@@ -174,7 +184,9 @@ for _name in (
     "ExpectRecordsToSatisfy",
     "ExpectRelatedRecords",
 ):
-    _made = type(_name, (RecordExpectation,), {"__module__": __name__, "__doc__": _name})
+    _made: type[RecordExpectation] = type(
+        _name, (RecordExpectation,), {"__module__": __name__, "__doc__": _name}
+    )
     OURS[_made.expectation_type] = _made
 
 
@@ -201,7 +213,7 @@ def configuration_of(one: Expectation) -> ExpectationConfiguration:
             kwargs["column"] = column
     else:
         kwargs = one.kwargs.model_dump(mode="json", exclude_none=True)
-    severity = "critical" if one.severity == "fail" else "warning"
+    severity = FailureSeverity.CRITICAL if one.severity == "fail" else FailureSeverity.WARNING
     meta = {"id": one.id, "clause": one.clause}
     return ExpectationConfiguration(type=one.type, kwargs=kwargs, meta=meta, severity=severity)
 
@@ -240,12 +252,7 @@ def count(
         needed = expectation.get_validation_dependencies(engine, dict(_FORMAT))
         wanted[one.id] = expectation, needed
         metrics += needed.metric_configurations.values()
-    # No progress bar below so many edges of its graph: nobody watches.
-    found, aborted = validator.metrics_calculator.compute_metrics(
-        metrics, dict(_FORMAT), min_graph_edges_pbar_enable=1_000_000
-    )
-    if aborted:
-        print(str(list(aborted.values())[0])[-300:]); raise RuntimeError("a metric could not be computed")
+    found = _computed(validator, metrics)
     results = {}
     for rule, (expectation, needed) in wanted.items():
         evr = expectation.metrics_validate(found, dict(_FORMAT), engine)
@@ -254,7 +261,7 @@ def count(
     return results, validator
 
 
-def _computed(validator: Validator, metrics: Sequence[MetricConfiguration]) -> dict[Any, Any]:
+def _computed(validator: Validator, metrics: list[MetricConfiguration]) -> dict[Any, Any]:
     # No progress bar below so many edges of its graph: nobody watches.
     found, aborted = validator.metrics_calculator.compute_metrics(
         metrics, dict(_FORMAT), min_graph_edges_pbar_enable=1_000_000
@@ -280,8 +287,9 @@ def _validator(
         source_table_name=table[1],
     )
     data.conditions, data.records = conditions, records
-    name = IDDict(schema=table[0], table=table[1])
-    return Validator(execution_engine=engine, batches=[Batch(data=data, batch_definition=name)])
+    # Its own classes make these from a datasource; its types know no other way.
+    batch: Any = {"data": data, "batch_definition": IDDict(schema=table[0], table=table[1])}
+    return Validator(execution_engine=engine, batches=[Batch(**batch)])
 
 
 def _counted(

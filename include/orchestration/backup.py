@@ -20,41 +20,14 @@ from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import keep_artifact, steps_of
 from include.holds import registry
 from include.messages import _
-from include.orchestration.run import run_key, seal_run, step, workplace
+from include.orchestration.run import run_key, seal_run, step
 from include.reports.conclusion import Conclusion
-from include.services.errors import ControlFailed, ParcelSealError, UsageError
+from include.services.errors import ControlFailed, ParcelSealError
 from include.state.locks import exclusive
 from include.workplace import Workplace
 
 MANIFEST_PREFIX = "manifest."
 MOST_REASONS = 3  # of refused restore points, in one line
-
-
-def mapped_databases() -> list[str]:
-    """Return the names of all mapped databases."""
-    return list(workplace().pack.databases)
-
-
-def wanted_databases(asked: Sequence[str] | None) -> list[str]:
-    """Return the databases a run was asked for, all mapped ones when it was not.
-
-    Raises:
-        AirflowFailException: one of them is not mapped.
-    """
-    names: list[str] = []
-
-    def work(place: Workplace) -> StepRecord:
-        known = list(place.pack.databases)
-        unknown = [name for name in asked or [] if name not in known]
-        if unknown:
-            raise UsageError(
-                f"Not in the data map: {', '.join(unknown)}.", f"It maps: {', '.join(known)}."
-            )
-        names.extend(dict.fromkeys(asked or known))
-        return StepRecord(step="databases", outcome=Outcome.PASS, data={"databases": names})
-
-    step("databases", "", _("The choice of databases"), work, CLAUSE)
-    return names
 
 
 def preflight() -> None:

@@ -18,7 +18,10 @@ class Tag(StrEnum):
 
     BACKUP = "backup"
     RESTORE = "restore"
+    QUALITY = "quality"
+    CLAUSE_4_1 = "clause 4.1"
     CLAUSE_4_2 = "clause 4.2"
+    CLAUSE_5_1 = "clause 5.1"
     DAILY = "daily"
     WEEKLY = "weekly"
 

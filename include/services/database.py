@@ -148,21 +148,19 @@ class DatabaseAddress:
         """Return the same server and user with another database."""
         return replace(self, parameters={**self.parameters, "dbname": name})
 
-    def connect(
-        self, *, autocommit: bool = False, factory: type[_Connected] = psycopg.Connection
-    ) -> _Connected:
-        """Open a connection.
+    def connect(self, *, autocommit: bool = False) -> psycopg.Connection:
+        """Open a connection; raises as `connect_as`."""
+        return self.connect_as(psycopg.Connection, autocommit=autocommit)
 
-        Args:
-            autocommit: whether each statement is a transaction of its own.
-            factory: the class of the connection.
+    def connect_as(self, kind: type[_Connected], *, autocommit: bool = False) -> _Connected:
+        """Open a connection of a class of its own.
 
         Raises:
             UsageError: user, password or database name is wrong.
             DatabaseUnavailable: the server does not answer.
         """
         try:
-            return factory.connect(self.conninfo(), autocommit=autocommit)
+            return kind.connect(self.conninfo(), autocommit=autocommit)
         except psycopg.OperationalError as error:
             raise self.explain(error) from None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Date,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
@@ -157,4 +159,53 @@ scratch_database = Table(
     Column("dropped_at", MOMENT),
     Column("dag_id", Text, nullable=False),
     Column("run_id", Text, nullable=False),
+)
+
+quarantine = Table(  # records that break a rule, by key or keyed HMAC
+    "quarantine",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("database", Text, nullable=False),
+    Column("collection", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("part", Text),  # department or branch of the record; null where nobody asked
+    Column("found_at", MOMENT, nullable=False),
+    Column("found_dag_id", Text, nullable=False),
+    Column("found_run_id", Text, nullable=False),
+    Column("resolved_at", MOMENT),
+    Column("resolved_dag_id", Text),
+    Column("resolved_run_id", Text),
+    CheckConstraint(
+        "num_nulls(resolved_at, resolved_dag_id, resolved_run_id) IN (0, 3)", name="resolved"
+    ),
+    Index(
+        "quarantine_open_key",
+        "database",
+        "collection",
+        "rule",
+        "key",
+        unique=True,
+        postgresql_where=text("resolved_at IS NULL"),
+    ),
+)
+
+quality_check = Table(  # one rule in one run; the trend, and how far the next run may look back
+    "quality_check",
+    metadata,
+    Column("dag_id", Text, primary_key=True),
+    Column("run_id", Text, primary_key=True),
+    Column("database", Text, primary_key=True),
+    Column("collection", Text, primary_key=True),
+    Column("rule", Text, primary_key=True),
+    Column("definition", Text, nullable=False),
+    Column("checked_at", MOMENT, nullable=False),
+    Column("whole", Boolean, nullable=False),  # all records, not only changed ones
+    Column("rows", BigInteger),  # of the collection; null: not checked
+    Column("broken", BigInteger),  # of the collection, after this run
+    Column("outcome", Text, nullable=False),
+    Column("mark", Text),  # null: the next run looks at all records
+    CheckConstraint(OUTCOMES, name="outcome"),
+    Index("quality_check_collection_idx", "database", "collection", "checked_at"),
+    Index("quality_check_database_idx", "database", "checked_at"),
 )

@@ -9,7 +9,6 @@ from airflow.sdk import TriggerRule, dag, task
 
 from include.evidence.model import Outcome, StepRecord
 from include.messages import _
-from include.orchestration import backup
 from include.orchestration.run import require_held, seal_run, step
 from include.reports.conclusion import Conclusion
 from include.services.errors import ServiceError
@@ -73,7 +72,7 @@ def inside() -> None:
 
     @task
     def unmapped() -> None:
-        backup.wanted_databases(["nope"])
+        wanted_databases(["nope"], clause="4.2")
 
     sealed = seal()
     [in_postgresql(), in_a_service(), unmapped()] >> sealed

@@ -1,0 +1,209 @@
+"""Which records changed since a mark, by PostgreSQL's own transaction numbers.
+
+A column such as ``updated_at`` misses records that were written late with an old time, or by a
+program that forgot it. The number of the transaction that wrote a row misses none: whatever was
+not finished when the mark was taken has a greater number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+
+from include.expectations.conditions import SOURCE, Records, quoted, table_of
+from include.policy.expectations import Expectation
+from include.policy.kwargs import Distinct, Recent, Related, Satisfy
+
+_MARK = re.compile(r"([0-9a-f]{32})/(\d+)@(.+)")
+_FARTHEST = 2**31 - 2**24  # transactions; PostgreSQL compares no further, and a reserve
+_FIRST_NORMAL = 3  # transaction numbers below are PostgreSQL's own
+
+# Great Expectations compares the records of a batch with each other only.
+_AMONG_ALL = {
+    "expect_column_values_to_be_unique",
+    "expect_compound_columns_to_be_unique",
+    "expect_table_row_count_to_be_between",
+}
+
+_NOW = """
+SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint
+FROM pg_current_snapshot() AS s
+"""
+# A restored, rebuilt or repartitioned table has another identity: its rows have new numbers, or
+# old ones that tell nothing.
+_IDENTITY = """
+WITH RECURSIVE named AS (
+    SELECT c.oid, c.relkind FROM unnest(%(schemas)s::text[], %(tables)s::text[]) AS t(s, n)
+    JOIN pg_namespace ns ON ns.nspname = t.s
+    JOIN pg_class c ON c.relnamespace = ns.oid AND c.relname = t.n
+), parts AS (
+    SELECT oid, relkind FROM named
+    UNION SELECT c.oid, c.relkind FROM parts
+    JOIN pg_inherits i ON i.inhparent = parts.oid JOIN pg_class c ON c.oid = i.inhrelid
+)
+SELECT md5((SELECT system_identifier FROM pg_control_system())::text || ' ' || current_database()
+           || ' ' || string_agg(oid::text, ' ' ORDER BY oid)),
+       bool_and(relkind IN ('r', 'p')), (SELECT count(*) FROM named)
+FROM parts
+"""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Up to where the records of a collection were checked.
+
+    Attributes:
+        identity: digest of server, database and tables, partitions included.
+        transaction: 64-bit number below which every transaction had ended.
+        at: when it was taken.
+    """
+
+    identity: str
+    transaction: int
+    at: datetime
+
+    def __str__(self) -> str:
+        return f"{self.identity}/{self.transaction}@{self.at.isoformat()}"
+
+    @classmethod
+    def parse(cls, text: str | None) -> Mark | None:
+        """Read a mark; None where there is none."""
+        found = _MARK.fullmatch(text or "")
+        return found and cls(found[1], int(found[2]), datetime.fromisoformat(found[3]))
+
+
+def take(
+    connection: psycopg.Connection[Any],
+    records: Records,
+    expectations: Sequence[Expectation],
+    now: datetime,
+) -> Mark | None:
+    """Take the mark of the open snapshot.
+
+    Returns:
+        None where rows do not tell who wrote them (views, foreign tables), or the server does not
+        tell who it is.
+    """
+    wanted = [records.collection, *_asked(records, expectations)]
+    given = {
+        "schemas": [one.schema_name for one in wanted],
+        "tables": [one.table for one in wanted],
+    }
+    try:
+        with connection.transaction():
+            row = connection.execute(_IDENTITY, given).fetchone()
+            numbers = connection.execute(_NOW).fetchone()
+    except psycopg.errors.InsufficientPrivilege:
+        return None
+    assert row is not None
+    assert numbers is not None
+    if not row[1] or row[2] < len({(one.schema_name, one.table) for one in wanted}):
+        return None
+    return Mark(row[0], numbers[0], now)
+
+
+def usable(last: Mark | None, present: Mark | None) -> bool:
+    """Whether the records written since one mark can be told at another."""
+    return (
+        last is not None
+        and present is not None
+        and last.identity == present.identity
+        and 0 <= present.transaction - last.transaction < _FARTHEST
+        and last.at <= present.at
+    )
+
+
+def looks_at_all(one: Expectation) -> bool:
+    """Whether an expectation has to look at all records, whatever changed."""
+    if one.type in _AMONG_ALL:
+        return True
+    return isinstance(one.kwargs, Satisfy | Related) and one.kwargs.scope == "all"
+
+
+def changed(
+    records: Records,
+    expectations: Sequence[Expectation],
+    last: Mark,
+    open_keys: Sequence[Sequence[str]],
+    key_types: Sequence[str],
+    now: datetime,
+) -> sa.ColumnElement[bool]:
+    """The condition for records that may have become broken, or good, since a mark.
+
+    Args:
+        records: the collection.
+        expectations: its expectations.
+        last: the mark.
+        open_keys: keys of the records that were broken then, as text.
+        key_types: PostgreSQL types of the key's columns.
+        now: the present moment.
+    """
+    conditions = [_written_since(SOURCE, last)]
+    if open_keys:
+        conditions.append(_among(records, open_keys, key_types))
+    for one in expectations:
+        touched = _touched(one, records, last, now)
+        if touched is not None:
+            conditions.append(touched)
+    return sa.or_(*conditions)
+
+
+def _asked(records: Records, expectations: Sequence[Expectation]) -> list[Any]:
+    names = {one.kwargs.collection for one in expectations if isinstance(one.kwargs, Related)}
+    return [records.database.collections[name] for name in sorted(names)]
+
+
+def _written_since(alias: str, last: Mark) -> sa.ColumnElement[bool]:
+    number = max(last.transaction % 2**32, _FIRST_NORMAL)
+    return sa.literal_column(f"age({alias}.xmin) <= age('{number}'::xid)", sa.Boolean)
+
+
+def _among(
+    records: Records, keys: Sequence[Sequence[str]], types: Sequence[str]
+) -> sa.ColumnElement[bool]:
+    columns: list[sa.ColumnElement[Any]] = [
+        sa.literal_column(quoted(SOURCE, one)) for one in records.key
+    ]
+    arrays = [
+        sa.cast(sa.bindparam(None, [key[at] for key in keys], sa.ARRAY(sa.Text)), sa.ARRAY(sa.Text))
+        for at in range(len(columns))
+    ]
+    rows = sa.func.unnest(*arrays).table_valued(
+        *(f"k{at}" for at in range(len(columns))), name="open_keys"
+    )
+    wanted: list[sa.ColumnElement[Any]] = [
+        sa.literal_column(f"open_keys.k{at}::{one}") for at, one in enumerate(types)
+    ]
+    return sa.tuple_(*columns).in_(sa.select(*wanted).select_from(rows))
+
+
+def _touched(
+    one: Expectation, records: Records, last: Mark, now: datetime
+) -> sa.ColumnElement[bool] | None:
+    """Records whose answer may have changed although they did not."""
+    kwargs = one.kwargs
+    if isinstance(kwargs, Related):
+        other = table_of(records.database.collections[kwargs.collection], (kwargs.field,))
+        writer = other.alias("writer")
+        related = sa.select(*writer.columns).where(_written_since("writer", last))
+        return sa.literal_column(quoted(SOURCE, kwargs.key)).in_(related)
+    if isinstance(kwargs, Distinct):
+        twin = table_of(records.collection, kwargs.columns).alias("twin")
+        alike = sa.select(*twin.columns).where(_written_since("twin", last))
+        mine: list[sa.ColumnElement[Any]] = [
+            sa.literal_column(quoted(SOURCE, name)) for name in kwargs.columns
+        ]
+        return sa.tuple_(*mine).in_(alike)
+    if isinstance(kwargs, Recent):
+        column: sa.ColumnElement[Any] = sa.literal_column(quoted(SOURCE, kwargs.column))
+        period = kwargs.period
+        ago = sa.func.make_interval(0, period.months, 0, period.days, 0, 0, period.seconds)
+        moments = [sa.cast(at, sa.DateTime(timezone=True)) - ago for at in (last.at, now)]
+        return sa.and_(column >= moments[0], column < moments[1])
+    return None

@@ -1,0 +1,62 @@
+"""Tasks of `check_quality`: services in, step records out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from airflow.sdk import get_current_context
+
+from include.evidence.model import StepRecord
+from include.evidence.steps import keep_artifact
+from include.expectations.docs import data_docs
+from include.messages import _
+from include.orchestration.run import run_key, seal_run, step
+from include.quality import check as checks
+from include.quality import history, report
+from include.reports.conclusion import Conclusion
+from include.state.locks import exclusive
+from include.workplace import Workplace
+
+
+def check(database: str, *, full: bool) -> dict[str, Any]:
+    """Check the records of one database."""
+    dag_id, run_id = run_key()
+
+    def work(place: Workplace) -> StepRecord:
+        mapped = place.pack.database(database)
+        run = checks.Run(
+            dag_id, run_id, place.clock.now(), place.state, place.erasure_keys, full=full
+        )
+        with exclusive(place.state, f"quality:{database}", f"a check of {database}"):
+            done = checks.check_database(
+                mapped, place.database(mapped.connection), place.pack.suites_of(database), run
+            )
+        with place.state.begin() as conn:
+            for collection, results in done.results.items():
+                name = f"datadocs.{database}.{collection}.html"
+                page = data_docs(f"{database}.{collection}", results, run_id, run.at)
+                keep_artifact(conn, dag_id, run_id, name, page)
+        return done.record
+
+    title = _("The check of {database}", database=database)
+    return step(checks.STEP, database, title, work, checks.CLAUSE)
+
+
+def seal_quality() -> dict[str, Any]:
+    """Seal the evidence of a check."""
+
+    def conclude(
+        place: Workplace, records: Sequence[StepRecord], _artifacts: dict[str, bytes]
+    ) -> Conclusion:
+        asked = get_current_context()["params"].get("databases") or list(place.pack.databases)
+        databases = [place.pack.databases[one] for one in asked if one in place.pack.databases]
+        suites = {one.name: place.pack.suites_of(one.name) for one in databases}
+        with place.state.connect() as conn:
+            trends = {
+                name: history.trend(conn, name, sum(len(one.expectations) for one in found))
+                for name, found in suites.items()
+            }
+        return report.conclude(records, databases, suites, trends)
+
+    return seal_run(conclude)

@@ -1,0 +1,166 @@
+"""What earlier checks found: how far the next one may look back, and the trend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Select, and_, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from include.evidence.model import Outcome
+from include.expectations.scope import Mark
+from include.policy.expectations import Expectation
+from include.state.tables import evidence_ledger, quality_check
+
+WHOLE_EVERY = timedelta(days=7)
+"""A collection is checked as a whole at least so often: a related record that was deleted leaves no
+trace in the records that changed."""
+MOST_RUNS = 30  # of the trend
+
+
+@dataclass(frozen=True)
+class RuleCheck:
+    """One rule in one run.
+
+    Attributes:
+        collection: of the data map.
+        rule: id of the expectation.
+        definition: digest of what was checked.
+        whole: all records were looked at.
+        rows: records of the collection; None when the rule was not checked.
+        broken: of them, after the run.
+        outcome: of the rule.
+        mark: where the next check may begin; None when it has to look at everything.
+    """
+
+    collection: str
+    rule: str
+    definition: str
+    whole: bool
+    rows: int | None
+    broken: int | None
+    outcome: Outcome
+    mark: str | None
+
+
+@dataclass(frozen=True)
+class Trend:
+    """All rules of a database in one run."""
+
+    at: datetime
+    rows: int
+    broken: int
+
+
+def record(
+    conn: Connection,
+    checks: Sequence[RuleCheck],
+    *,
+    database: str,
+    dag_id: str,
+    run_id: str,
+    at: datetime,
+) -> None:
+    """Keep what a run found, in place of what an earlier try of it found."""
+    for one in checks:
+        row = {**one.__dict__, "outcome": str(one.outcome), "checked_at": at}
+        conn.execute(
+            insert(quality_check)
+            .values(dag_id=dag_id, run_id=run_id, database=database, **row)
+            .on_conflict_do_update(constraint=quality_check.primary_key, set_=row)
+        )
+
+
+def last_mark(
+    conn: Connection,
+    database: str,
+    collection: str,
+    expectations: Sequence[Expectation],
+    now: datetime,
+) -> Mark | None:
+    """From where a check may look at changed records only.
+
+    Only runs with a sealed bundle count, so that a mark moves when its evidence is there.
+
+    Returns:
+        None when everything has to be looked at: there is no such run, a rule is new or was
+        changed or could not be checked, or the last look at everything is too long ago.
+    """
+    rows = _latest_sealed(conn, database, collection)
+    marks = {row.rule: row.mark for row in rows if row.mark is not None}
+    definitions = {row.rule: row.definition for row in rows}
+    if (
+        any(one.id not in marks or definitions[one.id] != one.digest for one in expectations)
+        or len(set(marks.values())) != 1
+    ):
+        return None
+    whole = conn.scalar(
+        _sealed(select(quality_check.c.checked_at))
+        .where(
+            quality_check.c.database == database,
+            quality_check.c.collection == collection,
+            quality_check.c.whole,
+        )
+        .order_by(quality_check.c.checked_at.desc())
+        .limit(1)
+    )
+    if whole is None or now - whole >= WHOLE_EVERY:
+        return None
+    return Mark.parse(next(iter(marks.values())))
+
+
+def trend(conn: Connection, database: str, rules: int) -> list[Trend]:
+    """Broken records of the last runs, oldest first; takes as long after a thousand runs as after
+    ten.
+
+    Args:
+        conn: to the state database.
+        database: of the data map.
+        rules: how many a run has.
+    """
+    latest = (
+        select(quality_check)
+        .where(quality_check.c.database == database, quality_check.c.broken.is_not(None))
+        .order_by(quality_check.c.checked_at.desc())
+        .limit(MOST_RUNS * max(rules, 1))
+        .subquery()
+    )
+    query = (
+        select(latest.c.checked_at, func.sum(latest.c.rows), func.sum(latest.c.broken))
+        .group_by(latest.c.checked_at)
+        .order_by(latest.c.checked_at.desc())
+        .limit(MOST_RUNS)
+    )
+    return [
+        Trend(at, int(rows), int(broken))
+        for at, rows, broken in reversed(conn.execute(query).all())
+    ]
+
+
+def _latest_sealed(conn: Connection, database: str, collection: str) -> Sequence[Any]:
+    newest = (
+        _sealed(select(quality_check.c.dag_id, quality_check.c.run_id))
+        .where(quality_check.c.database == database, quality_check.c.collection == collection)
+        .order_by(quality_check.c.checked_at.desc())
+        .limit(1)
+        .subquery()
+    )
+    same = and_(
+        newest.c.dag_id == quality_check.c.dag_id, newest.c.run_id == quality_check.c.run_id
+    )
+    return conn.execute(
+        select(quality_check.c.rule, quality_check.c.definition, quality_check.c.mark)
+        .join(newest, same)
+        .where(quality_check.c.database == database, quality_check.c.collection == collection)
+    ).all()
+
+
+def _sealed(query: Select[Any]) -> Select[Any]:
+    same = and_(
+        evidence_ledger.c.dag_id == quality_check.c.dag_id,
+        evidence_ledger.c.run_id == quality_check.c.run_id,
+    )
+    return query.join(evidence_ledger, same)

@@ -1,0 +1,271 @@
+"""What a run of `check_quality` adds up to, for machines and for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.messages import Message, _, verbatim
+from include.policy.datamap import MappedDatabase
+from include.policy.expectations import Expectation, Suite
+from include.quality.check import CLAUSE, STEP
+from include.quality.history import Trend
+from include.reports.conclusion import Conclusion, by_step, missing_record
+from include.reports.model import (
+    Bar,
+    BarChart,
+    Block,
+    Column,
+    Fact,
+    Paragraph,
+    Section,
+    Steps,
+    Table,
+    TrendChart,
+    TrendPoint,
+)
+
+TITLE = _("Quality of collected records")
+MOST_PARTS = 10  # departments in a chart
+# control indicator -> the figure of a database that it adds up
+_INDICATORS = {
+    "expectations_not_met": "quality.rules_broken",
+    "values_outside_purposes": "quality.over_collected",
+    "undeclared_tables_and_columns": "quality.undeclared",
+}
+
+
+def conclude(
+    records: Sequence[StepRecord],
+    databases: Sequence[MappedDatabase],
+    suites: Mapping[str, Sequence[Suite]],
+    trends: Mapping[str, Sequence[Trend]],
+) -> Conclusion:
+    """Judge a run: every suite of every mapped database was checked.
+
+    Args:
+        records: what the steps left; one that is missing fails.
+        databases: those that the run was to check.
+        suites: of each database.
+        trends: past runs by database, this one included.
+    """
+    steps = by_step(records)
+    checked = [steps.get((STEP, one.name)) for one in databases]
+    findings = [finding for record in records for finding in record.findings]
+    findings += [
+        missing_record(_("The check"), one.name, "quality.missing", CLAUSE)
+        for one, record in zip(databases, checked, strict=True)
+        if record is None
+    ]
+    findings += _nothing_expected(databases, suites)
+    outcome = Outcome.worst(
+        [
+            Outcome.PASS if databases else Outcome.FAIL,
+            *(one.outcome for one in records),
+            *(one.severity for one in findings),
+        ]
+    )
+    return Conclusion(
+        title=TITLE,
+        summary=_summary(outcome, any(record is None for record in checked)),
+        outcome=outcome,
+        findings=findings,
+        metrics=[
+            *(metric for record in records for metric in record.metrics),
+            *(_added_up(name, figure, checked) for name, figure in _INDICATORS.items()),
+        ],
+        facts=_facts(checked),
+        sections=[
+            *(
+                _database(one, record, suites.get(one.name, ()), trends.get(one.name, ()))
+                for one, record in zip(databases, checked, strict=True)
+            ),
+            _meaning(),
+        ],
+    )
+
+
+def _nothing_expected(
+    databases: Sequence[MappedDatabase], suites: Mapping[str, Sequence[Suite]]
+) -> list[Finding]:
+    return [
+        Finding(
+            code="quality.nothing_expected",
+            severity=Outcome.ATTENTION,
+            subject=one.name,
+            message=_("The policy pack expects nothing of the records of {name}.", name=one.title),
+            action=_("Write expectations under quality/ in the policy pack."),
+            clause=CLAUSE,
+        )
+        for one in databases
+        if not suites.get(one.name)
+    ]
+
+
+def _figure(record: StepRecord | None, name: str) -> Metric | None:
+    return next((one for one in record.metrics if one.name == name), None) if record else None
+
+
+def _added_up(name: str, figure: str, checked: Sequence[StepRecord | None]) -> Metric:
+    """An indicator over all databases; None when one of them was not measured."""
+    found = [_figure(one, figure) for one in checked]
+    values = [one.value for one in found if one is not None and one.value is not None]
+    whole = bool(checked) and len(values) == len(checked)
+    return Metric(name=name, value=sum(values) if whole else None, unit="1")
+
+
+def _summary(outcome: Outcome, missing: bool) -> Message:
+    if missing:
+        return _("Not every database was checked.")
+    if outcome is Outcome.FAIL:
+        return _("Records are not as the policy expects them: see the findings.")
+    if outcome is Outcome.ATTENTION:
+        return _("Records are as the policy requires; something needs attention.")
+    return _("Records are as the policy expects them.")
+
+
+def _sum(checked: Sequence[StepRecord | None], name: str) -> float | None:
+    return _added_up(name, name, checked).value
+
+
+def _collections(checked: Sequence[StepRecord | None]) -> list[dict[str, Any]]:
+    return [one for record in checked if record for one in record.data.get("collections", [])]
+
+
+def _facts(checked: Sequence[StepRecord | None]) -> list[Fact]:
+    collections = _collections(checked)
+    unmet, unchecked = (
+        _sum(checked, "quality.rules_broken"),
+        _sum(checked, "quality.rules_unchecked"),
+    )
+    return [
+        Fact(
+            label=_("Required expectations that are not met"),
+            value=unmet,
+            status=None if unmet is None else Outcome.FAIL if unmet else Outcome.PASS,
+            note=_("of {count} expectations", count=int(_sum(checked, "quality.rules") or 0)),
+        ),
+        Fact(
+            label=_("Records looked at"),
+            value=sum(one["looked_at"] for one in collections) if collections else None,
+            unit="rows",
+            note=_(
+                "of {count}; the others did not change since they were checked",
+                count=sum(one["rows"] or 0 for one in collections),
+            ),
+        ),
+        Fact(label=_("Broken records"), value=_sum(checked, "quality.broken"), unit="rows"),
+        Fact(
+            label=_("Found good again"),
+            value=sum(one["resolved"] for one in collections) if collections else None,
+            unit="rows",
+        ),
+        Fact(
+            label=_("Expectations that could not be checked"),
+            value=unchecked,
+            status=None if unchecked is None else Outcome.FAIL if unchecked else Outcome.PASS,
+        ),
+    ]
+
+
+def _database(
+    database: MappedDatabase,
+    record: StepRecord | None,
+    suites: Sequence[Suite],
+    trend: Sequence[Trend],
+) -> Section:
+    heading = _("Database {name}", name=database.title)
+    if record is None or "collections" not in record.data:
+        return Section(heading=heading, blocks=[Paragraph(text=_("It was not checked."))])
+    rules = {(one.collection, rule.id): rule for one in suites for rule in one.expectations}
+    blocks: list[Block] = []
+    for one in record.data["collections"]:
+        blocks.append(_rules_table(one, rules))
+        if one["parts"]:
+            blocks.append(_parts_chart(one))
+    blocks.append(
+        TrendChart(
+            caption=_("Broken records of {name} over the last checks", name=database.title),
+            unit="rows",
+            points=[TrendPoint(at=one.at, value=one.broken) for one in trend],
+        )
+    )
+    return Section(heading=heading, blocks=blocks)
+
+
+def _rules_table(one: dict[str, Any], rules: Mapping[tuple[str, str], Expectation]) -> Table:
+    rows = one["rows"]
+    found = [(rule, rules.get((one["collection"], rule["rule"]))) for rule in one["rules"]]
+    looked = (
+        _("{collection}: all {rows} records", collection=one["collection"], rows=rows or 0)
+        if one["whole"]
+        else _(
+            "{collection}: {looked} changed records of {rows}; shares are of all",
+            collection=one["collection"],
+            looked=one["looked_at"],
+            rows=rows or 0,
+        )
+    )
+    return Table(
+        caption=looked,
+        columns=[
+            Column(label=_("Expectation")),
+            Column(label=_("Rule"), kind="code"),
+            Column(label=_("Clause")),
+            Column(label=_("Broken"), kind="number"),
+            Column(label=_("Share"), kind="percent"),
+            Column(label=_("Tolerated"), kind="percent"),
+            Column(label=_("Outcome"), kind="outcome"),
+        ],
+        rows=[
+            [
+                rule.message if rule else verbatim(result["rule"]),
+                result["rule"],
+                rule.clause if rule else "",
+                result["broken"],
+                None if result["broken"] is None else result["broken"] / rows if rows else 0.0,
+                float(1 - rule.mostly) if rule else None,
+                Outcome(result["outcome"]),
+            ]
+            for result, rule in found
+        ],
+    )
+
+
+def _parts_chart(one: dict[str, Any]) -> BarChart:
+    return BarChart(
+        caption=_("Broken records of {collection} by department", collection=one["collection"]),
+        category=_("Department"),
+        unit="rows",
+        bars=[
+            Bar(label=name if name else _("none"), value=count)
+            for name, count in one["parts"][:MOST_PARTS]
+        ],
+    )
+
+
+def _meaning() -> Section:
+    return Section(
+        heading=_("What this means"),
+        blocks=[
+            Steps(
+                items=[
+                    _(
+                        "Every expectation comes from the policy pack. It is met when no more "
+                        "records break it than it tolerates."
+                    ),
+                    _(
+                        "Broken records stand in the quarantine register by their key, never by "
+                        "their content, until a check finds them good."
+                    ),
+                    _(
+                        "Between full checks, records are looked at that were written since the "
+                        "last sealed check, and those whose answer may have changed with them. A "
+                        "related record that was deleted is noticed by the next full check, at the "
+                        "latest after seven days."
+                    ),
+                ]
+            )
+        ],
+    )
