@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
-from include.expectations.conditions import RECORD, Condition, Records, condition_of
+from include.expectations.conditions import Condition, Records, condition_of
 from include.messages import Message, _, verbatim
 from include.policy.expectations import Expectation
 from include.services.database import DatabaseAddress
@@ -73,10 +73,20 @@ class Snapshot:
 
     connection: HeldConnection
     engine: sa.Engine
+    _failures: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Note the kind of each failed query: Great Expectations repeats it and hides the first."""
+
+        def note(failed: sa.ExceptionContext) -> None:
+            self._failures.append(getattr(failed.original_exception, "sqlstate", None) or "")
+
+        sa.event.listen(self.engine, "handle_error", note)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """Undo what fails inside, so that the snapshot lives on."""
+        self._failures.clear()
         self.connection.execute("SAVEPOINT rule")
         try:
             yield
@@ -84,6 +94,11 @@ class Snapshot:
             self.connection.execute("ROLLBACK TO SAVEPOINT rule")
             raise
         self.connection.execute("RELEASE SAVEPOINT rule")
+
+    @property
+    def first_failure(self) -> str:
+        """SQLSTATE of the first query that failed in the last savepoint; empty without one."""
+        return next(iter(self._failures), "")
 
 
 @contextmanager
@@ -210,7 +225,7 @@ class Check:
             with self.view.savepoint():
                 return self._count([one])[one.id]
         except (SQLAlchemyError, NotComputed) as error:
-            return RuleResult(one, fault=reason(error), named=False)
+            return RuleResult(one, fault=_reason(self.view.first_failure, error), named=False)
 
     def _condition(self, rule: Expectation) -> sa.ColumnElement[bool] | None:
         if rule.id in self._conditions:
@@ -220,11 +235,9 @@ class Check:
         return gx.condition_in(self._validators[rule.id], rule)
 
 
-def reason(error: BaseException) -> Message:
+def _reason(code: str, error: Exception) -> Message:
     """Why a query failed, without PostgreSQL's words: they quote values."""
-    origin = getattr(error, "orig", None) or error.__cause__ or error
-    code = getattr(origin, "sqlstate", None)
-    if code is None:
+    if not code:
         return verbatim(type(error).__name__)
     known: Mapping[str, Message] = {
         "22": _("PostgreSQL cannot apply it to the values (SQLSTATE {code})", code=code),
@@ -235,6 +248,3 @@ def reason(error: BaseException) -> Message:
     if code == "2201B":
         return _("its regular expression is invalid (SQLSTATE {code})", code=code)
     return known.get(code[:2], other)
-
-
-__all__ = ["RECORD", "Check", "Records", "RuleResult", "Snapshot", "reason", "snapshot"]

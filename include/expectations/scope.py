@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -147,11 +147,38 @@ def changed(
     conditions = [_written_since(SOURCE, last)]
     if open_keys:
         conditions.append(_among(records, open_keys, key_types))
-    for one in expectations:
-        touched = _touched(one, records, last, now)
-        if touched is not None:
-            conditions.append(touched)
-    return sa.or_(*conditions)
+    touched = [_touched(one, records, last, now) for one in expectations]
+    different = {str(one): one for one in touched if one is not None}
+    return sa.or_(*conditions, *different.values())
+
+
+def narrowed(
+    engine: sa.Engine,
+    records: Records,
+    condition: sa.ColumnElement[bool],
+    key_types: Sequence[str],
+    most: int,
+) -> Records | None:
+    """The records for which a condition holds, found once and then named by key.
+
+    Args:
+        engine: on the open snapshot.
+        records: the collection.
+        condition: of `changed`.
+        key_types: PostgreSQL types of the key's columns.
+        most: records.
+
+    Returns:
+        None when there are more than ``most``: then one scan of all costs less.
+    """
+    source = records.table.alias(SOURCE)
+    columns = [sa.cast(source.c[one], sa.Text) for one in records.key]
+    query = sa.select(*columns).select_from(source).where(condition).limit(most + 1)
+    with engine.connect() as conn:
+        keys = [tuple(row) for row in conn.execute(query)]
+    if len(keys) > most:
+        return None
+    return replace(records, where=_among(records, keys, key_types))
 
 
 def _asked(records: Records, expectations: Sequence[Expectation]) -> list[Any]:
@@ -174,9 +201,8 @@ def _among(
         sa.cast(sa.bindparam(None, [key[at] for key in keys], sa.ARRAY(sa.Text)), sa.ARRAY(sa.Text))
         for at in range(len(columns))
     ]
-    rows = sa.func.unnest(*arrays).table_valued(
-        *(f"k{at}" for at in range(len(columns))), name="open_keys"
-    )
+    names = [f"k{at}" for at in range(len(columns))]
+    rows = sa.func.unnest(*arrays).table_valued(*names).render_derived(name="open_keys")
     wanted: list[sa.ColumnElement[Any]] = [
         sa.literal_column(f"open_keys.k{at}::{one}") for at, one in enumerate(types)
     ]

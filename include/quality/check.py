@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -30,6 +30,7 @@ from include.services.database import DatabaseAddress
 
 STEP, CLAUSE = "check", "4.1"
 MOST_NAMED = 100_000  # records of one rule in the register; more are counted, not named
+MOST_CHANGED = 0.2  # share of the records above which all are looked at
 OVER_COLLECTED = "expect_column_values_to_not_be_collected"
 # Keys that tell who a person is never stand in the register as they are.
 _PLAIN_KEYS = ("user.unique_id", "user.account", "user.workplace")
@@ -167,14 +168,13 @@ class _Collection:
         mark = scope.take(self.view.connection, records, self.suite.expectations, self.run.at)
         if self._keys_are_personal(records):
             mark = None  # what stands in the register as HMAC cannot be asked for again
-        last = self._last(mark)
-        self.whole = last is None
-        always = [one for one in self.suite.expectations if last and scope.looks_at_all(one)]
-        others = [one for one in self.suite.expectations if one not in always]
         self.rows = self._count(records)
-        narrowed = records if last is None else self._narrowed(records, others, last)
+        changed = self._changed(records, mark)
+        self.whole = changed is None
+        always = [one for one in self.suite.expectations if changed and scope.looks_at_all(one)]
+        others = [one for one in self.suite.expectations if one not in always]
         results = []
-        for part, expectations in ((narrowed, others), (records, always)):
+        for part, expectations in ((changed or records, others), (records, always)):
             if expectations:
                 checking = Check(self.view, part, expectations, self.run.at)
                 for found in checking.run():
@@ -217,26 +217,21 @@ class _Collection:
             for category in one.categories
         )
 
-    def _last(self, mark: scope.Mark | None) -> scope.Mark | None:
-        if self.run.full or mark is None:
+    def _changed(self, records: Records, mark: scope.Mark | None) -> Records | None:
+        """The records to look at; None when that is all of them."""
+        if self.run.full or mark is None or not records.key or self.table is None:
             return None
+        expectations = self.suite.expectations
+        name = (self.database.name, self.collection.name)
         with self.run.state.connect() as conn:
-            last = history.last_mark(
-                conn, self.database.name, self.collection.name, self.suite.expectations, self.run.at
-            )
-        return last if scope.usable(last, mark) else None
-
-    def _narrowed(
-        self, records: Records, expectations: Sequence[Expectation], last: scope.Mark
-    ) -> Records:
-        assert self.table is not None
-        with self.run.state.connect() as conn:
-            keys = register.open_keys(conn, self.database.name, self.collection.name)
+            last = history.last_mark(conn, *name, expectations, self.run.at)
+            if last is None or not scope.usable(last, mark):
+                return None
+            keys = [register.key_of(one) for one in register.open_keys(conn, *name)]
         types = [self.table.columns[one].type for one in records.key]
-        where = scope.changed(
-            records, expectations, last, [register.key_of(one) for one in keys], types, self.run.at
-        )
-        return replace(records, where=where)
+        condition = scope.changed(records, expectations, last, keys, types, self.run.at)
+        most = int((self.rows or 0) * MOST_CHANGED)
+        return scope.narrowed(self.view.engine, records, condition, types, most)
 
     def _count(self, records: Records) -> int:
         with self.view.engine.connect() as conn:

@@ -99,9 +99,10 @@ def _customers(world: World, notes: Notes) -> Iterator[bytes]:
         notes.add("minor", ids[minor])
         notes.add("closed_customer", ids[closed])
         twins = ids[is_kind["duplicate_customer"]]
-        notes.add_rows(
-            "duplicate_customer", zip(twins.tolist(), plan.partners(twins).tolist(), strict=True)
-        )
+        partners = plan.partners(twins)
+        later, earlier = np.maximum(twins, partners), np.minimum(twins, partners)
+        pairs = zip(later.tolist(), earlier.tolist(), strict=True)
+        notes.add_rows("duplicate_customer", sorted(pairs))
 
         someone = who.people(world, ids)
         id_number, birth = who.id_numbers(world, ids)

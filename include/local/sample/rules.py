@@ -48,7 +48,7 @@ RULES: dict[str, RuleText] = {
     }),
     "duplicate_customer": RuleText(
         "customer", ("customer_id", "duplicate_of"),
-        "same name, phone and id_number as the other customer",
+        "same name, phone and id_number as the other, earlier customer",
     ),
     **_rules("address", "address_id", {
         "unknown_division": "division_code is not in administrative_division",

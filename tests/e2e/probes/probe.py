@@ -9,6 +9,7 @@ from airflow.sdk import TriggerRule, dag, task
 
 from include.evidence.model import Outcome, StepRecord
 from include.messages import _
+from include.orchestration.databases import wanted_databases
 from include.orchestration.run import require_held, seal_run, step
 from include.reports.conclusion import Conclusion
 from include.services.errors import ServiceError
