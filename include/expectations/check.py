@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
-from include.expectations.conditions import Condition, Records, condition_of
+from include.expectations.conditions import Condition, Records, condition_of, repeated
 from include.messages import Message, _, verbatim
 from include.policy.expectations import Expectation
 from include.services.database import DatabaseAddress
@@ -230,6 +230,9 @@ class Check:
     def _condition(self, rule: Expectation) -> sa.ColumnElement[bool] | None:
         if rule.id in self._conditions:
             return self._conditions[rule.id].broken
+        repeats = repeated(rule, self.records)
+        if repeats is not None:
+            return repeats
         from include.expectations import gx
 
         return gx.condition_in(self._validators[rule.id], rule)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,9 +13,20 @@ from sqlalchemy.dialects import postgresql
 from include.expectations import formats
 from include.policy.datamap import MappedCollection, MappedDatabase
 from include.policy.expectations import Expectation
-from include.policy.kwargs import Column, Distinct, ExistsIn, Recent, Related, ResidentId, Satisfy
+from include.policy.kwargs import (
+    Column,
+    ColumnList,
+    Distinct,
+    ExistsIn,
+    Recent,
+    Related,
+    ResidentId,
+    Satisfy,
+)
+from include.policy.rules import Rule
 
 SOURCE, RECORD, OTHER = "source", "record", "other"
+_NOW = re.compile(r"(?<![:\w]):now\b")
 _PREPARER = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
 
 
@@ -81,7 +93,7 @@ def condition_of(one: Expectation, records: Records, now: datetime) -> Condition
         records: what is checked.
         now: the moment from which periods count back.
     """
-    kwargs = one.kwargs
+    kwargs = _at(one.kwargs, now)
     if isinstance(kwargs, Satisfy):
         return Condition(_where(kwargs.where, f"NOT ({kwargs.condition})"))
     if isinstance(kwargs, Distinct):
@@ -106,6 +118,31 @@ def condition_of(one: Expectation, records: Records, now: datetime) -> Condition
     value = f"{quoted(RECORD, name)}::text"
     today = f"'{now:%Y%m%d}'"
     return Condition(_where(getattr(kwargs, "where", None), text(value, today)))
+
+
+def repeated(one: Expectation, records: Records) -> sa.ColumnElement[bool] | None:
+    """Which records repeat others, for expectations of uniqueness; None for all other types.
+
+    Great Expectations counts these with a window that names no record.
+    """
+    if isinstance(one.kwargs, ColumnList):
+        columns = one.kwargs.column_list
+    elif one.type == "expect_column_values_to_be_unique" and isinstance(one.kwargs, Column):
+        columns = (one.kwargs.column,)
+    else:
+        return None
+    others = records.table.alias(OTHER)
+    theirs = [others.c[name] for name in columns]
+    groups = sa.select(*theirs).group_by(*theirs).having(sa.func.count() > 1)
+    return sa.tuple_(*(_column(name) for name in columns)).in_(groups)
+
+
+def _at(kwargs: Rule, now: datetime) -> Rule:
+    """The same with ``:now`` in its SQL as the moment: two runs of one moment find the same."""
+    moment = f"'{now.isoformat()}'::timestamptz"
+    written = {key: getattr(kwargs, key, None) for key in ("condition", "where")}
+    said = {key: _NOW.sub(moment, sql) for key, sql in written.items() if sql}
+    return kwargs.model_copy(update=said)
 
 
 _FORMATS = {

@@ -204,6 +204,8 @@ def configuration_of(one: Expectation) -> ExpectationConfiguration:
             kwargs["column"] = column
     else:
         kwargs = one.kwargs.model_dump(mode="json", exclude_none=True)
+        if "column_list" in kwargs:
+            kwargs["ignore_row_if"] = "any_value_is_missing"  # as everywhere else here
     severity = FailureSeverity.CRITICAL if one.severity == "fail" else FailureSeverity.WARNING
     meta = {"id": one.id, "clause": one.clause}
     return ExpectationConfiguration(type=one.type, kwargs=kwargs, meta=meta, severity=severity)

@@ -11,7 +11,7 @@ from include.policy.rules import Name, Rule, Text, some
 
 Names = Annotated[tuple[Name, ...], AfterValidator(some)]
 Condition = Annotated[Text, Field(max_length=2000)]
-"""A boolean SQL expression over the columns of the record."""
+"""A boolean SQL expression over the columns of the record; ``:now`` is the moment of the check."""
 
 
 class Kwargs(Rule):

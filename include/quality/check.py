@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from include.erasure.ledger import ErasureKeys
 from include.evidence.examination import Examination
@@ -231,7 +232,11 @@ class _Collection:
         types = [self.table.columns[one].type for one in records.key]
         condition = scope.changed(records, expectations, last, keys, types, self.run.at)
         most = int((self.rows or 0) * MOST_CHANGED)
-        return scope.narrowed(self.view.engine, records, condition, types, most)
+        try:
+            with self.view.savepoint():
+                return scope.narrowed(self.view.engine, records, condition, types, most)
+        except SQLAlchemyError:  # a column was dropped or retyped: its own rule will say so
+            return None
 
     def _count(self, records: Records) -> int:
         with self.view.engine.connect() as conn:
@@ -257,13 +262,15 @@ class _Collection:
         with self.run.state.begin() as conn:
             raw = conn.connection.driver_connection
             assert isinstance(raw, psycopg.Connection)
-            change = register.put(raw, place, self._named(checking, found.rule))
+            change = register.put(raw, place, self._named(checking, found.rule, found.broken))
         self.resolved += change.resolved
         self._judge(found.rule, found, change.open, mark)
 
-    def _named(self, checking: Check, rule: Expectation) -> Iterator[tuple[str, str | None]]:
+    def _named(
+        self, checking: Check, rule: Expectation, broken: int
+    ) -> Iterator[tuple[str, str | None]]:
         personal = self._keys_are_personal(checking.records)
-        for *key, part in checking.broken_keys(rule, self._part()):
+        for *key, part in checking.broken_keys(rule, self._part()) if broken else ():
             if personal:
                 digest = self.run.keys.digest(
                     self.run.keys.current, self.database.name, self.collection.name, key
@@ -310,7 +317,7 @@ class _Collection:
                 self.collection.name,
                 rule.id,
                 rule.digest,
-                self.whole or scope.looks_at_all(rule),
+                self.whole,
                 None if broken is None else rows,
                 broken,
                 outcome,

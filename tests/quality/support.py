@@ -1,0 +1,144 @@
+"""A small company whose records a test breaks and mends."""
+
+# ruff: noqa: E501 - an expectation is easier to read in one line
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from sqlalchemy import Engine, text
+
+from include.erasure.ledger import ErasureKeys
+from include.policy import PolicyPack, load_pack
+from include.quality.check import Checked, Run, check_database
+from include.services.database import DatabaseAddress
+from include.state.connect import engine
+from include.state.migrate import migrate
+from tests.policy.packs import write_pack
+
+MONDAY = datetime(2026, 3, 2, 5, 0, tzinfo=UTC)
+TABLES = """
+CREATE TABLE branch (id int PRIMARY KEY, name text NOT NULL);
+INSERT INTO branch VALUES (1, 'North'), (2, 'South');
+CREATE TABLE person (
+    id bigint PRIMARY KEY, name text, phone text, id_number text, email text, faith text,
+    branch_id int REFERENCES branch, seen_at timestamptz, subscribed boolean NOT NULL DEFAULT false
+);
+CREATE TABLE consent (id bigint PRIMARY KEY, person_id bigint REFERENCES person, purpose text);
+INSERT INTO person SELECT n, 'Person ' || n, '139' || lpad(n::text, 8, '0'), NULL, NULL, NULL,
+    1 + n % 2, '2026-02-01', false FROM generate_series(1, 40) n;
+INSERT INTO consent SELECT n, n, 'delivery' FROM generate_series(1, 40) n;
+"""
+MAP = """\
+fides_key: shop
+collections:
+  - name: branch
+    fields:
+      - {name: id, fides_meta: {primary_key: true}}
+      - name: name
+  - name: person
+    fields:
+      - {name: id, data_categories: [user.unique_id], fides_meta: {primary_key: true}}
+      - {name: name, data_categories: [user.name]}
+      - {name: phone, data_categories: [user.contact.phone_number]}
+      - {name: id_number, data_categories: [user.government_id]}
+      - {name: email, data_categories: [user.contact.email]}
+      - {name: faith, data_categories: [user.demographic.religious_belief]}
+      - name: branch_id
+        fides_meta: {references: [{dataset: shop, field: branch.id, direction: to}]}
+      - {name: seen_at, fides_meta: {data_type: string}}
+      - name: subscribed
+  - name: consent
+    fields:
+      - {name: id, fides_meta: {primary_key: true}}
+      - name: person_id
+        fides_meta: {references: [{dataset: shop, field: person.id, direction: to}]}
+      - name: purpose
+"""
+SUITE = """\
+- collection: person
+  breakdown: {column: branch_id, collection: branch, label: name}
+  expectations:
+    - {id: named, type: expect_column_values_to_not_be_blank, kwargs: {column: name}, severity: fail, clause: "4.1", title: {en: Named, zh-CN: 有姓名}}
+    - {id: phone, type: expect_column_values_to_be_mobile_numbers, kwargs: {column: phone, mostly: 0.9}, severity: fail, clause: "5.1", title: {en: Phone, zh-CN: 电话}}
+    - {id: twin, type: expect_records_to_be_distinct, kwargs: {columns: [name, phone]}, severity: warn, clause: "4.1", title: {en: Once, zh-CN: 不重复}}
+    - {id: recent, type: expect_column_values_to_be_recent, kwargs: {column: seen_at, period: P60D}, severity: warn, clause: "4.1", title: {en: Recent, zh-CN: 近期核对}}
+    - {id: consent, type: expect_related_records, kwargs: {collection: consent, field: person_id, key: id, condition: "other.purpose = 'marketing'", where: subscribed}, severity: fail, clause: "4.1", title: {en: Consent, zh-CN: 同意}}
+    - {id: unique_phone, type: expect_column_values_to_be_unique, kwargs: {column: phone}, severity: warn, clause: "4.1", title: {en: Unique, zh-CN: 唯一}}
+"""
+KEYS = ErasureKeys({"1": b"k" * 32}, "1")
+
+
+@dataclass
+class Company:
+    """A customer database, a state database and a pack.
+
+    Attributes:
+        conninfo: of the customer database.
+        state: the state database.
+        pack: the policy pack.
+        at: the moment of the next check.
+    """
+
+    conninfo: str
+    state: Engine
+    pack: PolicyPack
+    at: datetime = MONDAY
+    runs: int = field(default=0)
+
+    @classmethod
+    def make(cls, conninfo: str, state: str, folder: Path, **files: str) -> Company:
+        """Create tables, migrate the state database and write the pack."""
+        with psycopg.connect(conninfo) as connection:
+            connection.execute(TABLES)
+        db = engine(state)
+        migrate(db)
+        files = {"datamap__shop": MAP, "quality__person": SUITE, **files}
+        return cls(conninfo, db, load_pack(write_pack(folder, **files)))
+
+    def do(self, *statements: str) -> None:
+        """Change the customer database."""
+        with psycopg.connect(self.conninfo) as connection:
+            for one in statements:
+                connection.execute(one)
+
+    def check(self, *, full: bool = False, sealed: bool = True, days: int = 1) -> Checked:
+        """Check the database some days after the last time, and seal the evidence or not."""
+        self.at += timedelta(days=days)
+        self.runs += 1
+        run = Run("check_quality", f"run-{self.runs}", self.at, self.state, KEYS, full=full)
+        address = DatabaseAddress.from_conninfo(self.conninfo)
+        done = check_database(self.pack.database("shop"), address, self.pack.suites_of("shop"), run)
+        if sealed:
+            self.seal()
+        return done
+
+    def seal(self) -> None:
+        """Enter the last run into the evidence ledger, as its seal does."""
+        with self.state.begin() as conn:
+            conn.execute(
+                text(
+                    "INSERT INTO evidence_ledger SELECT coalesce(max(seq), 0) + 1, :run,"
+                    " 'check_quality', :run, 'pass', '{}', now(), now(), '', '', '', ''"
+                    " FROM evidence_ledger"
+                ),
+                {"run": f"run-{self.runs}"},
+            )
+
+    def open(self) -> dict[str, set[str]]:
+        """The open records by rule."""
+        found: dict[str, set[str]] = {}
+        with self.state.connect() as conn:
+            for rule, key in conn.execute(
+                text("SELECT rule, key FROM quarantine WHERE resolved_at IS NULL")
+            ):
+                found.setdefault(rule, set()).add(key)
+        return found
+
+    def collection(self, done: Checked) -> dict[str, Any]:
+        """What a check says of the persons."""
+        (found,) = [one for one in done.record.data["collections"] if one["collection"] == "person"]
+        return dict(found)
