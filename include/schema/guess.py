@@ -1,6 +1,6 @@
 """Guessing which columns hold personal data, from names, neighbours, keys and counts of values.
 
-Every guess has its reason and a confidence; a person decides. High: name and surroundings or name
+Every guess has a reason and a confidence; a person decides. High: name and surroundings or name
 and values agree. Medium: one of them speaks. Low: the table is about people and nothing speaks
 against it.
 """
@@ -160,8 +160,9 @@ class _Column:
     def _by_key(self) -> _Answer | None:
         kind = self.context.people.get(self.column.name)
         if kind is not None:
-            by = "foreign key" if self.column.name in self.context.targets else "named as a key"
-            return self._person_key(kind, "high", f"{by} to a person")
+            keys = {one for key in self.context.table.foreign_keys for one in key.columns}
+            by = "foreign key" if self.column.name in keys else "named as a key"
+            return self._person_key(kind, f"{by} to a person")
         if (self.column.name,) == self.context.table.primary_key and self.subject.is_person:
             return "user.unique_id", "high", "identifies the person"
         if self.column.name in self.context.targets or self.column.base in _DATES | _BOOLS:
@@ -170,9 +171,9 @@ class _Column:
             ("user.workplace", "medium", "names who did it") if is_actor(self.column.name) else None
         )
 
-    def _person_key(self, kind: Subject, confidence: Confidence, reason: str) -> _Answer:
+    def _person_key(self, kind: Subject, reason: str) -> _Answer:
         category = "user.workplace" if kind is Subject.EMPLOYEE else "user.unique_id"
-        return category, confidence, reason
+        return category, "high", reason
 
     def _is_own_key(self) -> bool:
         """Whether it is the row's own name, or part of it that leads nowhere else."""

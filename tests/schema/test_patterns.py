@@ -63,9 +63,7 @@ def test_each_pattern_knows_its_own(
         assert like(connection, bad).share(pattern) == 0.0
 
 
-@settings(
-    max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+@settings(max_examples=25, deadline=None)
 @given(
     bodies=st.lists(
         st.tuples(
