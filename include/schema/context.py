@@ -17,7 +17,7 @@ from include.schema.naming import (
     words,
 )
 from include.schema.patterns import Counts, TableCounts
-from include.schema.vocabulary import ACTORS, KEY_WORDS
+from include.schema.vocabulary import ACTORS, KEY_WORDS, ROLE
 
 _ACTOR = re.compile(ACTORS)
 _HAN_KEY = re.compile(
@@ -30,6 +30,7 @@ _DIRECT = (
     "user.name", "user.government_id", "user.demographic.date_of_birth", "user.contact.email",
     "user.contact.phone_number", "user.demographic.gender",
 )  # fmt: skip
+_TITLE = re.compile(r"[\u3400-\u9fff]{2,12}")  # longer comments are sentences
 REACH = 2  # keys that are followed from a table to the person it is about
 _NOT_HOLDERS = {Subject.ORGANIZATION, Subject.THING}
 
@@ -84,7 +85,7 @@ class Context:
 
 def contexts(live: LiveSchema, counts: Mapping[Name, TableCounts]) -> dict[Name, Context]:
     """Look at each table with its keys and its neighbours."""
-    subjects = {name: subject_of(table.name) for name, table in live.tables.items()}
+    subjects = {name: _subject(table) for name, table in live.tables.items()}
     keys = _keys_by_name(live)
     found = {
         name: _context(table, subjects, keys, counts.get(name, TableCounts()))
@@ -93,6 +94,16 @@ def contexts(live: LiveSchema, counts: Mapping[Name, TableCounts]) -> dict[Name,
     for _step in range(REACH):
         found = {name: _at_second_hand(one, found) for name, one in found.items()}
     return {name: _with_lines(one, found) for name, one in found.items()}
+
+
+def _subject(table: LiveTable) -> Subject:
+    """What the table's comment says where that is a title in Chinese, else what its name says.
+
+    Initials of pinyin are ambiguous (dz: reader or address), a title is not.
+    """
+    comment = (table.comment or "").strip().removesuffix("表")
+    titled = subject_of(comment) if _TITLE.fullmatch(comment) else Subject.UNKNOWN
+    return subject_of(table.name) if titled is Subject.UNKNOWN else titled
 
 
 def _keys_by_name(live: LiveSchema) -> dict[str, Name]:
@@ -156,6 +167,8 @@ def _holds(context: Context) -> bool:
         category = category_of(column.name) or ""
         kind = next((one for one in _DIRECT if category.startswith(one)), None)
         kind = kind or by_value(context.values(column.name))
+        if kind and ROLE.match(phrase(column.name)) and kind in category:
+            direct.add("role")  # sender_phone alone says whose it is
         if (
             kind
             and column.base not in ("bool", "timestamptz")

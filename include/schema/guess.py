@@ -13,6 +13,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from include.schema.context import Context, by_value, contexts, is_actor, named_key
+from include.schema.holders import (
+    BOOLS,
+    BYTES,
+    DATES,
+    EXPECTED,
+    HOLDERS,
+    NUMBERS,
+    TEXT,
+    TEXT_OR_NUMBER,
+)
 from include.schema.live import LiveColumn, LiveSchema, Name
 from include.schema.naming import (
     WHOSE,
@@ -23,12 +33,13 @@ from include.schema.naming import (
     subject_of,
     words,
 )
-from include.schema.patterns import JSON, Counts, TableCounts
+from include.schema.patterns import Counts, TableCounts
 from include.schema.vocabulary import (
     ABOUT,
     FREE_TEXT,
     NEEDS_PERSON,
     PUBLIC_FIGURES,
+    ROLE,
     ROLES,
     ROW_KEEPING,
     ROW_KEEPING_OF_A_PERSON,
@@ -36,49 +47,8 @@ from include.schema.vocabulary import (
 
 Confidence = Literal["high", "medium", "low"]
 
-_TEXT = {"text", "varchar", "bpchar", "citext", "name", "hstore", "xml", *JSON}
-_NUMBERS = {"int2", "int4", "int8", "numeric", "float4", "float8", "money"}
-_DATES = {"date", "timestamp", "timestamptz"}
-_BYTES = {"bytea", "oid"}
-_BOOLS = {"bool"}
-# Which types can hold a category, where not only text can.
-_HOLDERS: dict[str, set[str]] = {
-    "user.demographic.date_of_birth": _TEXT | _DATES | {"int2", "int4"},
-    "user.demographic.age_range": _TEXT | _NUMBERS,
-    "user.demographic.marital_status": _TEXT | _BOOLS | {"int2", "int4"},
-    "user.demographic.gender": _TEXT | _BOOLS | {"int2", "int4", "char"},
-    "user.financial": _TEXT | _NUMBERS,
-    "user.financial.bank_account": _TEXT | _NUMBERS,
-    "user.financial.credit_card": _TEXT | _NUMBERS,
-    "user.location.precise": _TEXT | _NUMBERS | {"point", "geometry", "geography"},
-    "user.content.self_image": _TEXT | _BYTES,
-    "user.biometric": _TEXT | _BYTES,
-    "user.authorization.password": _TEXT | _BYTES,
-    "user.device.ip_address": _TEXT | {"inet", "cidr"},
-    "user.device.device_id": _TEXT | {"uuid", "macaddr", "int8"},
-    "user.device.cookie_id": _TEXT | {"uuid"},
-    "user.health_and_medical": _TEXT | _NUMBERS | _BOOLS,
-    "user.privacy_preferences": _TEXT | _DATES | _BOOLS,
-    "user.account.settings": _TEXT | _BOOLS,
-    "user.demographic": _TEXT | {"int2", "int4"},
-    "user.demographic.race_ethnicity": _TEXT | {"int2", "int4"},
-    "user.demographic.religious_belief": _TEXT | _BOOLS | {"int2", "int4"},
-    "user.demographic.political_opinion": _TEXT | _BOOLS | {"int2", "int4"},
-    "user.content.private": _TEXT | _BYTES,
-    "user.name.first": _TEXT,
-    "user.name.last": _TEXT,
-    "user.name": _TEXT,
-}
-_TEXT_OR_NUMBER = _TEXT | {"int4", "int8", "numeric"}
-# The patterns whose values bear a category out.
-_EXPECTED: dict[str, tuple[str, ...]] = {
-    "user.contact.phone_number": ("mobile", "phone", "digits"),
-    "user.contact.fax_number": ("phone", "digits"),
-    "user.contact.email": ("email",),
-    "user.demographic.date_of_birth": ("birth_date",),
-    "user.financial.credit_card": ("card",),
-}
-_ROLE = re.compile(rf"\b(?:{ROLES})\b")
+# Somebody is reached by it, whatever the table is about.
+_REACHES = {"user.contact.email", "user.contact.phone_number"}
 _NAME = re.compile(r"(?:(.*) )?names?$")
 _NUMBER_OF_A_PARCEL = re.compile(
     r"(?:(?:waybill|tracking|order|parcel|shipment|package|consignment|delivery) )?number"
@@ -165,7 +135,7 @@ class _Column:
             return self._person_key(kind, f"{by} to a person")
         if (self.column.name,) == self.context.table.primary_key and self.subject.is_person:
             return "user.unique_id", "high", "identifies the person"
-        if self.column.name in self.context.targets or self.column.base in _DATES | _BOOLS:
+        if self.column.name in self.context.targets or self.column.base in DATES | BOOLS:
             return None
         return (
             ("user.workplace", "medium", "names who did it") if is_actor(self.column.name) else None
@@ -192,16 +162,24 @@ class _Column:
             return None
         if self.said in PUBLIC_FIGURES and self.subject is not Subject.EMPLOYEE:
             return None
-        if category in NEEDS_PERSON and not self._is_a_persons():
+        if category in NEEDS_PERSON and not self._is_a_persons(category):
+            return None
+        if self.said == "state" and not self._stands_in_an_address():
             return None
         if category == "user.name" and self.subject is Subject.THING:
             return None
         return self._weighed(category)
 
+    def _stands_in_an_address(self) -> bool:
+        """Whether ``state`` is a part of a country: beside a city, and not how far an order is."""
+        others = (category_of(one) for one in self.context.table.columns if one != self.column.name)
+        return any((one or "").startswith("user.contact.address") for one in others)
+
     def _by_target(self) -> _Answer | None:
         """A key to an address is the address; staff's keys say where they work."""
         target = self.context.targets[self.column.name]
-        if "address" in words(target[1]) and self.subject is not Subject.ORGANIZATION:
+        to_address = subject_of(target[1]) is Subject.ADDRESS
+        if to_address and self.subject is not Subject.ORGANIZATION:
             return "user.contact.address", "high", "foreign key to an address"
         if subject_of(target[1]) is Subject.ACCOUNT and self.context.linked:
             return "user.financial", "medium", "foreign key to a person's account"
@@ -213,25 +191,27 @@ class _Column:
             return False
         if self.column.form == "e":
             return True
-        if self.column.base in _BOOLS and said[0] in ("is", "has", "can", "use"):
+        if self.column.base in BOOLS and said[0] in ("is", "has", "can", "use"):
             return category == "user.privacy_preferences"
-        return self.column.base in _HOLDERS.get(category, _TEXT_OR_NUMBER)
+        return self.column.base in HOLDERS.get(category, TEXT_OR_NUMBER)
 
-    def _is_a_persons(self) -> bool:
+    def _is_a_persons(self, category: str = "") -> bool:
         """Whether what it says belongs to a person and not to a shop or a thing."""
         if self.context.personal:
             return True
         if self.subject is Subject.THING:
             return False
-        if self.column.base in _BYTES and self.subject is not Subject.ORGANIZATION:
+        if category in _REACHES and self.subject is not Subject.ORGANIZATION:
+            return True
+        if self.column.base in BYTES and self.subject is not Subject.ORGANIZATION:
             return True  # nobody stores a signature or a face as bytes for another reason
-        return bool(_ROLE.search(self.said)) or (
+        return bool(ROLE.search(self.said)) or (
             (self.subject is Subject.ADDRESS or by_value(self.values) is not None)
             and self.subject is not Subject.ORGANIZATION
         )
 
     def _weighed(self, category: str) -> _Answer:
-        expected = _EXPECTED.get(category, ())
+        expected = EXPECTED.get(category, ())
         if category == "user.government_id.national_identification_number":
             expected = ("resident_id", "ssn") if self.values.share("resident_id", "ssn") else ()
         share = self.values.share(*expected) if expected else 0.0
@@ -246,7 +226,7 @@ class _Column:
     # -- names --------------------------------------------------------------------------------
 
     def _by_name_of(self) -> _Answer | None:
-        if self.column.base not in _TEXT or self.column.name in self.context.targets:
+        if self.column.base not in TEXT or self.column.name in self.context.targets:
             return None
         if named := _NAME.fullmatch(self.said):
             return self._name_of(named[1] or "")
@@ -310,7 +290,7 @@ class _Column:
             or self.column.name in self.context.targets
         ):
             return None
-        if self.column.base in _NUMBERS and self._is_own_key():
+        if self.column.base in NUMBERS and self._is_own_key():
             return None
         return category, "medium", f"{self._best():.0%} of the values look like it"
 
@@ -345,7 +325,7 @@ class _Column:
             return "user.contact.address", "medium", "part of an address"
         if not self.context.linked:
             return None
-        if self.subject is Subject.PURCHASE and self.column.base in _NUMBERS | _DATES:
+        if self.subject is Subject.PURCHASE and self.column.base in NUMBERS | DATES:
             return "user.behavior.purchase_history", "medium", "what a person bought, and when"
         category = {
             Subject.CONSENT: "user.privacy_preferences",

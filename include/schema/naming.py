@@ -41,7 +41,8 @@ _SUBJECTS: tuple[tuple[Subject, str, str, str], ...] = (
     # subject, English words, pinyin, Chinese
     (Subject.EMPLOYEE, "employee staff worker personnel doctor physician clinician nurse teacher"
      " driver courier salesperson technician trainer instructor lecturer mitarbeiter empleado"
-     " colleague workforce crew contractor freelancer therapist dentist practitioner",
+     " colleague workforce crew contractor freelancer therapist dentist practitioner engineer"
+     " officer operator agent analyst adviser advisor supervisor",
      "yg yuangong zg zhigong ys yisheng hs ryxx", "员工|职工|医生|医师|司机|护士|教师|雇员"),
     (Subject.CUSTOMER, "customer client user member patient person people contact subscriber"
      " passenger guest student pupil applicant candidate borrower beneficiary dependent guardian"
@@ -50,7 +51,8 @@ _SUBJECTS: tuple[tuple[Subject, str, str, str], ...] = (
      " policyholder accountholder cardholder claimant tenant child spouse parent kin referee"
      " referral occupant householder player follower respondent signatory",
      "kh kehu yh yonghu hy huiyuan hz huanzhe br bingren brxx hzxx xs xuesheng ry renyuan jhr lxr",
-     "客户|用户|会员|患者|病人|学生|人员|联系人|读者|居民|旅客|亲属"),
+     "客户|用户|会员|患者|病人|学生|人员|联系人|读者|居民|旅客|亲属|家长|儿童|业主|村民|乘客"
+     "|考生|参保人|借款人"),
     (Subject.ORGANIZATION, "department company supplier vendor partner organization branch store"
      " shop warehouse facility office bank hospital clinic school agency carrier institution"
      " employer manufacturer publisher franchise site depot station location venue ward unit team"
@@ -67,14 +69,15 @@ _SUBJECTS: tuple[tuple[Subject, str, str, str], ...] = (
     (Subject.WORK, "training completion attendance leave absence payroll salary compensation"
      " performance review appraisal evaluation exam score enrollment timesheet shift payslip"
      " employment contract disciplinary goal skill certification qualification education"
-     " sickness vacation", "kq kaoqin gz gongzi px peixun jx", "考勤|工资|培训|绩效|考试|请假"
+     " sickness vacation", "kq kaoqin gz gongzi px peixun jx", "成绩|考勤|工资|培训|绩效|考试|请假"
      "|合同"),
     (Subject.PURCHASE, "invoice order purchase payment transaction sale receipt bill billing"
      " charge trade booking reservation refund transfer checkout cart basket",
      "dd dingdan jy jiaoyi zf zhifu fp jf sf", "订单|交易|支付|发票|购买|账单|缴费|收费"),
     (Subject.SHIPMENT, "waybill shipment parcel package delivery consignment", "yd yundan kd bg",
      "运单|快递|包裹|快件|面单"),
-    (Subject.ACCOUNT, "account card loan policy wallet mortgage deposit", "zh zhanghu yhk",
+    (Subject.ACCOUNT, "account card loan policy wallet mortgage deposit debit mandate", "zh"
+    " zhanghu yhk",
      "账户|银行卡|贷款|保单"),
     (Subject.THING, "type status role group category level course product item track album artist"
      " genre playlist media template setting config configuration currency country city region"
@@ -87,7 +90,7 @@ _LINES = frozenset({"line", "lines", "item", "items", "detail", "details", "mx",
 _PADDING = frozenset({
     "t", "tb", "tbl", "table", "dim", "fact", "stg", "sys", "dbo", "v", "vw", "mv", "info", "infos",
     "information", "master", "mst", "data", "record", "records", "profile", "profiles", "base",
-    "basic", "main", "list", "detail", "details", "xx", "jbxx", "b", "d", "m", "history", "hist",
+    "basic", "main", "list", "hdr", "header", "detail", "details", "xx", "jbxx", "b", "d", "m", "history", "hist",
     "archive", "old", "new", "tmp", "bak", "register", "directory", "his", "hr", "crm", "ods",
     "dwd", "da", "jl", "roster",
 })  # fmt: skip

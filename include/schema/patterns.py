@@ -116,7 +116,7 @@ class TableCounts:
 def count_patterns(connection: psycopg.Connection[Any], table: LiveTable) -> TableCounts:
     """Count in one query what a table's values look like.
 
-    Call in a read-only transaction. A table that may not be read, or that takes too long, is left
+    Give a read-only connection. A table that may not be read, or that takes too long, is left
     to its names; ``refused`` says why, by PostgreSQL's code (the text of its errors quotes values).
 
     Args:

@@ -45,8 +45,9 @@ def survey(
 ) -> Draft:
     """Read a database's schema, count what its values look like, and draft a pack for it.
 
-    Everything happens in one read-only transaction with a time limit a statement; only names and
-    counts leave the database.
+    The connection becomes read-only, and each statement has a time limit. Each table has its own
+    transaction, so that no lock is held longer than one query. Only names and counts leave the
+    database.
 
     Args:
         connection: to the database, with no transaction begun.
@@ -68,12 +69,12 @@ def survey(
                 sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(CATALOGUE_TIMEOUT))
             )
             live = read_schema(connection, schemas)
-            wanted = {key: one for key, one in live.tables.items() if one.kind != "view"}
-            counts = {}
-            for done, (key, table) in enumerate(wanted.items()):
-                tell(table.label, done, len(wanted))
-                counts[key] = count_patterns(connection, table)
-            tell("", len(wanted), len(wanted))
+        wanted = {key: one for key, one in live.tables.items() if one.kind != "view"}
+        counts = {}
+        for done, (key, table) in enumerate(wanted.items()):
+            tell(table.label, done, len(wanted))
+            counts[key] = count_patterns(connection, table)
+        tell("", len(wanted), len(wanted))
     except psycopg.Error as error:  # the text of PostgreSQL's errors quotes values
         raise ServiceError(
             f"The schema cannot be read (SQLSTATE {error.sqlstate or 'unknown'}).",

@@ -79,11 +79,12 @@ COLUMN_WORDS: tuple[tuple[str, str, str], ...] = (
      r"|courriel", "邮箱|电子邮件|邮件地址"),
     ("user.contact.phone_number",
      r"phone|mobile|cell|telefon\w*|handy|msisdn|sj|sjh|sjhm|shouji\w*|dh|dhhm|lxdh|lxfs|dianhua"
-     r"|yddh|jtdh|ph", "电话|手机|联系方式"),
+     r"|yddh|jtdh|ph|(?:calling|called|caller|callee|a|b) number", "电话|手机|联系方式"),
     ("user.social", r"qq|qq ?number|wechat|weixin|wx|wxh|open ?id|union ?id|twitter|linkedin"
      r"|facebook|instagram|skype|whatsapp|telegram", "微信|抖音|微博"),
     ("user.financial.credit_card",
-     r"(?:credit|debit|payment) card|card ?number|pan|cc number|cvv|cvc|card (?:expiry|expiration)",
+     r"(?:credit|debit|payment) card|card ?number|card (?:last(?: four)?|brand)|pan|cc number|cvv"
+     r"|cvc|card (?:expiry|expiration)",
      "信用卡"),
     ("user.financial.bank_account",
      r"iban|bank (?:account|card|details)|account number|routing number|sort code|yhk|yhkh|yhzh"
@@ -178,13 +179,14 @@ ROLES = (
     "|author by|borrower|insured|candidate|teacher|nurse|courier|subscriber|attendee|reporter"
     "|caller"
 )
+ROLE = re.compile(rf"\b(?:{ROLES})\b")
 """Words before ``name``, ``phone``, ``address`` that say whose it is."""
 KEY_WORDS = frozenset({"id", "number", "code", "key", "uuid", "guid", "sk", "fk", "bh", "h", "ref"})
 ACTORS = (
     r"(?:created|entered|updated|modified|changed|handled|reviewed|approved|requested|assigned"
     r"|registered|verified|signed|checked|submitted|recorded|owned|closed|reported|deleted|inserted"
     r"|uploaded|performed|authorized|prepared) by|assigned to|reports to|(?:requester|approver"
-    r"|reviewer|assignee|supervisor|creator|operator|manager|owner|handler|author|head|czr|cjr|jbr"
+    r"|reviewer|assignee|supervisor|creator|operator|manager|owner|czr|cjr|jbr"
     r"|czy|czyh|lrr|shr)(?: (?:id|number|code|key))?"
 )
 """Columns that name who did something."""

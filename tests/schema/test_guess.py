@@ -1,4 +1,4 @@
-"""How well personal columns are found: on databases mapped by hand, and on some never seen."""
+"""How well personal columns are found: on databases mapped by hand, and on written ones."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ def test_the_sample_and_chinook_are_found_as_they_were_mapped_by_hand(
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in UNSEEN.glob("*.sql")))
-def test_schemas_that_nobody_tuned_for_need_little_correcting(
+def test_drafts_of_other_schemas_need_little_correcting(
     postgres: EmbeddedPostgres, name: str
 ) -> None:
-    """Each file says what is personal in it; docs/data-map.md gives the figures."""
+    """Each file says what is personal in it; docs/data-map.md has the figures at first sight."""
     script = (UNSEEN / f"{name}.sql").read_text(encoding="utf-8")
     truth = set()
     for line in script.splitlines():
@@ -73,8 +73,8 @@ def test_schemas_that_nobody_tuned_for_need_little_correcting(
     with scratch(postgres, script) as connection:
         live = read_schema(connection)
         found, wrong = shares(live, guess(live, counts_of(connection, live)), truth)
-    assert found >= 0.85
-    assert wrong <= 0.1
+    assert found >= 0.9
+    assert wrong <= 0.05
 
 
 def guessed(tables: Mapping[str, str], **kinds: str) -> dict[str, str]:
