@@ -118,7 +118,7 @@ def _database(dsn: str) -> Iterator[DatabaseAddress]:
         yield DatabaseAddress.from_conninfo(dsn)
         return
     place = workplace()
-    if not place.is_local(CUSTOMER_DB):
+    if place.lookup(CUSTOMER_DB) is not None:  # nothing of the local profile is needed
         yield place.database(CUSTOMER_DB)
         return
     with local_stack(place, customers=DEFAULT_CUSTOMERS):

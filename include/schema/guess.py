@@ -181,6 +181,9 @@ class _Column:
         to_address = subject_of(target[1]) is Subject.ADDRESS
         if to_address and self.subject is not Subject.ORGANIZATION:
             return "user.contact.address", "high", "foreign key to an address"
+        place = category_of(target[1]) or ""
+        if self.subject is Subject.ADDRESS and place.startswith("user.contact.address"):
+            return place, "medium", "foreign key to a place, in an address"
         if subject_of(target[1]) is Subject.ACCOUNT and self.context.linked:
             return "user.financial", "medium", "foreign key to a person's account"
         return None

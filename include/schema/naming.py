@@ -56,7 +56,7 @@ _SUBJECTS: tuple[tuple[Subject, str, str, str], ...] = (
     (Subject.ORGANIZATION, "department company supplier vendor partner organization branch store"
      " shop warehouse facility office bank hospital clinic school agency carrier institution"
      " employer manufacturer publisher franchise site depot station location venue ward unit team"
-     " subsidiary", "bm bumen ks keshi gs gongsi gys jg jigou yljg",
+     " subsidiary shipper", "bm bumen ks keshi gs gongsi gys jg jigou yljg",
      "部门|公司|供应商|机构|科室|门店|网点|仓库|合作方"),
     (Subject.ADDRESS, "address", "dz dizhi", "地址"),
     (Subject.CONSENT, "consent permission preference subscription optin optout", "sqtyjl",
@@ -72,7 +72,7 @@ _SUBJECTS: tuple[tuple[Subject, str, str, str], ...] = (
      " sickness vacation", "kq kaoqin gz gongzi px peixun jx", "成绩|考勤|工资|培训|绩效|考试|请假"
      "|合同"),
     (Subject.PURCHASE, "invoice order purchase payment transaction sale receipt bill billing"
-     " charge trade booking reservation refund transfer checkout cart basket",
+     " charge trade booking reservation rental refund transfer checkout cart basket",
      "dd dingdan jy jiaoyi zf zhifu fp jf sf", "订单|交易|支付|发票|购买|账单|缴费|收费"),
     (Subject.SHIPMENT, "waybill shipment parcel package delivery consignment", "yd yundan kd bg",
      "运单|快递|包裹|快件|面单"),
@@ -90,7 +90,8 @@ _LINES = frozenset({"line", "lines", "item", "items", "detail", "details", "mx",
 _PADDING = frozenset({
     "t", "tb", "tbl", "table", "dim", "fact", "stg", "sys", "dbo", "v", "vw", "mv", "info", "infos",
     "information", "master", "mst", "data", "record", "records", "profile", "profiles", "base",
-    "basic", "main", "list", "hdr", "header", "detail", "details", "xx", "jbxx", "b", "d", "m", "history", "hist",
+    "basic", "main", "list", "hdr", "header", "detail", "details", "xx", "jbxx", "b", "d",
+    "m", "history", "hist",
     "archive", "old", "new", "tmp", "bak", "register", "directory", "his", "hr", "crm", "ods",
     "dwd", "da", "jl", "roster",
 })  # fmt: skip

@@ -137,7 +137,8 @@ COLUMN_WORDS: tuple[tuple[str, str, str], ...] = (
      r"(?: name)?|guardian|emergency contact", "姓名|联系人|收件人|寄件人|收货人|监护人"
      "|法人代表|户主"
      "|持卡人|申请人|经办人|名字|家属"),
-    ("user.job_title", r"job(?: title| position)?|position|occupation|profession|job role"
+    ("user.job_title", r"(?:job|contact) title|job(?: position)?|position|occupation"
+    r"|profession|job role"
     r"|beruf|zhiwei"
      r"|zw|zc|zhicheng|zhiye|gangwei", "职务|职位|职称|职业|岗位"),
     ("user.contact.organization", r"employer(?: name)?|company(?: name)?|organization(?:"

@@ -8,6 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import yaml
+from psycopg.conninfo import conninfo_to_dict
 
 from tests.cli.test_errors import call
 
@@ -62,6 +63,21 @@ def test_json_names_each_guess(shop: str, tmp_path: Path):
         "category": "user.contact.phone_number", "confidence": "high",
         "reason": "name, and 100% of the values",
     }  # fmt: skip
+
+
+def test_without_an_address_it_is_the_connection(shop: str, tmp_path: Path):
+    """The one that Airflow has as customer_db; nothing of the local profile is started for it."""
+    given = conninfo_to_dict(shop)
+    connection = {
+        "conn_type": "postgres", "host": given["host"], "login": given["user"],
+        "password": given["password"], "schema": given["dbname"],
+    }  # fmt: skip
+    done = call(
+        tmp_path / "home", "config", "map", "--json",
+        AIRFLOW_CONN_CUSTOMER_DB=json.dumps(connection),
+    )  # fmt: skip
+    assert json.loads(done.stdout)["name"] == given["dbname"]
+    assert not (tmp_path / "home").exists()
 
 
 @pytest.mark.parametrize(

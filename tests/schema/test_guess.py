@@ -131,6 +131,29 @@ def test_the_table_decides_whose_name_it_is() -> None:
     assert {one.split(".")[0] for one in found} == {"customer", "employees"}
 
 
+def test_shops_and_suppliers_keep_their_phones(postgres: EmbeddedPostgres) -> None:
+    """Also where the values are mobile numbers; a contact person and an ID are somebody's."""
+    script = """CREATE TABLE supplier (id int PRIMARY KEY, company_name text, contact_name text,
+        phone text, address text, city text, owner_id_number text);
+    INSERT INTO supplier SELECT n, '某某公司', '王小明', '1380000' || lpad(n::text, 4, '0'),
+        '中关村大街' || n || '号', '北京', '11010519491231002X' FROM generate_series(1, 40) n;"""
+    with scratch(postgres, script) as connection:
+        live = read_schema(connection)
+        found = {one.column for one in guess(live, counts_of(connection, live))}
+    assert found == {"contact_name", "owner_id_number"}
+
+
+def test_what_belongs_to_a_persons_row_is_theirs() -> None:
+    """The lines of an invoice, the state of an address; the state of an order is no place."""
+    found = guessed({
+        "orders": "id customer_id state email", "address": "id customer_id city state",
+        "order_items": "id quantity", "product": "id state city",
+    }, quantity="int4")  # fmt: skip
+    assert "address.state" in found
+    assert "orders.state" not in found
+    assert not any(one.startswith("product.") for one in found)
+
+
 def test_words_about_a_contact_are_no_contact() -> None:
     """phone_type and email_verified hold neither phone nor address."""
     found = guessed({"subscription_event": "person_id phone_type email_verified address_count"})

@@ -134,3 +134,27 @@ def test_a_table_that_may_not_be_read_is_left_to_its_names(postgres: EmbeddedPos
         assert connection.execute("SELECT 1").fetchone() == (1,)
         connection.execute("RESET ROLE")
         connection.execute("DROP ROLE reader_of_nothing")
+
+
+def test_a_query_that_takes_too_long_is_given_up(
+    postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A view over a slow function, or a server that is busy: names are left, and the next table."""
+    monkeypatch.setattr("include.schema.patterns.TIMEOUT", "200ms")
+    script = """CREATE FUNCTION slow() RETURNS text LANGUAGE sql AS 'SELECT pg_sleep(5)::text';
+    CREATE MATERIALIZED VIEW m AS SELECT 1 AS x; CREATE VIEW t AS SELECT slow() AS v FROM m;"""
+    with scratch(postgres, script) as connection:
+        assert counted(connection).refused == "57014"
+        assert counted(connection, "m").refused == ""
+
+
+def test_the_connection_may_be_read_only(courier: psycopg.Connection[Any]) -> None:
+    """Nothing is written, not even a temporary table."""
+    courier.rollback()
+    courier.read_only = True
+    try:
+        table = read_schema(courier).tables["public", "customer"]
+        assert count_patterns(courier, table).columns["phone"].share("mobile") > 0.95
+    finally:
+        courier.rollback()
+        courier.read_only = None
