@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from include.cli.console import errors, print_json, results
-from include.cli.stack import local_stack, workplace
+from include.cli.console import errors, print_json, results, tell
+from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, workplace
 from include.policy import PackError
+from include.services.database import DatabaseAddress
 from include.workplace import Workplace
+
+if TYPE_CHECKING:
+    from include.schema.draft import Draft
+
+CUSTOMER_DB = "customer_db"
 
 app = typer.Typer(help="The policy pack.", no_args_is_help=True)
 
@@ -56,6 +66,87 @@ def _refuse(place: Workplace, problems: list[str], where: str, *, as_json: bool)
         errors.print(problem, soft_wrap=True, markup=False)
     errors.print(f"[bold red]{len(problems)} errors[/bold red] {where}", soft_wrap=True)
     return 2
+
+
+@app.command("map")
+def draft_map(
+    dsn: Annotated[
+        str, typer.Option(help="Database to map; without it, the connection customer_db.")
+    ] = "",
+    name: Annotated[str, typer.Option(help="Name of the data map (fides_key).")] = "",
+    out: Annotated[Path | None, typer.Option(help="Folder for the drafted policy pack.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> int:
+    """Draft a policy pack from a live PostgreSQL database.
+
+    Names, keys and counts of values are read, in a read-only transaction; no value leaves the
+    database. Without --out the data map is printed and nothing is written.
+    """
+    from include.schema.survey import require_name, survey, write_draft
+
+    with _database(dsn) as address:
+        chosen = name or re.sub(r"[^A-Za-z0-9_.-]+", "_", address.name).strip("._-")
+        require_name(chosen)
+        with errors.status("reading the schema") as status, address.connect() as connection:
+            draft = survey(
+                connection,
+                name=chosen,
+                progress=lambda label, done, total: status.update(
+                    f"{done}/{total} {_plain(label)}"
+                ),
+            )
+    written = [str(path) for path in write_draft(out, draft.files)] if out else []
+    if as_json:
+        print_json(
+            {
+                "name": draft.name,
+                "tables": draft.tables,
+                "guesses": [vars(one) for one in draft.guesses],
+                "refused": draft.refused,
+                "files": written,
+            }
+        )
+    elif not out:
+        results.file.write(draft.data_map)
+    _summarize(draft, written)
+    return 0
+
+
+@contextmanager
+def _database(dsn: str) -> Iterator[DatabaseAddress]:
+    if dsn:
+        yield DatabaseAddress.from_conninfo(dsn)
+        return
+    place = workplace()
+    if place.lookup(CUSTOMER_DB) is not None:  # nothing of the local profile is needed
+        yield place.database(CUSTOMER_DB)
+        return
+    with local_stack(place, customers=DEFAULT_CUSTOMERS):
+        yield place.database(CUSTOMER_DB)
+
+
+def _summarize(draft: Draft, written: list[str]) -> None:
+    """Say on stderr what was found, and where a person should look first."""
+    from rich.table import Table
+
+    table = Table("category", "columns", box=None, pad_edge=False)
+    for category, columns in draft.by_category.items():
+        table.add_row(category, str(columns))
+    errors.print(table)
+    personal = sum(draft.by_category.values())
+    unsure = draft.unsure()
+    tell(f"{draft.tables} tables, {personal} personal columns, {len(unsure)} guesses to doubt")
+    for one in unsure:
+        place = ".".join(part for part in (one.schema, one.table, one.column, one.key) if part)
+        tell(f"doubtful: {_plain(place)}: {one.category} ({one.reason})")
+    for label, code in draft.refused.items():
+        tell(f"guessed by its names alone (SQLSTATE {code}): {_plain(label)}")
+    for path in written:
+        tell(f"wrote {_plain(path)}")
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", "\\[")
 
 
 def migrate() -> int:

@@ -1,0 +1,254 @@
+"""Drafting a policy pack from a live database: a data map, default expectations, one purpose.
+
+A draft is for a person to correct: each guess has its confidence and its reason as a comment, so
+that the files stay pure fideslang and pure pack.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from include.schema.context import Context, contexts
+from include.schema.draft_rules import purposes, quality
+from include.schema.emit import Lines, flow_list, flow_map, scalar
+from include.schema.guess import Guess
+from include.schema.live import LiveColumn, LiveSchema, LiveTable, Name
+from include.schema.naming import Subject, words
+from include.schema.patterns import TableCounts
+from include.schema.types import fides_type
+
+_SUBJECTS = {
+    "patient": "patient",
+    "passenger": "passenger",
+    "visitor": "visitor",
+    "guest": "visitor",
+    "applicant": "job_applicant",
+    "candidate": "job_applicant",
+    "prospect": "prospect",
+    "lead": "prospect",
+    "kin": "next_of_kin",
+    "student": "trainee",
+    "pupil": "trainee",
+    "citizen": "citizen_voter",
+    "resident": "citizen_voter",
+    "voter": "citizen_voter",
+}
+"""fideslang's data subjects by words of table names; others are customers."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A drafted pack.
+
+    Attributes:
+        name: fides_key of the data map.
+        files: path inside the pack -> text.
+        tables: how many tables it maps.
+        guesses: what is personal in them.
+        refused: tables whose values could not be looked at -> PostgreSQL's code.
+    """
+
+    name: str
+    files: Mapping[str, str]
+    tables: int
+    guesses: Sequence[Guess]
+    refused: Mapping[str, str]
+
+    @property
+    def data_map(self) -> str:
+        """The data map's text."""
+        return self.files[f"datamap/{self.name}.yaml"]
+
+    @property
+    def by_category(self) -> dict[str, int]:
+        """Personal columns by category, the most frequent first."""
+        found = Counter(one.category for one in self.guesses if not one.key)
+        return dict(sorted(found.items(), key=lambda one: (-one[1], one[0])))
+
+    def unsure(self) -> list[Guess]:
+        """Guesses of low confidence."""
+        return [one for one in self.guesses if one.confidence == "low"]
+
+
+def draft_pack(
+    live: LiveSchema,
+    counts: Mapping[Name, TableCounts],
+    guesses: Sequence[Guess],
+    *,
+    name: str,
+    connection: str = "customer_db",
+) -> Draft:
+    """Write a policy pack for a live database.
+
+    Views are left out, as they show what tables hold; so are tables without columns.
+
+    Args:
+        live: of ``read_schema``.
+        counts: of ``count_patterns``, by table.
+        guesses: of ``guess``.
+        name: fides_key of the data map.
+        connection: id of the Airflow connection.
+    """
+    tables = {
+        key: table for key, table in live.tables.items() if table.kind != "view" and table.columns
+    }
+    shown = [one for one in guesses if (one.schema, one.table) in tables]
+    names = _Names(tables)
+    files = {
+        f"datamap/{name}.yaml": _DataMap(name, connection, names, live, counts, shown).text(),
+        f"quality/{name}.yaml": quality(name, tables, names.collections, counts, shown),
+        "purposes.yaml": purposes(name, names.collections, shown),
+    }
+    refused = {
+        tables[key].label: one.refused
+        for key, one in counts.items()
+        if one.refused
+        if key in tables
+    }
+    return Draft(name, files, len(tables), shown, refused)
+
+
+class _Names:
+    """Names of collections: a table's own in the main schema, with its schema elsewhere."""
+
+    def __init__(self, tables: Mapping[Name, LiveTable]) -> None:
+        self.tables = tables
+        schemas = Counter(schema for schema, _table in tables)
+        self.schema = "public" if "public" in schemas or not schemas else max(
+            sorted(schemas), key=lambda one: schemas[one]
+        )  # fmt: skip
+        self.collections: dict[Name, str] = {}
+        for key in tables:
+            self.collections[key] = self._free(self._name(key))
+
+    def _name(self, key: Name) -> str:
+        schema, table = key
+        return table if schema == self.schema else f"{schema}.{table}"
+
+    def _free(self, name: str) -> str:
+        while name in self.collections.values():
+            name += "_"
+        return name
+
+    def said_apart(self) -> Iterator[tuple[str, Name]]:
+        """Collections whose table the loader would not read from their name."""
+        for (schema, table), name in self.collections.items():
+            head, dot, tail = name.partition(".")
+            read = (head, tail) if head and dot and tail else (self.schema, name)
+            if read != (schema, table):
+                yield name, (schema, table)
+
+
+class _DataMap:
+    """The data map, line by line."""
+
+    def __init__(
+        self,
+        name: str,
+        connection: str,
+        names: _Names,
+        live: LiveSchema,
+        counts: Mapping[Name, TableCounts],
+        guesses: Sequence[Guess],
+    ) -> None:
+        self.name, self.connection, self.names = name, connection, names
+        self.contexts = contexts(live, counts)
+        self.guesses: dict[tuple[str, str, str], list[Guess]] = {}
+        for one in guesses:
+            self.guesses.setdefault((one.schema, one.table, one.column), []).append(one)
+        self.lines = Lines()
+
+    def text(self) -> str:
+        self.lines.note(
+            0,
+            "A draft by ./parcelseal config map, from names, keys and counts of values.",
+            "Correct it: behind each category stand how sure the guess is and why. A column",
+            "without one was not taken for personal data. docs/data-map.md says how to go on.",
+        )
+        self.lines.add(0, "dataset:")
+        self.lines.add(1, f"- fides_key: {scalar(self.name)}")
+        self.lines.add(2, f"name: {scalar(self.name)}")
+        self._meta()
+        self.lines.add(2, "collections:" if self.names.tables else "collections: []")
+        for key, table in self.names.tables.items():
+            self._collection(key, table)
+        return str(self.lines)
+
+    def _meta(self) -> None:
+        self.lines.add(2, "meta:")
+        self.lines.add(3, "parcelseal:")
+        self.lines.add(4, f"connection: {scalar(self.connection)}")
+        self.lines.add(4, f"schema: {scalar(self.names.schema)}")
+        self.lines.note(
+            4,
+            "To decide: site (where the primary stands), owner, department, class, rto_minutes,",
+            "rpo_hours, and newest: a column that shows how fresh a restored copy is.",
+        )
+        apart = list(self.names.said_apart())
+        if apart:
+            self.lines.add(4, "collections:")
+        for name, (schema, table) in apart:
+            said = flow_map([("schema", scalar(schema)), ("table", scalar(table))])
+            self.lines.add(5, f"{scalar(name)}: {said}")
+
+    def _collection(self, key: Name, table: LiveTable) -> None:
+        context = self.contexts[key]
+        self.lines.add(3, f"- name: {scalar(self.names.collections[key])}")
+        if table.kind in ("materialized_view", "foreign_table"):
+            self.lines.note(4, f"a {table.kind.replace('_', ' ')}")
+        if any((*key, column) in self.guesses for column in table.columns):
+            self.lines.add(4, f"data_subjects: {flow_list([_subject(context)])}")
+        self.lines.add(4, "fields:")
+        for column in table.columns.values():
+            self._field(key, table, column)
+
+    def _field(self, key: Name, table: LiveTable, column: LiveColumn) -> None:
+        guessed = self.guesses.get((*key, column.name), [])
+        self.lines.add(5, f"- name: {scalar(column.name)}")
+        for one in guessed:
+            if not one.key:
+                why = f"{one.confidence}: {one.reason}"
+                self.lines.add(6, f"data_categories: {flow_list([one.category])}", why)
+        inside = [one for one in guessed if one.key]
+        # fideslang lets only objects have fields inside
+        kind = "object" if inside else fides_type(column)
+        meta = [("data_type", scalar(kind))]
+        if column.name in table.primary_key:
+            meta.append(("primary_key", "true"))
+        references = self._references(table, column)
+        if references:
+            meta.append(("references", f"[{', '.join(references)}]"))
+        self.lines.add(6, f"fides_meta: {flow_map(meta)}")
+        if inside:
+            self.lines.add(6, "fields:")
+        for one in inside:
+            self.lines.add(7, f"- name: {scalar(one.key)}")
+            why = f"{one.confidence}: {one.reason}"
+            self.lines.add(8, f"data_categories: {flow_list([one.category])}", why)
+
+    def _references(self, table: LiveTable, column: LiveColumn) -> list[str]:
+        found: dict[str, None] = {}
+        for foreign in table.foreign_keys:
+            for mine, theirs in zip(foreign.columns, foreign.targets, strict=True):
+                target = self.names.collections.get(foreign.target)
+                if mine == column.name and target is not None:
+                    said = flow_map([
+                        ("dataset", scalar(self.name)),
+                        ("field", scalar(f"{target}.{theirs}")),
+                        ("direction", "to"),
+                    ])  # fmt: skip
+                    found.setdefault(said)
+        return list(found)
+
+
+def _subject(context: Context) -> str:
+    if context.subject is Subject.EMPLOYEE:
+        return "employee"
+    if not context.subject.is_person and context.people and not context.linked_to_customer:
+        kinds = set(context.people.values())
+        return "employee" if kinds == {Subject.EMPLOYEE} else "customer"
+    said = (*words(context.table.name), *(w for one in context.people for w in words(one)))
+    singular = [one.removesuffix("s") for one in said]
+    return next((_SUBJECTS[one] for one in singular if one in _SUBJECTS), "customer")

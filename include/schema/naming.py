@@ -1,0 +1,215 @@
+"""Names of columns and tables taken apart, and what a table's name says it is about."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from enum import StrEnum
+from functools import lru_cache
+
+from include.schema.vocabulary import ABBREVIATIONS, COLUMN_WORDS
+
+_SPLIT = re.compile(
+    r"[A-Z]{2,}s?(?=[A-Z][a-z])|[A-Z]?[a-zß-ÿ]+|[A-Z]+|[0-9]+|[\u3400-\u9fff]+|[^\W\d_]+"
+)
+HAN = re.compile(r"[\u3400-\u9fff]")
+
+
+class Subject(StrEnum):
+    """What a table holds, as far as its name tells."""
+
+    CUSTOMER = "customer"
+    EMPLOYEE = "employee"
+    ORGANIZATION = "organization"
+    ADDRESS = "address"
+    CONSENT = "consent"
+    PURCHASE = "purchase"
+    WORK = "work"
+    HEALTH = "health"
+    ACCOUNT = "account"
+    SHIPMENT = "shipment"
+    THING = "thing"
+    UNKNOWN = "unknown"
+
+    @property
+    def is_person(self) -> bool:
+        """Whether each row is a person."""
+        return self in (Subject.CUSTOMER, Subject.EMPLOYEE)
+
+
+_SUBJECTS: tuple[tuple[Subject, str, str, str], ...] = (
+    # subject, English words, pinyin, Chinese
+    (Subject.EMPLOYEE, "employee staff worker personnel doctor physician clinician nurse teacher"
+     " driver courier salesperson technician trainer instructor lecturer mitarbeiter empleado"
+     " colleague workforce crew contractor freelancer therapist dentist practitioner engineer"
+     " officer operator agent analyst adviser advisor supervisor",
+     "yg yuangong zg zhigong ys yisheng hs ryxx", "员工|职工|医生|医师|司机|护士|教师|雇员"),
+    (Subject.CUSTOMER, "customer client user member patient person people contact subscriber"
+     " passenger guest student pupil applicant candidate borrower beneficiary dependent guardian"
+     " lead prospect voter donor resident citizen sender recipient receiver consignee visitor"
+     " buyer individual reader lector kunde cliente persona attendee participant insured"
+     " policyholder accountholder cardholder claimant tenant child spouse parent kin referee"
+     " referral occupant householder player follower respondent signatory",
+     "kh kehu yh yonghu hy huiyuan hz huanzhe br bingren brxx hzxx xs xuesheng ry renyuan jhr lxr",
+     "客户|用户|会员|患者|病人|学生|人员|联系人|读者|居民|旅客|亲属|家长|儿童|业主|村民|乘客"
+     "|考生|参保人|借款人"),
+    (Subject.ORGANIZATION, "department company supplier vendor partner organization branch store"
+     " shop warehouse facility office bank hospital clinic school agency carrier institution"
+     " employer manufacturer publisher franchise site depot station location venue ward unit team"
+     " subsidiary shipper", "bm bumen ks keshi gs gongsi gys jg jigou yljg",
+     "部门|公司|供应商|机构|科室|门店|网点|仓库|合作方"),
+    (Subject.ADDRESS, "address", "dz dizhi", "地址"),
+    (Subject.CONSENT, "consent permission preference subscription optin optout", "sqtyjl",
+     "同意|授权"),
+    (Subject.HEALTH, "visit appointment diagnosis diagnose prescription lab result allergy"
+    " vaccination"
+     " immunization admission encounter treatment examination procedure observation vital surgery"
+     " medication", "jz jzjl jiuzhen cf chufang zd zhenduan jc jcjg bl bingli zy zyjl gh ghjl mz",
+     "就诊|处方|诊断|检查|检验|病历|住院|挂号|门诊"),
+    (Subject.WORK, "training completion attendance leave absence payroll salary compensation"
+     " performance review appraisal evaluation exam score enrollment timesheet shift payslip"
+     " employment contract disciplinary goal skill certification qualification education"
+     " sickness vacation", "kq kaoqin gz gongzi px peixun jx", "成绩|考勤|工资|培训|绩效|考试|请假"
+     "|合同"),
+    (Subject.PURCHASE, "invoice order purchase payment transaction sale receipt bill billing"
+     " charge trade booking reservation rental refund transfer checkout cart basket",
+     "dd dingdan jy jiaoyi zf zhifu fp jf sf", "订单|交易|支付|发票|购买|账单|缴费|收费"),
+    (Subject.SHIPMENT, "waybill shipment parcel package delivery consignment", "yd yundan kd bg",
+     "运单|快递|包裹|快件|面单"),
+    (Subject.ACCOUNT, "account card loan policy wallet mortgage deposit debit mandate", "zh"
+    " zhanghu yhk",
+     "账户|银行卡|贷款|保单"),
+    (Subject.THING, "type status role group category level course product item track album artist"
+     " genre playlist media template setting config configuration currency country city region"
+     " province state holiday calendar version notice division language migration lookup code"
+     " question permission inventory stock price tag", "lb zd zidian cp yp yaopin sp",
+     "类型|字典|商品|产品|药品|配置|参数"),
+)  # fmt: skip
+_LINES = frozenset({"line", "lines", "item", "items", "detail", "details", "mx", "entry"})
+# Words around a table's subject that say nothing.
+_PADDING = frozenset({
+    "t", "tb", "tbl", "table", "dim", "fact", "stg", "sys", "dbo", "v", "vw", "mv", "info", "infos",
+    "information", "master", "mst", "data", "record", "records", "profile", "profiles", "base",
+    "basic", "main", "list", "hdr", "header", "detail", "details", "xx", "jbxx", "b", "d",
+    "m", "history", "hist",
+    "archive", "old", "new", "tmp", "bak", "register", "directory", "his", "hr", "crm", "ods",
+    "dwd", "da", "jl", "roster",
+})  # fmt: skip
+_HEADS: dict[str, Subject] = {
+    word: subject
+    for subject, english, pinyin, _han in reversed(_SUBJECTS)
+    for word in (english + " " + pinyin).split()
+}
+_HAN = [(subject, re.compile(han)) for subject, _en, _py, han in _SUBJECTS]
+# Undelimited pinyin: whose (patient, customer ...) and what (hzxm: the patient's name).
+_WHOSE = (
+    "hz|br|kh|yg|ys|lxr|jhr|sjr|jjr|fjr|hy|cz|xs|js|ry|yh|sqr|jbr|fr|gr|jt|dw|jjlxr|cyr|bbr|tbr"
+)
+_WHAT = (
+    "xm|xb|nl|sfzh|sfzhm|sfz|zjhm|sjh|sjhm|sj|dh|dhhm|lxdh|dz|zz|csrq|yb|yx|mz|gzdw|hyzk|zy|kh|bh"
+    "|lxfs|gx"
+)
+_PINYIN = re.compile(rf"(?:{_WHOSE})({_WHAT})")
+_PINYIN_TABLE = re.compile(r"([a-z]{2,4}?)(?:jbxx|xxb|xx|jl|jlb|mx|da|b)")
+_PINYIN_LOOKUP = re.compile(r"[a-z]{1,6}(?:zd|zdb|dm|dmb|lx)")
+WHOSE = re.compile(rf"(?:{_WHOSE})(?:{_WHAT})?|(?:{_WHOSE})")
+_COLUMN_RULES = [
+    (category, re.compile(rf"\b(?:{words})$"), re.compile(han) if han else None)
+    for category, words, han in COLUMN_WORDS
+]
+_EXACT_ONLY = frozenset({"first", "last", "land", "long", "contact", "line", "alter", "sin", "pan"})
+
+
+@lru_cache(maxsize=4096)
+def words(name: str) -> tuple[str, ...]:
+    """A name's words in lower case: snake_case, camelCase and abbreviations written out.
+
+    >>> words("custFirstNm")
+    ('customer', 'first', 'name')
+    """
+    found: list[str] = []
+    for part in _SPLIT.findall(unicodedata.normalize("NFKC", name)):
+        word = part.lower()
+        found += ABBREVIATIONS.get(word, word).split()
+    return tuple(found)
+
+
+def phrase(name: str) -> str:
+    """The words of a name with a space between."""
+    return " ".join(words(name))
+
+
+@lru_cache(maxsize=4096)
+def category_of(name: str) -> str | None:
+    """The data category that a column's name suggests, whatever its table is."""
+    said = phrase(name)
+    trimmed = re.sub(
+        r" (?:[0-9]+|primary|main|value|text|raw|masked|encrypted|enc|hash)$", "", said
+    )
+    whole = trimmed.replace(" ", "")
+    if (pinyin := _PINYIN.fullmatch(whole)) and not HAN.search(whole):
+        trimmed = {"kh": "khbh", "bh": "khbh", "gx": "gx"}.get(pinyin[1], pinyin[1])
+    for category, pattern, han in _COLUMN_RULES:
+        matched = pattern.search(trimmed) or pattern.search(trimmed.removesuffix(" number"))
+        if matched and (matched[0] not in _EXACT_ONLY or matched[0] == trimmed):
+            return category
+        if han and han.search(trimmed):
+            return category
+    return None
+
+
+@lru_cache(maxsize=4096)
+def subject_of(table: str) -> Subject:
+    """What a table's name says it holds; the last word that says something counts."""
+    said = list(words(table))
+    while len(said) > 1 and said[-1] in _PADDING:
+        said.pop()
+    while len(said) > 1 and (said[0] in _PADDING or said[0].isdigit()):
+        said.pop(0)
+    if not said:
+        return Subject.UNKNOWN
+    if HAN.search(said[-1]):
+        ends = [(m.end(), -m.start(), s) for s, p in _HAN for m in p.finditer(said[-1])]
+        return max(ends, key=lambda one: one[:2])[2] if ends else Subject.UNKNOWN
+    if (subject := _head(said[-1])) is not None:
+        return subject
+    before = _head(said[-2]) if len(said) > 1 else None  # loan_application, but not customer_note
+    return before if before in _STRONG else Subject.UNKNOWN
+
+
+_STRONG = {Subject.ACCOUNT, Subject.HEALTH, Subject.WORK, Subject.ORGANIZATION}
+
+
+def _head(word: str) -> Subject | None:
+    """What a word says a table holds; pinyin initials (hzjbxx) are a subject and its padding."""
+    subject = next((_HEADS[one] for one in _singulars(word) if one in _HEADS), None)
+    if subject is None and (pinyin := _PINYIN_TABLE.fullmatch(word)):
+        return _HEADS.get(pinyin[1])
+    return Subject.THING if subject is None and _PINYIN_LOOKUP.fullmatch(word) else subject
+
+
+def is_line(table: str) -> bool:
+    """Whether a table holds the lines of another: order_items."""
+    said = words(table)
+    return len(said) > 1 and said[-1] in _LINES
+
+
+def person_word(said: tuple[str, ...]) -> Subject | None:
+    """The kind of person that words name, None when they name none."""
+    for word in reversed(said):
+        subject = next((_HEADS[one] for one in _singulars(word) if one in _HEADS), None)
+        if subject is not None:
+            return subject if subject.is_person else None
+    return None
+
+
+def _singulars(word: str) -> list[str]:
+    """A word and what may be its singular."""
+    found = [word]
+    if word.endswith("ies"):
+        found.append(word[:-3] + "y")
+    if word.endswith(("ses", "xes", "ches", "shes")):
+        found.append(word[:-2])
+    if word.endswith("s") and not word.endswith("ss"):
+        found.append(word[:-1])
+    return found

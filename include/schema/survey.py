@@ -1,0 +1,112 @@
+"""Looking a whole live database over and drafting its pack: what ``config map`` does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from include.schema.draft import Draft, draft_pack
+from include.schema.guess import guess
+from include.schema.live import read_schema
+from include.schema.patterns import count_patterns
+from include.services.errors import ServiceError, UsageError
+
+Progress = Callable[[str, int, int], None]
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+CATALOGUE_TIMEOUT = "60s"
+
+
+def require_name(name: str) -> str:
+    """Return a name that can be a data map's fides_key.
+
+    Raises:
+        UsageError: it cannot; it becomes the name of folders.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            "The name of a data map has only letters, digits, '-', '.' and '_'.",
+            "Give one with --name.",
+        )
+    return name
+
+
+def survey(
+    connection: psycopg.Connection[Any],
+    *,
+    name: str,
+    connection_id: str = "customer_db",
+    schemas: Collection[str] | None = None,
+    progress: Progress | None = None,
+) -> Draft:
+    """Read a database's schema, count what its values look like, and draft a pack for it.
+
+    The connection becomes read-only, and each statement has a time limit. Each table has its own
+    transaction, so that no lock is held longer than one query. Only names and counts leave the
+    database.
+
+    Args:
+        connection: to the database, with no transaction begun.
+        name: fides_key of the data map.
+        connection_id: id of the Airflow connection that the map names.
+        schemas: PostgreSQL schemas to look at, None for all.
+        progress: told a table's label, tables done and their total.
+
+    Raises:
+        UsageError: the name cannot be a fides_key, or there is no table to map.
+        ServiceError: the database went away.
+    """
+    require_name(name)
+    tell = progress or (lambda label, done, total: None)
+    try:
+        connection.read_only = True
+        with connection.transaction():
+            connection.execute(
+                sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(CATALOGUE_TIMEOUT))
+            )
+            live = read_schema(connection, schemas)
+        wanted = {key: one for key, one in live.tables.items() if one.kind != "view"}
+        counts = {}
+        for done, (key, table) in enumerate(wanted.items()):
+            tell(table.label, done, len(wanted))
+            counts[key] = count_patterns(connection, table)
+        tell("", len(wanted), len(wanted))
+    except psycopg.Error as error:  # the text of PostgreSQL's errors quotes values
+        raise ServiceError(
+            f"The schema cannot be read (SQLSTATE {error.sqlstate or 'unknown'}).",
+            "Check that the server runs and that its user may read the catalogue.",
+        ) from None
+    if not wanted:
+        raise UsageError(
+            "The database has no tables to map.", "Check the database's name and the user's rights."
+        )
+    return draft_pack(live, counts, guess(live, counts), name=name, connection=connection_id)
+
+
+def write_draft(folder: Path, files: Mapping[str, str]) -> list[Path]:
+    """Write a draft's files; none is written where one of them is there already.
+
+    Raises:
+        UsageError: a file exists, or the folder cannot be written.
+    """
+    paths = {folder / name: text for name, text in files.items()}
+    if there := [str(path) for path in paths if path.exists() or path.is_symlink()]:
+        raise UsageError(
+            f"Nothing was written, as there is already {', '.join(there)}.",
+            "Choose another folder with --out.",
+        )
+    try:
+        for path, text in paths.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+    except OSError as error:
+        raise UsageError(
+            f"The draft cannot be written to {folder}: {error.strerror}.",
+            "Choose another folder with --out.",
+        ) from None
+    return list(paths)

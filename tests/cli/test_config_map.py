@@ -1,0 +1,99 @@
+"""``parcelseal config map`` as a person calls it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import psycopg
+import pytest
+import yaml
+from psycopg.conninfo import conninfo_to_dict
+
+from tests.cli.test_errors import call
+
+SHOP = """
+CREATE TABLE customer (id int PRIMARY KEY, name text, phone text, loyalty text);
+INSERT INTO customer SELECT n, '王小明', '1380000' || lpad(n::text, 4, '0'), 'gold'
+FROM generate_series(1, 40) n;
+"""
+
+
+@pytest.fixture
+def shop(database: str) -> str:
+    with psycopg.connect(database) as connection:
+        connection.execute(SHOP)
+    return database
+
+
+def test_without_a_folder_the_map_is_printed(shop: str, tmp_path: Path):
+    """Only the map on stdout; the summary and what to doubt on stderr; nothing is written."""
+    done = call(tmp_path / "home", "config", "map", "--dsn", shop, "--name", "shop")
+    assert done.returncode == 0, done.stderr
+    (dataset,) = yaml.safe_load(done.stdout)["dataset"]
+    assert dataset["fides_key"] == "shop"
+    assert "user.contact.phone_number" in done.stderr
+    assert "1 tables, 4 personal columns, 1 guesses to doubt" in done.stderr
+    assert "public.customer.loyalty" in done.stderr
+    assert "王小明" not in done.stdout + done.stderr
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_folder_gets_the_whole_pack_once(shop: str, tmp_path: Path):
+    """The second time it is refused, and says what is there."""
+    words = ("config", "map", "--dsn", shop, "--name", "shop", "--out", str(tmp_path / "pack"))
+    assert call(tmp_path / "home", *words).returncode == 0
+    found = sorted(path.relative_to(tmp_path / "pack") for path in tmp_path.glob("pack/**/*.yaml"))
+    assert [str(one) for one in found] == [
+        "datamap/shop.yaml", "purposes.yaml", "quality/shop.yaml"
+    ]  # fmt: skip
+    again = call(tmp_path / "home", *words)
+    assert again.returncode == 2
+    assert "purposes.yaml" in again.stderr
+
+
+def test_json_names_each_guess(shop: str, tmp_path: Path):
+    """One object; the name is the database's where none is given."""
+    done = call(tmp_path / "home", "config", "map", "--dsn", shop, "--json")
+    said = json.loads(done.stdout)
+    assert (said["tables"], said["refused"], said["files"]) == (1, {}, [])
+    assert said["name"].startswith("t_")
+    assert said["guesses"][2] == {
+        "schema": "public", "table": "customer", "column": "phone", "key": "",
+        "category": "user.contact.phone_number", "confidence": "high",
+        "reason": "name, and 100% of the values",
+    }  # fmt: skip
+
+
+def test_without_an_address_it_is_the_connection(shop: str, tmp_path: Path):
+    """The one that Airflow has as customer_db; nothing of the local profile is started for it."""
+    given = conninfo_to_dict(shop)
+    connection = {
+        "conn_type": "postgres", "host": given["host"], "login": given["user"],
+        "password": given["password"], "schema": given["dbname"],
+    }  # fmt: skip
+    done = call(
+        tmp_path / "home", "config", "map", "--json",
+        AIRFLOW_CONN_CUSTOMER_DB=json.dumps(connection),
+    )  # fmt: skip
+    assert json.loads(done.stdout)["name"] == given["dbname"]
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "part"),
+    [
+        (["--dsn", "postgresql://u:geheim@127.0.0.1:1/x"], 3, "No connection"),
+        (["--dsn", "nonsense geheim"], 2, "cannot be read"),
+        (["--dsn", "host=/tmp dbname=x password=geheim", "--name", "../x"], 2, "--name"),
+    ],
+)
+def test_errors_are_one_line_without_the_password(
+    tmp_path: Path, words: list[str], code: int, part: str
+):
+    """Wrong address, no server, a name that cannot be."""
+    done = call(tmp_path / "home", "config", "map", *words)
+    assert done.returncode == code
+    assert part in done.stderr
+    assert "geheim" not in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr

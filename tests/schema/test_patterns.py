@@ -1,0 +1,160 @@
+"""Counting what values look like inside PostgreSQL; no value comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from include.local.postgres import EmbeddedPostgres
+from include.local.sample.formats import id_check_character, is_id_number
+from include.schema.live import read_schema
+from include.schema.patterns import SAMPLE, Counts, TableCounts, count_patterns
+from tests.schema.support import scratch
+
+
+def counted(connection: psycopg.Connection[Any], table: str = "t") -> TableCounts:
+    return count_patterns(connection, read_schema(connection).tables["public", table])
+
+
+def like(connection: psycopg.Connection[Any], values: Sequence[str | None]) -> Counts:
+    with connection.transaction(force_rollback=True):
+        connection.execute("CREATE TABLE t (v text)")
+        with connection.cursor() as cursor:
+            cursor.executemany("INSERT INTO t VALUES (%s)", [(one,) for one in values])
+        return counted(connection).columns["v"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "good", "bad"),
+    [
+        ("mobile", ["13812345678", "+86 138-1234-5678", "0086 13812345678", "(138) 1234 5678"],
+         ["12812345678", "1381234567", "138123456789", "abc"]),
+        ("phone", ["+1 (415) 555-2671", "+44 20 7946 0958", "(0)30 901820-10", "010-88880001"],
+         ["2024-01-01", "12.50", "12345", "123-45-6789", "4155552671"]),
+        ("resident_id", ["11010519491231002X", "11010519491231002x"],
+         ["110105194912310021", "11010519491231002", "010105194912310029"]),
+        ("email", ["a@b.example", "jürgen@müller.example"], ["a@b", "@b.example", "a b@c.example"]),
+        ("card", ["4111111111111111", "5500 0055 5555 5559", "3782-822463-10005"],
+         ["4111111111111112", "411111", "9111111111111111"]),
+        ("ssn", ["123-45-6789"], ["123456789", "12-345-6789"]),
+        ("chinese_name", ["王明", "欧阳小红"], ["北京市", "王", "王明明明明", "Wang"]),
+        ("latin_name", ["James Smith", "Mary A. Jones", "Vincent van Gogh", "Sean O'Brien"],
+         ["james smith", "James", "RTX 4090", "A lot of words in a row here"]),
+        ("given_name", ["James Smith", "maria"], ["Deep Purple", "王明"]),
+        ("address", ["海淀区中关村大街5号3号楼201室", "幸福街51号", "123 Main St", "Hauptstraße 5",
+                     "Rua Dr. Falcão Filho, 155"],
+         ["北京", "hello", "12", "Main"]),
+        ("birth_date", ["1980-01-31", "19800131", "2001/12/01"], ["1880-01-01", "12.1.80"]),
+        ("ip", ["10.0.0.1"], ["10.0.0", "1.2.3.4.5"]),
+    ],
+)  # fmt: skip
+def test_each_pattern_knows_its_own(
+    postgres: EmbeddedPostgres, pattern: str, good: list[str], bad: list[str]
+) -> None:
+    """In every usual spelling, and nothing that only looks near."""
+    with scratch(postgres) as connection:
+        assert like(connection, good).share(pattern) == 1.0
+        assert like(connection, bad).share(pattern) == 0.0
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    bodies=st.lists(
+        st.tuples(
+            st.sampled_from(["110105", "440524", "653129"]), st.dates(
+                min_value=date(1900, 1, 1),
+                max_value=date(2020, 12, 31)),
+            st.integers(0, 999), st.booleans(),
+        ), min_size=1, max_size=20),
+)  # fmt: skip
+def test_the_check_character_is_that_of_the_standard(
+    courier: psycopg.Connection[Any], bodies: list[Any]
+) -> None:
+    """GB 11643 in SQL agrees with the plain function, right and wrong characters alike."""
+    values = []
+    for code, born, sequence, right in bodies:
+        first = f"{code}{born:%Y%m%d}{sequence:03}"
+        check = id_check_character(first)
+        values.append(first + (check if right else ("1" if check != "1" else "2")))
+    courier.rollback()
+    assert like(courier, values).like["resident_id"] == sum(map(is_id_number, values))
+
+
+def test_blank_values_count_as_nothing(postgres: EmbeddedPostgres) -> None:
+    """Null, empty, spaces; an empty table divides by nothing."""
+    with scratch(postgres) as connection:
+        found = like(connection, [None, "", "  ", "a@b.example"])
+        assert (found.rows, found.filled, found.share("email")) == (4, 1, 1.0)
+        assert like(connection, []).share("email") == 0.0
+
+
+def test_hostile_values_do_no_harm(postgres: EmbeddedPostgres) -> None:
+    """Quotes, ten megabytes, right-to-left and zero-width characters, formulas."""
+    values = ["'; DROP TABLE t; --", "x" * 10_000_000, "\u202eabc\u200b", "=cmd()", "\\x00", "%s{}"]
+    with scratch(postgres) as connection:
+        assert like(connection, values).filled == len(values)
+
+
+def test_large_tables_are_sampled(postgres: EmbeddedPostgres) -> None:
+    """A few thousand rows from all over; a stale estimate is no reason to see nothing."""
+    script = """CREATE TABLE t (v text); INSERT INTO t SELECT 'a' || n || '@x.example'
+    FROM generate_series(1, 200000) n; ANALYZE t;"""
+    with scratch(postgres, script) as connection:
+        found = counted(connection).columns["v"]
+        assert 0 < found.rows <= SAMPLE
+        assert found.share("email") == 1.0
+        connection.execute("TRUNCATE t; INSERT INTO t VALUES ('a@x.example')")
+        assert counted(connection).columns["v"].rows == 1
+
+
+def test_keys_of_json_are_counted_but_none_that_may_be_a_value(postgres: EmbeddedPostgres) -> None:
+    """A key that few rows have, or that reads like a phone or a person, stays in the database."""
+    script = """CREATE TABLE t (v jsonb, w json);
+    INSERT INTO t SELECT jsonb_build_object('phone', '1380000' || lpad(n::text, 4, '0'),
+        'u' || n, 1, '13812345678', 1, 'a@b.example', 2), '[1, 2]' FROM generate_series(1, 50) n;
+    INSERT INTO t VALUES ('"text"', NULL), (NULL, 'null'), ('{"once": 1}', '{}');"""
+    with scratch(postgres, script) as connection:
+        found = counted(connection)
+    assert set(found.keys["v"]) == {"phone"}
+    assert found.keys["v"]["phone"].share("mobile") == 1.0
+    assert "w" not in found.keys
+
+
+def test_a_table_that_may_not_be_read_is_left_to_its_names(postgres: EmbeddedPostgres) -> None:
+    """And the transaction goes on; the reason is PostgreSQL's code."""
+    with scratch(postgres, "CREATE TABLE t (v text); CREATE ROLE reader_of_nothing") as connection:
+        connection.execute("SET ROLE reader_of_nothing")
+        assert counted(connection).refused == "42501"
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+        connection.execute("RESET ROLE")
+        connection.execute("DROP ROLE reader_of_nothing")
+
+
+def test_a_query_that_takes_too_long_is_given_up(
+    postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A view over a slow function, or a server that is busy: names are left, and the next table."""
+    monkeypatch.setattr("include.schema.patterns.TIMEOUT", "200ms")
+    script = """CREATE FUNCTION slow() RETURNS text LANGUAGE sql AS 'SELECT pg_sleep(5)::text';
+    CREATE MATERIALIZED VIEW m AS SELECT 1 AS x; CREATE VIEW t AS SELECT slow() AS v FROM m;"""
+    with scratch(postgres, script) as connection:
+        assert counted(connection).refused == "57014"
+        assert counted(connection, "m").refused == ""
+
+
+def test_the_connection_may_be_read_only(courier: psycopg.Connection[Any]) -> None:
+    """Nothing is written, not even a temporary table."""
+    courier.rollback()
+    courier.read_only = True
+    try:
+        table = read_schema(courier).tables["public", "customer"]
+        assert count_patterns(courier, table).columns["phone"].share("mobile") > 0.95
+    finally:
+        courier.rollback()
+        courier.read_only = None
