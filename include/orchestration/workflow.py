@@ -18,7 +18,10 @@ class Tag(StrEnum):
 
     BACKUP = "backup"
     RESTORE = "restore"
+    INTAKE = "intake"
     CLAUSE_4_2 = "clause 4.2"
+    CLAUSE_5_2 = "clause 5.2"
+    HUMAN = "asks people"
     DAILY = "daily"
     WEEKLY = "weekly"
 

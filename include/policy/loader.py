@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from include.policy import intake as intakes
 from include.policy.document import Document, DocumentError, read_bytes, read_document
+from include.policy.intake import IntakeRule
 from include.policy.manifests import DataMap, read_datamap
 from include.policy.mapping import Inventory
 from include.policy.model import PackFile, PolicyPack
@@ -24,7 +26,7 @@ SHIPPED = Path(__file__).parent / "pack"
 DATAMAP = "datamap"
 _WITH_DEFAULT = ("backup.yaml", "calendar.yaml", "controls.yaml", "roles.yaml")
 # Names collections of one company's databases, so that no shipped file can stand in for it.
-_WITHOUT_DEFAULT = ("retention.yaml",)
+_WITHOUT_DEFAULT = ("intake.yaml", "retention.yaml")
 _YAML = (".yaml", ".yml")
 
 _Read = TypeVar("_Read")
@@ -34,7 +36,8 @@ def load_pack(folder: Path) -> PolicyPack:
     """Read and check a policy pack.
 
     Only ``datamap/*.yaml`` has to be there. Files that the pack leaves out are read from the
-    shipped pack, except ``retention.yaml``, without which nothing expires.
+    shipped pack, except ``retention.yaml``, without which nothing expires, and ``intake.yaml``,
+    without which nothing is taken in.
 
     Args:
         folder: the pack.
@@ -55,8 +58,10 @@ def load_pack(folder: Path) -> PolicyPack:
     roles = reader.section("roles.yaml", TypeAdapter(tuple[Role, ...])) or ()
     controls = reader.section("controls.yaml", TypeAdapter(tuple[Control, ...])) or ()
     retention = reader.section("retention.yaml", TypeAdapter(tuple[RetentionRule, ...])) or ()
+    intake = reader.section("intake.yaml", TypeAdapter(tuple[IntakeRule, ...])) or ()
     reader.check_roles(roles, controls)
     reader.check_retention(retention, datamap.inventory)
+    reader.check_intake(intake, datamap.inventory)
     reader.check_unknown_files()
     if reader.problems:
         raise PackError(folder, reader.problems)
@@ -67,6 +72,7 @@ def load_pack(folder: Path) -> PolicyPack:
         controls=controls,
         backup=backup,
         retention=retention,
+        intake=intake,
         calendar=calendar or Calendar(),
         roles={one.id: one for one in roles},
         remarks=tuple(datamap.remarks),
@@ -167,6 +173,11 @@ class _Reader:
                     ):
                         message = f"collection {rule.collection!r} has no field {column!r}"
                         self._add("retention.yaml", (at, "clock"), message)
+
+    def check_intake(self, rules: tuple[IntakeRule, ...], inventory: Inventory) -> None:
+        """Incoming tables, their people and targets are in the data map."""
+        for loc, message in intakes.faults(rules, inventory):
+            self._add("intake.yaml", loc, message)
 
     def check_unknown_files(self) -> None:
         """A YAML file that nothing reads is a mistyped name until somebody says otherwise."""
