@@ -124,6 +124,8 @@ def _summary(
         return _("{count} batches still wait for their review, past their deadline.", count=late)
     if outcome is Outcome.FAIL:
         return _("Something is wrong with the review of collected records: see the findings.")
+    if late is None:
+        return _("The policy pack names no incoming table (intake.yaml).")
     if not asked:
         return _("No collected record waits for its review.")
     if decided < len(asked):
