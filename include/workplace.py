@@ -109,6 +109,18 @@ class Workplace:
             raise UsageError(f"The connection {conn_id} names no database.")
         return address
 
+    def writing_database(self, conn_id: str, mapped: str) -> DatabaseAddress:
+        """Return where a workflow may write to a mapped database.
+
+        Args:
+            conn_id: the connection for writing, ``intake_db``.
+            mapped: the database's own connection. Where only that one is configured, it writes too;
+                where neither is, the local profile's least-privilege role does.
+        """
+        if self.lookup(conn_id) is None and not self.is_local(mapped):
+            return self.database(mapped)
+        return self.database(conn_id)
+
     def store(self, conn_id: str) -> ObjectStore:
         """Open a store; one on a local database's own disk will say so in its preflight."""
         live = [self.local.postgres.data] if self.is_local("customer_db") else []
@@ -124,6 +136,11 @@ class Workplace:
         needs: list[tuple[str, Callable[[], object]]] = [
             (conn_id, partial(self._named_database, conn_id))
             for conn_id in sorted({*mapped, "state_db"})
+        ]
+        needs += [
+            (conn_id, partial(self._named_database, conn_id))
+            for conn_id in sorted({one.connection for one in self.pack.intake})
+            if self.lookup(conn_id) is not None
         ]
         needs.append(("drill_db", partial(self.database, "drill_db")))
         needs += [(conn_id, partial(self.store, conn_id)) for conn_id in STORES]

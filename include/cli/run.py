@@ -28,7 +28,9 @@ def run(
     conf: Annotated[str, typer.Option(help="Parameters of the run as a JSON object.")] = "{}",
     answer: Annotated[
         list[str] | None,
-        typer.Option(help="TASK=OPTION: answer a human step as the sample company's right person."),
+        typer.Option(
+            help="TASK=OPTION[:REASON]: answer a human step as the sample's right person."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> int:
@@ -54,6 +56,7 @@ def _run(
     place: Workplace, dag_id: str, parameters: dict[str, Any], answers: list[str]
 ) -> RunResult:
     _require_workflow(dag_id)
+    _require_sample_people(place, answers)
     _ = place.pack  # every fault of a bad pack is named before anything is started
     log = place.home / "logs" / f"run-{dag_id}-{place.clock.now():%Y%m%dT%H%M%S}.log"
     with local_stack(place, customers=DEFAULT_CUSTOMERS, always=True):
@@ -95,6 +98,14 @@ def _require_workflow(dag_id: str) -> None:
     known = sorted(path.stem for path in DAGS.glob("*.py"))
     if dag_id not in known:
         raise UsageError(f"There is no workflow {dag_id}.", f"There are: {', '.join(known)}.")
+
+
+def _require_sample_people(place: Workplace, answers: list[str]) -> None:
+    if answers and not place.is_local("state_db"):
+        raise UsageError(
+            "--answer speaks for people of the sample company, and state_db is a real one.",
+            "Start the workflow in Airflow, where the people themselves answer.",
+        )
 
 
 def _parameters(conf: str) -> dict[str, Any]:

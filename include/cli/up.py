@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from include.cli.answers import answer_waiting, people
 from include.cli.console import errors, results, tell
 from include.cli.report import RunResult, exit_code, result_of
 from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, make_home, workplace
@@ -42,7 +43,7 @@ def up(
     with local_airflow.hold(place.home), local_stack(place, customers=customers, always=True):
         local_airflow.stop_left_over(place.local)
         port = local_airflow.free_port()
-        environment = local_airflow.settings(place.local, ROOT, AIRFLOW, port)
+        environment = local_airflow.settings(place.local, ROOT, AIRFLOW, port, people(place))
         tell("starting Airflow (about half a minute)")
         airflow: Standalone | None = None
         try:
@@ -51,11 +52,13 @@ def up(
             airflow.wait_until_ready()
             if not once:
                 tell(f"Airflow is at {airflow.url}")
-            done = run_all(place, airflow.api(), str(airflow.log))
+            done = run_all(place, airflow, answer=once)
             verified = show(place, done)
             if once:
                 return 0 if verified and all(exit_code(one) == 0 for one in done) else 1
             results.print(f"Airflow: {airflow.url}  user admin, password {airflow.password}")
+            passwords = environment["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"]
+            results.print(f"Reviewers' passwords: {passwords}", soft_wrap=True)
             results.print("Stop with Ctrl-C.")
             _wait(airflow)
         finally:
@@ -89,16 +92,26 @@ def _interrupted_later() -> Iterator[None]:
         _interrupt()
 
 
-def run_all(place: Workplace, api: AirflowApi, log: str) -> list[RunResult]:
-    """Run every scheduled workflow once, in Airflow, one after the other."""
+def run_all(place: Workplace, airflow: Standalone, *, answer: bool) -> list[RunResult]:
+    """Run every scheduled workflow once, in Airflow, one after the other.
+
+    Args:
+        place: the workplace.
+        airflow: that runs them.
+        answer: whether to answer human steps, each as a person entitled to; otherwise a run that
+            waits for people is left to them.
+    """
+    api = airflow.api()
     wanted = len(list((ROOT / "dags").glob("*.py")))
     workflows = sorted(api.scheduled_workflows(wanted), key=lambda one: (one not in FIRST, one))
     if not workflows:
-        raise ServiceError("Airflow found no workflow.", f"See {log}.")
-    return [_run_one(place, api, dag_id, log) for dag_id in workflows]
+        raise ServiceError("Airflow found no workflow.", f"See {airflow.log}.")
+    return [_run_one(place, airflow, api, dag_id, answer=answer) for dag_id in workflows]
 
 
-def _run_one(place: Workplace, api: AirflowApi, dag_id: str, log: str) -> RunResult:
+def _run_one(
+    place: Workplace, airflow: Standalone, api: AirflowApi, dag_id: str, *, answer: bool
+) -> RunResult:
     run_id = api.trigger(dag_id)
     if not errors.is_terminal:
         tell(f"running {dag_id}")
@@ -106,9 +119,17 @@ def _run_one(place: Workplace, api: AirflowApi, dag_id: str, log: str) -> RunRes
     with errors.status(f"running {dag_id}"):
         while (state := api.state(dag_id, run_id)) in {"queued", "running"}:
             if time.monotonic() > end:
-                raise ServiceError(f"{dag_id} did not end in {RUN_TIMEOUT} s.", f"See {log}.")
+                raise ServiceError(
+                    f"{dag_id} did not end in {RUN_TIMEOUT} s.", f"See {airflow.log}."
+                )
+            if answer:
+                answer_waiting(place, airflow, api, dag_id, run_id)
+            elif waiting := api.questions(dag_id, run_id):
+                who = ", ".join(sorted({one for each in waiting for one in each.assigned}))
+                tell(f"{dag_id} waits for an answer of {who}: see Required Actions in Airflow")
+                return RunResult(dag_id, run_id, "waiting", None, None, [], 0, None)
             time.sleep(0.5)
-    done = result_of(place, dag_id, run_id, state, log)
+    done = result_of(place, dag_id, run_id, state, str(airflow.log))
     tell(f"{dag_id}: {done.outcome or 'no evidence'}")
     return done
 

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,13 @@ STOP_TIMEOUT = 20  # seconds
 FIRST_PORT = 8080
 
 
-def settings(profile: LocalProfile, root: Path, database: str, port: int | None) -> dict[str, str]:
+def settings(
+    profile: LocalProfile,
+    root: Path,
+    database: str,
+    port: int | None,
+    people: Sequence[str] = (),
+) -> dict[str, str]:
     """Return Airflow's settings as environment variables.
 
     Whatever the environment says already is left as it is, so a production setting always wins.
@@ -39,6 +45,7 @@ def settings(profile: LocalProfile, root: Path, database: str, port: int | None)
         root: the checkout.
         database: which of the profile's databases is Airflow's own.
         port: of the API server, None when none is started.
+        people: user ids that may log in beside the administrator, to answer human steps.
     """
     import base64
 
@@ -53,7 +60,9 @@ def settings(profile: LocalProfile, root: Path, database: str, port: int | None)
         "AIRFLOW__CORE__PARALLELISM": "3",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__CORE__FERNET_KEY": fernet,
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{ADMIN}:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(
+            [f"{ADMIN}:admin", *(f"{one}:user" for one in people)]
+        ),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
         "AIRFLOW__API_AUTH__JWT_SECRET": profile.passwords["airflow_jwt"],
         "AIRFLOW__API__SECRET_KEY": profile.passwords["airflow_jwt"][::-1],
@@ -104,15 +113,24 @@ class Standalone:
 
     process: subprocess.Popen[bytes]
     url: str
-    password: str
+    passwords: Mapping[str, str]
     log: Path
+
+    @property
+    def password(self) -> str:
+        """The administrator's password."""
+        return self.passwords[ADMIN]
 
     @classmethod
     def start(cls, profile: LocalProfile, root: Path, environment: Mapping[str, str]) -> Standalone:
         """Start Airflow in a process group of its own and write its output to a log."""
         home = Path(environment["AIRFLOW_HOME"])
         home.mkdir(parents=True, exist_ok=True)
-        password = _password(Path(environment["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"]))
+        users = environment["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"].split(",")
+        passwords = _passwords(
+            Path(environment["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"]),
+            [ADMIN, *(one.partition(":")[0] for one in users)],
+        )
         log = profile.home / "logs" / "airflow.log"
         log.parent.mkdir(exist_ok=True)
         output: IO[bytes] = log.open("ab")
@@ -127,7 +145,7 @@ class Standalone:
                 start_new_session=True,
             )
         (profile.home / "airflow.pid").write_text(str(process.pid))
-        return cls(process, environment["AIRFLOW__API__BASE_URL"], password, log)
+        return cls(process, environment["AIRFLOW__API__BASE_URL"], passwords, log)
 
     def wait_until_ready(self) -> None:
         """Wait until every part reports healthy; raises ServiceError."""
@@ -150,7 +168,15 @@ class Standalone:
 
     def api(self) -> AirflowApi:
         """Log in to the REST API as the administrator."""
-        return AirflowApi.login(self.url, ADMIN, self.password)
+        return self.api_as(ADMIN)
+
+    def api_as(self, user: str) -> AirflowApi:
+        """Log in to the REST API as a person of the sample; raises ServiceError."""
+        if user not in self.passwords:
+            raise ServiceError(
+                f"{user} has no password in this Airflow.", "Answer the step in Airflow yourself."
+            )
+        return AirflowApi.login(self.url, user, self.passwords[user])
 
     def stop(self) -> None:
         """Stop Airflow and everything it started."""
@@ -211,6 +237,46 @@ class AirflowApi:
         """Return a run's state: ``queued``, ``running``, ``success`` or ``failed``."""
         found = self.call("GET", f"dags/{dag_id}/dagRuns/{quote(run_id, safe='')}")
         return str(found["state"])
+
+    def questions(self, dag_id: str, run_id: str) -> list[Question]:
+        """Return the human steps of a run that nobody has answered."""
+        path = f"dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/hitlDetails"
+        found = self.call("GET", f"{path}?response_received=false&limit=1000")["hitl_details"]
+        return [
+            Question(
+                task_id=one["task_instance"]["task_id"],
+                map_index=one["task_instance"]["map_index"],
+                options=list(one["options"]),
+                assigned=[person["id"] for person in one.get("assigned_users") or []],
+            )
+            for one in found
+        ]
+
+    def answer(
+        self, dag_id: str, run_id: str, question: Question, option: str, reason: str
+    ) -> None:
+        """Answer a human step as the person who is logged in; raises ServiceError."""
+        path = (
+            f"dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/"
+            f"{quote(question.task_id, safe='')}/{question.map_index}/hitlDetails"
+        )
+        self.call("PATCH", path, {"chosen_options": [option], "params_input": {"reason": reason}})
+
+
+@dataclass(frozen=True)
+class Question:
+    """A human step that waits.
+
+    Attributes:
+        map_index: of a mapped task, else -1.
+        options: what may be chosen.
+        assigned: user ids of those who may answer.
+    """
+
+    task_id: str
+    map_index: int
+    options: list[str]
+    assigned: list[str]
 
 
 def stop_tree(pid: int) -> None:
@@ -299,13 +365,14 @@ def _path() -> str:
     return f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
 
-def _password(path: Path) -> str:
-    """Return the administrator's password, made on first use."""
+def _passwords(path: Path, users: Sequence[str]) -> dict[str, str]:
+    """Return the users' passwords, each made on first use."""
     import secrets
 
     kept: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
-    if ADMIN not in kept:
-        kept[ADMIN] = secrets.token_urlsafe(12)
+    fresh = {one: secrets.token_urlsafe(12) for one in users if one not in kept}
+    if fresh:
+        kept |= fresh
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             json.dump(kept, file)
-    return kept[ADMIN]
+    return kept

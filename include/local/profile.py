@@ -24,6 +24,7 @@ from include.services.connections import ConnectionSpec
 
 RECIPIENTS = ("operations", "escrow", "drill")
 STATE, COURIER = "parcelseal_state", "courier"
+# intake_db is not among them: it stands in only where customer_db does
 STAND_INS = ("customer_db", "state_db", "drill_db", "offsite_store", "evidence_store")
 AIRFLOW, AIRFLOW_RUNS = "airflow", "airflow_runs"
 # role -> what it may do; each logs in with a password of its own
@@ -33,6 +34,7 @@ ROLES = {
     "parcelseal_drill": "CREATEDB",
     "courier_owner": "",
     "courier_reader": "",
+    "courier_intake": "",
 }
 DATABASES = {
     AIRFLOW: "airflow",
@@ -84,6 +86,7 @@ class LocalProfile:
         """Return what stands in for a connection; None for one that has no stand-in."""
         makers: dict[str, Callable[[], ConnectionSpec]] = {
             "customer_db": lambda: self._database("customer_db", COURIER, "courier_reader"),
+            "intake_db": lambda: self._database("intake_db", COURIER, "courier_intake"),
             "state_db": self._state,
             "drill_db": self._drill,
             "offsite_store": self._offsite,
@@ -173,7 +176,7 @@ class LocalProfile:
                         sql.Identifier(database)
                     )
                 )
-        admin.execute(f"GRANT CONNECT ON DATABASE {COURIER} TO courier_reader")
+        admin.execute(f"GRANT CONNECT ON DATABASE {COURIER} TO courier_reader, courier_intake")
 
     def _database(
         self, conn_id: str, database: str, role: str, extra: dict[str, Any] | None = None

@@ -33,19 +33,25 @@ def run_in_process(
         folder: of the DAG files.
         dag_id: the workflow.
         parameters: of the run.
-        answers: ``TASK=OPTION``, for human steps.
+        answers: ``TASK=OPTION``, for human steps; each of them needs one.
 
     Raises:
-        UsageError: no such workflow, parameter or human step; a value of the wrong type.
+        UsageError: no such workflow, parameter, human step or option; a value of the wrong type; a
+            human step without an answer, at which the run would wait for ever.
     """
     from airflow import settings
+    from airflow.sdk import timezone
+
+    from include.orchestration.answering import answering, read_answers
 
     sys.path.insert(0, str(folder))
     try:
         dag = _find(folder, dag_id)
-        _check_answers(dag, answers)
+        given = read_answers(dag, answers)
         _check_parameters(dag, parameters)
-        run = dag.test(run_conf=dict(parameters))
+        now = timezone.utcnow()
+        with answering(dag_id, now, given):
+            run = dag.test(logical_date=now, run_conf=dict(parameters))
         return Finished(run.run_id, str(run.state))
     finally:
         settings.dispose_orm()  # before the local server stops, not at exit
@@ -62,16 +68,6 @@ def _find(folder: Path, dag_id: str) -> Any:
     if dag is None:
         raise UsageError(f"There is no workflow {dag_id}.", f"There are: {_list(bag.dags)}.")
     return dag
-
-
-def _check_answers(dag: Any, answers: Sequence[str]) -> None:
-    for one in answers:
-        task_id, sign, _option = one.partition("=")
-        if not sign or task_id not in dag.task_dict:
-            raise UsageError(f"--answer {one} names no task of {dag.dag_id}.", "Write TASK=OPTION.")
-        raise UsageError(
-            f"{task_id} of {dag.dag_id} is no human step: it asks nobody.", "Leave out --answer."
-        )
 
 
 def _check_parameters(dag: Any, parameters: Mapping[str, Any]) -> None:

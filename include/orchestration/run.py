@@ -165,6 +165,7 @@ def seal_run(
         finished_at=report.finished_at,
         metrics=conclusion.metrics,
         findings=findings,
+        approvals=conclusion.approvals,
         steps=[StepSummary(**one.model_dump(include=_SUMMARY)) for one in records],
         not_made=rendered.not_made,
     )

@@ -19,9 +19,12 @@ class Tag(StrEnum):
     BACKUP = "backup"
     RESTORE = "restore"
     QUALITY = "quality"
+    INTAKE = "intake"
     CLAUSE_4_1 = "clause 4.1"
     CLAUSE_4_2 = "clause 4.2"
     CLAUSE_5_1 = "clause 5.1"
+    CLAUSE_5_2 = "clause 5.2"
+    HUMAN = "asks people"
     DAILY = "daily"
     WEEKLY = "weekly"
 

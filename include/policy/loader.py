@@ -11,9 +11,11 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from include.policy import intake as intakes
 from include.policy.checks import CrossChecks
 from include.policy.document import Document, DocumentError, read_bytes, read_document
 from include.policy.expectations import Suite
+from include.policy.intake import IntakeRule
 from include.policy.manifests import DataMap, read_datamap
 from include.policy.model import PackFile, PolicyPack
 from include.policy.problems import PackError, PackProblem
@@ -26,7 +28,7 @@ SHIPPED = Path(__file__).parent / "pack"
 DATAMAP, QUALITY = "datamap", "quality"
 _WITH_DEFAULT = ("backup.yaml", "calendar.yaml", "controls.yaml", "roles.yaml")
 # Names collections of one company's databases, so that no shipped file can stand in for it.
-_WITHOUT_DEFAULT = ("retention.yaml", "purposes.yaml")
+_WITHOUT_DEFAULT = ("intake.yaml", "purposes.yaml", "retention.yaml")
 _YAML = (".yaml", ".yml")
 
 _Read = TypeVar("_Read")
@@ -36,7 +38,8 @@ def load_pack(folder: Path) -> PolicyPack:
     """Read and check a policy pack.
 
     Only ``datamap/*.yaml`` has to be there. Files that the pack leaves out are read from the
-    shipped pack, except ``retention.yaml``, without which nothing expires.
+    shipped pack, except ``retention.yaml``, without which nothing expires, and ``intake.yaml``,
+    without which nothing is taken in.
 
     Args:
         folder: the pack.
@@ -58,10 +61,13 @@ def load_pack(folder: Path) -> PolicyPack:
     controls = reader.items("controls.yaml", TypeAdapter(Control))
     retention = reader.items("retention.yaml", TypeAdapter(RetentionRule))
     purposes = reader.items("purposes.yaml", TypeAdapter(Purpose))
+    intake = reader.items("intake.yaml", TypeAdapter(IntakeRule))
     checks = CrossChecks(reader.documents, datamap.inventory, reader.problems)
     checks.roles(roles, controls)
     checks.retention(retention)
     checks.purposes(purposes)
+    for loc, message in intakes.faults(intake, datamap.inventory):
+        checks.add("intake.yaml", loc, message)
     suites = reader.suites(checks)
     reader.check_unknown_files()
     if reader.problems:
@@ -73,6 +79,7 @@ def load_pack(folder: Path) -> PolicyPack:
         controls=tuple(controls.values()),
         backup=backup,
         retention=tuple(retention.values()),
+        intake=tuple(intake.values()),
         calendar=calendar or Calendar(),
         roles={one.id: one for one in roles.values()},
         suites=with_unneeded(suites, tuple(purposes.values()), datamap.databases),

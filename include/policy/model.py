@@ -8,6 +8,7 @@ from pathlib import Path
 
 from include.policy.datamap import MappedDatabase
 from include.policy.expectations import Suite
+from include.policy.intake import IntakeRule
 from include.policy.problems import PackProblem
 from include.policy.purposes import Purpose
 from include.policy.rules import BackupRules, Calendar, Control, RetentionRule, Role, Rule
@@ -38,6 +39,7 @@ class PolicyPack(Rule):
         controls: of controls.yaml, in its order.
         backup: of backup.yaml.
         retention: of retention.yaml; empty when the pack has none.
+        intake: of intake.yaml; empty when the pack has none.
         calendar: of calendar.yaml.
         roles: of roles.yaml, by id.
         suites: of quality/*.yaml, with their databases, and what purposes.yaml adds to them.
@@ -51,6 +53,7 @@ class PolicyPack(Rule):
     controls: tuple[Control, ...]
     backup: BackupRules
     retention: tuple[RetentionRule, ...]
+    intake: tuple[IntakeRule, ...] = ()
     calendar: Calendar
     roles: Mapping[str, Role]
     suites: tuple[Suite, ...] = ()
@@ -83,6 +86,30 @@ class PolicyPack(Rule):
         return tuple(
             one for one in self.suites if one.database == database and one.incoming is incoming
         )
+
+    def intake_rule(self, rule_id: str) -> IntakeRule:
+        """The incoming table of that id.
+
+        Raises:
+            UsageError: the pack has none of that id.
+        """
+        for one in self.intake:
+            if one.id == rule_id:
+                return one
+        raise UsageError(f"The policy pack has no intake {rule_id}.")
+
+    def database_of(self, collection: str, database: str | None) -> MappedDatabase:
+        """The mapped database that a rule means: the named one, else the one with the collection.
+
+        Raises:
+            UsageError: there is none, or there are several.
+        """
+        if database is not None:
+            return self.database(database)
+        found = [one for one in self.databases.values() if collection in one.collections]
+        if len(found) != 1:
+            raise UsageError(f"{len(found)} mapped databases have the collection {collection}.")
+        return found[0]
 
     def controls_of(self, workflow: str) -> tuple[Control, ...]:
         """The controls for which a workflow's bundles are the evidence."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.evidence.model import Approval, Finding, Metric, Outcome, StepRecord
 from include.messages import Message, _
 from include.reports.model import Fact, Section
 
@@ -16,6 +16,7 @@ class Conclusion:
 
     Attributes:
         summary: one sentence for the head of the report.
+        approvals: decisions of people in this run.
     """
 
     title: Message
@@ -25,6 +26,7 @@ class Conclusion:
     metrics: list[Metric]
     facts: list[Fact] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
+    approvals: list[Approval] = field(default_factory=list)
 
 
 def by_step(records: Sequence[StepRecord]) -> Mapping[tuple[str, str], StepRecord]:

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Date,
     DateTime,
     Float,
+    ForeignKey,
     Identity,
     Index,
     LargeBinary,
@@ -208,4 +209,42 @@ quality_check = Table(  # one rule in one run; the trend, and how far the next r
     CheckConstraint(OUTCOMES, name="outcome"),
     Index("quality_check_collection_idx", "database", "collection", "checked_at"),
     Index("quality_check_database_idx", "database", "checked_at"),
+)
+
+approval_request = Table(
+    "approval_request",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("dag_id", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("sha256", Text, nullable=False),  # of the exact content that was asked about
+    Column("requested_by", ARRAY(Text), nullable=False),
+    Column("asked_at", MOMENT, nullable=False),
+    Column("deadline", MOMENT),
+    UniqueConstraint("dag_id", "run_id", "kind", "subject", "sha256"),
+    CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="sha256"),
+)
+
+approval_decision = Table(  # one per request: its key says so
+    "approval_decision",
+    metadata,
+    Column("request_id", BigInteger, ForeignKey(approval_request.c.id), primary_key=True),
+    Column("decision", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("decided_by", Text, nullable=False),
+    Column("decided_at", MOMENT, nullable=False),
+)
+
+approval_refusal = Table(  # answers that did not count
+    "approval_refusal",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("request_id", BigInteger, ForeignKey(approval_request.c.id), nullable=False),
+    Column("decision", Text, nullable=False),
+    Column("decided_by", Text, nullable=False),
+    Column("decided_at", MOMENT, nullable=False),
+    Column("cause", Text, nullable=False),
+    UniqueConstraint("request_id", "decided_by", "decided_at"),
 )

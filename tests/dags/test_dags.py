@@ -136,7 +136,8 @@ def test_tasks_have_an_owner_retries_and_a_docstring(dags: dict[str, Any], name:
     for task in dags[name].tasks:
         assert task.owner in roles
         assert task.retries in {0, DEFAULT_ARGS["retries"]}
-        assert task.python_callable.__doc__, task.task_id
+        assert getattr(task, "python_callable", task).__doc__, task.task_id
+        assert hasattr(task, "python_callable") or task.doc_md, task.task_id
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -113,3 +113,13 @@ def test_categories_of_the_page_exist() -> None:
     assert len(named) > 10
     assert len(below) == 5
     assert named | below <= known
+
+
+def test_every_key_of_intake_yaml_is_explained_on_its_own_page() -> None:
+    """docs/intake.md has each key of every model as code."""
+    from include.policy import intake
+
+    page = (Path(__file__).parents[2] / "docs" / "intake.md").read_text(encoding="utf-8")
+    models = (intake.IntakeRule, intake.BatchState, intake.BackReference, intake.People,
+              intake.Sample, intake.Mask, intake.Check, intake.Target)  # fmt: skip
+    assert [key for one in models for key in keys(one) if f"`{key}`" not in page] == []

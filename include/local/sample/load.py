@@ -66,7 +66,7 @@ def load(
         connection.execute((_FOLDER / "tables.sql").read_bytes())
         _make_partitions(connection, world)
         counts = _fill(connection, _tables(world, notes), tell)
-        for statement in _statements("cycles.sql"):
+        for statement in statements("cycles.sql"):
             connection.execute(statement)
         _restart_identities(connection)
         tell("analyze", 0, 1)
@@ -222,14 +222,15 @@ def _analyze(connection: psycopg.Connection[Any], names: Iterable[str]) -> None:
 def _by_table(file: str) -> dict[str, list[bytes]]:
     """The statements of a file by the table they are about."""
     found: dict[str, list[bytes]] = {}
-    for statement in _statements(file):
+    for statement in statements(file):
         about = re.match(rb"(?:ALTER TABLE|CREATE INDEX ON) (\w+)", statement)
         assert about, statement
         found.setdefault(about[1].decode(), []).append(statement)
     return found
 
 
-def _statements(file: str) -> list[bytes]:
+def statements(file: str) -> list[bytes]:
+    """The statements of a file beside this one; none of them has a semicolon inside."""
     lines = (_FOLDER / file).read_text(encoding="utf-8").splitlines()
     text = "\n".join(line for line in lines if not line.lstrip().startswith("--"))
     return [one.strip().encode() for one in text.split(";") if one.strip()]

@@ -1,0 +1,96 @@
+"""### Review of collected records
+
+**Policy clause 5.2:** the information-management department reviews what was collected; only then it is formally stored,
+with its class. Clause 5.1: what is collected is validated.
+
+**What it does.** It finds the batches of the incoming tables that nobody has decided on, oldest first; hashes each batch
+and holds every rule against every record; asks an information-management reviewer who entered none of the records; and
+acts on the decision in one transaction. Approved: records that break no rule become formal ones, with class, reviewer and
+time; the others are set aside by key. Rejected: none becomes formal. Changed since the decision: nothing happens.
+
+**Schedule:** daily at 09:00 in the policy pack's timezone. **Inputs:** `intake.yaml` and the data map of the policy pack;
+connections `customer_db` (reads), `intake_db` (lets records in), `state_db`, `evidence_store`.
+
+**Writes:** formal records and the review columns of the incoming table; approvals to `state_db`; a sealed bundle with the
+report (English, Chinese) to `evidence_store`. Reviewers answer under *Required Actions*; the page has a masked sample.
+
+**Red means** that records wait unreviewed past their deadline, that somebody answered who may not, that a batch changed
+after its decision, or that a rule could not be checked. **What to do:** read the report in the bundle that the task `gate`
+names; have the waiting batches reviewed; run this workflow again: what was decided is not done twice.
+**Owner:** information management.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import TriggerRule, dag, task, task_group
+
+from include.orchestration import intake
+from include.orchestration.human import HumanStep
+from include.orchestration.run import require_held
+from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron
+
+
+@dag(
+    dag_id="review_intake",
+    dag_display_name="Review of collected records",
+    description="Incoming batches: check, ask a reviewer, let in or turn down, verify, seal.",
+    doc_md=__doc__,
+    schedule=cron("0 9 * * *"),
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS | {"owner": "information_management"},
+    tags=[Tag.INTAKE, Tag.HUMAN, Tag.CLAUSE_5_2, Tag.DAILY],
+)
+def review_intake() -> None:
+    """Have every waiting batch reviewed and leave a sealed bundle."""
+
+    @task
+    def batches() -> list[str]:
+        """Find the batches that wait for review, oldest first."""
+        return intake.find()
+
+    @task
+    def check(batch: str) -> dict[str, Any]:
+        """Hash the batch, hold its rules against it, enter the request for a decision."""
+        return intake.check(batch)
+
+    @task
+    def settle(reviewed: dict[str, Any]) -> dict[str, Any]:
+        """Let the batch in or turn it down, exactly once; without a decision it stays pending."""
+        return intake.settle(reviewed["part"])
+
+    @task_group
+    def each(batch: str) -> None:
+        """One batch; what happens to it does not touch the others."""
+        review = HumanStep(
+            task_id="review",
+            about=check(batch),
+            ask=intake.ask,
+            take=intake.take,
+            response_timeout=intake.response_timeout(),
+        )
+        settle(review.output)
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)
+    def verify() -> dict[str, Any]:
+        """Count by queries of its own what waits too long and what was let in unreviewed."""
+        return intake.verify()
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)
+    def seal() -> dict[str, Any]:
+        """Write the sealed bundle, whatever happened before."""
+        return intake.seal_review()
+
+    @task(retries=0)
+    def gate(sealed: dict[str, Any]) -> None:
+        """Fail the run when the control did not hold."""
+        require_held(sealed)
+
+    sealed = seal()
+    each.expand(batch=batches()) >> verify() >> sealed
+    gate(sealed)
+
+
+review_intake()

@@ -1,0 +1,64 @@
+"""Human steps under `up`: who may log in to answer, and answering for the sample company."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+
+import psycopg
+
+from include.cli.console import tell
+from include.intake.batches import unit_of_work
+from include.intake.names import Incoming
+from include.intake.people import reviewers
+from include.local.airflow import AirflowApi, Standalone
+from include.services.errors import ServiceError
+from include.workplace import Workplace
+
+MOST_PEOPLE = 30  # log-ins of the local Airflow; a company's own has its own log-ins
+APPROVE = "Approve"
+REASON = "Answered by `up --once` for the sample company."
+_LOG_IN = re.compile(r"[\w.@-]+")
+
+
+def people(place: Workplace) -> list[str]:
+    """Return the user ids of the sample company's reviewers, by the policy pack.
+
+    Nobody, where the state database is a real one: nobody answers for real people.
+    """
+    if not place.is_local("state_db"):
+        return []
+    found: dict[str, None] = {}
+    for rule in place.pack.intake:
+        mapped = place.pack.database_of(rule.collection, rule.database)
+        incoming = Incoming(rule, mapped)
+        # A database that lacks the tables is reported by the workflow's own run.
+        with suppress(psycopg.Error), place.database(mapped.connection).connect() as connection:
+            connection.autocommit = True
+            with unit_of_work(connection, incoming, write=False):
+                found |= dict.fromkeys(reviewers(connection, incoming))
+    return [one for one in found if _LOG_IN.fullmatch(one)][:MOST_PEOPLE]
+
+
+def answer_waiting(
+    place: Workplace, airflow: Standalone, api: AirflowApi, dag_id: str, run_id: str
+) -> None:
+    """Answer what a run asks, each as a person entitled to.
+
+    Raises:
+        ServiceError: the state database is a real one, or none of the people can log in.
+    """
+    for question in api.questions(dag_id, run_id):
+        if not place.is_local("state_db"):
+            raise ServiceError(
+                f"{dag_id} waits for people, and `up` answers for the sample company only.",
+                "Answer under Required Actions in Airflow.",
+            )
+        known = [one for one in question.assigned if one in airflow.passwords]
+        if not known or APPROVE not in question.options:
+            raise ServiceError(
+                f"Nobody whom {question.task_id} of {dag_id} asks can log in here.",
+                "Answer under Required Actions in Airflow.",
+            )
+        airflow.api_as(known[0]).answer(dag_id, run_id, question, APPROVE, REASON)
+        tell(f"{known[0]} answered {question.task_id} of {dag_id}: {APPROVE}")

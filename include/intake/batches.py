@@ -1,0 +1,167 @@
+"""Pending batches of an incoming table, and the hash of what exactly one of them holds.
+
+Everything is counted and hashed inside PostgreSQL: no value of a row leaves it here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.sql import SQL, Identifier, Literal
+
+from include.intake.names import Incoming, is_name
+
+Connection = psycopg.Connection[Any]
+
+# What a row's text depends on; without them the same row could have another hash elsewhere.
+_SETTINGS = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "iso_8601",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "work_mem": "64MB",  # the rows of a batch are kept aside while their records are made
+}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch that waits for its review.
+
+    Attributes:
+        name: as the incoming table has it.
+        rows: pending ones.
+        oldest: when its first pending row was entered.
+        due: until when it should be reviewed.
+    """
+
+    name: str
+    rows: int
+    oldest: datetime
+    due: datetime
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What waits for review.
+
+    Attributes:
+        batches: oldest first.
+        unnamed: rows without a batch name that evidence could carry.
+    """
+
+    batches: list[Batch]
+    unnamed: int
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a batch holds at one moment.
+
+    Attributes:
+        sha256: of every column that can be promoted, of every pending row.
+        rows: pending ones; 0 has no hash worth the name.
+        oldest: when the first of them was entered; None without rows.
+        newest: when the last of them was.
+        due: until when they should be reviewed.
+    """
+
+    sha256: str
+    rows: int
+    oldest: datetime | None
+    newest: datetime | None
+    due: datetime | None
+
+
+@contextmanager
+def unit_of_work(connection: Connection, incoming: Incoming, *, write: bool) -> Iterator[None]:
+    """Work on one unchanging view of the database, and commit at the end.
+
+    REPEATABLE READ instead of a lock on each row: what is read is one snapshot, and writing to a
+    row that somebody changed after it fails with SQLSTATE 40001 and undoes everything. That is as
+    safe as locking 100,000 rows first and does not write each of them twice.
+
+    Args:
+        connection: outside of a transaction.
+        incoming: its schema is where names of the pack's SQL are looked up.
+        write: whether the work changes anything.
+    """
+    with connection.transaction():
+        mode = SQL("READ WRITE" if write else "READ ONLY")
+        begin = SQL("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, {}").format(mode)
+        connection.execute(begin)
+        path = SQL("{}, pg_catalog").format(Identifier(incoming.collection.schema_name))
+        settings = {**_SETTINGS, "search_path": path.as_string(connection)}
+        for name, value in settings.items():
+            connection.execute("SELECT set_config(%s, %s, true)", [name, value])
+        yield
+
+
+def waiting(connection: Connection, incoming: Incoming) -> Waiting:
+    """Return the batches that nobody has decided on, oldest first."""
+    rule = incoming.rule
+    query = SQL(
+        "SELECT left({batch}::text, 1000), count(*), min({at}), "
+        "min({at}) + %(deadline)s::interval FROM {table} "
+        "WHERE {state} = %(pending)s GROUP BY {batch} ORDER BY min({at}), 1"
+    ).format(
+        batch=Identifier(rule.batch),
+        at=Identifier(rule.entered.at),
+        state=Identifier(rule.state.column),
+        table=incoming.table,
+    )
+    given = {"deadline": rule.deadline.text, "pending": rule.state.pending}
+    found = [Batch(*row) for row in connection.execute(query, given)]
+    named = [one for one in found if one.name is not None and is_name(one.name)]
+    return Waiting(named, sum(one.rows for one in found) - sum(one.rows for one in named))
+
+
+def content(connection: Connection, incoming: Incoming, batch: str) -> Content:
+    """Hash and count a batch's pending rows; call it inside of `unit_of_work`.
+
+    The hash is SHA-256 over the table's and its columns' names and, sorted, the SHA-256 of each
+    row's text. It covers every column of the live table but those that a decision writes, so a
+    column that the data map lacks cannot be exchanged unseen either.
+    """
+    rule = incoming.rule
+    columns = _columns(connection, incoming)
+    head = "\n".join([incoming.table.as_string(connection), *columns, ""])
+    query = SQL(
+        "SELECT encode(sha256(convert_to({head}, 'UTF8') "
+        "|| coalesce(string_agg(d.digest, ''::bytea ORDER BY d.digest), '')), 'hex'), "
+        "count(*), min(d.at), max(d.at), min(d.at) + {deadline}::interval "
+        "FROM (SELECT sha256(convert_to(ROW({columns})::text, 'UTF8')) AS digest, "
+        "{at} AS at FROM {table} AS i WHERE {pending}) AS d"
+    ).format(
+        head=Literal(head),
+        deadline=Literal(rule.deadline.text),
+        columns=SQL(", ").join(incoming.column(one) for one in columns),
+        at=incoming.column(rule.entered.at),
+        table=incoming.table,
+        pending=incoming.pending(batch),
+    )
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    return Content(*row)
+
+
+def _columns(connection: Connection, incoming: Incoming) -> list[str]:
+    """Columns of the live table in its order, without those that a decision writes."""
+    rule = incoming.rule
+    written = {
+        rule.state.column,
+        rule.reviewed.by,
+        rule.reviewed.at,
+        rule.back_reference.column,
+    }
+    found = connection.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 "
+        "AND NOT attisdropped ORDER BY attnum",
+        [incoming.table.as_string(connection)],
+    )
+    return [name for (name,) in found if name not in written]

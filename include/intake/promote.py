@@ -1,0 +1,300 @@
+"""Letting a batch in, or turning it down: one transaction, exactly once.
+
+A row is promoted by the same statement that takes it out of `pending`, so no retry can do it again.
+The moment of the decision is written as the review's time: a task that was killed after the commit
+finds its own work by it and reports the same figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
+
+from include.intake.checks import Key
+from include.intake.names import Incoming, pack_sql
+from include.policy.intake import Target
+from include.services.errors import ControlFailed, ServiceError, UsageError
+
+_ROW = "batch_rows"
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What became of a batch by one decision.
+
+    Attributes:
+        promoted: incoming rows with a formal record.
+        set_aside: rows that break a rule, in a batch that was let in.
+        rejected: rows of a batch that was turned down.
+        records: formal records by collection; empty when only counted afterwards.
+    """
+
+    promoted: int = 0
+    set_aside: int = 0
+    rejected: int = 0
+    records: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """All rows that the decision settled."""
+        return self.promoted + self.set_aside + self.rejected
+
+
+def settled_by(
+    connection: psycopg.Connection[Any],
+    incoming: Incoming,
+    batch: str,
+    *,
+    reviewer: Any,
+    at: datetime,
+    approved: bool,
+) -> Settled:
+    """Return what a decision has done already; nothing yet is no rows."""
+    rule = incoming.rule
+    query = SQL(
+        "SELECT count(*) FILTER (WHERE {state} = {promoted}), "
+        "count(*) FILTER (WHERE {state} IN ({rejected}, {aside})) FROM {table} "
+        "WHERE {batch} = {name} AND {by} = %(reviewer)s AND {when} = %(at)s"
+    ).format(
+        state=Identifier(rule.state.column),
+        promoted=Literal(rule.state.promoted),
+        rejected=Literal(rule.state.rejected),
+        aside=Literal(rule.state.set_aside),
+        table=incoming.table,
+        batch=Identifier(rule.batch),
+        name=Literal(batch),
+        by=Identifier(rule.reviewed.by),
+        when=Identifier(rule.reviewed.at),
+    )
+    row = connection.execute(query, {"reviewer": reviewer, "at": at}).fetchone()
+    assert row is not None
+    return Settled(row[0], row[1]) if approved else Settled(row[0], rejected=row[1])
+
+
+def promote(
+    connection: psycopg.Connection[Any],
+    incoming: Incoming,
+    batch: str,
+    *,
+    reviewer: Any,
+    at: datetime,
+    broken: Collection[Key],
+) -> Settled:
+    """Make the formal records of a batch and settle its rows; call it inside of `unit_of_work`.
+
+    One statement: it numbers the rows, inserts into every target and marks the rows. Foreign keys
+    are checked at its end, so targets may refer to each other in a circle.
+
+    Args:
+        connection: may write to targets and the incoming table.
+        incoming: the table.
+        batch: its name.
+        reviewer: staff key of who let it in.
+        at: when.
+        broken: primary keys of rows that break a rule; they are set aside.
+
+    Raises:
+        ControlFailed: the database does not take a record, or took another number of rows; the
+            SQLSTATE is named, its words may quote a value.
+        ServiceError: a row was changed meanwhile; repeat it.
+    """
+    statement = _statement(connection, incoming, batch, sorted(broken, key=repr))
+    given: dict[str, Any] = {"reviewer": reviewer, "at": at}
+    for place, values in enumerate(zip(*broken, strict=True)):
+        given[f"k{place}"] = list(values)
+    row = _execute(connection, statement, given, batch).fetchone()
+    assert row is not None
+    rows, marked, *made = row
+    if rows != marked:
+        raise ControlFailed(
+            f"The incoming table let only {marked} of {rows} rows of {batch} be marked.",
+            "A trigger or row security stands in the way. Nothing was promoted.",
+        )
+    records: dict[str, int] = {}
+    for target, count in zip(incoming.rule.targets, made, strict=True):
+        records[target.collection] = records.get(target.collection, 0) + count
+    aside = _mark(connection, incoming, batch, incoming.rule.state.set_aside, reviewer, at)
+    return Settled(rows, set_aside=aside, records=records)
+
+
+def reject(
+    connection: psycopg.Connection[Any],
+    incoming: Incoming,
+    batch: str,
+    *,
+    reviewer: Any,
+    at: datetime,
+) -> Settled:
+    """Turn a batch down; call it inside of `unit_of_work`."""
+    state = incoming.rule.state.rejected
+    return Settled(rejected=_mark(connection, incoming, batch, state, reviewer, at))
+
+
+def _mark(
+    connection: psycopg.Connection[Any],
+    incoming: Incoming,
+    batch: str,
+    state: str,
+    reviewer: Any,
+    at: datetime,
+) -> int:
+    rule = incoming.rule
+    statement = SQL(
+        "UPDATE {table} SET {column} = {state}, {by} = %(reviewer)s, {when} = %(at)s "
+        "WHERE {pending}"
+    ).format(
+        table=incoming.table,
+        column=Identifier(rule.state.column),
+        state=Literal(state),
+        by=Identifier(rule.reviewed.by),
+        when=Identifier(rule.reviewed.at),
+        pending=incoming.pending(batch),
+    )
+    return _execute(connection, statement, {"reviewer": reviewer, "at": at}, batch).rowcount
+
+
+def _execute(
+    connection: psycopg.Connection[Any], statement: Composed, given: dict[str, Any], batch: str
+) -> psycopg.Cursor[Any]:
+    try:
+        return connection.execute(statement, given)
+    except (psycopg.IntegrityError, psycopg.DataError) as error:
+        raise ControlFailed(
+            f"The database does not take a record of {batch} (SQLSTATE {error.sqlstate}).",
+            "Nothing was promoted. Add a check to intake.yaml that names such rows, or mend them.",
+        ) from None
+    except psycopg.errors.SerializationFailure:
+        raise ServiceError(
+            f"A row of {batch} was changed while it was being settled.",
+            "Nothing was written. The task is repeated and looks at the batch anew.",
+        ) from None
+    except psycopg.ProgrammingError as error:
+        raise UsageError(
+            f"The database refuses the promotion of {batch} (SQLSTATE {error.sqlstate}).",
+            "Check intake.yaml, and the rights of its connection: docs/intake.md lists them.",
+        ) from None
+
+
+def _statement(
+    connection: psycopg.Connection[Any], incoming: Incoming, batch: str, broken: Sequence[Key]
+) -> Composed:
+    rule = incoming.rule
+    inserts = [
+        SQL("t{number} AS ({insert} RETURNING 1)").format(
+            number=SQL(str(number)), insert=_insert(incoming, target)
+        )
+        for number, target in enumerate(rule.targets)
+    ]
+    marked = SQL(
+        "marked AS (UPDATE {table} AS u SET {state} = {promoted}, {by} = r.reviewer, "
+        "{when} = r.at, {back} = i.{key} FROM {rows} AS i, r WHERE {same} AND {pending} "
+        "RETURNING 1)"
+    ).format(
+        table=incoming.table,
+        state=Identifier(rule.state.column),
+        promoted=Literal(rule.state.promoted),
+        by=Identifier(rule.reviewed.by),
+        when=Identifier(rule.reviewed.at),
+        back=Identifier(rule.back_reference.column),
+        key=Identifier(rule.back_reference.key),
+        rows=Identifier(_ROW),
+        same=SQL(" AND ").join(
+            SQL("u.{k} = i.{k}").format(k=Identifier(one)) for one in incoming.key
+        ),
+        pending=SQL("u.{} = {}").format(Identifier(rule.state.column), Literal(rule.state.pending)),
+    )
+    names = [_ROW, "marked", *(f"t{number}" for number in range(len(inserts)))]
+    counts = [SQL("(SELECT count(*) FROM {})").format(Identifier(one)) for one in names]
+    return SQL(
+        "WITH r AS ({r}), {rows} AS MATERIALIZED ({source}), {parts} SELECT {counts}"
+    ).format(
+        r=SQL("SELECT %(reviewer)s AS reviewer, %(at)s::timestamptz AS at"),
+        rows=Identifier(_ROW),
+        source=_source(connection, incoming, batch, broken),
+        parts=SQL(", ").join([*inserts, marked]),
+        counts=SQL(", ").join(counts),
+    )
+
+
+def _source(
+    connection: psycopg.Connection[Any], incoming: Incoming, batch: str, broken: Sequence[Key]
+) -> Composable:
+    """The batch's good rows, each with the numbers of its formal records."""
+    keys = [
+        SQL("nextval({}::regclass) AS {}").format(
+            Literal(_sequence(connection, incoming, collection, column)), Identifier(name)
+        )
+        for name, (collection, column) in incoming.rule.keys.items()
+    ]
+    columns = map(incoming.column, _needed(incoming))
+    source = SQL("SELECT {columns} FROM {table} AS i WHERE {pending}").format(
+        columns=SQL(", ").join([*columns, *keys]),
+        table=incoming.table,
+        pending=incoming.pending(batch),
+    )
+    if not broken:
+        return source
+    names = [Identifier(f"k{place}") for place in range(len(incoming.key))]
+    return SQL(
+        "{source} AND NOT EXISTS (SELECT FROM unnest({arrays}) AS b({names}) WHERE {same})"
+    ).format(
+        source=source,
+        arrays=SQL(", ").join(SQL(f"%(k{place})s") for place in range(len(names))),
+        names=SQL(", ").join(names),
+        same=SQL(" AND ").join(
+            SQL("b.{} = {}").format(name, incoming.column(one))
+            for name, one in zip(names, incoming.key, strict=True)
+        ),
+    )
+
+
+def _needed(incoming: Incoming) -> list[str]:
+    """Columns that the key or some expression names; the rest need not be kept aside.
+
+    A name that stands in an expression for something else costs memory and nothing more.
+    """
+    texts = [
+        text
+        for target in incoming.rule.targets
+        for text in (*target.columns.values(), target.each or "", target.where or "")
+    ]
+    said = "\n".join(texts)
+    return [name for name in incoming.collection.fields if name in incoming.key or name in said]
+
+
+def _insert(incoming: Incoming, target: Target) -> Composable:
+    # OVERRIDING: a number of an identity is taken from its own sequence a moment before
+    statement = SQL(
+        "INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {values} "
+        "FROM {rows} AS i CROSS JOIN r"
+    ).format(
+        table=incoming.table_of(target.collection),
+        columns=SQL(", ").join(map(Identifier, target.columns)),
+        values=SQL(", ").join(map(pack_sql, target.columns.values())),
+        rows=Identifier(_ROW),
+    )
+    if target.each:
+        statement += SQL(" CROSS JOIN {}").format(pack_sql(target.each))
+    if target.where:
+        statement += SQL(" WHERE {}").format(pack_sql(target.where))
+    return statement
+
+
+def _sequence(
+    connection: psycopg.Connection[Any], incoming: Incoming, collection: str, column: str
+) -> str:
+    row = connection.execute(
+        "SELECT pg_get_serial_sequence(%s, %s)",
+        [incoming.table_of(collection).as_string(connection), column],
+    ).fetchone()
+    if row is None or row[0] is None:
+        raise UsageError(
+            f"{collection}.{column} takes no numbers from a sequence.",
+            "In intake.yaml, name an identity or serial column under `keys`.",
+        )
+    return str(row[0])

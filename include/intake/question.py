@@ -1,0 +1,110 @@
+"""What the reviewer is asked, as Markdown, in both languages.
+
+The page holds counts and the masked sample. It is made where it is shown and goes nowhere else:
+not into XCom, not into a log, not into the evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from include.intake.checks import FAIL, Verdict
+from include.intake.sample import MaskedRows
+from include.messages import Message, _
+from include.reports.i18n import Translator
+
+_LANGUAGES = ("zh_CN", "en")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What one reviewer decides on.
+
+    Attributes:
+        subject: one line.
+        body: Markdown.
+        assigned: user ids of those who may answer; never empty.
+    """
+
+    subject: str
+    body: str
+    assigned: list[str]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a batch when the question is asked."""
+
+    batch: str
+    rows: int
+    oldest: datetime
+    newest: datetime
+    due: datetime
+    enterers: Sequence[str]
+    sha256: str
+    verdicts: Sequence[Verdict]
+
+
+def subject(batch: str, rows: int) -> str:
+    """Return the headline of a question."""
+    message = _("Batch {batch}: {rows} records wait for review", batch=batch, rows=rows)
+    return " / ".join(Translator(one).text(message) for one in _LANGUAGES)
+
+
+def body(facts: Facts, sample: MaskedRows, timezone: str) -> str:
+    """Return the page: counts, failures by rule and the masked sample."""
+    parts = []
+    for language in _LANGUAGES:
+        words = Translator(language, timezone)
+        lines = [words.text(one) for one in _facts(facts)]
+        parts.append("\n".join(f"- {line}" for line in lines))
+        parts.append(_rules(facts.verdicts, words))
+        parts.append(words.text(_sample_note(sample)))
+    parts.append(_table(sample))
+    return "\n\n".join(parts) + "\n"
+
+
+def _facts(facts: Facts) -> list[Message]:
+    return [
+        _("{rows} records, entered by {people}", rows=facts.rows, people=", ".join(facts.enterers)),
+        _("Entered from {oldest} to {newest}", oldest=facts.oldest, newest=facts.newest),
+        _("To be reviewed by {due}", due=facts.due),
+        _("Your decision is bound to this content: SHA-256 {sha256}", sha256=facts.sha256),
+        _("Approve: records that break no rule become formal ones; the others are set aside."),
+        _("Reject: none becomes formal. A reason is required; write no customer's data into it."),
+    ]
+
+
+def _rules(verdicts: Sequence[Verdict], words: Translator) -> str:
+    broken = [one for one in verdicts if one.broken or one.broken is None]
+    if not broken:
+        return words.text(_("No record breaks a rule ({count} rules).", count=len(verdicts)))
+    head = [_("Rule"), _("Records that break it"), _("Consequence")]
+    rows = [
+        [
+            words.text(one.title),
+            words.value(one.broken),
+            words.text(_("set aside") if one.severity == FAIL else _("for your attention")),
+        ]
+        for one in broken
+    ]
+    return _markdown([words.text(one) for one in head], rows)
+
+
+def _sample_note(sample: MaskedRows) -> Message:
+    return _(
+        "Masked sample: {shown} of {rows} records, drawn by hash (size by GB/T 2828.1-2012).",
+        shown=len(sample.rows),
+        rows=sample.of,
+    )
+
+
+def _table(sample: MaskedRows) -> str:
+    return _markdown(sample.columns, sample.rows)
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '·') for cell in one)} |" for one in lines)

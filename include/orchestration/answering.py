@@ -1,0 +1,193 @@
+"""`--answer` of `./parcelseal run`: a helper thread that answers human steps as Airflow's API does.
+
+An in-process run waits for an answer in Airflow's database and nobody else has its API. The answer
+goes through the very function behind `PATCH .../hitlDetails`, as a person whom the step names.
+"""
+
+from __future__ import annotations
+
+import _thread
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from threading import Event, Thread
+from typing import Any
+
+from include.services.errors import UsageError
+
+INTERVAL = 0.5  # seconds between looks
+MOST_FAILURES = 30  # looks in a row that may fail before the run is given up
+REASON = "Answered on the command line with --answer."
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Given:
+    """An answer that was given in advance.
+
+    Attributes:
+        option: one of the step's.
+        reason: words for it; the operator's own form decides whether they are needed.
+    """
+
+    option: str
+    reason: str = REASON
+
+
+def human_steps(dag: Any) -> dict[str, Any]:
+    """Return the tasks of a DAG that ask people, by id."""
+    from airflow.providers.standard.operators.hitl import HITLOperator
+
+    return {
+        task_id: task for task_id, task in dag.task_dict.items() if isinstance(task, HITLOperator)
+    }
+
+
+def read_answers(dag: Any, answers: Sequence[str]) -> dict[str, Given]:
+    """Match ``TASK=OPTION`` or ``TASK=OPTION:REASON`` with the human steps of a DAG.
+
+    A task inside of groups may be named without them where that is clear.
+
+    Raises:
+        UsageError: no such task or option, no human step, or a step that nobody answers.
+    """
+    steps = human_steps(dag)
+    given: dict[str, Given] = {}
+    for one in answers:
+        name, sign, chosen = one.partition("=")
+        if not sign:
+            raise UsageError(f"--answer {one} is not TASK=OPTION.", _how(dag, steps))
+        task_id = _task(dag, steps, name)
+        option, _, reason = chosen.partition(":")
+        options = {str(known).lower(): str(known) for known in steps[task_id].options}
+        if option.lower() not in options:
+            raise UsageError(
+                f"{task_id} has no option {option or '(nothing)'}.",
+                f"It has: {', '.join(options.values())}.",
+            )
+        if task_id in given:
+            raise UsageError(f"--answer answers {task_id} twice.", "Answer each step once.")
+        given[task_id] = Given(options[option.lower()], reason.strip() or REASON)
+    if left := sorted(set(steps) - set(given)):
+        raise UsageError(
+            f"{dag.dag_id} asks people ({', '.join(left)}), and nobody would answer here.",
+            f"{_how(dag, steps)} In production start it in Airflow, where people answer.",
+        )
+    return given
+
+
+def _task(dag: Any, steps: Mapping[str, Any], name: str) -> str:
+    fitting = [one for one in dag.task_dict if one == name or one.rpartition(".")[2] == name]
+    if len(fitting) != 1:
+        raise UsageError(f"--answer names no task {name} of {dag.dag_id}.", _how(dag, steps))
+    if fitting[0] not in steps:
+        raise UsageError(
+            f"{fitting[0]} of {dag.dag_id} is no human step: it asks nobody.", _how(dag, steps)
+        )
+    return str(fitting[0])
+
+
+def _how(dag: Any, steps: Mapping[str, Any]) -> str:
+    if not steps:
+        return f"{dag.dag_id} asks nobody: leave out --answer."
+    examples = [f"--answer {one.rpartition('.')[2]}={steps[one].options[0]}" for one in steps]
+    return f"Write {' '.join(examples)}."
+
+
+@contextmanager
+def answering(dag_id: str, logical_date: datetime, given: Mapping[str, Given]) -> Iterator[None]:
+    """Answer the human steps of one in-process run while it goes on.
+
+    Args:
+        dag_id: of the run.
+        logical_date: of the run, by which it is told from others.
+        given: answers by task id.
+    """
+    if not given:
+        yield
+        return
+    ended = Event()
+    helper = Thread(target=_answer_until, args=(ended, dag_id, logical_date, given), daemon=True)
+    helper.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        helper.join()
+
+
+def _answer_until(
+    ended: Event, dag_id: str, logical_date: datetime, given: Mapping[str, Given]
+) -> None:
+    failures = 0
+    while not ended.wait(INTERVAL):
+        try:
+            _answer_waiting(dag_id, logical_date, given)
+            failures = 0
+        except Exception:
+            failures += 1
+            log.exception("The answer could not be given.")
+            if failures >= MOST_FAILURES:
+                _thread.interrupt_main()  # the run would wait for ever
+                return
+
+
+def _answer_waiting(dag_id: str, logical_date: datetime, given: Mapping[str, Given]) -> None:
+    from airflow.models.dagrun import DagRun
+    from airflow.models.hitl import HITLDetail
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    query = (
+        select(TaskInstance, HITLDetail)
+        .join(HITLDetail, HITLDetail.ti_id == TaskInstance.id)
+        .join(
+            DagRun, (DagRun.dag_id == TaskInstance.dag_id) & (DagRun.run_id == TaskInstance.run_id)
+        )
+        .where(
+            DagRun.dag_id == dag_id,
+            DagRun.logical_date == logical_date,
+            TaskInstance.state == "awaiting_input",
+        )
+    )
+    with create_session() as session:
+        for task, detail in session.execute(query).all():
+            if detail.response_received:
+                _resume(task, detail, session)
+            elif detail.assigned_users:
+                _respond(task, detail.assigned_users[0]["id"], given[task.task_id], session)
+            else:
+                log.error("%s names nobody who may answer it.", task.task_id)
+
+
+def _respond(task: Any, user: str, answer: Given, session: Any) -> None:
+    from airflow.api_fastapi.app import create_auth_manager
+    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+    from airflow.api_fastapi.core_api.datamodels.hitl import UpdateHITLDetailPayload
+    from airflow.api_fastapi.core_api.routes.public.hitl import update_hitl_detail
+
+    create_auth_manager()
+    update_hitl_detail(
+        dag_id=task.dag_id,
+        dag_run_id=task.run_id,
+        task_id=task.task_id,
+        update_hitl_detail_payload=UpdateHITLDetailPayload(
+            chosen_options=[answer.option], params_input={"reason": answer.reason}
+        ),
+        user=SimpleAuthManagerUser(username=user, role="user"),
+        session=session,
+        map_index=task.map_index,
+    )
+
+
+def _resume(task: Any, detail: Any, session: Any) -> None:
+    """Wake a task whose answer came while the runner was still parking it, over which it wrote."""
+    from airflow.models.trigger import handle_event_submit
+    from airflow.triggers.base import TriggerEvent
+
+    event = TriggerEvent(detail.as_resume_event_payload())  # type: ignore[no-untyped-call]
+    handle_event_submit(event, task_instance=task, session=session)

@@ -1,0 +1,173 @@
+"""Tasks of `review_intake`: services in, step records out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowFailException
+
+from include.approvals import registry
+from include.evidence.model import Outcome, StepRecord
+from include.evidence.steps import steps_of
+from include.intake import report, review
+from include.intake import settle as settlement
+from include.intake.checks import OwnChecks
+from include.intake.desk import Desk
+from include.intake.names import (
+    CLAUSE,
+    STEP_BATCHES,
+    STEP_CHECK,
+    STEP_REVIEW,
+    STEP_SETTLE,
+    STEP_VERIFY,
+    Incoming,
+    rule_and_batch,
+)
+from include.intake.question import Question
+from include.messages import _
+from include.orchestration.human import Answer, wait
+from include.orchestration.run import run_key, seal_run, step
+from include.orchestration.workflow import policy
+from include.policy.intake import IntakeRule
+from include.reports.conclusion import Conclusion
+from include.services.errors import ControlFailed
+from include.state.locks import exclusive
+from include.workplace import Workplace
+
+_DEFAULT_WAIT = timedelta(hours=20)
+
+
+def response_timeout() -> timedelta:
+    """Return how long a run waits for its reviewers: the shortest of the pack's intakes."""
+    waits = [wait(one.months, one.days, one.seconds) for one in _responses()]
+    return min(waits, default=_DEFAULT_WAIT)
+
+
+def _responses() -> list[Any]:
+    return [one.response for one in policy().intake]
+
+
+def find() -> list[str]:
+    """Find the batches that wait for review; returns those to ask about, oldest first."""
+    found: list[str] = []
+
+    def work(place: Workplace) -> StepRecord:
+        record = review.find([_desk(place, one) for one in place.pack.intake])
+        found.extend(record.data["batches"])
+        return record
+
+    step(STEP_BATCHES, "", _("The search for batches"), work, CLAUSE)
+    return found
+
+
+def check(part: str) -> dict[str, Any]:
+    """Hash a batch, hold its rules against it and enter the request for a decision."""
+    rule, batch = rule_and_batch(part)
+
+    def work(place: Workplace) -> StepRecord:
+        return review.check(_desk(place, place.pack.intake_rule(rule)), batch)
+
+    done = step(STEP_CHECK, part, _("The check of {part}", part=part), work, CLAUSE)
+    if done["outcome"] == Outcome.FAIL:
+        raise AirflowFailException("Nobody can be asked about it: see the run's report.")
+    return done
+
+
+def ask(part: str) -> Question:
+    """Ask a reviewer who entered none of the records: counts, failures by rule, a masked sample."""
+    made: list[Question] = []
+
+    def work(place: Workplace) -> StepRecord:
+        desk = _desk(place, place.pack.intake_rule(rule_and_batch(part)[0]))
+        made.append(review.ask(desk, _checked(desk, part)))
+        return review.waiting(part)
+
+    step(STEP_REVIEW, part, _("The question about {part}", part=part), work, CLAUSE)
+    return made[0]
+
+
+def take(part: str, answer: Answer) -> dict[str, Any]:
+    """Enter a reviewer's answer, or that nobody answered in time."""
+
+    def work(place: Workplace) -> StepRecord:
+        desk = _desk(place, place.pack.intake_rule(rule_and_batch(part)[0]))
+        return review.take(
+            desk,
+            _checked(desk, part),
+            option=answer.option,
+            reason=answer.reason,
+            user=answer.user,
+            at=answer.at or place.clock.now(),
+        )
+
+    return step(STEP_REVIEW, part, _("The review of {part}", part=part), work, CLAUSE)
+
+
+def settle(part: str) -> dict[str, Any]:
+    """Let a batch in or turn it down, exactly once; without a decision it stays pending."""
+
+    def work(place: Workplace) -> StepRecord:
+        desk = _desk(place, place.pack.intake_rule(rule_and_batch(part)[0]))
+        with exclusive(place.state, f"intake:{part}", f"the batch {part}"):
+            return settlement.settle(desk, _checked(desk, part))
+
+    return step(STEP_SETTLE, part, _("The settlement of {part}", part=part), work, CLAUSE)
+
+
+def verify() -> dict[str, Any]:
+    """Count by queries of its own what waits too long and what was let in unreviewed."""
+    dag_id, run_id = run_key()
+
+    def work(place: Workplace) -> StepRecord:
+        with place.state.connect() as conn:
+            records = steps_of(conn, dag_id, run_id)
+        return settlement.verify([_desk(place, one) for one in place.pack.intake], records)
+
+    return step(STEP_VERIFY, "", _("The count afterwards"), work, CLAUSE)
+
+
+def seal_review() -> dict[str, Any]:
+    """Seal the evidence of a review run."""
+    dag_id, run_id = run_key()
+
+    def conclude(
+        place: Workplace, records: Sequence[StepRecord], artifacts: dict[str, bytes]
+    ) -> Conclusion:
+        del artifacts
+        with place.state.connect() as conn:
+            approvals = registry.approvals_of(conn, dag_id, run_id)
+        deadlines = [
+            wait(one.deadline.months, one.deadline.days, one.deadline.seconds)
+            for one in place.pack.intake
+        ]
+        hours = min(deadlines).total_seconds() / 3600 if deadlines else None
+        return report.conclude(records, hours=hours, approvals=approvals)
+
+    return seal_run(conclude)
+
+
+def _desk(place: Workplace, rule: IntakeRule) -> Desk:
+    dag_id, run_id = run_key()
+    mapped = place.pack.database_of(rule.collection, rule.database)
+    incoming = Incoming(rule, mapped)
+    return Desk(
+        incoming=incoming,
+        reader=place.database(mapped.connection),
+        writer=place.writing_database(rule.connection, mapped.connection),
+        state=place.state,
+        clock=place.clock,
+        dag_id=dag_id,
+        run_id=run_id,
+        checkers=[OwnChecks(incoming)],
+        timezone=place.pack.calendar.timezone,
+    )
+
+
+def _checked(desk: Desk, part: str) -> StepRecord:
+    with desk.state.connect() as conn:
+        for record in steps_of(conn, desk.dag_id, desk.run_id):
+            if (record.step, record.part) == (STEP_CHECK, part) and "request" in record.data:
+                return record
+    raise ControlFailed(f"{part} was not checked in this run.", "Run the workflow again.")

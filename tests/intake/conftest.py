@@ -1,0 +1,125 @@
+"""A sample courier whose batches the tests review, with a state database of its own."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import Engine
+
+from include.evidence.model import StepRecord
+from include.evidence.steps import record_step
+from include.intake import review
+from include.intake.checks import OwnChecks
+from include.intake.desk import Desk
+from include.intake.names import Incoming
+from include.local.postgres import EmbeddedPostgres
+from include.local.sample import load
+from include.policy import SHIPPED, load_pack
+from include.services.clock import FixedClock
+from include.services.database import DatabaseAddress
+from include.state.connect import engine
+from include.state.migrate import migrate
+
+NOW = datetime(2026, 3, 2, 1, 30, tzinfo=UTC)
+REVIEWER, ENTERER = "E00003", "E00030"
+OLDEST = "IN-000003"  # of 300 customers; waits for 100 hours
+
+
+@dataclass
+class Rig:
+    """A desk and the database behind it.
+
+    Attributes:
+        desk: of the shipped pack's intake.
+        conninfo: of the courier's owner.
+        state: connection string of the state database.
+    """
+
+    desk: Desk
+    conninfo: str
+    state: str
+
+    def rows(self, query: str, *given: Any) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.conninfo) as connection:
+            found = connection.execute(query.encode(), given)
+            return found.fetchall() if found.description else []
+
+    def one(self, query: str, *given: Any) -> Any:
+        return self.rows(query, *given)[0][0]
+
+    def checked(self, batch: str = OLDEST) -> StepRecord:
+        """Check a batch and keep the record, as a task does."""
+        record = review.check(self.desk, batch)
+        with self.desk.state.begin() as conn:
+            record_step(conn, self.desk.dag_id, self.desk.run_id, record, self.desk.clock)
+        return record
+
+    def answered(
+        self, checked: StepRecord, option: str = "Approve", user: str | None = REVIEWER, **more: Any
+    ) -> StepRecord:
+        given = {"reason": "forms are incomplete", "at": NOW} | more
+        return review.take(self.desk, checked, option=option, user=user, **given)
+
+    def states(self, batch: str = OLDEST) -> dict[str, int]:
+        query = "SELECT status, count(*) FROM intake_record WHERE batch_id = %s GROUP BY 1"
+        return dict(self.rows(query, batch))
+
+    def later(self, **span: int) -> Desk:
+        """The desk of another run, later."""
+        clock = FixedClock(self.desk.clock.now() + timedelta(**span))
+        return replace(self.desk, clock=clock, run_id="later")
+
+
+@pytest.fixture(scope="session")
+def template(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """The name of a loaded courier that databases are copied from."""
+    name = f"intake_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        with psycopg.connect(postgres.conninfo(name)) as connection:
+            load(connection, customers=300, as_of=NOW)
+        yield name
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def rig(postgres: EmbeddedPostgres, template: str, database: str) -> Iterator[Rig]:
+    """A fresh courier and an empty state database."""
+    name = f"c_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin:
+        admin.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                sql.Identifier(name), sql.Identifier(template)
+            )
+        )
+        conninfo = postgres.conninfo(name)
+        state = engine(database)
+        migrate(state)
+        yield Rig(desk_of(conninfo, state), conninfo, database)
+        state.dispose()
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def desk_of(conninfo: str, state: Engine) -> Desk:
+    """The desk of the shipped pack on a courier."""
+    pack = load_pack(SHIPPED)
+    (rule,) = pack.intake
+    incoming = Incoming(rule, pack.database_of(rule.collection, rule.database))
+    address = DatabaseAddress.from_conninfo(conninfo)
+    return Desk(
+        incoming=incoming,
+        reader=address,
+        writer=address,
+        state=state,
+        clock=FixedClock(NOW),
+        dag_id="review_intake",
+        run_id="run",
+        checkers=[OwnChecks(incoming)],
+    )

@@ -1,0 +1,87 @@
+"""Killed at every boundary of a promotion, and repeated: every row once, the same figures."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from include.evidence.steps import steps_of
+from include.state.tables import approval_decision
+from tests.intake.conftest import OLDEST, Rig
+
+pytestmark = pytest.mark.fault
+ROOT = Path(__file__).parents[2]
+
+
+def settle(rig: Rig, pause_at: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.intake.child", rig.conninfo, rig.state, pause_at]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for_rollback(rig: Rig) -> None:
+    """The server notices a killed client a moment later."""
+    query = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+        "AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+    )
+    end = time.monotonic() + 10
+    while rig.one(query) and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("boundary", "promoted_by_then"),
+    [("before commit", 0), ("committed", 28), ("recorded", 28)],
+)
+@pytest.mark.parametrize("option", ["Approve", "Reject"])
+def test_a_kill_at_a_boundary_neither_loses_nor_repeats_anything(
+    rig: Rig, boundary: str, promoted_by_then: int, option: str
+) -> None:
+    """Before the commit, between commit and record, between record and seal."""
+    checked = rig.checked()
+    rig.answered(checked, option)
+    customers = rig.one("SELECT count(*) FROM customer")
+    approved = option == "Approve"
+    with settle(rig, boundary) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == f"{boundary}\n"
+        child.kill()
+    wait_for_rollback(rig)
+    by_then = promoted_by_then if approved else 0
+    assert rig.one("SELECT count(*) FROM customer") == customers + by_then
+    assert (rig.states() == {"pending": 30}) is (boundary == "before commit")
+
+    for _repeat in range(2):
+        with settle(rig, "never") as child:
+            assert child.stdout is not None
+            assert child.stdout.read() == "done\n"
+        assert child.returncode == 0
+    made = 28 if approved else 0
+    assert rig.one("SELECT count(*) FROM customer") == customers + made
+    formal = "FROM intake_record i JOIN customer c USING (customer_id) WHERE i.batch_id = %s"
+    assert rig.one(f"SELECT count(*) {formal}", OLDEST) == made
+    assert rig.one(f"SELECT count(DISTINCT i.customer_id) {formal}", OLDEST) == made
+    assert rig.states() == ({"promoted": 28, "rejected": 2} if approved else {"rejected": 30})
+    with rig.desk.state.connect() as conn:
+        assert len(conn.execute(select(approval_decision)).all()) == 1
+        (record,) = [one for one in steps_of(conn, "review_intake", "run") if one.step == "settle"]
+    assert (record.data["promoted"], record.data["set_aside"], record.data["rejected"]) == (
+        (28, 2, 0) if approved else (0, 0, 30)
+    )
+
+
+def test_two_settlements_at_once_make_each_record_once(rig: Rig) -> None:
+    """Without the lock that orchestration holds, the database's own rules are enough."""
+    checked = rig.checked()
+    rig.answered(checked)
+    customers = rig.one("SELECT count(*) FROM customer")
+    with settle(rig, "never") as one, settle(rig, "never") as two:
+        pass
+    assert 0 in (one.returncode, two.returncode)
+    assert rig.one("SELECT count(*) FROM customer") == customers + 28
+    assert rig.states() == {"promoted": 28, "rejected": 2}

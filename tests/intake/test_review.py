@@ -1,0 +1,349 @@
+"""One batch from its check to its formal records, on a real sample courier."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from include.approvals import registry
+from include.evidence.model import Outcome
+from include.intake import batches, report, review, sample, settle
+from include.intake.promote import settled_by
+from include.services.database import DatabaseAddress
+from include.services.errors import ControlFailed, ServiceError, UsageError
+from tests.intake.conftest import ENTERER, NOW, OLDEST, REVIEWER, Rig
+
+
+def codes(record: Any) -> list[str]:
+    return [one.code for one in record.findings]
+
+
+def test_pending_batches_are_found_oldest_first_and_the_rest_is_reported(rig: Rig) -> None:
+    """A limit of one run hides nothing: what is not asked about is counted."""
+    record = review.find([rig.desk])
+    assert record.data["batches"] == [f"customers/IN-00000{n}" for n in (3, 4, 5, 6)]
+    rule = rig.desk.incoming.rule.model_copy(update={"most_batches": 3})
+    few = replace(rig.desk, incoming=replace(rig.desk.incoming, rule=rule))
+    record = review.find([few])
+    assert record.data["batches"] == [f"customers/IN-00000{n}" for n in (3, 4, 5)]
+    assert codes(record) == ["intake.not_asked"]
+
+
+@pytest.mark.parametrize("name", ["| [x](http://y)", "x" * 101, "a b", ""])
+def test_a_batch_without_a_plain_name_is_a_finding(rig: Rig, name: str) -> None:
+    """It could not stand in evidence; it is not passed over either."""
+    rig.rows("UPDATE intake_record SET batch_id = %s WHERE batch_id = %s", name, OLDEST)
+    record = review.find([rig.desk])
+    assert len(record.data["batches"]) == 3
+    (finding,) = record.findings
+    assert finding.severity is Outcome.FAIL
+    assert finding.message.values["count"] == 30
+
+
+def test_an_approved_batch_becomes_formal_with_class_reviewer_and_time(rig: Rig) -> None:
+    """Rows that break a rule are set aside; the others have customer, address and consent."""
+    checked = rig.checked()
+    assert rig.answered(checked, reason="").outcome is Outcome.ATTENTION  # it was late
+    record = settle.settle(rig.desk, checked)
+    assert record.data["promoted"] == 28
+    assert record.data["set_aside"] == 2
+    assert rig.states() == {"promoted": 28, "rejected": 2}
+    rows = rig.rows(
+        "SELECT c.name = i.name, c.record_class IS NOT NULL, c.reviewed_by, c.reviewed_at, "
+        "a.customer_id = c.customer_id, "
+        "(SELECT count(*) FROM consent s WHERE s.customer_id = c.customer_id) "
+        "= cardinality(i.consent_purposes) "
+        "FROM intake_record i JOIN customer c USING (customer_id) "
+        "JOIN address a ON a.address_id = c.default_address_id WHERE i.batch_id = %s",
+        OLDEST,
+    )
+    assert rows == [(True, True, 3, NOW, True, True)] * 28
+    verified = settle.verify([rig.desk], [rig.answered(checked, reason="")])
+    assert verified.data == {"past_deadline": 0, "promoted": 28, "unreviewed": 0}
+
+
+def test_a_rejected_batch_leaves_no_formal_record(rig: Rig) -> None:
+    """Its rows say who turned them down, and when."""
+    before = rig.one("SELECT count(*) FROM customer")
+    checked = rig.checked()
+    rig.answered(checked, "Reject")
+    assert settle.settle(rig.desk, checked).data["rejected"] == 30
+    assert settle.settle(rig.desk, checked).data["rejected"] == 30  # repeated: the same figures
+    assert rig.states() == {"rejected": 30}
+    assert rig.one("SELECT count(*) FROM customer") == before
+    with rig.desk.state.connect() as conn:
+        (kept,) = registry.approvals_of(conn, "review_intake", "run")
+    assert (kept.decision, kept.decided_by) == ("Reject", REVIEWER)
+
+
+@pytest.mark.parametrize(
+    ("user", "option", "reason", "code", "severity"),
+    [
+        (ENTERER, "Approve", "", "intake.own_request", Outcome.FAIL),
+        ("E00002", "Approve", "", "intake.not_entitled", Outcome.FAIL),
+        ("admin", "Approve", "", "intake.not_entitled", Outcome.FAIL),
+        (None, "", "", "intake.nobody", Outcome.ATTENTION),
+        (REVIEWER, "Reject", "  ", "intake.no_reason", Outcome.ATTENTION),
+    ],
+)
+def test_an_answer_that_may_not_count_leaves_the_batch_pending(
+    rig: Rig, user: str | None, option: str, reason: str, code: str, severity: Outcome
+) -> None:
+    """And says so in a finding: the enterer, others, nobody, a rejection without a reason."""
+    checked = rig.checked()
+    record = rig.answered(checked, option, user, reason=reason)
+    assert codes(record) == [code]
+    assert record.outcome is severity
+    assert settle.settle(rig.desk, checked).data == {"left": 30}
+    assert rig.states() == {"pending": 30}
+
+
+def test_a_reviewer_who_entered_one_record_of_the_batch_may_not_review_it(rig: Rig) -> None:
+    """One of thirty is enough."""
+    rig.rows(
+        "UPDATE intake_record SET entered_by = 3 WHERE intake_id = "
+        "(SELECT min(intake_id) FROM intake_record WHERE batch_id = %s)",
+        OLDEST,
+    )
+    checked = rig.checked()
+    assert REVIEWER in checked.data["enterers"]
+    assert REVIEWER not in review.ask(rig.desk, checked).assigned
+    assert codes(rig.answered(checked)) == ["intake.own_request"]
+
+
+def test_without_another_reviewer_nobody_is_asked(rig: Rig) -> None:
+    """To Airflow an empty list means everybody, so the question is never put."""
+    rig.rows("UPDATE employee SET has_data_access = false WHERE department_id = 3")
+    record = review.check(rig.desk, OLDEST)
+    assert codes(record) == ["intake.no_reviewer"]
+    assert "request" not in record.data
+
+
+def test_a_second_answer_is_refused_and_recorded(rig: Rig) -> None:
+    """The first decision stands, whoever comes later."""
+    checked = rig.checked()
+    rig.answered(checked)
+    record = rig.answered(checked, "Reject", "E00017", at=NOW + timedelta(minutes=1))
+    assert codes(record) == ["intake.decided_before"]
+    assert settle.settle(rig.desk, checked).data["promoted"] == 28
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE intake_record SET phone = '13900000000' WHERE intake_id = {key}",
+        "UPDATE intake_record SET raw = '{{}}' WHERE intake_id = {key}",
+        "DELETE FROM intake_record WHERE intake_id = {key}",
+        "INSERT INTO intake_record (batch_id, consent_purposes, raw, entered_by, entered_at, "
+        "status) SELECT batch_id, consent_purposes, raw, entered_by, entered_at, status "
+        "FROM intake_record WHERE intake_id = {key}",
+        "ALTER TABLE intake_record ADD extra text",
+    ],
+)
+@pytest.mark.parametrize("option", ["Approve", "Reject"])
+def test_a_batch_that_changed_after_the_decision_is_not_touched(
+    rig: Rig, change: str, option: str
+) -> None:
+    """A value, an unpromoted value, a row fewer or more, a new column: the decision is void."""
+    checked = rig.checked()
+    rig.answered(checked, option)
+    key = rig.one("SELECT min(intake_id) FROM intake_record WHERE batch_id = %s", OLDEST)
+    rig.rows(change.format(key=key))
+    record = settle.settle(rig.desk, checked)
+    assert codes(record) == ["intake.changed"]
+    assert set(rig.states()) == {"pending"}
+    with pytest.raises(ControlFailed, match="changed between"):
+        review.ask(rig.desk, checked)
+
+
+def test_a_row_that_somebody_changes_meanwhile_undoes_the_whole_promotion(rig: Rig) -> None:
+    """Its writer comes first; nothing is written, and the next try sees the change."""
+    checked = rig.checked()
+    rig.answered(checked)
+    before = rig.one("SELECT count(*) FROM customer")
+    desk = rig.desk
+
+    def promote_while_somebody_writes() -> None:
+        with (
+            psycopg.connect(rig.conninfo) as connection,
+            batches.unit_of_work(connection, desk.incoming, write=True),
+        ):
+            batches.content(connection, desk.incoming, OLDEST)
+            rig.rows("UPDATE intake_record SET phone = '13900000000' WHERE batch_id = %s", OLDEST)
+            broken = [(70,), (75,)]
+            settle.promote(connection, desk.incoming, OLDEST, reviewer=3, at=NOW, broken=broken)
+
+    with pytest.raises(ServiceError, match="was changed while"):
+        promote_while_somebody_writes()
+    assert rig.one("SELECT count(*) FROM customer") == before
+    assert codes(settle.settle(desk, checked)) == ["intake.changed"]
+
+
+def test_a_record_that_the_database_does_not_take_is_named_without_its_value(rig: Rig) -> None:
+    """PostgreSQL quotes the row it stumbles over; we do not."""
+    unchecked = replace(rig.desk, checkers=[])
+    checked = rig.checked()
+    rig.answered(checked)
+    with pytest.raises(ControlFailed) as caught:
+        settle.settle(unchecked, checked)
+    assert "SQLSTATE 23502" in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert rig.states() == {"pending": 30}
+
+
+def test_a_role_without_rights_is_told_where_they_are_listed(rig: Rig) -> None:
+    """A wrong connection is a fault of configuration, not of the batch."""
+    rig.rows("CREATE ROLE intake_nobody LOGIN PASSWORD 'x'") if not rig.rows(
+        "SELECT 1 FROM pg_roles WHERE rolname = 'intake_nobody'"
+    ) else None
+    rig.rows("GRANT SELECT ON ALL TABLES IN SCHEMA public TO intake_nobody")
+    rig.rows("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO intake_nobody")
+    address = DatabaseAddress.from_conninfo(rig.conninfo)
+    weak = DatabaseAddress({**address.parameters, "user": "intake_nobody"}, "x")
+    checked = rig.checked()
+    rig.answered(checked)
+    with pytest.raises(UsageError, match=r"SQLSTATE 42501.*docs/intake.md"):
+        settle.settle(replace(rig.desk, writer=weak), checked)
+    rig.rows("DROP OWNED BY intake_nobody")
+    rig.rows("DROP ROLE intake_nobody")
+
+
+def test_the_shipped_role_has_the_rights_it_needs_and_no_others(rig: Rig) -> None:
+    """grants.sql lets the shipped intake through; it can neither delete nor read other tables."""
+    from include.local.sample.load import statements
+
+    if not rig.rows("SELECT 1 FROM pg_roles WHERE rolname = 'courier_intake'"):
+        rig.rows("CREATE ROLE courier_intake LOGIN PASSWORD 'x'")
+    for statement in statements("grants.sql"):
+        rig.rows(statement.decode())
+    address = DatabaseAddress.from_conninfo(rig.conninfo)
+    role = DatabaseAddress({**address.parameters, "user": "courier_intake"}, "x")
+    checked = rig.checked()
+    rig.answered(checked)
+    assert settle.settle(replace(rig.desk, writer=role), checked).data["promoted"] == 28
+    for forbidden in (
+        "DELETE FROM intake_record",
+        "UPDATE intake_record SET phone = ''",
+        "SELECT phone FROM employee",
+        "SELECT 1 FROM waybill",
+        "UPDATE customer SET name = ''",
+    ):
+        with (
+            role.connect() as connection,
+            pytest.raises(psycopg.errors.InsufficientPrivilege),
+        ):
+            connection.execute(forbidden.encode())
+    rig.rows("DROP OWNED BY courier_intake")
+    rig.rows("DROP ROLE courier_intake")
+
+
+def test_a_rule_that_cannot_be_checked_stops_the_batch(rig: Rig) -> None:
+    """The finding has the SQLSTATE and the rule's name, and nobody is asked."""
+    rig.rows("ALTER TABLE intake_record ALTER division_code TYPE jsonb USING '{}'::jsonb")
+    record = review.check(rig.desk, OLDEST)
+    assert codes(record) == ["intake.rule_fault"]
+    assert record.outcome is Outcome.FAIL
+    assert "request" not in record.data
+
+
+def test_what_waits_past_its_deadline_fails_the_run(rig: Rig) -> None:
+    """The oldest batch is late from the start; decided on, it is no longer waiting."""
+    found = review.find([rig.desk])
+    verified = settle.verify([rig.desk], [found])
+    assert verified.data["past_deadline"] == 1
+    (finding,) = verified.findings
+    assert (finding.code, finding.subject) == ("intake.past_deadline", f"customers/{OLDEST}")
+    concluded = report.conclude([found, verified])
+    assert concluded.outcome is Outcome.FAIL
+    figures = {one.name: one.value for one in concluded.metrics if not one.subject}
+    assert figures["intake_batches_past_deadline"] == 1
+    assert settle.verify([rig.later(hours=80)], []).data["past_deadline"] == 4
+
+
+def test_a_formal_record_that_lost_its_review_is_found(rig: Rig) -> None:
+    """The count afterwards trusts neither the statement nor its figures."""
+    checked = rig.checked()
+    reviewed = rig.answered(checked)
+    settle.settle(rig.desk, checked)
+    rig.rows("UPDATE customer SET reviewed_by = NULL WHERE reviewed_at = %s", NOW)
+    verified = settle.verify([rig.desk], [reviewed])
+    assert verified.data["unreviewed"] == 28
+    assert "intake.unreviewed" in codes(verified)
+
+
+def test_a_repeated_settlement_does_nothing_again(rig: Rig) -> None:
+    """Same figures, no second record; a row that came later waits for its own review."""
+    checked = rig.checked()
+    rig.answered(checked)
+    first = settle.settle(rig.desk, checked)
+    customers = rig.one("SELECT count(*) FROM customer")
+    rig.rows(
+        "INSERT INTO intake_record (batch_id, consent_purposes, raw, entered_by, entered_at, "
+        "status) VALUES (%s, '{}', '{}', 2, %s, 'pending')",
+        OLDEST,
+        NOW,
+    )
+    again = settle.settle(rig.desk, checked)
+    assert rig.one("SELECT count(*) FROM customer") == customers
+    for name in ("promoted", "set_aside", "rejected"):
+        assert again.data[name] == first.data[name]
+    assert rig.states()["pending"] == 1
+    with psycopg.connect(rig.conninfo, autocommit=True) as connection:
+        given = {"reviewer": 3, "at": NOW, "approved": True}
+        assert settled_by(connection, rig.desk.incoming, OLDEST, **given).rows == 30
+
+
+HOSTILE = [
+    "'; DROP TABLE customer; --",
+    '=cmd|"/c calc"!A1',
+    "| x | y |\n# head <script>alert(1)</script> ![i](http://x/)",
+    "\u202eabc\u200b\u2066def\ufeff",
+    "%s %(x)s {} {0}",
+    "\\u0000 \\x00",
+    "長" * 3_000_000,
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_values_do_no_harm(rig: Rig, value: str) -> None:
+    """They are stored as they are, and shown without what could change the page."""
+    rig.rows("UPDATE intake_record SET name = %s WHERE batch_id = %s", value, OLDEST)
+    checked = rig.checked()
+    page = review.ask(rig.desk, checked).body
+    assert value not in page
+    assert len(page) < 20_000
+    for sign in "<>\u202e\u200b\u2066\ufeff`=":
+        assert sign not in page
+    rig.answered(checked)
+    settle.settle(rig.desk, checked)
+    assert rig.one("SELECT count(*) FROM customer WHERE name = %s", value) == 29
+
+
+def test_the_reviewer_sees_no_whole_value(rig: Rig) -> None:
+    """Every personal value of the batch is looked for in the question."""
+    checked = rig.checked()
+    question = review.ask(rig.desk, checked)
+    rows = rig.rows(
+        "SELECT name, phone, id_number, email, street FROM intake_record WHERE batch_id = %s",
+        OLDEST,
+    )
+    assert {one for row in rows for one in row if one and one in question.body} == set()
+    assert checked.data["sha256"] in question.body
+    assert question == review.ask(rig.desk, checked)  # the same rows every time
+    assert rows[0][1][:3] in question.body or "＊＊＊＊" in question.body
+
+
+@pytest.mark.parametrize(
+    ("rows", "level", "shown"),
+    [
+        (1, "S-4", 1), (30, "S-4", 5), (1000, "S-4", 20), (100_000, "S-4", 80),
+        (1_000_000, "S-4", 125), (1000, "II", 80), (10**9, "II", 1250), (90, "S-1", 3),
+    ],
+)  # fmt: skip
+def test_the_sample_grows_as_the_standard_says(rows: int, level: str, shown: int) -> None:
+    """GB/T 2828.1-2012, tables 1 and 2-A; never more than there are."""
+    assert sample.sample_size(rows, level) == shown
