@@ -81,7 +81,8 @@ def test_two_settlements_at_once_make_each_record_once(rig: Rig) -> None:
     rig.answered(checked)
     customers = rig.one("SELECT count(*) FROM customer")
     with settle(rig, "never") as one, settle(rig, "never") as two:
-        pass
+        for each in (one, two):
+            each.communicate()  # leaving the block would close what they write to
     assert 0 in (one.returncode, two.returncode)
     assert rig.one("SELECT count(*) FROM customer") == customers + 28
     assert rig.states() == {"promoted": 28, "rejected": 2}
