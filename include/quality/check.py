@@ -329,7 +329,11 @@ class _Collection:
         self.seen.find(
             "quality.unchecked",
             bad,
-            _("{title}: could not be checked, since {reason}.", title=rule.message, reason=reason),
+            _(
+                "Expected: {title}. This could not be checked: {reason}.",
+                title=rule.message,
+                reason=reason,
+            ),
             _("Correct the rule {rule} in the policy pack, or the table.", rule=rule.id),
             subject=self._subject(rule),
             clause=rule.clause,
@@ -340,7 +344,7 @@ class _Collection:
             "quality.broken",
             bad,
             _(
-                "{title}: {broken} of {rows} records are not so; {tolerated} may be.",
+                "Expected: {title}. {broken} of {rows} records break this; {tolerated} are tolerated.",
                 title=rule.message,
                 broken=broken,
                 rows=rows,
