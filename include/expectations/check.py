@@ -25,12 +25,18 @@ KEYS_AT_ONCE = 5_000  # rows that a cursor fetches
 _SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 
-class HeldConnection(psycopg.Connection[Any]):
-    """A connection that belongs to who opened it, with its transaction.
+class _Borrowed:
+    """A connection whose transaction belongs to somebody else.
 
     SQLAlchemy's pool would end the transaction after each query, and Great Expectations close the
     connection with each of its engines.
     """
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
 
     def commit(self) -> None:
         """Leave the transaction open."""
@@ -40,10 +46,6 @@ class HeldConnection(psycopg.Connection[Any]):
 
     def close(self) -> None:
         """Leave the connection open."""
-
-    def end(self) -> None:
-        """Close it."""
-        super().close()
 
 
 @dataclass(frozen=True)
@@ -69,15 +71,25 @@ class RuleResult:
 
 @dataclass
 class Snapshot:
-    """One consistent, read-only view of a database while it is checked."""
+    """An open transaction in which records are checked.
 
-    connection: HeldConnection
-    engine: sa.Engine
+    Args:
+        connection: in its transaction, which stays open; sees one state of the database.
+    """
+
+    connection: psycopg.Connection[Any]
+    engine: sa.Engine = field(init=False)
     _failures: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Note the kind of each failed query: Great Expectations repeats it and hides the first."""
+        self.engine = sa.create_engine(
+            "postgresql+psycopg://",
+            creator=lambda: _Borrowed(self.connection),
+            poolclass=StaticPool,
+            use_native_hstore=False,  # would look up a type through the connection itself
+        )
 
+        # Great Expectations repeats a failed query, which hides why the first failed.
         def note(failed: sa.ExceptionContext) -> None:
             self._failures.append(getattr(failed.original_exception, "sqlstate", None) or "")
 
@@ -109,17 +121,14 @@ def snapshot(address: DatabaseAddress, statement_timeout: str = "2h") -> Iterato
         UsageError: user, password or database name is wrong.
         DatabaseUnavailable: the server does not answer.
     """
-    connection = address.connect_as(HeldConnection, autocommit=True)
-    engine = sa.create_engine(
-        "postgresql+psycopg://", creator=lambda: connection, poolclass=StaticPool
-    )
+    connection = address.connect(autocommit=True)
     try:
         connection.execute(_SNAPSHOT)
         for name, value in {"TimeZone": "UTC", "statement_timeout": statement_timeout}.items():
             connection.execute("SELECT set_config(%s, %s, true)", [name, value])
-        yield Snapshot(connection, engine)
+        yield Snapshot(connection)
     finally:
-        connection.end()
+        connection.close()
 
 
 @dataclass
@@ -167,23 +176,31 @@ class Check:
         return [results[one.id] for one in self.expectations]
 
     def broken_keys(
-        self, rule: Expectation, part: sa.ColumnElement[Any] | None = None
+        self,
+        rule: Expectation,
+        part: sa.ColumnElement[Any] | None = None,
+        *,
+        as_text: bool = True,
     ) -> Iterator[tuple[Any, ...]]:
-        """The primary keys of the records that break an expectation, as text, streamed.
+        """The primary keys of the records that break an expectation, streamed.
 
         Only the key leaves the database, and the part that is asked for.
 
         Args:
             rule: the expectation; it was counted before.
             part: what the record belongs to, a department; comes after the key.
+            as_text: keys as PostgreSQL prints them.
         """
         condition = self._condition(rule)
         if condition is None or not self.records.key:
             return
         record = self.records.selectable
-        keys = [sa.cast(record.c[one], sa.Text) for one in self.records.key]
-        last = [sa.null() if part is None else part]
-        query = sa.select(*keys, *last).select_from(record).where(condition)
+        columns: list[sa.ColumnElement[Any]] = [record.c[one] for one in self.records.key]
+        if as_text:
+            columns = [sa.cast(one, sa.Text) for one in columns]
+        if part is not None:
+            columns.append(part)
+        query = sa.select(*columns).select_from(record).where(condition)
         with self.view.engine.connect().execution_options(yield_per=KEYS_AT_ONCE) as conn:
             for row in conn.execute(query):
                 yield tuple(row)

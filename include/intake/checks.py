@@ -1,21 +1,28 @@
 """Rules for incoming rows: what they find, and the pack's own conditions as one of their kind.
 
-The rules of a quality suite come from another room; orchestration hands them over as a `Checker`.
+The rules of the incoming collection's quality suite are checked by `include.expectations`, in the
+transaction that looks at the batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
 import psycopg
 from psycopg.sql import SQL, Composable
+from sqlalchemy import ColumnElement, literal_column
 
+from include.expectations.check import Check as Checking
+from include.expectations.check import RuleResult, Snapshot
+from include.expectations.conditions import Records
 from include.intake.names import Incoming, pack_sql
-from include.messages import Message
+from include.messages import Message, verbatim
+from include.policy.expectations import Expectation
 from include.policy.intake import Check
+from include.schema.live import read_schema
 
 FAIL: Literal["fail"] = "fail"
 Severity = Literal["fail", "warn"]
@@ -32,7 +39,7 @@ class Verdict:
         severity: rows that break a ``fail`` rule are not let in; a ``warn`` is for the reviewer.
         rows: looked at.
         broken: of these; None when the rule could not be checked.
-        fault: why not: an error's SQLSTATE, never its words; empty when it was checked.
+        fault: why not, without an error's own words; empty when it was checked.
     """
 
     rule: str
@@ -40,7 +47,7 @@ class Verdict:
     severity: Severity
     rows: int
     broken: int | None
-    fault: str = ""
+    fault: Message = field(default_factory=lambda: verbatim(""))
 
 
 class Checker(Protocol):
@@ -119,8 +126,59 @@ class OwnChecks:
             with connection.transaction():
                 return self._count(connection, [check], where)
         except psycopg.Error as error:
-            fault = f"SQLSTATE {error.sqlstate}"
+            fault = verbatim(f"SQLSTATE {error.sqlstate}")
             return [Verdict(check.id, check.message, FAIL, 0, None, fault)]
+
+
+@dataclass(frozen=True)
+class SuiteChecks:
+    """The expectations of quality/*.yaml for the incoming collection.
+
+    Attributes:
+        incoming: the table.
+        expectations: of its suites.
+    """
+
+    incoming: Incoming
+    expectations: Sequence[Expectation]
+
+    def check(
+        self, connection: psycopg.Connection[Any], where: Composable, now: datetime
+    ) -> Sequence[Verdict]:
+        """Count with Great Expectations, in few scans."""
+        if not self.expectations:
+            return []
+        return [_verdict(one) for one in self._checking(connection, where, now).run()]
+
+    def broken_keys(
+        self, connection: psycopg.Connection[Any], rule: str, where: Composable, now: datetime
+    ) -> Iterator[Key]:
+        """Return the keys of rows that break an expectation."""
+        (one,) = [one for one in self.expectations if one.id == rule]
+        checking = self._checking(connection, where, now, only=one)
+        checking.run()
+        yield from checking.broken_keys(one, as_text=False)
+
+    def _checking(
+        self,
+        connection: psycopg.Connection[Any],
+        where: Composable,
+        now: datetime,
+        only: Expectation | None = None,
+    ) -> Checking:
+        collection = self.incoming.collection
+        name = (collection.schema_name, collection.table)
+        columns = tuple(read_schema(connection, [name[0]]).tables[name].columns)
+        condition: ColumnElement[bool] = literal_column(f"({where.as_string(connection)})")
+        records = Records(collection, self.incoming.database, columns, self.incoming.key, condition)
+        return Checking(Snapshot(connection), records, [only] if only else self.expectations, now)
+
+
+def _verdict(found: RuleResult) -> Verdict:
+    rule = found.rule
+    broken = None if found.fault is not None else found.broken
+    fault = found.fault or verbatim("")
+    return Verdict(rule.id, rule.message, rule.severity, found.rows, broken, fault)
 
 
 def all_verdicts(

@@ -286,9 +286,10 @@ def _as_data(one: Verdict) -> dict[str, Any]:
         "severity": one.severity,
         "rows": one.rows,
         "broken": one.broken,
-        "fault": one.fault,
+        "fault": one.fault.model_dump(mode="json"),
     }
 
 
 def _from_data(data: dict[str, Any]) -> Verdict:
-    return Verdict(**data | {"title": Message.model_validate(data["title"])})
+    messages = {key: Message.model_validate(data[key]) for key in ("title", "fault")}
+    return Verdict(**data | messages)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.approvals import registry
@@ -13,8 +14,8 @@ from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import steps_of
 from include.intake import report, review
 from include.intake import settle as settlement
-from include.intake.checks import OwnChecks
-from include.intake.desk import Desk
+from include.intake.checks import Key, OwnChecks, SuiteChecks
+from include.intake.desk import Desk, Quarantine
 from include.intake.names import (
     CLAUSE,
     STEP_BATCHES,
@@ -30,7 +31,9 @@ from include.messages import _
 from include.orchestration.human import Answer, wait
 from include.orchestration.run import run_key, seal_run, step
 from include.orchestration.workflow import policy
+from include.policy.expectations import Expectation
 from include.policy.intake import IntakeRule
+from include.quarantine import register
 from include.reports.conclusion import Conclusion
 from include.services.errors import ControlFailed
 from include.state.locks import exclusive
@@ -160,7 +163,8 @@ def _desk(place: Workplace, rule: IntakeRule) -> Desk:
         clock=place.clock,
         dag_id=dag_id,
         run_id=run_id,
-        checkers=[OwnChecks(incoming)],
+        checkers=[SuiteChecks(incoming, _expectations(place, incoming)), OwnChecks(incoming)],
+        quarantine=_quarantine(place, incoming),
         timezone=place.pack.calendar.timezone,
     )
 
@@ -171,3 +175,35 @@ def _checked(desk: Desk, part: str) -> StepRecord:
             if (record.step, record.part) == (STEP_CHECK, part) and "request" in record.data:
                 return record
     raise ControlFailed(f"{part} was not checked in this run.", "Run the workflow again.")
+
+
+def _expectations(place: Workplace, incoming: Incoming) -> list[Expectation]:
+    suites = place.pack.suites_of(incoming.database.name, incoming=True)
+    return [
+        one
+        for suite in suites
+        if suite.collection == incoming.collection.name
+        for one in suite.expectations
+    ]
+
+
+def _quarantine(place: Workplace, incoming: Incoming) -> Quarantine:
+    """Name rows that are set aside in the register, by key."""
+    dag_id, run_id = run_key()
+
+    def put(_batch: str, rule: str, keys: Sequence[Key]) -> None:
+        at = register.Place(
+            incoming.database.name,
+            incoming.collection.name,
+            rule,
+            dag_id,
+            run_id,
+            place.clock.now(),
+        )
+        named = ((register.key_text([str(one) for one in key]), None) for key in keys)
+        with place.state.begin() as conn:
+            raw = conn.connection.driver_connection
+            assert isinstance(raw, psycopg.Connection)
+            register.put(raw, at, named, resolve=False)
+
+    return put

@@ -270,7 +270,9 @@ class _Collection:
         self, checking: Check, rule: Expectation, broken: int
     ) -> Iterator[tuple[str, str | None]]:
         personal = self._keys_are_personal(checking.records)
-        for *key, part in checking.broken_keys(rule, self._part()) if broken else ():
+        part_of = self._part()
+        found = checking.broken_keys(rule, sa.null() if part_of is None else part_of)
+        for *key, part in found if broken else ():
             if personal:
                 digest = self.run.keys.digest(
                     self.run.keys.current, self.database.name, self.collection.name, key
@@ -344,7 +346,8 @@ class _Collection:
             "quality.broken",
             bad,
             _(
-                "Expected: {title}. {broken} of {rows} records break this; {tolerated} are tolerated.",
+                "Expected: {title}. {broken} of {rows} records break this; "
+                "{tolerated} are tolerated.",
                 title=rule.message,
                 broken=broken,
                 rows=rows,

@@ -68,7 +68,11 @@ def key_of(text: str) -> list[str]:
 
 
 def put(
-    connection: psycopg.Connection, place: Place, found: Iterable[tuple[str, str | None]]
+    connection: psycopg.Connection,
+    place: Place,
+    found: Iterable[tuple[str, str | None]],
+    *,
+    resolve: bool = True,
 ) -> Change:
     """Enter the broken records of a rule, and resolve those that are no longer among them.
 
@@ -76,6 +80,7 @@ def put(
         connection: to the state database, in a transaction; may be repeated.
         place: the rule and the run.
         found: every broken record of the collection: key, and what it belongs to.
+        resolve: False where they are not all of the collection's: then nothing is resolved.
     """
     given = place.__dict__
     with connection.transaction():
@@ -86,7 +91,7 @@ def put(
                 copy.write_row(row)
         connection.execute("ANALYZE found_broken")
         connection.execute(_ADD, given)
-        resolved = connection.execute(_RESOLVE, given).rowcount
+        resolved = connection.execute(_RESOLVE, given).rowcount if resolve else 0
         count = connection.execute(
             "SELECT count(*) FROM quarantine WHERE database = %(database)s "
             "AND collection = %(collection)s AND rule = %(rule)s AND resolved_at IS NULL",

@@ -6,15 +6,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
-from typing import TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from include.services.connections import ConnectionSpec
 from include.services.errors import ServiceError, UsageError
-
-_Connected = TypeVar("_Connected", bound=psycopg.Connection)
 
 CONNECT_TIMEOUT = "15"  # seconds
 LIBPQ_EXTRAS = {
@@ -149,18 +146,14 @@ class DatabaseAddress:
         return replace(self, parameters={**self.parameters, "dbname": name})
 
     def connect(self, *, autocommit: bool = False) -> psycopg.Connection:
-        """Open a connection; raises as `connect_as`."""
-        return self.connect_as(psycopg.Connection, autocommit=autocommit)
-
-    def connect_as(self, kind: type[_Connected], *, autocommit: bool = False) -> _Connected:
-        """Open a connection of a class of its own.
+        """Open a connection.
 
         Raises:
             UsageError: user, password or database name is wrong.
             DatabaseUnavailable: the server does not answer.
         """
         try:
-            return kind.connect(self.conninfo(), autocommit=autocommit)
+            return psycopg.connect(self.conninfo(), autocommit=autocommit)
         except psycopg.OperationalError as error:
             raise self.explain(error) from None
 

@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from include.evidence.model import StepRecord
 from include.evidence.steps import record_step
 from include.intake import review
-from include.intake.checks import OwnChecks
+from include.intake.checks import OwnChecks, SuiteChecks
 from include.intake.desk import Desk
 from include.intake.names import Incoming
 from include.local.postgres import EmbeddedPostgres
@@ -111,6 +111,7 @@ def desk_of(conninfo: str, state: Engine) -> Desk:
     """The desk of the shipped pack on a courier."""
     pack = load_pack(SHIPPED)
     (rule,) = pack.intake
+    (suite,) = pack.suites_of("courier", incoming=True)
     incoming = Incoming(rule, pack.database_of(rule.collection, rule.database))
     address = DatabaseAddress.from_conninfo(conninfo)
     return Desk(
@@ -121,5 +122,5 @@ def desk_of(conninfo: str, state: Engine) -> Desk:
         clock=FixedClock(NOW),
         dag_id="review_intake",
         run_id="run",
-        checkers=[OwnChecks(incoming)],
+        checkers=[SuiteChecks(incoming, suite.expectations), OwnChecks(incoming)],
     )
