@@ -19,7 +19,7 @@ from include.workplace import Workplace
 
 # An answer within the second in which a task is parked meets the scheduler's look at the worker
 # that parked it: Airflow 3.3 takes the task for killed and asks again (ran). People are slower.
-PATIENCE = 5  # seconds
+PATIENCE = 10  # seconds; a busy machine is slow to look
 MOST_PEOPLE = 30  # log-ins of the local Airflow; a company's own has its own log-ins
 APPROVE = "Approve"
 REASON = "Answered by `up --once` for the sample company."
