@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 import psycopg
 
@@ -11,10 +13,13 @@ from include.cli.console import tell
 from include.intake.batches import unit_of_work
 from include.intake.names import Incoming
 from include.intake.people import reviewers
-from include.local.airflow import AirflowApi, Standalone
+from include.local.airflow import AirflowApi, Question, Standalone
 from include.services.errors import ServiceError
 from include.workplace import Workplace
 
+# An answer within the second in which a task is parked meets the scheduler's look at the worker
+# that parked it: Airflow 3.3 takes the task for killed and asks again (ran). People are slower.
+PATIENCE = 10  # seconds; a busy machine is slow to look
 MOST_PEOPLE = 30  # log-ins of the local Airflow; a company's own has its own log-ins
 APPROVE = "Approve"
 REASON = "Answered by `up --once` for the sample company."
@@ -40,25 +45,46 @@ def people(place: Workplace) -> list[str]:
     return [one for one in found if _LOG_IN.fullmatch(one)][:MOST_PEOPLE]
 
 
-def answer_waiting(
-    place: Workplace, airflow: Standalone, api: AirflowApi, dag_id: str, run_id: str
-) -> None:
-    """Answer what a run asks, each as a person entitled to.
+@dataclass
+class Answering:
+    """Answers what one run asks, each as a person entitled to.
 
-    Raises:
-        ServiceError: the state database is a real one, or none of the people can log in.
+    Attributes:
+        first_seen: task and map index -> when it was first seen waiting, by the monotonic clock.
     """
-    for question in api.questions(dag_id, run_id):
-        if not place.is_local("state_db"):
+
+    place: Workplace
+    airflow: Standalone
+    api: AirflowApi
+    dag_id: str
+    run_id: str
+    first_seen: dict[tuple[str, int], float] = field(default_factory=dict)
+
+    def answer(self) -> None:
+        """Answer what has waited for some seconds.
+
+        Raises:
+            ServiceError: the state database is a real one, or none of the people can log in.
+        """
+        for question in self.api.questions(self.dag_id, self.run_id):
+            key = (question.task_id, question.map_index)
+            if time.monotonic() - self.first_seen.setdefault(key, time.monotonic()) < PATIENCE:
+                continue
+            self._answer(question)
+            del self.first_seen[key]
+
+    def _answer(self, question: Question) -> None:
+        if not self.place.is_local("state_db"):
             raise ServiceError(
-                f"{dag_id} waits for people, and `up` answers for the sample company only.",
+                f"{self.dag_id} waits for people, and `up` answers for the sample company only.",
                 "Answer under Required Actions in Airflow.",
             )
-        known = [one for one in question.assigned if one in airflow.passwords]
+        known = [one for one in question.assigned if one in self.airflow.passwords]
         if not known or APPROVE not in question.options:
             raise ServiceError(
-                f"Nobody whom {question.task_id} of {dag_id} asks can log in here.",
+                f"Nobody whom {question.task_id} of {self.dag_id} asks can log in here.",
                 "Answer under Required Actions in Airflow.",
             )
-        airflow.api_as(known[0]).answer(dag_id, run_id, question, APPROVE, REASON)
-        tell(f"{known[0]} answered {question.task_id} of {dag_id}: {APPROVE}")
+        api = self.airflow.api_as(known[0])
+        api.answer(self.dag_id, self.run_id, question, APPROVE, REASON)
+        tell(f"{known[0]} answered {question.task_id} of {self.dag_id}: {APPROVE}")

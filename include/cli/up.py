@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from include.cli.answers import answer_waiting, people
+from include.cli.answers import Answering
+from include.cli.answers import people as sample_people
 from include.cli.console import errors, results, tell
 from include.cli.report import RunResult, exit_code, result_of
 from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, make_home, workplace
@@ -43,7 +44,7 @@ def up(
     with local_airflow.hold(place.home), local_stack(place, customers=customers, always=True):
         local_airflow.stop_left_over(place.local)
         port = local_airflow.free_port()
-        environment = local_airflow.settings(place.local, ROOT, AIRFLOW, port, people(place))
+        environment = local_airflow.settings(place.local, ROOT, AIRFLOW, port, sample_people(place))
         tell("starting Airflow (about half a minute)")
         airflow: Standalone | None = None
         try:
@@ -115,6 +116,7 @@ def _run_one(
     run_id = api.trigger(dag_id)
     if not errors.is_terminal:
         tell(f"running {dag_id}")
+    people = Answering(place, airflow, api, dag_id, run_id)
     end = time.monotonic() + RUN_TIMEOUT
     with errors.status(f"running {dag_id}"):
         while (state := api.state(dag_id, run_id)) in {"queued", "running"}:
@@ -123,7 +125,7 @@ def _run_one(
                     f"{dag_id} did not end in {RUN_TIMEOUT} s.", f"See {airflow.log}."
                 )
             if answer:
-                answer_waiting(place, airflow, api, dag_id, run_id)
+                people.answer()
             elif waiting := api.questions(dag_id, run_id):
                 who = ", ".join(sorted({one for each in waiting for one in each.assigned}))
                 tell(f"{dag_id} waits for an answer of {who}: see Required Actions in Airflow")

@@ -25,7 +25,15 @@ Progress = Callable[[str], None]
 
 
 class ContentChanged(ControlFailed):
-    """A batch is not what was decided on."""
+    """A batch is not what was decided on.
+
+    Attributes:
+        gone: none of its rows is pending any more, so somebody else has settled them.
+    """
+
+    def __init__(self, batch: str, *, gone: bool) -> None:
+        super().__init__(f"{batch} changed after the decision.")
+        self.gone = gone
 
 
 def settle(desk: Desk, checked: StepRecord, progress: Progress | None = None) -> StepRecord:
@@ -46,17 +54,8 @@ def settle(desk: Desk, checked: StepRecord, progress: Progress | None = None) ->
         return seen.record({"left": checked.data["rows"]})
     try:
         done = _settle(desk, str(checked.data["batch"]), decision, progress or (lambda _: None))
-    except ContentChanged:
-        seen.find(
-            "intake.changed",
-            Outcome.FAIL,
-            _(
-                "The batch changed after {who} decided on it; nothing was done.",
-                who=decision.decided_by,
-            ),
-            _("Find out who changed it. It stays pending, and the next run asks again."),
-        )
-        return seen.record({"left": checked.data["rows"], "changed": True})
+    except ContentChanged as changed:
+        return _void(seen, checked, decision, changed)
     if done.set_aside:
         seen.find(
             "intake.set_aside",
@@ -82,6 +81,30 @@ def settle(desk: Desk, checked: StepRecord, progress: Progress | None = None) ->
             "records": dict(done.records),
         }
     )
+
+
+def _void(
+    seen: Examination, checked: StepRecord, decision: Decision, changed: ContentChanged
+) -> StepRecord:
+    """Say that a decision is void, and leave the batch as it is."""
+    if changed.gone:
+        seen.find(
+            "intake.settled_elsewhere",
+            Outcome.ATTENTION,
+            _("Another run settled the batch or its records were deleted; nothing was done."),
+            _("See the other run's report; do not run the workflow twice at once."),
+        )
+        return seen.record({"left": 0, "changed": True})
+    seen.find(
+        "intake.changed",
+        Outcome.FAIL,
+        _(
+            "The batch changed after {who} decided on it; nothing was done.",
+            who=decision.decided_by,
+        ),
+        _("Find out who changed it. It stays pending, and the next run asks again."),
+    )
+    return seen.record({"left": checked.data["rows"], "changed": True})
 
 
 def _settle(desk: Desk, batch: str, decision: Decision, progress: Progress) -> Settled:
@@ -111,7 +134,7 @@ def _require_unchanged(
     with desk.state.connect() as conn:
         asked = registry.request(conn, decision.request_id)
         if asked.sha256 != content.sha256:
-            raise ContentChanged(f"{batch} changed after the decision.")
+            raise ContentChanged(batch, gone=not content.rows)
         if decision.approved:
             registry.require(conn, decision.request_id, content.sha256)
 

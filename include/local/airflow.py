@@ -239,7 +239,7 @@ class AirflowApi:
         return str(found["state"])
 
     def questions(self, dag_id: str, run_id: str) -> list[Question]:
-        """Return the human steps of a run that nobody has answered."""
+        """Return the human steps of a run that wait for an answer."""
         path = f"dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/hitlDetails"
         found = self.call("GET", f"{path}?response_received=false&limit=1000")["hitl_details"]
         return [
@@ -250,6 +250,7 @@ class AirflowApi:
                 assigned=[person["id"] for person in one.get("assigned_users") or []],
             )
             for one in found
+            if one["task_instance"]["state"] == "awaiting_input"
         ]
 
     def answer(

@@ -297,6 +297,20 @@ def test_a_repeated_settlement_does_nothing_again(rig: Rig) -> None:
         assert settled_by(connection, rig.desk.incoming, OLDEST, **given).rows == 30
 
 
+def test_a_batch_that_another_run_settled_is_left_alone(rig: Rig) -> None:
+    """Two runs that asked about the same batch: the second does nothing and says so."""
+    other = replace(rig.desk, run_id="other")
+    checked, checked_too = rig.checked(), review.check(other, OLDEST)
+    rig.answered(checked)
+    given = {"option": "Approve", "reason": "", "user": "E00017", "at": NOW + timedelta(minutes=1)}
+    review.take(other, checked_too, **given)
+    settle.settle(rig.desk, checked)
+    customers = rig.one("SELECT count(*) FROM customer")
+    assert codes(settle.settle(other, checked_too)) == ["intake.settled_elsewhere"]
+    assert rig.one("SELECT count(*) FROM customer") == customers
+    assert rig.states() == {"promoted": 28, "rejected": 2}
+
+
 HOSTILE = [
     "'; DROP TABLE customer; --",
     '=cmd|"/c calc"!A1',
