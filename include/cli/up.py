@@ -30,7 +30,10 @@ FIRST = ("backup_offsite",)
 
 def up(
     once: Annotated[
-        bool, typer.Option(help="Stop when every workflow ran; exit 0 only if each left a verified bundle.")
+        bool,
+        typer.Option(
+            help="Stop when every workflow ran; exit 0 only if each is proven by a bundle."
+        ),
     ] = False,
     customers: Annotated[
         int, typer.Option(min=1, help="Size of the sample courier database, when it is made.")

@@ -26,7 +26,13 @@ def check(database: str, *, full: bool) -> dict[str, Any]:
     def work(place: Workplace) -> StepRecord:
         mapped = place.pack.database(database)
         run = checks.Run(
-            dag_id, run_id, place.clock.now(), place.state, place.erasure_keys, full=full
+            dag_id,
+            run_id,
+            place.clock.now(),
+            place.state,
+            place.erasure_keys,
+            full=full,
+            purposes=any(database in one.fields for one in place.pack.purposes),
         )
         with exclusive(place.state, f"quality:{database}", f"a check of {database}"):
             done = checks.check_database(

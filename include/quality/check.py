@@ -45,6 +45,7 @@ class Run:
         state: the state database.
         keys: for keys of records that are personal themselves.
         full: look at all records.
+        purposes: whether the pack says for which purposes the database's fields are collected.
     """
 
     dag_id: str
@@ -53,6 +54,7 @@ class Run:
     state: Engine
     keys: ErasureKeys
     full: bool = False
+    purposes: bool = False
 
 
 @dataclass
@@ -103,7 +105,7 @@ def check_database(
             run_id=run.run_id,
             at=run.at,
         )
-    _measure(seen, suites, checks, undeclared)
+    _measure(seen, suites, checks, undeclared, run)
     done.record = seen.record({"collections": summaries, "rules": len(checks)})
     return done
 
@@ -117,7 +119,11 @@ def _look_at_schema(seen: Examination, live: LiveSchema, database: MappedDatabas
 
 
 def _measure(
-    seen: Examination, suites: Sequence[Suite], checks: Sequence[RuleCheck], undeclared: int
+    seen: Examination,
+    suites: Sequence[Suite],
+    checks: Sequence[RuleCheck],
+    undeclared: int,
+    run: Run,
 ) -> None:
     unneeded = {
         (suite.collection, one.id)
@@ -132,7 +138,7 @@ def _measure(
     seen.measure("quality.rules_unchecked", sum(one.broken is None for one in checks), "1")
     seen.measure("quality.broken", sum(one.broken or 0 for one in checks), "rows")
     seen.measure("quality.undeclared", undeclared, "1")
-    if unneeded:
+    if unneeded or run.purposes:  # no unneeded field at all is a figure too
         complete = len(known) == len(over)
         seen.measure("quality.over_collected", sum(known) if complete else None, "rows")
 

@@ -119,6 +119,12 @@ def drilled(cli: Cli, backed_up: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
+def checked(cli: Cli) -> dict[str, Any]:
+    """The sample's check of quality, red as it should be."""
+    return cli.json("run", "check_quality", code=1)
+
+
+@pytest.fixture(scope="session")
 def library(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment that points every command at the library."""
     databases.make(

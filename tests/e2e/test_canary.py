@@ -37,6 +37,7 @@ def canaries(cli: Cli) -> list[str]:
 def ran(
     backed_up: dict[str, Any],
     drilled: dict[str, Any],
+    checked: dict[str, Any],
     library: dict[str, str],
     failed: FailedRuns,
     probed: Probed,
