@@ -180,8 +180,8 @@ class _Collection:
                 checking = Check(self.view, part, expectations, self.run.at, self._part())
                 found = checking.run()
                 with self.run.state.connect() as conn:  # one for all: each costs a handshake
-                    for one in found:
-                        self._enter(conn, checking, one, mark)
+                    for result in found:
+                        self._enter(conn, checking, result, mark)
                 results += found
         return results
 
