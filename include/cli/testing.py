@@ -24,12 +24,20 @@ def test(context: typer.Context) -> int:
 
 def bench(
     name: Annotated[str, typer.Argument(help="Which one: a file of benchmarks/.")],
-    size: Annotated[float, typer.Option(help="Size of the generated database in GiB.")] = 1.5,
+    size: Annotated[
+        float | None, typer.Option(help="Size of the generated database in GiB (backup).")
+    ] = None,
+    customers: Annotated[
+        int | None, typer.Option(min=1_000, help="Customers in the database (quality).")
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median is shown.")] = 3,
 ) -> int:
     """Measure side by side with other tools, and print the table."""
     known = sorted(path.stem for path in BENCHMARKS.glob("[a-z]*.py"))
     if name not in known:
         raise UsageError(f"There is no benchmark {name}.", f"There are: {', '.join(known)}.")
-    words = [sys.executable, "-m", f"benchmarks.{name}", "--size", str(size)]
-    return subprocess.run([*words, "--rounds", str(rounds)], cwd=ROOT).returncode
+    words = [sys.executable, "-m", f"benchmarks.{name}", "--rounds", str(rounds)]
+    for option, value in (("--size", size), ("--customers", customers)):
+        if value is not None:
+            words += [option, str(value)]
+    return subprocess.run(words, cwd=ROOT).returncode

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
+from include.expectations.broken import Broken, find
 from include.expectations.conditions import Condition, Records, condition_of, repeated
 from include.messages import Message, _, verbatim
 from include.policy.expectations import Expectation
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from great_expectations.core.expectation_validation_result import ExpectationValidationResult
 
 KEYS_AT_ONCE = 5_000  # rows that a cursor fetches
+MOST_KEPT = 100_000  # keys of one rule
 _SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 
@@ -91,9 +93,13 @@ class Snapshot:
 
         # Great Expectations repeats a failed query, which hides why the first failed.
         def note(failed: sa.ExceptionContext) -> None:
-            self._failures.append(getattr(failed.original_exception, "sqlstate", None) or "")
+            self.note(failed.original_exception)
 
         sa.event.listen(self.engine, "handle_error", note)
+
+    def note(self, error: BaseException) -> None:
+        """Remember the kind of a failed query."""
+        self._failures.append(getattr(error, "sqlstate", None) or "")
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -140,14 +146,17 @@ class Check:
         records: what is checked.
         expectations: of the suite.
         now: the moment from which periods count back.
+        part: what a record belongs to, a department; comes after its key.
     """
 
     view: Snapshot
     records: Records
     expectations: Sequence[Expectation]
     now: datetime
+    part: sa.ColumnElement[Any] | None = None
     _conditions: dict[str, Condition] = field(default_factory=dict)
     _validators: dict[str, Any] = field(default_factory=dict)
+    _broken: dict[str, Broken] = field(default_factory=dict)
 
     def run(self) -> list[RuleResult]:
         """Count what breaks each expectation; one that cannot be checked does not stop others.
@@ -169,38 +178,31 @@ class Check:
             try:
                 with self.view.savepoint():
                     results |= self._count(sound)
-            except (SQLAlchemyError, NotComputed):
+            except (SQLAlchemyError, psycopg.Error, NotComputed):
                 # One of them failed, which ends the scan for all: each for itself, then.
                 for one in sound:
                     results[one.id] = self._alone(one)
         return [results[one.id] for one in self.expectations]
 
-    def broken_keys(
-        self,
-        rule: Expectation,
-        part: sa.ColumnElement[Any] | None = None,
-        *,
-        as_text: bool = True,
-    ) -> Iterator[tuple[Any, ...]]:
-        """The primary keys of the records that break an expectation, streamed.
+    def broken_keys(self, rule: Expectation) -> Iterator[tuple[Any, ...]]:
+        """The primary keys of the records that break an expectation, as text, then the part.
 
-        Only the key leaves the database, and the part that is asked for.
+        Nothing else leaves the database.
 
         Args:
             rule: the expectation; it was counted before.
-            part: what the record belongs to, a department; comes after the key.
-            as_text: keys as PostgreSQL prints them.
         """
+        found = self._broken.get(rule.id)
+        if found is not None and found.keys is not None:
+            yield from found.keys
+            return
         condition = self._condition(rule)
         if condition is None or not self.records.key:
             return
         record = self.records.selectable
-        columns: list[sa.ColumnElement[Any]] = [record.c[one] for one in self.records.key]
-        if as_text:
-            columns = [sa.cast(one, sa.Text) for one in columns]
-        if part is not None:
-            columns.append(part)
-        query = sa.select(*columns).select_from(record).where(condition)
+        keys = [sa.cast(record.c[one], sa.Text) for one in self.records.key]
+        last = [sa.null() if self.part is None else self.part]
+        query = sa.select(*keys, *last).select_from(record).where(condition)
         with self.view.engine.connect().execution_options(yield_per=KEYS_AT_ONCE) as conn:
             for row in conn.execute(query):
                 yield tuple(row)
@@ -220,20 +222,38 @@ class Check:
         from include.expectations import gx
 
         collection = self.records.collection
+        found = self._find(expectations)
         counted, validator = gx.count(
             self.view.engine,
             self.records.selectable,
             (collection.schema_name, collection.table),
             expectations,
             self._conditions,
+            {rule: one.count for rule, one in found.items()},
         )
+        self._broken |= found
         results = {}
         for one in expectations:
             self._validators[one.id] = validator
-            found = counted[one.id]
+            done = counted[one.id]
             named = bool(self.records.key) and not one.type.startswith("expect_table_")
-            results[one.id] = RuleResult(one, found.rows, found.broken, None, named, found.evr)
+            results[one.id] = RuleResult(one, done.rows, done.broken, None, named, done.evr)
         return results
+
+    def _find(self, expectations: Sequence[Expectation]) -> dict[str, Broken]:
+        wanted = {
+            one.id: self._conditions[one.id] for one in expectations if one.id in self._conditions
+        }
+        if not self.records.key:  # counted, then, but not named
+            return {}
+        view = self.view
+        try:
+            return find(
+                view.connection, view.engine.dialect, self.records, wanted, self.part, MOST_KEPT
+            )
+        except psycopg.Error as error:
+            view.note(error)
+            raise
 
     def _alone(self, one: Expectation) -> RuleResult:
         from include.expectations.gx import NotComputed
@@ -241,7 +261,7 @@ class Check:
         try:
             with self.view.savepoint():
                 return self._count([one])[one.id]
-        except (SQLAlchemyError, NotComputed) as error:
+        except (SQLAlchemyError, psycopg.Error, NotComputed) as error:
             return RuleResult(one, fault=_reason(self.view.first_failure, error), named=False)
 
     def _condition(self, rule: Expectation) -> sa.ColumnElement[bool] | None:

@@ -86,7 +86,7 @@ def table_of(collection: MappedCollection, columns: tuple[str, ...]) -> sa.Table
 
 
 def condition_of(one: Expectation, records: Records, now: datetime) -> Condition | None:
-    """The condition of an expectation of ours; None for those that Great Expectations has itself.
+    """The condition of an expectation; None for those that only Great Expectations knows.
 
     Args:
         one: the expectation.
@@ -109,6 +109,8 @@ def condition_of(one: Expectation, records: Records, now: datetime) -> Condition
         return Condition(_case(kwargs.where, late))
     if one.type == "expect_column_values_to_not_be_collected" and isinstance(kwargs, Column):
         return Condition(_column(kwargs.column).is_not(None))
+    if one.type == "expect_column_values_to_not_be_null" and isinstance(kwargs, Column):
+        return Condition(_column(kwargs.column).is_(None))
     text = _FORMATS.get(one.type)
     if isinstance(kwargs, ResidentId):
         text = _ID_PARTS[kwargs.part]

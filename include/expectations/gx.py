@@ -52,15 +52,23 @@ class NotComputed(Exception):
 
 
 BROKEN, BROKEN_JOINED, ROWS = "parcelseal.broken", "parcelseal.broken_joined", "table.row_count"
+BROKEN_FOUND = "parcelseal.broken_found"
 _FORMAT = {"result_format": "BOOLEAN_ONLY"}
 # Its loggers print the statements and errors of PostgreSQL, which quote values.
 logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
 
 
 class RecordsBatch(SqlAlchemyBatchData):
-    """Records with the conditions under which they break our expectations, by rule."""
+    """Records with the conditions under which they break our expectations, by rule.
+
+    Attributes:
+        conditions: by rule.
+        found: how many records are known already to meet them, by rule.
+        records: the batch.
+    """
 
     conditions: Mapping[str, Condition]
+    found: Mapping[str, int]
     records: sa.Subquery
 
     @property
@@ -103,6 +111,17 @@ class BrokenRecordsJoined(TableMetricProvider):
         records = execution_engine.get_domain_records(domain_kwargs=metric_domain_kwargs)
         query = sa.select(sa.func.count()).select_from(records).where(broken)
         return execution_engine.execute_query(query).scalar()
+
+
+class BrokenRecordsFound(TableMetricProvider):
+    """The same where the records were named already, and so counted."""
+
+    metric_name = BROKEN_FOUND
+    value_keys = ("rule",)
+
+    @metric_value(engine=SqlAlchemyExecutionEngine)
+    def _sqlalchemy(cls, execution_engine, metric_domain_kwargs, metric_value_kwargs, **_: Any):  # type: ignore[no-untyped-def] # noqa: N805 - Great Expectations' form
+        return _batch(execution_engine).found[metric_value_kwargs["rule"]]
 
 
 class RecordExpectation(BatchExpectation):
@@ -151,7 +170,11 @@ def _broken_metric(
     engine: ExecutionEngine[Any] | None, rule: str, domain: dict[str, Any]
 ) -> MetricConfiguration:
     """The metric that counts a rule's broken records."""
-    name = BROKEN_JOINED if _batch(engine).conditions[rule].joined else BROKEN
+    batch = _batch(engine)
+    if rule in batch.found:
+        name = BROKEN_FOUND
+    else:
+        name = BROKEN_JOINED if batch.conditions[rule].joined else BROKEN
     return MetricConfiguration(name, domain, metric_value_kwargs={"rule": rule})
 
 
@@ -217,6 +240,7 @@ def count(
     table: tuple[str, str],
     expectations: Sequence[Expectation],
     conditions: Mapping[str, Condition],
+    found: Mapping[str, int],
 ) -> tuple[dict[str, Counted], Validator]:
     """Count what breaks each expectation, in as few scans as Great Expectations can.
 
@@ -226,6 +250,7 @@ def count(
         table: schema and name of its table.
         expectations: of the suite.
         conditions: of those that are ours, by rule.
+        found: what was counted of them already, by rule.
 
     Returns:
         The counts by rule, and the validator for what comes after.
@@ -233,7 +258,7 @@ def count(
     Raises:
         NotComputed: one of the queries failed.
     """
-    validator = _validator(connection, records, table, conditions)
+    validator = _validator(connection, records, table, conditions, found)
     engine = validator.execution_engine
     domain = {"batch_id": validator.active_batch_id}
     wanted: dict[str, Any] = {}
@@ -245,11 +270,11 @@ def count(
         needed = expectation.get_validation_dependencies(engine, dict(_FORMAT))
         wanted[one.id] = expectation, needed
         metrics += needed.metric_configurations.values()
-    found = _computed(validator, metrics)
+    computed = _computed(validator, metrics)
     results = {}
     for rule, (expectation, needed) in wanted.items():
-        evr = expectation.metrics_validate(found, dict(_FORMAT), engine)
-        values = {name: found[one.id] for name, one in needed.metric_configurations.items()}
+        evr = expectation.metrics_validate(computed, dict(_FORMAT), engine)
+        values = {name: computed[one.id] for name, one in needed.metric_configurations.items()}
         results[rule] = _counted(evr, values, getattr(expectation, "map_metric", None))
     return results, validator
 
@@ -269,6 +294,7 @@ def _validator(
     records: sa.Subquery,
     table: tuple[str, str],
     conditions: Mapping[str, Condition],
+    found: Mapping[str, int],
 ) -> Validator:
     engine = SqlAlchemyExecutionEngine(engine=connection, create_temp_table=False)
     data = RecordsBatch(
@@ -279,7 +305,7 @@ def _validator(
         source_schema_name=table[0],
         source_table_name=table[1],
     )
-    data.conditions, data.records = conditions, records
+    data.conditions, data.found, data.records = conditions, found, records
     # Its own classes make these from a datasource; its types know no other way.
     batch: Any = {"data": data, "batch_definition": IDDict(schema=table[0], table=table[1])}
     return Validator(execution_engine=engine, batches=[Batch(**batch)])

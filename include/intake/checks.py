@@ -157,7 +157,8 @@ class SuiteChecks:
         (one,) = [one for one in self.expectations if one.id == rule]
         checking = self._checking(connection, where, now, only=one)
         checking.run()
-        yield from checking.broken_keys(one, as_text=False)
+        for *key, _part in checking.broken_keys(one):
+            yield tuple(key)
 
     def _checking(
         self,

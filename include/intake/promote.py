@@ -106,7 +106,7 @@ def promote(
     statement = _statement(connection, incoming, batch, sorted(broken, key=repr))
     given: dict[str, Any] = {"reviewer": reviewer, "at": at}
     for place, values in enumerate(zip(*broken, strict=True)):
-        given[f"k{place}"] = list(values)
+        given[f"k{place}"] = [str(one) for one in values]
     row = _execute(connection, statement, given, batch).fetchone()
     assert row is not None
     rows, marked, *made = row
@@ -244,10 +244,10 @@ def _source(
         "{source} AND NOT EXISTS (SELECT FROM unnest({arrays}) AS b({names}) WHERE {same})"
     ).format(
         source=source,
-        arrays=SQL(", ").join(SQL(f"%(k{place})s") for place in range(len(names))),
+        arrays=SQL(", ").join(SQL(f"%(k{place})s::text[]") for place in range(len(names))),
         names=SQL(", ").join(names),
         same=SQL(" AND ").join(
-            SQL("b.{} = {}").format(name, incoming.column(one))
+            SQL("b.{} = {}::text").format(name, incoming.column(one))
             for name, one in zip(names, incoming.key, strict=True)
         ),
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 import sqlalchemy as sa
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from include.erasure.ledger import ErasureKeys
@@ -180,13 +180,15 @@ class _Collection:
         self.whole = changed is None
         always = [one for one in self.suite.expectations if changed and scope.looks_at_all(one)]
         others = [one for one in self.suite.expectations if one not in always]
-        results = []
+        results: list[RuleResult] = []
         for part, expectations in ((changed or records, others), (records, always)):
             if expectations:
-                checking = Check(self.view, part, expectations, self.run.at)
-                for found in checking.run():
-                    self._enter(checking, found, mark)
-                    results.append(found)
+                checking = Check(self.view, part, expectations, self.run.at, self._part())
+                found = checking.run()
+                with self.run.state.connect() as conn:  # one for all: each costs a handshake
+                    for result in found:
+                        self._enter(conn, checking, result, mark)
+                results += found
         return results
 
     def summary(self) -> dict[str, Any]:
@@ -248,7 +250,9 @@ class _Collection:
         with self.view.engine.connect() as conn:
             return int(conn.scalar(sa.select(sa.func.count()).select_from(records.table)) or 0)
 
-    def _enter(self, checking: Check, found: RuleResult, mark: scope.Mark | None) -> None:
+    def _enter(
+        self, conn: Connection, checking: Check, found: RuleResult, mark: scope.Mark | None
+    ) -> None:
         self.looked_at = max(self.looked_at, found.rows)
         if found.fault is not None or not found.named:
             broken = None if found.fault is not None else found.broken
@@ -265,7 +269,7 @@ class _Collection:
             self.run.run_id,
             self.run.at,
         )
-        with self.run.state.begin() as conn:
+        with conn.begin():
             raw = conn.connection.driver_connection
             assert isinstance(raw, psycopg.Connection)
             change = register.put(raw, place, self._named(checking, found.rule, found.broken))
@@ -276,9 +280,7 @@ class _Collection:
         self, checking: Check, rule: Expectation, broken: int
     ) -> Iterator[tuple[str, str | None]]:
         personal = self._keys_are_personal(checking.records)
-        part_of = self._part()
-        found = checking.broken_keys(rule, sa.null() if part_of is None else part_of)
-        for *key, part in found if broken else ():
+        for *key, part in checking.broken_keys(rule) if broken else ():
             if personal:
                 digest = self.run.keys.digest(
                     self.run.keys.current, self.database.name, self.collection.name, key

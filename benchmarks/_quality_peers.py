@@ -1,0 +1,181 @@
+"""One check by Soda Core or pandera, in a process of an interpreter that has them.
+
+``python -m benchmarks._quality_peers TOOL FILE``, as `benchmarks._quality_once`; knows nothing of
+ParcelSeal but the SQL of formats.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _quality_sql
+from include.expectations import formats
+
+_MISSING = {
+    "phone": "missing_phone",
+    "id_number": "missing_id_number",
+    "reviewed_by": "no_reviewer",
+}
+
+
+def soda(given: dict[str, Any]) -> dict[str, Any]:
+    """Verify a data contract: its own checks where it has one, failed rows else."""
+    begun = time.monotonic()
+    from soda_core.contracts import contract_verification as verification
+    from soda_core.contracts.api import verify_contract_locally
+
+    folder = Path(given["work"])
+    (folder / "soda-source.yml").write_text(_soda_source(given))
+    (folder / "soda-contract.yml").write_text(_soda_contract(datetime.fromisoformat(given["now"])))
+    loaded = time.monotonic()
+    done = verify_contract_locally(
+        data_source_file_path=str(folder / "soda-source.yml"),
+        contract_file_path=str(folder / "soda-contract.yml"),
+        publish=False,
+    )
+    ended = time.monotonic()
+    (one,) = done.contract_verification_results
+    unknown = verification.CheckOutcome.NOT_EVALUATED
+    if any(check.outcome is unknown for check in one.check_results):
+        sys.exit(f"Soda could not verify the contract: {done.get_errors_str()}")
+    counts = {check.check.name: int(check.threshold_value or 0) for check in one.check_results}
+    return {"imports": loaded - begun, "check": ended - loaded, "counts": counts}
+
+
+def _soda_source(given: dict[str, Any]) -> str:
+    place = {
+        "host": given["host"],
+        "port": 5432,
+        "database": given["database"],
+        "user": given["user"],
+        "password": given["password"],
+    }
+    # JSON is YAML.
+    return json.dumps({"type": "postgres", "name": "courier", "connection": place})
+
+
+def _soda_contract(now: datetime) -> str:
+    columns: dict[str, list[dict[str, Any]]] = {
+        column: [{"missing": {"name": rule, "qualifier": rule}}]
+        for column, rule in _MISSING.items()
+    }
+    form = {"name": "mobile", "regex": formats.MOBILE}
+    columns["phone"].append({"invalid": {"name": "invalid_phone", "valid_format": form}})
+    checks: list[dict[str, Any]] = []
+    for rule, broken in _quality_sql.row_rules(now).items():
+        if rule not in {*_MISSING.values(), "invalid_phone"}:
+            one = {"name": rule, "qualifier": rule, "expression": broken}
+            checks.append({"failed_rows": one})
+    for rule, broken in _quality_sql.joined_rules(now).items():
+        query = f"SELECT c.customer_id FROM customer AS c WHERE {broken}"  # noqa: S608 - constants
+        checks.append({"failed_rows": {"name": rule, "qualifier": rule, "query": query}})
+    contract = {
+        "dataset": "courier/source/public/customer",
+        "columns": [{"name": name, "checks": found} for name, found in columns.items()],
+        "checks": checks,
+    }
+    return json.dumps(contract)
+
+
+def pandera(given: dict[str, Any]) -> dict[str, Any]:
+    """Read the columns into polars, validate lazily with every error."""
+    begun = time.monotonic()
+    os.environ["PANDERA_VALIDATION_DEPTH"] = "SCHEMA_AND_DATA"
+    import pandera.polars as pa
+    import polars as pl
+
+    loaded = time.monotonic()
+    frame = _pandera_frame(given["url"], pl)
+    rules = _pandera_checks(pl, datetime.fromisoformat(given["now"]))
+    matches = {
+        "phone": pa.Check.str_matches(formats.MOBILE, error="invalid_phone"),
+        "id_number": pa.Check.str_matches("^[0-9]{17}[0-9Xx]$", error="invalid_id_form"),
+        "email": pa.Check.str_matches(formats.EMAIL, error="invalid_email"),
+    }
+    columns = {name: pa.Column(pl.String, one, nullable=True) for name, one in matches.items()}
+    checks = [
+        pa.Check(
+            lambda data, broken=broken: data.lazyframe.select(~broken.fill_null(value=False)),
+            name=rule,
+        )
+        for rule, broken in rules.items()
+    ]
+    counts = dict.fromkeys([*rules, *(one.error for one in matches.values())], 0)
+    try:
+        pa.DataFrameSchema(columns, checks).validate(frame, lazy=True)
+    except pa.errors.SchemaErrors as error:
+        for rule, count in error.failure_cases.group_by("check").len().iter_rows():
+            counts[rule] = count
+    ended = time.monotonic()
+    return {"imports": loaded - begun, "check": ended - loaded, "counts": counts}
+
+
+def _pandera_frame(url: str, pl: Any) -> Any:
+    customer = pl.read_database_uri(
+        "SELECT customer_id, name, phone, id_number, email, status::text AS status, verified_at,"
+        " reviewed_by, entered_by, marketing_subscribed, birth_date, religion FROM customer",
+        url,
+    )
+    consent = pl.read_database_uri(
+        "SELECT customer_id, purpose = 'marketing' AS marketing,"
+        " purpose = 'marketing' AND withdrawn_at IS NOT NULL AS withdrawn,"
+        " NOT by_guardian AS own FROM consent",
+        url,
+    )
+    known = consent.group_by("customer_id").agg(
+        pl.len().alias("consents"), pl.col("marketing", "withdrawn", "own").any()
+    )
+    return customer.join(known, on="customer_id", how="left")
+
+
+def _pandera_checks(pl: Any, now: datetime) -> dict[str, Any]:
+    """When a row breaks a rule; null is false."""
+    number = pl.col("id_number")
+    form = number.str.contains("^[0-9]{17}[0-9Xx]$")
+    digits = [number.str.slice(at, 1).cast(pl.Int32, strict=False) for at in range(17)]
+    total = sum(
+        (weight * digit for weight, digit in zip(formats.WEIGHTS, digits, strict=True)), pl.lit(0)
+    )
+    right = pl.lit(list(formats.CHECK_CHARACTERS)).list.get(total % 11, null_on_oob=True)
+    born = number.str.slice(6, 8)
+    day = born.str.to_date("%Y%m%d", strict=False)
+    subscribed, known = pl.col("marketing_subscribed"), pl.col("consents").is_not_null()
+    child = pl.col("birth_date") > now.replace(year=now.year - 14).date()
+    twins = ["name", "phone", "id_number"]
+    whole = pl.all_horizontal(pl.col(one).is_not_null() for one in twins)
+    return {
+        "missing_name": pl.col("name").str.contains(r"^[\s\u200b-\u200f\u2060\ufeff]*$"),
+        "missing_phone": pl.col("phone").is_null(),
+        "missing_id_number": number.is_null(),
+        "invalid_id_birth_date": form & (day.is_null() | (day > now.date())),
+        "invalid_id_check_digit": form & (number.str.slice(17, 1).str.to_uppercase() != right),
+        "stale_customer": (pl.col("status") != "closed")
+        & (pl.col("verified_at") < now - timedelta(days=365)),
+        "no_reviewer": pl.col("reviewed_by").is_null(),
+        "reviewer_is_enterer": pl.col("reviewed_by") == pl.col("entered_by"),
+        "over_collected_religion": pl.col("religion").is_not_null(),
+        "duplicate_customer": whole & ~pl.struct(twins).is_first_distinct(),
+        "consent_missing": ~known,
+        "consent_not_covering_purpose": subscribed & ~pl.col("marketing").fill_null(value=False),
+        "consent_withdrawn": subscribed & pl.col("withdrawn"),
+        "minor_without_guardian_consent": child & pl.col("own"),
+    }
+
+
+def main() -> None:
+    """Do what the file says."""
+    tool, file = sys.argv[1], Path(sys.argv[2])
+    tools = {"soda": soda, "pandera": pandera}
+    file.write_text(json.dumps(tools[tool](json.loads(file.read_text()))))
+
+
+if __name__ == "__main__":
+    main()
+    sys.stdout.flush()
+    os._exit(0)

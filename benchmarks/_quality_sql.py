@@ -1,0 +1,70 @@
+"""The rules of the shipped customer suite as a good engineer writes them, without ParcelSeal.
+
+`statement` is the bar: every count in one statement. The other tools get the same conditions, so
+that all look for the same records with predicates that are equally fast. Only constants of ours
+stand in this SQL, and the moment of the check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from include.expectations import formats
+
+KEY = "customer_id"
+_SOME = "SELECT FROM consent AS o WHERE o.customer_id = c.customer_id"
+_WITHDRAWN = f"{_SOME} AND o.purpose = 'marketing' AND o.withdrawn_at IS NOT NULL"
+
+
+def row_rules(now: datetime) -> dict[str, str]:
+    """Rules of which a row tells by itself, and when it breaks them."""
+    moment, today = f"timestamptz '{now.isoformat()}'", f"'{now:%Y%m%d}'"
+    return {
+        "missing_name": formats.blank("name"),
+        "missing_phone": "phone IS NULL",
+        "invalid_phone": formats.no_mobile_number("phone"),
+        "missing_id_number": "id_number IS NULL",
+        "invalid_id_form": formats.no_resident_id_form("id_number"),
+        "invalid_id_birth_date": formats.no_resident_id_birth_date("id_number", today),
+        "invalid_id_check_digit": formats.no_resident_id_check_character("id_number"),
+        "invalid_email": formats.no_email_address("email"),
+        "stale_customer": f"status <> 'closed' AND verified_at < {moment} - interval '365 days'",
+        "no_reviewer": "reviewed_by IS NULL",
+        "reviewer_is_enterer": "reviewed_by = entered_by",
+        "over_collected_religion": "religion IS NOT NULL",
+    }
+
+
+def joined_rules(now: datetime) -> dict[str, str]:
+    """Rules of which other rows tell, and when a customer ``c`` breaks them.
+
+    An earlier twin is the cheapest sound way to count duplicates: a hash join of 0.22 s for 200,000
+    customers, where grouping takes 0.31 to 0.50 s and counting distinct rows 1.7 s.
+    """
+    child = f"c.birth_date > timestamptz '{now.isoformat()}' - interval '14 years'"
+    return {
+        "duplicate_customer": (
+            "EXISTS (SELECT FROM customer AS b WHERE b.name = c.name AND b.phone = c.phone"
+            " AND b.id_number = c.id_number AND b.customer_id < c.customer_id)"
+        ),
+        "consent_missing": f"NOT EXISTS ({_SOME})",
+        "consent_not_covering_purpose": (
+            f"c.marketing_subscribed AND NOT EXISTS ({_SOME} AND o.purpose = 'marketing')"
+        ),
+        "consent_withdrawn": f"c.marketing_subscribed AND EXISTS ({_WITHDRAWN})",
+        "minor_without_guardian_consent": f"{child} AND EXISTS ({_SOME} AND NOT o.by_guardian)",
+    }
+
+
+def statement(now: datetime) -> str:
+    """All counts in one row, named by rule."""
+    return "SELECT " + ",\n  ".join(_counts(now)) + "\nFROM customer"
+
+
+def _counts(now: datetime) -> Iterator[str]:
+    yield 'count(*) AS "rows"'
+    for rule, broken in row_rules(now).items():
+        yield f"count(*) FILTER (WHERE {broken}) AS {rule}"
+    for rule, broken in joined_rules(now).items():
+        yield f"(SELECT count(*) FROM customer AS c WHERE {broken}) AS {rule}"  # noqa: S608 - constants

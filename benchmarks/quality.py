@@ -1,0 +1,177 @@
+"""A quality check side by side with one SQL statement and three other tools, in one run.
+
+``./parcelseal bench quality [--customers N] [--rounds N]``. Exits with 1 when a target is missed.
+The other tools are installed on first use; ``--without-peers`` leaves them out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+
+from rich.table import Table
+
+from benchmarks import _quality_history
+from benchmarks._measure import console, machine
+from benchmarks._quality_bench import QualityBench, Timed, peers_interpreter
+from include.policy import SHIPPED, load_pack
+from include.workplace import ROOT
+
+FULL, INCREMENTAL, SQL = "ParcelSeal, all records", "ParcelSeal, 1% changed", "one SQL statement"
+GX, SODA, PANDERA = "Great Expectations COMPLETE", "Soda Core v4", "pandera (polars)"
+PAST_RUNS = (10, 1_000)
+LONGER = 1.5  # times; what two medians of some 0.5 s differ by on a machine that is not idle
+MEMORY = 400 * 2**20  # bytes
+
+
+@dataclass
+class Targets:
+    """What the figures have to be, and whether they are."""
+
+    missed: list[str] = field(default_factory=list)
+
+    def check(self, what: str, value: float, most: float, unit: str = "") -> None:
+        """Print one target."""
+        good = value <= most
+        word = "[green]pass[/]" if good else "[red]MISS[/]"
+        console.print(f"{word}  {what}: {value:.2f}{unit} (at most {most:g}{unit})")
+        if not good:
+            self.missed.append(what)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--customers", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--without-peers", action="store_true")
+    given = parser.parse_args()
+    home = Path(os.environ.get("PARCELSEAL_HOME", ROOT / ".parcelseal"))
+    peers = None if given.without_peers else peers_interpreter(home / "bench")
+    folder = Path(tempfile.mkdtemp(prefix="parcelseal-bench-"))
+    folder.chmod(0o755)
+    targets = Targets()
+    bench = None
+    try:
+        bench = QualityBench(folder, given.customers, peers)
+        console.print(f"{machine()}; {given.customers:,} customers; {given.rounds} rounds")
+        measure_checks(bench, given.rounds, targets)
+        measure_history(bench, given.rounds, targets)
+        measure_promotion(bench, given.rounds, targets)
+    finally:
+        if bench is not None:
+            bench.server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+    sys.exit(1 if targets.missed else 0)
+
+
+def measure_checks(bench: QualityBench, rounds: int, targets: Targets) -> None:
+    """Check in turn with all tools; the first round warms up and is not counted."""
+    tools: dict[str, Callable[[], Timed]] = {
+        SQL: bench.statement,
+        FULL: lambda: bench.ours(full=True),
+        GX: bench.great_expectations,
+    }
+    if bench.peers is not None:
+        tools[SODA] = lambda: bench.peer("soda")
+        tools[PANDERA] = lambda: bench.peer("pandera")
+    runs: dict[str, list[Timed]] = {name: [] for name in (*tools, INCREMENTAL)}
+    for number in range(rounds + 1):
+        order = list(tools.items())
+        for name, check in order if number % 2 else reversed(order):
+            found = check()
+            runs[name].append(found)
+            require_same(name, found, runs[SQL][-1] if runs[SQL] else found)
+            if name == FULL:
+                bench.change(100, number)
+                runs[INCREMENTAL].append(bench.ours(full=False))
+    counted = {name: found[1:] for name, found in runs.items()}
+    show(counted)
+    for name in (SQL, GX, SODA, PANDERA):
+        if name in counted:
+            most = 1.3 if name == SQL else 1.0
+            targets.check(f"all records against {name}", ratio(counted[FULL], counted[name]), most)
+    share = ratio(counted[INCREMENTAL], counted[FULL])
+    looked = counted[INCREMENTAL][-1].looked_at
+    console.print(f"The incremental check looked at {looked:,} of {bench.customers:,} customers.")
+    targets.check("1% changed against all records", share, 0.1)
+    peak = max(one.process.peak for name in (FULL, INCREMENTAL) for one in counted[name])
+    targets.check("peak memory", peak / 2**20, MEMORY / 2**20, " MiB")
+
+
+def require_same(name: str, found: Timed, bar: Timed) -> None:
+    """Stop when two tools do not find the same: then they did not do the same work."""
+    other = {
+        rule: (bar.counts.get(rule), found.counts.get(rule))
+        for rule in bar.counts.keys() | found.counts.keys()
+        if bar.counts.get(rule) != found.counts.get(rule)
+    }
+    if other:
+        sys.exit(f"{name} counts otherwise (rule: expected, found): {other}")
+
+
+def ratio(runs: list[Timed], base: list[Timed]) -> float:
+    """Median of the ratios of the checks themselves, pair by pair."""
+    return median(a.check / b.check for a, b in zip(runs, base, strict=True))
+
+
+def show(runs: dict[str, list[Timed]]) -> None:
+    """Print the table; ratios of the check itself, since psql imports nothing."""
+    table = Table(title="Checks of the customers", title_justify="left")
+    for name in ("what", "check s", "min-max s", "ratio", "imports s", "whole process s"):
+        table.add_column(name)
+    table.add_column("CPU s")
+    table.add_column("peak MiB")
+    for name, found in runs.items():
+        checks = [one.check for one in found]
+        table.add_row(
+            name,
+            f"{median(checks):.2f}",
+            f"{min(checks):.2f}-{max(checks):.2f}",
+            f"{ratio(found, runs[SQL]):.2f}",
+            f"{median(one.imports for one in found):.2f}",
+            f"{median(one.process.seconds for one in found):.2f}",
+            f"{median(one.process.cpu for one in found):.2f}",
+            f"{max(one.process.peak for one in found) / 2**20:.0f}",
+        )
+    console.print(table)
+
+
+def measure_history(bench: QualityBench, rounds: int, targets: Targets) -> None:
+    """Write reports after few and after many past runs."""
+    took = _quality_history.measure(bench, PAST_RUNS, max(rounds, 5))
+    few, many = (took[one] for one in PAST_RUNS)
+    console.print(
+        f"Report and Data Docs: {few:.2f} s after {PAST_RUNS[0]} runs, "
+        f"{many:.2f} s after {PAST_RUNS[1]:,}"
+    )
+    targets.check("report after many runs against few", many / few, LONGER)
+
+
+def measure_promotion(bench: QualityBench, rounds: int, targets: Targets) -> None:
+    """Let a batch in, against a bare INSERT ... SELECT; where there is such a workflow."""
+    if find_spec("benchmarks._promotion") is None:
+        console.print("Promotion: not part of this version")
+        return
+    from benchmarks import _promotion
+    from include.intake.names import Incoming
+
+    pack = load_pack(SHIPPED)
+    incoming = Incoming(pack.intake[0], pack.database("courier"))
+    now = datetime.now(UTC)  # noqa: TID251 - the moment of a benchmark's decision
+    found = _promotion.measure(bench.conninfo("small"), incoming, now, rounds=rounds)
+    console.print(f"{found.rows:,} rows let in: {found.ours:.2f} s; bare {found.bare:.2f} s")
+    targets.check("promotion against a bare INSERT ... SELECT", found.ratio, 2.0)
+
+
+if __name__ == "__main__":
+    main()

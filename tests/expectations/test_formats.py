@@ -1,0 +1,106 @@
+"""Formats in SQL against the same rules in Python."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import date
+
+import psycopg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from include.expectations import formats
+from include.local.postgres import EmbeddedPostgres
+
+TODAY = date(2026, 3, 2)
+DIGITS = st.text("0123456789", min_size=17, max_size=17)
+DAYS = st.builds(
+    lambda year, month, day: f"{year:04}{month:02}{day:02}",
+    st.sampled_from([0, 1, 1900, 1999, 2000, 2023, 2024, 2026, 2027]),
+    st.integers(0, 13),
+    st.integers(0, 32),
+)
+NUMBERS = st.one_of(
+    st.builds(
+        lambda digits, day, last: digits[:6] + day + digits[14:] + last,
+        DIGITS,
+        DAYS,
+        st.sampled_from("0123456789Xx"),
+    ),
+    st.text(max_size=19).filter(lambda text: "\x00" not in text),
+    st.none(),
+)
+PHONES = st.one_of(
+    st.from_regex(r"\A[ -]?(\+86)?[ -]?1[0-9]([ -]?[0-9]){8,10}[ -]?\Z"),
+    st.text("0123456789 -+a", max_size=20),
+    st.none(),
+)
+
+
+@pytest.fixture(scope="module")
+def connection(postgres: EmbeddedPostgres) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(postgres.conninfo("postgres")) as found:
+        yield found
+
+
+def asked(connection: psycopg.Connection, condition: str, value: str | None) -> bool | None:
+    query = f"SELECT {condition} FROM (SELECT %s::text AS v) AS given"
+    row = connection.execute(query.replace(" % ", " %% ").encode(), [value]).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def has_form(number: str) -> bool:
+    return re.fullmatch("[0-9]{17}[0-9Xx]", number, re.ASCII) is not None
+
+
+def is_day(text: str) -> bool:
+    try:
+        return date(int(text[:4]), int(text[4:6]), int(text[6:])) <= TODAY
+    except ValueError:
+        return False
+
+
+@settings(max_examples=300, deadline=None)
+@given(NUMBERS)
+def test_dates_of_birth_are_those_of_the_calendar(
+    connection: psycopg.Connection, number: str | None
+):
+    """A day that exists and is not in the future; numbers of another form are not looked at."""
+    found = asked(connection, formats.no_resident_id_birth_date("v", f"'{TODAY:%Y%m%d}'"), number)
+    expected = not is_day(number[6:14]) if number is not None and has_form(number) else None
+    assert found is expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(NUMBERS)
+def test_check_characters_are_those_of_the_standard(
+    connection: psycopg.Connection, number: str | None
+):
+    """The weighted sum mod 11 picks one of eleven characters (GB 11643-1999, 6)."""
+    found = asked(connection, formats.no_resident_id_check_character("v"), number)
+    expected = None
+    if number is not None and has_form(number):
+        total = sum(int(one) * by for one, by in zip(number, formats.WEIGHTS, strict=False))
+        expected = number[17].upper() != formats.CHECK_CHARACTERS[total % 11]
+    assert found is expected
+
+
+@pytest.mark.parametrize("last", "0123456789Xx")
+def test_one_check_character_of_eleven_is_right(connection: psycopg.Connection, last: str):
+    """Of a sequence that the standard gives as an example only the X is right, in both cases."""
+    number = "11010519491231002" + last
+    found = asked(connection, formats.no_resident_id_check_character("v"), number)
+    assert found is (last.upper() != "X")
+
+
+@settings(max_examples=300, deadline=None)
+@given(PHONES)
+def test_mobile_numbers_may_be_written_with_spaces_and_hyphens(
+    connection: psycopg.Connection, phone: str | None
+):
+    """Quickly for those without, with the same answer as the whole pattern."""
+    found = asked(connection, formats.no_mobile_number("v"), phone)
+    assert found is (None if phone is None else re.fullmatch(formats.MOBILE, phone) is None)
