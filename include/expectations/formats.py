@@ -66,7 +66,8 @@ def no_resident_id_birth_date(text: str, today: str) -> str:
         f"AND ({day} <= 28 OR {day} <= {last})"
     )
     born = f"(SELECT substr({text}, 7, 8)::int AS d OFFSET 0) AS birth"
-    return f"CASE WHEN {_has_resident_id_form(text)} THEN (SELECT NOT ({real}) FROM {born}) END"  # noqa: S608 - names of ours
+    wrong = f"SELECT NOT ({real}) FROM {born}"  # noqa: S608 - names of ours
+    return f"CASE WHEN {_has_resident_id_form(text)} THEN ({wrong}) END"
 
 
 def no_resident_id_check_character(text: str) -> str:
@@ -88,6 +89,6 @@ def no_resident_id_check_character(text: str) -> str:
         f"THEN ({total} + get_byte(b, 17) - {ord('0')}) % 11 <> 1 ELSE {total} % 11 <> 2 END"
     )
     return (
-        f"CASE WHEN {_has_resident_id_form(text)} "  # noqa: S608 - names and weights of ours
-        f"THEN (SELECT {wrong} FROM (SELECT {text}::bytea AS b OFFSET 0) AS bytes) END"
+        f"CASE WHEN {_has_resident_id_form(text)} THEN (SELECT {wrong} "  # noqa: S608 - names of ours
+        f"FROM (SELECT {text}::bytea AS b OFFSET 0) AS bytes) END"
     )

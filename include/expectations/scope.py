@@ -8,13 +8,14 @@ not finished when the mark was taken has a greater number.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import psycopg
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from include.expectations.conditions import SOURCE, Records, quoted, table_of
 from include.policy.expectations import Expectation
@@ -130,23 +131,17 @@ def changed(
     records: Records,
     expectations: Sequence[Expectation],
     last: Mark,
-    open_keys: Sequence[Sequence[str]],
-    key_types: Sequence[str],
     now: datetime,
 ) -> sa.ColumnElement[bool]:
-    """The condition for records that may have become broken, or good, since a mark.
+    """The condition for records that may have become broken since a mark.
 
     Args:
         records: the collection.
         expectations: its expectations.
         last: the mark.
-        open_keys: keys of the records that were broken then, as text.
-        key_types: PostgreSQL types of the key's columns.
         now: the present moment.
     """
     conditions = [_written_since(SOURCE, last)]
-    if open_keys:
-        conditions.append(_among(records, open_keys, key_types))
     touched = [_touched(one, records, last, now) for one in expectations]
     different = {str(one): one for one in touched if one is not None}
     return sa.or_(*conditions, *different.values())
@@ -157,15 +152,17 @@ def narrowed(
     records: Records,
     condition: sa.ColumnElement[bool],
     key_types: Sequence[str],
+    open_keys: Iterable[Sequence[str]],
     most: int,
 ) -> Records | None:
-    """The records for which a condition holds, found once and then named by key.
+    """The records for which a condition holds, found once and then named by key, and others.
 
     Args:
         engine: on the open snapshot.
         records: the collection.
         condition: of `changed`.
         key_types: PostgreSQL types of the key's columns.
+        open_keys: keys of records that were broken, as text: they may have become good.
         most: records.
 
     Returns:
@@ -175,10 +172,11 @@ def narrowed(
     columns = [sa.cast(source.c[one], sa.Text) for one in records.key]
     query = sa.select(*columns).select_from(source).where(condition).limit(most + 1)
     with engine.connect() as conn:
-        keys = [tuple(row) for row in conn.execute(query)]
+        keys = {tuple(row) for row in conn.execute(query)}
+    keys.update(tuple(one) for one in open_keys)
     if len(keys) > most:
         return None
-    return replace(records, where=_among(records, keys, key_types))
+    return replace(records, where=_among(records, sorted(keys), key_types))
 
 
 def _asked(records: Records, expectations: Sequence[Expectation]) -> list[Any]:
@@ -201,6 +199,10 @@ def _among(
         sa.cast(sa.bindparam(None, [key[at] for key in keys], sa.ARRAY(sa.Text)), sa.ARRAY(sa.Text))
         for at in range(len(columns))
     ]
+    if len(columns) == 1:
+        # PostgreSQL knows how many there are, and takes the index for few of them.
+        listed = sa.type_coerce(arrays[0], postgresql.ARRAY(sa.Text)).op("::")
+        return columns[0] == sa.func.any(listed(sa.literal_column(f"{types[0]}[]")))
     names = [f"k{at}" for at in range(len(columns))]
     rows = sa.func.unnest(*arrays).table_valued(*names).render_derived(name="open_keys")
     wanted: list[sa.ColumnElement[Any]] = [

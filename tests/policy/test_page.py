@@ -10,8 +10,10 @@ from textwrap import dedent
 import pytest
 from pydantic import BaseModel
 
-from include.policy import SHIPPED, load_pack
+from include.policy import SHIPPED, kwargs, load_pack
 from include.policy.datamap import CollectionMeta, DatabaseMeta, NewestClock
+from include.policy.expectations import Breakdown, Expectation, Suite
+from include.policy.purposes import Purpose
 from include.policy.rules import (
     BackupRules,
     Calendar,
@@ -19,9 +21,16 @@ from include.policy.rules import (
     Indicator,
     RetentionRule,
     Role,
+    Rule,
     Source,
 )
 from tests.policy.packs import said, write_pack
+
+KWARGS = [
+    one
+    for one in vars(kwargs).values()
+    if isinstance(one, type) and issubclass(one, Rule) and one is not Rule
+]
 
 PAGE = (Path(__file__).parents[2] / "docs" / "policy-pack.md").read_text(encoding="utf-8")
 EXAMPLES = [dedent(text) for text in re.findall(r"^ *```yaml\n(.*?)^ *```", PAGE, re.S | re.M)]
@@ -43,6 +52,8 @@ def keys(model: type[BaseModel]) -> Iterator[str]:
     [
         ("Our keys: `meta.parcelseal`", [DatabaseMeta, CollectionMeta, NewestClock]),
         ("`controls.yaml`", [Control, Indicator, Source]),
+        ("`quality/*.yaml`", [Suite, Breakdown, Expectation, *KWARGS]),
+        ("`purposes.yaml`", [Purpose]),
         ("`retention.yaml`", [RetentionRule]),
         ("`calendar.yaml` and `roles.yaml`", [Calendar, Role]),
     ],
@@ -85,11 +96,13 @@ def test_the_shipped_controls_are_listed(tmp_path: Path) -> None:
 
 def test_the_examples_are_a_pack(tmp_path: Path) -> None:
     """The page's YAML, put together, loads; and its mistake is reported as printed."""
-    shop, backup, controls, retention = EXAMPLES
+    shop, backup, controls, quality, purposes, retention = EXAMPLES
     files = {"backup": backup, "controls": controls, "retention": retention}
+    files |= {"quality__customer": quality, "purposes": purposes}
     pack = load_pack(write_pack(tmp_path, datamap__shop=shop, **files))
     assert pack.backup.keep.daily == 14
     assert [one.record_class for one in pack.retention] == ["order", "contact"]
+    assert [one.id for one in pack.suites[0].expectations] == ["invalid_mobile"]
     assert pack.remarks == ()
     wrong = shop.replace("user.contact.phone_number", "user.phone")
     [line] = said(write_pack(tmp_path, datamap__shop=wrong))
