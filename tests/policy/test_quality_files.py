@@ -1,0 +1,73 @@
+"""quality/*.yaml and purposes.yaml: every fault at once, and what purposes add."""
+
+# ruff: noqa: E501 - a fault is easier to see in one line
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from include.policy import load_pack
+from tests.policy.packs import SHOP, said, write_pack
+
+SUITE = """\
+- collection: buyer
+  expectations:
+    - {id: phone, type: expect_column_values_to_be_mobile_numbers, kwargs: {column: phone}, severity: fail, clause: "5.1", title: {en: a, zh-CN: b}}
+"""
+PURPOSES = """\
+- id: delivery
+  title: {en: Delivery, zh-CN: 寄递}
+  basis: contract
+  fields: {shop: {buyer: [id]}}
+"""
+FAULTY = """\
+- collection: buyer
+  expectations:
+    - {id: a, type: expect_nothing, kwargs: {column: phone}, severity: fail, clause: "5.1", title: {en: a, zh-CN: b}}
+    - {id: b, type: expect_column_values_to_not_be_null, kwargs: {column: fone}, severity: fail, clause: "5.1", title: {en: a, zh-CN: b}}
+    - {id: b, type: expect_column_values_to_not_be_null, kwargs: {column: phone}, severity: bad, clause: "5.1", title: {en: a, zh-CN: b}}
+    - {id: c, type: expect_column_values_to_be_between, kwargs: {column: id, min_value: 5, max_value: 1}, severity: warn, clause: "5.1", title: {en: a}}
+    - {id: d, type: expect_column_values_to_not_be_null, kwargs: {column: phone, mostly: 1.5}, severity: warn, clause: "5.1", title: {en: a, zh-CN: b}}
+- collection: seller
+  expectations: []
+"""
+
+
+def test_ten_mistakes_are_ten_errors(tmp_path: Path) -> None:
+    """Of form and of names that lead nowhere, also both in one expectation."""
+    pack = write_pack(
+        tmp_path, quality__shop=FAULTY, purposes=PURPOSES.replace("[id]", "[id, age]")
+    )
+    lines = said(pack)
+    assert [line.split(": ")[0] for line in lines] == [
+        "purposes.yaml:4",
+        *(f"quality/shop.yaml:{line}" for line in (3, 4, 5, 5, 6, 6, 7, 8, 9)),
+    ]
+    assert len(lines) == 10
+
+
+def test_a_field_that_no_purpose_needs_is_expected_to_be_empty(tmp_path: Path) -> None:
+    """A rule of its own, of the personal fields only."""
+    pack = load_pack(write_pack(tmp_path, quality__shop=SUITE, purposes=PURPOSES))
+    (suite,) = pack.suites_of("shop")
+    assert [one.id for one in suite.expectations] == ["phone", "over_collected_phone"]
+
+
+def test_without_purposes_nothing_is_said_of_fields(tmp_path: Path) -> None:
+    """Nor of a database that no purpose names."""
+    pack = load_pack(write_pack(tmp_path, quality__shop=SUITE))
+    assert [one.id for one in pack.suites[0].expectations] == ["phone"]
+
+
+def test_suites_of_one_collection_are_joined(tmp_path: Path) -> None:
+    """One collection is one scan, however many files speak of it."""
+    other = SUITE.replace("id: phone", "id: again")
+    pack = load_pack(write_pack(tmp_path, quality__a=SUITE, quality__b=other))
+    (suite,) = pack.suites
+    assert [one.id for one in suite.expectations] == ["phone", "again"]
+
+
+def test_an_empty_file_of_expectations_is_none(tmp_path: Path) -> None:
+    """As `config map` writes it of a database without personal data."""
+    pack = load_pack(write_pack(tmp_path, quality__shop="[]\n", datamap__shop=SHOP))
+    assert pack.suites == ()
