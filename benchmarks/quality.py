@@ -129,7 +129,7 @@ def show(runs: dict[str, list[Timed]]) -> None:
 
     Ratios are those of the check itself, since psql imports nothing; whole processes stand beside.
     """
-    table = Table(title="Checks of the customers, in seconds", title_justify="left")
+    table = Table(title="Checks of the customers, in seconds", title_justify="left", box=None)
     for name in ("what", "check", "min", "max", "ratio", "import", "whole", "CPU", "MiB"):
         table.add_column(name, no_wrap=True)
     for name, found in runs.items():

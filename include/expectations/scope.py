@@ -132,8 +132,11 @@ def changed(
     expectations: Sequence[Expectation],
     last: Mark,
     now: datetime,
-) -> sa.ColumnElement[bool]:
-    """The condition for records that may have become broken since a mark.
+) -> list[sa.ColumnElement[bool]]:
+    """The conditions, any of them, for records that may have become broken since a mark.
+
+    Each is for a query of its own: under one OR, PostgreSQL searches what was written to another
+    table again for every record as soon as it expects more of it than its working memory holds.
 
     Args:
         records: the collection.
@@ -144,23 +147,23 @@ def changed(
     conditions = [_written_since(SOURCE, last)]
     touched = [_touched(one, records, last, now) for one in expectations]
     different = {str(one): one for one in touched if one is not None}
-    return sa.or_(*conditions, *different.values())
+    return [*conditions, *different.values()]
 
 
 def narrowed(
     engine: sa.Engine,
     records: Records,
-    condition: sa.ColumnElement[bool],
+    conditions: Sequence[sa.ColumnElement[bool]],
     key_types: Sequence[str],
     open_keys: Iterable[Sequence[str]],
     most: int,
 ) -> Records | None:
-    """The records for which a condition holds, found once and then named by key, and others.
+    """The records for which one of the conditions holds, and others, named by key.
 
     Args:
         engine: on the open snapshot.
         records: the collection.
-        condition: of `changed`.
+        conditions: of `changed`.
         key_types: PostgreSQL types of the key's columns.
         open_keys: keys of records that were broken, as text: they may have become good.
         most: records.
@@ -170,9 +173,13 @@ def narrowed(
     """
     source = records.table.alias(SOURCE)
     columns = [sa.cast(source.c[one], sa.Text) for one in records.key]
-    query = sa.select(*columns).select_from(source).where(condition).limit(most + 1)
+    keys: set[tuple[str, ...]] = set()
     with engine.connect() as conn:
-        keys = {tuple(row) for row in conn.execute(query)}
+        for condition in conditions:
+            query = sa.select(*columns).select_from(source).where(condition).limit(most + 1)
+            keys.update(tuple(row) for row in conn.execute(query))
+            if len(keys) > most:
+                return None
     keys.update(tuple(one) for one in open_keys)
     if len(keys) > most:
         return None

@@ -238,11 +238,11 @@ class _Collection:
                 return None
             keys = [register.key_of(one) for one in register.open_keys(conn, *name)]
         types = [self.table.columns[one].type for one in records.key]
-        condition = scope.changed(records, expectations, last, self.run.at)
+        conditions = scope.changed(records, expectations, last, self.run.at)
         most = int((self.rows or 0) * MOST_CHANGED)
         try:
             with self.view.savepoint():
-                return scope.narrowed(self.view.engine, records, condition, types, keys, most)
+                return scope.narrowed(self.view.engine, records, conditions, types, keys, most)
         except SQLAlchemyError:  # a column was dropped or retyped: its own rule will say so
             return None
 
