@@ -72,8 +72,10 @@ def _report(state: Engine, done: Checked) -> None:
     pack = load_pack(SHIPPED)
     database, suites = pack.database("courier"), pack.suites_of("courier")
     with state.connect() as conn:
-        trend = history.trend(conn, "courier", sum(len(one.expectations) for one in suites))
-    found = report.conclude([done.record], [database], {"courier": suites}, {"courier": trend})
+        trend = history.trend(conn, "courier")
+    found = report.conclude(
+        [done.record], [database], {"courier": suites}, {"courier": trend}, asked=["courier"]
+    )
     context = RunContext(
         dag_id="check_quality",
         run_id="now",

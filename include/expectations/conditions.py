@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 from include.expectations import formats
 from include.policy.datamap import MappedCollection, MappedDatabase
@@ -27,7 +26,6 @@ from include.policy.rules import Rule
 
 SOURCE, RECORD, OTHER = "source", "record", "other"
 _NOW = re.compile(r"(?<![:\w]):now\b")
-_PREPARER = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
@@ -109,6 +107,9 @@ def condition_of(one: Expectation, records: Records, now: datetime) -> Condition
         return Condition(_case(kwargs.where, late))
     if one.type == "expect_column_values_to_not_be_collected" and isinstance(kwargs, Column):
         return Condition(_column(kwargs.column).is_not(None))
+    repeats = repeated(one, records)
+    if repeats is not None:
+        return Condition(repeats, joined=True)
     if one.type == "expect_column_values_to_not_be_null" and isinstance(kwargs, Column):
         return Condition(_column(kwargs.column).is_(None))
     text = _FORMATS.get(one.type)
@@ -122,10 +123,16 @@ def condition_of(one: Expectation, records: Records, now: datetime) -> Condition
     return Condition(_where(getattr(kwargs, "where", None), text(value, today)))
 
 
+def selected(one: Expectation, now: datetime) -> sa.ColumnElement[bool] | None:
+    """The records that an expectation is about; None when that is all of them."""
+    where = getattr(_at(one.kwargs, now), "where", None)
+    return None if where is None else sa.literal_column(f"({where})", sa.Boolean)
+
+
 def repeated(one: Expectation, records: Records) -> sa.ColumnElement[bool] | None:
     """Which records repeat others, for expectations of uniqueness; None for all other types.
 
-    Great Expectations counts these with a window that names no record.
+    Great Expectations counts one column with a window that names no record, and several not at all.
     """
     if isinstance(one.kwargs, ColumnList):
         columns = one.kwargs.column_list
@@ -165,7 +172,8 @@ _ID_PARTS = {
 
 def quoted(alias: str, column: str) -> str:
     """A column of an alias, as it stands in SQL."""
-    return f"{alias}.{_PREPARER.quote_identifier(column)}"
+    escaped = column.replace('"', '""')
+    return f'{alias}."{escaped}"'  # SQLAlchemy's own quoting doubles percent signs, and once more
 
 
 def _column(name: str, of: str = RECORD) -> sa.ColumnElement[bool]:

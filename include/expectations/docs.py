@@ -17,25 +17,32 @@ def data_docs(name: str, results: Sequence[RuleResult], run_id: str, at: datetim
 
     Args:
         name: of the suite, ``courier.customer``.
-        results: of one check; those that could not be checked are left out.
+        results: of one check, as they were judged; one that could not be checked has failed.
         run_id: of the run.
         at: when it was checked.
     """
-    from include.expectations import gx as _gx  # noqa: F401 - sets its switches before its import
+    from include.expectations import gx  # sets its switches before its import
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from great_expectations.core.expectation_validation_result import (
             ExpectationSuiteValidationResult,
+            ExpectationValidationResult,
         )
         from great_expectations.core.run_identifier import RunIdentifier
         from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
         from great_expectations.render.view.view import DefaultJinjaPageView
 
-        found = [one.evr for one in results if one.evr is not None]
+        found = [
+            one.evr
+            or ExpectationValidationResult(
+                success=False, expectation_config=gx.configuration_of(one.rule), result={}
+            )
+            for one in results
+        ]
         good = sum(bool(one.success) for one in found)
         suite = ExpectationSuiteValidationResult(
-            success=good == len(found),
+            success=bool(found) and good == len(found),
             results=found,
             suite_name=name,
             statistics={

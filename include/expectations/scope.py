@@ -19,7 +19,7 @@ from sqlalchemy.dialects import postgresql
 
 from include.expectations.conditions import SOURCE, Records, quoted, table_of
 from include.policy.expectations import Expectation
-from include.policy.kwargs import Distinct, Recent, Related, Satisfy
+from include.policy.kwargs import Distinct, ExistsIn, Recent, Related, Satisfy
 
 _MARK = re.compile(r"([0-9a-f]{32})/(\d+)@(.+)")
 _FARTHEST = 2**31 - 2**24  # transactions; PostgreSQL compares no further, and a reserve
@@ -36,8 +36,8 @@ _NOW = """
 SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint
 FROM pg_current_snapshot() AS s
 """
-# A restored, rebuilt or repartitioned table has another identity: its rows have new numbers, or
-# old ones that tell nothing.
+# A restored, rebuilt or repartitioned table, a promoted replica, and a table whose columns changed
+# have another identity: their rows have new numbers, or old ones that tell nothing.
 _IDENTITY = """
 WITH RECURSIVE named AS (
     SELECT c.oid, c.relkind FROM unnest(%(schemas)s::text[], %(tables)s::text[]) AS t(s, n)
@@ -49,9 +49,15 @@ WITH RECURSIVE named AS (
     JOIN pg_inherits i ON i.inhparent = parts.oid JOIN pg_class c ON c.oid = i.inhrelid
 )
 SELECT md5((SELECT system_identifier FROM pg_control_system())::text || ' ' || current_database()
-           || ' ' || string_agg(oid::text, ' ' ORDER BY oid)),
+           || ' ' || (SELECT timeline_id FROM pg_control_checkpoint())
+           || ' ' || string_agg(oid || columns, ' ' ORDER BY oid)),
        bool_and(relkind IN ('r', 'p')), (SELECT count(*) FROM named)
-FROM parts
+FROM parts, LATERAL (
+    SELECT coalesce(
+        string_agg(format('%%s.%%s.%%s', attname, attnum, atttypid), ',' ORDER BY attnum), ''
+    )
+    FROM pg_attribute WHERE attrelid = parts.oid AND attnum > 0 AND NOT attisdropped
+) AS a(columns)
 """
 
 
@@ -60,7 +66,7 @@ class Mark:
     """Up to where the records of a collection were checked.
 
     Attributes:
-        identity: digest of server, database and tables, partitions included.
+        identity: digest of server, timeline, database and tables with partitions and columns.
         transaction: 64-bit number below which every transaction had ended.
         at: when it was taken.
     """
@@ -122,8 +128,8 @@ def usable(last: Mark | None, present: Mark | None) -> bool:
 
 def looks_at_all(one: Expectation) -> bool:
     """Whether an expectation has to look at all records, whatever changed."""
-    if one.type in _AMONG_ALL:
-        return True
+    if one.type in _AMONG_ALL or isinstance(one.kwargs, ExistsIn):
+        return True  # what left the other collection cannot be told
     return isinstance(one.kwargs, Satisfy | Related) and one.kwargs.scope == "all"
 
 

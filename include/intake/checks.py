@@ -89,11 +89,13 @@ class OwnChecks:
     def broken_keys(
         self, connection: psycopg.Connection[Any], rule: str, where: Composable, now: datetime
     ) -> Iterator[Key]:
-        """Return the keys of rows whose condition is not true; unknown is not true."""
+        """Return the keys of rows whose condition is not true, as text; unknown is not true."""
         del now
         (check,) = [one for one in self.incoming.rule.checks if one.id == rule]
         query = SQL("SELECT {key} FROM {table} AS i WHERE {where} AND ({c}) IS NOT TRUE").format(
-            key=SQL(", ").join(map(self.incoming.column, self.incoming.key)),
+            key=SQL(", ").join(
+                SQL("{}::text").format(self.incoming.column(one)) for one in self.incoming.key
+            ),
             table=self.incoming.table,
             where=where,
             c=pack_sql(check.condition),

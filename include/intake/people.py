@@ -15,6 +15,9 @@ from include.services.errors import ControlFailed
 MOST_REVIEWERS = 1000  # names on one question
 
 
+UNKNOWN_STAFF = "staff:"  # before the key of somebody without an account
+
+
 @dataclass(frozen=True)
 class People:
     """The people of one batch.
@@ -45,7 +48,7 @@ def people_of(connection: psycopg.Connection[Any], incoming: Incoming, batch: st
         key=Identifier(rule.people.key),
     )
     entered = dict(connection.execute(query).fetchall())
-    accounts = sorted({account or f"staff:{key}" for key, account in entered.items()})
+    accounts = sorted({account or f"{UNKNOWN_STAFF}{key}" for key, account in entered.items()})
     # by key too: one person may have two accounts
     others = {
         account: key

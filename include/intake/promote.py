@@ -119,6 +119,11 @@ def promote(
     for target, count in zip(incoming.rule.targets, made, strict=True):
         records[target.collection] = records.get(target.collection, 0) + count
     aside = _mark(connection, incoming, batch, incoming.rule.state.set_aside, reviewer, at)
+    if aside != len(broken):
+        raise ControlFailed(
+            f"{len(broken)} rows of {batch} break a rule, and {aside} were set aside.",
+            "Their keys cannot be told from others. Nothing was promoted.",
+        )
     return Settled(rows, set_aside=aside, records=records)
 
 

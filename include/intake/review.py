@@ -88,6 +88,14 @@ def check(desk: Desk, batch: str) -> StepRecord:
         where = incoming.pending(batch)
         verdicts = all_verdicts(desk.checkers, connection, where, desk.clock.now())
     _faults(seen, verdicts)
+    unknown = [one for one in who.enterers if one.startswith(people.UNKNOWN_STAFF)]
+    if unknown:
+        seen.find(
+            "intake.no_enterer",
+            Outcome.FAIL,
+            _("Nobody knows who entered {count} of the batch's sources.", count=len(unknown)),
+            _("Correct the rows or the staff table; who entered records may not review them."),
+        )
     if not who.reviewers:
         seen.find(
             "intake.no_reviewer",

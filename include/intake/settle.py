@@ -14,7 +14,7 @@ from include.approvals.registry import Decision
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
 from include.intake import batches, people
-from include.intake.checks import Key, broken_by_rule
+from include.intake.checks import FAIL, Key, broken_by_rule
 from include.intake.desk import Desk
 from include.intake.names import CLAUSE, STEP_REVIEW, STEP_SETTLE, STEP_VERIFY, rule_and_batch
 from include.intake.promote import Settled, promote, reject, settled_by
@@ -143,7 +143,7 @@ def _broken(desk: Desk, connection: psycopg.Connection[Any], batch: str) -> set[
     """Rows that break a rule now: what was good when it was checked may be a duplicate since."""
     where = desk.incoming.pending(batch)
     verdicts, keys = broken_by_rule(desk.checkers, connection, where, desk.clock.now())
-    faulty = [one.rule for one in verdicts if one.broken is None]
+    faulty = [one.rule for one in verdicts if one.broken is None and one.severity == FAIL]
     if faulty:
         raise ControlFailed(
             f"Rules of {batch} could not be checked: {', '.join(faulty)}.",
@@ -175,6 +175,18 @@ def verify(desks: Sequence[Desk], records: Sequence[StepRecord]) -> StepRecord:
             for batch, at in _decided(desk, records):
                 rows, bad = _unreviewed(connection, desk, batch, at)
                 promoted, unreviewed = promoted + rows, unreviewed + bad
+    said = sum(int(one.data.get("promoted", 0)) for one in records if one.step == STEP_SETTLE)
+    if said != promoted:
+        seen.find(
+            "intake.not_found",
+            Outcome.FAIL,
+            _(
+                "{said} records were let in, and {found} are found afterwards.",
+                said=said,
+                found=promoted,
+            ),
+            _("See what changed the incoming table meanwhile, or rounds its times."),
+        )
     for part in late:
         seen.find(
             "intake.past_deadline",

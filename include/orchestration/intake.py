@@ -34,6 +34,7 @@ from include.orchestration.workflow import policy
 from include.policy.expectations import Expectation
 from include.policy.intake import IntakeRule
 from include.quarantine import register
+from include.quarantine.keys import KeyNames
 from include.reports.conclusion import Conclusion
 from include.services.errors import ControlFailed
 from include.state.locks import exclusive
@@ -200,7 +201,10 @@ def _quarantine(place: Workplace, incoming: Incoming) -> Quarantine:
             run_id,
             place.clock.now(),
         )
-        named = ((register.key_text([str(one) for one in key]), None) for key in keys)
+        name = KeyNames(
+            place.erasure_keys, incoming.database.name, incoming.collection, incoming.key
+        )
+        named = ((name.of([str(one) for one in key]), None) for key in keys)
         with place.state.begin() as conn:
             raw = conn.connection.driver_connection
             assert isinstance(raw, psycopg.Connection)

@@ -55,14 +55,11 @@ def seal_quality() -> dict[str, Any]:
     def conclude(
         place: Workplace, records: Sequence[StepRecord], _artifacts: dict[str, bytes]
     ) -> Conclusion:
-        asked = get_current_context()["params"].get("databases") or list(place.pack.databases)
-        databases = [place.pack.databases[one] for one in asked if one in place.pack.databases]
+        databases = list(place.pack.databases.values())
         suites = {one.name: place.pack.suites_of(one.name) for one in databases}
         with place.state.connect() as conn:
-            trends = {
-                name: history.trend(conn, name, sum(len(one.expectations) for one in found))
-                for name, found in suites.items()
-            }
-        return report.conclude(records, databases, suites, trends)
+            trends = {one.name: history.trend(conn, one.name) for one in databases}
+        asked = get_current_context()["params"].get("databases") or list(suites)
+        return report.conclude(records, databases, suites, trends, asked=asked)
 
     return seal_run(conclude)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,13 @@ class CrossChecks:
         documents: files that were read, by their path in the pack; shipped ones too.
         inventory: names of the data maps.
         problems: is added to.
+        personal: database, collection and name of the personal fields, where the maps are sound.
     """
 
     documents: dict[str, Document]
     inventory: Inventory
     problems: list[PackProblem]
+    personal: Container[tuple[str, str, object]] = ()
 
     def roles(self, roles: Mapping[int, Role], controls: Mapping[int, Control]) -> None:
         """Ids stand once, and who owns a control is a role."""
@@ -47,7 +49,9 @@ class CrossChecks:
                 loc = (at, "clock")
                 self.field("retention.yaml", loc, str(database), rule.collection, column)
 
-    def suites(self, file: str, seen: set[tuple[str, str, str]]) -> dict[int, str]:
+    def suites(
+        self, file: str, seen: set[tuple[str, str, str]], incoming: Container[str]
+    ) -> dict[int, str]:
         """The databases of a file's suites, by place; those that lead nowhere are left out.
 
         Reads the document itself, so that a fault of form hides no name that leads nowhere.
@@ -55,6 +59,7 @@ class CrossChecks:
         Args:
             file: path in the pack.
             seen: database, collection and id of the expectations of the files before; is added to.
+            incoming: collections that intake.yaml names.
         """
         found = {}
         for at, suite in _mappings(self.documents[file].data):
@@ -65,11 +70,17 @@ class CrossChecks:
             if not holder:
                 continue
             found[at] = holder
+            if suite.get("incoming") is True and collection not in incoming:
+                message = "intake.yaml has no such incoming table, so that nobody would check it"
+                self.add(file, (at, "incoming"), message)
             self._breakdown(file, (at, "breakdown"), holder, collection, suite.get("breakdown"))
             for number, one in _mappings(suite.get("expectations")):
                 loc = (at, "expectations", number)
                 self._expectation(file, (*loc, "kwargs"), holder, collection, one.get("kwargs"))
                 if isinstance(name := one.get("id"), str):
+                    if name.startswith("over_collected_"):
+                        message = "ids that begin so are made from purposes.yaml"
+                        self.add(file, (*loc, "id"), message)
                     if (holder, collection, name) in seen:
                         message = f"{collection} has a rule {name!r} already"
                         self.add(file, (*loc, "id"), message)
@@ -144,8 +155,17 @@ class CrossChecks:
             return
         if isinstance(by.get("column"), str):
             self.field(file, (*loc, "column"), database, collection, by["column"])
-        if "collection" in by and "label" in by:
+            self._impersonal(file, (*loc, "column"), database, collection, by["column"])
+        if isinstance(by.get("collection"), str) and isinstance(by.get("label"), str):
             self._other(file, loc, database, by["collection"], "label", by["label"])
+            self._impersonal(file, (*loc, "label"), database, by["collection"], by["label"])
+
+    def _impersonal(
+        self, file: str, loc: Loc, database: str, collection: str, field: object
+    ) -> None:
+        """What a report shows as it is may not be a person's own data."""
+        if (database, collection, field) in self.personal:
+            self.add(file, loc, f"field {field!r} is personal, and reports would show its values")
 
     def _other(
         self, file: str, loc: Loc, database: str, collection: object, key: str, name: object

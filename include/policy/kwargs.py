@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from include.policy.period import PositivePeriod
 from include.policy.rules import Name, Rule, Text, some
@@ -51,8 +51,11 @@ class Regex(Column):
 def _in_order(least: Any, most: Any) -> None:
     if least is None and most is None:
         raise ValueError("min_value or max_value is required")
-    if least is not None and most is not None and type(least) is type(most) and least > most:
-        raise ValueError(f"min_value {least} is above max_value {most}")
+    if least is not None and most is not None:
+        if isinstance(least, str) is not isinstance(most, str):
+            raise ValueError("min_value and max_value are of different kinds")
+        if least > most:
+            raise ValueError(f"min_value {least} is above max_value {most}")
 
 
 class Lengths(Column):
@@ -67,11 +70,14 @@ class Lengths(Column):
         return self
 
 
+Bound = int | float | Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\d")]
+
+
 class Between(Column):
     """Least and greatest value of a column, both included: numbers, or ISO dates as text."""
 
-    min_value: int | float | str | None = None
-    max_value: int | float | str | None = None
+    min_value: Bound | None = None
+    max_value: Bound | None = None
 
     @model_validator(mode="after")
     def _range(self) -> Between:
@@ -94,7 +100,7 @@ class RowCount(Rule):
 class ColumnList(Kwargs):
     """Columns that are looked at together."""
 
-    column_list: Names
+    column_list: Annotated[Names, Field(min_length=2)]
 
 
 class ColumnPair(Kwargs):
@@ -162,8 +168,9 @@ class Related(Kwargs):
         key: this record's column that it leads to.
         condition: SQL over the other record, which is named ``other``; this one is ``record``.
         present: whether at least one has to be there, or none may.
-        scope: ``changed`` looks at records that changed, or whose related records were added or
-            changed; a related record that was deleted is seen by a full run. ``all`` sees it daily.
+        scope: ``changed`` looks at records that changed, or to which related records lead that were
+            added or changed; one that was deleted, or led elsewhere, is seen by a full run. ``all``
+            sees it daily.
     """
 
     collection: Name

@@ -62,13 +62,20 @@ def load_pack(folder: Path) -> PolicyPack:
     retention = reader.items("retention.yaml", TypeAdapter(RetentionRule))
     purposes = reader.items("purposes.yaml", TypeAdapter(Purpose))
     intake = reader.items("intake.yaml", TypeAdapter(IntakeRule))
-    checks = CrossChecks(reader.documents, datamap.inventory, reader.problems)
+    personal = {
+        (database.name, collection.name, field.name)
+        for database in datamap.databases.values()
+        for collection in database.collections.values()
+        for field in collection.fields.values()
+        if field.is_personal
+    }
+    checks = CrossChecks(reader.documents, datamap.inventory, reader.problems, personal)
     checks.roles(roles, controls)
     checks.retention(retention)
     checks.purposes(purposes)
     for loc, message in intakes.faults(intake, datamap.inventory):
         checks.add("intake.yaml", loc, message)
-    suites = reader.suites(checks)
+    suites = reader.suites(checks, {one.collection for one in intake.values()})
     reader.check_unknown_files()
     if reader.problems:
         raise PackError(folder, reader.problems)
@@ -154,8 +161,13 @@ class _Reader:
         self.problems += datamap.problems
         return datamap
 
-    def suites(self, checks: CrossChecks) -> list[Suite]:
-        """The suites of quality/, checked together; none where the pack has no such folder."""
+    def suites(self, checks: CrossChecks, incoming: set[str]) -> list[Suite]:
+        """The suites of quality/, checked together; none where the pack has no such folder.
+
+        Args:
+            checks: between files.
+            incoming: collections that intake.yaml names.
+        """
         if not self._exists(QUALITY):
             return []
         found: list[Suite] = []
@@ -164,7 +176,7 @@ class _Reader:
             name = f"{QUALITY}/{path.name}"
             suites = self.items(name, TypeAdapter(Suite))
             if name in self.documents:
-                placed = checks.suites(name, seen)
+                placed = checks.suites(name, seen, incoming)
                 found += [
                     suite.model_copy(update={"database": placed[at]})
                     for at, suite in suites.items()

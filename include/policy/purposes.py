@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator
@@ -11,6 +13,8 @@ from include.policy.datamap import MappedDatabase
 from include.policy.expectations import Suite, Unneeded
 from include.policy.kwargs import Column
 from include.policy.rules import Identifier, Name, Rule, Text, Texts, some
+
+_PLAIN = re.compile(r"[a-z0-9_]+")
 
 
 class Purpose(Rule):
@@ -38,9 +42,9 @@ def with_unneeded(
     Each personal field of a database that purposes.yaml names, and that no purpose needs, is
     expected to hold no value.
     """
-    joined: dict[tuple[str, str], Suite] = {}
+    joined: dict[tuple[str, str, bool], Suite] = {}
     for suite in suites:
-        key = (suite.database or "", suite.collection)
+        key = (suite.database or "", suite.collection, suite.incoming)
         before = joined.get(key)
         joined[key] = suite if before is None else _joined(before, suite)
     needed = {
@@ -58,7 +62,7 @@ def with_unneeded(
                 if field.is_personal and (database, collection.name, field.name) not in needed
             )
             if unneeded:
-                key = (database, collection.name)
+                key = (database, collection.name, False)
                 added = Suite(database=database, collection=collection.name, expectations=unneeded)
                 joined[key] = _joined(joined[key], added) if key in joined else added
     return tuple(joined[key] for key in sorted(joined))
@@ -69,15 +73,16 @@ def _joined(one: Suite, other: Suite) -> Suite:
         update={
             "expectations": (*one.expectations, *other.expectations),
             "breakdown": one.breakdown or other.breakdown,
-            "incoming": one.incoming or other.incoming,
         }
     )
 
 
 def _unneeded(field: str) -> Unneeded:
-    plain = "".join(one if one.isascii() and one.isalnum() else "_" for one in field.lower())
+    name = field
+    if not _PLAIN.fullmatch(field):  # one id for one field, whatever its script
+        name = f"{''.join(_PLAIN.findall(field))}.{sha256(field.encode()).hexdigest()[:8]}"
     return Unneeded(
-        id=f"over_collected_{plain}",
+        id=f"over_collected_{name}",
         kwargs=Column(column=field),
         severity="fail",
         clause="4.1",

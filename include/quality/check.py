@@ -17,13 +17,22 @@ from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
 from include.expectations import scope
 from include.expectations.check import Check, RuleResult, Snapshot, snapshot
-from include.expectations.conditions import OTHER, RECORD, Records, quoted, table_of
+from include.expectations.conditions import (
+    OTHER,
+    RECORD,
+    Records,
+    quoted,
+    selected,
+    table_of,
+)
 from include.messages import Message, _
 from include.policy.datamap import MappedCollection, MappedDatabase
 from include.policy.expectations import Expectation, Suite
 from include.quality import history
 from include.quality.history import RuleCheck
+from include.quality.judge import Figures, as_judged, judge
 from include.quarantine import register
+from include.quarantine.keys import KeyNames, tells_a_person
 from include.schema.drift import DriftKind, drift, mapped_schemas
 from include.schema.findings import findings as drift_findings
 from include.schema.live import LiveSchema, LiveTable, read_schema
@@ -33,8 +42,6 @@ STEP, CLAUSE = "check", "4.1"
 MOST_NAMED = 100_000  # records of one rule in the register; more are counted, not named
 MOST_CHANGED = 0.2  # share of the records above which all are looked at
 OVER_COLLECTED = "expect_column_values_to_not_be_collected"
-# Keys that tell who a person is never stand in the register as they are.
-_PLAIN_KEYS = ("user.unique_id", "user.account", "user.workplace")
 
 
 @dataclass(frozen=True)
@@ -134,6 +141,13 @@ def _measure(
     over = [one.broken for one in checks if (one.collection, one.rule) in unneeded]
     known = [one for one in over if one is not None]
     seen.measure("quality.rules", len(checks), "1")
+    required = {
+        (suite.collection, one.id)
+        for suite in suites
+        for one in suite.expectations
+        if one.severity == "fail"
+    }
+    seen.measure("quality.rules_required", len(required), "1")
     seen.measure("quality.rules_broken", sum(one.outcome is Outcome.FAIL for one in checks), "1")
     seen.measure("quality.rules_unchecked", sum(one.broken is None for one in checks), "1")
     seen.measure("quality.broken", sum(one.broken or 0 for one in checks), "rows")
@@ -159,13 +173,13 @@ class _Collection:
     looked_at: int = 0
     resolved: int = 0
     whole: bool = True
+    about: dict[str, int] = field(default_factory=dict)
+    judged: list[tuple[Figures, Outcome]] = field(default_factory=list)
 
     def check(self) -> list[RuleResult]:
         """Check, enter what is broken, judge; return Great Expectations' results."""
         if self.table is None:
-            for one in self.suite.expectations:
-                self._judge(one, RuleResult(one, fault=_("the table is gone"), named=False), None)
-            return []
+            return self._nothing(_("the table is gone"))
         records = Records(
             self.collection,
             self.database,
@@ -173,14 +187,16 @@ class _Collection:
             self.table.primary_key or self._mapped_key(),
         )
         mark = scope.take(self.view.connection, records, self.suite.expectations, self.run.at)
-        if self._keys_are_personal(records):
+        if tells_a_person(self.collection, records.key):
             mark = None  # what stands in the register as HMAC cannot be asked for again
-        self.rows = self._count(records)
+        if not self._count(records):
+            return self._nothing(_("its records may not be read, or not all of them"))
+        self._notice_emptied()
+        results: list[RuleResult] = []
         changed = self._changed(records, mark)
         self.whole = changed is None
         always = [one for one in self.suite.expectations if changed and scope.looks_at_all(one)]
         others = [one for one in self.suite.expectations if one not in always]
-        results: list[RuleResult] = []
         for part, expectations in ((changed or records, others), (records, always)):
             if expectations:
                 checking = Check(self.view, part, expectations, self.run.at, self._part())
@@ -189,7 +205,14 @@ class _Collection:
                     for result in found:
                         self._enter(conn, checking, result, mark)
                 results += found
-        return results
+                if part is not records or self.whole:
+                    self.looked_at = max((one.rows for one in found), default=0)
+        with self.run.state.begin() as conn:
+            raw = conn.connection.driver_connection
+            assert isinstance(raw, psycopg.Connection)
+            rules = [one.id for one in self.suite.expectations]
+            self.resolved += register.close_others(raw, self._place(""), rules)
+        return as_judged(results, self.judged)
 
     def summary(self) -> dict[str, Any]:
         """What the report needs of this collection; no customer value."""
@@ -201,10 +224,11 @@ class _Collection:
             "looked_at": self.looked_at,
             "whole": self.whole,
             "resolved": self.resolved,
-            "parts": parts[:20] if self.suite.breakdown else [],
+            "parts": parts if self.suite.breakdown else [],
             "rules": [
                 {
                     "rule": one.rule,
+                    "rows": one.rows,
                     "broken": one.broken,
                     "outcome": str(one.outcome),
                 }
@@ -216,15 +240,6 @@ class _Collection:
         assert self.table is not None
         key = self.collection.primary_key
         return key if all(one in self.table.columns for one in key) else ()
-
-    def _keys_are_personal(self, records: Records) -> bool:
-        fields = [self.collection.fields.get(name) for name in records.key]
-        return any(
-            category.startswith("user.") and not category.startswith(_PLAIN_KEYS)
-            for one in fields
-            if one is not None
-            for category in one.categories
-        )
 
     def _changed(self, records: Records, mark: scope.Mark | None) -> Records | None:
         """The records to look at; None when that is all of them."""
@@ -246,59 +261,94 @@ class _Collection:
         except SQLAlchemyError:  # a column was dropped or retyped: its own rule will say so
             return None
 
-    def _count(self, records: Records) -> int:
-        with self.view.engine.connect() as conn:
-            return int(conn.scalar(sa.select(sa.func.count()).select_from(records.table)) or 0)
+    def _notice_emptied(self) -> None:
+        with self.run.state.connect() as conn:
+            before = history.last_rows(conn, self.database.name, self.collection.name)
+        if before and not self.rows:
+            self.seen.find(
+                "quality.emptied",
+                Outcome.ATTENTION,
+                _("The table had {before} records at the last check and has none.", before=before),
+                _("Find out who emptied it; if nobody meant to, restore it from a backup."),
+                subject=f"{self.database.name}.{self.collection.name}",
+            )
 
-    def _enter(
-        self, conn: Connection, checking: Check, found: RuleResult, mark: scope.Mark | None
-    ) -> None:
-        self.looked_at = max(self.looked_at, found.rows)
-        if found.fault is not None or not found.named:
-            broken = None if found.fault is not None else found.broken
-            self._judge(found.rule, found, broken, mark)
-            return
-        if found.broken > MOST_NAMED:  # a whole check: only that finds so many at once
-            self._judge(found.rule, found, found.broken, None)
-            return
-        place = register.Place(
+    def _place(self, rule: str) -> register.Place:
+        return register.Place(
             self.database.name,
             self.collection.name,
-            found.rule.id,
+            rule,
             self.run.dag_id,
             self.run.run_id,
             self.run.at,
         )
+
+    def _nothing(self, reason: Message) -> list[RuleResult]:
+        """The results where no record could be looked at."""
+        self.whole, self.rows = False, None
+        results = [RuleResult(one, fault=reason, named=False) for one in self.suite.expectations]
+        for one in results:
+            self._judge(one, None)
+        return results
+
+    def _count(self, records: Records) -> bool:
+        """Count the records, and those that each rule with a ``where`` is about."""
+        rows = sa.func.count()
+        wanted = {
+            one.id: condition
+            for one in self.suite.expectations
+            if (condition := selected(one, self.run.at)) is not None
+        }
+        record = records.selectable
+        query = sa.select(rows, *(rows.filter(one) for one in wanted.values())).select_from(record)
+        try:
+            with self.view.savepoint(), self.view.engine.connect() as conn:
+                self.rows, *about = conn.execute(query).one()
+            self.about = dict(zip(wanted, about, strict=True))
+        except SQLAlchemyError:  # one of the conditions is wrong, as its own rule will say
+            try:
+                with self.view.savepoint(), self.view.engine.connect() as conn:
+                    self.rows = conn.scalar(sa.select(rows).select_from(records.table))
+            except SQLAlchemyError:  # no right to read, or row security would hide records
+                return False
+        return True
+
+    def _enter(
+        self, conn: Connection, checking: Check, found: RuleResult, mark: scope.Mark | None
+    ) -> None:
+        if found.fault is not None or not found.named:
+            broken = None if found.fault is not None else found.broken
+            self._judge(found, broken, mark, listed=False)
+            return
+        if found.broken > MOST_NAMED:  # no mark, so that the next run looks at all of them again
+            self._judge(found, found.broken, None, listed=False)
+            return
+        place = self._place(found.rule.id)
         with conn.begin():
             raw = conn.connection.driver_connection
             assert isinstance(raw, psycopg.Connection)
             change = register.put(raw, place, self._named(checking, found.rule, found.broken))
         self.resolved += change.resolved
-        self._judge(found.rule, found, change.open, mark)
+        # A mapped key of a view may repeat itself: then there are fewer entries than records.
+        self._judge(found, found.broken if self.whole else change.open, mark)
 
     def _named(
         self, checking: Check, rule: Expectation, broken: int
     ) -> Iterator[tuple[str, str | None]]:
-        personal = self._keys_are_personal(checking.records)
+        name = KeyNames(self.run.keys, self.database.name, self.collection, checking.records.key)
         for *key, part in checking.broken_keys(rule) if broken else ():
-            if personal:
-                digest = self.run.keys.digest(
-                    self.run.keys.current, self.database.name, self.collection.name, key
-                )
-                yield register.key_text([f"hmac:{self.run.keys.current}:{digest.hex()}"]), part
-            else:
-                yield register.key_text(key), part
+            yield name.of(key), part
 
     def _part(self) -> sa.ColumnElement[Any] | None:
         by = self.suite.breakdown
         if by is None or self.table is None or by.column not in self.table.columns:
             return None
         mine: sa.ColumnElement[Any] = sa.literal_column(quoted(RECORD, by.column))
-        if by.collection is None or by.label is None:
+        if by.collection is None or by.label is None:  # the pack's check lets no personal one pass
             return sa.cast(mine, sa.Text)
         other = self.database.collections[by.collection]
         key = other.primary_key
-        if len(key) != 1 or other.fields[by.label].is_personal:
+        if len(key) != 1:
             return sa.cast(mine, sa.Text)
         named = table_of(other, (*key, by.label)).alias(OTHER)
         label: sa.ColumnElement[Any] = sa.literal_column(quoted(OTHER, by.label))
@@ -307,21 +357,17 @@ class _Collection:
 
     def _judge(
         self,
-        rule: Expectation,
         found: RuleResult,
         broken: int | None,
         mark: scope.Mark | None = None,
+        *,
+        listed: bool = True,
     ) -> None:
-        bad = Outcome.FAIL if rule.severity == "fail" else Outcome.ATTENTION
-        rows = self.rows
-        if broken is None:
-            outcome = bad
-            self._find_unchecked(rule, found.fault or _("nobody knows why"), bad)
-        else:
-            good = _holds(rule, rows or 0, broken)
-            outcome = Outcome.PASS if good else bad
-            if not good:
-                self._find_broken(rule, rows or 0, broken, bad)
+        rule = found.rule
+        rows = self.about.get(rule.id, self.rows or 0)
+        figures = Figures(rows, broken, listed)
+        outcome = judge(self.seen, self._subject(rule), rule, figures, found.fault)
+        self.judged.append((figures, outcome))
         self.checks.append(
             RuleCheck(
                 self.collection.name,
@@ -335,45 +381,5 @@ class _Collection:
             )
         )
 
-    def _find_unchecked(self, rule: Expectation, reason: Message, bad: Outcome) -> None:
-        self.seen.find(
-            "quality.unchecked",
-            bad,
-            _(
-                "Expected: {title}. This could not be checked: {reason}.",
-                title=rule.message,
-                reason=reason,
-            ),
-            _("Correct the rule {rule} in the policy pack, or the table.", rule=rule.id),
-            subject=self._subject(rule),
-            clause=rule.clause,
-        )
-
-    def _find_broken(self, rule: Expectation, rows: int, broken: int, bad: Outcome) -> None:
-        self.seen.find(
-            "quality.broken",
-            bad,
-            _(
-                "Expected: {title}. {broken} of {rows} records break this; "
-                "{tolerated} are tolerated.",
-                title=rule.message,
-                broken=broken,
-                rows=rows,
-                tolerated=int(rows * (1 - rule.mostly)),
-            ),
-            _(
-                "See the records by key in the quarantine register, rule {rule}, and correct them.",
-                rule=rule.id,
-            ),
-            subject=self._subject(rule),
-            clause=rule.clause,
-        )
-
     def _subject(self, rule: Expectation) -> str:
         return f"{self.database.name}.{self.collection.name}.{rule.id}"
-
-
-def _holds(rule: Expectation, rows: int, broken: int) -> bool:
-    if rule.type.startswith("expect_table_"):
-        return broken == 0
-    return rows == 0 or broken <= rows * (1 - rule.mostly)

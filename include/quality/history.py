@@ -15,8 +15,9 @@ from include.expectations.scope import Mark
 from include.policy.expectations import Expectation
 from include.state.tables import evidence_ledger, quality_check
 
-WHOLE_EVERY = timedelta(days=7)
-"""A collection is checked as a whole at least so often: a related record that was deleted leaves no
+WHOLE_EVERY = timedelta(days=6, hours=12)
+"""A collection is checked as a whole when the last time is so long ago, which is every seventh day
+for a daily run that begins a little earlier or later: a related record that was deleted leaves no
 trace in the records that changed."""
 MOST_RUNS = 30  # of the trend
 
@@ -48,11 +49,10 @@ class RuleCheck:
 
 @dataclass(frozen=True)
 class Trend:
-    """All rules of a database in one run."""
+    """All rules of a database in one run; None when one of them could not be checked."""
 
     at: datetime
-    rows: int
-    broken: int
+    broken: int | None
 
 
 def record(
@@ -112,31 +112,47 @@ def last_mark(
     return Mark.parse(next(iter(marks.values())))
 
 
-def trend(conn: Connection, database: str, rules: int) -> list[Trend]:
-    """Broken records of the last runs, oldest first; takes as long after a thousand runs as after
-    ten.
-
-    Args:
-        conn: to the state database.
-        database: of the data map.
-        rules: how many a run has.
-    """
-    latest = (
-        select(quality_check)
-        .where(quality_check.c.database == database, quality_check.c.broken.is_not(None))
+def last_rows(conn: Connection, database: str, collection: str) -> int | None:
+    """The most records that a rule was about in the last check; None before the first."""
+    newest = (
+        select(quality_check.c.dag_id, quality_check.c.run_id)
+        .where(quality_check.c.database == database, quality_check.c.collection == collection)
         .order_by(quality_check.c.checked_at.desc())
-        .limit(MOST_RUNS * max(rules, 1))
+        .limit(1)
         .subquery()
     )
-    query = (
-        select(latest.c.checked_at, func.sum(latest.c.rows), func.sum(latest.c.broken))
-        .group_by(latest.c.checked_at)
-        .order_by(latest.c.checked_at.desc())
+    rows: int | None = conn.scalar(
+        select(func.max(quality_check.c.rows))
+        .join(
+            newest,
+            and_(
+                newest.c.dag_id == quality_check.c.dag_id, newest.c.run_id == quality_check.c.run_id
+            ),
+        )
+        .where(quality_check.c.database == database, quality_check.c.collection == collection)
+    )
+    return rows
+
+
+def trend(conn: Connection, database: str) -> list[Trend]:
+    """What the last runs found, oldest first."""
+    mine = quality_check.c.database == database
+    latest = (
+        select(quality_check.c.checked_at)
+        .where(mine)
+        .distinct()
+        .order_by(quality_check.c.checked_at.desc())
         .limit(MOST_RUNS)
     )
+    unchecked = func.count().filter(quality_check.c.broken.is_(None))
+    query = (
+        select(quality_check.c.checked_at, func.sum(quality_check.c.broken), unchecked)
+        .where(mine, quality_check.c.checked_at.in_(latest))
+        .group_by(quality_check.c.checked_at)
+        .order_by(quality_check.c.checked_at)
+    )
     return [
-        Trend(at, int(rows), int(broken))
-        for at, rows, broken in reversed(conn.execute(query).all())
+        Trend(at, None if missing else int(broken)) for at, broken, missing in conn.execute(query)
     ]
 
 

@@ -41,15 +41,19 @@ def conclude(
     databases: Sequence[MappedDatabase],
     suites: Mapping[str, Sequence[Suite]],
     trends: Mapping[str, Sequence[Trend]],
+    asked: Sequence[str],
 ) -> Conclusion:
     """Judge a run: every suite of every mapped database was checked.
 
     Args:
         records: what the steps left; one that is missing fails.
-        databases: those that the run was to check.
+        databases: all that the data map names.
         suites: of each database.
         trends: past runs by database, this one included.
+        asked: names the run was asked for; the rest is noted, so that nobody takes it for checked.
     """
+    left_out = [one for one in databases if one.name not in asked]
+    databases = [one for one in databases if one.name in asked]
     steps = by_step(records)
     checked = [steps.get((STEP, one.name)) for one in databases]
     findings = [finding for record in records for finding in record.findings]
@@ -59,6 +63,7 @@ def conclude(
         if record is None
     ]
     findings += _nothing_expected(databases, suites)
+    findings += [_left_out(one.title) for one in left_out]
     outcome = Outcome.worst(
         [
             Outcome.PASS if databases else Outcome.FAIL,
@@ -73,7 +78,10 @@ def conclude(
         findings=findings,
         metrics=[
             *(metric for record in records for metric in record.metrics),
-            *(_added_up(name, figure, checked) for name, figure in _INDICATORS.items()),
+            *(
+                _indicator(name, figure, checked, all_asked=not left_out)
+                for name, figure in _INDICATORS.items()
+            ),
         ],
         facts=_facts(checked),
         sections=[
@@ -83,6 +91,17 @@ def conclude(
             ),
             _meaning(),
         ],
+    )
+
+
+def _left_out(name: str) -> Finding:
+    return Finding(
+        code="quality.left_out",
+        severity=Outcome.ATTENTION,
+        subject=name,
+        message=_("{name} was not checked: this run was asked for other databases.", name=name),
+        action=_("Run the workflow without naming databases."),
+        clause=CLAUSE,
     )
 
 
@@ -115,6 +134,17 @@ def _added_up(name: str, figure: str, checked: Sequence[StepRecord | None]) -> M
     return Metric(name=name, value=sum(values) if whole else None, unit="1")
 
 
+def _indicator(
+    name: str, figure: str, checked: Sequence[StepRecord | None], *, all_asked: bool
+) -> Metric:
+    """A control's figure: what is bad is bad, but nothing is good that was not looked at."""
+    found = _added_up(name, figure, checked)
+    known = [one for one in (_figure(record, figure) for record in checked) if one and one.value]
+    if found.value is None and known:
+        return found.model_copy(update={"value": sum(one.value or 0 for one in known)})
+    return found if all_asked or found.value else found.model_copy(update={"value": None})
+
+
 def _summary(outcome: Outcome, missing: bool) -> Message:
     if missing:
         return _("Not every database was checked.")
@@ -144,20 +174,21 @@ def _facts(checked: Sequence[StepRecord | None]) -> list[Fact]:
             label=_("Required expectations that are not met"),
             value=unmet,
             status=None if unmet is None else Outcome.FAIL if unmet else Outcome.PASS,
-            note=_("of {count} expectations", count=int(_sum(checked, "quality.rules") or 0)),
+            note=_("of {count}", count=int(_sum(checked, "quality.rules_required") or 0)),
         ),
         Fact(
             label=_("Records looked at"),
             value=sum(one["looked_at"] for one in collections) if collections else None,
             unit="rows",
-            note=_(
-                "of {count}; the others did not change since they were checked",
-                count=sum(one["rows"] or 0 for one in collections),
-            ),
+            note=_("of {count}", count=sum(one["rows"] or 0 for one in collections)),
         ),
-        Fact(label=_("Broken records"), value=_sum(checked, "quality.broken"), unit="rows"),
         Fact(
-            label=_("Found good again"),
+            label=_("Breaches"),
+            value=_sum(checked, "quality.broken"),
+            note=_("one record may break several rules"),
+        ),
+        Fact(
+            label=_("Found good again, or gone"),
             value=sum(one["resolved"] for one in collections) if collections else None,
             unit="rows",
         ),
@@ -186,8 +217,7 @@ def _database(
             blocks.append(_parts_chart(one))
     blocks.append(
         TrendChart(
-            caption=_("Broken records of {name} over the last checks", name=database.title),
-            unit="rows",
+            caption=_("Breaches in {name} over the last checks", name=database.title),
             points=[TrendPoint(at=one.at, value=one.broken) for one in trend],
         )
     )
@@ -195,24 +225,15 @@ def _database(
 
 
 def _rules_table(one: dict[str, Any], rules: Mapping[tuple[str, str], Expectation]) -> Table:
-    rows = one["rows"]
     found = [(rule, rules.get((one["collection"], rule["rule"]))) for rule in one["rules"]]
-    looked = (
-        _("{collection}: all {rows} records", collection=one["collection"], rows=rows or 0)
-        if one["whole"]
-        else _(
-            "{collection}: {looked} changed records of {rows}; shares are of all",
-            collection=one["collection"],
-            looked=one["looked_at"],
-            rows=rows or 0,
-        )
-    )
+    looked = _looked(one)
     return Table(
         caption=looked,
         columns=[
             Column(label=_("Expectation")),
             Column(label=_("Rule"), kind="code"),
             Column(label=_("Clause")),
+            Column(label=_("Records"), kind="number"),
             Column(label=_("Broken"), kind="number"),
             Column(label=_("Share"), kind="percent"),
             Column(label=_("Tolerated"), kind="percent"),
@@ -223,8 +244,9 @@ def _rules_table(one: dict[str, Any], rules: Mapping[tuple[str, str], Expectatio
                 rule.message if rule else verbatim(result["rule"]),
                 result["rule"],
                 rule.clause if rule else "",
+                result["rows"],
                 result["broken"],
-                None if result["broken"] is None else result["broken"] / rows if rows else 0.0,
+                _share(result),
                 float(1 - rule.mostly) if rule else None,
                 Outcome(result["outcome"]),
             ]
@@ -233,14 +255,35 @@ def _rules_table(one: dict[str, Any], rules: Mapping[tuple[str, str], Expectatio
     )
 
 
+def _share(result: dict[str, Any]) -> float | None:
+    if result["broken"] is None or result["rows"] is None:
+        return None
+    return result["broken"] / result["rows"] if result["rows"] else 0.0
+
+
+def _looked(one: dict[str, Any]) -> Message:
+    name = one["collection"]
+    if one["rows"] is None:
+        return _("{collection}: it was not looked at", collection=name)
+    if one["whole"]:
+        return _("{collection}: all {rows} records", collection=name, rows=one["rows"])
+    return _(
+        "{collection}: {looked} records that changed, or whose answer may have, of {rows}",
+        collection=name,
+        looked=one["looked_at"],
+        rows=one["rows"],
+    )
+
+
 def _parts_chart(one: dict[str, Any]) -> BarChart:
+    shown, rest = one["parts"][:MOST_PARTS], one["parts"][MOST_PARTS:]
     return BarChart(
         caption=_("Broken records of {collection} by department", collection=one["collection"]),
         category=_("Department"),
         unit="rows",
         bars=[
-            Bar(label=name if name else _("none"), value=count)
-            for name, count in one["parts"][:MOST_PARTS]
+            *(Bar(label=name if name else _("none"), value=count) for name, count in shown),
+            *([Bar(label=_("others"), value=sum(count for _n, count in rest))] if rest else []),
         ],
     )
 
@@ -252,8 +295,8 @@ def _meaning() -> Section:
             Steps(
                 items=[
                     _(
-                        "Every expectation comes from the policy pack. It is met when no more "
-                        "records break it than it tolerates."
+                        "Every expectation comes from the policy pack. It is met when no more of "
+                        "the records that it is about break it than it tolerates."
                     ),
                     _(
                         "Broken records stand in the quarantine register by their key, never by "
@@ -262,8 +305,8 @@ def _meaning() -> Section:
                     _(
                         "Between full checks, records are looked at that were written since the "
                         "last sealed check, and those whose answer may have changed with them. A "
-                        "related record that was deleted is noticed by the next full check, at the "
-                        "latest after seven days."
+                        "related record that was deleted, or led to another, is noticed by the "
+                        "next full check, at the latest after seven days."
                     ),
                 ]
             )

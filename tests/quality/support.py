@@ -31,6 +31,8 @@ CREATE TABLE consent (id bigint PRIMARY KEY, person_id bigint REFERENCES person,
 INSERT INTO person SELECT n, 'Person ' || n, '139' || lpad(n::text, 8, '0'), NULL, NULL, NULL,
     1 + n % 2, '2026-02-01', false FROM generate_series(1, 40) n;
 INSERT INTO consent SELECT n, n, 'delivery' FROM generate_series(1, 40) n;
+UPDATE person SET subscribed = true WHERE id = 40;
+INSERT INTO consent VALUES (1040, 40, 'marketing');
 """
 MAP = """\
 fides_key: shop

@@ -1,0 +1,119 @@
+"""Whether one expectation is met, and how people are told when it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from include.evidence.examination import Examination
+from include.evidence.model import Outcome
+from include.expectations.check import RuleResult
+from include.messages import Message, _
+from include.policy.expectations import Expectation
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What is known of one rule after a run.
+
+    Attributes:
+        rows: records that the rule is about, all of the collection's that its ``where`` selects.
+        broken: of them; None when it could not be checked.
+        listed: whether the broken ones stand in the register.
+    """
+
+    rows: int
+    broken: int | None
+    listed: bool = True
+
+
+def judge(
+    seen: Examination, subject: str, rule: Expectation, figures: Figures, fault: Message | None
+) -> Outcome:
+    """Hold a rule's figures against its tolerance, and note a finding where they do not fit."""
+    bad = Outcome.FAIL if rule.severity == "fail" else Outcome.ATTENTION
+    if figures.broken is None:
+        seen.find(
+            "quality.unchecked",
+            bad,
+            _(
+                "Expected: {title}. This could not be checked: {reason}.",
+                title=rule.message,
+                reason=fault or _("nobody knows why"),
+            ),
+            _("Correct the rule {rule} in the policy pack, or the table.", rule=rule.id),
+            subject=subject,
+            clause=rule.clause,
+        )
+        return bad
+    if not holds(rule, figures.rows, figures.broken):
+        what, todo = _said(rule, figures.rows, figures)
+        seen.find("quality.broken", bad, what, todo, subject=subject, clause=rule.clause)
+        return bad
+    if not figures.rows and getattr(rule.kwargs, "where", None):
+        seen.find(
+            "quality.about_nothing",
+            Outcome.ATTENTION,
+            _("Expected: {title}. No record is one that this is about.", title=rule.message),
+            _("See whether the condition `where` of the rule {rule} is right.", rule=rule.id),
+            subject=subject,
+            clause=rule.clause,
+        )
+        return Outcome.ATTENTION
+    return Outcome.PASS
+
+
+def holds(rule: Expectation, rows: int, broken: int) -> bool:
+    """Whether no more records break a rule than it tolerates; exact, however many there are."""
+    if is_about_the_table(rule):
+        return broken == 0
+    return rows == 0 or broken <= rows * (1 - rule.mostly)
+
+
+def is_about_the_table(rule: Expectation) -> bool:
+    """Whether it is about the table as a whole and no record can break it."""
+    return rule.type.startswith("expect_table_")
+
+
+def _said(rule: Expectation, rows: int, figures: Figures) -> tuple[Message, Message]:
+    if is_about_the_table(rule):
+        return (
+            _("Expected: {title}. The table has {rows} records.", title=rule.message, rows=rows),
+            _("Find out what filled or emptied the table."),
+        )
+    what = _(
+        "Expected: {title}. {broken} of {rows} records break this; {tolerated} are tolerated.",
+        title=rule.message,
+        broken=figures.broken,
+        rows=rows,
+        tolerated=int(rows * (1 - rule.mostly)),
+    )
+    if not figures.listed:
+        return what, _(
+            "They are too many to be named, or have no key. Mend the cause at its source; see "
+            "the rule {rule}.",
+            rule=rule.id,
+        )
+    return what, _(
+        "See the records by key in the quarantine register, rule {rule}, and correct them.",
+        rule=rule.id,
+    )
+
+
+def as_judged(
+    results: Sequence[RuleResult], outcomes: Sequence[tuple[Figures, Outcome]]
+) -> list[RuleResult]:
+    """The same results for Data Docs, with figures and success of the whole collection.
+
+    Great Expectations itself saw the changed records only.
+    """
+    for result, (figures, outcome) in zip(results, outcomes, strict=True):
+        if result.evr is not None and figures.broken is not None:
+            share = 100 * figures.broken / figures.rows if figures.rows else 0.0
+            result.evr.success = outcome is Outcome.PASS
+            result.evr.result = {
+                "element_count": figures.rows,
+                "unexpected_count": figures.broken,
+                "unexpected_percent": share,
+            }
+    return list(results)

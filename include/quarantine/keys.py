@@ -1,0 +1,51 @@
+"""How a record is named in the register: by its key, or by a keyed HMAC of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from include.erasure.ledger import ErasureKeys
+from include.policy.datamap import MappedCollection
+from include.quarantine.register import key_text
+
+# Categories of keys that name a record and tell nobody who the person is.
+_PLAIN = {"user.unique_id", "user.account", "user.workplace"}
+
+
+def tells_a_person(collection: MappedCollection, key: Sequence[str]) -> bool:
+    """Whether a key is a person's own data, a phone number, or nobody declared what it is."""
+    fields = [collection.fields.get(name) for name in key]
+    return any(
+        one is None
+        or any(
+            category == "user" or (category.startswith("user.") and category not in _PLAIN)
+            for category in one.categories
+        )
+        for one in fields
+    )
+
+
+@dataclass(frozen=True)
+class KeyNames:
+    """Names of the records of one collection.
+
+    Attributes:
+        keys: of the HMAC.
+        database: of the data map.
+        collection: of the data map.
+        columns: of the primary key.
+    """
+
+    keys: ErasureKeys
+    database: str
+    collection: MappedCollection
+    columns: Sequence[str]
+
+    def of(self, key: Sequence[str]) -> str:
+        """The name of a record, from its key as PostgreSQL prints it."""
+        if not tells_a_person(self.collection, self.columns):
+            return key_text(key)
+        current = self.keys.current
+        digest = self.keys.digest(current, self.database, self.collection.name, key)
+        return key_text([f"hmac:{current}:{digest.hex()}"])

@@ -1,0 +1,251 @@
+"""Defects that reviewers found, each held here so that it stays mended."""
+
+# ruff: noqa: E501 - an expectation is easier to read in one line
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from include.evidence.model import Outcome, StepRecord
+from include.expectations.docs import data_docs
+from include.quality import history, report
+from tests.quality.support import MAP, SUITE, Company
+
+TITLE = 'severity: fail, clause: "4.1", title: {en: t, zh-CN: t}'
+ALL_TYPES = {
+    "set": "expect_column_values_to_be_in_set, kwargs: {column: branch_id, value_set: [1, 2]}",
+    "match": "expect_column_values_to_match_regex, kwargs: {column: name, regex: '^P'}",
+    "not_match": "expect_column_values_to_not_match_regex, kwargs: {column: name, regex: '^Q'}",
+    "length": "expect_column_value_lengths_to_be_between, kwargs: {column: name, min_value: 1}",
+    "between": "expect_column_values_to_be_between, kwargs: {column: id, min_value: 1}",
+    "filled": "expect_column_values_to_not_be_null, kwargs: {column: name}",
+    "unique": "expect_column_values_to_be_unique, kwargs: {column: phone}",
+    "together": "expect_compound_columns_to_be_unique, kwargs: {column_list: [name, phone]}",
+    "pair": "expect_column_pair_values_a_to_be_greater_than_b, kwargs: {column_A: id, column_B: id, or_equal: true}",
+    "rows": "expect_table_row_count_to_be_between, kwargs: {min_value: 0}",
+    "exists": "expect_column_values_to_exist_in, kwargs: {column: branch_id, collection: branch, field: id}",
+}
+
+
+def suite(rules: dict[str, str]) -> str:
+    lines = [f"    - {{id: {name}, type: {rule}, {TITLE}}}\n" for name, rule in rules.items()]
+    return "- collection: person\n  expectations:\n" + "".join(lines)
+
+
+def codes(done: object) -> set[tuple[str, str]]:
+    return {(one.code, one.subject) for one in done.record.findings}  # type: ignore[attr-defined]
+
+
+def test_every_type_can_be_checked_on_good_records_on_quiet_days_and_on_none(
+    database: str, state: str, tmp_path: Path
+) -> None:
+    """Nothing changed, and nothing there: no type stumbles over sums of nothing."""
+    company = Company.make(database, state, tmp_path / "p", quality__person=suite(ALL_TYPES))
+    assert company.check().record.outcome is Outcome.PASS
+    assert company.check().record.outcome is Outcome.PASS
+    company.do("TRUNCATE person, consent")
+    assert {code for code, _ in codes(company.check())} == {"quality.emptied"}
+
+
+def test_repeated_pairs_are_named(database: str, state: str, tmp_path: Path) -> None:
+    """Both of them, and only where neither column is null."""
+    company = Company.make(database, state, tmp_path / "p", quality__person=suite(ALL_TYPES))
+    company.do("UPDATE person SET (name, phone) = ('A', '1') WHERE id IN (3, 4)")
+    company.do("UPDATE person SET (name, phone) = ('A', NULL) WHERE id IN (5, 6)")
+    company.check()
+    assert company.open()["together"] == {'["3"]', '["4"]'}
+
+
+def test_columns_of_any_name_are_checked(database: str, state: str, tmp_path: Path) -> None:
+    """Percent signs, quotes, colons, dots and Chinese."""
+    names = ["a%b", "a%(x)s", 'q"q', "c:now", "d.e", "客户 名"]
+    fields = "".join(f"      - {{name: {name!r}}}\n" for name in names)
+    datamap = "fides_key: shop\ncollections:\n  - name: odd\n    fields:\n      - {name: id, fides_meta: {primary_key: true}}\n"
+    rules = "".join(
+        f"    - {{id: r{n}, type: expect_column_values_to_not_be_blank, kwargs: {{column: {name!r}}}, {TITLE}}}\n"
+        f"    - {{id: u{n}, type: expect_column_values_to_be_unique, kwargs: {{column: {name!r}}}, {TITLE}}}\n"
+        for n, name in enumerate(names)
+    )
+    company = Company.make(
+        database,
+        state,
+        tmp_path / "p",
+        datamap__shop=datamap + fields,
+        quality__person="- collection: odd\n  expectations:\n" + rules,
+    )
+    quoted = ", ".join('"' + name.replace('"', '""') + '" text' for name in names)
+    with psycopg.connect(company.conninfo) as connection:
+        connection.execute(f"CREATE TABLE odd (id int PRIMARY KEY, {quoted})".encode())
+        connection.execute(
+            "INSERT INTO odd VALUES (1, '', '', '', '', '', ''), (2, 'x','x','x','x','x','x')"
+        )
+    done = company.check()
+    assert [one for one in done.record.findings if one.code == "quality.unchecked"] == []
+    assert company.open() == {f"r{n}": {'["1"]'} for n in range(len(names))}
+
+
+def test_hidden_rows_are_no_good_rows(company: Company) -> None:
+    """Row security that hides records from the reader is said, not taken for an empty table."""
+    company.do(
+        "UPDATE person SET name = '' WHERE id < 20",
+        "DROP ROLE IF EXISTS hidden_reader",
+        "CREATE ROLE hidden_reader LOGIN PASSWORD 'r'",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO hidden_reader",
+        "ALTER TABLE person ENABLE ROW LEVEL SECURITY",
+    )
+    mine = company.conninfo
+    owner = psycopg.conninfo.conninfo_to_dict(mine)
+    company.conninfo = psycopg.conninfo.make_conninfo(
+        "", **{**owner, "user": "hidden_reader", "password": "r"}
+    )
+    done = company.check()
+    assert done.record.outcome is Outcome.FAIL
+    assert {code for code, _ in codes(done)} == {"quality.unchecked"}
+    company.conninfo = mine
+    company.do("DROP OWNED BY hidden_reader", "DROP ROLE hidden_reader")
+
+
+def test_a_key_that_nobody_declared_is_not_written_down(
+    database: str, state: str, tmp_path: Path
+) -> None:
+    """It may be anything, a phone number too."""
+    datamap = "fides_key: shop\ncollections:\n  - name: caller\n    fields:\n      - {name: name}\n"
+    rules = suite({"named": "expect_column_values_to_not_be_null, kwargs: {column: name}"})
+    company = Company.make(
+        database,
+        state,
+        tmp_path / "p",
+        datamap__shop=datamap,
+        quality__person=rules.replace("person", "caller"),
+    )
+    company.do(
+        "CREATE TABLE caller (mobile text PRIMARY KEY, name text)",
+        "INSERT INTO caller VALUES ('13912345678', NULL)",
+    )
+    company.check()
+    (key,) = company.open()["named"]
+    assert "139" not in key
+
+
+@pytest.mark.parametrize(
+    ("change", "broken"),
+    [
+        ("UPDATE branch SET id = 99 WHERE id = 2", {"exists"}),
+        ("ALTER TABLE person DROP COLUMN name, ADD COLUMN name text", {"filled"}),
+    ],
+)
+def test_changes_that_leave_the_records_alone_are_noticed(
+    database: str, state: str, tmp_path: Path, change: str, broken: set[str]
+) -> None:
+    """A reference that went away; a column that was made anew."""
+    company = Company.make(database, state, tmp_path / "p", quality__person=suite(ALL_TYPES))
+    company.do("ALTER TABLE person DROP CONSTRAINT person_branch_id_fkey")
+    company.check()
+    company.do(change)
+    company.check()
+    assert set(company.open()) == broken
+
+
+def test_what_a_removed_rule_left_open_is_resolved(company: Company, tmp_path: Path) -> None:
+    """A rule that nobody checks any more accuses nobody."""
+    company.do("UPDATE person SET name = '' WHERE id = 3")
+    company.check()
+    other = Company(company.conninfo, company.state, company.pack, company.at, company.runs)
+    kept = [one for one in company.pack.suites[0].expectations if one.id != "named"]
+    other.pack = company.pack.model_copy(
+        update={
+            "suites": (company.pack.suites[0].model_copy(update={"expectations": tuple(kept)}),)
+        }
+    )
+    other.check()
+    assert other.open() == {}
+
+
+def test_data_docs_say_what_the_report_says(company: Company) -> None:
+    """Of all records, also when only changed ones were looked at; an unchecked rule has failed."""
+    company.check()
+    company.do("UPDATE person SET phone = 'x' || id WHERE id <= 4")
+    done = company.check()
+    assert done.record.outcome is Outcome.PASS
+    assert all(one.evr and one.evr.success for one in done.results["person"])
+    company.do("DROP TABLE consent", "DROP TABLE person")
+    gone = company.check()
+    page = data_docs("shop.person", gone.results["person"], "run", company.at).decode()
+    assert re.findall(r"Status:</span>.*?</i> (\w+)", page) == ["Failed"]
+
+
+def test_a_database_that_was_not_asked_for_is_not_shown_as_held(company: Company) -> None:
+    """Two are mapped, one was checked, and all is well in it."""
+    record = company.check().record
+    shop = company.pack.database("shop")
+    other = shop.model_copy(update={"name": "other", "title": "other"})
+    suites = {"shop": company.pack.suites}
+    done = report.conclude([record], [shop, other], suites, {}, asked=["shop"])
+    figures = {one.name: one.value for one in done.metrics if not one.subject}
+    assert figures["expectations_not_met"] is None
+    assert "quality.left_out" in {one.code for one in done.findings}
+    whole = report.conclude([record], [shop], suites, {}, asked=["shop"])
+    assert {one.name: one.value for one in whole.metrics if not one.subject}[
+        "expectations_not_met"
+    ] == 0
+
+
+def test_a_database_without_a_record_fails(company: Company) -> None:
+    """Nothing looked at is no pass."""
+    shop = company.pack.database("shop")
+    done = report.conclude([], [shop], {"shop": company.pack.suites}, {}, asked=["shop"])
+    assert done.outcome is Outcome.FAIL
+    assert (
+        report.conclude(
+            [StepRecord(step="databases", outcome=Outcome.PASS)], [], {}, {}, asked=[]
+        ).outcome
+        is Outcome.FAIL
+    )
+
+
+def test_the_trend_has_whole_runs_and_gaps(company: Company) -> None:
+    """The last thirty; a run in which a rule could not be checked is a gap, not an improvement."""
+    company.do("UPDATE person SET name = '' WHERE id <= 2")
+    company.check()
+    company.do("ALTER TABLE person DROP COLUMN phone")
+    company.check()
+    with company.state.connect() as conn:
+        assert [one.broken for one in history.trend(conn, "shop")] == [2, None]
+
+
+def test_the_pack_refuses_what_would_show_values_or_hide_rules(tmp_path: Path) -> None:
+    """A personal breakdown, an incoming suite that nobody checks, an id of purposes' rules."""
+    from tests.policy.packs import said, write_pack
+
+    personal = SUITE.replace(
+        "{column: branch_id, collection: branch, label: name}", "{column: phone}"
+    )
+    incoming = SUITE.replace("- collection: person\n", "- collection: person\n  incoming: true\n")
+    own = SUITE.replace("id: named", "id: over_collected_faith")
+    for text, word in ((personal, "personal"), (incoming, "intake.yaml"), (own, "purposes.yaml")):
+        folder = tmp_path / word
+        (line,) = said(write_pack(folder, datamap__shop=MAP, quality__person=text))
+        assert word in line
+
+
+def test_two_fields_have_two_rules(tmp_path: Path) -> None:
+    """Whatever script their names are in."""
+    from include.policy import load_pack
+    from tests.policy.packs import write_pack
+
+    fields = ["民族", "信仰", "a b", "a_b", "A_b"]
+    lines = "".join(
+        f"      - {{name: {one}, data_categories: [user.demographic]}}\n" for one in fields
+    )
+    datamap = (
+        "fides_key: shop\ncollections:\n  - name: buyer\n    fields:\n      - {name: id, data_categories: [user.unique_id]}\n"
+        + lines
+    )
+    purposes = "- {id: p, title: {en: a, zh-CN: b}, basis: law, fields: {shop: {buyer: [id]}}}\n"
+    pack = load_pack(write_pack(tmp_path, datamap__shop=datamap, purposes=purposes))
+    (found,) = pack.suites
+    assert len({one.id for one in found.expectations}) == len(fields)
