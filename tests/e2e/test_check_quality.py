@@ -83,10 +83,3 @@ def test_a_drafted_pack_checks_a_database_nobody_mapped(cli: Cli, tmp_path: Path
     assert done["outcome"] == "pass"
     assert {one["state"] for one in result(done)["controls"]} == {"held"}
     assert set(collections(done)) >= {"customer", "employee", "invoice"}
-
-
-def test_a_database_that_is_not_mapped_is_refused_before_the_run(cli: Cli):
-    """As a parameter of the wrong value."""
-    done = cli.call("run", "check_quality", "--conf", '{"databases": ["nope"]}', "--json")
-    assert done.returncode == 2
-    assert "databases" in json.loads(done.stdout)["error"]
