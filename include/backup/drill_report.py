@@ -9,12 +9,11 @@ from typing import TypedDict
 
 from sqlalchemy import Engine, select
 
-from include.backup.offsite_report import worst
 from include.backup.preflight import CLAUSE
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
 from include.messages import Message, _
 from include.policy.datamap import MappedDatabase
-from include.reports.conclusion import Conclusion, by_step, missing_record
+from include.reports.conclusion import Conclusion, by_step, missing_record, worst
 from include.reports.model import (
     Column,
     Fact,

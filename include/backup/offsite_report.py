@@ -11,7 +11,13 @@ from include.backup.prune import Reason
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
 from include.messages import Message, _, verbatim
 from include.policy.datamap import MappedDatabase
-from include.reports.conclusion import Conclusion, by_step, missing_record
+from include.reports.conclusion import (
+    Conclusion,
+    by_step,
+    missing_record,
+    not_asked_for,
+    worst,
+)
 from include.reports.model import (
     Column,
     Fact,
@@ -57,7 +63,7 @@ def conclude(
         findings += _missing(steps, database.name, manifests)
     for name in sorted({*asked} - {one.name for one in databases}) if asked else ["backup_offsite"]:
         findings.append(missing_record(_("The backup"), name, "backup.missing", CLAUSE))
-    findings += [_left_out(database.name) for database in left_out]
+    findings += [not_asked_for(one.name, "backup.left_out", CLAUSE) for one in left_out]
     made = [name for name in (database.name for database in databases) if name in manifests]
     outcome = worst(records, findings)
     return Conclusion(
@@ -78,11 +84,6 @@ def conclude(
             *([_meaning()] if made else []),
         ],
     )
-
-
-def worst(records: Sequence[StepRecord], findings: Sequence[Finding]) -> Outcome:
-    """Return the worst outcome of any step or finding; nothing at all is a fail."""
-    return Outcome.worst([*(one.outcome for one in records), *(one.severity for one in findings)])
 
 
 def _indicators(
@@ -110,17 +111,6 @@ def _indicators(
             unit="1",
         ),
     ]
-
-
-def _left_out(database: str) -> Finding:
-    return Finding(
-        code="backup.left_out",
-        severity=Outcome.ATTENTION,
-        subject=database,
-        message=_("{database} was not asked for in this run.", database=database),
-        action=_("See that its daily backup holds, or start this workflow without a choice."),
-        clause=CLAUSE,
-    )
 
 
 def _missing(

@@ -56,7 +56,7 @@ def find(
     Args:
         connection: in an open transaction.
         dialect: of SQLAlchemy, for it.
-        records: what is looked at; has a key.
+        records: what is looked at; without a key its broken ones are counted only.
         conditions: by rule.
         part: what a record belongs to, a department.
         most: keys to keep for each rule.
@@ -67,7 +67,7 @@ def find(
     alone = [rule for rule, one in conditions.items() if not one.joined]
     scans = [alone[at : at + _MOST_IN_ONE] for at in range(0, len(alone), _MOST_IN_ONE)]
     scans += [[rule] for rule, one in conditions.items() if one.joined]
-    found = {rule: Broken() for rule in conditions}
+    found = {rule: Broken(keys=[] if records.key else None) for rule in conditions}
     for rules in scans:
         query = _query(records, [conditions[one].broken for one in rules], part)
         bits = [(1 << at, found[rule]) for at, rule in enumerate(rules)]

@@ -1,4 +1,4 @@
-"""Checking records: counts of all expectations in few scans, then the keys of what is broken."""
+"""Checking records: which of them break which expectation, on one snapshot."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from great_expectations.core.expectation_validation_result import ExpectationValidationResult
 
 KEYS_AT_ONCE = 5_000  # rows that a cursor fetches
-MOST_KEPT = 100_000  # keys of one rule
+MOST_KEPT = 100_000  # keys of one rule; more are counted, not named
 _SETTINGS = {
     "TimeZone": "UTC",
     "statement_timeout": "2h",
@@ -237,16 +238,13 @@ class Check:
         from include.expectations import gx
 
         collection = self.records.collection
-        found = self._find(expectations)
         counted, validator = gx.count(
             self.view.engine,
             self.records.selectable,
             (collection.schema_name, collection.table),
             expectations,
-            self._conditions,
-            {rule: one.count for rule, one in found.items()},
+            partial(self._find, [one.id for one in expectations]),
         )
-        self._broken |= found
         results = {}
         for one in expectations:
             self._validators[one.id] = validator
@@ -255,20 +253,18 @@ class Check:
             results[one.id] = RuleResult(one, done.rows, done.broken, None, named, done.evr)
         return results
 
-    def _find(self, expectations: Sequence[Expectation]) -> dict[str, Broken]:
-        wanted = {
-            one.id: self._conditions[one.id] for one in expectations if one.id in self._conditions
-        }
-        if not self.records.key:  # counted, then, but not named
-            return {}
+    def _find(self, rules: Sequence[str]) -> Mapping[str, Broken]:
         view = self.view
+        wanted = {one: self._conditions[one] for one in rules if one in self._conditions}
         try:
-            return find(
+            found = find(
                 view.connection, view.engine.dialect, self.records, wanted, self.part, MOST_KEPT
             )
         except psycopg.Error as error:
             view.note(error)
             raise
+        self._broken |= found
+        return found
 
     def _alone(self, one: Expectation) -> RuleResult:
         try:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from include.expectations import formats
 from include.policy.datamap import MappedCollection, MappedDatabase
@@ -21,6 +22,7 @@ from include.policy.kwargs import (
     Related,
     ResidentId,
     Satisfy,
+    Uncollected,
 )
 from include.policy.rules import Rule
 
@@ -105,8 +107,8 @@ def condition_of(one: Expectation, records: Records, now: datetime) -> Condition
         ago = sa.func.make_interval(0, period.months, 0, period.days, 0, 0, period.seconds)
         late = _column(kwargs.column) < sa.cast(now, sa.DateTime(timezone=True)) - ago
         return Condition(_case(kwargs.where, late))
-    if one.type == "expect_column_values_to_not_be_collected" and isinstance(kwargs, Column):
-        return Condition(_column(kwargs.column).is_not(None))
+    if isinstance(kwargs, Uncollected):
+        return Condition(_collected(kwargs))
     repeats = repeated(one, records)
     if repeats is not None:
         return Condition(repeats, joined=True)
@@ -223,6 +225,14 @@ def _related(kwargs: Related, records: Records) -> sa.ColumnElement[bool]:
     same = _column(kwargs.field, OTHER) == _column(kwargs.key)
     found = sa.exists().select_from(other).where(_all_of(same, kwargs.condition))
     return _all_of(kwargs.where, ~found if kwargs.present else found)
+
+
+def _collected(kwargs: Uncollected) -> sa.ColumnElement[bool]:
+    """A value is there; that JSON says null is none."""
+    if not kwargs.path:
+        return _column(kwargs.column).is_not(None)
+    keys = postgresql.array([sa.cast(one, sa.Text) for one in kwargs.path])
+    return sa.cast(_column(kwargs.column), postgresql.JSONB).op("#>>")(keys).is_not(None)
 
 
 def _twin(kwargs: Distinct, records: Records) -> sa.ColumnElement[bool]:

@@ -1,9 +1,9 @@
 """Great Expectations: our expectations as classes of its own, and one validation of one batch.
 
-Great Expectations decides what has to be measured and in how many scans. Our expectations measure
-with two metrics: how many records meet a condition, counted in one scan together with all others
-of its kind, and the same with a query of its own where other records have to be asked. No metric
-that holds a value of a record is ever asked for (result format BOOLEAN_ONLY).
+Great Expectations resolves a graph of metrics: what an expectation asks for, and what that depends
+on. Ours all depend on one metric that finds the records that break the batch's rules, resolved once
+for all of them; its own core expectations are counted by its own metrics. No metric that holds a
+value of a record is ever asked for (result format BOOLEAN_ONLY).
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,8 +25,6 @@ with warnings.catch_warnings():
     from great_expectations.core.batch import Batch
     from great_expectations.core.expectation_validation_result import ExpectationValidationResult
     from great_expectations.core.id_dict import IDDict
-    from great_expectations.core.metric_domain_types import MetricDomainTypes
-    from great_expectations.core.metric_function_types import MetricPartialFunctionTypes
     from great_expectations.execution_engine.execution_engine import ExecutionEngine
     from great_expectations.execution_engine.sqlalchemy_batch_data import SqlAlchemyBatchData
     from great_expectations.execution_engine.sqlalchemy_execution_engine import (
@@ -34,41 +33,36 @@ with warnings.catch_warnings():
     from great_expectations.expectations.expectation import BatchExpectation
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
     from great_expectations.expectations.metadata_types import FailureSeverity
-    from great_expectations.expectations.metrics.metric_provider import (
-        metric_partial,
-        metric_value,
-    )
+    from great_expectations.expectations.metrics.metric_provider import metric_value
     from great_expectations.expectations.metrics.table_metric_provider import TableMetricProvider
     from great_expectations.expectations.registry import get_expectation_impl
     from great_expectations.validator.metric_configuration import MetricConfiguration
     from great_expectations.validator.validator import ValidationDependencies, Validator
 
-from include.expectations.conditions import Condition
-from include.policy.expectations import Expectation
+from include.expectations.broken import Broken
+from include.policy.expectations import Expectation, are_enough
 
 
 class NotComputed(Exception):
     """Great Expectations could not compute a metric. Its words quote the statement and values."""
 
 
-BROKEN, BROKEN_JOINED, ROWS = "parcelseal.broken", "parcelseal.broken_joined", "table.row_count"
-BROKEN_FOUND = "parcelseal.broken_found"
+FOUND, BROKEN, ROWS = "parcelseal.found", "parcelseal.broken", "table.row_count"
+Finder = Callable[[], Mapping[str, Broken]]
 _FORMAT = {"result_format": "BOOLEAN_ONLY"}
 # Its loggers print the statements and errors of PostgreSQL, which quote values.
 logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
 
 
 class RecordsBatch(SqlAlchemyBatchData):
-    """Records with the conditions under which they break our expectations, by rule.
+    """Records, and how those are found that break rules.
 
     Attributes:
-        conditions: by rule.
-        found: how many records are known already to meet them, by rule.
+        find: finds them, by rule.
         records: the batch.
     """
 
-    conditions: Mapping[str, Condition]
-    found: Mapping[str, int]
+    find: Finder
     records: sa.Subquery
 
     @property
@@ -77,51 +71,37 @@ class RecordsBatch(SqlAlchemyBatchData):
         return self.records
 
 
-def _batch(engine: ExecutionEngine[Any] | None) -> RecordsBatch:
-    batch = engine and engine.batch_manager.active_batch_data
-    assert isinstance(batch, RecordsBatch)
-    return batch
+class FoundRecords(TableMetricProvider):
+    """The records of the batch that break rules, by rule: their keys and how many."""
+
+    metric_name = FOUND
+
+    @metric_value(engine=SqlAlchemyExecutionEngine)
+    def _sqlalchemy(cls, execution_engine, **_: Any):  # type: ignore[no-untyped-def] # noqa: N805 - its form
+        batch = execution_engine.batch_manager.active_batch_data
+        assert isinstance(batch, RecordsBatch)
+        return batch.find()
 
 
 class BrokenRecords(TableMetricProvider):
-    """How many records meet the condition of a rule, counted in the common scan."""
+    """How many records break one rule."""
 
     metric_name = BROKEN
     value_keys = ("rule",)
 
-    @metric_partial(
-        engine=SqlAlchemyExecutionEngine,
-        partial_fn_type=MetricPartialFunctionTypes.AGGREGATE_FN,
-        domain_type=MetricDomainTypes.TABLE,
-    )
-    def _sqlalchemy(cls, execution_engine, metric_domain_kwargs, metric_value_kwargs, **_: Any):  # type: ignore[no-untyped-def] # noqa: N805 - Great Expectations' form
-        broken = _batch(execution_engine).conditions[metric_value_kwargs["rule"]].broken
-        return sa.func.count().filter(broken), metric_domain_kwargs, {}
-
-
-class BrokenRecordsJoined(TableMetricProvider):
-    """The same with a query of its own, which PostgreSQL can turn into a join."""
-
-    metric_name = BROKEN_JOINED
-    value_keys = ("rule",)
-
     @metric_value(engine=SqlAlchemyExecutionEngine)
-    def _sqlalchemy(cls, execution_engine, metric_domain_kwargs, metric_value_kwargs, **_: Any):  # type: ignore[no-untyped-def] # noqa: N805 - Great Expectations' form
-        broken = _batch(execution_engine).conditions[metric_value_kwargs["rule"]].broken
-        records = execution_engine.get_domain_records(domain_kwargs=metric_domain_kwargs)
-        query = sa.select(sa.func.count()).select_from(records).where(broken)
-        return execution_engine.execute_query(query).scalar()
+    def _sqlalchemy(cls, metric_value_kwargs, metrics, **_: Any):  # type: ignore[no-untyped-def] # noqa: N805 - its form
+        return metrics[FOUND][metric_value_kwargs["rule"]].count
 
-
-class BrokenRecordsFound(TableMetricProvider):
-    """The same where the records were named already, and so counted."""
-
-    metric_name = BROKEN_FOUND
-    value_keys = ("rule",)
-
-    @metric_value(engine=SqlAlchemyExecutionEngine)
-    def _sqlalchemy(cls, execution_engine, metric_domain_kwargs, metric_value_kwargs, **_: Any):  # type: ignore[no-untyped-def] # noqa: N805 - Great Expectations' form
-        return _batch(execution_engine).found[metric_value_kwargs["rule"]]
+    @classmethod
+    def _get_evaluation_dependencies(
+        cls,
+        metric: MetricConfiguration,
+        configuration: ExpectationConfiguration | None = None,
+        execution_engine: ExecutionEngine[Any] | None = None,
+        runtime_configuration: dict[Any, Any] | None = None,
+    ) -> dict[str, MetricConfiguration]:
+        return {FOUND: MetricConfiguration(FOUND, metric.metric_domain_kwargs)}
 
 
 class RecordExpectation(BatchExpectation):
@@ -146,10 +126,12 @@ class RecordExpectation(BatchExpectation):
         execution_engine: ExecutionEngine[Any] | None = None,
         runtime_configuration: dict[Any, Any] | None = None,
     ) -> ValidationDependencies:
-        """Ask for the count in the common scan, or for one of its own."""
+        """Ask how many records break the rule."""
         needed = super().get_validation_dependencies(execution_engine, runtime_configuration)
+        asked = {"rule": self.rule}
         needed.set_metric_configuration(
-            BROKEN, _broken_metric(execution_engine, self.rule, self._get_domain_kwargs())
+            BROKEN,
+            MetricConfiguration(BROKEN, self._get_domain_kwargs(), metric_value_kwargs=asked),
         )
         return needed
 
@@ -161,28 +143,9 @@ class RecordExpectation(BatchExpectation):
     ) -> dict[str, Any]:
         rows, broken = int(metrics[ROWS]), int(metrics[BROKEN])
         return {
-            "success": holds(rows, broken, self.mostly),
+            "success": are_enough(rows, broken, Decimal(str(self.mostly))),
             "result": {"element_count": rows, "unexpected_count": broken},
         }
-
-
-def _broken_metric(
-    engine: ExecutionEngine[Any] | None, rule: str, domain: dict[str, Any]
-) -> MetricConfiguration:
-    """The metric that counts a rule's broken records."""
-    batch = _batch(engine)
-    if rule in batch.found:
-        name = BROKEN_FOUND
-    else:
-        name = BROKEN_JOINED if batch.conditions[rule].joined else BROKEN
-    return MetricConfiguration(name, domain, metric_value_kwargs={"rule": rule})
-
-
-def holds(rows: int, broken: int, mostly: float) -> bool:
-    """Whether a share of records is as expected, without rounding: no records, nothing broken."""
-    from fractions import Fraction
-
-    return rows == 0 or Fraction(rows - broken, rows) >= Fraction(str(mostly))
 
 
 OURS: dict[str, type[RecordExpectation]] = {}
@@ -239,18 +202,16 @@ def count(
     records: sa.Subquery,
     table: tuple[str, str],
     expectations: Sequence[Expectation],
-    conditions: Mapping[str, Condition],
-    found: Mapping[str, int],
+    find: Finder,
 ) -> tuple[dict[str, Counted], Validator]:
-    """Count what breaks each expectation, in as few scans as Great Expectations can.
+    """Count what breaks each expectation, in as few scans as its metrics need.
 
     Args:
         connection: SQLAlchemy's engine on the open snapshot.
         records: the batch.
         table: schema and name of its table.
         expectations: of the suite.
-        conditions: of those that are ours, by rule.
-        found: what was counted of them already, by rule.
+        find: finds the records that break rules of ours; called when they are asked for.
 
     Returns:
         The counts by rule, and the validator for what comes after.
@@ -258,41 +219,25 @@ def count(
     Raises:
         NotComputed: one of the queries failed.
     """
-    validator = _validator(connection, records, table, conditions, found)
+    validator = _validator(connection, records, table, find)
     engine = validator.execution_engine
     domain = {"batch_id": validator.active_batch_id}
     wanted: dict[str, Any] = {}
     metrics: list[MetricConfiguration] = []
-    results = {}
     for one in expectations:
         configuration = configuration_of(one)
         configuration.kwargs.update(domain)
-        if one.type not in OURS and one.id in found:
-            results[one.id] = _known(configuration, validator, one, found[one.id])
-            continue
         expectation = configuration.to_domain_obj()
         needed = expectation.get_validation_dependencies(engine, dict(_FORMAT))
         wanted[one.id] = expectation, needed
         metrics += needed.metric_configurations.values()
-    computed = _computed(validator, metrics) if metrics else {}
+    computed = _computed(validator, metrics)
+    results = {}
     for rule, (expectation, needed) in wanted.items():
         evr = expectation.metrics_validate(computed, dict(_FORMAT), engine)
         values = {name: computed[one.id] for name, one in needed.metric_configurations.items()}
         results[rule] = _counted(evr, values, getattr(expectation, "map_metric", None))
     return results, validator
-
-
-def _known(
-    configuration: ExpectationConfiguration, validator: Validator, one: Expectation, broken: int
-) -> Counted:
-    """The result of one of its own expectations that was counted together with ours."""
-    rows = MetricConfiguration(ROWS, {"batch_id": validator.active_batch_id})
-    looked_at = int(_computed(validator, [rows])[rows.id])
-    mostly = getattr(one.kwargs, "mostly", 1.0)
-    evr = ExpectationValidationResult(
-        success=holds(looked_at, broken, mostly), expectation_config=configuration, result={}
-    )
-    return _counted(evr, {ROWS: looked_at, BROKEN: broken}, None)
 
 
 def _computed(validator: Validator, metrics: list[MetricConfiguration]) -> dict[Any, Any]:
@@ -309,19 +254,17 @@ def _validator(
     connection: sa.Engine,
     records: sa.Subquery,
     table: tuple[str, str],
-    conditions: Mapping[str, Condition],
-    found: Mapping[str, int],
+    find: Finder,
 ) -> Validator:
     engine = SqlAlchemyExecutionEngine(engine=connection, create_temp_table=False)
     data = RecordsBatch(
         execution_engine=engine,
         selectable=records,
         create_temp_table=False,
-        use_quoted_name=True,
         source_schema_name=table[0],
         source_table_name=table[1],
     )
-    data.conditions, data.found, data.records = conditions, found, records
+    data.find, data.records = find, records
     # Its own classes make these from a datasource; its types know no other way.
     batch: Any = {"data": data, "batch_definition": IDDict(schema=table[0], table=table[1])}
     return Validator(execution_engine=engine, batches=[Batch(**batch)])

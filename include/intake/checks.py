@@ -6,9 +6,10 @@ transaction that looks at the batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import psycopg
@@ -29,6 +30,10 @@ Severity = Literal["fail", "warn"]
 Key = tuple[Any, ...]
 
 
+def _none() -> Iterator[Key]:
+    return iter(())
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What one rule says of a batch.
@@ -40,6 +45,7 @@ class Verdict:
         rows: looked at.
         broken: of these; None when the rule could not be checked.
         fault: why not, without an error's own words; empty when it was checked.
+        keys: asks for the primary keys of the broken rows, as text, while the transaction lasts.
     """
 
     rule: str
@@ -48,6 +54,7 @@ class Verdict:
     rows: int
     broken: int | None
     fault: Message = field(default_factory=lambda: verbatim(""))
+    keys: Callable[[], Iterator[Key]] = field(default=_none, compare=False, repr=False)
 
 
 class Checker(Protocol):
@@ -57,12 +64,6 @@ class Checker(Protocol):
         self, connection: psycopg.Connection[Any], where: Composable, now: datetime
     ) -> Sequence[Verdict]:
         """Count broken rows by rule; ``where`` is a condition on the incoming table."""
-        ...
-
-    def broken_keys(
-        self, connection: psycopg.Connection[Any], rule: str, where: Composable, now: datetime
-    ) -> Iterator[Key]:
-        """Return the primary keys of the rows that break a rule."""
         ...
 
 
@@ -86,12 +87,10 @@ class OwnChecks:
         except psycopg.Error:
             return [one for check in checks for one in self._alone(connection, check, where)]
 
-    def broken_keys(
-        self, connection: psycopg.Connection[Any], rule: str, where: Composable, now: datetime
+    def _keys(
+        self, connection: psycopg.Connection[Any], check: Check, where: Composable
     ) -> Iterator[Key]:
-        """Return the keys of rows whose condition is not true, as text; unknown is not true."""
-        del now
-        (check,) = [one for one in self.incoming.rule.checks if one.id == rule]
+        """The keys of rows whose condition is not true; unknown is not true."""
         query = SQL("SELECT {key} FROM {table} AS i WHERE {where} AND ({c}) IS NOT TRUE").format(
             key=SQL(", ").join(
                 SQL("{}::text").format(self.incoming.column(one)) for one in self.incoming.key
@@ -117,7 +116,14 @@ class OwnChecks:
         row = connection.execute(query, {}).fetchone()
         assert row is not None
         return [
-            Verdict(check.id, check.message, FAIL, row[0], count)
+            Verdict(
+                check.id,
+                check.message,
+                FAIL,
+                row[0],
+                count,
+                keys=partial(self._keys, connection, check, where),
+            )
             for check, count in zip(checks, row[1:], strict=True)
         ]
 
@@ -147,41 +153,36 @@ class SuiteChecks:
     def check(
         self, connection: psycopg.Connection[Any], where: Composable, now: datetime
     ) -> Sequence[Verdict]:
-        """Count with Great Expectations, in few scans."""
+        """Check with Great Expectations, once for all rules and their keys."""
         if not self.expectations:
             return []
-        return [_verdict(one) for one in self._checking(connection, where, now).run()]
-
-    def broken_keys(
-        self, connection: psycopg.Connection[Any], rule: str, where: Composable, now: datetime
-    ) -> Iterator[Key]:
-        """Return the keys of rows that break an expectation."""
-        (one,) = [one for one in self.expectations if one.id == rule]
-        checking = self._checking(connection, where, now, only=one)
-        checking.run()
-        for *key, _part in checking.broken_keys(one):
-            yield tuple(key)
+        checking = self._checking(connection, where, now)
+        return [_verdict(checking, one) for one in checking.run()]
 
     def _checking(
         self,
         connection: psycopg.Connection[Any],
         where: Composable,
         now: datetime,
-        only: Expectation | None = None,
     ) -> Checking:
         collection = self.incoming.collection
         name = (collection.schema_name, collection.table)
         columns = tuple(read_schema(connection, [name[0]]).tables[name].columns)
         condition: ColumnElement[bool] = literal_column(f"({where.as_string(connection)})")
         records = Records(collection, self.incoming.database, columns, self.incoming.key, condition)
-        return Checking(Snapshot(connection), records, [only] if only else self.expectations, now)
+        return Checking(Snapshot(connection), records, self.expectations, now)
 
 
-def _verdict(found: RuleResult) -> Verdict:
+def _verdict(checking: Checking, found: RuleResult) -> Verdict:
     rule = found.rule
     broken = None if found.fault is not None else found.broken
     fault = found.fault or verbatim("")
-    return Verdict(rule.id, rule.message, rule.severity, found.rows, broken, fault)
+
+    def keys() -> Iterator[Key]:
+        for *key, _part in checking.broken_keys(rule):
+            yield tuple(key)
+
+    return Verdict(rule.id, rule.message, rule.severity, found.rows, broken, fault, keys)
 
 
 def all_verdicts(
@@ -201,11 +202,6 @@ def broken_by_rule(
     now: datetime,
 ) -> tuple[list[Verdict], dict[str, list[Key]]]:
     """Hold every rule against a batch, and name the rows that may not be let in, by rule."""
-    verdicts: list[Verdict] = []
-    keys: dict[str, list[Key]] = {}
-    for checker in checkers:
-        for one in checker.check(connection, where, now):
-            verdicts.append(one)
-            if one.broken and one.severity == FAIL:
-                keys[one.rule] = list(checker.broken_keys(connection, one.rule, where, now))
-    return verdicts, keys
+    verdicts = all_verdicts(checkers, connection, where, now)
+    broken = [one for one in verdicts if one.broken and one.severity == FAIL]
+    return verdicts, {one.rule: list(one.keys()) for one in broken}

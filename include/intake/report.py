@@ -17,7 +17,7 @@ from include.intake.names import (
     STEP_VERIFY,
 )
 from include.messages import Message, _
-from include.reports.conclusion import Conclusion, by_step, missing_record
+from include.reports.conclusion import Conclusion, by_step, missing_record, worst
 from include.reports.model import (
     Bar,
     BarChart,
@@ -53,9 +53,7 @@ def conclude(
     asked = _asked(steps)
     findings = [finding for record in records for finding in record.findings]
     findings += _missing(steps, asked)
-    outcome = Outcome.worst(
-        [*(one.outcome for one in records), *(one.severity for one in findings)]
-    )
+    outcome = worst(records, findings)
     verify = steps.get((STEP_VERIFY, ""))
     figures = verify.data if verify else {}
     return Conclusion(
@@ -330,7 +328,10 @@ def _meaning() -> Section:
             ),
             Steps(
                 items=[
-                    _("Every record was held against every rule; reviewers saw a masked sample."),
+                    _(
+                        "Every record was held against the rules; one that could not be checked "
+                        "is a finding. Reviewers saw a masked sample."
+                    ),
                     _("What was let in is, by hash, what was decided on."),
                     _(
                         "Independent review is shown for the records of this run; other ways into "

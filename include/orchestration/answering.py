@@ -15,6 +15,7 @@ from datetime import datetime
 from threading import Event, Thread
 from typing import Any
 
+from include.orchestration.unforeseen import value_free
 from include.services.errors import UsageError
 
 INTERVAL = 0.5  # seconds between looks
@@ -127,9 +128,11 @@ def _answer_until(
         try:
             _answer_waiting(dag_id, logical_date, given)
             failures = 0
-        except Exception:
+        except Exception as error:  # noqa: BLE001 - tried again; its words may quote the question
             failures += 1
-            log.exception("The answer could not be given.")
+            log.error(  # noqa: TRY400 - not the traceback: it ends with the words
+                "The answer could not be given:\n%s", value_free(error)
+            )
             if failures >= MOST_FAILURES:
                 _thread.interrupt_main()  # the run would wait for ever
                 return

@@ -98,8 +98,9 @@ class CrossChecks:
                     if not self.holder(file, loc, database, collection, (collection,)):
                         continue
                     for number, name in enumerate(fields):
-                        place = (database, collection, name)
-                        self.field(file, (*loc, collection, number), *place)
+                        if not self.inventory.has_field(database, collection, name):
+                            message = f"collection {collection!r} has no field {name!r}"
+                            self.add(file, (*loc, collection, number), message)
 
     def holder(
         self,

@@ -30,9 +30,18 @@ from include.policy.kwargs import (
     ResidentId,
     RowCount,
     Satisfy,
+    Uncollected,
     ValueSet,
 )
 from include.policy.rules import Clause, Identifier, Name, Rule, Texts, in_languages, some
+
+
+def are_enough(rows: int, broken: int, mostly: Decimal) -> bool:
+    """Whether so many broken records leave the share that has to be as expected, without rounding.
+
+    Where there is no record, none is broken.
+    """
+    return rows == 0 or broken <= rows * (1 - mostly)
 
 
 class Expectation(Rule):
@@ -209,7 +218,7 @@ class Unneeded(Expectation):
     type: Literal["expect_column_values_to_not_be_collected"] = (
         "expect_column_values_to_not_be_collected"
     )
-    kwargs: Column
+    kwargs: Uncollected
 
 
 AnyExpectation = Annotated[

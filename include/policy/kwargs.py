@@ -36,6 +36,12 @@ class ColumnWhere(Column):
     where: Condition | None = None
 
 
+class Uncollected(Column):
+    """A column that holds no value, or a key that its JSON does not have."""
+
+    path: tuple[Name, ...] = ()
+
+
 class ValueSet(Column):
     """The values a column may have; null is not looked at."""
 

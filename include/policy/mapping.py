@@ -51,6 +51,10 @@ class Inventory:
         """Whether a collection has a field of that name, keys inside JSON columns left out."""
         return column in self._columns.get((database, collection), set())
 
+    def has_field(self, database: str, collection: str, field: str) -> bool:
+        """Whether a collection has a field of that name; keys inside JSON columns with dots."""
+        return field in self._names.get(database, {}).get(collection, set())
+
     def resolve(self, database: str, target: str) -> tuple[str, str] | None:
         """Split ``collection.field`` at the dot that makes sense; both may have dots in them."""
         return next(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
-from include.policy.datamap import MappedDatabase
+from include.policy.datamap import MappedDatabase, MappedField
 from include.policy.expectations import Suite, Unneeded
-from include.policy.kwargs import Column
+from include.policy.kwargs import Uncollected
 from include.policy.rules import Identifier, Name, Rule, Text, Texts, some
 
 _PLAIN = re.compile(r"[a-z0-9_]+")
@@ -57,9 +57,9 @@ def with_unneeded(
     for database in {one[0] for one in needed} & set(databases):
         for collection in databases[database].collections.values():
             unneeded = tuple(
-                _unneeded(field.name)
+                _unneeded(path)
                 for field in collection.fields.values()
-                if field.is_personal and (database, collection.name, field.name) not in needed
+                for path in _personal(field, (), needed, (database, collection.name))
             )
             if unneeded:
                 key = (database, collection.name, False)
@@ -77,13 +77,31 @@ def _joined(one: Suite, other: Suite) -> Suite:
     )
 
 
-def _unneeded(field: str) -> Unneeded:
+def _personal(
+    field: MappedField,
+    above: tuple[str, ...],
+    needed: Container[tuple[str, str, str]],
+    place: tuple[str, str],
+) -> Iterator[tuple[str, ...]]:
+    """The personal fields that no purpose needs; a column or key speaks for the keys inside it."""
+    path = (*above, field.name)
+    if (*place, ".".join(path)) in needed:
+        return
+    if field.is_personal:
+        yield path
+        return
+    for inner in field.fields.values():
+        yield from _personal(inner, path, needed, place)
+
+
+def _unneeded(path: tuple[str, ...]) -> Unneeded:
+    field = ".".join(path)
     name = field
     if not _PLAIN.fullmatch(field):  # one id for one field, whatever its script
         name = f"{''.join(_PLAIN.findall(field))}.{sha256(field.encode()).hexdigest()[:8]}"
     return Unneeded(
         id=f"over_collected_{name}",
-        kwargs=Column(column=field),
+        kwargs=Uncollected(column=path[0], path=path[1:]),
         severity="fail",
         clause="4.1",
         title={

@@ -16,7 +16,7 @@ from include.erasure.ledger import ErasureKeys
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
 from include.expectations import scope
-from include.expectations.check import Check, RuleResult, Snapshot, snapshot
+from include.expectations.check import MOST_KEPT, Check, RuleResult, Snapshot, snapshot
 from include.expectations.conditions import (
     OTHER,
     RECORD,
@@ -39,7 +39,6 @@ from include.schema.live import LiveSchema, LiveTable, read_schema
 from include.services.database import DatabaseAddress
 
 STEP, CLAUSE = "check", "4.1"
-MOST_NAMED = 100_000  # records of one rule in the register; more are counted, not named
 MOST_CHANGED = 0.2  # share of the records above which all are looked at
 OVER_COLLECTED = "expect_column_values_to_not_be_collected"
 
@@ -320,7 +319,7 @@ class _Collection:
             broken = None if found.fault is not None else found.broken
             self._judge(found, broken, mark, listed=False)
             return
-        if found.broken > MOST_NAMED:  # no mark, so that the next run looks at all of them again
+        if found.broken > MOST_KEPT:  # no mark, so that the next run looks at all of them again
             self._judge(found, found.broken, None, listed=False)
             return
         place = self._place(found.rule.id)

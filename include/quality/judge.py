@@ -9,7 +9,7 @@ from include.evidence.examination import Examination
 from include.evidence.model import Outcome
 from include.expectations.check import RuleResult
 from include.messages import Message, _
-from include.policy.expectations import Expectation
+from include.policy.expectations import Expectation, are_enough
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,8 @@ def judge(
 
 
 def holds(rule: Expectation, rows: int, broken: int) -> bool:
-    """Whether no more records break a rule than it tolerates; exact, however many there are."""
-    if is_about_the_table(rule):
-        return broken == 0
-    return rows == 0 or broken <= rows * (1 - rule.mostly)
+    """Whether no more records break a rule than it tolerates."""
+    return broken == 0 if is_about_the_table(rule) else are_enough(rows, broken, rule.mostly)
 
 
 def is_about_the_table(rule: Expectation) -> bool:

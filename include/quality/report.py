@@ -11,7 +11,7 @@ from include.policy.datamap import MappedDatabase
 from include.policy.expectations import Expectation, Suite
 from include.quality.check import CLAUSE, STEP
 from include.quality.history import Trend
-from include.reports.conclusion import Conclusion, by_step, missing_record
+from include.reports.conclusion import Conclusion, by_step, missing_record, not_asked_for, worst
 from include.reports.model import (
     Bar,
     BarChart,
@@ -63,14 +63,8 @@ def conclude(
         if record is None
     ]
     findings += _nothing_expected(databases, suites)
-    findings += [_left_out(one.title) for one in left_out]
-    outcome = Outcome.worst(
-        [
-            Outcome.PASS if databases else Outcome.FAIL,
-            *(one.outcome for one in records),
-            *(one.severity for one in findings),
-        ]
-    )
+    findings += [not_asked_for(one.name, "quality.left_out", CLAUSE) for one in left_out]
+    outcome = worst(records, findings) if databases else Outcome.FAIL
     return Conclusion(
         title=TITLE,
         summary=_summary(outcome, any(record is None for record in checked)),
@@ -91,17 +85,6 @@ def conclude(
             ),
             _meaning(),
         ],
-    )
-
-
-def _left_out(name: str) -> Finding:
-    return Finding(
-        code="quality.left_out",
-        severity=Outcome.ATTENTION,
-        subject=name,
-        message=_("{name} was not checked: this run was asked for other databases.", name=name),
-        action=_("Run the workflow without naming databases."),
-        clause=CLAUSE,
     )
 
 

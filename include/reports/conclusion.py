@@ -34,6 +34,23 @@ def by_step(records: Sequence[StepRecord]) -> Mapping[tuple[str, str], StepRecor
     return {(record.step, record.part): record for record in records}
 
 
+def worst(records: Sequence[StepRecord], findings: Sequence[Finding]) -> Outcome:
+    """Return the worst outcome of any step or finding; nothing at all is a fail."""
+    return Outcome.worst([*(one.outcome for one in records), *(one.severity for one in findings)])
+
+
+def not_asked_for(database: str, code: str, clause: str) -> Finding:
+    """Return the finding about a mapped database that a run was not asked for."""
+    return Finding(
+        code=code,
+        severity=Outcome.ATTENTION,
+        subject=database,
+        message=_("{database} was not asked for in this run.", database=database),
+        action=_("See that its daily run holds, or start this workflow without a choice."),
+        clause=clause,
+    )
+
+
 def missing_record(step: Message, subject: str, code: str, clause: str) -> Finding:
     """Return the finding about a step that left no record: it was killed, or never began."""
     return Finding(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from fractions import Fraction
 from typing import get_args
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.expectations import gx
-from include.policy.expectations import AnyExpectation, Expectation
+from include.policy.expectations import AnyExpectation, Expectation, are_enough
 
 CLASSES = get_args(get_args(AnyExpectation)[0])
 TYPES = sorted(one for kind in CLASSES for one in get_args(kind.model_fields["type"].annotation))
@@ -64,4 +65,5 @@ def test_our_types_are_told_from_its_own() -> None:
 def test_a_share_is_compared_without_rounding(rows: int, share: Decimal, broken: int) -> None:
     """Met exactly when the broken are no more than the rest allows."""
     broken = min(broken, rows)
-    assert gx.holds(rows, broken, float(share)) == (broken <= rows * (1 - share))
+    good = Fraction(rows - broken, rows) if rows else Fraction(1)
+    assert are_enough(rows, broken, share) == (good >= Fraction(share))

@@ -84,7 +84,9 @@ def test_columns_of_any_name_are_checked(database: str, state: str, tmp_path: Pa
             "INSERT INTO odd VALUES (1, '', '', '', '', '', ''), (2, 'x','x','x','x','x','x')"
         )
     done = company.check()
-    assert [one for one in done.record.findings if one.code == "quality.unchecked"] == []
+    # A quote in a name is more than Great Expectations' uniqueness takes; it says so, and is red.
+    unchecked = [one.subject for one in done.record.findings if one.code == "quality.unchecked"]
+    assert unchecked == ["shop.odd.u2"]
     assert company.open() == {f"r{n}": {'["1"]'} for n in range(len(names))}
 
 
@@ -249,3 +251,39 @@ def test_two_fields_have_two_rules(tmp_path: Path) -> None:
     pack = load_pack(write_pack(tmp_path, datamap__shop=datamap, purposes=purposes))
     (found,) = pack.suites
     assert len({one.id for one in found.expectations}) == len(fields)
+
+
+def test_a_key_inside_json_that_no_purpose_needs_is_found(
+    database: str, state: str, tmp_path: Path
+) -> None:
+    """Where its column is needed by none either; JSON null is no value."""
+    datamap = """\
+        fides_key: shop
+        collections:
+          - name: buyer
+            fields:
+              - {name: id, data_categories: [user.unique_id], fides_meta: {primary_key: true}}
+              - name: prefs
+                fides_meta: {data_type: object}
+                fields:
+                  - {name: colour}
+                  - {name: creed, data_categories: [user.demographic.religious_belief]}
+        """
+    purposes = "- {id: p, title: {en: a, zh-CN: b}, basis: law, fields: {shop: {buyer: [id%s]}}}\n"
+    for more, found in (("", {"over_collected_prefscreed": {'["1"]'}}), (", prefs.creed", {})):
+        folder = tmp_path / f"p{len(more)}"
+        files = {"datamap__shop": datamap, "purposes": purposes % more, "quality__person": "[]\n"}
+        if not more:
+            company = Company.make(database, state, folder, **files)
+            company.do(
+                "CREATE TABLE buyer (id int PRIMARY KEY, prefs json)",
+                """INSERT INTO buyer VALUES (1, '{"creed": "x"}'), (2, '{"creed": null}'),"""
+                """ (3, '{"colour": "red"}'), (4, NULL)""",
+            )
+            company.check()
+            assert {rule.partition(".")[0]: keys for rule, keys in company.open().items()} == found
+        else:
+            from include.policy import load_pack
+            from tests.policy.packs import write_pack
+
+            assert load_pack(write_pack(folder, **files)).suites == ()
