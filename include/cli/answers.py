@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import psycopg
 
+from include.approvals.registry import APPROVE
 from include.cli.console import tell
 from include.intake.batches import unit_of_work
 from include.intake.names import Incoming
@@ -21,7 +22,6 @@ from include.workplace import Workplace
 # that parked it: Airflow 3.3 takes the task for killed and asks again (ran). People are slower.
 PATIENCE = 10  # seconds; a busy machine is slow to look
 MOST_PEOPLE = 30  # log-ins of the local Airflow; a company's own has its own log-ins
-APPROVE = "Approve"
 REASON = "Answered by `up --once` for the sample company."
 _LOG_IN = re.compile(r"[\w.@-]+")
 
