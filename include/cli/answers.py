@@ -47,18 +47,19 @@ def people(place: Workplace) -> list[str]:
 
 @dataclass
 class Answering:
-    """Answers what one run asks, each as a person entitled to.
+    """Answers what a workflow asks, each as a person entitled to.
+
+    In any of its runs: one that its schedule began first would keep ours waiting behind it.
 
     Attributes:
-        first_seen: task and map index -> when it was first seen waiting, by the monotonic clock.
+        first_seen: run, task and map index -> when first seen waiting, by the monotonic clock.
     """
 
     place: Workplace
     airflow: Standalone
     api: AirflowApi
     dag_id: str
-    run_id: str
-    first_seen: dict[tuple[str, int], float] = field(default_factory=dict)
+    first_seen: dict[tuple[str, str, int], float] = field(default_factory=dict)
 
     def answer(self) -> None:
         """Answer what has waited for some seconds.
@@ -66,8 +67,8 @@ class Answering:
         Raises:
             ServiceError: the state database is a real one, or none of the people can log in.
         """
-        for question in self.api.questions(self.dag_id, self.run_id):
-            key = (question.task_id, question.map_index)
+        for question in self.api.questions(self.dag_id):
+            key = (question.run_id, question.task_id, question.map_index)
             if time.monotonic() - self.first_seen.setdefault(key, time.monotonic()) < PATIENCE:
                 continue
             self._answer(question)
@@ -86,5 +87,5 @@ class Answering:
                 "Answer under Required Actions in Airflow.",
             )
         api = self.airflow.api_as(known[0])
-        api.answer(self.dag_id, self.run_id, question, APPROVE, REASON)
+        api.answer(self.dag_id, question, APPROVE, REASON)
         tell(f"{known[0]} answered {question.task_id} of {self.dag_id}: {APPROVE}")

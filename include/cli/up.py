@@ -119,7 +119,7 @@ def _run_one(
     run_id = api.trigger(dag_id)
     if not errors.is_terminal:
         tell(f"running {dag_id}")
-    people = Answering(place, airflow, api, dag_id, run_id)
+    people = Answering(place, airflow, api, dag_id)
     end = time.monotonic() + RUN_TIMEOUT
     with errors.status(f"running {dag_id}"):
         while (state := api.state(dag_id, run_id)) in {"queued", "running"}:
@@ -129,7 +129,7 @@ def _run_one(
                 )
             if answer:
                 people.answer()
-            elif waiting := api.questions(dag_id, run_id):
+            elif waiting := api.questions(dag_id):
                 who = ", ".join(sorted({one for each in waiting for one in each.assigned}))
                 tell(f"{dag_id} waits for an answer of {who}: see Required Actions in Airflow")
                 return RunResult(dag_id, run_id, "waiting", None, None, [], 0, None)

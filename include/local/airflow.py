@@ -238,12 +238,13 @@ class AirflowApi:
         found = self.call("GET", f"dags/{dag_id}/dagRuns/{quote(run_id, safe='')}")
         return str(found["state"])
 
-    def questions(self, dag_id: str, run_id: str) -> list[Question]:
-        """Return the human steps of a run that wait for an answer."""
-        path = f"dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/hitlDetails"
+    def questions(self, dag_id: str) -> list[Question]:
+        """Return the human steps of a workflow, in any of its runs, that wait for an answer."""
+        path = f"dags/{dag_id}/dagRuns/~/hitlDetails"
         found = self.call("GET", f"{path}?response_received=false&limit=1000")["hitl_details"]
         return [
             Question(
+                run_id=one["task_instance"]["dag_run_id"],
                 task_id=one["task_instance"]["task_id"],
                 map_index=one["task_instance"]["map_index"],
                 options=list(one["options"]),
@@ -253,12 +254,10 @@ class AirflowApi:
             if one["task_instance"]["state"] == "awaiting_input"
         ]
 
-    def answer(
-        self, dag_id: str, run_id: str, question: Question, option: str, reason: str
-    ) -> None:
+    def answer(self, dag_id: str, question: Question, option: str, reason: str) -> None:
         """Answer a human step as the person who is logged in; raises ServiceError."""
         path = (
-            f"dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/"
+            f"dags/{dag_id}/dagRuns/{quote(question.run_id, safe='')}/taskInstances/"
             f"{quote(question.task_id, safe='')}/{question.map_index}/hitlDetails"
         )
         self.call("PATCH", path, {"chosen_options": [option], "params_input": {"reason": reason}})
@@ -274,6 +273,7 @@ class Question:
         assigned: user ids of those who may answer.
     """
 
+    run_id: str
     task_id: str
     map_index: int
     options: list[str]

@@ -61,6 +61,7 @@ def databases_param() -> Param:
 def cron(expression: str) -> CronTriggerTimetable:
     """Return a cron schedule in the pack's timezone.
 
-    Without a start date the first run is at the next such time, not at once for the last one.
+    A workflow that is new begins at the next such time, or at once when the last one is less than a
+    tenth of the way to the next ago (Airflow's own rule).
     """
     return CronTriggerTimetable(expression, timezone=policy().calendar.timezone)
