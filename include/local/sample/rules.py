@@ -41,7 +41,7 @@ RULES: dict[str, RuleText] = {
         "reviewer_is_enterer": "reviewed_by = entered_by",
         "consent_missing": "no consent at all",
         "consent_not_covering_purpose": "marketing_subscribed, delivery consent, none to marketing",
-        "consent_withdrawn": "marketing_subscribed, consent to marketing withdrawn",
+        "consent_withdrawn": "marketing_subscribed, consent to marketing withdrawn, none since",
         "minor": "birth_date less than 14 years ago",
         "minor_without_guardian_consent": "under 14, with a consent not given by the guardian",
         "closed_customer": "status is closed",
