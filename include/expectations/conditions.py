@@ -17,10 +17,11 @@ from include.policy.kwargs import (
     Column,
     ColumnList,
     Distinct,
-    ExistsIn,
+    ExistsAt,
     Recent,
     Related,
     ResidentId,
+    ResidentIdDivision,
     Satisfy,
     Uncollected,
 )
@@ -100,7 +101,9 @@ def condition_of(one: Expectation, records: Records, now: datetime) -> Condition
         return Condition(_twin(kwargs, records), joined=True)
     if isinstance(kwargs, Related):
         return Condition(_related(kwargs, records), joined=True)
-    if isinstance(kwargs, ExistsIn):
+    if isinstance(kwargs, ResidentIdDivision):
+        return Condition(_no_division(kwargs, records), joined=True)
+    if isinstance(kwargs, ExistsAt):
         return Condition(_absent(kwargs, records), joined=True)
     if isinstance(kwargs, Recent):
         period = kwargs.period
@@ -203,25 +206,43 @@ def _all_of(*conditions: str | sa.ColumnElement[bool] | None) -> sa.ColumnElemen
     )
 
 
-def _other(records: Records, name: str, *columns: str) -> sa.FromClause:
-    return table_of(records.database.collections[name], columns).alias(OTHER)
+def _other(records: Records, name: str) -> sa.FromClause:
+    return table_of(records.database.collections[name], ()).alias(OTHER)
 
 
-def _absent(kwargs: ExistsIn, records: Records) -> sa.ColumnElement[bool]:
-    other = _other(records, kwargs.collection, kwargs.field)
-    found = (
-        sa.exists()
-        .select_from(other)
-        .where(
-            sa.cast(_column(kwargs.field, OTHER), sa.Text)
-            == sa.cast(_column(kwargs.column), sa.Text)
-        )
-    )
+def _absent(kwargs: ExistsAt, records: Records) -> sa.ColumnElement[bool]:
+    listed = [_text(kwargs.field, OTHER) == _text(kwargs.column)]
+    if kwargs.at is not None:
+        day = sa.cast(_column(kwargs.at), sa.Date)
+        for name, holds in ((kwargs.valid_from, "<="), (kwargs.retired_on, ">=")):
+            if name is not None:
+                end = _column(name, OTHER)
+                kept = sa.cast(end, sa.Date).op(holds, is_comparison=True)(day)
+                listed.append(sa.or_(end.is_(None), day.is_(None), kept))
+    found = sa.exists().select_from(_other(records, kwargs.collection)).where(*listed)
     return _all_of(kwargs.where, _column(kwargs.column).is_not(None), ~found)
 
 
+def _no_division(kwargs: ResidentIdDivision, records: Records) -> sa.ColumnElement[bool]:
+    """Digits 1 to 6 are no code that was in force on the holder's day of birth or later."""
+    number = _text(kwargs.column)
+    listed = [_text(kwargs.field, OTHER) == sa.func.substr(number, 1, 6)]
+    if kwargs.retired_on is not None:
+        end = _column(kwargs.retired_on, OTHER)
+        # As text: a day of birth that is none (a rule of its own) is no error here.
+        day = sa.func.to_char(sa.cast(end, sa.Date), "YYYYMMDD")
+        listed.append(sa.or_(end.is_(None), day >= sa.func.substr(number, 7, 8)))
+    found = sa.exists().select_from(_other(records, kwargs.collection)).where(*listed)
+    form = f"NOT ({formats.no_resident_id_form(f'{quoted(RECORD, kwargs.column)}::text')})"
+    return _all_of(kwargs.where, form, ~found)
+
+
+def _text(name: str, of: str = RECORD) -> sa.ColumnElement[str]:
+    return sa.cast(_column(name, of), sa.Text)
+
+
 def _related(kwargs: Related, records: Records) -> sa.ColumnElement[bool]:
-    other = _other(records, kwargs.collection, kwargs.field)
+    other = _other(records, kwargs.collection)
     same = _column(kwargs.field, OTHER) == _column(kwargs.key)
     found = sa.exists().select_from(other).where(_all_of(same, kwargs.condition))
     return _all_of(kwargs.where, ~found if kwargs.present else found)

@@ -148,8 +148,9 @@ class CrossChecks:
             return
         for path, column in columns_in(kwargs).items():
             self.field(file, (*loc, *path), database, collection, column)
-        if "collection" in kwargs and "field" in kwargs:
-            self._other(file, loc, database, kwargs["collection"], "field", kwargs["field"])
+        for key in ("field", "valid_from", "retired_on"):
+            if "collection" in kwargs and key in kwargs:
+                self._other(file, loc, database, kwargs["collection"], key, kwargs[key])
 
     def _breakdown(self, file: str, loc: Loc, database: str, collection: str, by: object) -> None:
         if not isinstance(by, dict):

@@ -22,12 +22,13 @@ from include.policy.kwargs import (
     ColumnPair,
     ColumnWhere,
     Distinct,
-    ExistsIn,
+    ExistsAt,
     Lengths,
     Recent,
     Regex,
     Related,
     ResidentId,
+    ResidentIdDivision,
     RowCount,
     Satisfy,
     Uncollected,
@@ -86,7 +87,7 @@ class Expectation(Rule):
 def columns_in(kwargs: Mapping[str, Any]) -> dict[tuple[str | int, ...], str]:
     """The record's columns that an expectation's kwargs name, by their place in them."""
     found: dict[tuple[str | int, ...], str] = {}
-    for key in ("column", "column_A", "column_B", "key"):
+    for key in ("column", "column_A", "column_B", "key", "at"):
         if isinstance(name := kwargs.get(key), str):
             found[key,] = name
     for key in ("column_list", "columns"):
@@ -174,14 +175,14 @@ class ResidentIds(Expectation):
     """A resident ID number (GB 11643-1999)."""
 
     type: Literal["expect_column_values_to_be_resident_id_numbers"]
-    kwargs: ResidentId
+    kwargs: Annotated[ResidentId | ResidentIdDivision, Field(discriminator="part")]
 
 
 class Existing(Expectation):
     """A value that another collection lists, such as an administrative division."""
 
     type: Literal["expect_column_values_to_exist_in"]
-    kwargs: ExistsIn
+    kwargs: ExistsAt
 
 
 class RecentValues(Expectation):

@@ -130,10 +130,47 @@ class ResidentId(ColumnWhere):
 
 
 class ExistsIn(ColumnWhere):
-    """Values that have to stand in a field of another collection of the same database."""
+    """Values that a field of another collection of the same database lists.
+
+    Attributes:
+        collection: the list.
+        field: its values.
+        retired_on: its field with the day on which a value was withdrawn; empty where it was not.
+    """
 
     collection: Name
     field: Name
+    retired_on: Name | None = None
+
+
+class ExistsAt(ExistsIn):
+    """Values that have to stand in a list, on the day of the record where the list has days.
+
+    Attributes:
+        valid_from: the list's field with the day from which a value holds; empty for always.
+        at: the record's column with its day or moment; days are compared, both ends included. A
+            record without one is held against the whole list.
+    """
+
+    valid_from: Name | None = None
+    at: Name | None = None
+
+    @model_validator(mode="after")
+    def _dated(self) -> ExistsAt:
+        if (self.at is None) != (self.valid_from is None and self.retired_on is None):
+            raise ValueError("at goes together with valid_from or retired_on")
+        return self
+
+
+class ResidentIdDivision(ExistsIn):
+    """Digits 1 to 6 of a resident ID number: a code of an administrative division.
+
+    GB 11643-1999 takes the address code from GB/T 2260. Codes retire and numbers stay: one that
+    was withdrawn before the holder was born (digits 7 to 14) cannot have been given to them, every
+    other listed one can. Numbers of another form are not looked at.
+    """
+
+    part: Literal["division"]
 
 
 class Recent(ColumnWhere):

@@ -39,7 +39,7 @@ _DEFECTS = (
     "invalid_id_check_digit", "invalid_id_birth_date", "invalid_phone", "missing_name",
     "missing_phone", "missing_id_number", "over_collected_religion", "stale_customer",
     "no_reviewer", "reviewer_is_enterer", "consent_missing", "consent_not_covering_purpose",
-    "consent_withdrawn", "minor_without_guardian_consent",
+    "consent_withdrawn", "minor_without_guardian_consent", "unknown_id_division",
 )  # fmt: skip
 _KINDS = (*_DEFECTS, "duplicate_customer", "minor", "closed", "formatted_phone")
 _BAD_PHONES = (b"12", b"1380", b"+86 1", b"1390O")  # and eight more digits
@@ -174,7 +174,8 @@ def _note_canaries(world: World, notes: Notes, ids: Ints, id_number: Strings) ->
 
 def _spoil_id(ids: Ints, id_number: Strings, is_kind: dict[str, Mask]) -> tuple[Strings, Mask]:
     wrong, no_date = is_kind["invalid_id_check_digit"], is_kind["invalid_id_birth_date"]
-    if not (wrong | no_date).any():
+    nowhere = is_kind["unknown_id_division"]
+    if not (wrong | no_date | nowhere).any():
         return id_number, no_date
     text = characters(id_number)
     for place in np.flatnonzero(wrong):
@@ -182,6 +183,9 @@ def _spoil_id(ids: Ints, id_number: Strings, is_kind: dict[str, Mask]) -> tuple[
         text[place, 17] = ord(ID_CHECKS[(right + 1 + int(ids[place]) % 10) % 11])
     text[no_date, 10:14] = np.frombuffer(b"0230", np.uint8)
     text[no_date, 17] = who.check_characters(text[no_date, :17])
+    # The last two digits counted down from 99: no code of the pools, and no two alike
+    text[nowhere, 4:6] = 2 * ord("0") + 9 - text[nowhere, 4:6]
+    text[nowhere, 17] = who.check_characters(text[nowhere, :17])
     return strings(text), no_date
 
 

@@ -113,17 +113,19 @@ def id_numbers(world: World, ids: Ints) -> tuple[Strings, Strings]:
     """Resident ID numbers with a right check character, and the birth dates in them.
 
     No two customers' numbers are alike save a duplicate's. About 1 in 80 ends in a lower-case x.
+    Adults were born before the first code of a division was withdrawn, minors under one in force.
     """
     ids = originals(world, ids)
     minor = _minors(world, ids)
-    latest = world.today - 16 * 366
+    latest = min(world.today - 16 * 366, int(world.pools.first_retired.astype(int)))
+    codes = np.where(minor, world.pools.active, len(world.pools.codes))
     number = np.where(
         minor,
-        _scattered(world, ids, len(world.pools.codes) * 3000 * _SEQUENCES),
+        _scattered(world, ids, world.pools.active * 3000 * _SEQUENCES),
         _scattered(world, ids, len(world.pools.codes) * (latest - _FIRST_BIRTH) * _SEQUENCES),
     )
     rest, sequence = np.divmod(number, _SEQUENCES)
-    day, division = np.divmod(rest, len(world.pools.codes))
+    day, division = np.divmod(rest, codes)
     # A minor is between 3 and 12 years old.
     birth = dates(np.where(minor, world.today - 3 * 366 - day, _FIRST_BIRTH + day))
     written = characters(birth)

@@ -36,6 +36,7 @@ class Pools:
         areas: province, city and district in one, as written on a label.
         retired: rows of ``administrative_division`` with the day of retirement.
         active: how many of the codes are in force.
+        first_retired: day on which the first of the others was withdrawn.
     """
 
     surnames: Strings
@@ -50,6 +51,7 @@ class Pools:
     areas: Strings
     retired: Strings
     active: int
+    first_retired: np.datetime64
 
 
 @cache
@@ -73,6 +75,9 @@ def pools() -> Pools:
         areas=_strings([_area(row) for row in divisions]),
         retired=_strings([row["retired_on"] or r"\N" for row in divisions]),
         active=sum(row["retired_on"] == "" for row in divisions),
+        first_retired=np.datetime64(
+            min(row["retired_on"] for row in divisions if row["retired_on"])
+        ),
     )
 
 

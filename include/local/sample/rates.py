@@ -27,6 +27,7 @@ def _customer_defects() -> dict[str, int]:
         "minor": 5,
         "closed": 20,
         "formatted_phone": 6,
+        "unknown_id_division": 2,
     }
 
 

@@ -31,6 +31,8 @@ RULES: dict[str, RuleText] = {
     **_rules("customer", "customer_id", {
         "invalid_id_check_digit": "id_number: 17 digits, a real date, the wrong check character",
         "invalid_id_birth_date": "id_number: digits 7-14 are no date; the check character is right",
+        "unknown_id_division": "id_number: digits 1-6 are not in administrative_division, or were "
+        "retired before the birth date; the check character is right",
         "invalid_phone": "phone: no mobile number, +86, spaces and hyphens stripped",
         "missing_name": "name is empty",
         "missing_phone": "phone is null",

@@ -37,6 +37,10 @@ QUERIES = {
     "AND upper(substr(id_number, 18)) <> pg_temp.id_check(id_number)",
     "invalid_id_birth_date": "SELECT customer_id FROM customer "
     "WHERE id_number !~ '^[0-9]{17}[0-9Xx]$' OR NOT pg_temp.is_date(substr(id_number, 7, 8))",
+    "unknown_id_division": "SELECT customer_id FROM customer c WHERE id_number IS NOT NULL AND "
+    "pg_temp.is_date(substr(id_number, 7, 8)) AND NOT EXISTS (SELECT FROM administrative_division d "
+    "WHERE d.code = substr(id_number, 1, 6)::char(6) "
+    "AND coalesce(d.retired_on, 'infinity') > substr(id_number, 7, 8)::date)",
     "invalid_phone": "SELECT customer_id FROM customer WHERE NOT pg_temp.is_mobile(phone)",
     "missing_name": "SELECT customer_id FROM customer WHERE name = ''",
     "missing_phone": "SELECT customer_id FROM customer WHERE phone IS NULL",

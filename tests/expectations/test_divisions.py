@@ -1,0 +1,177 @@
+"""Administrative divisions: codes come and retire, addresses and ID numbers keep them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from include.expectations import scope
+from include.expectations.check import Check, Snapshot
+from include.expectations.conditions import Records
+from include.policy import PolicyPack, load_pack
+from tests.policy.packs import said, write_pack
+
+NOW = datetime(2026, 3, 2, tzinfo=UTC)
+MAP = """\
+fides_key: shop
+collections:
+  - name: division
+    fields: [{name: code}, {name: valid_from}, {name: retired_on}]
+  - name: person
+    fields: [{name: id, fides_meta: {primary_key: true}}, {name: code}, {name: number}, {name: at}]
+"""
+RULE = """\
+- collection: person
+  expectations:
+    - id: rule
+      type: {type}
+      kwargs: {{{kwargs}, collection: division, field: code}}
+      severity: fail
+      clause: "5.1"
+      title: {{en: a, zh-CN: b}}
+"""
+TABLES = """
+CREATE TABLE division (code char(6), valid_from date, retired_on date);
+CREATE TABLE person (id int PRIMARY KEY, code text, number text, at timestamptz);
+"""
+IN_LIST = "expect_column_values_to_exist_in"
+ID_NUMBER = "expect_column_values_to_be_resident_id_numbers"
+CODES = st.sampled_from(["110101", "110103", "530102"])
+DAYS = st.dates(date(2010, 1, 1), date(2010, 1, 4))
+DIVISIONS = st.lists(st.tuples(CODES, st.none() | DAYS, st.none() | DAYS), max_size=4)
+
+
+@dataclass
+class Registry:
+    """Divisions and persons, in a transaction that is never committed."""
+
+    connection: psycopg.Connection
+    folder: Path
+
+    def pack(self, kind: str, kwargs: str) -> PolicyPack:
+        rule = RULE.format(type=kind, kwargs=kwargs)
+        return load_pack(write_pack(self.folder, datamap__shop=MAP, quality__person=rule))
+
+    def broken(self, kind: str, kwargs: str) -> set[int]:
+        """Persons that break a rule."""
+        pack = self.pack(kind, kwargs)
+        (suite,) = pack.suites
+        database = pack.database("shop")
+        columns = ("id", "code", "number", "at")
+        records = Records(database.collections["person"], database, columns, ("id",))
+        check = Check(Snapshot(self.connection), records, suite.expectations, NOW)
+        (result,) = check.run()
+        assert result.fault is None
+        return {int(key) for key, _ in check.broken_keys(suite.expectations[0])}
+
+    def divisions(self, *rows: tuple[str, date | None, date | None]) -> None:
+        for row in rows:
+            self.connection.execute("INSERT INTO division VALUES (%s, %s, %s)", row)
+
+    def person(self, key: int, *, code: str = "", number: str = "", at: object = None) -> None:
+        row = [key, code or None, number or None, at]
+        self.connection.execute("INSERT INTO person VALUES (%s, %s, %s, %s)", row)
+
+
+@pytest.fixture
+def registry(database: str, tmp_path: Path) -> Iterator[Registry]:
+    """Nothing in it yet."""
+    with psycopg.connect(database) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute(TABLES)
+        connection.commit()
+        yield Registry(connection, tmp_path)
+        connection.rollback()
+
+
+def number(code: str, born: str) -> str:
+    """An ID number; its check character is of no interest here."""
+    return f"{code}{born}0010"
+
+
+def test_a_retired_code_is_right_for_who_was_born_before(registry: Registry) -> None:
+    """And wrong for who was born after; an unknown code is wrong for everybody."""
+    registry.divisions(("110101", None, None), ("110103", None, date(2010, 7, 1)))
+    registry.person(1, number=number("110101", "20200101"))
+    registry.person(2, number=number("110103", "19990101"))
+    registry.person(3, number=number("110103", "20100701"))  # the code's last day
+    registry.person(4, number=number("110103", "20100702"))
+    registry.person(5, number=number("999999", "19990101"))
+    kwargs = "column: number, part: division, retired_on: retired_on"
+    assert registry.broken(ID_NUMBER, kwargs) == {4, 5}
+    assert registry.broken(ID_NUMBER, "column: number, part: division") == {5}
+
+
+def test_only_numbers_of_the_right_form_are_held_against_the_list(registry: Registry) -> None:
+    """One fault is one finding: form and date of birth have rules of their own."""
+    registry.divisions(("110101", None, date(2010, 7, 1)))
+    for key, one in enumerate(("", "x", "99999919990101001", number("110101", "19990230"))):
+        registry.person(key, number=one)
+    kwargs = "column: number, part: division, retired_on: retired_on"
+    assert registry.broken(ID_NUMBER, kwargs) == set()
+
+
+def test_a_list_that_changes_is_held_against_all_records(registry: Registry) -> None:
+    """What left it is seen in no record, so that an ordinary run looks at everything too."""
+    for kind, kwargs in (
+        (ID_NUMBER, "column: number, part: division, retired_on: retired_on"),
+        (IN_LIST, "column: code, at: at, retired_on: retired_on"),
+    ):
+        ((rule,),) = [one.expectations for one in registry.pack(kind, kwargs).suites]
+        assert scope.looks_at_all(rule)
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(DIVISIONS, st.lists(st.tuples(CODES, st.none() | DAYS), max_size=8))
+def test_a_code_counts_on_the_days_between_its_ends(
+    registry: Registry,
+    listed: list[tuple[str, date | None, date | None]],
+    people: list[tuple[str, date | None]],
+) -> None:
+    """Both included; without an end it always counts, a record without a day counts on any."""
+    registry.divisions(*listed)
+    first, last = date.min, date.max
+    expected: dict[str, set[int]] = {"at": set(), "born": set()}
+    for key, (code, day) in enumerate(people):
+        born = day or date(2010, 1, 2)
+        registry.person(key, code=code, number=number(code, f"{born:%Y%m%d}"), at=day)
+        mine = [(begin or first, end or last) for one, begin, end in listed if one == code]
+        if not any(day is None or begin <= day <= end for begin, end in mine):
+            expected["at"].add(key)
+        if not any(born <= end for _, end in mine):
+            expected["born"].add(key)
+    dated = "column: code, at: at, valid_from: valid_from, retired_on: retired_on"
+    assert registry.broken(IN_LIST, dated) == expected["at"]
+    divided = "column: number, part: division, retired_on: retired_on"
+    assert registry.broken(ID_NUMBER, divided) == expected["born"]
+    registry.connection.rollback()
+
+
+@pytest.mark.parametrize(
+    ("kind", "kwargs", "expected"),
+    [
+        (IN_LIST, "column: code, at: at", "at goes together with valid_from or retired_on"),
+        (IN_LIST, "column: code, retired_on: retired_on", "at goes together"),
+        (IN_LIST, "column: code, at: when, retired_on: retired_on", "has no field 'when'"),
+        (IN_LIST, "column: code, at: at, valid_from: begin", "has no field 'begin'"),
+        (ID_NUMBER, "column: number, part: division, retired_on: end", "has no field 'end'"),
+        (ID_NUMBER, "column: number, part: form", "this key is not known here"),
+    ],
+)
+def test_names_that_lead_nowhere_are_refused(
+    tmp_path: Path, kind: str, kwargs: str, expected: str
+) -> None:
+    """With the line."""
+    rule = RULE.format(type=kind, kwargs=kwargs)
+    lines = said(write_pack(tmp_path, datamap__shop=MAP, quality__person=rule))
+    assert any(expected in line for line in lines), lines
+    assert all(line.startswith("quality/person.yaml:5") for line in lines)
