@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,6 +13,7 @@ from include.expectations import formats
 from include.policy.datamap import MappedCollection, MappedDatabase
 from include.policy.expectations import Expectation
 from include.policy.kwargs import (
+    NOW,
     Column,
     ColumnList,
     Distinct,
@@ -28,7 +28,6 @@ from include.policy.kwargs import (
 from include.policy.rules import Rule
 
 SOURCE, RECORD, OTHER = "source", "record", "other"
-_NOW = re.compile(r"(?<![:\w]):now\b")
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ def _at(kwargs: Rule, now: datetime) -> Rule:
     """The same with ``:now`` in its SQL as the moment: two runs of one moment find the same."""
     moment = f"'{now.isoformat()}'::timestamptz"
     written = {key: getattr(kwargs, key, None) for key in ("condition", "where")}
-    said = {key: _NOW.sub(moment, sql) for key, sql in written.items() if sql}
+    said = {key: NOW.sub(moment, sql) for key, sql in written.items() if sql}
     return kwargs.model_copy(update=said)
 
 

@@ -33,6 +33,7 @@ from include.policy.kwargs import (
     Satisfy,
     Uncollected,
     ValueSet,
+    says_now,
 )
 from include.policy.rules import Clause, Identifier, Name, Rule, Texts, in_languages, some
 
@@ -78,6 +79,16 @@ class Expectation(Rule):
         """Hex digest of what is checked; title, severity and threshold do not belong to it."""
         checked = self.kwargs.model_dump(mode="json", exclude={"mostly"})
         return hashlib.sha256(json.dumps([self.type, checked], sort_keys=True).encode()).hexdigest()
+
+    @property
+    def depends_on_time(self) -> bool:
+        """Whether time alone may break a record: its SQL asks for ``:now``.
+
+        False where the author says `scope: changed`, as of what time can only make good.
+        """
+        kwargs = self.kwargs
+        told = getattr(kwargs, "scope", "all")
+        return told == "all" and says_now(kwargs.model_dump(include={"condition", "where"}))
 
     def columns(self) -> tuple[str, ...]:
         """The record's columns that it names."""

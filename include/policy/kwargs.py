@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
@@ -12,6 +14,20 @@ from include.policy.rules import Name, Rule, Text, some
 Names = Annotated[tuple[Name, ...], AfterValidator(some)]
 Condition = Annotated[Text, Field(max_length=2000)]
 """A boolean SQL expression over the columns of the record; ``:now`` is the moment of the check."""
+NOW = re.compile(r"(?<![:\w]):now\b")
+
+Scope = Literal["changed", "all"]
+
+
+def says_now(given: Mapping[str, Any]) -> bool:
+    """Whether the SQL among an expectation's kwargs asks for the moment of the check."""
+    written = (given.get(key) for key in ("condition", "where"))
+    return any(NOW.search(sql) for sql in written if sql)
+
+
+def _scope(given: Mapping[str, Any]) -> Scope:
+    """Time breaks records that nobody touched: what asks for it looks at all unless told not to."""
+    return "all" if says_now(given) else "changed"
 
 
 class Kwargs(Rule):
@@ -194,12 +210,12 @@ class Satisfy(Kwargs):
 
     Attributes:
         scope: ``changed`` records, or ``all`` where the answer changes without the record, as with
-            the time of day or another table.
+            another table. Without it ``all`` where ``:now`` is asked for, else ``changed``.
     """
 
     condition: Condition
     where: Condition | None = None
-    scope: Literal["changed", "all"] = "changed"
+    scope: Scope = Field(default_factory=_scope)  # after the SQL, on which it depends
 
 
 class Related(Kwargs):
@@ -213,7 +229,7 @@ class Related(Kwargs):
         present: whether at least one has to be there, or none may.
         scope: ``changed`` looks at records that changed, or to which related records lead that were
             added or changed; one that was deleted, or led elsewhere, is seen by a full run. ``all``
-            sees it daily.
+            sees it daily. Without it ``all`` where ``:now`` is asked for, else ``changed``.
     """
 
     collection: Name
@@ -222,4 +238,4 @@ class Related(Kwargs):
     condition: Condition | None = None
     where: Condition | None = None
     present: bool = True
-    scope: Literal["changed", "all"] = "changed"
+    scope: Scope = Field(default_factory=_scope)  # after the SQL, on which it depends

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from include.policy import load_pack
 from tests.policy.packs import SHOP, said, write_pack
 
@@ -65,6 +67,37 @@ def test_suites_of_one_collection_are_joined(tmp_path: Path) -> None:
     pack = load_pack(write_pack(tmp_path, quality__a=SUITE, quality__b=other))
     (suite,) = pack.suites
     assert [one.id for one in suite.expectations] == ["phone", "again"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "kwargs", "time"),
+    [
+        ("expect_records_to_satisfy", "condition: 'seen_at < :now'", True),
+        ("expect_records_to_satisfy", "condition: 'seen_at < :now', scope: changed", False),
+        ("expect_records_to_satisfy", "condition: 'id > 0', where: 'seen_at < :now'", True),
+        ("expect_records_to_satisfy", "condition: 'id::now > 0'", False),  # a cast
+        ("expect_records_to_satisfy", "condition: 'id > 0', scope: all", False),
+        (
+            "expect_related_records",
+            "collection: buyer, field: id, key: id, condition: 'other.seen_at < :now'",
+            True,
+        ),
+        ("expect_column_values_to_not_be_blank", "column: phone, where: 'seen_at < :now'", True),
+        ("expect_column_values_to_not_be_blank", "column: phone", False),
+        ("expect_column_values_to_not_be_null", "column: phone", False),
+        ("expect_records_to_be_distinct", "columns: [phone], where: 'seen_at < :now'", True),
+    ],
+)
+def test_a_rule_that_asks_for_the_moment_depends_on_time(
+    tmp_path: Path, kind: str, kwargs: str, time: bool
+) -> None:
+    """Unless its author says that only changes break records."""
+    rule = f"    - {{id: r, type: {kind}, kwargs: {{{kwargs}}}, severity: fail, clause: '5.1', title: {{en: a, zh-CN: b}}}}\n"
+    suite = f"- collection: buyer\n  expectations:\n{rule}"
+    ((one,),) = [s.expectations for s in load_pack(write_pack(tmp_path, quality__s=suite)).suites]
+    assert one.depends_on_time is time
+    if (told := getattr(one.kwargs, "scope", None)) is not None:
+        assert (told == "all") is (time or "scope: all" in kwargs)
 
 
 def test_an_empty_file_of_expectations_is_none(tmp_path: Path) -> None:

@@ -253,6 +253,19 @@ def test_two_fields_have_two_rules(tmp_path: Path) -> None:
     assert len({one.id for one in found.expectations}) == len(fields)
 
 
+def test_time_breaks_a_condition_that_asks_for_the_moment(
+    database: str, state: str, tmp_path: Path
+) -> None:
+    """On a usual run, of records that nobody touched: they were seen on 1 February."""
+    rule = (
+        "expect_records_to_satisfy, kwargs: {condition: \"seen_at > :now - interval '740 hours'\"}"
+    )
+    company = Company.make(database, state, tmp_path / "p", quality__person=suite({"seen": rule}))
+    assert company.check().record.outcome is Outcome.PASS  # in the morning of 3 March
+    company.check()
+    assert len(company.open()["seen"]) == 40
+
+
 def test_a_key_inside_json_that_no_purpose_needs_is_found(
     database: str, state: str, tmp_path: Path
 ) -> None:
