@@ -18,7 +18,8 @@ from include.expectations.docs import data_docs
 from include.local.sample import load
 from include.policy import SHIPPED, load_pack
 from include.quality import history, report
-from include.quality.check import Checked, Run, check_database
+from include.quality.check import Checked, check_database
+from include.quality.run import Run
 from include.reports.html import render_html
 from include.reports.i18n import LOCALES
 from include.reports.model import Report

@@ -21,7 +21,8 @@ def ours(given: dict[str, Any]) -> dict[str, Any]:
     from include.erasure.ledger import ErasureKeys
     from include.expectations import gx
     from include.policy import SHIPPED, load_pack
-    from include.quality.check import Run, check_database
+    from include.quality.check import check_database
+    from include.quality.run import Run
     from include.services.database import DatabaseAddress
     from include.state.connect import engine
 

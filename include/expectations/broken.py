@@ -2,14 +2,16 @@
 
 Counting first and asking for the keys afterwards would judge every record twice, and a cursor of
 the server, which hands rows on a few at a time, makes PostgreSQL do without its parallel workers.
-Here rows stream to us while one query runs to its end.
+Here rows stream to us while one query runs to its end, and on to whoever wants the keys.
 """
 
 from __future__ import annotations
 
+import sys
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 import sqlalchemy as sa
@@ -19,37 +21,42 @@ from include.expectations.conditions import Condition, Records
 ROWS_AT_ONCE = 1_000
 _MOST_IN_ONE = 60  # rules; their bits fit a bigint
 
+Key = tuple[Any, ...]
+"""A primary key, each of its columns as text."""
+
+
+class Names(Protocol):
+    """Takes the keys of broken records while they are found."""
+
+    def add(self, rule: str, key: Key, part: str | None) -> None:
+        """Take the key of a record that breaks a rule, and what the record belongs to."""
+        ...
+
+    def forget(self, rules: Sequence[str]) -> None:
+        """Give up what was taken of rules: they are checked again."""
+        ...
+
 
 @dataclass
-class Broken:
-    """The records that break one rule.
+class Kept:
+    """Keys kept in memory, for batches of which all are needed at once."""
 
-    Attributes:
-        count: of all of them.
-        keys: primary key as text, then the part; None when there were more than could be kept.
-    """
+    keys: dict[str, list[Key]] = field(default_factory=lambda: defaultdict(list))
 
-    count: int = 0
-    keys: list[tuple[Any, ...]] | None = field(default_factory=list)
+    def add(self, rule: str, key: Key, part: str | None) -> None:
+        """Keep one."""
+        del part
+        self.keys[rule].append(key)
 
-    def add(self, key: tuple[Any, ...], most: int) -> None:
-        """Take one more."""
-        self.count += 1
-        if self.keys is not None:
-            self.keys.append(key)
-            if len(self.keys) > most:
-                self.keys = None
+    def forget(self, rules: Sequence[str]) -> None:
+        """Drop those of rules."""
+        for rule in rules:
+            self.keys.pop(rule, None)
 
 
-def find(
-    connection: psycopg.Connection[Any],
-    dialect: sa.Dialect,
-    records: Records,
-    conditions: Mapping[str, Condition],
-    part: sa.ColumnElement[Any] | None,
-    most: int,
-) -> dict[str, Broken]:
-    """Find the records that break the rules: one scan for all that a record tells by itself.
+@dataclass
+class Finder:
+    """Finds the records that break rules: one scan for all that a record tells by itself.
 
     Rules for which other records are asked have a query each, which PostgreSQL turns into a join.
 
@@ -57,49 +64,57 @@ def find(
         connection: in an open transaction.
         dialect: of SQLAlchemy, for it.
         records: what is looked at; without a key its broken ones are counted only.
-        conditions: by rule.
         part: what a record belongs to, a department.
-        most: keys to keep for each rule.
-
-    Raises:
-        psycopg.Error: PostgreSQL refused one of the conditions.
+        names: takes the keys.
+        most: keys to name for each rule; None for all.
     """
-    alone = [rule for rule, one in conditions.items() if not one.joined]
-    scans = [alone[at : at + _MOST_IN_ONE] for at in range(0, len(alone), _MOST_IN_ONE)]
-    scans += [[rule] for rule, one in conditions.items() if one.joined]
-    found = {rule: Broken(keys=[] if records.key else None) for rule in conditions}
-    for rules in scans:
-        query = _query(records, [conditions[one].broken for one in rules], part)
-        bits = [(1 << at, found[rule]) for at, rule in enumerate(rules)]
-        for *key, mask in _stream(connection, dialect, query):
-            row = tuple(key)
-            for bit, one in bits:
-                if mask & bit:
-                    one.add(row, most)
-    return found
 
+    connection: psycopg.Connection[Any]
+    dialect: sa.Dialect
+    records: Records
+    part: sa.ColumnElement[Any] | None
+    names: Names
+    most: int | None
 
-def _query(
-    records: Records,
-    broken: Sequence[sa.ColumnElement[bool]],
-    part: sa.ColumnElement[Any] | None,
-) -> sa.Select[Any]:
-    record = records.selectable
-    keys = [sa.cast(record.c[one], sa.Text) for one in records.key]
-    # Judged again only for the few records that are broken at all.
-    bits: list[sa.ColumnElement[Any]] = [
-        sa.case((one, sa.literal_column(f"{1 << at}::bigint")), else_=sa.literal_column("0"))
-        for at, one in enumerate(broken)
-    ]
-    mask = sum(bits[1:], bits[0]) if len(bits) > 1 else sa.literal_column("1::bigint")
-    columns: list[sa.ColumnElement[Any]] = [*keys, sa.null() if part is None else part, mask]
-    return sa.select(*columns).select_from(record).where(sa.or_(*broken))
+    def find(self, conditions: Mapping[str, Condition]) -> dict[str, int]:
+        """Count the records that break each rule, and name up to the most of them.
 
+        Raises:
+            psycopg.Error: PostgreSQL refused one of the conditions.
+        """
+        alone = [rule for rule, one in conditions.items() if not one.joined]
+        scans = [alone[at : at + _MOST_IN_ONE] for at in range(0, len(alone), _MOST_IN_ONE)]
+        scans += [[rule] for rule, one in conditions.items() if one.joined]
+        counts = dict.fromkeys(conditions, 0)
+        most = sys.maxsize if self.most is None else self.most
+        for rules in scans:
+            query = self._query([conditions[one] for one in rules])
+            bits = [(1 << at, rule) for at, rule in enumerate(rules)]
+            for *key, part, mask in self._stream(query):
+                for bit, rule in bits:
+                    if mask & bit:
+                        counts[rule] += 1
+                        if key and counts[rule] <= most:
+                            self.names.add(rule, tuple(key), part)
+        return counts
 
-def _stream(
-    connection: psycopg.Connection[Any], dialect: sa.Dialect, query: sa.Select[Any]
-) -> Iterator[tuple[Any, ...]]:
-    compiled = query.compile(dialect=dialect)
-    size = ROWS_AT_ONCE if psycopg.capabilities.has_stream_chunked() else 1
-    with connection.cursor() as cursor:
-        yield from cursor.stream(str(compiled).encode(), compiled.params, size=size)
+    def _query(self, conditions: Sequence[Condition]) -> sa.Select[Any]:
+        bound = {name: sql for one in conditions for name, sql in one.bound.items()}
+        record = self.records.with_columns(bound)
+        keys = [sa.cast(record.c[one], sa.Text) for one in self.records.key]
+        broken = [one.broken for one in conditions]
+        # Judged again only for the few records that are broken at all.
+        bits: list[sa.ColumnElement[Any]] = [
+            sa.case((one, sa.literal_column(f"{1 << at}::bigint")), else_=sa.literal_column("0"))
+            for at, one in enumerate(broken)
+        ]
+        mask = sum(bits[1:], bits[0]) if len(bits) > 1 else sa.literal_column("1::bigint")
+        part = sa.null() if self.part is None else self.part
+        columns: list[sa.ColumnElement[Any]] = [*keys, part, mask]
+        return sa.select(*columns).select_from(record).where(sa.or_(*broken))
+
+    def _stream(self, query: sa.Select[Any]) -> Iterator[tuple[Any, ...]]:
+        compiled = query.compile(dialect=self.dialect)
+        size = ROWS_AT_ONCE if psycopg.capabilities.has_stream_chunked() else 1
+        with self.connection.cursor() as cursor:
+            yield from cursor.stream(str(compiled).encode(), compiled.params, size=size)

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy.pool import StaticPool
 
-from include.expectations.broken import Broken, find
+from include.expectations.broken import Finder, Names
 from include.expectations.conditions import Condition, Records, condition_of
 from include.messages import Message, _, verbatim
 from include.policy.expectations import Expectation
@@ -22,12 +21,15 @@ from include.services.database import DatabaseAddress, DatabaseUnavailable
 if TYPE_CHECKING:
     from great_expectations.core.expectation_validation_result import ExpectationValidationResult
 
-KEYS_AT_ONCE = 5_000  # rows that a cursor fetches
-MOST_KEPT = 100_000  # keys of one rule; more are counted, not named
+MOST_NAMED = 100_000  # records of one rule; more are counted only
 _SETTINGS = {
     "TimeZone": "UTC",
     "statement_timeout": "2h",
     "row_security": "off",  # rows that are hidden from us are an error, not good records
+    # Few records are broken, which PostgreSQL cannot know: it would expect to hand most of them
+    # from its workers to us, and do without workers.
+    "parallel_tuple_cost": "0",
+    "work_mem": "32MB",  # keys of a million related records without temporary files
 }
 _SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
@@ -164,17 +166,19 @@ class Check:
         records: what is checked.
         expectations: of the suite.
         now: the moment from which periods count back.
-        part: what a record belongs to, a department; comes after its key.
+        names: takes the keys of broken records. Nothing else of a record leaves the database.
+        part: what a record belongs to, a department.
+        most: keys to name for each rule; None for all.
     """
 
     view: Snapshot
     records: Records
     expectations: Sequence[Expectation]
     now: datetime
+    names: Names
     part: sa.ColumnElement[Any] | None = None
+    most: int | None = MOST_NAMED
     _conditions: dict[str, Condition] = field(default_factory=dict)
-    _validators: dict[str, Any] = field(default_factory=dict)
-    _broken: dict[str, Broken] = field(default_factory=dict)
 
     def run(self) -> list[RuleResult]:
         """Count what breaks each expectation; one that cannot be checked does not stop others.
@@ -196,32 +200,10 @@ class Check:
                     results |= self._count(sound)
             except Exception:  # noqa: BLE001 - the rule that caused it says so when it is alone
                 self.view.require_alive()
+                self.names.forget([one.id for one in sound])
                 for one in sound:
                     results[one.id] = self._alone(one)
         return [results[one.id] for one in self.expectations]
-
-    def broken_keys(self, rule: Expectation) -> Iterator[tuple[Any, ...]]:
-        """The primary keys of the records that break an expectation, as text, then the part.
-
-        Nothing else leaves the database.
-
-        Args:
-            rule: the expectation; it was counted before.
-        """
-        found = self._broken.get(rule.id)
-        if found is not None and found.keys is not None:
-            yield from found.keys
-            return
-        condition = self._condition(rule)
-        if condition is None or not self.records.key:
-            return
-        record = self.records.selectable
-        keys = [sa.cast(record.c[one], sa.Text) for one in self.records.key]
-        last = [sa.null() if self.part is None else self.part]
-        query = sa.select(*keys, *last).select_from(record).where(condition)
-        with self.view.engine.connect().execution_options(yield_per=KEYS_AT_ONCE) as conn:
-            for row in conn.execute(query):
-                yield tuple(row)
 
     def _prepared(self, one: Expectation) -> Message | None:
         missing = [name for name in one.columns() if name not in self.records.columns]
@@ -238,33 +220,61 @@ class Check:
         from include.expectations import gx
 
         collection = self.records.collection
+        found: dict[str, int] = {}
+
+        def find() -> Mapping[str, int]:
+            known = self._conditions
+            found.update(
+                self._find({one.id: known[one.id] for one in expectations if one.id in known})
+            )
+            return found
+
         counted, validator = gx.count(
             self.view.engine,
             self.records.selectable,
             (collection.schema_name, collection.table),
             expectations,
-            partial(self._find, [one.id for one in expectations]),
+            find,
         )
+        self._name_others(expectations, counted, found, validator)
         results = {}
         for one in expectations:
-            self._validators[one.id] = validator
             done = counted[one.id]
             named = bool(self.records.key) and not one.type.startswith("expect_table_")
             results[one.id] = RuleResult(one, done.rows, done.broken, None, named, done.evr)
         return results
 
-    def _find(self, rules: Sequence[str]) -> Mapping[str, Broken]:
+    def _name_others(
+        self,
+        expectations: Sequence[Expectation],
+        counted: Mapping[str, Any],
+        found: Mapping[str, int],
+        validator: Any,
+    ) -> None:
+        """Name what only Great Expectations has counted, in one more scan where there is any."""
+        from include.expectations import gx
+
+        left: dict[str, Condition] = {}
+        for one in expectations:
+            if one.id in found or not counted[one.id].broken or not self.records.key:
+                continue
+            if (condition := self._conditions.get(one.id)) is not None:
+                left[one.id] = condition
+            elif (own := gx.condition_in(validator, one)) is not None:
+                left[one.id] = Condition(own)
+        if left:
+            self._find(left)
+
+    def _find(self, conditions: Mapping[str, Condition]) -> dict[str, int]:
         view = self.view
-        wanted = {one: self._conditions[one] for one in rules if one in self._conditions}
+        finder = Finder(
+            view.connection, view.engine.dialect, self.records, self.part, self.names, self.most
+        )
         try:
-            found = find(
-                view.connection, view.engine.dialect, self.records, wanted, self.part, MOST_KEPT
-            )
+            return finder.find(conditions)
         except psycopg.Error as error:
             view.note(error)
             raise
-        self._broken |= found
-        return found
 
     def _alone(self, one: Expectation) -> RuleResult:
         try:
@@ -272,14 +282,8 @@ class Check:
                 return self._count([one])[one.id]
         except Exception as error:  # noqa: BLE001 - one rule's fault stops no other
             self.view.require_alive()
+            self.names.forget([one.id])
             return RuleResult(one, fault=_reason(self.view.first_failure, error), named=False)
-
-    def _condition(self, rule: Expectation) -> sa.ColumnElement[bool] | None:
-        if rule.id in self._conditions:
-            return self._conditions[rule.id].broken
-        from include.expectations import gx
-
-        return gx.condition_in(self._validators[rule.id], rule)
 
 
 def _reason(code: str, error: Exception) -> Message:

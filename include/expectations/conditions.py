@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +17,7 @@ from include.policy.kwargs import (
     NOW,
     Column,
     ColumnList,
+    ColumnWhere,
     Distinct,
     ExistsAt,
     Recent,
@@ -25,6 +27,7 @@ from include.policy.kwargs import (
     Satisfy,
     Uncollected,
 )
+from include.policy.period import Period
 from include.policy.rules import Rule
 
 SOURCE, RECORD, OTHER = "source", "record", "other"
@@ -56,9 +59,25 @@ class Records:
     @property
     def selectable(self) -> sa.Subquery:
         """The records, under the name that conditions know them by."""
+        return self.with_columns({})
+
+    def with_columns(self, bound: Mapping[str, str]) -> sa.Subquery:
+        """The records with further columns, each computed once however often it is named.
+
+        Args:
+            bound: SQL expressions over `SOURCE`, by name.
+        """
         source = self.table.alias(SOURCE)
-        query = sa.select(*source.columns)
-        return (query if self.where is None else query.where(self.where)).subquery(RECORD)
+        more: list[sa.ColumnElement[Any]] = [
+            sa.literal_column(expression).label(sa.quoted_name(name, quote=True))
+            for name, expression in bound.items()
+        ]
+        query = sa.select(*source.columns, *more)
+        if self.where is not None:
+            query = query.where(self.where)
+        if bound:  # else PostgreSQL writes the expression in wherever the column is named
+            query = query.offset(sa.literal_column("0"))
+        return query.subquery(RECORD)
 
 
 @dataclass(frozen=True)
@@ -69,10 +88,12 @@ class Condition:
         broken: true where it does; null and false where it does not.
         joined: other records are asked too, so that it is a query of its own: in one scan with
             others PostgreSQL would look them up record by record.
+        bound: columns that it names beside the record's own: SQL over `SOURCE`, by name.
     """
 
     broken: sa.ColumnElement[bool]
     joined: bool = False
+    bound: Mapping[str, str] = field(default_factory=dict)
 
 
 def table_of(collection: MappedCollection, columns: tuple[str, ...]) -> sa.TableClause:
@@ -101,14 +122,11 @@ def condition_of(one: Expectation, records: Records, now: datetime) -> Condition
     if isinstance(kwargs, Related):
         return Condition(_related(kwargs, records), joined=True)
     if isinstance(kwargs, ResidentIdDivision):
-        return Condition(_no_division(kwargs, records), joined=True)
+        return _no_division(kwargs, records)
     if isinstance(kwargs, ExistsAt):
         return Condition(_absent(kwargs, records), joined=True)
     if isinstance(kwargs, Recent):
-        period = kwargs.period
-        ago = sa.func.make_interval(0, period.months, 0, period.days, 0, 0, period.seconds)
-        late = _column(kwargs.column) < sa.cast(now, sa.DateTime(timezone=True)) - ago
-        return Condition(_case(kwargs.where, late))
+        return Condition(_case(kwargs.where, _column(kwargs.column) < before(now, kwargs.period)))
     if isinstance(kwargs, Uncollected):
         return Condition(_collected(kwargs))
     repeats = repeated(one, records)
@@ -116,15 +134,12 @@ def condition_of(one: Expectation, records: Records, now: datetime) -> Condition
         return Condition(repeats, joined=True)
     if one.type == "expect_column_values_to_not_be_null" and isinstance(kwargs, Column):
         return Condition(_column(kwargs.column).is_(None))
-    text = _FORMATS.get(one.type)
     if isinstance(kwargs, ResidentId):
-        text = _ID_PARTS[kwargs.part]
-    if text is None:
+        return _resident_id(kwargs, records, now)
+    broken = _FORMATS.get(one.type)
+    if broken is None or not isinstance(kwargs, ColumnWhere):
         return None
-    name = getattr(kwargs, "column", "")
-    value = f"{quoted(RECORD, name)}::text"
-    today = f"'{now:%Y%m%d}'"
-    return Condition(_where(getattr(kwargs, "where", None), text(value, today)))
+    return Condition(_where(kwargs.where, broken(f"{quoted(RECORD, kwargs.column)}::text")))
 
 
 def selected(one: Expectation, now: datetime) -> sa.ColumnElement[bool] | None:
@@ -150,6 +165,15 @@ def repeated(one: Expectation, records: Records) -> sa.ColumnElement[bool] | Non
     return sa.tuple_(*(_column(name) for name in columns)).in_(groups)
 
 
+def before(now: datetime, period: Period) -> sa.ColumnElement[datetime]:
+    """The moment a period ago.
+
+    PostgreSQL counts back once, not for every record: calendars are its own business.
+    """
+    ago = sa.func.make_interval(0, period.months, 0, period.days, 0, 0, period.seconds)
+    return sa.select(sa.cast(now, sa.DateTime(timezone=True)) - ago).scalar_subquery()
+
+
 def _at(kwargs: Rule, now: datetime) -> Rule:
     """The same with ``:now`` in its SQL as the moment: two runs of one moment find the same."""
     moment = f"'{now.isoformat()}'::timestamptz"
@@ -159,19 +183,28 @@ def _at(kwargs: Rule, now: datetime) -> Rule:
 
 
 _FORMATS = {
-    "expect_column_values_to_not_be_blank": lambda text, today: formats.blank(text),
-    "expect_column_values_to_be_mobile_numbers": (
-        lambda text, today: formats.no_mobile_number(text)
-    ),
-    "expect_column_values_to_be_email_addresses": (
-        lambda text, today: formats.no_email_address(text)
-    ),
+    "expect_column_values_to_not_be_blank": formats.blank,
+    "expect_column_values_to_be_mobile_numbers": formats.no_mobile_number,
+    "expect_column_values_to_be_email_addresses": formats.no_email_address,
 }
-_ID_PARTS = {
-    "form": lambda text, today: formats.no_resident_id_form(text),
-    "birth_date": formats.no_resident_id_birth_date,
-    "check_character": lambda text, today: formats.no_resident_id_check_character(text),
-}
+
+
+def _resident_id(kwargs: ResidentId, records: Records, now: datetime) -> Condition:
+    text = f"{quoted(RECORD, kwargs.column)}::text"
+    bound, octets = _octets(kwargs.column, records)
+    broken = {
+        "form": formats.no_resident_id_form(text, octets),
+        "birth_date": formats.no_resident_id_birth_date(text, f"'{now:%Y%m%d}'", octets),
+        "check_character": formats.no_resident_id_check_character(text, octets),
+    }
+    return Condition(_where(kwargs.where, broken[kwargs.part]), bound=bound)
+
+
+def _octets(column: str, records: Records) -> tuple[dict[str, str], str]:
+    """A resident ID number's bytes as a further column: its definition, and the column."""
+    name = f"octets of column {records.columns.index(column) + 1}"
+    given = formats.resident_id_octets(f"{quoted(SOURCE, column)}::text")
+    return {name: given}, quoted(RECORD, name)
 
 
 def quoted(alias: str, column: str) -> str:
@@ -222,9 +255,10 @@ def _absent(kwargs: ExistsAt, records: Records) -> sa.ColumnElement[bool]:
     return _all_of(kwargs.where, _column(kwargs.column).is_not(None), ~found)
 
 
-def _no_division(kwargs: ResidentIdDivision, records: Records) -> sa.ColumnElement[bool]:
+def _no_division(kwargs: ResidentIdDivision, records: Records) -> Condition:
     """Digits 1 to 6 are no code that was in force on the holder's day of birth or later."""
     number = _text(kwargs.column)
+    bound, octets = _octets(kwargs.column, records)
     listed = [_text(kwargs.field, OTHER) == sa.func.substr(number, 1, 6)]
     if kwargs.retired_on is not None:
         end = _column(kwargs.retired_on, OTHER)
@@ -232,8 +266,8 @@ def _no_division(kwargs: ResidentIdDivision, records: Records) -> sa.ColumnEleme
         day = sa.func.to_char(sa.cast(end, sa.Date), "YYYYMMDD")
         listed.append(sa.or_(end.is_(None), day >= sa.func.substr(number, 7, 8)))
     found = sa.exists().select_from(_other(records, kwargs.collection)).where(*listed)
-    form = f"NOT ({formats.no_resident_id_form(f'{quoted(RECORD, kwargs.column)}::text')})"
-    return _all_of(kwargs.where, form, ~found)
+    broken = _all_of(kwargs.where, f"{octets} IS NOT NULL", ~found)
+    return Condition(broken, joined=True, bound=bound)
 
 
 def _text(name: str, of: str = RECORD) -> sa.ColumnElement[str]:

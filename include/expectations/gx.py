@@ -39,7 +39,6 @@ with warnings.catch_warnings():
     from great_expectations.validator.metric_configuration import MetricConfiguration
     from great_expectations.validator.validator import ValidationDependencies, Validator
 
-from include.expectations.broken import Broken
 from include.policy.expectations import Expectation, are_enough
 
 
@@ -48,7 +47,7 @@ class NotComputed(Exception):
 
 
 FOUND, BROKEN, ROWS = "parcelseal.found", "parcelseal.broken", "table.row_count"
-Finder = Callable[[], Mapping[str, Broken]]
+Finder = Callable[[], Mapping[str, int]]
 _FORMAT = {"result_format": "BOOLEAN_ONLY"}
 # Its loggers print the statements and errors of PostgreSQL, which quote values.
 logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
@@ -58,7 +57,7 @@ class RecordsBatch(SqlAlchemyBatchData):
     """Records, and how those are found that break rules.
 
     Attributes:
-        find: finds them, by rule.
+        find: finds them, names them and counts them by rule.
         records: the batch.
     """
 
@@ -72,7 +71,7 @@ class RecordsBatch(SqlAlchemyBatchData):
 
 
 class FoundRecords(TableMetricProvider):
-    """The records of the batch that break rules, by rule: their keys and how many."""
+    """How many records of the batch break each rule; their keys go elsewhere meanwhile."""
 
     metric_name = FOUND
 
@@ -91,7 +90,7 @@ class BrokenRecords(TableMetricProvider):
 
     @metric_value(engine=SqlAlchemyExecutionEngine)
     def _sqlalchemy(cls, metric_value_kwargs, metrics, **_: Any):  # type: ignore[no-untyped-def] # noqa: N805 - its form
-        return metrics[FOUND][metric_value_kwargs["rule"]].count
+        return metrics[FOUND][metric_value_kwargs["rule"]]
 
     @classmethod
     def _get_evaluation_dependencies(

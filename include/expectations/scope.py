@@ -7,6 +7,7 @@ not finished when the mark was taken has a greater number.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +16,13 @@ from typing import Any
 
 import psycopg
 import sqlalchemy as sa
+from psycopg.sql import SQL, Identifier
 from sqlalchemy.dialects import postgresql
 
-from include.expectations.conditions import SOURCE, Records, quoted, table_of
+from include.expectations.broken import Key
+from include.expectations.conditions import OTHER, SOURCE, Records, before, quoted, table_of
 from include.policy.expectations import Expectation
-from include.policy.kwargs import Distinct, ExistsIn, Recent, Related, Satisfy
+from include.policy.kwargs import NOW, Distinct, ExistsIn, Recent, Related, Satisfy
 
 _MARK = re.compile(r"([0-9a-f]{32})/(\d+)@(.+)")
 _FARTHEST = 2**31 - 2**24  # transactions; PostgreSQL compares no further, and a reserve
@@ -31,6 +34,9 @@ _AMONG_ALL = {
     "expect_compound_columns_to_be_unique",
     "expect_table_row_count_to_be_between",
 }
+
+MOST_CHANGED = 0.2  # share of the records above which all are looked at
+MOST_KEYS = 200_000  # that are named one by one; above, all records are looked at
 
 _NOW = """
 SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint
@@ -66,7 +72,8 @@ class Mark:
     """Up to where the records of a collection were checked.
 
     Attributes:
-        identity: digest of server, timeline, database and tables with partitions and columns.
+        identity: digest of server, timeline, database, tables with partitions and columns, and of
+            how many values each list has that records are held against.
         transaction: 64-bit number below which every transaction had ended.
         at: when it was taken.
     """
@@ -98,6 +105,7 @@ def take(
         tell who it is.
     """
     wanted = [records.collection, *_asked(records, expectations)]
+    lists = {one.kwargs.collection for one in expectations if isinstance(one.kwargs, ExistsIn)}
     given = {
         "schemas": [one.schema_name for one in wanted],
         "tables": [one.table for one in wanted],
@@ -106,13 +114,24 @@ def take(
         with connection.transaction():
             row = connection.execute(_IDENTITY, given).fetchone()
             numbers = connection.execute(_NOW).fetchone()
-    except psycopg.errors.InsufficientPrivilege:
+            amounts = [_rows(connection, records, one) for one in sorted(lists)]
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable):
         return None
     assert row is not None
     assert numbers is not None
     if not row[1] or row[2] < len({(one.schema_name, one.table) for one in wanted}):
         return None
-    return Mark(row[0], numbers[0], now)
+    identity = hashlib.sha256(f"{row[0]} {amounts}".encode()).hexdigest()[:32]
+    return Mark(identity, numbers[0], now)
+
+
+def _rows(connection: psycopg.Connection[Any], records: Records, collection: str) -> int:
+    """How many values a list has: one that was deleted leaves no other trace."""
+    listed = records.database.collections[collection]
+    query = SQL("SELECT count(*) FROM {}").format(Identifier(listed.schema_name, listed.table))
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def usable(last: Mark | None, present: Mark | None) -> bool:
@@ -128,9 +147,39 @@ def usable(last: Mark | None, present: Mark | None) -> bool:
 
 def looks_at_all(one: Expectation) -> bool:
     """Whether an expectation has to look at all records, whatever changed."""
-    if one.type in _AMONG_ALL or isinstance(one.kwargs, ExistsIn):
-        return True  # what left the other collection cannot be told
-    return isinstance(one.kwargs, Satisfy | Related) and one.kwargs.scope == "all"
+    kwargs = one.kwargs
+    return (
+        one.type in _AMONG_ALL
+        or one.depends_on_time
+        or (isinstance(kwargs, Satisfy | Related) and kwargs.scope == "all")
+    )
+
+
+def may_mend_unchanged(one: Expectation) -> bool:
+    """Whether a broken record may become good without a trace in it or in what it relates to.
+
+    Its twin was changed; time went on.
+    """
+    written = getattr(one.kwargs, "where", None), getattr(one.kwargs, "condition", None)
+    return isinstance(one.kwargs, Distinct) or any(sql and NOW.search(sql) for sql in written)
+
+
+def lists_changed(
+    engine: sa.Engine, records: Records, expectations: Sequence[Expectation], last: Mark
+) -> set[str]:
+    """The expectations whose list of values was written to since a mark, by id.
+
+    They have to look at all records. That the list has as many values as then, the mark says.
+    """
+    lists = {one.id: one.kwargs for one in expectations if isinstance(one.kwargs, ExistsIn)}
+    found = set()
+    with engine.connect() as conn:
+        for rule, kwargs in lists.items():
+            listed = table_of(records.database.collections[kwargs.collection], ()).alias(OTHER)
+            written = sa.exists().select_from(listed).where(_written_since(OTHER, last))
+            if conn.scalar(sa.select(written)):
+                found.add(rule)
+    return found
 
 
 def changed(
@@ -156,14 +205,30 @@ def changed(
     return [*conditions, *different.values()]
 
 
+@dataclass(frozen=True)
+class Narrow:
+    """The records that a usual run looks at.
+
+    Attributes:
+        records: they.
+        keys: of them.
+        gone: keys of records that were broken and are no longer there.
+    """
+
+    records: Records
+    keys: Sequence[Key]
+    gone: Sequence[Key]
+
+
 def narrowed(
     engine: sa.Engine,
     records: Records,
     conditions: Sequence[sa.ColumnElement[bool]],
     key_types: Sequence[str],
-    open_keys: Iterable[Sequence[str]],
+    again: Iterable[Key],
+    known: Sequence[Key],
     most: int,
-) -> Records | None:
+) -> Narrow | None:
     """The records for which one of the conditions holds, and others, named by key.
 
     Args:
@@ -171,7 +236,8 @@ def narrowed(
         records: the collection.
         conditions: of `changed`.
         key_types: PostgreSQL types of the key's columns.
-        open_keys: keys of records that were broken, as text: they may have become good.
+        again: keys of broken records that may have become good.
+        known: keys of all broken records.
         most: records.
 
     Returns:
@@ -179,21 +245,25 @@ def narrowed(
     """
     source = records.table.alias(SOURCE)
     columns = [sa.cast(source.c[one], sa.Text) for one in records.key]
-    keys: set[tuple[str, ...]] = set()
+    keys: set[Key] = set()
     with engine.connect() as conn:
         for condition in conditions:
             query = sa.select(*columns).select_from(source).where(condition).limit(most + 1)
             keys.update(tuple(row) for row in conn.execute(query))
             if len(keys) > most:
                 return None
-    keys.update(tuple(one) for one in open_keys)
-    if len(keys) > most:
-        return None
-    return replace(records, where=_among(records, sorted(keys), key_types))
+        keys.update(again)
+        if len(keys) > most:
+            return None
+        gone = [tuple(row) for row in conn.execute(_gone(records, known, key_types))]
+    chosen = sorted(keys)
+    return Narrow(replace(records, where=_among(records, chosen, key_types)), chosen, gone)
 
 
 def _asked(records: Records, expectations: Sequence[Expectation]) -> list[Any]:
-    names = {one.kwargs.collection for one in expectations if isinstance(one.kwargs, Related)}
+    names = {
+        one.kwargs.collection for one in expectations if isinstance(one.kwargs, Related | ExistsIn)
+    }
     return [records.database.collections[name] for name in sorted(names)]
 
 
@@ -202,26 +272,42 @@ def _written_since(alias: str, last: Mark) -> sa.ColumnElement[bool]:
     return sa.literal_column(f"age({alias}.xmin) <= age('{number}'::xid)", sa.Boolean)
 
 
-def _among(
-    records: Records, keys: Sequence[Sequence[str]], types: Sequence[str]
-) -> sa.ColumnElement[bool]:
+def _among(records: Records, keys: Sequence[Key], types: Sequence[str]) -> sa.ColumnElement[bool]:
     columns: list[sa.ColumnElement[Any]] = [
         sa.literal_column(quoted(SOURCE, one)) for one in records.key
     ]
-    arrays = [
-        sa.cast(sa.bindparam(None, [key[at] for key in keys], sa.ARRAY(sa.Text)), sa.ARRAY(sa.Text))
-        for at in range(len(columns))
-    ]
     if len(columns) == 1:
         # PostgreSQL knows how many there are, and takes the index for few of them.
-        listed = sa.type_coerce(arrays[0], postgresql.ARRAY(sa.Text)).op("::")
+        listed = sa.type_coerce(_arrays(keys, 1)[0], postgresql.ARRAY(sa.Text)).op("::")
         return columns[0] == sa.func.any(listed(sa.literal_column(f"{types[0]}[]")))
-    names = [f"k{at}" for at in range(len(columns))]
-    rows = sa.func.unnest(*arrays).table_valued(*names).render_derived(name="open_keys")
+    rows = _rows_of(keys, len(columns))
     wanted: list[sa.ColumnElement[Any]] = [
-        sa.literal_column(f"open_keys.k{at}::{one}") for at, one in enumerate(types)
+        sa.literal_column(f"given.k{at}::{one}") for at, one in enumerate(types)
     ]
     return sa.tuple_(*columns).in_(sa.select(*wanted).select_from(rows))
+
+
+def _gone(records: Records, keys: Sequence[Key], types: Sequence[str]) -> sa.Select[Any]:
+    """Which of the keys no record has."""
+    source = records.table.alias(SOURCE)
+    same = [
+        sa.literal_column(quoted(SOURCE, name)) == sa.literal_column(f"given.k{at}::{kind}")
+        for at, (name, kind) in enumerate(zip(records.key, types, strict=True))
+    ]
+    rows = _rows_of(keys, len(types))
+    return sa.select(*rows.c).where(~sa.exists().select_from(source).where(*same))
+
+
+def _rows_of(keys: Sequence[Key], width: int) -> sa.TableValuedAlias:
+    names = [f"k{at}" for at in range(width)]
+    return sa.func.unnest(*_arrays(keys, width)).table_valued(*names).render_derived(name="given")
+
+
+def _arrays(keys: Sequence[Key], width: int) -> list[sa.ColumnElement[Any]]:
+    text = sa.ARRAY(sa.Text)
+    return [
+        sa.cast(sa.bindparam(None, [key[at] for key in keys], text), text) for at in range(width)
+    ]
 
 
 def _touched(
@@ -243,8 +329,6 @@ def _touched(
         return sa.tuple_(*mine).in_(alike)
     if isinstance(kwargs, Recent):
         column: sa.ColumnElement[Any] = sa.literal_column(quoted(SOURCE, kwargs.column))
-        period = kwargs.period
-        ago = sa.func.make_interval(0, period.months, 0, period.days, 0, 0, period.seconds)
-        moments = [sa.cast(at, sa.DateTime(timezone=True)) - ago for at in (last.at, now)]
-        return sa.and_(column >= moments[0], column < moments[1])
+        was, is_now = (before(at, kwargs.period) for at in (last.at, now))
+        return sa.and_(column >= was, column < is_now)
     return None

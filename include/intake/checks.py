@@ -16,6 +16,7 @@ import psycopg
 from psycopg.sql import SQL, Composable
 from sqlalchemy import ColumnElement, literal_column
 
+from include.expectations.broken import Kept
 from include.expectations.check import Check as Checking
 from include.expectations.check import RuleResult, Snapshot
 from include.expectations.conditions import Records
@@ -156,31 +157,32 @@ class SuiteChecks:
         """Check with Great Expectations, once for all rules and their keys."""
         if not self.expectations:
             return []
-        checking = self._checking(connection, where, now)
-        return [_verdict(checking, one) for one in checking.run()]
+        kept = Kept()
+        checking = self._checking(connection, where, now, kept)
+        return [_verdict(kept, one) for one in checking.run()]
 
     def _checking(
         self,
         connection: psycopg.Connection[Any],
         where: Composable,
         now: datetime,
+        kept: Kept,
     ) -> Checking:
         collection = self.incoming.collection
         name = (collection.schema_name, collection.table)
         columns = tuple(read_schema(connection, [name[0]]).tables[name].columns)
         condition: ColumnElement[bool] = literal_column(f"({where.as_string(connection)})")
         records = Records(collection, self.incoming.database, columns, self.incoming.key, condition)
-        return Checking(Snapshot(connection), records, self.expectations, now)
+        return Checking(Snapshot(connection), records, self.expectations, now, kept, most=None)
 
 
-def _verdict(checking: Checking, found: RuleResult) -> Verdict:
+def _verdict(kept: Kept, found: RuleResult) -> Verdict:
     rule = found.rule
     broken = None if found.fault is not None else found.broken
     fault = found.fault or verbatim("")
 
     def keys() -> Iterator[Key]:
-        for *key, _part in checking.broken_keys(rule):
-            yield tuple(key)
+        return iter(kept.keys[rule.id])
 
     return Verdict(rule.id, rule.message, rule.severity, found.rows, broken, fault, keys)
 

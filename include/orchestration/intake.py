@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-import psycopg
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.approvals import registry
@@ -196,7 +195,6 @@ def _quarantine(place: Workplace, incoming: Incoming) -> Quarantine:
         at = register.Place(
             incoming.database.name,
             incoming.collection.name,
-            rule,
             dag_id,
             run_id,
             place.clock.now(),
@@ -204,10 +202,9 @@ def _quarantine(place: Workplace, incoming: Incoming) -> Quarantine:
         name = KeyNames(
             place.erasure_keys, incoming.database.name, incoming.collection, incoming.key
         )
-        named = ((name.of([str(one) for one in key]), None) for key in keys)
-        with place.state.begin() as conn:
-            raw = conn.connection.driver_connection
-            assert isinstance(raw, psycopg.Connection)
-            register.put(raw, at, named, resolve=False)
+        with register.staging(place.state) as stage:
+            for key in keys:
+                stage.add(rule, name.of([str(one) for one in key]), None)
+            stage.enter(at, [rule], "none")
 
     return put

@@ -14,6 +14,7 @@ from include.messages import _
 from include.orchestration.run import run_key, seal_run, step
 from include.quality import check as checks
 from include.quality import history, report
+from include.quality.run import Run
 from include.reports.conclusion import Conclusion
 from include.state.locks import exclusive
 from include.workplace import Workplace
@@ -25,7 +26,7 @@ def check(database: str, *, full: bool) -> dict[str, Any]:
 
     def work(place: Workplace) -> StepRecord:
         mapped = place.pack.database(database)
-        run = checks.Run(
+        run = Run(
             dag_id,
             run_id,
             place.clock.now(),

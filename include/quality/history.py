@@ -65,13 +65,15 @@ def record(
     at: datetime,
 ) -> None:
     """Keep what a run found, in place of what an earlier try of it found."""
-    for one in checks:
-        row = {**one.__dict__, "outcome": str(one.outcome), "checked_at": at}
-        conn.execute(
-            insert(quality_check)
-            .values(dag_id=dag_id, run_id=run_id, database=database, **row)
-            .on_conflict_do_update(constraint=quality_check.primary_key, set_=row)
-        )
+    if not checks:
+        return
+    told = {"dag_id": dag_id, "run_id": run_id, "database": database, "checked_at": at}
+    new = insert(quality_check)
+    again = {one.name: new.excluded[one.name] for one in quality_check.c if not one.primary_key}
+    conn.execute(
+        new.on_conflict_do_update(constraint=quality_check.primary_key, set_=again),
+        [{**one.__dict__, "outcome": str(one.outcome), **told} for one in checks],
+    )
 
 
 def last_mark(

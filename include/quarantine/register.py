@@ -7,38 +7,51 @@ person is. Whatever is found again stays open; whatever is not is resolved.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Literal
 
 import psycopg
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Engine, func, select
 
 from include.state.tables import quarantine
 
-_STAGE = "CREATE TEMP TABLE found_broken (key text NOT NULL, part text) ON COMMIT DROP"
+AT_ONCE = 10_000  # names that are sent together
+_STAGE = """
+DROP TABLE IF EXISTS pg_temp.found_broken, pg_temp.looked_at;
+CREATE TEMP TABLE found_broken (rule text NOT NULL, key text NOT NULL, part text);
+CREATE TEMP TABLE looked_at (key text NOT NULL)
+"""
 _ADD = """
 INSERT INTO quarantine (database, collection, rule, key, part, found_at, found_dag_id, found_run_id)
-SELECT %(database)s, %(collection)s, %(rule)s, key, max(part), %(at)s, %(dag_id)s, %(run_id)s
-FROM found_broken GROUP BY key
+SELECT %(database)s, %(collection)s, rule, key, max(part), %(at)s, %(dag_id)s, %(run_id)s
+FROM found_broken WHERE rule = ANY(%(rules)s) GROUP BY rule, key
 ON CONFLICT (database, collection, rule, key) WHERE resolved_at IS NULL
 DO UPDATE SET part = excluded.part WHERE quarantine.part IS DISTINCT FROM excluded.part
 """
 _RESOLVE = """
 UPDATE quarantine q SET resolved_at = %(at)s, resolved_dag_id = %(dag_id)s,
     resolved_run_id = %(run_id)s
-WHERE database = %(database)s AND collection = %(collection)s AND rule = %(rule)s
-  AND resolved_at IS NULL AND NOT EXISTS (SELECT FROM found_broken f WHERE f.key = q.key)
+WHERE database = %(database)s AND collection = %(collection)s AND rule = ANY(%(rules)s)
+  AND resolved_at IS NULL
+  AND NOT EXISTS (SELECT FROM found_broken f WHERE f.rule = q.rule AND f.key = q.key)
+"""
+_LOOKED_AT = " AND key IN (SELECT key FROM looked_at)"
+_OPEN = """
+SELECT rule, count(*) FROM quarantine
+WHERE database = %(database)s AND collection = %(collection)s AND rule = ANY(%(rules)s)
+  AND resolved_at IS NULL GROUP BY rule
 """
 
 
 @dataclass(frozen=True)
 class Place:
-    """A rule of a collection, in a run."""
+    """A collection, in a run."""
 
     database: str
     collection: str
-    rule: str
     dag_id: str
     run_id: str
     at: datetime
@@ -46,15 +59,18 @@ class Place:
 
 @dataclass(frozen=True)
 class Change:
-    """What a run changed of one rule's records.
+    """What a run changed.
 
     Attributes:
-        open: broken records after it.
-        resolved: records that it found good again, or gone.
+        open: broken records after it, by rule.
+        resolved: entries of records that it found good again, or gone.
     """
 
-    open: int
+    open: Mapping[str, int]
     resolved: int
+
+    def __add__(self, other: Change) -> Change:
+        return Change({**self.open, **other.open}, self.resolved + other.resolved)
 
 
 def key_text(key: Sequence[str]) -> str:
@@ -67,42 +83,107 @@ def key_of(text: str) -> list[str]:
     return [str(one) for one in json.loads(text)]
 
 
-def put(
-    connection: psycopg.Connection,
-    place: Place,
-    found: Iterable[tuple[str, str | None]],
-    *,
-    resolve: bool = True,
-) -> Change:
-    """Enter the broken records of a rule, and resolve those that are no longer among them.
+class Stage:
+    """What a run finds in one collection, in the state database but not yet in the register.
+
+    Rows wait in temporary tables, so that memory stays flat however much is broken; nothing of them
+    is seen, and nothing is locked, until `enter`.
 
     Args:
-        connection: to the state database, in a transaction; may be repeated.
-        place: the rule and the run.
-        found: every broken record of the collection: key, and what it belongs to.
-        resolve: False where they are not all of the collection's: then nothing is resolved.
+        connection: to the state database, in no transaction.
     """
-    given = place.__dict__
-    with connection.transaction():
-        connection.execute("DROP TABLE IF EXISTS pg_temp.found_broken")
-        connection.execute(_STAGE)
-        with connection.cursor() as cursor, cursor.copy("COPY found_broken FROM STDIN") as copy:
-            for row in found:
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+        self._waiting: list[tuple[str, str, str | None]] = []
+        with connection.transaction():
+            connection.execute(_STAGE)
+
+    @classmethod
+    def of(cls, conn: Connection) -> Stage:
+        """A stage on a connection that is in no transaction."""
+        return cls(_raw(conn))
+
+    def add(self, rule: str, key: str, part: str | None) -> None:
+        """Take a broken record.
+
+        Args:
+            rule: that it breaks.
+            key: `key_text`.
+            part: what it belongs to.
+        """
+        self._waiting.append((rule, key, part))
+        if len(self._waiting) >= AT_ONCE:
+            self._send()
+
+    def forget(self, rules: Sequence[str]) -> None:
+        """Give up what was taken of rules."""
+        self._waiting = [one for one in self._waiting if one[0] not in rules]
+        with self._connection.transaction():
+            self._connection.execute("DELETE FROM found_broken WHERE rule = ANY(%s)", [list(rules)])
+
+    def looked_at(self, keys: Iterable[str]) -> None:
+        """Take the keys of records that were looked at, where those are not all."""
+        with self._connection.transaction(), self._connection.cursor() as cursor:
+            with cursor.copy("COPY looked_at FROM STDIN") as copy:
+                for key in keys:
+                    copy.write_row((key,))
+            cursor.execute("ANALYZE looked_at")
+
+    def enter(
+        self, place: Place, rules: Sequence[str], resolve: Literal["all", "looked_at", "none"]
+    ) -> Change:
+        """Enter what was found of rules, and resolve what was not found again.
+
+        May be repeated. All of it happens, or nothing.
+
+        Args:
+            place: the collection and the run.
+            rules: of the collection.
+            resolve: entries of all records, or of those that were `looked_at`, or of none.
+        """
+        given = {**place.__dict__, "rules": list(rules)}
+        self._send()
+        with self._connection.transaction(), self._connection.cursor() as cursor:
+            cursor.execute("ANALYZE found_broken")
+            cursor.execute(_ADD, given)
+            resolved = 0
+            if resolve != "none":
+                narrow = _LOOKED_AT if resolve == "looked_at" else ""
+                resolved = cursor.execute(_RESOLVE + narrow, given).rowcount
+            found = dict(cursor.execute(_OPEN, given).fetchall())
+        return Change({rule: found.get(rule, 0) for rule in rules}, resolved)
+
+    def _send(self) -> None:
+        if not self._waiting:
+            return
+        with (
+            self._connection.transaction(),
+            self._connection.cursor() as cursor,
+            cursor.copy("COPY found_broken FROM STDIN") as copy,
+        ):
+            for row in self._waiting:
                 copy.write_row(row)
-        connection.execute("ANALYZE found_broken")
-        connection.execute(_ADD, given)
-        resolved = connection.execute(_RESOLVE, given).rowcount if resolve else 0
-        count = connection.execute(
-            "SELECT count(*) FROM quarantine WHERE database = %(database)s "
-            "AND collection = %(collection)s AND rule = %(rule)s AND resolved_at IS NULL",
-            given,
-        ).fetchone()
-    assert count is not None
-    return Change(count[0], resolved)
+        self._waiting.clear()
 
 
-def open_keys(conn: Connection, database: str, collection: str) -> list[str]:
-    """The keys of a collection's open records, each once."""
+@contextmanager
+def staging(state: Engine) -> Iterator[Stage]:
+    """Open a stage of its own connection."""
+    with state.connect() as conn:
+        yield Stage.of(conn)
+
+
+def _raw(conn: Connection) -> psycopg.Connection[Any]:
+    raw = conn.connection.driver_connection
+    assert isinstance(raw, psycopg.Connection)
+    return raw
+
+
+def open_keys(
+    conn: Connection, database: str, collection: str, rules: Sequence[str] | None = None
+) -> list[str]:
+    """The keys of a collection's open records, each once; of all rules or of some."""
     query = (
         select(quarantine.c.key)
         .distinct()
@@ -112,6 +193,8 @@ def open_keys(conn: Connection, database: str, collection: str) -> list[str]:
             quarantine.c.resolved_at.is_(None),
         )
     )
+    if rules is not None:
+        query = query.where(quarantine.c.rule.in_(rules))
     return list(conn.scalars(query))
 
 
@@ -131,11 +214,15 @@ def by_part(conn: Connection, database: str, collection: str) -> list[tuple[str 
     return [(row[0], row[1]) for row in conn.execute(query)]
 
 
-def close_others(connection: psycopg.Connection, place: Place, rules: Sequence[str]) -> int:
-    """Resolve what rules left open that the pack no longer has; how many records."""
-    return connection.execute(
-        "UPDATE quarantine SET resolved_at = %(at)s, resolved_dag_id = %(dag_id)s, "
-        "resolved_run_id = %(run_id)s WHERE database = %(database)s "
-        "AND collection = %(collection)s AND resolved_at IS NULL AND NOT rule = ANY(%(rules)s)",
-        {**place.__dict__, "rules": list(rules)},
-    ).rowcount
+def close_others(conn: Connection, place: Place, rules: Sequence[str]) -> int:
+    """Resolve what rules left open that the pack no longer has; how many entries."""
+    return (
+        _raw(conn)
+        .execute(
+            "UPDATE quarantine SET resolved_at = %(at)s, resolved_dag_id = %(dag_id)s, "
+            "resolved_run_id = %(run_id)s WHERE database = %(database)s "
+            "AND collection = %(collection)s AND resolved_at IS NULL AND NOT rule = ANY(%(rules)s)",
+            {**place.__dict__, "rules": list(rules)},
+        )
+        .rowcount
+    )

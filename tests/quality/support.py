@@ -13,7 +13,8 @@ from sqlalchemy import Engine, text
 
 from include.erasure.ledger import ErasureKeys
 from include.policy import PolicyPack, load_pack
-from include.quality.check import Checked, Run, check_database
+from include.quality.check import Checked, check_database
+from include.quality.run import Run
 from include.services.database import DatabaseAddress
 from include.state.connect import engine
 from include.state.migrate import migrate

@@ -18,7 +18,8 @@ from include.evidence.model import Outcome
 from include.local.postgres import EmbeddedPostgres
 from include.local.sample.answers import RowSet
 from include.policy import SHIPPED, load_pack
-from include.quality.check import Run, check_database
+from include.quality.check import check_database
+from include.quality.run import Run
 from include.services.database import DatabaseAddress
 from include.state.connect import engine
 from include.state.migrate import migrate
@@ -173,6 +174,40 @@ def test_a_deleted_related_record_is_noticed_within_seven_days(company: Company)
     assert company.open() == {}
     assert company.collection(company.check(days=6))["whole"]
     assert company.open() == {"consent": {'["4"]'}}
+
+
+LISTED = (
+    SUITE
+    + """\
+    - {id: branch, type: expect_column_values_to_exist_in, kwargs: {column: branch_id, collection: branch, field: id}, severity: fail, clause: "4.1", title: {en: Branch, zh-CN: 分部}}
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "broken"),
+    [
+        ("DELETE FROM branch WHERE id = 2", 20),
+        ("UPDATE branch SET id = 3 WHERE id = 2", 20),
+        ("INSERT INTO branch VALUES (9, 'West')", 0),
+    ],
+)
+def test_a_list_that_changed_is_held_against_all_records(
+    database: str, state: str, tmp_path: Path, change: str, broken: int
+) -> None:
+    """Its other rules look at what changed, and it too as long as the list stays as it was."""
+    company = Company.make(database, state, tmp_path / "p", quality__person=LISTED)
+    company.do("ALTER TABLE person DROP CONSTRAINT person_branch_id_fkey")
+    company.do("UPDATE person SET branch_id = 9 WHERE id = 40")
+    company.check()
+    assert company.open()["branch"] == {'["40"]'}
+    company.do("UPDATE person SET branch_id = 8 WHERE id = 39")
+    quiet = company.collection(company.check())
+    assert (quiet["whole"], quiet["looked_at"]) == (False, 1)
+    assert company.open()["branch"] == {'["39"]', '["40"]'}
+    company.do(change)
+    company.check()
+    assert len(company.open()["branch"]) == (broken + 1 if broken else 1)
 
 
 def test_the_earlier_of_two_twins_is_the_original(company: Company) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -25,12 +24,16 @@ def state(database: str) -> Engine:
     return db
 
 
-def put(state: Engine, run: str, keys: set[str], *, rule: str = "r", resolve: bool = True):
-    place = register.Place("shop", "person", rule, "check_quality", run, NOW)
-    with state.begin() as conn:
-        raw = conn.connection.driver_connection
-        assert isinstance(raw, psycopg.Connection)
-        return register.put(raw, place, [(key, "North") for key in keys], resolve=resolve)
+def put(
+    state: Engine, run: str, keys: set[str], *, rule: str = "r", resolve: str = "all"
+) -> tuple[int, int]:
+    """Enter what a run found of a rule: how many are open, how many were resolved."""
+    place = register.Place("shop", "person", "check_quality", run, NOW)
+    with register.staging(state) as stage:
+        for key in keys:
+            stage.add(rule, key, "North")
+        change = stage.enter(place, [rule], resolve)  # type: ignore[arg-type]
+    return change.open[rule], change.resolved
 
 
 def open_keys(state: Engine) -> set[str]:
@@ -45,15 +48,15 @@ def open_keys(state: Engine) -> set[str]:
 def test_what_was_found_last_is_open_and_nothing_else(state: Engine, runs: list[set[str]]) -> None:
     """Whatever was found before; a record that breaks again is open again, once."""
     for number, found in enumerate(runs):
-        change = put(state, f"run-{number}", found)
-        assert change.open == len(found)
+        opened, _resolved = put(state, f"run-{number}", found)
+        assert opened == len(found)
         assert open_keys(state) == found
 
 
 def test_a_repeated_run_changes_nothing(state: Engine) -> None:
     """The moment at which a record was first found stays."""
     put(state, "one", {"a", "b"})
-    assert put(state, "two", {"a", "b"}) == register.Change(2, 0)
+    assert put(state, "two", {"a", "b"}) == (2, 0)
     with state.connect() as conn:
         assert set(conn.scalars(text("SELECT found_run_id FROM quarantine"))) == {"one"}
 
@@ -61,8 +64,32 @@ def test_a_repeated_run_changes_nothing(state: Engine) -> None:
 def test_a_part_of_the_records_resolves_nothing(state: Engine) -> None:
     """A batch is not the whole collection."""
     put(state, "one", {"a"})
-    assert put(state, "two", {"b"}, resolve=False) == register.Change(2, 0)
+    assert put(state, "two", {"b"}, resolve="none") == (2, 0)
     assert open_keys(state) == {"a", "b"}
+
+
+def test_only_what_was_looked_at_is_resolved(state: Engine) -> None:
+    """A usual run says nothing of the records that it did not look at."""
+    put(state, "one", {"a", "b", "c"})
+    place = register.Place("shop", "person", "check_quality", "two", NOW)
+    with register.staging(state) as stage:
+        stage.looked_at(["b", "c", "z"])
+        stage.add("r", "c", "North")
+        assert stage.enter(place, ["r"], "looked_at") == register.Change({"r": 2}, 1)
+    assert open_keys(state) == {"a", "c"}
+
+
+def test_what_was_given_up_is_not_entered(state: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rule that failed in the middle is checked again, whatever was sent of it already."""
+    monkeypatch.setattr(register, "AT_ONCE", 2)
+    place = register.Place("shop", "person", "check_quality", "one", NOW)
+    with register.staging(state) as stage:
+        for key in "abc":
+            stage.add("r", key, None)
+            stage.add("s", key, None)
+        stage.forget(["r"])
+        stage.add("r", "d", None)
+        assert stage.enter(place, ["r", "s"], "all") == register.Change({"r": 1, "s": 3}, 0)
 
 
 def test_records_are_counted_once_by_department(state: Engine) -> None:
