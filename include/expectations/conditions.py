@@ -43,6 +43,7 @@ class Records:
         columns: the table's columns.
         key: columns of its primary key; empty when there is none.
         where: which records, as a condition over `SOURCE`; None means all.
+        twins: which records their twins are among, as a condition over `OTHER`; None means all.
     """
 
     collection: MappedCollection
@@ -50,6 +51,7 @@ class Records:
     columns: tuple[str, ...]
     key: tuple[str, ...]
     where: sa.ColumnElement[bool] | None = None
+    twins: sa.ColumnElement[bool] | None = None
 
     @property
     def table(self) -> sa.TableClause:
@@ -256,18 +258,37 @@ def _absent(kwargs: ExistsAt, records: Records) -> sa.ColumnElement[bool]:
 
 
 def _no_division(kwargs: ResidentIdDivision, records: Records) -> Condition:
-    """Digits 1 to 6 are no code that was in force on the holder's day of birth or later."""
-    number = _text(kwargs.column)
+    """Digits 1 to 6 are no code that was in force on the holder's day of birth or later.
+
+    A record tells by itself: the list is read once, since it is short.
+    """
     bound, octets = _octets(kwargs.column, records)
-    listed = [_text(kwargs.field, OTHER) == sa.func.substr(number, 1, 6)]
-    if kwargs.retired_on is not None:
-        end = _column(kwargs.retired_on, OTHER)
+    number = _text(kwargs.column)
+    listed = _other(records, kwargs.collection)
+    code = _text(kwargs.field, OTHER)
+    current = (
+        sa.select(sa.func.convert_to(code, "UTF8")).select_from(listed).where(code.is_not(None))
+    )
+    mine: sa.ColumnElement[Any] = sa.literal_column(f"substr({octets}, 1, 6)")
+    known: sa.ColumnElement[bool]
+    if kwargs.retired_on is None:
+        known = mine.in_(current)
+    else:
+        end = sa.cast(_column(kwargs.retired_on, OTHER), sa.Date)
         # As text: a day of birth that is none (a rule of its own) is no error here.
-        day = sa.func.to_char(sa.cast(end, sa.Date), "YYYYMMDD")
-        listed.append(sa.or_(end.is_(None), day >= sa.func.substr(number, 7, 8)))
-    found = sa.exists().select_from(_other(records, kwargs.collection)).where(*listed)
-    broken = _all_of(kwargs.where, f"{octets} IS NOT NULL", ~found)
-    return Condition(broken, joined=True, bound=bound)
+        last = sa.func.max(sa.func.to_char(end, "YYYYMMDD"))
+        retired = (
+            sa.select(code.label("code"), last.label("last"))
+            .select_from(listed)
+            .where(code.is_not(None), end.is_not(None))
+            .group_by(code)
+            .subquery("retired")
+        )
+        days = sa.select(sa.func.jsonb_object_agg(retired.c.code, retired.c.last)).scalar_subquery()
+        until = days.op("->>")(sa.func.substr(number, 1, 6))
+        lived = sa.func.coalesce(until >= sa.func.substr(number, 7, 8), sa.false())
+        known = sa.or_(mine.in_(current.where(end.is_(None))), lived)
+    return Condition(_all_of(kwargs.where, f"{octets} IS NOT NULL", ~known), bound=bound)
 
 
 def _text(name: str, of: str = RECORD) -> sa.ColumnElement[str]:
@@ -294,6 +315,8 @@ def _twin(kwargs: Distinct, records: Records) -> sa.ColumnElement[bool]:
     earlier = records.table.alias(OTHER)
     keys = [sa.tuple_(*(_column(one, of) for one in records.key)) for of in (OTHER, RECORD)]
     alike = [_column(one, OTHER) == _column(one) for one in kwargs.columns]
-    before = keys[0] < keys[1]
-    found = sa.exists().select_from(earlier).where(*alike, before)
+    sooner = keys[0] < keys[1]
+    found = sa.exists().select_from(earlier).where(*alike, sooner)
+    if records.twins is not None:
+        found = found.where(records.twins)
     return _all_of(kwargs.where, *(_column(one).is_not(None) for one in kwargs.columns), found)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome
-from include.expectations import scope
+from include.expectations import marks, scope
 from include.expectations.broken import Key
 from include.expectations.check import MOST_NAMED, Check, RuleResult, Snapshot
 from include.expectations.conditions import (
@@ -88,7 +88,7 @@ class CollectionCheck:
             self.table.primary_key or self._mapped_key(),
         )
         expectations = self.suite.expectations
-        mark = scope.take(self.view.connection, records, expectations, self.run.at)
+        mark = marks.take(self.view.connection, records, expectations, self.run.at)
         if tells_a_person(self.collection, records.key):
             mark = None  # what stands in the register as HMAC cannot be asked for again
         if not self._count(records):
@@ -157,7 +157,7 @@ class CollectionCheck:
         return key if all(one in self.table.columns for one in key) else ()
 
     def _narrow(
-        self, records: Records, mark: scope.Mark | None
+        self, records: Records, mark: marks.Mark | None
     ) -> tuple[scope.Narrow, set[str]] | None:
         """The records to look at, and the rules that look at all of them nevertheless.
 
@@ -170,10 +170,11 @@ class CollectionCheck:
         again = [one.id for one in expectations if scope.may_mend_unchanged(one)]
         with self.conn.begin():
             last = history.last_mark(self.conn, *name, expectations, self.run.at)
-            if last is None or not scope.usable(last, mark):
+            if last is None or not marks.usable(last, mark):
                 return None
-            known = _keys(register.open_keys(self.conn, *name))
-            again_keys = _keys(register.open_keys(self.conn, *name, again))
+            opened = register.open_keys(self.conn, *name, again)
+        broken = {tuple(register.key_of(key)): mends for key, mends in opened.items()}
+        known = scope.Known(list(broken), [key for key, mends in broken.items() if mends])
         types = [self.table.columns[one].type for one in records.key]
         most = min(int((self.rows or 0) * scope.MOST_CHANGED), scope.MOST_KEYS)
         try:
@@ -181,8 +182,8 @@ class CollectionCheck:
                 engine = self.view.engine
                 always = scope.lists_changed(engine, records, expectations, last)
                 always |= {one.id for one in expectations if scope.looks_at_all(one)}
-                conditions = scope.changed(records, expectations, last, self.run.at)
-                narrow = scope.narrowed(engine, records, conditions, types, again_keys, known, most)
+                looking = scope.Scope(engine, records, types, most)
+                narrow = looking.narrowed(expectations, last, self.run.at, known)
         except SQLAlchemyError:  # a column was dropped or retyped: its own rule will say so
             return None
         return None if narrow is None else (narrow, always)
@@ -254,7 +255,7 @@ class CollectionCheck:
         same = sa.literal_column(quoted(OTHER, key[0])) == mine
         return sa.select(sa.cast(label, sa.Text)).select_from(named).where(same).scalar_subquery()
 
-    def _judge(self, found: RuleResult, listed: int | None, mark: scope.Mark | None) -> None:
+    def _judge(self, found: RuleResult, listed: int | None, mark: marks.Mark | None) -> None:
         """Judge a rule.
 
         Args:
@@ -301,7 +302,3 @@ def _listed(results: Sequence[RuleResult]) -> list[str]:
         for one in results
         if one.fault is None and one.named and one.broken <= MOST_NAMED
     ]
-
-
-def _keys(texts: Sequence[str]) -> list[Key]:
-    return [tuple(register.key_of(one)) for one in texts]

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, and_, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from include.evidence.model import Outcome
-from include.expectations.scope import Mark
+from include.expectations.marks import Mark
 from include.policy.expectations import Expectation
 from include.state.tables import evidence_ledger, quality_check
 

@@ -181,21 +181,19 @@ def _raw(conn: Connection) -> psycopg.Connection[Any]:
 
 
 def open_keys(
-    conn: Connection, database: str, collection: str, rules: Sequence[str] | None = None
-) -> list[str]:
-    """The keys of a collection's open records, each once; of all rules or of some."""
+    conn: Connection, database: str, collection: str, rules: Sequence[str] = ()
+) -> dict[str, bool]:
+    """The keys of a collection's open records, and whether one of the rules is among theirs."""
     query = (
-        select(quarantine.c.key)
-        .distinct()
+        select(quarantine.c.key, func.bool_or(quarantine.c.rule.in_(rules)))
         .where(
             quarantine.c.database == database,
             quarantine.c.collection == collection,
             quarantine.c.resolved_at.is_(None),
         )
+        .group_by(quarantine.c.key)
     )
-    if rules is not None:
-        query = query.where(quarantine.c.rule.in_(rules))
-    return list(conn.scalars(query))
+    return {row[0]: row[1] for row in conn.execute(query)}
 
 
 def by_part(conn: Connection, database: str, collection: str) -> list[tuple[str | None, int]]:
