@@ -94,7 +94,7 @@ def test_a_long_answer_costs_no_time() -> None:
 
 
 @pytest.mark.parametrize(
-    "typed", [MOBILE, "…", " - ", "ada@example.com", "１３８ ００１３８０００。"]
+    "typed", [MOBILE, "…", " - ", "ada@example.com", "１３８００１３８０００。"]
 )
 def test_a_number_alone_is_no_reason(typed: str) -> None:
     """Nothing would be left for whoever reads it."""

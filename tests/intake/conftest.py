@@ -13,6 +13,7 @@ import pytest
 from psycopg import sql
 from sqlalchemy import Engine
 
+from include.erasure.ledger import ErasureKeys
 from include.evidence.model import StepRecord
 from include.evidence.steps import record_step
 from include.intake import review
@@ -27,6 +28,7 @@ from include.services.database import DatabaseAddress
 from include.state.connect import engine
 from include.state.migrate import migrate
 
+KEYS = ErasureKeys({"1": b"k" * 32}, "1")
 NOW = datetime(2026, 3, 2, 1, 30, tzinfo=UTC)
 REVIEWER, ENTERER = "E00003", "E00030"
 OLDEST = "IN-000003"  # of 300 customers; waits for 100 hours
