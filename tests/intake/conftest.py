@@ -126,3 +126,18 @@ def desk_of(conninfo: str, state: Engine) -> Desk:
         run_id="run",
         checkers=[SuiteChecks(incoming, suite.expectations), OwnChecks(incoming)],
     )
+
+
+def keyed_by_phone(incoming: Incoming) -> Incoming:
+    """The same table as if a phone number were its primary key."""
+    collection = incoming.collection
+    fields = {
+        name: one.model_copy(update={"primary_key": name == "phone"})
+        for name, one in collection.fields.items()
+    }
+    collections = {
+        **incoming.database.collections,
+        collection.name: collection.model_copy(update={"fields": fields}),
+    }
+    database = incoming.database.model_copy(update={"collections": collections})
+    return replace(incoming, database=database)

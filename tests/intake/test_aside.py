@@ -14,8 +14,7 @@ from include.intake.checks import Key, OwnChecks, SuiteChecks
 from include.intake.desk import Desk
 from include.quarantine import register
 from include.services.errors import UsageError
-from tests.intake.conftest import KEYS, NOW, OLDEST, Rig
-from tests.intake.test_review import keyed_by_phone
+from tests.intake.conftest import KEYS, NOW, OLDEST, Rig, keyed_by_phone
 
 
 def registering(desk: Desk) -> Desk:
