@@ -7,7 +7,6 @@ attempt to approve one's own work is seen in the evidence.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +15,7 @@ from enum import StrEnum
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
+from include.approvals.reasons import says_something, value_free_reason
 from include.evidence.model import Approval
 from include.services.clock import Clock
 from include.services.errors import ControlFailed, UsageError
@@ -23,9 +23,6 @@ from include.state.tables import approval_decision, approval_refusal, approval_r
 
 APPROVE, REJECT = "Approve", "Reject"
 NOBODY = ""
-LONGEST_REASON = 500  # characters
-# Reasons are typed by people: a phone, card or ID number in one must not get into the evidence.
-_NUMBER = re.compile(r"\d(?:[ -]?\d){5,}[Xx]?|[^\s,;]+@[^\s,;]+")
 
 
 class Cause(StrEnum):
@@ -146,7 +143,8 @@ def decide(
         conn: the state database, in a transaction.
         asked: what was asked.
         decision: the chosen option.
-        reason: words of the person; needed unless it is an approval.
+        reason: words of the person; needed unless it is an approval. What could be a customer's
+            number or address in it is blotted out; nothing else left is no reason.
         decided_by: user id; None or empty when nobody answered, which never counts.
         decided_at: when the answer was given.
         may_decide: user ids of those who are entitled.
@@ -159,7 +157,7 @@ def decide(
         cause = Cause.OWN_REQUEST
     elif who not in may_decide:
         cause = Cause.NOT_ENTITLED
-    elif decision != APPROVE and not reason.strip():
+    elif decision != APPROVE and not says_something(reason):
         cause = Cause.NO_REASON
     values = {"request_id": asked.id, "decision": decision, "decided_by": who}
     values |= {"decided_at": decided_at}
@@ -249,14 +247,6 @@ def approvals_of(conn: Connection, dag_id: str, run_id: str) -> list[Approval]:
         )
         for row in conn.execute(query)
     ]
-
-
-def value_free_reason(reason: str) -> str:
-    """Return a person's words in one line, without numbers and addresses that may be a customer's.
-
-    Six digits or more in a row, and e-mail addresses, become ``…``.
-    """
-    return _NUMBER.sub("…", " ".join(reason.split()))[:LONGEST_REASON]
 
 
 def _request(row: dict[str, object]) -> Request:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal, Protocol
 
 import psycopg
-from psycopg.sql import SQL, Composable
+from psycopg.sql import SQL, Composable, Identifier
 from sqlalchemy import ColumnElement, literal_column
 
 from include.expectations.broken import Kept
@@ -89,18 +89,31 @@ class OwnChecks:
             return [one for check in checks for one in self._alone(connection, check, where)]
 
     def _keys(
-        self, connection: psycopg.Connection[Any], check: Check, where: Composable
-    ) -> Iterator[Key]:
-        """The keys of rows whose condition is not true; unknown is not true."""
-        query = SQL("SELECT {key} FROM {table} AS i WHERE {where} AND ({c}) IS NOT TRUE").format(
+        self, connection: psycopg.Connection[Any], checks: Sequence[Check], where: Composable
+    ) -> list[list[Key]]:
+        """The keys of rows whose condition is not true, by check; unknown is not true.
+
+        One scan for all checks. Nobody asks for them while a batch is only looked at.
+        """
+        broken = [SQL("({}) IS NOT TRUE").format(pack_sql(one.condition)) for one in checks]
+        query = SQL(
+            "SELECT * FROM (SELECT {key}, ARRAY[{broken}] AS broken FROM {table} AS i "
+            "WHERE {where}) AS judged WHERE true = ANY (broken)"
+        ).format(
             key=SQL(", ").join(
-                SQL("{}::text").format(self.incoming.column(one)) for one in self.incoming.key
+                SQL("{}::text AS {}").format(self.incoming.column(one), Identifier(f"k{place}"))
+                for place, one in enumerate(self.incoming.key)
             ),
+            broken=SQL(", ").join(broken),
             table=self.incoming.table,
             where=where,
-            c=pack_sql(check.condition),
         )
-        yield from connection.execute(query, {})
+        found: list[list[Key]] = [[] for _ in checks]
+        for *key, breaks in connection.execute(query, {}):
+            for keys, one in zip(found, breaks, strict=True):
+                if one:
+                    keys.append(tuple(key))
+        return found
 
     def _count(
         self, connection: psycopg.Connection[Any], checks: Sequence[Check], where: Composable
@@ -116,16 +129,14 @@ class OwnChecks:
         )
         row = connection.execute(query, {}).fetchone()
         assert row is not None
+        found = cache(partial(self._keys, connection, checks, where))
+
+        def keys(place: int) -> Iterator[Key]:
+            return iter(found()[place])
+
         return [
-            Verdict(
-                check.id,
-                check.message,
-                FAIL,
-                row[0],
-                count,
-                keys=partial(self._keys, connection, check, where),
-            )
-            for check, count in zip(checks, row[1:], strict=True)
+            Verdict(check.id, check.message, FAIL, row[0], count, keys=partial(keys, place))
+            for place, (check, count) in enumerate(zip(checks, row[1:], strict=True))
         ]
 
     def _alone(

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Engine
 
+from include.erasure.ledger import ErasureKeys
 from include.intake.checks import Checker, Key
 from include.intake.names import Incoming
+from include.quarantine.keys import KeyNames
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress
 
@@ -35,6 +37,8 @@ class Desk:
         checkers: rules for its rows.
         quarantine: is given the keys of rows that are set aside, before they are.
         timezone: of times that people read.
+        keys: of the names of rows whose primary key tells who a person is; without them such rows
+            have no name for people.
     """
 
     incoming: Incoming
@@ -47,3 +51,12 @@ class Desk:
     checkers: Sequence[Checker] = ()
     quarantine: Quarantine = field(default=_nowhere)
     timezone: str = "Asia/Shanghai"
+    keys: ErasureKeys | None = None
+
+    @property
+    def names(self) -> KeyNames | None:
+        """The names of incoming rows for people and the register; None without keys."""
+        incoming = self.incoming
+        if self.keys is None:
+            return None
+        return KeyNames(self.keys, incoming.database.name, incoming.collection, incoming.key)

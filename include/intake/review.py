@@ -148,7 +148,9 @@ def ask(desk: Desk, checked: StepRecord) -> Question:
                 f"{batch} changed between its check and the question.", "The next run asks anew."
             )
         who = people.people_of(connection, incoming, batch)
-        rows = sample.masked_rows(connection, incoming, batch, content.sha256, content.rows)
+        rows = sample.masked_rows(
+            connection, incoming, batch, content.sha256, content.rows, desk.names
+        )
     if not who.reviewers:  # an empty list would let everybody answer
         raise ControlFailed(f"Nobody may review {batch}.", "Name another reviewer.")
     assert content.oldest is not None

@@ -14,6 +14,8 @@ from psycopg.sql import SQL, Composable, Literal
 from include.intake.names import Incoming
 from include.policy.datamap import MappedField
 from include.policy.intake import Mask
+from include.quarantine.keys import KeyNames, tells_a_person
+from include.quarantine.register import key_of
 
 # Code letters and sample sizes of GB/T 2828.1-2012 (ISO 2859-1:1999), tables 1 and 2-A. Only the
 # sizes are taken from it: every row is checked by the rules, the sample is for the reviewer's eye,
@@ -69,7 +71,12 @@ def sample_size(rows: int, level: str) -> int:
 
 
 def masked_rows(
-    connection: psycopg.Connection[Any], incoming: Incoming, batch: str, sha256: str, rows: int
+    connection: psycopg.Connection[Any],
+    incoming: Incoming,
+    batch: str,
+    sha256: str,
+    rows: int,
+    names: KeyNames | None = None,
 ) -> MaskedRows:
     """Draw the sample of a batch; the same batch content always shows the same rows.
 
@@ -82,15 +89,21 @@ def masked_rows(
         batch: its name.
         sha256: of the batch's content.
         rows: of the batch.
+        names: of rows whose key tells who a person is, as in the quarantine register; without them
+            the key is hidden whole.
     """
     rule = incoming.rule
     key = SQL(", ").join(incoming.column(one) for one in incoming.key)
-    shown = [*incoming.key, *(one for one in rule.sample.fields if one not in incoming.key)]
+    personal = tells_a_person(incoming.collection, incoming.key)
+    # A personal key is named below, and is a field like any other: masked, where it is shown at all
+    plain = () if personal else incoming.key
+    shown = [*plain, *(one for one in rule.sample.fields if one not in plain)]
+    raw = [SQL("{}::text").format(incoming.column(one)) for one in incoming.key if personal]
     query = SQL(
         "SELECT {values} FROM {table} AS i WHERE {pending} "
         "ORDER BY sha256(convert_to({sha256} || ROW({key})::text, 'UTF8')), {key} LIMIT {size}"
     ).format(
-        values=SQL(", ").join(_shown(incoming, one, key=one in incoming.key) for one in shown),
+        values=SQL(", ").join([*raw, *(_shown(incoming, one, key=one in plain) for one in shown)]),
         table=incoming.table,
         pending=incoming.pending(batch),
         sha256=Literal(sha256),
@@ -98,7 +111,14 @@ def masked_rows(
         size=Literal(sample_size(rows, rule.sample.level)),
     )
     found = [list(row) for row in connection.execute(query)]
-    return MaskedRows(shown, found, rows)
+    if not personal:
+        return MaskedRows(shown, found, rows)
+    named = [[_name(row[: len(raw)], names), *row[len(raw) :]] for row in found]
+    return MaskedRows([" + ".join(incoming.key), *shown], named, rows)
+
+
+def _name(key: list[str], names: KeyNames | None) -> str:
+    return _MASK if names is None else key_of(names.of(key))[0]
 
 
 def _shown(incoming: Incoming, name: str, *, key: bool) -> Composable:

@@ -13,7 +13,7 @@ from include.approvals import registry
 from include.approvals.registry import Decision
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
-from include.intake import batches, people
+from include.intake import aside, batches, people
 from include.intake.checks import FAIL, Key, broken_by_rule
 from include.intake.desk import Desk
 from include.intake.names import CLAUSE, STEP_REVIEW, STEP_SETTLE, STEP_VERIFY, rule_and_batch
@@ -157,6 +157,8 @@ def _broken(desk: Desk, connection: psycopg.Connection[Any], batch: str) -> set[
 def verify(desks: Sequence[Desk], records: Sequence[StepRecord]) -> StepRecord:
     """Count by queries of its own what still waits too long and what this run let in unreviewed.
 
+    What was set aside and has been dealt with since is resolved in the quarantine register.
+
     Args:
         desks: every incoming table.
         records: of this run's steps.
@@ -164,7 +166,7 @@ def verify(desks: Sequence[Desk], records: Sequence[StepRecord]) -> StepRecord:
     seen = Examination(STEP_VERIFY, CLAUSE)
     now = max([desk.clock.now() for desk in desks], default=None)
     late: list[str] = []
-    promoted = unreviewed = 0
+    promoted = unreviewed = resolved = 0
     for desk in desks:
         with (
             desk.reader.connect(autocommit=True) as connection,
@@ -175,6 +177,8 @@ def verify(desks: Sequence[Desk], records: Sequence[StepRecord]) -> StepRecord:
             for batch, at in _decided(desk, records):
                 rows, bad = _unreviewed(connection, desk, batch, at)
                 promoted, unreviewed = promoted + rows, unreviewed + bad
+            resolved += aside.resolve(desk, connection)
+    seen.measure("intake.resolved", resolved, "rows")
     said = sum(int(one.data.get("promoted", 0)) for one in records if one.step == STEP_SETTLE)
     if said != promoted:
         seen.find(

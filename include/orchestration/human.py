@@ -16,7 +16,8 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Param
 from airflow.sdk.exceptions import AirflowFailException
 
-from include.approvals.registry import APPROVE, LONGEST_REASON, REJECT
+from include.approvals.reasons import LONGEST_REASON
+from include.approvals.registry import APPROVE, REJECT
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -166,6 +166,7 @@ def _desk(place: Workplace, rule: IntakeRule) -> Desk:
         checkers=[SuiteChecks(incoming, _expectations(place, incoming)), OwnChecks(incoming)],
         quarantine=_quarantine(place, incoming),
         timezone=place.pack.calendar.timezone,
+        keys=place.erasure_keys,
     )
 
 

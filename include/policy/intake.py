@@ -189,6 +189,8 @@ class IntakeRule(Rule):
         people: staff.
         sample: masked rows for the reviewer.
         checks: conditions beside the quality suite.
+        entered_anew: SQL conditions over a row ``i`` that was set aside and a row ``n`` that was
+            entered later and became formal: any of them says that both are the same entry.
         targets: formal collections, in the order in which rows are made.
     """
 
@@ -207,6 +209,7 @@ class IntakeRule(Rule):
     people: People
     sample: Sample
     checks: tuple[Check, ...] = ()
+    entered_anew: tuple[Sql, ...] = ()
     targets: Annotated[tuple[Target, ...], AfterValidator(some)]
 
     @property

@@ -13,6 +13,7 @@ import pytest
 from psycopg import sql
 from sqlalchemy import Engine
 
+from include.erasure.ledger import ErasureKeys
 from include.evidence.model import StepRecord
 from include.evidence.steps import record_step
 from include.intake import review
@@ -27,6 +28,7 @@ from include.services.database import DatabaseAddress
 from include.state.connect import engine
 from include.state.migrate import migrate
 
+KEYS = ErasureKeys({"1": b"k" * 32}, "1")
 NOW = datetime(2026, 3, 2, 1, 30, tzinfo=UTC)
 REVIEWER, ENTERER = "E00003", "E00030"
 OLDEST = "IN-000003"  # of 300 customers; waits for 100 hours
@@ -124,3 +126,18 @@ def desk_of(conninfo: str, state: Engine) -> Desk:
         run_id="run",
         checkers=[SuiteChecks(incoming, suite.expectations), OwnChecks(incoming)],
     )
+
+
+def keyed_by_phone(incoming: Incoming) -> Incoming:
+    """The same table as if a phone number were its primary key."""
+    collection = incoming.collection
+    fields = {
+        name: one.model_copy(update={"primary_key": name == "phone"})
+        for name, one in collection.fields.items()
+    }
+    collections = {
+        **incoming.database.collections,
+        collection.name: collection.model_copy(update={"fields": fields}),
+    }
+    database = incoming.database.model_copy(update={"collections": collections})
+    return replace(incoming, database=database)

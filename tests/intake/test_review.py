@@ -11,7 +11,7 @@ import pytest
 
 from include.approvals import registry
 from include.evidence.model import Outcome
-from include.intake import batches, report, review, sample, settle
+from include.intake import batches, report, review, settle
 from include.intake.promote import settled_by
 from include.services.database import DatabaseAddress
 from include.services.errors import ControlFailed, ServiceError, UsageError
@@ -335,29 +335,3 @@ def test_hostile_values_do_no_harm(rig: Rig, value: str) -> None:
     rig.answered(checked)
     settle.settle(rig.desk, checked)
     assert rig.one("SELECT count(*) FROM customer WHERE name = %s", value) == 25
-
-
-def test_the_reviewer_sees_no_whole_value(rig: Rig) -> None:
-    """Every personal value of the batch is looked for in the question."""
-    checked = rig.checked()
-    question = review.ask(rig.desk, checked)
-    rows = rig.rows(
-        "SELECT name, phone, id_number, email, street FROM intake_record WHERE batch_id = %s",
-        OLDEST,
-    )
-    assert {one for row in rows for one in row if one and one in question.body} == set()
-    assert checked.data["sha256"] in question.body
-    assert question == review.ask(rig.desk, checked)  # the same rows every time
-    assert rows[0][1][:3] in question.body or "＊＊＊＊" in question.body
-
-
-@pytest.mark.parametrize(
-    ("rows", "level", "shown"),
-    [
-        (1, "S-4", 1), (30, "S-4", 5), (1000, "S-4", 20), (100_000, "S-4", 80),
-        (1_000_000, "S-4", 125), (1000, "II", 80), (10**9, "II", 1250), (90, "S-1", 3),
-    ],
-)  # fmt: skip
-def test_the_sample_grows_as_the_standard_says(rows: int, level: str, shown: int) -> None:
-    """GB/T 2828.1-2012, tables 1 and 2-A; never more than there are."""
-    assert sample.sample_size(rows, level) == shown
