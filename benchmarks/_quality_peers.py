@@ -124,14 +124,28 @@ def _pandera_frame(url: str, pl: Any) -> Any:
     )
     consent = pl.read_database_uri(
         "SELECT customer_id, purpose = 'marketing' AS marketing,"
-        " purpose = 'marketing' AND withdrawn_at IS NOT NULL AS withdrawn,"
+        " CASE WHEN purpose = 'marketing' THEN withdrawn_at END AS withdrawn_at,"
+        " CASE WHEN purpose = 'marketing' AND withdrawn_at IS NULL THEN given_at END AS live_since,"
         " NOT by_guardian AS own FROM consent",
         url,
     )
+    last = pl.col("withdrawn_at").max()
+    withdrawn = (last > pl.col("live_since").max()).fill_null(last.is_not_null())
     known = consent.group_by("customer_id").agg(
-        pl.len().alias("consents"), pl.col("marketing", "withdrawn", "own").any()
+        pl.len().alias("consents"),
+        pl.col("marketing", "own").any(),
+        withdrawn.alias("withdrawn"),
     )
-    return customer.join(known, on="customer_id", how="left")
+    divisions = pl.read_database_uri(
+        "SELECT code::text AS code, coalesce(to_char(retired_on, 'YYYYMMDD'), '99999999') AS until"
+        " FROM administrative_division",
+        url,
+    )
+    return (
+        customer.with_columns(pl.col("id_number").str.slice(0, 6).alias("code"))
+        .join(known, on="customer_id", how="left")
+        .join(divisions, on="code", how="left")
+    )
 
 
 def _pandera_checks(pl: Any, now: datetime) -> dict[str, Any]:
@@ -160,6 +174,8 @@ def _pandera_checks(pl: Any, now: datetime) -> dict[str, Any]:
         "no_reviewer": pl.col("reviewed_by").is_null(),
         "reviewer_is_enterer": pl.col("reviewed_by") == pl.col("entered_by"),
         "over_collected_religion": pl.col("religion").is_not_null(),
+        "unknown_id_division": form
+        & ~(pl.col("until") >= number.str.slice(6, 8)).fill_null(value=False),
         "duplicate_customer": whole & ~pl.struct(twins).is_first_distinct(),
         "consent_missing": ~known,
         "consent_not_covering_purpose": subscribed & ~pl.col("marketing").fill_null(value=False),

@@ -57,21 +57,23 @@ def review_intake() -> None:
         return intake.check(batch)
 
     @task
-    def settle(reviewed: dict[str, Any]) -> dict[str, Any]:
+    def settle(checked: dict[str, Any]) -> dict[str, Any]:
         """Let the batch in or turn it down, exactly once; without a decision it stays pending."""
-        return intake.settle(reviewed["part"])
+        return intake.settle(checked["part"])
 
     @task_group
     def each(batch: str) -> None:
         """One batch; what happens to it does not touch the others."""
+        checked = check(batch)
         review = HumanStep(
             task_id="review",
-            about=check(batch),
+            about=checked,
             ask=intake.ask,
             take=intake.take,
             response_timeout=intake.response_timeout(),
         )
-        settle(review.output)
+        # Nothing of the review's is handed on: somebody may mark it as done without an answer.
+        review >> settle(checked)
 
     @task(trigger_rule=TriggerRule.ALL_DONE)
     def verify() -> dict[str, Any]:

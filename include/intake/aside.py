@@ -48,7 +48,7 @@ def resolve(desk: Desk, connection: Connection) -> int:
             "Check entered_anew in intake.yaml. The register keeps listing them until then.",
         ) from None
     done = [key for key in listed if key not in waiting]
-    place = Place(*name, "", desk.dag_id, desk.run_id, desk.clock.now())
+    place = Place(*name, desk.dag_id, desk.run_id, desk.clock.now())
     with desk.state.begin() as conn:
         raw = conn.connection.driver_connection
         assert isinstance(raw, psycopg.Connection)

@@ -15,7 +15,8 @@ from include.intake.sample import MaskedRows
 from include.messages import Message, _
 from include.reports.i18n import Translator
 
-_LANGUAGES = ("zh_CN", "en")
+_LANGUAGES = {"zh_CN": "中文", "en": "English"}
+_MOST_NAMES = 10  # of those who may answer; the others are counted
 
 
 @dataclass(frozen=True)
@@ -43,27 +44,34 @@ class Facts:
     newest: datetime
     due: datetime
     enterers: Sequence[str]
+    reviewers: Sequence[str]
     sha256: str
     verdicts: Sequence[Verdict]
 
 
 def subject(batch: str, rows: int) -> str:
     """Return the headline of a question."""
-    message = _("Batch {batch}: {rows} records wait for review", batch=batch, rows=rows)
-    return " / ".join(Translator(one).text(message) for one in _LANGUAGES)
+    return _both(_("Batch {batch}: {rows} records wait for review", batch=batch, rows=rows))
 
 
 def body(facts: Facts, sample: MaskedRows, timezone: str) -> str:
-    """Return the page: counts, failures by rule and the masked sample."""
+    """Return the page: counts and failures by rule in each language, then the masked sample."""
     parts = []
-    for language in _LANGUAGES:
+    notes = []
+    for language, name in _LANGUAGES.items():
         words = Translator(language, timezone)
         lines = [words.text(one) for one in _facts(facts)]
+        parts.append(f"### {name}")
         parts.append("\n".join(f"- {line}" for line in lines))
         parts.append(_rules(facts.verdicts, words))
-        parts.append(words.text(_sample_note(sample)))
-    parts.append(_table(sample))
+        notes.append(words.text(_sample_note(sample)))
+    heading = _both(_("Masked sample"))
+    parts += [f"### {heading}", *notes, _table(sample)]
     return "\n\n".join(parts) + "\n"
+
+
+def _both(message: Message) -> str:
+    return " / ".join(Translator(one).text(message) for one in _LANGUAGES)
 
 
 def _facts(facts: Facts) -> list[Message]:
@@ -71,10 +79,19 @@ def _facts(facts: Facts) -> list[Message]:
         _("{rows} records, entered by {people}", rows=facts.rows, people=", ".join(facts.enterers)),
         _("Entered from {oldest} to {newest}", oldest=facts.oldest, newest=facts.newest),
         _("To be reviewed by {due}", due=facts.due),
+        _answerers(facts.reviewers),
         _("Your decision is bound to this content: SHA-256 {sha256}", sha256=facts.sha256),
         _("Approve: records that break no rule become formal ones; the others are set aside."),
         _("Reject: none becomes formal. A reason is required; write no customer's data into it."),
     ]
+
+
+def _answerers(reviewers: Sequence[str]) -> Message:
+    """Whoever else answers is told by Airflow that it is refused, and not who may."""
+    named = ", ".join(reviewers[:_MOST_NAMES])
+    if more := len(reviewers[_MOST_NAMES:]):
+        return _("Only {people} and {more} more may answer", people=named, more=more)
+    return _("Only {people} may answer", people=named)
 
 
 def _rules(verdicts: Sequence[Verdict], words: Translator) -> str:
@@ -95,7 +112,7 @@ def _rules(verdicts: Sequence[Verdict], words: Translator) -> str:
 
 def _sample_note(sample: MaskedRows) -> Message:
     return _(
-        "Masked sample: {shown} of {rows} records, drawn by hash (size by GB/T 2828.1-2012).",
+        "{shown} of {rows} records, drawn by hash (size by GB/T 2828.1-2012).",
         shown=len(sample.rows),
         rows=sample.of,
     )

@@ -163,6 +163,7 @@ def ask(desk: Desk, checked: StepRecord) -> Question:
         content.newest,
         content.due,
         who.enterers,
+        list(who.reviewers),
         content.sha256,
         [_from_data(one) for one in data["rules"]],
     )

@@ -15,6 +15,7 @@ from include.quality import history
 from include.quality.collection import CollectionCheck
 from include.quality.history import RuleCheck
 from include.quality.run import Run
+from include.schema import json_keys
 from include.schema.drift import DriftKind, drift, mapped_schemas
 from include.schema.findings import findings as drift_findings
 from include.schema.live import LiveSchema, read_schema
@@ -55,6 +56,9 @@ def check_database(
     with snapshot(address) as view, run.state.connect() as conn:
         live = read_schema(view.connection, mapped_schemas(database))
         undeclared = _look_at_schema(seen, live, database)
+        unknown = json_keys.undeclared_keys(view.connection, live, database)
+        seen.findings += json_keys.findings(unknown)
+        undeclared += sum(one.keys for one in unknown)
         for suite in suites:
             collection = database.collections[suite.collection]
             table = live.tables.get((collection.schema_name, collection.table))

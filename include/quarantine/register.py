@@ -39,6 +39,12 @@ WHERE database = %(database)s AND collection = %(collection)s AND rule = ANY(%(r
   AND NOT EXISTS (SELECT FROM found_broken f WHERE f.rule = q.rule AND f.key = q.key)
 """
 _LOOKED_AT = " AND key IN (SELECT key FROM looked_at)"
+_CLOSE = """
+UPDATE quarantine SET resolved_at = %(at)s, resolved_dag_id = %(dag_id)s,
+    resolved_run_id = %(run_id)s
+WHERE database = %(database)s AND collection = %(collection)s AND resolved_at IS NULL
+  AND found_dag_id = %(dag_id)s AND NOT rule = ANY(%(rules)s)
+"""
 _OPEN = """
 SELECT rule, count(*) FROM quarantine
 WHERE database = %(database)s AND collection = %(collection)s AND rule = ANY(%(rules)s)
@@ -213,14 +219,8 @@ def by_part(conn: Connection, database: str, collection: str) -> list[tuple[str 
 
 
 def close_others(conn: Connection, place: Place, rules: Sequence[str]) -> int:
-    """Resolve what rules left open that the pack no longer has; how many entries."""
-    return (
-        _raw(conn)
-        .execute(
-            "UPDATE quarantine SET resolved_at = %(at)s, resolved_dag_id = %(dag_id)s, "
-            "resolved_run_id = %(run_id)s WHERE database = %(database)s "
-            "AND collection = %(collection)s AND resolved_at IS NULL AND NOT rule = ANY(%(rules)s)",
-            {**place.__dict__, "rules": list(rules)},
-        )
-        .rowcount
-    )
+    """Resolve what rules left open that the pack no longer has; how many entries.
+
+    Entries of other workflows stay: they have rules of their own.
+    """
+    return _raw(conn).execute(_CLOSE, {**place.__dict__, "rules": list(rules)}).rowcount

@@ -38,7 +38,7 @@ def resolve(connection: psycopg.Connection, place: Place, keys: Sequence[str]) -
 
     Args:
         connection: to the state database, in a transaction; may be repeated.
-        place: database, collection, workflow and run; its rule is of no account.
+        place: database, collection, workflow and run.
         keys: as they stand in the register.
     """
     return connection.execute(_RESOLVE, {**place.__dict__, "keys": list(keys)}).rowcount

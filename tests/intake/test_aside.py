@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import psycopg
 import pytest
 
 from include.erasure.ledger import ErasureKeys
@@ -25,13 +24,12 @@ def registering(desk: Desk) -> Desk:
         incoming, names = named.incoming, named.names
         assert names is not None
         at = register.Place(
-            incoming.database.name, incoming.collection.name, rule, desk.dag_id, desk.run_id, NOW
+            incoming.database.name, incoming.collection.name, desk.dag_id, desk.run_id, NOW
         )
-        with desk.state.begin() as conn:
-            raw = conn.connection.driver_connection
-            assert isinstance(raw, psycopg.Connection)
-            found = [(names.of([str(one) for one in key]), None) for key in keys]
-            register.put(raw, at, found, resolve=False)
+        with register.staging(desk.state) as stage:
+            for key in keys:
+                stage.add(rule, names.of([str(one) for one in key]), None)
+            stage.enter(at, [rule], "none")
 
     return replace(named, quarantine=put)
 

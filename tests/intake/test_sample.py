@@ -57,3 +57,20 @@ def test_a_key_that_tells_who_it_is_is_named_as_in_the_register(rig: Rig) -> Non
 def test_the_sample_grows_as_the_standard_says(rows: int, level: str, shown: int) -> None:
     """GB/T 2828.1-2012, tables 1 and 2-A; never more than there are."""
     assert sample.sample_size(rows, level) == shown
+
+
+def test_the_page_has_a_part_for_each_language_and_one_for_the_sample(rig: Rig) -> None:
+    """A reader sees where the own language begins and ends."""
+    page = review.ask(rig.desk, rig.checked()).body
+    headings = [line for line in page.splitlines() if line.startswith("#")]
+    assert headings == ["### 中文", "### English", "### 脱敏样本 / Masked sample"]
+
+
+def test_the_page_names_who_may_answer(rig: Rig) -> None:
+    """Whom Airflow refuses learns nothing else of it; of many, some are named."""
+    assert "Only E00003, E00017, E00031 may answer\n" in review.ask(rig.desk, rig.checked()).body
+    rig.rows("UPDATE employee SET department_id = 3, has_data_access = true")
+    many = review.ask(rig.desk, rig.checked())
+    last, others = many.assigned[9], len(many.assigned) - 10
+    assert f", {last} and {others} more may answer\n" in many.body
+    assert f", {last} 及另外 {others} 人可以作答\n" in many.body

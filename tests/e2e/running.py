@@ -1,0 +1,109 @@
+"""A whole Airflow for tests that use it as people do, over REST and in the browser."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from include.cli.answers import people as sample_people
+from include.cli.report import RunResult, result_of
+from include.cli.stack import local_stack
+from include.evidence.verify import verify_all
+from include.local import airflow as local_airflow
+from include.local.airflow import AirflowApi, Standalone
+from include.local.profile import AIRFLOW
+from include.policy import SHIPPED
+from include.state.connect import engine
+from include.workplace import ROOT, Workplace
+
+QUIET_HOUR = 22  # so far from every schedule that no workflow begins by itself
+RUN_TIMEOUT = 240  # seconds
+
+
+@dataclass
+class Running:
+    """A running Airflow and the workplace that its tasks work with."""
+
+    place: Workplace
+    airflow: Standalone
+
+    def courier(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(self.place.local.owner_conninfo("courier"))
+
+    def customers(self) -> int:
+        with self.courier() as conn:
+            (count,) = conn.execute("SELECT count(*) FROM customer").fetchone() or (0,)
+        return int(count)
+
+    def ended(self, api: AirflowApi, dag_id: str, run_id: str) -> RunResult:
+        """Wait for a run and read what it sealed."""
+        states = {"queued", "running"}
+        until(lambda: api.state(dag_id, run_id) not in states, f"{dag_id} ends", RUN_TIMEOUT)
+        state = api.state(dag_id, run_id)
+        return result_of(self.place, dag_id, run_id, state, str(self.airflow.log))
+
+    def verified(self) -> bool:
+        with self.place.state.connect() as conn:
+            found = verify_all(self.place.store("evidence_store"), conn, self.place.trusted)
+        return found.verified
+
+
+def until(true: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.5)
+
+
+@contextmanager
+def running_airflow(customers: int, more_people: Sequence[str]) -> Iterator[Running]:
+    """Start Airflow on a home of its own, as `up` does, with nobody's settings but the test's.
+
+    Args:
+        customers: size of the sample.
+        more_people: who may log in beside the sample's reviewers.
+    """
+    home = Path(tempfile.mkdtemp(prefix="parcelseal-ui-"))
+    home.chmod(0o755)
+    place = Workplace(home, home / "policy", lambda _: None)
+    shutil.copytree(SHIPPED, place.policy)
+    ahead = (QUIET_HOUR - place.clock.now().hour + 36) % 24 - 12
+    (place.policy / "calendar.yaml").write_text(f"timezone: Etc/GMT{-ahead:+d}\n")
+    airflow: Standalone | None = None
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("AIRFLOW_", "PARCELSEAL_")):
+                patch.delenv(name)
+        patch.setenv("PARCELSEAL_POLICY", str(place.policy))
+        patch.setenv("PYTHONPATH", str(ROOT))
+        try:
+            with local_stack(place, customers=customers, always=True):
+                try:
+                    made = Running(place, airflow := _start(place, more_people))
+                    airflow.wait_until_ready()
+                    yield made
+                finally:
+                    if airflow:
+                        airflow.stop()
+        finally:
+            place.local.postgres.stop()
+            with suppress(Exception):
+                engine(place.database("state_db").conninfo()).dispose()
+            shutil.rmtree(home, ignore_errors=True)
+
+
+def _start(place: Workplace, more_people: Sequence[str]) -> Standalone:
+    people = [*sample_people(place), *more_people]
+    port = local_airflow.free_port()
+    settings = local_airflow.settings(place.local, ROOT, AIRFLOW, port, people)
+    return Standalone.start(place.local, ROOT, settings)
