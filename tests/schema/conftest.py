@@ -23,9 +23,15 @@ def courier(postgres: EmbeddedPostgres) -> Iterator[psycopg.Connection[Any]]:
     with scratch(postgres) as connection:
         load(connection, customers=3000, as_of=AS_OF)
         connection.commit()
-        # An open transaction of this session would be one to every check of changed records.
-        connection.autocommit = True
         yield connection
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_open(request: pytest.FixtureRequest) -> Iterator[None]:
+    """End the transaction of a shared connection: checks of changed records wait for open ones."""
+    yield
+    if "courier" in request.fixturenames:
+        request.getfixturevalue("courier").rollback()
 
 
 @pytest.fixture(scope="session")
