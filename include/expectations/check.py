@@ -169,6 +169,7 @@ class Check:
         names: takes the keys of broken records. Nothing else of a record leaves the database.
         part: what a record belongs to, a department.
         most: keys to name for each rule; None for all.
+        rows: how many records there are, where that is known.
     """
 
     view: Snapshot
@@ -178,6 +179,7 @@ class Check:
     names: Names
     part: sa.ColumnElement[Any] | None = None
     most: int | None = MOST_NAMED
+    rows: int | None = None
     _conditions: dict[str, Condition] = field(default_factory=dict)
 
     def run(self) -> list[RuleResult]:
@@ -223,6 +225,8 @@ class Check:
         found: dict[str, int] = {}
 
         def find() -> Mapping[str, int]:
+            if found:
+                return found
             known = self._conditions
             found.update(
                 self._find({one.id: known[one.id] for one in expectations if one.id in known})
@@ -235,6 +239,7 @@ class Check:
             (collection.schema_name, collection.table),
             expectations,
             find,
+            self.rows,
         )
         self._name_others(expectations, counted, found, validator)
         results = {}

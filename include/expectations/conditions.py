@@ -77,8 +77,10 @@ class Records:
         query = sa.select(*source.columns, *more)
         if self.where is not None:
             query = query.where(self.where)
-        if bound:  # else PostgreSQL writes the expression in wherever the column is named
-            query = query.offset(sa.literal_column("0"))
+        if bound:
+            # Else PostgreSQL writes the expression in wherever the column is named. In quotes: only
+            # a constant that is a bigint from the beginning leaves its parallel workers in.
+            query = query.offset(sa.literal_column("'0'"))
         return query.subquery(RECORD)
 
 

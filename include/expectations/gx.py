@@ -2,8 +2,9 @@
 
 Great Expectations resolves a graph of metrics: what an expectation asks for, and what that depends
 on. Ours all depend on one metric that finds the records that break the batch's rules, resolved once
-for all of them; its own core expectations are counted by its own metrics. No metric that holds a
-value of a record is ever asked for (result format BOOLEAN_ONLY).
+for all of them. Its core expectations are counted by its own metrics, but for those whose value
+that scan has found already: missing values. No metric that holds a value of a record is ever asked
+for (result format BOOLEAN_ONLY).
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -47,6 +49,7 @@ class NotComputed(Exception):
 
 
 FOUND, BROKEN, ROWS = "parcelseal.found", "parcelseal.broken", "table.row_count"
+NOT_NULL, NULLS = "expect_column_values_to_not_be_null", "column_values.nonnull.unexpected_count"
 Finder = Callable[[], Mapping[str, int]]
 _FORMAT = {"result_format": "BOOLEAN_ONLY"}
 # Its loggers print the statements and errors of PostgreSQL, which quote values.
@@ -68,6 +71,33 @@ class RecordsBatch(SqlAlchemyBatchData):
     def selectable(self) -> sa.Subquery:
         """The records under their own name; Great Expectations would rename them."""
         return self.records
+
+
+class KnowingEngine(SqlAlchemyExecutionEngine):
+    """Its engine, which does not ask PostgreSQL again for what our one scan has found.
+
+    Attributes:
+        answers: how to get the value of a metric that is known otherwise, by the metric's id.
+    """
+
+    answers: dict[Any, Callable[[], Any]]
+
+    def resolve_metrics(
+        self,
+        metrics_to_resolve: Iterable[MetricConfiguration],
+        metrics: dict[Any, Any] | None = None,
+        runtime_configuration: dict[Any, Any] | None = None,
+    ) -> dict[Any, Any]:
+        """Answer what is known; its own engine computes the rest."""
+        wanted = list(metrics_to_resolve)
+        known = {one.id: self.answers[one.id]() for one in wanted if one.id in self.answers}
+        left = [one for one in wanted if one.id not in known]
+        if not left:
+            return known
+        return {**super().resolve_metrics(left, metrics, runtime_configuration), **known}
+
+
+KnowingEngine.__name__ = SqlAlchemyExecutionEngine.__name__  # metrics are registered by this name
 
 
 class FoundRecords(TableMetricProvider):
@@ -202,6 +232,7 @@ def count(
     table: tuple[str, str],
     expectations: Sequence[Expectation],
     find: Finder,
+    rows: int | None,
 ) -> tuple[dict[str, Counted], Validator]:
     """Count what breaks each expectation, in as few scans as its metrics need.
 
@@ -210,7 +241,8 @@ def count(
         records: the batch.
         table: schema and name of its table.
         expectations: of the suite.
-        find: finds the records that break rules of ours; called when they are asked for.
+        find: finds the records that break rules; called when they are asked for.
+        rows: how many records the batch has, where that is known.
 
     Returns:
         The counts by rule, and the validator for what comes after.
@@ -220,6 +252,7 @@ def count(
     """
     validator = _validator(connection, records, table, find)
     engine = validator.execution_engine
+    assert isinstance(engine, KnowingEngine)
     domain = {"batch_id": validator.active_batch_id}
     wanted: dict[str, Any] = {}
     metrics: list[MetricConfiguration] = []
@@ -230,6 +263,11 @@ def count(
         needed = expectation.get_validation_dependencies(engine, dict(_FORMAT))
         wanted[one.id] = expectation, needed
         metrics += needed.metric_configurations.values()
+        for name, metric in needed.metric_configurations.items():
+            if name == ROWS and rows is not None:
+                engine.answers[metric.id] = partial(int, rows)
+            elif name == NULLS and one.type == NOT_NULL:
+                engine.answers[metric.id] = partial(_found, find, one.id)
     computed = _computed(validator, metrics)
     results = {}
     for rule, (expectation, needed) in wanted.items():
@@ -237,6 +275,10 @@ def count(
         values = {name: computed[one.id] for name, one in needed.metric_configurations.items()}
         results[rule] = _counted(evr, values, getattr(expectation, "map_metric", None))
     return results, validator
+
+
+def _found(find: Finder, rule: str) -> int:
+    return find()[rule]
 
 
 def _computed(validator: Validator, metrics: list[MetricConfiguration]) -> dict[Any, Any]:
@@ -255,7 +297,8 @@ def _validator(
     table: tuple[str, str],
     find: Finder,
 ) -> Validator:
-    engine = SqlAlchemyExecutionEngine(engine=connection, create_temp_table=False)
+    engine = KnowingEngine(engine=connection, create_temp_table=False)
+    engine.answers = {}
     data = RecordsBatch(
         execution_engine=engine,
         selectable=records,

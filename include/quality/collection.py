@@ -106,9 +106,10 @@ class CollectionCheck:
             self.looked_at = len(narrow.keys)
             stage.looked_at(register.key_text(key) for key in (*narrow.keys, *narrow.gone))
         change = stage.enter(self._place, _listed(results), "all" if self.whole else "looked_at")
-        more = self._check(records, [one for one in expectations if one.id in always], stage)
-        change += stage.enter(self._place, _listed(more), "all")
-        results = sorted(results + more, key=lambda one: expectations.index(one.rule))
+        if always:
+            more = self._check(records, [one for one in expectations if one.id in always], stage)
+            change += stage.enter(self._place, _listed(more), "all")
+            results = sorted(results + more, key=lambda one: expectations.index(one.rule))
         for one in results:
             self._judge(one, change.open.get(one.rule.id), mark)
         with self.conn.begin():
@@ -149,7 +150,11 @@ class CollectionCheck:
             return []
         names = KeyNames(self.run.keys, self.database.name, self.collection, records.key)
         staged = _Staged(stage, names)
-        return Check(self.view, records, expectations, self.run.at, staged, self._part()).run()
+        rows = self.rows if records.where is None else None
+        checking = Check(
+            self.view, records, expectations, self.run.at, staged, self._part(), rows=rows
+        )
+        return checking.run()
 
     def _mapped_key(self) -> tuple[str, ...]:
         assert self.table is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from include.erasure.ledger import ErasureKeys
 from include.policy.datamap import MappedCollection
@@ -42,9 +43,13 @@ class KeyNames:
     collection: MappedCollection
     columns: Sequence[str]
 
+    @cached_property
+    def _personal(self) -> bool:
+        return tells_a_person(self.collection, self.columns)
+
     def of(self, key: Sequence[str]) -> str:
         """The name of a record, from its key as PostgreSQL prints it."""
-        if not tells_a_person(self.collection, self.columns):
+        if not self._personal:
             return key_text(key)
         current = self.keys.current
         digest = self.keys.digest(current, self.database, self.collection.name, key)

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine, func, select
 
 from include.state.tables import quarantine
 
+_as_text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 AT_ONCE = 10_000  # names that are sent together
 _STAGE = """
 DROP TABLE IF EXISTS pg_temp.found_broken, pg_temp.looked_at;
@@ -28,6 +29,7 @@ _ADD = """
 INSERT INTO quarantine (database, collection, rule, key, part, found_at, found_dag_id, found_run_id)
 SELECT %(database)s, %(collection)s, rule, key, max(part), %(at)s, %(dag_id)s, %(run_id)s
 FROM found_broken WHERE rule = ANY(%(rules)s) GROUP BY rule, key
+ORDER BY rule, key
 ON CONFLICT (database, collection, rule, key) WHERE resolved_at IS NULL
 DO UPDATE SET part = excluded.part WHERE quarantine.part IS DISTINCT FROM excluded.part
 """
@@ -81,7 +83,7 @@ class Change:
 
 def key_text(key: Sequence[str]) -> str:
     """A primary key as it stands in the register."""
-    return json.dumps(list(key), ensure_ascii=False, separators=(",", ":"))
+    return _as_text(list(key))
 
 
 def key_of(text: str) -> list[str]:

@@ -35,7 +35,8 @@ _JSON = {"json", "jsonb"}
 
 # An object that has no other keys at the place, or not the place: nearly all are. Asked first and
 # for all of them, since PostgreSQL's parallel workers can do that.
-_PLAIN = """CASE WHEN jsonb_typeof(v) = 'object' AND NOT v ? (%(place)s::text[])[1] THEN true
+_PLAIN = "CASE WHEN jsonb_typeof(v) = 'object' THEN v - %(declared)s::text[] = '{}' ELSE false END"
+_PLAIN_BELOW = """CASE WHEN jsonb_typeof(v) = 'object' AND NOT v ? (%(place)s::text[])[1] THEN true
     WHEN jsonb_typeof(v #> %(place)s::text[]) = 'object'
     THEN (v #> %(place)s::text[]) - %(declared)s::text[] = '{}' ELSE false END"""
 _OTHERS = """
@@ -158,7 +159,7 @@ def _look(
     place = ".".join((database, collection.schema_name, collection.table))
     field = ".".join((column.name, *path))
     named: dict[str, Composable] = {
-        "plain": SQL(_PLAIN),
+        "plain": SQL(_PLAIN_BELOW if path else _PLAIN),
         "column": Identifier(column.name),
         "table": Identifier(collection.schema_name, collection.table),
     }
