@@ -65,7 +65,7 @@ class QualityBench:
         with psycopg.connect(self.conninfo("source"), autocommit=True) as connection:
             connection.execute("VACUUM (ANALYZE) customer, consent, department")
         migrate(engine(self.conninfo("fresh")))
-        statement = f"\\timing on\n{_quality_sql.statement(AS_OF)};\n"
+        statement = f"SET work_mem = '64MB';\n\\timing on\n{_quality_sql.statement(AS_OF)};\n"
         (folder / "statement.sql").write_text(statement)
 
     def conninfo(self, database: str) -> str:
@@ -112,7 +112,8 @@ class QualityBench:
             shell(f"{program('psql')} {words} -v ON_ERROR_STOP=1 -f {file} > {output}")
         )
         lines = output.read_text().splitlines()
-        names, values = (one.split() for one in lines[1:3])
+        head = next(at for at, line in enumerate(lines) if line.startswith("rows "))
+        names, values = (one.split() for one in lines[head : head + 2])
         counts = dict(zip(names, map(int, values), strict=True))
         del counts["rows"]
         milliseconds = next(one for one in lines if one.startswith("Time:")).split()[1]

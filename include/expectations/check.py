@@ -29,7 +29,7 @@ _SETTINGS = {
     # Few records are broken, which PostgreSQL cannot know: it would expect to hand most of them
     # from its workers to us, and do without workers.
     "parallel_tuple_cost": "0",
-    "work_mem": "32MB",  # keys of a million related records without temporary files
+    "work_mem": "64MB",  # keys of a million related records without temporary files
 }
 _SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 

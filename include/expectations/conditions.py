@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -31,6 +32,7 @@ from include.policy.period import Period
 from include.policy.rules import Rule
 
 SOURCE, RECORD, OTHER = "source", "record", "other"
+_COUNTED_BACK = re.compile(r"\(\s*('[^']*'::timestamptz - INTERVAL '[^']*')\s*\)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ def condition_of(one: Expectation, records: Records, now: datetime) -> Condition
     """
     kwargs = _at(one.kwargs, now)
     if isinstance(kwargs, Satisfy):
-        return Condition(_where(kwargs.where, f"NOT ({kwargs.condition})"))
+        where = None if kwargs.where is None else _once(kwargs.where)
+        return Condition(_where(where, f"NOT ({_once(kwargs.condition)})"))
     if isinstance(kwargs, Distinct):
         return Condition(_twin(kwargs, records), joined=True)
     if isinstance(kwargs, Related):
@@ -149,7 +152,7 @@ def condition_of(one: Expectation, records: Records, now: datetime) -> Condition
 def selected(one: Expectation, now: datetime) -> sa.ColumnElement[bool] | None:
     """The records that an expectation is about; None when that is all of them."""
     where = getattr(_at(one.kwargs, now), "where", None)
-    return None if where is None else sa.literal_column(f"({where})", sa.Boolean)
+    return None if where is None else sa.literal_column(f"({_once(where)})", sa.Boolean)
 
 
 def repeated(one: Expectation, records: Records) -> sa.ColumnElement[bool] | None:
@@ -184,6 +187,14 @@ def _at(kwargs: Rule, now: datetime) -> Rule:
     written = {key: getattr(kwargs, key, None) for key in ("condition", "where")}
     said = {key: NOW.sub(moment, sql) for key, sql in written.items() if sql}
     return kwargs.model_copy(update=said)
+
+
+def _once(sql: str) -> str:
+    """Let PostgreSQL count back from a moment once and not for every record.
+
+    Not where it plans a join: of such a moment it does not know how many records lie behind it.
+    """
+    return _COUNTED_BACK.sub(r"(SELECT \1)", sql)
 
 
 _FORMATS = {
