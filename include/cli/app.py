@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from include.cli import backup, config, evidence, keys, run, testing, up
+from include.cli import backup, config, evidence, keys, quarantine, run, testing, up
 from include.cli.console import complain, errors, one_line, print_json
 from include.cli.stack import workplace
 from include.orchestration.unforeseen import value_free
@@ -36,6 +36,7 @@ app.command("bench")(testing.bench)
 app.add_typer(backup.app, name="backup")
 app.add_typer(config.app, name="config")
 app.add_typer(keys.app, name="keys")
+app.add_typer(quarantine.app, name="quarantine")
 
 
 def main() -> NoReturn:

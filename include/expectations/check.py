@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -14,7 +16,7 @@ from sqlalchemy.pool import StaticPool
 
 from include.expectations.broken import Finder, Names
 from include.expectations.conditions import Condition, Records, condition_of
-from include.messages import Message, _, verbatim
+from include.messages import Message, _
 from include.policy.expectations import Expectation
 from include.services.database import DatabaseAddress, DatabaseUnavailable
 
@@ -22,15 +24,19 @@ if TYPE_CHECKING:
     from great_expectations.core.expectation_validation_result import ExpectationValidationResult
 
 MOST_NAMED = 100_000  # records of one rule; more are counted only
-_SETTINGS = {
-    "TimeZone": "UTC",
-    "statement_timeout": "2h",
-    "row_security": "off",  # rows that are hidden from us are an error, not good records
-    # Few records are broken, which PostgreSQL cannot know: it would expect to hand most of them
-    # from its workers to us, and do without workers.
-    "parallel_tuple_cost": "0",
-    "work_mem": "64MB",  # keys of a million related records without temporary files
-}
+# Limits that the server's owner set are kept; ours are for those who set none.
+_SETTINGS = """
+SELECT set_config('TimeZone', 'UTC', true),
+    set_config('row_security', 'off', true),  -- rows hidden from us are an error, not good records
+    set_config('parallel_tuple_cost', '0', true),
+    set_config('work_mem', CASE WHEN pg_size_bytes(current_setting('work_mem')) < 64 * 1024 * 1024
+                           THEN '64MB' ELSE current_setting('work_mem') END, true),
+    set_config('statement_timeout', CASE WHEN current_setting('statement_timeout') = '0'
+                                    THEN '2h' ELSE current_setting('statement_timeout') END, true),
+    set_config('lock_timeout', CASE WHEN current_setting('lock_timeout') = '0'
+                               THEN '1min' ELSE current_setting('lock_timeout') END, true),
+    set_config('idle_in_transaction_session_timeout', '0', true)  -- while the register is written
+"""
 _SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 
@@ -150,11 +156,18 @@ def snapshot(address: DatabaseAddress) -> Iterator[Snapshot]:
     connection = address.connect(autocommit=True)
     try:
         connection.execute(_SNAPSHOT)
-        for name, value in _SETTINGS.items():
-            connection.execute("SELECT set_config(%s, %s, true)", [name, value])
+        # Few records are broken, which PostgreSQL cannot know: unless handing rows on costs nothing
+        # it expects to hand on most of them, and does without its workers. The memory is for keys
+        # of a million related records without temporary files.
+        connection.execute(_SETTINGS)
         yield Snapshot(connection)
     finally:
         connection.close()
+
+
+def load_engine() -> None:
+    """Import Great Expectations, which takes seconds the first time."""
+    import_module("include.expectations.gx")
 
 
 @dataclass
@@ -166,8 +179,9 @@ class Check:
         records: what is checked.
         expectations: of the suite.
         now: the moment from which periods count back.
-        names: takes the keys of broken records. Nothing else of a record leaves the database.
-        part: what a record belongs to, a department.
+        names: takes the keys of broken records.
+        part: what a record belongs to, a department. Beside its key nothing else of a record leaves
+            the database.
         most: keys to name for each rule; None for all.
         rows: how many records there are, where that is known.
     """
@@ -200,11 +214,17 @@ class Check:
             try:
                 with self.view.savepoint():
                     results |= self._count(sound)
-            except Exception:  # noqa: BLE001 - the rule that caused it says so when it is alone
+            except Exception as error:  # noqa: BLE001 - the rule that caused it says so when it is alone
                 self.view.require_alive()
                 self.names.forget([one.id for one in sound])
+                code = self.view.first_failure
                 for one in sound:
-                    results[one.id] = self._alone(one)
+                    # Whoever cancelled the query does not want to see it again for each rule.
+                    results[one.id] = (
+                        RuleResult(one, fault=_reason(code, error), named=False)
+                        if code.startswith("57")
+                        else self._alone(one)
+                    )
         return [results[one.id] for one in self.expectations]
 
     def _prepared(self, one: Expectation) -> Message | None:
@@ -222,16 +242,13 @@ class Check:
         from include.expectations import gx
 
         collection = self.records.collection
-        found: dict[str, int] = {}
+        known = {
+            one.id: self._conditions[one.id] for one in expectations if one.id in self._conditions
+        }
 
+        @cache
         def find() -> Mapping[str, int]:
-            if found:
-                return found
-            known = self._conditions
-            found.update(
-                self._find({one.id: known[one.id] for one in expectations if one.id in known})
-            )
-            return found
+            return self._find(known)
 
         counted, validator = gx.count(
             self.view.engine,
@@ -239,9 +256,10 @@ class Check:
             (collection.schema_name, collection.table),
             expectations,
             find,
+            known,
             self.rows,
         )
-        self._name_others(expectations, counted, found, validator)
+        self._name_others([one for one in expectations if one.id not in known], counted, validator)
         results = {}
         for one in expectations:
             done = counted[one.id]
@@ -253,7 +271,6 @@ class Check:
         self,
         expectations: Sequence[Expectation],
         counted: Mapping[str, Any],
-        found: Mapping[str, int],
         validator: Any,
     ) -> None:
         """Name what only Great Expectations has counted, in one more scan where there is any."""
@@ -261,12 +278,10 @@ class Check:
 
         left: dict[str, Condition] = {}
         for one in expectations:
-            if one.id in found or not counted[one.id].broken or not self.records.key:
-                continue
-            if (condition := self._conditions.get(one.id)) is not None:
-                left[one.id] = condition
-            elif (own := gx.condition_in(validator, one)) is not None:
-                left[one.id] = Condition(own)
+            if counted[one.id].broken and self.records.key:
+                own = gx.condition_in(validator, one)
+                if own is not None:
+                    left[one.id] = Condition(own)
         if left:
             self._find(left)
 
@@ -294,7 +309,7 @@ class Check:
 def _reason(code: str, error: Exception) -> Message:
     """Why a query failed, without PostgreSQL's words: they quote values."""
     if not code:
-        return verbatim(type(error).__name__)
+        return _("Great Expectations could not compute it ({kind})", kind=type(error).__name__)
     known: Mapping[str, Message] = {
         "22": _("PostgreSQL cannot apply it to the values (SQLSTATE {code})", code=code),
         "42": _("PostgreSQL does not understand it (SQLSTATE {code})", code=code),

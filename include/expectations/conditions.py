@@ -25,12 +25,14 @@ from include.policy.kwargs import (
     Related,
     ResidentId,
     ResidentIdDivision,
+    RowCount,
     Satisfy,
     Uncollected,
 )
 from include.policy.period import Period
 from include.policy.rules import Rule
 
+_ABOUT_ALL = {"expect_column_values_to_not_be_null", "expect_column_values_to_not_be_blank"}
 SOURCE, RECORD, OTHER = "source", "record", "other"
 _COUNTED_BACK = re.compile(r"\(\s*('[^']*'::timestamptz - INTERVAL '[^']*')\s*\)", re.IGNORECASE)
 
@@ -150,9 +152,22 @@ def condition_of(one: Expectation, records: Records, now: datetime) -> Condition
 
 
 def selected(one: Expectation, now: datetime) -> sa.ColumnElement[bool] | None:
-    """The records that an expectation is about; None when that is all of them."""
-    where = getattr(_at(one.kwargs, now), "where", None)
-    return None if where is None else sa.literal_column(f"({_once(where)})", sa.Boolean)
+    """The records that an expectation is about; None when that is all of them.
+
+    Those that ``where`` selects; where null has no answer, those that have a value.
+    """
+    kwargs = _at(one.kwargs, now)
+    where = getattr(kwargs, "where", None)
+    conditions: list[str | sa.ColumnElement[bool]] = [] if where is None else [_once(where)]
+    if isinstance(kwargs, Satisfy):
+        conditions.append(f"({_once(kwargs.condition)}) IS NOT NULL")
+    elif one.type not in _ABOUT_ALL and not isinstance(kwargs, Related | RowCount | Uncollected):
+        conditions += [_column(name).is_not(None) for name in one.columns()]
+    if not conditions:
+        return None
+    # In their order: `where` may keep the rest from values that it cannot take.
+    first, *rest = conditions
+    return _all_of(first) if not rest else sa.case((_all_of(first), _all_of(*rest)))
 
 
 def repeated(one: Expectation, records: Records) -> sa.ColumnElement[bool] | None:
@@ -194,7 +209,7 @@ def _once(sql: str) -> str:
 
     Not where it plans a join: of such a moment it does not know how many records lie behind it.
     """
-    return _COUNTED_BACK.sub(r"(SELECT \1)", sql)
+    return _COUNTED_BACK.sub(r"((SELECT \1))", sql)  # it may be an argument
 
 
 _FORMATS = {

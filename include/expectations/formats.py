@@ -74,7 +74,7 @@ def no_resident_id_form(text: str, octets: str | None = None) -> str:
 def no_resident_id_birth_date(text: str, today: str, octets: str | None = None) -> str:
     """Digits 7 to 14 are no day of the calendar, or one in the future (GB 11643-1999, 4.2).
 
-    Numbers of another form are not looked at.
+    Nor is a day before 1900: nobody born then is alive. Numbers of another form are not looked at.
 
     Args:
         text: SQL expression of the number.
@@ -90,7 +90,7 @@ def no_resident_id_birth_date(text: str, today: str, octets: str | None = None) 
         f"(substr({octets}, 11, 4) = ANY ('{days}'::bytea[])"
         f" OR substr({octets}, 11, 4) = '0229'::bytea AND {leap})"
     )
-    past = f"substr({octets}, 7, 8) BETWEEN '00010101'::bytea AND ({today})::text::bytea"
+    past = f"substr({octets}, 7, 8) BETWEEN '19000101'::bytea AND ({today})::text::bytea"
     return f"CASE WHEN {known} THEN NOT ({real} AND {past}) END"
 
 

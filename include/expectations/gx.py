@@ -3,8 +3,8 @@
 Great Expectations resolves a graph of metrics: what an expectation asks for, and what that depends
 on. Ours all depend on one metric that finds the records that break the batch's rules, resolved once
 for all of them. Its core expectations are counted by its own metrics, but for those whose value
-that scan has found already: missing values. No metric that holds a value of a record is ever asked
-for (result format BOOLEAN_ONLY).
+that scan has found already: missing and repeated values. No metric that holds a value of a record
+is ever asked for (result format BOOLEAN_ONLY).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -49,7 +49,7 @@ class NotComputed(Exception):
 
 
 FOUND, BROKEN, ROWS = "parcelseal.found", "parcelseal.broken", "table.row_count"
-NOT_NULL, NULLS = "expect_column_values_to_not_be_null", "column_values.nonnull.unexpected_count"
+COUNT = "unexpected_count"
 Finder = Callable[[], Mapping[str, int]]
 _FORMAT = {"result_format": "BOOLEAN_ONLY"}
 # Its loggers print the statements and errors of PostgreSQL, which quote values.
@@ -232,6 +232,7 @@ def count(
     table: tuple[str, str],
     expectations: Sequence[Expectation],
     find: Finder,
+    found: Collection[str],
     rows: int | None,
 ) -> tuple[dict[str, Counted], Validator]:
     """Count what breaks each expectation, in as few scans as its metrics need.
@@ -242,6 +243,7 @@ def count(
         table: schema and name of its table.
         expectations: of the suite.
         find: finds the records that break rules; called when they are asked for.
+        found: the rules that it counts.
         rows: how many records the batch has, where that is known.
 
     Returns:
@@ -266,7 +268,7 @@ def count(
         for name, metric in needed.metric_configurations.items():
             if name == ROWS and rows is not None:
                 engine.answers[metric.id] = partial(int, rows)
-            elif name == NULLS and one.type == NOT_NULL:
+            elif one.id in found and name == f"{getattr(expectation, 'map_metric', '')}.{COUNT}":
                 engine.answers[metric.id] = partial(_found, find, one.id)
     computed = _computed(validator, metrics)
     results = {}
@@ -319,7 +321,7 @@ def _counted(
     if isinstance(values.get(BROKEN), int):
         broken = values[BROKEN]
     elif map_metric is not None:
-        broken = int(values[f"{map_metric}.unexpected_count"] or 0)  # a sum over no rows is null
+        broken = int(values[f"{map_metric}.{COUNT}"] or 0)  # a sum over no rows is null
     else:
         broken = 0 if evr.success else 1
     evr.result = {
@@ -343,7 +345,7 @@ def condition_in(validator: Validator, one: Expectation) -> sa.ColumnElement[boo
     needed = configuration.to_domain_obj().get_validation_dependencies(
         validator.execution_engine, dict(_FORMAT)
     )
-    counted = needed.metric_configurations[f"{name}.unexpected_count"]
+    counted = needed.metric_configurations[f"{name}.{COUNT}"]
     metric = MetricConfiguration(
         f"{name}.condition",
         counted.metric_domain_kwargs,

@@ -28,8 +28,7 @@ _FARTHEST = 2**31 - 2**24  # transactions; PostgreSQL compares no further, and a
 _FROZEN = 2  # PostgreSQL's own number for rows that are older than all others
 
 _NOW = """
-SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint
-FROM pg_current_snapshot() AS s
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint
 """
 # A restored, rebuilt or repartitioned table, a promoted replica, and a table whose columns changed
 # have another identity: their rows have new numbers, or old ones that tell nothing.
@@ -61,8 +60,8 @@ class Mark:
     """Up to where the records of a collection were checked.
 
     Attributes:
-        identity: digest of server, timeline, database, tables with partitions and columns, and of
-            how many values each list has that records are held against.
+        identity: digest of server, timeline, database, tables with partitions and columns, the
+            primary key, and of how many values each list has that records are held against.
         transaction: 64-bit number below which every transaction had ended.
         at: when it was taken.
     """
@@ -110,7 +109,7 @@ def take(
     assert numbers is not None
     if not row[1] or row[2] < len({(one.schema_name, one.table) for one in wanted}):
         return None
-    identity = hashlib.sha256(f"{row[0]} {amounts}".encode()).hexdigest()[:32]
+    identity = hashlib.sha256(f"{row[0]} {amounts} {records.key}".encode()).hexdigest()[:32]
     return Mark(identity, numbers[0], now)
 
 

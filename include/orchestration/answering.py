@@ -31,7 +31,8 @@ class Given:
 
     Attributes:
         option: one of the step's.
-        reason: words for it; the operator's own form decides whether they are needed.
+        reason: words for it. They always begin with `REASON`: the person in whose name it is given
+            did not look at anything, and the evidence has to say so.
     """
 
     option: str
@@ -71,7 +72,7 @@ def read_answers(dag: Any, answers: Sequence[str]) -> dict[str, Given]:
             )
         if task_id in given:
             raise UsageError(f"--answer answers {task_id} twice.", "Answer each step once.")
-        given[task_id] = Given(options[option.lower()], reason.strip() or REASON)
+        given[task_id] = Given(options[option.lower()], f"{REASON} {reason}".strip())
     if left := sorted(set(steps) - set(given)):
         raise UsageError(
             f"{dag.dag_id} asks people ({', '.join(left)}), and nobody would answer here.",

@@ -8,19 +8,24 @@ deep, and aliases that unfold into more nodes than a pack can need. Dates stay t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from include.policy.problems import PackProblem
 
 MAX_BYTES = 5 * 1024 * 1024
 MAX_NODES = 200_000
 MAX_DEPTH = 60
+_MOST_TRIES = 5  # to free an item of its faults; each may bring out more
+
+_Item = TypeVar("_Item")
 
 Loc = tuple[str | int, ...]
 
@@ -82,6 +87,8 @@ class Document:
             message = one["msg"].removeprefix("Value error, ")
             missing = ""
             match one["type"]:
+                case "default_factory_not_called":
+                    continue  # what kept it from being called is said already
                 case "missing":
                     missing, message = str(loc[-1]), "is required and missing"
                 case "extra_forbidden":
@@ -278,3 +285,53 @@ class _Builder:
 
     def _add(self, line: int, loc: Loc, message: str) -> None:
         self.problems.append(PackProblem(self.file, line, path_text(loc), message))
+
+
+def without_faults(form: TypeAdapter[_Item], item: object, example: object) -> _Item | None:
+    """An item without what is wrong in it, for checks that look at the rest of it.
+
+    Args:
+        form: of the item.
+        item: as it was read.
+        example: a sound one, from which required values come where they are missing or faulty.
+
+    Returns:
+        None where nothing sound is left.
+    """
+    rest = deepcopy(item)
+    for _try in range(_MOST_TRIES):
+        try:
+            return form.validate_json(json.dumps(rest), strict=True)
+        except ValidationError as error:
+            for one in error.errors(include_url=False, include_input=False):
+                if one["type"] == "missing":
+                    _put(rest, one["loc"], example)
+                else:
+                    _drop(rest, one["loc"])
+    return None
+
+
+def _holder(data: object, loc: Loc) -> Any:
+    """What holds the last step of a path; steps that only pydantic knows are passed over."""
+    for step in loc[:-1]:
+        if isinstance(data, dict | list) and _has(data, step):
+            data = data[step]  # type: ignore[index] # it has it
+    return data
+
+
+def _has(data: object, step: str | int) -> bool:
+    if isinstance(data, dict):
+        return step in data
+    return isinstance(data, list) and isinstance(step, int) and step < len(data)
+
+
+def _drop(data: object, loc: Loc) -> None:
+    holder = _holder(data, loc)
+    if loc and _has(holder, loc[-1]):
+        del holder[loc[-1]]
+
+
+def _put(data: object, loc: Loc, example: object) -> None:
+    holder, donor = _holder(data, loc), _holder(example, loc)
+    if isinstance(holder, dict) and _has(donor, loc[-1]):
+        holder[loc[-1]] = deepcopy(donor[loc[-1]])

@@ -7,13 +7,19 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from include.policy import intake as intakes
 from include.policy.checks import CrossChecks
-from include.policy.document import Document, DocumentError, read_bytes, read_document
+from include.policy.document import (
+    Document,
+    DocumentError,
+    read_bytes,
+    read_document,
+    without_faults,
+)
 from include.policy.expectations import Suite
 from include.policy.intake import IntakeRule
 from include.policy.manifests import DataMap, read_datamap
@@ -75,7 +81,7 @@ def load_pack(folder: Path) -> PolicyPack:
     checks.purposes(purposes)
     for loc, message in intakes.faults(intake, datamap.inventory):
         checks.add("intake.yaml", loc, message)
-    suites = reader.suites(checks, {one.collection for one in intake.values()})
+    suites = reader.suites(checks, reader.named("intake.yaml", "collection"))
     reader.check_unknown_files()
     if reader.problems:
         raise PackError(folder, reader.problems)
@@ -117,9 +123,10 @@ class _Reader:
             return None
 
     def items(self, name: str, form: TypeAdapter[_Read]) -> dict[int, _Read]:
-        """The items of a file that is a list, by place; faulty ones are left out.
+        """The items of a file that is a list, by place; each fault of form is noted.
 
-        So a fault in one item does not hide what the checks between files find in another.
+        So that it hides nothing that the checks between files find, a faulty item is there too,
+        without what is wrong in it; one that is not even so an item is left out.
         """
         document = self._section_document(name)
         if document is None:
@@ -133,7 +140,16 @@ class _Reader:
                 found[at] = form.validate_json(json.dumps(item), strict=True)
             except ValidationError as error:
                 self.problems += document.problems(error, (at,))
+                rest = without_faults(form, item, _example(name))
+                if rest is not None:
+                    found[at] = rest
         return found
+
+    def named(self, file: str, key: str) -> set[str]:
+        """What the items of a file say under a key, whatever else is wrong with them."""
+        document = self.documents.get(file)
+        items = document.data if document and isinstance(document.data, list) else []
+        return {str(one[key]) for one in items if isinstance(one, dict) and key in one}
 
     def _section_document(self, name: str) -> Document | None:
         """A file of the pack, the shipped one in its place, or None."""
@@ -224,6 +240,15 @@ class _Reader:
             for name in names:
                 if name.lower().endswith(_YAML) and not name.startswith("."):
                     yield (Path(at) / name).relative_to(self.folder).as_posix()
+
+
+def _example(name: str) -> Any:
+    """The first item of the shipped file: what stands in where a required value is faulty."""
+    try:
+        data = read_document(read_bytes(SHIPPED / name, name), name).data
+    except DocumentError:
+        return None
+    return data[0] if isinstance(data, list) and data else None
 
 
 def _list(names: set[str]) -> str:

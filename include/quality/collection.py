@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
@@ -93,7 +94,7 @@ class CollectionCheck:
             mark = None  # what stands in the register as HMAC cannot be asked for again
         if not self._count(records):
             return self._nothing(_("its records may not be read, or not all of them"))
-        self._notice_emptied()
+        self._notice_empty()
         stage = register.Stage.of(self.conn)
         narrow, always = self._narrow(records, mark) or (None, set())
         self.whole = narrow is None
@@ -112,10 +113,9 @@ class CollectionCheck:
             results = sorted(results + more, key=lambda one: expectations.index(one.rule))
         for one in results:
             self._judge(one, change.open.get(one.rule.id), mark)
-        with self.conn.begin():
-            rules = [one.id for one in expectations]
-            closed = register.close_others(self.conn, self._place, rules)
-        self.resolved = change.resolved + closed
+        rules = [one.id for one in expectations]
+        close_dropped(self.seen, self.conn, self._place, rules)
+        self.resolved = change.resolved
         return as_judged(results, self.judged)
 
     def summary(self) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class CollectionCheck:
         staged = _Staged(stage, names)
         rows = self.rows if records.where is None else None
         checking = Check(
-            self.view, records, expectations, self.run.at, staged, self._part(), rows=rows
+            self.view, records, expectations, self.run.at, staged, self._part, rows=rows
         )
         return checking.run()
 
@@ -168,7 +168,12 @@ class CollectionCheck:
 
         None when all rules look at all records.
         """
-        if self.run.full or mark is None or not records.key or self.table is None:
+        assert self.table is not None
+        # A key that only the data map knows may be null or repeat itself.
+        if self.run.full or mark is None or not self.table.primary_key:
+            return None
+        types = [self.table.columns[one].type for one in records.key]
+        if any(one.endswith("[]") for one in types):
             return None
         expectations = self.suite.expectations
         name = (self.database.name, self.collection.name)
@@ -177,10 +182,11 @@ class CollectionCheck:
             last = history.last_mark(self.conn, *name, expectations, self.run.at)
             if last is None or not marks.usable(last, mark):
                 return None
-            opened = register.open_keys(self.conn, *name, again)
+            opened = register.open_keys(self.conn, *name, again, most=scope.MOST_KEYS + 1)
         broken = {tuple(register.key_of(key)): mends for key, mends in opened.items()}
         known = scope.Known(list(broken), [key for key, mends in broken.items() if mends])
-        types = [self.table.columns[one].type for one in records.key]
+        if len(opened) > scope.MOST_KEYS or any(register.is_digest(one) for one in opened):
+            return None
         most = min(int((self.rows or 0) * scope.MOST_CHANGED), scope.MOST_KEYS)
         try:
             with self.view.savepoint():
@@ -193,16 +199,26 @@ class CollectionCheck:
             return None
         return None if narrow is None else (narrow, always)
 
-    def _notice_emptied(self) -> None:
+    def _notice_empty(self) -> None:
+        if self.rows:
+            return
         with self.conn.begin():
-            before = history.last_rows(self.conn, self.database.name, self.collection.name)
-        if before and not self.rows:
+            before = history.had_records(self.conn, self.database.name, self.collection.name)
+        if before:
             self.seen.find(
                 "quality.emptied",
                 Outcome.ATTENTION,
-                _("The table had {before} records at the last check and has none.", before=before),
+                _("The table had records at the last check and has none."),
                 _("Find out who emptied it; if nobody meant to, restore it from a backup."),
-                subject=f"{self.database.name}.{self.collection.name}",
+                subject=self._subject,
+            )
+        else:
+            self.seen.find(
+                "quality.empty",
+                Outcome.ATTENTION,
+                _("The table has no records, so that nothing is shown of them."),
+                _("See whether it is the right table; else leave its suite out."),
+                subject=self._subject,
             )
 
     @property
@@ -244,7 +260,28 @@ class CollectionCheck:
                 return False
         return True
 
+    @cached_property
     def _part(self) -> sa.ColumnElement[Any] | None:
+        """What a record belongs to; None where nobody asked, or it cannot be read."""
+        part = self._named_part()
+        if part is None or self.table is None:
+            return None
+        records = Records(self.collection, self.database, tuple(self.table.columns), ())
+        try:
+            with self.view.savepoint(), self.view.engine.connect() as conn:
+                conn.execute(sa.select(part).select_from(records.selectable).limit(0))
+        except SQLAlchemyError:  # renamed, or no right to it: no reason to judge no rule
+            self.seen.find(
+                "quality.no_breakdown",
+                Outcome.ATTENTION,
+                _("What the broken records belong to could not be read."),
+                _("Correct the breakdown in the policy pack, or grant the reader what it names."),
+                subject=self._subject,
+            )
+            return None
+        return part
+
+    def _named_part(self) -> sa.ColumnElement[Any] | None:
         by = self.suite.breakdown
         if by is None or self.table is None or by.column not in self.table.columns:
             return None
@@ -279,7 +316,7 @@ class CollectionCheck:
         if found.fault is not None or found.broken > MOST_NAMED:
             mark = None  # the next run looks at all of them again
         rows = self.about.get(rule.id, self.rows or 0)
-        figures = Figures(rows, broken, listed is not None)
+        figures = Figures(rows, broken, listed is not None, self.rows == 0)
         outcome = judge(self.seen, f"{self._subject}.{rule.id}", rule, figures, found.fault)
         self.judged.append((figures, outcome))
         self.checks.append(
@@ -307,3 +344,35 @@ def _listed(results: Sequence[RuleResult]) -> list[str]:
         for one in results
         if one.fault is None and one.named and one.broken <= MOST_NAMED
     ]
+
+
+def close_dropped(
+    seen: Examination, conn: Connection, place: register.Place, rules: Sequence[str]
+) -> None:
+    """Close what rules left open that the pack no longer has; that mends no record."""
+    with conn.begin():
+        closed = register.close_others(conn, place, rules)
+    if closed:
+        seen.find(
+            "quality.rule_dropped",
+            Outcome.ATTENTION,
+            _(
+                "{count} entries of the quarantine register were closed because the policy pack "
+                "has their rules no longer: {rules}. Nobody found their records good.",
+                count=sum(closed.values()),
+                rules=", ".join(sorted(closed)),
+            ),
+            _("See that the rules were left out on purpose."),
+            subject=f"{place.database}.{place.collection}",
+        )
+
+
+def notice_dropped(
+    seen: Examination, conn: Connection, run: Run, database: str, collections: set[str]
+) -> None:
+    """The same for collections of which the pack no longer expects anything."""
+    with conn.begin():
+        left = register.forsaken(conn, database, run.dag_id, collections)
+    for name in left:
+        place = register.Place(database, name, run.dag_id, run.run_id, run.at)
+        close_dropped(seen, conn, place, ())

@@ -106,34 +106,17 @@ def last_mark(
             quality_check.c.collection == collection,
             quality_check.c.whole,
         )
-        .order_by(quality_check.c.checked_at.desc())
+        .order_by(evidence_ledger.c.seq.desc())
         .limit(1)
     )
-    if whole is None or now - whole >= WHOLE_EVERY:
+    if whole is None or not timedelta(0) <= now - whole < WHOLE_EVERY:
         return None
     return Mark.parse(next(iter(marks.values())))
 
 
-def last_rows(conn: Connection, database: str, collection: str) -> int | None:
-    """The most records that a rule was about in the last check; None before the first."""
-    newest = (
-        select(quality_check.c.dag_id, quality_check.c.run_id)
-        .where(quality_check.c.database == database, quality_check.c.collection == collection)
-        .order_by(quality_check.c.checked_at.desc())
-        .limit(1)
-        .subquery()
-    )
-    rows: int | None = conn.scalar(
-        select(func.max(quality_check.c.rows))
-        .join(
-            newest,
-            and_(
-                newest.c.dag_id == quality_check.c.dag_id, newest.c.run_id == quality_check.c.run_id
-            ),
-        )
-        .where(quality_check.c.database == database, quality_check.c.collection == collection)
-    )
-    return rows
+def had_records(conn: Connection, database: str, collection: str) -> bool:
+    """Whether the last sealed check found records in a collection."""
+    return any(row.rows for row in _latest_sealed(conn, database, collection))
 
 
 def trend(conn: Connection, database: str) -> list[Trend]:
@@ -162,7 +145,7 @@ def _latest_sealed(conn: Connection, database: str, collection: str) -> Sequence
     newest = (
         _sealed(select(quality_check.c.dag_id, quality_check.c.run_id))
         .where(quality_check.c.database == database, quality_check.c.collection == collection)
-        .order_by(quality_check.c.checked_at.desc())
+        .order_by(evidence_ledger.c.seq.desc())  # not by the clock, which may have been set back
         .limit(1)
         .subquery()
     )
@@ -170,7 +153,12 @@ def _latest_sealed(conn: Connection, database: str, collection: str) -> Sequence
         newest.c.dag_id == quality_check.c.dag_id, newest.c.run_id == quality_check.c.run_id
     )
     return conn.execute(
-        select(quality_check.c.rule, quality_check.c.definition, quality_check.c.mark)
+        select(
+            quality_check.c.rule,
+            quality_check.c.definition,
+            quality_check.c.mark,
+            quality_check.c.rows,
+        )
         .join(newest, same)
         .where(quality_check.c.database == database, quality_check.c.collection == collection)
     ).all()

@@ -10,6 +10,7 @@ from include.evidence.model import Outcome
 from include.expectations.check import RuleResult
 from include.messages import Message, _
 from include.policy.expectations import Expectation, are_enough
+from include.policy.kwargs import Uncollected
 
 
 @dataclass(frozen=True)
@@ -17,14 +18,17 @@ class Figures:
     """What is known of one rule after a run.
 
     Attributes:
-        rows: records that the rule is about, all of the collection's that its ``where`` selects.
+        rows: records that the rule is about, of all of the collection: those that its ``where``
+            selects and that have a value, where null has no answer.
         broken: of them; None when it could not be checked.
         listed: whether the broken ones stand in the register.
+        empty: the collection has no record, which is said once and not for each rule.
     """
 
     rows: int
     broken: int | None
     listed: bool = True
+    empty: bool = False
 
 
 def judge(
@@ -50,12 +54,16 @@ def judge(
         what, todo = _said(rule, figures.rows, figures)
         seen.find("quality.broken", bad, what, todo, subject=subject, clause=rule.clause)
         return bad
-    if not figures.rows and getattr(rule.kwargs, "where", None):
+    if not figures.rows and not figures.empty and not is_about_the_table(rule):
         seen.find(
             "quality.about_nothing",
             Outcome.ATTENTION,
             _("Expected: {title}. No record is one that this is about.", title=rule.message),
-            _("See whether the condition `where` of the rule {rule} is right.", rule=rule.id),
+            _(
+                "See why no record has a value there, or whether the condition `where` of the "
+                "rule {rule} is right.",
+                rule=rule.id,
+            ),
             subject=subject,
             clause=rule.clause,
         )
@@ -92,8 +100,15 @@ def _said(rule: Expectation, rows: int, figures: Figures) -> tuple[Message, Mess
             "the rule {rule}.",
             rule=rule.id,
         )
+    if isinstance(rule.kwargs, Uncollected):
+        return what, _(
+            "Stop collecting it and delete what is there, or say in purposes.yaml what it is for. "
+            "`./parcelseal quarantine list --rule {rule}` names the records.",
+            rule=rule.id,
+        )
     return what, _(
-        "See the records by key in the quarantine register, rule {rule}, and correct them.",
+        "`./parcelseal quarantine list --rule {rule}` names the records; put them right at their "
+        "source: correct, review, ask for consent, or delete.",
         rule=rule.id,
     )
 

@@ -194,6 +194,18 @@ def _database(
         return Section(heading=heading, blocks=[Paragraph(text=_("It was not checked."))])
     rules = {(one.collection, rule.id): rule for one in suites for rule in one.expectations}
     blocks: list[Block] = []
+    if left := sorted(set(database.collections) - {one.collection for one in suites}):
+        blocks.append(
+            Paragraph(
+                text=_(
+                    "The policy pack expects nothing of the records of {count} of {all} "
+                    "collections; they were not looked at here: {names}.",
+                    count=len(left),
+                    all=len(database.collections),
+                    names=", ".join(left),
+                )
+            )
+        )
     for one in record.data["collections"]:
         blocks.append(_rules_table(one, rules))
         if one["parts"]:

@@ -8,8 +8,9 @@ from functools import cached_property
 
 from include.erasure.ledger import ErasureKeys
 from include.policy.datamap import MappedCollection
-from include.quarantine.register import key_text
+from include.quarantine.register import digest_text, key_text
 
+LONGEST = 1_000  # bytes of a name; PostgreSQL's indexes take no row of 2,704
 # Categories of keys that name a record and tell nobody who the person is.
 _PLAIN = {"user.unique_id", "user.account", "user.workplace"}
 
@@ -50,7 +51,9 @@ class KeyNames:
     def of(self, key: Sequence[str]) -> str:
         """The name of a record, from its key as PostgreSQL prints it."""
         if not self._personal:
-            return key_text(key)
+            named = key_text(key)
+            if len(named.encode()) <= LONGEST:
+                return named
         current = self.keys.current
         digest = self.keys.digest(current, self.database, self.collection.name, key)
-        return key_text([f"hmac:{current}:{digest.hex()}"])
+        return digest_text(f"{current}:{digest.hex()}")

@@ -7,10 +7,11 @@ person is. Whatever is found again stays open; whatever is not is resolved.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import psycopg
@@ -19,6 +20,7 @@ from sqlalchemy import Connection, Engine, func, select
 from include.state.tables import quarantine
 
 _as_text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_DIGEST = "hmac:"
 AT_ONCE = 10_000  # names that are sent together
 _STAGE = """
 DROP TABLE IF EXISTS pg_temp.found_broken, pg_temp.looked_at;
@@ -46,6 +48,12 @@ UPDATE quarantine SET resolved_at = %(at)s, resolved_dag_id = %(dag_id)s,
     resolved_run_id = %(run_id)s
 WHERE database = %(database)s AND collection = %(collection)s AND resolved_at IS NULL
   AND found_dag_id = %(dag_id)s AND NOT rule = ANY(%(rules)s)
+RETURNING rule
+"""
+_FORSAKEN = """
+SELECT DISTINCT collection FROM quarantine
+WHERE database = %(database)s AND resolved_at IS NULL AND found_dag_id = %(dag_id)s
+  AND NOT collection = ANY(%(collections)s)
 """
 _OPEN = """
 SELECT rule, count(*) FROM quarantine
@@ -84,6 +92,16 @@ class Change:
 def key_text(key: Sequence[str]) -> str:
     """A primary key as it stands in the register."""
     return _as_text(list(key))
+
+
+def digest_text(digest: str) -> str:
+    """A record that is named by a digest of its key, as it stands in the register."""
+    return key_text([f"{_DIGEST}{digest}"])
+
+
+def is_digest(text: str) -> bool:
+    """Whether the register names a record by a digest: its key cannot be told."""
+    return text.startswith(f'["{_DIGEST}')
 
 
 def key_of(text: str) -> list[str]:
@@ -189,9 +207,21 @@ def _raw(conn: Connection) -> psycopg.Connection[Any]:
 
 
 def open_keys(
-    conn: Connection, database: str, collection: str, rules: Sequence[str] = ()
+    conn: Connection,
+    database: str,
+    collection: str,
+    rules: Sequence[str] = (),
+    most: int | None = None,
 ) -> dict[str, bool]:
-    """The keys of a collection's open records, and whether one of the rules is among theirs."""
+    """The keys of a collection's open records, and whether one of the rules is among theirs.
+
+    Args:
+        conn: to the state database.
+        database: of the data map.
+        collection: of the data map.
+        rules: that are asked about.
+        most: keys; None for all.
+    """
     query = (
         select(quarantine.c.key, func.bool_or(quarantine.c.rule.in_(rules)))
         .where(
@@ -200,8 +230,50 @@ def open_keys(
             quarantine.c.resolved_at.is_(None),
         )
         .group_by(quarantine.c.key)
+        .limit(most)
     )
     return {row[0]: row[1] for row in conn.execute(query)}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A record that breaks a rule.
+
+    Attributes:
+        key: its primary key, or a digest of it.
+        part: what it belongs to, a department.
+        found_at: when it was first found so.
+    """
+
+    database: str
+    collection: str
+    rule: str
+    key: Sequence[str]
+    part: str | None
+    found_at: datetime
+
+    def as_json(self) -> dict[str, object]:
+        """The same for a machine."""
+        return {**self.__dict__, "found_at": self.found_at.isoformat()}
+
+
+def listed(
+    conn: Connection, database: str | None, collection: str | None, rule: str | None, most: int
+) -> list[Entry]:
+    """Records that are broken now, the oldest first; of all, or of a database, collection, rule."""
+    asked = {"database": database, "collection": collection, "rule": rule}
+    columns = [quarantine.c[one] for one in ("database", "collection", "rule", "key", "part")]
+    query = (
+        select(*columns, quarantine.c.found_at)
+        .where(quarantine.c.resolved_at.is_(None))
+        .where(*(quarantine.c[name] == one for name, one in asked.items() if one is not None))
+        .order_by(quarantine.c.found_at, quarantine.c.id)
+        .limit(most)
+    )
+    return [
+        Entry(row[0], row[1], row[2], key_of(row[3]), row[4], row[5].astimezone(UTC))
+        for row in conn.execute(query)
+    ]
 
 
 def by_part(conn: Connection, database: str, collection: str) -> list[tuple[str | None, int]]:
@@ -220,9 +292,18 @@ def by_part(conn: Connection, database: str, collection: str) -> list[tuple[str 
     return [(row[0], row[1]) for row in conn.execute(query)]
 
 
-def close_others(conn: Connection, place: Place, rules: Sequence[str]) -> int:
-    """Resolve what rules left open that the pack no longer has; how many entries.
+def close_others(conn: Connection, place: Place, rules: Sequence[str]) -> dict[str, int]:
+    """Resolve what rules left open that the pack no longer has; how many entries, by rule.
 
     Entries of other workflows stay: they have rules of their own.
     """
-    return _raw(conn).execute(_CLOSE, {**place.__dict__, "rules": list(rules)}).rowcount
+    rows = _raw(conn).execute(_CLOSE, {**place.__dict__, "rules": list(rules)}).fetchall()
+    return dict(Counter(row[0] for row in rows))
+
+
+def forsaken(
+    conn: Connection, database: str, dag_id: str, collections: Collection[str]
+) -> list[str]:
+    """Other collections than these of which a workflow left entries open."""
+    given = {"database": database, "dag_id": dag_id, "collections": list(collections)}
+    return [row[0] for row in _raw(conn).execute(_FORSAKEN, given)]

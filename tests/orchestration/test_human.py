@@ -118,7 +118,7 @@ def test_answers_find_their_steps(dag: Any) -> None:
         "one.sign": "Reject",
         "two.sign": "Approve",
     }
-    assert found["one.sign"].reason == "too late: wait"
+    assert found["one.sign"].reason == f"{REASON} too late: wait"
     assert found["one.review"].reason == REASON
 
 

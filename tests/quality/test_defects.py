@@ -13,6 +13,7 @@ import pytest
 from include.evidence.model import Outcome, StepRecord
 from include.expectations.docs import data_docs
 from include.quality import history, report
+from tests.expectations.test_gx import TYPES
 from tests.quality.support import MAP, SUITE, Company
 
 TITLE = 'severity: fail, clause: "4.1", title: {en: t, zh-CN: t}'
@@ -28,6 +29,16 @@ ALL_TYPES = {
     "pair": "expect_column_pair_values_a_to_be_greater_than_b, kwargs: {column_A: id, column_B: id, or_equal: true}",
     "rows": "expect_table_row_count_to_be_between, kwargs: {min_value: 0}",
     "exists": "expect_column_values_to_exist_in, kwargs: {column: branch_id, collection: branch, field: id}",
+    "blank": "expect_column_values_to_not_be_blank, kwargs: {column: name}",
+    "mobile": "expect_column_values_to_be_mobile_numbers, kwargs: {column: phone}",
+    "email": "expect_column_values_to_be_email_addresses, kwargs: {column: email}",
+    "id_form": "expect_column_values_to_be_resident_id_numbers, kwargs: {column: id_number, part: form}",
+    "id_place": "expect_column_values_to_be_resident_id_numbers, kwargs: {column: id_number, part: division, collection: branch, field: name}",
+    "recent": "expect_column_values_to_be_recent, kwargs: {column: seen_at, period: P90D}",
+    "uncollected": "expect_column_values_to_not_be_collected, kwargs: {column: faith}",
+    "distinct": "expect_records_to_be_distinct, kwargs: {columns: [name, phone]}",
+    "satisfy": "expect_records_to_satisfy, kwargs: {condition: id > 0}",
+    "related": "expect_related_records, kwargs: {collection: consent, field: person_id, key: id}",
 }
 
 
@@ -44,7 +55,12 @@ def test_every_type_can_be_checked_on_good_records_on_quiet_days_and_on_none(
     database: str, state: str, tmp_path: Path
 ) -> None:
     """Nothing changed, and nothing there: no type stumbles over sums of nothing."""
+    assert {rule.split(",")[0] for rule in ALL_TYPES.values()} == set(TYPES)
     company = Company.make(database, state, tmp_path / "p", quality__person=suite(ALL_TYPES))
+    company.do(
+        "UPDATE person SET email = 'a@example.com', id_number = '11010519491231002X'",
+        "INSERT INTO branch VALUES (3, '110105')",
+    )
     assert company.check().record.outcome is Outcome.PASS
     assert company.check().record.outcome is Outcome.PASS
     company.do("TRUNCATE person, consent")
@@ -137,7 +153,7 @@ def test_a_key_that_nobody_declared_is_not_written_down(
     ("change", "broken"),
     [
         ("UPDATE branch SET id = 99 WHERE id = 2", {"exists"}),
-        ("ALTER TABLE person DROP COLUMN name, ADD COLUMN name text", {"filled"}),
+        ("ALTER TABLE person DROP COLUMN name, ADD COLUMN name text", {"filled", "blank"}),
     ],
 )
 def test_changes_that_leave_the_records_alone_are_noticed(

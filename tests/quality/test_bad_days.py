@@ -1,0 +1,220 @@
+"""Bad days: clocks set back, keys that change, parts that go, rules that are left out."""
+
+# ruff: noqa: E501 - an expectation is easier to read in one line
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from include.evidence.model import Outcome
+from include.expectations import check as checking
+from include.policy import load_pack
+from include.quality.check import Checked
+from tests.policy.packs import write_pack
+from tests.quality.support import MAP, SUITE, Company
+
+RULE = '- {{id: {id}, type: {type}, severity: fail, clause: "4.1", title: {{en: t, zh-CN: t}}}}\n'
+
+
+def suite(collection: str = "person", **rules: str) -> str:
+    """A suite; a rule is its type and kwargs."""
+    lines = "".join("    " + RULE.format(id=name, type=one) for name, one in rules.items())
+    return f"- collection: {collection}\n  expectations:\n{lines}"
+
+
+def codes(done: Checked) -> set[str]:
+    return {one.code for one in done.record.findings}
+
+
+def figure(done: Checked, name: str) -> float | None:
+    (found,) = [one for one in done.record.metrics if one.name == name]
+    return found.value
+
+
+def test_a_clock_that_was_set_back_hides_nothing(company: Company) -> None:
+    """The run under the wrong clock finds everything recent; the next finds what is not."""
+    company.check()
+    company.check(days=33)
+    assert len(company.open()["recent"]) == 40
+    company.check(days=-53)
+    assert company.open() == {}
+    company.check(days=54)
+    assert len(company.open()["recent"]) == 40
+
+
+@pytest.mark.parametrize("key", ["id, subscribed", "id"])
+def test_a_key_that_changes_is_looked_at_anew(company: Company, key: str) -> None:
+    """Records are named by the key that they have."""
+    before = "id" if key != "id" else "id, subscribed"
+    swap = "ALTER TABLE person DROP CONSTRAINT person_pkey CASCADE, ADD PRIMARY KEY ({})"
+    company.do(swap.format(before), "UPDATE person SET name = '' WHERE id = 3")
+    company.check()
+    company.do(swap.format(key))
+    company.check()
+    assert company.open() == {"named": {'["3"]' if key == "id" else '["3","false"]'}}
+
+
+def test_records_without_a_key_of_their_own_are_never_passed_over(company: Company) -> None:
+    """The data map says id is the key; the table lets it be null."""
+    company.do("ALTER TABLE person DROP CONSTRAINT person_pkey CASCADE")
+    company.do("ALTER TABLE person ALTER COLUMN id DROP NOT NULL")
+    company.check()
+    company.do(
+        "INSERT INTO person (id, name, phone) VALUES (NULL, '', '13900000099')",
+        "UPDATE person SET name = '' WHERE id = 4",
+    )
+    found = company.collection(company.check())
+    assert found["whole"]
+    assert {one["rule"]: one["broken"] for one in found["rules"]}["named"] == 2
+
+
+def test_a_key_that_is_written_otherwise_is_the_same_record(
+    database: str, state: str, tmp_path: Path
+) -> None:
+    """3 and 3.0 are equal numbers: the register lists the record once, as it is written now."""
+    numeric = MAP.replace("name: person\n", "name: person\n    meta: {}\n")
+    company = Company.make(database, state, tmp_path / "p", datamap__shop=numeric)
+    company.do(
+        "ALTER TABLE consent DROP CONSTRAINT consent_person_id_fkey",
+        "ALTER TABLE person ALTER COLUMN id TYPE numeric",
+        "UPDATE person SET subscribed = true, name = '' WHERE id = 3",
+    )
+    company.check()
+    assert company.open() == {"consent": {'["3"]'}, "named": {'["3"]'}}
+    company.do("UPDATE person SET id = 3.0 WHERE id = 3")
+    company.check()
+    assert company.open() == {"consent": {'["3.0"]'}, "named": {'["3.0"]'}}
+    company.do("INSERT INTO consent VALUES (900, 3, 'marketing')")
+    company.check()
+    assert company.open() == {"named": {'["3.0"]'}}
+
+
+def test_a_day_to_come_becomes_a_day(database: str, state: str, tmp_path: Path) -> None:
+    """A date of birth in the future is one no longer; nobody touched the record."""
+    rule = "expect_column_values_to_be_resident_id_numbers, kwargs: {column: id_number, part: birth_date}"
+    company = Company.make(database, state, tmp_path / "p", quality__person=suite(born=rule))
+    company.do("UPDATE person SET id_number = '110105202603040020' WHERE id = 3")
+    company.check()
+    assert company.open() == {"born": {'["3"]'}}
+    company.check(days=2)
+    assert company.open() == {}
+
+
+def test_a_moment_may_be_an_argument(database: str, state: str, tmp_path: Path) -> None:
+    """Counting back inside a call is SQL as any other."""
+    rule = "expect_records_to_satisfy, kwargs: {condition: \"seen_at >= date(:now - INTERVAL '2 years')\"}"
+    company = Company.make(database, state, tmp_path / "p", quality__person=suite(seen=rule))
+    assert company.check().record.outcome is Outcome.PASS
+
+
+def test_a_very_long_key_is_named_by_digest(database: str, state: str, tmp_path: Path) -> None:
+    """And its collection is looked at as a whole until it is good."""
+    rule = "expect_column_values_to_not_be_null, kwargs: {column: name}"
+    company = Company.make(database, state, tmp_path / "p", quality__person=suite(filled=rule))
+    company.do(
+        "ALTER TABLE consent DROP CONSTRAINT consent_person_id_fkey",
+        "ALTER TABLE person ALTER COLUMN id TYPE text",
+        """UPDATE person SET name = NULL, id = repeat('\\"', 1300) WHERE id = '3'""",
+    )
+    company.check()
+    (key,) = company.open()["filled"]
+    assert key.startswith('["hmac:1:')
+    assert company.collection(company.check())["whole"]
+    company.do("UPDATE person SET name = 'Ada' WHERE name IS NULL")
+    company.check()
+    assert company.open() == {}
+
+
+def test_departments_that_cannot_be_read_stop_no_rule(company: Company) -> None:
+    """Broken records are named without them, and somebody is told."""
+    company.do("UPDATE person SET name = '' WHERE id = 3")
+    company.do("ALTER TABLE branch RENAME COLUMN name TO label")
+    done = company.check()
+    assert company.open() == {"named": {'["3"]'}}
+    assert "quality.no_breakdown" in codes(done)
+    assert "quality.unchecked" not in codes(done)
+
+
+@pytest.mark.parametrize("left", ["rule", "suite"])
+def test_what_is_expected_no_longer_is_closed_and_said(
+    company: Company, tmp_path: Path, left: str
+) -> None:
+    """The records are as they were: nobody found them good."""
+    company.do("UPDATE person SET name = '' WHERE id = 3")
+    company.check()
+    rule = "expect_column_values_to_not_be_null, kwargs: {column: name}"
+    other = suite("person" if left == "rule" else "branch", filled=rule)
+    company.pack = load_pack(
+        write_pack(tmp_path / "other", datamap__shop=MAP, quality__person=other)
+    )
+    done = company.check()
+    assert company.open() == {}
+    (found,) = [one for one in done.record.findings if one.code == "quality.rule_dropped"]
+    assert (found.subject, found.message.values["rules"]) == ("shop.person", "named")
+    assert done.record.outcome is Outcome.ATTENTION
+
+
+def test_a_rule_that_no_record_has_a_value_for_shows_nothing(company: Company) -> None:
+    """And values that are all wrong are not diluted by records that have none."""
+    company.do("UPDATE person SET phone = NULL")
+    assert "quality.about_nothing" in codes(company.check(full=True))
+    company.do("UPDATE person SET phone = 'x' || id WHERE id <= 2")
+    done = company.check()
+    (phone,) = [one for one in company.collection(done)["rules"] if one["rule"] == "phone"]
+    assert (phone["rows"], phone["broken"], phone["outcome"]) == (2, 2, "fail")
+
+
+def test_where_nothing_is_required_nothing_is_shown(
+    database: str, state: str, tmp_path: Path
+) -> None:
+    """A control is not held because nobody asked anything of it."""
+    asked = suite(filled="expect_column_values_to_not_be_null, kwargs: {column: name}")
+    company = Company.make(
+        database, state, tmp_path / "p", quality__person=asked.replace("fail", "warn")
+    )
+    assert figure(company.check(), "quality.rules_broken") is None
+    company.pack = load_pack(write_pack(tmp_path / "q", datamap__shop=MAP, quality__person=asked))
+    assert figure(company.check(), "quality.rules_broken") == 0
+
+
+def test_a_cancelled_query_is_not_asked_again(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's own time limit holds, and every rule says so."""
+    with psycopg.connect(company.conninfo, autocommit=True) as admin:
+        user, name = admin.info.user, admin.info.dbname
+        admin.execute(f'ALTER ROLE "{user}" IN DATABASE "{name}" SET statement_timeout = 1500')
+    slow = suite(
+        slow="expect_records_to_satisfy, kwargs: {condition: pg_sleep(0.2) IS NOT NULL}",
+        filled="expect_column_values_to_not_be_null, kwargs: {column: name}",
+    )
+    company.pack = load_pack(
+        write_pack(
+            Path(str(company.pack.folder) + "-slow"), datamap__shop=MAP, quality__person=slow
+        )
+    )
+    alone = []
+    monkeypatch.setattr(checking.Check, "_alone", lambda _self, one: alone.append(one))
+    done = company.check()
+    assert not alone
+    assert codes(done) == {"quality.unchecked"}
+    assert {"57014" in str(one.message.values["reason"]) for one in done.record.findings} == {True}
+
+
+def test_ten_mistakes_of_one_item_hide_none_between_files(tmp_path: Path) -> None:
+    """A fault of form in an item, and a name in the same item that leads nowhere."""
+    from include.policy.problems import PackError
+
+    wrong = """\
+        - {id: a, clause: "4.1", title: {en: t, zh-CN: t}, workflow: w, cadence: daily, owner: nobody, indicator: {name: n, target: "= 0"}, sources: [], surplus: 1}
+        """
+    with pytest.raises(PackError) as error:
+        load_pack(
+            write_pack(tmp_path / "p", datamap__shop=MAP, quality__person=SUITE, controls=wrong)
+        )
+    said = str([one.message for one in error.value.problems])
+    assert "this key is not known here" in said
+    assert "roles.yaml has no 'nobody'" in said
