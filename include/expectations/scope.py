@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -76,25 +76,10 @@ class Narrow:
     Attributes:
         records: they.
         keys: of them.
-        gone: keys of records that were broken and are no longer there.
     """
 
     records: Records
     keys: Sequence[Key]
-    gone: Sequence[Key]
-
-
-@dataclass(frozen=True)
-class Known:
-    """Keys of the register.
-
-    Attributes:
-        broken: of all broken records.
-        again: of those that may have become good without a trace: `may_mend_unchanged`.
-    """
-
-    broken: Sequence[Key]
-    again: Sequence[Key]
 
 
 @dataclass(frozen=True)
@@ -114,14 +99,24 @@ class Scope:
     most: int
 
     def narrowed(
-        self, expectations: Sequence[Expectation], last: Mark, now: datetime, known: Known
+        self,
+        expectations: Sequence[Expectation],
+        last: Mark,
+        now: datetime,
+        again: Iterable[Key],
     ) -> Narrow | None:
         """The records whose answer may have changed since a mark.
+
+        Args:
+            expectations: of the collection.
+            last: the mark.
+            now: the present moment.
+            again: keys of broken records that `may_mend_unchanged`.
 
         Returns:
             None when there are too many.
         """
-        keys = set(known.again)
+        keys = set(again)
         # Each look at another table is a query of its own: under one OR, PostgreSQL searches what
         # was written there again for every record as soon as it expects more of it than its
         # working memory holds.
@@ -141,7 +136,7 @@ class Scope:
                 return None
         if not self._close(keys, expectations):
             return None
-        return self._narrow(sorted(keys), known.broken)
+        return self._narrow(sorted(keys))
 
     def _keys(self, query: sa.Select[Any]) -> set[Key]:
         with self.engine.connect() as conn:
@@ -204,16 +199,19 @@ class Scope:
         ]
         return sa.tuple_(*own).in_(members)
 
-    def _narrow(self, keys: Sequence[Key], broken: Sequence[Key]) -> Narrow:
-        with self.engine.connect() as conn:
-            gone = conn.execute(_gone(self.records, broken, self.key_types))
-            lost = [tuple(row) for row in gone]
+    def _narrow(self, keys: Sequence[Key]) -> Narrow:
         chosen = replace(
             self.records,
             where=_among(self.records, keys, self.key_types),
             twins=_among(self.records, keys, self.key_types, OTHER),
         )
-        return Narrow(chosen, keys, lost)
+        return Narrow(chosen, keys)
+
+    def gone(self, keys: Sequence[Key]) -> list[Key]:
+        """Which of the keys no record has any more."""
+        with self.engine.connect() as conn:
+            found = conn.execute(_gone(self.records, keys, self.key_types))
+            return [tuple(row) for row in found]
 
 
 def _aged(kwargs: Recent, last: Mark, now: datetime) -> sa.ColumnElement[bool]:

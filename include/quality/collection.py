@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -96,7 +97,7 @@ class CollectionCheck:
             return self._nothing(_("its records may not be read, or not all of them"))
         self._notice_empty()
         stage = register.Stage.of(self.conn)
-        narrow, always = self._narrow(records, mark) or (None, set())
+        narrow, always = self._narrow(records, mark, stage) or (None, set())
         self.whole = narrow is None
         others = [one for one in expectations if one.id not in always]
         looked = records if narrow is None else narrow.records
@@ -105,7 +106,7 @@ class CollectionCheck:
             self.looked_at = max((one.rows for one in results), default=0)
         else:
             self.looked_at = len(narrow.keys)
-            stage.looked_at(register.key_text(key) for key in (*narrow.keys, *narrow.gone))
+            stage.looked_at(register.key_text(key) for key in narrow.keys)
         change = stage.enter(self._place, _listed(results), "all" if self.whole else "looked_at")
         if always:
             more = self._check(records, [one for one in expectations if one.id in always], stage)
@@ -162,7 +163,7 @@ class CollectionCheck:
         return key if all(one in self.table.columns for one in key) else ()
 
     def _narrow(
-        self, records: Records, mark: marks.Mark | None
+        self, records: Records, mark: marks.Mark | None, stage: register.Stage
     ) -> tuple[scope.Narrow, set[str]] | None:
         """The records to look at, and the rules that look at all of them nevertheless.
 
@@ -182,22 +183,37 @@ class CollectionCheck:
             last = history.last_mark(self.conn, *name, expectations, self.run.at)
             if last is None or not marks.usable(last, mark):
                 return None
-            opened = register.open_keys(self.conn, *name, again, most=scope.MOST_KEYS + 1)
-        broken = {tuple(register.key_of(key)): mends for key, mends in opened.items()}
-        known = scope.Known(list(broken), [key for key, mends in broken.items() if mends])
-        if len(opened) > scope.MOST_KEYS or any(register.is_digest(one) for one in opened):
+            mended = list(register.open_keys(self.conn, *name, again))
+        if any(register.is_digest(one) for one in mended):
             return None
         most = min(int((self.rows or 0) * scope.MOST_CHANGED), scope.MOST_KEYS)
+        looking = scope.Scope(self.view.engine, records, types, most)
         try:
             with self.view.savepoint():
-                engine = self.view.engine
-                always = scope.lists_changed(engine, records, expectations, last)
+                always = scope.lists_changed(self.view.engine, records, expectations, last)
                 always |= {one.id for one in expectations if scope.looks_at_all(one)}
-                looking = scope.Scope(engine, records, types, most)
-                narrow = looking.narrowed(expectations, last, self.run.at, known)
+                keys = [tuple(register.key_of(one)) for one in mended]
+                narrow = looking.narrowed(expectations, last, self.run.at, keys)
+                if narrow is None or not self._notice_gone(looking, stage):
+                    return None
         except SQLAlchemyError:  # a column was dropped or retyped: its own rule will say so
             return None
-        return None if narrow is None else (narrow, always)
+        return narrow, always
+
+    def _notice_gone(self, looking: scope.Scope, stage: register.Stage) -> bool:
+        """Count records of the register that are no longer there as looked at.
+
+        Returns:
+            False where the register does not tell by key which records they are.
+        """
+        with self.run.state.connect() as conn:
+            opened = register.open_keys(conn, self.database.name, self.collection.name)
+            while some := list(islice(opened, register.AT_ONCE)):
+                if any(register.is_digest(one) for one in some):
+                    return False
+                gone = looking.gone([tuple(register.key_of(one)) for one in some])
+                stage.looked_at(register.key_text(one) for one in gone)
+        return True
 
     def _notice_empty(self) -> None:
         if self.rows:

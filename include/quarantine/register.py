@@ -207,32 +207,24 @@ def _raw(conn: Connection) -> psycopg.Connection[Any]:
 
 
 def open_keys(
-    conn: Connection,
-    database: str,
-    collection: str,
-    rules: Sequence[str] = (),
-    most: int | None = None,
-) -> dict[str, bool]:
-    """The keys of a collection's open records, and whether one of the rules is among theirs.
+    conn: Connection, database: str, collection: str, rules: Sequence[str] | None = None
+) -> Iterator[str]:
+    """The keys of a collection's open records, each once, of all rules or of some.
 
-    Args:
-        conn: to the state database.
-        database: of the data map.
-        collection: of the data map.
-        rules: that are asked about.
-        most: keys; None for all.
+    They are fetched some at a time: there may be many.
     """
     query = (
-        select(quarantine.c.key, func.bool_or(quarantine.c.rule.in_(rules)))
+        select(quarantine.c.key)
+        .distinct()
         .where(
             quarantine.c.database == database,
             quarantine.c.collection == collection,
             quarantine.c.resolved_at.is_(None),
         )
-        .group_by(quarantine.c.key)
-        .limit(most)
     )
-    return {row[0]: row[1] for row in conn.execute(query)}
+    if rules is not None:
+        query = query.where(quarantine.c.rule.in_(rules))
+    yield from conn.scalars(query, execution_options={"yield_per": AT_ONCE})
 
 
 @dataclass(frozen=True)
