@@ -16,8 +16,9 @@ of Great Expectations, without values, to `evidence_store`.
 
 **Red means** that more records break a required expectation than it tolerates, that it could not be checked, or that
 the database holds what the data map does not declare. **What to do:** open the report in the bundle that the task
-`gate` names; the rule and the keys lead to the records. Correct them at their source and run this again: what is good
-is resolved by itself. **Owner:** information management.
+`gate` names (no bundle: read the log of the task `seal`); `./parcelseal quarantine list --rule ID` names the records of a
+finding. Put them right at their source and run this again: what is good is resolved by itself. More: docs/quality.md.
+**Owner:** information management.
 """
 
 from __future__ import annotations

@@ -12,12 +12,13 @@ time; the others are set aside by key. Rejected: none becomes formal. Changed si
 connections `customer_db` (reads), `intake_db` (lets records in), `state_db`, `evidence_store`.
 
 **Writes:** formal records and the review columns of the incoming table; approvals to `state_db`; a sealed bundle with the
-report (English, Chinese) to `evidence_store`. Reviewers answer under *Required Actions*; the page has a masked sample.
+report (English, Chinese) to `evidence_store`. Reviewers answer under *Browse > Required Actions*; the page has a masked
+sample and says who may answer. A run that waits for them, up to 20 hours by default (`response`), is no fault.
 
 **Red means** that records wait unreviewed past their deadline, that somebody answered who may not, that a batch changed
 after its decision, or that a rule could not be checked. **What to do:** read the report in the bundle that the task `gate`
-names; have the waiting batches reviewed; run this workflow again: what was decided is not done twice.
-**Owner:** information management.
+names (no bundle: read the log of the task `seal`); have the waiting batches reviewed; run this workflow again: what was
+decided is not done twice. More: docs/intake.md. **Owner:** information management.
 """
 
 from __future__ import annotations

@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel
 
 from include.policy import SHIPPED, kwargs, load_pack
 from include.policy.datamap import CollectionMeta, DatabaseMeta, NewestClock
-from include.policy.expectations import Breakdown, Expectation, Suite
+from include.policy.expectations import AnyExpectation, Breakdown, Expectation, Suite
 from include.policy.purposes import Purpose
 from include.policy.rules import (
     BackupRules,
@@ -136,3 +137,13 @@ def test_every_key_of_intake_yaml_is_explained_on_its_own_page() -> None:
     models = (intake.IntakeRule, intake.BatchState, intake.BackReference, intake.People,
               intake.Sample, intake.Mask, intake.Check, intake.Target)  # fmt: skip
     assert [key for one in models for key in keys(one) if f"`{key}`" not in page] == []
+
+
+def test_every_type_of_expectation_stands_in_the_page() -> None:
+    """Whoever writes a pack finds what there is."""
+    types = {
+        name
+        for kind in get_args(get_args(AnyExpectation)[0])
+        for name in get_args(kind.model_fields["type"].annotation)
+    }
+    assert {one for one in types if f"`{one}`" not in PAGE} == set()
