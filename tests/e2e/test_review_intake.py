@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from include.orchestration.answering import REASON
 from tests.cli.test_errors import RUN_KEYS
 from tests.e2e.conftest import Cli
 from tests.e2e.search import Search
@@ -96,7 +97,7 @@ def test_rejected_batches_leave_no_formal_record(cli: Cli, copy: dict[str, str])
     assert totals(result) == {"promoted": 0, "set_aside": 0, "rejected": 120}
     assert {one["decision"] for one in result["approvals"]} == {"Reject"}
     reviews = [one["data"] for one in result["steps"] if one["step"] == "review"]
-    assert {one["reason"] for one in reviews} == {"phone … is wrong"}
+    assert {one["reason"] for one in reviews} == {f"{REASON} phone … is wrong"}
 
 
 @pytest.mark.parametrize(
@@ -159,6 +160,7 @@ API = """
 import json, sys
 from pathlib import Path
 from fastapi import HTTPException
+from include.orchestration.answering import REASON
 from include.cli.console import output_to
 from include.orchestration import answering
 place = {}
