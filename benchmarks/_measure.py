@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 120)  # else tables lose their last column
 
 # A process counts the memory of the one that started it as its own until it runs another program,
 # and keeps that peak: so a bare interpreter starts what is measured, not this large one.
