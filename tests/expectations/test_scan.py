@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from include.expectations.broken import Finder, Kept
 from include.expectations.check import Check, Snapshot
 from include.expectations.conditions import Records, condition_of
-from include.expectations.marks import Mark, written_since
+from include.expectations.marks import Mark, usable, written_since
 from include.local.postgres import EmbeddedPostgres
 from include.policy import load_pack
 from include.policy.expectations import Suite
@@ -105,3 +107,23 @@ def test_transaction_numbers_go_round_a_circle(
         row = found.execute(query.encode()).fetchone()
     assert row is not None
     assert row[0] is (ahead >= 0 and number != 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "good"),
+    [
+        ({}, True),
+        ({"transaction": 1_000 + 2**31}, False),  # PostgreSQL compares no further
+        ({"transaction": 999}, False),
+        ({"identity": "other"}, False),
+        ({"at": NOW - timedelta(seconds=1)}, False),  # the clock was set back
+    ],
+)
+def test_a_mark_is_used_only_where_it_tells_what_came_after(
+    change: dict[str, Any], good: bool
+) -> None:
+    """Same tables and server, later by the clock, and not too many transactions ago."""
+    last = Mark("same", 1_000, NOW)
+    present = replace(Mark("same", 2_000, NOW), **change)
+    assert usable(last, present) is good
+    assert not usable(None, present)
