@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class QualityBench:
     def __init__(self, folder: Path, customers: int, peers: Path | None) -> None:
         self.folder, self.customers, self.peers = folder, customers, peers
         self._runs = 0
-        self.server = EmbeddedPostgres(folder / "pg")
+        self.server = EmbeddedPostgres(folder / "pg", {"shared_buffers": shared_buffers()})
         self.server.start()
         for name in ("source", "fresh", "state"):
             self.create(name)
@@ -94,7 +95,11 @@ class QualityBench:
         return found
 
     def change(self, share: int, number: int) -> None:
-        """Write one of ``share`` customers again, others each time, as an application does."""
+        """Write one of ``share`` customers again, others each time, as an application does.
+
+        They are read once, as others would meanwhile: the first reader of a page that was written
+        to tidies it up for PostgreSQL, which no check has to pay for.
+        """
         self.execute(
             "source",
             "UPDATE customer SET updated_at = updated_at + interval '1 second'"
@@ -102,6 +107,7 @@ class QualityBench:
             share=share,
             number=number % share,
         )
+        self.execute("source", "SELECT count(*) FROM customer")
 
     def statement(self) -> Timed:
         """Run the one hand-written statement in psql."""
@@ -161,6 +167,12 @@ class QualityBench:
         return measure(
             command, {"PGPASSWORD": self.server.password, "SODA_CORE_TELEMETRY_ENABLED": "false"}
         )
+
+
+def shared_buffers() -> str:
+    """A quarter of the memory, as PostgreSQL's manual has it (19.4.1), and at most 4 GiB."""
+    quarter = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+    return f"{min(quarter, 4 * 2**30) // 2**20}MB"
 
 
 def peers_interpreter(folder: Path) -> Path:

@@ -82,19 +82,20 @@ class Finder:
         Raises:
             psycopg.Error: PostgreSQL refused one of the conditions.
         """
-        alone = [rule for rule, one in conditions.items() if not one.joined]
+        apart = [rule for rule, one in conditions.items() if one.joined]
+        alone = [rule for rule in conditions if rule not in apart]
         scans = [alone[at : at + _MOST_IN_ONE] for at in range(0, len(alone), _MOST_IN_ONE)]
-        scans += [[rule] for rule, one in conditions.items() if one.joined]
+        scans += [[rule] for rule in apart]
         counts = dict.fromkeys(conditions, 0)
         most = sys.maxsize if self.most is None else self.most
         for rules in scans:
             query = self._query([conditions[one] for one in rules])
-            bits = [(1 << at, rule) for at, rule in enumerate(rules)]
+            bits = [(1 << at, rule, conditions[rule].named) for at, rule in enumerate(rules)]
             for *key, part, mask in self._stream(query):
-                for bit, rule in bits:
+                for bit, rule, named in bits:
                     if mask & bit:
                         counts[rule] += 1
-                        if key and counts[rule] <= most:
+                        if key and named and counts[rule] <= most:
                             self.names.add(rule, tuple(key), part)
         return counts
 

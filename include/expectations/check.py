@@ -184,6 +184,10 @@ class Check:
             the database.
         most: keys to name for each rule; None for all.
         rows: how many records there are, where that is known.
+        counted: conditions of which only the number of records is wanted, by name.
+
+    Attributes:
+        counts: of these; of none that could not be asked together with the rules.
     """
 
     view: Snapshot
@@ -194,6 +198,8 @@ class Check:
     part: sa.ColumnElement[Any] | None = None
     most: int | None = MOST_NAMED
     rows: int | None = None
+    counted: Mapping[str, Condition] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     _conditions: dict[str, Condition] = field(default_factory=dict)
 
     def run(self) -> list[RuleResult]:
@@ -213,7 +219,7 @@ class Check:
         if sound:
             try:
                 with self.view.savepoint():
-                    results |= self._count(sound)
+                    results |= self._count(sound, self.counted)
             except Exception as error:  # noqa: BLE001 - the rule that caused it says so when it is alone
                 self.view.require_alive()
                 self.names.forget([one.id for one in sound])
@@ -238,7 +244,9 @@ class Check:
             self._conditions[one.id] = condition
         return None
 
-    def _count(self, expectations: Sequence[Expectation]) -> dict[str, RuleResult]:
+    def _count(
+        self, expectations: Sequence[Expectation], counted: Mapping[str, Condition]
+    ) -> dict[str, RuleResult]:
         from include.expectations import gx
 
         collection = self.records.collection
@@ -248,9 +256,11 @@ class Check:
 
         @cache
         def find() -> Mapping[str, int]:
-            return self._find(known)
+            found = self._find({**known, **counted})
+            self.counts.update({name: found[name] for name in counted})
+            return found
 
-        counted, validator = gx.count(
+        results_of, validator = gx.count(
             self.view.engine,
             self.records.selectable,
             (collection.schema_name, collection.table),
@@ -259,10 +269,12 @@ class Check:
             known,
             self.rows,
         )
-        self._name_others([one for one in expectations if one.id not in known], counted, validator)
+        self._name_others(
+            [one for one in expectations if one.id not in known], results_of, validator
+        )
         results = {}
         for one in expectations:
-            done = counted[one.id]
+            done = results_of[one.id]
             named = bool(self.records.key) and not one.type.startswith("expect_table_")
             results[one.id] = RuleResult(one, done.rows, done.broken, None, named, done.evr)
         return results
@@ -299,7 +311,7 @@ class Check:
     def _alone(self, one: Expectation) -> RuleResult:
         try:
             with self.view.savepoint():
-                return self._count([one])[one.id]
+                return self._count([one], {})[one.id]
         except Exception as error:  # noqa: BLE001 - one rule's fault stops no other
             self.view.require_alive()
             self.names.forget([one.id])

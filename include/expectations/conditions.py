@@ -47,7 +47,8 @@ class Records:
         columns: the table's columns.
         key: columns of its primary key; empty when there is none.
         where: which records, as a condition over `SOURCE`; None means all.
-        twins: which records their twins are among, as a condition over `OTHER`; None means all.
+        few: they are few, and all twins of each are among them.
+        indexed: collections and fields by which PostgreSQL finds records without reading them all.
     """
 
     collection: MappedCollection
@@ -55,7 +56,8 @@ class Records:
     columns: tuple[str, ...]
     key: tuple[str, ...]
     where: sa.ColumnElement[bool] | None = None
-    twins: sa.ColumnElement[bool] | None = None
+    few: bool = False
+    indexed: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def table(self) -> sa.TableClause:
@@ -65,27 +67,31 @@ class Records:
     @property
     def selectable(self) -> sa.Subquery:
         """The records, under the name that conditions know them by."""
-        return self.with_columns({})
+        return self._with({}).subquery(RECORD)
 
-    def with_columns(self, bound: Mapping[str, str]) -> sa.Subquery:
+    def with_columns(self, bound: Mapping[str, str]) -> sa.Subquery | sa.CTE:
         """The records with further columns, each computed once however often it is named.
 
         Args:
             bound: SQL expressions over `SOURCE`, by name.
         """
+        query = self._with(bound)
+        if self.few:  # looked up once, for all that is asked of them
+            return query.cte(RECORD).prefix_with("MATERIALIZED")
+        if bound:
+            # Else PostgreSQL writes the expression in wherever the column is named. In quotes: only
+            # a constant that is a bigint from the beginning leaves its parallel workers in.
+            query = query.offset(sa.literal_column("'0'"))
+        return query.subquery(RECORD)
+
+    def _with(self, bound: Mapping[str, str]) -> sa.Select[Any]:
         source = self.table.alias(SOURCE)
         more: list[sa.ColumnElement[Any]] = [
             sa.literal_column(expression).label(sa.quoted_name(name, quote=True))
             for name, expression in bound.items()
         ]
         query = sa.select(*source.columns, *more)
-        if self.where is not None:
-            query = query.where(self.where)
-        if bound:
-            # Else PostgreSQL writes the expression in wherever the column is named. In quotes: only
-            # a constant that is a bigint from the beginning leaves its parallel workers in.
-            query = query.offset(sa.literal_column("'0'"))
-        return query.subquery(RECORD)
+        return query if self.where is None else query.where(self.where)
 
 
 @dataclass(frozen=True)
@@ -95,12 +101,14 @@ class Condition:
     Attributes:
         broken: true where it does; null and false where it does not.
         joined: other records are asked too, so that it is a query of its own: in one scan with
-            others PostgreSQL would look them up record by record.
+            others PostgreSQL would look them up record by record. That is right for few records.
         bound: columns that it names beside the record's own: SQL over `SOURCE`, by name.
+        named: whether the records are wanted by key, or only how many they are.
     """
 
     broken: sa.ColumnElement[bool]
     joined: bool = False
+    named: bool = True
     bound: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -127,9 +135,9 @@ def condition_of(one: Expectation, records: Records, now: datetime) -> Condition
         where = None if kwargs.where is None else _once(kwargs.where)
         return Condition(_where(where, f"NOT ({_once(kwargs.condition)})"))
     if isinstance(kwargs, Distinct):
-        return Condition(_twin(kwargs, records), joined=True)
+        return _twin(kwargs, records)
     if isinstance(kwargs, Related):
-        return Condition(_related(kwargs, records), joined=True)
+        return _related(kwargs, records)
     if isinstance(kwargs, ResidentIdDivision):
         return _no_division(kwargs, records)
     if isinstance(kwargs, ExistsAt):
@@ -323,11 +331,18 @@ def _text(name: str, of: str = RECORD) -> sa.ColumnElement[str]:
     return sa.cast(_column(name, of), sa.Text)
 
 
-def _related(kwargs: Related, records: Records) -> sa.ColumnElement[bool]:
+def _related(kwargs: Related, records: Records) -> Condition:
     other = _other(records, kwargs.collection)
     same = _column(kwargs.field, OTHER) == _column(kwargs.key)
-    found = sa.exists().select_from(other).where(_all_of(same, kwargs.condition))
-    return _all_of(kwargs.where, ~found if kwargs.present else found)
+    related: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(other)
+    related = related.where(_all_of(same, kwargs.condition))
+    looked_up = records.few and (kwargs.collection, kwargs.field) in records.indexed
+    if looked_up:
+        # Else PostgreSQL may read all other records to know those of a few.
+        related = related.offset(sa.literal_column("'0'"))
+    found = related.exists()
+    broken = _all_of(kwargs.where, ~found if kwargs.present else found)
+    return Condition(broken, joined=not looked_up)
 
 
 def _collected(kwargs: Uncollected) -> sa.ColumnElement[bool]:
@@ -338,13 +353,21 @@ def _collected(kwargs: Uncollected) -> sa.ColumnElement[bool]:
     return sa.cast(_column(kwargs.column), postgresql.JSONB).op("#>>")(keys).is_not(None)
 
 
-def _twin(kwargs: Distinct, records: Records) -> sa.ColumnElement[bool]:
+def _twin(kwargs: Distinct, records: Records) -> Condition:
     """Another record with a smaller key has the same values."""
+    named = [_column(one).is_not(None) for one in kwargs.columns]
+    if records.few:
+        # To put them in order costs less than to join them.
+        alike, key = (
+            ", ".join(quoted(SOURCE, one) for one in names)
+            for names in (kwargs.columns, records.key)
+        )
+        name = f"place among twins by {', '.join(kwargs.columns)}"
+        place = f"row_number() OVER (PARTITION BY {alike} ORDER BY {key})"
+        later = _column(name) > 1
+        return Condition(_all_of(kwargs.where, *named, later), bound={name: place})
     earlier = records.table.alias(OTHER)
     keys = [sa.tuple_(*(_column(one, of) for one in records.key)) for of in (OTHER, RECORD)]
-    alike = [_column(one, OTHER) == _column(one) for one in kwargs.columns]
-    sooner = keys[0] < keys[1]
-    found = sa.exists().select_from(earlier).where(*alike, sooner)
-    if records.twins is not None:
-        found = found.where(records.twins)
-    return _all_of(kwargs.where, *(_column(one).is_not(None) for one in kwargs.columns), found)
+    same = [_column(one, OTHER) == _column(one) for one in kwargs.columns]
+    found = sa.exists().select_from(earlier).where(*same, keys[0] < keys[1])
+    return Condition(_all_of(kwargs.where, *named, found), joined=True)

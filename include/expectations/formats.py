@@ -47,8 +47,9 @@ def blank(text: str) -> str:
 
 
 def _has_resident_id_form(text: str) -> str:
-    # Length apart from pattern: counting seventeen digits inside it takes half as long again
-    return f"(octet_length({text}) = 18 AND {text} ~ '^[0-9]+[0-9Xx]$')"
+    # What its digits leave at the end, in bytes: in two thirds of a regular expression's time.
+    left = f"ltrim(textsend({text}), '0123456789'::bytea)"
+    return f"(octet_length({text}) = 18 AND {left} IN (''::bytea, 'X'::bytea, 'x'::bytea))"
 
 
 def resident_id_octets(text: str) -> str:

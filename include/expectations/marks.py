@@ -23,15 +23,15 @@ from include.policy.datamap import MappedCollection
 from include.policy.expectations import Expectation
 from include.policy.kwargs import ExistsIn, Related
 
-_MARK = re.compile(r"([0-9a-f]{32})/(\d+)@(.+)")
+_MARK = re.compile(r"([0-9a-f]{32})/(\d+)/(\d*)/(\d+)@(.+)")
 _FARTHEST = 2**31 - 2**24  # transactions; PostgreSQL compares no further, and a reserve
 _FROZEN = 2  # PostgreSQL's own number for rows that are older than all others
 
 _NOW = """
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint
 """
-# A restored, rebuilt or repartitioned table, a promoted replica, and a table whose columns changed
-# have another identity: their rows have new numbers, or old ones that tell nothing.
+# A restored, rebuilt, emptied or repartitioned table, a promoted replica, and a table whose columns
+# changed have another identity: their rows have new numbers, or old ones that tell nothing.
 _IDENTITY = """
 WITH RECURSIVE named AS (
     SELECT c.oid, c.relkind FROM unnest(%(schemas)s::text[], %(tables)s::text[]) AS t(s, n)
@@ -44,7 +44,8 @@ WITH RECURSIVE named AS (
 )
 SELECT md5((SELECT system_identifier FROM pg_control_system())::text || ' ' || current_database()
            || ' ' || (SELECT timeline_id FROM pg_control_checkpoint())
-           || ' ' || string_agg(oid || columns, ' ' ORDER BY oid)),
+           || ' ' || string_agg(oid || '.' || coalesce(pg_relation_filenode(oid), 0) || columns,
+                                    ' ' ORDER BY oid)),
        bool_and(relkind IN ('r', 'p')), (SELECT count(*) FROM named)
 FROM parts, LATERAL (
     SELECT coalesce(
@@ -52,6 +53,17 @@ FROM parts, LATERAL (
     )
     FROM pg_attribute WHERE attrelid = parts.oid AND attnum > 0 AND NOT attisdropped
 ) AS a(columns)
+"""
+# Counted by the server as sessions report, so late by seconds; a replica and a server that is told
+# not to count know nothing.
+_DELETED = """
+WITH RECURSIVE parts AS (
+    SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = %(schema)s AND c.relname = %(table)s
+    UNION SELECT inhrelid FROM parts JOIN pg_inherits i ON i.inhparent = parts.oid
+)
+SELECT sum(pg_stat_get_tuples_deleted(oid))::bigint
+FROM parts WHERE NOT pg_is_in_recovery() AND current_setting('track_counts') = 'on'
 """
 
 
@@ -64,20 +76,41 @@ class Mark:
             primary key, and of how many values each list has that records are held against.
         transaction: 64-bit number below which every transaction had ended.
         at: when it was taken.
+        deleted: rows of the table that PostgreSQL's statistics count as deleted; they may be late.
+            None where the server does not know.
+        uncounted: records that were written or deleted since they were last counted one by one.
     """
 
     identity: str
     transaction: int
     at: datetime
+    deleted: int | None = None
+    uncounted: int = 0
 
     def __str__(self) -> str:
-        return f"{self.identity}/{self.transaction}@{self.at.isoformat()}"
+        known = "" if self.deleted is None else self.deleted
+        told = f"{self.transaction}/{known}/{self.uncounted}"
+        return f"{self.identity}/{told}@{self.at.isoformat()}"
 
     @classmethod
     def parse(cls, text: str | None) -> Mark | None:
         """Read a mark; None where there is none."""
         found = _MARK.fullmatch(text or "")
-        return found and cls(found[1], int(found[2]), datetime.fromisoformat(found[3]))
+        if found is None:
+            return None
+        identity, transaction, deleted, uncounted, at = found.groups()
+        known = int(deleted) if deleted else None
+        moment = datetime.fromisoformat(at)
+        return cls(identity, int(transaction), moment, known, int(uncounted))
+
+    def deleted_since(self, last: Mark) -> int | None:
+        """How many rows of the table were deleted since a mark; None where nobody knows.
+
+        The statistics begin again after a crash: then nobody does.
+        """
+        if self.deleted is None or last.deleted is None or self.deleted < last.deleted:
+            return None
+        return self.deleted - last.deleted
 
 
 def take(
@@ -103,6 +136,7 @@ def take(
             row = connection.execute(_IDENTITY, given).fetchone()
             numbers = connection.execute(_NOW).fetchone()
             amounts = [_rows(connection, records, one) for one in sorted(lists)]
+            deleted = connection.execute(_DELETED, _named(records.collection)).fetchone()
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable):
         return None
     assert row is not None
@@ -110,7 +144,11 @@ def take(
     if not row[1] or row[2] < len({(one.schema_name, one.table) for one in wanted}):
         return None
     identity = hashlib.sha256(f"{row[0]} {amounts} {records.key}".encode()).hexdigest()[:32]
-    return Mark(identity, numbers[0], now)
+    return Mark(identity, numbers[0], now, deleted[0] if deleted else None)
+
+
+def _named(collection: MappedCollection) -> dict[str, str]:
+    return {"schema": collection.schema_name, "table": collection.table}
 
 
 def _rows(connection: psycopg.Connection[Any], records: Records, collection: str) -> int:
@@ -137,11 +175,16 @@ def written_since(alias: str, last: Mark) -> sa.ColumnElement[bool]:
     """Rows of an alias that were written since a mark.
 
     Transaction numbers go round a circle of 2^32, and what is less than half of it ahead is later.
-    PostgreSQL's own ``age()`` says the same, but not in its parallel workers.
+    PostgreSQL's own ``age()`` says the same, but not in its parallel workers; as four bytes they
+    compare in half the time that it takes to make a number of them.
     """
-    ahead = f"({alias}.xmin::text::bigint - {last.transaction % 2**32}) & {2**32 - 1}"
-    later = f"{alias}.xmin <> '{_FROZEN}'::xid AND ({ahead}) < {2**31}"
-    return sa.literal_column(f"({later})", sa.Boolean)
+    number = f"xidsend({alias}.xmin)"
+    first, end = (
+        f"'\\x{at % 2**32:08x}'::bytea" for at in (last.transaction, last.transaction + 2**31)
+    )
+    joint = "AND" if first < end else "OR"
+    later = f"({number} >= {first} {joint} {number} < {end})"
+    return sa.literal_column(f"({later} AND {alias}.xmin <> '{_FROZEN}'::xid)", sa.Boolean)
 
 
 def _asked(records: Records, expectations: Sequence[Expectation]) -> list[MappedCollection]:

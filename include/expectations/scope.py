@@ -25,6 +25,7 @@ _AMONG_ALL = {
 
 MOST_CHANGED = 0.2  # share of the records above which all are looked at
 _WHOLE_NUMBERS = {"smallint", "integer", "bigint"}  # equal ones are written alike
+_WRITTEN_ALIKE = _WHOLE_NUMBERS | {"uuid", "text", "character varying", "date", "boolean"}
 MOST_KEYS = 200_000  # that are named one by one; above, all records are looked at
 
 
@@ -76,10 +77,12 @@ class Narrow:
     Attributes:
         records: they.
         keys: of them.
+        written: how many of them were written since.
     """
 
     records: Records
     keys: Sequence[Key]
+    written: int
 
 
 @dataclass(frozen=True)
@@ -121,22 +124,22 @@ class Scope:
         # was written there again for every record as soon as it expects more of it than its
         # working memory holds.
         own = [written_since(SOURCE, last)]
-        own += [
-            _aged(one.kwargs, last, now) for one in expectations if isinstance(one.kwargs, Recent)
-        ]
+        if last.at < now:  # else nothing has aged, and the scan has one column less to look at
+            recent = [one.kwargs for one in expectations if isinstance(one.kwargs, Recent)]
+            own += [_aged(one, last, now) for one in recent]
         led = [
             self._led_to(one.kwargs, last)
             for one in expectations
             if isinstance(one.kwargs, Related)
         ]
-        different = {str(one): one for one in (self._those(sa.or_(*own)), *led)}
-        for query in different.values():
-            keys |= self._keys(query)
-            if len(keys) > self.most:
-                return None
-        if not self._close(keys, expectations):
+        changed = self._keys(self._those(sa.or_(*own)))
+        keys |= changed
+        for query in {str(one): one for one in led}.values():
+            if len(keys) <= self.most:
+                keys |= self._keys(query)
+        if len(keys) > self.most or not self._close(keys, expectations):
             return None
-        return self._narrow(sorted(keys))
+        return self._narrow(sorted(keys), len(changed))
 
     def _keys(self, query: sa.Select[Any]) -> set[Key]:
         with self.engine.connect() as conn:
@@ -176,36 +179,27 @@ class Scope:
         return len(keys) <= self.most
 
     def _twins(self, rule: Distinct, keys: Sequence[Key]) -> sa.ColumnElement[bool]:
-        """Records that are not alone with their values, and share them with one of the keys."""
-        source = table_of(self.records.collection, self.records.columns).alias("twin")
-        mine = [source.c[name] for name in rule.columns]
+        """Records that have the same values as one of the keys, which is among them."""
+        mine: list[sa.ColumnElement[Any]] = [
+            sa.literal_column(quoted(SOURCE, name)) for name in rule.columns
+        ]
         seeds = self.records.table.alias(OTHER)
         wanted = sa.select(*(seeds.c[name] for name in rule.columns)).where(
             _among(self.records, keys, self.key_types, OTHER)
         )
-        columns = [source.c[name] for name in self.records.key]
-        alike = sa.func.count().over(partition_by=mine).label("alike")
-        groups = (
-            sa.select(*columns, alike)
-            .select_from(source)
-            .where(sa.tuple_(*mine).in_(wanted))
-            .subquery("groups")
-        )
-        members = sa.select(*(groups.c[name] for name in self.records.key)).where(
-            groups.c.alike > 1
-        )
-        own: list[sa.ColumnElement[Any]] = [
-            sa.literal_column(quoted(SOURCE, name)) for name in self.records.key
-        ]
-        return sa.tuple_(*own).in_(members)
+        return sa.tuple_(*mine).in_(wanted)
 
-    def _narrow(self, keys: Sequence[Key]) -> Narrow:
-        chosen = replace(
-            self.records,
-            where=_among(self.records, keys, self.key_types),
-            twins=_among(self.records, keys, self.key_types, OTHER),
-        )
-        return Narrow(chosen, keys)
+    def _narrow(self, keys: Sequence[Key], written: int) -> Narrow:
+        chosen = _among(self.records, keys, self.key_types)
+        return Narrow(replace(self.records, where=chosen, few=True), keys, written)
+
+    @property
+    def keys_are_written_alike(self) -> bool:
+        """Whether a record that is updated keeps its key as it stands in the register.
+
+        Equal numbers may be written otherwise: 3 and 3.0.
+        """
+        return all(one.split("(")[0] in _WRITTEN_ALIKE for one in self.key_types)
 
     def gone(self, keys: Sequence[Key]) -> list[Key]:
         """Which of the keys no record has any more."""
@@ -229,8 +223,8 @@ def _among(
     ]
     if len(columns) == 1:
         # PostgreSQL knows how many there are, and takes the index for few of them.
-        listed = sa.type_coerce(_arrays(keys, 1)[0], postgresql.ARRAY(sa.Text)).op("::")
-        return columns[0] == sa.func.any(listed(sa.literal_column(f"{types[0]}[]")))
+        listed = sa.type_coerce(_array([one for (one,) in keys]), postgresql.ARRAY(sa.Text))
+        return columns[0] == sa.func.any(listed.op("::")(sa.literal_column(f"{types[0]}[]")))
     rows = _rows_of(keys, len(columns))
     wanted: list[sa.ColumnElement[Any]] = [
         sa.literal_column(f"given.k{at}::{one}") for at, one in enumerate(types)
@@ -260,7 +254,12 @@ def _rows_of(keys: Sequence[Key], width: int) -> sa.TableValuedAlias:
 
 
 def _arrays(keys: Sequence[Key], width: int) -> list[sa.ColumnElement[Any]]:
+    return [sa.cast(_array([key[at] for key in keys]), sa.ARRAY(sa.Text)) for at in range(width)]
+
+
+def _array(texts: list[str]) -> sa.ColumnElement[Any]:
+    together = "".join(texts)
+    if together.isascii() and together.isdigit():  # nothing to quote: five times as fast
+        return sa.cast(sa.bindparam(None, "{" + ",".join(texts) + "}", sa.Text), sa.Text)
     text = sa.ARRAY(sa.Text)
-    return [
-        sa.cast(sa.bindparam(None, [key[at] for key in keys], text), text) for at in range(width)
-    ]
+    return sa.cast(sa.bindparam(None, texts, text), text)

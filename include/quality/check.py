@@ -57,22 +57,30 @@ def check_database(
     with snapshot(address) as view, run.state.connect() as conn:
         live = read_schema(view.connection, mapped_schemas(database))
         undeclared = _look_at_schema(seen, live, database)
-        unknown = json_keys.undeclared_keys(view.connection, live, database)
-        seen.findings += json_keys.findings(unknown)
-        undeclared += sum(one.keys for one in unknown)
+        places = json_keys.places(live, database)
+        clean: list[json_keys.Place] = []  # looked at together with the records
+        indexed = _indexed(live, database)
         for suite in suites:
             collection = database.collections[suite.collection]
             table = live.tables.get((collection.schema_name, collection.table))
-            one = CollectionCheck(database, collection, suite, table, view, conn, run, seen)
+            inside = [place for place in places if place.collection.name == collection.name]
+            one = CollectionCheck(
+                database, collection, suite, table, view, conn, run, seen, indexed, inside
+            )
             results = one.check()
             checks += one.checks
+            clean += one.clean
             summaries.append(one.summary())
             done.results[collection.name] = results
+        left = [place for place in places if place not in clean]
+        unknown = json_keys.undeclared_keys(view.connection, database.name, left)
+        seen.findings += json_keys.findings(unknown)
+        undeclared += sum(one.keys for one in unknown)
         notice_dropped(seen, conn, run, database.name, {suite.collection for suite in suites})
         with conn.begin():
             history.record(
                 conn,
-                checks,
+                checks + [history.clean_place(one) for one in clean],
                 database=database.name,
                 dag_id=run.dag_id,
                 run_id=run.run_id,
@@ -88,6 +96,16 @@ def _look_at_schema(seen: Examination, live: LiveSchema, database: MappedDatabas
     seen.findings += drift_findings(drifts)
     return sum(
         one.kind in (DriftKind.UNDECLARED_COLUMN, DriftKind.UNDECLARED_TABLE) for one in drifts
+    )
+
+
+def _indexed(live: LiveSchema, database: MappedDatabase) -> frozenset[tuple[str, str]]:
+    """Collections and fields by which PostgreSQL finds records without reading them all."""
+    return frozenset(
+        (name, field)
+        for name, one in database.collections.items()
+        if (table := live.tables.get((one.schema_name, one.table))) is not None
+        for field in table.indexed
     )
 
 

@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome
-from include.expectations import marks, scope
+from include.expectations import marks
 from include.expectations.broken import Key
 from include.expectations.check import MOST_NAMED, Check, RuleResult, Snapshot
-from include.expectations.conditions import (
-    OTHER,
-    RECORD,
-    Records,
-    quoted,
-    selected,
-    table_of,
-)
+from include.expectations.conditions import RECORD, Condition, Records, quoted
 from include.messages import Message, _
 from include.policy.datamap import MappedCollection, MappedDatabase
 from include.policy.expectations import Expectation, Suite
-from include.quality import history
-from include.quality.history import RuleCheck
+from include.quality import counts, history
+from include.quality.breakdown import part_of
+from include.quality.counts import Counts
+from include.quality.history import LastCheck, RuleCheck
 from include.quality.judge import Figures, as_judged, judge
 from include.quality.run import Run
+from include.quality.usual import Narrowed, usual
 from include.quarantine import register
 from include.quarantine.keys import KeyNames, tells_a_person
+from include.schema.json_keys import Place
 from include.schema.live import LiveTable
 
 
@@ -61,6 +55,11 @@ class CollectionCheck:
         view: the snapshot that is checked.
         conn: to the state database, in no transaction.
         seen: gets what is found.
+        indexed: collections and fields by which PostgreSQL finds records without reading them all.
+        places: in its JSON columns, of which the data map names the keys.
+
+    Attributes:
+        clean: the places that were looked at with the records and have no other keys.
     """
 
     database: MappedDatabase
@@ -71,13 +70,21 @@ class CollectionCheck:
     conn: Connection
     run: Run
     seen: Examination
+    indexed: frozenset[tuple[str, str]] = frozenset()
+    places: Sequence[Place] = ()
+    clean: list[Place] = field(default_factory=list)
     checks: list[RuleCheck] = field(default_factory=list)
-    rows: int | None = None
+    counts: Counts | None = None
     looked_at: int = 0
     resolved: int = 0
     whole: bool = True
-    about: dict[str, int] = field(default_factory=dict)
     judged: list[tuple[Figures, Outcome]] = field(default_factory=list)
+    _part: sa.ColumnElement[Any] | None = None
+
+    @property
+    def rows(self) -> int | None:
+        """Records of the collection; None when it was not looked at."""
+        return self.counts.rows if self.counts else None
 
     def check(self) -> list[RuleResult]:
         """Check, enter what is broken, judge; return Great Expectations' results."""
@@ -88,35 +95,32 @@ class CollectionCheck:
             self.database,
             tuple(self.table.columns),
             self.table.primary_key or self._mapped_key(),
+            indexed=self.indexed,
         )
         expectations = self.suite.expectations
         mark = marks.take(self.view.connection, records, expectations, self.run.at)
         if tells_a_person(self.collection, records.key):
             mark = None  # what stands in the register as HMAC cannot be asked for again
-        if not self._count(records):
+        stage = register.Stage.of(self.conn)
+        run = usual(self.view, self.conn, records, self.table, expectations, self.run, mark)
+        self.counts = run.carried() if run else None
+        if self.counts is None and not self._count(records):
+            return self._nothing(_("its records may not be read, or not all of them"))
+        assert self.counts is not None
+        narrowed = run.narrowed(self.counts.rows, stage) if run else None
+        if narrowed is None and self.counts.carried and not self._count(records):
             return self._nothing(_("its records may not be read, or not all of them"))
         self._notice_empty()
-        stage = register.Stage.of(self.conn)
-        narrow, always = self._narrow(records, mark, stage) or (None, set())
-        self.whole = narrow is None
-        others = [one for one in expectations if one.id not in always]
-        looked = records if narrow is None else narrow.records
-        results = self._check(looked, others, stage)
-        if narrow is None:
-            self.looked_at = max((one.rows for one in results), default=0)
-        else:
-            self.looked_at = len(narrow.keys)
-            stage.looked_at(register.key_text(key) for key in narrow.keys)
-        change = stage.enter(self._place, _listed(results), "all" if self.whole else "looked_at")
-        if always:
-            more = self._check(records, [one for one in expectations if one.id in always], stage)
-            change += stage.enter(self._place, _listed(more), "all")
-            results = sorted(results + more, key=lambda one: expectations.index(one.rule))
+        self._part = part_of(self.view, records, self.suite, self.seen, self._subject)
+        results, broken = self._look(records, narrowed, run.last if run else None, stage)
+        if self.counts.carried and narrowed is not None:
+            self.counts = self.counts.after(narrowed.narrow.written)
+            if not self._decided(results, broken):
+                self._count(records)
+        mark = mark and replace(mark, uncounted=self.counts.off)
         for one in results:
-            self._judge(one, change.open.get(one.rule.id), mark)
-        rules = [one.id for one in expectations]
-        close_dropped(self.seen, self.conn, self._place, rules)
-        self.resolved = change.resolved
+            self._judge(one, broken.get(one.rule.id), mark)
+        close_dropped(self.seen, self.conn, self._place, [one.id for one in expectations])
         return as_judged(results, self.judged)
 
     def summary(self) -> dict[str, Any]:
@@ -126,6 +130,7 @@ class CollectionCheck:
         return {
             "collection": self.collection.name,
             "rows": self.rows,
+            "counted": self.counts is None or not self.counts.carried,
             "looked_at": self.looked_at,
             "whole": self.whole,
             "resolved": self.resolved,
@@ -141,82 +146,90 @@ class CollectionCheck:
             ],
         }
 
+    def _look(
+        self,
+        records: Records,
+        narrowed: Narrowed | None,
+        last: LastCheck | None,
+        stage: register.Stage,
+    ) -> tuple[list[RuleResult], Mapping[str, int]]:
+        """Check the records and enter what is broken.
+
+        Returns:
+            The results in the order of the expectations, and how many records stand in the register
+            after it, by rule, for rules of which it lists any.
+        """
+        expectations = self.suite.expectations
+        if narrowed is None:
+            self.whole = True
+            results = self._check(records, expectations, stage, self.rows, self.places)
+            self.looked_at = max((one.rows for one in results), default=0)
+            change = stage.enter(self._place, _listed(results), "all")
+            self.resolved = change.resolved
+            return results, change.open
+        self.whole = False
+        narrow, always = narrowed.narrow, narrowed.always
+        others = [one for one in expectations if one.id not in always]
+        # What was not clean may have been mended in a record that nobody looks at now.
+        places = [one for one in self.places if last and last.was_clean(one)]
+        results = self._check(narrow.records, others, stage, len(narrow.keys), places)
+        self.looked_at = len(narrow.keys)
+        stage.looked_at(register.key_text(key) for key in narrow.keys)
+        change = stage.enter(self._place, _listed(results), "looked_at")
+        if always:
+            rows = None if self.counts is None or self.counts.carried else self.counts.rows
+            whole = [one for one in expectations if one.id in always]
+            more = self._check(records, whole, stage, rows, [])
+            change += stage.enter(self._place, _listed(more), "all")
+            results = sorted(results + more, key=lambda one: expectations.index(one.rule))
+        self.resolved = change.resolved
+        return results, change.open
+
     def _check(
         self,
         records: Records,
         expectations: Sequence[Expectation],
         stage: register.Stage,
+        rows: int | None,
+        places: Sequence[Place],
     ) -> list[RuleResult]:
         if not expectations:
             return []
         names = KeyNames(self.run.keys, self.database.name, self.collection, records.key)
-        staged = _Staged(stage, names)
-        rows = self.rows if records.where is None else None
         checking = Check(
-            self.view, records, expectations, self.run.at, staged, self._part, rows=rows
+            self.view,
+            records,
+            expectations,
+            self.run.at,
+            _Staged(stage, names),
+            self._part,
+            rows=rows,
+            # Those of a column that is no jsonb may not be JSON at all: they are asked alone.
+            counted={one.field: _others(one) for one in places if one.binary},
         )
-        return checking.run()
+        results = checking.run()
+        self.clean = [one for one in places if checking.counts.get(one.field) == 0]
+        return results
+
+    def _decided(self, results: Sequence[RuleResult], listed: Mapping[str, int]) -> bool:
+        """Whether the figures of an earlier check decide every rule."""
+        known = [(one.rule, self._broken(one, listed.get(one.rule.id))) for one in results]
+        return self.counts is not None and all(
+            self.counts.decide(rule, broken) for rule, broken in known if broken is not None
+        )
+
+    def _count(self, records: Records) -> bool:
+        """Count the records; False where they may not be read."""
+        self.counts = counts.count(self.view, records, self.suite.expectations, self.run.at)
+        return self.counts is not None
 
     def _mapped_key(self) -> tuple[str, ...]:
         assert self.table is not None
         key = self.collection.primary_key
         return key if all(one in self.table.columns for one in key) else ()
 
-    def _narrow(
-        self, records: Records, mark: marks.Mark | None, stage: register.Stage
-    ) -> tuple[scope.Narrow, set[str]] | None:
-        """The records to look at, and the rules that look at all of them nevertheless.
-
-        None when all rules look at all records.
-        """
-        assert self.table is not None
-        # A key that only the data map knows may be null or repeat itself.
-        if self.run.full or mark is None or not self.table.primary_key:
-            return None
-        types = [self.table.columns[one].type for one in records.key]
-        if any(one.endswith("[]") for one in types):
-            return None
-        expectations = self.suite.expectations
-        name = (self.database.name, self.collection.name)
-        again = [one.id for one in expectations if scope.may_mend_unchanged(one)]
-        with self.conn.begin():
-            last = history.last_mark(self.conn, *name, expectations, self.run.at)
-            if last is None or not marks.usable(last, mark):
-                return None
-            mended = list(register.open_keys(self.conn, *name, again))
-        if any(register.is_digest(one) for one in mended):
-            return None
-        most = min(int((self.rows or 0) * scope.MOST_CHANGED), scope.MOST_KEYS)
-        looking = scope.Scope(self.view.engine, records, types, most)
-        try:
-            with self.view.savepoint():
-                always = scope.lists_changed(self.view.engine, records, expectations, last)
-                always |= {one.id for one in expectations if scope.looks_at_all(one)}
-                keys = [tuple(register.key_of(one)) for one in mended]
-                narrow = looking.narrowed(expectations, last, self.run.at, keys)
-                if narrow is None or not self._notice_gone(looking, stage):
-                    return None
-        except SQLAlchemyError:  # a column was dropped or retyped: its own rule will say so
-            return None
-        return narrow, always
-
-    def _notice_gone(self, looking: scope.Scope, stage: register.Stage) -> bool:
-        """Count records of the register that are no longer there as looked at.
-
-        Returns:
-            False where the register does not tell by key which records they are.
-        """
-        with self.run.state.connect() as conn:
-            opened = register.open_keys(conn, self.database.name, self.collection.name)
-            while some := list(islice(opened, register.AT_ONCE)):
-                if any(register.is_digest(one) for one in some):
-                    return False
-                gone = looking.gone([tuple(register.key_of(one)) for one in some])
-                stage.looked_at(register.key_text(one) for one in gone)
-        return True
-
     def _notice_empty(self) -> None:
-        if self.rows:
+        if self.rows != 0:
             return
         with self.conn.begin():
             before = history.had_records(self.conn, self.database.name, self.collection.name)
@@ -246,72 +259,17 @@ class CollectionCheck:
 
     def _nothing(self, reason: Message) -> list[RuleResult]:
         """The results where no record could be looked at."""
-        self.whole, self.rows = False, None
+        self.whole, self.counts = False, None
         results = [RuleResult(one, fault=reason, named=False) for one in self.suite.expectations]
         for one in results:
             self._judge(one, None, None)
         return results
 
-    def _count(self, records: Records) -> bool:
-        """Count the records, and those that each rule with a ``where`` is about."""
-        rows = sa.func.count()
-        wanted = {
-            one.id: condition
-            for one in self.suite.expectations
-            if (condition := selected(one, self.run.at)) is not None
-        }
-        different = {str(one): one for one in wanted.values()}
-        record = records.selectable
-        query = sa.select(rows, *(rows.filter(one) for one in different.values()))
-        try:
-            with self.view.savepoint(), self.view.engine.connect() as conn:
-                self.rows, *about = conn.execute(query.select_from(record)).one()
-            amounts = dict(zip(different, about, strict=True))
-            self.about = {rule: amounts[str(one)] for rule, one in wanted.items()}
-        except SQLAlchemyError:  # one of the conditions is wrong, as its own rule will say
-            try:
-                with self.view.savepoint(), self.view.engine.connect() as conn:
-                    self.rows = conn.scalar(sa.select(rows).select_from(records.table))
-            except SQLAlchemyError:  # no right to read, or row security would hide records
-                return False
-        return True
-
-    @cached_property
-    def _part(self) -> sa.ColumnElement[Any] | None:
-        """What a record belongs to; None where nobody asked, or it cannot be read."""
-        part = self._named_part()
-        if part is None or self.table is None:
+    def _broken(self, found: RuleResult, listed: int | None) -> int | None:
+        if found.fault is not None:
             return None
-        records = Records(self.collection, self.database, tuple(self.table.columns), ())
-        try:
-            with self.view.savepoint(), self.view.engine.connect() as conn:
-                conn.execute(sa.select(part).select_from(records.selectable).limit(0))
-        except SQLAlchemyError:  # renamed, or no right to it: no reason to judge no rule
-            self.seen.find(
-                "quality.no_breakdown",
-                Outcome.ATTENTION,
-                _("What the broken records belong to could not be read."),
-                _("Correct the breakdown in the policy pack, or grant the reader what it names."),
-                subject=self._subject,
-            )
-            return None
-        return part
-
-    def _named_part(self) -> sa.ColumnElement[Any] | None:
-        by = self.suite.breakdown
-        if by is None or self.table is None or by.column not in self.table.columns:
-            return None
-        mine: sa.ColumnElement[Any] = sa.literal_column(quoted(RECORD, by.column))
-        if by.collection is None or by.label is None:  # the pack's check lets no personal one pass
-            return sa.cast(mine, sa.Text)
-        other = self.database.collections[by.collection]
-        key = other.primary_key
-        if len(key) != 1:
-            return sa.cast(mine, sa.Text)
-        named = table_of(other, (*key, by.label)).alias(OTHER)
-        label: sa.ColumnElement[Any] = sa.literal_column(quoted(OTHER, by.label))
-        same = sa.literal_column(quoted(OTHER, key[0])) == mine
-        return sa.select(sa.cast(label, sa.Text)).select_from(named).where(same).scalar_subquery()
+        # A mapped key of a view may repeat itself: then there are fewer entries than records.
+        return found.broken if listed is None or self.whole else listed
 
     def _judge(self, found: RuleResult, listed: int | None, mark: marks.Mark | None) -> None:
         """Judge a rule.
@@ -322,16 +280,10 @@ class CollectionCheck:
             mark: of this run.
         """
         rule = found.rule
-        if found.fault is not None:
-            broken = None
-        elif listed is None or self.whole:
-            # A mapped key of a view may repeat itself: then there are fewer entries than records.
-            broken = found.broken
-        else:
-            broken = listed
+        broken = self._broken(found, listed)
         if found.fault is not None or found.broken > MOST_NAMED:
             mark = None  # the next run looks at all of them again
-        rows = self.about.get(rule.id, self.rows or 0)
+        rows = self.counts.of(rule.id) if self.counts else 0
         figures = Figures(rows, broken, listed is not None, self.rows == 0)
         outcome = judge(self.seen, f"{self._subject}.{rule.id}", rule, figures, found.fault)
         self.judged.append((figures, outcome))
@@ -351,6 +303,12 @@ class CollectionCheck:
     @property
     def _subject(self) -> str:
         return f"{self.database.name}.{self.collection.name}"
+
+
+def _others(place: Place) -> Condition:
+    """Records that may have keys at a place that nobody declared."""
+    others = place.others(quoted(RECORD, place.column))
+    return Condition(sa.literal_column(others, sa.Boolean), named=False)
 
 
 def _listed(results: Sequence[RuleResult]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from include.evidence.model import Outcome
 from include.expectations.marks import Mark
 from include.policy.expectations import Expectation
+from include.schema.json_keys import Place
 from include.state.tables import evidence_ledger, quality_check
 
 WHOLE_EVERY = timedelta(days=6, hours=12)
@@ -20,6 +21,7 @@ WHOLE_EVERY = timedelta(days=6, hours=12)
 for a daily run that begins a little earlier or later: a related record that was deleted leaves no
 trace in the records that changed."""
 MOST_RUNS = 30  # of the trend
+_CLEAN = "no undeclared keys: "  # no expectation has such an id
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,12 @@ class Trend:
     broken: int | None
 
 
+def clean_place(place: Place) -> RuleCheck:
+    """What a run keeps of a place in a JSON column that has no undeclared keys."""
+    rule = _CLEAN + place.field
+    return RuleCheck(place.collection.name, rule, place.digest, False, None, 0, Outcome.PASS, None)
+
+
 def record(
     conn: Connection,
     checks: Sequence[RuleCheck],
@@ -76,14 +84,33 @@ def record(
     )
 
 
-def last_mark(
+@dataclass(frozen=True)
+class LastCheck:
+    """What the last sealed check of a collection left.
+
+    Attributes:
+        mark: from where the next may look at changed records only.
+        rows: records that each rule was about.
+        definitions: of what was checked, by rule.
+    """
+
+    mark: Mark
+    rows: Mapping[str, int | None]
+    definitions: Mapping[str, str]
+
+    def was_clean(self, place: Place) -> bool:
+        """Whether a place in a JSON column had no keys beside those that are declared."""
+        return self.definitions.get(_CLEAN + place.field) == place.digest
+
+
+def last_check(
     conn: Connection,
     database: str,
     collection: str,
     expectations: Sequence[Expectation],
     now: datetime,
-) -> Mark | None:
-    """From where a check may look at changed records only.
+) -> LastCheck | None:
+    """The check from which on changed records tell enough.
 
     Only runs with a sealed bundle count, so that a mark moves when its evidence is there.
 
@@ -111,7 +138,10 @@ def last_mark(
     )
     if whole is None or not timedelta(0) <= now - whole < WHOLE_EVERY:
         return None
-    return Mark.parse(next(iter(marks.values())))
+    mark = Mark.parse(next(iter(marks.values())))
+    if mark is None:
+        return None
+    return LastCheck(mark, {row.rule: row.rows for row in rows}, definitions)
 
 
 def had_records(conn: Connection, database: str, collection: str) -> bool:

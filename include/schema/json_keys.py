@@ -15,10 +15,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import psycopg
-from psycopg.sql import SQL, Composable, Identifier
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from include.evidence.model import Finding, Outcome
 from include.messages import _
@@ -35,10 +36,12 @@ _JSON = {"json", "jsonb"}
 
 # An object that has no other keys at the place, or not the place: nearly all are. Asked first and
 # for all of them, since PostgreSQL's parallel workers can do that.
-_PLAIN = "CASE WHEN jsonb_typeof(v) = 'object' THEN v - %(declared)s::text[] = '{}' ELSE false END"
-_PLAIN_BELOW = """CASE WHEN jsonb_typeof(v) = 'object' AND NOT v ? (%(place)s::text[])[1] THEN true
-    WHEN jsonb_typeof(v #> %(place)s::text[]) = 'object'
-    THEN (v #> %(place)s::text[]) - %(declared)s::text[] = '{}' ELSE false END"""
+_PLAIN = """CASE WHEN jsonb_typeof({value}) = 'object'
+    THEN {value} - {declared}::text[] = '{{}}' ELSE false END"""
+_PLAIN_BELOW = """CASE
+    WHEN jsonb_typeof({value}) = 'object' AND NOT {value} ? ({place}::text[])[1] THEN true
+    WHEN jsonb_typeof({value} #> {place}::text[]) = 'object'
+    THEN ({value} #> {place}::text[]) - {declared}::text[] = '{{}}' ELSE false END"""
 _OTHERS = """
 SELECT count(*) FILTER (WHERE NOT {plain})
 FROM (SELECT t.{column}::jsonb AS v FROM {table} AS t WHERE t.{column} IS NOT NULL) AS t
@@ -49,10 +52,10 @@ _QUERY = """
 WITH objects AS (
     SELECT CASE WHEN {plain} THEN NULL ELSE (
             SELECT array_agg(DISTINCT k.key)
-            FROM jsonb_path_query(v, %(path)s::jsonpath) AS node,
+            FROM jsonb_path_query(v, {path}::jsonpath) AS node,
                  LATERAL jsonb_object_keys(
                      CASE WHEN jsonb_typeof(node) = 'object' THEN node ELSE '{{}}' END) AS k(key)
-            WHERE k.key <> ALL (%(declared)s::text[])
+            WHERE k.key <> ALL ({declared}::text[])
         ) END AS keys
     FROM (SELECT t.{column}::jsonb AS v FROM {table} AS t WHERE t.{column} IS NOT NULL) AS t
 ), of_all AS (SELECT count(*) AS n, count(keys) AS broken FROM objects),
@@ -60,13 +63,56 @@ counted AS (
     SELECT key, count(*) AS records FROM objects, LATERAL unnest(keys) AS key GROUP BY key
 ), judged AS (
     SELECT key, records,
-           key ~ %(identifier)s AND records >= greatest(%(least)s, n * %(share)s) AS plain
+           key ~ {identifier} AND records >= greatest({least}, n * {share}) AS plain
     FROM counted, of_all
 )
 SELECT (SELECT broken FROM of_all), count(*) FILTER (WHERE NOT plain),
        coalesce(array_agg(key ORDER BY records DESC, key) FILTER (WHERE plain), '{{}}')
 FROM judged
 """
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place in a JSON column of which the data map names the keys.
+
+    Attributes:
+        collection: of the data map.
+        column: of its table.
+        path: keys that lead there.
+        declared: keys that the data map names there.
+        binary: whether the column is of the type ``jsonb``.
+    """
+
+    collection: MappedCollection
+    column: str
+    path: tuple[str, ...]
+    declared: tuple[str, ...]
+    binary: bool
+
+    @property
+    def field(self) -> str:
+        """Column and path, with dots."""
+        return ".".join((self.column, *self.path))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what is declared there."""
+        return sha256(json.dumps([self.path, sorted(self.declared)]).encode()).hexdigest()
+
+    def others(self, value: str) -> str:
+        """SQL that is true where a value may have other keys at the place.
+
+        Args:
+            value: SQL expression of the column, a ``jsonb``.
+        """
+        return f"({value} IS NOT NULL AND NOT {self.plain(SQL(value)).as_string()})"
+
+    def plain(self, value: Composable) -> Composed:
+        """SQL that is true where a value has no other keys at the place."""
+        return SQL(_PLAIN_BELOW if self.path else _PLAIN).format(
+            value=value, place=Literal(list(self.path)), declared=Literal(list(self.declared))
+        )
 
 
 @dataclass(frozen=True)
@@ -95,30 +141,48 @@ class UndeclaredKeys:
         return len(self.names) + self.unnamed
 
 
+def places(live: LiveSchema, database: MappedDatabase) -> list[Place]:
+    """The places in JSON columns of which the data map names the keys, in its order."""
+    found = []
+    for collection in database.collections.values():
+        table = live.tables.get((collection.schema_name, collection.table))
+        for field in collection.fields.values() if table else ():
+            column = table.columns.get(field.name) if table else None
+            if field.fields and column and column.base in _JSON and not column.is_array:
+                found += [
+                    Place(collection, field.name, path, declared, column.base == "jsonb")
+                    for path, declared in _levels(field.fields, ())
+                ]
+    return found
+
+
 def undeclared_keys(
-    connection: psycopg.Connection[Any], live: LiveSchema, database: MappedDatabase
+    connection: psycopg.Connection[Any], database: str, wanted: Iterable[Place]
 ) -> list[UndeclaredKeys]:
-    """Look for keys that the data map lacks, in every JSON column of which it names keys.
+    """Look for keys that the data map lacks.
 
     Args:
         connection: in an open transaction; what fails is undone to a savepoint.
-        live: of the mapped schemas.
-        database: the data map.
+        database: its name.
+        wanted: places to look at.
 
     Returns:
-        Places with undeclared keys, and those that could not be looked at; in the map's order.
+        Places with undeclared keys, and those that could not be looked at.
 
     Raises:
         psycopg.Error: the connection is gone.
     """
     found = []
-    for collection, column in _columns(live, database):
-        for path, declared in _levels(column.fields, ()):
-            one = _look(connection, database.name, collection, column, path, declared)
-            if one.keys or one.fault:
-                found.append(one)
-            if one.fault:
-                break  # once for a column
+    faulty = set()
+    for place in wanted:
+        column = (place.collection.name, place.column)
+        if column in faulty:
+            continue  # said once for a column
+        one = _look(connection, database, place)
+        if one.keys or one.fault:
+            found.append(one)
+        if one.fault:
+            faulty.add(column)
     return found
 
 
@@ -127,63 +191,45 @@ def findings(found: Iterable[UndeclaredKeys]) -> list[Finding]:
     return [_finding(one) for one in found]
 
 
-def _columns(
-    live: LiveSchema, database: MappedDatabase
-) -> Iterator[tuple[MappedCollection, MappedField]]:
-    for collection in database.collections.values():
-        table = live.tables.get((collection.schema_name, collection.table))
-        for field in collection.fields.values() if table else ():
-            column = table.columns.get(field.name) if table else None
-            if field.fields and column and column.base in _JSON and not column.is_array:
-                yield collection, field
-
-
 def _levels(
     fields: Mapping[str, MappedField], above: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, ...], list[str]]]:
+) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
     """The places whose keys the map names, each with these keys."""
-    yield above, list(fields)
+    yield above, tuple(fields)
     for name, field in fields.items():
         if field.fields:
             yield from _levels(field.fields, (*above, name))
 
 
-def _look(
-    connection: psycopg.Connection[Any],
-    database: str,
-    collection: MappedCollection,
-    column: MappedField,
-    path: tuple[str, ...],
-    declared: list[str],
-) -> UndeclaredKeys:
-    place = ".".join((database, collection.schema_name, collection.table))
-    field = ".".join((column.name, *path))
+def _look(connection: psycopg.Connection[Any], database: str, place: Place) -> UndeclaredKeys:
+    table = (place.collection.schema_name, place.collection.table)
+    where = ".".join((database, *table))
     named: dict[str, Composable] = {
-        "plain": SQL(_PLAIN_BELOW if path else _PLAIN),
-        "column": Identifier(column.name),
-        "table": Identifier(collection.schema_name, collection.table),
+        "plain": place.plain(SQL("v")),
+        "column": Identifier(place.column),
+        "table": Identifier(*table),
     }
-    given = {
-        "path": "".join(["lax $", *(f".{json.dumps(one)}" for one in path), "[*]"]),
-        "place": list(path),
-        "declared": declared,
-        "identifier": IDENTIFIER,
-        "least": LEAST_RECORDS,
-        "share": LEAST_SHARE,
+    path = "".join(["lax $", *(f".{json.dumps(one)}" for one in place.path), "[*]"])
+    given: dict[str, Composable] = {
+        "path": Literal(path),
+        "declared": Literal(list(place.declared)),
+        "identifier": Literal(IDENTIFIER),
+        "least": Literal(LEAST_RECORDS),
+        "share": Literal(LEAST_SHARE),
     }
     try:
         with connection.transaction():
-            others = connection.execute(SQL(_OTHERS).format(**named), given).fetchone()
+            others = connection.execute(SQL(_OTHERS).format(**named)).fetchone()
             assert others is not None
             if not others[0]:
-                return UndeclaredKeys(place, field)
-            row = connection.execute(SQL(_QUERY).format(**named), given).fetchone()
+                return UndeclaredKeys(where, place.field)
+            row = connection.execute(SQL(_QUERY).format(**named, **given)).fetchone()
     except psycopg.Error as error:  # its words quote values
         if connection.closed or connection.broken:
             raise
-        return UndeclaredKeys(place, field, fault=error.sqlstate or "")
+        return UndeclaredKeys(where, place.field, fault=error.sqlstate or "")
     assert row is not None
-    return UndeclaredKeys(place, field, row[0], tuple(row[2]), row[1])
+    return UndeclaredKeys(where, place.field, row[0], tuple(row[2]), row[1])
 
 
 def _finding(one: UndeclaredKeys) -> Finding:

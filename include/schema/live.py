@@ -78,15 +78,15 @@ WHERE k.conrelid = ANY (%(tables)s) AND k.contype IN ('p', 'u', 'f') AND k.conpa
 ORDER BY k.conrelid, k.conname
 """
 # A unique index without a constraint enforces the same, unless it has a condition or expressions.
-_UNIQUE_INDEXES = """
-SELECT i.indrelid AS table,
+_INDEXES = """
+SELECT i.indrelid AS table, i.indisunique AS unique,
        array(SELECT a.attname::text FROM unnest(i.indkey::smallint[]) WITH ORDINALITY u(num, ord)
              JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = u.num
              WHERE ord <= i.indnkeyatts ORDER BY ord) AS columns
-FROM pg_index i
-WHERE i.indrelid = ANY (%(tables)s) AND i.indisunique AND i.indisvalid
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
+WHERE i.indrelid = ANY (%(tables)s) AND i.indisvalid AND m.amname IN ('btree', 'hash')
   AND i.indpred IS NULL AND i.indexprs IS NULL
-ORDER BY 1, 2
+ORDER BY 1, 3
 """
 
 
@@ -139,6 +139,7 @@ class LiveTable:
         columns: by name, in the table's order.
         primary_key: its columns in the key's order; empty without one.
         unique: columns that are unique together by a constraint or index, the primary key's too.
+        indexed: columns by whose value an index finds rows.
         foreign_keys: by name.
         parents: tables that it inherits from.
         rows: the server's estimate; None when it has none (never analysed).
@@ -151,6 +152,7 @@ class LiveTable:
     columns: Mapping[str, LiveColumn]
     primary_key: tuple[str, ...] = ()
     unique: tuple[tuple[str, ...], ...] = ()
+    indexed: frozenset[str] = frozenset()
     foreign_keys: tuple[LiveForeignKey, ...] = ()
     parents: tuple[Name, ...] = ()
     rows: int | None = None
@@ -190,7 +192,7 @@ def read_schema(
         asked = {"tables": [one["oid"] for one in tables]}
         columns = _by_table(cursor.execute(_COLUMNS, asked).fetchall())
         keys = _by_table(cursor.execute(_KEYS, asked).fetchall())
-        indexes = _by_table(cursor.execute(_UNIQUE_INDEXES, asked).fetchall())
+        indexes = _by_table(cursor.execute(_INDEXES, asked).fetchall())
     names = {one["oid"]: (one["schema"], one["name"]) for one in tables}
     found = [
         _table(one, columns[one["oid"]], keys[one["oid"]], indexes[one["oid"]], names)
@@ -224,7 +226,8 @@ def _table(
         kind=_KINDS[raw["kind"]],
         columns={one["name"]: LiveColumn(**one) for one in columns},
         primary_key=next((tuple(one["columns"]) for one in keys if one["kind"] == "p"), ()),
-        unique=tuple(tuple(one["columns"]) for one in indexes),
+        unique=tuple(tuple(one["columns"]) for one in indexes if one["unique"]),
+        indexed=frozenset(one["columns"][0] for one in indexes),
         foreign_keys=tuple(
             LiveForeignKey(
                 one["name"],

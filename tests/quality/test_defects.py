@@ -100,9 +100,7 @@ def test_columns_of_any_name_are_checked(database: str, state: str, tmp_path: Pa
             "INSERT INTO odd VALUES (1, '', '', '', '', '', ''), (2, 'x','x','x','x','x','x')"
         )
     done = company.check()
-    # A quote in a name is more than Great Expectations' uniqueness takes; it says so, and is red.
-    unchecked = [one.subject for one in done.record.findings if one.code == "quality.unchecked"]
-    assert unchecked == ["shop.odd.u2"]
+    assert not [one.subject for one in done.record.findings if one.code == "quality.unchecked"]
     assert company.open() == {f"r{n}": {'["1"]'} for n in range(len(names))}
 
 

@@ -15,7 +15,7 @@ from include.local.postgres import EmbeddedPostgres
 from include.policy import SHIPPED, load_pack
 from include.policy.datamap import MappedField
 from include.schema.drift import mapped_schemas
-from include.schema.json_keys import UndeclaredKeys, findings, undeclared_keys
+from include.schema.json_keys import UndeclaredKeys, findings, places, undeclared_keys
 from include.schema.live import read_schema
 from tests.schema.support import field, fields, mapped, scratch
 
@@ -45,7 +45,8 @@ def looked_at(
         query = f"INSERT INTO person (id, {column}) VALUES (%s, %s)"
         text = None if value is None else value if isinstance(value, str) else json.dumps(value)
         connection.execute(query.encode(), [key, text])
-    return undeclared_keys(connection, read_schema(connection), mapped({"person": known}))
+    wanted = places(read_schema(connection), mapped({"person": known}))
+    return undeclared_keys(connection, "shop", wanted)
 
 
 def test_a_key_that_nobody_declared_is_found(postgres: EmbeddedPostgres) -> None:
@@ -68,13 +69,14 @@ def test_a_key_that_nobody_declared_is_found(postgres: EmbeddedPostgres) -> None
 def test_the_shipped_map_names_every_key_of_the_sample(courier: psycopg.Connection[Any]) -> None:
     """And one more key in one record is found."""
     database = load_pack(SHIPPED).database("courier")
-    live = read_schema(courier, mapped_schemas(database))
-    assert undeclared_keys(courier, live, database) == []
+    wanted = places(read_schema(courier, mapped_schemas(database)), database)
+    assert wanted
+    assert undeclared_keys(courier, "courier", wanted) == []
     with courier.transaction(force_rollback=True):
         courier.execute(
             """UPDATE customer SET preferences = '{"creed": "x"}' WHERE customer_id = 5"""
         )
-        (found,) = undeclared_keys(courier, live, database)
+        (found,) = undeclared_keys(courier, "courier", wanted)
     assert (found.place, found.field) == ("courier.public.customer", "preferences")
 
 
