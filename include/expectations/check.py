@@ -29,6 +29,7 @@ _SETTINGS = """
 SELECT set_config('TimeZone', 'UTC', true),
     set_config('row_security', 'off', true),  -- rows hidden from us are an error, not good records
     set_config('parallel_tuple_cost', '0', true),
+    set_config('min_parallel_index_scan_size', '0', true),  -- workers share a list of keys
     set_config('work_mem', CASE WHEN pg_size_bytes(current_setting('work_mem')) < 64 * 1024 * 1024
                            THEN '64MB' ELSE current_setting('work_mem') END, true),
     set_config('statement_timeout', CASE WHEN current_setting('statement_timeout') = '0'

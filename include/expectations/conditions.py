@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -47,7 +47,8 @@ class Records:
         columns: the table's columns.
         key: columns of its primary key; empty when there is none.
         where: which records, as a condition over `SOURCE`; None means all.
-        few: they are few, and all twins of each are among them.
+        twins: by rule, the records of which twins are looked for, as a condition over `OTHER`; not
+            None where the records are few.
         indexed: collections and fields by which PostgreSQL finds records without reading them all.
     """
 
@@ -56,7 +57,7 @@ class Records:
     columns: tuple[str, ...]
     key: tuple[str, ...]
     where: sa.ColumnElement[bool] | None = None
-    few: bool = False
+    twins: Mapping[str, sa.ColumnElement[bool]] | None = None
     indexed: frozenset[tuple[str, str]] = frozenset()
 
     @property
@@ -67,31 +68,27 @@ class Records:
     @property
     def selectable(self) -> sa.Subquery:
         """The records, under the name that conditions know them by."""
-        return self._with({}).subquery(RECORD)
+        return self.with_columns({})
 
-    def with_columns(self, bound: Mapping[str, str]) -> sa.Subquery | sa.CTE:
+    def with_columns(self, bound: Mapping[str, str]) -> sa.Subquery:
         """The records with further columns, each computed once however often it is named.
 
         Args:
             bound: SQL expressions over `SOURCE`, by name.
         """
-        query = self._with(bound)
-        if self.few:  # looked up once, for all that is asked of them
-            return query.cte(RECORD).prefix_with("MATERIALIZED")
-        if bound:
-            # Else PostgreSQL writes the expression in wherever the column is named. In quotes: only
-            # a constant that is a bigint from the beginning leaves its parallel workers in.
-            query = query.offset(sa.literal_column("'0'"))
-        return query.subquery(RECORD)
-
-    def _with(self, bound: Mapping[str, str]) -> sa.Select[Any]:
         source = self.table.alias(SOURCE)
         more: list[sa.ColumnElement[Any]] = [
             sa.literal_column(expression).label(sa.quoted_name(name, quote=True))
             for name, expression in bound.items()
         ]
         query = sa.select(*source.columns, *more)
-        return query if self.where is None else query.where(self.where)
+        if self.where is not None:
+            query = query.where(self.where)
+        if bound:
+            # Else PostgreSQL writes the expression in wherever the column is named. In quotes: only
+            # a constant that is a bigint from the beginning leaves its parallel workers in.
+            query = query.offset(sa.literal_column("'0'"))
+        return query.subquery(RECORD)
 
 
 @dataclass(frozen=True)
@@ -104,11 +101,13 @@ class Condition:
             others PostgreSQL would look them up record by record. That is right for few records.
         bound: columns that it names beside the record's own: SQL over `SOURCE`, by name.
         named: whether the records are wanted by key, or only how many they are.
+        among: the records that are asked, where those are others, as a condition over `SOURCE`.
     """
 
     broken: sa.ColumnElement[bool]
     joined: bool = False
     named: bool = True
+    among: sa.ColumnElement[bool] | None = None
     bound: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -135,7 +134,7 @@ def condition_of(one: Expectation, records: Records, now: datetime) -> Condition
         where = None if kwargs.where is None else _once(kwargs.where)
         return Condition(_where(where, f"NOT ({_once(kwargs.condition)})"))
     if isinstance(kwargs, Distinct):
-        return _twin(kwargs, records)
+        return _twin(one.id, kwargs, records)
     if isinstance(kwargs, Related):
         return _related(kwargs, records)
     if isinstance(kwargs, ResidentIdDivision):
@@ -255,6 +254,10 @@ def _column(name: str, of: str = RECORD) -> sa.ColumnElement[bool]:
     return sa.literal_column(quoted(of, name))
 
 
+def _columns(names: Sequence[str], of: str) -> list[sa.ColumnElement[Any]]:
+    return [_column(name, of) for name in names]
+
+
 def _where(where: str | None, broken: str) -> sa.ColumnElement[bool]:
     return _case(where, sa.literal_column(f"({broken})", sa.Boolean))
 
@@ -336,7 +339,7 @@ def _related(kwargs: Related, records: Records) -> Condition:
     same = _column(kwargs.field, OTHER) == _column(kwargs.key)
     related: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(other)
     related = related.where(_all_of(same, kwargs.condition))
-    looked_up = records.few and (kwargs.collection, kwargs.field) in records.indexed
+    looked_up = records.twins is not None and (kwargs.collection, kwargs.field) in records.indexed
     if looked_up:
         # Else PostgreSQL may read all other records to know those of a few.
         related = related.offset(sa.literal_column("'0'"))
@@ -353,21 +356,23 @@ def _collected(kwargs: Uncollected) -> sa.ColumnElement[bool]:
     return sa.cast(_column(kwargs.column), postgresql.JSONB).op("#>>")(keys).is_not(None)
 
 
-def _twin(kwargs: Distinct, records: Records) -> Condition:
+def _twin(rule: str, kwargs: Distinct, records: Records) -> Condition:
     """Another record with a smaller key has the same values."""
     named = [_column(one).is_not(None) for one in kwargs.columns]
-    if records.few:
-        # To put them in order costs less than to join them.
-        alike, key = (
-            ", ".join(quoted(SOURCE, one) for one in names)
-            for names in (kwargs.columns, records.key)
+    others = records.table.alias(OTHER)
+    if records.twins is not None:
+        # All that share their values with one of a few: those are put in order, not joined.
+        mine, key = (_columns(names, SOURCE) for names in (kwargs.columns, records.key))
+        theirs = sa.select(*(others.c[one] for one in kwargs.columns)).where(records.twins[rule])
+        place = sa.func.row_number().over(partition_by=mine, order_by=key)
+        name = "place among twins"
+        return Condition(
+            _all_of(kwargs.where, *named, _column(name) > 1),
+            joined=True,
+            bound={name: str(place)},
+            among=sa.tuple_(*mine).in_(theirs),
         )
-        name = f"place among twins by {', '.join(kwargs.columns)}"
-        place = f"row_number() OVER (PARTITION BY {alike} ORDER BY {key})"
-        later = _column(name) > 1
-        return Condition(_all_of(kwargs.where, *named, later), bound={name: place})
-    earlier = records.table.alias(OTHER)
     keys = [sa.tuple_(*(_column(one, of) for one in records.key)) for of in (OTHER, RECORD)]
     same = [_column(one, OTHER) == _column(one) for one in kwargs.columns]
-    found = sa.exists().select_from(earlier).where(*same, keys[0] < keys[1])
+    found = sa.exists().select_from(others).where(*same, keys[0] < keys[1])
     return Condition(_all_of(kwargs.where, *named, found), joined=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -47,9 +47,12 @@ def may_mend_unchanged(one: Expectation) -> bool:
     kwargs = one.kwargs
     if isinstance(kwargs, ResidentId) and kwargs.part == "birth_date":
         return True  # a day to come comes
-    return isinstance(kwargs, Distinct) or says_now(
-        kwargs.model_dump(include={"condition", "where"})
-    )
+    return is_about_twins(one) or says_now(kwargs.model_dump(include={"condition", "where"}))
+
+
+def is_about_twins(one: Expectation) -> bool:
+    """Whether records are held against others of their collection, their twins."""
+    return isinstance(one.kwargs, Distinct)
 
 
 def lists_changed(
@@ -75,7 +78,7 @@ class Narrow:
     """The records that a usual run looks at.
 
     Attributes:
-        records: they.
+        records: they, and by rule about twins those of which twins are looked for.
         keys: of them.
         written: how many of them were written since.
     """
@@ -106,7 +109,7 @@ class Scope:
         expectations: Sequence[Expectation],
         last: Mark,
         now: datetime,
-        again: Iterable[Key],
+        again: Mapping[str, Iterable[Key]],
     ) -> Narrow | None:
         """The records whose answer may have changed since a mark.
 
@@ -114,12 +117,11 @@ class Scope:
             expectations: of the collection.
             last: the mark.
             now: the present moment.
-            again: keys of broken records that `may_mend_unchanged`.
+            again: keys of the broken records of rules that `may_mend_unchanged`.
 
         Returns:
             None when there are too many.
         """
-        keys = set(again)
         # Each look at another table is a query of its own: under one OR, PostgreSQL searches what
         # was written there again for every record as soon as it expects more of it than its
         # working memory holds.
@@ -133,13 +135,21 @@ class Scope:
             if isinstance(one.kwargs, Related)
         ]
         changed = self._keys(self._those(sa.or_(*own)))
-        keys |= changed
+        keys = set(changed)
+        twins = {one.id: set(changed) for one in expectations if is_about_twins(one)}
+        for rule, broken in again.items():
+            twins.get(rule, keys).update(broken)
         for query in {str(one): one for one in led}.values():
             if len(keys) <= self.most:
                 keys |= self._keys(query)
-        if len(keys) > self.most or not self._close(keys, expectations):
+        if max(len(keys), *(len(one) for one in twins.values()), 0) > self.most:
             return None
-        return self._narrow(sorted(keys), len(changed))
+        chosen = replace(
+            self.records,
+            where=self._among(keys),
+            twins={rule: self._among(some, OTHER) for rule, some in twins.items()},
+        )
+        return Narrow(chosen, list(keys), len(changed))
 
     def _keys(self, query: sa.Select[Any]) -> set[Key]:
         with self.engine.connect() as conn:
@@ -166,32 +176,8 @@ class Scope:
         related = sa.select(field).where(written_since("writer", last))
         return self._those(sa.literal_column(quoted(SOURCE, kwargs.key)).in_(related))
 
-    def _close(self, keys: set[Key], expectations: Sequence[Expectation]) -> bool:
-        """Add the twins of the records, and theirs, until each has all of its twins among them."""
-        rules = [one.kwargs for one in expectations if isinstance(one.kwargs, Distinct)]
-        looked = -1
-        while rules and looked < len(keys) <= self.most:
-            looked = len(keys)
-            for rule in rules:
-                keys |= self._keys(self._those(self._twins(rule, sorted(keys))))
-            if len(rules) == 1:
-                break
-        return len(keys) <= self.most
-
-    def _twins(self, rule: Distinct, keys: Sequence[Key]) -> sa.ColumnElement[bool]:
-        """Records that have the same values as one of the keys, which is among them."""
-        mine: list[sa.ColumnElement[Any]] = [
-            sa.literal_column(quoted(SOURCE, name)) for name in rule.columns
-        ]
-        seeds = self.records.table.alias(OTHER)
-        wanted = sa.select(*(seeds.c[name] for name in rule.columns)).where(
-            _among(self.records, keys, self.key_types, OTHER)
-        )
-        return sa.tuple_(*mine).in_(wanted)
-
-    def _narrow(self, keys: Sequence[Key], written: int) -> Narrow:
-        chosen = _among(self.records, keys, self.key_types)
-        return Narrow(replace(self.records, where=chosen, few=True), keys, written)
+    def _among(self, keys: set[Key], alias: str = SOURCE) -> sa.ColumnElement[bool]:
+        return _among(self.records, sorted(keys), self.key_types, alias)
 
     @property
     def keys_are_written_alike(self) -> bool:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome
-from include.expectations import marks
+from include.expectations import marks, scope
 from include.expectations.broken import Key
 from include.expectations.check import MOST_NAMED, Check, RuleResult, Snapshot
 from include.expectations.conditions import RECORD, Condition, Records, quoted
@@ -175,13 +175,14 @@ class CollectionCheck:
         results = self._check(narrow.records, others, stage, len(narrow.keys), places)
         self.looked_at = len(narrow.keys)
         stage.looked_at(register.key_text(key) for key in narrow.keys)
-        change = stage.enter(self._place, _listed(results), "looked_at")
         if always:
             rows = None if self.counts is None or self.counts.carried else self.counts.rows
             whole = [one for one in expectations if one.id in always]
-            more = self._check(records, whole, stage, rows, [])
-            change += stage.enter(self._place, _listed(more), "all")
-            results = sorted(results + more, key=lambda one: expectations.index(one.rule))
+            results += self._check(records, whole, stage, rows, [])
+            results.sort(key=lambda one: expectations.index(one.rule))
+        # All that may be mended of those about twins was looked at.
+        every = {*always, *(one.id for one in expectations if scope.is_about_twins(one))}
+        change = stage.enter(self._place, _listed(results), "looked_at", every)
         self.resolved = change.resolved
         return results, change.open
 
@@ -208,7 +209,7 @@ class CollectionCheck:
             counted={one.field: _others(one) for one in places if one.binary},
         )
         results = checking.run()
-        self.clean = [one for one in places if checking.counts.get(one.field) == 0]
+        self.clean += [one for one in places if checking.counts.get(one.field) == 0]
         return results
 
     def _decided(self, results: Sequence[RuleResult], listed: Mapping[str, int]) -> bool:

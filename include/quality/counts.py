@@ -49,7 +49,7 @@ class Counts:
         That a rule is no longer about any record is left to the next count.
         """
         known = self.of(rule.id)
-        if self.off and not known:
+        if self.off and (not known or broken > known):
             return False
         least = max(known - self.off, broken, 1)
         return holds(rule, least, broken) == holds(rule, known + self.off, broken)

@@ -262,11 +262,16 @@ def _looked(one: dict[str, Any]) -> Message:
         return _("{collection}: it was not looked at", collection=name)
     if one["whole"]:
         return _("{collection}: all {rows} records", collection=name, rows=one["rows"])
+    figures = {"collection": name, "looked": one["looked_at"], "rows": one["rows"]}
+    if not one["counted"]:
+        return _(
+            "{collection}: {looked} records that changed, or whose answer may have, of {rows} "
+            "by the last count",
+            **figures,
+        )
     return _(
         "{collection}: {looked} records that changed, or whose answer may have, of {rows}",
-        collection=name,
-        looked=one["looked_at"],
-        rows=one["rows"],
+        **figures,
     )
 
 
@@ -301,7 +306,8 @@ def _meaning() -> Section:
                         "Between full checks, records are looked at that were written since the "
                         "last sealed check, and those whose answer may have changed with them. A "
                         "related record that was deleted, or led to another, is noticed by the "
-                        "next full check, at the latest after seven days."
+                        "next full check, at the latest after seven days. Records are counted "
+                        "again when the last count would not decide every expectation."
                     ),
                 ]
             )

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import psycopg
-from sqlalchemy import Connection, Engine, exists, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, exists, func, select
 
 from include.state.tables import quarantine
 
@@ -58,7 +58,7 @@ WHERE database = %(database)s AND collection = %(collection)s AND rule = ANY(%(r
   AND resolved_at IS NULL
   AND NOT EXISTS (SELECT FROM found_broken f WHERE f.rule = q.rule AND f.key = q.key)
 """
-_LOOKED_AT = " AND key IN (SELECT key FROM looked_at)"
+_LOOKED_AT = " AND (rule = ANY(%(whole)s) OR key IN (SELECT key FROM looked_at))"
 _CLOSE = """
 UPDATE quarantine SET resolved_at = %(at)s, resolved_dag_id = %(dag_id)s,
     resolved_run_id = %(run_id)s
@@ -119,6 +119,9 @@ def digest_text(digest: str) -> str:
 
 def key_of(text: str) -> list[str]:
     """The primary key that stands in the register."""
+    plain = text[2:-2]
+    if plain.isascii() and plain.isalnum():
+        return [plain]
     return [str(one) for one in json.loads(text)]
 
 
@@ -170,7 +173,11 @@ class Stage:
             cursor.execute("ANALYZE looked_at")
 
     def enter(
-        self, place: Place, rules: Sequence[str], resolve: Literal["all", "looked_at", "none"]
+        self,
+        place: Place,
+        rules: Sequence[str],
+        resolve: Literal["all", "looked_at", "none"],
+        whole: Collection[str] = (),
     ) -> Change:
         """Enter what was found of rules, and resolve what was not found again.
 
@@ -180,8 +187,9 @@ class Stage:
             place: the collection and the run.
             rules: of the collection.
             resolve: entries of all records, or of those that were `looked_at`, or of none.
+            whole: rules of which nevertheless all entries were looked at.
         """
-        given = {**place.__dict__, "rules": list(rules)}
+        given = {**place.__dict__, "rules": list(rules), "whole": list(whole)}
         self._send()
         with self._connection.transaction(), self._connection.cursor() as cursor:
             cursor.execute(_LOCK, given)
@@ -221,35 +229,47 @@ def _raw(conn: Connection) -> psycopg.Connection[Any]:
     return raw
 
 
-def open_keys(
-    conn: Connection, database: str, collection: str, rules: Sequence[str] | None = None
-) -> Iterator[str]:
-    """The keys of a collection's open records, each once, of all rules or of some.
+def open_keys(conn: Connection, database: str, collection: str) -> Iterator[str]:
+    """The keys of a collection's open records, each once.
 
     They are fetched some at a time: there may be many.
     """
-    query = (
-        select(quarantine.c.key)
-        .distinct()
-        .where(
-            quarantine.c.database == database,
-            quarantine.c.collection == collection,
-            quarantine.c.resolved_at.is_(None),
-        )
-    )
-    if rules is not None:
-        query = query.where(quarantine.c.rule.in_(rules))
+    query = select(quarantine.c.key).distinct().where(*_open(database, collection))
     yield from conn.scalars(query, execution_options={"yield_per": AT_ONCE})
+
+
+def open_keys_of(
+    conn: Connection, database: str, collection: str, rules: Sequence[str], most: int
+) -> dict[str, list[str]]:
+    """The keys of a collection's open records by rule, of some rules.
+
+    Args:
+        conn: to the state database.
+        database: of the data map.
+        collection: of the data map.
+        rules: of the collection.
+        most: keys altogether.
+    """
+    mine = _open(database, collection)
+    query = select(quarantine.c.rule, quarantine.c.key).where(*mine, quarantine.c.rule.in_(rules))
+    found: dict[str, list[str]] = {}
+    for rule, key in conn.execute(query.limit(most)):
+        found.setdefault(rule, []).append(key)
+    return found
+
+
+def _open(database: str, collection: str) -> list[ColumnElement[bool]]:
+    return [
+        quarantine.c.database == database,
+        quarantine.c.collection == collection,
+        quarantine.c.resolved_at.is_(None),
+    ]
 
 
 def names_by_digest(conn: Connection, database: str, collection: str) -> bool:
     """Whether an open record of a collection is named by a digest."""
-    found = exists().where(
-        quarantine.c.database == database,
-        quarantine.c.collection == collection,
-        quarantine.c.resolved_at.is_(None),
-        quarantine.c.key.startswith(f'["{_DIGEST}', autoescape=True),
-    )
+    digest = quarantine.c.key.startswith(f'["{_DIGEST}', autoescape=True)
+    found = exists().where(*_open(database, collection), digest)
     return bool(conn.scalar(select(found)))
 
 
@@ -296,17 +316,14 @@ def listed(
 
 def by_part(conn: Connection, database: str, collection: str) -> list[tuple[str | None, int]]:
     """How many open records each part (department) has, the most first."""
-    amount = func.count(quarantine.c.key.distinct())
-    query = (
-        select(quarantine.c.part, amount)
-        .where(
-            quarantine.c.database == database,
-            quarantine.c.collection == collection,
-            quarantine.c.resolved_at.is_(None),
-        )
-        .group_by(quarantine.c.part)
-        .order_by(amount.desc(), quarantine.c.part)
+    each = (
+        select(quarantine.c.part, quarantine.c.key)
+        .where(*_open(database, collection))
+        .distinct()
+        .subquery()
     )
+    amount = func.count()
+    query = select(each.c.part, amount).group_by(each.c.part).order_by(amount.desc(), each.c.part)
     return [(row[0], row[1]) for row in conn.execute(query)]
 
 

@@ -109,6 +109,20 @@ def test_transaction_numbers_go_round_a_circle(
     assert row[0] is (ahead >= 0 and number != 2)
 
 
+@given(
+    transaction=st.integers(0, 2**63),
+    deleted=st.none() | st.integers(0, 2**63),
+    uncounted=st.integers(0, 2**40),
+)
+def test_a_mark_is_read_as_it_was_written(
+    transaction: int, deleted: int | None, uncounted: int
+) -> None:
+    """Also where the server does not know what was deleted."""
+    mark = Mark("0" * 32, transaction, NOW, deleted, uncounted)
+    assert Mark.parse(str(mark)) == mark
+    assert Mark.parse(f"{'0' * 32}/5@{NOW.isoformat()}") is None  # of another version
+
+
 @pytest.mark.parametrize(
     ("change", "good"),
     [

@@ -72,7 +72,14 @@ SUITE = """\
     - {id: consent, type: expect_related_records, kwargs: {collection: consent, field: person_id, key: id, condition: "other.purpose = 'marketing'", where: subscribed}, severity: fail, clause: "4.1", title: {en: Consent, zh-CN: 同意}}
     - {id: unique_phone, type: expect_column_values_to_be_unique, kwargs: {column: phone}, severity: warn, clause: "4.1", title: {en: Unique, zh-CN: 唯一}}
 """
+RULE = '- {{id: {id}, type: {type}, severity: fail, clause: "4.1", title: {{en: t, zh-CN: t}}}}\n'
 KEYS = ErasureKeys({"1": b"k" * 32}, "1")
+
+
+def suite(collection: str = "person", **rules: str) -> str:
+    """A suite; a rule is its type and kwargs."""
+    lines = "".join("    " + RULE.format(id=name, type=one) for name, one in rules.items())
+    return f"- collection: {collection}\n  expectations:\n{lines}"
 
 
 @dataclass
@@ -107,6 +114,7 @@ class Company:
         with psycopg.connect(self.conninfo) as connection:
             for one in statements:
                 connection.execute(one)
+            connection.execute("SELECT pg_stat_force_next_flush()")  # else as late as a minute
 
     def check(self, *, full: bool = False, sealed: bool = True, days: int = 1) -> Checked:
         """Check the database some days after the last time, and seal the evidence or not."""

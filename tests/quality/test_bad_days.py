@@ -14,15 +14,7 @@ from include.expectations import check as checking
 from include.policy import load_pack
 from include.quality.check import Checked
 from tests.policy.packs import write_pack
-from tests.quality.support import MAP, SUITE, Company
-
-RULE = '- {{id: {id}, type: {type}, severity: fail, clause: "4.1", title: {{en: t, zh-CN: t}}}}\n'
-
-
-def suite(collection: str = "person", **rules: str) -> str:
-    """A suite; a rule is its type and kwargs."""
-    lines = "".join("    " + RULE.format(id=name, type=one) for name, one in rules.items())
-    return f"- collection: {collection}\n  expectations:\n{lines}"
+from tests.quality.support import MAP, SUITE, Company, suite
 
 
 def codes(done: Checked) -> set[str]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from include.evidence.model import Outcome
-from tests.quality.support import SUITE, Company
+from tests.quality.support import MAP, SUITE, Company, suite
 
 LISTED = (
     SUITE
@@ -149,6 +149,109 @@ def test_the_earlier_of_two_twins_is_the_original(company: Company) -> None:
     company.check()
     assert company.open()["twin"] == {'["9"]'}
     assert company.open()["unique_phone"] == {'["8"]', '["9"]'}
+
+
+def test_figures_are_carried_on_while_they_decide(company: Company) -> None:
+    """A usual run counts only when what changed since could decide a rule otherwise."""
+    counted = company.collection(company.check())
+    assert (counted["counted"], counted["rows"]) == (True, 40)
+    company.do("INSERT INTO person (id, name, phone) VALUES (99, 'Ada', '13900000099')")
+    carried = company.collection(company.check())
+    assert (carried["counted"], carried["rows"]) == (False, 40)
+    # Four of forty may have no mobile number; whether five may depends on how many there are now.
+    company.do("UPDATE person SET phone = '7' WHERE id < 5")
+    decided = company.collection(company.check())
+    assert (decided["counted"], decided["rows"]) == (True, 41)
+    assert {one["rule"]: one["rows"] for one in decided["rules"]}["consent"] == 1
+    company.do("UPDATE person SET name = '' WHERE id = 9")
+    again = company.collection(company.check())
+    assert (again["counted"], again["rows"]) == (False, 41)
+
+
+def test_a_table_that_somebody_emptied_is_noticed(company: Company) -> None:
+    """By the next run, whether rows were deleted or the table truncated."""
+    company.check()
+    company.do("TRUNCATE person CASCADE")
+    codes = {one.code for one in company.check().record.findings}
+    assert "quality.emptied" in codes
+
+
+def test_deleted_records_are_noticed_once_the_server_has_counted_them(company: Company) -> None:
+    """Its statistics may be late by seconds: then the run after it resolves the entry."""
+    company.do("UPDATE person SET name = '' WHERE id IN (2, 3)")
+    company.check()
+    with psycopg.connect(company.conninfo, autocommit=True) as late:
+        late.execute("DELETE FROM consent WHERE person_id = 2")
+        late.execute("SELECT pg_stat_force_next_flush()")
+        late.execute("DELETE FROM person WHERE id = 2")
+        company.check()
+        before = company.open()
+    company.do("SELECT 1")
+    company.check()
+    assert before["named"] >= {'["3"]'}
+    assert company.open() == {"named": {'["3"]'}}
+
+
+def test_statistics_that_began_again_hide_no_deletion(company: Company) -> None:
+    """After a crash nobody knows what was deleted: every entry is asked for."""
+    company.do("DELETE FROM consent WHERE person_id IN (1, 2)", "DELETE FROM person WHERE id = 1")
+    company.do("UPDATE person SET name = '' WHERE id IN (2, 3)")
+    company.check()
+    company.do("DELETE FROM person WHERE id = 2", "SELECT pg_stat_force_next_flush()")
+    company.do("SELECT pg_stat_reset()")
+    assert company.collection(company.check())["counted"]
+    assert company.open() == {"named": {'["3"]'}}
+
+
+def test_every_rule_about_twins_has_its_own(database: str, state: str, tmp_path: Path) -> None:
+    """One by name, one by phone: each is mended and broken by itself, and by unchanged records."""
+    rule = "expect_records_to_be_distinct, kwargs: {{columns: [{}]}}"
+    company = Company.make(
+        database,
+        state,
+        tmp_path / "p",
+        quality__person=suite(name=rule.format("name"), phone=rule.format("phone")),
+    )
+    company.do("UPDATE person SET name = 'Ada' WHERE id IN (7, 8, 9)")
+    company.check()
+    assert company.open() == {"name": {'["8"]', '["9"]'}}
+    company.do("UPDATE person SET name = 'Eve', phone = '13900000012' WHERE id = 7")
+    seen = company.collection(company.check())
+    assert seen["looked_at"] == 1
+    assert company.open() == {"name": {'["9"]'}, "phone": {'["12"]'}}
+    company.do("DELETE FROM consent WHERE person_id = 8", "DELETE FROM person WHERE id = 8")
+    company.check()
+    assert company.open() == {"phone": {'["12"]'}}
+
+
+KEYED = MAP.replace(
+    "      - name: subscribed\n",
+    "      - name: subscribed\n      - {name: prefs, fields: [{name: colour}]}\n",
+)
+
+
+def test_an_undeclared_key_is_found_in_what_changed(
+    database: str, state: str, tmp_path: Path
+) -> None:
+    """And named until it is gone: what was not clean is looked at as a whole."""
+    company = Company.make(database, state, tmp_path / "p", datamap__shop=KEYED)
+    company.do("ALTER TABLE person ADD COLUMN prefs jsonb")
+    company.do("""UPDATE person SET prefs = '{"colour": "red"}'""")
+
+    def undeclared() -> list[str]:
+        done = company.check()
+        assert company.collection(done)["whole"] is (company.runs == 1)
+        codes = "schema.drift.undeclared_key"
+        return [one.subject for one in done.record.findings if one.code == codes]
+
+    assert undeclared() == []
+    assert undeclared() == []
+    company.do("""UPDATE person SET prefs = '{"faith": "x"}' WHERE id = 5""")
+    assert undeclared() == ["shop.public.person.prefs"]
+    assert undeclared() == ["shop.public.person.prefs"]
+    company.do("""UPDATE person SET prefs = '{}' WHERE id = 5""")
+    assert undeclared() == []
+    assert company.open() == {}
 
 
 CHANGES = st.sampled_from(
