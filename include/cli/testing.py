@@ -31,6 +31,9 @@ def bench(
         int | None, typer.Option(min=1_000, help="Customers in the database (quality).")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median is shown.")] = 3,
+    without_peers: Annotated[
+        bool, typer.Option("--without-peers", help="Leave out other tools (quality).")
+    ] = False,
 ) -> int:
     """Measure side by side with other tools, and print the table."""
     known = sorted(path.stem for path in BENCHMARKS.glob("[a-z]*.py"))
@@ -40,4 +43,6 @@ def bench(
     for option, value in (("--size", size), ("--customers", customers)):
         if value is not None:
             words += [option, str(value)]
+    if without_peers:
+        words.append("--without-peers")
     return subprocess.run(words, cwd=ROOT).returncode

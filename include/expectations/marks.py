@@ -30,29 +30,30 @@ _FROZEN = 2  # PostgreSQL's own number for rows that are older than all others
 _NOW = """
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint
 """
-# A restored, rebuilt, emptied or repartitioned table, a promoted replica, and a table whose columns
-# changed have another identity: their rows have new numbers, or old ones that tell nothing.
+# A restored, rebuilt or repartitioned table, a promoted replica, and a table whose columns changed
+# have another identity: their rows have new numbers, or old ones that tell nothing. So has the
+# first of the tables, that of the records, when it was emptied.
 _IDENTITY = """
 WITH RECURSIVE named AS (
-    SELECT c.oid, c.relkind FROM unnest(%(schemas)s::text[], %(tables)s::text[]) AS t(s, n)
+    SELECT c.oid, c.relkind, t.at = 1 AS own
+    FROM unnest(%(schemas)s::text[], %(tables)s::text[]) WITH ORDINALITY AS t(s, n, at)
     JOIN pg_namespace ns ON ns.nspname = t.s
     JOIN pg_class c ON c.relnamespace = ns.oid AND c.relname = t.n
 ), parts AS (
-    SELECT oid, relkind FROM named
-    UNION SELECT c.oid, c.relkind FROM parts
+    SELECT oid, relkind, own FROM named
+    UNION SELECT c.oid, c.relkind, parts.own FROM parts
     JOIN pg_inherits i ON i.inhparent = parts.oid JOIN pg_class c ON c.oid = i.inhrelid
 )
 SELECT md5((SELECT system_identifier FROM pg_control_system())::text || ' ' || current_database()
            || ' ' || (SELECT timeline_id FROM pg_control_checkpoint())
-           || ' ' || string_agg(oid || '.' || coalesce(pg_relation_filenode(oid), 0) || columns,
-                                    ' ' ORDER BY oid)),
-       bool_and(relkind IN ('r', 'p')), (SELECT count(*) FROM named)
+           || ' ' || string_agg(concat(oid, '.', file, columns), ' ' ORDER BY oid, own)),
+       bool_and(relkind IN ('r', 'p')), (SELECT count(DISTINCT oid) FROM named)
 FROM parts, LATERAL (
     SELECT coalesce(
         string_agg(format('%%s.%%s.%%s', attname, attnum, atttypid), ',' ORDER BY attnum), ''
     )
     FROM pg_attribute WHERE attrelid = parts.oid AND attnum > 0 AND NOT attisdropped
-) AS a(columns)
+) AS a(columns), LATERAL (SELECT CASE WHEN own THEN pg_relation_filenode(oid) END) AS f(file)
 """
 # Counted by the server as sessions report, so late by seconds; a replica and a server that is told
 # not to count know nothing.

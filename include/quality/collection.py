@@ -116,7 +116,8 @@ class CollectionCheck:
         if self.counts.carried and narrowed is not None:
             self.counts = self.counts.after(narrowed.narrow.written)
             if not self._decided(results, broken):
-                self._count(records)
+                now = counts.count(self.view, records, expectations, self.run.at)
+                self.counts = now or self.counts
         mark = mark and replace(mark, uncounted=self.counts.off)
         for one in results:
             self._judge(one, broken.get(one.rule.id), mark)

@@ -86,6 +86,7 @@ def test_columns_of_any_name_are_checked(database: str, state: str, tmp_path: Pa
         f"    - {{id: u{n}, type: expect_column_values_to_be_unique, kwargs: {{column: {name!r}}}, {TITLE}}}\n"
         for n, name in enumerate(names)
     )
+    rules += f"    - {{id: twins, type: expect_records_to_be_distinct, kwargs: {{columns: {names}}}, {TITLE}}}\n"
     company = Company.make(
         database,
         state,
@@ -101,7 +102,16 @@ def test_columns_of_any_name_are_checked(database: str, state: str, tmp_path: Pa
         )
     done = company.check()
     assert not [one.subject for one in done.record.findings if one.code == "quality.unchecked"]
-    assert company.open() == {f"r{n}": {'["1"]'} for n in range(len(names))}
+    blank = {f"r{n}": {'["1"]'} for n in range(len(names))}
+    assert company.open() == blank
+    columns = ", ".join('"' + name.replace('"', '""') + '"' for name in names)
+    company.do(f"INSERT INTO odd SELECT 3, {columns} FROM odd WHERE id = 2")
+    company.check()
+    assert company.open() == {
+        **blank,
+        "twins": {'["3"]'},
+        **{f"u{n}": {'["2"]', '["3"]'} for n in range(len(names))},
+    }
 
 
 def test_hidden_rows_are_no_good_rows(company: Company) -> None:

@@ -140,6 +140,29 @@ def test_a_list_that_changed_is_held_against_all_records(
     assert len(company.open()["branch"]) == (broken + 1 if broken else 1)
 
 
+def test_a_list_that_is_loaded_anew_leaves_other_rules_alone(
+    database: str, state: str, tmp_path: Path
+) -> None:
+    """Emptied and filled again, as lists are: only the rule that asks it looks at all records."""
+    company = Company.make(database, state, tmp_path / "p", quality__person=LISTED)
+    company.do("ALTER TABLE person DROP CONSTRAINT person_branch_id_fkey")
+    company.check()
+    company.do("TRUNCATE branch", "INSERT INTO branch VALUES (1, 'North'), (3, 'West')")
+    seen = company.collection(company.check())
+    assert (seen["whole"], seen["looked_at"]) == (False, 0)
+    assert len(company.open()["branch"]) == 20
+
+
+def test_a_table_that_is_filled_was_not_empty(company: Company) -> None:
+    """Nothing is said of an empty table once it has records."""
+    company.do("CREATE TABLE kept AS TABLE person", "TRUNCATE person CASCADE")
+    assert "quality.empty" in {one.code for one in company.check().record.findings}
+    company.do("INSERT INTO person TABLE kept")
+    seen = company.check()
+    assert not {one.code for one in seen.record.findings if one.code.startswith("quality.empt")}
+    assert company.collection(seen)["rows"] == 40
+
+
 def test_the_earlier_of_two_twins_is_the_original(company: Company) -> None:
     """Also when it is the earlier one that was changed."""
     company.check()
