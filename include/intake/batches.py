@@ -28,6 +28,11 @@ _SETTINGS = {
     "extra_float_digits": "1",
     "work_mem": "64MB",  # the rows of a batch are kept aside while their records are made
 }
+_LIMITS = {"lock_timeout": "1min", "statement_timeout": "2h"}  # where the server's owner set none
+_LIMIT = """
+SELECT set_config(%(name)s, CASE WHEN current_setting(%(name)s) = '0' THEN %(limit)s
+                            ELSE current_setting(%(name)s) END, true)
+"""
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,8 @@ def unit_of_work(connection: Connection, incoming: Incoming, *, write: bool) -> 
         settings = {**_SETTINGS, "search_path": path.as_string(connection)}
         for name, value in settings.items():
             connection.execute("SELECT set_config(%s, %s, true)", [name, value])
+        for name, value in _LIMITS.items():
+            connection.execute(_LIMIT, {"name": name, "limit": value})
         yield
 
 

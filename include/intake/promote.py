@@ -178,6 +178,12 @@ def _execute(
             f"A row of {batch} was changed while it was being settled.",
             "Nothing was written. The task is repeated and looks at the batch anew.",
         ) from None
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as error:
+        raise ServiceError(
+            f"{batch} could not be settled in time (SQLSTATE {error.sqlstate}).",
+            "Nothing was written, and the task is repeated. See in pg_locks who keeps its rows, or "
+            "the tables of its records, locked.",
+        ) from None
     except psycopg.ProgrammingError as error:
         raise UsageError(
             f"The database refuses the promotion of {batch} (SQLSTATE {error.sqlstate}).",

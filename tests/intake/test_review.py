@@ -183,6 +183,28 @@ def test_a_row_that_somebody_changes_meanwhile_undoes_the_whole_promotion(rig: R
     assert codes(settle.settle(desk, checked)) == ["intake.changed"]
 
 
+def test_rows_that_somebody_keeps_locked_are_not_waited_for_for_ever(rig: Rig) -> None:
+    """A minute, or as long as the server's owner says; then the task says why it is repeated."""
+    checked = rig.checked()
+    rig.answered(checked)
+    desk = rig.desk
+    options = "-c lock_timeout=200ms"
+    with (
+        psycopg.connect(rig.conninfo) as somebody,
+        psycopg.connect(rig.conninfo, options=options, autocommit=True) as connection,
+    ):
+        somebody.execute("SELECT FROM intake_record WHERE batch_id = %s FOR UPDATE", [OLDEST])
+        with (
+            pytest.raises(ServiceError, match="SQLSTATE 55P03"),
+            batches.unit_of_work(connection, desk.incoming, write=True),
+        ):
+            settle.promote(connection, desk.incoming, OLDEST, reviewer=3, at=NOW, broken=[])
+        with batches.unit_of_work(connection, desk.incoming, write=False):
+            ours = connection.execute("SELECT current_setting('statement_timeout')").fetchone()
+    assert ours == ("2h",)
+    assert set(rig.states()) == {"pending"}
+
+
 def test_a_record_that_the_database_does_not_take_is_named_without_its_value(rig: Rig) -> None:
     """PostgreSQL quotes the row it stumbles over; we do not."""
     unchecked = replace(rig.desk, checkers=[])
