@@ -93,7 +93,9 @@ def measure_checks(bench: QualityBench, rounds: int, targets: Targets) -> None:
             require_same(name, found, runs[SQL][-1] if runs[SQL] else found)
             if name == FULL:
                 bench.change(100, number)
-                runs[INCREMENTAL].append(bench.ours(full=False))
+                changed = bench.ours(full=False)
+                require_same(INCREMENTAL, changed, runs[SQL][-1] if runs[SQL] else found)
+                runs[INCREMENTAL].append(changed)
     counted = {name: found[1:] for name, found in runs.items()}
     show(counted)
     for name in (SQL, GX, SODA, PANDERA):

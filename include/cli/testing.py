@@ -43,6 +43,8 @@ def bench(
     for option, value in (("--size", size), ("--customers", customers)):
         if value is not None:
             words += [option, str(value)]
+    if without_peers and name != "quality":
+        raise UsageError("Only the benchmark quality can leave out other tools.", "Leave it out.")
     if without_peers:
         words.append("--without-peers")
     return subprocess.run(words, cwd=ROOT).returncode

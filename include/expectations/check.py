@@ -16,6 +16,7 @@ from sqlalchemy.pool import StaticPool
 
 from include.expectations.broken import Finder, Names
 from include.expectations.conditions import Condition, Records, condition_of
+from include.expectations.marks import Statistics
 from include.messages import Message, _
 from include.policy.expectations import Expectation
 from include.services.database import DatabaseAddress, DatabaseUnavailable
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
 MOST_NAMED = 100_000  # records of one rule; more are counted only
 # Limits that the server's owner set are kept; ours are for those who set none.
 _SETTINGS = """
-SELECT set_config('TimeZone', 'UTC', true),
+SELECT set_config('TimeZone', 'UTC', true),  -- keys are named by their text
+    set_config('DateStyle', 'ISO, YMD', true),
+    set_config('IntervalStyle', 'iso_8601', true),
+    set_config('bytea_output', 'hex', true),
+    set_config('extra_float_digits', '1', true),
     set_config('row_security', 'off', true),  -- rows hidden from us are an error, not good records
     set_config('parallel_tuple_cost', '0', true),
     set_config('min_parallel_index_scan_size', '0', true),  -- workers share a list of keys
@@ -91,9 +96,11 @@ class Snapshot:
 
     Args:
         connection: in its transaction, which stays open; sees one state of the database.
+        statistics: as they were before it.
     """
 
     connection: psycopg.Connection[Any]
+    statistics: Statistics | None = None
     engine: sa.Engine = field(init=False)
     _failures: list[str] = field(default_factory=list)
 
@@ -156,12 +163,13 @@ def snapshot(address: DatabaseAddress) -> Iterator[Snapshot]:
     """
     connection = address.connect(autocommit=True)
     try:
+        statistics = Statistics.read(connection)
         connection.execute(_SNAPSHOT)
         # Few records are broken, which PostgreSQL cannot know: unless handing rows on costs nothing
         # it expects to hand on most of them, and does without its workers. The memory is for keys
         # of a million related records without temporary files.
         connection.execute(_SETTINGS)
-        yield Snapshot(connection)
+        yield Snapshot(connection, statistics)
     finally:
         connection.close()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -23,7 +23,7 @@ from include.policy.datamap import MappedCollection
 from include.policy.expectations import Expectation
 from include.policy.kwargs import ExistsIn, Related
 
-_MARK = re.compile(r"([0-9a-f]{32})/(\d+)/(\d*)/(\d+)@(.+)")
+_MARK = re.compile(r"([0-9a-f]{32})/(\d+)/(?:(\d+)-(\d+))?/(\d+)@(.+)")
 _FARTHEST = 2**31 - 2**24  # transactions; PostgreSQL compares no further, and a reserve
 _FROZEN = 2  # PostgreSQL's own number for rows that are older than all others
 
@@ -31,41 +31,67 @@ _NOW = """
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint
 """
 # A restored, rebuilt or repartitioned table, a promoted replica, and a table whose columns changed
-# have another identity: their rows have new numbers, or old ones that tell nothing. So has the
-# first of the tables, that of the records, when it was emptied.
+# have another identity: their rows have new numbers, or old ones that tell nothing. So has one
+# whose file is another: it was emptied, or rewritten. Lists are loaded anew by emptying them, and
+# are told from their rows.
 _IDENTITY = """
 WITH RECURSIVE named AS (
-    SELECT c.oid, c.relkind, t.at = 1 AS own
-    FROM unnest(%(schemas)s::text[], %(tables)s::text[]) WITH ORDINALITY AS t(s, n, at)
+    SELECT c.oid, c.relkind, NOT t.list AS with_file, t.at = 1 AS own
+    FROM unnest(%(schemas)s::text[], %(tables)s::text[], %(lists)s::boolean[])
+        WITH ORDINALITY AS t(s, n, list, at)
     JOIN pg_namespace ns ON ns.nspname = t.s
     JOIN pg_class c ON c.relnamespace = ns.oid AND c.relname = t.n
 ), parts AS (
-    SELECT oid, relkind, own FROM named
-    UNION SELECT c.oid, c.relkind, parts.own FROM parts
+    SELECT oid, relkind, with_file, own FROM named
+    UNION SELECT c.oid, c.relkind, parts.with_file, parts.own FROM parts
     JOIN pg_inherits i ON i.inhparent = parts.oid JOIN pg_class c ON c.oid = i.inhrelid
 )
-SELECT md5((SELECT system_identifier FROM pg_control_system())::text || ' ' || current_database()
-           || ' ' || (SELECT timeline_id FROM pg_control_checkpoint())
-           || ' ' || string_agg(concat(oid, '.', file, columns), ' ' ORDER BY oid, own)),
-       bool_and(relkind IN ('r', 'p')), (SELECT count(DISTINCT oid) FROM named)
+SELECT concat_ws(' ', (SELECT system_identifier FROM pg_control_system()), current_database(),
+           (SELECT timeline_id FROM pg_control_checkpoint()),
+           string_agg(concat(oid, '.', file, columns), ' ' ORDER BY oid, own, with_file)),
+       bool_and(relkind IN ('r', 'p')), (SELECT count(DISTINCT oid) FROM named),
+       array_agg(oid::bigint) FILTER (WHERE own)
 FROM parts, LATERAL (
     SELECT coalesce(
         string_agg(format('%%s.%%s.%%s', attname, attnum, atttypid), ',' ORDER BY attnum), ''
     )
     FROM pg_attribute WHERE attrelid = parts.oid AND attnum > 0 AND NOT attisdropped
-) AS a(columns), LATERAL (SELECT CASE WHEN own THEN pg_relation_filenode(oid) END) AS f(file)
+) AS a(columns), LATERAL (SELECT CASE WHEN with_file THEN pg_relation_filenode(oid) END) AS f(file)
 """
-# Counted by the server as sessions report, so late by seconds; a replica and a server that is told
-# not to count know nothing.
-_DELETED = """
-WITH RECURSIVE parts AS (
-    SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE n.nspname = %(schema)s AND c.relname = %(table)s
-    UNION SELECT inhrelid FROM parts JOIN pg_inherits i ON i.inhparent = parts.oid
-)
-SELECT sum(pg_stat_get_tuples_deleted(oid))::bigint
-FROM parts WHERE NOT pg_is_in_recovery() AND current_setting('track_counts') = 'on'
+# Counted as sessions report, so late by up to a minute; a replica and a server that is told not to
+# count know nothing.
+_STATISTICS = """
+SELECT c.oid::bigint, pg_stat_get_tuples_deleted(c.oid),
+       coalesce(extract(epoch FROM pg_stat_get_db_stat_reset_time(d.oid)) * 1000000, 0)::bigint
+FROM pg_class c, pg_database d
+WHERE c.relkind = 'r' AND d.datname = current_database()
+  AND NOT pg_is_in_recovery() AND current_setting('track_counts') = 'on'
 """
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What PostgreSQL's statistics say of a database.
+
+    Attributes:
+        begun: since when they count, in microseconds since 1970; 0 where they never began again.
+        deleted: rows, by the table's oid.
+    """
+
+    begun: int
+    deleted: Mapping[int, int]
+
+    @classmethod
+    def read(cls, connection: psycopg.Connection[Any]) -> Statistics | None:
+        """Read them, outside of a transaction; None where the server does not know.
+
+        Before the snapshot is taken: what they count must be gone from it.
+        """
+        try:
+            rows = connection.execute(_STATISTICS).fetchall()
+        except psycopg.errors.InsufficientPrivilege:
+            return None
+        return cls(rows[0][2], {row[0]: row[1] for row in rows}) if rows else None
 
 
 @dataclass(frozen=True)
@@ -73,11 +99,11 @@ class Mark:
     """Up to where the records of a collection were checked.
 
     Attributes:
-        identity: digest of server, timeline, database, tables with partitions and columns, the
-            primary key, and of how many values each list has that records are held against.
+        identity: digest of server, timeline, database, tables with partitions, columns and files,
+            the primary key, and of how many values each list has that records are held against.
         transaction: 64-bit number below which every transaction had ended.
         at: when it was taken.
-        deleted: rows of the table that PostgreSQL's statistics count as deleted; they may be late.
+        deleted: rows of the table that `Statistics` count as deleted, and since when they count.
             None where the server does not know.
         uncounted: records that were written or deleted since they were last counted one by one.
     """
@@ -85,11 +111,11 @@ class Mark:
     identity: str
     transaction: int
     at: datetime
-    deleted: int | None = None
+    deleted: tuple[int, int] | None = None
     uncounted: int = 0
 
     def __str__(self) -> str:
-        known = "" if self.deleted is None else self.deleted
+        known = "" if self.deleted is None else "{}-{}".format(*self.deleted)
         told = f"{self.transaction}/{known}/{self.uncounted}"
         return f"{self.identity}/{told}@{self.at.isoformat()}"
 
@@ -99,19 +125,20 @@ class Mark:
         found = _MARK.fullmatch(text or "")
         if found is None:
             return None
-        identity, transaction, deleted, uncounted, at = found.groups()
-        known = int(deleted) if deleted else None
+        identity, transaction, deleted, begun, uncounted, at = found.groups()
+        known = (int(deleted), int(begun)) if deleted else None
         moment = datetime.fromisoformat(at)
         return cls(identity, int(transaction), moment, known, int(uncounted))
 
     def deleted_since(self, last: Mark) -> int | None:
         """How many rows of the table were deleted since a mark; None where nobody knows.
 
-        The statistics begin again after a crash: then nobody does.
+        The statistics begin again when somebody resets them, and after a crash.
         """
-        if self.deleted is None or last.deleted is None or self.deleted < last.deleted:
+        if self.deleted is None or last.deleted is None or self.deleted[1] != last.deleted[1]:
             return None
-        return self.deleted - last.deleted
+        since = self.deleted[0] - last.deleted[0]
+        return since if since >= 0 else None
 
 
 def take(
@@ -119,42 +146,53 @@ def take(
     records: Records,
     expectations: Sequence[Expectation],
     now: datetime,
+    statistics: Statistics | None = None,
 ) -> Mark | None:
     """Take the mark of the open snapshot.
 
+    Args:
+        connection: of the snapshot.
+        records: of the collection.
+        expectations: of it.
+        now: the present moment.
+        statistics: as they were before the snapshot.
+
     Returns:
         None where rows do not tell who wrote them (views, foreign tables), or the server does not
-        tell who it is.
+        tell who it is, or not in time.
+
+    Raises:
+        psycopg.Error: the connection is gone.
     """
-    wanted = [records.collection, *_asked(records, expectations)]
-    lists = {one.kwargs.collection for one in expectations if isinstance(one.kwargs, ExistsIn)}
+    related, lists = (_asked(records, expectations, kind) for kind in (Related, ExistsIn))
+    wanted = [records.collection, *related, *lists]
     given = {
         "schemas": [one.schema_name for one in wanted],
         "tables": [one.table for one in wanted],
+        "lists": [False] * (1 + len(related)) + [True] * len(lists),
     }
     try:
         with connection.transaction():
             row = connection.execute(_IDENTITY, given).fetchone()
             numbers = connection.execute(_NOW).fetchone()
-            amounts = [_rows(connection, records, one) for one in sorted(lists)]
-            deleted = connection.execute(_DELETED, _named(records.collection)).fetchone()
-    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable):
+            amounts = [_rows(connection, one) for one in lists]
+    except psycopg.Error:  # no right to ask, a list that is gone or locked: its rule will say so
+        if connection.broken or connection.closed:
+            raise
         return None
     assert row is not None
     assert numbers is not None
     if not row[1] or row[2] < len({(one.schema_name, one.table) for one in wanted}):
         return None
     identity = hashlib.sha256(f"{row[0]} {amounts} {records.key}".encode()).hexdigest()[:32]
-    return Mark(identity, numbers[0], now, deleted[0] if deleted else None)
+    deleted = None
+    if statistics is not None:
+        deleted = sum(statistics.deleted.get(oid, 0) for oid in row[3]), statistics.begun
+    return Mark(identity, numbers[0], now, deleted)
 
 
-def _named(collection: MappedCollection) -> dict[str, str]:
-    return {"schema": collection.schema_name, "table": collection.table}
-
-
-def _rows(connection: psycopg.Connection[Any], records: Records, collection: str) -> int:
+def _rows(connection: psycopg.Connection[Any], listed: MappedCollection) -> int:
     """How many values a list has: one that was deleted leaves no other trace."""
-    listed = records.database.collections[collection]
     query = SQL("SELECT count(*) FROM {}").format(Identifier(listed.schema_name, listed.table))
     row = connection.execute(query).fetchone()
     assert row is not None
@@ -188,8 +226,8 @@ def written_since(alias: str, last: Mark) -> sa.ColumnElement[bool]:
     return sa.literal_column(f"({later} AND {alias}.xmin <> '{_FROZEN}'::xid)", sa.Boolean)
 
 
-def _asked(records: Records, expectations: Sequence[Expectation]) -> list[MappedCollection]:
-    names = {
-        one.kwargs.collection for one in expectations if isinstance(one.kwargs, Related | ExistsIn)
-    }
+def _asked(
+    records: Records, expectations: Sequence[Expectation], kind: type[Related] | type[ExistsIn]
+) -> list[MappedCollection]:
+    names = {one.kwargs.collection for one in expectations if isinstance(one.kwargs, kind)}
     return [records.database.collections[name] for name in sorted(names)]

@@ -51,6 +51,7 @@ def check_database(
     """
     seen = Examination(STEP, CLAUSE, database.name)
     checks: list[RuleCheck] = []
+    kept: list[RuleCheck] = []
     summaries: list[dict[str, Any]] = []
     done = Checked(seen.record({}))
     load_engine()  # takes seconds: not while the snapshot holds the server's clean-up back
@@ -70,6 +71,7 @@ def check_database(
             results = one.check()
             checks += one.checks
             clean += one.clean
+            kept += one.kept
             summaries.append(one.summary())
             done.results[collection.name] = results
         left = [place for place in places if place not in clean]
@@ -80,7 +82,7 @@ def check_database(
         with conn.begin():
             history.record(
                 conn,
-                checks + [history.clean_place(one) for one in clean],
+                checks + kept,
                 database=database.name,
                 dag_id=run.dag_id,
                 run_id=run.run_id,

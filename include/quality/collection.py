@@ -22,7 +22,7 @@ from include.quality import counts, history
 from include.quality.breakdown import part_of
 from include.quality.counts import Counts
 from include.quality.history import LastCheck, RuleCheck
-from include.quality.judge import Figures, as_judged, judge
+from include.quality.judge import Figures, as_judged, is_about_the_table, judge
 from include.quality.run import Run
 from include.quality.usual import Narrowed, usual
 from include.quarantine import register
@@ -60,6 +60,7 @@ class CollectionCheck:
 
     Attributes:
         clean: the places that were looked at with the records and have no other keys.
+        kept: what the next check has to know beside the rules.
     """
 
     database: MappedDatabase
@@ -73,6 +74,7 @@ class CollectionCheck:
     indexed: frozenset[tuple[str, str]] = frozenset()
     places: Sequence[Place] = ()
     clean: list[Place] = field(default_factory=list)
+    kept: list[RuleCheck] = field(default_factory=list)
     checks: list[RuleCheck] = field(default_factory=list)
     counts: Counts | None = None
     looked_at: int = 0
@@ -98,30 +100,35 @@ class CollectionCheck:
             indexed=self.indexed,
         )
         expectations = self.suite.expectations
-        mark = marks.take(self.view.connection, records, expectations, self.run.at)
+        mark = marks.take(
+            self.view.connection, records, expectations, self.run.at, self.view.statistics
+        )
         if tells_a_person(self.collection, records.key):
             mark = None  # what stands in the register as HMAC cannot be asked for again
         stage = register.Stage.of(self.conn)
         run = usual(self.view, self.conn, records, self.table, expectations, self.run, mark)
         self.counts = run.carried() if run else None
         if self.counts is None and not self._count(records):
-            return self._nothing(_("its records may not be read, or not all of them"))
+            return self._nothing(self._not_counted)
         assert self.counts is not None
         narrowed = run.narrowed(self.counts.rows, stage) if run else None
         if narrowed is None and self.counts.carried and not self._count(records):
-            return self._nothing(_("its records may not be read, or not all of them"))
+            return self._nothing(self._not_counted)
         self._notice_empty()
         self._part = part_of(self.view, records, self.suite, self.seen, self._subject)
         results, broken = self._look(records, narrowed, run.last if run else None, stage)
         if self.counts.carried and narrowed is not None:
             self.counts = self.counts.after(narrowed.narrow.written)
-            if not self._decided(results, broken):
+            if undecided := self._undecided(results, broken):
                 now = counts.count(self.view, records, expectations, self.run.at)
-                self.counts = now or self.counts
+                self.counts = now or replace(self.counts, unknown=undecided)
         mark = mark and replace(mark, uncounted=self.counts.off)
         for one in results:
             self._judge(one, broken.get(one.rule.id), mark)
         close_dropped(self.seen, self.conn, self._place, [one.id for one in expectations])
+        self.kept = [history.clean_place(one) for one in self.clean]
+        if self.rows is not None:
+            self.kept.append(history.all_records(self.collection.name, self.rows, whole=self.whole))
         return as_judged(results, self.judged)
 
     def summary(self) -> dict[str, Any]:
@@ -174,6 +181,12 @@ class CollectionCheck:
         # What was not clean may have been mended in a record that nobody looks at now.
         places = [one for one in self.places if last and last.was_clean(one)]
         results = self._check(narrow.records, others, stage, len(narrow.keys), places)
+        # Of more than can be named, the register does not know how many were broken before.
+        many = {one.rule.id for one in results if one.broken > MOST_NAMED}
+        if many:
+            stage.forget(sorted(many))
+            results = [one for one in results if one.rule.id not in many]
+            always |= many
         self.looked_at = len(narrow.keys)
         stage.looked_at(register.key_text(key) for key in narrow.keys)
         if always:
@@ -213,17 +226,31 @@ class CollectionCheck:
         self.clean += [one for one in places if checking.counts.get(one.field) == 0]
         return results
 
-    def _decided(self, results: Sequence[RuleResult], listed: Mapping[str, int]) -> bool:
-        """Whether the figures of an earlier check decide every rule."""
+    def _undecided(
+        self, results: Sequence[RuleResult], listed: Mapping[str, int]
+    ) -> frozenset[str]:
+        """The rules that the figures of an earlier check do not decide."""
+        assert self.counts is not None
         known = [(one.rule, self._broken(one, listed.get(one.rule.id))) for one in results]
-        return self.counts is not None and all(
-            self.counts.decide(rule, broken) for rule, broken in known if broken is not None
+        return frozenset(
+            rule.id
+            for rule, broken in known
+            if broken is not None
+            and not is_about_the_table(rule)
+            and not self.counts.decide(rule, broken)
         )
 
     def _count(self, records: Records) -> bool:
         """Count the records; False where they may not be read."""
         self.counts = counts.count(self.view, records, self.suite.expectations, self.run.at)
         return self.counts is not None
+
+    @property
+    def _not_counted(self) -> Message:
+        """Why the records could not be counted just now."""
+        if (code := self.view.first_failure).startswith("57"):
+            return _("it took too long, or was cancelled (SQLSTATE {code})", code=code)
+        return _("its records may not be read, or not all of them")
 
     def _mapped_key(self) -> tuple[str, ...]:
         assert self.table is not None
@@ -282,11 +309,16 @@ class CollectionCheck:
             mark: of this run.
         """
         rule = found.rule
+        if found.fault is None and self.counts and rule.id in self.counts.unknown:
+            found = replace(found, fault=_("the records that it is about could not be counted"))
         broken = self._broken(found, listed)
         if found.fault is not None or found.broken > MOST_NAMED:
             mark = None  # the next run looks at all of them again
         rows = self.counts.of(rule.id) if self.counts else 0
-        figures = Figures(rows, broken, listed is not None, self.rows == 0)
+        carried = self.counts is not None and self.counts.carried
+        if carried and found.fault is None and is_about_the_table(rule):
+            rows, carried = found.rows, False  # which Great Expectations has counted for it
+        figures = Figures(rows, broken, listed is not None, self.rows == 0, carried)
         outcome = judge(self.seen, f"{self._subject}.{rule.id}", rule, figures, found.fault)
         self.judged.append((figures, outcome))
         self.checks.append(

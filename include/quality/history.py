@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, func, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Connection, Select, and_, delete, func, insert, select
 
 from include.evidence.model import Outcome
 from include.expectations.marks import Mark
@@ -21,7 +20,8 @@ WHOLE_EVERY = timedelta(days=6, hours=12)
 for a daily run that begins a little earlier or later: a related record that was deleted leaves no
 trace in the records that changed."""
 MOST_RUNS = 30  # of the trend
-_CLEAN = "no undeclared keys: "  # no expectation has such an id
+# No expectation has such ids.
+_CLEAN, _ALL = "no undeclared keys: ", "all records"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class RuleCheck:
         rule: id of the expectation.
         definition: digest of what was checked.
         whole: all records were looked at.
-        rows: records of the collection; None when the rule was not checked.
+        rows: records that the rule is about; None when it was not checked.
         broken: of them, after the run.
         outcome: of the rule.
         mark: where the next check may begin; None when it has to look at everything.
@@ -63,6 +63,11 @@ def clean_place(place: Place) -> RuleCheck:
     return RuleCheck(place.collection.name, rule, place.digest, False, None, 0, Outcome.PASS, None)
 
 
+def all_records(collection: str, rows: int, *, whole: bool) -> RuleCheck:
+    """What a run keeps of how many records a collection has."""
+    return RuleCheck(collection, _ALL, "", whole, rows, 0, Outcome.PASS, None)
+
+
 def record(
     conn: Connection,
     checks: Sequence[RuleCheck],
@@ -76,10 +81,10 @@ def record(
     if not checks:
         return
     told = {"dag_id": dag_id, "run_id": run_id, "database": database, "checked_at": at}
-    new = insert(quality_check)
-    again = {one.name: new.excluded[one.name] for one in quality_check.c if not one.primary_key}
+    earlier = (quality_check.c[key] == told[key] for key in ("dag_id", "run_id", "database"))
+    conn.execute(delete(quality_check).where(*earlier))
     conn.execute(
-        new.on_conflict_do_update(constraint=quality_check.primary_key, set_=again),
+        insert(quality_check),
         [{**one.__dict__, "outcome": str(one.outcome), **told} for one in checks],
     )
 
@@ -97,6 +102,11 @@ class LastCheck:
     mark: Mark
     rows: Mapping[str, int | None]
     definitions: Mapping[str, str]
+
+    @property
+    def all_rows(self) -> int | None:
+        """Records of the collection."""
+        return self.rows.get(_ALL)
 
     def was_clean(self, place: Place) -> bool:
         """Whether a place in a JSON column had no keys beside those that are declared."""

@@ -23,12 +23,14 @@ class Figures:
         broken: of them; None when it could not be checked.
         listed: whether the broken ones stand in the register.
         empty: the collection has no record, which is said once and not for each rule.
+        carried: the number of records is of an earlier check.
     """
 
     rows: int
     broken: int | None
     listed: bool = True
     empty: bool = False
+    carried: bool = False
 
 
 def judge(
@@ -87,12 +89,23 @@ def _said(rule: Expectation, rows: int, figures: Figures) -> tuple[Message, Mess
             _("Expected: {title}. The table has {rows} records.", title=rule.message, rows=rows),
             _("Find out what filled or emptied the table."),
         )
-    what = _(
-        "Expected: {title}. {broken} of {rows} records break this; {tolerated} are tolerated.",
-        title=rule.message,
-        broken=figures.broken,
-        rows=rows,
-        tolerated=int(rows * (1 - rule.mostly)),
+    told = {
+        "title": rule.message,
+        "broken": figures.broken,
+        "rows": rows,
+        "tolerated": int(rows * (1 - rule.mostly)),
+    }
+    what = (
+        _(
+            "Expected: {title}. {broken} of {rows} records (by the last count) break this; "
+            "{tolerated} are tolerated.",
+            **told,
+        )
+        if figures.carried
+        else _(
+            "Expected: {title}. {broken} of {rows} records break this; {tolerated} are tolerated.",
+            **told,
+        )
     )
     if not figures.listed:
         return what, _(

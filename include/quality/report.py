@@ -163,7 +163,7 @@ def _facts(checked: Sequence[StepRecord | None]) -> list[Fact]:
             label=_("Records looked at"),
             value=sum(one["looked_at"] for one in collections) if collections else None,
             unit="rows",
-            note=_("of {count}", count=sum(one["rows"] or 0 for one in collections)),
+            note=_of_rows(collections),
         ),
         Fact(
             label=_("Breaches"),
@@ -181,6 +181,13 @@ def _facts(checked: Sequence[StepRecord | None]) -> list[Fact]:
             status=None if unchecked is None else Outcome.FAIL if unchecked else Outcome.PASS,
         ),
     ]
+
+
+def _of_rows(collections: Sequence[dict[str, Any]]) -> Message:
+    count = sum(one["rows"] or 0 for one in collections)
+    if all(one["counted"] for one in collections):
+        return _("of {count}", count=count)
+    return _("of {count} by the last count", count=count)
 
 
 def _database(
@@ -307,7 +314,9 @@ def _meaning() -> Section:
                         "last sealed check, and those whose answer may have changed with them. A "
                         "related record that was deleted, or led to another, is noticed by the "
                         "next full check, at the latest after seven days. Records are counted "
-                        "again when the last count would not decide every expectation."
+                        "again when the last count would not decide every expectation. Uniqueness, "
+                        "and what changes with time or with lists, is held against all records in "
+                        "every check."
                     ),
                 ]
             )

@@ -64,8 +64,8 @@ class Usual:
         if self.deleted is None:
             return None
         off = self.last.mark.uncounted + self.deleted
-        found = counts.carried(self.last.rows, self.expectations, self.run.at, off)
-        return found if found is not None and found.rows and self._any_record() else None
+        found = counts.carried(self.last, self.expectations, self.run.at, off)
+        return found if found is not None and self._any_record() else None
 
     def _any_record(self) -> bool:
         there = sa.select(sa.exists().select_from(self.records.table))

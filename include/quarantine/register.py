@@ -17,6 +17,7 @@ from typing import Any, Literal
 import psycopg
 from sqlalchemy import ColumnElement, Connection, Engine, exists, func, select
 
+from include.services.errors import ServiceError
 from include.state.tables import quarantine
 
 _as_text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -31,6 +32,7 @@ CREATE TEMP TABLE looked_at (key text NOT NULL)
 _LOCK = (
     "SELECT pg_advisory_xact_lock(hashtextextended(%(database)s || '.' || %(collection)s, 9131))"
 )
+_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '1min'"
 _FOUND = """
 WITH found AS (
     SELECT rule, key, max(part) AS part FROM found_broken WHERE rule = ANY(%(rules)s)
@@ -100,9 +102,6 @@ class Change:
 
     open: Mapping[str, int]
     resolved: int
-
-    def __add__(self, other: Change) -> Change:
-        return Change({**self.open, **other.open}, self.resolved + other.resolved)
 
 
 def key_text(key: Sequence[str]) -> str:
@@ -192,7 +191,7 @@ class Stage:
         given = {**place.__dict__, "rules": list(rules), "whole": list(whole)}
         self._send()
         with self._connection.transaction(), self._connection.cursor() as cursor:
-            cursor.execute(_LOCK, given)
+            _lock(cursor, place)
             cursor.execute("ANALYZE found_broken")
             cursor.execute(_MOVE, given)
             cursor.execute(_ADD, given)
@@ -214,6 +213,19 @@ class Stage:
             for row in self._waiting:
                 copy.write_row(row)
         self._waiting.clear()
+
+
+def _lock(cursor: psycopg.Cursor[Any], place: Place) -> None:
+    cursor.execute(_LOCK_TIMEOUT)  # meanwhile the customers' server holds a snapshot for us
+    try:
+        cursor.execute(_LOCK, place.__dict__)
+    except psycopg.errors.LockNotAvailable:
+        raise ServiceError(
+            f"Another run has been entering broken records of {place.database}."
+            f"{place.collection} for more than a minute.",
+            "Nothing was entered, and the task is repeated. See that the other run goes on, or "
+            "end its session in the state database.",
+        ) from None
 
 
 @contextmanager

@@ -59,6 +59,7 @@ def bad_pack(tmp_path: Path) -> Path:
         (["run", "backup_offsite", "--conf", "{"], "--conf"),
         (["run", "backup_offsite", "--conf", "[]"], "--conf"),
         (["bench", "nosuch"], "dag_parsing"),
+        (["bench", "backup", "--without-peers"], "quality"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(home: Path, words: list[str], part: str):

@@ -111,11 +111,11 @@ def test_transaction_numbers_go_round_a_circle(
 
 @given(
     transaction=st.integers(0, 2**63),
-    deleted=st.none() | st.integers(0, 2**63),
+    deleted=st.none() | st.tuples(st.integers(0, 2**63), st.integers(0, 2**63)),
     uncounted=st.integers(0, 2**40),
 )
 def test_a_mark_is_read_as_it_was_written(
-    transaction: int, deleted: int | None, uncounted: int
+    transaction: int, deleted: tuple[int, int] | None, uncounted: int
 ) -> None:
     """Also where the server does not know what was deleted."""
     mark = Mark("0" * 32, transaction, NOW, deleted, uncounted)

@@ -196,6 +196,45 @@ def test_a_cancelled_query_is_not_asked_again(
     assert {"57014" in str(one.message.values["reason"]) for one in done.record.findings} == {True}
 
 
+def test_a_list_that_somebody_locked_stops_its_own_rule_only(
+    database: str, state: str, tmp_path: Path
+) -> None:
+    """The others are judged, and nobody waits for ever."""
+    rules = suite(
+        branch="expect_column_values_to_exist_in, "
+        "kwargs: {column: branch_id, collection: branch, field: id}",
+        filled="expect_column_values_to_not_be_null, kwargs: {column: name}",
+    )
+    company = Company.make(database, state, tmp_path / "p", quality__person=rules)
+    with psycopg.connect(database, autocommit=True) as admin:
+        user, name = admin.info.user, admin.info.dbname
+        admin.execute(f'ALTER ROLE "{user}" IN DATABASE "{name}" SET lock_timeout = 300'.encode())
+    with psycopg.connect(database) as somebody:
+        somebody.execute("LOCK branch")
+        found = {one["rule"]: one for one in company.collection(company.check())["rules"]}
+    assert (found["branch"]["broken"], found["filled"]["broken"]) == (None, 0)
+
+
+def test_a_key_is_written_alike_however_the_server_writes_dates(
+    database: str, state: str, tmp_path: Path
+) -> None:
+    """Its owner may change the style between two runs."""
+    rule = "expect_column_values_to_not_be_null, kwargs: {column: name}"
+    company = Company.make(database, state, tmp_path / "p", quality__person=suite(filled=rule))
+    company.do(
+        "ALTER TABLE consent DROP CONSTRAINT consent_person_id_fkey",
+        "ALTER TABLE person ALTER COLUMN id TYPE date USING date '2026-01-01' + id::int",
+        "UPDATE person SET name = NULL WHERE id = '2026-01-04'",
+    )
+    company.check()
+    with psycopg.connect(database, autocommit=True) as admin:
+        name = admin.info.dbname
+        admin.execute(f"ALTER DATABASE \"{name}\" SET datestyle = 'German'".encode())
+    company.do("UPDATE person SET name = 'Ada'")
+    company.check()
+    assert company.open() == {}
+
+
 def test_ten_mistakes_of_one_item_hide_none_between_files(tmp_path: Path) -> None:
     """A fault of form in an item, and a name in the same item that leads nowhere."""
     from include.policy.problems import PackError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,5 +51,23 @@ def test_a_rule_about_no_record_waits_for_a_count() -> None:
     rule = made(KIND)
     assert not Counts(9, {rule.id: 0}, carried=True, off=1).decide(rule, 0)
     assert Counts(9, {rule.id: 0}, carried=True, off=0).decide(rule, 0)
-    assert Counts(9, {rule.id: 5}, carried=True, off=9).decide(rule, 0)
+    assert Counts(9, {rule.id: 5}, carried=True, off=4).decide(rule, 0)
+    assert not Counts(9, {rule.id: 5}, carried=True, off=5).decide(rule, 0)
     assert not Counts(9, {rule.id: 5}, carried=True, off=9).decide(rule, 6)
+
+
+@pytest.mark.parametrize(
+    "where", ["seen < (:now - INTERVAL '30 days')", "exists (SELECT FROM consent)"]
+)
+def test_time_and_other_tables_may_change_whom_a_rule_is_about(where: str) -> None:
+    """Though nobody wrote to the records: only what holds for any number is decided."""
+    strict, lenient = made(KIND), tolerating(10)
+    kwargs = {"where": where}
+    strict, lenient = (
+        one.model_copy(update={"kwargs": one.kwargs.model_copy(update=kwargs)})
+        for one in (strict, lenient)
+    )
+    counts = Counts(40, {strict.id: 30}, carried=True, off=0)
+    assert counts.decide(strict, 2)  # one is too many, however many there are
+    assert not counts.decide(lenient, 2)
+    assert not counts.decide(strict, 0)  # there may be none left that it is about

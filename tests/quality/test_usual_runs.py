@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,6 +15,9 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from include.evidence.model import Outcome
+from include.quality import check as checks
+from include.quality import collection, counts
+from include.schema.live import read_schema
 from tests.quality.support import MAP, SUITE, Company, suite
 
 LISTED = (
@@ -176,6 +180,10 @@ def test_the_earlier_of_two_twins_is_the_original(company: Company) -> None:
 
 def test_figures_are_carried_on_while_they_decide(company: Company) -> None:
     """A usual run counts only when what changed since could decide a rule otherwise."""
+    company.do(
+        "UPDATE person SET subscribed = true",
+        "INSERT INTO consent SELECT 2000 + id, id, 'marketing' FROM person",
+    )
     counted = company.collection(company.check())
     assert (counted["counted"], counted["rows"]) == (True, 40)
     company.do("INSERT INTO person (id, name, phone) VALUES (99, 'Ada', '13900000099')")
@@ -185,7 +193,7 @@ def test_figures_are_carried_on_while_they_decide(company: Company) -> None:
     company.do("UPDATE person SET phone = '7' WHERE id < 5")
     decided = company.collection(company.check())
     assert (decided["counted"], decided["rows"]) == (True, 41)
-    assert {one["rule"]: one["rows"] for one in decided["rules"]}["consent"] == 1
+    assert {one["rule"]: one["rows"] for one in decided["rules"]}["consent"] == 40
     company.do("UPDATE person SET name = '' WHERE id = 9")
     again = company.collection(company.check())
     assert (again["counted"], again["rows"]) == (False, 41)
@@ -224,6 +232,107 @@ def test_statistics_that_began_again_hide_no_deletion(company: Company) -> None:
     company.do("SELECT pg_stat_reset()")
     assert company.collection(company.check())["counted"]
     assert company.open() == {"named": {'["3"]'}}
+
+
+def test_a_deletion_during_a_check_is_noticed_by_the_next(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The statistics are read before the snapshot: what they count is gone from it."""
+    company.do("DELETE FROM consent WHERE person_id = 2")
+    company.do("UPDATE person SET name = '' WHERE id IN (2, 3)")
+    company.check()
+
+    def meanwhile(*given: Any) -> Any:
+        company.do("DELETE FROM person WHERE id = 2")
+        return read_schema(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checks, "read_schema", meanwhile)
+        company.check()
+    assert company.open() == {"named": {'["2"]', '["3"]'}}
+    company.check()
+    assert company.open() == {"named": {'["3"]'}}
+
+
+def test_statistics_that_caught_up_after_a_reset_are_not_taken_for_the_same(
+    company: Company,
+) -> None:
+    """As many deletions since the reset as there were before it."""
+    company.do("DELETE FROM consent WHERE person_id IN (1, 2)", "DELETE FROM person WHERE id = 1")
+    company.do("UPDATE person SET name = '' WHERE id IN (2, 3)")
+    company.check()
+    company.do("SELECT pg_stat_reset()")
+    company.do("DELETE FROM person WHERE id = 2")
+    company.check()
+    assert company.open() == {"named": {'["3"]'}}
+
+
+def test_a_related_table_that_was_emptied_is_noticed(company: Company) -> None:
+    """It has no rows left that could tell."""
+    company.check()
+    company.do("TRUNCATE consent")
+    assert company.collection(company.check())["whole"]
+    assert company.open() == {"consent": {'["40"]'}}
+
+
+def test_a_faulty_rule_leaves_other_figures_alone(
+    database: str, state: str, tmp_path: Path
+) -> None:
+    """Three of the four that the other is about are broken, not three of forty."""
+    company = Company.make(
+        database,
+        state,
+        tmp_path / "p",
+        quality__person=suite(
+            few="expect_column_values_to_be_mobile_numbers, "
+            "kwargs: {column: phone, where: id <= 4, mostly: 0.5}",
+            faulty="expect_column_values_to_be_mobile_numbers, "
+            "kwargs: {column: phone, where: name::int > 0}",
+        ),
+    )
+    company.do("UPDATE person SET phone = '7' WHERE id <= 3")
+    found = {one["rule"]: one for one in company.collection(company.check())["rules"]}
+    assert (found["few"]["rows"], found["few"]["outcome"]) == (4, "fail")
+    assert found["faulty"]["broken"] is None
+
+
+def test_figures_that_decide_nothing_are_not_judged_by(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the new count fails, the rule is unchecked, and not what it was."""
+    company.do("UPDATE person SET phone = '7' WHERE id < 5")
+    company.check()
+    company.do(
+        *(f"DELETE FROM {one} > 34" for one in ("consent WHERE person_id", "person WHERE id"))
+    )
+    monkeypatch.setattr(counts, "count", lambda *_given: None)
+    found = {one["rule"]: one for one in company.collection(company.check())["rules"]}
+    assert (found["phone"]["broken"], found["phone"]["outcome"]) == (None, "fail")
+    assert found["named"]["outcome"] == "pass"
+
+
+def test_more_than_can_be_named_are_looked_for_among_all(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The register does not tell how many were broken before; a new look at all does."""
+    monkeypatch.setattr(collection, "MOST_NAMED", 5)
+    company.do("UPDATE person SET phone = '7' WHERE id <= 5")
+    company.check()
+    company.do("UPDATE person SET phone = '8' WHERE id BETWEEN 20 AND 26")
+    seen = company.collection(company.check())
+    assert {one["rule"]: one["broken"] for one in seen["rules"]}["phone"] == 12
+
+
+def test_a_table_that_grew_is_told_by_its_own_count(
+    database: str, state: str, tmp_path: Path
+) -> None:
+    """Great Expectations counts it in every run; that figure stands in the finding."""
+    rule = "expect_table_row_count_to_be_between, kwargs: {max_value: 41}"
+    company = Company.make(database, state, tmp_path / "p", quality__person=suite(size=rule))
+    company.check()
+    company.do("INSERT INTO person SELECT n FROM generate_series(101, 103) n")
+    (finding,) = [one for one in company.check().record.findings if one.code == "quality.broken"]
+    assert finding.message.values["rows"] == 43
 
 
 def test_every_rule_about_twins_has_its_own(database: str, state: str, tmp_path: Path) -> None:
@@ -275,6 +384,18 @@ def test_an_undeclared_key_is_found_in_what_changed(
     company.do("""UPDATE person SET prefs = '{}' WHERE id = 5""")
     assert undeclared() == []
     assert company.open() == {}
+
+
+def test_another_try_leaves_nothing_of_the_first(database: str, state: str, tmp_path: Path) -> None:
+    """A column that was clean at the first try is not clean because of that."""
+    company = Company.make(database, state, tmp_path / "p", datamap__shop=KEYED)
+    company.do("ALTER TABLE person ADD COLUMN prefs jsonb")
+    company.check(sealed=False)
+    company.do("""UPDATE person SET prefs = '{"faith": "x"}'""")
+    company.runs -= 1
+    codes = "schema.drift.undeclared_key"
+    assert codes in {one.code for one in company.check().record.findings}
+    assert codes in {one.code for one in company.check().record.findings}
 
 
 CHANGES = st.sampled_from(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
 from include.quarantine import register
+from include.services.errors import ServiceError
 from include.state.connect import engine
 from include.state.migrate import migrate
 
@@ -104,3 +105,25 @@ def test_records_are_counted_once_by_department(state: Engine) -> None:
 def test_a_key_reads_back(key: list[str]) -> None:
     """Quotes, commas and Chinese included."""
     assert register.key_of(register.key_text(key)) == key
+
+
+def test_another_run_is_not_waited_for_for_ever(
+    state: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While we wait, the customers' server holds a snapshot for us."""
+    monkeypatch.setattr(register, "_LOCK_TIMEOUT", "SET LOCAL lock_timeout = '200ms'")
+    place = register.Place("shop", "person", "check_quality", "second", NOW)
+    with state.begin() as other, register.staging(state) as stage:
+        other.execute(
+            text(
+                register._LOCK.replace("%(database)s", "'shop'").replace(
+                    "%(collection)s", "'person'"
+                )
+            )
+        )
+        stage.add("r", "k", None)
+        with pytest.raises(ServiceError, match=r"shop\.person for more than a minute"):
+            stage.enter(place, ["r"], "all")
+    with register.staging(state) as stage:
+        stage.add("r", "k", None)
+        assert stage.enter(place, ["r"], "all").open == {"r": 1}
