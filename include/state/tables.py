@@ -191,7 +191,9 @@ quarantine = Table(  # records that break a rule, by key or keyed HMAC
     ),
 )
 
-quality_check = Table(  # one rule in one run; the trend, and how far the next run may look back
+# One rule in one run: the trend, and how far the next run may look back. Beside the rules, what
+# the next run has to know (`include.quality.history`): "all records", "no undeclared keys: ...".
+quality_check = Table(
     "quality_check",
     metadata,
     Column("dag_id", Text, primary_key=True),
@@ -202,7 +204,7 @@ quality_check = Table(  # one rule in one run; the trend, and how far the next r
     Column("definition", Text, nullable=False),
     Column("checked_at", MOMENT, nullable=False),
     Column("whole", Boolean, nullable=False),  # all records, not only changed ones
-    Column("rows", BigInteger),  # of the collection; null: not checked
+    Column("rows", BigInteger),  # that the rule is about; null: not checked
     Column("broken", BigInteger),  # of the collection, after this run
     Column("outcome", Text, nullable=False),
     Column("mark", Text),  # null: the next run looks at all records
