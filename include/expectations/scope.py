@@ -245,7 +245,9 @@ def _arrays(keys: Sequence[Key], width: int) -> list[sa.ColumnElement[Any]]:
 
 def _array(texts: list[str]) -> sa.ColumnElement[Any]:
     together = "".join(texts)
-    if together.isascii() and together.isdigit():  # nothing to quote: five times as fast
+    if (
+        all(texts) and together.isascii() and together.isdigit()
+    ):  # nothing to quote: five times as fast
         return sa.cast(sa.bindparam(None, "{" + ",".join(texts) + "}", sa.Text), sa.Text)
     text = sa.ARRAY(sa.Text)
     return sa.cast(sa.bindparam(None, texts, text), text)

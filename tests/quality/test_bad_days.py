@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import psycopg
@@ -213,6 +214,30 @@ def test_a_list_that_somebody_locked_stops_its_own_rule_only(
         somebody.execute("LOCK branch")
         found = {one["rule"]: one for one in company.collection(company.check())["rules"]}
     assert (found["branch"]["broken"], found["filled"]["broken"]) == (None, 0)
+
+
+@pytest.mark.parametrize("key", ["", "007", "NULL", "null", 'a"b', "{1,2}", "é ,"])
+def test_keys_are_texts_of_any_kind(database: str, state: str, tmp_path: Path, key: str) -> None:
+    """Empty, like a number, like SQL, or with signs that arrays use: found and mended by usual runs."""
+    rules = suite(
+        filled="expect_column_values_to_not_be_null, kwargs: {column: name}",
+        twin="expect_records_to_be_distinct, kwargs: {columns: [phone]}",
+    )
+    company = Company.make(database, state, tmp_path / "p", quality__person=rules)
+    company.do(
+        "ALTER TABLE consent DROP CONSTRAINT consent_person_id_fkey",
+        "ALTER TABLE person ALTER COLUMN id TYPE text",
+    )
+    with psycopg.connect(database) as connection:
+        connection.execute("UPDATE person SET id = %s WHERE id = '3'", [key])
+    company.check()
+    named = json.dumps([key], ensure_ascii=False)
+    company.do("UPDATE person SET name = NULL WHERE phone LIKE '%03' OR id = '4'")
+    assert not company.collection(company.check())["whole"]
+    assert company.open() == {"filled": {named, '["4"]'}}
+    company.do("UPDATE person SET name = 'Ada' WHERE name IS NULL")
+    company.check()
+    assert company.open() == {}
 
 
 def test_a_key_is_written_alike_however_the_server_writes_dates(

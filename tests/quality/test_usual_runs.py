@@ -386,6 +386,19 @@ def test_an_undeclared_key_is_found_in_what_changed(
     assert company.open() == {}
 
 
+def test_a_rule_may_be_called_as_a_json_column(database: str, state: str, tmp_path: Path) -> None:
+    """Each is asked for itself."""
+    rules = suite(prefs="expect_column_values_to_not_be_blank, kwargs: {column: name}")
+    company = Company.make(
+        database, state, tmp_path / "p", datamap__shop=KEYED, quality__person=rules
+    )
+    company.do(
+        "ALTER TABLE person ADD COLUMN prefs jsonb", "UPDATE person SET name = '' WHERE id = 3"
+    )
+    company.check()
+    assert company.open() == {"prefs": {'["3"]'}}
+
+
 def test_another_try_leaves_nothing_of_the_first(database: str, state: str, tmp_path: Path) -> None:
     """A column that was clean at the first try is not clean because of that."""
     company = Company.make(database, state, tmp_path / "p", datamap__shop=KEYED)
