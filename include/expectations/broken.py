@@ -118,7 +118,8 @@ class Finder:
         return sa.select(*columns).select_from(record).where(sa.or_(*broken))
 
     def _stream(self, query: sa.Select[Any]) -> Iterator[tuple[Any, ...]]:
-        compiled = query.compile(dialect=self.dialect)
+        # Lists of values are written out: they stand in the statement only when it is executed.
+        compiled = query.compile(dialect=self.dialect, compile_kwargs={"render_postcompile": True})
         size = ROWS_AT_ONCE if psycopg.capabilities.has_stream_chunked() else 1
         with self.connection.cursor() as cursor:
             yield from cursor.stream(str(compiled).encode(), compiled.params, size=size)

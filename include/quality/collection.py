@@ -168,6 +168,8 @@ class CollectionCheck:
             after it, by rule, for rules of which it lists any.
         """
         expectations = self.suite.expectations
+        with self.conn.begin():
+            history.begin(self.conn, **self._place.__dict__)
         if narrowed is None:
             self.whole = True
             results = self._check(records, expectations, stage, self.rows, self.places)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, delete, func, insert, select
+from sqlalchemy import Connection, Select, and_, delete, exists, func, select
+from sqlalchemy.dialects.postgresql import insert
 
 from include.evidence.model import Outcome
 from include.expectations.marks import Mark
@@ -21,7 +22,7 @@ for a daily run that begins a little earlier or later: a related record that was
 trace in the records that changed."""
 MOST_RUNS = 30  # of the trend
 # No expectation has such ids.
-_CLEAN, _ALL = "no undeclared keys: ", "all records"
+_CLEAN, _ALL, _BEGUN = "no undeclared keys: ", "all records", "begun"
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,25 @@ def clean_place(place: Place) -> RuleCheck:
 def all_records(collection: str, rows: int, *, whole: bool) -> RuleCheck:
     """What a run keeps of how many records a collection has."""
     return RuleCheck(collection, _ALL, "", whole, rows, 0, Outcome.PASS, None)
+
+
+def begin(
+    conn: Connection, *, database: str, collection: str, dag_id: str, run_id: str, at: datetime
+) -> None:
+    """Note that a run is about to enter a collection in the register; `record` takes its place."""
+    new = insert(quality_check).values(
+        dag_id=dag_id,
+        run_id=run_id,
+        database=database,
+        collection=collection,
+        rule=_BEGUN,
+        definition="",
+        checked_at=at,
+        whole=False,
+        broken=0,
+        outcome=str(Outcome.ATTENTION),
+    )
+    conn.execute(new.on_conflict_do_nothing())
 
 
 def record(
@@ -126,7 +146,8 @@ def last_check(
 
     Returns:
         None when everything has to be looked at: there is no such run, a rule is new or was
-        changed or could not be checked, or the last look at everything is too long ago.
+        changed or could not be checked, the last look at everything is too long ago, or a run since
+        changed the register (with other rules, by another clock) and was not sealed.
     """
     rows = _latest_sealed(conn, database, collection)
     marks = {row.rule: row.mark for row in rows if row.mark is not None}
@@ -149,9 +170,23 @@ def last_check(
     if whole is None or not timedelta(0) <= now - whole < WHOLE_EVERY:
         return None
     mark = Mark.parse(next(iter(marks.values())))
-    if mark is None:
+    if mark is None or _changed_unsealed(conn, database, collection, mark.at):
         return None
     return LastCheck(mark, {row.rule: row.rows for row in rows}, definitions)
+
+
+def _changed_unsealed(conn: Connection, database: str, collection: str, since: datetime) -> bool:
+    sealed = exists().where(
+        evidence_ledger.c.dag_id == quality_check.c.dag_id,
+        evidence_ledger.c.run_id == quality_check.c.run_id,
+    )
+    other = exists().where(
+        quality_check.c.database == database,
+        quality_check.c.collection == collection,
+        quality_check.c.checked_at >= since,
+        ~sealed,
+    )
+    return bool(conn.scalar(select(other)))
 
 
 def had_records(conn: Connection, database: str, collection: str) -> bool:

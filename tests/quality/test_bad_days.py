@@ -216,6 +216,17 @@ def test_a_list_that_somebody_locked_stops_its_own_rule_only(
     assert (found["branch"]["broken"], found["filled"]["broken"]) == (None, 0)
 
 
+@pytest.mark.parametrize("values", ["[1, 2]", "[3, 4]"])
+def test_values_outside_a_set_are_named(
+    database: str, state: str, tmp_path: Path, values: str
+) -> None:
+    """Great Expectations' own condition holds a list that is written out."""
+    rule = f"expect_column_values_to_be_in_set, kwargs: {{column: branch_id, value_set: {values}}}"
+    company = Company.make(database, state, tmp_path / "p", quality__person=suite(known=rule))
+    company.check()
+    assert len(company.open().get("known", ())) == (0 if values == "[1, 2]" else 40)
+
+
 @pytest.mark.parametrize("key", ["", "007", "NULL", "null", 'a"b', "{1,2}", "é ,"])
 def test_keys_are_texts_of_any_kind(database: str, state: str, tmp_path: Path, key: str) -> None:
     """Empty, like a number, like SQL, or with signs that arrays use: found and mended by usual runs."""

@@ -1,0 +1,220 @@
+"""What usual runs carry on from earlier ones: figures, clean columns, counts of the server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from include.quality import check as checks
+from include.quality import collection, counts
+from include.schema.live import read_schema
+from tests.quality.support import MAP, Company, suite
+
+
+def test_a_table_that_is_filled_was_not_empty(company: Company) -> None:
+    """Nothing is said of an empty table once it has records."""
+    company.do("CREATE TABLE kept AS TABLE person", "TRUNCATE person CASCADE")
+    assert "quality.empty" in {one.code for one in company.check().record.findings}
+    company.do("INSERT INTO person TABLE kept")
+    seen = company.check()
+    assert not {one.code for one in seen.record.findings if one.code.startswith("quality.empt")}
+    assert company.collection(seen)["rows"] == 40
+
+
+def test_figures_are_carried_on_while_they_decide(company: Company) -> None:
+    """A usual run counts only when what changed since could decide a rule otherwise."""
+    company.do(
+        "UPDATE person SET subscribed = true",
+        "INSERT INTO consent SELECT 2000 + id, id, 'marketing' FROM person",
+    )
+    counted = company.collection(company.check())
+    assert (counted["counted"], counted["rows"]) == (True, 40)
+    company.do("INSERT INTO person (id, name, phone) VALUES (99, 'Ada', '13900000099')")
+    carried = company.collection(company.check())
+    assert (carried["counted"], carried["rows"]) == (False, 40)
+    # Four of forty may have no mobile number; whether five may depends on how many there are now.
+    company.do("UPDATE person SET phone = '7' WHERE id < 5")
+    decided = company.collection(company.check())
+    assert (decided["counted"], decided["rows"]) == (True, 41)
+    assert {one["rule"]: one["rows"] for one in decided["rules"]}["consent"] == 40
+    company.do("UPDATE person SET name = '' WHERE id = 9")
+    again = company.collection(company.check())
+    assert (again["counted"], again["rows"]) == (False, 41)
+
+
+def test_deleted_records_are_noticed_once_the_server_has_counted_them(company: Company) -> None:
+    """Its statistics may be late by seconds: then the run after it resolves the entry."""
+    company.do("UPDATE person SET name = '' WHERE id IN (2, 3)")
+    company.check()
+    with psycopg.connect(company.conninfo, autocommit=True) as late:
+        late.execute("DELETE FROM consent WHERE person_id = 2")
+        late.execute("SELECT pg_stat_force_next_flush()")
+        late.execute("DELETE FROM person WHERE id = 2")
+        company.check()
+        before = company.open()
+    company.do("SELECT 1")
+    company.check()
+    assert before["named"] >= {'["3"]'}
+    assert company.open() == {"named": {'["3"]'}}
+
+
+def test_statistics_that_began_again_hide_no_deletion(company: Company) -> None:
+    """After a crash nobody knows what was deleted: every entry is asked for."""
+    company.do("DELETE FROM consent WHERE person_id IN (1, 2)", "DELETE FROM person WHERE id = 1")
+    company.do("UPDATE person SET name = '' WHERE id IN (2, 3)")
+    company.check()
+    company.do("DELETE FROM person WHERE id = 2", "SELECT pg_stat_force_next_flush()")
+    company.do("SELECT pg_stat_reset()")
+    assert company.collection(company.check())["counted"]
+    assert company.open() == {"named": {'["3"]'}}
+
+
+def test_a_deletion_during_a_check_is_noticed_by_the_next(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The statistics are read before the snapshot: what they count is gone from it."""
+    company.do("DELETE FROM consent WHERE person_id = 2")
+    company.do("UPDATE person SET name = '' WHERE id IN (2, 3)")
+    company.check()
+
+    def meanwhile(*given: Any) -> Any:
+        company.do("DELETE FROM person WHERE id = 2")
+        return read_schema(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checks, "read_schema", meanwhile)
+        company.check()
+    assert company.open() == {"named": {'["2"]', '["3"]'}}
+    company.check()
+    assert company.open() == {"named": {'["3"]'}}
+
+
+def test_statistics_that_caught_up_after_a_reset_are_not_taken_for_the_same(
+    company: Company,
+) -> None:
+    """As many deletions since the reset as there were before it."""
+    company.do("DELETE FROM consent WHERE person_id IN (1, 2)", "DELETE FROM person WHERE id = 1")
+    company.do("UPDATE person SET name = '' WHERE id IN (2, 3)")
+    company.check()
+    company.do("SELECT pg_stat_reset()")
+    company.do("DELETE FROM person WHERE id = 2")
+    company.check()
+    assert company.open() == {"named": {'["3"]'}}
+
+
+def test_a_faulty_rule_leaves_other_figures_alone(
+    database: str, state: str, tmp_path: Path
+) -> None:
+    """Three of the four that the other is about are broken, not three of forty."""
+    company = Company.make(
+        database,
+        state,
+        tmp_path / "p",
+        quality__person=suite(
+            few="expect_column_values_to_be_mobile_numbers, "
+            "kwargs: {column: phone, where: id <= 4, mostly: 0.5}",
+            faulty="expect_column_values_to_be_mobile_numbers, "
+            "kwargs: {column: phone, where: name::int > 0}",
+        ),
+    )
+    company.do("UPDATE person SET phone = '7' WHERE id <= 3")
+    found = {one["rule"]: one for one in company.collection(company.check())["rules"]}
+    assert (found["few"]["rows"], found["few"]["outcome"]) == (4, "fail")
+    assert found["faulty"]["broken"] is None
+
+
+def test_figures_that_decide_nothing_are_not_judged_by(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the new count fails, the rule is unchecked, and not what it was."""
+    company.do("UPDATE person SET phone = '7' WHERE id < 5")
+    company.check()
+    company.do(
+        *(f"DELETE FROM {one} > 34" for one in ("consent WHERE person_id", "person WHERE id"))
+    )
+    monkeypatch.setattr(counts, "count", lambda *_given: None)
+    found = {one["rule"]: one for one in company.collection(company.check())["rules"]}
+    assert (found["phone"]["broken"], found["phone"]["outcome"]) == (None, "fail")
+    assert found["named"]["outcome"] == "pass"
+
+
+def test_more_than_can_be_named_are_looked_for_among_all(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The register does not tell how many were broken before; a new look at all does."""
+    monkeypatch.setattr(collection, "MOST_NAMED", 5)
+    company.do("UPDATE person SET phone = '7' WHERE id <= 5")
+    company.check()
+    company.do("UPDATE person SET phone = '8' WHERE id BETWEEN 20 AND 26")
+    seen = company.collection(company.check())
+    assert {one["rule"]: one["broken"] for one in seen["rules"]}["phone"] == 12
+
+
+def test_a_table_that_grew_is_told_by_its_own_count(
+    database: str, state: str, tmp_path: Path
+) -> None:
+    """Great Expectations counts it in every run; that figure stands in the finding."""
+    rule = "expect_table_row_count_to_be_between, kwargs: {max_value: 41}"
+    company = Company.make(database, state, tmp_path / "p", quality__person=suite(size=rule))
+    company.check()
+    company.do("INSERT INTO person SELECT n FROM generate_series(101, 103) n")
+    (finding,) = [one for one in company.check().record.findings if one.code == "quality.broken"]
+    assert finding.message.values["rows"] == 43
+
+
+KEYED = MAP.replace(
+    "      - name: subscribed\n",
+    "      - name: subscribed\n      - {name: prefs, fields: [{name: colour}]}\n",
+)
+
+
+def test_an_undeclared_key_is_found_in_what_changed(
+    database: str, state: str, tmp_path: Path
+) -> None:
+    """And named until it is gone: what was not clean is looked at as a whole."""
+    company = Company.make(database, state, tmp_path / "p", datamap__shop=KEYED)
+    company.do("ALTER TABLE person ADD COLUMN prefs jsonb")
+    company.do("""UPDATE person SET prefs = '{"colour": "red"}'""")
+
+    def undeclared() -> list[str]:
+        done = company.check()
+        assert company.collection(done)["whole"] is (company.runs == 1)
+        codes = "schema.drift.undeclared_key"
+        return [one.subject for one in done.record.findings if one.code == codes]
+
+    assert undeclared() == []
+    assert undeclared() == []
+    company.do("""UPDATE person SET prefs = '{"faith": "x"}' WHERE id = 5""")
+    assert undeclared() == ["shop.public.person.prefs"]
+    assert undeclared() == ["shop.public.person.prefs"]
+    company.do("""UPDATE person SET prefs = '{}' WHERE id = 5""")
+    assert undeclared() == []
+    assert company.open() == {}
+
+
+def test_a_rule_may_be_called_as_a_json_column(database: str, state: str, tmp_path: Path) -> None:
+    """Each is asked for itself."""
+    rules = suite(prefs="expect_column_values_to_not_be_blank, kwargs: {column: name}")
+    company = Company.make(
+        database, state, tmp_path / "p", datamap__shop=KEYED, quality__person=rules
+    )
+    company.do(
+        "ALTER TABLE person ADD COLUMN prefs jsonb", "UPDATE person SET name = '' WHERE id = 3"
+    )
+    company.check()
+    assert company.open() == {"prefs": {'["3"]'}}
+
+
+def test_another_try_leaves_nothing_of_the_first(database: str, state: str, tmp_path: Path) -> None:
+    """A column that was clean at the first try is not clean because of that."""
+    company = Company.make(database, state, tmp_path / "p", datamap__shop=KEYED)
+    company.do("ALTER TABLE person ADD COLUMN prefs jsonb")
+    company.check(sealed=False)
+    company.do("""UPDATE person SET prefs = '{"faith": "x"}'""")
+    company.runs -= 1
+    codes = "schema.drift.undeclared_key"
+    assert codes in {one.code for one in company.check().record.findings}
+    assert codes in {one.code for one in company.check().record.findings}
