@@ -364,7 +364,7 @@ def _twin(rule: str, kwargs: Distinct, records: Records) -> Condition:
         # All that share their values with one of a few: those are put in order, not joined.
         mine, key = (_columns(names, SOURCE) for names in (kwargs.columns, records.key))
         theirs = sa.select(*(others.c[one] for one in kwargs.columns)).where(records.twins[rule])
-        place = sa.func.row_number().over(partition_by=mine, order_by=key)
+        place = sa.func.rank().over(partition_by=mine, order_by=key)
         name = "place among twins"
         return Condition(
             _all_of(kwargs.where, *named, _column(name) > 1),
