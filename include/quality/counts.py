@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from include.expectations.check import Snapshot
 from include.expectations.conditions import Records, selected
 from include.policy.expectations import Expectation
-from include.policy.kwargs import says_now
+from include.policy.kwargs import Satisfy, says_now
 from include.quality.history import LastCheck
 from include.quality.judge import holds
 
@@ -68,10 +68,13 @@ class Counts:
 
 
 def _moves_by_itself(rule: Expectation) -> bool:
+    """Whether time or another table may change whom a rule is about."""
     kwargs = rule.kwargs
-    sql = [one for key in ("where", "condition") if (one := getattr(kwargs, key, None))]
-    return rule.depends_on_time or any(
-        says_now({"sql": one}) or _LOOKS_ELSEWHERE.search(one) for one in sql
+    where = getattr(kwargs, "where", None)
+    # A record has no answer where its condition has none; that of related records is about them.
+    condition = kwargs.condition if isinstance(kwargs, Satisfy) else None
+    return says_now({"where": where, "condition": condition}) or any(
+        sql and _LOOKS_ELSEWHERE.search(sql) for sql in (where, condition)
     )
 
 

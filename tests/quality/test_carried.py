@@ -8,10 +8,12 @@ from typing import Any
 import psycopg
 import pytest
 
+from include.policy import load_pack
 from include.quality import check as checks
 from include.quality import collection, counts
 from include.schema.live import read_schema
-from tests.quality.support import MAP, Company, suite
+from tests.policy.packs import write_pack
+from tests.quality.support import MAP, SUITE, Company, suite
 
 
 def test_a_table_that_is_filled_was_not_empty(company: Company) -> None:
@@ -218,3 +220,66 @@ def test_another_try_leaves_nothing_of_the_first(database: str, state: str, tmp_
     codes = "schema.drift.undeclared_key"
     assert codes in {one.code for one in company.check().record.findings}
     assert codes in {one.code for one in company.check().record.findings}
+
+
+@pytest.mark.parametrize("change", ["DELETE FROM person", "UPDATE person SET name = 'x'"])
+def test_what_changed_adds_up_from_run_to_run(
+    database: str, state: str, tmp_path: Path, change: str
+) -> None:
+    """Three of forty may be broken, and of thirty; of twenty-nine not."""
+    rule = "expect_column_values_to_be_mobile_numbers, kwargs: {column: phone, mostly: 0.9}"
+    company = Company.make(database, state, tmp_path / "p", quality__person=suite(phone=rule))
+    company.do("DELETE FROM consent", "UPDATE person SET phone = '7' WHERE id < 4")
+    assert company.collection(company.check())["counted"]
+    for first, last, counted in ((36, 40, False), (31, 35, False), (30, 30, True)):
+        company.do(f"{change} WHERE id BETWEEN {first} AND {last}")
+        assert company.collection(company.check())["counted"] is counted
+
+
+def test_another_declaration_is_held_against_all_records(
+    database: str, state: str, tmp_path: Path
+) -> None:
+    """The column was clean as far as the old data map said."""
+    company = Company.make(database, state, tmp_path / "p", datamap__shop=KEYED)
+    company.do("ALTER TABLE person ADD COLUMN prefs jsonb")
+    company.do("""UPDATE person SET prefs = '{"colour": "red"}'""")
+    company.check()
+    other = KEYED.replace("{name: colour}", "{name: size}")
+    files = {"datamap__shop": other, "quality__person": SUITE}
+    company.pack = load_pack(write_pack(tmp_path / "q", **files))
+    done = company.check()
+    assert not company.collection(done)["whole"]
+    assert "schema.drift.undeclared_key" in {one.code for one in done.record.findings}
+
+
+def test_deletions_in_partitions_are_noticed(database: str, state: str, tmp_path: Path) -> None:
+    """Statistics are those of the partitions; their parent has none."""
+    rule = "expect_column_values_to_not_be_null, kwargs: {column: name}"
+    company = Company.make(database, state, tmp_path / "p", quality__person=suite(filled=rule))
+    company.do(
+        "DROP TABLE consent, person",
+        "CREATE TABLE consent (id bigint PRIMARY KEY, person_id bigint, purpose text)",
+        """CREATE TABLE person (id bigint PRIMARY KEY, name text, phone text, id_number text,
+        email text, faith text, branch_id int, seen_at timestamptz, subscribed boolean)
+        PARTITION BY RANGE (id)""",
+        "CREATE TABLE person_1 PARTITION OF person FOR VALUES FROM (1) TO (20)",
+        "CREATE TABLE person_2 PARTITION OF person FOR VALUES FROM (20) TO (99)",
+        "INSERT INTO person SELECT n, CASE WHEN n NOT IN (3, 30) THEN 'x' END"
+        " FROM generate_series(1, 40) n",
+    )
+    company.check()
+    company.do("DELETE FROM person WHERE id = 30")
+    seen = company.collection(company.check())
+    assert (seen["whole"], company.open()) == (False, {"filled": {'["3"]'}})
+
+
+def test_a_condition_holds_for_twins_in_usual_runs_too(
+    database: str, state: str, tmp_path: Path
+) -> None:
+    """A record that the rule is not about is nobody's later twin; equal keys have no order."""
+    rule = "expect_records_to_be_distinct, kwargs: {columns: [phone], where: subscribed}"
+    company = Company.make(database, state, tmp_path / "p", quality__person=suite(twin=rule))
+    company.check()
+    company.do("UPDATE person SET phone = '13900000001' WHERE id IN (5, 40)")
+    assert not company.collection(company.check())["whole"]
+    assert company.open() == {"twin": {'["40"]'}}

@@ -71,3 +71,11 @@ def test_time_and_other_tables_may_change_whom_a_rule_is_about(where: str) -> No
     assert counts.decide(strict, 2)  # one is too many, however many there are
     assert not counts.decide(lenient, 2)
     assert not counts.decide(strict, 0)  # there may be none left that it is about
+
+
+def test_what_is_asked_of_related_records_leaves_the_number_of_these_alone() -> None:
+    """Their condition does not select whom the rule is about."""
+    rule = made("expect_related_records")
+    asked = {"condition": "NOT EXISTS (SELECT FROM x)", "mostly": 0.9}
+    rule = rule.model_copy(update={"kwargs": rule.kwargs.model_copy(update=asked)})
+    assert Counts(400, {rule.id: 300}, carried=True, off=9).decide(rule, 2)
