@@ -59,10 +59,13 @@ FROM parts, LATERAL (
 ) AS a(columns), LATERAL (SELECT CASE WHEN with_file THEN pg_relation_filenode(oid) END) AS f(file)
 """
 # Counted as sessions report, so late by up to a minute; a replica and a server that is told not to
-# count know nothing.
+# count know nothing. After a crash a database counts from 0 and does not say that it was reset: the
+# server's other statistics, lost with it, do.
 _STATISTICS = """
 SELECT c.oid::bigint, pg_stat_get_tuples_deleted(c.oid),
-       coalesce(extract(epoch FROM pg_stat_get_db_stat_reset_time(d.oid)) * 1000000, 0)::bigint
+       coalesce(extract(epoch FROM greatest(pg_stat_get_db_stat_reset_time(d.oid),
+                                            pg_stat_get_bgwriter_stat_reset_time())) * 1000000,
+                0)::bigint
 FROM pg_class c, pg_database d
 WHERE c.relkind = 'r' AND d.datname = current_database()
   AND NOT pg_is_in_recovery() AND current_setting('track_counts') = 'on'

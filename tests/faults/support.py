@@ -27,6 +27,7 @@ from include.backup.scratch import PREFIX
 from include.erasure.ledger import ErasureKeys
 from include.evidence.model import StepRecord
 from include.evidence.signing import Signer
+from include.local.postgres import EmbeddedPostgres, server_user
 from include.policy.datamap import MappedDatabase
 from include.policy.rules import BackupRules
 from include.services.clock import Clock, SystemClock
@@ -34,6 +35,7 @@ from include.services.database import DatabaseAddress
 from include.services.objectstore.base import ObjectStore
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
+from include.services.programs import program
 from include.state.connect import engine
 from include.state.tables import scratch_database
 from tests.support.s3 import client_for
@@ -55,6 +57,20 @@ def mapped(name: str = "courier") -> MappedDatabase:
         rpo=timedelta(days=1),
         collections={},
     )
+
+
+def crash_and_restart(server: EmbeddedPostgres) -> None:
+    """What `pg_ctl restart -m immediate` does: no goodbye, then crash recovery."""
+    user = server_user()
+    subprocess.run(
+        [program("pg_ctl"), "--pgdata", str(server.data), "stop", "-m", "immediate"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        cwd="/",
+        user=user.pw_uid if user else None,
+        group=user.pw_gid if user else None,
+    )
+    server.start()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
 import time
 from contextlib import closing
@@ -13,28 +12,13 @@ import psycopg
 import pytest
 
 from include.backup import snapshot
-from include.local.postgres import EmbeddedPostgres, server_user
+from include.local.postgres import EmbeddedPostgres
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError, UsageError
-from include.services.programs import program
 from tests.faults.conftest import FILL, new_database
-from tests.faults.support import Rig, StorePlace, query, running, until
+from tests.faults.support import Rig, StorePlace, crash_and_restart, query, running, until
 
 pytestmark = pytest.mark.fault
-
-
-def crash_and_restart(server: EmbeddedPostgres) -> None:
-    """What `pg_ctl restart -m immediate` does: no goodbye, then crash recovery."""
-    user = server_user()
-    subprocess.run(
-        [program("pg_ctl"), "--pgdata", str(server.data), "stop", "-m", "immediate"],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        cwd="/",
-        user=user.pw_uid if user else None,
-        group=user.pw_gid if user else None,
-    )
-    server.start()
 
 
 @dataclass
