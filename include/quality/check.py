@@ -12,7 +12,8 @@ from include.expectations.check import RuleResult, load_engine, snapshot
 from include.policy.datamap import MappedDatabase
 from include.policy.expectations import Suite
 from include.quality import history
-from include.quality.collection import CollectionCheck, notice_dropped
+from include.quality.collection import CollectionCheck
+from include.quality.dropped import notice_dropped
 from include.quality.history import RuleCheck
 from include.quality.run import Run
 from include.schema import json_keys

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -21,14 +21,18 @@ from include.policy.expectations import Expectation, Suite
 from include.quality import counts, history
 from include.quality.breakdown import part_of
 from include.quality.counts import Counts
+from include.quality.dropped import close_dropped
 from include.quality.history import LastCheck, RuleCheck
 from include.quality.judge import Figures, as_judged, is_about_the_table, judge
 from include.quality.run import Run
 from include.quality.usual import Narrowed, usual
 from include.quarantine import register
-from include.quarantine.keys import KeyNames, tells_a_person
+from include.quarantine.keys import KeyNames
 from include.schema.json_keys import Place
 from include.schema.live import LiveTable
+
+
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -61,6 +65,7 @@ class CollectionCheck:
     Attributes:
         clean: the places that were looked at with the records and have no other keys.
         kept: what the next check has to know beside the rules.
+        because: why all records had to be looked at; None when they had not.
     """
 
     database: MappedDatabase
@@ -80,6 +85,7 @@ class CollectionCheck:
     looked_at: int = 0
     resolved: int = 0
     whole: bool = True
+    because: Message | None = None
     judged: list[tuple[Figures, Outcome]] = field(default_factory=list)
     _part: sa.ColumnElement[Any] | None = None
 
@@ -103,15 +109,15 @@ class CollectionCheck:
         mark = marks.take(
             self.view.connection, records, expectations, self.run.at, self.view.statistics
         )
-        if tells_a_person(self.collection, records.key):
-            mark = None  # what stands in the register as HMAC cannot be asked for again
         stage = register.Stage.of(self.conn)
-        run = usual(self.view, self.conn, records, self.table, expectations, self.run, mark)
+        run = self._or_why(
+            usual(self.view, self.conn, records, self.table, expectations, self.run, mark)
+        )
         self.counts = run.carried() if run else None
         if self.counts is None and not self._count(records):
             return self._nothing(self._not_counted)
         assert self.counts is not None
-        narrowed = run.narrowed(self.counts.rows, stage) if run else None
+        narrowed = self._or_why(run.narrowed(self.counts.rows, stage)) if run else None
         if narrowed is None and self.counts.carried and not self._count(records):
             return self._nothing(self._not_counted)
         self._notice_empty()
@@ -131,6 +137,13 @@ class CollectionCheck:
             self.kept.append(history.all_records(self.collection.name, self.rows, whole=self.whole))
         return as_judged(results, self.judged)
 
+    def _or_why(self, found: _T | Message) -> _T | None:
+        """What was found; else None, and why all records have to be looked at is kept."""
+        if isinstance(found, Message):
+            self.because = found
+            return None
+        return found
+
     def summary(self) -> dict[str, Any]:
         """What the report needs of this collection; no customer value."""
         with self.conn.begin():
@@ -141,6 +154,7 @@ class CollectionCheck:
             "counted": self.counts is None or not self.counts.carried,
             "looked_at": self.looked_at,
             "whole": self.whole,
+            "whole_because": self.because and self.because.model_dump(mode="json"),
             "resolved": self.resolved,
             "parts": parts if self.suite.breakdown else [],
             "rules": [
@@ -358,35 +372,3 @@ def _listed(results: Sequence[RuleResult]) -> list[str]:
         for one in results
         if one.fault is None and one.named and one.broken <= MOST_NAMED
     ]
-
-
-def close_dropped(
-    seen: Examination, conn: Connection, place: register.Place, rules: Sequence[str]
-) -> None:
-    """Close what rules left open that the pack no longer has; that mends no record."""
-    with conn.begin():
-        closed = register.close_others(conn, place, rules)
-    if closed:
-        seen.find(
-            "quality.rule_dropped",
-            Outcome.ATTENTION,
-            _(
-                "{count} entries of the quarantine register were closed because the policy pack "
-                "has their rules no longer: {rules}. Nobody found their records good.",
-                count=sum(closed.values()),
-                rules=", ".join(sorted(closed)),
-            ),
-            _("See that the rules were left out on purpose."),
-            subject=f"{place.database}.{place.collection}",
-        )
-
-
-def notice_dropped(
-    seen: Examination, conn: Connection, run: Run, database: str, collections: set[str]
-) -> None:
-    """The same for collections of which the pack no longer expects anything."""
-    with conn.begin():
-        left = register.forsaken(conn, database, run.dag_id, collections)
-    for name in left:
-        place = register.Place(database, name, run.dag_id, run.run_id, run.at)
-        close_dropped(seen, conn, place, ())

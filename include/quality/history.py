@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from include.evidence.model import Outcome
 from include.expectations.marks import Mark
+from include.messages import Message, _
 from include.policy.expectations import Expectation
 from include.schema.json_keys import Place
 from include.state.tables import evidence_ledger, quality_check
@@ -139,24 +140,29 @@ def last_check(
     collection: str,
     expectations: Sequence[Expectation],
     now: datetime,
-) -> LastCheck | None:
-    """The check from which on changed records tell enough.
+) -> LastCheck | Message:
+    """The check from which on changed records tell enough, or why there is none.
 
     Only runs with a sealed bundle count, so that a mark moves when its evidence is there.
 
-    Returns:
-        None when everything has to be looked at: there is no such run, a rule is new or was
-        changed or could not be checked, the last look at everything is too long ago, or a run since
-        changed the register (with other rules, by another clock) and was not sealed.
+    Everything has to be looked at when there is no such run, a rule is new or was changed or could
+    not be checked, the last look at everything is too long ago, or a run since changed the register
+    (with other rules, by another clock) and was not sealed.
     """
     rows = _latest_sealed(conn, database, collection)
-    marks = {row.rule: row.mark for row in rows if row.mark is not None}
+    if not rows:
+        return _("no check of it was sealed yet")
+    marks = {row.rule: row.mark for row in rows}
     definitions = {row.rule: row.definition for row in rows}
-    if (
-        any(one.id not in marks or definitions[one.id] != one.digest for one in expectations)
-        or len(set(marks.values())) != 1
-    ):
-        return None
+    for one in expectations:
+        if definitions.get(one.id) != one.digest:
+            return _("the expectation {rule} is new or was changed", rule=one.id)
+        if marks[one.id] is None:
+            return _(
+                "the last check could not check the expectation {rule}, or not name all that "
+                "break it",
+                rule=one.id,
+            )
     whole = conn.scalar(
         _sealed(select(quality_check.c.checked_at))
         .where(
@@ -167,11 +173,16 @@ def last_check(
         .order_by(evidence_ledger.c.seq.desc())
         .limit(1)
     )
-    if whole is None or not timedelta(0) <= now - whole < WHOLE_EVERY:
-        return None
-    mark = Mark.parse(next(iter(marks.values())))
-    if mark is None or _changed_unsealed(conn, database, collection, mark.at):
-        return None
+    if whole is None or now - whole >= WHOLE_EVERY:
+        return _("all of them are looked at again every seventh day")
+    if now < whole:
+        return _("the clock was set back since the last check")
+    known = {Mark.parse(one) for one in marks.values() if one is not None}
+    mark = known.pop() if len(known) == 1 else None
+    if mark is None:
+        return _("another version made the last check")
+    if _changed_unsealed(conn, database, collection, mark.at):
+        return _("a check since the last sealed one was not sealed")
     return LastCheck(mark, {row.rule: row.rows for row in rows}, definitions)
 
 

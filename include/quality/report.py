@@ -268,7 +268,12 @@ def _looked(one: dict[str, Any]) -> Message:
     if one["rows"] is None:
         return _("{collection}: it was not looked at", collection=name)
     if one["whole"]:
-        return _("{collection}: all {rows} records", collection=name, rows=one["rows"])
+        return _(
+            "{collection}: all {rows} records, because {reason}",
+            collection=name,
+            rows=one["rows"],
+            reason=Message.model_validate(one["whole_because"]),
+        )
     figures = {"collection": name, "looked": one["looked_at"], "rows": one["rows"]}
     if not one["counted"]:
         return _(

@@ -13,12 +13,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from include.expectations import marks, scope
 from include.expectations.check import Snapshot
 from include.expectations.conditions import Records
+from include.messages import Message, _
 from include.policy.expectations import Expectation
 from include.quality import counts, history
 from include.quality.counts import Counts
 from include.quality.history import LastCheck
 from include.quality.run import Run
 from include.quarantine import register
+from include.quarantine.keys import tells_a_person
 from include.schema.live import LiveTable
 
 
@@ -75,8 +77,8 @@ class Usual:
         except SQLAlchemyError:  # no right to read it: that is said where it is counted
             return False
 
-    def narrowed(self, rows: int, stage: register.Stage) -> Narrowed | None:
-        """The records to look at; None when all rules look at all records.
+    def narrowed(self, rows: int, stage: register.Stage) -> Narrowed | Message:
+        """The records to look at, or why all rules look at all records.
 
         Args:
             rows: of the collection.
@@ -89,11 +91,15 @@ class Usual:
         place = (self.records.database.name, self.records.collection.name)
         with self.conn.begin():
             if register.names_by_digest(self.conn, *place):
-                return None  # which records these are, nobody can tell
+                return _("the register names records of it by digests, which cannot be looked up")
             limit = 2 * most + 1
             broken = register.open_keys_of(self.conn, *place, again, limit)
+        many = _(
+            "more than {most} records changed, or may have become good",
+            most=most,
+        )
         if sum(len(one) for one in broken.values()) == limit:
-            return None
+            return many
         keys = {rule: [tuple(register.key_of(one)) for one in broken[rule]] for rule in broken}
         try:
             with self.view.savepoint():
@@ -101,10 +107,11 @@ class Usual:
                 always |= {one.id for one in expectations if scope.looks_at_all(one)}
                 narrow = looking.narrowed(expectations, mark, self.run.at, keys)
                 if narrow is None:
-                    return None
+                    return many
                 self._notice_gone(looking, stage)
         except SQLAlchemyError:  # a column was dropped or retyped: its own rule will say so
-            return None
+            code = self.view.first_failure
+            return _("PostgreSQL does not say which records changed (SQLSTATE {code})", code=code)
         return Narrowed(narrow, frozenset(always))
 
     def _notice_gone(self, looking: scope.Scope, stage: register.Stage) -> None:
@@ -127,8 +134,8 @@ def usual(
     expectations: Sequence[Expectation],
     run: Run,
     mark: marks.Mark | None,
-) -> Usual | None:
-    """The usual run of a collection; None where all records have to be looked at.
+) -> Usual | Message:
+    """The usual run of a collection, or why all records have to be looked at.
 
     Args:
         view: the snapshot that is checked.
@@ -139,16 +146,23 @@ def usual(
         run: the run that checks.
         mark: of this run.
     """
-    # A key that only the data map knows may be null or repeat itself.
-    if run.full or mark is None or not table.primary_key:
-        return None
+    if run.full:
+        return _("a full check was asked for")
+    if not table.primary_key:  # one that only the data map knows may be null or repeat itself
+        return _("PostgreSQL knows no primary key of it")
     types = [table.columns[one].type for one in records.key]
     if any(one.endswith("[]") for one in types):
-        return None
+        return _("its primary key holds a list")
+    if tells_a_person(records.collection, records.key):
+        return _("its primary key is personal data, which the register does not keep")
+    if mark is None:
+        return _("PostgreSQL does not say what was written to it, or to what it is held against")
     place = (records.database.name, records.collection.name)
     with conn.begin():
         last = history.last_check(conn, *place, expectations, run.at)
-    if last is None or not marks.usable(last.mark, mark):
-        return None
+    if isinstance(last, Message):
+        return last
+    if not marks.usable(last.mark, mark):
+        return _("it, or what it is held against, was rewritten, altered, emptied or restored")
     deleted = mark.deleted_since(last.mark)
     return Usual(view, conn, records, types, expectations, run, last, deleted)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -223,6 +224,49 @@ def test_a_related_table_that_was_emptied_is_noticed(company: Company) -> None:
     company.do("TRUNCATE consent")
     assert company.collection(company.check())["whole"]
     assert company.open() == {"consent": {'["40"]'}}
+
+
+@pytest.mark.parametrize(
+    ("before", "check", "reason"),
+    [
+        ("SELECT 1", {"full": True}, "a full check was asked for"),
+        ("SELECT 1", {"days": 7}, "all of them are looked at again every seventh day"),
+        ("SELECT 1", {"days": -2}, "the clock was set back since the last check"),
+        ("VACUUM FULL person", {}, "it, or what it is held against, was rewritten, altered"),
+        ("ALTER TABLE person DROP CONSTRAINT person_pkey CASCADE", {}, "PostgreSQL knows no"),
+        ("UPDATE person SET name = name", {}, "more than {most} records changed"),
+    ],
+)
+def test_a_check_says_why_it_looks_at_all_records(
+    company: Company, before: str, check: dict[str, Any], reason: str
+) -> None:
+    """In its result and its report, so that nobody has to guess why it took longer today."""
+    first = company.collection(company.check())
+    assert first["whole_because"]["text"] == "no check of it was sealed yet"
+    assert company.collection(company.check())["whole_because"] is None
+    with psycopg.connect(company.conninfo, autocommit=True) as connection:
+        connection.execute(before.encode())
+    seen = company.collection(company.check(**check))
+    assert seen["whole"]
+    assert seen["whole_because"]["text"].startswith(reason)
+
+
+def test_a_check_says_which_expectation_made_it_look_at_all_records(
+    company: Company, tmp_path: Path
+) -> None:
+    """One that was changed, one that could not be checked."""
+    company.check()
+    stricter = SUITE.replace("P60D", "P59D")
+    company.pack = load_pack(
+        write_pack(tmp_path / "q", datamap__shop=MAP, quality__person=stricter)
+    )
+    changed = company.collection(company.check())["whole_because"]
+    assert changed["values"] == {"rule": "recent"}
+    company.do("ALTER TABLE person DROP COLUMN seen_at")
+    company.check()
+    unchecked = company.collection(company.check())["whole_because"]
+    assert unchecked["values"] == {"rule": "recent"}
+    assert unchecked["text"].startswith("the last check could not check")
 
 
 def test_every_rule_about_twins_has_its_own(database: str, state: str, tmp_path: Path) -> None:
