@@ -74,18 +74,20 @@ def lists_changed(
 
 
 @dataclass(frozen=True)
-class Narrow:
+class Narrowed:
     """The records that a usual run looks at.
 
     Attributes:
         records: they, and by rule about twins those of which twins are looked for.
         keys: of them.
         written: how many of them were written since.
+        always: ids of the expectations that look at all records nevertheless.
     """
 
     records: Records
     keys: Sequence[Key]
     written: int
+    always: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class Scope:
         last: Mark,
         now: datetime,
         again: Mapping[str, Iterable[Key]],
-    ) -> Narrow | None:
+    ) -> Narrowed | None:
         """The records whose answer may have changed since a mark.
 
         Args:
@@ -149,7 +151,7 @@ class Scope:
             where=self._among(keys),
             twins={rule: self._among(some, OTHER) for rule, some in twins.items()},
         )
-        return Narrow(chosen, list(keys), len(changed))
+        return Narrowed(chosen, list(keys), len(changed))
 
     def _keys(self, query: sa.Select[Any]) -> set[Key]:
         with self.engine.connect() as conn:

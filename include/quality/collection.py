@@ -25,12 +25,11 @@ from include.quality.dropped import close_dropped
 from include.quality.history import LastCheck, RuleCheck
 from include.quality.judge import Figures, as_judged, is_about_the_table, judge
 from include.quality.run import Run
-from include.quality.usual import Narrowed, usual
+from include.quality.usual import usual
 from include.quarantine import register
 from include.quarantine.keys import KeyNames
 from include.schema.json_keys import Place
 from include.schema.live import LiveTable
-
 
 _T = TypeVar("_T")
 
@@ -124,7 +123,7 @@ class CollectionCheck:
         self._part = part_of(self.view, records, self.suite, self.seen, self._subject)
         results, broken = self._look(records, narrowed, run.last if run else None, stage)
         if self.counts.carried and narrowed is not None:
-            self.counts = self.counts.after(narrowed.narrow.written)
+            self.counts = self.counts.after(narrowed.written)
             if undecided := self._undecided(results, broken):
                 now = counts.count(self.view, records, expectations, self.run.at)
                 self.counts = now or replace(self.counts, unknown=undecided)
@@ -171,7 +170,7 @@ class CollectionCheck:
     def _look(
         self,
         records: Records,
-        narrowed: Narrowed | None,
+        narrowed: scope.Narrowed | None,
         last: LastCheck | None,
         stage: register.Stage,
     ) -> tuple[list[RuleResult], Mapping[str, int]]:
@@ -192,19 +191,19 @@ class CollectionCheck:
             self.resolved = change.resolved
             return results, change.open
         self.whole = False
-        narrow, always = narrowed.narrow, narrowed.always
+        always = set(narrowed.always)
         others = [one for one in expectations if one.id not in always]
         # What was not clean may have been mended in a record that nobody looks at now.
         places = [one for one in self.places if last and last.was_clean(one)]
-        results = self._check(narrow.records, others, stage, len(narrow.keys), places)
+        results = self._check(narrowed.records, others, stage, len(narrowed.keys), places)
         # Of more than can be named, the register does not know how many were broken before.
         many = {one.rule.id for one in results if one.broken > MOST_NAMED}
         if many:
             stage.forget(sorted(many))
             results = [one for one in results if one.rule.id not in many]
             always |= many
-        self.looked_at = len(narrow.keys)
-        stage.looked_at(register.key_text(key) for key in narrow.keys)
+        self.looked_at = len(narrowed.keys)
+        stage.looked_at(register.key_text(key) for key in narrowed.keys)
         if always:
             rows = None if self.counts is None or self.counts.carried else self.counts.rows
             whole = [one for one in expectations if one.id in always]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import sqlalchemy as sa
@@ -22,19 +22,6 @@ from include.quality.run import Run
 from include.quarantine import register
 from include.quarantine.keys import tells_a_person
 from include.schema.live import LiveTable
-
-
-@dataclass(frozen=True)
-class Narrowed:
-    """What a usual run looks at.
-
-    Attributes:
-        narrow: the records.
-        always: ids of the expectations that look at all records nevertheless.
-    """
-
-    narrow: scope.Narrow
-    always: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -77,7 +64,7 @@ class Usual:
         except SQLAlchemyError:  # no right to read it: that is said where it is counted
             return False
 
-    def narrowed(self, rows: int, stage: register.Stage) -> Narrowed | Message:
+    def narrowed(self, rows: int, stage: register.Stage) -> scope.Narrowed | Message:
         """The records to look at, or why all rules look at all records.
 
         Args:
@@ -105,14 +92,14 @@ class Usual:
             with self.view.savepoint():
                 always = scope.lists_changed(self.view.engine, self.records, expectations, mark)
                 always |= {one.id for one in expectations if scope.looks_at_all(one)}
-                narrow = looking.narrowed(expectations, mark, self.run.at, keys)
-                if narrow is None:
+                narrowed = looking.narrowed(expectations, mark, self.run.at, keys)
+                if narrowed is None:
                     return many
                 self._notice_gone(looking, stage)
         except SQLAlchemyError:  # a column was dropped or retyped: its own rule will say so
             code = self.view.first_failure
             return _("PostgreSQL does not say which records changed (SQLSTATE {code})", code=code)
-        return Narrowed(narrow, frozenset(always))
+        return replace(narrowed, always=frozenset(always))
 
     def _notice_gone(self, looking: scope.Scope, stage: register.Stage) -> None:
         """Count records of the register that are no longer there as looked at."""

@@ -47,6 +47,34 @@ def test_figures_are_carried_on_while_they_decide(company: Company) -> None:
     assert (again["counted"], again["rows"]) == (False, 41)
 
 
+def test_too_many_changes_are_counted(company: Company) -> None:
+    """Whoever looks at all records has no reason to carry a count on."""
+    company.do(
+        "UPDATE person SET subscribed = true",
+        "INSERT INTO consent SELECT 2000 + id, id, 'marketing' FROM person",
+    )
+    company.check()
+    company.do(
+        "INSERT INTO person (id, name, phone)"
+        " SELECT n, 'New ' || n, '139' || lpad(n::text, 8, '0') FROM generate_series(51, 59) n"
+    )
+    seen = company.collection(company.check())
+    assert (seen["whole"], seen["counted"], seen["rows"]) == (True, True, 49)
+
+
+def test_too_many_twins_that_may_be_mended_are_looked_at_with_all_records(
+    company: Company,
+) -> None:
+    """Each is a record to look at, though none of them changed."""
+    company.do("UPDATE person SET name = 'Ada', phone = '13900000001' WHERE id <= 10")
+    company.check()
+    seen = company.collection(company.check())
+    assert seen["whole_because"]["text"].startswith("more than {most} records")
+    company.do("UPDATE person SET phone = '139' || lpad(id::text, 8, '0') WHERE id <= 3")
+    company.check()
+    assert len(company.open()["twin"]) == 7
+
+
 def test_deleted_records_are_noticed_once_the_server_has_counted_them(company: Company) -> None:
     """Its statistics may be late by seconds: then the run after it resolves the entry."""
     company.do("UPDATE person SET name = '' WHERE id IN (2, 3)")
