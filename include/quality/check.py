@@ -60,7 +60,7 @@ def check_database(
         live = read_schema(view.connection, mapped_schemas(database))
         undeclared = _look_at_schema(seen, live, database)
         places = json_keys.places(live, database)
-        clean: list[json_keys.Place] = []  # looked at together with the records
+        clean: list[json_keys.JsonPlace] = []  # looked at together with the records
         indexed = _indexed(live, database)
         for suite in suites:
             collection = database.collections[suite.collection]

@@ -28,7 +28,7 @@ from include.quality.run import Run
 from include.quality.usual import usual
 from include.quarantine import register
 from include.quarantine.keys import KeyNames
-from include.schema.json_keys import Place
+from include.schema.json_keys import JsonPlace
 from include.schema.live import LiveTable
 
 _T = TypeVar("_T")
@@ -76,8 +76,8 @@ class CollectionCheck:
     run: Run
     seen: Examination
     indexed: frozenset[tuple[str, str]] = frozenset()
-    places: Sequence[Place] = ()
-    clean: list[Place] = field(default_factory=list)
+    places: Sequence[JsonPlace] = ()
+    clean: list[JsonPlace] = field(default_factory=list)
     kept: list[RuleCheck] = field(default_factory=list)
     checks: list[RuleCheck] = field(default_factory=list)
     counts: Counts | None = None
@@ -221,7 +221,7 @@ class CollectionCheck:
         expectations: Sequence[Expectation],
         stage: register.Stage,
         rows: int | None,
-        places: Sequence[Place],
+        places: Sequence[JsonPlace],
     ) -> list[RuleResult]:
         if not expectations:
             return []
@@ -354,11 +354,11 @@ class CollectionCheck:
         return f"{self.database.name}.{self.collection.name}"
 
 
-def _name(place: Place) -> str:
+def _name(place: JsonPlace) -> str:
     return f"keys of {place.field}"  # which no rule is called
 
 
-def _others(place: Place) -> Condition:
+def _others(place: JsonPlace) -> Condition:
     """Records that may have keys at a place that nobody declared."""
     others = place.others(quoted(RECORD, place.column))
     return Condition(sa.literal_column(others, sa.Boolean), named=False)

@@ -14,7 +14,7 @@ from include.evidence.model import Outcome
 from include.expectations.marks import Mark
 from include.messages import Message, _
 from include.policy.expectations import Expectation
-from include.schema.json_keys import Place
+from include.schema.json_keys import JsonPlace
 from include.state.tables import evidence_ledger, quality_check
 
 WHOLE_EVERY = timedelta(days=6, hours=12)
@@ -59,7 +59,7 @@ class Trend:
     broken: int | None
 
 
-def clean_place(place: Place) -> RuleCheck:
+def clean_place(place: JsonPlace) -> RuleCheck:
     """What a run keeps of a place in a JSON column that has no undeclared keys."""
     rule = _CLEAN + place.field
     return RuleCheck(place.collection.name, rule, place.digest, False, None, 0, Outcome.PASS, None)
@@ -129,7 +129,7 @@ class LastCheck:
         """Records of the collection."""
         return self.rows.get(_ALL)
 
-    def was_clean(self, place: Place) -> bool:
+    def was_clean(self, place: JsonPlace) -> bool:
         """Whether a place in a JSON column had no keys beside those that are declared."""
         return self.definitions.get(_CLEAN + place.field) == place.digest
 

@@ -73,7 +73,7 @@ FROM judged
 
 
 @dataclass(frozen=True)
-class Place:
+class JsonPlace:
     """A place in a JSON column of which the data map names the keys.
 
     Attributes:
@@ -141,7 +141,7 @@ class UndeclaredKeys:
         return len(self.names) + self.unnamed
 
 
-def places(live: LiveSchema, database: MappedDatabase) -> list[Place]:
+def places(live: LiveSchema, database: MappedDatabase) -> list[JsonPlace]:
     """The places in JSON columns of which the data map names the keys, in its order."""
     found = []
     for collection in database.collections.values():
@@ -150,14 +150,14 @@ def places(live: LiveSchema, database: MappedDatabase) -> list[Place]:
             column = table.columns.get(field.name) if table else None
             if field.fields and column and column.base in _JSON and not column.is_array:
                 found += [
-                    Place(collection, field.name, path, declared, column.base == "jsonb")
+                    JsonPlace(collection, field.name, path, declared, column.base == "jsonb")
                     for path, declared in _levels(field.fields, ())
                 ]
     return found
 
 
 def undeclared_keys(
-    connection: psycopg.Connection[Any], database: str, wanted: Iterable[Place]
+    connection: psycopg.Connection[Any], database: str, wanted: Iterable[JsonPlace]
 ) -> list[UndeclaredKeys]:
     """Look for keys that the data map lacks.
 
@@ -201,7 +201,7 @@ def _levels(
             yield from _levels(field.fields, (*above, name))
 
 
-def _look(connection: psycopg.Connection[Any], database: str, place: Place) -> UndeclaredKeys:
+def _look(connection: psycopg.Connection[Any], database: str, place: JsonPlace) -> UndeclaredKeys:
     table = (place.collection.schema_name, place.collection.table)
     where = ".".join((database, *table))
     named: dict[str, Composable] = {
