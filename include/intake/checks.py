@@ -216,5 +216,8 @@ def broken_by_rule(
 ) -> tuple[list[Verdict], dict[str, list[Key]]]:
     """Hold every rule against a batch, and name the rows that may not be let in, by rule."""
     verdicts = all_verdicts(checkers, connection, where, now)
-    broken = [one for one in verdicts if one.broken and one.severity == FAIL]
-    return verdicts, {one.rule: list(one.keys()) for one in broken}
+    keys: dict[str, list[Key]] = {}
+    for one in verdicts:
+        if one.broken and one.severity == FAIL:
+            keys.setdefault(one.rule, []).extend(one.keys())
+    return verdicts, keys

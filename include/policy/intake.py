@@ -6,7 +6,7 @@ migration is; docs/intake.md says which names they may use.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, field_validator
@@ -241,6 +241,18 @@ def faults(rules: Mapping[int, IntakeRule], inventory: Inventory) -> Iterator[tu
             for loc, message in _names(rule, rule.database or holders[0], inventory):
                 yield (at, *loc), message
         yield from (((at, *loc), message) for loc, message in _keys(rule))
+        checks: set[str] = set()
+        for number, one in enumerate(rule.checks):
+            if one.id in checks:
+                yield (at, "checks", number, "id"), f"{one.id!r} stands twice"
+            checks.add(one.id)
+
+
+def check_ids(rules: Iterable[IntakeRule], inventory: Inventory) -> Iterator[tuple[str, str, str]]:
+    """Database, collection and id of the checks, which its suite's rules may not have too."""
+    for rule in rules:
+        holders = [rule.database] if rule.database else inventory.databases_with(rule.collection)
+        yield from ((one, rule.collection, check.id) for one in holders for check in rule.checks)
 
 
 def _names(rule: IntakeRule, database: str, inventory: Inventory) -> Iterator[tuple[Loc, str]]:

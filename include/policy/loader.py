@@ -81,7 +81,8 @@ def load_pack(folder: Path) -> PolicyPack:
     checks.purposes(purposes)
     for loc, message in intakes.faults(intake, datamap.inventory):
         checks.add("intake.yaml", loc, message)
-    suites = reader.suites(checks, reader.named("intake.yaml", "collection"))
+    taken = set(intakes.check_ids(intake.values(), datamap.inventory))
+    suites = reader.suites(checks, reader.named("intake.yaml", "collection"), taken)
     reader.check_unknown_files()
     if reader.problems:
         raise PackError(folder, reader.problems)
@@ -177,17 +178,20 @@ class _Reader:
         self.problems += datamap.problems
         return datamap
 
-    def suites(self, checks: CrossChecks, incoming: set[str]) -> list[Suite]:
+    def suites(
+        self, checks: CrossChecks, incoming: set[str], taken: set[tuple[str, str, str]]
+    ) -> list[Suite]:
         """The suites of quality/, checked together; none where the pack has no such folder.
 
         Args:
             checks: between files.
             incoming: collections that intake.yaml names.
+            taken: database, collection and id of rules that stand elsewhere.
         """
         if not self._exists(QUALITY):
             return []
         found: list[Suite] = []
-        seen: set[tuple[str, str, str]] = set()
+        seen = set(taken)
         for path in self._yaml_files(QUALITY):
             name = f"{QUALITY}/{path.name}"
             suites = self.items(name, TypeAdapter(Suite))

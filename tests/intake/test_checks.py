@@ -76,6 +76,15 @@ def test_a_condition_that_is_unknown_is_broken(rig: Rig) -> None:
     assert {rule: len(found) for rule, found in keys.items()} == {"no": 30}
 
 
+def test_rules_of_one_id_hide_no_broken_row(rig: Rig) -> None:
+    """Packs may not have it; were it so, the rows of both would be kept out."""
+    checkers = [own(rig, same=f"i.intake_id % 7 <> {n}") for n in (1, 2)]
+    with looking(rig) as connection:
+        where = rig.desk.incoming.pending(OLDEST)
+        verdicts, keys = broken_by_rule(checkers, connection, where, NOW)
+    assert len(keys["same"]) == sum(one.broken or 0 for one in verdicts)
+
+
 def test_rules_that_a_record_tells_by_itself_need_one_scan(rig: Rig) -> None:
     """However many of the suite's are broken; the names of broken rows are kept from it.
 

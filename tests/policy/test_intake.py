@@ -108,3 +108,27 @@ def test_mistakes_in_targets_come_all_at_once(tmp_path: Path) -> None:
     assert len(lines) == 5
     for part in ("no field 'nr'", "'new_buyer' stands twice", "no 'kind'", "'forms' stands twice"):
         assert any(part in line for line in lines), part
+
+
+def test_an_id_stands_once_among_checks_and_suite(tmp_path: Path) -> None:
+    """Broken rows are named by the rule's id: under one id some would not be named."""
+    titles = {"en": "t", "zh-CN": "t"}
+    checks = [
+        {"id": name, "title": titles, "condition": "true"} for name in ("known", "known", "seen")
+    ]
+    suite = """\
+- collection: form
+  incoming: true
+  expectations:
+    - {id: seen, type: expect_column_values_to_not_be_null, kwargs: {column: who}, severity: fail, clause: "5.1", title: {en: t, zh-CN: t}}
+"""  # noqa: E501 - an expectation is easier to read in one line
+    folder = write_pack(
+        tmp_path,
+        datamap__shop=MAP,
+        intake=yaml.safe_dump([rule(checks=checks)]),
+        quality__form=suite,
+    )
+    lines = said(folder)
+    assert len(lines) == 2
+    assert any("[0].checks[1].id: 'known' stands twice" in line for line in lines), lines
+    assert any("form has a rule 'seen' already" in line for line in lines), lines
