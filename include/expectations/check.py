@@ -327,16 +327,25 @@ class Check:
             return RuleResult(one, fault=_reason(self.view.first_failure, error), named=False)
 
 
-def _reason(code: str, error: Exception) -> Message:
-    """Why a query failed, without PostgreSQL's words: they quote values."""
-    if not code:
-        return _("Great Expectations could not compute it ({kind})", kind=type(error).__name__)
+def reason_of(code: str) -> Message:
+    """Why a query failed, without PostgreSQL's words: they quote values.
+
+    Args:
+        code: SQLSTATE.
+    """
     known: Mapping[str, Message] = {
         "22": _("PostgreSQL cannot apply it to the values (SQLSTATE {code})", code=code),
         "42": _("PostgreSQL does not understand it (SQLSTATE {code})", code=code),
         "57": _("it took too long, or was cancelled (SQLSTATE {code})", code=code),
+        "2201B": _("its regular expression is invalid (SQLSTATE {code})", code=code),
+        "42501": _("its records may not be read, or not all of them (SQLSTATE {code})", code=code),
+        "55P03": _("another session holds a lock on what it reads (SQLSTATE {code})", code=code),
     }
     other = _("PostgreSQL refused it (SQLSTATE {code})", code=code)
-    if code == "2201B":
-        return _("its regular expression is invalid (SQLSTATE {code})", code=code)
-    return known.get(code[:2], other)
+    return known.get(code) or known.get(code[:2], other)
+
+
+def _reason(code: str, error: Exception) -> Message:
+    if not code:
+        return _("Great Expectations could not compute it ({kind})", kind=type(error).__name__)
+    return reason_of(code)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -23,7 +25,7 @@ from include.policy.datamap import MappedCollection
 from include.policy.expectations import Expectation
 from include.policy.kwargs import ExistsIn, Related
 
-_MARK = re.compile(r"([0-9a-f]{32})/(\d+)/(?:(\d+)-(\d+))?/(\d+)@(.+)")
+_MARK = re.compile(r"([0-9a-f]{12})/([0-9a-f]{32})/(\d+)/(?:(\d+)-(\d+))?/(\d+)@(.+)")
 _FARTHEST = 2**31 - 2**24  # transactions; PostgreSQL compares no further, and a reserve
 _FROZEN = 2  # PostgreSQL's own number for rows that are older than all others
 
@@ -72,6 +74,18 @@ WHERE c.relkind = 'r' AND d.datname = current_database()
 """
 
 
+def version_of(files: Iterable[Path], *others: str) -> str:
+    """Digest of the code that judges a record: another version may judge it otherwise."""
+    content = b"".join(one.read_bytes() for one in files)
+    return hashlib.sha256(content + "".join(others).encode()).hexdigest()[:12]
+
+
+VERSION = version_of(
+    (Path(__file__).parent / f"{one}.py" for one in ("conditions", "formats", "gx")),
+    version("great-expectations"),
+)
+
+
 @dataclass(frozen=True)
 class Statistics:
     """What PostgreSQL's statistics say of a database.
@@ -102,6 +116,7 @@ class Mark:
     """Up to where the records of a collection were checked.
 
     Attributes:
+        version: of what judges a record, `VERSION`.
         identity: digest of server, timeline, database, tables with partitions, columns and files,
             the primary key, and of how many values each list has that records are held against.
         transaction: 64-bit number below which every transaction had ended.
@@ -111,6 +126,7 @@ class Mark:
         uncounted: records that were written or deleted since they were last counted one by one.
     """
 
+    version: str
     identity: str
     transaction: int
     at: datetime
@@ -120,7 +136,7 @@ class Mark:
     def __str__(self) -> str:
         known = "" if self.deleted is None else "{}-{}".format(*self.deleted)
         told = f"{self.transaction}/{known}/{self.uncounted}"
-        return f"{self.identity}/{told}@{self.at.isoformat()}"
+        return f"{self.version}/{self.identity}/{told}@{self.at.isoformat()}"
 
     @classmethod
     def parse(cls, text: str | None) -> Mark | None:
@@ -128,10 +144,10 @@ class Mark:
         found = _MARK.fullmatch(text or "")
         if found is None:
             return None
-        identity, transaction, deleted, begun, uncounted, at = found.groups()
+        version, identity, transaction, deleted, begun, uncounted, at = found.groups()
         known = (int(deleted), int(begun)) if deleted else None
         moment = datetime.fromisoformat(at)
-        return cls(identity, int(transaction), moment, known, int(uncounted))
+        return cls(version, identity, int(transaction), moment, known, int(uncounted))
 
     def deleted_since(self, last: Mark) -> int | None:
         """How many rows of the table were deleted since a mark; None where nobody knows.
@@ -191,7 +207,7 @@ def take(
     deleted = None
     if statistics is not None:
         deleted = sum(statistics.deleted.get(oid, 0) for oid in row[3]), statistics.begun
-    return Mark(identity, numbers[0], now, deleted)
+    return Mark(VERSION, identity, numbers[0], now, deleted)
 
 
 def _rows(connection: psycopg.Connection[Any], listed: MappedCollection) -> int:

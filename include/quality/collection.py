@@ -13,7 +13,7 @@ from include.evidence.examination import Examination
 from include.evidence.model import Outcome
 from include.expectations import marks, scope
 from include.expectations.broken import Key
-from include.expectations.check import MOST_NAMED, Check, RuleResult, Snapshot
+from include.expectations.check import MOST_NAMED, Check, RuleResult, Snapshot, reason_of
 from include.expectations.conditions import RECORD, Condition, Records, quoted
 from include.messages import Message, _
 from include.policy.datamap import MappedCollection, MappedDatabase
@@ -114,11 +114,11 @@ class CollectionCheck:
         )
         self.counts = run.carried() if run else None
         if self.counts is None and not self._count(records):
-            return self._nothing(self._not_counted)
+            return self._nothing(reason_of(self.view.first_failure))
         assert self.counts is not None
         narrowed = self._or_why(run.narrowed(self.counts.rows, stage)) if run else None
         if narrowed is None and self.counts.carried and not self._count(records):
-            return self._nothing(self._not_counted)
+            return self._nothing(reason_of(self.view.first_failure))
         self._notice_empty()
         self._part = part_of(self.view, records, self.suite, self.seen, self._subject)
         results, broken = self._look(records, narrowed, run.last if run else None, stage)
@@ -259,13 +259,6 @@ class CollectionCheck:
         """Count the records; False where they may not be read."""
         self.counts = counts.count(self.view, records, self.suite.expectations, self.run.at)
         return self.counts is not None
-
-    @property
-    def _not_counted(self) -> Message:
-        """Why the records could not be counted just now."""
-        if (code := self.view.first_failure).startswith("57"):
-            return _("it took too long, or was cancelled (SQLSTATE {code})", code=code)
-        return _("its records may not be read, or not all of them")
 
     def _mapped_key(self) -> tuple[str, ...]:
         assert self.table is not None

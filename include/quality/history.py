@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, and_, delete, exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from include.evidence.model import Outcome
-from include.expectations.marks import Mark
+from include.expectations.marks import VERSION, Mark
 from include.messages import Message, _
 from include.policy.expectations import Expectation
 from include.schema.json_keys import JsonPlace
@@ -22,8 +22,8 @@ WHOLE_EVERY = timedelta(days=6, hours=12)
 for a daily run that begins a little earlier or later: a related record that was deleted leaves no
 trace in the records that changed."""
 MOST_RUNS = 30  # of the trend
-# No expectation has such ids.
-_CLEAN, _ALL, _BEGUN = "no undeclared keys: ", "all records", "begun"
+# No expectation has such ids: theirs have no spaces.
+_CLEAN, _ALL, _BEGUN = "no undeclared keys: ", "all records", "has begun"
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def begin(
         definition="",
         checked_at=at,
         whole=False,
-        broken=0,
+        broken=None,
         outcome=str(Outcome.ATTENTION),
     )
     conn.execute(new.on_conflict_do_nothing())
@@ -148,16 +148,29 @@ def last_check(
     Everything has to be looked at when there is no such run, a rule is new or was changed or could
     not be checked, the last look at everything is too long ago, or a run since changed the register
     (with other rules, by another clock) and was not sealed.
+
+    Args:
+        conn: to the state database.
+        database: of the data map.
+        collection: of the data map.
+        expectations: of the collection.
+        now: the present moment.
     """
     rows = _latest_sealed(conn, database, collection)
     if not rows:
         return _("no check of it was sealed yet")
-    marks = {row.rule: row.mark for row in rows}
+    if any(row.rule == _BEGUN for row in rows):
+        return _("the last check of it did not end")
+    texts = {row.mark for row in rows if row.mark is not None}
+    mark = Mark.parse(next(iter(texts))) if len(texts) == 1 else None
+    if texts and (mark is None or mark.version != VERSION):
+        return _("another version made the last check")
+    unmarked = {row.rule for row in rows if row.mark is None}
     definitions = {row.rule: row.definition for row in rows}
     for one in expectations:
         if definitions.get(one.id) != one.digest:
             return _("the expectation {rule} is new or was changed", rule=one.id)
-        if marks[one.id] is None:
+        if one.id in unmarked:
             return _(
                 "the last check could not check the expectation {rule}, or not name all that "
                 "break it",
@@ -177,11 +190,7 @@ def last_check(
         return _("all of them are looked at again every seventh day")
     if now < whole:
         return _("the clock was set back since the last check")
-    known = {Mark.parse(one) for one in marks.values() if one is not None}
-    mark = known.pop() if len(known) == 1 else None
-    if mark is None:
-        return _("another version made the last check")
-    if _changed_unsealed(conn, database, collection, mark.at):
+    if mark is None or _changed_unsealed(conn, database, collection, mark.at):
         return _("a check since the last sealed one was not sealed")
     return LastCheck(mark, {row.rule: row.rows for row in rows}, definitions)
 
@@ -201,8 +210,18 @@ def _changed_unsealed(conn: Connection, database: str, collection: str, since: d
 
 
 def had_records(conn: Connection, database: str, collection: str) -> bool:
-    """Whether the last sealed check found records in a collection."""
-    return any(row.rows for row in _latest_sealed(conn, database, collection))
+    """Whether a collection had records when they were last counted, by sealed evidence."""
+    last = conn.scalar(
+        _sealed(select(quality_check.c.rows))
+        .where(
+            quality_check.c.database == database,
+            quality_check.c.collection == collection,
+            quality_check.c.rule == _ALL,
+        )
+        .order_by(evidence_ledger.c.seq.desc())
+        .limit(1)
+    )
+    return bool(last)
 
 
 def trend(conn: Connection, database: str) -> list[Trend]:

@@ -47,7 +47,11 @@ def judge(
                 title=rule.message,
                 reason=fault or _("nobody knows why"),
             ),
-            _("Correct the rule {rule} in the policy pack, or the table.", rule=rule.id),
+            _(
+                "Mend the cause (the rule {rule} in the policy pack, the table, a right, a lock), "
+                "and check again.",
+                rule=rule.id,
+            ),
             subject=subject,
             clause=rule.clause,
         )

@@ -97,8 +97,8 @@ class JsonPlace:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what is declared there."""
-        return sha256(json.dumps([self.path, sorted(self.declared)]).encode()).hexdigest()
+        """SHA-256 of what is declared there, and of the SQL that looks for other keys."""
+        return sha256(json.dumps([sorted(self.declared), self.others("v")]).encode()).hexdigest()
 
     def others(self, value: str) -> str:
         """SQL that is true where a value may have other keys at the place.

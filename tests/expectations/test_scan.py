@@ -101,7 +101,7 @@ def test_transaction_numbers_go_round_a_circle(
 ) -> None:
     """Later is what is less than half of the circle ahead, as PostgreSQL itself has it."""
     number = (mark + ahead) % 2**32
-    condition = written_since("row", Mark("x", mark, NOW))
+    condition = written_since("row", Mark("v", "x", mark, NOW))
     query = f"SELECT {condition} FROM (SELECT '{number}'::xid AS xmin) AS row"
     with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as found:
         row = found.execute(query.encode()).fetchone()
@@ -118,7 +118,7 @@ def test_a_mark_is_read_as_it_was_written(
     transaction: int, deleted: tuple[int, int] | None, uncounted: int
 ) -> None:
     """Also where the server does not know what was deleted."""
-    mark = Mark("0" * 32, transaction, NOW, deleted, uncounted)
+    mark = Mark("0" * 12, "0" * 32, transaction, NOW, deleted, uncounted)
     assert Mark.parse(str(mark)) == mark
     assert Mark.parse(f"{'0' * 32}/5@{NOW.isoformat()}") is None  # of another version
 
@@ -137,7 +137,7 @@ def test_a_mark_is_used_only_where_it_tells_what_came_after(
     change: dict[str, Any], good: bool
 ) -> None:
     """Same tables and server, later by the clock, and not too many transactions ago."""
-    last = Mark("same", 1_000, NOW)
-    present = replace(Mark("same", 2_000, NOW), **change)
+    last = Mark("v", "same", 1_000, NOW)
+    present = replace(Mark("v", "same", 2_000, NOW), **change)
     assert usable(last, present) is good
     assert not usable(None, present)

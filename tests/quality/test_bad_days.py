@@ -216,6 +216,21 @@ def test_a_list_that_somebody_locked_stops_its_own_rule_only(
     assert (found["branch"]["broken"], found["filled"]["broken"]) == (None, 0)
 
 
+def test_a_table_that_somebody_locked_is_not_called_unreadable(
+    company: Company, database: str
+) -> None:
+    """Nobody has to look for a missing right."""
+    with psycopg.connect(database, autocommit=True) as admin:
+        user, name = admin.info.user, admin.info.dbname
+        admin.execute(f'ALTER ROLE "{user}" IN DATABASE "{name}" SET lock_timeout = 300'.encode())
+    with psycopg.connect(database) as somebody:
+        somebody.execute("LOCK person")
+        found = company.check().record.findings
+    reasons = {str(one.message.values["reason"]) for one in found if one.code.endswith("unchecked")}
+    assert len(reasons) == 1
+    assert "55P03" in reasons.pop()
+
+
 @pytest.mark.parametrize("values", ["[1, 2]", "[3, 4]"])
 def test_values_outside_a_set_are_named(
     database: str, state: str, tmp_path: Path, values: str

@@ -12,7 +12,7 @@ import pytest
 
 from include.evidence.model import Outcome, StepRecord
 from include.expectations.docs import data_docs
-from include.quality import history, report
+from include.quality import report
 from tests.expectations.test_gx import TYPES
 from tests.quality.support import MAP, SUITE, Company
 
@@ -231,16 +231,6 @@ def test_a_database_without_a_record_fails(company: Company) -> None:
         ).outcome
         is Outcome.FAIL
     )
-
-
-def test_the_trend_has_whole_runs_and_gaps(company: Company) -> None:
-    """The last thirty; a run in which a rule could not be checked is a gap, not an improvement."""
-    company.do("UPDATE person SET name = '' WHERE id <= 2")
-    company.check()
-    company.do("ALTER TABLE person DROP COLUMN phone")
-    company.check()
-    with company.state.connect() as conn:
-        assert [one.broken for one in history.trend(conn, "shop")] == [2, None]
 
 
 def test_the_pack_refuses_what_would_show_values_or_hide_rules(tmp_path: Path) -> None:

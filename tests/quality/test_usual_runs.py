@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from include.evidence.model import Outcome
+from include.expectations import marks
 from include.policy import load_pack
 from include.quality import check as checks
+from include.quality import history
 from tests.policy.packs import write_pack
 from tests.quality.support import MAP, SUITE, Company, suite
 
@@ -267,6 +269,30 @@ def test_a_check_says_which_expectation_made_it_look_at_all_records(
     unchecked = company.collection(company.check())["whole_because"]
     assert unchecked["values"] == {"rule": "recent"}
     assert unchecked["text"].startswith("the last check could not check")
+
+
+def test_another_version_of_the_program_looks_at_all_records(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an upgrade judges otherwise it judges so at once, in records of any age."""
+    company.check()
+    with monkeypatch.context() as patched:
+        for module in (marks, history):
+            patched.setattr(module, "VERSION", "0" * 12)
+        because = company.collection(company.check())["whole_because"]
+        assert because["text"] == "another version made the last check"
+        assert company.collection(company.check())["whole_because"] is None
+    assert company.collection(company.check())["whole_because"] == because
+
+
+def test_a_version_is_told_from_its_files(tmp_path: Path) -> None:
+    """A condition that was mended makes another one."""
+    file = tmp_path / "conditions.py"
+    file.write_text("a")
+    before = marks.version_of([file], "1.0")
+    assert marks.version_of([file], "1.1") != before
+    file.write_text("b")
+    assert marks.version_of([file], "1.0") != before
 
 
 def test_every_rule_about_twins_has_its_own(database: str, state: str, tmp_path: Path) -> None:
