@@ -38,20 +38,21 @@ SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint
 # are told from their rows.
 _IDENTITY = """
 WITH RECURSIVE named AS (
-    SELECT c.oid, c.relkind, NOT t.list AS with_file, t.at = 1 AS own
+    SELECT c.oid, c.relkind, NOT t.list AS with_file, t.at = 1 AS own,
+        t.at = 1 AND c.relhassubclass AND c.relkind = 'r' AS inherited
     FROM unnest(%(schemas)s::text[], %(tables)s::text[], %(lists)s::boolean[])
         WITH ORDINALITY AS t(s, n, list, at)
     JOIN pg_namespace ns ON ns.nspname = t.s
     JOIN pg_class c ON c.relnamespace = ns.oid AND c.relname = t.n
 ), parts AS (
-    SELECT oid, relkind, with_file, own FROM named
-    UNION SELECT c.oid, c.relkind, parts.with_file, parts.own FROM parts
+    SELECT oid, relkind, with_file, own, inherited FROM named
+    UNION SELECT c.oid, c.relkind, parts.with_file, parts.own, parts.inherited FROM parts
     JOIN pg_inherits i ON i.inhparent = parts.oid JOIN pg_class c ON c.oid = i.inhrelid
 )
 SELECT concat_ws(' ', (SELECT system_identifier FROM pg_control_system()), current_database(),
            (SELECT timeline_id FROM pg_control_checkpoint()),
            string_agg(concat(oid, '.', file, columns), ' ' ORDER BY oid, own, with_file)),
-       bool_and(relkind IN ('r', 'p')), (SELECT count(DISTINCT oid) FROM named),
+       bool_and(relkind IN ('r', 'p') AND NOT inherited), (SELECT count(DISTINCT oid) FROM named),
        array_agg(oid::bigint) FILTER (WHERE own)
 FROM parts, LATERAL (
     SELECT coalesce(
@@ -177,8 +178,9 @@ def take(
         statistics: as they were before the snapshot.
 
     Returns:
-        None where rows do not tell who wrote them (views, foreign tables), or the server does not
-        tell who it is, or not in time.
+        None where rows do not tell who wrote them (views, foreign tables), where a key may stand in
+        several tables (which inherit from one), or the server does not tell who it is, or not in
+        time.
 
     Raises:
         psycopg.Error: the connection is gone.

@@ -14,6 +14,8 @@ from include.expectations.conditions import OTHER, RECORD, Records, quoted, tabl
 from include.messages import _
 from include.policy.expectations import Suite
 
+LONGEST = 200  # characters of a name; it stands beside every broken record
+
 
 def part_of(
     view: Snapshot, records: Records, suite: Suite, seen: Examination, subject: str
@@ -51,12 +53,17 @@ def _named(records: Records, suite: Suite) -> sa.ColumnElement[Any] | None:
         return None
     mine: sa.ColumnElement[Any] = sa.literal_column(quoted(RECORD, by.column))
     if by.collection is None or by.label is None:  # the pack's check lets no personal one pass
-        return sa.cast(mine, sa.Text)
+        return _short(mine)
     other = records.database.collections[by.collection]
     key = other.primary_key
     if len(key) != 1:
-        return sa.cast(mine, sa.Text)
+        return _short(mine)
     named = table_of(other, (*key, by.label)).alias(OTHER)
     label: sa.ColumnElement[Any] = sa.literal_column(quoted(OTHER, by.label))
     same = sa.literal_column(quoted(OTHER, key[0])) == mine
-    return sa.select(sa.cast(label, sa.Text)).select_from(named).where(same).scalar_subquery()
+    # The least, since only the data map says that there is one.
+    return sa.select(sa.func.min(_short(label))).select_from(named).where(same).scalar_subquery()
+
+
+def _short(name: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    return sa.func.left(sa.cast(name, sa.Text), LONGEST)

@@ -182,12 +182,12 @@ class CollectionCheck:
         """
         expectations = self.suite.expectations
         with self.conn.begin():
-            history.begin(self.conn, **self._place.__dict__)
+            begun = history.begin(self.conn, **self._place.__dict__)
         if narrowed is None:
             self.whole = True
             results = self._check(records, expectations, stage, self.rows, self.places)
             self.looked_at = max((one.rows for one in results), default=0)
-            change = stage.enter(self._place, _listed(results), "all")
+            change = stage.enter(self._place, _listed(results), "all", begun=begun)
             self.resolved = change.resolved
             return results, change.open
         self.whole = False
@@ -211,7 +211,7 @@ class CollectionCheck:
             results.sort(key=lambda one: expectations.index(one.rule))
         # All that may be mended of those about twins was looked at.
         every = {*always, *(one.id for one in expectations if scope.is_about_twins(one))}
-        change = stage.enter(self._place, _listed(results), "looked_at", every)
+        change = stage.enter(self._place, _listed(results), "looked_at", every, begun)
         self.resolved = change.resolved
         return results, change.open
 

@@ -21,7 +21,7 @@ from include.policy.kwargs import Satisfy, says_now
 from include.quality.history import LastCheck
 from include.quality.judge import holds
 
-_LOOKS_ELSEWHERE = re.compile(r"\bselect\b", re.IGNORECASE)
+_LOOKS_ELSEWHERE = re.compile(r"\b(select|table)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, delete, exists, func, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import (
+    Connection,
+    Select,
+    Subquery,
+    and_,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
 
 from include.evidence.model import Outcome
 from include.expectations.marks import VERSION, Mark
@@ -72,21 +83,29 @@ def all_records(collection: str, rows: int, *, whole: bool) -> RuleCheck:
 
 def begin(
     conn: Connection, *, database: str, collection: str, dag_id: str, run_id: str, at: datetime
-) -> None:
-    """Note that a run is about to enter a collection in the register; `record` takes its place."""
+) -> int:
+    """Note that a run is about to enter a collection in the register.
+
+    Returns:
+        A number greater than those of all runs that began before, whatever their clocks said.
+    """
+    told = {
+        "dag_id": dag_id,
+        "run_id": run_id,
+        "database": database,
+        "collection": collection,
+        "rule": _BEGUN,
+    }
+    conn.execute(delete(quality_check).where(*(quality_check.c[key] == told[key] for key in told)))
     new = insert(quality_check).values(
-        dag_id=dag_id,
-        run_id=run_id,
-        database=database,
-        collection=collection,
-        rule=_BEGUN,
+        **told,
         definition="",
         checked_at=at,
         whole=False,
         broken=None,
         outcome=str(Outcome.ATTENTION),
     )
-    conn.execute(new.on_conflict_do_nothing())
+    return int(conn.execute(new.returning(quality_check.c.number)).scalar_one())
 
 
 def record(
@@ -102,8 +121,9 @@ def record(
     if not checks:
         return
     told = {"dag_id": dag_id, "run_id": run_id, "database": database, "checked_at": at}
-    earlier = (quality_check.c[key] == told[key] for key in ("dag_id", "run_id", "database"))
-    conn.execute(delete(quality_check).where(*earlier))
+    mine = [quality_check.c[key] == told[key] for key in ("dag_id", "run_id", "database")]
+    conn.execute(delete(quality_check).where(*mine, quality_check.c.rule != _BEGUN))
+    conn.execute(update(quality_check).where(*mine).values(broken=0))  # it has ended
     conn.execute(
         insert(quality_check),
         [{**one.__dict__, "outcome": str(one.outcome), **told} for one in checks],
@@ -146,8 +166,8 @@ def last_check(
     Only runs with a sealed bundle count, so that a mark moves when its evidence is there.
 
     Everything has to be looked at when there is no such run, a rule is new or was changed or could
-    not be checked, the last look at everything is too long ago, or a run since changed the register
-    (with other rules, by another clock) and was not sealed.
+    not be checked, the last look at everything is too long ago, or another run began since and may
+    have changed the register (with other rules, by another clock, before this one's snapshot).
 
     Args:
         conn: to the state database.
@@ -159,7 +179,7 @@ def last_check(
     rows = _latest_sealed(conn, database, collection)
     if not rows:
         return _("no check of it was sealed yet")
-    if any(row.rule == _BEGUN for row in rows):
+    if any(row.rule == _BEGUN and row.broken is None for row in rows):
         return _("the last check of it did not end")
     texts = {row.mark for row in rows if row.mark is not None}
     mark = Mark.parse(next(iter(texts))) if len(texts) == 1 else None
@@ -190,21 +210,19 @@ def last_check(
         return _("all of them are looked at again every seventh day")
     if now < whole:
         return _("the clock was set back since the last check")
-    if mark is None or _changed_unsealed(conn, database, collection, mark.at):
-        return _("a check since the last sealed one was not sealed")
+    if mark is None or _another_since(conn, database, collection, min(one.number for one in rows)):
+        return _("another check began after the last sealed one")
     return LastCheck(mark, {row.rule: row.rows for row in rows}, definitions)
 
 
-def _changed_unsealed(conn: Connection, database: str, collection: str, since: datetime) -> bool:
-    sealed = exists().where(
-        evidence_ledger.c.dag_id == quality_check.c.dag_id,
-        evidence_ledger.c.run_id == quality_check.c.run_id,
-    )
+def _another_since(conn: Connection, database: str, collection: str, number: int) -> bool:
+    """Whether a run began, or kept something, after the last sealed one began."""
+    last = _last_sealed(database, collection)
     other = exists().where(
         quality_check.c.database == database,
         quality_check.c.collection == collection,
-        quality_check.c.checked_at >= since,
-        ~sealed,
+        quality_check.c.number > number,
+        tuple_(quality_check.c.dag_id, quality_check.c.run_id).not_in(select(last)),
     )
     return bool(conn.scalar(select(other)))
 
@@ -247,26 +265,25 @@ def trend(conn: Connection, database: str) -> list[Trend]:
 
 
 def _latest_sealed(conn: Connection, database: str, collection: str) -> Sequence[Any]:
-    newest = (
+    newest = _last_sealed(database, collection)
+    same = and_(
+        newest.c.dag_id == quality_check.c.dag_id, newest.c.run_id == quality_check.c.run_id
+    )
+    return conn.execute(
+        select(quality_check)
+        .join(newest, same)
+        .where(quality_check.c.database == database, quality_check.c.collection == collection)
+    ).all()
+
+
+def _last_sealed(database: str, collection: str) -> Subquery:
+    return (
         _sealed(select(quality_check.c.dag_id, quality_check.c.run_id))
         .where(quality_check.c.database == database, quality_check.c.collection == collection)
         .order_by(evidence_ledger.c.seq.desc())  # not by the clock, which may have been set back
         .limit(1)
         .subquery()
     )
-    same = and_(
-        newest.c.dag_id == quality_check.c.dag_id, newest.c.run_id == quality_check.c.run_id
-    )
-    return conn.execute(
-        select(
-            quality_check.c.rule,
-            quality_check.c.definition,
-            quality_check.c.mark,
-            quality_check.c.rows,
-        )
-        .join(newest, same)
-        .where(quality_check.c.database == database, quality_check.c.collection == collection)
-    ).all()
 
 
 def _sealed(query: Select[Any]) -> Select[Any]:

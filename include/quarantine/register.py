@@ -33,6 +33,11 @@ _LOCK = (
     "SELECT pg_advisory_xact_lock(hashtextextended(%(database)s || '.' || %(collection)s, 9131))"
 )
 _LOCK_TIMEOUT = "SET LOCAL lock_timeout = '1min'"
+_OVERTAKEN = """
+SELECT EXISTS (SELECT FROM quality_check WHERE database = %(database)s
+    AND collection = %(collection)s AND number > %(begun)s
+    AND (dag_id, run_id) <> (%(dag_id)s, %(run_id)s))
+"""
 _FOUND = """
 WITH found AS (
     SELECT rule, key, max(part) AS part FROM found_broken WHERE rule = ANY(%(rules)s)
@@ -177,6 +182,7 @@ class Stage:
         rules: Sequence[str],
         resolve: Literal["all", "looked_at", "none"],
         whole: Collection[str] = (),
+        begun: int | None = None,
     ) -> Change:
         """Enter what was found of rules, and resolve what was not found again.
 
@@ -187,11 +193,18 @@ class Stage:
             rules: of the collection.
             resolve: entries of all records, or of those that were `looked_at`, or of none.
             whole: rules of which nevertheless all entries were looked at.
+            begun: number of the check, if it is one.
+
+        Raises:
+            ServiceError: another run is entering, or a check that began later has entered: it knows
+                better.
         """
         given = {**place.__dict__, "rules": list(rules), "whole": list(whole)}
         self._send()
         with self._connection.transaction(), self._connection.cursor() as cursor:
             _lock(cursor, place)
+            if begun is not None:
+                _require_latest(cursor, place, begun)
             cursor.execute("ANALYZE found_broken")
             cursor.execute(_MOVE, given)
             cursor.execute(_ADD, given)
@@ -226,6 +239,15 @@ def _lock(cursor: psycopg.Cursor[Any], place: Place) -> None:
             "Nothing was entered, and the task is repeated. See that the other run goes on, or "
             "end its session in the state database.",
         ) from None
+
+
+def _require_latest(cursor: psycopg.Cursor[Any], place: Place, begun: int) -> None:
+    overtaken = cursor.execute(_OVERTAKEN, {**place.__dict__, "begun": begun}).fetchone()
+    if overtaken and overtaken[0]:
+        raise ServiceError(
+            f"Another check of {place.database}.{place.collection} began after this one.",
+            "Nothing was entered, and the task is repeated.",
+        )
 
 
 @contextmanager

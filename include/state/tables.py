@@ -192,7 +192,8 @@ quarantine = Table(  # records that break a rule, by key or keyed HMAC
 )
 
 # One rule in one run: the trend, and how far the next run may look back. Beside the rules, what
-# the next run has to know (`include.quality.history`): "all records", "no undeclared keys: ...".
+# the next run has to know (`include.quality.history`): "has begun", "all records", "no undeclared
+# keys: ...".
 quality_check = Table(
     "quality_check",
     metadata,
@@ -208,6 +209,7 @@ quality_check = Table(
     Column("broken", BigInteger),  # of the collection, after this run
     Column("outcome", Text, nullable=False),
     Column("mark", Text),  # null: the next run looks at all records
+    Column("number", BigInteger, Identity(always=True), nullable=False),  # in the order of writing
     CheckConstraint(OUTCOMES, name="outcome"),
     Index("quality_check_collection_idx", "database", "collection", "checked_at"),
     Index("quality_check_database_idx", "database", "checked_at"),

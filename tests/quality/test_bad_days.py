@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -13,7 +14,11 @@ import pytest
 from include.evidence.model import Outcome
 from include.expectations import check as checking
 from include.policy import load_pack
+from include.quality import check as checks
 from include.quality.check import Checked
+from include.quality.collection import CollectionCheck
+from include.schema.live import read_schema
+from include.services.errors import ServiceError
 from tests.policy.packs import write_pack
 from tests.quality.support import MAP, SUITE, Company, suite
 
@@ -36,6 +41,90 @@ def test_a_clock_that_was_set_back_hides_nothing(company: Company) -> None:
     assert company.open() == {}
     company.check(days=54)
     assert len(company.open()["recent"]) == 40
+
+
+def test_a_run_under_a_clock_that_was_set_back_counts_though_it_was_not_sealed(
+    company: Company,
+) -> None:
+    """It resolved what it took for recent: runs are told apart by their order, not their clocks."""
+    company.check(days=33)
+    assert len(company.open()["recent"]) == 40
+    company.check(days=-53, sealed=False)
+    assert company.open() == {}
+    company.check(days=54)
+    assert len(company.open()["recent"]) == 40
+
+
+@pytest.mark.parametrize("order", [(2, 3), (3, 2)])
+def test_of_two_checks_at_once_the_older_view_decides_nothing(
+    company: Company, monkeypatch: pytest.MonkeyPatch, order: tuple[int, int]
+) -> None:
+    """Whatever lock failed to keep them apart, and whichever was sealed last."""
+    company.check()
+
+    def meanwhile(*given: Any) -> Any:
+        monkeypatch.undo()
+        found = read_schema(*given)  # the first has its snapshot
+        company.do("UPDATE person SET name = '' WHERE id = 7")
+        company.check(sealed=False)
+        return found
+
+    monkeypatch.setattr(checks, "read_schema", meanwhile)
+    company.check(sealed=False)
+    for company.runs in order:
+        company.seal()
+    company.runs = 9
+    company.check()
+    assert company.open() == {"named": {'["7"]'}}
+
+
+def test_a_check_enters_nothing_where_a_later_one_has(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is repeated, and then knows what the later one knew."""
+    company.check()
+    look = CollectionCheck._check
+
+    def meanwhile(*given: Any) -> Any:
+        monkeypatch.undo()
+        found = look(*given)
+        company.do("UPDATE person SET name = '' WHERE id = 7")
+        company.check()
+        return found
+
+    monkeypatch.setattr(CollectionCheck, "_check", meanwhile)
+    with pytest.raises(ServiceError, match="began after this one"):
+        company.check(sealed=False)
+    assert company.open() == {"named": {'["7"]'}}
+
+
+def test_tables_that_inherit_are_looked_at_as_a_whole(
+    database: str, state: str, tmp_path: Path
+) -> None:
+    """A key may stand in several of them: the register's names do not tell how many are broken."""
+    rule = "expect_column_values_to_be_mobile_numbers, kwargs: {column: phone, mostly: 0.95}"
+    company = Company.make(database, state, tmp_path / "p", quality__person=suite(phone=rule))
+    company.do(
+        "CREATE TABLE person_old () INHERITS (person)",
+        "INSERT INTO person_old (id, name, phone) SELECT id, name, '7' FROM person WHERE id <= 2",
+        "UPDATE ONLY person SET phone = '7' WHERE id <= 2",
+    )
+    for _ in range(2):
+        (found,) = company.collection(company.check())["rules"]
+        assert (found["rows"], found["broken"], found["outcome"]) == (42, 4, "fail")
+
+
+def test_a_label_that_stands_twice_stops_no_rule(company: Company) -> None:
+    """A broken record belongs to one of the departments of that number."""
+    company.do(
+        "ALTER TABLE person DROP CONSTRAINT person_branch_id_fkey",
+        "ALTER TABLE branch DROP CONSTRAINT branch_pkey",
+        "INSERT INTO branch VALUES (1, 'Again North')",
+        "UPDATE person SET name = '' WHERE id = 2",
+    )
+    done = company.check()
+    assert "quality.unchecked" not in codes(done)
+    assert company.collection(done)["parts"] == [("Again North", 1)]
 
 
 @pytest.mark.parametrize("key", ["id, subscribed", "id"])

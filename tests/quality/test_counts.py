@@ -57,7 +57,8 @@ def test_a_rule_about_no_record_waits_for_a_count() -> None:
 
 
 @pytest.mark.parametrize(
-    "where", ["seen < (:now - INTERVAL '30 days')", "exists (SELECT FROM consent)"]
+    "where",
+    ["seen < (:now - INTERVAL '30 days')", "exists (SELECT FROM consent)", "id IN (table vip)"],
 )
 def test_time_and_other_tables_may_change_whom_a_rule_is_about(where: str) -> None:
     """Though nobody wrote to the records: only what holds for any number is decided."""
