@@ -126,14 +126,14 @@ def _pandera_frame(url: str, pl: Any) -> Any:
         "SELECT customer_id, purpose = 'marketing' AS marketing,"
         " CASE WHEN purpose = 'marketing' THEN withdrawn_at END AS withdrawn_at,"
         " CASE WHEN purpose = 'marketing' AND withdrawn_at IS NULL THEN given_at END AS live_since,"
-        " NOT by_guardian AS own FROM consent",
+        " by_guardian AND withdrawn_at IS NULL AS guarded FROM consent",
         url,
     )
     last = pl.col("withdrawn_at").max()
     withdrawn = (last > pl.col("live_since").max()).fill_null(last.is_not_null())
     known = consent.group_by("customer_id").agg(
         pl.len().alias("consents"),
-        pl.col("marketing", "own").any(),
+        pl.col("marketing", "guarded").any(),
         withdrawn.alias("withdrawn"),
     )
     divisions = pl.read_database_uri(
@@ -180,7 +180,7 @@ def _pandera_checks(pl: Any, now: datetime) -> dict[str, Any]:
         "consent_missing": ~known,
         "consent_not_covering_purpose": subscribed & ~pl.col("marketing").fill_null(value=False),
         "consent_withdrawn": subscribed & pl.col("withdrawn"),
-        "minor_without_guardian_consent": child & pl.col("own"),
+        "minor_without_guardian_consent": child & ~pl.col("guarded").fill_null(value=False),
     }
 
 

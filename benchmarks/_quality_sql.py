@@ -66,7 +66,9 @@ def joined_rules(now: datetime) -> dict[str, str]:
             f"c.marketing_subscribed AND NOT EXISTS ({_SOME} AND o.purpose = 'marketing')"
         ),
         "consent_withdrawn": f"c.marketing_subscribed AND EXISTS ({_WITHDRAWN})",
-        "minor_without_guardian_consent": f"{child} AND EXISTS ({_SOME} AND NOT o.by_guardian)",
+        "minor_without_guardian_consent": (
+            f"{child} AND NOT EXISTS ({_SOME} AND o.by_guardian AND o.withdrawn_at IS NULL)"
+        ),
     }
 
 

@@ -17,9 +17,12 @@ from include.policy import SHIPPED, load_pack
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 TABLES = """
-CREATE TABLE customer (customer_id bigint PRIMARY KEY, marketing_subscribed boolean);
+CREATE TABLE customer (
+    customer_id bigint PRIMARY KEY, marketing_subscribed boolean, birth_date date
+);
 CREATE TABLE consent (
-    customer_id bigint, purpose text, given_at timestamptz, withdrawn_at timestamptz
+    customer_id bigint, purpose text, given_at timestamptz, withdrawn_at timestamptz,
+    by_guardian boolean
 );
 """
 # Given on a day, and withdrawn some days later or not at all
@@ -53,7 +56,7 @@ def broken(connection: psycopg.Connection, rule: str) -> set[int]:
     records = Records(
         database.collections["customer"],
         database,
-        ("customer_id", "marketing_subscribed"),
+        ("customer_id", "marketing_subscribed", "birth_date"),
         ("customer_id",),
     )
     kept = Kept()
@@ -114,3 +117,31 @@ def test_a_withdrawal_counts_when_it_was_the_last_word(
     with courier.transaction(force_rollback=True):
         enter(courier, histories)
         assert broken(courier, "consent_withdrawn") == expected
+
+
+@pytest.mark.parametrize(
+    ("born", "consents", "good"),
+    [
+        ("2016-01-01", [], False),
+        ("2016-01-01", [("by_guardian", None)], True),
+        ("2016-01-01", [("alone", None)], False),
+        ("2016-01-01", [("by_guardian", START)], False),
+        ("2016-01-01", [("alone", START), ("by_guardian", None)], True),
+        ("2012-01-02", [], False),
+        ("2012-01-01", [], True),
+    ],
+)
+def test_the_guardian_of_a_child_consented(
+    courier: psycopg.Connection,
+    born: str,
+    consents: list[tuple[str, datetime | None]],
+    good: bool,
+) -> None:
+    """And did not withdraw it; who is 14 today is none (PIPL 31 and 15)."""
+    courier.execute("INSERT INTO customer VALUES (1, false, %s)", [born])
+    for who, ended in consents:
+        courier.execute(
+            "INSERT INTO consent VALUES (1, 'delivery', '2025-01-01', %s, %s)",
+            [ended, who == "by_guardian"],
+        )
+    assert broken(courier, "minor_without_guardian_consent") == (set() if good else {1})

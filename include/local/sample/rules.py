@@ -45,7 +45,7 @@ RULES: dict[str, RuleText] = {
         "consent_not_covering_purpose": "marketing_subscribed, delivery consent, none to marketing",
         "consent_withdrawn": "marketing_subscribed, consent to marketing withdrawn, none since",
         "minor": "birth_date less than 14 years ago",
-        "minor_without_guardian_consent": "under 14, with a consent not given by the guardian",
+        "minor_without_guardian_consent": "under 14, no consent of the guardian in force",
         "closed_customer": "status is closed",
     }),
     "duplicate_customer": RuleText(

@@ -57,8 +57,8 @@ QUERIES = {
     "consent_withdrawn": "SELECT c.customer_id FROM customer c JOIN consent s USING (customer_id) "
     "WHERE marketing_subscribed AND purpose = 'marketing' AND withdrawn_at IS NOT NULL",
     "minor": f"SELECT customer_id FROM customer WHERE {UNDER_14}",
-    "minor_without_guardian_consent": "SELECT DISTINCT customer_id FROM customer "
-    f"JOIN consent USING (customer_id) WHERE {UNDER_14} AND NOT by_guardian",
+    "minor_without_guardian_consent": f"SELECT customer_id FROM customer WHERE {UNDER_14} "
+    "EXCEPT SELECT customer_id FROM consent WHERE by_guardian AND withdrawn_at IS NULL",
     "closed_customer": "SELECT customer_id FROM customer WHERE closed_at IS NOT NULL",
     "duplicate_customer": "SELECT a.customer_id, b.customer_id FROM customer a JOIN customer b ON "
     "a.customer_id <> b.customer_id AND (a.id_number = b.id_number OR a.phone = b.phone)",
