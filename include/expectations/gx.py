@@ -49,6 +49,7 @@ class NotComputed(Exception):
 
 
 FOUND, BROKEN, ROWS = "parcelseal.found", "parcelseal.broken", "table.row_count"
+COLUMNS = "table.column_types"
 COUNT = "unexpected_count"
 Finder = Callable[[], Mapping[str, int]]
 _FORMAT = {"result_format": "BOOLEAN_ONLY"}
@@ -76,11 +77,16 @@ class RecordsBatch(SqlAlchemyBatchData):
 class KnowingEngine(SqlAlchemyExecutionEngine):
     """Its engine, which does not ask PostgreSQL again for what our one scan has found.
 
+    Nor for the table's columns: it would refuse all rules of a table that has a column of a type
+    that SQLAlchemy does not know, though no rule names it.
+
     Attributes:
         answers: how to get the value of a metric that is known otherwise, by the metric's id.
+        columns: what it takes the table's columns for.
     """
 
     answers: dict[Any, Callable[[], Any]]
+    columns: list[dict[str, Any]]
 
     def resolve_metrics(
         self,
@@ -91,6 +97,7 @@ class KnowingEngine(SqlAlchemyExecutionEngine):
         """Answer what is known; its own engine computes the rest."""
         wanted = list(metrics_to_resolve)
         known = {one.id: self.answers[one.id]() for one in wanted if one.id in self.answers}
+        known |= {one.id: self.columns for one in wanted if one.metric_name == COLUMNS}
         left = [one for one in wanted if one.id not in known]
         if not left:
             return known
@@ -305,6 +312,7 @@ def _validator(
 ) -> Validator:
     engine = KnowingEngine(engine=connection, create_temp_table=False)
     engine.answers = {}
+    engine.columns = [{"name": one.name, "type": one.type} for one in records.c]
     data = RecordsBatch(
         execution_engine=engine,
         selectable=records,
