@@ -37,7 +37,15 @@ def check(database: str, *, full: bool) -> dict[str, Any]:
         )
         with exclusive(place.state, f"quality:{database}", f"a check of {database}"):
             done = checks.check_database(
-                mapped, place.database(mapped.connection), place.pack.suites_of(database), run
+                mapped,
+                place.database(mapped.connection),
+                place.pack.suites_of(database),
+                run,
+                [
+                    one
+                    for one in place.pack.databases.values()
+                    if one.connection == mapped.connection
+                ],
             )
         with place.state.begin() as conn:
             for collection, results in done.results.items():

@@ -17,12 +17,17 @@ from include.quality.dropped import notice_dropped
 from include.quality.history import RuleCheck
 from include.quality.run import Run
 from include.schema import json_keys
-from include.schema.drift import DriftKind, drift, mapped_schemas
+from include.schema.drift import DriftKind, drift
 from include.schema.findings import findings as drift_findings
 from include.schema.live import LiveSchema, read_schema
 from include.services.database import DatabaseAddress
 
 STEP, CLAUSE = "check", "4.1"
+UNDECLARED = {
+    DriftKind.UNDECLARED_COLUMN,
+    DriftKind.UNDECLARED_TABLE,
+    DriftKind.UNDECLARED_SCHEMA,
+}
 OVER_COLLECTED = "expect_column_values_to_not_be_collected"
 
 
@@ -40,11 +45,22 @@ class Checked:
 
 
 def check_database(
-    database: MappedDatabase, address: DatabaseAddress, suites: Sequence[Suite], run: Run
+    database: MappedDatabase,
+    address: DatabaseAddress,
+    suites: Sequence[Suite],
+    run: Run,
+    others: Sequence[MappedDatabase] = (),
 ) -> Checked:
     """Check every suite of a database on one snapshot, and its schema against the data map.
 
     May be repeated: what an earlier try entered is found again.
+
+    Args:
+        database: the data map.
+        address: of the database.
+        suites: of it.
+        run: the run that checks.
+        others: further data maps of the same live database.
 
     Raises:
         UsageError: user, password or database name is wrong.
@@ -57,8 +73,10 @@ def check_database(
     done = Checked(seen.record({}))
     load_engine()  # takes seconds: not while the snapshot holds the server's clean-up back
     with snapshot(address) as view, run.state.connect() as conn:
-        live = read_schema(view.connection, mapped_schemas(database))
-        undeclared = _look_at_schema(seen, live, database)
+        live = read_schema(view.connection)
+        drifts = drift(live, database, others)
+        seen.findings += drift_findings(drifts)
+        undeclared = sum(one.kind in UNDECLARED for one in drifts)
         places = json_keys.places(live, database)
         clean: list[json_keys.JsonPlace] = []  # looked at together with the records
         indexed = _indexed(live, database)
@@ -79,6 +97,7 @@ def check_database(
         unknown = json_keys.undeclared_keys(view.connection, database.name, left)
         seen.findings += json_keys.findings(unknown)
         undeclared += sum(one.keys for one in unknown)
+        looked_everywhere = not any(one.fault for one in unknown)
         notice_dropped(seen, conn, run, database.name, {suite.collection for suite in suites})
         with conn.begin():
             history.record(
@@ -89,17 +108,10 @@ def check_database(
                 run_id=run.run_id,
                 at=run.at,
             )
-    _measure(seen, suites, checks, undeclared, run)
+    # What is undeclared is a figure however much was not looked at; none of it is one only then.
+    _measure(seen, suites, checks, undeclared if looked_everywhere or undeclared else None, run)
     done.record = seen.record({"collections": summaries, "rules": len(checks)})
     return done
-
-
-def _look_at_schema(seen: Examination, live: LiveSchema, database: MappedDatabase) -> int:
-    drifts = drift(live, database)
-    seen.findings += drift_findings(drifts)
-    return sum(
-        one.kind in (DriftKind.UNDECLARED_COLUMN, DriftKind.UNDECLARED_TABLE) for one in drifts
-    )
 
 
 def _indexed(live: LiveSchema, database: MappedDatabase) -> frozenset[tuple[str, str]]:
@@ -116,7 +128,7 @@ def _measure(
     seen: Examination,
     suites: Sequence[Suite],
     checks: Sequence[RuleCheck],
-    undeclared: int,
+    undeclared: int | None,
     run: Run,
 ) -> None:
     unneeded = {

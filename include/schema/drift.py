@@ -116,6 +116,7 @@ class _Comparison:
             (one.schema_name, one.table): one for one in database.collections.values()
         }
         self.schemas = set(mapped_schemas(database))
+        self.schemas_elsewhere = {name for other in others for name in mapped_schemas(other)}
         self.elsewhere = {
             (one.schema_name, one.table) for other in others for one in other.collections.values()
         }
@@ -129,7 +130,7 @@ class _Comparison:
                 continue
             elif table.schema in self.schemas:
                 yield from self._undeclared(table)
-            else:
+            elif table.schema not in self.schemas_elsewhere:
                 unused.setdefault(table.schema)
         for name, collection in self.mapped.items():
             if name not in self.live.tables:

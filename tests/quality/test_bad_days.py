@@ -389,3 +389,33 @@ def test_ten_mistakes_of_one_item_hide_none_between_files(tmp_path: Path) -> Non
     said = str([one.message for one in error.value.problems])
     assert "this key is not known here" in said
     assert "roles.yaml has no 'nobody'" in said
+
+
+def test_a_schema_that_no_data_map_uses_is_noticed(company: Company) -> None:
+    """A copy of the persons beside them is nobody's."""
+    company.do("CREATE SCHEMA aside", "CREATE TABLE aside.person AS TABLE person")
+    done = company.check()
+    assert codes(done) == {"schema.drift.undeclared_schema"}
+    assert figure(done, "quality.undeclared") == 1
+
+
+def test_json_that_could_not_be_read_is_not_shown_as_declared(
+    database: str, state: str, tmp_path: Path
+) -> None:
+    """Nobody knows what keys it has."""
+    prefs = "      - {name: prefs, data_categories: [user], fields: [{name: colour, data_categories: [user]}]}\n"
+    company = Company.make(
+        database,
+        state,
+        tmp_path / "p",
+        datamap__shop=MAP.replace(
+            "      - name: subscribed\n", "      - name: subscribed\n" + prefs
+        ),
+    )
+    company.do(
+        "ALTER TABLE person ADD COLUMN prefs json",
+        r"""UPDATE person SET prefs = '{"colour": "\u0000"}' WHERE id = 1""",
+    )
+    done = company.check()
+    assert "schema.json_unchecked" in codes(done)
+    assert figure(done, "quality.undeclared") is None
