@@ -47,10 +47,16 @@ def check(database: str, *, full: bool) -> dict[str, Any]:
                     if one.connection == mapped.connection
                 ],
             )
+        carried = {
+            one["collection"] for one in done.record.data["collections"] if not one["counted"]
+        }
         with place.state.begin() as conn:
             for collection, results in done.results.items():
                 name = f"datadocs.{database}.{collection}.html"
-                page = data_docs(f"{database}.{collection}", results, run_id, run.at)
+                title = f"{database}.{collection}"
+                if collection in carried:
+                    title += " (numbers of records are those of the last count)"
+                page = data_docs(title, results, run_id, run.at)
                 keep_artifact(conn, dag_id, run_id, name, page)
         return done.record
 
@@ -65,7 +71,13 @@ def seal_quality() -> dict[str, Any]:
         place: Workplace, records: Sequence[StepRecord], _artifacts: dict[str, bytes]
     ) -> Conclusion:
         databases = list(place.pack.databases.values())
-        suites = {one.name: place.pack.suites_of(one.name) for one in databases}
+        suites = {
+            one.name: (
+                *place.pack.suites_of(one.name),
+                *place.pack.suites_of(one.name, incoming=True),
+            )
+            for one in databases
+        }
         with place.state.connect() as conn:
             trends = {one.name: history.trend(conn, one.name) for one in databases}
         asked = get_current_context()["params"].get("databases") or list(suites)

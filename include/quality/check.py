@@ -151,7 +151,8 @@ def _measure(
     # Where nothing is required nothing is shown, which is not the same as nothing unmet.
     seen.measure("quality.rules_broken", unmet if required else None, "1")
     seen.measure("quality.rules_unchecked", sum(one.broken is None for one in checks), "1")
-    seen.measure("quality.broken", sum(one.broken or 0 for one in checks), "rows")
+    broken = [one.broken for one in checks if one.broken is not None]
+    seen.measure("quality.broken", sum(broken) if len(broken) == len(checks) else None, "rows")
     seen.measure("quality.undeclared", undeclared, "1")
     if unneeded or run.purposes:  # no unneeded field at all is a figure too
         complete = len(known) == len(over)

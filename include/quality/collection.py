@@ -64,7 +64,8 @@ class CollectionCheck:
     Attributes:
         clean: the places that were looked at with the records and have no other keys.
         kept: what the next check has to know beside the rules.
-        because: why all records had to be looked at; None when they had not.
+        because: why all records have to be looked at; None when they need not be.
+        always: rules that were held against all records, in a run that looks at few.
     """
 
     database: MappedDatabase
@@ -85,6 +86,7 @@ class CollectionCheck:
     resolved: int = 0
     whole: bool = True
     because: Message | None = None
+    always: list[str] = field(default_factory=list)
     judged: list[tuple[Figures, Outcome]] = field(default_factory=list)
     _part: sa.ColumnElement[Any] | None = None
 
@@ -147,6 +149,7 @@ class CollectionCheck:
         """What the report needs of this collection; no customer value."""
         with self.conn.begin():
             parts = register.by_part(self.conn, self.database.name, self.collection.name)
+        checked = any(one.broken is not None for one in self.checks)
         return {
             "collection": self.collection.name,
             "rows": self.rows,
@@ -155,7 +158,8 @@ class CollectionCheck:
             "whole": self.whole,
             "whole_because": self.because and self.because.model_dump(mode="json"),
             "resolved": self.resolved,
-            "parts": parts if self.suite.breakdown else [],
+            "always": self.always,
+            "parts": parts if self.suite.breakdown and checked else [],
             "rules": [
                 {
                     "rule": one.rule,
@@ -207,6 +211,7 @@ class CollectionCheck:
         if always:
             rows = None if self.counts is None or self.counts.carried else self.counts.rows
             whole = [one for one in expectations if one.id in always]
+            self.always = [one.id for one in whole]
             results += self._check(records, whole, stage, rows, [])
             results.sort(key=lambda one: expectations.index(one.rule))
         # All that may be mended of those about twins was looked at.

@@ -48,7 +48,7 @@ def conclude(
     Args:
         records: what the steps left; one that is missing fails.
         databases: all that the data map names.
-        suites: of each database.
+        suites: of each database; those of incoming collections are checked elsewhere.
         trends: past runs by database, this one included.
         asked: names the run was asked for; the rest is noted, so that nobody takes it for checked.
     """
@@ -101,7 +101,7 @@ def _nothing_expected(
             clause=CLAUSE,
         )
         for one in databases
-        if not suites.get(one.name)
+        if all(suite.incoming for suite in suites.get(one.name, ()))
     ]
 
 
@@ -185,7 +185,10 @@ def _facts(checked: Sequence[StepRecord | None]) -> list[Fact]:
 
 def _of_rows(collections: Sequence[dict[str, Any]]) -> Message:
     count = sum(one["rows"] or 0 for one in collections)
-    if all(one["counted"] for one in collections):
+    if unknown := [one["collection"] for one in collections if one["rows"] is None]:
+        names = ", ".join(unknown)
+        return _("of {count}; these were not counted: {names}", count=count, names=names)
+    if all(one.get("counted", True) for one in collections):
         return _("of {count}", count=count)
     return _("of {count} by the last count", count=count)
 
@@ -264,27 +267,36 @@ def _share(result: dict[str, Any]) -> float | None:
 
 
 def _looked(one: dict[str, Any]) -> Message:
-    name = one["collection"]
-    if one["rows"] is None:
+    """What was looked at; a run that began under an earlier version said less of it."""
+    name, rows, looked = one["collection"], one["rows"], one["looked_at"]
+    if rows is None or (one["whole"] and rows and not looked):
         return _("{collection}: it was not looked at", collection=name)
+    if one["whole"] and one.get("whole_because") is None:
+        return _("{collection}: all {rows} records", collection=name, rows=rows)
     if one["whole"]:
+        because = Message.model_validate(one["whole_because"])
         return _(
             "{collection}: all {rows} records, because {reason}",
             collection=name,
-            rows=one["rows"],
-            reason=Message.model_validate(one["whole_because"]),
+            rows=rows,
+            reason=because,
         )
-    figures = {"collection": name, "looked": one["looked_at"], "rows": one["rows"]}
-    if not one["counted"]:
-        return _(
+    figures = {"collection": name, "looked": looked, "rows": rows}
+    what = (
+        _(
+            "{collection}: {looked} records that changed, or whose answer may have, of {rows}",
+            **figures,
+        )
+        if one.get("counted", True)
+        else _(
             "{collection}: {looked} records that changed, or whose answer may have, of {rows} "
             "by the last count",
             **figures,
         )
-    return _(
-        "{collection}: {looked} records that changed, or whose answer may have, of {rows}",
-        **figures,
     )
+    if always := one.get("always"):
+        return _("{what}; held against all of them: {rules}", what=what, rules=", ".join(always))
+    return what
 
 
 def _parts_chart(one: dict[str, Any]) -> BarChart:
@@ -319,9 +331,9 @@ def _meaning() -> Section:
                         "last sealed check, and those whose answer may have changed with them. A "
                         "related record that was deleted, or led to another, is noticed by the "
                         "next full check, at the latest after seven days. Records are counted "
-                        "again when the last count would not decide every expectation. Uniqueness, "
-                        "and what changes with time or with lists, is held against all records in "
-                        "every check."
+                        "again when the last count would not decide every expectation. Uniqueness "
+                        "of a column, conditions of your own that ask for the present moment, and "
+                        "lists that were written to are held against all records."
                     ),
                 ]
             )
