@@ -24,6 +24,7 @@ from include.services.database import DatabaseAddress, DatabaseUnavailable
 if TYPE_CHECKING:
     from great_expectations.core.expectation_validation_result import ExpectationValidationResult
 
+LOCKED = "55P03"  # SQLSTATE
 MOST_NAMED = 100_000  # records of one rule; more are counted only
 # Limits that the server's owner set are kept; ours are for those who set none.
 _SETTINGS = """
@@ -142,10 +143,7 @@ class Snapshot:
             DatabaseUnavailable: the connection is gone.
         """
         if self.connection.broken or self.connection.closed:
-            raise DatabaseUnavailable(
-                "The database went away while its records were checked.",
-                "See that the server runs; the check is repeated.",
-            )
+            raise _gone()
 
     @property
     def first_failure(self) -> str:
@@ -170,8 +168,20 @@ def snapshot(address: DatabaseAddress) -> Iterator[Snapshot]:
         # of a million related records without temporary files.
         connection.execute(_SETTINGS)
         yield Snapshot(connection, statistics)
+    except (psycopg.Error, sa.exc.DBAPIError):
+        if connection.broken or connection.closed:
+            raise _gone() from None
+        raise
     finally:
         connection.close()
+
+
+def _gone() -> DatabaseUnavailable:
+    return DatabaseUnavailable(
+        "The database went away while its records were checked.",
+        "See that the server runs, and that no limit of its own ended the session "
+        "(transaction_timeout, max_standby_streaming_delay); the check is repeated.",
+    )
 
 
 def load_engine() -> None:
@@ -233,13 +243,9 @@ class Check:
                 self.view.require_alive()
                 self.names.forget([one.id for one in sound])
                 code = self.view.first_failure
-                for one in sound:
-                    # Whoever cancelled the query does not want to see it again for each rule.
-                    results[one.id] = (
-                        RuleResult(one, fault=_reason(code, error), named=False)
-                        if code.startswith("57")
-                        else self._alone(one)
-                    )
+                # Whoever cancelled the query does not want to see it again for each rule.
+                cancelled = _reason(code, error) if code.startswith("57") else None
+                results |= self._each(sound, cancelled)
         return [results[one.id] for one in self.expectations]
 
     def _prepared(self, one: Expectation) -> Message | None:
@@ -317,6 +323,23 @@ class Check:
             view.note(error)
             raise
 
+    def _each(
+        self, expectations: Sequence[Expectation], cancelled: Message | None
+    ) -> dict[str, RuleResult]:
+        """Check one by one, and wait for a lock once; of none when the whole was cancelled."""
+        results: dict[str, RuleResult] = {}
+        locked: dict[str | None, Message] = {}  # by collection; None is the records' own
+        for one in expectations:
+            asked = getattr(one.kwargs, "collection", None)
+            fault = cancelled or locked.get(None) or locked.get(asked)
+            if fault is None:
+                results[one.id] = self._alone(one)
+                if self.view.first_failure == LOCKED:
+                    locked[asked] = reason_of(LOCKED)
+            else:
+                results[one.id] = RuleResult(one, fault=fault, named=False)
+        return results
+
     def _alone(self, one: Expectation) -> RuleResult:
         try:
             with self.view.savepoint():
@@ -338,8 +361,13 @@ def reason_of(code: str) -> Message:
         "42": _("PostgreSQL does not understand it (SQLSTATE {code})", code=code),
         "57": _("it took too long, or was cancelled (SQLSTATE {code})", code=code),
         "2201B": _("its regular expression is invalid (SQLSTATE {code})", code=code),
+        "40001": _(
+            "a standby cleared away what it was reading: see hot_standby_feedback "
+            "(SQLSTATE {code})",
+            code=code,
+        ),
         "42501": _("its records may not be read, or not all of them (SQLSTATE {code})", code=code),
-        "55P03": _("another session holds a lock on what it reads (SQLSTATE {code})", code=code),
+        LOCKED: _("another session holds a lock on what it reads (SQLSTATE {code})", code=code),
     }
     other = _("PostgreSQL refused it (SQLSTATE {code})", code=code)
     return known.get(code) or known.get(code[:2], other)

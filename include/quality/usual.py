@@ -143,13 +143,19 @@ def usual(
     if tells_a_person(records.collection, records.key):
         return _("its primary key is personal data, which the register does not keep")
     if mark is None:
-        return _("PostgreSQL does not say what was written to it, or to what it is held against")
+        return _(
+            "PostgreSQL does not say what was written to it, or to what it is held against; "
+            "docs/quality.md names the tables of which and the rights with which it does"
+        )
     place = (records.database.name, records.collection.name)
     with conn.begin():
         last = history.last_check(conn, *place, expectations, run.at)
     if isinstance(last, Message):
         return last
     if not marks.usable(last.mark, mark):
-        return _("it, or what it is held against, was rewritten, altered, emptied or restored")
+        return _(
+            "the table, or one that it is held against, was rewritten, altered, emptied, restored, "
+            "or has fewer or more values"
+        )
     deleted = mark.deleted_since(last.mark)
     return Usual(view, conn, records, types, expectations, run, last, deleted)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from include.evidence.model import Outcome
 from include.expectations import check as checking
 from include.policy import load_pack
 from include.quality import check as checks
+from include.quality import collection
 from include.quality.check import Checked
 from include.quality.collection import CollectionCheck
 from include.schema.live import read_schema
+from include.services.database import DatabaseUnavailable
 from include.services.errors import ServiceError
 from tests.policy.packs import write_pack
 from tests.quality.support import MAP, SUITE, Company, suite
@@ -318,6 +321,50 @@ def test_a_table_that_somebody_locked_is_not_called_unreadable(
     reasons = {str(one.message.values["reason"]) for one in found if one.code.endswith("unchecked")}
     assert len(reasons) == 1
     assert "55P03" in reasons.pop()
+
+
+def test_a_lock_is_waited_for_once_and_not_for_each_rule(
+    database: str, state: str, tmp_path: Path
+) -> None:
+    """Meanwhile the customers' server keeps a snapshot for us."""
+    related = "expect_related_records, kwargs: {collection: consent, field: person_id, key: id}"
+    filled = "expect_column_values_to_not_be_null, kwargs: {column: name}"
+    rules = suite(filled=filled, **{f"consent_{n}": related for n in range(9)})
+    company = Company.make(database, state, tmp_path / "p", quality__person=rules)
+    company.check()
+    with psycopg.connect(database, autocommit=True) as admin:
+        user, name = admin.info.user, admin.info.dbname
+        admin.execute(f'ALTER ROLE "{user}" IN DATABASE "{name}" SET lock_timeout = 1000'.encode())
+    with psycopg.connect(database) as somebody:
+        somebody.execute("LOCK consent")
+        begun = time.monotonic()
+        found = {one["rule"]: one for one in company.collection(company.check())["rules"]}
+    assert time.monotonic() - begun < 6  # it would be more than ten
+    assert found["filled"]["broken"] == 0
+    assert {one["broken"] for rule, one in found.items() if rule != "filled"} == {None}
+
+
+@pytest.mark.parametrize("where", ["read_schema", "usual", "part_of"])
+def test_a_session_that_ends_is_told_alike_wherever_it_does(
+    company: Company, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """While nothing was asked for, too: the task is repeated."""
+    company.check()
+    module = checks if where == "read_schema" else collection
+    original = getattr(module, where)
+
+    def meanwhile(*given: Any) -> Any:
+        with psycopg.connect(company.conninfo, autocommit=True) as admin:
+            admin.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        time.sleep(0.2)
+        return original(*given)
+
+    monkeypatch.setattr(module, where, meanwhile)
+    with pytest.raises(DatabaseUnavailable, match="went away"):
+        company.check(sealed=False)
 
 
 @pytest.mark.parametrize("values", ["[1, 2]", "[3, 4]"])

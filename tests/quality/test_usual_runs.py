@@ -234,7 +234,7 @@ def test_a_related_table_that_was_emptied_is_noticed(company: Company) -> None:
         ("SELECT 1", {"full": True}, "a full check was asked for"),
         ("SELECT 1", {"days": 7}, "all of them are looked at again every seventh day"),
         ("SELECT 1", {"days": -2}, "the clock was set back since the last check"),
-        ("VACUUM FULL person", {}, "it, or what it is held against, was rewritten, altered"),
+        ("VACUUM FULL person", {}, "the table, or one that it is held against, was rewritten"),
         ("ALTER TABLE person DROP CONSTRAINT person_pkey CASCADE", {}, "PostgreSQL knows no"),
         ("UPDATE person SET name = name", {}, "more than {most} records changed"),
     ],
