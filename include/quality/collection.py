@@ -230,7 +230,9 @@ class CollectionCheck:
     ) -> list[RuleResult]:
         if not expectations:
             return []
-        names = KeyNames(self.run.keys, self.database.name, self.collection, records.key)
+        names = KeyNames(
+            self.run.keys, self.database.name, self.collection, records.key, self._kept_digests()
+        )
         checking = Check(
             self.view,
             records,
@@ -245,6 +247,12 @@ class CollectionCheck:
         results = checking.run()
         self.clean += [one for one in places if checking.counts.get(_name(one)) == 0]
         return results
+
+    def _kept_digests(self) -> frozenset[str]:
+        if len(self.run.keys.keys) == 1:
+            return frozenset()  # never rotated
+        with self.conn.begin():
+            return register.digests(self.conn, self.database.name, self.collection.name)
 
     def _undecided(
         self, results: Sequence[RuleResult], listed: Mapping[str, int]

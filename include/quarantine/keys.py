@@ -37,12 +37,14 @@ class KeyNames:
         database: of the data map.
         collection: of the data map.
         columns: of the primary key.
+        kept: names that stand in the register and are digests, some of an older key of the HMAC.
     """
 
     keys: ErasureKeys
     database: str
     collection: MappedCollection
     columns: Sequence[str]
+    kept: frozenset[str] = frozenset()
 
     @cached_property
     def _personal(self) -> bool:
@@ -55,5 +57,13 @@ class KeyNames:
             if len(named.encode()) <= LONGEST:
                 return named
         current = self.keys.current
-        digest = self.keys.digest(current, self.database, self.collection.name, key)
-        return digest_text(f"{current}:{digest.hex()}")
+        if self.kept:  # else a record would be found anew, and the entry be called mended
+            older = (self._digest(one, key) for one in self.keys.keys if one != current)
+            for named in older:
+                if named in self.kept:
+                    return named
+        return self._digest(current, key)
+
+    def _digest(self, key_id: str, key: Sequence[str]) -> str:
+        digest = self.keys.digest(key_id, self.database, self.collection.name, key)
+        return digest_text(f"{key_id}:{digest.hex()}")

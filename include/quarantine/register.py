@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import psycopg
-from sqlalchemy import ColumnElement, Connection, Engine, exists, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, Select, exists, func, select
 
 from include.services.errors import ServiceError
 from include.state.tables import quarantine
@@ -302,9 +302,17 @@ def _open(database: str, collection: str) -> list[ColumnElement[bool]]:
 
 def names_by_digest(conn: Connection, database: str, collection: str) -> bool:
     """Whether an open record of a collection is named by a digest."""
+    return bool(conn.scalar(select(exists(_digests(database, collection)))))
+
+
+def digests(conn: Connection, database: str, collection: str) -> frozenset[str]:
+    """The names of a collection's open records that are digests."""
+    return frozenset(conn.scalars(_digests(database, collection).distinct()))
+
+
+def _digests(database: str, collection: str) -> Select[tuple[str]]:
     digest = quarantine.c.key.startswith(f'["{_DIGEST}', autoescape=True)
-    found = exists().where(*_open(database, collection), digest)
-    return bool(conn.scalar(select(found)))
+    return select(quarantine.c.key).where(*_open(database, collection), digest)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
+from include.erasure.ledger import ErasureKeys
 from include.evidence.model import Outcome
 from include.expectations.docs import data_docs
 from include.local.postgres import EmbeddedPostgres
@@ -25,7 +26,8 @@ from include.state.connect import engine
 from include.state.migrate import migrate
 from tests.local.sample.conftest import AS_OF, Sample
 from tests.local.sample.conftest import sample as sample
-from tests.quality.support import KEYS, SUITE, Company
+from tests.quality import support
+from tests.quality.support import KEYS, MAP, SUITE, Company
 
 CHECKED = {"customer", "address", "waybill"}
 
@@ -224,6 +226,32 @@ def test_a_key_that_tells_who_it_is_never_stands_in_the_register(
         assert "139" not in key
         assert key.startswith('["hmac:1:')
         assert done.record.data["collections"][0]["whole"]
+
+
+@pytest.mark.parametrize("name", ["NULL", "'Bo'"])
+def test_a_rotated_key_mends_no_record(
+    database: str, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Who was found under the old name stays, since when it was; who is mended is resolved."""
+    personal = MAP.replace(
+        "{name: id, data_categories: [user.unique_id], fides_meta",
+        "{name: id, data_categories: [user.contact.phone_number], fides_meta",
+    )
+    company = Company.make(database, state, tmp_path / "p", datamap__shop=personal)
+    company.do("UPDATE person SET name = NULL WHERE id IN (3, 4)")
+    company.check()
+    before = company.open()["named"]
+    rotated = ErasureKeys({"1": b"k" * 32, "2": b"z" * 32}, "2")
+    monkeypatch.setattr(support, "KEYS", rotated)
+    company.do(f"UPDATE person SET name = {name} WHERE id = 3")
+    resolved = company.collection(company.check())["resolved"]
+    mended = name != "NULL"
+    assert resolved == mended
+    assert company.open()["named"] <= before
+    assert len(company.open()["named"]) == 2 - mended
+    company.do("UPDATE person SET name = NULL WHERE id = 5")
+    company.check()
+    assert len([one for one in company.open()["named"] if one.startswith('["hmac:2:')]) == 1
 
 
 def test_a_rule_that_is_invalid_stops_only_itself(
