@@ -18,7 +18,7 @@ from include.evidence.model import Outcome
 from include.expectations import marks
 from include.policy import load_pack
 from include.quality import check as checks
-from include.quality import history
+from include.quality import collection, history
 from tests.policy.packs import write_pack
 from tests.quality.support import MAP, SUITE, Company, suite
 
@@ -293,6 +293,49 @@ def test_a_version_is_told_from_its_files(tmp_path: Path) -> None:
     assert marks.version_of([file], "1.1") != before
     file.write_text("b")
     assert marks.version_of([file], "1.0") != before
+
+
+def test_more_than_can_be_named_are_looked_at_again(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The register does not tell which of them may have been mended."""
+    monkeypatch.setattr(collection, "MOST_NAMED", 5)
+    company.do("UPDATE person SET name = '' WHERE id <= 6")
+    company.check()
+    because = company.collection(company.check())["whole_because"]
+    assert because["values"] == {"rule": "named"}
+    assert "not name all" in because["text"]
+    company.do("UPDATE person SET name = 'Ada' WHERE id = 1")
+    company.check()
+    assert len(company.open()["named"]) == 5
+    assert company.collection(company.check())["whole_because"] is None
+
+
+def test_what_a_view_relates_to_is_looked_at_as_a_whole(company: Company) -> None:
+    """Its rows do not tell when they were written."""
+    company.do("ALTER TABLE consent RENAME TO kept", "CREATE VIEW consent AS TABLE kept")
+    company.check()
+    company.do("UPDATE kept SET purpose = 'none'")
+    seen = company.collection(company.check())
+    assert seen["whole"]
+    assert company.open() == {"consent": {'["40"]'}}
+
+
+def test_numbers_that_are_keys_are_written_out(database: str, state: str, tmp_path: Path) -> None:
+    """Whatever the server's own setting shortens them to: two keys are never one name."""
+    company = Company.make(database, state, tmp_path / "p")
+    company.do(
+        "ALTER TABLE consent DROP CONSTRAINT consent_person_id_fkey",
+        "ALTER TABLE person ALTER COLUMN id TYPE float8",
+        "UPDATE person SET id = 0.1::float8 + 0.2::float8, name = '' WHERE id = 1",
+        "UPDATE person SET id = 0.3, name = '' WHERE id = 2",
+    )
+    with psycopg.connect(database, autocommit=True) as admin:
+        user, name = admin.info.user, admin.info.dbname
+        sql = f'ALTER ROLE "{user}" IN DATABASE "{name}" SET extra_float_digits = 0'
+        admin.execute(sql.encode())
+    company.check()
+    assert len(company.open()["named"]) == 2
 
 
 def test_every_rule_about_twins_has_its_own(database: str, state: str, tmp_path: Path) -> None:
