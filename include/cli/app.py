@@ -11,7 +11,7 @@ from typing import NoReturn
 import typer
 
 from include.cli import backup, config, evidence, keys, quarantine, run, testing, up
-from include.cli.console import complain, errors, one_line, print_json
+from include.cli.console import complain, errors, new_log, one_line, print_json
 from include.cli.stack import workplace
 from include.orchestration.unforeseen import value_free
 from include.services.errors import ParcelSealError, ServiceError, UsageError
@@ -72,12 +72,13 @@ def _fail(words: list[str], error: ParcelSealError) -> int:
 
 def _keep(text: str) -> Path:
     place = workplace()
-    name = f"error-{place.clock.now():%Y%m%dT%H%M%S}.log"
+    now = place.clock.now()
     for folder in (place.home / "logs", Path(tempfile.gettempdir())):  # the home may be the fault
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text + "\n")
+            log = new_log(folder, "error", now)
+            log.write_text(text + "\n")
         except OSError:
             continue
-        return folder / name
+        return log
     return Path(os.devnull)

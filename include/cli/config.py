@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,6 +110,8 @@ def draft_map(
     elif not out:
         results.file.write(draft.data_map)
     _summarize(draft, written)
+    if out:
+        tell(f"next: PARCELSEAL_POLICY={_plain(shlex.quote(str(out)))} ./parcelseal config check")
     return 0
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,11 @@ def one_line(error: ParcelSealError) -> str:
 
 def _plain(text: str) -> str:
     return text.replace("[", "\\[")
+
+
+def new_log(folder: Path, name: str, now: datetime) -> Path:
+    """Return the path of a log of one command's own, whatever else begins in the same second."""
+    return folder / f"{name}-{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}.log"
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def result_of(place: Workplace, dag_id: str, run_id: str, state: str, log: str) 
         bundle=base,
         reports=[f"{base}/{name}" for name in names],
         findings=len(result["findings"]),
-        error=_line(failing[0]["message"]) if failing else None,
+        error=_line(failing[0]) if failing else None,
     )
 
 
@@ -64,8 +64,8 @@ def exit_code(done: RunResult) -> int:
     return 0 if done.outcome in {"pass", "attention"} and done.state == "success" else 1
 
 
-def _line(message: dict[str, Any]) -> str:
-    from include.messages import Message
+def _line(finding: dict[str, Any]) -> str:
+    from include.evidence.model import Finding
     from include.reports.i18n import Translator
 
-    return " ".join(Translator("en").text(Message.model_validate(message)).split())
+    return " ".join(Translator("en").finding(Finding.model_validate(finding)).split())

@@ -9,16 +9,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from include.cli.console import complain, errors, one_line, output_to, print_json, results, tell
+from include.cli.console import (
+    complain,
+    errors,
+    new_log,
+    one_line,
+    output_to,
+    print_json,
+    results,
+    tell,
+)
 from include.cli.report import RunResult, exit_code, result_of
-from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, workplace
+from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, make_home, workplace
 from include.local import airflow as local_airflow
 from include.local.profile import AIRFLOW_RUNS
 from include.services.errors import ParcelSealError, UsageError
 from include.workplace import ROOT, Workplace
 
 if TYPE_CHECKING:
-    from include.orchestration.inprocess import Finished
+    from include.orchestration.inprocess import Prepared
 
 DAGS = ROOT / "dags"
 
@@ -56,14 +65,35 @@ def _run(
     place: Workplace, dag_id: str, parameters: dict[str, Any], answers: list[str]
 ) -> RunResult:
     _require_workflow(dag_id)
-    _require_sample_people(place, answers)
     _ = place.pack  # every fault of a bad pack is named before anything is started
-    log = place.home / "logs" / f"run-{dag_id}-{place.clock.now():%Y%m%dT%H%M%S}.log"
+    make_home(place)
+    _require_sample_people(place, answers)
+    log = new_log(place.home / "logs", f"run-{dag_id}", place.clock.now())
+    # not the database of `up`, whose scheduler would take the run's tasks for its own
+    environment = local_airflow.settings(place.local, ROOT, AIRFLOW_RUNS, None)
+    os.environ.update(environment)
+    folder = Path(environment["AIRFLOW__CORE__DAGS_FOLDER"])
+    prepared = _prepared(folder, dag_id, parameters, answers, log)
     with local_stack(place, customers=DEFAULT_CUSTOMERS, always=True):
         tell(f"running {dag_id}; log in {log}")
         with output_to(log):
-            finished = execute(place, dag_id, parameters, answers, log)
+            _migrate_once(place, environment, log)
+            finished = prepared.run()
             return result_of(place, dag_id, finished.run_id, finished.state, str(log))
+
+
+def _prepared(
+    folder: Path, dag_id: str, parameters: dict[str, Any], answers: list[str], log: Path
+) -> Prepared:
+    """Refuse what was asked wrongly before anything is started; nothing stays of such a run."""
+    try:
+        with output_to(log):
+            from include.orchestration.inprocess import prepare
+
+            return prepare(folder, dag_id, parameters, answers)
+    except UsageError:
+        log.unlink(missing_ok=True)
+        raise
 
 
 def show(done: RunResult) -> None:
@@ -75,23 +105,6 @@ def show(done: RunResult) -> None:
         results.print(f"  report   {report}", soft_wrap=True)
     if done.error:
         errors.print(f"  error    {done.error}", soft_wrap=True)
-
-
-def execute(
-    place: Workplace, dag_id: str, parameters: dict[str, Any], answers: list[str], log: Path
-) -> Finished:
-    """Run a DAG with Airflow's own in-process runner, on a database of its own.
-
-    It is not the database of `up`, whose scheduler would take the run's tasks for its own.
-    """
-    environment = local_airflow.settings(place.local, ROOT, AIRFLOW_RUNS, None)
-    os.environ.update(environment)
-    _migrate_once(place, environment, log)
-    from include.orchestration.inprocess import run_in_process
-
-    return run_in_process(
-        Path(environment["AIRFLOW__CORE__DAGS_FOLDER"]), dag_id, parameters, answers
-    )
 
 
 def _require_workflow(dag_id: str) -> None:

@@ -43,7 +43,8 @@ def judge(controls: Sequence[Control], metrics: Sequence[Metric]) -> list[Contro
 def unexplained(controls: Sequence[ControlStatus], outcome: Outcome) -> list[Finding]:
     """Return findings for controls that are worse than the run's outcome says.
 
-    A target of the pack may be stricter than the workflow, or name a figure that it never measures.
+    A target of the pack may be stricter than the workflow, or ask for a figure that this run does
+    not have; why it does not have it cannot be told from here.
     """
     findings = []
     for one in controls:
@@ -70,7 +71,13 @@ def unexplained(controls: Sequence[ControlStatus], outcome: Outcome) -> list[Fin
                     severity=Outcome.ATTENTION,
                     subject=one.id,
                     message=_("The indicator {name} was not measured.", name=one.indicator),
-                    action=_("Correct the name in controls.yaml, or run the whole workflow."),
+                    action=_(
+                        "Find out why: controls.yaml names a figure that the workflow does not "
+                        "have (correct the name), the run left something out (run the whole "
+                        "workflow), or the policy pack requires nothing of the kind, as when no "
+                        "expectation has severity: fail (require something, or take the control "
+                        "out of controls.yaml)."
+                    ),
                     clause=one.clause,
                 )
             )

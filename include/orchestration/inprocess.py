@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from include.orchestration.answering import Given, answering, read_answers
 from include.services.errors import UsageError
 
 
@@ -24,10 +25,38 @@ class Finished:
     state: str
 
 
-def run_in_process(
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can begin: its workflow is there, and what it was given fits.
+
+    Attributes:
+        dag: Airflow's.
+        parameters: of the run.
+        given: answers by task id.
+    """
+
+    dag: Any
+    parameters: Mapping[str, Any]
+    given: Mapping[str, Given]
+
+    def run(self) -> Finished:
+        """Run it now, in this process, on the database that Airflow's settings name."""
+        from airflow import settings
+        from airflow.sdk import timezone
+
+        try:
+            now = timezone.utcnow()
+            with answering(self.dag.dag_id, now, self.given):
+                run = self.dag.test(logical_date=now, run_conf=dict(self.parameters))
+            return Finished(run.run_id, str(run.state))
+        finally:
+            settings.dispose_orm()  # before the local server stops, not at exit
+
+
+def prepare(
     folder: Path, dag_id: str, parameters: Mapping[str, Any], answers: Sequence[str]
-) -> Finished:
-    """Run a DAG now, in this process, on the database that Airflow's settings name.
+) -> Prepared:
+    """Read a DAG and hold against it what its run is given; no database is asked.
 
     Args:
         folder: of the DAG files.
@@ -39,22 +68,11 @@ def run_in_process(
         UsageError: no such workflow, parameter, human step or option; a value of the wrong type; a
             human step without an answer, at which the run would wait for ever.
     """
-    from airflow import settings
-    from airflow.sdk import timezone
-
-    from include.orchestration.answering import answering, read_answers
-
     sys.path.insert(0, str(folder))
-    try:
-        dag = _find(folder, dag_id)
-        given = read_answers(dag, answers)
-        _check_parameters(dag, parameters)
-        now = timezone.utcnow()
-        with answering(dag_id, now, given):
-            run = dag.test(logical_date=now, run_conf=dict(parameters))
-        return Finished(run.run_id, str(run.state))
-    finally:
-        settings.dispose_orm()  # before the local server stops, not at exit
+    dag = _find(folder, dag_id)
+    given = read_answers(dag, answers)
+    _check_parameters(dag, parameters)
+    return Prepared(dag, parameters, given)
 
 
 def _find(folder: Path, dag_id: str) -> Any:

@@ -241,6 +241,10 @@ def faults(rules: Mapping[int, IntakeRule], inventory: Inventory) -> Iterator[tu
             for loc, message in _names(rule, rule.database or holders[0], inventory):
                 yield (at, *loc), message
         yield from (((at, *loc), message) for loc, message in _keys(rule))
+        for number, mask in enumerate(rule.sample.masks):
+            if mask.category not in inventory.categories:
+                message = f"the taxonomy has no data_category {mask.category!r}"
+                yield (at, "sample", "masks", number, "category"), message
         checks: set[str] = set()
         for number, one in enumerate(rule.checks):
             if one.id in checks:

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from include.policy.datamap import META_KEY, DatabaseMeta, MappedDatabase
-from include.policy.document import Document, Loc
+from include.policy.document import Document, Loc, without_faults
 from include.policy.mapping import Inventory, mapped_database, table_of
 from include.policy.problems import PackProblem
 from include.policy.rules import Targets
@@ -77,6 +77,7 @@ def read_datamap(documents: Sequence[Document], targets: Targets) -> DataMap:
     entries: list[_Entry] = []
     for document in documents:
         entries += _entries(document, datamap, taxonomy)
+    datamap.inventory.categories = frozenset(taxonomy["data_category"])
     seen: dict[str, _Entry] = {}
     for entry in entries:
         _check_name(entry, seen, datamap)
@@ -278,29 +279,75 @@ def _check_meta(entry: _Entry, datamap: DataMap) -> None:
     meta = entry.raw.get("meta")
     ours = meta.get(META_KEY) if isinstance(meta, dict) else None
     base = (*entry.base, "meta", META_KEY)
+    doubtful: set[str] = set()
     if ours is not None:
         try:
             # as JSON: strict about types, and a list is a tuple
             entry.meta = DatabaseMeta.model_validate_json(json.dumps(ours), strict=True)
         except ValidationError as error:
             datamap.problems += entry.document.problems(error, base)
-            return
-    for at, clock in enumerate(entry.meta.newest):
+            entry.meta = _where_tables_are(ours)
+            doubtful = _doubtful_tables(error, entry)
+    if isinstance(ours, dict):
+        _check_newest(entry, ours, base, datamap)
+        _check_exceptions(entry, ours, base, datamap)
+    _check_tables_once(entry, doubtful, datamap)
+
+
+def _where_tables_are(ours: Any) -> DatabaseMeta:
+    """What faulty keys of ours say of schemas and tables, as far as it is sound."""
+    wanted = ("schema", "collections")
+    said = {key: ours[key] for key in wanted if key in ours} if isinstance(ours, dict) else {}
+    return without_faults(TypeAdapter(DatabaseMeta), said, {}) or DatabaseMeta()
+
+
+def _doubtful_tables(error: ValidationError, entry: _Entry) -> set[str]:
+    """Collections of which nobody knows the table before the faults are mended."""
+    doubtful: set[str] = set()
+    for one in error.errors(include_url=False, include_input=False):
+        match one["loc"]:
+            case () | ("schema",) | ("collections",):
+                doubtful |= {str(raw.get("name")) for _at, raw in _collections(entry)}
+            case ("collections", name, *_rest):
+                doubtful.add(str(name))
+    return doubtful
+
+
+def _collections(entry: _Entry) -> Iterator[tuple[int, dict[str, Any]]]:
+    return _mappings(entry.raw.get("collections"))
+
+
+def _check_newest(entry: _Entry, ours: dict[str, Any], base: Loc, datamap: DataMap) -> None:
+    for at, clock in _mappings(ours.get("newest")):
         loc = (*base, "newest", at)
-        if not datamap.inventory.has_collection(entry.name, clock.collection):
-            message = f"the database has no collection {clock.collection!r}"
+        collection, column = clock.get("collection"), clock.get("field")
+        if not isinstance(collection, str) or not collection:
+            continue  # a fault of form, said above
+        if not datamap.inventory.has_collection(entry.name, collection):
+            message = f"the database has no collection {collection!r}"
             datamap.problems.append(entry.document.problem((*loc, "collection"), message))
-        elif not datamap.inventory.has_column(entry.name, clock.collection, clock.field):
-            message = f"collection {clock.collection!r} has no field {clock.field!r}"
+        elif (
+            isinstance(column, str)
+            and column
+            and not datamap.inventory.has_column(entry.name, collection, column)
+        ):
+            message = f"collection {collection!r} has no field {column!r}"
             datamap.problems.append(entry.document.problem((*loc, "field"), message))
-    for name in entry.meta.collections:
+
+
+def _check_exceptions(entry: _Entry, ours: dict[str, Any], base: Loc, datamap: DataMap) -> None:
+    exceptions = ours.get("collections")
+    for name in exceptions if isinstance(exceptions, dict) else ():
         if not datamap.inventory.has_collection(entry.name, name):
             message = "the database has no such collection"
             datamap.problems.append(entry.document.problem((*base, "collections", name), message))
+
+
+def _check_tables_once(entry: _Entry, doubtful: set[str], datamap: DataMap) -> None:
     tables: dict[tuple[str, str], str] = {}
-    for at, one in _mappings(entry.raw.get("collections")):
+    for at, one in _collections(entry):
         collection = one.get("name")
-        if not isinstance(collection, str) or not collection:
+        if not isinstance(collection, str) or not collection or collection in doubtful:
             continue
         table = table_of(collection, entry.meta)
         if tables.setdefault(table, collection) != collection:

@@ -20,9 +20,14 @@ if TYPE_CHECKING:
 
 
 class Inventory:
-    """Which databases, collections and fields the data maps name."""
+    """Which databases, collections and fields the data maps name.
+
+    Attributes:
+        categories: data categories of the taxonomy, those of the data maps included.
+    """
 
     def __init__(self) -> None:
+        self.categories: frozenset[str] = frozenset()
         # database -> collection -> fields, keys inside JSON columns with dots: payload.phone
         self._names: dict[str, dict[str, set[str]]] = {}
         self._columns: dict[tuple[str, str], set[str]] = {}

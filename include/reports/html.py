@@ -26,6 +26,7 @@ from include.reports.model import (
     TrendChart,
     TrendPoint,
 )
+from include.reports.widths import kept_columns
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_ROWS = 500  # of a table, and of findings: a page that nobody can open proves nothing
@@ -176,6 +177,20 @@ class _View:
         if kind == "outcome" and isinstance(value, str):
             return Outcome(value)
         return None
+
+    def kept(self, columns: list[Column], rows: list[list[Cell]]) -> set[int]:
+        """The columns that do not break on paper."""
+        kinds = [one.kind for one in columns]
+        heading = [self._translator.text(one.label) for one in columns]
+        cells = [
+            [self._shown(value, kind) for value, kind in zip(row, kinds, strict=True)]
+            for row in rows[:MAX_ROWS]
+        ]
+        return kept_columns(kinds, [heading, *cells])
+
+    def _shown(self, value: Cell, kind: ColumnKind) -> str:
+        outcome = self.cell_outcome(value, kind)
+        return self._translator.outcome(outcome) if outcome else self.cell(value, kind)
 
     def numeric(self, kind: ColumnKind) -> bool:
         return kind in _NUMERIC

@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 from babel.messages.pofile import read_po
 from babel.numbers import format_decimal, format_percent
 
-from include.evidence.model import Outcome
+from include.evidence.model import Finding, Outcome
 from include.messages import Message, Value, _
 
 LOCALES = ("en", "zh_CN")
@@ -148,6 +148,14 @@ class Translator:
             return self._sentence.vformat(template, (), dict(message.values))
         except ValueError:  # a lone brace: show the sentence as it is
             return visible(template)
+
+    def finding(self, finding: Finding) -> str:
+        """What a finding is about and what was seen; the message alone need not name the former."""
+        if not finding.subject:
+            return self.text(finding.message)
+        return self.text(
+            _("{subject}: {message}", subject=finding.subject, message=finding.message)
+        )
 
     def value(self, value: Message | Value | None, kind: str = "") -> str:
         """Format anything a message, fact or cell may hold."""

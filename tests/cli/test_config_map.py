@@ -52,6 +52,16 @@ def test_a_folder_gets_the_whole_pack_once(shop: str, tmp_path: Path):
     assert "purposes.yaml" in again.stderr
 
 
+def test_the_next_command_is_named_last(shop: str, tmp_path: Path):
+    """As it can be copied, and it finds the drafted pack in order."""
+    out = tmp_path / "my [first] pack"
+    done = call(tmp_path / "home", "config", "map", "--dsn", shop, "--out", str(out))
+    last = done.stderr.splitlines()[-1].partition("next: ")[2]
+    assert last == f"PARCELSEAL_POLICY='{out}' ./parcelseal config check"
+    checked = call(tmp_path / "home", "config", "check", PARCELSEAL_POLICY=str(out))
+    assert checked.returncode == 0, checked.stderr
+
+
 def test_json_names_each_guess(shop: str, tmp_path: Path):
     """One object; the name is the database's where none is given."""
     done = call(tmp_path / "home", "config", "map", "--dsn", shop, "--json")

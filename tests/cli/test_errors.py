@@ -6,11 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from include.cli.console import one_line
+from include.cli.console import new_log, one_line
 from include.services.errors import UsageError
 from include.workplace import ROOT
 
@@ -107,3 +108,34 @@ def test_lines_of_an_error_are_joined():
     """A heading keeps its colon, entries get semicolons."""
     error = UsageError("Two problems:\na.yaml: x\nb.yaml: y", "Mend them.")
     assert one_line(error) == "Two problems: a.yaml: x; b.yaml: y Mend them."
+
+
+def test_two_commands_of_one_second_have_logs_of_their_own(tmp_path: Path):
+    """Neither writes into what the other says."""
+    now = datetime(2026, 3, 1, tzinfo=UTC)
+    one, other = (new_log(tmp_path, "run-backup_offsite", now) for _ in range(2))
+    assert one != other
+    assert {path.name[:35] for path in (one, other)} == {"run-backup_offsite-20260301T000000-"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["review_intake"], "asks people (each.review)"),
+        (["review_intake", "--answer", "review=Maybe"], "has no option Maybe"),
+        (["drill_restore", "--answer", "gate=Approve"], "is no human step"),
+        (["backup_offsite", "--conf", '{"databases": ["curier"]}'], "curier"),
+        (["backup_offsite", "--conf", '{"database": []}'], "has no parameter database"),
+    ],
+)
+def test_a_run_that_was_asked_for_wrongly_is_refused_before_it_begins(
+    home: Path, words: list[str], said: str
+):
+    """No server is started, nothing is said to be running, and no log is left."""
+    done = call(home, "run", *words)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "running" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (home / "postgres").exists()
+    assert not list(home.glob("logs/*.log"))

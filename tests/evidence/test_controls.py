@@ -63,3 +63,14 @@ def test_a_run_is_never_better_than_its_controls(
     found = unexplained(judge([control()], [figure(value)]), outcome)
     assert [(one.code, one.severity) for one in found] == codes
     assert all(one.subject == "backup.offsite" and one.clause == "4.2" for one in found)
+
+
+def test_the_advice_for_a_figure_that_was_not_measured_is_true_of_every_cause() -> None:
+    """A wrong name, a part of the workflow, or a pack that requires nothing: none is known here."""
+    (found,) = unexplained(judge([control()], [figure(None)]), Outcome.PASS)
+    for cause in (
+        "correct the name",
+        "run the whole workflow",
+        "no expectation has severity: fail",
+    ):
+        assert cause in found.action.text

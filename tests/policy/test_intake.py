@@ -86,6 +86,10 @@ def test_without_the_file_nothing_is_taken_in(tmp_path: Path) -> None:
         ({"sample": {"fields": []}}, "should not be empty"),
         ({"sample": {"fields": ["batch"], "level": "S-9"}}, "[0].sample.level"),
         (
+            {"sample": {"fields": ["batch"], "masks": [{"category": "user.nam"}]}},
+            "[0].sample.masks[0].category: the taxonomy has no data_category 'user.nam'",
+        ),
+        (
             {"people": {"collection": "crew", "key": "id", "account": "x", "reviewers": "true"}},
             "the database shop has no collection 'crew'",
         ),
@@ -98,6 +102,17 @@ def test_a_mistake_is_named_with_its_place(
     lines = said(written(tmp_path, rule(**more)))
     assert any(message in line for line in lines), lines
     assert all(line.startswith("intake.yaml:") for line in lines)
+
+
+def test_a_category_of_the_packs_own_may_be_masked(tmp_path: Path) -> None:
+    """The taxonomy is Fides' with what the data maps add to it."""
+    own = "data_category:\n  - {fides_key: user.loyalty, parent_key: user}\n"
+    masked = rule(sample={"fields": ["batch"], "masks": [{"category": "user.loyalty", "last": 1}]})
+    folder = write_pack(
+        tmp_path, datamap__own=own, datamap__shop=MAP, intake=yaml.safe_dump([masked])
+    )
+    (found,) = load_pack(folder).intake
+    assert found.sample.masks[0].category == "user.loyalty"
 
 
 def test_mistakes_in_targets_come_all_at_once(tmp_path: Path) -> None:

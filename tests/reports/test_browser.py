@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import subprocess
+from html import unescape
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from include.messages import _
 from include.reports.html import render_html
+from include.reports.model import Column, Section, Table
 from tests.reports import sample
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ITS_OWN = (".google.com", ".googleapis.com", ".gvt1.com")  # the browser's updates, time, words
+NARROWEST = 500  # pixels to which the browser makes a window
+MEASURE = """
+const caption = document.querySelector('#b1-1').firstElementChild.getBoundingClientRect();
+document.body.dataset.measured = JSON.stringify(
+    {right: caption.right, height: caption.height, page: innerWidth});
+"""
 pytestmark = [
     pytest.mark.chromium,
     pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install -y chromium"),
@@ -66,6 +76,30 @@ def test_the_page_opens_without_request_or_complaint(tmp_path: Path, locale: str
     assert "public.waybills" in dom
     assert _console(log) == []
     assert _requests(tmp_path / "net.json") == set()
+
+
+@pytest.mark.parametrize(("width", "wraps"), [(NARROWEST, True), (1280, False)])
+def test_the_caption_of_a_wide_table_is_in_sight(tmp_path: Path, width: int, wraps: bool):
+    """On a phone the table scrolls and its caption does not; on a desk it is one line as ever."""
+    caption = _("All records of the collection customer, because no check of it was sealed yet")
+    ids = ["consent_not_covering_purpose"] * 4
+    wide = Table(
+        caption=caption, columns=[Column(label=_("Rule"), kind="code") for _id in ids], rows=[ids]
+    )
+    report = sample.passed().model_copy(
+        update={"sections": [Section(heading=_("Wide"), blocks=[wide])]}
+    )
+    # the policy of the page allows no script, and the test needs one that measures
+    html = re.sub("<meta http-equiv=.*?>", "", render_html(report, "en"))
+    page = tmp_path / "wide.html"
+    page.write_text(html.replace("</body>", f"<script>{MEASURE}</script></body>"), encoding="utf-8")
+    dom, _log = _open(page, tmp_path, f"--window-size={width},900")
+    found = re.search('data-measured="([^"]*)"', dom)
+    assert found
+    measured = json.loads(unescape(found[1]))
+    assert measured["page"] == width
+    assert measured["right"] <= width
+    assert (measured["height"] > 30) == wraps
 
 
 def test_the_check_sees_a_request_and_a_refusal(tmp_path: Path):

@@ -56,7 +56,7 @@ def test_a_trend_of_any_length_shows_every_value_it_has(values: tuple[float | No
     for value in values:
         assert T.quantity(value, "seconds") in texts
     if not values:
-        assert "未测量" in texts
+        assert "未测得" in texts
     assert "Target：15 分钟" in texts
 
 
@@ -93,7 +93,7 @@ def test_outcomes_differ_without_colour():
     svg = _bars(Bar(label="甲", value=0.5, status=Outcome.FAIL), Bar(label="乙", value=None))
     assert "<pattern" in svg
     assert "<pattern" not in _bars(Bar(label="甲", value=0.5, status=Outcome.PASS))
-    assert "未测量" in _texts(svg)
+    assert "未测得" in _texts(svg)
 
 
 def test_every_colour_has_a_class_for_the_page_to_theme():

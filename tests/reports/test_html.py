@@ -234,6 +234,28 @@ def test_the_head_says_outcome_summary_and_age(locale: str):
     assert "2026-11-24 02:04 UTC+08:00" in head
 
 
+@pytest.mark.parametrize(
+    ("locale", "said"),
+    [
+        ("en", "courier/2026/11/24/full.dump.zst.enc: The store holds"),
+        ("zh_CN", "courier/2026/11/24/full.dump.zst.enc：The store holds"),
+    ],
+)
+def test_the_first_thing_to_do_says_what_it_is_about(locale: str, said: str):
+    """A message alone names neither database nor table."""
+    head = render_html(sample.failed(), locale).partition("</header>")[0]
+    assert said in head
+
+
+@pytest.mark.parametrize(("locale", "said"), [("en", "(and 1 more below)"), ("zh_CN", "另有 1 项")])
+def test_the_first_thing_to_do_says_how_many_follow(locale: str, said: str):
+    """Nobody takes the first finding for the only one; where it is, nothing is said."""
+    report = sample.failed()
+    alone = report.model_copy(update={"findings": report.findings[:1]})
+    assert said in render_html(report, locale).partition("</header>")[0]
+    assert said.split()[0] not in render_html(alone, locale).partition("</header>")[0]
+
+
 def test_the_lines_that_check_the_report_are_the_ones_verify_prints():
     """Two ways to say it would be one too many."""
     lines = check_commands("bundle", [], previous_at_hand=False)

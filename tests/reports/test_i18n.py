@@ -83,7 +83,7 @@ def test_numbers_are_grouped():
 def test_not_a_number_reads_as_not_measured():
     """NaN and infinity come from divisions by nothing."""
     assert EN.number(float("nan")) == "not measured"
-    assert ZH.value(None) == "未测量"
+    assert ZH.value(None) == "未测得"
 
 
 def test_times_carry_the_offset_of_the_runs_timezone():
@@ -115,7 +115,7 @@ def test_values_take_the_readers_form():
         name="x",
     )
     assert ZH.text(message) == (
-        "12,000 2 KiB 1 分钟 30 秒 7.1% 2026-11-24 02:04 UTC+08:00 2026-01-02 是 未测量 x"
+        "12,000 2 KiB 1 分钟 30 秒 7.1% 2026-11-24 02:04 UTC+08:00 2026-01-02 是 未测得 x"
     )
 
 

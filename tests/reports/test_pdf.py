@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from pypdf import PdfReader
 
+from include.messages import _
 from include.reports import pdf, render
 from include.reports.html import render_html
+from include.reports.model import Column, Section, Table
 from include.reports.pdf import PdfNotMade, pdf_unavailable_reason, render_pdf
 from include.reports.render import render_all
 from tests.reports import sample
@@ -91,6 +93,22 @@ def _glyphs(text: str) -> str:
     return (
         f'<!DOCTYPE html><html lang="zh-CN"><title>x</title><body style="font: 40pt serif">{text}'
     )
+
+
+@pytest.mark.pdf
+def test_an_id_is_not_broken_beside_sentences():
+    """Somebody copies it into a command; the sentence has the room to wrap."""
+    name = "minor_without_guardian_consent"
+    heads = ["Expectation", "Rule", "Clause", "Records", "Broken", "Share", "Tolerated"]
+    columns = [Column(label=_("{x}", x=one)) for one in heads]
+    columns[1] = Column(label=_("Rule"), kind="code")
+    sentence = "Whoever is not fourteen years old yet has a guardian, and the guardian consented"
+    row = [sentence, name, "4.1", "20,096", "40", "16.67%", "10%"]
+    table = Table(caption=_("Rules"), columns=columns, rows=[row])
+    section = Section(heading=_("Rules"), blocks=[table])
+    report = sample.passed().model_copy(update={"sections": [section]})
+    pages = PdfReader(io.BytesIO(render_pdf(render_html(report, "en")))).pages
+    assert name in "".join(page.extract_text() for page in pages)
 
 
 @pytest.mark.pdf

@@ -1,0 +1,50 @@
+"""Columns of ids and short words stay whole on paper, as long as there is room."""
+
+from __future__ import annotations
+
+import pytest
+
+from include.reports.model import ColumnKind
+from include.reports.widths import kept_columns
+
+RULES: list[ColumnKind] = ["text", "code", "text", "number", "number", "percent", "outcome"]
+HEADING = ["Expectation", "Rule", "Clause", "Records", "Broken", "Share", "Outcome"]
+
+
+def rule(name: str) -> list[str]:
+    title = "The reviewer is not the one who entered the record"
+    return [title, name, "4.1", "20,096", "40", "16.67%", "Fail"]
+
+
+def test_ids_and_short_words_are_kept_beside_sentences() -> None:
+    """The sentence wraps instead; numbers and outcomes never break anyway."""
+    assert kept_columns(RULES, [HEADING, rule("minor_without_guardian_consent")]) == {1, 2}
+
+
+def test_an_id_that_leaves_no_room_is_not_kept() -> None:
+    """The table would run off the page; what is short beside it still is kept."""
+    assert kept_columns(RULES, [HEADING, rule("x" * 90)]) == {2}
+
+
+def test_a_chinese_heading_counts_as_wide_as_it_is() -> None:
+    """Two signs are a word that has to stay one."""
+    kinds: list[ColumnKind] = ["text", "text"]
+    assert kept_columns(
+        kinds, [["批次", "决定"], ["北京分公司二〇二六年第三批收寄信息", "批准"]]
+    ) == {1}
+
+
+@pytest.mark.parametrize("columns", [4, 12])
+def test_the_shortest_come_first(columns: int) -> None:
+    """As many as fit, never more than the page holds."""
+    kinds: list[ColumnKind] = ["code"] * columns
+    names = ["n" * (10 + 3 * at) for at in range(columns)]
+    kept = kept_columns(kinds, [names])
+    assert kept == set(range(len(kept)))
+    assert (len(kept) == columns) == (columns == 4)
+
+
+def test_no_column_is_no_error() -> None:
+    """And a table without rows has its heading."""
+    assert kept_columns([], [[]]) == set()
+    assert kept_columns(["code"], [["Rule"]]) == {0}
