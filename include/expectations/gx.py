@@ -51,7 +51,7 @@ class NotComputed(Exception):
 FOUND, BROKEN, ROWS = "parcelseal.found", "parcelseal.broken", "table.row_count"
 COLUMNS = "table.column_types"
 COUNT = "unexpected_count"
-Finder = Callable[[], Mapping[str, int]]
+Find = Callable[[], Mapping[str, int]]
 _FORMAT = {"result_format": "BOOLEAN_ONLY"}
 # Its loggers print the statements and errors of PostgreSQL, which quote values.
 logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
@@ -65,7 +65,7 @@ class RecordsBatch(SqlAlchemyBatchData):
         records: the batch.
     """
 
-    find: Finder
+    find: Find
     records: sa.Subquery
 
     @property
@@ -238,7 +238,7 @@ def count(
     records: sa.Subquery,
     table: tuple[str, str],
     expectations: Sequence[Expectation],
-    find: Finder,
+    find: Find,
     found: Collection[str],
     rows: int | None,
 ) -> tuple[dict[str, Counted], Validator]:
@@ -290,7 +290,7 @@ def count(
     return results, validator
 
 
-def _found(find: Finder, rule: str) -> int:
+def _found(find: Find, rule: str) -> int:
     return find()[rule]
 
 
@@ -308,7 +308,7 @@ def _validator(
     connection: sa.Engine,
     records: sa.Subquery,
     table: tuple[str, str],
-    find: Finder,
+    find: Find,
 ) -> Validator:
     engine = KnowingEngine(engine=connection, create_temp_table=False)
     engine.answers = {}

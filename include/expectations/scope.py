@@ -80,13 +80,13 @@ class Narrowed:
     Attributes:
         records: they, and by rule about twins those of which twins are looked for.
         keys: of them.
-        written: how many of them were written since.
+        changed: how many of them were written since, or became too old.
         always: ids of the expectations that look at all records nevertheless.
     """
 
     records: Records
     keys: Sequence[Key]
-    written: int
+    changed: int
     always: frozenset[str] = frozenset()
 
 

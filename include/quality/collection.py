@@ -111,21 +111,24 @@ class CollectionCheck:
             self.view.connection, records, expectations, self.run.at, self.view.statistics
         )
         stage = register.Stage.of(self.conn)
-        run = self._or_why(
+        since_last = self._or_why(
             usual(self.view, self.conn, records, self.table, expectations, self.run, mark)
         )
-        self.counts = run.carried() if run else None
+        self.counts = since_last.carried() if since_last else None
         if self.counts is None and not self._count(records):
             return self._nothing(reason_of(self.view.first_failure))
         assert self.counts is not None
-        narrowed = self._or_why(run.narrowed(self.counts.rows, stage)) if run else None
+        narrowed = None
+        if since_last is not None:
+            narrowed = self._or_why(since_last.narrowed(self.counts.rows, stage))
         if narrowed is None and self.counts.carried and not self._count(records):
             return self._nothing(reason_of(self.view.first_failure))
         self._notice_empty()
         self._part = part_of(self.view, records, self.suite, self.seen, self._subject)
-        results, broken = self._look(records, narrowed, run.last if run else None, stage)
+        last = since_last.last if since_last else None
+        results, broken = self._look(records, narrowed, last, stage)
         if self.counts.carried and narrowed is not None:
-            self.counts = self.counts.after(narrowed.written)
+            self.counts = self.counts.after(narrowed.changed)
             if undecided := self._undecided(results, broken):
                 now = counts.count(self.view, records, expectations, self.run.at)
                 self.counts = now or replace(self.counts, unknown=undecided)
