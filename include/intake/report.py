@@ -92,7 +92,10 @@ def _asked(steps: Records) -> list[str]:
 def _more(steps: Records) -> int:
     """Batches that waited and were not asked about."""
     record = steps.get((STEP_BATCHES, ""))
-    return sum(record.data.get("left", {}).values()) if record else 0
+    if record is None:
+        return 0
+    data = record.data
+    return sum(map(int, data.get("left", {}).values())) + int(data.get("unfit", 0))
 
 
 def _missing(steps: Records, asked: Sequence[str]) -> list[Finding]:

@@ -164,16 +164,16 @@ def verify(desks: Sequence[Desk], records: Sequence[StepRecord]) -> StepRecord:
         records: of this run's steps.
     """
     seen = Examination(STEP_VERIFY, CLAUSE)
-    now = max([desk.clock.now() for desk in desks], default=None)
     late: list[str] = []
     promoted = unreviewed = resolved = 0
     for desk in desks:
+        now = desk.clock.now()
         with (
             desk.reader.connect(autocommit=True) as connection,
             batches.unit_of_work(connection, desk.incoming, write=False),
         ):
-            found = batches.waiting(connection, desk.incoming).batches
-            late += [desk.incoming.part(one.name) for one in found if now and one.due < now]
+            found = batches.waiting(connection, desk.incoming, now).batches
+            late += [desk.incoming.part(one.name) for one in found if one.due and one.due < now]
             for batch, at in _decided(desk, records):
                 rows, bad = _unreviewed(connection, desk, batch, at)
                 promoted, unreviewed = promoted + rows, unreviewed + bad
