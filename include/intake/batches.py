@@ -15,6 +15,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
 from include.intake.names import Incoming, is_name
+from include.intake.refused import refusals
 
 Connection = psycopg.Connection[Any]
 CLOCKS_APART = timedelta(minutes=5)  # what clocks of two machines may differ by
@@ -103,8 +104,12 @@ def unit_of_work(connection: Connection, incoming: Incoming, *, write: bool) -> 
         connection: outside of a transaction.
         incoming: its schema is where names of the pack's SQL are looked up.
         write: whether the work changes anything.
+
+    Raises:
+        UsageError: a right is missing.
+        ServiceError: another session holds a lock, or a statement took too long.
     """
-    with connection.transaction():
+    with refusals(connection, incoming), connection.transaction():
         mode = SQL("READ WRITE" if write else "READ ONLY")
         begin = SQL("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, {}").format(mode)
         connection.execute(begin)

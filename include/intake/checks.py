@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, literal_column
 
 from include.expectations.broken import Kept
 from include.expectations.check import Check as Checking
-from include.expectations.check import RuleResult, Snapshot
+from include.expectations.check import RuleResult, Snapshot, reason_of
 from include.expectations.conditions import Records
 from include.intake.names import Incoming, pack_sql
 from include.messages import Message, verbatim
@@ -146,7 +146,7 @@ class OwnChecks:
             with connection.transaction():
                 return self._count(connection, [check], where)
         except psycopg.Error as error:
-            fault = verbatim(f"SQLSTATE {error.sqlstate}")
+            fault = reason_of(error.sqlstate or "")
             return [Verdict(check.id, check.message, FAIL, 0, None, fault)]
 
 
