@@ -6,7 +6,7 @@ transaction that looks at the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache, partial
@@ -221,3 +221,8 @@ def broken_by_rule(
         if one.broken and one.severity == FAIL:
             keys.setdefault(one.rule, []).extend(one.keys())
     return verdicts, keys
+
+
+def kept_out(keys: Mapping[str, Sequence[Key]]) -> set[Key]:
+    """Return the rows that may not be let in, each once however many rules it breaks."""
+    return {tuple(key) for found in keys.values() for key in found}

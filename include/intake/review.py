@@ -11,7 +11,7 @@ from include.approvals.registry import Cause, Decision, Refusal
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
 from include.intake import batches, people, sample
-from include.intake.checks import FAIL, Verdict, all_verdicts
+from include.intake.checks import FAIL, Verdict, broken_by_rule, kept_out
 from include.intake.desk import Desk
 from include.intake.names import CLAUSE, STEP_BATCHES, STEP_CHECK, STEP_REVIEW
 from include.intake.question import Facts, Question, body, subject
@@ -125,7 +125,8 @@ def check(desk: Desk, batch: str) -> StepRecord:
             raise ControlFailed(f"No record of {batch} is pending any more.", "Nothing to do.")
         who = people.people_of(connection, incoming, batch)
         where = incoming.pending(batch)
-        verdicts = all_verdicts(desk.checkers, connection, where, desk.clock.now())
+        now = desk.clock.now()
+        verdicts, broken = broken_by_rule(desk.checkers, connection, where, now)
     _faults(seen, verdicts)
     if content.undated:
         _undated(seen, content.undated, content.rows, incoming.part(batch))
@@ -152,6 +153,7 @@ def check(desk: Desk, batch: str) -> StepRecord:
         "due": content.due.isoformat() if content.due else None,
         "enterers": who.enterers,
         "sha256": content.sha256,
+        "clean": content.rows - len(kept_out(broken)),
         "rules": [_as_data(one) for one in verdicts],
     }
     if not any(one.severity is Outcome.FAIL for one in seen.findings):
@@ -203,9 +205,11 @@ def ask(desk: Desk, checked: StepRecord) -> Question:
         content.oldest,
         content.newest,
         content.due,
+        desk.clock.now() > content.due,
         who.enterers,
         list(who.reviewers),
         content.sha256,
+        data.get("clean"),  # a run that an upgrade came into has none
         [_from_data(one) for one in data["rules"]],
     )
     page = body(facts, rows, desk.timezone)

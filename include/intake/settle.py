@@ -14,7 +14,7 @@ from include.approvals.registry import Decision
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
 from include.intake import aside, batches, people
-from include.intake.checks import FAIL, Key, broken_by_rule
+from include.intake.checks import FAIL, Key, broken_by_rule, kept_out
 from include.intake.desk import Desk
 from include.intake.names import CLAUSE, STEP_REVIEW, STEP_SETTLE, STEP_VERIFY, rule_and_batch
 from include.intake.promote import Settled, promote, reject, settled_by
@@ -151,7 +151,7 @@ def _broken(desk: Desk, connection: psycopg.Connection[Any], batch: str) -> set[
         )
     for rule, found in keys.items():
         desk.quarantine(batch, rule, found)
-    return {tuple(key) for found in keys.values() for key in found}
+    return kept_out(keys)
 
 
 def verify(desks: Sequence[Desk], records: Sequence[StepRecord]) -> StepRecord:
