@@ -225,13 +225,17 @@ def _batches(steps: Records, asked: Sequence[str]) -> Section:
         heading=_("Batches of this run"),
         blocks=[
             Table(
-                caption=_("Oldest first; a person is named by user id"),
+                caption=_(
+                    "Oldest first; a person is named by user id. Rules broken: when the batch was "
+                    "checked, before the question; let in, set aside and rejected: when it was "
+                    "settled, by the rules as they were broken then"
+                ),
                 columns=[
                     Column(label=_("Batch"), kind="code"),
                     Column(label=_("Records"), kind="number"),
                     Column(label=_("Entered"), kind="datetime"),
                     Column(label=_("Entered by"), kind="code"),
-                    Column(label=_("Rules broken"), kind="number"),
+                    Column(label=_("Rules broken at the check"), kind="number"),
                     Column(label=_("Let in"), kind="number"),
                     Column(label=_("Set aside"), kind="number"),
                     Column(label=_("Rejected"), kind="number"),
@@ -297,7 +301,10 @@ def _rules(steps: Records, asked: Sequence[str]) -> list[Section]:
             heading=_("Records that break a rule"),
             blocks=[
                 BarChart(
-                    caption=_("Records of the checked batches, by rule"),
+                    caption=_(
+                        "By rule, when the batches were checked; what was let in since can make "
+                        "more be set aside"
+                    ),
                     category=_("Rule"),
                     unit="records",
                     bars=[

@@ -8,7 +8,9 @@ import pytest
 
 from include.evidence.model import Outcome, StepRecord
 from include.intake import report
+from include.messages import verbatim
 from include.reports.i18n import Translator
+from include.reports.model import BarChart, Table
 
 
 def step(name: str, part: str, **data: Any) -> StepRecord:
@@ -67,3 +69,23 @@ def test_all_is_said_only_when_none_was_left_for_another_run(
     assert english.value(reviewed.value) == fact
     assert reviewed.status is status
     assert english.text(concluded.summary) == summary
+
+
+def test_figures_of_the_check_and_of_the_settlement_say_which_they_are() -> None:
+    """What was let in between the two can make a record a duplicate: more are set aside."""
+    records = run(asked=1, reviewed=1)
+    title = verbatim("A rule").model_dump(mode="json")
+    records[1].data["rules"] = [{"rule": "a", "title": title, "broken": 1}]
+    records[3].data["set_aside"] = 2
+    english = Translator("en")
+    texts = [
+        english.text(block.caption)
+        for section in report.conclude(records).sections
+        for block in section.blocks
+        if isinstance(block, BarChart | Table) and block.caption
+    ]
+    (table,) = [one for one in texts if one.startswith("Oldest first")]
+    (chart,) = [one for one in texts if one.startswith("By rule")]
+    assert "Rules broken: when the batch was checked" in table
+    assert "set aside and rejected: when it was settled" in table
+    assert "when the batches were checked" in chart
