@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
+from include.approvals.reasons import names_a_person
 from include.intake.names import Incoming, is_name
 from include.intake.refused import refusals
 
@@ -63,11 +64,13 @@ class Waiting:
     Attributes:
         batches: with a name that evidence can carry, oldest first.
         nameless: how many others there are.
-        unnamed: rows of these.
+        personal: of these, named by a phone or ID number.
+        unnamed: rows of the others.
     """
 
     batches: list[Batch]
     nameless: int
+    personal: int
     unnamed: int
 
 
@@ -148,9 +151,10 @@ def waiting(connection: Connection, incoming: Incoming, now: datetime) -> Waitin
         "ahead": now + CLOCKS_APART,
     }
     found = [Batch(*row) for row in connection.execute(query, given)]
-    named = [one for one in found if one.name is not None and is_name(one.name)]
-    unnamed = sum(one.rows for one in found) - sum(one.rows for one in named)
-    return Waiting(named, len(found) - len(named), unnamed)
+    plain = [one for one in found if one.name is not None and is_name(one.name)]
+    named = [one for one in plain if not names_a_person(one.name)]
+    unnamed = sum(one.rows for one in found) - sum(one.rows for one in plain)
+    return Waiting(named, len(found) - len(named), len(plain) - len(named), unnamed)
 
 
 def content(connection: Connection, incoming: Incoming, batch: str) -> Content:

@@ -73,6 +73,19 @@ def _unfit(seen: Examination, desk: Desk, found: batches.Waiting) -> None:
             _("Have them entered in a batch; nobody can review them as they are."),
             subject=incoming.rule.id,
         )
+    if found.personal:
+        seen.find(
+            "intake.personal_name",
+            Outcome.FAIL,
+            _(
+                "{count} batches of {table} have a phone or ID number in their name; nobody is "
+                "asked about them.",
+                count=found.personal,
+                table=incoming.rule.collection,
+            ),
+            _("Have them renamed in the incoming table: a batch's name is kept in the evidence."),
+            subject=incoming.rule.id,
+        )
     for one in found.batches:
         if one.undated:
             _undated(seen, one.undated, one.rows, incoming.part(one.name))

@@ -65,3 +65,19 @@ def test_clocks_of_two_machines_may_differ_a_little(rig: Rig) -> None:
     """An entry of the next minute is no finding."""
     entered(rig, (NOW + timedelta(minutes=1)).isoformat())
     assert review.find([rig.desk]).findings == []
+
+
+@pytest.mark.parametrize("name", ["13912345678", "IN-139-1234-5678", "53010219200508011X"])
+def test_a_batch_that_is_named_by_a_number_of_a_person_is_not_asked_about(
+    rig: Rig, name: str
+) -> None:
+    """The name would be kept in evidence and XCom; the finding does not repeat it."""
+    rig.rows("UPDATE intake_record SET batch_id = %s WHERE batch_id = %s", name, OLDEST)
+    found = review.find([rig.desk])
+    assert found.data["batches"] == OTHERS
+    (finding,) = found.findings
+    assert (finding.code, finding.severity) == ("intake.personal_name", Outcome.FAIL)
+    assert finding.message.values == {"count": 1, "table": "intake_record"}
+    verified = settle.verify([rig.later(hours=200)], [])
+    assert name not in found.model_dump_json() + verified.model_dump_json()
+    assert report.conclude([found]).facts[0].value.values["wanted"] == 4  # type: ignore[union-attr]
