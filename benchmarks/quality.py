@@ -167,12 +167,15 @@ def measure_promotion(bench: QualityBench, rounds: int, targets: Targets) -> Non
         console.print("Promotion: not part of this version")
         return
     from benchmarks import _promotion
+    from include.intake.checks import OwnChecks, SuiteChecks
     from include.intake.names import Incoming
 
     pack = load_pack(SHIPPED)
     incoming = Incoming(pack.intake[0], pack.database("courier"))
     now = datetime.now(UTC)  # noqa: TID251 - the moment of a benchmark's decision
-    found = _promotion.measure(bench.conninfo("small"), incoming, now, rounds=rounds)
+    (suite,) = pack.suites_of("courier", incoming=True)
+    checkers = [SuiteChecks(incoming, suite.expectations), OwnChecks(incoming)]
+    found = _promotion.measure(bench.conninfo("small"), incoming, checkers, now, rounds=rounds)
     console.print(f"{found.rows:,} rows let in: {found.ours:.2f} s; bare {found.bare:.2f} s")
     targets.check("promotion against a bare INSERT ... SELECT", found.ratio, 2.0)
 

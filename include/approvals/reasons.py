@@ -31,6 +31,14 @@ _CUSTOMERS = re.compile(
     ),
     re.IGNORECASE,
 )
+# In names of things, which may be full of dates and running numbers: only what is written as one.
+_ONE = r"[\W_]?"  # between the parts of a number
+_PROVINCE = "(?:1[1-5]|2[1-3]|3[1-7]|4[1-6]|5[0-4]|6[1-5]|71|8[1-3]|91)"  # no year begins like that
+_BORN = r"(?:18|19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
+_IN_NAMES = re.compile(
+    rf"(?<!\d)(?:(?:00)?86{_ONE})?1[3-9]\d{_ONE}\d{{4}}{_ONE}\d{{4}}(?!\d)"
+    rf"|(?<!\d){_PROVINCE}\d{{4}}{_ONE}{_BORN}{_ONE}\d{{3}}[\dXx](?![\dA-Za-z])"
+)
 _DASHES = "-"
 _DROPPED = {"Cf", "Mn", "Me", "Cc"}  # invisible, or around the character before
 
@@ -54,6 +62,15 @@ def value_free_reason(reason: str) -> str:
 def says_something(reason: str) -> bool:
     """Whether anything but numbers and punctuation is left of a reason."""
     return any(one.isalpha() for one in value_free_reason(reason))
+
+
+def names_a_person(name: str) -> bool:
+    """Whether the name of a thing, such as a batch, holds a mobile or ID number.
+
+    Narrower than what is blotted out of reasons: dates and running numbers make most such names,
+    and ``IN-000013`` is nobody's.
+    """
+    return _IN_NAMES.search(_plain(name)[0]) is not None
 
 
 def _plain(text: str) -> tuple[str, list[int]]:

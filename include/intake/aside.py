@@ -41,6 +41,8 @@ def resolve(desk: Desk, connection: Connection) -> int:
         return 0
     try:
         waiting = set(_waiting(desk, connection, listed))
+    except psycopg.errors.InsufficientPrivilege:
+        raise  # is no fault of the conditions
     except (psycopg.ProgrammingError, psycopg.DataError) as error:
         raise UsageError(
             f"It cannot be told which rows of {name[1]} were entered anew "

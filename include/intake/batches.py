@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
+from include.approvals.reasons import names_a_person
 from include.intake.names import Incoming, is_name
+from include.intake.refused import refusals
 
 Connection = psycopg.Connection[Any]
+CLOCKS_APART = timedelta(minutes=5)  # what clocks of two machines may differ by
 
 # What a row's text depends on; without them the same row could have another hash elsewhere.
 _SETTINGS = {
@@ -42,14 +45,16 @@ class Batch:
     Attributes:
         name: as the incoming table has it.
         rows: pending ones.
-        oldest: when its first pending row was entered.
-        due: until when it should be reviewed.
+        undated: of these, without a time of entry that can be read.
+        ahead: of these, entered in the future.
+        due: until when it should be reviewed; None when no row has a time of entry.
     """
 
     name: str
     rows: int
-    oldest: datetime
-    due: datetime
+    undated: int
+    ahead: int
+    due: datetime | None
 
 
 @dataclass(frozen=True)
@@ -57,11 +62,15 @@ class Waiting:
     """What waits for review.
 
     Attributes:
-        batches: oldest first.
-        unnamed: rows without a batch name that evidence could carry.
+        batches: with a name that evidence can carry, oldest first.
+        nameless: how many others there are.
+        personal: of these, named by a phone or ID number.
+        unnamed: rows of the others.
     """
 
     batches: list[Batch]
+    nameless: int
+    personal: int
     unnamed: int
 
 
@@ -72,9 +81,10 @@ class Content:
     Attributes:
         sha256: of every column that can be promoted, of every pending row.
         rows: pending ones; 0 has no hash worth the name.
-        oldest: when the first of them was entered; None without rows.
+        oldest: when the first of them was entered; None when no row has a time of entry.
         newest: when the last of them was.
         due: until when they should be reviewed.
+        undated: rows without a time of entry that can be read.
     """
 
     sha256: str
@@ -82,6 +92,7 @@ class Content:
     oldest: datetime | None
     newest: datetime | None
     due: datetime | None
+    undated: int
 
 
 @contextmanager
@@ -96,8 +107,12 @@ def unit_of_work(connection: Connection, incoming: Incoming, *, write: bool) -> 
         connection: outside of a transaction.
         incoming: its schema is where names of the pack's SQL are looked up.
         write: whether the work changes anything.
+
+    Raises:
+        UsageError: a right is missing.
+        ServiceError: another session holds a lock, or a statement took too long.
     """
-    with connection.transaction():
+    with refusals(connection, incoming), connection.transaction():
         mode = SQL("READ WRITE" if write else "READ ONLY")
         begin = SQL("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, {}").format(mode)
         connection.execute(begin)
@@ -110,23 +125,36 @@ def unit_of_work(connection: Connection, incoming: Incoming, *, write: bool) -> 
         yield
 
 
-def waiting(connection: Connection, incoming: Incoming) -> Waiting:
-    """Return the batches that nobody has decided on, oldest first."""
+def waiting(connection: Connection, incoming: Incoming, now: datetime) -> Waiting:
+    """Return the batches that nobody has decided on, oldest first.
+
+    Args:
+        connection: inside of `unit_of_work`.
+        incoming: the table.
+        now: rows that were entered later were entered in the future.
+    """
     rule = incoming.rule
     query = SQL(
-        "SELECT left({batch}::text, 1000), count(*), min({at}), "
-        "min({at}) + %(deadline)s::interval FROM {table} "
-        "WHERE {state} = %(pending)s GROUP BY {batch} ORDER BY min({at}), 1"
+        "SELECT left(d.batch::text, 1000), count(*), count(*) FILTER (WHERE d.at IS NULL), "
+        "count(*) FILTER (WHERE d.at > %(ahead)s), min(d.at) + %(deadline)s::interval "
+        "FROM (SELECT {batch} AS batch, {at} AS at FROM {table} WHERE {state} = %(pending)s) AS d "
+        "GROUP BY d.batch ORDER BY min(d.at), 1"
     ).format(
         batch=Identifier(rule.batch),
-        at=Identifier(rule.entered.at),
+        at=incoming.entered_at,
         state=Identifier(rule.state.column),
         table=incoming.table,
     )
-    given = {"deadline": rule.deadline.text, "pending": rule.state.pending}
+    given = {
+        "deadline": rule.deadline.text,
+        "pending": rule.state.pending,
+        "ahead": now + CLOCKS_APART,
+    }
     found = [Batch(*row) for row in connection.execute(query, given)]
-    named = [one for one in found if one.name is not None and is_name(one.name)]
-    return Waiting(named, sum(one.rows for one in found) - sum(one.rows for one in named))
+    plain = [one for one in found if one.name is not None and is_name(one.name)]
+    named = [one for one in plain if not names_a_person(one.name)]
+    unnamed = sum(one.rows for one in found) - sum(one.rows for one in plain)
+    return Waiting(named, len(found) - len(named), len(plain) - len(named), unnamed)
 
 
 def content(connection: Connection, incoming: Incoming, batch: str) -> Content:
@@ -142,14 +170,15 @@ def content(connection: Connection, incoming: Incoming, batch: str) -> Content:
     query = SQL(
         "SELECT encode(sha256(convert_to({head}, 'UTF8') "
         "|| coalesce(string_agg(d.digest, ''::bytea ORDER BY d.digest), '')), 'hex'), "
-        "count(*), min(d.at), max(d.at), min(d.at) + {deadline}::interval "
+        "count(*), min(d.at), max(d.at), min(d.at) + {deadline}::interval, "
+        "count(*) FILTER (WHERE d.at IS NULL) "
         "FROM (SELECT sha256(convert_to(ROW({columns})::text, 'UTF8')) AS digest, "
         "{at} AS at FROM {table} AS i WHERE {pending}) AS d"
     ).format(
         head=Literal(head),
         deadline=Literal(rule.deadline.text),
         columns=SQL(", ").join(incoming.column(one) for one in columns),
-        at=incoming.column(rule.entered.at),
+        at=incoming.entered_at,
         table=incoming.table,
         pending=incoming.pending(batch),
     )

@@ -6,7 +6,7 @@ transaction that looks at the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache, partial
@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, literal_column
 
 from include.expectations.broken import Kept
 from include.expectations.check import Check as Checking
-from include.expectations.check import RuleResult, Snapshot
+from include.expectations.check import RuleResult, Snapshot, reason_of
 from include.expectations.conditions import Records
 from include.intake.names import Incoming, pack_sql
 from include.messages import Message, verbatim
@@ -146,7 +146,7 @@ class OwnChecks:
             with connection.transaction():
                 return self._count(connection, [check], where)
         except psycopg.Error as error:
-            fault = verbatim(f"SQLSTATE {error.sqlstate}")
+            fault = reason_of(error.sqlstate or "")
             return [Verdict(check.id, check.message, FAIL, 0, None, fault)]
 
 
@@ -221,3 +221,8 @@ def broken_by_rule(
         if one.broken and one.severity == FAIL:
             keys.setdefault(one.rule, []).extend(one.keys())
     return verdicts, keys
+
+
+def kept_out(keys: Mapping[str, Sequence[Key]]) -> set[Key]:
+    """Return the rows that may not be let in, each once however many rules it breaks."""
+    return {tuple(key) for found in keys.values() for key in found}

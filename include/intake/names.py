@@ -79,6 +79,16 @@ class Incoming:
             Literal(self.rule.state.pending),
         )
 
+    @property
+    def entered_at(self) -> Composable:
+        """When a row was entered; NULL where it has no time that a calendar of people knows.
+
+        PostgreSQL's times reach from 4713 BC to infinity, and Python reads neither.
+        """
+        return SQL(
+            "CASE WHEN {at} BETWEEN '0001-01-02' AND '9000-01-01' THEN {at}::timestamptz END"
+        ).format(at=Identifier(self.rule.entered.at))
+
     def column(self, name: str, of: str = "i") -> Composable:
         """A column of the row ``i`` or of another alias."""
         return Identifier(of, name)

@@ -87,8 +87,9 @@ def promote(
 ) -> Settled:
     """Make the formal records of a batch and settle its rows; call it inside of `unit_of_work`.
 
-    One statement: it numbers the rows, inserts into every target and marks the rows. Foreign keys
-    are checked at its end, so targets may refer to each other in a circle.
+    One statement numbers the good rows, inserts into every target and marks these rows. Foreign
+    keys are checked at its end, so targets may refer to each other in a circle. A second statement
+    marks what is left pending, the rows that are set aside.
 
     Args:
         connection: may write to targets and the incoming table.

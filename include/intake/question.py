@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from include.intake.checks import FAIL, Verdict
-from include.intake.sample import MaskedRows
+from include.intake.sample import MaskedRows, harmless
 from include.messages import Message, _
 from include.reports.i18n import Translator
 
@@ -36,16 +36,32 @@ class Question:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a batch when the question is asked."""
+    """What is known of a batch when the question is asked.
+
+    Attributes:
+        batch: its name.
+        rows: pending ones.
+        oldest: when the first was entered.
+        newest: when the last was.
+        due: until when they should be reviewed.
+        overdue: whether that has passed.
+        enterers: user ids of those who entered them.
+        reviewers: user ids of those who may answer.
+        sha256: of the batch.
+        clean: rows that break no rule which keeps them out; None when they were not counted.
+        verdicts: by rule.
+    """
 
     batch: str
     rows: int
     oldest: datetime
     newest: datetime
     due: datetime
+    overdue: bool
     enterers: Sequence[str]
     reviewers: Sequence[str]
     sha256: str
+    clean: int | None
     verdicts: Sequence[Verdict]
 
 
@@ -75,10 +91,27 @@ def _both(message: Message) -> str:
 
 
 def _facts(facts: Facts) -> list[Message]:
+    due = (
+        _("To be reviewed by {due}: **overdue**", due=facts.due)
+        if facts.overdue
+        else _("To be reviewed by {due}", due=facts.due)
+    )
+    clean = (
+        []
+        if facts.clean is None
+        else [
+            _(
+                "{clean} of {rows} records break no rule that keeps them out",
+                clean=facts.clean,
+                rows=facts.rows,
+            )
+        ]
+    )
     return [
-        _("{rows} records, entered by {people}", rows=facts.rows, people=", ".join(facts.enterers)),
+        _("{rows} records, entered by {people}", rows=facts.rows, people=_names(facts.enterers)),
         _("Entered from {oldest} to {newest}", oldest=facts.oldest, newest=facts.newest),
-        _("To be reviewed by {due}", due=facts.due),
+        due,
+        *clean,
         _answerers(facts.reviewers),
         _("Your decision is bound to this content: SHA-256 {sha256}", sha256=facts.sha256),
         _("Approve: records that break no rule become formal ones; the others are set aside."),
@@ -86,9 +119,14 @@ def _facts(facts: Facts) -> list[Message]:
     ]
 
 
+def _names(accounts: Sequence[str]) -> str:
+    """User ids, without what could change the page; many have an underscore, which is escaped."""
+    return ", ".join("\\_".join(map(harmless, one.split("_"))) for one in accounts)
+
+
 def _answerers(reviewers: Sequence[str]) -> Message:
     """Whoever else answers is told by Airflow that it is refused, and not who may."""
-    named = ", ".join(reviewers[:_MOST_NAMES])
+    named = _names(reviewers[:_MOST_NAMES])
     if more := len(reviewers[_MOST_NAMES:]):
         return _("Only {people} and {more} more may answer", people=named, more=more)
     return _("Only {people} may answer", people=named)

@@ -58,7 +58,7 @@ def conclude(
     figures = verify.data if verify else {}
     return Conclusion(
         title=TITLE,
-        summary=_summary(asked, steps, figures, outcome),
+        summary=_summary(asked, _more(steps), steps, figures, outcome),
         outcome=outcome,
         findings=findings,
         metrics=[
@@ -72,7 +72,7 @@ def conclude(
                 unit="rows",
             ),
         ],
-        facts=_facts(steps, asked, figures),
+        facts=_facts(steps, asked, _more(steps), figures),
         sections=[
             _batches(steps, asked),
             _decisions(steps, asked),
@@ -87,6 +87,15 @@ def conclude(
 def _asked(steps: Records) -> list[str]:
     record = steps.get((STEP_BATCHES, ""))
     return list(record.data.get("batches", ())) if record else []
+
+
+def _more(steps: Records) -> int:
+    """Batches that waited and were not asked about."""
+    record = steps.get((STEP_BATCHES, ""))
+    if record is None:
+        return 0
+    data = record.data
+    return sum(map(int, data.get("left", {}).values())) + int(data.get("unfit", 0))
 
 
 def _missing(steps: Records, asked: Sequence[str]) -> list[Finding]:
@@ -114,7 +123,11 @@ def _missing(steps: Records, asked: Sequence[str]) -> list[Finding]:
 
 
 def _summary(
-    asked: Sequence[str], steps: Records, figures: Mapping[str, Any], outcome: Outcome
+    asked: Sequence[str],
+    more: int,
+    steps: Records,
+    figures: Mapping[str, Any],
+    outcome: Outcome,
 ) -> Message:
     decided = sum(1 for part in asked if _decision(steps, part))
     late = figures.get("past_deadline")
@@ -130,7 +143,14 @@ def _summary(
         return _(
             "{decided} of {asked} batches were reviewed; the others wait within their deadline.",
             decided=decided,
+            asked=len(asked) + more,
+        )
+    if more:
+        return _(
+            "All {asked} batches that were asked about were reviewed; {more} more wait within "
+            "their deadline.",
             asked=len(asked),
+            more=more,
         )
     return _("All {asked} batches that waited were reviewed.", asked=len(asked))
 
@@ -149,14 +169,17 @@ def _figure(steps: Records, asked: Sequence[str], name: str) -> int:
     )
 
 
-def _facts(steps: Records, asked: Sequence[str], figures: Mapping[str, Any]) -> list[Fact]:
+def _facts(
+    steps: Records, asked: Sequence[str], more: int, figures: Mapping[str, Any]
+) -> list[Fact]:
+    waited = len(asked) + more
     decided = sum(1 for part in asked if _decision(steps, part))
     late, unreviewed = figures.get("past_deadline"), figures.get("unreviewed")
     return [
         Fact(
             label=_("Batches reviewed"),
-            value=_("{made} of {wanted}", made=decided, wanted=len(asked)),
-            status=Outcome.PASS if decided == len(asked) else Outcome.ATTENTION,
+            value=_("{made} of {wanted}", made=decided, wanted=waited),
+            status=Outcome.PASS if decided == waited else Outcome.ATTENTION,
         ),
         Fact(
             label=_("Batches past their deadline"),
@@ -202,13 +225,17 @@ def _batches(steps: Records, asked: Sequence[str]) -> Section:
         heading=_("Batches of this run"),
         blocks=[
             Table(
-                caption=_("Oldest first; a person is named by user id"),
+                caption=_(
+                    "Oldest first; a person is named by user id. Rules broken: when the batch was "
+                    "checked, before the question; let in, set aside and rejected: when it was "
+                    "settled, by the rules as they were broken then"
+                ),
                 columns=[
                     Column(label=_("Batch"), kind="code"),
                     Column(label=_("Records"), kind="number"),
                     Column(label=_("Entered"), kind="datetime"),
                     Column(label=_("Entered by"), kind="code"),
-                    Column(label=_("Rules broken"), kind="number"),
+                    Column(label=_("Rules broken at the check"), kind="number"),
                     Column(label=_("Let in"), kind="number"),
                     Column(label=_("Set aside"), kind="number"),
                     Column(label=_("Rejected"), kind="number"),
@@ -274,7 +301,10 @@ def _rules(steps: Records, asked: Sequence[str]) -> list[Section]:
             heading=_("Records that break a rule"),
             blocks=[
                 BarChart(
-                    caption=_("Records of the checked batches, by rule"),
+                    caption=_(
+                        "By rule, when the batches were checked; what was let in since can make "
+                        "more be set aside"
+                    ),
                     category=_("Rule"),
                     unit="records",
                     bars=[

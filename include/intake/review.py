@@ -11,7 +11,7 @@ from include.approvals.registry import Cause, Decision, Refusal
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
 from include.intake import batches, people, sample
-from include.intake.checks import FAIL, Verdict, all_verdicts
+from include.intake.checks import FAIL, Verdict, broken_by_rule, kept_out
 from include.intake.desk import Desk
 from include.intake.names import CLAUSE, STEP_BATCHES, STEP_CHECK, STEP_REVIEW
 from include.intake.question import Facts, Question, body, subject
@@ -26,30 +26,21 @@ def find(desks: Sequence[Desk]) -> StepRecord:
     seen = Examination(STEP_BATCHES, CLAUSE)
     asked: list[str] = []
     left: dict[str, int] = {}
-    rows = 0
+    rows = unfit = 0
     for desk in desks:
         incoming = desk.incoming
         with (
             desk.reader.connect(autocommit=True) as connection,
             batches.unit_of_work(connection, incoming, write=False),
         ):
-            found = batches.waiting(connection, incoming)
+            found = batches.waiting(connection, incoming, desk.clock.now())
         most = incoming.rule.most_batches
-        asked += [incoming.part(one.name) for one in found.batches[:most]]
+        dated = [one for one in found.batches if not one.undated]
+        asked += [incoming.part(one.name) for one in dated[:most]]
         rows += sum(one.rows for one in found.batches)
-        left[incoming.rule.id] = len(found.batches[most:])
-        if found.unnamed:
-            seen.find(
-                "intake.unnamed",
-                Outcome.FAIL,
-                _(
-                    "{count} pending records of {table} belong to no batch that has a plain name.",
-                    count=found.unnamed,
-                    table=incoming.rule.collection,
-                ),
-                _("Have them entered in a batch; nobody can review them as they are."),
-                subject=incoming.rule.id,
-            )
+        unfit += len(found.batches) - len(dated) + found.nameless
+        left[incoming.rule.id] = len(dated[most:])
+        _unfit(seen, desk, found)
         if left[incoming.rule.id]:
             seen.find(
                 "intake.not_asked",
@@ -62,9 +53,70 @@ def find(desks: Sequence[Desk]) -> StepRecord:
                 _("Run the workflow again today, or raise most_batches in intake.yaml."),
                 subject=incoming.rule.id,
             )
-    seen.measure("intake.waiting_batches", len(asked) + sum(left.values()), "1")
+    seen.measure("intake.waiting_batches", len(asked) + sum(left.values()) + unfit, "1")
     seen.measure("intake.waiting_rows", rows, "rows")
-    return seen.record({"batches": asked, "left": left})
+    return seen.record({"batches": asked, "left": left, "unfit": unfit})
+
+
+def _unfit(seen: Examination, desk: Desk, found: batches.Waiting) -> None:
+    """Say which batches cannot be asked about, and which have a deadline that means nothing."""
+    incoming = desk.incoming
+    if found.unnamed:
+        seen.find(
+            "intake.unnamed",
+            Outcome.FAIL,
+            _(
+                "{count} pending records of {table} belong to no batch that has a plain name.",
+                count=found.unnamed,
+                table=incoming.rule.collection,
+            ),
+            _("Have them entered in a batch; nobody can review them as they are."),
+            subject=incoming.rule.id,
+        )
+    if found.personal:
+        seen.find(
+            "intake.personal_name",
+            Outcome.FAIL,
+            _(
+                "{count} batches of {table} have a phone or ID number in their name; nobody is "
+                "asked about them.",
+                count=found.personal,
+                table=incoming.rule.collection,
+            ),
+            _("Have them renamed in the incoming table: a batch's name is kept in the evidence."),
+            subject=incoming.rule.id,
+        )
+    for one in found.batches:
+        if one.undated:
+            _undated(seen, one.undated, one.rows, incoming.part(one.name))
+        if one.ahead:
+            seen.find(
+                "intake.entered_ahead",
+                Outcome.FAIL,
+                _(
+                    "{count} of the batch's {rows} pending records were entered in the future: "
+                    "their deadline says nothing.",
+                    count=one.ahead,
+                    rows=one.rows,
+                ),
+                _("Have the batch reviewed, and correct the clock or the form it came from."),
+                subject=incoming.part(one.name),
+            )
+
+
+def _undated(seen: Examination, undated: int, rows: int, part: str) -> None:
+    seen.find(
+        "intake.undated",
+        Outcome.FAIL,
+        _(
+            "{count} of the batch's {rows} pending records have no time of entry that can be read; "
+            "nobody is asked about it.",
+            count=undated,
+            rows=rows,
+        ),
+        _("Correct when they were entered: the deadline of the review counts from it."),
+        subject=part,
+    )
 
 
 def check(desk: Desk, batch: str) -> StepRecord:
@@ -86,8 +138,11 @@ def check(desk: Desk, batch: str) -> StepRecord:
             raise ControlFailed(f"No record of {batch} is pending any more.", "Nothing to do.")
         who = people.people_of(connection, incoming, batch)
         where = incoming.pending(batch)
-        verdicts = all_verdicts(desk.checkers, connection, where, desk.clock.now())
+        now = desk.clock.now()
+        verdicts, broken = broken_by_rule(desk.checkers, connection, where, now)
     _faults(seen, verdicts)
+    if content.undated:
+        _undated(seen, content.undated, content.rows, incoming.part(batch))
     unknown = [one for one in who.enterers if one.startswith(people.UNKNOWN_STAFF)]
     if unknown:
         seen.find(
@@ -111,6 +166,7 @@ def check(desk: Desk, batch: str) -> StepRecord:
         "due": content.due.isoformat() if content.due else None,
         "enterers": who.enterers,
         "sha256": content.sha256,
+        "clean": content.rows - len(kept_out(broken)),
         "rules": [_as_data(one) for one in verdicts],
     }
     if not any(one.severity is Outcome.FAIL for one in seen.findings):
@@ -162,9 +218,11 @@ def ask(desk: Desk, checked: StepRecord) -> Question:
         content.oldest,
         content.newest,
         content.due,
+        desk.clock.now() > content.due,
         who.enterers,
         list(who.reviewers),
         content.sha256,
+        data.get("clean"),  # a run that an upgrade came into has none
         [_from_data(one) for one in data["rules"]],
     )
     page = body(facts, rows, desk.timezone)

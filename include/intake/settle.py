@@ -14,7 +14,7 @@ from include.approvals.registry import Decision
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
 from include.intake import aside, batches, people
-from include.intake.checks import FAIL, Key, broken_by_rule
+from include.intake.checks import FAIL, Key, broken_by_rule, kept_out
 from include.intake.desk import Desk
 from include.intake.names import CLAUSE, STEP_REVIEW, STEP_SETTLE, STEP_VERIFY, rule_and_batch
 from include.intake.promote import Settled, promote, reject, settled_by
@@ -151,7 +151,7 @@ def _broken(desk: Desk, connection: psycopg.Connection[Any], batch: str) -> set[
         )
     for rule, found in keys.items():
         desk.quarantine(batch, rule, found)
-    return {tuple(key) for found in keys.values() for key in found}
+    return kept_out(keys)
 
 
 def verify(desks: Sequence[Desk], records: Sequence[StepRecord]) -> StepRecord:
@@ -164,16 +164,16 @@ def verify(desks: Sequence[Desk], records: Sequence[StepRecord]) -> StepRecord:
         records: of this run's steps.
     """
     seen = Examination(STEP_VERIFY, CLAUSE)
-    now = max([desk.clock.now() for desk in desks], default=None)
     late: list[str] = []
     promoted = unreviewed = resolved = 0
     for desk in desks:
+        now = desk.clock.now()
         with (
             desk.reader.connect(autocommit=True) as connection,
             batches.unit_of_work(connection, desk.incoming, write=False),
         ):
-            found = batches.waiting(connection, desk.incoming).batches
-            late += [desk.incoming.part(one.name) for one in found if now and one.due < now]
+            found = batches.waiting(connection, desk.incoming, now).batches
+            late += [desk.incoming.part(one.name) for one in found if one.due and one.due < now]
             for batch, at in _decided(desk, records):
                 rows, bad = _unreviewed(connection, desk, batch, at)
                 promoted, unreviewed = promoted + rows, unreviewed + bad

@@ -75,6 +75,9 @@ class BackReference(Rule):
 class Check(Rule):
     """A condition that each incoming row has to satisfy, beside the rules of its quality suite.
 
+    A condition that is unknown (null) is broken: what cannot be told to be good is not let in.
+    ``expect_records_to_satisfy`` of a suite takes unknown for met, as rules of values do.
+
     Attributes:
         id: stable name.
         title: what a broken row lacks, by language.

@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.approvals.reasons import LONGEST_REASON, says_something, value_free_reason
+from include.approvals.reasons import (
+    LONGEST_REASON,
+    names_a_person,
+    says_something,
+    value_free_reason,
+)
 
 MOBILE = "13800138000"
 ID_NUMBER = "53010219200508011X"
@@ -100,3 +105,49 @@ def test_a_number_alone_is_no_reason(typed: str) -> None:
     """Nothing would be left for whoever reads it."""
     assert not says_something(typed)
     assert says_something(f"{typed} 有误")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        MOBILE,
+        f"IN_{MOBILE}",
+        f"86{MOBILE}.csv",
+        f"0086-{MOBILE}",
+        "IN-138-0013-8000",
+        "138_0013_8000",
+        "".join(WRITTEN[1](one) for one in MOBILE),
+        ID_NUMBER,
+        ID_NUMBER.lower(),
+        f"form/{ID_NUMBER}/2",
+        "530102-19200508-011X",
+        "530102192005080119",
+    ],
+)
+def test_a_name_that_holds_a_number_of_a_person_is_told(name: str) -> None:
+    """However the digits are written, where they are written as such a number."""
+    assert names_a_person(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "IN-000013",
+        "2026-11-25",
+        "HZ-2026-11-19-0930-00001",
+        "20261119-093000-0001",
+        "20261119093000000123",
+        "20261119093000123",
+        "202611190930001234",
+        "202611201012150001",  # on the 20th, at 10:12:15: 2010-12-15 in an ID number
+        "IN-15-2026-00001",
+        "1732521600",
+        "1732521600000",
+        "8d3f2a60-13b5-4c11-9d3e-139123456789",
+        "MD1380013800",
+        "0138001380001",
+    ],
+)
+def test_dates_and_running_numbers_name_nobody(name: str) -> None:
+    """Batches are named by such; each would be a finding every day."""
+    assert not names_a_person(name)

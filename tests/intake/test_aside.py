@@ -100,6 +100,20 @@ def test_a_row_that_was_entered_anew_and_let_in_is_dealt_with(rig: Rig, column: 
     assert resolved(desk) == 0
 
 
+def test_an_earlier_formal_row_is_no_correction(rig: Rig) -> None:
+    """The customer was entered before, and this row with its fault came after."""
+    desk = registering(rig.desk)
+    rows = set_aside(rig, desk)
+    for key in rows:
+        again(rig, key)
+    rig.rows(
+        "UPDATE intake_record SET entered_at = entered_at - interval '2 hours' "
+        "WHERE batch_id = 'IN-999999'"
+    )
+    assert resolved(desk) == 0
+    assert listed(desk) == {f'["{one}"]' for one in rows}
+
+
 @pytest.mark.parametrize(
     "change",
     [

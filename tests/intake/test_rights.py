@@ -1,0 +1,114 @@
+"""What the customers' database does not let us do is said as such, with what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import psycopg
+import pytest
+
+from include.intake import batches, review, settle
+from include.services.database import DatabaseAddress
+from include.services.errors import ServiceError, UsageError
+from tests.intake.conftest import NOW, OLDEST, Rig
+
+ROLE = "intake_weak"
+
+
+@pytest.fixture
+def weak(rig: Rig) -> Iterator[DatabaseAddress]:
+    """The database as a role that may read the tables of the public schema."""
+    rig.rows(f"DROP ROLE IF EXISTS {ROLE}")
+    rig.rows(f"CREATE ROLE {ROLE} LOGIN PASSWORD 'x'")
+    rig.rows(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {ROLE}")
+    address = DatabaseAddress.from_conninfo(rig.conninfo)
+    yield DatabaseAddress({**address.parameters, "user": ROLE}, "x")
+    rig.rows(f"DROP OWNED BY {ROLE}")
+    rig.rows(f"DROP ROLE {ROLE}")
+
+
+@pytest.mark.parametrize("step", ["find", "check", "ask", "take", "verify"])
+@pytest.mark.parametrize("table", ["intake_record", "employee", "public"])
+def test_a_missing_right_names_what_to_grant(
+    rig: Rig, weak: DatabaseAddress, step: str, table: str
+) -> None:
+    """Not "nobody foresaw this"; PostgreSQL's words, in whatever language, are not repeated."""
+    if table == "employee" and step in ("find", "verify"):
+        pytest.skip("does not read the staff")
+    checked = rig.checked()
+    if table == "public":
+        rig.rows("REVOKE USAGE ON SCHEMA public FROM PUBLIC")
+    else:
+        rig.rows(f"REVOKE SELECT ON {table} FROM {ROLE}")
+    desk = replace(rig.desk, reader=weak)
+    given = {"option": "Approve", "reason": "", "user": "E00003", "at": NOW}
+    steps = {
+        "find": lambda: review.find([desk]),
+        "check": lambda: review.check(desk, OLDEST),
+        "ask": lambda: review.ask(desk, checked),
+        "take": lambda: review.take(desk, checked, **given),  # type: ignore[arg-type]
+        "verify": lambda: settle.verify([desk], []),
+    }
+    with pytest.raises(UsageError, match="SQLSTATE 42501") as caught:
+        steps[step]()
+    right = "USAGE on the schema" if table == "public" else "SELECT on the table"
+    assert f"lacks {right} {table}, " in caught.value.message
+    assert ROLE in caught.value.message
+    assert "docs/intake.md" in caught.value.action
+    assert "denied" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_rows_that_row_security_hides_are_named_as_a_missing_right(
+    rig: Rig, weak: DatabaseAddress
+) -> None:
+    """A policy that hides nothing today may hide something tomorrow."""
+    rig.rows("ALTER TABLE intake_record ENABLE ROW LEVEL SECURITY")
+    rig.rows("CREATE POLICY everything ON intake_record USING (true)")
+    with pytest.raises(UsageError, match="BYPASSRLS") as caught:
+        review.find([replace(rig.desk, reader=weak)])
+    assert "the table intake_record," in caught.value.message
+
+
+@pytest.mark.parametrize("step", ["find", "check", "ask", "take", "settle", "verify"])
+def test_a_table_that_somebody_keeps_locked_is_said_and_the_task_repeated(
+    rig: Rig, step: str
+) -> None:
+    """A migration holds it, say. Nothing was written."""
+    checked = rig.checked()
+    if step == "settle":
+        rig.answered(checked)
+    address = DatabaseAddress.from_conninfo(rig.conninfo)
+    impatient = replace(
+        address, parameters={**address.parameters, "options": "-c lock_timeout=200ms"}
+    )
+    desk = replace(rig.desk, reader=impatient, writer=impatient)
+    given = {"option": "Approve", "reason": "", "user": "E00003", "at": NOW}
+    steps = {
+        "find": lambda: review.find([desk]),
+        "check": lambda: review.check(desk, OLDEST),
+        "ask": lambda: review.ask(desk, checked),
+        "take": lambda: review.take(desk, checked, **given),  # type: ignore[arg-type]
+        "settle": lambda: settle.settle(desk, checked),
+        "verify": lambda: settle.verify([desk], []),
+    }
+    with psycopg.connect(rig.conninfo) as somebody:
+        somebody.execute("LOCK TABLE intake_record IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(ServiceError, match="SQLSTATE 55P03") as caught:
+            steps[step]()
+    assert "Another session holds a lock" in caught.value.message
+    assert "the task is repeated" in caught.value.action
+    assert caught.value.__cause__ is None
+
+
+def test_a_statement_that_took_too_long_is_said_as_such(rig: Rig) -> None:
+    """As the server's owner limited it."""
+    with (
+        psycopg.connect(
+            rig.conninfo, options="-c statement_timeout=50ms", autocommit=True
+        ) as connection,
+        pytest.raises(ServiceError, match="SQLSTATE 57014"),
+        batches.unit_of_work(connection, rig.desk.incoming, write=False),
+    ):
+        connection.execute("SELECT pg_sleep(5)")

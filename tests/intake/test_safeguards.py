@@ -1,0 +1,137 @@
+"""What stands between a batch and the formal tables when something else is not as it should be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.sql import Composable
+
+from include.intake import batches, people, review, settle
+from include.intake.checks import FAIL, Key, Verdict
+from include.messages import verbatim
+from include.services.database import DatabaseAddress
+from include.services.errors import ControlFailed, UsageError
+from tests.intake.conftest import NOW, OLDEST, REVIEWER, Rig
+
+
+def test_an_account_that_several_people_share_may_not_review(rig: Rig) -> None:
+    """Nobody could tell which of them answered; each by itself would be entitled."""
+    (other,) = rig.rows("SELECT employee_id FROM employee WHERE number = 'E00017'")[0]
+    rig.rows("ALTER TABLE employee DROP CONSTRAINT employee_number_key")
+    rig.rows("UPDATE employee SET number = %s WHERE employee_id = %s", REVIEWER, other)
+    checked = rig.checked()
+    assert review.ask(rig.desk, checked).assigned == ["E00031"]
+    with psycopg.connect(rig.conninfo, autocommit=True) as connection:
+        assert REVIEWER not in people.reviewers(connection, rig.desk.incoming)
+    (finding,) = rig.answered(checked).findings
+    assert finding.code == "intake.not_entitled"
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        "BEFORE UPDATE ON intake_record FOR EACH ROW "
+        "WHEN (NEW.status = 'promoted' AND mod(NEW.intake_id, 5) = 0)",
+        "BEFORE UPDATE ON intake_record FOR EACH ROW WHEN (NEW.status = 'promoted')",
+    ],
+    ids=["some", "all"],
+)
+def test_rows_that_a_trigger_keeps_from_being_marked_undo_the_promotion(
+    rig: Rig, trigger: str
+) -> None:
+    """They would have a formal record, and be let in once more by the next run."""
+    rig.rows("CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    rig.rows(f"CREATE TRIGGER keep {trigger} EXECUTE FUNCTION keep()")
+    before = rig.one("SELECT count(*) FROM customer")
+    checked = rig.checked()
+    rig.answered(checked)
+    with pytest.raises(ControlFailed, match=r"let only \d+ of 24 rows"):
+        settle.settle(rig.desk, checked)
+    assert rig.one("SELECT count(*) FROM customer") == before
+    assert rig.states() == {"pending": 30}
+
+
+@dataclass(frozen=True)
+class Names:
+    """A rule that names rows by the keys that it is given."""
+
+    found: Sequence[Key]
+
+    def check(
+        self, connection: psycopg.Connection[Any], where: Composable, now: datetime
+    ) -> Sequence[Verdict]:
+        del connection, where, now
+
+        def keys() -> Iterator[Key]:
+            return iter(self.found)
+
+        return [Verdict("named", verbatim("named"), FAIL, 30, len(self.found), keys=keys)]
+
+
+def test_a_broken_row_whose_key_is_not_found_again_undoes_the_promotion(rig: Rig) -> None:
+    """Otherwise a row that broke a rule would be let in with the others."""
+    key = rig.one("SELECT min(intake_id) FROM intake_record WHERE batch_id = %s", OLDEST)
+    desk = replace(rig.desk, checkers=[Names([(str(key),), (f"0{key + 1}",)])])
+    rig.rows(
+        "UPDATE intake_record SET name = 'x', phone = '1', id_number = '2', division_code = NULL"
+    )
+    before = rig.one("SELECT count(*) FROM customer")
+    checked = rig.checked()
+    rig.answered(checked)
+    with pytest.raises(ControlFailed, match=r"2 rows of .* and 1 were set aside"):
+        settle.settle(desk, checked)
+    assert rig.one("SELECT count(*) FROM customer") == before
+    assert rig.states() == {"pending": 30}
+
+
+def test_the_count_afterwards_holds_reviewer_against_enterer(rig: Rig) -> None:
+    """Formal record and incoming row agree with each other, and both name who entered it."""
+    checked = rig.checked()
+    reviewed = rig.answered(checked)
+    settled = settle.settle(rig.desk, checked)
+    rig.rows(
+        "UPDATE intake_record SET entered_by = reviewed_by WHERE intake_id IN (SELECT intake_id "
+        "FROM intake_record WHERE batch_id = %s AND status = 'promoted' ORDER BY 1 LIMIT 2)",
+        OLDEST,
+    )
+    verified = settle.verify([rig.desk], [reviewed, settled])
+    assert verified.data["unreviewed"] == 2
+    assert [one.code for one in verified.findings] == ["intake.unreviewed"]
+
+
+@pytest.mark.parametrize("shift", [timedelta(0), timedelta(microseconds=1)])
+def test_other_numbers_afterwards_than_were_let_in_are_found(rig: Rig, shift: timedelta) -> None:
+    """What settlement said is not believed: here something rounds the time of the review."""
+    checked = rig.checked()
+    reviewed = rig.answered(checked)
+    settled = settle.settle(rig.desk, checked)
+    rig.rows("UPDATE intake_record SET reviewed_at = reviewed_at + %s", shift)
+    rig.rows("UPDATE customer SET reviewed_at = reviewed_at + %s", shift)
+    verified = settle.verify([rig.desk], [reviewed, settled])
+    assert [one.code for one in verified.findings] == ["intake.not_found"] * bool(shift)
+
+
+def test_rows_that_row_security_hides_are_an_error_and_no_smaller_batch(rig: Rig) -> None:
+    """Otherwise a batch would be asked about, and hashed, without some of its records."""
+    rig.rows("DROP ROLE IF EXISTS intake_hidden")
+    rig.rows("CREATE ROLE intake_hidden LOGIN PASSWORD 'x'")
+    rig.rows("GRANT SELECT ON ALL TABLES IN SCHEMA public TO intake_hidden")
+    rig.rows("ALTER TABLE intake_record ENABLE ROW LEVEL SECURITY")
+    rig.rows("CREATE POLICY even ON intake_record USING (mod(intake_id, 2) = 0)")
+    address = DatabaseAddress.from_conninfo(rig.conninfo)
+    reader = DatabaseAddress({**address.parameters, "user": "intake_hidden"}, "x")
+    try:
+        with (
+            reader.connect(autocommit=True) as connection,
+            pytest.raises(UsageError, match="row security"),
+            batches.unit_of_work(connection, rig.desk.incoming, write=False),
+        ):
+            batches.waiting(connection, rig.desk.incoming, NOW)
+    finally:
+        rig.rows("DROP OWNED BY intake_hidden")
+        rig.rows("DROP ROLE intake_hidden")
