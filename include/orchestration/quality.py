@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import get_current_context
@@ -19,6 +20,8 @@ from include.reports.conclusion import Conclusion
 from include.state.locks import exclusive
 from include.workplace import Workplace
 
+PATIENCE = timedelta(minutes=30)  # with a check by hand that runs into the daily one
+
 
 def check(database: str, *, full: bool) -> dict[str, Any]:
     """Check the records of one database."""
@@ -26,16 +29,16 @@ def check(database: str, *, full: bool) -> dict[str, Any]:
 
     def work(place: Workplace) -> StepRecord:
         mapped = place.pack.database(database)
-        run = Run(
-            dag_id,
-            run_id,
-            place.clock.now(),
-            place.state,
-            place.erasure_keys,
-            full=full,
-            purposes=any(database in one.fields for one in place.pack.purposes),
-        )
-        with exclusive(place.state, f"quality:{database}", f"a check of {database}"):
+        with exclusive(place.state, f"quality:{database}", f"a check of {database}", PATIENCE):
+            run = Run(
+                dag_id,
+                run_id,
+                place.clock.now(),
+                place.state,
+                place.erasure_keys,
+                full=full,
+                purposes=any(database in one.fields for one in place.pack.purposes),
+            )
             done = checks.check_database(
                 mapped,
                 place.database(mapped.connection),

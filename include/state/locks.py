@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
@@ -12,25 +14,47 @@ from include.services.errors import ServiceError
 
 
 @contextmanager
-def exclusive(state: Engine, name: str, what: str) -> Iterator[None]:
-    """Hold a lock of the state database, or refuse at once when somebody else does.
+def exclusive(
+    state: Engine, name: str, what: str, wait: timedelta = timedelta(0)
+) -> Iterator[None]:
+    """Hold a lock of the state database, or refuse when somebody else does.
 
     Args:
         state: the state database.
         name: of the lock, ``backup:courier``.
         what: for the refusal, "a backup of courier".
+        wait: for whoever holds it, before the refusal.
 
     Raises:
         ServiceError: another process holds it.
     """
     with state.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
-        query = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
-        if not conn.scalar(query, {"name": name}):
+        if not (_locked(conn, name, wait) if wait else _locked_at_once(conn, name)):
             raise ServiceError(
                 f"Another run is busy with {what}.", "Wait for it to end; this one changed nothing."
             )
         yield
         _unlock(conn, name)
+
+
+def _locked_at_once(conn: Connection, name: str) -> bool:
+    query = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
+    return bool(conn.scalar(query, {"name": name}))
+
+
+def _locked(conn: Connection, name: str, wait: timedelta) -> bool:
+    set_limit = text("SELECT set_config('lock_timeout', :limit, false)")
+    conn.execute(set_limit, {"limit": f"{wait // timedelta(milliseconds=1)}ms"})
+    try:
+        conn.execute(text("SELECT pg_advisory_lock(hashtextextended(:name, 0))"), {"name": name})
+    except OperationalError as error:
+        if not isinstance(error.orig, LockNotAvailable):
+            raise
+        return False
+    finally:
+        if not conn.invalidated:
+            conn.execute(text("RESET lock_timeout"))
+    return True
 
 
 def _unlock(conn: Connection, name: str) -> None:

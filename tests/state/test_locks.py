@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from datetime import timedelta
+
 import psycopg
 import pytest
 
@@ -21,6 +24,31 @@ def test_a_second_holder_is_refused_and_a_later_one_is_not(database: str) -> Non
         pass
     with exclusive(state, "backup:x", "a backup of x"):
         pass
+
+
+def test_whoever_has_patience_waits_for_the_holder(database: str) -> None:
+    """As long as was said, and no longer; afterwards the session's own limit holds again."""
+    state = engine(database)
+    release = threading.Event()
+    held = threading.Event()
+
+    def hold() -> None:
+        with exclusive(state, "quality:x", "a check of x"):
+            held.set()
+            release.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(10)
+    with (
+        pytest.raises(ServiceError, match="busy with a check of x"),
+        exclusive(state, "quality:x", "a check of x", timedelta(milliseconds=200)),
+    ):
+        pass
+    threading.Timer(0.5, release.set).start()
+    with exclusive(state, "quality:x", "a check of x", timedelta(seconds=10)):
+        holder.join(1)
+        assert not holder.is_alive()
 
 
 def test_failed_work_gives_the_lock_back_and_keeps_its_error(database: str) -> None:
