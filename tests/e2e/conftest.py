@@ -175,14 +175,18 @@ PROBE = """
 import json, os, sys
 from pathlib import Path
 from include.cli.console import output_to
-from include.cli.run import execute
 from include.cli.stack import workplace
-place, log = workplace(), Path(sys.argv[1])
-with output_to(log):
-    runs = {"early": execute(place, "early", {}, [], log)}
+from include.local import airflow as local_airflow
+from include.local.profile import AIRFLOW_RUNS
+from include.orchestration.inprocess import prepare
+from include.workplace import ROOT
+os.environ.update(local_airflow.settings(workplace().local, ROOT, AIRFLOW_RUNS, None))
+folder = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
+with output_to(Path(sys.argv[1])):
+    runs = {"early": prepare(folder, "early", {}, []).run()}
     from airflow import settings
     settings.configure_orm()  # a command has one run and leaves the database after it
-    runs["inside"] = execute(place, "inside", {}, [], log)
+    runs["inside"] = prepare(folder, "inside", {}, []).run()
 print(json.dumps({name: [run.run_id, run.state] for name, run in runs.items()}))
 """
 
