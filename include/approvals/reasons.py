@@ -33,10 +33,13 @@ _CUSTOMERS = re.compile(
 )
 # In names of things, which may be full of dates and running numbers: only what is written as one.
 _ONE = r"[\W_]?"  # between the parts of a number
+_SEPARATOR = r"[\W_]"
+_DAY = rf"20\d\d{_ONE}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
 _PROVINCE = "(?:1[1-5]|2[1-3]|3[1-7]|4[1-6]|5[0-4]|6[1-5]|71|8[1-3]|91)"  # no year begins like that
 _BORN = r"(?:18|19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])"
 _IN_NAMES = re.compile(
-    rf"(?<!\d)(?:(?:00)?86{_ONE})?1[3-9]\d{_ONE}\d{{4}}{_ONE}\d{{4}}(?!\d)"
+    rf"(?<!\d)(?<!\d{_SEPARATOR})(?:(?:00)?86{_ONE})?1[3-9]\d(?!{_ONE}{_DAY}){_ONE}\d{{4}}{_ONE}\d{{4}}"
+    rf"(?!{_ONE}\d)"
     rf"|(?<!\d){_PROVINCE}\d{{4}}{_ONE}{_BORN}{_ONE}\d{{3}}[\dXx](?![\dA-Za-z])"
 )
 _DASHES = "-"

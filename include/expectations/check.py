@@ -334,7 +334,8 @@ class Check:
             fault = cancelled or locked.get(None) or locked.get(asked)
             if fault is None:
                 results[one.id] = self._alone(one)
-                if self.view.first_failure == LOCKED:
+                # Whose SQL may ask any table does not tell which of them is locked.
+                if self.view.first_failure == LOCKED and (asked or not _has_sql(one)):
                     locked[asked] = reason_of(LOCKED)
             else:
                 results[one.id] = RuleResult(one, fault=fault, named=False)
@@ -348,6 +349,10 @@ class Check:
             self.view.require_alive()
             self.names.forget([one.id])
             return RuleResult(one, fault=_reason(self.view.first_failure, error), named=False)
+
+
+def _has_sql(one: Expectation) -> bool:
+    return any(getattr(one.kwargs, name, None) for name in ("condition", "where"))
 
 
 def reason_of(code: str) -> Message:

@@ -29,7 +29,7 @@ def refusals(connection: psycopg.Connection[Any], incoming: Incoming) -> Iterato
         yield
     except psycopg.errors.InsufficientPrivilege as error:
         kind, name = _named(error, incoming)
-        right = f"USAGE on the schema {name}" if kind == "schema" else f"SELECT on {kind} {name}"
+        right = f"USAGE on the schema {name}" if kind == "schema" else f"a right on {kind} {name}"
         raise UsageError(
             f"The user {connection.info.user} lacks {right}, or row security would hide "
             f"rows of it (SQLSTATE {error.sqlstate}).",
@@ -40,13 +40,14 @@ def refusals(connection: psycopg.Connection[Any], incoming: Incoming) -> Iterato
         kind, name = _named(error, incoming)
         raise ServiceError(
             f"Another session holds a lock on {kind} {name} (SQLSTATE {error.sqlstate}).",
-            "Nothing was written, and the task is repeated. See in pg_locks who holds it.",
+            "No record was let in, and the task is repeated. See in pg_locks who holds it.",
         ) from None
     except psycopg.errors.QueryCanceled as error:
         raise ServiceError(
             f"A statement about {incoming.rule.collection} took too long, or was cancelled "
             f"(SQLSTATE {error.sqlstate}).",
-            "Nothing was written, and the task is repeated. See in pg_stat_activity what keeps it.",
+            "No record was let in, and the task is repeated. See in pg_stat_activity what keeps "
+            "it.",
         ) from None
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome
 from include.messages import _
+from include.quality import history
 from include.quality.run import Run
 from include.quarantine import register
 
@@ -37,9 +38,14 @@ def close_dropped(
 def notice_dropped(
     seen: Examination, conn: Connection, run: Run, database: str, collections: set[str]
 ) -> None:
-    """The same for collections of which the pack no longer expects anything."""
+    """The same for collections of which the pack no longer expects anything.
+
+    What was closed is looked for again once it does: this run is noted as one of theirs.
+    """
     with conn.begin():
         left = register.forsaken(conn, database, run.dag_id, collections)
     for name in left:
         place = register.Place(database, name, run.dag_id, run.run_id, run.at)
+        with conn.begin():
+            history.begin(conn, **place.__dict__)
         close_dropped(seen, conn, place, ())

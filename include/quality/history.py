@@ -118,16 +118,15 @@ def record(
     at: datetime,
 ) -> None:
     """Keep what a run found, in place of what an earlier try of it found."""
-    if not checks:
-        return
     told = {"dag_id": dag_id, "run_id": run_id, "database": database, "checked_at": at}
     mine = [quality_check.c[key] == told[key] for key in ("dag_id", "run_id", "database")]
     conn.execute(delete(quality_check).where(*mine, quality_check.c.rule != _BEGUN))
-    conn.execute(update(quality_check).where(*mine).values(broken=0))  # it has ended
-    conn.execute(
-        insert(quality_check),
-        [{**one.__dict__, "outcome": str(one.outcome), **told} for one in checks],
-    )
+    conn.execute(update(quality_check).where(*mine).values(broken=0, checked_at=at))  # it has ended
+    if checks:
+        conn.execute(
+            insert(quality_check),
+            [{**one.__dict__, "outcome": str(one.outcome), **told} for one in checks],
+        )
 
 
 @dataclass(frozen=True)

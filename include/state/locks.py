@@ -43,8 +43,11 @@ def _locked_at_once(conn: Connection, name: str) -> bool:
 
 
 def _locked(conn: Connection, name: str, wait: timedelta) -> bool:
-    set_limit = text("SELECT set_config('lock_timeout', :limit, false)")
-    conn.execute(set_limit, {"limit": f"{wait // timedelta(milliseconds=1)}ms"})
+    limits = text(
+        "SELECT set_config('lock_timeout', :limit, false),"
+        " set_config('statement_timeout', '0', false)"
+    )
+    conn.execute(limits, {"limit": f"{wait // timedelta(milliseconds=1)}ms"})
     try:
         conn.execute(text("SELECT pg_advisory_lock(hashtextextended(:name, 0))"), {"name": name})
     except OperationalError as error:
@@ -54,6 +57,7 @@ def _locked(conn: Connection, name: str, wait: timedelta) -> bool:
     finally:
         if not conn.invalidated:
             conn.execute(text("RESET lock_timeout"))
+            conn.execute(text("RESET statement_timeout"))
     return True
 
 

@@ -146,6 +146,10 @@ def test_a_name_that_holds_a_number_of_a_person_is_told(name: str) -> None:
         "8d3f2a60-13b5-4c11-9d3e-139123456789",
         "MD1380013800",
         "0138001380001",
+        "ST139-2024-1125",
+        "store-151-20241125",
+        "139_20261125",
+        "2026-11-25-151-0001-0002",
     ],
 )
 def test_dates_and_running_numbers_name_nobody(name: str) -> None:

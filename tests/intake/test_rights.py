@@ -54,7 +54,7 @@ def test_a_missing_right_names_what_to_grant(
     }
     with pytest.raises(UsageError, match="SQLSTATE 42501") as caught:
         steps[step]()
-    right = "USAGE on the schema" if table == "public" else "SELECT on the table"
+    right = "USAGE on the schema" if table == "public" else "a right on the table"
     assert f"lacks {right} {table}, " in caught.value.message
     assert ROLE in caught.value.message
     assert "docs/intake.md" in caught.value.action

@@ -337,7 +337,9 @@ def test_a_schema_that_no_data_map_uses_is_noticed(company: Company) -> None:
     company.do("CREATE SCHEMA aside", "CREATE TABLE aside.person AS TABLE person")
     done = company.check()
     assert codes(done) == {"schema.drift.undeclared_schema"}
-    assert figure(done, "quality.undeclared") == 1
+    assert done.record.outcome is Outcome.ATTENTION
+    # It may be another application's: the control is about the mapped schemas.
+    assert figure(done, "quality.undeclared") == 0
 
 
 def test_json_that_could_not_be_read_is_not_shown_as_declared(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from include.policy import load_pack
 from include.quality import history
 from include.quality.collection import CollectionCheck
-from tests.quality.support import Company
+from tests.policy.packs import write_pack
+from tests.quality.support import MAP, Company, suite
 
 
 @pytest.fixture
@@ -49,3 +53,36 @@ def test_a_table_that_was_emptied_after_a_check_that_died_had_records(died: Comp
     """The check before it found some."""
     died.do("TRUNCATE person, consent")
     assert "quality.emptied" in {one.code for one in died.check().record.findings}
+
+
+def test_a_try_that_died_leaves_no_zero_in_the_trend(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the next try could not even begin: the table was gone by then."""
+    company.do("UPDATE person SET name = '' WHERE id IN (1, 2)")
+    company.check()
+    with monkeypatch.context() as patched:
+        patched.setattr(CollectionCheck, "_check", lambda *_a, **_k: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            company.check()
+    company.runs -= 1  # the same run again
+    company.do("ALTER TABLE person RENAME TO gone")
+    company.check()
+    with company.state.connect() as conn:
+        assert [one.broken for one in history.trend(conn, "shop")] == [2, None]
+
+
+def test_a_suite_that_comes_back_is_held_against_all_records(
+    company: Company, tmp_path: Path
+) -> None:
+    """What was closed when it went is broken still."""
+    company.do("UPDATE person SET name = '' WHERE id IN (1, 2)")
+    company.check()
+    ours = company.pack
+    other = suite("consent", filled="expect_column_values_to_not_be_null, kwargs: {column: id}")
+    company.pack = load_pack(write_pack(tmp_path / "q", datamap__shop=MAP, quality__person=other))
+    company.check()
+    assert company.open() == {}
+    company.pack = ours
+    company.check()
+    assert company.open() == {"named": {'["1"]', '["2"]'}}

@@ -71,6 +71,26 @@ def test_a_list_that_somebody_locked_stops_its_own_rule_only(
     assert (found["branch"]["broken"], found["filled"]["broken"]) == (None, 0)
 
 
+def test_a_lock_that_only_a_condition_meets_stops_no_other_rule(
+    database: str, state: str, tmp_path: Path
+) -> None:
+    """The records themselves can be read."""
+    rules = suite(
+        asked="expect_records_to_satisfy, "
+        "kwargs: {condition: 'branch_id IN (SELECT id FROM branch)'}",
+        filled="expect_column_values_to_not_be_null, kwargs: {column: name}",
+    )
+    company = Company.make(database, state, tmp_path / "p", quality__person=rules)
+    company.do("UPDATE person SET name = NULL WHERE id <= 2")
+    with psycopg.connect(database, autocommit=True) as admin:
+        user, name = admin.info.user, admin.info.dbname
+        admin.execute(f'ALTER ROLE "{user}" IN DATABASE "{name}" SET lock_timeout = 300'.encode())
+    with psycopg.connect(database) as somebody:
+        somebody.execute("LOCK branch")
+        found = {one["rule"]: one for one in company.collection(company.check())["rules"]}
+    assert (found["asked"]["broken"], found["filled"]["broken"]) == (None, 2)
+
+
 def test_a_table_that_somebody_locked_is_not_called_unreadable(
     company: Company, database: str
 ) -> None:

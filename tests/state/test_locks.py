@@ -28,6 +28,9 @@ def test_a_second_holder_is_refused_and_a_later_one_is_not(database: str) -> Non
 
 def test_whoever_has_patience_waits_for_the_holder(database: str) -> None:
     """As long as was said, and no longer; afterwards the session's own limit holds again."""
+    with psycopg.connect(database, autocommit=True) as admin:
+        name = admin.info.dbname
+        admin.execute(f'ALTER DATABASE "{name}" SET statement_timeout = 100'.encode())
     state = engine(database)
     release = threading.Event()
     held = threading.Event()

@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -224,6 +225,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(piece)
             sent += len(piece)
             if sent == fault.reset_download_after:
+                # A reset takes back what the other side has not read yet: a busy one may be late.
+                time.sleep(0.5)
                 self._reset()
 
     def _reset(self) -> None:
