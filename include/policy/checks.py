@@ -11,7 +11,8 @@ from include.policy.expectations import columns_in
 from include.policy.mapping import Inventory
 from include.policy.problems import PackProblem
 from include.policy.purposes import Purpose
-from include.policy.rules import Control, RetentionRule, Role
+from include.policy.retention import RetentionRule
+from include.policy.rules import Control, Role
 
 
 @dataclass
@@ -40,14 +41,11 @@ class CrossChecks:
                 self.add("controls.yaml", (at, "owner"), f"roles.yaml has no {control.owner!r}")
 
     def retention(self, rules: Mapping[int, RetentionRule]) -> None:
-        """Record classes stand once and lead to fields of the data map."""
+        """Record classes stand once and lead to collections of the data map."""
         classes = (((at, "class"), one.record_class) for at, one in rules.items())
         self._once("retention.yaml", classes)
         for at, rule in rules.items():
-            database = self.holder("retention.yaml", (at,), rule.database, rule.collection)
-            for column in rule.clock if database else ():
-                loc = (at, "clock")
-                self.field("retention.yaml", loc, str(database), rule.collection, column)
+            self.holder("retention.yaml", (at,), rule.database, rule.collection)
 
     def suites(
         self, file: str, seen: set[tuple[str, str, str]], incoming: Container[str]

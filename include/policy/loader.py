@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from include.policy import intake as intakes
+from include.policy import retention as retentions
 from include.policy.checks import CrossChecks
 from include.policy.document import (
     Document,
@@ -26,7 +27,8 @@ from include.policy.manifests import DataMap, read_datamap
 from include.policy.model import PackFile, PolicyPack
 from include.policy.problems import PackError, PackProblem
 from include.policy.purposes import Purpose, with_unneeded
-from include.policy.rules import BackupRules, Calendar, Control, RetentionRule, Role, Targets
+from include.policy.retention import Disposition, RetentionRule
+from include.policy.rules import BackupRules, Calendar, Control, Role, Targets
 
 SHIPPED = Path(__file__).parent / "pack"
 """The shipped pack; its files stand in for those that a pack leaves out."""
@@ -34,7 +36,7 @@ SHIPPED = Path(__file__).parent / "pack"
 DATAMAP, QUALITY = "datamap", "quality"
 _WITH_DEFAULT = ("backup.yaml", "calendar.yaml", "controls.yaml", "roles.yaml")
 # Names collections of one company's databases, so that no shipped file can stand in for it.
-_WITHOUT_DEFAULT = ("intake.yaml", "purposes.yaml", "retention.yaml")
+_WITHOUT_DEFAULT = ("disposition.yaml", "intake.yaml", "purposes.yaml", "retention.yaml")
 _YAML = (".yaml", ".yml")
 
 _Read = TypeVar("_Read")
@@ -78,6 +80,11 @@ def load_pack(folder: Path) -> PolicyPack:
     checks = CrossChecks(reader.documents, datamap.inventory, reader.problems, personal)
     checks.roles(roles, controls)
     checks.retention(retention)
+    for loc, message in retentions.faults(retention, datamap.inventory):
+        checks.add("retention.yaml", loc, message)
+    disposition = reader.section("disposition.yaml", TypeAdapter(Disposition)) or Disposition()
+    for loc, message in retentions.approval_faults(disposition.approval, datamap.inventory):
+        checks.add("disposition.yaml", loc, message)
     checks.purposes(purposes)
     for loc, message in intakes.faults(intake, datamap.inventory):
         checks.add("intake.yaml", loc, message)
@@ -93,6 +100,7 @@ def load_pack(folder: Path) -> PolicyPack:
         controls=tuple(controls.values()),
         backup=backup,
         retention=tuple(retention.values()),
+        disposition=disposition,
         intake=tuple(intake.values()),
         calendar=calendar or Calendar(),
         roles={one.id: one for one in roles.values()},

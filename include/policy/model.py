@@ -11,7 +11,8 @@ from include.policy.expectations import Suite
 from include.policy.intake import IntakeRule
 from include.policy.problems import PackProblem
 from include.policy.purposes import Purpose
-from include.policy.rules import BackupRules, Calendar, Control, RetentionRule, Role, Rule
+from include.policy.retention import Disposition, RetentionRule
+from include.policy.rules import BackupRules, Calendar, Control, Role, Rule
 from include.services.errors import UsageError
 
 
@@ -39,6 +40,7 @@ class PolicyPack(Rule):
         controls: of controls.yaml, in its order.
         backup: of backup.yaml.
         retention: of retention.yaml; empty when the pack has none.
+        disposition: of disposition.yaml.
         intake: of intake.yaml; empty when the pack has none.
         calendar: of calendar.yaml.
         roles: of roles.yaml, by id.
@@ -53,6 +55,7 @@ class PolicyPack(Rule):
     controls: tuple[Control, ...]
     backup: BackupRules
     retention: tuple[RetentionRule, ...]
+    disposition: Disposition = Disposition()
     intake: tuple[IntakeRule, ...] = ()
     calendar: Calendar
     roles: Mapping[str, Role]
@@ -110,6 +113,14 @@ class PolicyPack(Rule):
         if len(found) != 1:
             raise UsageError(f"{len(found)} mapped databases have the collection {collection}.")
         return found[0]
+
+    def retention_of(self, database: str) -> tuple[RetentionRule, ...]:
+        """The record classes of a database, in the order of retention.yaml."""
+        return tuple(
+            one
+            for one in self.retention
+            if self.database_of(one.collection, one.database).name == database
+        )
 
     def controls_of(self, workflow: str) -> tuple[Control, ...]:
         """The controls for which a workflow's bundles are the evidence."""

@@ -1,4 +1,4 @@
-"""The rules of a pack: controls, backup, retention, calendar, roles.
+"""The rules of a pack: controls, backup, calendar, roles.
 
 Each class is one mapping of a YAML file; docs/policy-pack.md explains every key for its writers.
 Figures of law carry their source there and in the shipped files.
@@ -18,16 +18,14 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Discriminator,
     Field,
     StringConstraints,
-    Tag,
     ValidationInfo,
     field_validator,
 )
 
 from include.messages import Message
-from include.policy.period import IsoPeriod, PositivePeriod
+from include.policy.period import PositivePeriod
 
 LANGUAGES = ("en", "zh-CN")
 """The languages in which every text of a pack has to be there."""
@@ -247,37 +245,6 @@ class BackupRules(Rule):
         if expiry is not None and lock_days > expiry:
             raise ValueError(f"the lock outlasts expire_days ({expiry})")
         return lock_days
-
-
-def _as_tuple(value: Any) -> Any:
-    if isinstance(value, str):
-        return (value,)
-    return tuple(value) if isinstance(value, list) else value
-
-
-class RetentionRule(Rule):
-    """One record class of retention.yaml.
-
-    Attributes:
-        record_class: name of the class, ``electronic_waybill``.
-        database: database of the data map; needed where several have the collection.
-        collection: collection of the data map.
-        clock: columns that start the clock; the latest of them counts.
-        period: how long after that a record is kept.
-        action: what is done then.
-        basis: the source of the period, or ``business`` for the company's own choice.
-    """
-
-    record_class: Annotated[Identifier, Field(alias="class")]
-    database: Name | None = None
-    collection: Name
-    clock: Annotated[tuple[Name, ...], AfterValidator(some), BeforeValidator(_as_tuple)]
-    period: IsoPeriod
-    action: Literal["delete", "drop_partition", "mask", "keep"]
-    basis: Annotated[
-        Annotated[Literal["business"], Tag("business")] | Annotated[Source, Tag("source")],
-        Discriminator(lambda value: "business" if isinstance(value, str) else "source"),
-    ]
 
 
 def _timezone(name: str) -> str:

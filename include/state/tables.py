@@ -118,22 +118,82 @@ legal_hold = Table(
     Index("legal_hold_kind_value_idx", "kind", "value"),
 )
 
-erasure = Table(
-    "erasure",
+# What one transaction of a mapped database erased. Entered before that transaction commits: until
+# it is settled, its number says whether it did.
+erasure_batch = Table(
+    "erasure_batch",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("database", Text, nullable=False),
     Column("collection", Text, nullable=False),
-    Column("key_hmac", LargeBinary, nullable=False),
-    Column("key_id", Text, nullable=False),
     Column("action", Text, nullable=False),
     Column("record_class", Text, nullable=False),
-    Column("rule", Text, nullable=False),
+    Column("rule", Text, nullable=False),  # SHA-256 of the rule, or what else erased them
     Column("dag_id", Text, nullable=False),
     Column("run_id", Text, nullable=False),
     Column("erased_at", MOMENT, nullable=False),
-    UniqueConstraint("database", "collection", "key_hmac", "key_id"),
-    CheckConstraint("action IN ('delete')", name="action"),
+    Column("transaction", Text),  # 64-bit number; null where none was recorded
+    Column("server", Text),  # on which it counts: system identifier, timeline, database
+    Column("settled_at", MOMENT),  # null: not yet known whether the transaction committed
+    CheckConstraint("action IN ('delete', 'mask')", name="action"),
+    Index("erasure_batch_database_idx", "database", "collection"),
+    Index("erasure_batch_run_idx", "dag_id", "run_id"),
+    Index("erasure_batch_open_idx", "database", postgresql_where=text("settled_at IS NULL")),
+)
+
+erasure = Table(  # one record each; the HMAC covers database and collection too
+    "erasure",
+    metadata,
+    Column("key_hmac", LargeBinary, primary_key=True),
+    Column("key_id", Text, primary_key=True),
+    Column("action", Text, primary_key=True),
+    Column("batch_id", BigInteger, ForeignKey(erasure_batch.c.id), nullable=False),
+    CheckConstraint("action IN ('delete', 'mask')", name="action"),
+    Index("erasure_batch_id_idx", "batch_id"),
+)
+
+erasure_request = Table(  # of data subjects
+    "erasure_request",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("database", Text, nullable=False),
+    Column("subject", Text, nullable=False),  # key of the data subject, never a name or number
+    Column("reference", Text, nullable=False),  # of the request's file
+    Column("received_on", Date, nullable=False),
+    Column("due_on", Date, nullable=False),
+    Column("entered_by", Text, nullable=False),
+    Column("entered_at", MOMENT, nullable=False),
+    Column("closed_at", MOMENT),
+    Column("closed_by", Text),
+    Column("closed_because", Text),
+    CheckConstraint("num_nulls(closed_at, closed_by, closed_because) IN (0, 3)", name="closed"),
+    CheckConstraint("due_on >= received_on", name="due"),
+    Index(
+        "erasure_request_open_key",
+        "database",
+        "subject",
+        unique=True,
+        postgresql_where=text("closed_at IS NULL"),
+    ),
+)
+
+disposition = Table(  # one record class in one run: the trend, and what came of the plan
+    "disposition",
+    metadata,
+    Column("dag_id", Text, primary_key=True),
+    Column("run_id", Text, primary_key=True),
+    Column("database", Text, primary_key=True),
+    Column("record_class", Text, primary_key=True),
+    Column("number", BigInteger, Identity(always=True), nullable=False),  # in the order of planning
+    Column("planned_at", MOMENT, nullable=False),
+    Column("as_of", MOMENT, nullable=False),
+    Column("plan_sha256", Text, nullable=False),
+    Column("expired", BigInteger, nullable=False),
+    Column("held", BigInteger, nullable=False),
+    Column("planned", BigInteger, nullable=False),  # to delete or to mask
+    Column("done", BigInteger),  # null: nothing was executed
+    CheckConstraint("plan_sha256 ~ '^[0-9a-f]{64}$'", name="plan_sha256"),
+    Index("disposition_class_idx", "database", "record_class", "number"),
 )
 
 drill = Table(

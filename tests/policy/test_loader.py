@@ -24,7 +24,7 @@ RULE = """\
   collection: nowhere
   clock: seen_at
   period: P90D
-  action: mask
+  action: keep
   basis: business
 """
 

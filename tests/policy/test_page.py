@@ -15,12 +15,23 @@ from include.policy import SHIPPED, kwargs, load_pack
 from include.policy.datamap import CollectionMeta, DatabaseMeta, NewestClock
 from include.policy.expectations import AnyExpectation, Breakdown, Expectation, Suite
 from include.policy.purposes import Purpose
+from include.policy.retention import (
+    Approval,
+    Batch,
+    Disposition,
+    Group,
+    Keys,
+    Limit,
+    Minimum,
+    RetentionRule,
+    Staff,
+    Window,
+)
 from include.policy.rules import (
     BackupRules,
     Calendar,
     Control,
     Indicator,
-    RetentionRule,
     Role,
     Rule,
     Source,
@@ -55,7 +66,8 @@ def keys(model: type[BaseModel]) -> Iterator[str]:
         ("`controls.yaml`", [Control, Indicator, Source]),
         ("`quality/*.yaml`", [Suite, Breakdown, Expectation, *KWARGS]),
         ("`purposes.yaml`", [Purpose]),
-        ("`retention.yaml`", [RetentionRule]),
+        ("`retention.yaml`", [RetentionRule, Keys, Minimum]),
+        ("`disposition.yaml`", [Disposition, Limit, Batch, Approval, Window, Group, Staff]),
         ("`calendar.yaml` and `roles.yaml`", [Calendar, Role]),
     ],
     ids=str,
@@ -97,12 +109,14 @@ def test_the_shipped_controls_are_listed(tmp_path: Path) -> None:
 
 def test_the_examples_are_a_pack(tmp_path: Path) -> None:
     """The page's YAML, put together, loads; and its mistake is reported as printed."""
-    shop, backup, controls, quality, purposes, retention = EXAMPLES
+    shop, backup, controls, quality, purposes, retention, disposition = EXAMPLES
     files = {"backup": backup, "controls": controls, "retention": retention}
+    files["disposition"] = disposition
     files |= {"quality__customer": quality, "purposes": purposes}
     pack = load_pack(write_pack(tmp_path, datamap__shop=shop, **files))
     assert pack.backup.keep.daily == 14
     assert [one.record_class for one in pack.retention] == ["order", "contact"]
+    assert pack.disposition.limit.percent == 2
     assert [one.id for one in pack.suites[0].expectations] == ["invalid_mobile"]
     assert pack.remarks == ()
     wrong = shop.replace("user.contact.phone_number", "user.phone")

@@ -27,7 +27,7 @@ RULE = """\
   collection: buyer
   clock: seen_at
   period: P90D
-  action: mask
+  action: keep
   basis: business
 """
 
@@ -195,7 +195,7 @@ def test_without_retention_yaml_nothing_expires(tmp_path: Path) -> None:
     ("old", "new", "expected"),
     [
         ("P90D", "90 days", "4: [0].period: should be an ISO 8601 duration"),
-        ("mask", "shred", "5: [0].action: Input should be 'delete', 'drop_partition', 'mask'"),
+        ("keep", "shred", "5: [0].action: Input should be 'delete', 'drop_partition', 'mask'"),
         ("buyer", "seller", "2: [0].collection: no data map has a collection 'seller'"),
         ("seen_at", "lost_at", "3: [0].clock: collection 'buyer' has no field 'lost_at'"),
         ("business", "law", "6: [0].basis: Input should be 'business'"),
