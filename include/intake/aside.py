@@ -14,7 +14,8 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from include.erasure.ledger import ErasureKeys
 from include.intake.batches import Connection
 from include.intake.desk import Desk
-from include.intake.names import Incoming, pack_sql
+from include.intake.names import Incoming
+from include.policy.fragments import pack_sql
 from include.quarantine import settled
 from include.quarantine.keys import KeyNames, tells_a_person
 from include.quarantine.register import Place, key_of, key_text

@@ -20,9 +20,10 @@ from include.expectations.broken import Kept
 from include.expectations.check import Check as Checking
 from include.expectations.check import RuleResult, Snapshot, reason_of
 from include.expectations.conditions import Records
-from include.intake.names import Incoming, pack_sql
+from include.intake.names import Incoming
 from include.messages import Message, verbatim
 from include.policy.expectations import Expectation
+from include.policy.fragments import pack_sql
 from include.policy.intake import Check
 from include.schema.live import read_schema
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from psycopg import sql
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from include.policy.datamap import MappedCollection, MappedDatabase
@@ -96,11 +95,6 @@ class Incoming:
     def part(self, batch: str) -> str:
         """The name of a batch in evidence: ``customers/IN-000013``."""
         return f"{self.rule.id}/{batch}"
-
-
-def pack_sql(text: str) -> Composable:
-    """SQL of the pack's author as it is; a percent sign in it is no parameter."""
-    return sql.SQL(text.replace("%", "%%"))
 
 
 def rule_and_batch(part: str) -> tuple[str, str]:

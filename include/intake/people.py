@@ -9,7 +9,8 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
-from include.intake.names import Incoming, pack_sql
+from include.intake.names import Incoming
+from include.policy.fragments import pack_sql
 from include.services.errors import ControlFailed
 
 MOST_REVIEWERS = 1000  # names on one question

@@ -16,7 +16,8 @@ import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from include.intake.checks import Key
-from include.intake.names import Incoming, pack_sql
+from include.intake.names import Incoming
+from include.policy.fragments import pack_sql
 from include.policy.intake import Target
 from include.services.errors import ControlFailed, ServiceError, UsageError
 

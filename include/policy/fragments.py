@@ -1,0 +1,37 @@
+"""SQL of a pack's author, and values, as parts of statements that have parameters.
+
+Statements with such parts are executed with parameters, if only an empty mapping: psycopg then
+reads ``%%`` as a percent sign.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from psycopg.sql import SQL, Composable, Literal
+
+
+def pack_sql(text: str) -> Composable:
+    """SQL of the pack's author as it is; a percent sign in it is no parameter."""
+    return SQL(text.replace("%", "%%"))
+
+
+def literal(value: Any) -> Composable:
+    """A value as a literal; a percent sign in it is no parameter."""
+    return pack_sql(Literal(value).as_string(None))
+
+
+def either(conditions: Sequence[Composable]) -> Composable:
+    """Conditions of which one has to hold; false without any."""
+    return SQL("({})").format(SQL(" OR ").join(conditions)) if conditions else SQL("false")
+
+
+def both(conditions: Sequence[Composable]) -> Composable:
+    """Conditions that all have to hold; true without any."""
+    return SQL("({})").format(SQL(" AND ").join(conditions)) if conditions else SQL("true")
+
+
+def negated(condition: Composable) -> Composable:
+    """A condition that must not hold; unknown counts as not holding."""
+    return SQL("(({}) IS NOT TRUE)").format(condition)

@@ -1,0 +1,1 @@
+"""Retention: what has expired goes, unless a hold keeps it; planned, approved, executed, proved."""

@@ -1,0 +1,274 @@
+"""Deleting and masking in short transactions, along the table as it lies on disk.
+
+A batch takes the next pages of a table, locks the records there that may go (those that somebody
+else has locked are passed over), looks at them once more, enters their keys in the ledger and
+commits. Batches are sized by the time that they take, so that nobody waits long for a lock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import psycopg
+from psycopg import errors
+from psycopg.sql import SQL, Composable, Identifier
+
+from include.erasure.masks import assignments
+from include.erasure.places import key_texts
+from include.holds.records import RecordHolds
+from include.policy.fragments import both, literal
+from include.retention.classes import RecordClass
+from include.retention.graph import Graph, Reference
+from include.retention.relations import Leaf
+from include.retention.work import Key, Work
+
+TRIES = 5  # of a batch that meets somebody else's locks
+PAUSE = 0.2  # seconds before the next try; doubled each time
+MOST_REFUSED = 100  # records of a class that the database may refuse before it is left alone
+FIRST_PAGES = 16
+_LOST_TO_OTHERS = (
+    errors.LockNotAvailable,
+    errors.DeadlockDetected,
+    errors.SerializationFailure,
+    errors.QueryCanceled,
+)
+_REFUSED = (psycopg.IntegrityError, psycopg.DataError, errors.RaiseException)
+
+
+class Act(Protocol):
+    """What is done to the records of a class."""
+
+    def condition(self, graph: Graph) -> Composable:
+        """The records to which it is done, over ``t``."""
+        ...
+
+    def apply(self, work: Work, leaf: Leaf, rows: Sequence[str], which: Composable) -> list[Key]:
+        """Do it to locked rows that still fit, and return their keys."""
+        ...
+
+
+@dataclass(frozen=True)
+class Deleting:
+    """Deletes the records of a class that nothing refers to any more."""
+
+    one: RecordClass
+
+    def condition(self, graph: Graph) -> Composable:
+        """The records to which it is done, over ``t``."""
+        return both([graph.ready(self.one), graph.unreferred(self.one.rule.collection)])
+
+    def apply(self, work: Work, leaf: Leaf, rows: Sequence[str], which: Composable) -> list[Key]:
+        """Do it to locked rows that still fit, and return their keys."""
+        for reference in work.graph.detached(self.one.rule.collection):
+            detach(work.connection, reference, leaf, rows, which)
+        query = SQL(
+            "DELETE FROM {leaf} AS t WHERE t.ctid = ANY (%(rows)s::tid[]) AND {which} "
+            "RETURNING {keys}"
+        ).format(leaf=leaf.identifier, which=which, keys=key_texts(self.one.relation.key))
+        return work.connection.execute(query, {"rows": list(rows)}).fetchall()
+
+
+@dataclass(frozen=True)
+class Masking:
+    """Masks the records of a class."""
+
+    one: RecordClass
+
+    def condition(self, graph: Graph) -> Composable:
+        """The records to which it is done, over ``t``."""
+        return graph.ready(self.one)
+
+    def apply(self, work: Work, leaf: Leaf, rows: Sequence[str], which: Composable) -> list[Key]:
+        """Do it to locked rows that still fit, and return their keys."""
+        at = literal(work.limits.clock.now())
+        query = SQL(
+            "UPDATE {leaf} AS t SET {changes} WHERE t.ctid = ANY (%(rows)s::tid[]) AND {which} "
+            "RETURNING {keys}"
+        ).format(
+            leaf=leaf.identifier,
+            changes=assignments(self.one.mask, self.one.shapes, at),
+            which=which,
+            keys=key_texts(self.one.relation.key),
+        )
+        return work.connection.execute(query, {"rows": list(rows)}).fetchall()
+
+
+def detach(
+    connection: psycopg.Connection[Any],
+    reference: Reference,
+    leaf: Leaf,
+    rows: Sequence[str],
+    which: Composable,
+) -> None:
+    """Set a foreign key to null where it leads to records that are about to go."""
+    changes = [SQL("{} = NULL").format(Identifier(one)) for one in reference.key.columns]
+    query = SQL(
+        "UPDATE {child} AS c SET {changes} FROM (SELECT t.* FROM {leaf} AS t "
+        "WHERE t.ctid = ANY (%(rows)s::tid[]) AND {which}) AS p WHERE {joined}"
+    ).format(
+        child=reference.key.identifier,
+        changes=SQL(", ").join(changes),
+        leaf=leaf.identifier,
+        which=which,
+        joined=reference.joined("c", "p"),
+    )
+    connection.execute(query, {"rows": list(rows)})
+
+
+def walk(work: Work, one: RecordClass, act: Act) -> int:
+    """Do something to every record of a class that fits, batch by batch.
+
+    Stops when the plan allows no more, or a limit is reached (`Tally.stopped`).
+
+    Returns:
+        How many records it was done to.
+
+    Raises:
+        ServiceError: a database was lost, or a hold was being placed for too long.
+    """
+    before = work.tally.done.get(one.name, 0)
+    for leaf in one.relation.leaves:
+        if not _Walk(work, one, act, leaf).go():
+            break
+    work.settle()
+    return work.tally.done.get(one.name, 0) - before
+
+
+@dataclass
+class _Walk:
+    work: Work
+    one: RecordClass
+    act: Act
+    leaf: Leaf
+    pages: int = FIRST_PAGES
+    rows: int = 0
+    passed_over: list[str] = field(default_factory=list)
+    conditions: tuple[RecordHolds, Composable] | None = None
+
+    def go(self) -> bool:
+        """Walk along one leaf; False when there is nothing more to do in any."""
+        work = self.work
+        self.rows = work.limits.rules.batch.rows
+        row = work.connection.execute(
+            "SELECT pg_relation_size(%s::oid) / current_setting('block_size')::bigint",
+            [self.leaf.oid],
+        ).fetchone()
+        assert row is not None
+        page, last, failures = 0, int(row[0]), 0
+        while page < last:
+            work.tally.stopped = work.limits.reached() or work.tally.stopped
+            if work.tally.stopped or not work.left(self.one.name):
+                return False
+            begun = time.monotonic()
+            try:
+                full = self._batch(page, min(page + self.pages, last))
+            except _LOST_TO_OTHERS:
+                failures += 1
+                self._back_off(failures)
+                if failures >= TRIES:
+                    page, failures = page + self.pages, 0
+                continue
+            except _REFUSED as error:
+                if not self._single_out(error, page):
+                    return True
+                continue
+            failures = 0
+            if not full:
+                page += self.pages
+            self._resize(time.monotonic() - begun)
+        return True
+
+    def _batch(self, first: int, end: int) -> bool:
+        """One transaction; True when the pages may hold more that fits."""
+        work, name = self.work, self.one.name
+        most = min(self.rows, work.left(name))
+        entered: int | None = None
+        with work.guard.batch() as holds:
+            which = self._condition(holds)
+            begun = time.monotonic()
+            try:
+                with work.connection.transaction():
+                    set_limits(work)
+                    rows = self._locked(first, end, most, which)
+                    keys = self.act.apply(work, self.leaf, rows, which) if rows else []
+                    work.progress("changed")
+                    if keys:
+                        entered = work.intend(self.one, keys)
+                        work.guard.confirm()
+            except psycopg.Error:
+                if entered is not None and not work.connection.broken:
+                    work.withdraw(entered)
+                raise
+        work.tally.seconds = max(work.tally.seconds, time.monotonic() - begun)
+        if entered is not None:
+            work.tally.add(name, len(keys))
+            work.committed(entered)
+        return len(rows) == most
+
+    def _locked(self, first: int, end: int, most: int, which: Composable) -> list[str]:
+        query = SQL(
+            "SELECT t.ctid::text FROM {leaf} AS t "
+            "WHERE t.ctid >= %(first)s::tid AND t.ctid < %(end)s::tid AND {which} "
+            "AND t.ctid <> ALL (%(passed)s::tid[]) LIMIT %(most)s FOR UPDATE OF t SKIP LOCKED"
+        ).format(leaf=self.leaf.identifier, which=which)
+        given = {
+            "first": f"({first},0)",
+            "end": f"({end},0)",
+            "passed": self.passed_over,
+            "most": most,
+        }
+        return [row[0] for row in self.work.connection.execute(query, given)]
+
+    def _condition(self, holds: RecordHolds) -> Composable:
+        """What fits under the holds that count now."""
+        if self.conditions is None or self.conditions[0].fingerprint != holds.fingerprint:
+            self.work.graph = self.work.graph.under(holds)
+            self.conditions = holds, self.act.condition(self.work.graph)
+        return self.conditions[1]
+
+    def _resize(self, seconds: float) -> None:
+        """Take more or fewer pages next time, so that a batch takes as long as it is meant to."""
+        meant = self.work.limits.rules.batch.milliseconds / 1000
+        factor = min(2.0, max(0.25, meant / max(seconds, 0.001)))
+        self.pages = max(1, min(2**17, int(self.pages * factor)))
+        if seconds > 2 * meant:
+            self.rows = max(1, self.rows // 2)
+        else:
+            self.rows = min(self.work.limits.rules.batch.rows, self.rows * 2)
+
+    def _back_off(self, failures: int) -> None:
+        busy = self.work.tally.busy
+        busy[self.one.name] = busy.get(self.one.name, 0) + 1
+        self.rows = max(1, self.rows // 4)
+        time.sleep(PAUSE * 2 ** (failures - 1))
+
+    def _single_out(self, error: psycopg.DatabaseError, page: int) -> bool:
+        """Find the record that the database refuses, and pass it over; False after too many.
+
+        A trigger, a check of a table that refers, or a key that came in between refuses one record
+        and with it the batch: batches are halved until only that one is left.
+        """
+        if self.rows > 1:
+            self.rows = max(1, min(self.rows, 64) // 2)
+            return True
+        with self.work.guard.batch() as holds, self.work.connection.transaction():
+            rows = self._locked(page, page + self.pages, 1, self._condition(holds))
+        self.passed_over += rows
+        refused = self.work.tally.refused
+        key = (self.one.name, error.sqlstate or "?")
+        refused[key] = refused.get(key, 0) + 1
+        return len(self.passed_over) < MOST_REFUSED
+
+
+def set_limits(work: Work) -> None:
+    """Set the patience of a transaction."""
+    batch = work.limits.rules.batch
+    for name, value in (
+        ("lock_timeout", batch.lock_timeout_ms),
+        ("statement_timeout", batch.statement_timeout_s * 1000),
+        ("idle_in_transaction_session_timeout", batch.statement_timeout_s * 2000),
+    ):
+        work.connection.execute("SELECT set_config(%s, %s, true)", [name, f"{value}ms"])

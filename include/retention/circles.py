@@ -1,0 +1,121 @@
+"""Records that refer to each other in a circle: they go together in one statement, or stay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg.sql import SQL, Composable, Identifier
+
+from include.erasure.identity import transaction_of
+from include.erasure.places import key_texts
+from include.policy.fragments import both
+from include.retention.batches import detach, set_limits
+from include.retention.classes import RecordClass
+from include.retention.deletable import Deletable
+from include.retention.relations import Leaf
+from include.retention.work import Key, Work
+
+MOST = 10_000  # records that one transaction deletes; a larger knot is left and reported
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Records of one class in one leaf, by their place on disk."""
+
+    one: RecordClass
+    leaf: Leaf
+    rows: list[str]
+    which: Composable
+
+
+def untie(work: Work, group: Sequence[str]) -> int:
+    """Delete what is left of a group of collections and refers only to what goes too.
+
+    Call it when no record of the group is left that nothing refers to. Foreign keys are checked at
+    the end of the statement, so the records may refer to each other in any way; a key with ON
+    DELETE RESTRICT is checked at once and is refused.
+
+    Returns:
+        How many records were deleted.
+
+    Raises:
+        psycopg.Error: the database refuses; nothing was deleted.
+    """
+    entered: list[int] = []
+    done: dict[str, int] = {}
+    with work.guard.batch() as holds:
+        work.graph = work.graph.under(holds)
+        with work.connection.transaction():
+            set_limits(work)
+            parts = _found(work, group)
+            if not parts:
+                return 0
+            number = transaction_of(work.connection)
+            for part in parts:
+                for reference in work.graph.detached(part.one.rule.collection):
+                    detach(work.connection, reference, part.leaf, part.rows, part.which)
+            for part, keys in zip(parts, _deleted(work, parts), strict=True):
+                if keys:
+                    entered.append(work.intend(part.one, keys, number))
+                    done[part.one.name] = done.get(part.one.name, 0) + len(keys)
+            work.progress("changed")
+            work.guard.confirm()
+    for name, records in done.items():
+        work.tally.add(name, records)
+    for batch in entered:
+        work.committed(batch)
+    work.settle()
+    return sum(done.values())
+
+
+def _found(work: Work, group: Sequence[str]) -> list[_Part]:
+    """What a circle consists of; nothing where it is too large, or larger than the plan allows."""
+    graph = work.graph
+    deletable = Deletable(graph)
+    found: list[_Part] = []
+    for one in (it for name in group for it in graph.classes[name] if it.rule.deletes):
+        which = graph.ready(one)
+        rows_of_class = 0
+        for leaf in one.relation.leaves:
+            query = SQL(
+                "{circles} SELECT t.ctid::text FROM {leaf} AS t WHERE {which} LIMIT %(most)s"
+            ).format(
+                circles=deletable.circles,
+                leaf=leaf.identifier,
+                which=both([which, deletable.of(one.rule.collection)]),
+            )
+            rows = [row[0] for row in work.connection.execute(query, {"most": MOST + 1})]
+            if rows:
+                found.append(_Part(one, leaf, rows, which))
+                rows_of_class += len(rows)
+        if rows_of_class > work.left(one.name):
+            return []
+    return found if sum(len(one.rows) for one in found) <= MOST else []
+
+
+def _deleted(work: Work, parts: Sequence[_Part]) -> list[list[Key]]:
+    """Delete all parts in one statement, and return the keys of each."""
+    statements = [
+        SQL(
+            "{name} AS (DELETE FROM {leaf} AS t WHERE t.ctid = ANY ({rows}::tid[]) AND {which} "
+            "RETURNING ARRAY[{keys}] AS key)"
+        ).format(
+            name=Identifier(f"part {at}"),
+            leaf=part.leaf.identifier,
+            rows=SQL(f"%(rows{at})s"),
+            which=part.which,
+            keys=key_texts(part.one.relation.key),
+        )
+        for at, part in enumerate(parts)
+    ]
+    each = [
+        SQL("SELECT {}, key FROM {}").format(at, Identifier(f"part {at}"))
+        for at in range(len(parts))
+    ]
+    query = SQL("WITH {} {}").format(SQL(", ").join(statements), SQL(" UNION ALL ").join(each))
+    given = {f"rows{at}": part.rows for at, part in enumerate(parts)}
+    keys: list[list[Key]] = [[] for _ in parts]
+    for at, key in work.connection.execute(query, given):
+        keys[at].append(tuple(key))
+    return keys

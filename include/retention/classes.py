@@ -1,0 +1,313 @@
+"""Record classes bound to the tables and the moment of one plan, as SQL conditions.
+
+Conditions speak of one record, ``t``. Sessions that use them are set up by
+`include.retention.session`: they run in UTC, so that keys print the same everywhere, and the
+moments here say for themselves in which timezone a date or a time without one is meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
+
+import psycopg
+from psycopg.sql import SQL, Composable, Identifier
+
+from include.erasure.masks import Mask, Shape, shapes, to_mask
+from include.erasure.places import Place
+from include.holds.records import RecordHolds
+from include.holds.registry import Hold, HoldKind
+from include.policy.fragments import both, either, literal, pack_sql
+from include.policy.period import Period
+from include.policy.retention import Keys, Minimum, RetentionRule, SqlClock
+from include.retention.relations import Relation
+from include.services.errors import UsageError
+
+_DATE, _TIMESTAMP, _TIMESTAMPTZ = 1082, 1114, 1184  # type oids of PostgreSQL
+# The first moment that is not over yet when the period is added to it. Adding months is no
+# one-to-one affair (31 January + P1M), so the moment is looked for instead of counted back.
+_CUTOFF = """
+WITH RECURSIVE given AS (
+    SELECT %(as_of)s::{type} AS as_of,
+           make_interval(months => %(months)s, days => %(days)s, secs => %(seconds)s) AS period
+), search (over, not_over, steps) AS (
+    SELECT as_of - period - interval '5 days', as_of - period + interval '5 days', 0 FROM given
+    UNION ALL
+    SELECT CASE WHEN middle + period < as_of THEN middle ELSE over END,
+           CASE WHEN middle + period < as_of THEN not_over ELSE middle END, steps + 1
+    FROM (SELECT *, over + (not_over - over) / 2 AS middle FROM search
+          WHERE not_over - over > interval '1 microsecond' AND steps < 100) AS narrowed, given
+)
+SELECT not_over FROM search ORDER BY steps DESC LIMIT 1
+"""
+
+
+@dataclass(frozen=True)
+class Cutoff:
+    """What expired is before it: a record is over when its clock is earlier.
+
+    Attributes:
+        zoned: for clocks with a timezone.
+        local: for dates and times without one, in the pack's timezone.
+    """
+
+    zoned: datetime
+    local: datetime
+
+
+@dataclass(frozen=True)
+class BoundClock:
+    """A clock of one class with the moment before which it is over.
+
+    Attributes:
+        sql: the clock, over ``t``.
+        zoned: whether it has a timezone.
+        cutoff: of its period.
+        now: for what lies in the future.
+    """
+
+    sql: Composable
+    zoned: bool
+    cutoff: Cutoff
+    now: Cutoff
+
+    @property
+    def over(self) -> Composable:
+        """The period is over; null while the clock has not started."""
+        return SQL("({} < {})").format(self.sql, self._moment(self.cutoff))
+
+    @property
+    def ahead(self) -> Composable:
+        """The clock lies in the future."""
+        return SQL("({} > {})").format(self.sql, self._moment(self.now))
+
+    @property
+    def not_started(self) -> Composable:
+        """The clock is null."""
+        return SQL("(({}) IS NULL)").format(self.sql)
+
+    def _moment(self, cutoff: Cutoff) -> Composable:
+        return literal(cutoff.zoned if self.zoned else cutoff.local)
+
+
+@dataclass(frozen=True)
+class RecordClass:
+    """A record class of one database, bound to its table and to the moment of a plan.
+
+    Attributes:
+        rule: of retention.yaml.
+        relation: its table.
+        clock: of its period.
+        minima: what laws ask beside it.
+        shapes: what the table's columns can hold; of a class that masks.
+    """
+
+    rule: RetentionRule
+    relation: Relation
+    clock: BoundClock
+    minima: tuple[BoundClock, ...] = ()
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Name of the class."""
+        return self.rule.record_class
+
+    @property
+    def belongs(self) -> Composable:
+        """The record is of the class."""
+        return SQL("(({}) IS TRUE)").format(pack_sql(self.rule.where)) if self.rule.where else _TRUE
+
+    @property
+    def expired(self) -> Composable:
+        """Every period is over, and there is something left to do."""
+        return both([self.clock.over, *(one.over for one in self.minima), *self._undone])
+
+    def requested(self, subjects: Collection[str]) -> Composable:
+        """Its data subject asked for it, and no law keeps it any more."""
+        if not self.rule.on_request or not subjects:
+            return _FALSE
+        found = _found(self.rule.keys.subject, subjects)
+        return both([found, *(one.over for one in self.minima), *self._undone])
+
+    @property
+    def suspended(self) -> Composable:
+        """It stays although its period is over."""
+        suspended = self.rule.suspended
+        return SQL("(({}) IS TRUE)").format(pack_sql(suspended.where)) if suspended else _FALSE
+
+    def held(self, holds: RecordHolds) -> Composable:
+        """A hold of the registry is on it."""
+        if holds.everything or self.name in holds.classes:
+            return _TRUE
+        return either(
+            [
+                _found(expressions, sorted(holds.values[kind]))
+                for kind, expressions in _expressions(self.rule.keys).items()
+                if expressions and holds.values.get(kind)
+            ]
+        )
+
+    def held_by(self, hold: Hold, value: str) -> Composable:
+        """One hold is on it.
+
+        Args:
+            hold: of the registry.
+            value: what it is on, without the database.
+        """
+        if hold.kind is HoldKind.DATABASE:
+            return _TRUE
+        if hold.kind is HoldKind.CLASS:
+            return _TRUE if value == self.name else _FALSE
+        return _found(_expressions(self.rule.keys).get(hold.kind, ()), [value])
+
+    @property
+    def mask(self) -> Mask:
+        """What is hidden of its records."""
+        return Mask(self.rule.mask, self.rule.stamp)
+
+    @property
+    def _undone(self) -> list[Composable]:
+        return [to_mask(self.mask, self.shapes)] if self.rule.action == "mask" else []
+
+
+_TRUE, _FALSE = SQL("true"), SQL("false")
+
+
+def _expressions(keys: Keys) -> dict[HoldKind, tuple[str, ...]]:
+    return {
+        HoldKind.SUBJECT: keys.subject,
+        HoldKind.WAYBILL: keys.waybill,
+        HoldKind.CASE: keys.case,
+    }
+
+
+def _found(expressions: Sequence[str], values: Collection[str]) -> Composable:
+    wanted = literal(sorted(values))
+    return either(
+        [
+            SQL("((({})::text = ANY ({}::text[])) IS TRUE)").format(pack_sql(one), wanted)
+            for one in expressions
+        ]
+    )
+
+
+def bind(
+    connection: psycopg.Connection[Any],
+    rules: Sequence[RetentionRule],
+    relations: Mapping[str, Relation],
+    *,
+    as_of: datetime,
+    now: datetime,
+    timezone: str,
+) -> list[RecordClass]:
+    """Bind record classes to their tables, and work out what is over at a moment.
+
+    Args:
+        connection: to the mapped database, inside of `include.retention.session`.
+        rules: of one database.
+        relations: tables by collection.
+        as_of: the moment for which the plan is made; timezone-aware.
+        now: the moment of planning.
+        timezone: IANA name in which dates and times without a timezone are meant.
+
+    Raises:
+        UsageError: a clock or condition is no SQL that this database understands, or a clock is
+            neither a date nor a time.
+    """
+    binder = _Binder(connection, as_of, now, timezone)
+    return [binder.record_class(rule, relations[rule.collection]) for rule in rules]
+
+
+class _Binder:
+    def __init__(
+        self, connection: psycopg.Connection[Any], as_of: datetime, now: datetime, timezone: str
+    ) -> None:
+        self.connection = connection
+        self.as_of = as_of
+        self.timezone = timezone
+        self.cutoffs: dict[Period, Cutoff] = {}
+        self.now = self._cutoff(now, Period("P0D"))
+
+    def record_class(self, rule: RetentionRule, relation: Relation) -> RecordClass:
+        clock = self._clock(rule, rule.clock, relation)
+        bound = BoundClock(*clock, self._of_period(rule.period), self.now)
+        minima = tuple(self._minimum(rule, one, relation, bound) for one in rule.minimum)
+        place = Place(relation.schema, relation.name)
+        held = shapes(self.connection, place) if rule.action == "mask" else {}
+        made = RecordClass(rule, relation, bound, minima, held)
+        for text in (rule.where, rule.suspended and rule.suspended.where):
+            if text:
+                self._type_of(rule, SQL("(({}) IS TRUE)").format(pack_sql(text)), relation)
+        for expressions in _expressions(rule.keys).values():
+            for text in expressions:
+                self._type_of(rule, SQL("({})::text").format(pack_sql(text)), relation)
+        return made
+
+    def _minimum(
+        self, rule: RetentionRule, minimum: Minimum, relation: Relation, own: BoundClock
+    ) -> BoundClock:
+        cutoff = self._of_period(minimum.period)
+        if minimum.clock is None:
+            return BoundClock(own.sql, own.zoned, cutoff, self.now)
+        return BoundClock(*self._clock(rule, minimum.clock, relation), cutoff, self.now)
+
+    def _clock(
+        self, rule: RetentionRule, clock: tuple[str, ...] | SqlClock, relation: Relation
+    ) -> tuple[Composable, bool]:
+        if isinstance(clock, SqlClock):
+            expression: Composable = SQL("({})").format(pack_sql(clock.sql))
+        else:
+            columns = [SQL("t.{}").format(Identifier(name)) for name in clock]
+            only = len(columns) == 1
+            expression = columns[0] if only else SQL("GREATEST({})").format(SQL(", ").join(columns))
+        kind = self._type_of(rule, expression, relation)
+        if kind not in (_DATE, _TIMESTAMP, _TIMESTAMPTZ):
+            raise UsageError(
+                f"The clock of the class {rule.record_class} is neither a date nor a timestamp.",
+                "Correct `clock` in retention.yaml.",
+            )
+        return expression, kind == _TIMESTAMPTZ
+
+    def _type_of(self, rule: RetentionRule, expression: Composable, relation: Relation) -> int:
+        query = SQL("SELECT {} FROM {} AS t LIMIT 0").format(expression, relation.identifier)
+        try:
+            with self.connection.transaction():
+                cursor = self.connection.execute(query, {})
+        except (psycopg.errors.SyntaxErrorOrAccessRuleViolation, psycopg.errors.DataError) as error:
+            if isinstance(error, psycopg.errors.InsufficientPrivilege):
+                raise
+            kind = type(error).__name__
+            raise UsageError(
+                f"A clock, condition or key of the class {rule.record_class} is no SQL that the "
+                f"database understands ({kind}, SQLSTATE {error.sqlstate}).",
+                "Correct it in retention.yaml; it speaks of the record as t.",
+            ) from None
+        assert cursor.description is not None
+        return cursor.description[0].type_code
+
+    def _of_period(self, period: Period) -> Cutoff:
+        if period not in self.cutoffs:
+            self.cutoffs[period] = self._cutoff(self.as_of, period)
+        return self.cutoffs[period]
+
+    def _cutoff(self, as_of: datetime, period: Period) -> Cutoff:
+        given = {"months": period.months, "days": period.days, "seconds": period.seconds}
+        with self.connection.transaction():
+            self.connection.execute("SELECT set_config('TimeZone', %s, true)", [self.timezone])
+            local = self.connection.execute("SELECT %s::timestamptz::timestamp", [as_of]).fetchone()
+            assert local is not None
+            zoned = self._look("timestamptz", as_of, given)
+            plain = self._look("timestamp", local[0], given)
+            self.connection.execute("SET LOCAL TimeZone = 'UTC'")
+        return Cutoff(zoned, plain)
+
+    def _look(self, kind: str, as_of: date, given: Mapping[str, int]) -> datetime:
+        query = SQL(_CUTOFF).format(type=SQL(kind))
+        row = self.connection.execute(query, {"as_of": as_of, **given}).fetchone()
+        assert row is not None
+        found = row[0]
+        assert isinstance(found, datetime)
+        return found

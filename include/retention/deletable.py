@@ -1,0 +1,101 @@
+"""What will be gone once everything that can go has gone, as conditions of one query.
+
+A record can go when nothing stays that refers to it. What refers to it may itself go, so the
+condition of a table holds that of its children inside. Where tables refer to each other in a
+circle, or to themselves, what stays is found from what stays for certain, step by step, in a
+recursive query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from psycopg.sql import SQL, Composable, Identifier
+
+from include.policy.fragments import both, negated
+from include.retention.graph import Graph, Reference
+
+
+class Deletable:
+    """Conditions over ``t`` of the collections of a graph.
+
+    Attributes:
+        circles: the ``WITH RECURSIVE`` part that a query with such conditions begins with.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._made: dict[str, Composable] = {}
+        tables = [self._stuck(group) for group in graph.groups if graph.is_circle(group)]
+        self.circles: Composable = (
+            SQL("WITH RECURSIVE {}").format(SQL(", ").join(tables)) if tables else SQL("")
+        )
+
+    def of(self, collection: str) -> Composable:
+        """A record of a collection will be gone."""
+        if collection not in self._made:
+            group = self.graph.group_of(collection)
+            condition = self._alone(collection, group)
+            if self.graph.is_circle(group):
+                free = SQL(
+                    "(NOT EXISTS (SELECT FROM {} AS s WHERE s.tab = t.tableoid AND s.rec = t.ctid))"
+                ).format(_name(group))
+                condition = both([condition, free])
+            self._made[collection] = condition
+        return self._made[collection]
+
+    def keeps(self, reference: Reference) -> Composable | None:
+        """The referring records that will stay and so keep their parent; None when none can."""
+        keeping = self.graph.keeping(reference)
+        if keeping is None or reference.sets_null or reference.child not in self.graph.emptied:
+            return keeping
+        return negated(self.of(reference.child))
+
+    def _alone(self, collection: str, group: Sequence[str]) -> Composable:
+        """A record may go, and nothing outside of its group keeps it."""
+        conditions = [self.graph.may_go(collection)]
+        for reference in self.graph.references(collection):
+            if reference.child in group and not reference.sets_null:
+                continue
+            keeps = self.keeps(reference)
+            if keeps is not None:
+                conditions.append(self.graph.no_record(reference, keeps))
+        return both(conditions)
+
+    def _stuck(self, group: Sequence[str]) -> Composable:
+        """The records of a circle that could go alone, and cannot for what refers to them."""
+        seeds, steps = [], []
+        for name in group:
+            parent = SQL("(SELECT t.*, t.tableoid, t.ctid FROM {} AS t WHERE {})").format(
+                self.graph.relations.by_collection[name].identifier, self._alone(name, group)
+            )
+            for reference in self.graph.references(name):
+                if reference.child not in group or reference.sets_null:
+                    continue
+                child = reference.key.identifier
+                staying = SQL("(SELECT t.* FROM {} AS t WHERE {})").format(
+                    child, negated(self._alone(reference.child, group))
+                )
+                seeds.append(
+                    SQL("SELECT p.tableoid, p.ctid FROM {} AS p JOIN {} AS c ON {}").format(
+                        parent, staying, reference.joined("c", "p")
+                    )
+                )
+                steps.append(
+                    SQL(
+                        "SELECT p.tableoid AS tab, p.ctid AS rec FROM {} AS c JOIN {} AS p ON {} "
+                        "WHERE c.tableoid = s.tab AND c.ctid = s.rec"
+                    ).format(child, parent, reference.joined("c", "p"))
+                )
+        return SQL(
+            "{name} (tab, rec) AS (({seeds}) UNION "
+            "SELECT e.tab, e.rec FROM {name} AS s CROSS JOIN LATERAL ({steps}) AS e)"
+        ).format(
+            name=_name(group),
+            seeds=SQL(" UNION ").join(seeds),
+            steps=SQL(" UNION ALL ").join(steps),
+        )
+
+
+def _name(group: Sequence[str]) -> Identifier:
+    return Identifier(f"stuck {' '.join(group)}"[:60])

@@ -1,0 +1,213 @@
+"""Executing an approved plan: masking first, then children before parents, then circles.
+
+Safe to repeat and to kill at any point. What a transaction erased stands in the ledger before it
+commits (`include.erasure.ledger`), holds are asked inside of each, and never more goes than the
+plan says, however often the step is tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+from sqlalchemy import Engine
+
+from include.erasure import ledger
+from include.erasure.identity import server_of
+from include.erasure.places import places_of
+from include.erasure.resolve import resolve
+from include.holds.records import HoldGuard
+from include.policy.retention import Disposition
+from include.retention import batches, circles, partitions
+from include.retention.batches import Deleting, Masking
+from include.retention.clocks import require_agreement
+from include.retention.plan import Plan
+from include.retention.planning import Schedule, make_plan
+from include.retention.session import one_view, prepare, refusals
+from include.retention.work import Limits, Progress, Tally, Work
+from include.services.clock import Clock
+from include.services.database import DatabaseAddress
+from include.services.errors import ControlFailed, ServiceError
+
+MOST_ROUNDS = 1000  # passes over records that refer to each other; each shortens a chain by one
+
+
+@dataclass(frozen=True)
+class Executor:
+    """What executes plans of one database.
+
+    Attributes:
+        writer: the mapped database, as one who may delete.
+        state: the state database.
+        rules: of disposition.yaml.
+        clock: the time.
+        dag_id: of the run.
+        run_id: of the run.
+        progress: is told each stage, for tests.
+    """
+
+    writer: DatabaseAddress
+    state: Engine
+    rules: Disposition
+    clock: Clock
+    dag_id: str
+    run_id: str
+    progress: Progress = lambda _stage: None
+
+    def execute(self, plan: Plan, schedule: Schedule, allowed: Collection[str]) -> Tally:
+        """Execute a plan as far as it still holds.
+
+        Args:
+            plan: what was approved, or needed no approval.
+            schedule: as the plan's, with the holds and requests of now.
+            allowed: record classes that may be executed.
+
+        Returns:
+            What was done by this call, and what was not.
+
+        Raises:
+            ControlFailed: the plan is not what the pack and the database say now, more would go
+                than it says, or the clock was set back.
+            UsageError: a right is missing, or a key of the ledger.
+            ServiceError: a database failed, or others hold locks; repeat it.
+        """
+        database = schedule.database
+        with self.writer.connect(autocommit=True) as connection:
+            prepare(connection, database)
+            try:
+                with refusals(connection, database.name):
+                    return self._execute(connection, plan, schedule, frozenset(allowed))
+            except psycopg.OperationalError as error:
+                raise ServiceError(
+                    f"The database {database.name} was lost (SQLSTATE {error.sqlstate or 'none'}).",
+                    "What was done stays done and is in the ledger; the task is repeated.",
+                ) from None
+
+    def _execute(
+        self,
+        connection: psycopg.Connection[Any],
+        plan: Plan,
+        schedule: Schedule,
+        allowed: frozenset[str],
+    ) -> Tally:
+        require_agreement(connection, self.state, self.clock)
+        places = places_of(schedule.database)
+        resolve(self.state, connection, plan.database, places, schedule.keys, self.clock.now())
+        before = self._done_before(plan.database)
+        live = make_plan(connection, schedule)
+        require_covered(plan, live, before)
+        with one_view(connection, schedule.database):
+            graph = schedule.graph(connection)
+        with (
+            HoldGuard(self.state, plan.database) as guard,
+            self.state.connect() as conn,
+        ):
+            work = Work(
+                connection=connection,
+                state=self.state,
+                ledger=conn,
+                guard=guard,
+                schedule=schedule,
+                graph=graph,
+                plan=plan,
+                allowed=allowed,
+                limits=self._limits(schedule),
+                server=server_of(connection),
+                dag_id=self.dag_id,
+                run_id=self.run_id,
+                progress=self.progress,
+                done_before=before,
+            )
+            dispose(work)
+            return work.tally
+
+    def _limits(self, schedule: Schedule) -> Limits:
+        from zoneinfo import ZoneInfo
+
+        budget = self.rules.budget
+        length = timedelta(days=budget.months * 30 + budget.days, seconds=budget.seconds)
+        zone = ZoneInfo(schedule.timezone)
+        return Limits(self.clock.now() + length, self.rules, self.clock, zone)
+
+    def _done_before(self, database: str) -> dict[str, int]:
+        """Records that earlier tries of this run erased, by class."""
+        with self.state.connect() as conn:
+            counted = ledger.counted(conn, self.dag_id, self.run_id)
+        done: dict[str, int] = {}
+        for (where, name, _action), records in counted.items():
+            if where == database:
+                done[name] = done.get(name, 0) + records
+        return done
+
+
+def dispose(work: Work) -> None:
+    """Mask and delete everything that the plan allows and that may go."""
+    for found in work.graph.classes.values():
+        for one in found:
+            if one.rule.action == "mask" and work.left(one.name):
+                batches.walk(work, one, Masking(one))
+    for group in work.graph.groups:
+        _empty(work, group)
+
+
+def _empty(work: Work, group: tuple[str, ...]) -> None:
+    """Delete what may go of a group: in one pass, or of a circle until nothing goes any more."""
+    is_circle = work.graph.is_circle(group)
+    for _round in range(MOST_ROUNDS if is_circle else 1):
+        gone = 0
+        for name in group:
+            for one in work.graph.classes[name]:
+                if not one.rule.deletes or not work.left(one.name) or work.tally.stopped:
+                    continue
+                if one.rule.action == "drop_partition":
+                    partitions.drop_whole(work, one)
+                gone += batches.walk(work, one, Deleting(one))
+        if is_circle and not gone and not work.tally.stopped:
+            gone = circles.untie(work, group)
+        if not gone or work.tally.stopped:
+            return
+
+
+def require_covered(plan: Plan, live: Plan, done: Mapping[str, int]) -> None:
+    """Refuse to execute a plan that does not cover what would go now.
+
+    Less may go than was planned: a hold came, a record changed. More may not, and the rules and the
+    foreign keys have to be those that the plan was made from.
+
+    Args:
+        plan: what was approved.
+        live: the plan as it would be made now.
+        done: records that this run has erased already, by class.
+
+    Raises:
+        ControlFailed: it does not.
+    """
+    wanted = [(one.name, one.rule_sha256, one.action) for one in plan.classes]
+    if wanted != [(one.name, one.rule_sha256, one.action) for one in live.classes]:
+        raise _void(f"retention.yaml is another since the plan of {plan.database} was made")
+    if plan.order != live.order or [(one.collection, one.references) for one in plan.tables] != [
+        (one.collection, one.references) for one in live.tables
+    ]:
+        raise _void(f"foreign keys of {plan.database} are others since the plan was made")
+    for one in live.classes:
+        allowed = plan.of(one.name).planned
+        if one.planned + done.get(one.name, 0) > allowed:
+            raise _void(
+                f"of the class {one.name}, {one.planned:,} records would go now and "
+                f"{done.get(one.name, 0):,} have gone; the plan says {allowed:,}"
+            )
+
+
+def _void(reason: str) -> ControlFailed:
+    return ControlFailed(
+        f"The plan does not cover what would go: {reason}.",
+        "Nothing more was deleted. Run the workflow again: it makes a new plan and asks anew.",
+    )
+
+
+def as_of_same(schedule: Schedule, as_of: datetime) -> Schedule:
+    """The schedule for the moment of a plan."""
+    return replace(schedule, as_of=as_of)

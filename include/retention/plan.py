@@ -1,0 +1,235 @@
+"""The plan: what will be deleted and masked, as a file whose SHA-256 is what people approve."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from include.policy.retention import RetentionRule
+from include.services.errors import ControlFailed
+
+SCHEMA = "1"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KeptBy(_Part):
+    """Records that stay since others refer to them.
+
+    Attributes:
+        table: ``schema.table`` that refers.
+        collection: its collection; None for a table that the data map lacks.
+        constraint: name of the foreign key.
+        records: how many it keeps; one may be kept by several foreign keys.
+    """
+
+    table: str
+    collection: str | None
+    constraint: str
+    records: int
+
+
+class HeldBy(_Part):
+    """Records that a hold keeps.
+
+    Attributes:
+        hold: number in the registry.
+        records: how many that are over; one may be kept by several holds.
+    """
+
+    hold: int
+    records: int
+
+
+class PlannedClass(_Part):
+    """What a plan says of one record class.
+
+    Attributes:
+        name: of the class.
+        rule_sha256: of the class in retention.yaml.
+        records: of the class, in all.
+        expired: whose periods are over; of a class that masks, and that are not masked yet.
+        requested: that a data subject asked to have erased before their time.
+        held: of both, that a hold keeps.
+        suspended: of both, that the class's own condition keeps, and no hold.
+        kept_longer: of both, that another class of theirs keeps.
+        kept_by_reference: of both, that stay since other records refer to them.
+        to_delete: records that will be deleted, those of dropped partitions included.
+        to_mask: records that will be masked.
+        to_drop_partitions: partitions that will be dropped as a whole.
+        not_started: records whose clock is null.
+        ahead: records whose clock lies in the future.
+        referred_by: what keeps them.
+        held_by: which holds keep them.
+    """
+
+    name: str
+    collection: str
+    action: Literal["delete", "drop_partition", "mask", "keep"]
+    rule_sha256: str
+    records: int
+    expired: int
+    requested: int = 0
+    held: int = 0
+    suspended: int = 0
+    kept_longer: int = 0
+    kept_by_reference: int = 0
+    to_delete: int = 0
+    to_mask: int = 0
+    to_drop_partitions: int = 0
+    not_started: int = 0
+    ahead: int = 0
+    referred_by: tuple[KeptBy, ...] = ()
+    held_by: tuple[HeldBy, ...] = ()
+
+    @property
+    def planned(self) -> int:
+        """Records that will be deleted or masked."""
+        return self.to_delete + self.to_mask
+
+
+class PlannedPartition(_Part):
+    """A partition that will be dropped as a whole.
+
+    Attributes:
+        table: ``schema.table``.
+        records: in it.
+        digest: as of `PlannedTable`.
+    """
+
+    table: str
+    records: int
+    digest: str
+
+
+class PlannedTable(_Part):
+    """What a plan says of the table of a collection.
+
+    Attributes:
+        to_delete: records that will be deleted, each once however many classes it has.
+        deleted: keyed digest of their primary keys: XOR of PostgreSQL's 64-bit hashes under a seed
+            that comes from the erasure key. It shows whether the records are still the same, and
+            tells nobody which they are.
+        to_mask: records that will be masked.
+        masked: likewise.
+        references: what leads to the table and what becomes of it, for the reader.
+        partitions: that will be dropped.
+    """
+
+    collection: str
+    to_delete: int = 0
+    deleted: str = "0"
+    to_mask: int = 0
+    masked: str = "0"
+    references: tuple[str, ...] = ()
+    partitions: tuple[PlannedPartition, ...] = ()
+
+
+class Plan(_Part):
+    """What one run will do to one database.
+
+    Attributes:
+        database: of the data map.
+        as_of: moment for which it was made; what is over then goes.
+        key_id: erasure key under which records are named.
+        holds: numbers of the holds that counted.
+        requests: numbers of the requests that counted.
+        order: groups of collections in the order in which they are emptied.
+        classes: in the order of retention.yaml.
+        tables: by collection.
+    """
+
+    form: str = SCHEMA
+    database: str
+    as_of: datetime
+    key_id: str
+    holds: tuple[int, ...] = ()
+    requests: tuple[int, ...] = ()
+    order: tuple[tuple[str, ...], ...] = ()
+    classes: tuple[PlannedClass, ...] = ()
+    tables: tuple[PlannedTable, ...] = ()
+
+    @property
+    def content(self) -> bytes:
+        """The file: what `sha256` is of."""
+        data = self.model_dump(mode="json")
+        return (json.dumps(data, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode()
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the plan; ``sha256sum`` prints the same of its file."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    @property
+    def planned(self) -> int:
+        """Records that will be deleted or masked."""
+        return sum(one.planned for one in self.classes)
+
+    def of(self, name: str) -> PlannedClass:
+        """The class of that name."""
+        return next(one for one in self.classes if one.name == name)
+
+    def table(self, collection: str) -> PlannedTable:
+        """The table of a collection."""
+        found = [one for one in self.tables if one.collection == collection]
+        return found[0] if found else PlannedTable(collection=collection)
+
+    def as_json(self) -> dict[str, Any]:
+        """What ``retention plan --json`` prints of its classes (docs/retention.md)."""
+        return {"plan_hash": self.sha256, "classes": [_printed(one) for one in self.classes]}
+
+
+def _printed(one: PlannedClass) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "collection": one.collection,
+        "expired": one.expired,
+        "held": one.held + one.suspended,
+        "to_delete": one.to_delete,
+        "to_mask": one.to_mask,
+        "to_drop_partitions": one.to_drop_partitions,
+        "requested": one.requested,
+        "kept_longer": one.kept_longer,
+        "kept_by_reference": one.kept_by_reference,
+        "not_started": one.not_started,
+        "ahead": one.ahead,
+    }
+
+
+def file_name(database: str) -> str:
+    """Name of a plan's file in the bundle."""
+    return f"plan-{database}.json"
+
+
+def read_plan(content: bytes, sha256: str) -> Plan:
+    """Read a plan that was kept, and refuse one that is not what its hash says.
+
+    Raises:
+        ControlFailed: it was edited.
+    """
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ControlFailed(
+            "The plan is not the one that was made: its file changed since.",
+            "Nothing was deleted. Find out who changed it; the next run makes a new plan.",
+        )
+    return Plan.model_validate_json(content)
+
+
+def rule_digest(rule: RetentionRule) -> str:
+    """SHA-256 of a class of retention.yaml as it was read."""
+    return hashlib.sha256(rule.model_dump_json(by_alias=True).encode()).hexdigest()
+
+
+def combined(plans: Sequence[Plan]) -> str:
+    """One hash for the plans of several databases; of one database it is that of its plan."""
+    if len(plans) == 1:
+        return plans[0].sha256
+    lines = "".join(f"{one.sha256}  {file_name(one.database)}\n" for one in plans)
+    return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,0 +1,375 @@
+"""Making a plan: counted inside PostgreSQL, from one view of the database; no key leaves it."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.sql import SQL, Composable, Identifier, Literal
+
+from include.erasure.ledger import ErasureKeys
+from include.erasure.requests import ErasureRequest
+from include.holds.records import RecordHolds
+from include.holds.registry import Hold
+from include.policy.datamap import MappedDatabase
+from include.policy.fragments import both, either, negated
+from include.policy.retention import RetentionRule
+from include.retention.classes import RecordClass, bind
+from include.retention.deletable import Deletable
+from include.retention.graph import Graph, Reference
+from include.retention.plan import (
+    HeldBy,
+    KeptBy,
+    Plan,
+    PlannedClass,
+    PlannedPartition,
+    PlannedTable,
+    rule_digest,
+)
+from include.retention.relations import Relation, read_relations, require
+from include.retention.session import one_view
+from include.services.errors import UsageError
+
+MOST_HOLDS = 50  # that are counted one by one in a plan
+Connection = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The record classes of one database, for one moment.
+
+    Attributes:
+        rules: of retention.yaml.
+        as_of: moment for which a plan is made; timezone-aware.
+        now: moment of planning.
+        timezone: IANA name of the pack's timezone.
+        holds: that count.
+        requests: of data subjects, that are open.
+        keys: of the erasure ledger.
+    """
+
+    database: MappedDatabase
+    rules: Sequence[RetentionRule]
+    as_of: datetime
+    now: datetime
+    timezone: str
+    holds: RecordHolds
+    requests: Sequence[ErasureRequest]
+    keys: ErasureKeys
+
+    def graph(self, connection: Connection) -> Graph:
+        """Bind the classes to the tables as they are now.
+
+        Raises:
+            UsageError: a class is about no table with a primary key, its SQL is faulty, or a key
+                that the pack wants set to null cannot be.
+        """
+        relations = read_relations(connection, self.database)
+        require(relations, [one.collection for one in self.rules])
+        classes = bind(
+            connection,
+            self.rules,
+            relations.by_collection,
+            as_of=self.as_of,
+            now=self.now,
+            timezone=self.timezone,
+        )
+        subjects = frozenset(one.subject for one in self.requests)
+        graph = Graph(classes, relations, self.holds, subjects)
+        _require_nullable(graph)
+        return graph
+
+
+def make_plan(connection: Connection, schedule: Schedule) -> Plan:
+    """Plan what goes from one database.
+
+    Args:
+        connection: a session that `include.retention.session.prepare` set up; nothing is written.
+        schedule: the record classes and the moment.
+
+    Raises:
+        UsageError: see `Schedule.graph`; or a right is missing.
+        ServiceError: a lock was not free, or a statement took too long.
+    """
+    with one_view(connection, schedule.database):
+        graph = schedule.graph(connection)
+        return _Planner(connection, schedule, graph).plan()
+
+
+def _require_nullable(graph: Graph) -> None:
+    for collection in graph.emptied:
+        for one in graph.detached(collection):
+            child = graph.relations.by_collection[one.child or ""]
+            if fixed := sorted(set(one.key.columns) - child.nullable):
+                raise UsageError(
+                    f"{one.key.label}.{', '.join(fixed)} cannot be set to null, as `detach` of "
+                    f"{collection} in retention.yaml wants.",
+                    "Take it out of `detach`; its records keep what they refer to until they go.",
+                )
+
+
+def key_seed(keys: ErasureKeys, key_id: str) -> int:
+    """Seed of the hashes in a plan: from the erasure key, so that nobody else can try keys."""
+    made = hmac.digest(keys.keys[key_id], b"parcelseal retention plan", "sha256")
+    return int.from_bytes(made[:8], "big", signed=True)
+
+
+def key_hash(relation: Relation, seed: int) -> Composable:
+    """The XOR of the hashes of primary keys, as text; ``0`` of no record."""
+    row = SQL("ROW({})").format(
+        SQL(", ").join(SQL("t.{}").format(Identifier(one)) for one in relation.key)
+    )
+    return SQL("coalesce(bit_xor(hash_record_extended({}, {})), 0)::text").format(
+        row, Literal(seed)
+    )
+
+
+class _Planner:
+    def __init__(self, connection: Connection, schedule: Schedule, graph: Graph) -> None:
+        self.connection = connection
+        self.schedule = schedule
+        self.graph = graph
+        self.deletable = Deletable(graph)
+        self.seed = key_seed(schedule.keys, schedule.keys.current)
+
+    def plan(self) -> Plan:
+        collections = list(self.graph.classes)
+        counted = {name: self._counted(name) for name in collections}
+        tables = {name: self._table(name, counted[name]) for name in collections}
+        made = {
+            one.name: self._class(one, counted[name][one.name], *tables[name])
+            for name in collections
+            for one in self.graph.classes[name]
+        }
+        schedule = self.schedule
+        return Plan(
+            database=schedule.database.name,
+            as_of=schedule.as_of,
+            key_id=schedule.keys.current,
+            holds=schedule.holds.fingerprint,
+            requests=tuple(sorted(one.id for one in schedule.requests)),
+            order=self.graph.groups,
+            classes=tuple(made[one.record_class] for one in schedule.rules),
+            tables=tuple(one for one, _ in tables.values()),
+        )
+
+    def _counted(self, collection: str) -> dict[str, dict[str, int]]:
+        """Count every class of a table in one scan."""
+        relation = self.graph.relations.by_collection[collection]
+        classes = self.graph.classes[collection]
+        figures: list[Composable] = []
+        for one in classes:
+            figures += self._figures(one)
+        if not figures:
+            return {}
+        row = self._row(
+            SQL("SELECT {} FROM {} AS t").format(SQL(", ").join(figures), relation.identifier)
+        )
+        width = len(row) // len(classes)
+        return {
+            one.name: dict(zip(_FIGURES, row[at * width : (at + 1) * width], strict=True))
+            for at, one in enumerate(classes)
+        }
+
+    def _figures(self, one: RecordClass) -> list[Composable]:
+        graph = self.graph
+        due, held = graph.due(one), graph.held(one.rule.collection)
+        conditions = {
+            "records": one.belongs,
+            "expired": both([one.belongs, one.expired]),
+            "due": due,
+            "held": both([due, held]),
+            "suspended": both([due, negated(held), one.suspended]),
+            "ready": graph.ready(one),
+            "not_started": both([one.belongs, one.clock.not_started]),
+            "ahead": both([one.belongs, one.clock.ahead]),
+        }
+        return [SQL("count(*) FILTER (WHERE {})").format(conditions[name]) for name in _FIGURES]
+
+    def _table(
+        self, collection: str, counted: dict[str, dict[str, int]]
+    ) -> tuple[PlannedTable, dict[str, int]]:
+        """What goes from a table, and how many of it by class."""
+        graph = self.graph
+        relation = graph.relations.by_collection[collection]
+        deleting = [one for one in graph.classes[collection] if one.rule.deletes]
+        masking = [one for one in graph.classes[collection] if one.rule.action == "mask"]
+        ready = sum(counted[one.name]["ready"] for one in deleting)
+        found: dict[str, Any] = {"collection": collection}
+        by_class: dict[str, int] = dict.fromkeys((one.name for one in deleting), 0)
+        if ready:
+            rows = self._going(collection, relation, deleting)
+            digest = 0
+            for _oid, count, mixed, *each in rows:
+                found["to_delete"] = found.get("to_delete", 0) + count
+                digest ^= int(mixed)
+                for one, some in zip(deleting, each, strict=True):
+                    by_class[one.name] += some
+            found["deleted"] = str(digest)
+            if any(one.rule.action == "drop_partition" for one in deleting):
+                found["partitions"] = self._whole_partitions(relation, rows)
+        if any(counted[one.name]["ready"] for one in masking):
+            which = either([graph.ready(one) for one in masking])
+            query = SQL("SELECT count(*), {} FROM {} AS t WHERE {}").format(
+                key_hash(relation, self.seed), relation.identifier, which
+            )
+            found["to_mask"], found["masked"] = self._row(query)
+        if deleting:
+            found["references"] = tuple(_described(one) for one in graph.references(collection))
+        return PlannedTable(**found), by_class
+
+    def _going(
+        self, collection: str, relation: Relation, deleting: Sequence[RecordClass]
+    ) -> list[tuple[Any, ...]]:
+        each = [SQL("count(*) FILTER (WHERE {})").format(self.graph.ready(one)) for one in deleting]
+        oid: Composable = SQL("t.tableoid::bigint") if relation.partitioned else SQL("0::bigint")
+        grouped = SQL(" GROUP BY 1 ORDER BY 1") if relation.partitioned else SQL("")
+        query = SQL(
+            "{circles} SELECT {oid}, count(*), {digest}, {each} FROM {table} AS t "
+            "WHERE {which}{grouped}"
+        ).format(
+            circles=self.deletable.circles,
+            oid=oid,
+            digest=key_hash(relation, self.seed),
+            each=SQL(", ").join(each),
+            table=relation.identifier,
+            which=self.deletable.of(collection),
+            grouped=grouped,
+        )
+        return self.connection.execute(query, {}).fetchall()
+
+    def _whole_partitions(
+        self, relation: Relation, rows: Sequence[tuple[Any, ...]]
+    ) -> tuple[PlannedPartition, ...]:
+        """Partitions of which every record goes; an empty one is nobody's to drop."""
+        going = {row[0]: row for row in rows}
+        whole = []
+        for leaf in relation.leaves:
+            if leaf.oid not in going or leaf.parent == leaf.oid:
+                continue
+            _oid, count, digest, *_each = going[leaf.oid]
+            there = self._row(SQL("SELECT count(*) FROM {}").format(leaf.identifier))[0]
+            if there == count:
+                table = f"{leaf.schema}.{leaf.name}"
+                whole.append(PlannedPartition(table=table, records=count, digest=digest))
+        return tuple(whole)
+
+    def _class(
+        self,
+        one: RecordClass,
+        counted: dict[str, int],
+        table: PlannedTable,
+        by_class: dict[str, int],
+    ) -> PlannedClass:
+        going = by_class.get(one.name, 0)
+        masks = one.rule.action == "mask"
+        keeps = one.rule.action == "keep"
+        ready = 0 if keeps else counted["ready"]
+        kept = ready - going if one.rule.deletes else 0
+        drops = one.rule.action == "drop_partition" and going
+        return PlannedClass(
+            name=one.name,
+            collection=one.rule.collection,
+            action=one.rule.action,
+            rule_sha256=rule_digest(one.rule),
+            records=counted["records"],
+            expired=counted["expired"],
+            requested=counted["due"] - counted["expired"],
+            held=counted["held"],
+            suspended=counted["suspended"],
+            kept_longer=counted["due"] - counted["held"] - counted["suspended"] - counted["ready"],
+            kept_by_reference=kept,
+            to_delete=going,
+            to_mask=ready if masks else 0,
+            to_drop_partitions=len(table.partitions) if drops else 0,
+            not_started=counted["not_started"],
+            ahead=counted["ahead"],
+            referred_by=self._referred_by(one) if kept else (),
+            held_by=self._held_by(one) if counted["held"] else (),
+        )
+
+    def _referred_by(self, one: RecordClass) -> tuple[KeptBy, ...]:
+        """Count by foreign key what keeps records of a class."""
+        collection = one.rule.collection
+        relation = self.graph.relations.by_collection[collection]
+        found = []
+        for reference in self.graph.references(collection):
+            keeps = self.deletable.keeps(reference)
+            if keeps is None:
+                continue
+            which = both([self.graph.ready(one), negated(self.graph.no_record(reference, keeps))])
+            query = SQL("{} SELECT count(*) FROM {} AS t WHERE {}").format(
+                self.deletable.circles, relation.identifier, which
+            )
+            if records := self._row(query)[0]:
+                found.append(
+                    KeptBy(
+                        table=reference.key.label,
+                        collection=reference.child,
+                        constraint=reference.key.name,
+                        records=records,
+                    )
+                )
+        return tuple(found)
+
+    def _held_by(self, one: RecordClass) -> tuple[HeldBy, ...]:
+        """Count by hold what holds keep of a class."""
+        holds = _each(self.schedule.holds)[:MOST_HOLDS]
+        if not holds:
+            return ()
+        due = self.graph.due(one)
+        siblings = self.graph.classes[one.rule.collection]
+        each = [
+            SQL("count(*) FILTER (WHERE {})").format(
+                either([both([it.belongs, it.held_by(hold, value)]) for it in siblings])
+            )
+            for hold, value in holds
+        ]
+        relation = self.graph.relations.by_collection[one.rule.collection]
+        query = SQL("SELECT {} FROM {} AS t WHERE {}").format(
+            SQL(", ").join(each), relation.identifier, due
+        )
+        row = self._row(query)
+        counted: dict[int, int] = {}
+        for (hold, _value), records in zip(holds, row, strict=True):
+            if records:
+                counted[hold.id] = counted.get(hold.id, 0) + records
+        return tuple(HeldBy(hold=hold, records=records) for hold, records in counted.items())
+
+    def _row(self, query: Composable) -> tuple[Any, ...]:
+        row = self.connection.execute(query, {}).fetchone()
+        assert row is not None
+        return row
+
+
+_FIGURES = (
+    "records",
+    "expired",
+    "due",
+    "held",
+    "suspended",
+    "ready",
+    "not_started",
+    "ahead",
+)
+
+
+def _each(holds: RecordHolds) -> list[tuple[Hold, str]]:
+    """Every hold with what it is on."""
+    found = [(hold, "") for hold in holds.everything]
+    for by_key in (holds.classes, *holds.values.values()):
+        found += [(hold, value) for value, those in by_key.items() for hold in those]
+    return sorted(found, key=lambda one: (one[0].id, one[1]))
+
+
+def _described(one: Reference) -> str:
+    effect = {
+        (False, False): "keeps",
+        (True, False): "set to null by the database",
+        (True, True): "set to null",
+    }[one.sets_null, one.by_us]
+    return f"{one.key.label} ({', '.join(one.key.columns)}): {effect}"

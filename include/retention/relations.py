@@ -1,0 +1,284 @@
+"""Tables as they are: keys, partitions, and every foreign key that leads to them.
+
+Read from the catalogue when a plan is made, never from the data map: a key that somebody added
+yesterday counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg.sql import Identifier
+
+from include.policy.datamap import MappedCollection, MappedDatabase
+from include.services.errors import UsageError
+
+OnDelete = Literal["no_action", "restrict", "cascade", "set_null", "set_default"]
+_ON_DELETE: dict[str, OnDelete] = {
+    "a": "no_action",
+    "r": "restrict",
+    "c": "cascade",
+    "n": "set_null",
+    "d": "set_default",
+}
+_TABLES = """
+SELECT c.oid::bigint, n.nspname::text AS schema, c.relname::text AS name, c.relkind::text AS kind,
+       pg_get_userbyid(c.relowner)::text AS owner,
+       pg_has_role(c.relowner, 'USAGE') AS owned,
+       pg_has_role(c.relowner, 'SET') AS can_become_owner,
+       EXISTS (SELECT FROM pg_inherits i JOIN pg_class o
+               ON o.oid = CASE WHEN i.inhrelid = c.oid THEN i.inhparent ELSE i.inhrelid END
+               WHERE c.oid IN (i.inhrelid, i.inhparent) AND c.relkind = 'r'
+                 AND o.relkind = 'r' AND NOT c.relispartition) AS inherits,
+       array(SELECT a.attname::text FROM pg_index x
+             CROSS JOIN LATERAL unnest(x.indkey) WITH ORDINALITY k(num, place)
+             JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.num
+             WHERE x.indrelid = c.oid AND x.indisprimary AND k.place <= x.indnkeyatts
+             ORDER BY k.place) AS key,
+       array(SELECT a.attname::text FROM pg_attribute a
+             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+             ORDER BY a.attnum) AS columns,
+       array(SELECT a.attname::text FROM pg_attribute a
+             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND NOT a.attnotnull)
+           AS nullable
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN unnest(%(schemas)s::text[], %(tables)s::text[]) AS w(s, t)
+  ON w.s = n.nspname AND w.t = c.relname
+"""
+_LEAVES = """
+SELECT root.oid::bigint AS root, leaf.relid::oid::bigint AS oid, n.nspname::text AS schema,
+       c.relname::text AS name, leaf.parentrelid::oid::bigint AS parent
+FROM unnest(%(roots)s::oid[]) AS root(oid)
+CROSS JOIN LATERAL pg_partition_tree(root.oid) AS leaf
+JOIN pg_class c ON c.oid = leaf.relid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE leaf.isleaf AND leaf.relid <> root.oid
+ORDER BY root.oid, n.nspname, c.relname
+"""
+# Keys that partitions have from their parents are the parent's; one that leads to a partition, or
+# that a partition has for itself, is a key of its own.
+_KEYS = """
+WITH RECURSIVE parts AS (
+    SELECT oid AS root, oid FROM unnest(%(tables)s::oid[]) AS t(oid)
+    UNION ALL SELECT p.root, i.inhrelid FROM parts p JOIN pg_inherits i ON i.inhparent = p.oid
+)
+SELECT k.conname::text AS name, k.confdeltype::text AS on_delete,
+       p.root::bigint AS parent, k.conrelid::bigint AS child,
+       cn.nspname::text AS child_schema, cc.relname::text AS child_table,
+       array(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u(num, ord)
+             JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num ORDER BY ord)
+           AS columns,
+       array(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u(num, ord)
+             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.num ORDER BY ord)
+           AS targets,
+       EXISTS (SELECT FROM pg_index x WHERE x.indrelid = k.conrelid AND x.indisvalid
+               AND x.indpred IS NULL AND x.indkey[0] = ANY (k.conkey)) AS indexed,
+       coalesce((SELECT min(p2.root)::bigint FROM parts p2 WHERE p2.oid = k.conrelid),
+                k.conrelid::bigint) AS child_root
+FROM parts p JOIN pg_constraint k ON k.confrelid = p.oid AND k.contype = 'f' AND k.conparentid = 0
+JOIN pg_class cc ON cc.oid = k.conrelid JOIN pg_namespace cn ON cn.oid = cc.relnamespace
+ORDER BY cn.nspname, cc.relname, k.conname
+"""
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A table that has rows itself: a plain one, or a partition.
+
+    Attributes:
+        parent: oid of the table that it is a partition of; its own for a plain table.
+    """
+
+    oid: int
+    schema: str
+    name: str
+    parent: int
+
+    @property
+    def identifier(self) -> Identifier:
+        """The qualified name for a query."""
+        return Identifier(self.schema, self.name)
+
+
+@dataclass(frozen=True)
+class Relation:
+    """The table of a collection.
+
+    Attributes:
+        collection: its name in the data map.
+        key: columns of the primary key.
+        leaves: where its rows are; one for a plain table.
+        partitioned: whether it is a partitioned table.
+        columns: names of all columns.
+        nullable: columns that may be null.
+        owner: role that owns it.
+        owned: whether we have the owner's rights.
+        can_become_owner: whether ``SET ROLE`` gives them to us.
+    """
+
+    oid: int
+    collection: str
+    schema: str
+    name: str
+    key: tuple[str, ...]
+    leaves: tuple[Leaf, ...]
+    partitioned: bool
+    columns: frozenset[str]
+    nullable: frozenset[str]
+    owner: str
+    owned: bool
+    can_become_owner: bool
+
+    @property
+    def identifier(self) -> Identifier:
+        """The qualified name for a query."""
+        return Identifier(self.schema, self.name)
+
+
+@dataclass(frozen=True)
+class ForeignKey:
+    """A foreign key that leads to a collection.
+
+    Attributes:
+        name: of the constraint.
+        parent: oid of the collection's table that it leads to, or whose partition it leads to.
+        child: oid of the table that has it.
+        child_root: oid of the collection's table that this one is, or is a partition of.
+        label: ``schema.table`` of the child for people.
+        columns: of the child.
+        targets: of the parent, in the same order.
+        on_delete: what PostgreSQL does when the parent goes.
+        indexed: whether an index begins with one of the columns.
+    """
+
+    name: str
+    parent: int
+    child: int
+    child_root: int
+    child_schema: str
+    child_table: str
+    columns: tuple[str, ...]
+    targets: tuple[str, ...]
+    on_delete: OnDelete
+    indexed: bool
+
+    @property
+    def identifier(self) -> Identifier:
+        """The child's qualified name for a query."""
+        return Identifier(self.child_schema, self.child_table)
+
+    @property
+    def label(self) -> str:
+        """The child for people."""
+        return f"{self.child_schema}.{self.child_table}"
+
+
+@dataclass(frozen=True)
+class Relations:
+    """The mapped tables of a database and what refers to them.
+
+    Attributes:
+        by_collection: tables by the collection's name.
+        keys: foreign keys that lead to one of them.
+    """
+
+    by_collection: Mapping[str, Relation]
+    keys: Sequence[ForeignKey]
+    collections: Mapping[int, str] = field(default_factory=dict)
+
+    def collection_of(self, oid: int) -> str | None:
+        """The collection of a table; None for one that the data map lacks."""
+        return self.collections.get(oid)
+
+    def keys_to(self, relation: Relation) -> list[ForeignKey]:
+        """The foreign keys that lead to a table."""
+        return [one for one in self.keys if one.parent == relation.oid]
+
+
+def read_relations(connection: psycopg.Connection[Any], database: MappedDatabase) -> Relations:
+    """Read the tables of all mapped collections; one that the database lacks is left out."""
+    mapped = list(database.collections.values())
+    asked = {
+        "schemas": [one.schema_name for one in mapped],
+        "tables": [one.table for one in mapped],
+    }
+    with connection.cursor(row_factory=dict_row) as cursor:
+        tables = {
+            (one["schema"], one["name"]): one for one in cursor.execute(_TABLES, asked).fetchall()
+        }
+        roots = [one["oid"] for one in tables.values() if one["kind"] == "p"]
+        leaves: dict[int, list[Leaf]] = {root: [] for root in roots}
+        for one in cursor.execute(_LEAVES, {"roots": roots}):
+            leaves[one.pop("root")].append(Leaf(**one))
+        oids = [one["oid"] for one in tables.values()]
+        keys = cursor.execute(_KEYS, {"tables": oids}).fetchall()
+    found = {
+        one.name: _relation(one, tables[one.schema_name, one.table], leaves)
+        for one in mapped
+        if (one.schema_name, one.table) in tables
+    }
+    return Relations(
+        found,
+        [_key(one) for one in keys],
+        {one.oid: name for name, one in found.items()},
+    )
+
+
+def require(relations: Relations, collections: Iterable[str]) -> None:
+    """Refuse collections whose records cannot be disposed of.
+
+    Raises:
+        UsageError: no such table, not a table, without a primary key, or one of PostgreSQL's
+            inheritance without partitions, whose keys are not unique.
+    """
+    for name in collections:
+        relation = relations.by_collection.get(name)
+        if relation is None:
+            raise UsageError(
+                f"The database has no table for the collection {name}.",
+                "Correct the data map, or take the class out of retention.yaml.",
+            )
+        if not relation.key:
+            raise UsageError(
+                f"The table of {name} has no primary key, so that an erased record has no name.",
+                "Give it one, or take the class out of retention.yaml.",
+            )
+
+
+def _relation(
+    mapped: MappedCollection, raw: Mapping[str, Any], leaves: Mapping[int, list[Leaf]]
+) -> Relation:
+    if raw["kind"] not in ("r", "p") or raw["inherits"]:
+        what = "inherits from another" if raw["inherits"] else "is no table"
+        # no key: `require` refuses it where a class is about it
+        raw = {**raw, "key": (), "what": what}
+    oid = raw["oid"]
+    own = (Leaf(oid, raw["schema"], raw["name"], oid),)
+    return Relation(
+        oid=oid,
+        collection=mapped.name,
+        schema=raw["schema"],
+        name=raw["name"],
+        key=tuple(raw["key"]),
+        leaves=tuple(leaves[oid]) if raw["kind"] == "p" else own,
+        partitioned=raw["kind"] == "p",
+        columns=frozenset(raw["columns"]),
+        nullable=frozenset(raw["nullable"]),
+        owner=raw["owner"],
+        owned=raw["owned"],
+        can_become_owner=raw["can_become_owner"],
+    )
+
+
+def _key(raw: dict[str, Any]) -> ForeignKey:
+    return ForeignKey(
+        **raw
+        | {
+            "on_delete": _ON_DELETE[raw["on_delete"]],
+            "columns": tuple(raw["columns"]),
+            "targets": tuple(raw["targets"]),
+        }
+    )

@@ -1,0 +1,171 @@
+"""What an execution works with: sessions, the plan, the patience, and what it is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from sqlalchemy import Connection as StateConnection
+from sqlalchemy import Engine
+
+from include.erasure import ledger
+from include.erasure.identity import transaction_of
+from include.erasure.ledger import Origin
+from include.holds.records import HoldGuard
+from include.policy.retention import Disposition
+from include.retention.classes import RecordClass
+from include.retention.graph import Graph
+from include.retention.plan import Plan, rule_digest
+from include.retention.planning import Schedule
+from include.services.clock import Clock
+
+Progress = Callable[[str], None]
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When an execution stops by itself.
+
+    Attributes:
+        until: moment at which its budget is used up.
+        rules: window and batches of disposition.yaml.
+        clock: the time.
+        timezone: of the window.
+    """
+
+    until: datetime
+    rules: Disposition
+    clock: Clock
+    timezone: Any
+
+    def reached(self) -> str | None:
+        """Why nothing new may be begun: ``budget``, ``window``, or None."""
+        now = self.clock.now()
+        if now >= self.until:
+            return "budget"
+        window = self.rules.window
+        if window and not window.has(now.astimezone(self.timezone).time()):
+            return "window"
+        return None
+
+
+@dataclass
+class Tally:
+    """What was done and what was not, by record class.
+
+    Attributes:
+        done: records deleted or masked, and committed.
+        partitions: that were dropped.
+        refused: records that the database refused, by class and SQLSTATE.
+        busy: times that a batch was given up since others held locks, by class.
+        stopped: why the execution stopped early; None when it came to its end.
+        seconds: the longest transaction.
+    """
+
+    done: dict[str, int] = field(default_factory=dict)
+    partitions: dict[str, int] = field(default_factory=dict)
+    refused: dict[tuple[str, str], int] = field(default_factory=dict)
+    busy: dict[str, int] = field(default_factory=dict)
+    stopped: str | None = None
+    seconds: float = 0.0
+
+    def add(self, name: str, records: int) -> None:
+        """Count records of a class."""
+        self.done[name] = self.done.get(name, 0) + records
+
+
+@dataclass
+class Work:
+    """One execution of one plan.
+
+    Attributes:
+        connection: writes to the mapped database, autocommit, set up by `session.prepare`.
+        state: the state database.
+        ledger: a connection to it for the ledger.
+        guard: keeps holds out while a batch goes on.
+        schedule: what the plan was made of.
+        plan: what was approved.
+        allowed: classes that may be executed.
+        limits: when to stop.
+        server: on which transaction numbers count.
+        dag_id: of the run.
+        run_id: of the run.
+        progress: is told each stage of a batch, for tests.
+    """
+
+    connection: psycopg.Connection[Any]
+    state: Engine
+    ledger: StateConnection
+    guard: HoldGuard
+    schedule: Schedule
+    graph: Graph
+    plan: Plan
+    allowed: frozenset[str]
+    limits: Limits
+    server: str
+    dag_id: str
+    run_id: str
+    progress: Progress = lambda _stage: None
+    tally: Tally = field(default_factory=Tally)
+    done_before: dict[str, int] = field(default_factory=dict)
+    _unsettled: list[int] = field(default_factory=list)
+
+    def left(self, name: str) -> int:
+        """How many records of a class the plan still allows."""
+        if name not in self.allowed:
+            return 0
+        done = self.tally.done.get(name, 0) + self.done_before.get(name, 0)
+        return max(0, self.plan.of(name).planned - done)
+
+    def origin(self, one: RecordClass) -> Origin:
+        """What the ledger says of a batch of a class."""
+        return Origin(
+            database=self.schedule.database.name,
+            collection=one.rule.collection,
+            action="mask" if one.rule.action == "mask" else "delete",
+            record_class=one.name,
+            rule=rule_digest(one.rule),
+            dag_id=self.dag_id,
+            run_id=self.run_id,
+        )
+
+    def intend(self, one: RecordClass, keys: list[Key], transaction: str | None = None) -> int:
+        """Enter what the open transaction erases, and settle the batches before it."""
+        number = transaction or transaction_of(self.connection)
+        at = self.limits.clock.now()
+        with self.ledger.begin():
+            ledger.settle(self.ledger, self._unsettled, at)
+            entered = ledger.intend(
+                self.ledger,
+                self.schedule.keys,
+                self.origin(one),
+                keys,
+                transaction=number,
+                server=self.server,
+                at=at,
+            )
+        self._unsettled.clear()
+        self.progress("intended")
+        return entered
+
+    def committed(self, batch: int) -> None:
+        """Note that the transaction of a batch committed."""
+        self._unsettled.append(batch)
+        self.progress("committed")
+
+    def withdraw(self, batch: int) -> None:
+        """Take a batch back whose transaction was rolled back."""
+        with self.ledger.begin():
+            ledger.withdraw(self.ledger, batch)
+
+    def settle(self) -> None:
+        """Settle what is not settled yet."""
+        if self._unsettled:
+            with self.ledger.begin():
+                ledger.settle(self.ledger, self._unsettled, self.limits.clock.now())
+            self._unsettled.clear()
+        self.progress("settled")
