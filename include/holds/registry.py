@@ -7,14 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import Connection, Select, and_, or_, select, update
+from psycopg.errors import LockNotAvailable
+from sqlalchemy import Connection, Select, and_, or_, select, text, update
+from sqlalchemy.exc import OperationalError
 
+from include.holds.keys import refuse_personal, refuse_personal_key
 from include.services.clock import Clock
-from include.services.errors import UsageError
+from include.services.errors import ServiceError, UsageError
+from include.state.connect import StateLock, lock_for_transaction
 from include.state.tables import legal_hold
+
+PATIENCE = timedelta(minutes=10)  # a deletion ends long before, unless its session hangs
 
 
 class HoldKind(StrEnum):
@@ -28,6 +34,9 @@ class HoldKind(StrEnum):
     DATABASE = "database"
 
 
+RECORD_KINDS = (HoldKind.SUBJECT, HoldKind.WAYBILL, HoldKind.CASE)  # their value is a record's key
+
+
 @dataclass(frozen=True)
 class Hold:
     """One legal hold.
@@ -35,9 +44,9 @@ class Hold:
     Attributes:
         id: number in the registry.
         kind: what it is on.
-        value: which one: a key, a record class, a case number; a restore point as
-            ``<database>/<id>``, or its id alone for that id in every database. Never a name,
-            phone number or other customer value.
+        value: which one: a key, a record class, a case number, a restore point's id; as
+            ``<database>/<value>`` in that database, alone in every database. The name of a
+            database for the kind of that name. Never a name, phone number or other customer value.
         reason: why, for the reader of a certificate.
         owner: who answers for it.
         case_ref: the case, claim or order behind it.
@@ -56,6 +65,22 @@ class Hold:
     released_by: str | None = None
     release_reason: str | None = None
 
+    def as_json(self) -> dict[str, object]:
+        """The same for a machine; moments and dates in ISO 8601."""
+        return {
+            "id": self.id,
+            "kind": str(self.kind),
+            "value": self.value,
+            "reason": self.reason,
+            "owner": self.owner,
+            "case": self.case_ref,
+            "placed_at": self.placed_at.isoformat(),
+            "review_on": self.review_on.isoformat(),
+            "released_at": self.released_at.isoformat() if self.released_at else None,
+            "released_by": self.released_by,
+            "release_reason": self.release_reason,
+        }
+
 
 def add(
     conn: Connection,
@@ -67,18 +92,37 @@ def add(
     owner: str,
     case_ref: str,
     review_on: date,
+    patience: timedelta = PATIENCE,
 ) -> Hold:
     """Place a hold; it counts from the commit on.
 
+    Waits for deletions in progress and keeps new ones waiting until the commit, so that none that
+    did not know the hold ends after it. Sets the transaction's time limits.
+
+    Args:
+        conn: the state database, in a transaction.
+        clock: when it is placed.
+        kind: what it is on.
+        value: which one; of records a key as `include.holds.keys` says.
+        reason: why.
+        owner: who answers for it.
+        case_ref: the case, claim or order behind it.
+        review_on: when to ask whether it is still needed.
+        patience: how long to wait for deletions in progress.
+
     Raises:
-        UsageError: something was left empty, or the review date has passed.
+        UsageError: something was left empty or looks like a phone or ID number, or the review date
+            has passed.
+        ServiceError: a deletion did not end; nothing was placed, the transaction is lost.
     """
     texts = {"value": value, "reason": reason, "owner": owner, "case_ref": case_ref}
     _refuse_empty(texts)
+    _refuse_customers(kind, texts)
     if review_on < clock.now().date():
         raise UsageError(f"A hold's review date cannot be in the past: {review_on}.")
     stripped = {name: text.strip() for name, text in texts.items()}
     placed = {"kind": str(kind), "placed_at": clock.now(), "review_on": review_on}
+    _wait_for_deletions(conn, patience)
     row = conn.execute(legal_hold.insert().values(placed | stripped).returning(legal_hold))
     return _hold(dict(row.mappings().one()))
 
@@ -87,9 +131,12 @@ def release(conn: Connection, clock: Clock, hold_id: int, *, released_by: str, r
     """End a hold; the registry keeps it.
 
     Raises:
-        UsageError: no such hold, released already, or something was left empty.
+        UsageError: no such hold, released already, or something was left empty or looks like a
+            phone or ID number.
     """
-    _refuse_empty({"released_by": released_by, "reason": reason})
+    texts = {"released_by": released_by, "reason": reason}
+    _refuse_empty(texts)
+    _refuse_customers(None, texts)
     row = conn.execute(
         update(legal_hold)
         .where(legal_hold.c.id == hold_id, legal_hold.c.released_at.is_(None))
@@ -165,6 +212,32 @@ def _hold(row: dict[str, object]) -> Hold:
 
 
 def _refuse_empty(texts: dict[str, str]) -> None:
-    for name, text in texts.items():
-        if not text.strip():
+    for name, typed in texts.items():
+        if not typed.strip():
             raise UsageError(f"A hold needs {name.replace('_', ' ')}.")
+
+
+def _refuse_customers(kind: HoldKind | None, texts: dict[str, str]) -> None:
+    for name, typed in texts.items():
+        what = f"A hold's {name.replace('_', ' ')}"
+        if name == "value" and kind in RECORD_KINDS:
+            refuse_personal_key(what, typed.strip())
+        else:
+            refuse_personal(what, typed)
+
+
+def _wait_for_deletions(conn: Connection, patience: timedelta) -> None:
+    limits = text(
+        "SELECT set_config('lock_timeout', :limit, true),"
+        " set_config('statement_timeout', '0', true)"
+    )
+    conn.execute(limits, {"limit": f"{max(1, patience // timedelta(milliseconds=1))}ms"})
+    try:
+        lock_for_transaction(conn, StateLock.HOLDS)
+    except OperationalError as error:
+        if not isinstance(error.orig, LockNotAvailable):
+            raise
+        raise ServiceError(
+            "The hold was not placed: a deletion in progress did not end.",
+            "Stop the run of enforce_retention that hangs, then place it again.",
+        ) from None

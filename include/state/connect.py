@@ -17,6 +17,7 @@ class StateLock(IntEnum):
 
     MIGRATIONS = 0x70617263_00000001
     EVIDENCE = 0x70617263_00000002
+    HOLDS = 0x70617263_00000003  # shared by who deletes records, exclusive for who places a hold
 
 
 def engine(conninfo: str) -> Engine:

@@ -2,49 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import date, timedelta
-from typing import Any
 
 import pytest
 from sqlalchemy import Connection
 
 from include.holds.registry import (
-    Hold,
     HoldKind,
     active,
-    add,
     due_for_review,
     every,
     release,
     restore_points_held,
 )
-from include.services.clock import FixedClock
 from include.services.errors import UsageError
-from include.state.connect import engine
-from include.state.migrate import migrate
 from tests.evidence.support import START
+from tests.holds.support import CLOCK, place
 
-CLOCK = FixedClock(START)
 POINTS = ["20261124T020000Z", "20261123T020000Z"]
-
-
-@pytest.fixture
-def conn(database: str) -> Iterator[Connection]:
-    db = engine(database)
-    migrate(db)
-    with db.connect() as connection:
-        yield connection
-
-
-def place(conn: Connection, kind: HoldKind, value: str, **more: Any) -> Hold:
-    given = {
-        "reason": "claim pending",
-        "owner": "legal",
-        "case_ref": "C-1",
-        "review_on": date(2027, 1, 1),
-    } | more
-    return add(conn, CLOCK, kind=kind, value=value, **given)
 
 
 def test_a_hold_counts_until_it_is_released(conn: Connection) -> None:
@@ -120,3 +95,49 @@ def test_restore_points_are_held_by_themselves_or_with_their_database(
     assert restore_points_held(conn, "courier", POINTS) == held
     release(conn, CLOCK, hold.id, released_by="counsel", reason="settled")
     assert restore_points_held(conn, "courier", POINTS) == set()
+
+
+@pytest.mark.parametrize("field", ["value", "reason", "owner", "case_ref"])
+@pytest.mark.parametrize("number", ["138 0013 8000", "53010219900307123X"])
+def test_a_persons_number_is_refused_and_not_repeated(
+    conn: Connection, field: str, number: str
+) -> None:
+    """The registry is kept for years; the message says what to name instead, without the number."""
+    with pytest.raises(UsageError) as refused:
+        place(conn, HoldKind.SUBJECT, **{"value": "x", field: f"of {number}"})
+    assert number not in str(refused.value)
+    assert "key" in refused.value.action
+    assert every(conn) == []
+
+
+def test_release_takes_no_persons_number_either(conn: Connection) -> None:
+    """Its reason is kept as long."""
+    hold = place(conn, HoldKind.CASE, "C-1")
+    with pytest.raises(UsageError, match="reason"):
+        release(conn, CLOCK, hold.id, released_by="counsel", reason="called 13800138000")
+    assert active(conn) == [hold]
+
+
+@pytest.mark.parametrize("kind", [HoldKind.SUBJECT, HoldKind.WAYBILL, HoldKind.CASE])
+def test_a_running_number_behind_its_database_is_a_key(conn: Connection, kind: HoldKind) -> None:
+    """Whatever it looks like: who writes the database says that it is one."""
+    with pytest.raises(UsageError, match="looks like") as refused:
+        place(conn, kind, "13800138000")
+    assert "<database>/KEY" in refused.value.action
+    assert place(conn, kind, "courier/13800138000").value == "courier/13800138000"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "courier/+8613800138000",
+        "courier/138 0013 8000",
+        "courier/１３８００１３８０００",
+        "courier/53010219900307123X",
+        "13800138000/12",
+    ],
+)
+def test_what_is_written_as_a_persons_number_is_no_key(conn: Connection, value: str) -> None:
+    """A running number has neither country code nor spaces nor X."""
+    with pytest.raises(UsageError, match="looks like"):
+        place(conn, HoldKind.SUBJECT, value)

@@ -1,0 +1,247 @@
+"""The legal holds as they bear on records, and the lock under which records are deleted.
+
+Whoever places a hold holds `StateLock.HOLDS` exclusively, whoever deletes holds it shared, batch by
+batch, and reads the holds under it. So once a hold is placed no deletion that did not know it can
+commit; and since PostgreSQL queues fairly, batches do not keep a hold waiting for the run's end.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from types import TracebackType
+
+from psycopg.errors import LockNotAvailable
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError, PendingRollbackError
+
+from include.holds.keys import split
+from include.holds.registry import RECORD_KINDS, Hold, HoldKind, active
+from include.services.errors import ServiceError
+from include.state.connect import StateLock
+
+WAIT = timedelta(minutes=2)  # for a hold that is being placed, which itself waits for batches
+# The server's own limits would end a session that waits for a deletion elsewhere.
+SETTINGS = text(
+    "SELECT set_config('lock_timeout', :limit, false), set_config('statement_timeout', '0', false),"
+    " set_config('idle_session_timeout', '0', false)"
+)
+LOCK = text("SELECT pg_advisory_lock_shared(:lock)")
+UNLOCK = text("SELECT pg_advisory_unlock_shared(:lock)")
+# A bigint key stands as two halves in pg_locks, with objsubid 1 (PostgreSQL 18, view pg_locks).
+STILL_LOCKED = text(
+    "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted"
+    " AND pid = pg_backend_pid() AND mode = 'ShareLock' AND objsubid = 1"
+    " AND classid::bigint = :lock >> 32 AND objid::bigint = :lock & 4294967295)"
+)
+NAME = {"lock": int(StateLock.HOLDS)}
+
+
+@dataclass(frozen=True)
+class RecordHolds:
+    """The active holds as they bear on records of one mapped database, each oldest first.
+
+    Attributes:
+        everything: holds on the database: all its records stay.
+        classes: holds on record classes, by name of the class.
+        values: holds on what records are found by: kind (subject, waybill, case) -> key as text.
+            The three kinds are always there. One hold may stand under two keys, see `on_records`.
+    """
+
+    everything: tuple[Hold, ...]
+    classes: Mapping[str, tuple[Hold, ...]]
+    values: Mapping[HoldKind, Mapping[str, tuple[Hold, ...]]]
+
+    @property
+    def fingerprint(self) -> tuple[int, ...]:
+        """Ids of these holds, ascending: equal as long as none was placed or released."""
+        groups = [self.everything, *self.classes.values()]
+        groups += [holds for by_key in self.values.values() for holds in by_key.values()]
+        return tuple(sorted({hold.id for holds in groups for hold in holds}))
+
+
+def on_records(conn: Connection, database: str) -> RecordHolds:
+    """Return the holds that keep records of a database; holds on restore points keep none.
+
+    ``x`` holds in every database, ``<database>/x`` in that one. As a key may have a slash itself,
+    what is written with one also holds records whose key is all of it: rather too much is kept than
+    too little.
+
+    Args:
+        conn: the state database.
+        database: name of the database in the data map.
+    """
+    everything: list[Hold] = []
+    classes: dict[str, list[Hold]] = defaultdict(list)
+    values: dict[HoldKind, dict[str, list[Hold]]] = {
+        kind: defaultdict(list) for kind in RECORD_KINDS
+    }
+    for hold in active(conn):
+        where, named = split(hold.value)
+        if hold.kind is HoldKind.DATABASE:
+            if hold.value == database:
+                everything.append(hold)
+        elif hold.kind is HoldKind.CLASS:
+            if where in (None, database):
+                classes[named].append(hold)
+        elif hold.kind in values:
+            by_key = values[hold.kind]
+            by_key[hold.value].append(hold)
+            if where == database:
+                by_key[named].append(hold)
+    return RecordHolds(
+        tuple(everything),
+        _frozen(classes),
+        {kind: _frozen(by_key) for kind, by_key in values.items()},
+    )
+
+
+class HoldGuard:
+    """One session of the state database on which many batches of deletions keep holds out.
+
+    Only one batch at a time. Commit what a batch deletes inside of it, after `confirm`.
+
+        with HoldGuard(state, "courier") as guard:
+            while ...:
+                with guard.batch() as holds:
+                    ...  # delete what holds does not keep
+                    guard.confirm()
+                    connection.commit()
+
+    Args:
+        state: the state database.
+        database: name of the database in the data map.
+        wait: how long a batch waits for a hold that is being placed.
+    """
+
+    def __init__(self, state: Engine, database: str, wait: timedelta = WAIT) -> None:
+        self._state = state
+        self._database = database
+        self._wait = wait
+        self._conn: Connection | None = None
+
+    def __enter__(self) -> HoldGuard:
+        """Connect.
+
+        Raises:
+            ServiceError: the state database does not answer.
+        """
+        self._conn = self._state.connect().execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            with _named_when_lost():
+                limit = f"{max(1, self._wait // timedelta(milliseconds=1))}ms"  # 0 is for ever
+                self._conn.execute(SETTINGS, {"limit": limit})
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the session, and with it whatever lock it still has."""
+        self._close()
+
+    @contextmanager
+    def batch(self) -> Iterator[RecordHolds]:
+        """Keep new holds out, and yield those that there are.
+
+        Raises:
+            ServiceError: a hold was being placed for too long, or the state database was lost:
+                before the batch, or while it went on, and the lock with it.
+        """
+        conn = self._session
+        with _named_when_lost():
+            _lock(conn)
+        done = False
+        try:
+            with _named_when_lost():
+                holds = on_records(conn, self._database)
+            yield holds
+            done = True
+        finally:
+            kept = self._unlocked(conn)
+            if done and not kept:  # else the work's own error says more
+                raise _lost()
+
+    def confirm(self) -> None:
+        """See that the lock is still there; ask this right before what was deleted is committed.
+
+        Raises:
+            ServiceError: it is not, so that a hold may have been placed meanwhile: roll back.
+        """
+        with _named_when_lost():
+            if not self._session.scalar(STILL_LOCKED, NAME):
+                raise _lost()
+
+    @property
+    def _session(self) -> Connection:
+        if self._conn is None:
+            raise _lost()
+        return self._conn
+
+    def _unlocked(self, conn: Connection) -> bool:
+        """Give the lock back; whether it was still there."""
+        try:
+            with _named_when_lost():
+                if conn.scalar(UNLOCK, NAME):
+                    return True
+        except ServiceError:
+            pass
+        self._close()  # what a connection still has that was not what we took it for, ends here
+        return False
+
+    def _close(self) -> None:
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            conn.close()
+
+
+@contextmanager
+def kept_out(state: Engine, database: str, wait: timedelta = WAIT) -> Iterator[RecordHolds]:
+    """Keep new holds out for one piece of work, on its own session; yield those that there are.
+
+    Work that commits many times, or wants to `HoldGuard.confirm` first, takes a `HoldGuard`.
+
+    Raises:
+        ServiceError: as of `HoldGuard.batch`.
+    """
+    with HoldGuard(state, database, wait) as guard, guard.batch() as holds:
+        yield holds
+
+
+def _lock(conn: Connection) -> None:
+    try:
+        conn.execute(LOCK, NAME)
+    except OperationalError as error:
+        if not isinstance(error.orig, LockNotAvailable):
+            raise
+        raise ServiceError(
+            "A legal hold is being placed, which did not end in time; nothing was deleted.",
+            "See `hold add` to its end, or end its session of the state database; then run again.",
+        ) from None
+
+
+@contextmanager
+def _named_when_lost() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, PendingRollbackError):  # the latter: lost in the statement before
+        raise _lost() from None
+
+
+def _lost() -> ServiceError:
+    return ServiceError(
+        "The state database was lost, and with it the lock that keeps new holds out.",
+        "See that it runs; the work is repeated.",
+    )
+
+
+def _frozen(found: Mapping[str, list[Hold]]) -> dict[str, tuple[Hold, ...]]:
+    return {key: tuple(holds) for key, holds in found.items()}

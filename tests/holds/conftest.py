@@ -1,0 +1,42 @@
+"""A state database for the registry of holds, made once."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from sqlalchemy import Connection, Engine
+
+from include.local.postgres import EmbeddedPostgres
+from include.state.connect import engine
+from include.state.migrate import migrate
+from include.state.tables import legal_hold
+
+
+@pytest.fixture(scope="session")
+def holds_conninfo(postgres: EmbeddedPostgres) -> str:
+    name = f"holds_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+    conninfo = postgres.conninfo(name)
+    migrate(engine(conninfo))
+    return conninfo
+
+
+@pytest.fixture
+def state(holds_conninfo: str) -> Iterator[Engine]:
+    """A state database without a hold."""
+    made = engine(holds_conninfo)
+    yield made
+    with made.begin() as conn:
+        conn.execute(legal_hold.delete())
+
+
+@pytest.fixture
+def conn(state: Engine) -> Iterator[Connection]:
+    """A connection to it; what the test enters is taken back."""
+    with state.connect() as connection:
+        yield connection
+        connection.rollback()
