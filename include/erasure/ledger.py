@@ -2,22 +2,48 @@
 
 Whoever holds the ledger but not the key learns nothing; whoever restores an old backup can still
 find the erased records in it and erase them again (PIPL 47, version 2021-11-01).
+
+Records are entered by batches, one for each transaction that erases them: `intend` before it
+commits, `settle` after. docs/decisions/0012 says why; `include.erasure.resolve` what happens to
+batches that a killed process left open.
 """
 
 from __future__ import annotations
 
 import hmac
 import json
+import struct
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any, Literal
 
-from sqlalchemy import Connection, func, select
-from sqlalchemy.dialects.postgresql import insert
+import psycopg
+from sqlalchemy import Connection, delete, exists, func, insert, select, update
 
 from include.services.errors import UsageError
-from include.state.tables import erasure
+from include.state.tables import erasure, erasure_batch
+
+Action = Literal["delete", "mask"]
+_encoded = json.JSONEncoder(ensure_ascii=False).encode
+
+_STAGE = (
+    "SET LOCAL client_min_messages = warning",  # it exists but for the first batch of a session
+    "CREATE TEMP TABLE IF NOT EXISTS parcelseal_entering (key_hmac bytea) ON COMMIT DELETE ROWS",
+)
+# Sorted, so that two runs never wait for each other. An entry of a batch that is still open moves
+# to this one: its transaction cannot have erased the record that is erased now.
+_ENTER = """
+INSERT INTO erasure AS e (key_hmac, key_id, action, batch_id)
+SELECT s.key_hmac, %s, %s, %s FROM parcelseal_entering s ORDER BY s.key_hmac
+ON CONFLICT (key_hmac, key_id, action) DO UPDATE SET batch_id = excluded.batch_id
+WHERE EXISTS (SELECT FROM erasure_batch b WHERE b.id = e.batch_id AND b.settled_at IS NULL)
+"""
+# PostgreSQL's binary COPY: signature, flags, length of the extension.
+_HEAD = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
+_ROW = struct.pack("!hi", 1, 32)
+_TAIL = struct.pack("!h", -1)
 
 
 @dataclass(frozen=True)
@@ -43,8 +69,124 @@ class ErasureKeys:
 
     def digest(self, key_id: str, database: str, collection: str, key: Sequence[str]) -> bytes:
         """Return HMAC-SHA-256 of a record's primary key, given as PostgreSQL prints it."""
-        named = json.dumps([database, collection, list(key)], ensure_ascii=False)
-        return hmac.digest(self.keys[key_id], named.encode(), "sha256")
+        return self.digests(key_id, database, collection, [key])[0]
+
+    def digests(
+        self, key_id: str, database: str, collection: str, keys: Iterable[Sequence[str]]
+    ) -> list[bytes]:
+        """Return the HMAC of each of a collection's keys, as `digest` does."""
+        secret, head = self.keys[key_id], _encoded([database, collection])[:-1] + ", "
+        return [
+            hmac.digest(secret, f"{head}{_encoded(list(key))}]".encode(), "sha256") for key in keys
+        ]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a batch is of, and what erased it.
+
+    Attributes:
+        rule: SHA-256 of the rule, or what else erased the records.
+    """
+
+    database: str
+    collection: str
+    action: Action
+    record_class: str
+    rule: str
+    dag_id: str
+    run_id: str
+
+
+@dataclass(frozen=True)
+class OpenBatch:
+    """A batch of which nobody knows yet whether its transaction committed.
+
+    Attributes:
+        transaction: 64-bit number; None where none was recorded.
+        server: on which it counts, `include.erasure.identity.server_of`.
+        at: when it was entered.
+    """
+
+    id: int
+    origin: Origin
+    transaction: str | None
+    server: str | None
+    at: datetime
+
+
+def intend(
+    conn: Connection,
+    keys: ErasureKeys,
+    origin: Origin,
+    record_keys: Sequence[Sequence[str]],
+    *,
+    transaction: str,
+    server: str,
+    at: datetime,
+) -> int:
+    """Enter what an open transaction is about to erase, before it commits.
+
+    Commit the ledger's transaction before the erasing one. A key that a settled batch has stays
+    with that one; a key that an open batch has moves here. Keys are texts as PostgreSQL prints them
+    under `include.erasure.places.PRINTING`; transaction and server are what
+    `include.erasure.identity` says of the erasing connection, ``at`` is the moment of erasure. The
+    transaction of ``conn`` is the caller's.
+
+    Returns:
+        The batch's id, for `settle` or `withdraw`.
+    """
+    return _enter(
+        conn, keys, origin, record_keys, transaction=transaction, server=server, erased_at=at
+    )
+
+
+def settle(conn: Connection, batch_ids: Sequence[int], at: datetime) -> None:
+    """Say that the transactions of batches committed; settled ones stay as they are."""
+    if batch_ids:
+        conn.execute(
+            update(erasure_batch)
+            .where(erasure_batch.c.id.in_(batch_ids), erasure_batch.c.settled_at.is_(None))
+            .values(settled_at=at)
+        )
+
+
+def withdraw(conn: Connection, batch_id: int) -> None:
+    """Take back a batch whose transaction did not commit; one that is settled stays."""
+    still_open = select(erasure_batch.c.id).where(
+        erasure_batch.c.id == batch_id, erasure_batch.c.settled_at.is_(None)
+    )
+    if conn.scalar(still_open.with_for_update()) is None:
+        return
+    conn.execute(delete(erasure).where(erasure.c.batch_id == batch_id))
+    conn.execute(delete(erasure_batch).where(erasure_batch.c.id == batch_id))
+
+
+def unsettled(conn: Connection, database: str) -> list[OpenBatch]:
+    """Return the open batches of a database, the oldest first."""
+    query = (
+        select(erasure_batch)
+        .where(erasure_batch.c.database == database, erasure_batch.c.settled_at.is_(None))
+        .order_by(erasure_batch.c.id)
+    )
+    return [
+        OpenBatch(
+            row.id,
+            Origin(
+                row.database,
+                row.collection,
+                row.action,
+                row.record_class,
+                row.rule,
+                row.dag_id,
+                row.run_id,
+            ),
+            row.transaction,
+            row.server,
+            row.erased_at,
+        )
+        for row in conn.execute(query)
+    ]
 
 
 def record(
@@ -59,42 +201,101 @@ def record(
     dag_id: str,
     run_id: str,
     erased_at: datetime,
+    action: Action = "delete",
 ) -> None:
-    """Enter erased records, once each however often it is repeated."""
+    """Enter records that are erased already, once each however often it is repeated."""
     if not record_keys:
         return
-    conn.execute(
-        insert(erasure).on_conflict_do_nothing(),
-        [
-            {
-                "database": database,
-                "collection": collection,
-                "key_hmac": keys.digest(keys.current, database, collection, key),
-                "key_id": keys.current,
-                "action": "delete",
-                "record_class": record_class,
-                "rule": rule,
-                "dag_id": dag_id,
-                "run_id": run_id,
-                "erased_at": erased_at,
-            }
-            for key in record_keys
-        ],
+    origin = Origin(database, collection, action, record_class, rule, dag_id, run_id)
+    batch = _enter(
+        conn, keys, origin, record_keys, transaction=None, server=None, erased_at=erased_at
     )
+    settle(conn, [batch], erased_at)
+    nothing_new = ~exists().where(erasure.c.batch_id == batch)
+    conn.execute(delete(erasure_batch).where(erasure_batch.c.id == batch, nothing_new))
 
 
 def count(conn: Connection, database: str) -> int:
-    """Count the ledger's entries of a database."""
-    query = select(func.count()).select_from(erasure).where(erasure.c.database == database)
-    return int(conn.scalar(query) or 0)
+    """Count the ledger's entries of a database, those of open batches included."""
+    return sum(sum(by_key.values()) for by_key in entries(conn, database).values())
+
+
+def entries(conn: Connection, database: str) -> dict[str, dict[str, int]]:
+    """Count the entries of a database, open batches included: collection -> key id -> entries."""
+    found: dict[str, dict[str, int]] = defaultdict(dict)
+    query = (
+        select(erasure_batch.c.collection, erasure.c.key_id, func.count())
+        .join_from(erasure, erasure_batch)
+        .where(erasure_batch.c.database == database)
+        .group_by(erasure_batch.c.collection, erasure.c.key_id)
+        .order_by(erasure_batch.c.collection, erasure.c.key_id)
+    )
+    for collection, key_id, number in conn.execute(query):
+        found[collection][key_id] = number
+    return dict(found)
 
 
 def erased(conn: Connection, database: str) -> dict[str, dict[str, set[bytes]]]:
-    """Return the HMACs of a database's erased records: collection -> key id -> HMACs."""
+    """Return the HMACs of a database's deleted records: collection -> key id -> HMACs."""
     found: dict[str, dict[str, set[bytes]]] = defaultdict(lambda: defaultdict(set))
-    query = select(erasure.c.collection, erasure.c.key_id, erasure.c.key_hmac).where(
-        erasure.c.database == database
+    query = (
+        select(erasure_batch.c.collection, erasure.c.key_id, erasure.c.key_hmac)
+        .join_from(erasure, erasure_batch)
+        .where(erasure_batch.c.database == database, erasure.c.action == "delete")
     )
     for collection, key_id, digest in conn.execute(query):
         found[collection][key_id].add(bytes(digest))
     return {collection: dict(by_key) for collection, by_key in found.items()}
+
+
+def counted(conn: Connection, dag_id: str, run_id: str) -> dict[tuple[str, str, Action], int]:
+    """Count what a run erased by its settled batches: (database, record class, action) -> entries.
+
+    A record that was erased before under the same key stands with the run that erased it first.
+    """
+    of = (erasure_batch.c.database, erasure_batch.c.record_class, erasure_batch.c.action)
+    query = (
+        select(*of, func.count())
+        .join_from(erasure, erasure_batch)
+        .where(
+            erasure_batch.c.dag_id == dag_id,
+            erasure_batch.c.run_id == run_id,
+            erasure_batch.c.settled_at.is_not(None),
+        )
+        .group_by(*of)
+    )
+    return {(row[0], row[1], row[2]): row[3] for row in conn.execute(query)}
+
+
+def driver_of(conn: Connection) -> psycopg.Connection[Any]:
+    """Return psycopg's own connection, for COPY, in the transaction that SQLAlchemy began."""
+    found = conn.connection.driver_connection
+    assert isinstance(found, psycopg.Connection)
+    return found
+
+
+def _enter(
+    conn: Connection,
+    keys: ErasureKeys,
+    origin: Origin,
+    record_keys: Sequence[Sequence[str]],
+    **of_batch: object,
+) -> int:
+    # Through SQLAlchemy first: it commits only what it saw begin.
+    batch = conn.scalar(
+        insert(erasure_batch).values(**asdict(origin), **of_batch).returning(erasure_batch.c.id)
+    )
+    assert batch is not None
+    if record_keys:
+        digests = set(keys.digests(keys.current, origin.database, origin.collection, record_keys))
+        driver = driver_of(conn)
+        for statement in _STAGE:
+            driver.execute(statement)
+        with (
+            driver.cursor() as cursor,
+            cursor.copy("COPY parcelseal_entering FROM STDIN (FORMAT binary)") as into,
+        ):
+            into.write(_HEAD + b"".join(_ROW + one for one in digests) + _TAIL)
+        driver.execute(_ENTER, [keys.current, origin.action, batch])
+        driver.execute("TRUNCATE parcelseal_entering")  # several batches share a transaction
+    return int(batch)

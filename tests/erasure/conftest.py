@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 from include.local.postgres import EmbeddedPostgres
 from include.state.connect import engine
 from include.state.migrate import migrate
-from include.state.tables import erasure
+from include.state.tables import erasure, erasure_batch
 
 
 @pytest.fixture(scope="session")
@@ -28,8 +28,10 @@ def ledger_state(postgres: EmbeddedPostgres) -> Engine:
 @pytest.fixture
 def ledger(ledger_state: Engine) -> Iterator[Connection]:
     """A connection to an empty ledger; what the test enters is taken back."""
-    with ledger_state.connect() as conn:
+    with ledger_state.begin() as conn:
         conn.execute(erasure.delete())
+        conn.execute(erasure_batch.delete())
+    with ledger_state.connect() as conn:
         yield conn
         conn.rollback()
 

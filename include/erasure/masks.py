@@ -1,0 +1,251 @@
+"""Masks of GB/T 41833-2022 as SQL: what of a value stays, and a second opinion on the result.
+
+`masked` and `shows_too_much` are written differently on purpose, so that a mistake in one of them
+is noticed. Both look at characters, whatever the collation of the database is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.sql import SQL, Composable, Identifier, Literal
+
+from include.erasure.places import Place
+from include.policy.retention import MaskKind, RetentionRule
+from include.services.errors import UsageError
+
+# White space and invisible characters around a name are none of its characters.
+_BLANK = r"[\s\u0085\u00a0\u1680\u2000-\u200f\u2028-\u202f\u205f-\u2064\u3000\ufeff]"
+_DIGIT = "[0-9０-９]"
+_HOUSE = f"^.*?{_DIGIT}+[号號]"  # as short as possible: up to the first house number
+_UNIT = f"{_DIGIT}(?:单元|單元|室|栋|棟|幢|座|楼|樓|层|層|户|戶|房)"
+_DIGITS = ("０１２３４５６７８９", "0123456789")
+
+# A domain is of the type below it, however many domains lie between, and null where all allow it.
+_SHAPES = """
+WITH RECURSIVE base AS (
+    SELECT attname, atttypid AS type, atttypmod AS modifier, attnotnull AS filled
+    FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped
+    UNION ALL
+    SELECT b.attname, t.typbasetype, CASE WHEN b.modifier < 0 THEN t.typtypmod ELSE b.modifier END,
+        b.filled OR t.typnotnull
+    FROM base b JOIN pg_type t ON t.oid = b.type WHERE t.typtype = 'd'
+)
+SELECT b.attname, t.typcategory = 'S',
+    CASE WHEN t.typname IN ('varchar', 'bpchar') AND b.modifier > 4 THEN b.modifier - 4 END,
+    b.filled OR t.typnotnull
+FROM base b JOIN pg_type t ON t.oid = b.type WHERE t.typtype <> 'd'
+"""
+
+
+@dataclass(frozen=True)
+class Mask:
+    """How the records of a class are masked.
+
+    Attributes:
+        columns: column -> what of it is hidden.
+        stamp: column that says when a record was masked.
+    """
+
+    columns: Mapping[str, MaskKind]
+    stamp: str | None = None
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a column can hold.
+
+    Attributes:
+        text: whether it is a type of text.
+        limit: characters at most; None without a limit.
+        filled: whether null is refused.
+    """
+
+    text: bool
+    limit: int | None
+    filled: bool
+
+
+def masks_of(rules: Iterable[RetentionRule]) -> dict[str, Mask]:
+    """Return the masks of retention.yaml by record class."""
+    return {one.record_class: Mask(one.mask, one.stamp) for one in rules if one.action == "mask"}
+
+
+def shapes(connection: psycopg.Connection[Any], place: Place) -> dict[str, Shape]:
+    """Return the columns of a table with what they can hold; none where there is no table."""
+    name = place.identifier.as_string(connection)
+    return {row[0]: Shape(*row[1:]) for row in connection.execute(_SHAPES, [name])}
+
+
+def masked(value: Composable, kind: MaskKind) -> Composable:
+    """Return SQL for the masked text of a value, which is SQL of any type that casts to text.
+
+    Null and the empty text stay. What is masked already comes out as it is, and no mask shows more
+    than the value did. Of a name the first character stays; of a phone number at most the first
+    three and last two digits, at least six being hidden (with fewer than seven all are); of an
+    address what leads up to the first house number, which ends with 号; without one what stands
+    before the first digit, without a digit the first half. ``erase`` leaves null.
+    """
+    made = {"name": _name, "phone": _phone, "address": _address, "erase": _null}[kind]
+    return made(_text(value))
+
+
+def shows_too_much(value: Composable, kind: MaskKind) -> Composable:
+    """Return a condition in SQL: the value has more than the mask leaves; false for null.
+
+    It knows the result only: a name that ends with two stars and has two characters before them
+    (a compound surname) is fine, whoever wrote it.
+    """
+    text = _text(value)
+    if kind == "erase":
+        return SQL("({} IS NOT NULL AND {} <> '')").format(text, text)
+    if kind == "name":
+        fine = SQL("{} ~ {}").format(text, Literal(r"^[^*]{0,2}\*\*+$"))
+    elif kind == "phone":
+        fine = SQL("({v} ~ {signs} AND {v} !~ {six_digits} AND {v} ~ {six_stars})").format(
+            v=text,
+            signs=Literal(r"^\+?[0-9*]+$"),
+            six_digits=Literal("(?:[0-9][^0-9]*){6}"),
+            six_stars=Literal(r"(?:\*[^*]*){6}"),
+        )
+    else:
+        fine = SQL(
+            "({v} ~ {stars} AND {v} !~ {unit} AND ({v} ~ {house} OR {v} !~ {digit}))"
+        ).format(
+            v=text,
+            stars=Literal(r"\*\*$"),
+            unit=Literal(_UNIT),
+            house=Literal(rf"{_DIGIT}[号號][楼樓]?\*\*$"),
+            digit=Literal(_DIGIT),
+        )
+    # Where a column has no room for the whole mask, nothing but stars is left.
+    return SQL("coalesce({v} !~ {stars} AND NOT {fine}, false)").format(
+        v=text, stars=Literal(r"^\**$"), fine=fine
+    )
+
+
+def assignments(
+    mask: Mask, found: Mapping[str, Shape], at: Composable, alias: str = "t"
+) -> Composable:
+    """Return what UPDATE sets, to mask the records of an alias and stamp them.
+
+    A mask that a column has no room for is cut so that it hides more. ``at`` is the moment for the
+    stamp; a stamp that is there stays. Columns that `shapes` did not find are left out.
+
+    Raises:
+        UsageError: a column cannot hold what the mask leaves.
+    """
+    parts = [
+        SQL("{} = {}").format(Identifier(name), _fitting(name, found[name], kind, alias))
+        for name, kind in mask.columns.items()
+        if name in found
+    ]
+    if mask.stamp is not None and mask.stamp in found:
+        stamp = Identifier(mask.stamp)
+        parts.append(SQL("{} = coalesce({}.{}, {})").format(stamp, Identifier(alias), stamp, at))
+    return SQL(", ").join(parts)
+
+
+def shows(mask: Mask, found: Mapping[str, Shape], alias: str = "t") -> Composable:
+    """Return a condition: one of the columns of an alias's record shows too much."""
+    conditions = [
+        shows_too_much(Identifier(alias, name), kind)
+        for name, kind in mask.columns.items()
+        if name in found
+    ]
+    return SQL("({})").format(SQL(" OR ").join([*conditions, SQL("false")]))
+
+
+def to_mask(mask: Mask, found: Mapping[str, Shape], alias: str = "t") -> Composable:
+    """Return a condition: a record of the alias has no stamp yet, or shows too much."""
+    condition = shows(mask, found, alias)
+    if mask.stamp is None or mask.stamp not in found:
+        return condition
+    return SQL("({} IS NULL OR {})").format(Identifier(alias, mask.stamp), condition)
+
+
+def _text(value: Composable) -> Composable:
+    return SQL('(({})::text COLLATE "C")').format(value)
+
+
+def _name(text: Composable) -> Composable:
+    return SQL(
+        "(SELECT CASE WHEN n = '' THEN '' WHEN length(n) = 1 OR left(n, 1) = '*' THEN '**' "
+        "ELSE left(n, 1) || '**' END FROM (SELECT regexp_replace({}, {}, '', 'g') AS n) AS m)"
+    ).format(text, Literal(f"^{_BLANK}+|{_BLANK}+$"))
+
+
+def _phone(text: Composable) -> Composable:
+    # Stars stand for digits that were hidden before.
+    return SQL(
+        "(SELECT CASE WHEN v IS NULL OR v = '' THEN v WHEN n < 7 THEN '******' ELSE "
+        "plus || left(d, least(3, greatest(n - 8, 0))) "
+        "|| repeat('*', n - least(3, greatest(n - 8, 0)) - least(2, n - 6)) "
+        "|| right(d, least(2, n - 6)) END "
+        "FROM (SELECT v, d, length(d) AS n, CASE WHEN v ~ {plus} THEN '+' ELSE '' END AS plus "
+        "FROM (SELECT v, regexp_replace(translate(v, {wide}, {plain}), '[^0-9*]', '', 'g') AS d "
+        "FROM (SELECT {text} AS v) AS a) AS b) AS m)"
+    ).format(
+        text=text,
+        plus=Literal(f"^{_BLANK}*[+＋]"),
+        wide=Literal(_DIGITS[0]),
+        plain=Literal(_DIGITS[1]),
+    )
+
+
+def _address(text: Composable) -> Composable:
+    return SQL(
+        "(SELECT CASE WHEN v IS NULL OR v = '' THEN v WHEN v ~ {done} THEN v "
+        "WHEN kept !~ {unit} THEN kept || '**' "
+        "WHEN v ~ {digit} THEN regexp_replace(v, {rest}, '') || '**' "
+        "ELSE left(v, length(v) / 2) || '**' END "
+        "FROM (SELECT v, substring(v FROM {house}) AS kept FROM (SELECT {text} AS v) AS a) AS m)"
+    ).format(
+        text=text,
+        done=Literal(rf"^{_DIGIT.replace('[', '[^')}*\*\*$"),
+        unit=Literal(_UNIT),
+        digit=Literal(_DIGIT),
+        rest=Literal(f"{_DIGIT}.*$"),
+        house=Literal(_HOUSE),
+    )
+
+
+def _null(_: Composable) -> Composable:
+    return SQL("NULL::text")
+
+
+def _fitting(name: str, shape: Shape, kind: MaskKind, alias: str) -> Composable:
+    if kind == "erase":
+        if not shape.filled:
+            return SQL("NULL")
+        if shape.text:
+            return SQL("''")
+        raise UsageError(
+            f"The mask cannot erase the column {name}: it must not be null and is no text.",
+            "Let the column be null, or leave it out of `mask` in retention.yaml.",
+        )
+    if not shape.text:
+        raise UsageError(
+            f"The mask {kind} cannot be put on the column {name}: it is no text.",
+            "Use the mask `erase` for it in retention.yaml.",
+        )
+    full = masked(Identifier(alias, name), kind)
+    if shape.limit is None:
+        return full
+    stars = min(2, shape.limit)
+    return SQL(
+        "(SELECT CASE WHEN w IS NULL OR length(w) <= {limit} THEN w "
+        "WHEN {all} THEN repeat('*', {limit}) "
+        "ELSE regexp_replace(left(w, {room}), {rest}, '') || repeat('*', {stars}) END "
+        "FROM (SELECT {full} AS w) AS f)"
+    ).format(
+        limit=Literal(shape.limit),
+        all=Literal(kind == "phone"),
+        room=Literal(shape.limit - stars),
+        rest=Literal(f"{_DIGIT}.*$"),
+        stars=Literal(stars),
+        full=full,
+    )

@@ -1,0 +1,74 @@
+"""Where a collection's rows are in a database, and how the keys of its records are printed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from include.policy.datamap import MappedDatabase
+from include.services.errors import UsageError
+
+PRIMARY_KEY = """
+SELECT a.attname
+FROM pg_index i
+CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY k(num, place)
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num
+WHERE i.indrelid = to_regclass(%s) AND i.indisprimary AND k.place <= i.indnkeyatts
+ORDER BY k.place
+"""
+# Keys are named as PostgreSQL prints them, so the printing must not depend on the session.
+PRINTING = (
+    "SET datestyle = 'ISO, YMD'",
+    "SET timezone = 'UTC'",
+    "SET intervalstyle = 'iso_8601'",
+    "SET extra_float_digits = 1",
+    "SET bytea_output = 'hex'",
+    "SET row_security = off",  # an error where a policy would hide rows
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a collection's rows are."""
+
+    schema: str
+    table: str
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        """The qualified name for a query."""
+        return sql.Identifier(self.schema, self.table)
+
+
+def places_of(database: MappedDatabase) -> dict[str, Place]:
+    """Return where the data map says that each collection's rows are."""
+    return {name: Place(one.schema_name, one.table) for name, one in database.collections.items()}
+
+
+def primary_key(connection: psycopg.Connection, place: Place) -> list[str] | None:
+    """Return a table's primary key columns in order, None when there is no such table.
+
+    Raises:
+        UsageError: the table has no primary key.
+    """
+    name = place.identifier.as_string(connection)
+    row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", [name]).fetchone()
+    if row is None or not row[0]:
+        return None
+    columns = [found[0] for found in connection.execute(PRIMARY_KEY, [name])]
+    if not columns:
+        raise UsageError(f"Table {name} has no primary key, so its erased records have no name.")
+    return columns
+
+
+def key_texts(columns: Sequence[str], alias: str = "t") -> sql.Composed:
+    """Return the columns of a key as texts, for a query over the records' alias.
+
+    They name a record only in a session that did `PRINTING`.
+    """
+    return sql.SQL(", ").join(
+        sql.SQL("{}::text").format(sql.Identifier(alias, one)) for one in columns
+    )
