@@ -113,7 +113,7 @@ class Workplace:
         """Return where a workflow may write to a mapped database.
 
         Args:
-            conn_id: the connection for writing, ``intake_db``.
+            conn_id: the connection for writing, ``intake_db`` or ``retention_db``.
             mapped: the database's own connection. Where only that one is configured, it writes too;
                 where neither is, the local profile's least-privilege role does.
         """
@@ -139,7 +139,7 @@ class Workplace:
         ]
         needs += [
             (conn_id, partial(self._named_database, conn_id))
-            for conn_id in sorted({one.connection for one in self.pack.intake})
+            for conn_id in sorted(self._writing())
             if self.lookup(conn_id) is not None
         ]
         needs.append(("drill_db", partial(self.database, "drill_db")))
@@ -159,6 +159,11 @@ class Workplace:
         if not faults and self.lookup("offsite_store") is not None:
             faults = self._recipient_faults()
         return list(dict.fromkeys(faults))
+
+    def _writing(self) -> set[str]:
+        """The connections by which workflows change mapped databases."""
+        retention = {self.pack.disposition.connection} if self.pack.retention else set()
+        return retention | {one.connection for one in self.pack.intake}
 
     def _recipient_faults(self) -> list[str]:
         try:

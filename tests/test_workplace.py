@@ -118,3 +118,9 @@ def test_faulty_recipients_are_a_fault_with_a_reason(
 def test_a_connection_without_a_database_is_named(tmp_path: Path) -> None:
     """PostgreSQL would take the user's name for the database's."""
     assert "names no database" in " ".join(faults(tmp_path, customer_db="postgresql://u:p@h"))
+
+
+@pytest.mark.parametrize("name", ["intake_db", "retention_db"])
+def test_a_faulty_connection_for_writing_is_named(tmp_path: Path, name: str) -> None:
+    """Once it is configured: where it is not, there is nothing to be wrong with it."""
+    assert f"{name} names no database" in " ".join(faults(tmp_path, **{name: "postgresql://u:p@h"}))

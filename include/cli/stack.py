@@ -84,8 +84,9 @@ def load_sample(place: Workplace, customers: int) -> None:
 
 
 def _grant(connection: psycopg.Connection) -> None:
-    """Give the role that lets records in its rights; an older home may lack them."""
+    """Give the roles that let records in and dispose of them their rights, in an older home too."""
     from include.local.sample.load import statements
 
-    for statement in statements("grants.sql"):
-        connection.execute(statement)
+    for file in ("grants.sql", "grants_retention.sql"):
+        for statement in statements(file):
+            connection.execute(statement)

@@ -24,7 +24,7 @@ from include.services.connections import ConnectionSpec
 
 RECIPIENTS = ("operations", "escrow", "drill")
 STATE, COURIER = "parcelseal_state", "courier"
-# intake_db is not among them: it stands in only where customer_db does
+# intake_db and retention_db are not among them: they stand in only where customer_db does
 STAND_INS = ("customer_db", "state_db", "drill_db", "offsite_store", "evidence_store")
 AIRFLOW, AIRFLOW_RUNS = "airflow", "airflow_runs"
 # role -> what it may do; each logs in with a password of its own
@@ -35,6 +35,7 @@ ROLES = {
     "courier_owner": "",
     "courier_reader": "",
     "courier_intake": "",
+    "courier_retention": "",
 }
 DATABASES = {
     AIRFLOW: "airflow",
@@ -87,6 +88,7 @@ class LocalProfile:
         makers: dict[str, Callable[[], ConnectionSpec]] = {
             "customer_db": lambda: self._database("customer_db", COURIER, "courier_reader"),
             "intake_db": lambda: self._database("intake_db", COURIER, "courier_intake"),
+            "retention_db": lambda: self._database("retention_db", COURIER, "courier_retention"),
             "state_db": self._state,
             "drill_db": self._drill,
             "offsite_store": self._offsite,
@@ -161,6 +163,8 @@ class LocalProfile:
                     )
                 )
         admin.execute("GRANT pg_read_all_data TO courier_reader")
+        # Only an owner drops a partition. Not inherited: used by SET ROLE, or not at all.
+        admin.execute("GRANT courier_owner TO courier_retention WITH INHERIT FALSE, SET TRUE")
 
     def _make_databases(self, admin: psycopg.Connection) -> None:
         there = {row[0] for row in admin.execute("SELECT datname FROM pg_database")}
@@ -176,7 +180,10 @@ class LocalProfile:
                         sql.Identifier(database)
                     )
                 )
-        admin.execute(f"GRANT CONNECT ON DATABASE {COURIER} TO courier_reader, courier_intake")
+        admin.execute(
+            f"GRANT CONNECT ON DATABASE {COURIER} "
+            "TO courier_reader, courier_intake, courier_retention"
+        )
 
     def _database(
         self, conn_id: str, database: str, role: str, extra: dict[str, Any] | None = None
