@@ -10,28 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from include.approvals.question import LANGUAGES, in_both, markdown_table, names
 from include.intake.checks import FAIL, Verdict
-from include.intake.sample import MaskedRows, harmless
+from include.intake.sample import MaskedRows
 from include.messages import Message, _
 from include.reports.i18n import Translator
 
-_LANGUAGES = {"zh_CN": "中文", "en": "English"}
 _MOST_NAMES = 10  # of those who may answer; the others are counted
-
-
-@dataclass(frozen=True)
-class Question:
-    """What one reviewer decides on.
-
-    Attributes:
-        subject: one line.
-        body: Markdown.
-        assigned: user ids of those who may answer; never empty.
-    """
-
-    subject: str
-    body: str
-    assigned: list[str]
 
 
 @dataclass(frozen=True)
@@ -67,27 +52,23 @@ class Facts:
 
 def subject(batch: str, rows: int) -> str:
     """Return the headline of a question."""
-    return _both(_("Batch {batch}: {rows} records wait for review", batch=batch, rows=rows))
+    return in_both(_("Batch {batch}: {rows} records wait for review", batch=batch, rows=rows))
 
 
 def body(facts: Facts, sample: MaskedRows, timezone: str) -> str:
     """Return the page: counts and failures by rule in each language, then the masked sample."""
     parts = []
     notes = []
-    for language, name in _LANGUAGES.items():
+    for language, name in LANGUAGES.items():
         words = Translator(language, timezone)
         lines = [words.text(one) for one in _facts(facts)]
         parts.append(f"### {name}")
         parts.append("\n".join(f"- {line}" for line in lines))
         parts.append(_rules(facts.verdicts, words))
         notes.append(words.text(_sample_note(sample)))
-    heading = _both(_("Masked sample"))
+    heading = in_both(_("Masked sample"))
     parts += [f"### {heading}", *notes, _table(sample)]
     return "\n\n".join(parts) + "\n"
-
-
-def _both(message: Message) -> str:
-    return " / ".join(Translator(one).text(message) for one in _LANGUAGES)
 
 
 def _facts(facts: Facts) -> list[Message]:
@@ -108,7 +89,7 @@ def _facts(facts: Facts) -> list[Message]:
         ]
     )
     return [
-        _("{rows} records, entered by {people}", rows=facts.rows, people=_names(facts.enterers)),
+        _("{rows} records, entered by {people}", rows=facts.rows, people=names(facts.enterers)),
         _("Entered from {oldest} to {newest}", oldest=facts.oldest, newest=facts.newest),
         due,
         *clean,
@@ -119,14 +100,9 @@ def _facts(facts: Facts) -> list[Message]:
     ]
 
 
-def _names(accounts: Sequence[str]) -> str:
-    """User ids, without what could change the page; many have an underscore, which is escaped."""
-    return ", ".join("\\_".join(map(harmless, one.split("_"))) for one in accounts)
-
-
 def _answerers(reviewers: Sequence[str]) -> Message:
     """Whoever else answers is told by Airflow that it is refused, and not who may."""
-    named = _names(reviewers[:_MOST_NAMES])
+    named = names(reviewers[:_MOST_NAMES])
     if more := len(reviewers[_MOST_NAMES:]):
         return _("Only {people} and {more} more may answer", people=named, more=more)
     return _("Only {people} may answer", people=named)
@@ -145,7 +121,7 @@ def _rules(verdicts: Sequence[Verdict], words: Translator) -> str:
         ]
         for one in broken
     ]
-    return _markdown([words.text(one) for one in head], rows)
+    return markdown_table([words.text(one) for one in head], rows)
 
 
 def _sample_note(sample: MaskedRows) -> Message:
@@ -157,9 +133,4 @@ def _sample_note(sample: MaskedRows) -> Message:
 
 
 def _table(sample: MaskedRows) -> str:
-    return _markdown(sample.columns, sample.rows)
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '·') for cell in one)} |" for one in lines)
+    return markdown_table(sample.columns, sample.rows)

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from include.approvals import registry
+from include.approvals.question import Question
 from include.approvals.registry import Cause, Decision, Refusal
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
@@ -14,7 +15,7 @@ from include.intake import batches, people, sample
 from include.intake.checks import FAIL, Verdict, broken_by_rule, kept_out
 from include.intake.desk import Desk
 from include.intake.names import CLAUSE, STEP_BATCHES, STEP_CHECK, STEP_REVIEW
-from include.intake.question import Facts, Question, body, subject
+from include.intake.question import Facts, body, subject
 from include.messages import Message, _
 from include.services.errors import ControlFailed
 

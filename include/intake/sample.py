@@ -5,13 +5,13 @@ Masking happens inside PostgreSQL, so that no whole value leaves it.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 from psycopg.sql import SQL, Composable, Literal
 
+from include.approvals.question import HOSTILE, LONGEST
 from include.intake.names import Incoming
 from include.policy.datamap import MappedField
 from include.policy.intake import Mask
@@ -35,14 +35,7 @@ _LETTERS = {
     "II": "ABCDEFGHJKLMNPQ",
 }
 _MASK = "＊＊＊＊"  # full width: nothing to Markdown
-_LONGEST = 400  # characters of a value that are looked at
 _SHOWN = 40  # characters of a value that is nobody's
-# What could change the page, hide text or start a formula: controls, Markdown, zero-width and
-# direction marks.
-_HOSTILE = (
-    r"[\u0001-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
-    r"|<>*_`#!~&=+\"'\\\[\]()]"
-)
 
 
 @dataclass(frozen=True)
@@ -58,11 +51,6 @@ class MaskedRows:
     columns: list[str]
     rows: list[list[str]]
     of: int
-
-
-def harmless(text: str) -> str:
-    """Return a text that is nobody's secret as the sample shows such values."""
-    return re.sub(_HOSTILE, "·", text[:_LONGEST])
 
 
 def sample_size(rows: int, level: str) -> int:
@@ -130,7 +118,7 @@ def _name(key: list[str], names: KeyNames | None) -> str:
 def _shown(incoming: Incoming, name: str, *, key: bool) -> Composable:
     field = incoming.collection.fields[name]
     value = SQL("left(regexp_replace(left({}::text, {}), {}, '·', 'g'), {})").format(
-        incoming.column(name), Literal(_LONGEST), Literal(_HOSTILE), Literal(_LONGEST)
+        incoming.column(name), Literal(LONGEST), Literal(HOSTILE), Literal(LONGEST)
     )
     if key or not field.is_personal:
         shown: Composable = SQL("left({}, {})").format(value, Literal(_SHOWN))

@@ -26,7 +26,7 @@ REASON = "reason"
 
 
 class Asked(Protocol):
-    """A question; `include.intake.question.Question` is one."""
+    """A question; `include.approvals.question.Question` is one."""
 
     @property
     def subject(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.approvals import registry
+from include.approvals.question import Question
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import steps_of
 from include.intake import report, review
@@ -25,7 +26,6 @@ from include.intake.names import (
     Incoming,
     rule_and_batch,
 )
-from include.intake.question import Question
 from include.messages import _
 from include.orchestration.human import Answer, wait
 from include.orchestration.run import run_key, seal_run, step

@@ -33,7 +33,7 @@ def require_agreement(connection: psycopg.Connection[Any], state: Engine, clock:
     row = connection.execute("SELECT clock_timestamp()").fetchone()
     assert row is not None
     with state.connect() as conn:
-        theirs = conn.scalar(select(func.clock_timestamp()))
+        theirs: datetime = conn.execute(select(func.clock_timestamp())).scalar_one()
         last = conn.scalar(select(func.max(disposition.c.planned_at)))
     for name, moment in (("mapped database", row[0]), ("state database", theirs)):
         if abs(moment - now) > APART:

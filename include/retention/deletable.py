@@ -70,11 +70,12 @@ class Deletable:
                 self.graph.relations.by_collection[name].identifier, self._alone(name, group)
             )
             for reference in self.graph.references(name):
-                if reference.child not in group or reference.sets_null:
+                inside = reference.child if reference.child in group else None
+                if inside is None or reference.sets_null:
                     continue
                 child = reference.key.identifier
                 staying = SQL("(SELECT t.* FROM {} AS t WHERE {})").format(
-                    child, negated(self._alone(reference.child, group))
+                    child, negated(self._alone(inside, group))
                 )
                 seeds.append(
                     SQL("SELECT p.tableoid, p.ctid FROM {} AS p JOIN {} AS c ON {}").format(

@@ -6,13 +6,12 @@ import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg.sql import SQL, Composable, Identifier, Literal
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from include.erasure.ledger import ErasureKeys
-from include.erasure.requests import ErasureRequest
 from include.holds.records import RecordHolds
 from include.holds.registry import Hold
 from include.policy.datamap import MappedDatabase
@@ -33,6 +32,9 @@ from include.retention.plan import (
 from include.retention.relations import Relation, read_relations, require
 from include.retention.session import one_view
 from include.services.errors import UsageError
+
+if TYPE_CHECKING:
+    from include.erasure.requests import ErasureRequest
 
 MOST_HOLDS = 50  # that are counted one by one in a plan
 Connection = psycopg.Connection[Any]
@@ -340,8 +342,8 @@ class _Planner:
                 counted[hold.id] = counted.get(hold.id, 0) + records
         return tuple(HeldBy(hold=hold, records=records) for hold, records in counted.items())
 
-    def _row(self, query: Composable) -> tuple[Any, ...]:
-        row = self.connection.execute(query, {}).fetchone()
+    def _row(self, query: Composed) -> tuple[Any, ...]:
+        row: tuple[Any, ...] | None = self.connection.execute(query, {}).fetchone()
         assert row is not None
         return row
 

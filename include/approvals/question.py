@@ -1,0 +1,55 @@
+"""What a person is asked in Airflow, as Markdown in both languages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from include.messages import Message
+from include.reports.i18n import Translator
+
+LANGUAGES = {"zh_CN": "中文", "en": "English"}
+LONGEST = 400  # characters of a text that is shown
+# What could change the page, hide text or start a formula: controls, Markdown, zero-width and
+# direction marks.
+HOSTILE = (
+    r"[\u0001-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    r"|<>*_`#!~&=+\"'\\\[\]()]"
+)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What one person decides on.
+
+    Attributes:
+        subject: one line.
+        body: Markdown.
+        assigned: user ids of those who may answer; never empty.
+    """
+
+    subject: str
+    body: str
+    assigned: list[str]
+
+
+def harmless(text: str) -> str:
+    """Return a text that is nobody's secret without what could change the page."""
+    return re.sub(HOSTILE, "·", text[:LONGEST])
+
+
+def in_both(message: Message) -> str:
+    """Return a message in both languages, on one line."""
+    return " / ".join(Translator(one).text(message) for one in LANGUAGES)
+
+
+def names(accounts: Sequence[str]) -> str:
+    """User ids, without what could change the page; many have an underscore, which is escaped."""
+    return ", ".join("\\_".join(map(harmless, one.split("_"))) for one in accounts)
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '·') for cell in one)} |" for one in lines)

@@ -1,0 +1,120 @@
+"""The circuit breaker: a plan that is larger than usual waits for a second person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal
+
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects.postgresql import insert
+
+from include.policy.retention import Limit
+from include.retention.plan import Plan, PlannedClass
+from include.services.clock import Clock
+from include.state.tables import disposition
+
+LOOKED_BACK = 10  # runs
+FEWEST = 3  # of them, or there is no trend
+NEVER = 100  # records; fewer trip neither a percentage nor the trend: three of five is no event
+
+Cause = Literal["records", "percent", "trend"]
+
+
+@dataclass(frozen=True)
+class Tripped:
+    """Why a class waits for a second person.
+
+    Attributes:
+        name: of the class.
+        cause: which of its limits it is beyond.
+        planned: records that would go.
+        allowed: what the limit allows.
+    """
+
+    name: str
+    cause: Cause
+    planned: int
+    allowed: int
+
+
+def trips(planned: PlannedClass, limit: Limit, past: Sequence[int]) -> Tripped | None:
+    """Say whether a class is beyond one of its limits.
+
+    Args:
+        planned: of the plan.
+        limit: of the class, else of disposition.yaml.
+        past: records that went in its last runs.
+    """
+    count = planned.planned
+    allowed: dict[Cause, int] = {"records": limit.records}
+    if count > NEVER:
+        allowed["percent"] = int(planned.records * limit.percent / 100)
+        if len(past) >= FEWEST:
+            allowed["trend"] = int(limit.times_trend * median(past))
+    for cause, most in allowed.items():
+        if count > most:
+            return Tripped(planned.name, cause, count, most)
+    return None
+
+
+def past_runs(conn: Connection, plan: Plan, run: tuple[str, str]) -> dict[str, list[int]]:
+    """Records that went in the last runs that executed, by class; this run left out."""
+    found: dict[str, list[int]] = {}
+    for one in plan.classes:
+        query = (
+            select(disposition.c.done)
+            .where(
+                disposition.c.database == plan.database,
+                disposition.c.record_class == one.name,
+                disposition.c.done.is_not(None),
+                (disposition.c.dag_id != run[0]) | (disposition.c.run_id != run[1]),
+            )
+            .order_by(disposition.c.number.desc())
+            .limit(LOOKED_BACK)
+        )
+        found[one.name] = [int(done) for done in conn.scalars(query)]
+    return found
+
+
+def remember(conn: Connection, plan: Plan, run: tuple[str, str], clock: Clock) -> None:
+    """Enter a plan, in place of an earlier one of the same run."""
+    dag_id, run_id = run
+    for one in plan.classes:
+        values = {
+            "planned_at": clock.now(),
+            "as_of": plan.as_of,
+            "plan_sha256": plan.sha256,
+            "expired": one.expired,
+            "held": one.held + one.suspended,
+            "planned": one.planned,
+        }
+        conn.execute(
+            insert(disposition)
+            .values(
+                dag_id=dag_id,
+                run_id=run_id,
+                database=plan.database,
+                record_class=one.name,
+                **values,
+            )
+            .on_conflict_do_update(constraint=disposition.primary_key, set_=values)
+        )
+
+
+def executed(
+    conn: Connection, database: str, run: tuple[str, str], done: Mapping[str, int]
+) -> None:
+    """Enter how many records of each class a run has erased, all its tries together."""
+    for name, records in done.items():
+        conn.execute(
+            disposition.update()
+            .where(
+                disposition.c.dag_id == run[0],
+                disposition.c.run_id == run[1],
+                disposition.c.database == database,
+                disposition.c.record_class == name,
+            )
+            .values(done=records)
+        )

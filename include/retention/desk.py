@@ -1,0 +1,110 @@
+"""What the steps of `enforce_retention` work with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Engine
+
+from include.erasure import requests
+from include.erasure.ledger import ErasureKeys
+from include.holds import records
+from include.policy.datamap import MappedDatabase
+from include.policy.retention import Disposition, RetentionRule
+from include.retention.planning import Schedule
+from include.services.clock import Clock
+from include.services.database import DatabaseAddress
+from include.services.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Desk:
+    """One database and the services of a run.
+
+    Attributes:
+        database: of the data map.
+        rules: its record classes.
+        disposition: of disposition.yaml.
+        timezone: of the pack.
+        reader: the database, as one who reads.
+        writer: the database, as one who may delete.
+        staff: database of the staff table and where it is; None where the pack names none.
+        state: the state database.
+        keys: of the erasure ledger.
+        clock: the time.
+        dag_id: of the run.
+        run_id: of the run.
+        starter: user id of who started the run; None when its schedule did.
+    """
+
+    database: MappedDatabase
+    rules: Sequence[RetentionRule]
+    disposition: Disposition
+    timezone: str
+    reader: DatabaseAddress
+    writer: DatabaseAddress
+    staff: tuple[MappedDatabase, DatabaseAddress] | None
+    state: Engine
+    keys: ErasureKeys
+    clock: Clock
+    dag_id: str
+    run_id: str
+    starter: str | None = None
+
+    @property
+    def run(self) -> tuple[str, str]:
+        """Dag id and run id."""
+        return self.dag_id, self.run_id
+
+    def schedule(self, as_of: datetime) -> Schedule:
+        """The record classes for a moment, with the holds and requests of now."""
+        name = self.database.name
+        with self.state.connect() as conn:
+            holds = records.on_records(conn, name)
+            asked = requests.open_requests(conn, name)
+        return Schedule(
+            database=self.database,
+            rules=self.rules,
+            as_of=as_of,
+            now=self.clock.now(),
+            timezone=self.timezone,
+            holds=holds,
+            requests=asked,
+            keys=self.keys,
+        )
+
+
+def moment_of(as_of: str | None, now: datetime, timezone: str) -> datetime:
+    """Return the moment for which a plan is made.
+
+    Args:
+        as_of: a date, which is 00:00 of that day in the pack's timezone, or a moment with an offset
+            from UTC, both by ISO 8601; the present day where nothing is said.
+        now: the moment, timezone-aware.
+        timezone: of the pack.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    zone = ZoneInfo(timezone)
+    if not as_of:
+        return datetime.combine(now.astimezone(zone).date(), time(), zone)
+    try:
+        if len(as_of) <= len("2026-01-01"):
+            return datetime.combine(date.fromisoformat(as_of), time(), zone)
+        moment = datetime.fromisoformat(as_of)
+    except ValueError:
+        raise _unreadable(as_of) from None
+    if moment.tzinfo is None:
+        raise _unreadable(as_of)
+    return moment
+
+
+def _unreadable(as_of: str) -> UsageError:
+    return UsageError(
+        f"{as_of!r} is no day and no moment.",
+        "Write 2026-11-25, or 2026-11-25T03:30:00+08:00 with the offset from UTC.",
+    )

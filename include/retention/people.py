@@ -1,0 +1,70 @@
+"""Who owns the retention schedule, and who may approve a plan that is larger than usual."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.sql import SQL, Identifier
+
+from include.policy.datamap import MappedDatabase
+from include.policy.fragments import pack_sql
+from include.policy.retention import Approval, Group
+
+MOST = 1000  # names on one question
+
+
+@dataclass(frozen=True)
+class People:
+    """The people of one question.
+
+    Attributes:
+        owners: user ids of those whose work the schedule is, and of who started the run.
+        approvers: user ids of those who may answer; none of them is an owner.
+    """
+
+    owners: tuple[str, ...]
+    approvers: tuple[str, ...]
+
+
+def people_of(
+    connection: psycopg.Connection[Any] | None,
+    staff: MappedDatabase | None,
+    rule: Approval,
+    starter: str | None,
+) -> People:
+    """Look up who may approve.
+
+    Args:
+        connection: to the database of the staff table; None where the pack names none.
+        staff: that database.
+        rule: of disposition.yaml.
+        starter: user id of who started the run; None when its schedule did.
+    """
+    owners = {*_members(connection, staff, rule, rule.owners), *([starter] if starter else [])}
+    approvers = _members(connection, staff, rule, rule.approvers)
+    return People(tuple(sorted(owners)), tuple(one for one in approvers if one not in owners))
+
+
+def _members(
+    connection: psycopg.Connection[Any] | None,
+    database: MappedDatabase | None,
+    rule: Approval,
+    group: Group,
+) -> Sequence[str]:
+    found = list(group.accounts)
+    if group.where and connection is not None and database is not None and rule.staff is not None:
+        collection = database.collections[rule.staff.collection]
+        query = SQL(
+            "SELECT p.{account}::text FROM {staff} AS p WHERE p.{account} IS NOT NULL GROUP BY 1 "
+            "HAVING count(*) = 1 AND bool_and(({condition}) IS TRUE) ORDER BY 1 LIMIT {most}"
+        ).format(
+            account=Identifier(rule.staff.account),
+            staff=Identifier(collection.schema_name, collection.table),
+            condition=pack_sql(group.where),
+            most=MOST,
+        )
+        found += [row[0] for row in connection.execute(query, {})]
+    return list(dict.fromkeys(found))

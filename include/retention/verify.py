@@ -1,0 +1,304 @@
+"""The count afterwards: queries of its own, which share no condition with the execution.
+
+Periods are added to clocks in the pack's timezone instead of compared with a moment that was worked
+out before; holds are read anew from the registry; what refers to a record is asked of the catalogue
+as it is now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.sql import SQL, Composable, Identifier
+
+from include.erasure.masks import Mask, shapes, to_mask
+from include.erasure.places import Place
+from include.holds.records import RecordHolds
+from include.holds.registry import HoldKind
+from include.policy.datamap import MappedDatabase
+from include.policy.fragments import literal, pack_sql
+from include.policy.period import Period
+from include.policy.retention import Minimum, RetentionRule, SqlClock
+from include.retention.relations import ForeignKey, Relation, Relations, read_relations
+
+Connection = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is left of a class although its periods are over.
+
+    Attributes:
+        held: under a hold, or suspended by the class's own condition.
+        referred: that another record of a mapped table refers to.
+        unexplained: all others.
+    """
+
+    name: str
+    held: int
+    referred: int
+    unexplained: int
+
+
+@dataclass(frozen=True)
+class Orphans:
+    """Records whose foreign key leads nowhere."""
+
+    constraint: str
+    table: str
+    records: int
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is left of a data subject who asked to be erased.
+
+    Attributes:
+        records: in classes that a request erases.
+        unexplained: of these, that neither hold, law nor reference keeps.
+    """
+
+    key: str
+    records: int
+    unexplained: int
+
+
+class Inspection:
+    """Counts what is left in one database.
+
+    Args:
+        connection: of its own, as one who reads; inside of a transaction.
+        database: of the data map.
+        rules: its record classes.
+        as_of: moment for which the plan was made.
+        timezone: of the pack.
+        holds: read after the execution.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        database: MappedDatabase,
+        rules: Sequence[RetentionRule],
+        *,
+        as_of: datetime,
+        timezone: str,
+        holds: RecordHolds,
+    ) -> None:
+        self.connection = connection
+        self.rules = rules
+        self.as_of = as_of
+        self.holds = holds
+        self.relations: Relations = read_relations(connection, database)
+        connection.execute("SELECT set_config('TimeZone', %s, true)", [timezone])
+
+    def left(self) -> list[Left]:
+        """Count what is over and still there, class by class."""
+        return [self._left(one) for one in self.rules if one.action != "keep"]
+
+    def orphans(self) -> list[Orphans]:
+        """Look for records that refer to nothing, in every foreign key to a class's table."""
+        tables = {one.collection for one in self.rules if one.deletes}
+        found = []
+        for key in self.relations.keys:
+            if self.relations.collection_of(key.parent) in tables:
+                parent = self.relations.by_collection[self.relations.collections[key.parent]]
+                if records := self._unmatched(key, parent):
+                    found.append(Orphans(key.name, key.label, records))
+        return found
+
+    def subject(self, key: str) -> Subject:
+        """Count what is left of a data subject."""
+        records = unexplained = 0
+        for rule in self.rules:
+            if not rule.on_request:
+                continue
+            about = _any(f"({text})::text" for text in rule.keys.subject)
+            query = SQL(
+                "SELECT count(*), count(*) FILTER (WHERE {lawful} AND NOT ({held}) AND NOT "
+                "({referred})) FROM {table} AS t WHERE {of_class} AND {left} AND {key} IN ({about})"
+            ).format(
+                lawful=self._after([self._minimum(rule, one) for one in rule.minimum]),
+                held=self._held(rule),
+                referred=self._referred(rule),
+                table=self._relation(rule).identifier,
+                of_class=self._of_class(rule),
+                left=self._left_to_do(rule),
+                key=literal(key),
+                about=about,
+            )
+            row = self._row(query)
+            records, unexplained = records + row[0], unexplained + row[1]
+        return Subject(key, records, unexplained)
+
+    def _left(self, rule: RetentionRule) -> Left:
+        over = [(self._clock(rule.clock), rule.period)]
+        over += [self._minimum(rule, one) for one in rule.minimum]
+        query = SQL(
+            "SELECT count(*) FILTER (WHERE held), count(*) FILTER (WHERE referred AND NOT held), "
+            "count(*) FILTER (WHERE NOT referred AND NOT held) FROM (SELECT {held} AS held, "
+            "{referred} AS referred FROM {table} AS t WHERE {of_class} AND {left} AND {over}) AS d"
+        ).format(
+            held=self._held(rule),
+            referred=self._referred(rule) if rule.deletes else SQL("false"),
+            table=self._relation(rule).identifier,
+            of_class=self._of_class(rule),
+            left=self._left_to_do(rule),
+            over=self._after(over),
+        )
+        return Left(rule.record_class, *self._row(query))
+
+    def _of_class(self, rule: RetentionRule) -> Composable:
+        """Of the class, and of no other that keeps it longer."""
+        parts = [_true(rule.where)] if rule.where else []
+        for other in self.rules:
+            if other is rule or other.collection != rule.collection or not rule.deletes:
+                continue
+            if other.action == "mask":
+                continue
+            stays: Composable = SQL("true")
+            if other.action != "keep":
+                over = [(self._clock(other.clock), other.period)]
+                over += [self._minimum(other, one) for one in other.minimum]
+                stays = SQL("({}) IS NOT TRUE").format(self._after(over))
+            member = _true(other.where) if other.where else SQL("true")
+            parts.append(SQL("NOT ({} AND {})").format(member, stays))
+        return _all(parts)
+
+    def _left_to_do(self, rule: RetentionRule) -> Composable:
+        if rule.action != "mask":
+            return SQL("true")
+        relation = self._relation(rule)
+        columns = shapes(self.connection, Place(relation.schema, relation.name))
+        return to_mask(Mask(rule.mask, rule.stamp), columns)
+
+    def _after(self, periods: Sequence[tuple[Composable, Period]]) -> Composable:
+        """Each clock plus its period lies before the plan's moment."""
+        return _all(
+            [
+                SQL("({clock} + make_interval(months => {m}, days => {d}, secs => {s}) < {at})")
+                .format(clock=clock, m=one.months, d=one.days, s=one.seconds, at=self._moment())
+                for clock, one in periods
+            ]
+        )  # fmt: skip
+
+    def _moment(self) -> Composable:
+        return SQL("{}::timestamptz").format(literal(self.as_of))
+
+    def _minimum(self, rule: RetentionRule, one: Minimum) -> tuple[Composable, Period]:
+        return self._clock(one.clock or rule.clock), one.period
+
+    def _clock(self, clock: tuple[str, ...] | SqlClock) -> Composable:
+        """A clock as a moment: dates and times without a timezone are of the pack's."""
+        if isinstance(clock, SqlClock):
+            return SQL("({})::timestamptz").format(pack_sql(clock.sql))
+        columns = [SQL("t.{}::timestamptz").format(Identifier(one)) for one in clock]
+        return SQL("greatest({})").format(SQL(", ").join(columns))
+
+    def _held(self, rule: RetentionRule) -> Composable:
+        parts: list[Composable] = [SQL("false")]
+        if rule.suspended:
+            parts.append(_true(rule.suspended.where))
+        if self.holds.everything:
+            parts.append(SQL("true"))
+        for one in self.rules:
+            if one.collection != rule.collection:
+                continue
+            member = _true(one.where) if one.where else SQL("true")
+            if one.record_class in self.holds.classes:
+                parts.append(member)
+            for kind, texts in (
+                (HoldKind.SUBJECT, one.keys.subject),
+                (HoldKind.WAYBILL, one.keys.waybill),
+                (HoldKind.CASE, one.keys.case),
+            ):
+                values = sorted(self.holds.values.get(kind, {}))
+                if texts and values:
+                    keys = SQL(
+                        "EXISTS (SELECT FROM unnest({}::text[]) AS h(key) WHERE h.key IN ({}))"
+                    )
+                    found = keys.format(literal(values), _any(f"({text})::text" for text in texts))
+                    parts.append(SQL("({} AND {})").format(member, found))
+        return SQL("({})").format(SQL(" OR ").join(parts))
+
+    def _referred(self, rule: RetentionRule) -> Composable:
+        """Another record of a mapped table refers to it and is not set to null with it."""
+        relation = self._relation(rule)
+        parts: list[Composable] = [SQL("false")]
+        detached = {
+            text for one in self.rules if one.collection == rule.collection for text in one.detach
+        }
+        for key in self.relations.keys_to(relation):
+            child = self.relations.collection_of(key.child_root)
+            if child is None:
+                continue
+            nulled = key.on_delete in ("set_null", "set_default") or any(
+                f"{child}.{column}" in detached for column in key.columns
+            )
+            if nulled and not self._held_children(child):
+                continue
+            refers = _all(
+                [
+                    SQL("c.{} = t.{}").format(Identifier(mine), Identifier(theirs))
+                    for mine, theirs in zip(key.columns, key.targets, strict=True)
+                ]
+            )
+            parts.append(
+                SQL("EXISTS (SELECT FROM {} AS c WHERE {})").format(key.identifier, refers)
+            )
+        return SQL("({})").format(SQL(" OR ").join(parts))
+
+    def _held_children(self, child: str) -> bool:
+        """Whether holds may keep a record of a collection from being changed."""
+        if self.holds.everything:
+            return True
+        return any(
+            one.record_class in self.holds.classes
+            or any(
+                texts and self.holds.values.get(kind)
+                for kind, texts in (
+                    (HoldKind.SUBJECT, one.keys.subject),
+                    (HoldKind.WAYBILL, one.keys.waybill),
+                    (HoldKind.CASE, one.keys.case),
+                )
+            )
+            for one in self.rules
+            if one.collection == child
+        )
+
+    def _unmatched(self, key: ForeignKey, parent: Relation) -> int:
+        filled = _all([SQL("c.{} IS NOT NULL").format(Identifier(one)) for one in key.columns])
+        same = _all(
+            [
+                SQL("c.{} = p.{}").format(Identifier(mine), Identifier(theirs))
+                for mine, theirs in zip(key.columns, key.targets, strict=True)
+            ]
+        )
+        query = SQL(
+            "SELECT count(*) FROM {} AS c WHERE {} AND NOT EXISTS (SELECT FROM {} AS p WHERE {})"
+        ).format(key.identifier, filled, parent.identifier, same)
+        return int(self._row(query)[0])
+
+    def _relation(self, rule: RetentionRule) -> Relation:
+        return self.relations.by_collection[rule.collection]
+
+    def _row(self, query: SQL | psycopg.sql.Composed) -> tuple[Any, ...]:
+        row: tuple[Any, ...] | None = self.connection.execute(query, {}).fetchone()
+        assert row is not None
+        return row
+
+
+def _true(text: str) -> Composable:
+    return SQL("(({}) IS TRUE)").format(pack_sql(text))
+
+
+def _all(parts: Sequence[Composable]) -> Composable:
+    return SQL("({})").format(SQL(" AND ").join(parts)) if parts else SQL("true")
+
+
+def _any(texts: Any) -> Composable:
+    return SQL(", ").join(pack_sql(one) for one in texts)
