@@ -10,7 +10,18 @@ from typing import NoReturn
 
 import typer
 
-from include.cli import backup, config, evidence, keys, quarantine, run, testing, up
+from include.cli import (
+    backup,
+    config,
+    erasure,
+    evidence,
+    hold,
+    keys,
+    quarantine,
+    run,
+    testing,
+    up,
+)
 from include.cli.console import complain, errors, new_log, one_line, print_json
 from include.cli.stack import workplace
 from include.orchestration.unforeseen import value_free
@@ -35,6 +46,8 @@ app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_
 app.command("bench")(testing.bench)
 app.add_typer(backup.app, name="backup")
 app.add_typer(config.app, name="config")
+app.add_typer(erasure.app, name="erasure")
+app.add_typer(hold.app, name="hold")
 app.add_typer(keys.app, name="keys")
 app.add_typer(quarantine.app, name="quarantine")
 

@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from include.cli.console import errors, print_json, results
 from include.cli.stack import local_stack, workplace
+from include.cli.table import print_table
 from include.services.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="The register of records that break a rule, by key.")
 MOST = 1_000  # records shown at once
-UNFOLDED = 100_000  # columns of a pipe: a program reads one record per line
 
 Database = Annotated[str | None, typer.Option(help="Database of the data map.")]
 Collection = Annotated[str | None, typer.Option(help="Collection of the data map.")]
@@ -95,26 +92,17 @@ def _in_pack(pack: PolicyPack, kind: str) -> set[str]:
 
 
 def _print(shown: list[Entry]) -> None:
-    table = Table(box=None)
-    for name in ("database", "collection", "rule", "key", "department", "since (UTC)"):
-        table.add_column(name, overflow="fold")
-    for one in shown:
-        cells = (
-            one.database,
-            one.collection,
-            one.rule,
-            ", ".join(one.key),
-            one.part or "",
-            f"{one.found_at:%Y-%m-%d %H:%M}",
-        )
-        table.add_row(*map(_cell, cells))
-    if results.is_terminal:
-        results.print(table)
-    else:
-        Console(file=results.file, width=UNFOLDED, highlight=False).print(table)
-
-
-def _cell(content: str) -> Text:
-    from include.reports.i18n import visible
-
-    return Text(visible(content).replace("\n", "\\n").replace("\t", "\\t"))
+    print_table(
+        ("database", "collection", "rule", "key", "department", "since (UTC)"),
+        (
+            (
+                one.database,
+                one.collection,
+                one.rule,
+                ", ".join(one.key),
+                one.part or "",
+                f"{one.found_at:%Y-%m-%d %H:%M}",
+            )
+            for one in shown
+        ),
+    )

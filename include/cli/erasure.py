@@ -1,0 +1,155 @@
+"""``parcelseal erasure``: requests of data subjects to be erased, by key."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from include.cli.console import errors, print_json, results
+from include.cli.names import require_prefix
+from include.cli.stack import local_stack, workplace
+from include.cli.table import print_table
+from include.services.errors import UsageError
+
+if TYPE_CHECKING:
+    from include.erasure.requests import ErasureRequest
+    from include.policy import PolicyPack
+
+app = typer.Typer(no_args_is_help=True, help="Requests of data subjects to be erased.")
+COLUMNS = ("id", "database", "subject", "reference", "received", "due on", "entered by", "state")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+@app.command("add")
+def add(
+    subject: Annotated[str, typer.Argument(help="Key of the data subject: KEY or DATABASE/KEY.")],
+    reference: Annotated[str, typer.Option(help="Of the request's file.")],
+    received: Annotated[
+        datetime, typer.Option(formats=["%Y-%m-%d"], help="When the data subject asked.")
+    ],
+    by: Annotated[str, typer.Option(help="Who enters it.")],
+    database: Annotated[
+        str | None, typer.Option(help="Database of the data map; needed where it maps several.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Enter a request. The subject is named by key, never by name or number."""
+    from include.erasure import requests
+
+    place = workplace()
+    chosen = _database(place.pack, subject.strip(), database)
+    with local_stack(place), place.state.begin() as conn:
+        before = requests.open_request(conn, chosen, subject)
+        request = requests.add(
+            conn,
+            place.clock,
+            database=chosen,
+            subject=subject,
+            reference=reference,
+            received_on=received.date(),
+            entered_by=by,
+        )
+    if before is not None and before.id == request.id:
+        errors.print(
+            f"The subject has asked already: request {request.id} of {request.received_on} is open "
+            "and stays as it is.",
+            markup=False,
+            soft_wrap=True,
+        )
+    _tell(request, f"Request {request.id} is due on {request.due_on}.", as_json)
+    return 0
+
+
+@app.command("list")
+def list_(
+    every: Annotated[bool, typer.Option("--all", help="Closed ones too.")] = False,
+    as_json: Json = False,
+) -> int:
+    """List the open requests of all databases."""
+    from include.erasure import requests
+
+    place = workplace()
+    today = place.clock.now().astimezone(place.pack.calendar.zone).date()
+    with local_stack(place), place.state.connect() as conn:
+        shown = [one for one in requests.every(conn) if every or one.closed_at is None]
+    if as_json:
+        print_json({"requests": [one.as_json() for one in shown]})
+        return 0
+    if shown:
+        print_table(COLUMNS, (_row(one, today) for one in shown))
+    else:
+        results.print("There is no request." if every else "No request is open.")
+    late = sum(one.is_overdue(today) for one in shown)
+    if late:
+        errors.print(f"Overdue: {late}. Run enforce_retention, or see why it keeps the records.")
+    return 0
+
+
+@app.command("withdraw")
+def withdraw(
+    request_id: Annotated[int, typer.Argument(metavar="ID", help="Its number in `erasure list`.")],
+    by: Annotated[str, typer.Option(help="Who withdraws it.")],
+    because: Annotated[str, typer.Option(help="Why.")],
+    as_json: Json = False,
+) -> int:
+    """Close a request that is not to be carried out. What was erased by then stays erased."""
+    from include.erasure import requests
+
+    place = workplace()
+    with local_stack(place), place.state.begin() as conn:
+        request = requests.withdraw(conn, place.clock, request_id, by=by, because=because)
+    _tell(request, f"Request {request.id} is withdrawn.", as_json)
+    return 0
+
+
+def _database(pack: PolicyPack, subject: str, asked: str | None) -> str:
+    """The database that is meant; refused where nothing would ever be erased on request."""
+    if asked is not None:
+        pack.database(asked)
+    named, _ = require_prefix(pack, subject)
+    if named and asked and named != asked:
+        raise UsageError(
+            f"The subject is of {named}, and --database says {asked}.",
+            f"A key of {asked} with a slash of its own is written {asked}/KEY.",
+        )
+    chosen = named or asked
+    if chosen is None:
+        if len(pack.databases) != 1:
+            raise UsageError(
+                "The policy pack maps several databases.",
+                f"Name one as --database: {', '.join(pack.databases)}.",
+            )
+        chosen = next(iter(pack.databases))
+    if not any(rule.on_request for rule in pack.retention_of(chosen)):
+        raise UsageError(
+            f"No record class of {chosen} is erased on request: nothing would ever be done.",
+            "Set `on_request: true` on record classes in retention.yaml.",
+        )
+    return chosen
+
+
+def _tell(request: ErasureRequest, said: str, as_json: bool) -> None:
+    if as_json:
+        print_json(request.as_json())
+    else:
+        results.print(said, markup=False, soft_wrap=True)
+
+
+def _row(one: ErasureRequest, today: date) -> tuple[str, ...]:
+    if one.closed_at is not None:
+        state = f"closed {one.closed_at:%Y-%m-%d} by {one.closed_by}: {one.closed_because}"
+    else:
+        state = "overdue" if one.is_overdue(today) else ""
+    return (
+        str(one.id),
+        one.database,
+        one.subject,
+        one.reference,
+        one.received_on.isoformat(),
+        one.due_on.isoformat(),
+        one.entered_by,
+        state,
+    )

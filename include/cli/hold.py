@@ -1,0 +1,180 @@
+"""``parcelseal hold``: what may not be deleted, why, and until somebody says so."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from include.cli.console import errors, print_json, results
+from include.cli.names import require_prefix
+from include.cli.stack import local_stack, workplace
+from include.cli.table import print_table
+from include.services.errors import UsageError
+
+if TYPE_CHECKING:
+    from include.holds.registry import Hold, HoldKind
+    from include.policy import PolicyPack
+
+app = typer.Typer(no_args_is_help=True, help="Legal holds: what may not be deleted.")
+COLUMNS = ("id", "kind", "value", "reason", "owner", "case", "placed (UTC)", "review on", "state")
+
+Kind = Annotated[
+    str, typer.Argument(help="subject, waybill, case, class, database or restore_point.")
+]
+Value = Annotated[
+    str, typer.Argument(help="Which one: VALUE in every database, DATABASE/VALUE in one.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+@app.command("add")
+def add(
+    kind: Kind,
+    value: Value,
+    reason: Annotated[str, typer.Option(help="Why, for the reader of a certificate.")],
+    owner: Annotated[str, typer.Option(help="Who answers for it.")],
+    case: Annotated[str, typer.Option(help="The case, claim or order behind it.")],
+    review: Annotated[
+        datetime,
+        typer.Option(formats=["%Y-%m-%d"], help="When to ask whether it is still needed."),
+    ],
+    as_json: Json = False,
+) -> int:
+    """Place a hold. Records are named by key, never by a customer's name or number."""
+    from include.holds import registry
+
+    place = workplace()
+    wanted, named = _kind(kind), value.strip()
+    _require_known(place.pack, wanted, named)
+    with local_stack(place), place.state.begin() as conn:
+        hold = registry.add(
+            conn,
+            place.clock,
+            kind=wanted,
+            value=named,
+            reason=reason,
+            owner=owner,
+            case_ref=case,
+            review_on=review.date(),
+        )
+    _tell(hold, f"Hold {hold.id} on {hold.kind} {hold.value} counts from now on.", as_json)
+    return 0
+
+
+@app.command("list")
+def list_(
+    every: Annotated[bool, typer.Option("--all", help="Released ones too.")] = False,
+    due: Annotated[
+        bool, typer.Option("--due", help="Only those whose review date has come.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """List the holds that count now."""
+    from include.holds import registry
+
+    if every and due:
+        raise UsageError("--all and --due exclude each other.", "Released holds are not reviewed.")
+    place = workplace()
+    today = place.clock.now().astimezone(place.pack.calendar.zone).date()
+    with local_stack(place), place.state.connect() as conn:
+        if due:
+            holds = registry.due_for_review(conn, today)
+        else:
+            holds = registry.every(conn) if every else registry.active(conn)
+    if as_json:
+        print_json({"holds": [hold.as_json() for hold in holds]})
+        return 0
+    if holds:
+        print_table(COLUMNS, (_row(hold, today) for hold in holds))
+    else:
+        results.print("No hold is due for review." if due else "There is no hold.")
+    waiting = sum(_is_due(hold, today) for hold in holds)
+    if waiting:
+        errors.print(f"Due for review: {waiting}. A hold counts until it is released.")
+    return 0
+
+
+@app.command("release")
+def release(
+    hold_id: Annotated[int, typer.Argument(metavar="ID", help="Its number in `hold list`.")],
+    by: Annotated[str, typer.Option(help="Who releases it.")],
+    reason: Annotated[str, typer.Option(help="Why it is no longer needed.")],
+    as_json: Json = False,
+) -> int:
+    """End a hold; the next run disposes of what expired meanwhile. The registry keeps it."""
+    from include.holds import registry
+
+    place = workplace()
+    with local_stack(place), place.state.begin() as conn:
+        hold = registry.release(conn, place.clock, hold_id, released_by=by, reason=reason)
+    _tell(hold, f"Hold {hold.id} on {hold.kind} {hold.value} is released.", as_json)
+    return 0
+
+
+def _kind(typed: str) -> HoldKind:
+    from include.holds.registry import HoldKind
+
+    if typed not in list(HoldKind):
+        raise UsageError("There is no such kind of hold.", f"There are: {', '.join(HoldKind)}.")
+    return HoldKind(typed)
+
+
+def _require_known(pack: PolicyPack, kind: HoldKind, value: str) -> None:
+    """Refuse a hold that would keep nothing: a typo must not read as "held"."""
+    from include.holds.keys import refuse_personal
+    from include.holds.registry import RECORD_KINDS, HoldKind
+
+    if kind not in RECORD_KINDS:
+        refuse_personal("A hold's value", value)  # before a message repeats it
+    if kind is HoldKind.DATABASE:
+        pack.database(value)
+        return
+    database, named = require_prefix(pack, value)
+    rules = pack.retention if database is None else pack.retention_of(database)
+    where = f" of {database}" if database else ""
+    if kind is HoldKind.CLASS:
+        classes = [rule.record_class for rule in rules]
+        if named not in classes:
+            raise UsageError(
+                f"The policy pack has no record class {named}{where}.",
+                f"It has: {', '.join(classes) or 'none'}.",
+            )
+    elif kind is not HoldKind.RESTORE_POINT and rules:
+        kinds = [one for one in HoldKind if any(getattr(rule.keys, one, ()) for rule in rules)]
+        if kind not in kinds:
+            raise UsageError(
+                f"No record class{where} is found by {kind}: the hold would keep nothing.",
+                f"Records are found by: {', '.join(kinds) or 'nothing'}. Hold their class, or add "
+                "keys to retention.yaml.",
+            )
+
+
+def _tell(hold: Hold, said: str, as_json: bool) -> None:
+    if as_json:
+        print_json(hold.as_json())
+    else:
+        results.print(said, markup=False, soft_wrap=True)
+
+
+def _is_due(hold: Hold, today: date) -> bool:
+    return hold.released_at is None and hold.review_on <= today
+
+
+def _row(hold: Hold, today: date) -> tuple[str, ...]:
+    if hold.released_at is not None:
+        state = f"released {hold.released_at:%Y-%m-%d} by {hold.released_by}: {hold.release_reason}"
+    else:
+        state = "review is due" if _is_due(hold, today) else ""
+    return (
+        str(hold.id),
+        str(hold.kind),
+        hold.value,
+        hold.reason,
+        hold.owner,
+        hold.case_ref,
+        f"{hold.placed_at:%Y-%m-%d %H:%M}",
+        hold.review_on.isoformat(),
+        state,
+    )

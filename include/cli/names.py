@@ -1,0 +1,30 @@
+"""Names and keys that people type, held against the policy pack."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from include.services.errors import UsageError
+
+if TYPE_CHECKING:
+    from include.policy import PolicyPack
+
+
+def require_prefix(pack: PolicyPack, value: str) -> tuple[str | None, str]:
+    """Return the mapped database and the rest of ``<database>/VALUE``; None where no slash is.
+
+    Raises:
+        UsageError: what precedes the first slash is no mapped database, or nothing follows it.
+    """
+    from include.holds.keys import split
+
+    database, named = split(value)
+    if database is not None and database not in pack.databases:
+        raise UsageError(
+            "What stands before the slash is no database that the policy pack maps.",
+            f"It maps: {', '.join(pack.databases)}. A key with a slash of its own is written "
+            "DATABASE/KEY.",
+        )
+    if not named.strip():
+        raise UsageError("Nothing follows the slash.", "It is written DATABASE/VALUE.")
+    return database, named

@@ -1,0 +1,211 @@
+"""The registry of data subjects' requests to be erased, by key, with the day they are due."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from sqlalchemy import Connection, Select, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from include.holds.keys import refuse_personal, refuse_personal_key, split
+from include.services.clock import Clock
+from include.services.errors import ServiceError, UsageError
+from include.state.tables import erasure_request
+
+DUE_AFTER = timedelta(days=30)  # GB/T 35273-2020, 8.7 a): requests are answered within 30 days
+EARLIEST_ZONE = timedelta(hours=14)  # where a day begins first (UTC+14)
+
+
+@dataclass(frozen=True)
+class ErasureRequest:
+    """One request.
+
+    Attributes:
+        id: number in the registry.
+        database: database of the data map.
+        subject: key of the data subject there, never a name or number.
+        reference: of the request's file.
+        received_on: when the data subject asked.
+        due_on: the last day on which erasing is in time.
+        entered_by: who entered it here.
+        entered_at: when.
+        closed_at: when it was done with: erased or withdrawn.
+    """
+
+    id: int
+    database: str
+    subject: str
+    reference: str
+    received_on: date
+    due_on: date
+    entered_by: str
+    entered_at: datetime
+    closed_at: datetime | None = None
+    closed_by: str | None = None
+    closed_because: str | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """The same for a machine; moments and dates in ISO 8601."""
+        return {
+            "id": self.id,
+            "database": self.database,
+            "subject": self.subject,
+            "reference": self.reference,
+            "received_on": self.received_on.isoformat(),
+            "due_on": self.due_on.isoformat(),
+            "entered_by": self.entered_by,
+            "closed_at": self.closed_at.isoformat() if self.closed_at else None,
+            "closed_by": self.closed_by,
+            "closed_because": self.closed_because,
+        }
+
+    def is_overdue(self, on: date) -> bool:
+        """Whether it is open although its last day has passed."""
+        return self.closed_at is None and self.due_on < on
+
+
+def add(
+    conn: Connection,
+    clock: Clock,
+    *,
+    database: str,
+    subject: str,
+    reference: str,
+    received_on: date,
+    entered_by: str,
+) -> ErasureRequest:
+    """Enter a request; the open one, unchanged, where the subject has asked already.
+
+    Args:
+        conn: the state database.
+        clock: when it is entered.
+        database: database of the data map.
+        subject: key of the data subject, as `include.holds.keys` says: ``<database>/`` before it is
+            not part of it.
+        reference: of the request's file.
+        received_on: when the data subject asked.
+        entered_by: who enters it.
+
+    Raises:
+        UsageError: something was left empty or looks like a phone or ID number, or the day of
+            receipt has not come.
+    """
+    texts = {"subject": subject, "reference": reference, "entered_by": entered_by}
+    _refuse_empty(texts)
+    refuse_personal_key("A request's subject", subject.strip())
+    refuse_personal("A request's reference", reference)
+    refuse_personal("Who enters a request", entered_by)
+    if received_on > (clock.now() + EARLIEST_ZONE).date():
+        raise UsageError(f"A request cannot have been received in the future: {received_on}.")
+    stripped = {name: text.strip() for name, text in texts.items()}
+    stripped["subject"] = _key(database, stripped["subject"])
+    _refuse_empty(stripped)
+    row = {
+        "database": database,
+        "received_on": received_on,
+        "due_on": received_on + DUE_AFTER,
+        "entered_at": clock.now(),
+    }
+    entering = (
+        insert(erasure_request)
+        .values(row | stripped)
+        .on_conflict_do_nothing(
+            index_elements=["database", "subject"],
+            index_where=erasure_request.c.closed_at.is_(None),
+        )
+        .returning(erasure_request)
+    )
+    for _ in range(2):  # the open one that was in the way may be closed before it is read
+        entered = conn.execute(entering).mappings().first()
+        if entered is not None:
+            return _request(dict(entered))
+        if there := _requests(conn, _open_of(database, stripped["subject"])):
+            return there[0]
+    raise ServiceError("The request was closed again while it was entered.", "Enter it again.")
+
+
+def open_request(conn: Connection, database: str, subject: str) -> ErasureRequest | None:
+    """Return the open request of a data subject, written as for `add`; None where there is none."""
+    found = _requests(conn, _open_of(database, _key(database, subject.strip())))
+    return found[0] if found else None
+
+
+def open_requests(conn: Connection, database: str) -> list[ErasureRequest]:
+    """Return the open requests of a database, oldest first."""
+    return _requests(conn, _open(database))
+
+
+def every(conn: Connection) -> list[ErasureRequest]:
+    """Return all requests of all databases, closed ones too, oldest first."""
+    return _requests(conn, select(erasure_request))
+
+
+def overdue(conn: Connection, on: date) -> list[ErasureRequest]:
+    """Return open requests of all databases whose last day has passed; on that day they are not."""
+    return _requests(conn, _open().where(erasure_request.c.due_on < on))
+
+
+def close(
+    conn: Connection, clock: Clock, request_id: int, *, closed_by: str, because: str
+) -> ErasureRequest:
+    """End a request, since the subject was erased or withdrew it; the registry keeps it.
+
+    Raises:
+        UsageError: no such open request, or something was left empty.
+    """
+    _refuse_empty({"closed_by": closed_by, "because": because})
+    row = conn.execute(
+        update(erasure_request)
+        .where(erasure_request.c.id == request_id, erasure_request.c.closed_at.is_(None))
+        .values(closed_at=clock.now(), closed_by=closed_by.strip(), closed_because=because.strip())
+        .returning(erasure_request)
+    )
+    closed = row.mappings().first()
+    if closed is None:
+        raise UsageError(
+            f"There is no open request {request_id}.", "See `./parcelseal erasure list`."
+        )
+    return _request(dict(closed))
+
+
+def withdraw(
+    conn: Connection, clock: Clock, request_id: int, *, by: str, because: str
+) -> ErasureRequest:
+    """Close a request on the word of a person; what was erased by then stays erased.
+
+    Raises:
+        UsageError: as of `close`, or something looks like a phone or ID number.
+    """
+    refuse_personal("Who withdraws a request", by)
+    refuse_personal("The reason of a withdrawal", because)
+    return close(conn, clock, request_id, closed_by=by, because=because)
+
+
+def _key(database: str, subject: str) -> str:
+    where, key = split(subject)
+    return key if where == database else subject
+
+
+def _open(database: str | None = None) -> Select[tuple[object, ...]]:
+    wanted = select(erasure_request).where(erasure_request.c.closed_at.is_(None))
+    return wanted if database is None else wanted.where(erasure_request.c.database == database)
+
+
+def _open_of(database: str, key: str) -> Select[tuple[object, ...]]:
+    return _open(database).where(erasure_request.c.subject == key)
+
+
+def _requests(conn: Connection, wanted: Select[tuple[object, ...]]) -> list[ErasureRequest]:
+    rows = conn.execute(wanted.order_by(erasure_request.c.id)).mappings()
+    return [_request(dict(row)) for row in rows]
+
+
+def _request(row: dict[str, object]) -> ErasureRequest:
+    return ErasureRequest(**row)  # type: ignore[arg-type]  # columns are the fields
+
+
+def _refuse_empty(texts: dict[str, str]) -> None:
+    for name, typed in texts.items():
+        if not typed.strip():
+            raise UsageError(f"A request needs {name.replace('_', ' ')}.")

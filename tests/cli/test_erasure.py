@@ -1,0 +1,142 @@
+"""``erasure``: requests of data subjects, only where something would be erased, with deadline."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from include.cli import erasure as command
+from include.cli.app import app
+from include.erasure import requests
+from include.services.errors import UsageError
+from include.state.connect import engine
+from include.state.migrate import migrate
+from tests.cli.places import place_at
+from tests.evidence.support import START
+
+TODAY = START.date()
+ASKED = ["--reference", "R-1", "--by", "privacy", "--received"]
+
+
+@pytest.fixture
+def state(database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
+    db = engine(database)
+    migrate(db)
+    place_at(monkeypatch, command, db, tmp_path / "two")
+    return db
+
+
+def erasure(*words: str) -> Any:
+    return app(["erasure", *words], standalone_mode=False)
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> Any:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_request_is_entered_listed_and_withdrawn(
+    state: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each is one JSON object with the same keys."""
+    assert erasure("add", "12", "--database", "shop", *ASKED, f"{TODAY}", "--json") == 0
+    entered = said(capsys)
+    assert entered == {
+        "id": 1,
+        "database": "shop",
+        "subject": "12",
+        "reference": "R-1",
+        "received_on": f"{TODAY}",
+        "due_on": f"{TODAY + timedelta(days=30)}",
+        "entered_by": "privacy",
+        "closed_at": None,
+        "closed_by": None,
+        "closed_because": None,
+    }
+    assert erasure("list", "--json") == 0
+    assert said(capsys) == {"requests": [entered]}
+    assert erasure("withdraw", "1", "--by", "privacy", "--because", "mistake", "--json") == 0
+    closed = {
+        "closed_at": START.isoformat(),
+        "closed_by": "privacy",
+        "closed_because": "mistake",
+    }
+    assert said(capsys) == entered | closed
+    assert erasure("list", "--json") == 0
+    assert said(capsys) == {"requests": []}
+    assert erasure("list", "--all", "--json") == 0
+    assert said(capsys) == {"requests": [entered | closed]}
+    with pytest.raises(UsageError, match="no open request 1"):
+        erasure("withdraw", "1", "--by", "privacy", "--because", "mistake")
+
+
+def test_asking_again_is_said(state: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    """The open request is shown; it keeps its deadline."""
+    erasure("add", "12", "--database", "shop", *ASKED, f"{TODAY - timedelta(days=3)}")
+    assert "asked already" not in capsys.readouterr().err
+    assert erasure("add", "shop/12", *ASKED, f"{TODAY}", "--json") == 0
+    shown = capsys.readouterr()
+    assert "asked already: request 1" in shown.err
+    assert json.loads(shown.out)["due_on"] == f"{TODAY + timedelta(days=27)}"
+
+
+@pytest.mark.parametrize(
+    ("words", "why", "what_to_do"),
+    [
+        (["12"], "several", "partners, shop"),
+        (["12", "--database", "shops"], "no database shops", "partners, shop"),
+        (["shops/12", "--database", "shop"], "slash", "partners, shop"),
+        (["partners/12", "--database", "shop"], "is of partners", "shop/KEY"),
+        (["12", "--database", "partners"], "nothing would ever be done", "on_request"),
+        (["partners/12"], "nothing would ever be done", "on_request"),
+        (["13800138000", "--database", "shop"], "looks like", "<database>/KEY"),
+    ],
+)
+def test_a_request_that_would_come_to_nothing_is_refused(
+    state: Engine, words: list[str], why: str, what_to_do: str
+) -> None:
+    """What was not understood, and where nothing is erased on request."""
+    with pytest.raises(UsageError, match=why) as refused:
+        erasure("add", *words, *ASKED, f"{TODAY}")
+    assert what_to_do in refused.value.action
+    with state.connect() as conn:
+        assert requests.every(conn) == []
+
+
+def test_one_mapped_database_need_not_be_named(
+    state: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is the one that is meant; a running number needs its prefix all the same."""
+    place_at(monkeypatch, command, state, tmp_path / "one", one_database=True)
+    assert erasure("add", "12", *ASKED, f"{TODAY}") == 0
+    assert erasure("add", "shop/13800138000", *ASKED, f"{TODAY}") == 0
+    with state.connect() as conn:
+        assert [one.subject for one in requests.open_requests(conn, "shop")] == [
+            "12",
+            "13800138000",
+        ]
+
+
+def test_overdue_requests_are_shown(state: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    """On the last day they are not overdue."""
+    for subject, days in (("12", 31), ("13", 30)):
+        received = TODAY - timedelta(days=days)
+        erasure("add", subject, "--database", "shop", *ASKED, f"{received}")
+    capsys.readouterr()
+    assert erasure("list") == 0
+    listed = capsys.readouterr()
+    _head, first, second = listed.out.splitlines()
+    assert first.rstrip().endswith("overdue")
+    assert "overdue" not in second
+    assert "Overdue: 1" in listed.err
+
+
+def test_an_empty_registry_is_said_so(state: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of open requests, and of all."""
+    assert erasure("list") == 0
+    assert erasure("list", "--all") == 0
+    assert capsys.readouterr().out == "No request is open.\nThere is no request.\n"
