@@ -8,15 +8,17 @@ plan says, however often the step is tried.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import psycopg
 from sqlalchemy import Engine
 
 from include.erasure import ledger
 from include.erasure.identity import server_of
+from include.erasure.masks import masks_of
 from include.erasure.places import places_of
 from include.erasure.resolve import resolve
 from include.holds.records import HoldGuard
@@ -95,7 +97,15 @@ class Executor:
     ) -> Tally:
         require_agreement(connection, self.state, self.clock)
         places = places_of(schedule.database)
-        resolve(self.state, connection, plan.database, places, schedule.keys, self.clock.now())
+        resolve(
+            self.state,
+            connection,
+            plan.database,
+            places,
+            schedule.keys,
+            self.clock.now(),
+            masks_of(schedule.rules),
+        )
         before = self._done_before(plan.database)
         live = make_plan(connection, schedule)
         require_covered(plan, live, before)
@@ -125,8 +135,6 @@ class Executor:
             return work.tally
 
     def _limits(self, schedule: Schedule) -> Limits:
-        from zoneinfo import ZoneInfo
-
         budget = self.rules.budget
         length = timedelta(days=budget.months * 30 + budget.days, seconds=budget.seconds)
         zone = ZoneInfo(schedule.timezone)
@@ -206,8 +214,3 @@ def _void(reason: str) -> ControlFailed:
         f"The plan does not cover what would go: {reason}.",
         "Nothing more was deleted. Run the workflow again: it makes a new plan and asks anew.",
     )
-
-
-def as_of_same(schedule: Schedule, as_of: datetime) -> Schedule:
-    """The schedule for the moment of a plan."""
-    return replace(schedule, as_of=as_of)

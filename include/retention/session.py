@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -87,8 +87,3 @@ def refusals(connection: psycopg.Connection[Any], database: str) -> Iterator[Non
 
 def _about(error: psycopg.Error) -> str:
     return f", table {error.diag.table_name}" if error.diag.table_name else ""
-
-
-def limits(milliseconds: Mapping[str, int]) -> list[tuple[str, str]]:
-    """Timeouts as settings of PostgreSQL."""
-    return [(name, f"{value}ms") for name, value in milliseconds.items()]
