@@ -249,9 +249,11 @@ class Workplace:
     def drill_place(self) -> DrillPlace:
         """Return where drills restore, with the names that they must not touch."""
         from include.backup.drill import DrillPlace
+        from include.erasure.masks import masks_of
 
         live = {self.database(one.connection).name for one in self.pack.databases.values()}
-        return DrillPlace(self.database("drill_db"), live, self.state, self.erasure_keys)
+        masks = masks_of(self.pack.retention)
+        return DrillPlace(self.database("drill_db"), live, self.state, self.erasure_keys, masks)
 
     def drill_key(self) -> OpeningKey:
         """Return the private key that drills decrypt with, or its KMS key."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import SystemRandom
 
@@ -21,8 +21,10 @@ from include.backup.refusals import prove_refusals
 from include.backup.restore import Source, restore
 from include.backup.scratch import drop_left_over, scratch
 from include.backup.snapshot import newest_records
-from include.erasure.ledger import ErasureKeys, erased
-from include.erasure.replay import Replay, places_of, replay
+from include.erasure.ledger import ErasureKeys
+from include.erasure.masks import Mask
+from include.erasure.places import places_of
+from include.erasure.replay import Replay, replay
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
 from include.messages import _
@@ -118,12 +120,17 @@ def refusals(source: Source, clock: Clock) -> StepRecord:
 
 @dataclass(frozen=True)
 class DrillPlace:
-    """Where a drill restores, and what it must not touch."""
+    """Where a drill restores, and what it must not touch.
+
+    Attributes:
+        masks: of retention.yaml, by record class.
+    """
 
     server: DatabaseAddress
     live_names: Collection[str]
     state: Engine
     erasure_keys: ErasureKeys
+    masks: Mapping[str, Mask] = field(default_factory=dict)
     jobs: int = 2
 
 
@@ -183,13 +190,16 @@ def drill(
             connection.rollback()
             fresh = _judge_newest(seen, [one.moment for one in newest], manifest, rules)
             replay_begun = clock.now()
-            replayed = replay_erasures(place, database, connection)
+            replayed = replay_erasures(place, database, connection, clock.now())
             usable_after += (clock.now() - replay_begun).total_seconds()
     if replayed.remaining:
         seen.find(
             "drill.erased_present",
             Outcome.FAIL,
-            _("{count} erased records are back in the restored copy.", count=replayed.remaining),
+            _(
+                "{count} erased or masked records are back in the restored copy.",
+                count=replayed.remaining,
+            ),
             STOP,
             clause=ERASURE_CLAUSE,
         )
@@ -223,6 +233,7 @@ def drill(
             "newest": fresh,
             "erasures": replayed.entries,
             "replayed": replayed.replayed,
+            "remasked": replayed.remasked,
             "remaining": replayed.remaining,
             "skipped": list(replayed.skipped),
             "not_looked_for": replayed.not_looked_for,
@@ -231,12 +242,18 @@ def drill(
 
 
 def replay_erasures(
-    place: DrillPlace, database: MappedDatabase, connection: psycopg.Connection
+    place: DrillPlace, database: MappedDatabase, connection: psycopg.Connection, at: datetime
 ) -> Replay:
     """Replay the ledger of a database on a restored copy."""
-    with place.state.connect() as conn:
-        ledger = erased(conn, database.name)
-    return replay(connection, database.name, places_of(database), ledger, place.erasure_keys)
+    return replay(
+        connection,
+        database.name,
+        places_of(database),
+        place.state,
+        place.erasure_keys,
+        place.masks,
+        at,
+    )
 
 
 def broken_off(database: str, point: str) -> StepRecord:

@@ -230,7 +230,11 @@ def _database(
         [_("Newest record in the copy"), _newest(data)],
         [_("Entries of the erasure ledger"), data.get("erasures")],
         [_("Erased records that the copy held and that were erased again"), data.get("replayed")],
-        [_("Erased records still present afterwards"), data.get("remaining")],
+        [
+            _("Masked records that the copy held in clear and that were masked again"),
+            data.get("remasked"),
+        ],
+        [_("Erased or masked records still present afterwards"), data.get("remaining")],
     ]
     blocks: list[Table | TrendChart] = [
         Table(

@@ -17,6 +17,9 @@ from include.workplace import Workplace
 if TYPE_CHECKING:
     from include.backup.manifest import RestorePoint
     from include.backup.recipients import OpeningKey
+    from include.erasure.replay import Replay
+    from include.policy.datamap import MappedDatabase
+    from include.services.database import DatabaseAddress
 
 COLUMNS = ("id", "database", "taken_at", "bytes", "tables", "rows", "held", "expires_at")
 WIDE = 170  # columns of a terminal
@@ -85,17 +88,18 @@ def restore(
     with local_stack(place):
         refuse_live(target, place.database(mapped.connection))
         chosen = _choose(place, database, point)
-        ledger = None if skip_erasures else _ledger(place, database)
+        erasures = 0 if skip_erasures else _ledger(place, database)
         tell(f"restore point {chosen.id}, taken {chosen.manifest.taken_at:%Y-%m-%d %H:%M:%S %Z}")
         source = Source(place.store("offsite_store"), chosen.manifest, _key(place, key))
         restored = load(
             source, target, jobs=jobs, owners=owners, allow_content=into_existing, progress=tell
         )
-        replayed = 0
-        if ledger is not None:
+        replayed = remasked = 0
+        if erasures:
             tell("replaying the erasure ledger")
-            replayed = _replay(place, mapped, target, ledger)
-        else:
+            again = _replay(place, mapped, target)
+            replayed, remasked = again.replayed, again.remasked
+        if skip_erasures:
             errors.print(
                 "[bold red]erasures were not replayed[/bold red]: people who were erased "
                 "may be back; keep the copy closed until they are.",
@@ -107,6 +111,7 @@ def restore(
         "rows": restored.rows,
         "seconds": round(restored.seconds, 3),
         "erasures_replayed": replayed,
+        "remasked": remasked,
         "matches_manifest": not restored.differences,
     }
     if as_json:
@@ -114,7 +119,7 @@ def restore(
     else:
         results.print(
             f"{restored.tables} tables, {restored.rows:,} rows in {restored.seconds:.1f} s; "
-            f"{replayed} erasures replayed"
+            f"{replayed} erasures replayed, {remasked} records masked again"
         )
     if restored.differences:
         errors.print(
@@ -158,10 +163,10 @@ def _key(place: Workplace, given: str) -> OpeningKey:
         ) from None
 
 
-def _ledger(place: Workplace, database: str) -> dict[str, dict[str, set[bytes]]]:
-    """Read the erasure ledger before anything is loaded: without it the restore is not begun."""
-    from include.erasure.ledger import erased
-    from include.erasure.replay import check_keys
+def _ledger(place: Workplace, database: str) -> int:
+    """Count the ledger's entries before anything is loaded: without it no restore is begun."""
+    from include.erasure.ledger import entries
+    from include.erasure.matching import check_keys
 
     if _state_is_blank(place):
         raise UsageError(
@@ -171,15 +176,15 @@ def _ledger(place: Workplace, database: str) -> dict[str, dict[str, set[bytes]]]
         )
     try:
         with place.state.connect() as conn:
-            found = erased(conn, database)
+            found = entries(conn, database)
     except ParcelSealError as error:
         raise type(error)(
             f"The erasure ledger cannot be read, so erased people would come back. {error.message}",
             f"{error.action} If it is lost for good: --skip-erasures.",
         ) from None
     if found:
-        check_keys(found, place.erasure_keys)
-    return found
+        check_keys({key_id for by_key in found.values() for key_id in by_key}, place.erasure_keys)
+    return sum(sum(by_key.values()) for by_key in found.values())
 
 
 def _state_is_blank(place: Workplace) -> bool:
@@ -192,17 +197,26 @@ def _state_is_blank(place: Workplace) -> bool:
         return ledger.head(conn) is None
 
 
-def _replay(place: Workplace, mapped: Any, target: Any, ledger: Any) -> int:
-    from include.erasure.replay import places_of, replay
+def _replay(place: Workplace, mapped: MappedDatabase, target: DatabaseAddress) -> Replay:
+    from include.erasure.masks import masks_of
+    from include.erasure.places import places_of
+    from include.erasure.replay import replay
     from include.services.errors import ControlFailed
 
-    if not ledger:
-        return 0
+    masks = masks_of(place.pack.retention_of(mapped.name))
     with target.connect() as connection:
-        done = replay(connection, mapped.name, places_of(mapped), ledger, place.erasure_keys)
+        done = replay(
+            connection,
+            mapped.name,
+            places_of(mapped),
+            place.state,
+            place.erasure_keys,
+            masks,
+            place.clock.now(),
+        )
     if done.remaining:
         raise ControlFailed(
-            f"{done.remaining} erased records are still in the restored database.",
+            f"{done.remaining} erased or masked records are still in the restored database.",
             "Do not open it to anybody.",
         )
     if done.not_looked_for:
@@ -212,7 +226,7 @@ def _replay(place: Workplace, mapped: Any, target: Any, ledger: Any) -> int:
             "If the table had another name then, erase them there before you open the copy; if it "
             "is younger than the restore point, they cannot be in it.",
         )
-    return done.replayed
+    return done
 
 
 def _held(place: Workplace, database: str, points: list[str]) -> set[str] | None:

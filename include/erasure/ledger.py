@@ -41,9 +41,9 @@ ON CONFLICT (key_hmac, key_id, action) DO UPDATE SET batch_id = excluded.batch_i
 WHERE EXISTS (SELECT FROM erasure_batch b WHERE b.id = e.batch_id AND b.settled_at IS NULL)
 """
 # PostgreSQL's binary COPY: signature, flags, length of the extension.
-_HEAD = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
+COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
 _ROW = struct.pack("!hi", 1, 32)
-_TAIL = struct.pack("!h", -1)
+COPY_TAIL = struct.pack("!h", -1)
 
 
 @dataclass(frozen=True)
@@ -235,19 +235,6 @@ def entries(conn: Connection, database: str) -> dict[str, dict[str, int]]:
     return dict(found)
 
 
-def erased(conn: Connection, database: str) -> dict[str, dict[str, set[bytes]]]:
-    """Return the HMACs of a database's deleted records: collection -> key id -> HMACs."""
-    found: dict[str, dict[str, set[bytes]]] = defaultdict(lambda: defaultdict(set))
-    query = (
-        select(erasure_batch.c.collection, erasure.c.key_id, erasure.c.key_hmac)
-        .join_from(erasure, erasure_batch)
-        .where(erasure_batch.c.database == database, erasure.c.action == "delete")
-    )
-    for collection, key_id, digest in conn.execute(query):
-        found[collection][key_id].add(bytes(digest))
-    return {collection: dict(by_key) for collection, by_key in found.items()}
-
-
 def counted(conn: Connection, dag_id: str, run_id: str) -> dict[tuple[str, str, Action], int]:
     """Count what a run erased by its settled batches: (database, record class, action) -> entries.
 
@@ -295,7 +282,7 @@ def _enter(
             driver.cursor() as cursor,
             cursor.copy("COPY parcelseal_entering FROM STDIN (FORMAT binary)") as into,
         ):
-            into.write(_HEAD + b"".join(_ROW + one for one in digests) + _TAIL)
+            into.write(COPY_HEAD + b"".join(_ROW + one for one in digests) + COPY_TAIL)
         driver.execute(_ENTER, [keys.current, origin.action, batch])
         driver.execute("TRUNCATE parcelseal_entering")  # several batches share a transaction
     return int(batch)

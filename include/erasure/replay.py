@@ -2,51 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import psycopg
 from psycopg import errors, sql
+from psycopg.sql import SQL, Identifier
+from sqlalchemy import Engine
 
-from include.erasure.ledger import ErasureKeys
-from include.policy.datamap import MappedDatabase
+from include.erasure.ledger import ErasureKeys, entries
+from include.erasure.masks import Mask, assignments, shapes, shows, to_mask
+from include.erasure.matching import Match, Table, check_keys, kind_of, matches, place_of
+from include.erasure.places import Place, primary_key
 from include.services.errors import ControlFailed, ServiceError, UsageError
-
-PRIMARY_KEY = """
-SELECT a.attname
-FROM pg_index i
-CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY k(num, place)
-JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num
-WHERE i.indrelid = to_regclass(%s) AND i.indisprimary AND k.place <= i.indnkeyatts
-ORDER BY k.place
-"""
-# Keys are named as PostgreSQL prints them, so the printing must not depend on the session.
-PRINTING = (
-    "SET datestyle = 'ISO, YMD'",
-    "SET timezone = 'UTC'",
-    "SET intervalstyle = 'iso_8601'",
-    "SET extra_float_digits = 1",
-    "SET bytea_output = 'hex'",
-    "SET row_security = off",  # an error where a policy would hide rows
-)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a collection's rows are in the restored copy."""
-
-    schema: str
-    table: str
-
-    @property
-    def identifier(self) -> sql.Identifier:
-        """The qualified name for a query."""
-        return sql.Identifier(self.schema, self.table)
-
-
-def places_of(database: MappedDatabase) -> dict[str, Place]:
-    """Return where the data map says that each collection's rows are."""
-    return {name: Place(one.schema_name, one.table) for name, one in database.collections.items()}
 
 
 @dataclass(frozen=True)
@@ -56,7 +25,9 @@ class Replay:
     Attributes:
         entries: entries of the ledger for this database.
         replayed: records that the copy had brought back and that were erased again.
-        remaining: erased records still present afterwards, by a second query; must be 0.
+        remaining: erased records still present afterwards, and masked ones of which too much still
+            shows, by a second query; must be 0.
+        remasked: records that the copy had brought back in clear and that were masked again.
         skipped: collections whose table the copy does not have.
         not_looked_for: entries of those collections: of a table that is younger than the restore
             point, or that had another name then.
@@ -65,169 +36,128 @@ class Replay:
     entries: int
     replayed: int
     remaining: int
+    remasked: int = 0
     skipped: tuple[str, ...] = ()
     not_looked_for: int = 0
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Temporary tables of the copy with the keys of a collection's records that were found."""
+
+    number: int
+    table: Table
+
+    def name(self, action: str) -> Identifier:
+        return Identifier(f"parcelseal_{action}_{self.number}")
+
+    @property
+    def parts(self) -> list[Identifier]:
+        return [Identifier(f"k{at}") for at in range(len(self.table.columns))]
+
+    @property
+    def same(self) -> sql.Composed:
+        """The key of the record ``t`` is that of the entry ``e``."""
+        return SQL(" AND ").join(
+            SQL("t.{}::text = e.{}").format(Identifier(column), part)
+            for column, part in zip(self.table.columns, self.parts, strict=True)
+        )
 
 
 def replay(
     copy: psycopg.Connection,
     database: str,
     places: Mapping[str, Place],
-    ledger: Mapping[str, Mapping[str, set[bytes]]],
+    state: Engine,
     keys: ErasureKeys,
+    masks: Mapping[str, Mask],
+    at: datetime,
 ) -> Replay:
-    """Erase from a restored copy whatever the ledger says was erased, then look again.
+    """Erase and mask in a restored copy whatever the ledger says was, then look again.
 
-    All deletions happen in one statement, so foreign keys between the erased records hold in any
-    order and in cycles.
+    Entries of open batches count: whether their transaction committed or not, their erasure was
+    due. All deletions happen in one statement, so foreign keys between the erased records hold in
+    any order and in cycles. Memory does not grow with the copy nor with the ledger: keys pass in
+    chunks, and what is found stays in temporary tables of the copy.
 
     Args:
         copy: the restored database; a transaction is committed.
         database: its name in the data map.
         places: collection -> table.
-        ledger: as `include.erasure.ledger.erased` returns it.
+        state: database of the ledger.
         keys: of the HMAC, old ones included.
+        masks: record class -> mask, `include.erasure.masks.masks_of`.
+        at: moment for the stamp of records that are masked.
 
     Raises:
-        UsageError: a key of the ledger is missing, a collection is not mapped or has no key.
+        UsageError: a key of the ledger is missing, a collection is not mapped or has no key, a
+            record was masked by a class that has no mask any more.
         ControlFailed: records that were never erased still refer to erased ones.
-        ServiceError: the copy cannot be read or changed. Nothing is erased in either case.
+        ServiceError: the copy or the ledger cannot be read, or the copy not be changed. Nothing is
+            erased in either case.
     """
-    check_keys(ledger, keys)
-    found: dict[str, list[tuple[str, ...]]] = {}
+    with state.connect() as conn:
+        ledger = entries(conn, database)
+    check_keys({key_id for by_key in ledger.values() for key_id in by_key}, keys)
+    number = {collection: sum(by_key.values()) for collection, by_key in ledger.items()}
+    found: list[_Found] = []
     skipped = []
-    for collection, by_key in ledger.items():
-        place = _place(collection, places)
+    replayed = 0
+    for collection in ledger:
+        place = place_of(collection, places)
         columns = primary_key(copy, place)
         if columns is None:
             skipped.append(collection)
             continue
-        found[collection] = list(_matches(copy, database, collection, place, columns, by_key, keys))
-    _erase(copy, places, {name: rows for name, rows in found.items() if rows})
-    remaining = sum(
-        1
-        for collection, by_key in ledger.items()
-        if collection in found
-        for _ in _matches(
-            copy,
-            database,
-            collection,
-            places[collection],
-            primary_key(copy, places[collection]) or [],
-            by_key,
-            keys,
-        )
-    )
+        one = _Found(len(found), Table(database, collection, place, columns))
+        found.append(one)
+        replayed += _stage(copy, one, matches(state, copy, one.table, keys))
+    _erase(copy, found)
+    remasked = _mask(copy, found, masks, at)
+    remaining = _remaining(copy, found, masks)
     copy.commit()
-    entries = {collection: sum(map(len, by_key.values())) for collection, by_key in ledger.items()}
     return Replay(
-        sum(entries.values()),
-        sum(map(len, found.values())),
+        sum(number.values()),
+        replayed,
         remaining,
+        remasked,
         tuple(skipped),
-        sum(entries[collection] for collection in skipped),
+        sum(number[collection] for collection in skipped),
     )
 
 
-def check_keys(ledger: Mapping[str, Mapping[str, set[bytes]]], keys: ErasureKeys) -> None:
-    """Raise UsageError when an entry was made with a key that is not here."""
-    absent = {key_id for by_key in ledger.values() for key_id in by_key} - set(keys.keys)
-    if absent:
-        raise UsageError(
-            f"Keys of the erasure ledger are missing here: {', '.join(sorted(absent))}.",
-            "Add them to the extra `erasure_keys` of the connection state_db.",
-        )
-
-
-def primary_key(copy: psycopg.Connection, place: Place) -> list[str] | None:
-    """Return a table's primary key columns in order, None when there is no such table.
-
-    Raises:
-        UsageError: the table has no primary key.
-    """
-    name = place.identifier.as_string(copy)
-    row = copy.execute("SELECT to_regclass(%s) IS NOT NULL", [name]).fetchone()
-    if row is None or not row[0]:
-        return None
-    columns = [found[0] for found in copy.execute(PRIMARY_KEY, [name])]
-    if not columns:
-        raise UsageError(f"Table {name} has no primary key, so its erased records have no name.")
-    return columns
-
-
-def _place(collection: str, places: Mapping[str, Place]) -> Place:
-    if collection not in places:
-        raise UsageError(
-            f"The erasure ledger names the collection {collection}, which the data map lacks.",
-            "Keep the collection in the data map as long as backups may contain it.",
-        )
-    return places[collection]
-
-
-def _matches(
-    copy: psycopg.Connection,
-    database: str,
-    collection: str,
-    place: Place,
-    columns: Sequence[str],
-    by_key: Mapping[str, set[bytes]],
-    keys: ErasureKeys,
-) -> Iterator[tuple[str, ...]]:
-    texts = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(one)) for one in columns)
-    query = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(texts, place.identifier)
-    try:
-        for statement in PRINTING:
-            copy.execute(statement)
-        with copy.cursor() as cursor, cursor.copy(query) as rows:
-            for row in rows.rows():
-                key = tuple(str(part) for part in row)
-                if any(
-                    keys.digest(key_id, database, collection, key) in digests
-                    for key_id, digests in by_key.items()
-                ):
-                    yield key
-    except psycopg.Error as error:
-        raise ServiceError(
-            f"The copy's table of {collection} cannot be read ({_kind(error)}).",
-            "Erasures were not replayed. The log of the copy's server tells more.",
-        ) from None
-
-
-def _erase(
-    copy: psycopg.Connection,
-    places: Mapping[str, Place],
-    found: Mapping[str, list[tuple[str, ...]]],
-) -> None:
-    parts = []
-    for number, (collection, rows) in enumerate(found.items()):
-        columns = primary_key(copy, places[collection])
-        assert columns is not None
-        wanted = sql.Identifier(f"parcelseal_erase_{number}")
-        names = [sql.Identifier(f"k{place}") for place in range(len(columns))]
+def _stage(copy: psycopg.Connection, one: _Found, found: Iterable[Sequence[Match]]) -> int:
+    columns = SQL(", ").join(SQL("{} text").format(part) for part in one.parts)
+    for action in ("delete", "mask"):
         copy.execute(
-            sql.SQL("CREATE TEMP TABLE {} ({}) ON COMMIT DROP").format(
-                wanted, sql.SQL(", ").join(sql.SQL("{} text").format(name) for name in names)
+            SQL("CREATE TEMP TABLE {} (record_class text, {}) ON COMMIT DROP").format(
+                one.name(action), columns
             )
         )
-        with (
-            copy.cursor() as cursor,
-            cursor.copy(sql.SQL("COPY {} FROM STDIN").format(wanted)) as into,
-        ):
-            for row in rows:
-                into.write_row(row)
-        same = sql.SQL(" AND ").join(
-            sql.SQL("t.{}::text = e.{}").format(sql.Identifier(column), name)
-            for column, name in zip(columns, names, strict=True)
+    erased = 0
+    for chunk in found:
+        for action in ("delete", "mask"):
+            those = [match for match in chunk if match.action == action]
+            erased += len(those) if action == "delete" else 0
+            into = SQL("COPY {} FROM STDIN").format(one.name(action))
+            with copy.cursor() as cursor, cursor.copy(into) as rows:
+                for match in those:
+                    rows.write_row((match.record_class, *match.key))
+    return erased
+
+
+def _erase(copy: psycopg.Connection, found: Sequence[_Found]) -> None:
+    parts = [
+        SQL("{} AS (DELETE FROM {} t USING {} e WHERE {})").format(
+            Identifier(f"d{one.number}"), one.table.place.identifier, one.name("delete"), one.same
         )
-        parts.append(
-            sql.SQL("{} AS (DELETE FROM {} t USING {} e WHERE {})").format(
-                sql.Identifier(f"d{number}"), places[collection].identifier, wanted, same
-            )
-        )
+        for one in found
+        if _has_rows(copy, one.name("delete"))
+    ]
     if not parts:
         return
     try:
-        copy.execute(sql.SQL("WITH {} SELECT 1").format(sql.SQL(", ").join(parts)))
+        copy.execute(SQL("WITH {} SELECT 1").format(SQL(", ").join(parts)))
         copy.execute("SET CONSTRAINTS ALL IMMEDIATE")
     except (errors.ForeignKeyViolation, errors.RestrictViolation) as error:
         copy.rollback()
@@ -237,17 +167,80 @@ def _erase(
             "The copy is not fit for use. Erase the referring records too, or take a later point.",
         ) from None
     except psycopg.Error as error:  # a trigger's own message may hold values
-        _roll_back(copy)
-        raise ServiceError(
-            f"Erased records cannot be erased again: the copy refuses ({_kind(error)}).",
-            "The copy is not fit for use. The log of its server tells more.",
-        ) from None
+        raise _refused(copy, "erased", error) from None
 
 
-def _roll_back(copy: psycopg.Connection) -> None:
+def _mask(
+    copy: psycopg.Connection, found: Sequence[_Found], masks: Mapping[str, Mask], at: datetime
+) -> int:
+    done = 0
+    for one in found:
+        for record_class in _classes(copy, one):
+            mask, shape = _mask_of(record_class, masks), shapes(copy, one.table.place)
+            change = assignments(mask, shape, sql.Literal(at))
+            query = SQL(
+                "UPDATE {table} AS t SET {change} FROM {entries} AS e "
+                "WHERE {same} AND e.record_class = {name} AND {due}"
+            ).format(
+                table=one.table.place.identifier,
+                change=change,
+                entries=one.name("mask"),
+                same=one.same,
+                name=sql.Literal(record_class),
+                due=to_mask(mask, shape),
+            )
+            try:
+                done += copy.execute(query).rowcount
+            except psycopg.Error as error:
+                raise _refused(copy, "masked", error) from None
+    return done
+
+
+def _remaining(copy: psycopg.Connection, found: Sequence[_Found], masks: Mapping[str, Mask]) -> int:
+    query = SQL("SELECT count(*) FROM {} t WHERE {} AND EXISTS (SELECT FROM {} e WHERE {} AND {})")
+    left = 0
+    for one in found:
+        place = one.table.place
+        conditions = [("delete", SQL("true"), SQL("true"))] + [
+            (
+                "mask",
+                shows(_mask_of(record_class, masks), shapes(copy, place)),
+                SQL("e.record_class = {}").format(sql.Literal(record_class)),
+            )
+            for record_class in _classes(copy, one)
+        ]
+        for action, condition, entry in conditions:
+            row = copy.execute(
+                query.format(place.identifier, condition, one.name(action), one.same, entry)
+            ).fetchone()
+            assert row is not None
+            left += row[0]
+    return left
+
+
+def _has_rows(copy: psycopg.Connection, table: Identifier) -> bool:
+    return copy.execute(SQL("SELECT FROM {} LIMIT 1").format(table)).fetchone() is not None
+
+
+def _classes(copy: psycopg.Connection, one: _Found) -> list[str]:
+    query = SQL("SELECT DISTINCT record_class FROM {} ORDER BY 1").format(one.name("mask"))
+    return [row[0] for row in copy.execute(query)]
+
+
+def _mask_of(record_class: str, masks: Mapping[str, Mask]) -> Mask:
+    if record_class not in masks:
+        raise UsageError(
+            f"Records of the class {record_class} were masked, but retention.yaml does not say how "
+            "any more.",
+            "Keep the class with its mask in retention.yaml as long as backups may contain it.",
+        )
+    return masks[record_class]
+
+
+def _refused(copy: psycopg.Connection, what: str, error: psycopg.Error) -> ServiceError:
     if not copy.broken:
         copy.rollback()
-
-
-def _kind(error: psycopg.Error) -> str:
-    return f"{type(error).__name__}, {error.sqlstate or 'no code'}"
+    return ServiceError(
+        f"Erased records cannot be {what} again: the copy refuses ({kind_of(error)}).",
+        "The copy is not fit for use. The log of its server tells more.",
+    )

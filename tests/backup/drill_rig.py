@@ -9,7 +9,7 @@ from include.backup.drill import DrillPlace, drill
 from include.backup.manifest import Manifest
 from include.backup.restore import Source
 from include.backup.scratch import PREFIX
-from include.erasure.ledger import ErasureKeys, record
+from include.erasure.ledger import Action, ErasureKeys, record
 from include.evidence.model import StepRecord
 from include.policy.datamap import MappedDatabase
 from include.policy.rules import Drill as DrillRules
@@ -52,7 +52,7 @@ class Rig:
         query = f"SELECT datname FROM pg_database WHERE datname LIKE '{PREFIX}%'"
         return rows(self.server, query)
 
-    def erase(self, collection: str, *keys: str) -> None:
+    def erase(self, collection: str, *keys: str, action: Action = "delete") -> None:
         with self.place.state.begin() as conn:
             record(
                 conn,
@@ -65,4 +65,5 @@ class Rig:
                 dag_id="d",
                 run_id="r",
                 erased_at=NOW,
+                action=action,
             )

@@ -24,7 +24,9 @@ from include.backup.manifest import Manifest, Rejected, RestorePoint
 from include.backup.recipients import OpeningKey, Recipient
 from include.backup.refusals import prove_refusals
 from include.backup.restore import Restored, Source
+from include.erasure import replay as replays
 from include.erasure.ledger import ErasureKeys
+from include.erasure.masks import Mask
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.signing import Signer
 from include.policy.rules import Drill as DrillRules
@@ -75,7 +77,7 @@ def rig(
 ) -> Iterator[Rig]:
     made = Rig(
         point.source(operations.opening),
-        DrillPlace(server, {courier.name}, state, KEYS),
+        DrillPlace(server, {courier.name}, state, KEYS, {"c": Mask({"name": "erase"})}),
         server,
         courier,
     )
@@ -141,6 +143,25 @@ def test_erased_records_go_again_and_are_counted(rig: Rig):
     found = rig.drill()
     assert found.outcome is Outcome.PASS
     assert (found.data["erasures"], found.data["replayed"], found.data["remaining"]) == (3, 2, 0)
+
+
+def test_masked_records_are_masked_again_and_counted(rig: Rig):
+    """The copy held two in clear; a masking is an entry as a deletion is."""
+    rig.erase("customer", "4", "5", "77", action="mask")
+    found = rig.drill()
+    assert found.outcome is Outcome.PASS
+    assert (found.data["erasures"], found.data["remasked"], found.data["remaining"]) == (3, 2, 0)
+
+
+@pytest.mark.parametrize("off", ["_erase", "_mask"])
+def test_a_replay_that_does_nothing_fails(rig: Rig, monkeypatch: pytest.MonkeyPatch, off: str):
+    """Deletions or maskings that are switched off are noticed by the look afterwards."""
+    rig.erase("waybill", "3")
+    rig.erase("customer", "4", action="mask")
+    monkeypatch.setattr(replays, off, lambda *_: 0)
+    found = rig.drill()
+    assert codes(found) == {"drill.erased_present": Outcome.FAIL}
+    assert found.data["remaining"] == 1
 
 
 def test_an_erased_record_that_stays_fails(rig: Rig):

@@ -39,8 +39,9 @@ def erasures(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dic
     folder = tmp_path_factory.mktemp("ledger")
     keys = cli.place.erasure_keys
     query = (
-        "COPY (SELECT collection, key_id, encode(key_hmac, 'hex') FROM erasure"
-        " WHERE database = 'courier') TO STDOUT"
+        "COPY (SELECT action, collection, key_id, encode(key_hmac, 'hex')"
+        " FROM erasure JOIN erasure_batch b USING (action) WHERE b.id = batch_id"
+        " AND database = 'courier') TO STDOUT"
     )
     with cli.place.state.begin() as conn:
         record(
@@ -68,7 +69,7 @@ def erasures(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dic
         "ERASURE_KEYS": str(folder / "keys.json"),
     }
     with psycopg.connect(cli.postgres("parcelseal_state")) as raw:
-        raw.execute("DELETE FROM erasure WHERE database = 'courier'")
+        raw.execute("DELETE FROM erasure; DELETE FROM erasure_batch")
 
 
 def follow(

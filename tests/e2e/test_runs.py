@@ -9,10 +9,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import select
 
 from include.erasure.ledger import record
 from include.policy import SHIPPED
-from include.state.tables import erasure
+from include.state.tables import erasure, erasure_batch
 from tests.cli.test_errors import RUN_KEYS
 from tests.e2e import databases
 from tests.e2e.conftest import Cli, FailedRuns
@@ -36,6 +37,7 @@ RESTORE_KEYS = {
     "rows",
     "seconds",
     "erasures_replayed",
+    "remasked",
     "matches_manifest",
 }
 
@@ -201,7 +203,9 @@ def test_erased_records_that_cannot_be_looked_for_fail_a_restore(
         done = cli.json("restore", *words, code=1, PARCELSEAL_POLICY=str(pack))
     finally:
         with cli.place.state.begin() as conn:
-            conn.execute(erasure.delete().where(erasure.c.run_id == "renamed"))
+            mine = select(erasure_batch.c.id).where(erasure_batch.c.run_id == "renamed")
+            conn.execute(erasure.delete().where(erasure.c.batch_id.in_(mine)))
+            conn.execute(erasure_batch.delete().where(erasure_batch.c.run_id == "renamed"))
     assert "share_log" in done["error"]
 
 

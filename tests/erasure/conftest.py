@@ -26,11 +26,16 @@ def ledger_state(postgres: EmbeddedPostgres) -> Engine:
 
 
 @pytest.fixture
-def ledger(ledger_state: Engine) -> Iterator[Connection]:
-    """A connection to an empty ledger; what the test enters is taken back."""
+def empty_ledger(ledger_state: Engine) -> None:
+    """Nothing that another test entered is in the ledger."""
     with ledger_state.begin() as conn:
         conn.execute(erasure.delete())
         conn.execute(erasure_batch.delete())
+
+
+@pytest.fixture
+def ledger(ledger_state: Engine, empty_ledger: None) -> Iterator[Connection]:
+    """A connection to an empty ledger; what the test enters is taken back."""
     with ledger_state.connect() as conn:
         yield conn
         conn.rollback()

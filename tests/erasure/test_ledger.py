@@ -6,16 +6,28 @@ import hashlib
 import hmac
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
-from include.erasure.ledger import ErasureKeys, count, erased, record
+from include.erasure.ledger import (
+    ErasureKeys,
+    Origin,
+    count,
+    counted,
+    entries,
+    intend,
+    record,
+    settle,
+    unsettled,
+    withdraw,
+)
 from include.services.errors import UsageError
-from include.state.tables import erasure
+from include.state.tables import erasure, erasure_batch
 
 OLD, NEW = b"o" * 32, b"n" * 40
 KEYS = ErasureKeys({"1": OLD}, "1")
@@ -45,21 +57,22 @@ def enter(
     )
 
 
+def digests(conn: Connection, key_id: str = "1") -> set[bytes]:
+    query = select(erasure.c.key_hmac).where(erasure.c.key_id == key_id)
+    return {bytes(one) for one in conn.scalars(query)}
+
+
 def test_records_are_found_by_collection_and_key(ledger: Connection):
     """Each entry is HMAC-SHA-256 of database, collection and key; other databases are apart."""
     enter(ledger, KEYS, [["7"], ["8"]])
     enter(ledger, KEYS, [["王", 'x"y']], collection="waybill")
     enter(ledger, KEYS, [["7"]], database="billing")
-    found = erased(ledger, "courier")
-    assert {name: {key: len(those) for key, those in by.items()} for name, by in found.items()} == {
-        "customer": {"1": 2},
-        "waybill": {"1": 1},
-    }
+    assert entries(ledger, "courier") == {"customer": {"1": 2}, "waybill": {"1": 1}}
     digest = hmac.new(OLD, b'["courier", "customer", ["7"]]', hashlib.sha256).digest()
-    assert digest in found["customer"]["1"]
-    assert KEYS.digest("1", "courier", "waybill", ["王", 'x"y']) in found["waybill"]["1"]
+    assert digest in digests(ledger)
+    assert KEYS.digest("1", "courier", "waybill", ["王", 'x"y']) in digests(ledger)
     assert (count(ledger, "courier"), count(ledger, "billing"), count(ledger, "x")) == (3, 1, 0)
-    assert erased(ledger, "x") == {}
+    assert entries(ledger, "x") == {}
 
 
 def test_repeating_enters_nothing_twice(ledger: Connection):
@@ -68,34 +81,30 @@ def test_repeating_enters_nothing_twice(ledger: Connection):
         enter(ledger, KEYS, [["7"], ["8"]], run_id=run_id)
     enter(ledger, KEYS, [])
     assert count(ledger, "courier") == 2
+    assert ledger.scalar(select(func.count()).select_from(erasure_batch)) == 1
 
 
 def test_no_column_holds_the_key_or_its_plain_hash(ledger: Connection):
     """Whoever steals the ledger learns nothing: also not by hashing all phone numbers."""
     phone = "13800138000"
     enter(ledger, KEYS, [[phone]])
-    row = str(ledger.execute(select(erasure)).one())
+    row = str(ledger.execute(select(erasure, erasure_batch).join(erasure_batch)).one())
     assert phone not in row
     named = f'["courier", "customer", ["{phone}"]]'
     for text in (phone, named):
         assert hashlib.sha256(text.encode()).hexdigest() not in row
         assert repr(hashlib.sha256(text.encode()).digest())[2:-1] not in row
     other = ErasureKeys({"1": NEW}, "1")
-    assert (
-        other.digest("1", "courier", "customer", [phone])
-        not in erased(ledger, "courier")["customer"]["1"]
-    )
+    assert other.digest("1", "courier", "customer", [phone]) not in digests(ledger)
 
 
 def test_after_a_rotation_both_keys_count(ledger: Connection):
     """New entries use the current key; old ones stay findable."""
     enter(ledger, KEYS, [["7"]])
     enter(ledger, ROTATED, [["8"]])
-    found = erased(ledger, "courier")["customer"]
-    assert found == {
-        "1": {ROTATED.digest("1", "courier", "customer", ["7"])},
-        "2": {ROTATED.digest("2", "courier", "customer", ["8"])},
-    }
+    assert entries(ledger, "courier") == {"customer": {"1": 1, "2": 1}}
+    assert digests(ledger, "1") == {ROTATED.digest("1", "courier", "customer", ["7"])}
+    assert digests(ledger, "2") == {ROTATED.digest("2", "courier", "customer", ["8"])}
 
 
 @pytest.mark.parametrize(
@@ -114,6 +123,77 @@ def test_repr_shows_the_ids_and_no_key():
     assert "1" in shown
     assert "nnnn" not in shown
     assert "oooo" not in shown
+
+
+ORIGIN = Origin("courier", "customer", "delete", "customer_file", "a" * 64, "retain", "r1")
+LATER = datetime(2026, 11, 25, tzinfo=UTC)
+
+
+def intended(conn: Connection, record_keys: Sequence[Sequence[str]], **of: str) -> int:
+    return intend(
+        conn,
+        KEYS,
+        replace(ORIGIN, **of),  # type: ignore[arg-type]  # the names are given as text
+        record_keys,
+        transaction="77",
+        server="s",
+        at=LATER,
+    )
+
+
+def test_a_batch_is_open_until_it_is_settled(ledger: Connection):
+    """Its entries count from the beginning; the run's figures only when it is settled."""
+    batch = intended(ledger, [["1"], ["2"], ["2"]])
+    other = intended(ledger, [["1"]], action="mask")
+    (one, two) = unsettled(ledger, "courier")
+    assert (one.id, one.origin, one.transaction, one.server) == (batch, ORIGIN, "77", "s")
+    assert (two.id, two.origin.action) == (other, "mask")
+    assert (count(ledger, "courier"), counted(ledger, "retain", "r1")) == (3, {})
+    settle(ledger, [batch, other], LATER)
+    settle(ledger, [batch], datetime(2027, 1, 1, tzinfo=UTC))
+    settle(ledger, [], LATER)
+    assert unsettled(ledger, "courier") == []
+    assert counted(ledger, "retain", "r1") == {
+        ("courier", "customer_file", "delete"): 2,
+        ("courier", "customer_file", "mask"): 1,
+    }
+    assert set(ledger.scalars(select(erasure_batch.c.settled_at))) == {LATER}
+
+
+def test_a_withdrawn_batch_leaves_nothing(ledger: Connection):
+    """One that is settled cannot be withdrawn any more."""
+    kept, gone = intended(ledger, [["1"]]), intended(ledger, [["1"], ["2"]])
+    assert gone != kept
+    withdraw(ledger, gone)
+    assert (count(ledger, "courier"), [one.id for one in unsettled(ledger, "courier")]) == (
+        0,
+        [kept],
+    )
+    settled = intended(ledger, [["3"]])
+    settle(ledger, [settled], LATER)
+    withdraw(ledger, settled)
+    assert count(ledger, "courier") == 1
+
+
+def test_an_entry_stays_with_the_settled_batch_that_was_first(ledger: Connection):
+    """One of an open batch moves: if its transaction had committed, the record were not there."""
+    first = intended(ledger, [["1"]])
+    settle(ledger, [first], LATER)
+    left_open = intended(ledger, [["1"], ["2"]])
+    last = intended(ledger, [["1"], ["2"], ["3"]])
+    withdraw(ledger, left_open)
+    settle(ledger, [last], LATER)
+    found = ledger.execute(
+        select(erasure.c.batch_id, func.count()).group_by(erasure.c.batch_id)
+    ).fetchall()
+    assert sorted(map(tuple, found)) == [(first, 1), (last, 2)]
+
+
+def test_nothing_is_entered_when_the_caller_rolls_back(ledger: Connection):
+    """The ledger's transaction is the caller's, although the entries come by COPY."""
+    intended(ledger, [["1"]])
+    ledger.rollback()
+    assert (count(ledger, "courier"), unsettled(ledger, "courier")) == (0, [])
 
 
 PART = st.text(st.characters(blacklist_categories=["Cs"]), max_size=5)

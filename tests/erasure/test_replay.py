@@ -2,41 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
+from sqlalchemy import Engine
 
+from include.erasure import matching
 from include.erasure import replay as module
-from include.erasure.ledger import ErasureKeys
-from include.erasure.replay import Place, Replay, check_keys, primary_key, replay
+from include.erasure.ledger import Action, ErasureKeys, Origin, intend
+from include.erasure.masks import Mask
+from include.erasure.places import Place, primary_key
+from include.erasure.replay import Replay, replay
 from include.services.errors import ControlFailed, ServiceError, UsageError
 
 KEYS = ErasureKeys({"1": b"o" * 32, "2": b"n" * 32}, "2")
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
 SECRET = "王小明13800138000"
 
 
-def ledger_of(
-    erased: Mapping[str, Sequence[Sequence[str]]], key_id: str = "2"
-) -> dict[str, dict[str, set[bytes]]]:
-    return {
-        name: {key_id: {KEYS.digest(key_id, "courier", name, key) for key in keys}}
-        for name, keys in erased.items()
-    }
+def entered(
+    state: Engine,
+    erased: Mapping[str, Sequence[Sequence[str]]],
+    keys: ErasureKeys = KEYS,
+    action: Action = "delete",
+    record_class: str = "c",
+) -> None:
+    """Enter records in a ledger that has nothing else of them, as an open batch."""
+    with state.begin() as conn:
+        for name, those in erased.items():
+            origin = Origin("courier", name, action, record_class, "r", "d", "r1")
+            intend(conn, keys, origin, those, transaction="1", server="s", at=NOW)
 
 
+@pytest.fixture
 def replayed(
-    copy: psycopg.Connection, erased: Mapping[str, Sequence[Sequence[str]]], **places: Place
-) -> Replay:
-    return replay(
-        copy,
-        "courier",
-        {**{name: Place("public", name) for name in erased}, **places},
-        ledger_of(erased),
-        KEYS,
-    )
+    copy: psycopg.Connection, ledger_state: Engine, empty_ledger: None
+) -> Callable[..., Replay]:
+    """Replay a ledger of these deletions."""
+
+    def run(
+        erased: Mapping[str, Sequence[Sequence[str]]],
+        *,
+        masks: Mapping[str, Mask] | None = None,
+        keys: ErasureKeys = KEYS,
+        **places: Place,
+    ) -> Replay:
+        entered(ledger_state, erased)
+        where = {**{name: Place("public", name) for name in ("t", *erased)}, **places}
+        return replay(copy, "courier", where, ledger_state, keys, masks or {}, NOW)
+
+    return run
 
 
 def left(copy: psycopg.Connection, table: str = "t") -> list[Any]:
@@ -44,22 +63,26 @@ def left(copy: psycopg.Connection, table: str = "t") -> list[Any]:
     return [row[0] for row in rows]
 
 
-def test_erased_records_go_and_others_stay(copy: psycopg.Connection):
+def test_erased_records_go_and_others_stay(
+    copy: psycopg.Connection, replayed: Callable[..., Replay]
+):
     """What the copy brought back is counted, what it never had is not; the commit is done."""
     copy.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 9)")
-    done = replayed(copy, {"t": [["2"], ["5"], ["77"]]})
+    done = replayed({"t": [["2"], ["5"], ["77"]]})
     assert done == Replay(entries=3, replayed=2, remaining=0)
     copy.rollback()
     assert left(copy) == [1, 3, 4, 6, 7, 8, 9]
-    assert replayed(copy, {"t": [["2"], ["5"], ["77"]]}) == Replay(3, 0, 0)
+    assert replayed({"t": [["2"], ["5"], ["77"]]}) == Replay(3, 0, 0)
 
 
-def test_an_empty_ledger_does_nothing(copy: psycopg.Connection):
-    """And needs no keys."""
-    assert replay(copy, "courier", {}, {}, KEYS) == Replay(0, 0, 0)
+def test_an_empty_ledger_does_nothing(replayed: Callable[..., Replay]):
+    """And needs no place."""
+    assert replayed({}) == Replay(0, 0, 0)
 
 
-def test_records_that_refer_to_each_other_go_together(copy: psycopg.Connection):
+def test_records_that_refer_to_each_other_go_together(
+    copy: psycopg.Connection, replayed: Callable[..., Replay]
+):
     """Cycles of foreign keys, deferrable or not, and references to oneself."""
     copy.execute(
         """CREATE TABLE a (id int PRIMARY KEY, b int);
@@ -68,7 +91,7 @@ def test_records_that_refer_to_each_other_go_together(copy: psycopg.Connection):
         INSERT INTO b SELECT n, n, nullif(n - 1, 0) FROM generate_series(1, 5) n;
         UPDATE a SET b = id; ALTER TABLE a ADD FOREIGN KEY (b) REFERENCES b;"""
     )
-    done = replayed(copy, {"a": [["4"], ["5"]], "b": [["4"], ["5"]]})
+    done = replayed({"a": [["4"], ["5"]], "b": [["4"], ["5"]]})
     assert (done.replayed, done.remaining) == (4, 0)
     assert left(copy, "a") == left(copy, "b") == [1, 2, 3]
 
@@ -77,7 +100,7 @@ def test_records_that_refer_to_each_other_go_together(copy: psycopg.Connection):
     "option", ["", "ON DELETE RESTRICT", "DEFERRABLE", "DEFERRABLE INITIALLY DEFERRED"]
 )
 def test_a_record_that_was_never_erased_stops_it_and_nothing_changes(
-    copy: psycopg.Connection, option: str
+    copy: psycopg.Connection, replayed: Callable[..., Replay], option: str
 ):
     """The table and the constraint are named, no key is; the copy stays whole."""
     copy.execute(
@@ -88,14 +111,16 @@ def test_a_record_that_was_never_erased_stops_it_and_nothing_changes(
     )
     copy.commit()
     with pytest.raises(ControlFailed, match=r"c still refers to them \(belongs\)") as error:
-        replayed(copy, {"t": [[SECRET], ["x"]]})
+        replayed({"t": [[SECRET], ["x"]]})
     assert SECRET not in str(error.value)
     assert len(left(copy)) == 2
     both = {"t": [[SECRET], ["x"]], "c": [["1"]]}
-    assert replayed(copy, both).remaining == 0
+    assert replayed(both).remaining == 0
 
 
-def test_references_with_an_action_follow_it(copy: psycopg.Connection):
+def test_references_with_an_action_follow_it(
+    copy: psycopg.Connection, replayed: Callable[..., Replay]
+):
     """CASCADE and SET NULL do as the owner of the schema decided."""
     copy.execute(
         """CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2);
@@ -103,12 +128,14 @@ def test_references_with_an_action_follow_it(copy: psycopg.Connection):
         CREATE TABLE kept (id int, t int REFERENCES t ON DELETE SET NULL);
         INSERT INTO gone VALUES (1), (2); INSERT INTO kept VALUES (1, 1), (2, 2);"""
     )
-    assert replayed(copy, {"t": [["1"]]}).remaining == 0
+    assert replayed({"t": [["1"]]}).remaining == 0
     assert left(copy, "gone") == [2]
     assert copy.execute("SELECT * FROM kept ORDER BY id").fetchall() == [(1, None), (2, 2)]
 
 
-def test_composite_quoted_and_reordered_keys(copy: psycopg.Connection):
+def test_composite_quoted_and_reordered_keys(
+    copy: psycopg.Connection, replayed: Callable[..., Replay]
+):
     """In the order of the primary key, whatever the order of columns; included ones are no key."""
     copy.execute(
         """CREATE SCHEMA "Sch ema";
@@ -120,7 +147,7 @@ def test_composite_quoted_and_reordered_keys(copy: psycopg.Connection):
     place = Place("Sch ema", 'Ta"b 表')
     assert primary_key(copy, place) == ["N r", "Ke'y"]
     keys = [["2", "a"], ["3", "q\"'\\\t\n"], ["4", ""], ["5", "\\N"], ["1", "1"]]
-    done = replayed(copy, {"odd": keys}, odd=place)
+    done = replayed({"odd": keys}, odd=place)
     assert (done.entries, done.replayed, done.remaining) == (5, 4, 0)
     rows = copy.execute('SELECT extra FROM "Sch ema"."Ta""b 表" ORDER BY 1').fetchall()
     assert rows == [("x",), ("y",)]
@@ -145,7 +172,7 @@ def test_composite_quoted_and_reordered_keys(copy: psycopg.Connection):
     ],
 )
 def test_keys_of_every_type_are_named_the_same_whatever_the_session(
-    copy: psycopg.Connection, kind: str, value: str, key: str
+    copy: psycopg.Connection, replayed: Callable[..., Replay], kind: str, value: str, key: str
 ):
     """DateStyle, timezone, IntervalStyle and bytea_output of the copy's server do not matter."""
     copy.execute(f"CREATE TABLE t (id {kind} PRIMARY KEY); INSERT INTO t VALUES ('{value}')")
@@ -157,11 +184,13 @@ def test_keys_of_every_type_are_named_the_same_whatever_the_session(
         "extra_float_digits = -15",
     ):
         copy.execute(f"SET {setting}")
-    assert replayed(copy, {"t": [[key]]}) == Replay(1, 1, 0)
+    assert replayed({"t": [[key]]}) == Replay(1, 1, 0)
     assert left(copy) == []
 
 
-def test_partitioned_tables_lose_their_rows_wherever_they_are(copy: psycopg.Connection):
+def test_partitioned_tables_lose_their_rows_wherever_they_are(
+    copy: psycopg.Connection, replayed: Callable[..., Replay]
+):
     """The key of the whole finds the row in its partition."""
     copy.execute(
         """CREATE TABLE t (id int, at date, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
@@ -169,42 +198,47 @@ def test_partitioned_tables_lose_their_rows_wherever_they_are(copy: psycopg.Conn
         CREATE TABLE t2 PARTITION OF t DEFAULT;
         INSERT INTO t VALUES (1, '2026-01-05'), (1, '2026-03-05'), (2, '2026-03-05');"""
     )
-    done = replayed(copy, {"t": [["1", "2026-01-05"], ["1", "2026-03-05"]]})
+    done = replayed({"t": [["1", "2026-01-05"], ["1", "2026-03-05"]]})
     assert (done.replayed, done.remaining, left(copy)) == (2, 0, [2])
 
 
-def test_entries_of_both_keys_are_replayed_after_a_rotation(copy: psycopg.Connection):
+def test_entries_of_both_keys_are_replayed_after_a_rotation(
+    copy: psycopg.Connection, ledger_state: Engine, replayed: Callable[..., Replay]
+):
     """Old entries count as long as their key is kept; a missing key stops before anything."""
     copy.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2), (3)")
     copy.commit()
-    mixed = {"t": ledger_of({"t": [["1"]]}, "1")["t"] | ledger_of({"t": [["2"]]}, "2")["t"]}
+    for old in ([["1"]], [["2"]]):
+        entered(ledger_state, {"t": old}, ErasureKeys(KEYS.keys, "1"))
     only_new = ErasureKeys({"2": KEYS.keys["2"]}, "2")
     with pytest.raises(UsageError, match="missing here: 1"):
-        replay(copy, "courier", {"t": Place("public", "t")}, mixed, only_new)
-    with pytest.raises(UsageError, match="missing here: 1"):
-        check_keys(mixed, only_new)
+        replayed({"t": [["2"]]}, keys=only_new)
     assert left(copy) == [1, 2, 3]
-    assert replay(copy, "courier", {"t": Place("public", "t")}, mixed, KEYS) == Replay(2, 2, 0)
+    assert replayed({}) == Replay(entries=3, replayed=2, remaining=0)
     assert left(copy) == [3]
 
 
-def test_a_table_that_an_older_copy_lacks_is_said(copy: psycopg.Connection):
+def test_a_table_that_an_older_copy_lacks_is_said(
+    copy: psycopg.Connection, replayed: Callable[..., Replay]
+):
     """Nobody can tell here whether the table is younger or had another name: it is counted."""
     copy.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
-    done = replayed(copy, {"t": [["1"]], "later": [["1"], ["2"]]})
+    done = replayed({"t": [["1"]], "later": [["1"], ["2"]]})
     assert done == Replay(entries=3, replayed=1, remaining=0, skipped=("later",), not_looked_for=2)
 
 
-def test_what_cannot_be_found_is_refused_not_passed_over(copy: psycopg.Connection):
+def test_what_cannot_be_found_is_refused_not_passed_over(
+    copy: psycopg.Connection, ledger_state: Engine, replayed: Callable[..., Replay]
+):
     """A collection that the map lost, and a table without a primary key."""
     copy.execute("CREATE TABLE t (id int); INSERT INTO t VALUES (1)")
     with pytest.raises(UsageError, match="has no primary key"):
-        replayed(copy, {"t": [["1"]]})
-    with pytest.raises(UsageError, match="the collection lost, which the data map lacks"):
-        replay(copy, "courier", {}, ledger_of({"lost": [["1"]]}), KEYS)
+        replayed({"t": [["1"]]})
+    with pytest.raises(UsageError, match="the collection t, which the data map lacks"):
+        replay(copy, "courier", {}, ledger_state, KEYS, {}, NOW)
 
 
-def test_records_that_stay_are_noticed(copy: psycopg.Connection):
+def test_records_that_stay_are_noticed(copy: psycopg.Connection, replayed: Callable[..., Replay]):
     """A trigger or rule of the copy may keep a row: a second look counts what is still there."""
     copy.execute(
         """CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2), (3);
@@ -212,21 +246,23 @@ def test_records_that_stay_are_noticed(copy: psycopg.Connection):
             'BEGIN IF OLD.id = 2 THEN RETURN NULL; END IF; RETURN OLD; END';
         CREATE TRIGGER keep BEFORE DELETE ON t FOR EACH ROW EXECUTE FUNCTION keep();"""
     )
-    done = replayed(copy, {"t": [["1"], ["2"]]})
+    done = replayed({"t": [["1"], ["2"]]})
     assert (done.replayed, done.remaining) == (2, 1)
     assert left(copy) == [2, 3]
 
 
 def test_a_deletion_that_did_nothing_is_noticed(
-    copy: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+    copy: psycopg.Connection, replayed: Callable[..., Replay], monkeypatch: pytest.MonkeyPatch
 ):
     """The proof does not believe the deletion."""
     copy.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2)")
     monkeypatch.setattr(module, "_erase", lambda *_: None)
-    assert replayed(copy, {"t": [["1"], ["2"]]}).remaining == 2
+    assert replayed({"t": [["1"], ["2"]]}).remaining == 2
 
 
-def test_an_error_that_the_copy_raises_is_one_line_without_values(copy: psycopg.Connection):
+def test_an_error_that_the_copy_raises_is_one_line_without_values(
+    copy: psycopg.Connection, replayed: Callable[..., Replay]
+):
     """A trigger that forbids deletion, with the row in its message."""
     copy.execute(
         f"""CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1);
@@ -236,13 +272,15 @@ def test_an_error_that_the_copy_raises_is_one_line_without_values(copy: psycopg.
     )
     copy.commit()
     with pytest.raises(ServiceError, match="cannot be erased again") as error:
-        replayed(copy, {"t": [["1"]]})
+        replayed({"t": [["1"]]})
     assert SECRET not in str(error.value)
     assert error.value.__suppress_context__
     assert left(copy) == [1]
 
 
-def test_rows_hidden_by_row_level_security_are_an_error(copy: psycopg.Connection, database: str):
+def test_rows_hidden_by_row_level_security_are_an_error(
+    copy: psycopg.Connection, replayed: Callable[..., Replay], database: str
+):
     """A role that sees only some rows would prove nothing."""
     copy.execute(
         """CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1);
@@ -252,7 +290,63 @@ def test_rows_hidden_by_row_level_security_are_an_error(copy: psycopg.Connection
     copy.commit()
     copy.execute("SET ROLE blind_of_replay")
     with pytest.raises(ServiceError, match="cannot be read"):
-        replayed(copy, {"t": [["1"]]})
+        replayed({"t": [["1"]]})
     copy.rollback()
     copy.execute("RESET ROLE; DROP OWNED BY blind_of_replay; DROP ROLE blind_of_replay")
     copy.commit()
+
+
+MASK = Mask({"name": "name", "phone": "phone"}, "masked_at")
+
+
+def test_masked_records_are_masked_again(
+    copy: psycopg.Connection, ledger_state: Engine, replayed: Callable[..., Replay]
+):
+    """Those of the ledger that the copy holds in clear; who was deleted too is gone."""
+    copy.execute(
+        """CREATE TABLE t (id int PRIMARY KEY, name text, masked_at timestamptz);
+        INSERT INTO t VALUES (1, '王小明', NULL), (2, '李四', NULL), (3, '赵**', '2026-01-01+00'),
+            (4, '王五', '2026-01-01+00'), (5, '孙', NULL);"""
+    )
+    entered(ledger_state, {"t": [["2"], ["3"], ["4"], ["5"], ["77"]]}, action="mask")
+    done = replayed({"t": [["5"]]}, masks={"c": MASK})
+    assert done == Replay(entries=6, replayed=1, remaining=0, remasked=2)
+    rows = copy.execute("SELECT id, name, masked_at IS NULL FROM t ORDER BY id").fetchall()
+    assert rows == [(1, "王小明", True), (2, "李**", False), (3, "赵**", False), (4, "王**", False)]
+
+
+def test_a_masking_that_did_nothing_is_noticed(
+    copy: psycopg.Connection,
+    ledger_state: Engine,
+    replayed: Callable[..., Replay],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """The proof looks at what is there."""
+    copy.execute("CREATE TABLE t (id int PRIMARY KEY, name text); INSERT INTO t VALUES (1, '王五')")
+    entered(ledger_state, {"t": [["1"]]}, action="mask")
+    monkeypatch.setattr(module, "_mask", lambda *_: 0)
+    assert replayed({}, masks={"c": MASK}) == Replay(1, 0, 1)
+
+
+def test_records_of_a_class_without_mask_are_refused(
+    copy: psycopg.Connection, ledger_state: Engine, replayed: Callable[..., Replay]
+):
+    """Nobody could say what to hide; a class whose records the copy lacks may be gone."""
+    copy.execute("CREATE TABLE t (id int PRIMARY KEY, name text); INSERT INTO t VALUES (1, '王五')")
+    copy.commit()
+    entered(ledger_state, {"t": [["2"]]}, action="mask", record_class="old")
+    assert replayed({}) == Replay(1, 0, 0)
+    entered(ledger_state, {"t": [["1"]]}, action="mask", record_class="old")
+    with pytest.raises(UsageError, match="class old were masked"):
+        replayed({})
+
+
+def test_many_records_pass_in_chunks(
+    copy: psycopg.Connection, replayed: Callable[..., Replay], monkeypatch: pytest.MonkeyPatch
+):
+    """Every chunk is looked at, the last one too."""
+    monkeypatch.setattr(matching, "CHUNK", 7)
+    copy.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 50)")
+    done = replayed({"t": [[str(n)] for n in range(1, 51, 2)]})
+    assert done == Replay(25, 25, 0)
+    assert left(copy) == list(range(2, 51, 2))

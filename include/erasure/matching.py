@@ -1,0 +1,186 @@
+"""Which records of a table the erasure ledger knows, in flat memory however many there are."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import Connection, Engine, text
+
+from include.erasure.ledger import (
+    COPY_HEAD,
+    COPY_TAIL,
+    Action,
+    ErasureKeys,
+    driver_of,
+    entries,
+)
+from include.erasure.places import PRINTING, Place, key_texts
+from include.services.errors import ServiceError, UsageError
+
+CHUNK = 20_000  # keys that are asked for at once: about 10 MB
+_ROW = struct.Struct("!hiiI")  # two fields: a number of four bytes, and the length of an HMAC
+_numbers = count()
+
+_STAGE = (
+    "SET LOCAL client_min_messages = warning",  # it exists but for the first chunk of a session
+    "CREATE TEMP TABLE IF NOT EXISTS parcelseal_asking (n integer, key_hmac bytea) "
+    "ON COMMIT DELETE ROWS",
+)
+_ASK = """
+SELECT s.n, e.key_hmac, e.action, b.record_class
+FROM parcelseal_asking s
+JOIN erasure e ON e.key_hmac = s.key_hmac AND e.key_id = %(key_id)s
+JOIN erasure_batch b ON b.id = e.batch_id
+WHERE %(batches)s::bigint[] IS NULL OR b.id = ANY(%(batches)s)
+"""
+
+
+@dataclass(frozen=True)
+class Match:
+    """A record that is in a table, and in the ledger.
+
+    Attributes:
+        key: of the record, as PostgreSQL prints it.
+        key_hmac: its name in the ledger.
+        key_id: of the HMAC's key.
+    """
+
+    key: tuple[str, ...]
+    key_hmac: bytes
+    key_id: str
+    action: Action
+    record_class: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """The records that are looked for.
+
+    Attributes:
+        columns: of the primary key, in order.
+        condition: SQL over the record ``t``; only records of which it is true are looked at. All
+            where there is none.
+    """
+
+    database: str
+    collection: str
+    place: Place
+    columns: Sequence[str]
+    condition: sql.Composable | None = None
+
+
+def matches(
+    state: Engine,
+    connection: psycopg.Connection,
+    table: Table,
+    keys: ErasureKeys,
+    batches: Collection[int] | None = None,
+) -> Iterator[list[Match]]:
+    """Yield the records of a table that the ledger has, some thousands of keys at a time.
+
+    Entries of open batches are among them. The connection's transaction stays open, and between two
+    lists it may be used; its session prints keys as `PRINTING` says from then on.
+
+    Args:
+        state: database of the ledger.
+        connection: of the records, in a transaction.
+        table: what to look at.
+        keys: of the HMAC, old ones included.
+        batches: look for their entries only.
+
+    Raises:
+        UsageError: a key of the ledger is missing.
+        ServiceError: the table or the ledger cannot be read.
+    """
+    try:
+        with state.connect() as ledger:
+            key_ids = entries(ledger, table.database).get(table.collection, {})
+            check_keys(key_ids, keys)
+            ledger.commit()
+            for chunk in _chunks(connection, table):
+                yield _known(ledger, chunk, table, keys, list(key_ids), batches)
+    except psycopg.Error as error:
+        raise ServiceError(
+            f"The erasure ledger cannot be read ({kind_of(error)}).",
+            "Check the connection state_db.",
+        ) from None
+
+
+def check_keys(key_ids: Collection[str], keys: ErasureKeys) -> None:
+    """Raise UsageError when an entry was made with a key that is not here."""
+    if absent := set(key_ids) - set(keys.keys):
+        raise UsageError(
+            f"Keys of the erasure ledger are missing here: {', '.join(sorted(absent))}.",
+            "Add them to the extra `erasure_keys` of the connection state_db.",
+        )
+
+
+def place_of(collection: str, places: Mapping[str, Place]) -> Place:
+    """Return where a collection of the ledger is; UsageError when the data map lacks it."""
+    if collection not in places:
+        raise UsageError(
+            f"The erasure ledger names the collection {collection}, which the data map lacks.",
+            "Keep the collection in the data map as long as backups may contain it.",
+        )
+    return places[collection]
+
+
+def kind_of(error: psycopg.Error) -> str:
+    """Name an error of PostgreSQL without its message, which may hold values."""
+    return f"{type(error).__name__}, {error.sqlstate or 'no code'}"
+
+
+def _chunks(connection: psycopg.Connection, table: Table) -> Iterator[list[tuple[str, ...]]]:
+    query = sql.SQL("SELECT {} FROM {} AS t WHERE {}").format(
+        key_texts(table.columns), table.place.identifier, table.condition or sql.SQL("true")
+    )
+    try:
+        for statement in PRINTING:
+            connection.execute(statement)
+        # Not COPY, so that the connection can take in between what was found.
+        with connection.cursor(f"parcelseal_keys_{next(_numbers)}") as cursor:
+            cursor.execute(query)
+            while rows := cursor.fetchmany(CHUNK):
+                yield rows
+    except psycopg.Error as error:
+        raise ServiceError(
+            f"The table of {table.collection} cannot be read ({kind_of(error)}).",
+            "Erased records were not looked for. The log of its server tells more.",
+        ) from None
+
+
+def _known(
+    ledger: Connection,
+    chunk: Sequence[tuple[str, ...]],
+    table: Table,
+    keys: ErasureKeys,
+    key_ids: Sequence[str],
+    batches: Collection[int] | None,
+) -> list[Match]:
+    found: dict[tuple[int, str], Match] = {}  # once each, although two keys may name it
+    driver = driver_of(ledger)
+    for key_id in key_ids:
+        digests = keys.digests(key_id, table.database, table.collection, chunk)
+        ledger.execute(text("SELECT 1"))  # SQLAlchemy commits only what it saw begin
+        for statement in _STAGE:
+            driver.execute(statement)
+        with (
+            driver.cursor() as cursor,
+            cursor.copy("COPY parcelseal_asking FROM STDIN (FORMAT binary)") as into,
+        ):
+            into.write(
+                COPY_HEAD
+                + b"".join(_ROW.pack(2, 4, n, 32) + one for n, one in enumerate(digests))
+                + COPY_TAIL
+            )
+        given = {"key_id": key_id, "batches": None if batches is None else list(batches)}
+        for n, key_hmac, action, record_class in driver.execute(_ASK, given):
+            match = Match(chunk[n], bytes(key_hmac), key_id, action, record_class)
+            found.setdefault((n, action), match)
+        ledger.commit()  # which empties the table
+    return list(found.values())

@@ -1,0 +1,199 @@
+"""Finding out whether the transactions of open batches committed.
+
+A process that is killed leaves its batch open. Whoever works on that database next asks PostgreSQL
+for the transaction by its number; docs/decisions/0012 says why that is enough.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import psycopg
+from psycopg import errors, sql
+from sqlalchemy import Engine, delete, exists
+
+from include.erasure.identity import is_known, server_of
+from include.erasure.ledger import ErasureKeys, OpenBatch, settle, unsettled, withdraw
+from include.erasure.masks import Mask, shapes, to_mask
+from include.erasure.matching import Table, kind_of, matches, place_of
+from include.erasure.places import Place, primary_key
+from include.services.errors import ServiceError
+from include.state.tables import erasure, erasure_batch
+
+PATIENCE = timedelta(seconds=10)
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What became of the open batches of a database.
+
+    Attributes:
+        settled: batches whose transaction committed.
+        withdrawn: batches whose transaction did not.
+        looked_for: batches of which PostgreSQL knew nothing any more: their records were looked
+            for, entries of those that are still there withdrawn, the others settled.
+    """
+
+    settled: int = 0
+    withdrawn: int = 0
+    looked_for: int = 0
+
+
+def resolve(
+    state: Engine,
+    connection: psycopg.Connection,
+    database: str,
+    places: Mapping[str, Place],
+    keys: ErasureKeys,
+    at: datetime,
+    masks: Mapping[str, Mask] | None = None,
+    patience: timedelta = PATIENCE,
+) -> Resolved:
+    """Settle or withdraw every open batch of a database.
+
+    Nobody else may be erasing there, or their batches are waited for too.
+
+    Args:
+        state: database of the ledger.
+        connection: of the mapped database, outside of a transaction. Its session prints keys as
+            `include.erasure.places.PRINTING` says afterwards.
+        database: its name in the data map.
+        places: collection -> table.
+        keys: of the HMAC, old ones included.
+        at: present moment.
+        masks: record class -> mask. Without the mask of a class its batches are settled when their
+            transaction is unknown: a restored copy is then rather masked once too often.
+        patience: how long a transaction that still goes on is waited for.
+
+    Raises:
+        UsageError: a collection or a key of the ledger is missing, or a table has no key.
+        ServiceError: a transaction goes on, or the database does not answer.
+    """
+    with state.connect() as conn:
+        batches = unsettled(conn, database)
+    if not batches:
+        return Resolved()
+    try:
+        return _resolved(state, connection, batches, places, keys, at, masks or {}, patience)
+    except psycopg.Error as error:
+        raise ServiceError(
+            f"It cannot be found out which records of {database} were erased ({kind_of(error)}).",
+            "See the log of its server, then run again.",
+        ) from None
+
+
+def _resolved(
+    state: Engine,
+    connection: psycopg.Connection,
+    batches: Sequence[OpenBatch],
+    places: Mapping[str, Place],
+    keys: ErasureKeys,
+    at: datetime,
+    masks: Mapping[str, Mask],
+    patience: timedelta,
+) -> Resolved:
+    with connection.transaction():
+        server = server_of(connection)
+    settled = withdrawn = 0
+    unknown: list[OpenBatch] = []
+    until = time.monotonic() + patience.total_seconds()
+    for batch in batches:
+        status = _status(connection, batch, server, until)
+        if status == "committed":
+            with state.begin() as conn:
+                settle(conn, [batch.id], at)
+            settled += 1
+        elif status == "aborted":
+            with state.begin() as conn:
+                withdraw(conn, batch.id)
+            withdrawn += 1
+        else:
+            unknown.append(batch)
+    for batch in unknown:
+        _look(state, connection, batch, places, keys, at, masks)
+    return Resolved(settled, withdrawn, len(unknown))
+
+
+def _status(
+    connection: psycopg.Connection, batch: OpenBatch, server: str, until: float
+) -> str | None:
+    """Return committed or aborted; None where PostgreSQL cannot tell."""
+    if batch.transaction is None:
+        return None
+    certain = is_known(server) and batch.server == server
+    perhaps = not is_known(server) or not is_known(batch.server)
+    if not certain and not perhaps:
+        return None
+    while True:
+        try:
+            with connection.transaction():
+                row = connection.execute(
+                    "SELECT pg_xact_status(%s::xid8)", [batch.transaction]
+                ).fetchone()
+        except errors.InvalidParameterValue:  # a number that the server did not give yet
+            return None
+        status = row[0] if row else None
+        if status != "in progress":
+            # Another server's transaction may have the number: whether it goes on is a reason to
+            # wait, whether it ended none to believe it.
+            return status if certain else None
+        if time.monotonic() >= until:
+            raise ServiceError(
+                f"A transaction that erases records of {batch.origin.database} still goes on: "
+                f"{batch.transaction}.",
+                "If no other run is at work, end its session (pg_stat_activity, backend_xid), then "
+                "run again.",
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _look(
+    state: Engine,
+    connection: psycopg.Connection,
+    batch: OpenBatch,
+    places: Mapping[str, Place],
+    keys: ErasureKeys,
+    at: datetime,
+    masks: Mapping[str, Mask],
+) -> None:
+    with connection.transaction():
+        table = _table(connection, batch, places, masks)
+        found = [] if table is None else list(matches(state, connection, table, keys, [batch.id]))
+    with state.begin() as conn:
+        for chunk in found:
+            for match in chunk:
+                conn.execute(
+                    delete(erasure).where(
+                        erasure.c.key_hmac == match.key_hmac,
+                        erasure.c.key_id == match.key_id,
+                        erasure.c.action == match.action,
+                        erasure.c.batch_id == batch.id,
+                    )
+                )
+        settle(conn, [batch.id], at)
+        nothing_left = ~exists().where(erasure.c.batch_id == batch.id)
+        conn.execute(delete(erasure_batch).where(erasure_batch.c.id == batch.id, nothing_left))
+
+
+def _table(
+    connection: psycopg.Connection,
+    batch: OpenBatch,
+    places: Mapping[str, Place],
+    masks: Mapping[str, Mask],
+) -> Table | None:
+    """Return the records of which an entry would be wrong; None where there are none."""
+    origin = batch.origin
+    place = place_of(origin.collection, places)
+    columns = primary_key(connection, place)
+    if columns is None:
+        return None
+    condition: sql.Composable | None = None
+    if origin.action == "mask":
+        if origin.record_class not in masks:
+            return None
+        condition = to_mask(masks[origin.record_class], shapes(connection, place))
+    return Table(origin.database, origin.collection, place, columns, condition)
