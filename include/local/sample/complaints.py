@@ -12,7 +12,12 @@ from include.local.sample.chance import CLEAN, Plan
 from include.local.sample.columns import DAY, choose, digits, null_where, rows, stamps
 from include.local.sample.staff import CUSTOMER_SERVICE, core
 from include.local.sample.tables import Table, chunks
-from include.local.sample.waybills import canary_waybills, created_at, senders
+from include.local.sample.waybills import (
+    canary_waybills,
+    created_at,
+    senders,
+    with_expired_proof,
+)
 from include.local.sample.world import HOUR, World
 
 _KINDS = (b"lost", b"damaged", b"late", b"privacy", b"attitude")
@@ -40,7 +45,7 @@ def _complaints(world: World, notes: Notes) -> Iterator[bytes]:
     marked = canary_waybills(world)
     first_marked = world.complaints - len(marked) + 1
     clerks = np.array([one.employee_id for one in core(world, CUSTOMER_SERVICE)], np.int64)
-    held: set[int] = set()
+    disputed: set[int] = set()  # waybills about which a complaint is open
     for ids in chunks(1, world.complaints):
         kinds = plan.kinds(ids)
         if not world.waybills:
@@ -68,8 +73,8 @@ def _complaints(world: World, notes: Notes) -> Iterator[bytes]:
             senders(world, waybill, made, marked),
         )
         notes.add("open_complaint", ids[still])
-        notes.add("expired_complaint", ids[~still & (closed < world.years_ago(3))])
-        held.update(waybill[still & ~old & (made < world.years_ago(2))].tolist())
+        notes.add("expired_complaint", ids[~still & world.past(closed, 3)])
+        disputed.update(waybill[still & ~old].tolist())
         someone = who.people(world, customer)
         kind = chance.below(ids, len(_KINDS), "complaint kind")
         yield rows(
@@ -93,4 +98,8 @@ def _complaints(world: World, notes: Notes) -> Iterator[bytes]:
                     ("phone", who.canary_phone(world, canary)),
                 ):
                     notes.canary(canary, label, value, "complaint.description", number)
-    notes.add("expired_waybill_open_complaint", sorted(held))
+    held = np.array(sorted(disputed), np.int64)
+    expired = held[world.past(created_at(world, held), 2)]
+    notes.add("expired_waybill_open_complaint", expired)
+    # A proof has the number of its waybill.
+    notes.add("expired_delivery_proof_open_complaint", with_expired_proof(world, held))

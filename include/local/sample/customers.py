@@ -77,7 +77,8 @@ def consents_to_sharing(world: World, ids: Ints) -> Mask:
     """Which customers consented to sharing with partners."""
     willing = world.chance.below(ids, 1000, "partner sharing") < world.rates.partner_sharing
     plan = world.customer_plan
-    return willing & ~np.isin(world.kinds(ids), [plan.code("consent_missing"), plan.code("closed")])
+    never = np.isin(world.kinds(ids), [plan.code("consent_missing"), plan.code("closed")])
+    return willing & ~never | world.late_returns(ids)
 
 
 def consent_given(world: World, ids: Ints) -> Ints:
@@ -118,6 +119,7 @@ def _customers(world: World, notes: Notes) -> Iterator[bytes]:
             verified,
         )
         closing = np.where(closed, world.closed_at(ids), 0)
+        notes.add("expired_customer", ids[closed & world.past(closing, 3)])
         verified = np.where(closed, np.minimum(verified, closing), verified)
         updated = np.maximum(verified, closing)
         entered = enterers[chance.below(ids, len(enterers), "entered")]
@@ -294,7 +296,7 @@ def _consents(world: World, notes: Notes) -> Iterator[bytes]:
         closed = kinds == plan.code("closed")
         revoked = (kinds == plan.code("consent_withdrawn")) & (purpose == 1)
         ended = np.where(closed, world.closed_at(owner), given + (world.now - given) // 2)
-        notes.add("expired_consent", consent[closed & (ended < world.years_ago(3))])
+        notes.add("expired_consent", consent[closed & world.past(ended, 3)])
         yield rows(
             len(consent),
             digits(consent, 11),

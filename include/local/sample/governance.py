@@ -8,7 +8,7 @@ from datetime import timedelta
 import numpy as np
 
 from include.local.sample.answers import Notes
-from include.local.sample.chance import Ints, Plan, pick
+from include.local.sample.chance import Ints, Mask, Plan, pick
 from include.local.sample.columns import DAY, choose, digits, null_where, rows, stamps
 from include.local.sample.customers import (
     PARTNER_SHARING,
@@ -99,7 +99,7 @@ def _approvals(world: World, notes: Notes, strays: list[tuple[Staff, int]]) -> I
         own = plan.kinds(ids) == plan.code("self")
         approved = _approved(world, ids)
         notes.add("approval_by_requester", ids[own])
-        notes.add("expired_approval", ids[approved < world.years_ago(3)])
+        notes.add("expired_approval", ids[world.past(approved, 3)])
         yield rows(
             len(ids),
             digits(ids, 10),
@@ -128,6 +128,7 @@ def _approvals(world: World, notes: Notes, strays: list[tuple[Staff, int]]) -> I
 def _accesses(world: World, notes: Notes, strays: list[tuple[Staff, int]]) -> Iterator[bytes]:
     plan = Plan(world.chance, "access", world.rates.access_defects)
     last = world.approvals * ACCESSES_PER_APPROVAL
+    kept: set[int] = set()
     for ids in chunks(1, last):
         kinds = plan.kinds(ids)
         approval = (ids - 1) // ACCESSES_PER_APPROVAL + 1
@@ -145,7 +146,9 @@ def _accesses(world: World, notes: Notes, strays: list[tuple[Staff, int]]) -> It
         notes.add("access_after_approval", ids[late])
         notes.add("access_without_approval", ids[without])
         notes.add("access_out_of_purpose", ids[foreign])
-        notes.add("expired_access_log", ids[accessed < world.years_ago(3)])
+        expired = world.past(accessed, 3)
+        notes.add("expired_access_log", ids[expired])
+        kept.update(approval[world.past(approved, 3) & ~expired & ~without].tolist())
         purpose = np.where(foreign, len(PURPOSES) + ids % 2, _purpose(world, approval))
         yield rows(
             len(ids),
@@ -156,6 +159,7 @@ def _accesses(world: World, notes: Notes, strays: list[tuple[Staff, int]]) -> It
             stamps(accessed),
             null_where(without, digits(approval, 10)),
         )
+    notes.add("expired_approval_kept_by_access", sorted(kept))
     if strays:
         yield _stray_accesses(world, notes, strays, last)
 
@@ -211,6 +215,7 @@ def _shares(world: World, notes: Notes) -> Iterator[bytes]:
     plan = Plan(world.chance, "share", world.rates.share_defects)
     start, end = world.now - SHARE_DAYS * DAY, world.now - HOUR
     lapse = (world.today - _LAPSED_DAYS + 1) * DAY
+    kept = _KeptByShare(world)
     for ids in chunks(1, world.shares):
         kinds = plan.kinds(ids)
         bits = world.chance.bits(ids, "share")
@@ -224,7 +229,8 @@ def _shares(world: World, notes: Notes) -> Iterator[bytes]:
         notes.add("share_without_basis", ids[without])
         notes.add("share_excess_fields", ids[excess])
         done = ended < world.now
-        notes.add("expired_share", ids[done & (ended < world.years_ago(3))])
+        expired = done & world.past(ended, 3)
+        notes.add("expired_share", ids[expired])
         customer = world.customer_for(ids, shared, "shared whom")
         agreed = consents_to_sharing(world, customer) & (consent_given(world, customer) <= shared)
         yield rows(
@@ -243,3 +249,54 @@ def _shares(world: World, notes: Notes) -> Iterator[bytes]:
             stamps(shared),
             null_where(~done, stamps(ended)),
         )
+        kept.add(customer[~expired], (agreed & ~without)[~expired])
+    first = world.shares + 1
+    for customers in chunks(1, world.customers):
+        late = customers[world.late_returns(customers)]
+        late = late[world.past(world.closed_at(late), 3)]
+        if not late.size:
+            continue
+        consented = late % 2 == 1
+        kept.add(late, consented)
+        yield _late_shares(world, np.arange(first, first + len(late)), late, consented)
+        first += len(late)
+    notes.add("expired_customer_kept_by_share", sorted(kept.customers))
+    notes.add("expired_consent_kept_by_share", sorted(kept.consents))
+
+
+class _KeptByShare:
+    """Customers and consents of long closed accounts to which a share refers that stays."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.customers: set[int] = set()
+        self.consents: set[int] = set()
+
+    def add(self, customers: Ints, consented: Mask) -> None:
+        """Take note of shares that stay: of whom, and whether they refer to a consent."""
+        world = self._world
+        closed = world.kinds(customers) == world.customer_plan.code("closed")
+        customers, consented = customers[closed], consented[closed]
+        long_ago = world.past(world.closed_at(customers), 3)
+        self.customers.update(customers[long_ago].tolist())
+        consents = customers[long_ago & consented] * 4 - PARTNER_SHARING
+        self.consents.update(consents.tolist())
+
+
+def _late_shares(world: World, ids: Ints, customer: Ints, consented: Mask) -> bytes:
+    """Shares that ended years after the customer had left: the partner kept the record."""
+    shared = world.closed_at(customer) - 20 * DAY
+    ended = world.years_ago(3) + (2 + world.chance.below(ids, 90, "late return")) * DAY
+    return rows(
+        len(ids),
+        digits(ids, 10),
+        (b"S", digits(ids, 10)),
+        digits(1 + world.chance.below(ids, _HEALTHY, "late partner"), 2),
+        digits(customer, 10),
+        b"last_mile_delivery",
+        _APPROVED_FIELDS,
+        null_where(~consented, digits(customer * 4 - PARTNER_SHARING, 11)),
+        null_where(consented, np.full(len(ids), b"contract")),
+        stamps(shared),
+        stamps(ended),
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from include.local.sample.world import HOUR, World
 BATCH = 30
 PENDING = 4  # batches; the oldest waits past its deadline
 _AGES = (100, 40, 15, 3)  # hours that the pending batches wait
+_OLD_DAYS = 200  # since the first batch was entered; it was rejected
+_KEPT_DAYS = 180  # after the review
 _MOST = 600  # batches
 _BAD = {
     2: "intake_invalid_phone",
@@ -65,18 +67,23 @@ def _batch(world: World, notes: Notes, batch: int, batches: int) -> list[tuple[o
     reviewers = core(world, INFORMATION_MANAGEMENT)
     waiting = batch - (batches - PENDING)
     pending = waiting >= 0
+    old = batch == 0
     first = batch * BATCH + 1
     ids = np.arange(first, first + BATCH, dtype=np.int64)
     # Decided batches are the latest customers' own forms; pending ones are people not yet known.
     customers = world.customers - (batches - PENDING) * BATCH + ids
-    promoted = not pending and customers[0] >= 1
+    promoted = not pending and not old and customers[0] >= 1
     if not promoted:
         customers = world.customers + 1_000_000 + ids
     hours = _AGES[waiting] if pending else 120 + 24 * (batches - PENDING - batch)
+    if old:
+        hours = _OLD_DAYS * 24
     entered = datetime.fromtimestamp(world.now - hours * HOUR, UTC)
     if promoted:
         entered = datetime.fromtimestamp(int(world.customer_created(customers[:1])[0]), UTC)
     reviewed = None if pending else datetime.fromtimestamp(entered.timestamp() + HOUR, UTC)
+    if reviewed and reviewed < world.as_of - timedelta(days=_KEPT_DAYS):
+        notes.add("expired_incoming_record", ids)
     forms = _forms(world, customers)
     if pending:
         forms = [

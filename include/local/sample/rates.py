@@ -56,6 +56,8 @@ class Rates:
         complaints: per thousand customers.
         accesses: per customer; ten accesses share one approval.
         shares: per customer.
+        late_returns: closed accounts in a thousand whose record a partner kept long after. If the
+            account was closed more than three years ago, that sharing ended less than three ago.
         second_address: customers in a thousand with a second address.
         marketing: customers in a thousand who subscribed to marketing.
         partner_sharing: customers in a thousand who consented to sharing with partners.
@@ -76,6 +78,7 @@ class Rates:
     complaints: int = 30
     accesses: float = 0.5
     shares: float = 0.1
+    late_returns: int = 250
     second_address: int = 200
     marketing: int = 200
     partner_sharing: int = 100

@@ -1,6 +1,8 @@
 """Every rule of the answer sheet: the table it is about and the condition, in words.
 
-"Ago" counts back from the sample's moment; years are calendar years, days are 24 hours.
+"More than 3 years ago" means: the moment plus three calendar years, in UTC, is before the sample's
+own moment. Days are 24 hours. What is expired goes, but for what an open complaint or a record that
+refers to it and stays itself keeps.
 """
 
 from __future__ import annotations
@@ -47,6 +49,9 @@ RULES: dict[str, RuleText] = {
         "minor": "birth_date less than 14 years ago",
         "minor_without_guardian_consent": "under 14, no consent of the guardian in force",
         "closed_customer": "status is closed",
+        "expired_customer": "closed_at more than 3 years ago",
+        "expired_customer_kept_by_share": "closed_at more than 3 years ago, a share has not ended "
+        "more than 3 years ago",
     }),
     "duplicate_customer": RuleText(
         "customer", ("customer_id", "duplicate_of"),
@@ -58,15 +63,21 @@ RULES: dict[str, RuleText] = {
     }),
     **_rules("consent", "consent_id", {
         "expired_consent": "the customer closed the account more than 3 years ago",
+        "expired_consent_kept_by_share": "the customer closed the account more than 3 years ago, a "
+        "share by this consent has not ended more than 3 years ago",
     }),
     **_rules("waybill", "waybill_id", {
         "invalid_waybill_number": "number: S10 form with the wrong check digit",
         "contact_not_masked": "delivered_at more than 90 days ago, masked_at is null",
         "expired_waybill": "created_at more than 2 years ago",
         "expired_waybill_open_complaint": "created_at more than 2 years ago, a complaint is open",
+        "expired_waybill_kept_by_proof": "created_at more than 2 years ago, its proof was signed "
+        "less than 2 years ago",
     }),
     **_rules("delivery_proof", "proof_id", {
         "expired_delivery_proof": "signed_at more than 2 years ago",
+        "expired_delivery_proof_open_complaint": "signed_at more than 2 years ago, a complaint "
+        "about its waybill is open",
     }),
     **_rules("complaint", "complaint_id", {
         "open_complaint": "closed_at is null",
@@ -75,6 +86,8 @@ RULES: dict[str, RuleText] = {
     **_rules("approval", "approval_id", {
         "approval_by_requester": "approver_id = requester_id",
         "expired_approval": "approved_at more than 3 years ago",
+        "expired_approval_kept_by_access": "approved_at more than 3 years ago, an access under it "
+        "is younger",
     }),
     **_rules("access_log", "access_id", {
         "access_without_approval": "approval_id is null",
@@ -114,5 +127,6 @@ RULES: dict[str, RuleText] = {
         "intake_no_consent": "pending; consent_purposes is empty",
         "intake_duplicate": "pending; id_number of a customer who has a formal record",
         "intake_overdue": "pending for more than 72 hours",
+        "expired_incoming_record": "reviewed_at more than 180 days ago",
     }),
 }  # fmt: skip

@@ -193,7 +193,10 @@ def _waybills(world: World, notes: Notes, month: Month, marked: dict[int, int]) 
         spared = (kinds == plan.code("contact_not_masked")) | np.isin(ids, list(marked.values()))
         masked = due & ~spared
         notes.add("contact_not_masked", ids[due & spared])
-        notes.add("expired_waybill", ids[journey.created < world.years_ago(2)])
+        expired = world.past(journey.created, 2)
+        notes.add("expired_waybill", ids[expired])
+        proof_stays = _proven(world, ids, marked) & arrived & ~world.past(journey.delivered, 2)
+        notes.add("expired_waybill_kept_by_proof", ids[expired & proof_stays])
         wrong_number = kinds == plan.code("invalid_waybill_number")
         notes.add("invalid_waybill_number", ids[wrong_number])
         number, carrier = _numbers(world, ids, wrong_number)
@@ -282,19 +285,32 @@ def _wrong_remainder(total: int) -> int:
 _WRONG = np.array([_wrong_remainder(total) for total in range(11)])
 
 
+def _proven(world: World, ids: Ints, marked: dict[int, int]) -> Mask:
+    """Which waybills have a proof, once they have arrived; canaries' always do."""
+    chosen = world.chance.below(ids, 1000, "proof") < world.rates.proofs
+    return chosen | np.isin(ids, list(marked.values()))
+
+
+def with_expired_proof(world: World, ids: Ints) -> Ints:
+    """Those of some waybills whose proof of delivery was signed more than two years ago."""
+    marked = canary_waybills(world)
+    journey = journeys(world, ids, marked)
+    signed = (journey.status == DELIVERED) & world.past(journey.delivered, 2)
+    found: Ints = ids[_proven(world, ids, marked) & signed]
+    return found
+
+
 def _proofs(world: World, notes: Notes, marked: dict[int, int]) -> Iterator[bytes]:
     canary_of = {waybill: canary for canary, waybill in marked.items()}
     for every in chunks(1, world.waybills):
-        canary = np.isin(every, list(canary_of))
-        kept = (world.chance.below(every, 1000, "proof") < world.rates.proofs) | canary
-        ids = every[kept]
+        ids = every[_proven(world, every, marked)]
         journey = journeys(world, ids, marked)
         arrived = journey.status == DELIVERED
         ids, created = ids[arrived], journey.created[arrived]
         signed = journey.delivered[arrived]
         if not ids.size:
             continue
-        notes.add("expired_delivery_proof", ids[signed < world.years_ago(2)])
+        notes.add("expired_delivery_proof", ids[world.past(signed, 2)])
         bits = world.chance.bits(ids, "signature")
         method = np.where(
             np.isin(ids, list(canary_of)), 0, np.searchsorted([7, 9], pick(bits, 10), "right")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from calendar import isleap
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -70,6 +71,22 @@ class World:
             return int(moment.replace(year=moment.year - years).timestamp())
         except ValueError:  # 29 February
             return int(moment.replace(year=moment.year - years, day=28).timestamp())
+
+    def past(self, moments: Ints, years: int) -> Mask:
+        """Whether a period of calendar years since each moment is over: moment + years < as_of.
+
+        In UTC, as PostgreSQL adds: a 29 February becomes the 28th where the year has no other.
+        """
+        now = self.as_of.astimezone(UTC)
+        year = now.year - years
+        if (now.month, now.day) == (2, 29) and not isleap(year):
+            # The whole of the 28th, years later, is the 28th again and so before the 29th.
+            return moments < int(datetime(year, 3, 1, tzinfo=UTC).timestamp())
+        limit = self.years_ago(years)
+        if (now.month, now.day) == (2, 28) and isleap(year) and not isleap(now.year):
+            leap_day = int(datetime(year, 2, 29, tzinfo=UTC).timestamp())
+            return (moments < limit) | (moments >= leap_day) & (moments < limit + DAY)
+        return moments < limit
 
     # --- how many ---
 
@@ -143,6 +160,12 @@ class World:
         created = self.customer_created(ids)
         share = 0.1 + 0.85 * self.chance.unit(ids, "customer closed")
         return created + ((self.now - created) * share).astype(np.int64)
+
+    def late_returns(self, ids: Ints) -> Mask:
+        """Which customers closed their account while a partner kept the record for years more."""
+        found: Mask = self.chance.below(ids, 1000, "late return") < self.rates.late_returns
+        found &= self.kinds(ids) == self.customer_plan.code("closed")
+        return found
 
     # --- what is planted ---
 

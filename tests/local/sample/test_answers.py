@@ -60,6 +60,9 @@ QUERIES = {
     "minor_without_guardian_consent": f"SELECT customer_id FROM customer WHERE {UNDER_14} "
     "EXCEPT SELECT customer_id FROM consent WHERE by_guardian AND withdrawn_at IS NULL",
     "closed_customer": "SELECT customer_id FROM customer WHERE closed_at IS NOT NULL",
+    "expired_customer": "SELECT customer_id FROM customer WHERE closed_at + interval '3 years' < %(now)s",
+    "expired_customer_kept_by_share": "SELECT DISTINCT customer_id FROM customer JOIN share_log USING (customer_id) "
+    "WHERE closed_at + interval '3 years' < %(now)s AND (ended_at + interval '3 years' < %(now)s) IS NOT TRUE",
     "duplicate_customer": "SELECT a.customer_id, b.customer_id FROM customer a JOIN customer b ON "
     "a.customer_id <> b.customer_id AND (a.id_number = b.id_number OR a.phone = b.phone)",
     "unknown_division": "SELECT address_id FROM address "
@@ -67,22 +70,33 @@ QUERIES = {
     "expired_address": "SELECT address_id FROM address JOIN customer USING (customer_id) "
     "WHERE status = 'closed'",
     "expired_consent": "SELECT consent_id FROM consent JOIN customer USING (customer_id) "
-    "WHERE closed_at < %(now)s - interval '3 years'",
+    "WHERE closed_at + interval '3 years' < %(now)s",
+    "expired_consent_kept_by_share": "SELECT DISTINCT consent_id FROM consent c JOIN customer USING (customer_id) "
+    "JOIN share_log s USING (consent_id) WHERE closed_at + interval '3 years' < %(now)s "
+    "AND (ended_at + interval '3 years' < %(now)s) IS NOT TRUE",
     "invalid_waybill_number": "SELECT waybill_id FROM waybill WHERE NOT ("
     "number ~ '^(SF[0-9]{13}|[0-9]{12}|JD[0-9]{11,13})$' "
     "OR (number ~ '^[A-Z]{2}[0-9]{9}[A-Z]{2}$' AND pg_temp.s10_ok(number)))",
     "contact_not_masked": "SELECT waybill_id FROM waybill "
     "WHERE delivered_at < %(now)s - interval '90 days' AND masked_at IS NULL",
-    "expired_waybill": "SELECT waybill_id FROM waybill WHERE created_at < %(now)s - interval '2 years'",
+    "expired_waybill": "SELECT waybill_id FROM waybill WHERE created_at + interval '2 years' < %(now)s",
     "expired_waybill_open_complaint": "SELECT DISTINCT w.waybill_id FROM waybill w "
     "JOIN complaint k ON k.waybill_id = w.waybill_id AND k.waybill_created_at = w.created_at "
-    "WHERE created_at < %(now)s - interval '2 years' AND k.closed_at IS NULL",
+    "WHERE created_at + interval '2 years' < %(now)s AND k.closed_at IS NULL",
+    "expired_waybill_kept_by_proof": "SELECT w.waybill_id FROM waybill w JOIN delivery_proof p "
+    "ON p.waybill_id = w.waybill_id AND p.waybill_created_at = w.created_at "
+    "WHERE created_at + interval '2 years' < %(now)s AND signed_at + interval '2 years' >= %(now)s",
+    "expired_delivery_proof_open_complaint": "SELECT proof_id FROM delivery_proof p "
+    "WHERE signed_at + interval '2 years' < %(now)s AND EXISTS (SELECT FROM complaint k "
+    "WHERE k.waybill_id = p.waybill_id AND k.waybill_created_at = p.waybill_created_at AND closed_at IS NULL)",
     "expired_delivery_proof": "SELECT proof_id FROM delivery_proof "
-    "WHERE signed_at < %(now)s - interval '2 years'",
+    "WHERE signed_at + interval '2 years' < %(now)s",
     "open_complaint": "SELECT complaint_id FROM complaint WHERE closed_at IS NULL",
-    "expired_complaint": "SELECT complaint_id FROM complaint WHERE closed_at < %(now)s - interval '3 years'",
+    "expired_complaint": "SELECT complaint_id FROM complaint WHERE closed_at + interval '3 years' < %(now)s",
     "approval_by_requester": "SELECT approval_id FROM approval WHERE approver_id = requester_id",
-    "expired_approval": "SELECT approval_id FROM approval WHERE approved_at < %(now)s - interval '3 years'",
+    "expired_approval": "SELECT approval_id FROM approval WHERE approved_at + interval '3 years' < %(now)s",
+    "expired_approval_kept_by_access": "SELECT DISTINCT approval_id FROM approval JOIN access_log USING (approval_id) "
+    "WHERE approved_at + interval '3 years' < %(now)s AND accessed_at + interval '3 years' >= %(now)s",
     "access_without_approval": "SELECT access_id FROM access_log WHERE approval_id IS NULL",
     "access_out_of_purpose": "SELECT access_id FROM access_log LEFT JOIN approval p USING (approval_id) "
     "WHERE access_log.purpose IN ('marketing', 'private') OR access_log.purpose <> p.purpose",
@@ -92,14 +106,14 @@ QUERIES = {
     "WHERE (accessed_at AT TIME ZONE 'UTC')::date NOT BETWEEN joined_on AND coalesce(left_on, 'infinity')",
     "access_by_untrained": "SELECT access_id FROM access_log a JOIN employee e USING (employee_id) "
     f"WHERE NOT {TRAINED.format(' AND t.completed_on <= a.accessed_at')}",
-    "expired_access_log": "SELECT access_id FROM access_log WHERE accessed_at < %(now)s - interval '3 years'",
+    "expired_access_log": "SELECT access_id FROM access_log WHERE accessed_at + interval '3 years' < %(now)s",
     "share_without_basis": "SELECT share_id FROM share_log LEFT JOIN consent s USING (consent_id) "
     "WHERE legal_basis IS NULL AND (consent_id IS NULL OR s.purpose <> 'partner_sharing' "
     "OR s.customer_id <> share_log.customer_id OR given_at > shared_at OR withdrawn_at < shared_at)",
     "share_lapsed_nda": "SELECT share_id FROM share_log JOIN partner USING (partner_id) "
     "WHERE (shared_at AT TIME ZONE 'UTC')::date NOT BETWEEN nda_from AND nda_until",
     "share_excess_fields": "SELECT share_id FROM share_log WHERE NOT fields <@ '{name,phone,address}'",
-    "expired_share": "SELECT share_id FROM share_log WHERE ended_at < %(now)s - interval '3 years'",
+    "expired_share": "SELECT share_id FROM share_log WHERE ended_at + interval '3 years' < %(now)s",
     "partner_lapsed_nda": f"SELECT partner_id FROM partner WHERE live_access AND nda_until < {DAY}",
     "partner_review_overdue": "SELECT partner_id FROM partner WHERE live_access "
     f"AND last_review_on < {DAY} - interval '12 months'",
@@ -129,6 +143,7 @@ QUERIES = {
     "AND EXISTS (SELECT FROM customer c WHERE c.id_number = i.id_number OR c.phone = i.phone)",
     "intake_overdue": "SELECT intake_id FROM intake_record WHERE status = 'pending' "
     "AND entered_at < %(now)s - interval '72 hours'",
+    "expired_incoming_record": "SELECT intake_id FROM intake_record WHERE reviewed_at + interval '180 days' < %(now)s",
 }
 
 
