@@ -51,7 +51,8 @@ def human_steps(dag: Any) -> dict[str, Any]:
 def read_answers(dag: Any, answers: Sequence[str]) -> dict[str, Given]:
     """Match ``TASK=OPTION`` or ``TASK=OPTION:REASON`` with the human steps of a DAG.
 
-    A task inside of groups may be named without them where that is clear.
+    A task inside of groups may be named without them where that is clear. A step that rarely asks
+    needs no answer; when it asks nevertheless, nobody answers.
 
     Raises:
         UsageError: no such task or option, no human step, or a step that nobody answers.
@@ -73,7 +74,8 @@ def read_answers(dag: Any, answers: Sequence[str]) -> dict[str, Given]:
         if task_id in given:
             raise UsageError(f"--answer answers {task_id} twice.", "Answer each step once.")
         given[task_id] = Given(options[option.lower()], f"{REASON} {reason}".strip())
-    if left := sorted(set(steps) - set(given)):
+    optional = {one for one, task in steps.items() if getattr(task, "optional", False)}
+    if left := sorted(set(steps) - set(given) - optional):
         raise UsageError(
             f"{dag.dag_id} asks people ({', '.join(left)}), and nobody would answer here.",
             f"{_how(dag, steps)} In production start it in Airflow, where people answer.",

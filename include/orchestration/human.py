@@ -66,7 +66,10 @@ class HumanStep(HITLOperator):
 
     Args:
         about: what the task before returned; its ``part`` says what is asked about.
-        ask: makes the question for a part; its docstring is the task's description.
+        ask: makes the question for a part, or None where nobody has to be asked; its docstring is
+            the task's description.
+        optional: whether runs as a rule ask nobody. An in-process run then needs no answer given in
+            advance, and a question that comes nevertheless counts as unanswered.
         take: takes the answer for a part; what it returns goes into XCom: ids and the outcome.
         response_timeout: how long the step waits. Then ``take`` is told that nobody answered.
     """
@@ -77,7 +80,8 @@ class HumanStep(HITLOperator):
         self,
         *,
         about: Any,
-        ask: Callable[[str], Asked],
+        ask: Callable[[str], Asked | None],
+        optional: bool = False,
         take: Callable[[str, Answer], dict[str, Any]],
         **kwargs: Any,
     ) -> None:
@@ -97,12 +101,18 @@ class HumanStep(HITLOperator):
         )
         self.about = about
         self.ask = ask
+        self.optional = optional
+        self.unattended = False  # whether nobody can answer, as in an in-process run
         self.take = take
         self.doc_md = self.doc_md or ask.__doc__
 
     def execute(self, context: Context) -> Any:
         """Make the question, show it and wait."""
         question = self.ask(self._part)
+        if question is None:
+            return {"part": self._part, "asked": False}
+        if self.unattended:
+            return self.take(self._part, Answer("", "", None, None))
         if not question.assigned:  # to Airflow an empty list means everybody
             raise AirflowFailException("Nobody may answer this question.")
         self.subject, self.body = question.subject, question.body

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from include.orchestration.answering import Given, answering, read_answers
+from include.orchestration.answering import Given, answering, human_steps, read_answers
 from include.services.errors import UsageError
 
 
@@ -71,6 +71,8 @@ def prepare(
     sys.path.insert(0, str(folder))
     dag = _find(folder, dag_id)
     given = read_answers(dag, answers)
+    for task_id, step in human_steps(dag).items():
+        step.unattended = task_id not in given
     _check_parameters(dag, parameters)
     return Prepared(dag, parameters, given)
 

@@ -1,0 +1,110 @@
+"""### Retention: what has expired is gone
+
+**Policy clause 5.3:** information is deleted promptly after use (PIPL articles 19 and 47).
+
+**What it does.** For every mapped database it plans what the retention schedule lets go: expired records that no legal
+hold keeps and that no other record refers to, and what data subjects asked to have erased. A plan that is larger than
+usual waits for a second person, bound to the plan's hash. Then it masks, deletes children before parents in short
+transactions, and drops whole partitions; holds are asked inside each transaction, and every erased record's key stands
+in the erasure ledger as a keyed hash. At last, queries of its own count what is left.
+
+**Schedule:** daily at 03:30 in the policy pack's timezone. **Inputs:** `retention.yaml` and `disposition.yaml` of the
+policy pack; connections `customer_db` (reads), `retention_db` (deletes), `state_db`, `evidence_store`, `offsite_store`.
+
+**Writes:** deletes and masks records; the erasure ledger in `state_db`; a sealed bundle with the plan and the
+certificate (English, Chinese) to `evidence_store`. Approvers answer under *Browse > Required Actions*.
+
+**Red means** that expired records remain that no hold explains, that a data subject's request is late, or that a run
+broke its limits. **What to do:** read the certificate in the bundle that the task `gate` names (no bundle: read the log
+of the task `seal`); put a hold on what must stay (`./parcelseal hold add`); run this workflow again: what was done is
+not done twice, and a run that was killed goes on. Nothing here can be undone. More: docs/retention.md.
+**Owner:** information management.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import Param, TriggerRule, dag, task, task_group
+
+from include.orchestration import retention
+from include.orchestration.databases import wanted_databases
+from include.orchestration.human import HumanStep
+from include.orchestration.run import require_held
+from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron, databases_param
+
+
+@dag(
+    dag_id="enforce_retention",
+    dag_display_name="Retention: what has expired is gone",
+    description="Plan what expired, ask a second person where it is much, erase it, prove it, seal.",
+    doc_md=__doc__,
+    schedule=cron("30 3 * * *"),
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS | {"owner": "information_management"},
+    tags=[Tag.RETENTION, Tag.HUMAN, Tag.CLAUSE_5_3, Tag.DAILY],
+    params={
+        "databases": databases_param(),
+        "as_of": Param(
+            None,
+            type=["null", "string"],
+            title="As of",
+            description="Day (2026-11-25) or moment with offset for which records are over; empty means today.",
+        ),
+    },
+)
+def enforce_retention() -> None:
+    """Erase what expired from every mapped database and leave a sealed bundle."""
+
+    @task
+    def databases(params: dict[str, Any] | None = None) -> list[str]:
+        """Name the databases to work on: all mapped ones, or those the run was asked for."""
+        return wanted_databases((params or {}).get("databases"), clause="5.3")
+
+    @task
+    def plan(database: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Count what goes, what holds keep and what refers to it; keep the plan as a file."""
+        return retention.plan(database, (params or {}).get("as_of"))
+
+    @task
+    def execute(planned: dict[str, Any]) -> dict[str, Any]:
+        """Erase in short transactions what the plan names and nothing keeps."""
+        return retention.execute(planned["part"])
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)
+    def verify(planned: dict[str, Any]) -> dict[str, Any]:
+        """Count by queries of its own what is left."""
+        return retention.verify(planned["part"])
+
+    @task_group
+    def each(database: str) -> None:
+        """One database; what happens to it does not touch the others."""
+        planned = plan(database)
+        approve = HumanStep(
+            task_id="approve",
+            about=planned,
+            ask=retention.ask,
+            take=retention.take,
+            optional=True,
+            response_timeout=retention.response_timeout(),
+        )
+        # Nothing of the approval's is handed on: somebody may mark it as done without an answer.
+        approve >> execute(planned) >> verify(planned)
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)
+    def seal() -> dict[str, Any]:
+        """Write the sealed bundle, whatever happened before."""
+        return retention.seal_retention()
+
+    @task(retries=0)
+    def gate(sealed: dict[str, Any]) -> None:
+        """Fail the run when the control did not hold."""
+        require_held(sealed)
+
+    sealed = seal()
+    each.expand(database=databases()) >> sealed
+    gate(sealed)
+
+
+enforce_retention()

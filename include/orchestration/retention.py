@@ -1,0 +1,197 @@
+"""Tasks of `enforce_retention`: services in, step records out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import get_current_context
+
+from include.approvals import registry
+from include.approvals.question import Question
+from include.backup import manifest as manifests
+from include.evidence.model import StepRecord
+from include.evidence.steps import steps_of
+from include.holds.registry import restore_points_held
+from include.messages import _
+from include.orchestration.human import Answer, wait
+from include.orchestration.run import run_key, seal_run, step
+from include.orchestration.workflow import policy
+from include.reports.conclusion import Conclusion
+from include.retention import proof, report, steps
+from include.retention.desk import Desk
+from include.retention.names import (
+    CLAUSE,
+    STEP_APPROVE,
+    STEP_EXECUTE,
+    STEP_PLAN,
+    STEP_VERIFY,
+)
+from include.retention.proof import Copy
+from include.services.errors import ControlFailed, ParcelSealError
+from include.state.locks import exclusive
+from include.workplace import Workplace
+
+NOT_PEOPLE = {"dag_test"}  # whom Airflow names where nobody started a run
+
+
+def response_timeout() -> timedelta:
+    """Return how long a run waits for a second person."""
+    response = policy().disposition.approval.response
+    return wait(response.months, response.days, response.seconds)
+
+
+def plan(database: str, as_of: str | None) -> dict[str, Any]:
+    """Make the plan of one database; asks nobody yet."""
+
+    def work(place: Workplace) -> StepRecord:
+        return steps.plan(_desk(place, database), as_of)
+
+    return step(STEP_PLAN, database, _("The plan of {database}", database=database), work, CLAUSE)
+
+
+def ask(database: str) -> Question | None:
+    """Ask a second person about a plan that is larger than usual: counts by class, and its hash."""
+    made: list[Question | None] = []
+
+    def work(place: Workplace) -> StepRecord:
+        desk = _desk(place, database)
+        made.append(steps.ask(desk, _record(desk, STEP_PLAN)))
+        return StepRecord(step=STEP_APPROVE, part=database, data={"asked": made[0] is not None})
+
+    title = _("The question about {database}", database=database)
+    step(STEP_APPROVE, database, title, work, CLAUSE)
+    return made[0]
+
+
+def take(database: str, answer: Answer) -> dict[str, Any]:
+    """Enter an answer, or that nobody answered in time."""
+
+    def work(place: Workplace) -> StepRecord:
+        desk = _desk(place, database)
+        return steps.take(
+            desk,
+            _record(desk, STEP_PLAN),
+            option=answer.option,
+            reason=answer.reason,
+            user=answer.user,
+            at=answer.at or place.clock.now(),
+        )
+
+    title = _("The approval for {database}", database=database)
+    return step(STEP_APPROVE, database, title, work, CLAUSE)
+
+
+def execute(database: str) -> dict[str, Any]:
+    """Erase what the plan names and nothing keeps, as far as it was approved or needs it not."""
+
+    def work(place: Workplace) -> StepRecord:
+        desk = _desk(place, database)
+        with exclusive(place.state, f"retention:{database}", f"retention of {database}"):
+            return steps.execute(desk, _record(desk, STEP_PLAN))
+
+    title = _("The execution in {database}", database=database)
+    return step(STEP_EXECUTE, database, title, work, CLAUSE)
+
+
+def verify(database: str) -> dict[str, Any]:
+    """Count by queries of its own what is left, and list the backups that still hold it."""
+
+    def work(place: Workplace) -> StepRecord:
+        desk = _desk(place, database)
+        records = _records(desk)
+        executed = records.get((STEP_EXECUTE, database))
+        return proof.verify(desk, _record(desk, STEP_PLAN), executed, _copies(place, database))
+
+    title = _("The count afterwards in {database}", database=database)
+    return step(STEP_VERIFY, database, title, work, CLAUSE)
+
+
+def seal_retention() -> dict[str, Any]:
+    """Seal the evidence of a retention run."""
+    dag_id, run_id = run_key()
+
+    def conclude(
+        place: Workplace, records: Sequence[StepRecord], artifacts: dict[str, bytes]
+    ) -> Conclusion:
+        del artifacts
+        with place.state.connect() as conn:
+            approvals = registry.approvals_of(conn, dag_id, run_id)
+        pack = place.pack
+        asked = next((one.data["databases"] for one in records if one.step == "databases"), [])
+        return report.conclude(
+            records,
+            databases=list(pack.databases.values()),
+            rules={name: pack.retention_of(name) for name in pack.databases},
+            asked=asked,
+            approvals=approvals,
+            trends={name: _trend(place, name) for name in asked},
+        )
+
+    return seal_run(conclude)
+
+
+def _trend(place: Workplace, database: str) -> list[report.Past]:
+    with place.state.connect() as conn:
+        return report.past(conn, database)
+
+
+def _desk(place: Workplace, database: str) -> Desk:
+    dag_id, run_id = run_key()
+    pack = place.pack
+    mapped = pack.database(database)
+    approval = pack.disposition.approval
+    staff = None
+    if approval.staff is not None:
+        holder = pack.database_of(approval.staff.collection, approval.staff.database)
+        staff = holder, place.database(holder.connection)
+    return Desk(
+        database=mapped,
+        rules=pack.retention_of(database),
+        disposition=pack.disposition,
+        timezone=pack.calendar.timezone,
+        reader=place.database(mapped.connection),
+        writer=place.writing_database(pack.disposition.connection, mapped.connection),
+        staff=staff,
+        state=place.state,
+        keys=place.erasure_keys,
+        clock=place.clock,
+        dag_id=dag_id,
+        run_id=run_id,
+        starter=_starter(),
+    )
+
+
+def _starter() -> str | None:
+    name = getattr(get_current_context()["dag_run"], "triggering_user_name", None)
+    return name if name and name not in NOT_PEOPLE else None
+
+
+def _records(desk: Desk) -> dict[tuple[str, str], StepRecord]:
+    with desk.state.connect() as conn:
+        return {(one.step, one.part): one for one in steps_of(conn, desk.dag_id, desk.run_id)}
+
+
+def _record(desk: Desk, name: str) -> StepRecord:
+    found = _records(desk).get((name, desk.database.name))
+    if found is None or "sha256" not in found.data:
+        raise ControlFailed(
+            f"There is no plan of {desk.database.name} in this run.", "Run the workflow again."
+        )
+    return found
+
+
+def _copies(place: Workplace, database: str) -> list[Copy] | None:
+    """Restore points of a database; None when the off-site store cannot be read."""
+    try:
+        store = place.store("offsite_store")
+        points, _rejected = manifests.restore_points(store, database, place.trusted)
+    except ParcelSealError:
+        return None
+    with place.state.connect() as conn:
+        held = restore_points_held(conn, database, [one.id for one in points])
+    return [
+        Copy(one.id, one.manifest.taken_at, one.manifest.expires_at, one.id in held)
+        for one in points
+    ]

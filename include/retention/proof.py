@@ -1,0 +1,203 @@
+"""The last step of `enforce_retention` before its seal: what is left, and that the counts agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from include.erasure import requests
+from include.erasure.requests import ErasureRequest
+from include.evidence.examination import Examination
+from include.evidence.model import Outcome, StepRecord
+from include.holds import records as holds
+from include.messages import _
+from include.retention.desk import Desk
+from include.retention.names import CLAUSE, STEP_VERIFY
+from include.retention.session import one_view, prepare
+from include.retention.steps import done_of
+from include.retention.verify import Inspection, Left, Orphans, Subject
+from include.state.tables import erasure_batch
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A restore point that still holds what was erased.
+
+    Attributes:
+        id: of the restore point.
+        taken_at: moment of its snapshot.
+        expires_at: from when on pruning may delete it.
+        held: whether a legal hold keeps it beyond that.
+    """
+
+    id: str
+    taken_at: datetime
+    expires_at: datetime
+    held: bool = False
+
+
+def verify(
+    desk: Desk,
+    planned: StepRecord,
+    executed: StepRecord | None,
+    copies: Sequence[Copy] | None,
+) -> StepRecord:
+    """Count by queries of its own what is left, and close the requests of which nothing is.
+
+    Args:
+        desk: of the database.
+        planned: record of the plan.
+        executed: record of the execution; None when it did not finish.
+        copies: restore points of the database; None when they could not be read.
+    """
+    seen = Examination(STEP_VERIFY, CLAUSE, part=desk.database.name)
+    as_of = datetime.fromisoformat(planned.data["as_of"])
+    with desk.state.connect() as conn:
+        known = holds.on_records(conn, desk.database.name)
+        asked = requests.open_requests(conn, desk.database.name)
+        last = _last_erasure(conn, desk)
+    with desk.reader.connect(autocommit=True) as connection:
+        prepare(connection, desk.database)
+        with one_view(connection, desk.database):
+            inspection = Inspection(
+                connection,
+                desk.database,
+                desk.rules,
+                as_of=as_of,
+                timezone=desk.timezone,
+                holds=known,
+            )
+            left = inspection.left()
+            orphans = inspection.orphans()
+            subjects = {one.id: inspection.subject(one.subject) for one in asked}
+    _left(seen, left)
+    _orphans(seen, orphans)
+    closed, overdue = _requests(desk, seen, asked, subjects)
+    done = done_of(desk)
+    _agreement(seen, executed, done)
+    still = (
+        None if copies is None or last is None else [one for one in copies if one.taken_at <= last]
+    )
+    seen.measure("retention.unexplained", sum(one.unexplained for one in left), "rows")
+    seen.measure("retention.erased", sum(done.values()), "rows")
+    return seen.record(
+        {
+            "left": [vars(one) for one in left],
+            "orphans": [vars(one) for one in orphans],
+            "done": done,
+            "unexplained": sum(one.unexplained for one in left),
+            "requests_open": len(asked) - closed,
+            "requests_closed": closed,
+            "requests_overdue": overdue,
+            "copies": None if copies is None else [_copy(one) for one in still or []],
+        }
+    )
+
+
+def _last_erasure(conn: Connection, desk: Desk) -> datetime | None:
+    """Moment of the last thing that was ever erased from the database."""
+    batch = erasure_batch
+    query = select(func.max(batch.c.erased_at)).where(batch.c.database == desk.database.name)
+    found: datetime | None = conn.scalar(query)
+    return found
+
+
+def _copy(one: Copy) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "taken_at": one.taken_at.isoformat(),
+        "expires_at": one.expires_at.isoformat(),
+        "held": one.held,
+    }
+
+
+def _left(seen: Examination, left: Sequence[Left]) -> None:
+    for one in left:
+        if one.unexplained:
+            seen.find(
+                "retention.left",
+                Outcome.FAIL,
+                _(
+                    "{count} records are past their retention period, and no hold and no other "
+                    "record keeps them.",
+                    count=one.unexplained,
+                ),
+                _("See why they were not erased among this run's findings, and run it again."),
+                subject=one.name,
+            )
+
+
+def _orphans(seen: Examination, orphans: Sequence[Orphans]) -> None:
+    for one in orphans:
+        seen.find(
+            "retention.orphans",
+            Outcome.FAIL,
+            _(
+                "{count} records of {table} refer to records that are not there.",
+                count=one.records,
+                table=one.table,
+            ),
+            _("Find out what deletes around foreign keys; PostgreSQL itself would refuse."),
+            subject=one.constraint,
+        )
+
+
+def _requests(
+    desk: Desk,
+    seen: Examination,
+    asked: Sequence[ErasureRequest],
+    subjects: dict[int, Subject],
+) -> tuple[int, int]:
+    """Close what is done, and say what is late; returns how many of each."""
+    today = desk.clock.now().date()
+    closed = overdue = 0
+    for one in asked:
+        found = subjects[one.id]
+        if not found.records:
+            with desk.state.begin() as conn:
+                run = f"{desk.dag_id} {desk.run_id}"
+                because = "no record is left in the classes that a request erases"
+                requests.close(conn, desk.clock, one.id, closed_by=run, because=because)
+            closed += 1
+        elif found.unexplained and one.is_overdue(today):
+            overdue += 1
+            seen.find(
+                "retention.request_overdue",
+                Outcome.FAIL,
+                _(
+                    "Of request {reference}, due on {due}, {count} records are still there.",
+                    reference=one.reference,
+                    due=one.due_on,
+                    count=found.unexplained,
+                ),
+                _("Answer the data subject, and see why the records were not erased."),
+                subject=str(one.id),
+            )
+        elif not found.unexplained:
+            seen.find(
+                "retention.request_restricted",
+                Outcome.ATTENTION,
+                _(
+                    "Of request {reference}, {count} records stay: a hold, a law, or another "
+                    "record keeps them.",
+                    reference=one.reference,
+                    count=found.records,
+                ),
+                _("Tell the data subject; until they go they may only be stored (PIPL 47)."),
+                subject=str(one.id),
+            )
+    return closed, overdue
+
+
+def _agreement(seen: Examination, executed: StepRecord | None, done: dict[str, int]) -> None:
+    if executed is not None and "done" in executed.data and executed.data["done"] != done:
+        seen.find(
+            "retention.ledger_differs",
+            Outcome.FAIL,
+            _("The erasure ledger counts other records than the execution did."),
+            _("Raise an incident: somebody else writes to the ledger, or entries were lost."),
+        )
