@@ -85,6 +85,7 @@ class HumanStep(HITLOperator):
         take: Callable[[str, Answer], dict[str, Any]],
         **kwargs: Any,
     ) -> None:
+        kwargs.pop("params", None)  # the DAG's own; the form asks for a reason only
         super().__init__(
             subject="-",  # made when the question is asked
             options=[APPROVE, REJECT],

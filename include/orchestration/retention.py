@@ -11,7 +11,7 @@ from airflow.sdk import get_current_context
 from include.approvals import registry
 from include.approvals.question import Question
 from include.backup import manifest as manifests
-from include.evidence.model import StepRecord
+from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import steps_of
 from include.holds.registry import restore_points_held
 from include.messages import _
@@ -58,7 +58,8 @@ def ask(database: str) -> Question | None:
     def work(place: Workplace) -> StepRecord:
         desk = _desk(place, database)
         made.append(steps.ask(desk, _record(desk, STEP_PLAN)))
-        return StepRecord(step=STEP_APPROVE, part=database, data={"asked": made[0] is not None})
+        data = {"asked": made[0] is not None}
+        return StepRecord(step=STEP_APPROVE, part=database, outcome=Outcome.PASS, data=data)
 
     title = _("The question about {database}", database=database)
     step(STEP_APPROVE, database, title, work, CLAUSE)
@@ -119,7 +120,7 @@ def seal_retention() -> dict[str, Any]:
         with place.state.connect() as conn:
             approvals = registry.approvals_of(conn, dag_id, run_id)
         pack = place.pack
-        asked = next((one.data["databases"] for one in records if one.step == "databases"), [])
+        asked = asked_for(records)
         return report.conclude(
             records,
             databases=list(pack.databases.values()),
