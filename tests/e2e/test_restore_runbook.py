@@ -35,27 +35,31 @@ def point(cli: Cli, backed_up: dict[str, Any]) -> Path:
 
 @pytest.fixture(scope="module")
 def erasures(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The ledger's export and its keys, with two records that were erased after the backup."""
+    """The ledger's export and its keys: two were erased and one masked after the backup."""
     folder = tmp_path_factory.mktemp("ledger")
     keys = cli.place.erasure_keys
     query = (
-        "COPY (SELECT action, collection, key_id, encode(key_hmac, 'hex')"
-        " FROM erasure JOIN erasure_batch b USING (action) WHERE b.id = batch_id"
-        " AND database = 'courier') TO STDOUT"
+        "COPY (SELECT e.action, collection, key_id, encode(key_hmac, 'hex') FROM erasure e"
+        " JOIN erasure_batch b ON b.id = batch_id WHERE database = 'courier') TO STDOUT"
     )
     with cli.place.state.begin() as conn:
-        record(
-            conn,
-            keys,
-            database="courier",
-            collection="intake_record",
-            record_keys=ERASED,
-            record_class="intake",
-            rule="r",
-            dag_id="d",
-            run_id="r",
-            erased_at=cli.place.clock.now(),
-        )
+        for collection, those, action in (
+            ("intake_record", ERASED, "delete"),
+            ("customer", [["7"]], "mask"),
+        ):
+            record(
+                conn,
+                keys,
+                database="courier",
+                collection=collection,
+                record_keys=those,
+                record_class="intake",
+                rule="r",
+                dag_id="d",
+                run_id="r",
+                erased_at=cli.place.clock.now(),
+                action=action,  # type: ignore[arg-type]  # text of the tuples above
+            )
     with (
         psycopg.connect(cli.postgres("parcelseal_state")) as raw,
         raw.cursor() as cursor,
@@ -80,6 +84,7 @@ def follow(
         conn.execute(f"DROP DATABASE IF EXISTS {target}")
         conn.execute(f"CREATE DATABASE {target}")
     top, *others = BLOCKS
+    others = [one.replace("HIDE=()", "HIDE=(customer=name)") for one in others]
     for name, value in {"TARGET": cli.postgres(target), **variables}.items():
         top, changed = re.subn(
             rf"^{name}=.*$", lambda _, n=name, v=value: f"{n}='{v}'", top, flags=re.MULTILINE
@@ -131,7 +136,7 @@ def test_the_page_restores_a_backup_without_us(
     done = follow(cli, tmp_path, "by_hand", variables)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Signature Verified Successfully" in done.stdout
-    assert "2 entries in the ledger, 0 left in the copy" in done.stdout
+    assert "3 entries in the ledger, 0 left in the copy" in done.stdout
     manifest = json.loads((point / "manifest.json").read_text())
     erased = {"intake_record": len(ERASED)}
     with psycopg.connect(cli.postgres("by_hand")) as conn:
@@ -140,9 +145,11 @@ def test_the_page_restores_a_backup_without_us(
             row = conn.execute(f'SELECT count(*) FROM ONLY public."{name}"').fetchone()
             assert row == (table["rows"] - erased.get(name, 0),), name
         keys = [[one] for (one,) in conn.execute("SELECT intake_id::text FROM intake_record")]
+        masked = conn.execute("SELECT customer_id FROM customer WHERE name = '**'").fetchall()
         analyzed = conn.execute("SELECT reltuples FROM pg_class WHERE relname = 'customer'")
         assert analyzed.fetchone() == (300,)
     assert not [one for one in ERASED if one in keys]
+    assert masked == [(7,)]
 
 
 @pytest.mark.parametrize(
