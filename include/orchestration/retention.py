@@ -120,7 +120,7 @@ def seal_retention() -> dict[str, Any]:
         with place.state.connect() as conn:
             approvals = registry.approvals_of(conn, dag_id, run_id)
         pack = place.pack
-        asked = asked_for(records)
+        asked = get_current_context()["params"].get("databases") or list(pack.databases)
         return report.conclude(
             records,
             databases=list(pack.databases.values()),

@@ -106,9 +106,10 @@ def detach(
     """Set a foreign key to null where it leads to records that are about to go."""
     changes = [SQL("{} = NULL").format(Identifier(one)) for one in reference.key.columns]
     query = SQL(
-        "UPDATE {child} AS c SET {changes} FROM (SELECT t.* FROM {leaf} AS t "
+        "UPDATE {child} AS c SET {changes} FROM (SELECT {targets} FROM {leaf} AS t "
         "WHERE t.ctid = ANY (%(rows)s::tid[]) AND {which}) AS p WHERE {joined}"
     ).format(
+        targets=SQL(", ").join(Identifier("t", one) for one in reference.key.targets),
         child=reference.key.identifier,
         changes=SQL(", ").join(changes),
         leaf=leaf.identifier,
@@ -191,7 +192,7 @@ class _Walk:
             begun = time.monotonic()
             try:
                 with work.connection.transaction():
-                    set_limits(work)
+                    set_limits(work, self.one, self.leaf)
                     rows = self._locked(first, end, most, which)
                     keys = self.act.apply(work, self.leaf, rows, which) if rows else []
                     work.progress("changed")
@@ -255,6 +256,7 @@ class _Walk:
             self.rows = max(1, min(self.rows, 64) // 2)
             return True
         with self.work.guard.batch() as holds, self.work.connection.transaction():
+            set_limits(self.work, self.one, self.leaf)
             rows = self._locked(page, page + self.pages, 1, self._condition(holds))
         self.passed_over += rows
         refused = self.work.tally.refused
@@ -263,8 +265,13 @@ class _Walk:
         return len(self.passed_over) < MOST_REFUSED
 
 
-def set_limits(work: Work) -> None:
-    """Set the patience of a transaction."""
+def set_limits(work: Work, one: RecordClass, leaf: Leaf | None = None) -> None:
+    """Set the patience of a transaction, and become the owner where the partition asks for it.
+
+    Args:
+        one: the class that is disposed of.
+        leaf: the table or partition that will be named; None when it is the whole table.
+    """
     batch = work.limits.rules.batch
     for name, value in (
         ("lock_timeout", batch.lock_timeout_ms),
@@ -272,3 +279,10 @@ def set_limits(work: Work) -> None:
         ("idle_in_transaction_session_timeout", batch.statement_timeout_s * 2000),
     ):
         work.connection.execute("SELECT set_config(%s, %s, true)", [name, f"{value}ms"])
+    if leaf is not None and not leaf.ours and one.relation.can_become_owner:
+        become_owner(work, one)
+
+
+def become_owner(work: Work, one: RecordClass) -> None:
+    """Act as the owner of a table until the transaction ends."""
+    work.connection.execute(SQL("SET LOCAL ROLE {}").format(Identifier(one.relation.owner)))

@@ -47,7 +47,8 @@ def untie(work: Work, group: Sequence[str]) -> int:
     with work.guard.batch() as holds:
         work.graph = work.graph.under(holds)
         with work.connection.transaction():
-            set_limits(work)
+            one = next(it for name in group for it in work.graph.classes[name] if it.rule.deletes)
+            set_limits(work, one)
             parts = _found(work, group)
             if not parts:
                 return 0

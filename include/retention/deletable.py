@@ -66,16 +66,18 @@ class Deletable:
         """The records of a circle that could go alone, and cannot for what refers to them."""
         seeds, steps = [], []
         for name in group:
-            parent = SQL("(SELECT t.*, t.tableoid, t.ctid FROM {} AS t WHERE {})").format(
-                self.graph.relations.by_collection[name].identifier, self._alone(name, group)
-            )
             for reference in self.graph.references(name):
                 inside = reference.child if reference.child in group else None
                 if inside is None or reference.sets_null:
                     continue
+                parent = SQL("(SELECT {}, t.tableoid, t.ctid FROM {} AS t WHERE {})").format(
+                    _columns(reference.key.targets),
+                    self.graph.relations.by_collection[name].identifier,
+                    self._alone(name, group),
+                )
                 child = reference.key.identifier
-                staying = SQL("(SELECT t.* FROM {} AS t WHERE {})").format(
-                    child, negated(self._alone(inside, group))
+                staying = SQL("(SELECT {} FROM {} AS t WHERE {})").format(
+                    _columns(reference.key.columns), child, negated(self._alone(inside, group))
                 )
                 seeds.append(
                     SQL("SELECT p.tableoid, p.ctid FROM {} AS p JOIN {} AS c ON {}").format(
@@ -100,3 +102,7 @@ class Deletable:
 
 def _name(group: Sequence[str]) -> Identifier:
     return Identifier(f"stuck {' '.join(group)}"[:60])
+
+
+def _columns(names: Sequence[str]) -> Composable:
+    return SQL(", ").join(Identifier("t", one) for one in names)

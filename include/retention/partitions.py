@@ -9,7 +9,6 @@ readers of the whole table out for a moment.
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import psycopg
 from psycopg import errors
@@ -18,9 +17,8 @@ from psycopg.sql import SQL, Identifier
 from include.erasure.identity import transaction_of
 from include.erasure.places import key_texts
 from include.policy.fragments import both, negated
-from include.retention.batches import PAUSE, TRIES, set_limits
+from include.retention.batches import PAUSE, TRIES, become_owner, set_limits
 from include.retention.classes import RecordClass
-from include.retention.graph import Graph
 from include.retention.plan import PlannedPartition
 from include.retention.planning import key_hash, key_seed
 from include.retention.relations import Leaf
@@ -82,10 +80,10 @@ def _drop(work: Work, one: RecordClass, leaf: Leaf, expected: PlannedPartition) 
     entered: list[int] = []
     connection = work.connection
     with work.guard.batch() as holds:
-        graph = work.graph = work.graph.under(holds)
+        work.graph = work.graph.under(holds)
         try:
             with connection.transaction():
-                set_limits(work)
+                set_limits(work, one, leaf)
                 number = transaction_of(connection)
                 count = 0
                 with connection.cursor(name="keys") as cursor:
@@ -103,7 +101,7 @@ def _drop(work: Work, one: RecordClass, leaf: Leaf, expected: PlannedPartition) 
                     SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(leaf.identifier)
                 )
                 _require_same(work, one, leaf, expected, count)
-                _detach_and_drop(connection, one, leaf, graph)
+                _detach_and_drop(work, one, leaf)
                 work.progress("changed")
                 work.guard.confirm()
             work.tally.seconds = max(work.tally.seconds, time.monotonic() - begun)
@@ -131,10 +129,11 @@ def _require_same(
         raise Changed
 
 
-def _detach_and_drop(
-    connection: psycopg.Connection[Any], one: RecordClass, leaf: Leaf, graph: Graph
-) -> None:
-    for reference in graph.detached(one.rule.collection):
+def _detach_and_drop(work: Work, one: RecordClass, leaf: Leaf) -> None:
+    connection = work.connection
+    if not one.relation.owned:
+        become_owner(work, one)
+    for reference in work.graph.detached(one.rule.collection):
         changes = [SQL("{} = NULL").format(Identifier(name)) for name in reference.key.columns]
         connection.execute(
             SQL("UPDATE {child} AS c SET {changes} FROM {leaf} AS t WHERE {joined}").format(
@@ -144,8 +143,6 @@ def _detach_and_drop(
                 joined=reference.joined("c"),
             )
         )
-    if not one.relation.owned:
-        connection.execute(SQL("SET LOCAL ROLE {}").format(Identifier(one.relation.owner)))
     parent = connection.execute(
         "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n "
         "ON n.oid = c.relnamespace WHERE c.oid = %s::oid",
@@ -156,4 +153,3 @@ def _detach_and_drop(
         SQL("ALTER TABLE {} DETACH PARTITION {}").format(Identifier(*parent), leaf.identifier)
     )
     connection.execute(SQL("DROP TABLE {}").format(leaf.identifier))
-    connection.execute("RESET ROLE")

@@ -249,13 +249,14 @@ class _Planner:
     ) -> tuple[PlannedPartition, ...]:
         """Partitions of which every record goes; an empty one is nobody's to drop."""
         going = {row[0]: row for row in rows}
+        query = SQL("SELECT t.tableoid::bigint, count(*) FROM {} AS t GROUP BY 1")
+        there = dict(self.connection.execute(query.format(relation.identifier), {}).fetchall())
         whole = []
         for leaf in relation.leaves:
             if leaf.oid not in going or leaf.parent == leaf.oid:
                 continue
             _oid, count, digest, *_each = going[leaf.oid]
-            there = self._row(SQL("SELECT count(*) FROM {}").format(leaf.identifier))[0]
-            if there == count:
+            if there[leaf.oid] == count:
                 table = f"{leaf.schema}.{leaf.name}"
                 whole.append(PlannedPartition(table=table, records=count, digest=digest))
         return tuple(whole)

@@ -93,7 +93,7 @@ def verify(
             "requests_open": len(asked) - closed,
             "requests_closed": closed,
             "requests_overdue": overdue,
-            "copies": None if copies is None else [_copy(one) for one in still or []],
+            "copies": None if copies is None else [_copy(one) for one in still],
         }
     )
 

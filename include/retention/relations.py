@@ -51,7 +51,8 @@ JOIN unnest(%(schemas)s::text[], %(tables)s::text[]) AS w(s, t)
 """
 _LEAVES = """
 SELECT root.oid::bigint AS root, leaf.relid::oid::bigint AS oid, n.nspname::text AS schema,
-       c.relname::text AS name, leaf.parentrelid::oid::bigint AS parent
+       c.relname::text AS name, leaf.parentrelid::oid::bigint AS parent,
+       has_table_privilege(c.oid, 'DELETE') AS ours
 FROM unnest(%(roots)s::oid[]) AS root(oid)
 CROSS JOIN LATERAL pg_partition_tree(root.oid) AS leaf
 JOIN pg_class c ON c.oid = leaf.relid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -90,12 +91,15 @@ class Leaf:
 
     Attributes:
         parent: oid of the table that it is a partition of; its own for a plain table.
+        ours: whether we may delete from it directly: rights to a partitioned table do not reach
+            its partitions where these are named themselves.
     """
 
     oid: int
     schema: str
     name: str
     parent: int
+    ours: bool = True
 
     @property
     def identifier(self) -> Identifier:
