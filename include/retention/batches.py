@@ -158,7 +158,7 @@ class _Walk:
             [self.leaf.oid],
         ).fetchone()
         assert row is not None
-        page, last, failures = 0, int(row[0]), 0
+        page, last, failures = 0, int(row[0] or 0), 0  # a partition that was dropped has no size
         while page < last:
             work.tally.stopped = work.limits.reached() or work.tally.stopped
             if work.tally.stopped or not work.left(self.one.name):
@@ -269,6 +269,7 @@ def set_limits(work: Work, one: RecordClass, leaf: Leaf | None = None) -> None:
     """Set the patience of a transaction, and become the owner where the partition asks for it.
 
     Args:
+        work: the execution.
         one: the class that is disposed of.
         leaf: the table or partition that will be named; None when it is the whole table.
     """

@@ -115,9 +115,8 @@ class Graph:
         """A hold is on a record, by whichever class."""
         if self.holds.everything:
             return SQL("true")
-        return either(
-            [both([one.belongs, one.held(self.holds)]) for one in self.classes.get(collection, ())]
-        )
+        found = [(one, one.held(self.holds)) for one in self.classes.get(collection, ())]
+        return either([both([one.belongs, held]) for one, held in found if held != FALSE])
 
     def due(self, record_class: RecordClass) -> Composable:
         """A record of the class is over, or its data subject asked for it."""

@@ -42,16 +42,7 @@ def plan(desk: Desk, as_of: str | None = None) -> StepRecord:
         UsageError: the moment lies in the future, or the schedule does not fit the database.
     """
     seen = Examination(STEP_PLAN, CLAUSE, part=desk.database.name)
-    with desk.reader.connect(autocommit=True) as connection:
-        prepare(connection, desk.database)
-        now = require_agreement(connection, desk.state, desk.clock)
-        moment = moment_of(as_of, now, desk.timezone)
-        if moment > now:
-            raise UsageError(
-                f"{moment:%Y-%m-%d %H:%M %z} is in the future; nothing is deleted ahead of time.",
-                "See what would go then by `./parcelseal retention plan --as-of`.",
-            )
-        made = make_plan(connection, desk.schedule(moment))
+    made = _begun(desk) or _made(desk, as_of)
     tripped, past = _tripped(desk, made)
     data: dict[str, Any] = {
         "as_of": made.as_of.isoformat(),
@@ -71,6 +62,28 @@ def plan(desk: Desk, as_of: str | None = None) -> StepRecord:
     for one in made.classes:
         seen.measure(f"retention.{one.name}.planned", one.planned, "rows")
     return seen.record(data)
+
+
+def _made(desk: Desk, as_of: str | None) -> Plan:
+    with desk.reader.connect(autocommit=True) as connection:
+        prepare(connection, desk.database)
+        now = require_agreement(connection, desk.state, desk.clock)
+        moment = moment_of(as_of, now, desk.timezone)
+        if moment > now:
+            raise UsageError(
+                f"{moment:%Y-%m-%d %H:%M %z} is in the future; nothing is deleted ahead of time.",
+                "See what would go then by `./parcelseal retention plan --as-of`.",
+            )
+        return make_plan(connection, desk.schedule(moment))
+
+
+def _begun(desk: Desk) -> Plan | None:
+    """The plan that this run has begun to execute: somebody repeats its first step."""
+    if not done_of(desk):
+        return None
+    with desk.state.connect() as conn:
+        found = artifacts_of(conn, *desk.run).get(file_name(desk.database.name))
+    return Plan.model_validate_json(found) if found else None
 
 
 def _tripped(desk: Desk, made: Plan) -> tuple[list[Tripped], dict[str, list[int]]]:
@@ -217,9 +230,7 @@ def take(
                 "retention.rejected",
                 Outcome.ATTENTION,
                 _("{who} rejected the plan.", who=answer.decided_by),
-                _(
-                    "Read the reason, and correct the schedule or its limits; the next run asks anew."
-                ),
+                _("Read the reason; correct the schedule or its limits. The next run asks anew."),
             )
         return seen.record(data | {"reason": answer.reason})
     _refused(seen, answer)
@@ -356,7 +367,7 @@ def _shortfalls(seen: Examination, tally: Tally) -> None:
             Outcome.ATTENTION,
             _("The execution stopped before its end: {reason}.", reason=reason),
             _(
-                "The next run goes on. Widen `window` or `budget` in disposition.yaml if it repeats."
+                "The next run goes on. If it repeats, widen `window` or `budget` (disposition.yaml)."
             ),
         )
     for (name, code), records in sorted(tally.refused.items()):

@@ -4,7 +4,8 @@
 -- Partitions are dropped by SET LOCAL ROLE to the owner: the local profile lets it, INHERIT FALSE.
 
 GRANT USAGE ON SCHEMA public TO courier_retention;
-GRANT SELECT (ctid, tableoid, waybill_id, created_at, number, sender_id, receiver_id, delivered_at, masked_at,
+GRANT SELECT (ctid, tableoid, waybill_id, created_at, number, sender_id, receiver_id,
+    sender_address_id, receiver_address_id, delivered_at, masked_at,
     sender_name, sender_phone, sender_address, receiver_name, receiver_phone, receiver_address)
     ON waybill TO courier_retention;
 GRANT SELECT (ctid, tableoid, proof_id, waybill_id, waybill_created_at, signed_at)
