@@ -35,6 +35,11 @@ def prepare(connection: psycopg.Connection[Any], database: MappedDatabase) -> No
             f"The server of {database.name} is older than PostgreSQL 14.",
             "Upgrade it; older versions get no security fixes any more.",
         )
+    # The ledger is settled by what the server says it committed, so it has to be on disk by then.
+    connection.execute(
+        "SELECT set_config('synchronous_commit', 'on', false) "
+        "WHERE current_setting('synchronous_commit') = 'off'"
+    )
     path = SQL("{}, pg_catalog").format(Identifier(database.schema_name)).as_string(connection)
     for name, value in {**SETTINGS, "search_path": path}.items():
         connection.execute("SELECT set_config(%s, %s, false)", [name, value])

@@ -366,9 +366,7 @@ def _shortfalls(seen: Examination, tally: Tally) -> None:
             "retention.stopped",
             Outcome.ATTENTION,
             _("The execution stopped before its end: {reason}.", reason=reason),
-            _(
-                "The next run goes on. If it repeats, widen `window` or `budget` (disposition.yaml)."
-            ),
+            _("The next run goes on. If it repeats, widen `window` or `budget`."),
         )
     for (name, code), records in sorted(tally.refused.items()):
         seen.find(
