@@ -13,14 +13,13 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator
 
 from include.messages import Message
 from include.policy.period import Period, PositivePeriod
-from include.policy.rules import Identifier, Name, Rule, Text, Texts, in_languages, some
+from include.policy.rules import Identifier, Name, Rule, Sql, Text, Texts, in_languages, some
 
 if TYPE_CHECKING:
     from include.policy.mapping import Inventory
 
 Loc = tuple[str | int, ...]
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*\z", max_length=60)]
-Sql = Annotated[str, StringConstraints(min_length=1, pattern=r"\S", max_length=10_000)]
 LEVELS = Literal["S-1", "S-2", "S-3", "S-4", "I", "II"]
 
 

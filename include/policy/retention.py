@@ -16,7 +16,6 @@ from pydantic import (
     BeforeValidator,
     Discriminator,
     Field,
-    StringConstraints,
     Tag,
     field_validator,
     model_validator,
@@ -24,13 +23,22 @@ from pydantic import (
 
 from include.messages import Message
 from include.policy.period import IsoPeriod, Period, PositivePeriod
-from include.policy.rules import Identifier, Name, Rule, Source, Text, Texts, in_languages, some
+from include.policy.rules import (
+    Identifier,
+    Name,
+    Rule,
+    Source,
+    Sql,
+    Text,
+    Texts,
+    in_languages,
+    some,
+)
 
 if TYPE_CHECKING:
     from include.policy.mapping import Inventory
 
 Loc = tuple[str | int, ...]
-Sql = Annotated[str, StringConstraints(min_length=1, pattern=r"\S", max_length=10_000)]
 MaskKind = Literal["name", "phone", "address", "erase"]
 """What is hidden of a value, by GB/T 41833-2022: of a name all but its first character, of a phone
 number at least six digits, of an address the unit; ``erase`` leaves nothing."""

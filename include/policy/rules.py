@@ -56,6 +56,8 @@ Text = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
 Texts = Annotated[dict[str, Text], AfterValidator(_both_languages)]
 Name = Annotated[str, StringConstraints(min_length=1)]
 """The name of a table or column: any characters, spaces too."""
+Sql = Annotated[str, StringConstraints(min_length=1, pattern=r"\S", max_length=10_000)]
+"""SQL of the pack's author, who is trusted as the author of a migration is."""
 Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.-]*\z", max_length=100)]
 Clause = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]?(\.[1-9][0-9]?)*\z")]
 Count = Annotated[int, Field(ge=0, le=10_000)]
