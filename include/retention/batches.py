@@ -35,7 +35,7 @@ _LOST_TO_OTHERS = (
     errors.SerializationFailure,
     errors.QueryCanceled,
 )
-_REFUSED = (psycopg.IntegrityError, psycopg.DataError, errors.RaiseException)
+REFUSED = (psycopg.IntegrityError, psycopg.DataError, errors.RaiseException)
 
 
 class Act(Protocol):
@@ -172,7 +172,7 @@ class _Walk:
                 if failures >= TRIES:
                     page, failures = page + self.pages, 0
                 continue
-            except _REFUSED as error:
+            except REFUSED as error:
                 if not self._single_out(error, page):
                     return True
                 continue
