@@ -9,7 +9,7 @@ from psycopg.sql import SQL, Composable, Identifier
 
 from include.erasure.identity import transaction_of
 from include.erasure.places import key_texts
-from include.policy.fragments import both
+from include.policy.fragments import both, fixed
 from include.retention.batches import REFUSED, detach, set_limits
 from include.retention.classes import RecordClass
 from include.retention.deletable import Deletable
@@ -120,7 +120,7 @@ def _deleted(work: Work, parts: Sequence[_Part]) -> list[list[Key]]:
             leaf=part.leaf.identifier,
             rows=SQL(f"%(rows{at})s"),
             which=part.which,
-            keys=key_texts(part.one.relation.key),
+            keys=fixed(key_texts(part.one.relation.key)),
         )
         for at, part in enumerate(parts)
     ]

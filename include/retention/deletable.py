@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from psycopg.sql import SQL, Composable, Identifier
 
-from include.policy.fragments import both, negated
+from include.policy.fragments import both, negated, quoted
 from include.retention.graph import Graph, Reference
 
 
@@ -104,4 +104,4 @@ class Deletable:
 
 
 def _columns(names: Sequence[str]) -> Composable:
-    return SQL(", ").join(Identifier("t", one) for one in names)
+    return SQL(", ").join(quoted("t", one) for one in names)

@@ -44,7 +44,7 @@ _SERVERS: dict[str, tuple[str, Engine]] = {}
 
 
 def rule(collection: str, action: str = "delete", **more: Any) -> RetentionRule:
-    """A class over the column ``at``, kept for a year; ``name`` where the collection has several."""
+    """A class over the column ``at``, kept for a year; ``name`` it where there are several."""
     given = {
         "class": more.pop("name", collection.lower()),
         "collection": collection,
@@ -92,8 +92,8 @@ class Yard:
         tables = self.mapped or {
             row[0]: row[0]
             for row in self.run(
-                "SELECT relname::text FROM pg_class WHERE relnamespace = current_schema::regnamespace "
-                "AND relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT relispartition ORDER BY 1"
+                "SELECT relname::text FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'f') "
+                "AND relnamespace = current_schema::regnamespace AND NOT relispartition ORDER BY 1"
             )
         }
         collections = {
