@@ -120,7 +120,7 @@ PLAIN = (True, False)
 
 
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(schemas())
 @example(  # two knots that share a record, beside a chain that hangs on one of them
