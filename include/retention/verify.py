@@ -243,10 +243,12 @@ class Inspection:
             )
             if nulled and not self._held_children(child):
                 continue
+            refers = key.joined("c", "t")
+            if key.child_root == relation.oid:  # what refers to itself only is kept by nothing
+                other = SQL("(c.tableoid, c.ctid) <> (t.tableoid, t.ctid)")
+                refers = _all([refers, other])
             parts.append(
-                SQL("EXISTS (SELECT FROM {} AS c WHERE {})").format(
-                    key.identifier, key.joined("c", "t")
-                )
+                SQL("EXISTS (SELECT FROM {} AS c WHERE {})").format(key.identifier, refers)
             )
         return SQL("({})").format(SQL(" OR ").join(parts))
 
