@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import psycopg
@@ -146,8 +146,13 @@ class _Walk:
     leaf: Leaf
     pages: int = FIRST_PAGES
     rows: int = 0
-    passed_over: list[str] = field(default_factory=list)
+    tried: Sequence[str] = ()
     conditions: tuple[RecordHolds, Composable] | None = None
+
+    @property
+    def passed_over(self) -> list[str]:
+        """Records that were refused, in this round or an earlier one."""
+        return self.work.passed_over.setdefault(self.leaf.oid, [])
 
     def go(self) -> bool:
         """Walk along one leaf; False when there is nothing more to do in any."""
@@ -173,7 +178,7 @@ class _Walk:
                     page, failures = page + self.pages, 0
                 continue
             except REFUSED as error:
-                if not self._single_out(error, page):
+                if not self._single_out(error):
                     return True
                 continue
             failures = 0
@@ -193,7 +198,8 @@ class _Walk:
             try:
                 with work.connection.transaction():
                     set_limits(work, self.one, self.leaf)
-                    rows = self._locked(first, end, most, which)
+                    self.tried = ()
+                    rows = self.tried = self._locked(first, end, most, which)
                     keys = self.act.apply(work, self.leaf, rows, which) if rows else []
                     work.progress("changed")
                     if keys:
@@ -246,7 +252,7 @@ class _Walk:
         self.rows = max(1, self.rows // 4)
         time.sleep(PAUSE * 2 ** (failures - 1))
 
-    def _single_out(self, error: psycopg.DatabaseError, page: int) -> bool:
+    def _single_out(self, error: psycopg.DatabaseError) -> bool:
         """Find the record that the database refuses, and pass it over; False after too many.
 
         A trigger, a check of a table that refers, or a key that came in between refuses one record
@@ -255,10 +261,9 @@ class _Walk:
         if self.rows > 1:
             self.rows = max(1, min(self.rows, 64) // 2)
             return True
-        with self.work.guard.batch() as holds, self.work.connection.transaction():
-            set_limits(self.work, self.one, self.leaf)
-            rows = self._locked(page, page + self.pages, 1, self._condition(holds))
-        self.passed_over += rows
+        if not self.tried:
+            raise error  # no record's fault: the condition fails
+        self.passed_over.extend(self.tried)  # not looked for again: another might come first
         refused = self.work.tally.refused
         key = (self.one.name, error.sqlstate or "?")
         refused[key] = refused.get(key, 0) + 1

@@ -32,18 +32,22 @@ class _Part:
 def untie(work: Work, group: Sequence[str]) -> int:
     """Delete what is left of a group of collections and refers only to what goes too.
 
-    Call it when no record of the group is left that nothing refers to. Foreign keys are checked at
-    the end of the statement, so the records may refer to each other in any way. Where the database
-    refuses one of them, all stay and are counted as refused.
+    Call it when no record of the group is left that nothing refers to, or the rest is a long chain.
+    Foreign keys are checked at the end of the statement, so the records may refer to each other in
+    any way. Where the database refuses one of them, all stay, are counted as refused, and are not
+    tried again.
 
     Returns:
         How many records were deleted.
     """
+    if tuple(group) in work.tied:
+        return 0
     parts: list[_Part] = []
     entered: list[int] = []
     try:
         done = _untied(work, group, parts, entered)
     except REFUSED as error:
+        work.tied.add(tuple(group))
         for batch in entered:
             work.withdraw(batch)
         for part in parts:

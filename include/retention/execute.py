@@ -35,6 +35,7 @@ from include.services.database import DatabaseAddress
 from include.services.errors import ControlFailed, ServiceError
 
 MOST_ROUNDS = 1000  # passes over records that refer to each other; each shortens a chain by one
+ROUNDS_OF_A_CHAIN = 20  # after which the rest is tried at once
 
 
 @dataclass(frozen=True)
@@ -173,8 +174,9 @@ def _empty(work: Work, group: tuple[str, ...]) -> None:
                 if one.rule.action == "drop_partition":
                     partitions.drop_whole(work, one)
                 gone += batches.walk(work, one, Deleting(one))
-        if is_circle and not gone and not work.tally.stopped:
-            gone = circles.untie(work, group)
+        is_long = _round % ROUNDS_OF_A_CHAIN == ROUNDS_OF_A_CHAIN - 1
+        if is_circle and (not gone or is_long) and not work.tally.stopped:
+            gone += circles.untie(work, group)
         if not gone or work.tally.stopped:
             return
 

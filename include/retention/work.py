@@ -95,6 +95,10 @@ class Work:
         dag_id: of the run.
         run_id: of the run.
         progress: is told each stage of a batch, for tests.
+        tally: what was done and what was not.
+        done_before: records that earlier tries of the run erased, by class.
+        passed_over: places of records that the database refused, by oid of the leaf.
+        tied: circles that it refused.
     """
 
     connection: psycopg.Connection[Any]
@@ -112,6 +116,8 @@ class Work:
     progress: Progress = lambda _stage: None
     tally: Tally = field(default_factory=Tally)
     done_before: dict[str, int] = field(default_factory=dict)
+    passed_over: dict[int, list[str]] = field(default_factory=dict)
+    tied: set[tuple[str, ...]] = field(default_factory=set)
     _unsettled: list[int] = field(default_factory=list)
 
     def left(self, name: str) -> int:

@@ -107,6 +107,49 @@ def _circle(place: Yard, on_delete: str) -> None:
     place.rules = [rule("a"), rule("b"), rule("z")]
 
 
+def test_a_long_chain_is_not_walked_link_by_link(place: Yard) -> None:
+    """It goes in one statement once a few rounds have shown that it is one, however long."""
+    place.run(f"""
+    CREATE TABLE note (id int PRIMARY KEY, at date, parent int REFERENCES note);
+    CREATE INDEX ON note (parent);
+    INSERT INTO note SELECT i, '{OVER}', nullif(i - 1, 0) FROM generate_series(1, 1100) i;
+    """)
+    place.rules = [rule("note")]
+    assert place.enforced() == {"note": 1100}
+
+
+def test_what_is_refused_in_each_round_is_counted_once(place: Yard) -> None:
+    """A chain is walked many times; a record at its end that is refused is passed over."""
+    place.run(f"""
+    CREATE TABLE note (id int PRIMARY KEY, at date, parent int REFERENCES note);
+    INSERT INTO note SELECT i, '{OVER}', nullif(i - 1, 0) FROM generate_series(1, 30) i;
+    INSERT INTO note VALUES (100, '{OVER}', NULL), (101, '{OVER}', 101);
+    CREATE FUNCTION never() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+      IF OLD.id >= 100 THEN RAISE EXCEPTION 'no'; END IF; RETURN OLD; END $$;
+    CREATE TRIGGER never BEFORE DELETE ON note FOR EACH ROW EXECUTE FUNCTION never();
+    """)
+    place.rules = [rule("note")]
+    tally = place.execute(place.plan())
+    assert tally.done == place.done() == {"note": 30}
+    refused = tally.refused[("note", "P0001")]
+    assert 2 <= refused <= 2 + 12  # what was left of the chain when it was tried at once
+
+
+def test_a_record_that_refers_to_itself_explains_nothing(place: Yard) -> None:
+    """When the database refuses it, the count afterwards says that it is left."""
+    place.run(f"""
+    CREATE TABLE staff (id int PRIMARY KEY, at date, boss int REFERENCES staff);
+    INSERT INTO staff VALUES (1, '{OVER}', 1);
+    CREATE FUNCTION never() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+      RAISE EXCEPTION 'no'; END $$;
+    CREATE TRIGGER never BEFORE DELETE ON staff FOR EACH ROW EXECUTE FUNCTION never();
+    """)
+    place.rules = [rule("staff")]
+    place.execute(place.plan())
+    (left,), _orphans = place.left()
+    assert (left.referred, left.unexplained) == (0, 1)
+
+
 def test_two_circles_with_long_chinese_names(place: Yard) -> None:
     """Whose names begin alike, and one of which refers to the other."""
     first, second = (f"{'客户信息保护' * 3}之表{one}" for one in ("一", "二"))

@@ -40,7 +40,7 @@ KEYS = ErasureKeys({"1": b"k" * 32}, "1")
 AS_OF = datetime(2026, 3, 2, tzinfo=UTC)
 OVER, YOUNG = "2020-01-01", "2026-01-01"  # of clocks with a period of a year
 CLOCK = SystemClock()
-_SERVERS: dict[str, tuple[str, Engine]] = {}
+_SERVERS: dict[str, Engine] = {}
 
 
 def rule(collection: str, action: str = "delete", **more: Any) -> RetentionRule:
@@ -179,18 +179,22 @@ class Yard:
         return planned
 
 
-@contextmanager
-def yard(postgres: EmbeddedPostgres, *statements: str, **more: Any) -> Iterator[Yard]:
-    """An empty schema for the test to fill; dropped afterwards."""
+def state_of(postgres: EmbeddedPostgres) -> Engine:
+    """The state database that all yards of a server share; made with theirs the first time."""
     server = postgres.conninfo("postgres")
     if server not in _SERVERS:
         with psycopg.connect(server, autocommit=True) as admin:
             for name in ("yards", "yards_state"):
                 admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        state = engine(postgres.conninfo("yards_state"))
-        migrate(state)
-        _SERVERS[server] = postgres.conninfo("yards"), state
-    conninfo, state = _SERVERS[server]
+        _SERVERS[server] = engine(postgres.conninfo("yards_state"))
+        migrate(_SERVERS[server])
+    return _SERVERS[server]
+
+
+@contextmanager
+def yard(postgres: EmbeddedPostgres, *statements: str, **more: Any) -> Iterator[Yard]:
+    """An empty schema for the test to fill; dropped afterwards."""
+    conninfo, state = postgres.conninfo("yards"), state_of(postgres)
     name = f"y{uuid.uuid4().hex[:10]}"
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
