@@ -139,29 +139,7 @@ def _trend(place: Workplace, database: str) -> list[report.Past]:
 
 
 def _desk(place: Workplace, database: str) -> Desk:
-    dag_id, run_id = run_key()
-    pack = place.pack
-    mapped = pack.database(database)
-    approval = pack.disposition.approval
-    staff = None
-    if approval.staff is not None:
-        holder = pack.database_of(approval.staff.collection, approval.staff.database)
-        staff = holder, place.database(holder.connection)
-    return Desk(
-        database=mapped,
-        rules=pack.retention_of(database),
-        disposition=pack.disposition,
-        timezone=pack.calendar.timezone,
-        reader=place.database(mapped.connection),
-        writer=place.writing_database(pack.disposition.connection, mapped.connection),
-        staff=staff,
-        state=place.state,
-        keys=place.erasure_keys,
-        clock=place.clock,
-        dag_id=dag_id,
-        run_id=run_id,
-        starter=_starter(),
-    )
+    return place.retention_desk(database, run_key(), _starter())
 
 
 def _starter() -> str | None:

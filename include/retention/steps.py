@@ -17,17 +17,15 @@ from include.holds import registry as holds
 from include.messages import Message, _
 from include.retention import breaker
 from include.retention.breaker import Tripped
-from include.retention.clocks import require_agreement
-from include.retention.desk import Desk, moment_of
+from include.retention.desk import Desk
 from include.retention.execute import Executor
 from include.retention.names import CLAUSE, KIND, STEP_APPROVE, STEP_EXECUTE, STEP_PLAN
 from include.retention.people import People, people_of
 from include.retention.plan import Plan, file_name, read_plan
-from include.retention.planning import make_plan
 from include.retention.question import question, why
 from include.retention.session import prepare
 from include.retention.work import Progress, Tally
-from include.services.errors import ControlFailed, UsageError
+from include.services.errors import ControlFailed
 
 
 def plan(desk: Desk, as_of: str | None = None) -> StepRecord:
@@ -42,7 +40,7 @@ def plan(desk: Desk, as_of: str | None = None) -> StepRecord:
         UsageError: the moment lies in the future, or the schedule does not fit the database.
     """
     seen = Examination(STEP_PLAN, CLAUSE, part=desk.database.name)
-    made = _begun(desk) or _made(desk, as_of)
+    made = _begun(desk) or desk.plan(as_of)
     tripped, past = _tripped(desk, made)
     data: dict[str, Any] = {
         "as_of": made.as_of.isoformat(),
@@ -62,19 +60,6 @@ def plan(desk: Desk, as_of: str | None = None) -> StepRecord:
     for one in made.classes:
         seen.measure(f"retention.{one.name}.planned", one.planned, "rows")
     return seen.record(data)
-
-
-def _made(desk: Desk, as_of: str | None) -> Plan:
-    with desk.reader.connect(autocommit=True) as connection:
-        prepare(connection, desk.database)
-        now = require_agreement(connection, desk.state, desk.clock)
-        moment = moment_of(as_of, now, desk.timezone)
-        if moment > now:
-            raise UsageError(
-                f"{moment:%Y-%m-%d %H:%M %z} is in the future; nothing is deleted ahead of time.",
-                "See what would go then by `./parcelseal retention plan --as-of`.",
-            )
-        return make_plan(connection, desk.schedule(moment))
 
 
 def _begun(desk: Desk) -> Plan | None:
