@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from psycopg.sql import SQL, Composable, Literal
+from psycopg.sql import SQL, Composable, Identifier, Literal
 
 
 def pack_sql(text: str) -> Composable:
@@ -19,7 +19,17 @@ def pack_sql(text: str) -> Composable:
 
 def literal(value: Any) -> Composable:
     """A value as a literal; a percent sign in it is no parameter."""
-    return pack_sql(Literal(value).as_string(None))
+    return fixed(Literal(value))
+
+
+def quoted(*parts: str) -> Composable:
+    """A qualified name; a percent sign in it is no parameter."""
+    return fixed(Identifier(*parts))
+
+
+def fixed(part: Composable) -> Composable:
+    """A part without parameters, made elsewhere; a percent sign in it is none."""
+    return pack_sql(part.as_string(None))
 
 
 def either(conditions: Sequence[Composable]) -> Composable:

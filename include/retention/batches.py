@@ -14,12 +14,12 @@ from typing import Any, Protocol
 
 import psycopg
 from psycopg import errors
-from psycopg.sql import SQL, Composable, Identifier
+from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from include.erasure.masks import assignments
 from include.erasure.places import key_texts
 from include.holds.records import RecordHolds
-from include.policy.fragments import both, literal
+from include.policy.fragments import both, fixed, quoted
 from include.retention.classes import RecordClass
 from include.retention.graph import Graph, Reference
 from include.retention.relations import Leaf
@@ -35,7 +35,7 @@ _LOST_TO_OTHERS = (
     errors.SerializationFailure,
     errors.QueryCanceled,
 )
-_REFUSED = (psycopg.IntegrityError, psycopg.DataError, errors.RaiseException)
+REFUSED = (psycopg.IntegrityError, psycopg.DataError, errors.RaiseException)
 
 
 class Act(Protocol):
@@ -67,7 +67,7 @@ class Deleting:
         query = SQL(
             "DELETE FROM {leaf} AS t WHERE t.ctid = ANY (%(rows)s::tid[]) AND {which} "
             "RETURNING {keys}"
-        ).format(leaf=leaf.identifier, which=which, keys=key_texts(self.one.relation.key))
+        ).format(leaf=leaf.identifier, which=which, keys=fixed(key_texts(self.one.relation.key)))
         return work.connection.execute(query, {"rows": list(rows)}).fetchall()
 
 
@@ -83,15 +83,15 @@ class Masking:
 
     def apply(self, work: Work, leaf: Leaf, rows: Sequence[str], which: Composable) -> list[Key]:
         """Do it to locked rows that still fit, and return their keys."""
-        at = literal(work.limits.clock.now())
+        at = Literal(work.limits.clock.now())
         query = SQL(
             "UPDATE {leaf} AS t SET {changes} WHERE t.ctid = ANY (%(rows)s::tid[]) AND {which} "
             "RETURNING {keys}"
         ).format(
             leaf=leaf.identifier,
-            changes=assignments(self.one.mask, self.one.shapes, at),
+            changes=fixed(assignments(self.one.mask, self.one.shapes, at)),
             which=which,
-            keys=key_texts(self.one.relation.key),
+            keys=fixed(key_texts(self.one.relation.key)),
         )
         return work.connection.execute(query, {"rows": list(rows)}).fetchall()
 
@@ -104,12 +104,12 @@ def detach(
     which: Composable,
 ) -> None:
     """Set a foreign key to null where it leads to records that are about to go."""
-    changes = [SQL("{} = NULL").format(Identifier(one)) for one in reference.key.columns]
+    changes = [SQL("{} = NULL").format(quoted(one)) for one in reference.key.columns]
     query = SQL(
-        "UPDATE {child} AS c SET {changes} FROM (SELECT {targets} FROM {leaf} AS t "
+        "UPDATE {child} AS c SET {changes} FROM (SELECT t.tableoid, {targets} FROM {leaf} AS t "
         "WHERE t.ctid = ANY (%(rows)s::tid[]) AND {which}) AS p WHERE {joined}"
     ).format(
-        targets=SQL(", ").join(Identifier("t", one) for one in reference.key.targets),
+        targets=SQL(", ").join(quoted("t", one) for one in reference.key.targets),
         child=reference.key.identifier,
         changes=SQL(", ").join(changes),
         leaf=leaf.identifier,
@@ -172,7 +172,7 @@ class _Walk:
                 if failures >= TRIES:
                     page, failures = page + self.pages, 0
                 continue
-            except _REFUSED as error:
+            except REFUSED as error:
                 if not self._single_out(error, page):
                     return True
                 continue

@@ -9,8 +9,8 @@ from psycopg.sql import SQL, Composable, Identifier
 
 from include.erasure.identity import transaction_of
 from include.erasure.places import key_texts
-from include.policy.fragments import both
-from include.retention.batches import detach, set_limits
+from include.policy.fragments import both, fixed
+from include.retention.batches import REFUSED, detach, set_limits
 from include.retention.classes import RecordClass
 from include.retention.deletable import Deletable
 from include.retention.relations import Leaf
@@ -33,25 +33,44 @@ def untie(work: Work, group: Sequence[str]) -> int:
     """Delete what is left of a group of collections and refers only to what goes too.
 
     Call it when no record of the group is left that nothing refers to. Foreign keys are checked at
-    the end of the statement, so the records may refer to each other in any way; a key with ON
-    DELETE RESTRICT is checked at once and is refused.
+    the end of the statement, so the records may refer to each other in any way. Where the database
+    refuses one of them, all stay and are counted as refused.
 
     Returns:
         How many records were deleted.
-
-    Raises:
-        psycopg.Error: the database refuses; nothing was deleted.
     """
+    parts: list[_Part] = []
     entered: list[int] = []
+    try:
+        done = _untied(work, group, parts, entered)
+    except REFUSED as error:
+        for batch in entered:
+            work.withdraw(batch)
+        for part in parts:
+            key = (part.one.name, error.sqlstate or "?")
+            work.tally.refused[key] = work.tally.refused.get(key, 0) + len(part.rows)
+        return 0
+    for name, records in done.items():
+        work.tally.add(name, records)
+    for batch in entered:
+        work.committed(batch)
+    work.settle()
+    return sum(done.values())
+
+
+def _untied(
+    work: Work, group: Sequence[str], parts: list[_Part], entered: list[int]
+) -> dict[str, int]:
+    """One transaction; returns how many went by class, and fills in what was tried and entered."""
     done: dict[str, int] = {}
     with work.guard.batch() as holds:
         work.graph = work.graph.under(holds)
         with work.connection.transaction():
             one = next(it for name in group for it in work.graph.classes[name] if it.rule.deletes)
             set_limits(work, one)
-            parts = _found(work, group)
+            parts += _found(work, group)
             if not parts:
-                return 0
+                return done
             number = transaction_of(work.connection)
             for part in parts:
                 for reference in work.graph.detached(part.one.rule.collection):
@@ -62,12 +81,7 @@ def untie(work: Work, group: Sequence[str]) -> int:
                     done[part.one.name] = done.get(part.one.name, 0) + len(keys)
             work.progress("changed")
             work.guard.confirm()
-    for name, records in done.items():
-        work.tally.add(name, records)
-    for batch in entered:
-        work.committed(batch)
-    work.settle()
-    return sum(done.values())
+    return done
 
 
 def _found(work: Work, group: Sequence[str]) -> list[_Part]:
@@ -106,7 +120,7 @@ def _deleted(work: Work, parts: Sequence[_Part]) -> list[list[Key]]:
             leaf=part.leaf.identifier,
             rows=SQL(f"%(rows{at})s"),
             which=part.which,
-            keys=key_texts(part.one.relation.key),
+            keys=fixed(key_texts(part.one.relation.key)),
         )
         for at, part in enumerate(parts)
     ]

@@ -13,13 +13,13 @@ from datetime import date, datetime
 from typing import Any
 
 import psycopg
-from psycopg.sql import SQL, Composable, Identifier
+from psycopg.sql import SQL, Composable
 
 from include.erasure.masks import Mask, Shape, shapes, to_mask
 from include.erasure.places import Place
 from include.holds.records import RecordHolds
 from include.holds.registry import Hold, HoldKind
-from include.policy.fragments import both, either, literal, pack_sql
+from include.policy.fragments import both, either, fixed, literal, pack_sql, quoted
 from include.policy.period import Period
 from include.policy.retention import Keys, Minimum, RetentionRule, SqlClock
 from include.retention.relations import Relation
@@ -170,7 +170,7 @@ class RecordClass:
 
     @property
     def _undone(self) -> list[Composable]:
-        return [to_mask(self.mask, self.shapes)] if self.rule.action == "mask" else []
+        return [fixed(to_mask(self.mask, self.shapes))] if self.rule.action == "mask" else []
 
 
 _TRUE, _FALSE = SQL("true"), SQL("false")
@@ -260,7 +260,7 @@ class _Binder:
         if isinstance(clock, SqlClock):
             expression: Composable = SQL("({})").format(pack_sql(clock.sql))
         else:
-            columns = [SQL("t.{}").format(Identifier(name)) for name in clock]
+            columns = [quoted("t", one) for one in clock]
             only = len(columns) == 1
             expression = columns[0] if only else SQL("GREATEST({})").format(SQL(", ").join(columns))
         kind = self._type_of(rule, expression, relation)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from psycopg.sql import SQL, Composable, Identifier
 
-from include.policy.fragments import both, negated
+from include.policy.fragments import both, negated, quoted
 from include.retention.graph import Graph, Reference
 
 
@@ -39,7 +39,7 @@ class Deletable:
             if self.graph.is_circle(group):
                 free = SQL(
                     "(NOT EXISTS (SELECT FROM {} AS s WHERE s.tab = t.tableoid AND s.rec = t.ctid))"
-                ).format(_name(group))
+                ).format(self._name(group))
                 condition = both([condition, free])
             self._made[collection] = condition
         return self._made[collection]
@@ -61,6 +61,9 @@ class Deletable:
             if keeps is not None:
                 conditions.append(self.graph.no_record(reference, keeps))
         return both(conditions)
+
+    def _name(self, group: Sequence[str]) -> Identifier:
+        return Identifier(f"stuck {self.graph.groups.index(tuple(group))}")
 
     def _stuck(self, group: Sequence[str]) -> Composable:
         """The records of a circle that could go alone, and cannot for what refers to them."""
@@ -94,15 +97,11 @@ class Deletable:
             "{name} (tab, rec) AS (({seeds}) UNION "
             "SELECT e.tab, e.rec FROM {name} AS s CROSS JOIN LATERAL ({steps}) AS e)"
         ).format(
-            name=_name(group),
+            name=self._name(group),
             seeds=SQL(" UNION ").join(seeds),
             steps=SQL(" UNION ALL ").join(steps),
         )
 
 
-def _name(group: Sequence[str]) -> Identifier:
-    return Identifier(f"stuck {' '.join(group)}"[:60])
-
-
 def _columns(names: Sequence[str]) -> Composable:
-    return SQL(", ").join(Identifier("t", one) for one in names)
+    return SQL(", ").join(quoted("t", one) for one in names)

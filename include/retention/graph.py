@@ -13,10 +13,10 @@ from copy import copy
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 
-from psycopg.sql import SQL, Composable, Identifier
+from psycopg.sql import SQL, Composable
 
 from include.holds.records import RecordHolds
-from include.policy.fragments import both, either, negated
+from include.policy.fragments import both, either, negated, quoted
 from include.retention.classes import RecordClass
 from include.retention.relations import ForeignKey, Relation, Relations
 
@@ -44,14 +44,9 @@ class Reference:
 
         Args:
             child: alias of the child, whose columns are called as in the table.
-            parent: alias of the parent.
+            parent: alias of the parent, with its ``tableoid``.
         """
-        return both(
-            [
-                SQL("{} = {}").format(Identifier(child, mine), Identifier(parent, theirs))
-                for mine, theirs in zip(self.key.columns, self.key.targets, strict=True)
-            ]
-        )
+        return self.key.joined(child, parent)
 
 
 class Graph:
@@ -179,7 +174,7 @@ class Graph:
         """
         columns = dict.fromkeys((*reference.key.columns, *self._key_of(reference)))
         child = SQL("(SELECT {columns} FROM {table} AS t WHERE {which})").format(
-            columns=SQL(", ").join(SQL("t.{}").format(Identifier(one)) for one in columns),
+            columns=SQL(", ").join(quoted("t", one) for one in columns),
             table=reference.key.identifier,
             which=which,
         )
@@ -250,4 +245,4 @@ def _closure(start: str, before: Mapping[str, set[str]]) -> set[str]:
 
 
 def _row(alias: str, columns: Sequence[str]) -> Composable:
-    return SQL("ROW({})").format(SQL(", ").join(Identifier(alias, one) for one in columns))
+    return SQL("ROW({})").format(SQL(", ").join(quoted(alias, one) for one in columns))

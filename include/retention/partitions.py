@@ -12,11 +12,11 @@ import time
 
 import psycopg
 from psycopg import errors
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL
 
 from include.erasure.identity import transaction_of
 from include.erasure.places import key_texts
-from include.policy.fragments import both, negated
+from include.policy.fragments import both, fixed, negated, quoted
 from include.retention.batches import PAUSE, TRIES, become_owner, set_limits
 from include.retention.classes import RecordClass
 from include.retention.plan import PlannedPartition
@@ -90,15 +90,16 @@ def _drop(work: Work, one: RecordClass, leaf: Leaf, expected: PlannedPartition) 
                     cursor.itersize = CHUNK
                     cursor.execute(
                         SQL("SELECT {} FROM {} AS t").format(
-                            key_texts(one.relation.key), leaf.identifier
-                        )
+                            fixed(key_texts(one.relation.key)), leaf.identifier
+                        ),
+                        {},
                     )
                     while keys := cursor.fetchmany(CHUNK):
                         count += len(keys)
                         entered.append(work.intend(one, keys, number))
                 begun = time.monotonic()
                 connection.execute(
-                    SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(leaf.identifier)
+                    SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(leaf.identifier), {}
                 )
                 _require_same(work, one, leaf, expected, count)
                 _detach_and_drop(work, one, leaf)
@@ -134,7 +135,7 @@ def _detach_and_drop(work: Work, one: RecordClass, leaf: Leaf) -> None:
     if not one.relation.owned:
         become_owner(work, one)
     for reference in work.graph.detached(one.rule.collection):
-        changes = [SQL("{} = NULL").format(Identifier(name)) for name in reference.key.columns]
+        changes = [SQL("{} = NULL").format(quoted(one)) for one in reference.key.columns]
         connection.execute(
             SQL("UPDATE {child} AS c SET {changes} FROM {leaf} AS t WHERE {joined}").format(
                 child=reference.key.identifier,
@@ -150,6 +151,6 @@ def _detach_and_drop(work: Work, one: RecordClass, leaf: Leaf) -> None:
     ).fetchone()
     assert parent is not None
     connection.execute(
-        SQL("ALTER TABLE {} DETACH PARTITION {}").format(Identifier(*parent), leaf.identifier)
+        SQL("ALTER TABLE {} DETACH PARTITION {}").format(quoted(*parent), leaf.identifier), {}
     )
-    connection.execute(SQL("DROP TABLE {}").format(leaf.identifier))
+    connection.execute(SQL("DROP TABLE {}").format(leaf.identifier), {})

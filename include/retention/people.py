@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL
 
 from include.policy.datamap import MappedDatabase
-from include.policy.fragments import pack_sql
+from include.policy.fragments import pack_sql, quoted
 from include.policy.retention import Approval, Group
 
 MOST = 1000  # names on one question
@@ -61,8 +61,8 @@ def _members(
             "SELECT p.{account}::text FROM {staff} AS p WHERE p.{account} IS NOT NULL GROUP BY 1 "
             "HAVING count(*) = 1 AND bool_and(({condition}) IS TRUE) ORDER BY 1 LIMIT {most}"
         ).format(
-            account=Identifier(rule.staff.account),
-            staff=Identifier(collection.schema_name, collection.table),
+            account=quoted(rule.staff.account),
+            staff=quoted(collection.schema_name, collection.table),
             condition=pack_sql(group.where),
             most=MOST,
         )

@@ -9,13 +9,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
+from psycopg.sql import SQL, Composable, Composed, Literal
 
 from include.erasure.ledger import ErasureKeys
 from include.holds.records import RecordHolds
 from include.holds.registry import Hold
 from include.policy.datamap import MappedDatabase
-from include.policy.fragments import both, either, negated
+from include.policy.fragments import both, either, negated, quoted
 from include.policy.retention import RetentionRule
 from include.retention.classes import RecordClass, bind
 from include.retention.deletable import Deletable
@@ -122,9 +122,11 @@ def key_seed(keys: ErasureKeys, key_id: str) -> int:
 
 def key_hash(relation: Relation, seed: int) -> Composable:
     """The XOR of the hashes of primary keys, as text; ``0`` of no record."""
-    row = SQL("ROW({})").format(
-        SQL(", ").join(SQL("t.{}").format(Identifier(one)) for one in relation.key)
-    )
+    columns = [
+        quoted("t", one) if one in relation.hashable else SQL("{}::text").format(quoted("t", one))
+        for one in relation.key
+    ]
+    row = SQL("ROW({})").format(SQL(", ").join(columns))
     return SQL("coalesce(bit_xor(hash_record_extended({}, {})), 0)::text").format(
         row, Literal(seed)
     )

@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 import psycopg
 from psycopg.rows import dict_row
-from psycopg.sql import Identifier
+from psycopg.sql import SQL, Composable
 
 from include.policy.datamap import MappedCollection, MappedDatabase
+from include.policy.fragments import both, literal, pack_sql, quoted
 from include.services.errors import UsageError
 
 OnDelete = Literal["no_action", "restrict", "cascade", "set_null", "set_default"]
@@ -33,7 +34,10 @@ SELECT c.oid::bigint, n.nspname::text AS schema, c.relname::text AS name, c.relk
        EXISTS (SELECT FROM pg_inherits i JOIN pg_class o
                ON o.oid = CASE WHEN i.inhrelid = c.oid THEN i.inhparent ELSE i.inhrelid END
                WHERE c.oid IN (i.inhrelid, i.inhparent) AND c.relkind = 'r'
-                 AND o.relkind = 'r' AND NOT c.relispartition) AS inherits,
+                 AND o.relkind IN ('r', 'f') AND NOT c.relispartition) AS inherits,
+       c.relispartition AS is_partition,
+       EXISTS (SELECT FROM pg_partition_tree(c.oid) p JOIN pg_class f ON f.oid = p.relid
+               WHERE p.isleaf AND f.relkind = 'f') AS foreign_parts,
        array(SELECT a.attname::text FROM pg_index x
              CROSS JOIN LATERAL unnest(x.indkey) WITH ORDINALITY k(num, place)
              JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.num
@@ -42,6 +46,9 @@ SELECT c.oid::bigint, n.nspname::text AS schema, c.relname::text AS name, c.relk
        array(SELECT a.attname::text FROM pg_attribute a
              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
              ORDER BY a.attnum) AS columns,
+       array(SELECT a.attname::text FROM pg_attribute a
+             WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.atttypid = ANY (
+               '{int2,int4,int8,uuid,text,date,timestamp,timestamptz}'::regtype[])) AS hashable,
        array(SELECT a.attname::text FROM pg_attribute a
              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND NOT a.attnotnull)
            AS nullable
@@ -75,6 +82,19 @@ SELECT k.conname::text AS name, k.confdeltype::text AS on_delete,
        array(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u(num, ord)
              JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.num ORDER BY ord)
            AS targets,
+       array(SELECT ARRAY[n.nspname::text, o.oprname::text]
+             FROM unnest(k.conpfeqop) WITH ORDINALITY u(op, ord)
+             JOIN pg_operator o ON o.oid = u.op JOIN pg_namespace n ON n.oid = o.oprnamespace
+             ORDER BY ord) AS operators,
+       array(SELECT CASE WHEN a.attcollation <> b.attcollation
+                    THEN ARRAY[n.nspname::text, l.collname::text] ELSE ARRAY['', ''] END
+             FROM unnest(k.confkey, k.conkey) WITH ORDINALITY u(theirs, mine, ord)
+             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.theirs
+             JOIN pg_attribute b ON b.attrelid = k.conrelid AND b.attnum = u.mine
+             LEFT JOIN pg_collation l ON l.oid = a.attcollation
+             LEFT JOIN pg_namespace n ON n.oid = l.collnamespace ORDER BY ord) AS collations,
+       array(SELECT t.relid::oid::bigint FROM pg_partition_tree(k.confrelid) t
+             WHERE t.isleaf AND k.confrelid <> p.root) AS partitions,
        EXISTS (SELECT FROM pg_index x WHERE x.indrelid = k.conrelid AND x.indisvalid
                AND x.indpred IS NULL AND x.indkey[0] = ANY (k.conkey)) AS indexed,
        coalesce((SELECT min(p2.root)::bigint FROM parts p2 WHERE p2.oid = k.conrelid),
@@ -102,9 +122,9 @@ class Leaf:
     ours: bool = True
 
     @property
-    def identifier(self) -> Identifier:
-        """The qualified name for a query."""
-        return Identifier(self.schema, self.name)
+    def identifier(self) -> Composable:
+        """The qualified name for a query with parameters."""
+        return quoted(self.schema, self.name)
 
 
 @dataclass(frozen=True)
@@ -118,6 +138,8 @@ class Relation:
         partitioned: whether it is a partitioned table.
         columns: names of all columns.
         nullable: columns that may be null.
+        hashable: columns whose type PostgreSQL can hash in any way; of some types it cannot.
+        fault: why its records cannot be disposed of.
         owner: role that owns it.
         owned: whether we have the owner's rights.
         can_become_owner: whether ``SET ROLE`` gives them to us.
@@ -135,11 +157,13 @@ class Relation:
     owner: str
     owned: bool
     can_become_owner: bool
+    hashable: frozenset[str] = frozenset()
+    fault: str | None = None
 
     @property
-    def identifier(self) -> Identifier:
-        """The qualified name for a query."""
-        return Identifier(self.schema, self.name)
+    def identifier(self) -> Composable:
+        """The qualified name for a query with parameters."""
+        return quoted(self.schema, self.name)
 
 
 @dataclass(frozen=True)
@@ -156,6 +180,10 @@ class ForeignKey:
         targets: of the parent, in the same order.
         on_delete: what PostgreSQL does when the parent goes.
         indexed: whether an index begins with one of the columns.
+        operators: schema and name of the operators that compare parent and child, by column.
+        collations: schema and name of the parent's collation where the child has another; else
+            twice nothing.
+        partitions: oids of the partitions that it leads to, where it leads not to all.
     """
 
     name: str
@@ -168,11 +196,40 @@ class ForeignKey:
     targets: tuple[str, ...]
     on_delete: OnDelete
     indexed: bool
+    operators: tuple[tuple[str, str], ...]
+    collations: tuple[tuple[str, str], ...]
+    partitions: tuple[int, ...] = ()
 
     @property
-    def identifier(self) -> Identifier:
-        """The child's qualified name for a query."""
-        return Identifier(self.child_schema, self.child_table)
+    def identifier(self) -> Composable:
+        """The child's qualified name for a query with parameters."""
+        return quoted(self.child_schema, self.child_table)
+
+    def joined(self, child: str, parent: str) -> Composable:
+        """The condition that a child's record refers to a parent's, as the key itself compares.
+
+        Args:
+            child: alias of the child, whose columns are called as in the table.
+            parent: alias of the parent, likewise, with its ``tableoid``.
+        """
+        same: list[Composable] = []
+        for at, (mine, theirs) in enumerate(zip(self.columns, self.targets, strict=True)):
+            schema, operator = self.operators[at]
+            equals = SQL("OPERATOR({}.{})").format(quoted(schema), pack_sql(operator))
+            # as PostgreSQL itself does where the two columns are collated otherwise
+            by: Composable = SQL("")
+            if self.collations[at][1]:
+                by = SQL(" COLLATE {}").format(quoted(*self.collations[at]))
+            same.append(
+                SQL("{} {} {}{}").format(quoted(parent, theirs), equals, quoted(child, mine), by)
+            )
+        if self.partitions:
+            same.append(
+                SQL("{}.tableoid = ANY ({}::oid[])").format(
+                    quoted(parent), literal(list(self.partitions))
+                )
+            )
+        return both(same)
 
     @property
     def label(self) -> str:
@@ -227,7 +284,7 @@ def read_relations(connection: psycopg.Connection[Any], database: MappedDatabase
     return Relations(
         found,
         [_key(one) for one in keys],
-        {one.oid: name for name, one in found.items()},
+        {one.oid: collection for collection, one in found.items()},
     )
 
 
@@ -235,30 +292,33 @@ def require(relations: Relations, collections: Iterable[str]) -> None:
     """Refuse collections whose records cannot be disposed of.
 
     Raises:
-        UsageError: no such table, not a table, without a primary key, or one of PostgreSQL's
-            inheritance without partitions, whose keys are not unique.
+        UsageError: no such table, not a table, without a primary key, a single partition, one of
+            PostgreSQL's inheritance, whose keys are not unique, or a table of two collections.
     """
-    for name in collections:
-        relation = relations.by_collection.get(name)
+    for one in dict.fromkeys(collections):
+        relation = relations.by_collection.get(one)
         if relation is None:
             raise UsageError(
-                f"The database has no table for the collection {name}.",
+                f"The database has no table for the collection {one}.",
                 "Correct the data map, or take the class out of retention.yaml.",
             )
-        if not relation.key:
+        if relation.fault:
             raise UsageError(
-                f"The table of {name} has no primary key, so that an erased record has no name.",
-                "Give it one, or take the class out of retention.yaml.",
+                f"Records of {one} cannot be disposed of: {relation.schema}.{relation.name} "
+                f"{relation.fault}.",
+                "Correct the table or the data map, or take the class out of retention.yaml.",
+            )
+        if relations.collection_of(relation.oid) != one:
+            raise UsageError(
+                f"{one} and {relations.collection_of(relation.oid)} are the same table, "
+                f"{relation.schema}.{relation.name}; its classes would not know of each other.",
+                "Leave one of the collections out of the data map.",
             )
 
 
 def _relation(
     mapped: MappedCollection, raw: Mapping[str, Any], leaves: Mapping[int, list[Leaf]]
 ) -> Relation:
-    if raw["kind"] not in ("r", "p") or raw["inherits"]:
-        what = "inherits from another" if raw["inherits"] else "is no table"
-        # no key: `require` refuses it where a class is about it
-        raw = {**raw, "key": (), "what": what}
     oid = raw["oid"]
     own = (Leaf(oid, raw["schema"], raw["name"], oid),)
     return Relation(
@@ -274,7 +334,22 @@ def _relation(
         owner=raw["owner"],
         owned=raw["owned"],
         can_become_owner=raw["can_become_owner"],
+        hashable=frozenset(raw["hashable"]),
+        fault=_fault(raw),
     )
+
+
+def _fault(raw: Mapping[str, Any]) -> str | None:
+    if raw["kind"] not in ("r", "p"):
+        what = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
+        return f"is {what.get(raw['kind'], 'something else')} and no table"
+    if raw["inherits"]:
+        return "inherits from another table, or another from it, so that keys are not unique"
+    if raw["is_partition"]:
+        return "is a partition; foreign keys lead to the whole table, so name that one"
+    if raw["foreign_parts"]:
+        return "has a partition that is a foreign table"
+    return None if raw["key"] else "has no primary key, so that an erased record has no name"
 
 
 def _key(raw: dict[str, Any]) -> ForeignKey:
@@ -284,5 +359,8 @@ def _key(raw: dict[str, Any]) -> ForeignKey:
             "on_delete": _ON_DELETE[raw["on_delete"]],
             "columns": tuple(raw["columns"]),
             "targets": tuple(raw["targets"]),
+            "operators": tuple((schema, operator) for schema, operator in raw["operators"]),
+            "collations": tuple((schema, collation) for schema, collation in raw["collations"]),
+            "partitions": tuple(raw["partitions"]),
         }
     )

@@ -13,14 +13,14 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
-from psycopg.sql import SQL, Composable, Identifier
+from psycopg.sql import SQL, Composable
 
 from include.erasure.masks import Mask, shapes, to_mask
 from include.erasure.places import Place
 from include.holds.records import RecordHolds
 from include.holds.registry import HoldKind
 from include.policy.datamap import MappedDatabase
-from include.policy.fragments import literal, pack_sql
+from include.policy.fragments import fixed, literal, pack_sql, quoted
 from include.policy.period import Period
 from include.policy.retention import Minimum, RetentionRule, SqlClock
 from include.retention.relations import ForeignKey, Relation, Relations, read_relations
@@ -174,7 +174,7 @@ class Inspection:
             return SQL("true")
         relation = self._relation(rule)
         columns = shapes(self.connection, Place(relation.schema, relation.name))
-        return to_mask(Mask(rule.mask, rule.stamp), columns)
+        return fixed(to_mask(Mask(rule.mask, rule.stamp), columns))
 
     def _after(self, periods: Sequence[tuple[Composable, Period]]) -> Composable:
         """Each clock plus its period lies before the plan's moment."""
@@ -196,7 +196,7 @@ class Inspection:
         """A clock as a moment: dates and times without a timezone are of the pack's."""
         if isinstance(clock, SqlClock):
             return SQL("({})::timestamptz").format(pack_sql(clock.sql))
-        columns = [SQL("t.{}::timestamptz").format(Identifier(one)) for one in clock]
+        columns = [SQL("{}::timestamptz").format(quoted("t", one)) for one in clock]
         return SQL("greatest({})").format(SQL(", ").join(columns))
 
     def _held(self, rule: RetentionRule) -> Composable:
@@ -241,14 +241,10 @@ class Inspection:
             )
             if nulled and not self._held_children(child):
                 continue
-            refers = _all(
-                [
-                    SQL("c.{} = t.{}").format(Identifier(mine), Identifier(theirs))
-                    for mine, theirs in zip(key.columns, key.targets, strict=True)
-                ]
-            )
             parts.append(
-                SQL("EXISTS (SELECT FROM {} AS c WHERE {})").format(key.identifier, refers)
+                SQL("EXISTS (SELECT FROM {} AS c WHERE {})").format(
+                    key.identifier, key.joined("c", "t")
+                )
             )
         return SQL("({})").format(SQL(" OR ").join(parts))
 
@@ -271,16 +267,10 @@ class Inspection:
         )
 
     def _unmatched(self, key: ForeignKey, parent: Relation) -> int:
-        filled = _all([SQL("c.{} IS NOT NULL").format(Identifier(one)) for one in key.columns])
-        same = _all(
-            [
-                SQL("c.{} = p.{}").format(Identifier(mine), Identifier(theirs))
-                for mine, theirs in zip(key.columns, key.targets, strict=True)
-            ]
-        )
+        filled = _all([SQL("{} IS NOT NULL").format(quoted("c", one)) for one in key.columns])
         query = SQL(
             "SELECT count(*) FROM {} AS c WHERE {} AND NOT EXISTS (SELECT FROM {} AS p WHERE {})"
-        ).format(key.identifier, filled, parent.identifier, same)
+        ).format(key.identifier, filled, parent.identifier, key.joined("c", "p"))
         return int(self._row(query)[0])
 
     def _relation(self, rule: RetentionRule) -> Relation:

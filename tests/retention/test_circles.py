@@ -1,0 +1,123 @@
+"""Records that refer to each other in a circle, or to themselves: they go together, or stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from include.local.postgres import EmbeddedPostgres
+from tests.retention.yard import OVER, YOUNG, Yard, rule, yard
+
+
+@pytest.fixture
+def place(postgres: EmbeddedPostgres) -> Iterator[Yard]:
+    with yard(postgres) as made:
+        yield made
+
+
+def test_a_chain_goes_from_its_end(place: Yard) -> None:
+    """A comment goes when all answers to it go, however long the chain is."""
+    place.run(f"""
+    CREATE TABLE note (id int PRIMARY KEY, at date, parent int REFERENCES note);
+    INSERT INTO note SELECT i, '{OVER}', nullif(i - 1, 0) FROM generate_series(1, 40) i;
+    INSERT INTO note SELECT i, '{OVER}', nullif(i - 1, 100) FROM generate_series(101, 140) i;
+    UPDATE note SET at = '{YOUNG}' WHERE id = 120;
+    """)
+    place.rules = [rule("note")]
+    plan = place.plan()
+    assert plan.of("note").to_delete == 40 + 20
+    assert plan.of("note").kept_by_reference == 19
+    place.enforced()
+    assert place.keys("note") == set(range(101, 121))
+
+
+def test_a_record_may_refer_to_itself(place: Yard) -> None:
+    """The manager of oneself keeps nobody; one who is referred to by another that stays does."""
+    place.run(f"""
+    CREATE TABLE staff (id int PRIMARY KEY, at date, boss int REFERENCES staff);
+    INSERT INTO staff VALUES (1, '{OVER}', 1), (2, '{OVER}', 2), (3, '{YOUNG}', 2),
+      (4, '{YOUNG}', 4), (5, '{OVER}', 1);
+    """)
+    place.rules = [rule("staff")]
+    assert place.enforced() == {"staff": 2}
+    assert place.keys("staff") == {2, 3, 4}
+
+
+def test_circles_of_two_and_three_tables_go_as_a_whole(place: Yard) -> None:
+    """One that a record outside refers to stays as a whole."""
+    place.run(f"""
+    CREATE TABLE a (id int PRIMARY KEY, at date, c int);
+    CREATE TABLE b (id int PRIMARY KEY, at date, a int REFERENCES a);
+    CREATE TABLE c (id int PRIMARY KEY, at date, b int REFERENCES b, a int REFERENCES a);
+    ALTER TABLE a ADD FOREIGN KEY (c) REFERENCES c;
+    CREATE TABLE leaf (id int PRIMARY KEY, at date, b int REFERENCES b);
+    INSERT INTO a SELECT i, '{OVER}' FROM generate_series(1, 6) i;
+    INSERT INTO b SELECT i, '{OVER}', i FROM generate_series(1, 6) i;
+    INSERT INTO c SELECT i, '{OVER}', i, i FROM generate_series(1, 6) i;
+    UPDATE a SET c = id;
+    INSERT INTO leaf VALUES (1, '{YOUNG}', 1), (2, '{OVER}', 2);
+    UPDATE b SET at = '{YOUNG}' WHERE id = 3;
+    UPDATE c SET at = NULL WHERE id = 4;
+    """)
+    place.rules = [rule("a"), rule("b"), rule("c"), rule("leaf")]
+    assert place.plan().order == (("leaf",), ("a", "b", "c"))
+    assert place.enforced() == {"a": 3, "b": 3, "c": 3, "leaf": 1}
+    assert place.keys("a") == place.keys("b") == place.keys("c") == {1, 3, 4}
+
+
+def test_keys_with_restrict_are_no_obstacle(place: Yard) -> None:
+    """PostgreSQL looks at them when the statement ends, and by then all of the circle is gone."""
+    _circle(place, "ON DELETE RESTRICT")
+    assert place.enforced() == {"a": 2, "b": 2, "z": 1}
+
+
+def test_a_circle_that_cascades_goes_into_the_ledger_as_a_whole(place: Yard) -> None:
+    """Nothing goes by the database's own doing."""
+    _circle(place, "ON DELETE CASCADE")
+    assert place.enforced() == {"a": 2, "b": 2, "z": 1}
+
+
+def test_a_circle_that_the_database_refuses_is_reported_and_the_rest_goes_on(place: Yard) -> None:
+    """A trigger forbids one record of it, and so all of it stays."""
+    _circle(place, "")
+    place.run("""
+    CREATE FUNCTION never() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+      IF OLD.id = 1 THEN RAISE EXCEPTION 'no'; END IF; RETURN OLD; END $$;
+    CREATE TRIGGER never BEFORE DELETE ON a FOR EACH ROW EXECUTE FUNCTION never();
+    """)
+    tally = place.execute(place.plan())
+    assert tally.done == place.done() == {"a": 1, "b": 1, "z": 1}
+    assert tally.refused == {("a", "P0001"): 1, ("b", "P0001"): 1}
+    assert place.keys("a") == place.keys("b") == {1}
+
+
+def _circle(place: Yard, on_delete: str) -> None:
+    """Two tables in a circle, and one after them."""
+    place.run(f"""
+    CREATE TABLE a (id int PRIMARY KEY, at date, b int);
+    CREATE TABLE b (id int PRIMARY KEY, at date, a int REFERENCES a {on_delete});
+    ALTER TABLE a ADD FOREIGN KEY (b) REFERENCES b {on_delete};
+    CREATE TABLE z (id int PRIMARY KEY, at date);
+    INSERT INTO a VALUES (1, '{OVER}'), (2, '{OVER}');
+    INSERT INTO b VALUES (1, '{OVER}', 1), (2, '{OVER}', NULL);
+    UPDATE a SET b = id;
+    INSERT INTO z VALUES (1, '{OVER}');
+    """)
+    place.rules = [rule("a"), rule("b"), rule("z")]
+
+
+def test_two_circles_with_long_chinese_names(place: Yard) -> None:
+    """Whose names begin alike, and one of which refers to the other."""
+    first, second = (f"{'客户信息保护' * 3}之表{one}" for one in ("一", "二"))
+    place.run(f"""
+    CREATE TABLE "{first}" (id int PRIMARY KEY, at date, up int REFERENCES "{first}");
+    CREATE TABLE "{second}" (id int PRIMARY KEY, at date, up int REFERENCES "{second}",
+      other int REFERENCES "{first}");
+    INSERT INTO "{first}" VALUES (1, '{OVER}', NULL), (2, '{OVER}', 1), (3, '{OVER}', 3);
+    INSERT INTO "{second}" VALUES (1, '{OVER}', NULL, 1), (2, '{YOUNG}', 1, NULL),
+      (3, '{OVER}', 2, 3);
+    """)
+    place.rules = [rule(first, name="one"), rule(second, name="two")]
+    assert place.enforced() == {"one": 2, "two": 1}
+    assert place.keys(f'"{first}"') == {1}

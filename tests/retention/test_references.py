@@ -1,0 +1,330 @@
+"""What refers to a record keeps it: on schemas with keys of every kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from include.holds.registry import HoldKind
+from include.local.postgres import EmbeddedPostgres
+from include.services.errors import UsageError
+from tests.retention.yard import OVER, YOUNG, Yard, rule, yard
+
+
+@pytest.fixture
+def place(postgres: EmbeddedPostgres) -> Iterator[Yard]:
+    with yard(postgres) as made:
+        yield made
+
+
+def test_composite_keys_and_several_references_to_one_parent(place: Yard) -> None:
+    """A key of which one column is null refers to nothing."""
+    place.run(f"""
+    CREATE TABLE parent (x int, y text, at date, PRIMARY KEY (y, x));
+    CREATE TABLE child (id int PRIMARY KEY, at date, ax int, ay text, bx int, by text,
+      FOREIGN KEY (ax, ay) REFERENCES parent (x, y), FOREIGN KEY (bx, by) REFERENCES parent (x, y));
+    INSERT INTO parent SELECT i, 'k', '{OVER}' FROM generate_series(1, 5) i;
+    INSERT INTO child VALUES (1, '{YOUNG}', 1, 'k', 2, 'k'), (2, '{OVER}', 3, 'k', 4, 'k'),
+      (3, '{YOUNG}', 5, NULL, NULL, 'k');
+    """)
+    place.rules = [rule("parent"), rule("child")]
+    plan = place.plan()
+    assert {one.constraint: one.records for one in plan.of("parent").referred_by} == {
+        "child_ax_ay_fkey": 1, "child_bx_by_fkey": 1,
+    }  # fmt: skip
+    assert place.enforced() == {"parent": 3, "child": 1}
+    assert place.keys("parent", "x") == {1, 2}
+
+
+@pytest.mark.parametrize("on_delete", ["NO ACTION", "RESTRICT", "CASCADE"])
+@pytest.mark.parametrize("mapped", [True, False])
+def test_a_record_that_is_referred_to_stays(place: Yard, on_delete: str, mapped: bool) -> None:
+    """By each rule that does not set to null; CASCADE never takes a record along."""
+    place.run(f"""
+    CREATE TABLE parent (id int PRIMARY KEY, at date);
+    CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent ON DELETE {on_delete});
+    INSERT INTO parent VALUES (1, '{OVER}'), (2, '{OVER}');
+    INSERT INTO child VALUES (1, 1);
+    """)
+    place.rules = [rule("parent")]
+    if not mapped:
+        place.mapped = {"parent": "parent"}
+    plan = place.plan()
+    (kept,) = plan.of("parent").referred_by
+    assert (kept.table, kept.collection, kept.records) == (
+        f"{place.name}.child", "child" if mapped else None, 1,
+    )  # fmt: skip
+    tally = place.execute(plan)
+    assert tally.done == {"parent": 1}
+    assert place.keys("parent") == place.keys("child") == {1}
+
+
+@pytest.mark.parametrize("on_delete", ["SET NULL", "SET DEFAULT"])
+def test_what_is_set_to_null_keeps_nothing_where_it_is_mapped(place: Yard, on_delete: str) -> None:
+    """Of a table that the data map lacks nobody said what may become of it: it keeps."""
+    _nulled(place, on_delete)
+    place.mapped = {"parent": "parent"}
+    assert place.planned() == {"parent": 1}
+    assert place.plan().of("parent").referred_by[0].collection is None
+    place.mapped = {}
+    place.enforced()
+    assert place.keys("parent") == set()
+    assert place.keys("child", "id, parent") == {(1, None)}
+
+
+@pytest.mark.parametrize("kind", [HoldKind.DATABASE, HoldKind.CLASS, HoldKind.SUBJECT])
+def test_a_held_record_is_not_set_to_null_either(place: Yard, kind: HoldKind) -> None:
+    """It would be changed by the parent's going."""
+    _nulled(place, "SET NULL")
+    place.rules = [
+        *place.rules,
+        rule("child", clock={"sql": "NULL::date"}, keys={"subject": "t.id"}),
+    ]
+    value = {HoldKind.DATABASE: place.name, HoldKind.CLASS: "child", HoldKind.SUBJECT: "1"}[kind]
+    place.hold(kind, value)
+    assert place.enforced() == ({} if kind is HoldKind.DATABASE else {"parent": 1})
+    assert place.keys("child", "id, parent") == {(1, 1)}
+
+
+def _nulled(place: Yard, on_delete: str) -> None:
+    place.run(f"""
+    CREATE TABLE parent (id int PRIMARY KEY, at date);
+    CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent ON DELETE {on_delete});
+    INSERT INTO parent VALUES (1, '{OVER}'), (2, '{OVER}');
+    INSERT INTO child VALUES (1, 1);
+    """)
+    place.rules = [rule("parent")]
+
+
+def test_detached_keys_are_set_to_null(place: Yard) -> None:
+    """All columns of a composite key, whatever the database would do itself; and only those."""
+    place.run(f"""
+    CREATE TABLE parent (x int, y int, at date, PRIMARY KEY (x, y));
+    CREATE TABLE child (id int PRIMARY KEY, px int, py int, qx int, qy int,
+      FOREIGN KEY (px, py) REFERENCES parent ON DELETE CASCADE,
+      FOREIGN KEY (qx, qy) REFERENCES parent);
+    INSERT INTO parent SELECT i, i, '{OVER}' FROM generate_series(1, 3) i;
+    INSERT INTO child VALUES (1, 1, 1, NULL, NULL), (2, 2, 2, 3, 3);
+    """)
+    place.rules = [rule("parent", detach="child.px")]
+    assert place.enforced() == {"parent": 2}
+    assert place.keys("parent", "x") == {3}
+    assert place.keys("child", "id, px, py, qx, qy") == {
+        (1, None, None, None, None), (2, None, None, 3, 3),
+    }  # fmt: skip
+
+
+def test_a_key_that_cannot_be_null_cannot_be_detached(place: Yard) -> None:
+    """The plan says so, rather than the execution."""
+    place.run("""
+    CREATE TABLE parent (id int PRIMARY KEY, at date);
+    CREATE TABLE child (id int PRIMARY KEY, parent int NOT NULL REFERENCES parent);
+    """)
+    place.rules = [rule("parent", detach="child.parent")]
+    with pytest.raises(UsageError, match=r"child\.parent cannot be set to null"):
+        place.plan()
+
+
+def test_partitioned_parents_and_children(place: Yard) -> None:
+    """With partitions of partitions, on both sides of a key."""
+    place.run(f"""
+    CREATE TABLE parent (id int, at date, part int, PRIMARY KEY (id, part))
+      PARTITION BY LIST (part);
+    CREATE TABLE parent1 PARTITION OF parent FOR VALUES IN (1);
+    CREATE TABLE parent2 PARTITION OF parent FOR VALUES IN (2, 3) PARTITION BY RANGE (id);
+    CREATE TABLE parent2a PARTITION OF parent2 FOR VALUES FROM (0) TO (10);
+    CREATE TABLE parent2b PARTITION OF parent2 DEFAULT;
+    CREATE TABLE child (id int, at date, pid int, part int, PRIMARY KEY (id),
+      FOREIGN KEY (pid, part) REFERENCES parent) PARTITION BY HASH (id);
+    CREATE TABLE child0 PARTITION OF child FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+    CREATE TABLE child1 PARTITION OF child FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+    INSERT INTO parent SELECT i, '{OVER}', i % 3 + 1 FROM generate_series(1, 30) i;
+    INSERT INTO child SELECT i, CASE i % 2 WHEN 0 THEN date '{OVER}' ELSE '{YOUNG}' END, i,
+      i % 3 + 1 FROM generate_series(1, 12) i;
+    """)
+    place.rules = [rule("parent"), rule("child")]
+    assert place.enforced() == {"parent": 24, "child": 6}
+    assert place.keys("parent") == place.keys("child") == {1, 3, 5, 7, 9, 11}
+
+
+@pytest.mark.parametrize("detach", [(), ("child.pid",)])
+def test_a_key_to_one_partition_only(place: Yard, detach: tuple[str, ...]) -> None:
+    """It keeps, and is detached for, that partition's record; another may have the same number."""
+    place.run(f"""
+    CREATE TABLE parent (id int, at date, part int, PRIMARY KEY (id, part))
+      PARTITION BY LIST (part);
+    CREATE TABLE parent1 PARTITION OF parent FOR VALUES IN (1);
+    CREATE TABLE parent2 PARTITION OF parent FOR VALUES IN (2);
+    ALTER TABLE parent1 ADD UNIQUE (id);
+    CREATE TABLE child (id int PRIMARY KEY, at date, pid int REFERENCES parent1 (id));
+    INSERT INTO parent VALUES (1, '{YOUNG}', 1), (1, '{OVER}', 2),
+      (2, '{OVER}', 1), (2, '{OVER}', 2);
+    INSERT INTO child VALUES (1, '{YOUNG}', 1), (2, '{YOUNG}', 2);
+    """)
+    place.rules = [rule("parent", detach=detach)]
+    assert place.enforced() == {"parent": 3 if detach else 2}
+    kept = {(1, 1)} if detach else {(1, 1), (2, 1)}
+    assert place.keys("parent", "id, part") == kept
+    assert place.keys("child", "id, pid") == {(1, 1), (2, None if detach else 2)}
+
+
+def test_a_key_of_one_partition_only(place: Yard) -> None:
+    """It is of that partition's records, not of its parent's."""
+    place.run(f"""
+    CREATE TABLE parent (id int PRIMARY KEY, at date);
+    CREATE TABLE child (id int, part int, at date, pid int, PRIMARY KEY (id, part))
+      PARTITION BY LIST (part);
+    CREATE TABLE child1 PARTITION OF child FOR VALUES IN (1);
+    CREATE TABLE child2 PARTITION OF child FOR VALUES IN (2);
+    ALTER TABLE child1 ADD FOREIGN KEY (pid) REFERENCES parent;
+    INSERT INTO parent VALUES (1, '{OVER}'), (2, '{OVER}'), (3, '{OVER}');
+    INSERT INTO child VALUES (1, 1, '{YOUNG}', 1), (2, 2, '{YOUNG}', 2), (3, 1, '{OVER}', 3);
+    """)
+    place.rules = [rule("parent"), rule("child")]
+    assert place.enforced() == {"parent": 2, "child": 1}
+    assert place.keys("parent") == {1}
+
+
+@pytest.mark.parametrize("kind", ["parent", "child"])
+def test_a_partition_that_refers_to_its_own_table(place: Yard, kind: str) -> None:
+    """A key from one partition to another of the same table is a reference to itself."""
+    place.run(f"""
+    CREATE TABLE item (id int, part int, at date, up int, PRIMARY KEY (id, part))
+      PARTITION BY LIST (part);
+    CREATE TABLE item1 PARTITION OF item FOR VALUES IN (1);
+    CREATE TABLE item2 PARTITION OF item FOR VALUES IN (2);
+    ALTER TABLE item1 ADD UNIQUE (id);
+    ALTER TABLE item2 ADD FOREIGN KEY (up) REFERENCES item1 (id);
+    INSERT INTO item VALUES (1, 1, '{OVER}', NULL), (2, 1, '{OVER}', NULL),
+      (1, 2, '{OVER}', 1), (2, 2, '{YOUNG if kind == "child" else OVER}', 2);
+    """)
+    place.rules = [rule("item")]
+    assert place.enforced() == {"item": 2 if kind == "child" else 4}
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("jsonb", ["""{"a": "%s {} é"}""", "1.50"]),
+        ("uuid", ["5a9c5d0e-0000-4000-8000-000000000001", "5a9c5d0e-0000-4000-8000-000000000002"]),
+        ("timestamptz", ["2026-03-01 08:00:00.000001+08", "2026-03-01 08:00+00"]),
+        ("text", ["O'Neil %s {x} \\ \"", "订单 1"]),
+        ("varchar(20)", ["a", "b"]),
+        ("char(5)", ["a", "b"]),
+        ("numeric", ["1.50", "1e30"]),
+        ("bytea", [r"\x00ff", r"\xff"]),
+        ("float8", ["0.1", "1e300"]),
+        ("interval", ["1 mon", "30 days 00:00:01"]),
+        ("inet", ["10.0.0.1/8", "::1"]),
+        ("int[]", ["{1,2}", "{}"]),
+        ("int4range", ["[1,3)", "empty"]),
+        ("bit varying(9)", ["101", "1"]),
+        ("money", ["1.50", "2"]),
+        ("state", ["open", "closed %"]),
+        ("plate", ["A-1", "B-2"]),
+        ("pair", ["(1,x)", "(2,y)"]),
+    ],
+)
+def test_keys_of_every_type(place: Yard, kind: str, values: list[str]) -> None:
+    """Hashed, referred to, deleted and entered in the ledger."""
+    place.run(f"""
+    CREATE TYPE state AS ENUM ('open', 'closed %');
+    CREATE DOMAIN plate AS text CHECK (VALUE ~ '^[A-Z]');
+    CREATE TYPE pair AS (a int, b text);
+    CREATE TABLE parent (id {kind} PRIMARY KEY, at date);
+    CREATE TABLE child (id int PRIMARY KEY, parent {kind} REFERENCES parent, at date);
+    """)
+    for number, value in enumerate(values):
+        place.connection.execute(f"INSERT INTO parent VALUES (%s::text::{kind}, '{OVER}')", [value])
+        place.connection.execute(
+            f"INSERT INTO child VALUES (%s, %s::text::{kind}, %s)",
+            [number, value, (OVER, YOUNG)[number]],
+        )
+    place.rules = [rule("parent", keys={"subject": "t.id"}), rule("child")]
+    assert place.enforced() == {"parent": 1, "child": 1}
+
+
+def test_keys_are_compared_as_the_foreign_key_does(place: Yard) -> None:
+    """Between other collations and types too."""
+    place.run(f"""
+    CREATE TABLE plain (id text COLLATE "C" PRIMARY KEY, at date);
+    CREATE TABLE other (id int PRIMARY KEY, plain text COLLATE "POSIX" REFERENCES plain);
+    CREATE TABLE number (id bigint PRIMARY KEY, at date);
+    CREATE TABLE small (id int PRIMARY KEY, number smallint REFERENCES number);
+    INSERT INTO plain VALUES ('abc', '{OVER}'), ('x', '{OVER}');
+    INSERT INTO other VALUES (1, 'abc');
+    INSERT INTO number VALUES (1, '{OVER}'), (2, '{OVER}');
+    INSERT INTO small VALUES (1, 1);
+    """)
+    place.rules = [rule("plain"), rule("number")]
+    assert place.enforced() == {"plain": 1, "number": 1}
+    assert place.keys("plain") == {"abc"}
+
+
+def test_an_operator_that_the_path_of_the_session_lacks(place: Yard) -> None:
+    """A type like citext in another schema: equal without regard to case, as its key has it."""
+    own = f'"{place.name} ext % ""x"""'
+    functions = "".join(
+        f"CREATE FUNCTION {own}.{name}({own}.anycase, {own}.anycase) RETURNS {kind} IMMUTABLE "
+        f"STRICT LANGUAGE sql AS $$ SELECT {body} $$;"
+        f"CREATE OPERATOR {own}.{sign} (LEFTARG = {own}.anycase, RIGHTARG = {own}.anycase, "
+        f"FUNCTION = {own}.{name});"
+        for name, kind, sign, body in (
+            ("lt", "bool", "<", "lower($1::text) < lower($2::text)"),
+            ("le", "bool", "<=", "lower($1::text) <= lower($2::text)"),
+            ("eq", "bool", "=", "lower($1::text) = lower($2::text)"),
+            ("ge", "bool", ">=", "lower($1::text) >= lower($2::text)"),
+            ("gt", "bool", ">", "lower($1::text) > lower($2::text)"),
+        )
+    )
+    place.run(f"""
+    CREATE SCHEMA {own};
+    CREATE TYPE {own}.anycase;
+    CREATE FUNCTION {own}.i(cstring) RETURNS {own}.anycase LANGUAGE internal IMMUTABLE STRICT
+      AS 'textin';
+    CREATE FUNCTION {own}.o({own}.anycase) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT
+      AS 'textout';
+    CREATE TYPE {own}.anycase (INPUT = {own}.i, OUTPUT = {own}.o, LIKE = text, CATEGORY = 'S');
+    CREATE CAST ({own}.anycase AS text) WITHOUT FUNCTION AS IMPLICIT;
+    {functions}
+    CREATE FUNCTION {own}.cmp({own}.anycase, {own}.anycase) RETURNS int LANGUAGE sql IMMUTABLE
+      STRICT AS $$ SELECT btcasecmp FROM (SELECT CASE WHEN lower($1::text) < lower($2::text) THEN -1
+      WHEN lower($1::text) > lower($2::text) THEN 1 ELSE 0 END AS btcasecmp) AS x $$;
+    CREATE OPERATOR CLASS {own}.ops DEFAULT FOR TYPE {own}.anycase USING btree AS
+      OPERATOR 1 {own}.<, OPERATOR 2 {own}.<=, OPERATOR 3 {own}.=, OPERATOR 4 {own}.>=,
+      OPERATOR 5 {own}.>, FUNCTION 1 {own}.cmp({own}.anycase, {own}.anycase);
+    CREATE TABLE parent (id {own}.anycase PRIMARY KEY, at date);
+    CREATE TABLE child (id int PRIMARY KEY, at date,
+      parent {own}.anycase REFERENCES parent ON DELETE CASCADE);
+    INSERT INTO parent VALUES ('abc', '{OVER}'), ('x', '{OVER}'), ('gone', '{OVER}');
+    INSERT INTO child VALUES (1, '{YOUNG}', 'ABC'), (2, '{OVER}', 'GONE');
+    """)
+    place.rules = [rule("parent"), rule("child")]
+    assert place.enforced() == {"parent": 2, "child": 1}
+    assert place.keys("parent", "id::text") == {"abc"}
+    place.run(f"SET client_min_messages = warning; DROP SCHEMA {own} CASCADE")
+
+
+def test_names_that_need_quotes_and_names_like_our_own(place: Yard) -> None:
+    """Tables and columns called as our aliases, with quotes, percent signs, braces and Chinese."""
+    place.run(f"""
+    CREATE TABLE "Order ""x"" % {{}}" (t int, r text, s int, tab int, "客户 %s" int, c int, p int,
+      tableoid_ int, at date, PRIMARY KEY (t, r, s, tab, "客户 %s"));
+    CREATE TABLE "运单" (rec int PRIMARY KEY, at date, key int, t int, r text, s int, tab int,
+      c int, up int REFERENCES "运单", e int,
+      FOREIGN KEY (t, r, s, tab, c) REFERENCES "Order ""x"" % {{}}");
+    INSERT INTO "Order ""x"" % {{}}" SELECT i, '%', i, i, i, i, i, i, '{OVER}'
+      FROM generate_series(1, 3) i;
+    INSERT INTO "运单" VALUES (1, '{OVER}', 1, 1, '%', 1, 1, 1, NULL, 1),
+      (2, '{OVER}', 1, 2, '%', 2, 2, 2, 2, 1), (3, '{YOUNG}', 1, 3, '%', 3, 3, 3, 3, 1);
+    """)
+    first = 'Order "x" % {}'
+    condition = """t.r LIKE '%' AND '%s {}' = '%s {}' AND t."客户 %s" % 1 = 0"""
+    place.rules = [
+        rule(first, name="one", where=condition, keys={"subject": """'%s' || t."客户 %s" """}),
+        rule("运单", name="two", suspended={"where": "t.rec % 5 = 1 AND 'a' NOT LIKE 'a%'",
+             "title": {"en": "x", "zh-CN": "x"}}, detach=["运单.up"]),
+    ]  # fmt: skip
+    assert place.enforced() == {"one": 2, "two": 2}
+    assert place.keys('"运单"', "rec") == {3}
