@@ -79,9 +79,7 @@ def verify(
     closed, overdue = _requests(desk, seen, asked, subjects)
     done = done_of(desk)
     _agreement(seen, executed, done)
-    still = (
-        None if copies is None or last is None else [one for one in copies if one.taken_at <= last]
-    )
+    still = [one for one in copies or () if last is not None and one.taken_at <= last]
     seen.measure("retention.unexplained", sum(one.unexplained for one in left), "rows")
     seen.measure("retention.erased", sum(done.values()), "rows")
     return seen.record(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.retention.kills import execution, until
-from tests.retention.rig import Rig, fill
+from tests.retention.rig import YOUNG, Rig, fill
 
 
 def test_a_quiet_run_takes_what_is_over_and_leaves_the_rest(rig: Rig) -> None:
@@ -22,6 +22,12 @@ def test_a_quiet_run_takes_what_is_over_and_leaves_the_rest(rig: Rig) -> None:
     left = {table: len(rig.keys_in(table)) for table in ("parcel", "scan", "detail", "tag", "note")}
     assert left == {"parcel": 2, "scan": 2, "detail": 1, "tag": 1, "note": 1}
     assert rig.run("r2")[1].data["done"] == {}
+
+
+def test_the_first_run_may_find_nothing(rig: Rig) -> None:
+    """Nothing was ever erased, so no backup can still hold what was."""
+    rig.insert("node", id=1, at=YOUNG)
+    assert rig.run()[-1].data["copies"] == []
 
 
 @pytest.mark.fault
