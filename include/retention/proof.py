@@ -87,6 +87,16 @@ def verify(
     with desk.state.connect() as conn:
         entered = told.of_ledger(conn, desk)
     still = [one for one in copies or () if last is not None and one.taken_at <= last]
+    if copies is None:
+        seen.find(
+            "retention.backups_unread",
+            Outcome.ATTENTION,
+            _(
+                "The off-site store could not be read: which backups still hold what was erased is "
+                "not known."
+            ),
+            _("See what `backup_offsite` says of the store; the next run looks again."),
+        )
     seen.measure("retention.unexplained", sum(one.unexplained for one in left), "rows")
     seen.measure("retention.erased", sum(done.values()), "rows")
     return seen.record(
