@@ -219,7 +219,6 @@ def _request(
                 due=one.due_on,
             ),
             _("Answer the data subject, and see why the records were not erased."),
-            subject=str(one.id),
         )
         return "overdue"
     if found.records and not found.unexplained:
@@ -233,7 +232,6 @@ def _request(
                 count=found.records,
             ),
             _("Tell the data subject; until they go they may only be stored (PIPL 47)."),
-            subject=str(one.id),
         )
         return "restricted"
     return "open"

@@ -22,7 +22,7 @@ def record(case: Case) -> Table:
     orphans = proof.get("orphans")
     rows: list[list[Cell]] = [
         [_("What was over at"), moment(plan["as_of"])],
-        [_("Begun by"), plan.get("started_by") or _("the schedule")],
+        [_("Begun by"), plan.get("started_by") or _("the schedule, or a command")],
         [_("Approved by"), _approver(case)],
         [_("Erased by"), _("database user {user}", user=done.get("executed_as") or "?")]
         if done
@@ -99,10 +99,9 @@ def rules(case: Case) -> Table:
             Column(label=_("Kept for")),
             Column(label=_("Source")),
             Column(label=_("Then")),
-            Column(label=_("On request")),
         ],
         rows=[
-            [rule.message, words.kept(rule), words.basis(rule), words.action(rule), rule.on_request]
+            [rule.message, words.kept(rule), words.basis(rule), words.action(rule)]
             for rule in case.rules
         ],
     )

@@ -28,7 +28,7 @@ from include.retention.question import why
 from include.retention.report_case import Case
 from include.retention.report_record import NOTHING, moment
 
-MOST_BARS = 12  # classes in a chart; the tables have them all
+MOST_BARS = 8  # classes in a chart, two bars each; the tables have them all
 MOST_NAMES = 5  # owners who are named; the others are counted
 
 
@@ -140,9 +140,9 @@ def _chart(case: Case) -> list[BarChart]:
         left = case.left(one.name)
         bad = bool(left and left["unexplained"])
         bars += [
-            Bar(label=_("{name}: over", name=name), value=one.expired + one.requested),
+            Bar(label=name, value=one.expired + one.requested),
             Bar(
-                label=_("{name}: erased", name=name),
+                label=_("of these erased"),
                 value=erased,
                 status=None if left is None else Outcome.FAIL if bad else Outcome.PASS,
             ),
@@ -151,7 +151,7 @@ def _chart(case: Case) -> list[BarChart]:
         return []
     return [
         BarChart(
-            caption=_("What was over, and what was erased of it, by record class"),
+            caption=_("What was over, by record class, and what of it was erased"),
             category=_("Record class"),
             unit="rows",
             bars=bars,

@@ -92,13 +92,14 @@ def action(rule: RetentionRule) -> Message:
     """What is done with a record that is over."""
     match rule.action:
         case "delete":
-            return _("deleted")
+            made = _("deleted")
         case "drop_partition":
-            return _("deleted, by whole partitions where every record goes")
+            made = _("deleted, by whole partitions where every record goes")
         case "mask":
-            return _("masked by GB/T 41833-2022: {columns}", columns=", ".join(rule.mask))
+            made = _("masked by GB/T 41833-2022: {columns}", columns=", ".join(rule.mask))
         case _:
-            return _("kept")
+            made = _("kept")
+    return _("{action}; before that on request", action=made) if rule.on_request else made
 
 
 def staying(case: Case) -> list[tuple[Message | str, Message, int | None]]:
@@ -118,15 +119,21 @@ def _of_class(case: Case, one: PlannedClass) -> list[tuple[Message, int | None]]
         )
     if one.kept_longer:
         found.append((_("another class of the same records keeps them longer"), one.kept_longer))
-    found += [(_referring(by), by.records) for by in one.referred_by]
+    found += [(_referring(by, one.referred_by), by.records) for by in one.referred_by]
     if one.ahead:
         found.append((_("their clock lies in the future: see that it is right"), one.ahead))
     return found + _shortfall(case, one)
 
 
-def _referring(by: KeptBy) -> Message:
+def _referring(by: KeptBy, others: Sequence[KeptBy]) -> Message:
     if by.collection is None:
         return _("{table}, which the data map lacks, refers to them", table=by.table)
+    if [one.table for one in others].count(by.table) > 1:
+        return _(
+            "records of {table} refer to them ({constraint})",
+            table=by.table,
+            constraint=by.constraint,
+        )
     return _("records of {table} refer to them", table=by.table)
 
 
