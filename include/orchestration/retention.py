@@ -29,6 +29,7 @@ from include.retention.names import (
     STEP_VERIFY,
 )
 from include.retention.proof import Copy
+from include.retention.report_case import Past
 from include.services.errors import ControlFailed, ParcelSealError
 from include.state.locks import exclusive
 from include.workplace import Workplace
@@ -133,7 +134,7 @@ def seal_retention() -> dict[str, Any]:
     return seal_run(conclude)
 
 
-def _trend(place: Workplace, database: str) -> list[report.Past]:
+def _trend(place: Workplace, database: str) -> list[Past]:
     with place.state.connect() as conn:
         return report.past(conn, database)
 

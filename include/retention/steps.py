@@ -15,7 +15,7 @@ from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import artifacts_of, keep_artifact
 from include.holds import registry as holds
 from include.messages import Message, _
-from include.retention import breaker
+from include.retention import breaker, told
 from include.retention.breaker import Tripped
 from include.retention.desk import Desk
 from include.retention.execute import Executor
@@ -51,6 +51,7 @@ def plan(desk: Desk, as_of: str | None = None) -> StepRecord:
     with desk.state.begin() as conn:
         breaker.remember(conn, made, desk.run, desk.clock)
         keep_artifact(conn, *desk.run, file_name(made.database), made.content)
+        data |= told.of_plan(conn, desk, made)
         due = holds.due_for_review(conn, desk.clock.now().date())
     if tripped:
         data |= _asked(desk, seen, made)
@@ -101,7 +102,7 @@ def _asked(desk: Desk, seen: Examination, made: Plan) -> dict[str, Any]:
             dag_id=desk.dag_id,
             run_id=desk.run_id,
         )
-    return {"request": asked.id}
+    return told.of_request(asked)
 
 
 def _people(desk: Desk) -> People:
@@ -302,6 +303,7 @@ def execute(desk: Desk, record: StepRecord, progress: Progress | None = None) ->
     return seen.record(
         {
             "done": done,
+            "executed_as": desk.writer.parameters.get("user"),
             "partitions": tally.partitions,
             "stopped": tally.stopped,
             "refused": {f"{name} {code}": n for (name, code), n in tally.refused.items()},
@@ -351,7 +353,10 @@ def _shortfalls(seen: Examination, tally: Tally) -> None:
             "retention.stopped",
             Outcome.ATTENTION,
             _("The execution stopped before its end: {reason}.", reason=reason),
-            _("The next run goes on. If it repeats, widen `window` or `budget`."),
+            _(
+                "The next run goes on. If it repeats, widen `window` or `budget` "
+                "(disposition.yaml)."
+            ),
         )
     for (name, code), records in sorted(tally.refused.items()):
         seen.find(
