@@ -147,7 +147,7 @@ class _Walk:
     pages: int = FIRST_PAGES
     rows: int = 0
     passed_over: list[str] = field(default_factory=list)
-    conditions: tuple[RecordHolds, Composable] | None = None
+    conditions: tuple[Graph, Composable] | None = None
 
     def go(self) -> bool:
         """Walk along one leaf; False when there is nothing more to do in any."""
@@ -225,9 +225,9 @@ class _Walk:
 
     def _condition(self, holds: RecordHolds) -> Composable:
         """What fits under the holds that count now."""
-        if self.conditions is None or self.conditions[0].fingerprint != holds.fingerprint:
-            self.work.graph = self.work.graph.under(holds)
-            self.conditions = holds, self.act.condition(self.work.graph)
+        graph = self.work.current(holds)
+        if self.conditions is None or self.conditions[0] is not graph:
+            self.conditions = graph, self.act.condition(graph)
         return self.conditions[1]
 
     def _resize(self, seconds: float) -> None:

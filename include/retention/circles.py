@@ -64,7 +64,7 @@ def _untied(
     """One transaction; returns how many went by class, and fills in what was tried and entered."""
     done: dict[str, int] = {}
     with work.guard.batch() as holds:
-        work.graph = work.graph.under(holds)
+        work.current(holds)
         with work.connection.transaction():
             one = next(it for name in group for it in work.graph.classes[name] if it.rule.deletes)
             set_limits(work, one)
@@ -106,7 +106,13 @@ def _found(work: Work, group: Sequence[str]) -> list[_Part]:
                 rows_of_class += len(rows)
         if rows_of_class > work.left(one.name):
             return []
-    return found if sum(len(one.rows) for one in found) <= MOST else []
+    if sum(len(one.rows) for one in found) > MOST:
+        for part in found:
+            work.tally.knots[part.one.name] = max(
+                len(part.rows), work.tally.knots.get(part.one.name, 0)
+            )
+        return []
+    return found
 
 
 def _deleted(work: Work, parts: Sequence[_Part]) -> list[list[Key]]:

@@ -8,7 +8,7 @@ plan says, however often the step is tried.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,6 +18,7 @@ from sqlalchemy import Engine
 
 from include.erasure import ledger
 from include.erasure.identity import server_of
+from include.erasure.ledger import ErasureKeys
 from include.erasure.masks import masks_of
 from include.erasure.places import places_of
 from include.erasure.resolve import resolve
@@ -32,7 +33,7 @@ from include.retention.session import one_view, prepare, refusals
 from include.retention.work import Limits, Progress, Tally, Work
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress
-from include.services.errors import ControlFailed, ServiceError
+from include.services.errors import ControlFailed, ServiceError, UsageError
 
 MOST_ROUNDS = 1000  # passes over records that refer to each other; each shortens a chain by one
 
@@ -106,6 +107,9 @@ class Executor:
             self.clock.now(),
             masks_of(schedule.rules),
         )
+        _require_keys(self.state, plan, schedule.keys)
+        asked = [one for one in schedule.requests if one.id in plan.requests]
+        schedule = replace(schedule, requests=asked)
         before = self._done_before(plan.database)
         live = make_plan(connection, schedule)
         require_covered(plan, live, before)
@@ -149,6 +153,17 @@ class Executor:
             if where == database:
                 done[name] = done.get(name, 0) + records
         return done
+
+
+def _require_keys(state: Engine, plan: Plan, keys: ErasureKeys) -> None:
+    """Refuse to erase while a key of the ledger is missing: a restore could not be cleaned then."""
+    with state.connect() as conn:
+        used = {key for by_key in ledger.entries(conn, plan.database).values() for key in by_key}
+    if absent := sorted((used | {plan.key_id}) - set(keys.keys)):
+        raise UsageError(
+            f"Keys of the erasure ledger are missing here: {', '.join(absent)}.",
+            "Nothing was deleted. Add them to the extra `erasure_keys` of the connection state_db.",
+        )
 
 
 def dispose(work: Work) -> None:

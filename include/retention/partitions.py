@@ -80,7 +80,7 @@ def _drop(work: Work, one: RecordClass, leaf: Leaf, expected: PlannedPartition) 
     entered: list[int] = []
     connection = work.connection
     with work.guard.batch() as holds:
-        work.graph = work.graph.under(holds)
+        work.current(holds)
         try:
             with connection.transaction():
                 set_limits(work, one, leaf)

@@ -358,6 +358,18 @@ def _shortfalls(seen: Examination, tally: Tally) -> None:
                 "(disposition.yaml)."
             ),
         )
+    for name, records in sorted(tally.knots.items()):
+        seen.find(
+            "retention.knot",
+            Outcome.FAIL,
+            _(
+                "{count} records or more refer to each other in a circle that one transaction "
+                "cannot delete.",
+                count=records,
+            ),
+            _("Set one of the foreign keys of the circle to null: `detach` in retention.yaml."),
+            subject=name,
+        )
     for (name, code), records in sorted(tally.refused.items()):
         seen.find(
             "retention.refused",

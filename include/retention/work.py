@@ -11,10 +11,10 @@ import psycopg
 from sqlalchemy import Connection as StateConnection
 from sqlalchemy import Engine
 
-from include.erasure import ledger
+from include.erasure import ledger, requests
 from include.erasure.identity import transaction_of
 from include.erasure.ledger import Origin
-from include.holds.records import HoldGuard
+from include.holds.records import HoldGuard, RecordHolds
 from include.policy.retention import Disposition
 from include.retention.classes import RecordClass
 from include.retention.graph import Graph
@@ -62,6 +62,8 @@ class Tally:
         partitions: that were dropped.
         refused: records that the database refused, by class and SQLSTATE.
         busy: times that a batch was given up since others held locks, by class.
+        knots: records at the least that refer to each other in a circle which is too large for one
+            transaction, by class.
         stopped: why the execution stopped early; None when it came to its end.
         seconds: the longest transaction.
     """
@@ -70,6 +72,7 @@ class Tally:
     partitions: dict[str, int] = field(default_factory=dict)
     refused: dict[tuple[str, str], int] = field(default_factory=dict)
     busy: dict[str, int] = field(default_factory=dict)
+    knots: dict[str, int] = field(default_factory=dict)
     stopped: str | None = None
     seconds: float = 0.0
 
@@ -113,6 +116,20 @@ class Work:
     tally: Tally = field(default_factory=Tally)
     done_before: dict[str, int] = field(default_factory=dict)
     _unsettled: list[int] = field(default_factory=list)
+
+    def current(self, holds: RecordHolds) -> Graph:
+        """The graph under what counts now; the same object as long as that does not change.
+
+        Call it inside of a batch: then neither hold nor withdrawal of a request can come in before
+        the batch ends. A request that came after the plan waits for the next one.
+        """
+        with self.ledger.begin():
+            asked = requests.open_requests(self.ledger, self.plan.database)
+        subjects = frozenset(one.subject for one in asked if one.id in self.plan.requests)
+        known = self.graph.holds.fingerprint, self.graph.subjects
+        if known != (holds.fingerprint, subjects):
+            self.graph = self.graph.under(holds, subjects)
+        return self.graph
 
     def left(self, name: str) -> int:
         """How many records of a class the plan still allows."""
