@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -26,35 +26,51 @@ from include.retention.relations import Relation
 from include.services.errors import UsageError
 
 _DATE, _TIMESTAMP, _TIMESTAMPTZ = 1082, 1114, 1184  # type oids of PostgreSQL
-# The first moment that is not over yet when the period is added to it. Adding months is no
-# one-to-one affair (31 January + P1M), so the moment is looked for instead of counted back.
+# The moments at which "over" begins or ends, the first an end. Adding months or days is no
+# one-to-one affair: at noon of 28 February the morning of the 29th of a leap year is over, and the
+# afternoon of the 28th before it is not. So clocks about the beginning of the period are looked at
+# by the quarter of an hour, on whose borders days and daylight saving time change, and each change
+# of the answer is narrowed down.
 _CUTOFF = """
 WITH RECURSIVE given AS (
-    SELECT %(as_of)s::{type} AS as_of,
+    SELECT %(as_of)s::timestamptz AS as_of,
            make_interval(months => %(months)s, days => %(days)s, secs => %(seconds)s) AS period
-), search (over, not_over, steps) AS (
-    SELECT as_of - period - interval '5 days', as_of - period + interval '5 days', 0 FROM given
+), looked_at AS (
+    SELECT moment, moment::timestamptz + period < as_of AS over
+    FROM given,
+    LATERAL (SELECT date_trunc('hour', as_of - period)::{type} AS about) AS a,
+    generate_series(about - interval '5 days', about + interval '5 days', '15 minutes') AS quarter,
+    LATERAL (VALUES (quarter - interval '1 microsecond'), (quarter)) AS p (moment)
+), changes AS (
+    SELECT lag(moment) OVER (ORDER BY moment) AS before, moment, over,
+           lag(over) OVER (ORDER BY moment) AS over_before
+    FROM looked_at
+), search (start, before, moment, over) AS (
+    SELECT before, before, moment, over FROM changes WHERE over <> over_before
     UNION ALL
-    SELECT CASE WHEN middle + period < as_of THEN middle ELSE over END,
-           CASE WHEN middle + period < as_of THEN not_over ELSE middle END, steps + 1
-    FROM (SELECT *, over + (not_over - over) / 2 AS middle FROM search
-          WHERE not_over - over > interval '1 microsecond' AND steps < 100) AS narrowed, given
+    SELECT start, CASE WHEN same THEN before ELSE middle END,
+           CASE WHEN same THEN middle ELSE moment END, over
+    FROM (SELECT *, before + (moment - before) / 2 AS middle FROM search
+          WHERE moment - before > interval '1 microsecond') AS n, given,
+    LATERAL (SELECT (middle::timestamptz + period < as_of) = over AS same) AS s
 )
-SELECT not_over FROM search ORDER BY steps DESC LIMIT 1
+SELECT array_agg(edge ORDER BY edge) FROM (SELECT min(moment) AS edge FROM search GROUP BY start) e
 """
 
 
 @dataclass(frozen=True)
 class Cutoff:
-    """What expired is before it: a record is over when its clock is earlier.
+    """From when to when a clock is over: before the first moment, from the second to the third, ...
+
+    Nearly always there is one moment, and what expired is before it.
 
     Attributes:
         zoned: for clocks with a timezone.
         local: for dates and times without one, in the pack's timezone.
     """
 
-    zoned: datetime
-    local: datetime
+    zoned: tuple[datetime, ...]
+    local: tuple[datetime, ...]
 
 
 @dataclass(frozen=True)
@@ -76,20 +92,24 @@ class BoundClock:
     @property
     def over(self) -> Composable:
         """The period is over; null while the clock has not started."""
-        return SQL("({} < {})").format(self.sql, self._moment(self.cutoff))
+        first, *more = self._moments(self.cutoff)
+        parts: list[Composable] = [SQL("({} < {})").format(self.sql, first)]
+        for begins, ends in zip(more[::2], more[1::2], strict=True):
+            parts.append(SQL("({0} >= {1} AND {0} < {2})").format(self.sql, begins, ends))
+        return either(parts) if more else parts[0]
 
     @property
     def ahead(self) -> Composable:
         """The clock lies in the future."""
-        return SQL("({} > {})").format(self.sql, self._moment(self.now))
+        return SQL("({} > {})").format(self.sql, self._moments(self.now)[-1])
 
     @property
     def not_started(self) -> Composable:
         """The clock is null."""
         return SQL("(({}) IS NULL)").format(self.sql)
 
-    def _moment(self, cutoff: Cutoff) -> Composable:
-        return literal(cutoff.zoned if self.zoned else cutoff.local)
+    def _moments(self, cutoff: Cutoff) -> list[Composable]:
+        return [literal(one) for one in (cutoff.zoned if self.zoned else cutoff.local)]
 
 
 @dataclass(frozen=True)
@@ -262,6 +282,12 @@ class _Binder:
         else:
             columns = [quoted("t", one) for one in clock]
             only = len(columns) == 1
+            kinds = [self._type_of(rule, one, relation) for one in columns] if not only else []
+            if _TIMESTAMPTZ in kinds:  # PostgreSQL would take the others to be of the session's
+                columns = [
+                    one if kind == _TIMESTAMPTZ else self._zoned(one)
+                    for one, kind in zip(columns, kinds, strict=True)
+                ]
             expression = columns[0] if only else SQL("GREATEST({})").format(SQL(", ").join(columns))
         kind = self._type_of(rule, expression, relation)
         if kind not in (_DATE, _TIMESTAMP, _TIMESTAMPTZ):
@@ -271,12 +297,16 @@ class _Binder:
             )
         return expression, kind == _TIMESTAMPTZ
 
+    def _zoned(self, column: Composable) -> Composable:
+        zone = literal(self.timezone)
+        return SQL("({}::timestamp AT TIME ZONE {})").format(column, zone)
+
     def _type_of(self, rule: RetentionRule, expression: Composable, relation: Relation) -> int:
         query = SQL("SELECT {} FROM {} AS t LIMIT 0").format(expression, relation.identifier)
         try:
             with self.connection.transaction():
                 cursor = self.connection.execute(query, {})
-        except (psycopg.errors.SyntaxErrorOrAccessRuleViolation, psycopg.errors.DataError) as error:
+        except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError) as error:
             if isinstance(error, psycopg.errors.InsufficientPrivilege):
                 raise
             kind = type(error).__name__
@@ -297,17 +327,13 @@ class _Binder:
         given = {"months": period.months, "days": period.days, "seconds": period.seconds}
         with self.connection.transaction():
             self.connection.execute("SELECT set_config('TimeZone', %s, true)", [self.timezone])
-            local = self.connection.execute("SELECT %s::timestamptz::timestamp", [as_of]).fetchone()
-            assert local is not None
             zoned = self._look("timestamptz", as_of, given)
-            plain = self._look("timestamp", local[0], given)
+            plain = self._look("timestamp", as_of, given)
             self.connection.execute("SET LOCAL TimeZone = 'UTC'")
         return Cutoff(zoned, plain)
 
-    def _look(self, kind: str, as_of: date, given: Mapping[str, int]) -> datetime:
+    def _look(self, kind: str, as_of: datetime, given: Mapping[str, int]) -> tuple[datetime, ...]:
         query = SQL(_CUTOFF).format(type=SQL(kind))
         row = self.connection.execute(query, {"as_of": as_of, **given}).fetchone()
         assert row is not None
-        found = row[0]
-        assert isinstance(found, datetime)
-        return found
+        return tuple(row[0])

@@ -25,6 +25,7 @@ from include.local.sample.world import World
 _NUMBERS = np.array([b"%d" % n for n in range(1000)], "S3")
 _CHECKS = np.array([ord(c) for c in ID_CHECKS], np.uint8)
 _FIRST_BIRTH = int(np.datetime64("1950-01-02").astype(int))
+CANARY_SURNAME, CANARY_STREET = "金", "金丝雀路"
 CANARY_BIRTH = b"19491001"  # before every other customer's
 _SEQUENCES = 998
 
@@ -79,7 +80,7 @@ def people(world: World, ids: Ints) -> People:
 
 def canary_name(world: World, canary: int) -> str:
     """The marked name of a canary."""
-    return f"金丝雀{world.token(canary)}"
+    return f"{CANARY_SURNAME}丝雀{world.token(canary)}"
 
 
 def canary_phone(world: World, canary: int) -> str:
@@ -94,7 +95,7 @@ def canary_email(world: World, canary: int) -> str:
 
 def canary_street(world: World, canary: int) -> str:
     """The marked street of a canary."""
-    return f"金丝雀路{world.token(canary)}号"
+    return f"{CANARY_STREET}{world.token(canary)}号"
 
 
 def _phones(world: World, ids: Ints) -> Strings:

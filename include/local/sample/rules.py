@@ -1,8 +1,8 @@
 """Every rule of the answer sheet: the table it is about and the condition, in words.
 
-"More than 3 years ago" means: the moment plus three calendar years, in UTC, is before the sample's
-own moment. Days are 24 hours. What is expired goes, but for what an open complaint or a record that
-refers to it and stays itself keeps.
+"More than 3 years ago" means: the moment plus three calendar years, in Asia/Shanghai, is before the
+sample's own moment. Days are 24 hours. What is expired goes, but for what an open complaint or a
+record that refers to it and stays itself keeps.
 """
 
 from __future__ import annotations

@@ -234,7 +234,8 @@ def _note_canary(world: World, notes: Notes, canary: int, waybill: int) -> None:
 def _contact(world: World, ids: Ints, masked: Mask) -> list[Column]:
     """Customer, address, and the label's name, phone and address, masked by GB/T 41833-2022.
 
-    The mask keeps the family name, five digits of the phone, and the address without its unit.
+    The mask keeps the family name, five digits of the phone, and the address without its unit; of a
+    canary nothing that is marked.
     """
     someone = who.people(world, ids)
     place = who.places(world, ids * 2 - 1)
@@ -245,12 +246,16 @@ def _contact(world: World, ids: Ints, masked: Mask) -> list[Column]:
         np.where(masked, b"", _spread(part, len(ids))).astype("S") for part in place.unit
     ]
     stars = np.where(masked, b"**", b"")
+    marked = masked & np.isin(who.originals(world, ids), world.canaries)
+    surname = put(someone.surname, marked, who.CANARY_SURNAME.encode())
+    marked = masked & np.isin(ids, world.canaries)
+    street = put(place.street, marked, who.CANARY_STREET.encode())
     return [
         digits(ids, 10),
         digits(ids * 2 - 1, 10),
-        (someone.surname, *hidden, stars),
+        (surname, *hidden, stars),
         strings(phone),
-        [world.pools.areas[place.division], place.street, *place.house, *unit, stars],
+        [world.pools.areas[place.division], street, *place.house, *unit, stars],
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from calendar import isleap
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from hashlib import sha256
 from math import ceil
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 HOUR = 3600
 SHANGHAI = timedelta(hours=8)
+_ZONE = timezone(SHANGHAI)
 CUSTOMER_DAYS = 2192  # the first customer signed up six years ago
 
 
@@ -65,8 +66,11 @@ class World:
         return self.now // DAY
 
     def years_ago(self, years: int) -> int:
-        """``as_of`` less whole calendar years, in seconds since 1970, as PostgreSQL counts them."""
-        moment = self.as_of.astimezone(UTC)
+        """``as_of`` less whole calendar years, in seconds since 1970.
+
+        As PostgreSQL counts them in Asia/Shanghai, the shipped pack's timezone.
+        """
+        moment = self.as_of.astimezone(_ZONE)
         try:
             return int(moment.replace(year=moment.year - years).timestamp())
         except ValueError:  # 29 February
@@ -75,16 +79,17 @@ class World:
     def past(self, moments: Ints, years: int) -> Mask:
         """Whether a period of calendar years since each moment is over: moment + years < as_of.
 
-        In UTC, as PostgreSQL adds: a 29 February becomes the 28th where the year has no other.
+        As PostgreSQL adds in Asia/Shanghai: a 29 February becomes the 28th where the year has no
+        other.
         """
-        now = self.as_of.astimezone(UTC)
+        now = self.as_of.astimezone(_ZONE)
         year = now.year - years
         if (now.month, now.day) == (2, 29) and not isleap(year):
             # The whole of the 28th, years later, is the 28th again and so before the 29th.
-            return moments < int(datetime(year, 3, 1, tzinfo=UTC).timestamp())
+            return moments < int(datetime(year, 3, 1, tzinfo=_ZONE).timestamp())
         limit = self.years_ago(years)
         if (now.month, now.day) == (2, 28) and isleap(year) and not isleap(now.year):
-            leap_day = int(datetime(year, 2, 29, tzinfo=UTC).timestamp())
+            leap_day = int(datetime(year, 2, 29, tzinfo=_ZONE).timestamp())
             return (moments < limit) | (moments >= leap_day) & (moments < limit + DAY)
         return moments < limit
 

@@ -15,7 +15,7 @@ from psycopg import sql
 from include.local.postgres import EmbeddedPostgres
 from include.local.sample import AnswerSheet, load
 
-# At night in Shanghai, on a leap day's eve: the hours of the day and the calendar both matter.
+# At night in Shanghai, already in March: the hours of the day and the timezone both matter.
 AS_OF = datetime(2026, 2, 28, 19, 30, tzinfo=UTC)
 CUSTOMERS = 6000
 
@@ -40,7 +40,7 @@ def sample(postgres: EmbeddedPostgres) -> Iterator[Sample]:
         admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         with psycopg.connect(postgres.conninfo(name), autocommit=True) as connection:
             sheet = load(connection, customers=CUSTOMERS, as_of=AS_OF)
-            connection.execute("SET TimeZone = 'UTC'")
+            connection.execute("SET TimeZone = 'Asia/Shanghai'")
             connection.execute("SET default_transaction_read_only = on")
             yield Sample(connection, sheet)
         admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

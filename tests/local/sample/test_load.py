@@ -291,6 +291,27 @@ def test_masked_labels_hide_what_the_standard_asks(sample: Sample) -> None:
         ) == [(0,)]
 
 
+def test_masked_labels_of_canaries_hide_them(sample: Sample) -> None:
+    """Nothing marked is left on them, or a search for canaries would find what was masked."""
+    canaries = {one.customer_id for one in sample.sheet.canaries}
+    seen = 0
+    for side in ("sender", "receiver"):
+        for customer, name, address in sample.rows(
+            f"SELECT {side}_id, {side}_name, {side}_address FROM waybill "
+            "WHERE masked_at IS NOT NULL"
+        ):
+            seen += customer in canaries
+            assert not [
+                one for one in sample.sheet.canaries
+                if one.customer_id == customer and (one.value in name or one.value in address)
+            ]  # fmt: skip
+    assert seen > 10
+    assert sample.rows(
+        "SELECT count(*) FROM waybill WHERE masked_at IS NOT NULL AND (sender_name LIKE '%%丝雀%%' "
+        "OR receiver_name LIKE '%%丝雀%%')"
+    ) == [(0,)]
+
+
 def test_the_schema_has_the_shapes_that_backups_must_keep(sample: Sample) -> None:
     """Identity, generated, enum, JSON, binary and deferrable things are all there."""
     assert sample.rows(
