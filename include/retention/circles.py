@@ -61,7 +61,7 @@ def untie(work: Work, group: Sequence[str]) -> int:
                     entered.append(work.intend(part.one, keys, number))
                     done[part.one.name] = done.get(part.one.name, 0) + len(keys)
             work.progress("changed")
-            work.guard.confirm()
+            work.confirm()
     for name, records in done.items():
         work.tally.add(name, records)
     for batch in entered:

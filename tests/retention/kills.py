@@ -10,8 +10,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psycopg
 
@@ -77,3 +78,56 @@ def cut(connection: psycopg.Connection[Any]) -> None:
         pass
     finally:
         copy.close()
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the code under test may catch it."""
+
+
+@dataclass
+class Watched:
+    """The connections that were opened meanwhile."""
+
+    connections: list[psycopg.Connection[Any]] = field(default_factory=list)
+    backends: list[int] = field(default_factory=list)
+
+    def kill(self, source: str, *, commit: bool = False) -> NoReturn:
+        """End all of them at once, and the work with them.
+
+        Args:
+            source: connection string of the mapped database.
+            commit: whether COMMIT was sent there just before.
+        """
+        if commit:
+            name = psycopg.conninfo.conninfo_to_dict(source)["dbname"]
+            for one in self.connections:
+                if not one.closed and one.info.dbname == name:
+                    one.pgconn.send_query(b"COMMIT")
+                    one.pgconn.flush()
+        for one in self.connections:
+            cut(one)
+        raise Killed
+
+    def gone(self, connection: psycopg.Connection[Any]) -> None:
+        """Wait until the server has noticed, asked on another connection (autocommit)."""
+        query = "SELECT FROM pg_stat_activity WHERE pid = ANY (%s)"
+        until(lambda: connection.execute(query, [self.backends]).fetchone() is None)
+
+
+@contextmanager
+def watched() -> Iterator[Watched]:
+    """Watch which connections are opened, by whomever in this process."""
+    seen = Watched()
+    connect = psycopg.connect
+
+    def remembering(*args: Any, **more: Any) -> psycopg.Connection[Any]:
+        made = connect(*args, **more)
+        seen.connections.append(made)
+        seen.backends.append(made.info.backend_pid)
+        return made
+
+    psycopg.connect = remembering  # type: ignore[assignment] # restored below
+    try:
+        yield seen
+    finally:
+        psycopg.connect = connect

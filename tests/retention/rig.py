@@ -179,7 +179,7 @@ EVERYTHING_WAITS = {"records": 0, "percent": "0%", "times_trend": 1}
 """A limit (`disposition(limit=...)`) that every plan is beyond, so that somebody has to approve."""
 
 
-@dataclass
+@dataclass(repr=False)
 class Rig:
     """One database, its state database, and the steps of runs between them.
 
