@@ -204,15 +204,15 @@ class Play:
         beyond = more_than(self.model.going() + self.done, self._allowed())
         reached: Counter[str] = Counter()
         killed = disturbed = False
-        with watched() as seen:
-            try:
+        try:
+            with watched(self.rig.engine) as seen:
                 self.rig.execute(self.planned, f"r{self.runs}", self._progress(how, seen, reached))
-            except Killed:
-                seen.gone(self.connection)
-                killed = True
-            except ControlFailed:
-                assert beyond
-                return
+        except Killed:
+            seen.gone(self.connection)
+            killed = True
+        except ControlFailed:
+            assert beyond
+            return
         disturbed = how.meanwhile is not None and reached[how.stage] >= how.number
         assert not beyond
         self.compare(finished=not killed)

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from include.state.tables import metadata
+from tests.retention.kills import pooled
 from tests.retention.play import (
     STAGES,
     WORLDS,
@@ -68,17 +69,17 @@ actions: st.SearchStrategy[Action] = st.one_of(
 
 
 @pytest.fixture(scope="module")
-def sessions(
-    standing_rig: Rig,
-) -> Iterator[tuple[psycopg.Connection, psycopg.Connection]]:
-    """One session on each database for all orders."""
+def sessions(standing_rig: Rig) -> Iterator[tuple[Rig, psycopg.Connection, psycopg.Connection]]:
+    """The rig with connections that are kept, and a session on each database, for all orders."""
     with (
         psycopg.connect(standing_rig.source, autocommit=True) as connection,
         psycopg.connect(standing_rig.state_source, autocommit=True) as state,
     ):
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET client_min_messages = warning")
-        yield connection, state
+        engine = pooled(standing_rig.state_source)
+        yield standing_rig.but(pool=engine), connection, state
+        engine.dispose()
 
 
 @settings(
@@ -94,18 +95,17 @@ def sessions(
     order=st.lists(actions, min_size=1, max_size=5),
 )
 def test_any_order_of_kills_holds_and_changes(
-    standing_rig: Rig,
-    sessions: tuple[psycopg.Connection, psycopg.Connection],
+    sessions: tuple[Rig, psycopg.Connection, psycopg.Connection],
     world: str,
     records: list[Insert],
     order: list[Action],
 ) -> None:
     """After each action what is gone was allowed to go; in the end all is gone that may."""
-    connection, state = sessions
+    rig, connection, state = sessions
     state.execute(f"TRUNCATE {', '.join(USED)} RESTART IDENTITY CASCADE".encode())
     connection.execute(f"TRUNCATE {', '.join(WORLDS[world])} CASCADE".encode())
     make_partitions(connection)
-    play = Play(standing_rig, world, connection, state)
+    play = Play(rig, world, connection, state)
     for one in records:
         play.happen(one)
     for action in order:
