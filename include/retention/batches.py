@@ -198,7 +198,7 @@ class _Walk:
                     work.progress("changed")
                     if keys:
                         entered = work.intend(self.one, keys)
-                        work.guard.confirm()
+                        work.confirm()
             except psycopg.Error:
                 if entered is not None and not work.connection.broken:
                     work.withdraw(entered)

@@ -80,7 +80,7 @@ def _untied(
                     entered.append(work.intend(part.one, keys, number))
                     done[part.one.name] = done.get(part.one.name, 0) + len(keys)
             work.progress("changed")
-            work.guard.confirm()
+            work.confirm()
     return done
 
 

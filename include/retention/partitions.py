@@ -104,7 +104,7 @@ def _drop(work: Work, one: RecordClass, leaf: Leaf, expected: PlannedPartition) 
                 _require_same(work, one, leaf, expected, count)
                 _detach_and_drop(work, one, leaf)
                 work.progress("changed")
-                work.guard.confirm()
+                work.confirm()
             work.tally.seconds = max(work.tally.seconds, time.monotonic() - begun)
         except (psycopg.Error, Changed):
             if not connection.broken:

@@ -169,6 +169,15 @@ class Work:
         self.progress("intended")
         return entered
 
+    def confirm(self) -> None:
+        """See that no hold came in between; what follows is the commit.
+
+        Raises:
+            ServiceError: as of `HoldGuard.confirm`.
+        """
+        self.guard.confirm()
+        self.progress("confirmed")
+
     def committed(self, batch: int) -> None:
         """Note that the transaction of a batch committed."""
         self._unsettled.append(batch)

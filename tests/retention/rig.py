@@ -13,8 +13,7 @@ Each table stands for one way in which records hang together:
     ring_a, ring_b  refer to each other in a circle
     person      is masked
 
-Everything is kept for a year and looked at for `AS_OF`, so `OLD` is over and `YOUNG` is not. Steps
-run in this process; `tests.retention.child` runs them in one that can be killed.
+Everything is kept for a year and looked at for `AS_OF`: `OLD` is over and `YOUNG` is not.
 """
 
 from __future__ import annotations
@@ -179,7 +178,7 @@ EVERYTHING_WAITS = {"records": 0, "percent": "0%", "times_trend": 1}
 """A limit (`disposition(limit=...)`) that every plan is beyond, so that somebody has to approve."""
 
 
-@dataclass
+@dataclass(repr=False)
 class Rig:
     """One database, its state database, and the steps of runs between them.
 
@@ -187,7 +186,7 @@ class Rig:
         source: connection string of the mapped database.
         state_source: of the state database.
         writer: connection string of who deletes; ``source`` where nothing is said.
-        engine: of the state database; its connections may be watched.
+        pool: an engine of the state database in place of one that always connects anew.
     """
 
     source: str
@@ -200,10 +199,11 @@ class Rig:
     timezone: str = "UTC"
     writer: str = ""
     starter: str | None = None
+    pool: Engine | None = None
     engine: Engine = field(init=False)
 
     def __post_init__(self) -> None:
-        self.engine = engine(self.state_source)
+        self.engine = self.pool or engine(self.state_source)
 
     def but(self, **changes: Any) -> Rig:
         """The same databases with another clock, rules, keys, data map or disposition."""
@@ -388,7 +388,7 @@ FAMILY: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "person": [{"id": 1, "name": "Wang Fang", "phone": "13800138000", "at": OLD, "who": "p1"},
                {"id": 2, "name": "Li Na", "phone": "13900139000", "at": YOUNG, "who": "p2"}],
 }  # fmt: skip
-"""Records of every table; parcel 2 stays with its scan, since a young detail refers to that."""
+"""Records of every table; parcel 2 and its scan stay, since a young detail refers to that."""
 
 
 def fill(rig: Rig, records: Mapping[str, Sequence[Mapping[str, Any]]] = FAMILY) -> None:
