@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from include.holds.registry import HoldKind
-from include.messages import Message, _
+from include.messages import Message, _, verbatim
 from include.policy.period import Period
 from include.policy.retention import Clock, RetentionRule, SqlClock
 from include.policy.rules import Source
@@ -45,7 +45,7 @@ def length(period: Period) -> Message:
         )
         if count
     ]
-    return joined(parts) if parts else _("no longer")
+    return joined(parts) if parts else _("no time")
 
 
 def joined(parts: Sequence[Message]) -> Message:
@@ -71,14 +71,14 @@ def kept(rule: RetentionRule) -> Message:
 
 def _since(period: Period, clock: Clock) -> Message:
     if isinstance(clock, SqlClock):
-        return _("{period} after what retention.yaml computes", period=length(period))
-    if len(clock) > 1:
-        return _(
-            "{period} after the latest of {columns}",
-            period=length(period),
-            columns=", ".join(clock),
-        )
-    return _("{period} after {column}", period=length(period), column=clock[0])
+        start = _("the moment that retention.yaml computes")
+    elif len(clock) > 1:
+        start = _("the latest of {columns}", columns=", ".join(clock))
+    else:
+        start = verbatim(clock[0])
+    if not (period.months or period.days or period.seconds):
+        return _("until {start}", start=start)
+    return _("{period} after {start}", period=length(period), start=start)
 
 
 def basis(rule: RetentionRule) -> Message:
