@@ -36,6 +36,7 @@ WITH gone AS (DELETE FROM {table} AS t WHERE {which} RETURNING t.id)
 INSERT INTO erasure (key_hmac, key_id, action, batch_id)
 SELECT {hmac}, '1', 'delete', {batch} FROM gone
 """
+_COUNT = "SELECT count(*) FROM event WHERE happened_at >= '{}'"
 _BATCH = """
 INSERT INTO erasure_batch (database, collection, action, record_class, rule, dag_id, run_id,
     erased_at) VALUES ('bench', %s, 'delete', %s, '', '', '', now()) RETURNING id
@@ -45,16 +46,25 @@ SELECT count(*), coalesce(bit_xor(hashtextextended(encode(key_hmac, 'hex'), 0)),
 """
 
 
-@dataclass
 class Latencies:
-    """What statements of the application took, in seconds."""
+    """What statements of the application took: (moment at which it was due, seconds) each."""
 
-    seconds: list[float] = field(default_factory=list)
+    def __init__(self, took: Sequence[tuple[float, float]] = ()) -> None:
+        self.took = list(took)
+
+    def within(self, begun: float, ended: float) -> Latencies:
+        """Those that were due in a time."""
+        return Latencies([one for one in self.took if begun <= one[0] < ended])
 
     @property
     def p99(self) -> float:
-        """The 99th percentile."""
-        return sorted(self.seconds)[len(self.seconds) * 99 // 100]
+        """The 99th percentile, in seconds."""
+        return sorted(one[1] for one in self.took)[len(self.took) * 99 // 100]
+
+    @property
+    def longest(self) -> float:
+        """In seconds."""
+        return max(one[1] for one in self.took)
 
 
 @dataclass(frozen=True)
@@ -172,8 +182,8 @@ class RetentionBench:
                         table=table, which=which, hmac=_hmac(table), batch=batch[0]
                     )
                     gone += connection.execute(query.encode()).rowcount
-            seconds = time.monotonic() - begun
-        return Erased(gone, seconds, beside, idle)
+            ended = time.monotonic()
+        return Erased(gone, ended - begun, beside.within(begun, ended), idle)
 
     def ours(
         self, template: str, rows: int, kind: str = "updates", held: Sequence[str] = data.HELD
@@ -187,6 +197,7 @@ class RetentionBench:
         gone = sum(answer["done"].values())
         if gone != answer["planned"] or answer["findings"]:
             sys.exit(f"Not everything went: {answer}")
+        beside = beside.within(*answer["window"])
         return Erased(gone, answer["execute"], beside, idle, answer, process)
 
     def ledger(self, database: str) -> tuple[int, int]:
@@ -221,16 +232,16 @@ class RetentionBench:
             "database": self.conninfo(database),
             "rows": rows,
             "per_second": PER_SECOND,
-            "count": f"SELECT count(*) FROM event WHERE happened_at >= '{newest.isoformat()}'",
+            "count": _COUNT.format(newest.isoformat()),
         }
         file.write_text(json.dumps(given))
         idle, beside = Latencies(), Latencies()
         with _Process(kind, file) as alone:
             time.sleep(IDLE)
-        idle.seconds += alone.seconds
+        idle.took += alone.took
         with _Process(kind, file) as process:
             yield idle, beside
-        beside.seconds += process.seconds
+        beside.took += process.took
 
 
 class _Process:
@@ -239,7 +250,7 @@ class _Process:
     def __init__(self, kind: str, file: Path) -> None:
         words = [sys.executable, "-m", "benchmarks._retention_load", kind, str(file)]
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.seconds: list[float] = []
+        self.took: list[tuple[float, float]] = []
         self.reader = threading.Thread(target=self._read)
 
     def __enter__(self) -> _Process:
@@ -257,7 +268,7 @@ class _Process:
     def _read(self) -> None:
         assert self.process.stdout is not None
         text = self.process.stdout.read()
-        self.seconds = json.loads(text) if text else []
+        self.took = [(due, seconds) for due, seconds in json.loads(text)] if text else []
 
 
 def _hmac(table: str) -> str:

@@ -1,9 +1,9 @@
 """What an application does meanwhile, in a process of its own: updates by key, or reads.
 
 ``python -m benchmarks._retention_load updates|reads FILE`` with what to do as JSON in FILE; it ends
-with its standard input, and then prints the seconds that each took. They count from the moment at
-which it was due, not from the one at which a connection was free: who waits for others that wait,
-waits.
+with its standard input, and then prints of each the moment at which it was due (of the machine's
+monotonic clock) and the seconds that it took. They count from that moment, not from the one at
+which a connection was free: who waits for others that wait, waits.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Load:
 
     def __init__(self, given: dict[str, Any], statement: Callable[[psycopg.Connection], None]):
         self.given, self.statement = given, statement
-        self.seconds: list[float] = []
+        self.took: list[tuple[float, float]] = []
         self.ended = threading.Event()
 
-    def run(self) -> list[float]:
+    def run(self) -> list[tuple[float, float]]:
         """Go on until standard input ends."""
         threads = [threading.Thread(target=self._one, args=[at]) for at in range(CONNECTIONS)]
         for one in threads:
@@ -39,7 +39,7 @@ class Load:
         self.ended.set()
         for one in threads:
             one.join()
-        return self.seconds
+        return self.took
 
     def _one(self, at: int) -> None:
         every = CONNECTIONS / self.given["per_second"]
@@ -48,7 +48,7 @@ class Load:
             while not self.ended.is_set():
                 time.sleep(max(0.0, due - time.monotonic()))
                 self.statement(connection)
-                self.seconds.append(time.monotonic() - due)
+                self.took.append((due, time.monotonic() - due))
                 due += every
 
 
@@ -69,8 +69,7 @@ def main() -> None:
             row = dice.randint(1, rows)
             connection.execute("SELECT note FROM event WHERE id = %s", [row])
 
-    seconds = Load(given, update if kind == "updates" else read).run()
-    json.dump(seconds, sys.stdout)
+    json.dump(Load(given, update if kind == "updates" else read).run(), sys.stdout)
 
 
 if __name__ == "__main__":

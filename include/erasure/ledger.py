@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from json.encoder import encode_basestring
 from typing import Any, Literal
 
 import psycopg
@@ -77,7 +78,10 @@ class ErasureKeys:
         """Return the HMAC of each of a collection's keys, as `digest` does."""
         secret, head = self.keys[key_id], _encoded([database, collection])[:-1] + ", "
         return [
-            hmac.digest(secret, f"{head}{_encoded(list(key))}]".encode(), "sha256") for key in keys
+            hmac.digest(
+                secret, f"{head}[{', '.join(map(encode_basestring, key))}]]".encode(), "sha256"
+            )
+            for key in keys
         ]
 
 

@@ -8,7 +8,6 @@ commits. Batches are sized by the time that they take, so that nobody waits long
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -29,6 +28,15 @@ TRIES = 5  # of a batch that meets somebody else's locks
 PAUSE = 0.2  # seconds before the next try; doubled each time
 MOST_REFUSED = 100  # records of a class that the database may refuse before it is left alone
 FIRST_PAGES = 16
+FULL = 0.9  # of the records that a batch may have; pages differ
+PASSES = (
+    3  # over a table in which others write: a record that they had locked, or moved, is met again
+)
+Rows = str | list[str]  # places of rows on disk: an array as PostgreSQL prints it, or its elements
+_PATIENCE = """
+SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true),
+    set_config('idle_in_transaction_session_timeout', %s, true)
+"""
 _LOST_TO_OTHERS = (
     errors.LockNotAvailable,
     errors.DeadlockDetected,
@@ -45,7 +53,7 @@ class Act(Protocol):
         """The records to which it is done, over ``t``."""
         ...
 
-    def apply(self, work: Work, leaf: Leaf, rows: Sequence[str], which: Composable) -> list[Key]:
+    def apply(self, work: Work, leaf: Leaf, rows: Rows, which: Composable) -> list[Key]:
         """Do it to locked rows that still fit, and return their keys."""
         ...
 
@@ -60,7 +68,7 @@ class Deleting:
         """The records to which it is done, over ``t``."""
         return both([graph.ready(self.one), graph.unreferred(self.one.rule.collection)])
 
-    def apply(self, work: Work, leaf: Leaf, rows: Sequence[str], which: Composable) -> list[Key]:
+    def apply(self, work: Work, leaf: Leaf, rows: Rows, which: Composable) -> list[Key]:
         """Do it to locked rows that still fit, and return their keys."""
         for reference in work.graph.detached(self.one.rule.collection):
             detach(work.connection, reference, leaf, rows, which)
@@ -68,7 +76,7 @@ class Deleting:
             "DELETE FROM {leaf} AS t WHERE t.ctid = ANY (%(rows)s::tid[]) AND {which} "
             "RETURNING {keys}"
         ).format(leaf=leaf.identifier, which=which, keys=fixed(key_texts(self.one.relation.key)))
-        return work.connection.execute(query, {"rows": list(rows)}).fetchall()
+        return work.connection.execute(query, {"rows": rows}).fetchall()
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,7 @@ class Masking:
         """The records to which it is done, over ``t``."""
         return graph.ready(self.one)
 
-    def apply(self, work: Work, leaf: Leaf, rows: Sequence[str], which: Composable) -> list[Key]:
+    def apply(self, work: Work, leaf: Leaf, rows: Rows, which: Composable) -> list[Key]:
         """Do it to locked rows that still fit, and return their keys."""
         at = Literal(work.limits.clock.now())
         query = SQL(
@@ -93,14 +101,14 @@ class Masking:
             which=which,
             keys=fixed(key_texts(self.one.relation.key)),
         )
-        return work.connection.execute(query, {"rows": list(rows)}).fetchall()
+        return work.connection.execute(query, {"rows": rows}).fetchall()
 
 
 def detach(
     connection: psycopg.Connection[Any],
     reference: Reference,
     leaf: Leaf,
-    rows: Sequence[str],
+    rows: Rows,
     which: Composable,
 ) -> None:
     """Set a foreign key to null where it leads to records that are about to go."""
@@ -116,13 +124,20 @@ def detach(
         which=which,
         joined=reference.joined("c", "p"),
     )
-    connection.execute(query, {"rows": list(rows)})
+    connection.execute(query, {"rows": rows})
 
 
-def walk(work: Work, one: RecordClass, act: Act) -> int:
+def walk(work: Work, one: RecordClass, act: Act, passes: int = PASSES) -> int:
     """Do something to every record of a class that fits, batch by batch.
 
     Stops when the plan allows no more, or a limit is reached (`Tally.stopped`).
+
+    Args:
+        work: the execution.
+        one: the class.
+        act: what is done to its records.
+        passes: over the table at most, while there is less done than planned: what somebody else
+            had locked, or moved to a page behind, is met by the next.
 
     Returns:
         How many records it was done to.
@@ -131,8 +146,9 @@ def walk(work: Work, one: RecordClass, act: Act) -> int:
         ServiceError: a database was lost, or a hold was being placed for too long.
     """
     before = work.tally.done.get(one.name, 0)
-    for leaf in one.relation.leaves:
-        if not _Walk(work, one, act, leaf).go():
+    walks = [_Walk(work, one, act, leaf) for leaf in one.relation.leaves]
+    for _pass in range(passes):
+        if not all(each.go() for each in walks):
             break
     work.settle()
     return work.tally.done.get(one.name, 0) - before
@@ -146,13 +162,16 @@ class _Walk:
     leaf: Leaf
     pages: int = FIRST_PAGES
     rows: int = 0
+    found: int = 0
     passed_over: list[str] = field(default_factory=list)
     conditions: tuple[Graph, Composable] | None = None
 
     def go(self) -> bool:
         """Walk along one leaf; False when there is nothing more to do in any."""
         work = self.work
-        self.rows = work.limits.rules.batch.rows
+        if len(self.passed_over) >= MOST_REFUSED:
+            return True
+        self.pages, self.rows = FIRST_PAGES, work.limits.rules.batch.rows
         row = work.connection.execute(
             "SELECT pg_relation_size(%s::oid) / current_setting('block_size')::bigint",
             [self.leaf.oid],
@@ -193,8 +212,8 @@ class _Walk:
             try:
                 with work.connection.transaction():
                     set_limits(work, self.one, self.leaf)
-                    rows = self._locked(first, end, most, which)
-                    keys = self.act.apply(work, self.leaf, rows, which) if rows else []
+                    rows, found = self._locked(first, end, most, which)
+                    keys = self.act.apply(work, self.leaf, rows, which) if found else []
                     work.progress("changed")
                     if keys:
                         entered = work.intend(self.one, keys)
@@ -207,13 +226,16 @@ class _Walk:
         if entered is not None:
             work.tally.add(name, len(keys))
             work.committed(entered)
-        return len(rows) == most
+        self.found = found
+        return found == most
 
-    def _locked(self, first: int, end: int, most: int, which: Composable) -> list[str]:
+    def _locked(self, first: int, end: int, most: int, which: Composable) -> tuple[str, int]:
+        """Lock the next rows; returns where they are, and how many."""
         query = SQL(
-            "SELECT t.ctid::text FROM {leaf} AS t "
+            "SELECT coalesce(array_agg(s.place), '{{}}')::text, count(*) FROM (SELECT t.ctid AS "
+            "place FROM {leaf} AS t "
             "WHERE t.ctid >= %(first)s::tid AND t.ctid < %(end)s::tid AND {which} "
-            "AND t.ctid <> ALL (%(passed)s::tid[]) LIMIT %(most)s FOR UPDATE OF t SKIP LOCKED"
+            "AND t.ctid <> ALL (%(passed)s::tid[]) LIMIT %(most)s FOR UPDATE OF t SKIP LOCKED) AS s"
         ).format(leaf=self.leaf.identifier, which=which)
         given = {
             "first": f"({first},0)",
@@ -221,7 +243,9 @@ class _Walk:
             "passed": self.passed_over,
             "most": most,
         }
-        return [row[0] for row in self.work.connection.execute(query, given)]
+        row = self.work.connection.execute(query, given).fetchone()
+        assert row is not None
+        return str(row[0]), int(row[1])
 
     def _condition(self, holds: RecordHolds) -> Composable:
         """What fits under the holds that count now."""
@@ -231,9 +255,13 @@ class _Walk:
         return self.conditions[1]
 
     def _resize(self, seconds: float) -> None:
-        """Take more or fewer pages next time, so that a batch takes as long as it is meant to."""
+        """Take more or fewer pages next time, so that a batch takes as long as it is meant to.
+
+        And no more than have the records of one batch: pages that hold more are read again.
+        """
         meant = self.work.limits.rules.batch.milliseconds / 1000
         factor = min(2.0, max(0.25, meant / max(seconds, 0.001)))
+        factor = min(factor, max(0.25, FULL * self.rows / max(self.found, 1)))
         self.pages = max(1, min(2**17, int(self.pages * factor)))
         if seconds > 2 * meant:
             self.rows = max(1, self.rows // 2)
@@ -257,8 +285,9 @@ class _Walk:
             return True
         with self.work.guard.batch() as holds, self.work.connection.transaction():
             set_limits(self.work, self.one, self.leaf)
-            rows = self._locked(page, page + self.pages, 1, self._condition(holds))
-        self.passed_over += rows
+            rows, found = self._locked(page, page + self.pages, 1, self._condition(holds))
+        if found:
+            self.passed_over.append(rows.strip('{"}'))
         refused = self.work.tally.refused
         key = (self.one.name, error.sqlstate or "?")
         refused[key] = refused.get(key, 0) + 1
@@ -274,12 +303,12 @@ def set_limits(work: Work, one: RecordClass, leaf: Leaf | None = None) -> None:
         leaf: the table or partition that will be named; None when it is the whole table.
     """
     batch = work.limits.rules.batch
-    for name, value in (
-        ("lock_timeout", batch.lock_timeout_ms),
-        ("statement_timeout", batch.statement_timeout_s * 1000),
-        ("idle_in_transaction_session_timeout", batch.statement_timeout_s * 2000),
-    ):
-        work.connection.execute("SELECT set_config(%s, %s, true)", [name, f"{value}ms"])
+    patience = (
+        batch.lock_timeout_ms,
+        batch.statement_timeout_s * 1000,
+        batch.statement_timeout_s * 2000,
+    )
+    work.connection.execute(_PATIENCE, [f"{value}ms" for value in patience])
     if leaf is not None and not leaf.ours and one.relation.can_become_owner:
         become_owner(work, one)
 

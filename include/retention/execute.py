@@ -187,7 +187,8 @@ def _empty(work: Work, group: tuple[str, ...]) -> None:
                     continue
                 if one.rule.action == "drop_partition":
                     partitions.drop_whole(work, one)
-                gone += batches.walk(work, one, Deleting(one))
+                passes = 1 if is_circle else batches.PASSES
+                gone += batches.walk(work, one, Deleting(one), passes)
         if is_circle and not gone and not work.tally.stopped:
             gone = circles.untie(work, group)
         if not gone or work.tally.stopped:

@@ -19,8 +19,8 @@ from include.erasure.places import key_texts
 from include.policy.fragments import both, fixed, negated, quoted
 from include.retention.batches import PAUSE, TRIES, become_owner, set_limits
 from include.retention.classes import RecordClass
+from include.retention.counting import key_hash, key_seed
 from include.retention.plan import PlannedPartition
-from include.retention.planning import key_hash, key_seed
 from include.retention.relations import Leaf
 from include.retention.work import Work
 

@@ -23,7 +23,8 @@ CREATE TABLE parcel (id int, at int, PRIMARY KEY (id, at)) PARTITION BY RANGE (a
 CREATE TABLE parcel_1 PARTITION OF parcel FOR VALUES FROM (0) TO (5);
 CREATE TABLE parcel_2 PARTITION OF parcel FOR VALUES FROM (5) TO (9);
 CREATE TABLE complaint (id int PRIMARY KEY, parcel int, parcel_at int,
-    other int REFERENCES complaint, CONSTRAINT about FOREIGN KEY (parcel, parcel_at) REFERENCES parcel);
+    other int REFERENCES complaint,
+    CONSTRAINT about FOREIGN KEY (parcel, parcel_at) REFERENCES parcel);
 CREATE TABLE seal (id int PRIMARY KEY, parcel int NOT NULL, parcel_at int NOT NULL,
     CONSTRAINT sealed FOREIGN KEY (parcel, parcel_at) REFERENCES parcel);
 INSERT INTO parcel SELECT n, n FROM generate_series(1, 8) n;
