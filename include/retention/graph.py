@@ -119,13 +119,16 @@ class Graph:
         return SQL("({} IS TRUE)").format(both([record_class.belongs, wanted]))
 
     def kept(self, record_class: RecordClass) -> Composable:
-        """A record of the class is held or suspended, or another class of it is not over."""
+        """A record of the class is held or suspended, or another class does not let it go."""
         others = []
         for one in self.classes[record_class.rule.collection]:
             if one is record_class or one.rule.action == "mask" or not record_class.rule.deletes:
                 continue
             over = FALSE if one.rule.action == "keep" else self.due(one)
-            others.append(both([one.belongs, negated(over)]))
+            stays = negated(over)
+            if one.suspended != FALSE:
+                stays = either([stays, one.suspended])
+            others.append(both([one.belongs, stays]))
         held = self.held(record_class.rule.collection)
         return either([held, record_class.suspended, *others])
 

@@ -63,7 +63,7 @@ def refusals(connection: psycopg.Connection[Any], database: str) -> Iterator[Non
     """Make the project's own errors of what the database refuses, without its words.
 
     Raises:
-        UsageError: a right is missing, or row security hides rows.
+        UsageError: a right is missing, row security hides rows, or SQL of the pack fails.
         ServiceError: the server went away, a lock was not free, or a statement took too long.
     """
     try:
@@ -74,6 +74,16 @@ def refusals(connection: psycopg.Connection[Any], database: str) -> Iterator[Non
             f"hide rows (SQLSTATE {error.sqlstate}{_about(error)}).",
             "Grant it: docs/retention.md lists the rights. Where a table has row security, the "
             "user needs BYPASSRLS.",
+        ) from None
+    except (
+        psycopg.DataError,
+        psycopg.ProgrammingError,
+        psycopg.errors.ReadOnlySqlTransaction,
+    ) as error:  # its words may quote a value
+        raise UsageError(
+            f"A clock, condition or key of retention.yaml fails on a record of {database} "
+            f"({type(error).__name__}, SQLSTATE {error.sqlstate}).",
+            "See the log of its server for the statement, and correct it.",
         ) from None
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
         raise ServiceError(

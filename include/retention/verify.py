@@ -165,6 +165,8 @@ class Inspection:
                 over = [(self._clock(other.clock), other.period)]
                 over += [self._minimum(other, one) for one in other.minimum]
                 stays = SQL("({}) IS NOT TRUE").format(self._after(over))
+                if other.suspended:
+                    stays = SQL("({} OR {})").format(stays, _true(other.suspended.where))
             member = _true(other.where) if other.where else SQL("true")
             parts.append(SQL("NOT ({} AND {})").format(member, stays))
         return _all(parts)

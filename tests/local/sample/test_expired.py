@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from calendar import isleap
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -41,8 +42,9 @@ SELECT conrelid::regclass::text, confrelid::regclass::text,
   (SELECT array_agg(attname::text ORDER BY o) FROM unnest(conkey) WITH ORDINALITY u (n, o)
    JOIN pg_attribute ON attrelid = conrelid AND attnum = n),
   (SELECT array_agg(attname::text ORDER BY o) FROM unnest(confkey) WITH ORDINALITY u (n, o)
-   JOIN pg_attribute ON attrelid = confrelid AND attnum = n)
-FROM pg_constraint WHERE contype = 'f' AND conparentid = 0 AND confdeltype = 'a'
+   JOIN pg_attribute ON attrelid = confrelid AND attnum = n),
+  confdeltype IN ('n', 'd')
+FROM pg_constraint WHERE contype = 'f' AND conparentid = 0
 """
 
 
@@ -70,23 +72,35 @@ KEYS = {
 }  # fmt: skip
 
 
-def goes(connection: psycopg.Connection[Any], now: datetime) -> dict[str, set[int]]:
-    """What goes: expired, not suspended, and referred to by nothing that stays. By set algebra."""
+def goes(
+    connection: psycopg.Connection[Any],
+    now: datetime,
+    held: Mapping[str, set[int]] | None = None,
+) -> dict[str, set[int]]:
+    """What goes: expired, not suspended or held, and kept by no reference. By set algebra.
+
+    A record that stays keeps what it refers to, unless the key is set to null; one that is held
+    keeps it even so.
+    """
+    held = held or {}
     found = {}
     for table, rule in RULES.items():
-        found[table] = expired(connection, now, table)
+        found[table] = expired(connection, now, table) - held.get(table, set())
         if rule.suspended:
             query = f"SELECT {KEYS[table]} FROM {table} t WHERE {rule.suspended.where}"
             found[table] -= {row[0] for row in connection.execute(query.encode())}
     links = []  # (child table, parent table, pairs of keys)
-    for child, parent, columns, targets in connection.execute(REFERENCES).fetchall():
-        if parent not in RULES or set(RULES[parent].detach) & {f"{child}.{one}" for one in columns}:
+    for child, parent, columns, targets, nulled in connection.execute(REFERENCES).fetchall():
+        if parent not in RULES:
             continue
         match = " AND ".join(f"c.{c} = p.{t}" for c, t in zip(columns, targets, strict=True))
         query = (
             f"SELECT c.{KEYS[child]}, p.{KEYS[parent]} FROM {child} c JOIN {parent} p ON {match}"
         )
-        links.append((child, parent, connection.execute(query.encode()).fetchall()))
+        pairs = connection.execute(query.encode()).fetchall()
+        if nulled or set(RULES[parent].detach) & {f"{child}.{one}" for one in columns}:
+            pairs = [pair for pair in pairs if pair[0] in held.get(child, ())]
+        links.append((child, parent, pairs))
     while True:
         before = sum(map(len, found.values()))
         for child, parent, pairs in links:
