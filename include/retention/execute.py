@@ -19,6 +19,7 @@ from sqlalchemy import Engine
 from include.erasure import ledger
 from include.erasure.identity import server_of
 from include.erasure.masks import masks_of
+from include.erasure.matching import check_keys
 from include.erasure.places import places_of
 from include.erasure.resolve import resolve
 from include.holds.records import HoldGuard
@@ -96,6 +97,9 @@ class Executor:
         allowed: frozenset[str],
     ) -> Tally:
         require_agreement(connection, self.state, self.clock)
+        with self.state.connect() as conn:
+            others = ledger.keys_other_than(conn, schedule.keys.keys)
+        check_keys({plan.key_id, *others}, schedule.keys)
         places = places_of(schedule.database)
         resolve(
             self.state,
