@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import psycopg
@@ -29,13 +29,13 @@ TRIES = 5  # of a batch that meets somebody else's locks
 PAUSE = 0.2  # seconds before the next try; doubled each time
 MOST_REFUSED = 100  # records of a class that the database may refuse before it is left alone
 FIRST_PAGES = 16
-_LOST_TO_OTHERS = (
+LOST_TO_OTHERS = (
     errors.LockNotAvailable,
     errors.DeadlockDetected,
     errors.SerializationFailure,
     errors.QueryCanceled,
 )
-_REFUSED = (psycopg.IntegrityError, psycopg.DataError, errors.RaiseException)
+REFUSED = (psycopg.IntegrityError, psycopg.DataError, errors.RaiseException)
 
 
 class Act(Protocol):
@@ -146,8 +146,12 @@ class _Walk:
     leaf: Leaf
     pages: int = FIRST_PAGES
     rows: int = 0
-    passed_over: list[str] = field(default_factory=list)
     conditions: tuple[RecordHolds, Composable] | None = None
+
+    @property
+    def passed_over(self) -> list[str]:
+        """Records that the database refused; later rounds pass them over too."""
+        return self.work.passed_over.setdefault(self.leaf.oid, [])
 
     def go(self) -> bool:
         """Walk along one leaf; False when there is nothing more to do in any."""
@@ -166,13 +170,13 @@ class _Walk:
             begun = time.monotonic()
             try:
                 full = self._batch(page, min(page + self.pages, last))
-            except _LOST_TO_OTHERS:
+            except LOST_TO_OTHERS:
                 failures += 1
                 self._back_off(failures)
                 if failures >= TRIES:
                     page, failures = page + self.pages, 0
                 continue
-            except _REFUSED as error:
+            except REFUSED as error:
                 if not self._single_out(error, page):
                     return True
                 continue
@@ -258,7 +262,7 @@ class _Walk:
         with self.work.guard.batch() as holds, self.work.connection.transaction():
             set_limits(self.work, self.one, self.leaf)
             rows = self._locked(page, page + self.pages, 1, self._condition(holds))
-        self.passed_over += rows
+        self.passed_over.extend(rows)
         refused = self.work.tally.refused
         key = (self.one.name, error.sqlstate or "?")
         refused[key] = refused.get(key, 0) + 1
