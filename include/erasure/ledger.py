@@ -239,6 +239,12 @@ def entries(conn: Connection, database: str) -> dict[str, dict[str, int]]:
     return dict(found)
 
 
+def keys_other_than(conn: Connection, known: Iterable[str]) -> set[str]:
+    """Return the ids of keys under which entries of any database were made, less those known."""
+    query = select(erasure.c.key_id).where(erasure.c.key_id.not_in(list(known))).distinct()
+    return set(conn.scalars(query))
+
+
 def counted(conn: Connection, dag_id: str, run_id: str) -> dict[tuple[str, str, Action], int]:
     """Count what a run erased by its settled batches: (database, record class, action) -> entries.
 

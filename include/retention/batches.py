@@ -8,7 +8,7 @@ commits. Batches are sized by the time that they take, so that nobody waits long
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import psycopg
@@ -37,7 +37,7 @@ _PATIENCE = """
 SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true),
     set_config('idle_in_transaction_session_timeout', %s, true)
 """
-_LOST_TO_OTHERS = (
+LOST_TO_OTHERS = (
     errors.LockNotAvailable,
     errors.DeadlockDetected,
     errors.SerializationFailure,
@@ -163,8 +163,12 @@ class _Walk:
     pages: int = FIRST_PAGES
     rows: int = 0
     found: int = 0
-    passed_over: list[str] = field(default_factory=list)
     conditions: tuple[Graph, Composable] | None = None
+
+    @property
+    def passed_over(self) -> list[str]:
+        """Records that the database refused; later rounds pass them over too."""
+        return self.work.passed_over.setdefault(self.leaf.oid, [])
 
     def go(self) -> bool:
         """Walk along one leaf; False when there is nothing more to do in any."""
@@ -185,7 +189,7 @@ class _Walk:
             begun = time.monotonic()
             try:
                 full = self._batch(page, min(page + self.pages, last))
-            except _LOST_TO_OTHERS:
+            except LOST_TO_OTHERS:
                 failures += 1
                 self._back_off(failures)
                 if failures >= TRIES:

@@ -18,8 +18,8 @@ from sqlalchemy import Engine
 
 from include.erasure import ledger
 from include.erasure.identity import server_of
-from include.erasure.ledger import ErasureKeys
 from include.erasure.masks import masks_of
+from include.erasure.matching import check_keys
 from include.erasure.places import places_of
 from include.erasure.resolve import resolve
 from include.holds.records import HoldGuard
@@ -33,7 +33,7 @@ from include.retention.session import one_view, prepare, refusals
 from include.retention.work import Limits, Progress, Tally, Work
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress
-from include.services.errors import ControlFailed, ServiceError, UsageError
+from include.services.errors import ControlFailed, ServiceError
 
 MOST_ROUNDS = 1000  # passes over records that refer to each other; each shortens a chain by one
 
@@ -97,6 +97,9 @@ class Executor:
         allowed: frozenset[str],
     ) -> Tally:
         require_agreement(connection, self.state, self.clock)
+        with self.state.connect() as conn:
+            others = ledger.keys_other_than(conn, schedule.keys.keys)
+        check_keys({plan.key_id, *others}, schedule.keys)
         places = places_of(schedule.database)
         resolve(
             self.state,
@@ -107,7 +110,6 @@ class Executor:
             self.clock.now(),
             masks_of(schedule.rules),
         )
-        _require_keys(self.state, plan, schedule.keys)
         asked = [one for one in schedule.requests if one.id in plan.requests]
         schedule = replace(schedule, requests=asked)
         before = self._done_before(plan.database)
@@ -153,17 +155,6 @@ class Executor:
             if where == database:
                 done[name] = done.get(name, 0) + records
         return done
-
-
-def _require_keys(state: Engine, plan: Plan, keys: ErasureKeys) -> None:
-    """Refuse to erase while a key of the ledger is missing: a restore could not be cleaned then."""
-    with state.connect() as conn:
-        used = {key for by_key in ledger.entries(conn, plan.database).values() for key in by_key}
-    if absent := sorted((used | {plan.key_id}) - set(keys.keys)):
-        raise UsageError(
-            f"Keys of the erasure ledger are missing here: {', '.join(absent)}.",
-            "Nothing was deleted. Add them to the extra `erasure_keys` of the connection state_db.",
-        )
 
 
 def dispose(work: Work) -> None:

@@ -98,6 +98,7 @@ class Work:
         dag_id: of the run.
         run_id: of the run.
         progress: is told each stage of a batch, for tests.
+        passed_over: places of records that the database refused, by the oid of their table.
     """
 
     connection: psycopg.Connection[Any]
@@ -115,6 +116,7 @@ class Work:
     progress: Progress = lambda _stage: None
     tally: Tally = field(default_factory=Tally)
     done_before: dict[str, int] = field(default_factory=dict)
+    passed_over: dict[int, list[str]] = field(default_factory=dict)
     _unsettled: list[int] = field(default_factory=list)
 
     def current(self, holds: RecordHolds) -> Graph:

@@ -155,9 +155,11 @@ def watched(pool: Engine | None = None) -> Iterator[Watched]:
 
 def pooled(source: str) -> Engine:
     """An engine that keeps its connections and cleans them like new ones, for thousands of runs."""
-    made = create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(source), pool_size=8
-    )
+
+    def connect() -> psycopg.Connection[Any]:
+        return psycopg.connect(source, prepare_threshold=None)  # cleaning would take them away
+
+    made = create_engine("postgresql+psycopg://", creator=connect, pool_size=8)
 
     @event.listens_for(made, "reset")
     def clean(connection: psycopg.Connection[Any], _record: object, state: Any) -> None:
