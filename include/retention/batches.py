@@ -29,9 +29,7 @@ PAUSE = 0.2  # seconds before the next try; doubled each time
 MOST_REFUSED = 100  # records of a class that the database may refuse before it is left alone
 FIRST_PAGES = 16
 FULL = 0.9  # of the records that a batch may have; pages differ
-PASSES = (
-    3  # over a table in which others write: a record that they had locked, or moved, is met again
-)
+PASSES = 3  # over a table: what others had locked, or moved, is met by the next
 Rows = str | list[str]  # places of rows on disk: an array as PostgreSQL prints it, or its elements
 _PATIENCE = """
 SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true),
