@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -119,6 +120,7 @@ class RetentionBench:
                 sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(*names)
             )
             admin.execute("CHECKPOINT")
+        os.sync()  # the application beside must not wait for what the copy has to write
 
     def drop(self, database: str) -> None:
         """Drop a database if it is there."""

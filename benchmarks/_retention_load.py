@@ -9,6 +9,7 @@ which a connection was free: who waits for others that wait, waits.
 from __future__ import annotations
 
 import json
+import math
 import random
 import sys
 import threading
@@ -28,7 +29,7 @@ class Load:
     def __init__(self, given: dict[str, Any], statement: Callable[[psycopg.Connection], None]):
         self.given, self.statement = given, statement
         self.took: list[tuple[float, float]] = []
-        self.ended = threading.Event()
+        self.until = math.inf
 
     def run(self) -> list[tuple[float, float]]:
         """Go on until standard input ends."""
@@ -36,7 +37,7 @@ class Load:
         for one in threads:
             one.start()
         sys.stdin.read()
-        self.ended.set()
+        self.until = time.monotonic()
         for one in threads:
             one.join()
         return self.took
@@ -45,7 +46,7 @@ class Load:
         every = CONNECTIONS / self.given["per_second"]
         with psycopg.connect(self.given["database"], autocommit=True) as connection:
             due = time.monotonic() + at * every / CONNECTIONS
-            while not self.ended.is_set():
+            while due < self.until:  # those that others kept waiting are caught up with
                 time.sleep(max(0.0, due - time.monotonic()))
                 self.statement(connection)
                 self.took.append((due, time.monotonic() - due))

@@ -29,9 +29,7 @@ PAUSE = 0.2  # seconds before the next try; doubled each time
 MOST_REFUSED = 100  # records of a class that the database may refuse before it is left alone
 FIRST_PAGES = 16
 FULL = 0.9  # of the records that a batch may have; pages differ
-PASSES = (
-    3  # over a table in which others write: a record that they had locked, or moved, is met again
-)
+PASSES = 3  # over a table: what others had locked, or moved, is met by the next
 Rows = str | list[str]  # places of rows on disk: an array as PostgreSQL prints it, or its elements
 _PATIENCE = """
 SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true),
@@ -216,40 +214,42 @@ class _Walk:
             try:
                 with work.connection.transaction():
                     set_limits(work, self.one, self.leaf)
-                    rows, found = self._locked(first, end, most, which)
-                    keys = self.act.apply(work, self.leaf, rows, which) if found else []
-                    work.progress("changed")
+                    rows, keys = self._locked(first, end, most, which)
                     if keys:
-                        entered = work.intend(self.one, keys)
-                        work.confirm()
+                        with work.entering(self.one, keys) as entering:
+                            gone = self.act.apply(work, self.leaf, rows, which)
+                            work.progress("changed")
+                            if gone:
+                                entered = entering.commit(gone)
+                                work.confirm()
             except psycopg.Error:
                 if entered is not None and not work.connection.broken:
                     work.withdraw(entered)
                 raise
         work.tally.seconds = max(work.tally.seconds, time.monotonic() - begun)
         if entered is not None:
-            work.tally.add(name, len(keys))
+            work.tally.add(name, len(gone))
             work.committed(entered)
-        self.found = found
-        return found == most
+        self.found = len(keys)
+        return len(keys) == most
 
-    def _locked(self, first: int, end: int, most: int, which: Composable) -> tuple[str, int]:
-        """Lock the next rows; returns where they are, and how many."""
+    def _locked(self, first: int, end: int, most: int, which: Composable) -> tuple[str, list[Key]]:
+        """Lock the next rows; returns where they are, and their keys."""
         query = SQL(
-            "SELECT coalesce(array_agg(s.place), '{{}}')::text, count(*) FROM (SELECT t.ctid AS "
-            "place FROM {leaf} AS t "
+            "SELECT t.ctid::text, {keys} FROM {leaf} AS t "
             "WHERE t.ctid >= %(first)s::tid AND t.ctid < %(end)s::tid AND {which} "
-            "AND t.ctid <> ALL (%(passed)s::tid[]) LIMIT %(most)s FOR UPDATE OF t SKIP LOCKED) AS s"
-        ).format(leaf=self.leaf.identifier, which=which)
+            "AND t.ctid <> ALL (%(passed)s::tid[]) LIMIT %(most)s FOR UPDATE OF t SKIP LOCKED"
+        ).format(keys=key_texts(self.one.relation.key), leaf=self.leaf.identifier, which=which)
         given = {
             "first": f"({first},0)",
             "end": f"({end},0)",
             "passed": self.passed_over,
             "most": most,
         }
-        row = self.work.connection.execute(query, given).fetchone()
-        assert row is not None
-        return str(row[0]), int(row[1])
+        found = self.work.connection.execute(query, given).fetchall()
+        # as text: psycopg would write an array element by element
+        places = "{" + ",".join(f'"{row[0]}"' for row in found) + "}"
+        return places, [row[1:] for row in found]
 
     def _condition(self, holds: RecordHolds) -> Composable:
         """What fits under the holds that count now."""
@@ -289,8 +289,8 @@ class _Walk:
             return True
         with self.work.guard.batch() as holds, self.work.connection.transaction():
             set_limits(self.work, self.one, self.leaf)
-            rows, found = self._locked(page, page + self.pages, 1, self._condition(holds))
-        if found:
+            rows, keys = self._locked(page, page + self.pages, 1, self._condition(holds))
+        if keys:
             self.passed_over.append(rows.strip('{"}'))
         refused = self.work.tally.refused
         key = (self.one.name, error.sqlstate or "?")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -118,6 +120,7 @@ class Work:
     done_before: dict[str, int] = field(default_factory=dict)
     passed_over: dict[int, list[str]] = field(default_factory=dict)
     _unsettled: list[int] = field(default_factory=list)
+    _beside: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
 
     def current(self, holds: RecordHolds) -> Graph:
         """The graph under what counts now; the same object as long as that does not change.
@@ -154,22 +157,50 @@ class Work:
 
     def intend(self, one: RecordClass, keys: list[Key], transaction: str | None = None) -> int:
         """Enter what the open transaction erases, and settle the batches before it."""
-        number = transaction or transaction_of(self.connection)
+        try:
+            entered = self._write(one, keys, transaction or transaction_of(self.connection))
+            self.written()
+        finally:
+            self.ledger.rollback()  # nothing, once it is committed
+        return entered
+
+    @contextmanager
+    def entering(self, one: RecordClass, keys: list[Key]) -> Iterator[Entering]:
+        """Write to the ledger while the other database erases, and commit there when it has.
+
+        Args:
+            one: the class.
+            keys: of records that are locked and about to go.
+        """
+        number = transaction_of(self.connection)
+        made = Entering(
+            self, one, keys, number, self._beside.submit(self._write, one, keys, number)
+        )
+        try:
+            yield made
+        finally:
+            made.end()
+
+    def _write(self, one: RecordClass, keys: list[Key], number: str) -> int:
+        """Settle the batches before this one and enter it, in a transaction that stays open."""
         at = self.limits.clock.now()
-        with self.ledger.begin():
-            ledger.settle(self.ledger, self._unsettled, at)
-            entered = ledger.intend(
-                self.ledger,
-                self.schedule.keys,
-                self.origin(one),
-                keys,
-                transaction=number,
-                server=self.server,
-                at=at,
-            )
+        self.ledger.begin()
+        ledger.settle(self.ledger, self._unsettled, at)
+        return ledger.intend(
+            self.ledger,
+            self.schedule.keys,
+            self.origin(one),
+            keys,
+            transaction=number,
+            server=self.server,
+            at=at,
+        )
+
+    def written(self) -> None:
+        """Commit what was entered."""
+        self.ledger.commit()
         self._unsettled.clear()
         self.progress("intended")
-        return entered
 
     def confirm(self) -> None:
         """See that no hold came in between; what follows is the commit.
@@ -197,3 +228,32 @@ class Work:
                 ledger.settle(self.ledger, self._unsettled, self.limits.clock.now())
             self._unsettled.clear()
         self.progress("settled")
+
+
+@dataclass(frozen=True)
+class Entering:
+    """A batch that is being written to the ledger, on a thread of its own."""
+
+    work: Work
+    one: RecordClass
+    keys: list[Key]
+    transaction: str
+    written: Future[int]
+
+    def commit(self, gone: list[Key]) -> int:
+        """Commit the ledger's transaction, with the records that went and no others.
+
+        Returns:
+            The batch's id in the ledger.
+        """
+        entered = self.written.result()
+        if len(gone) == len(self.keys) and set(gone) == set(self.keys):
+            self.work.written()
+            return entered
+        self.work.ledger.rollback()
+        return self.work.intend(self.one, gone, self.transaction)
+
+    def end(self) -> None:
+        """Take back what was not committed; the thread is at its end then."""
+        wait([self.written])
+        self.work.ledger.rollback()
