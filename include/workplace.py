@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from include.backup.recipients import OpeningKey, Recipient
     from include.erasure.ledger import ErasureKeys
     from include.evidence.signing import Signer
+    from include.retention.desk import Desk
 
 ROOT = Path(__file__).resolve().parent.parent
 STORES = ("offsite_store", "evidence_store")
@@ -246,14 +247,48 @@ class Workplace:
             )
         return ErasureKeys({str(name): str(key).encode() for name, key in named.items()}, current)
 
+    def retention_desk(
+        self, database: str, run: tuple[str, str] = ("", ""), starter: str | None = None
+    ) -> Desk:
+        """Return what the steps of `enforce_retention` work with.
+
+        Args:
+            database: of the data map.
+            run: dag id and run id; nothing of a preview is remembered, and it has none.
+            starter: user id of who started the run; None when its schedule did.
+        """
+        from include.retention.desk import Desk
+
+        pack = self.pack
+        mapped, staff = pack.database(database), pack.disposition.approval.staff
+        holder = pack.database_of(staff.collection, staff.database) if staff else None
+        return Desk(
+            database=mapped,
+            rules=pack.retention_of(database),
+            disposition=pack.disposition,
+            timezone=pack.calendar.timezone,
+            reader=self.database(mapped.connection),
+            writer=self.writing_database(pack.disposition.connection, mapped.connection),
+            staff=(holder, self.database(holder.connection)) if holder else None,
+            state=self.state,
+            keys=self.erasure_keys,
+            clock=self.clock,
+            dag_id=run[0],
+            run_id=run[1],
+            starter=starter,
+        )
+
     def drill_place(self) -> DrillPlace:
         """Return where drills restore, with the names that they must not touch."""
         from include.backup.drill import DrillPlace
+        from include.erasure.detached import detached_of
         from include.erasure.masks import masks_of
 
         live = {self.database(one.connection).name for one in self.pack.databases.values()}
         masks = masks_of(self.pack.retention)
-        return DrillPlace(self.database("drill_db"), live, self.state, self.erasure_keys, masks)
+        detached = {name: detached_of(self.pack.retention_of(name)) for name in self.pack.databases}
+        server = self.database("drill_db")
+        return DrillPlace(server, live, self.state, self.erasure_keys, masks, detached)
 
     def drill_key(self) -> OpeningKey:
         """Return the private key that drills decrypt with, or its KMS key."""

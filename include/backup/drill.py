@@ -124,6 +124,7 @@ class DrillPlace:
 
     Attributes:
         masks: of retention.yaml, by record class.
+        detached: of retention.yaml: database -> collection -> references that are set to null.
     """
 
     server: DatabaseAddress
@@ -131,6 +132,7 @@ class DrillPlace:
     state: Engine
     erasure_keys: ErasureKeys
     masks: Mapping[str, Mask] = field(default_factory=dict)
+    detached: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
     jobs: int = 2
 
 
@@ -253,6 +255,7 @@ def replay_erasures(
         place.erasure_keys,
         place.masks,
         at,
+        place.detached.get(database.name),
     )
 
 

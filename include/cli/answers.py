@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -15,19 +16,20 @@ from include.intake.batches import unit_of_work
 from include.intake.names import Incoming
 from include.intake.people import reviewers
 from include.local.airflow import AirflowApi, Question, Standalone
+from include.retention.people import people_of
 from include.services.errors import ServiceError
 from include.workplace import Workplace
 
 # An answer within the second in which a task is parked meets the scheduler's look at the worker
 # that parked it: Airflow 3.3 takes the task for killed and asks again (ran). People are slower.
 PATIENCE = 10  # seconds; a busy machine is slow to look
-MOST_PEOPLE = 30  # log-ins of the local Airflow; a company's own has its own log-ins
+MOST_PEOPLE = 30  # of each kind: log-ins of the local Airflow; a company's own has its own log-ins
 REASON = "Answered by `up --once` for the sample company."
 _LOG_IN = re.compile(r"[\w.@-]+")
 
 
 def people(place: Workplace) -> list[str]:
-    """Return the user ids of the sample company's reviewers, by the policy pack.
+    """Return the user ids of the sample company's reviewers and approvers, by the policy pack.
 
     Nobody, where the state database is a real one: nobody answers for real people.
     """
@@ -42,6 +44,21 @@ def people(place: Workplace) -> list[str]:
             connection.autocommit = True
             with unit_of_work(connection, incoming, write=False):
                 found |= dict.fromkeys(reviewers(connection, incoming))
+    return [*dict.fromkeys([*_able(found), *_able(_approvers(place))])]
+
+
+def _approvers(place: Workplace) -> Sequence[str]:
+    """Who may approve a plan of `enforce_retention` that is larger than usual."""
+    rule = place.pack.disposition.approval
+    if not place.pack.retention or rule.staff is None:
+        return rule.approvers.accounts
+    holder = place.pack.database_of(rule.staff.collection, rule.staff.database)
+    with suppress(psycopg.Error), place.database(holder.connection).connect() as connection:
+        return people_of(connection, holder, rule, None).approvers
+    return ()
+
+
+def _able(found: Iterable[str]) -> list[str]:
     return [one for one in found if _LOG_IN.fullmatch(one)][:MOST_PEOPLE]
 
 

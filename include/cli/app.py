@@ -18,6 +18,7 @@ from include.cli import (
     hold,
     keys,
     quarantine,
+    retention,
     run,
     testing,
     up,
@@ -50,6 +51,7 @@ app.add_typer(erasure.app, name="erasure")
 app.add_typer(hold.app, name="hold")
 app.add_typer(keys.app, name="keys")
 app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(retention.app, name="retention")
 
 
 def main() -> NoReturn:

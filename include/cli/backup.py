@@ -198,12 +198,13 @@ def _state_is_blank(place: Workplace) -> bool:
 
 
 def _replay(place: Workplace, mapped: MappedDatabase, target: DatabaseAddress) -> Replay:
+    from include.erasure.detached import detached_of
     from include.erasure.masks import masks_of
     from include.erasure.places import places_of
     from include.erasure.replay import replay
     from include.services.errors import ControlFailed
 
-    masks = masks_of(place.pack.retention_of(mapped.name))
+    rules = place.pack.retention_of(mapped.name)
     with target.connect() as connection:
         done = replay(
             connection,
@@ -211,8 +212,9 @@ def _replay(place: Workplace, mapped: MappedDatabase, target: DatabaseAddress) -
             places_of(mapped),
             place.state,
             place.erasure_keys,
-            masks,
+            masks_of(rules),
             place.clock.now(),
+            detached_of(rules),
         )
     if done.remaining:
         raise ControlFailed(

@@ -27,6 +27,9 @@ def bench(
     size: Annotated[
         float | None, typer.Option(help="Size of the generated database in GiB (backup).")
     ] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=10_000, help="Rows of the large table (retention).")
+    ] = None,
     customers: Annotated[
         int | None, typer.Option(min=1_000, help="Customers in the database (quality).")
     ] = None,
@@ -40,7 +43,8 @@ def bench(
     if name not in known:
         raise UsageError(f"There is no benchmark {name}.", f"There are: {', '.join(known)}.")
     words = [sys.executable, "-m", f"benchmarks.{name}", "--rounds", str(rounds)]
-    for option, value in (("--size", size), ("--customers", customers)):
+    sizes = (("--size", size), ("--customers", customers), ("--rows", rows))
+    for option, value in sizes:
         if value is not None:
             words += [option, str(value)]
     if without_peers and name != "quality":

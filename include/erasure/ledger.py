@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from json.encoder import encode_basestring
 from typing import Any, Literal
 
 import psycopg
@@ -77,7 +78,10 @@ class ErasureKeys:
         """Return the HMAC of each of a collection's keys, as `digest` does."""
         secret, head = self.keys[key_id], _encoded([database, collection])[:-1] + ", "
         return [
-            hmac.digest(secret, f"{head}{_encoded(list(key))}]".encode(), "sha256") for key in keys
+            hmac.digest(
+                secret, f"{head}[{', '.join(map(encode_basestring, key))}]]".encode(), "sha256"
+            )
+            for key in keys
         ]
 
 
@@ -233,6 +237,12 @@ def entries(conn: Connection, database: str) -> dict[str, dict[str, int]]:
     for collection, key_id, number in conn.execute(query):
         found[collection][key_id] = number
     return dict(found)
+
+
+def keys_other_than(conn: Connection, known: Iterable[str]) -> set[str]:
+    """Return the ids of keys under which entries of any database were made, less those known."""
+    query = select(erasure.c.key_id).where(erasure.c.key_id.not_in(list(known))).distinct()
+    return set(conn.scalars(query))
 
 
 def counted(conn: Connection, dag_id: str, run_id: str) -> dict[tuple[str, str, Action], int]:

@@ -11,6 +11,7 @@ from psycopg import errors, sql
 from psycopg.sql import SQL, Identifier
 from sqlalchemy import Engine
 
+from include.erasure.detached import detach
 from include.erasure.ledger import ErasureKeys, entries
 from include.erasure.masks import Mask, assignments, shapes, shows, to_mask
 from include.erasure.matching import Match, Table, check_keys, kind_of, matches, place_of
@@ -72,6 +73,7 @@ def replay(
     keys: ErasureKeys,
     masks: Mapping[str, Mask],
     at: datetime,
+    detached: Mapping[str, Sequence[str]] | None = None,
 ) -> Replay:
     """Erase and mask in a restored copy whatever the ledger says was, then look again.
 
@@ -88,6 +90,8 @@ def replay(
         keys: of the HMAC, old ones included.
         masks: record class -> mask, `include.erasure.masks.masks_of`.
         at: moment for the stamp of records that are masked.
+        detached: collection -> references to it that are set to null,
+            `include.erasure.detached.detached_of`.
 
     Raises:
         UsageError: a key of the ledger is missing, a collection is not mapped or has no key, a
@@ -112,6 +116,7 @@ def replay(
         one = _Found(len(found), Table(database, collection, place, columns))
         found.append(one)
         replayed += _stage(copy, one, matches(state, copy, one.table, keys))
+    _detach(copy, found, places, detached or {})
     _erase(copy, found)
     remasked = _mask(copy, found, masks, at)
     remaining = _remaining(copy, found, masks)
@@ -144,6 +149,25 @@ def _stage(copy: psycopg.Connection, one: _Found, found: Iterable[Sequence[Match
                 for match in those:
                     rows.write_row((match.record_class, *match.key))
     return erased
+
+
+def _detach(
+    copy: psycopg.Connection,
+    found: Sequence[_Found],
+    places: Mapping[str, Place],
+    detached: Mapping[str, Sequence[str]],
+) -> None:
+    for one in found:
+        fields = detached.get(one.table.collection, ())
+        if not fields or not _has_rows(copy, one.name("delete")):
+            continue
+        erased = SQL("FROM {} AS t JOIN {} AS e ON {}").format(
+            one.table.place.identifier, one.name("delete"), one.same
+        )
+        try:
+            detach(copy, one.table.place, fields, places, erased)
+        except psycopg.Error as error:
+            raise _refused(copy, "erased", error) from None
 
 
 def _erase(copy: psycopg.Connection, found: Sequence[_Found]) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Select, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from include.holds.keys import refuse_personal, refuse_personal_key, split
+from include.holds.registry import wait_for_deletions
 from include.services.clock import Clock
 from include.services.errors import ServiceError, UsageError
 from include.state.tables import erasure_request
@@ -174,11 +175,15 @@ def withdraw(
 ) -> ErasureRequest:
     """Close a request on the word of a person; what was erased by then stays erased.
 
+    Waits for deletions in progress, as placing a hold does.
+
     Raises:
         UsageError: as of `close`, or something looks like a phone or ID number.
+        ServiceError: a deletion did not end; the transaction is lost.
     """
     refuse_personal("Who withdraws a request", by)
     refuse_personal("The reason of a withdrawal", because)
+    wait_for_deletions(conn, "The request was not withdrawn")
     return close(conn, clock, request_id, closed_by=by, because=because)
 
 

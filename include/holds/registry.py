@@ -122,7 +122,7 @@ def add(
         raise UsageError(f"A hold's review date cannot be in the past: {review_on}.")
     stripped = {name: text.strip() for name, text in texts.items()}
     placed = {"kind": str(kind), "placed_at": clock.now(), "review_on": review_on}
-    _wait_for_deletions(conn, patience)
+    wait_for_deletions(conn, "The hold was not placed", patience)
     row = conn.execute(legal_hold.insert().values(placed | stripped).returning(legal_hold))
     return _hold(dict(row.mappings().one()))
 
@@ -226,7 +226,17 @@ def _refuse_customers(kind: HoldKind | None, texts: dict[str, str]) -> None:
             refuse_personal(what, typed)
 
 
-def _wait_for_deletions(conn: Connection, patience: timedelta) -> None:
+def wait_for_deletions(conn: Connection, what: str, patience: timedelta = PATIENCE) -> None:
+    """Let no deletion commit until this transaction ends that did not see what it writes.
+
+    Args:
+        conn: the state database, in a transaction; its time limits are set.
+        what: for the refusal, "The hold was not placed".
+        patience: how long to wait for deletions in progress.
+
+    Raises:
+        ServiceError: a deletion did not end; the transaction is lost.
+    """
     limits = text(
         "SELECT set_config('lock_timeout', :limit, true),"
         " set_config('statement_timeout', '0', true)"
@@ -238,6 +248,6 @@ def _wait_for_deletions(conn: Connection, patience: timedelta) -> None:
         if not isinstance(error.orig, LockNotAvailable):
             raise
         raise ServiceError(
-            "The hold was not placed: a deletion in progress did not end.",
-            "Stop the run of enforce_retention that hangs, then place it again.",
+            f"{what}: a deletion in progress did not end.",
+            "Stop the run of enforce_retention that hangs, then try again.",
         ) from None

@@ -29,6 +29,7 @@ from include.retention.names import (
     STEP_VERIFY,
 )
 from include.retention.proof import Copy
+from include.retention.report_case import Past
 from include.services.errors import ControlFailed, ParcelSealError
 from include.state.locks import exclusive
 from include.workplace import Workplace
@@ -133,35 +134,13 @@ def seal_retention() -> dict[str, Any]:
     return seal_run(conclude)
 
 
-def _trend(place: Workplace, database: str) -> list[report.Past]:
+def _trend(place: Workplace, database: str) -> list[Past]:
     with place.state.connect() as conn:
         return report.past(conn, database)
 
 
 def _desk(place: Workplace, database: str) -> Desk:
-    dag_id, run_id = run_key()
-    pack = place.pack
-    mapped = pack.database(database)
-    approval = pack.disposition.approval
-    staff = None
-    if approval.staff is not None:
-        holder = pack.database_of(approval.staff.collection, approval.staff.database)
-        staff = holder, place.database(holder.connection)
-    return Desk(
-        database=mapped,
-        rules=pack.retention_of(database),
-        disposition=pack.disposition,
-        timezone=pack.calendar.timezone,
-        reader=place.database(mapped.connection),
-        writer=place.writing_database(pack.disposition.connection, mapped.connection),
-        staff=staff,
-        state=place.state,
-        keys=place.erasure_keys,
-        clock=place.clock,
-        dag_id=dag_id,
-        run_id=run_id,
-        starter=_starter(),
-    )
+    return place.retention_desk(database, run_key(), _starter())
 
 
 def _starter() -> str | None:

@@ -17,6 +17,7 @@ PAPER = 60.0  # em across an A4 page in the table's font
 PADDING = 1.15  # em of a cell, left and right together
 SENTENCE = 9.0  # em that a column of sentences needs at least to be read
 SHORT = 7.0  # em up to which a text is a word or two
+TITLE = 12.0  # em up to which the name of a row, in its first column, stays in one line
 ICON = 2.0  # em before the word of an outcome
 WIDE, NARROW, MONO = 1.0, 0.55, 0.53  # em of a Chinese, another, and an id's character
 
@@ -37,7 +38,8 @@ def kept_columns(kinds: Sequence[ColumnKind], rows: Sequence[Sequence[str]]) -> 
     room = PAPER - sum(least)
     kept = set()
     for at in sorted(range(len(kinds)), key=lambda at: longest[at]):
-        if _never_breaks(kinds[at]) or not (kinds[at] == "code" or longest[at] <= SHORT + PADDING):
+        short = longest[at] <= (SHORT if at else TITLE) + PADDING
+        if _never_breaks(kinds[at]) or not (kinds[at] == "code" or short):
             continue
         needed = longest[at] - least[at]
         if needed <= room:

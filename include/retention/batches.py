@@ -8,7 +8,6 @@ commits. Batches are sized by the time that they take, so that nobody waits long
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,7 +28,14 @@ TRIES = 5  # of a batch that meets somebody else's locks
 PAUSE = 0.2  # seconds before the next try; doubled each time
 MOST_REFUSED = 100  # records of a class that the database may refuse before it is left alone
 FIRST_PAGES = 16
-_LOST_TO_OTHERS = (
+FULL = 0.9  # of the records that a batch may have; pages differ
+PASSES = 3  # over a table: what others had locked, or moved, is met by the next
+Rows = str | list[str]  # places of rows on disk: an array as PostgreSQL prints it, or its elements
+_PATIENCE = """
+SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true),
+    set_config('idle_in_transaction_session_timeout', %s, true)
+"""
+LOST_TO_OTHERS = (
     errors.LockNotAvailable,
     errors.DeadlockDetected,
     errors.SerializationFailure,
@@ -45,7 +51,7 @@ class Act(Protocol):
         """The records to which it is done, over ``t``."""
         ...
 
-    def apply(self, work: Work, leaf: Leaf, rows: Sequence[str], which: Composable) -> list[Key]:
+    def apply(self, work: Work, leaf: Leaf, rows: Rows, which: Composable) -> list[Key]:
         """Do it to locked rows that still fit, and return their keys."""
         ...
 
@@ -60,7 +66,7 @@ class Deleting:
         """The records to which it is done, over ``t``."""
         return both([graph.ready(self.one), graph.unreferred(self.one.rule.collection)])
 
-    def apply(self, work: Work, leaf: Leaf, rows: Sequence[str], which: Composable) -> list[Key]:
+    def apply(self, work: Work, leaf: Leaf, rows: Rows, which: Composable) -> list[Key]:
         """Do it to locked rows that still fit, and return their keys."""
         for reference in work.graph.detached(self.one.rule.collection):
             detach(work.connection, reference, leaf, rows, which)
@@ -68,7 +74,7 @@ class Deleting:
             "DELETE FROM {leaf} AS t WHERE t.ctid = ANY (%(rows)s::tid[]) AND {which} "
             "RETURNING {keys}"
         ).format(leaf=leaf.identifier, which=which, keys=fixed(key_texts(self.one.relation.key)))
-        return work.connection.execute(query, {"rows": list(rows)}).fetchall()
+        return work.connection.execute(query, {"rows": rows}).fetchall()
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ class Masking:
         """The records to which it is done, over ``t``."""
         return graph.ready(self.one)
 
-    def apply(self, work: Work, leaf: Leaf, rows: Sequence[str], which: Composable) -> list[Key]:
+    def apply(self, work: Work, leaf: Leaf, rows: Rows, which: Composable) -> list[Key]:
         """Do it to locked rows that still fit, and return their keys."""
         at = Literal(work.limits.clock.now())
         query = SQL(
@@ -93,14 +99,14 @@ class Masking:
             which=which,
             keys=fixed(key_texts(self.one.relation.key)),
         )
-        return work.connection.execute(query, {"rows": list(rows)}).fetchall()
+        return work.connection.execute(query, {"rows": rows}).fetchall()
 
 
 def detach(
     connection: psycopg.Connection[Any],
     reference: Reference,
     leaf: Leaf,
-    rows: Sequence[str],
+    rows: Rows,
     which: Composable,
 ) -> None:
     """Set a foreign key to null where it leads to records that are about to go."""
@@ -116,13 +122,20 @@ def detach(
         which=which,
         joined=reference.joined("c", "p"),
     )
-    connection.execute(query, {"rows": list(rows)})
+    connection.execute(query, {"rows": rows})
 
 
-def walk(work: Work, one: RecordClass, act: Act) -> int:
+def walk(work: Work, one: RecordClass, act: Act, passes: int = PASSES) -> int:
     """Do something to every record of a class that fits, batch by batch.
 
     Stops when the plan allows no more, or a limit is reached (`Tally.stopped`).
+
+    Args:
+        work: the execution.
+        one: the class.
+        act: what is done to its records.
+        passes: over the table at most, while there is less done than planned: what somebody else
+            had locked, or moved to a page behind, is met by the next.
 
     Returns:
         How many records it was done to.
@@ -131,8 +144,9 @@ def walk(work: Work, one: RecordClass, act: Act) -> int:
         ServiceError: a database was lost, or a hold was being placed for too long.
     """
     before = work.tally.done.get(one.name, 0)
-    for leaf in one.relation.leaves:
-        if not _Walk(work, one, act, leaf).go():
+    walks = [_Walk(work, one, act, leaf) for leaf in one.relation.leaves]
+    for _pass in range(passes):
+        if not all(each.go() for each in walks):
             break
     work.settle()
     return work.tally.done.get(one.name, 0) - before
@@ -146,18 +160,21 @@ class _Walk:
     leaf: Leaf
     pages: int = FIRST_PAGES
     rows: int = 0
-    tried: Sequence[str] = ()
-    conditions: tuple[RecordHolds, Composable] | None = None
+    found: int = 0
+    tried: str | None = None
+    conditions: tuple[Graph, Composable] | None = None
 
     @property
     def passed_over(self) -> list[str]:
-        """Records that were refused, in this round or an earlier one."""
+        """Records that the database refused; later rounds pass them over too."""
         return self.work.passed_over.setdefault(self.leaf.oid, [])
 
     def go(self) -> bool:
         """Walk along one leaf; False when there is nothing more to do in any."""
         work = self.work
-        self.rows = work.limits.rules.batch.rows
+        if len(self.passed_over) >= MOST_REFUSED:
+            return True
+        self.pages, self.rows = FIRST_PAGES, work.limits.rules.batch.rows
         row = work.connection.execute(
             "SELECT pg_relation_size(%s::oid) / current_setting('block_size')::bigint",
             [self.leaf.oid],
@@ -171,7 +188,7 @@ class _Walk:
             begun = time.monotonic()
             try:
                 full = self._batch(page, min(page + self.pages, last))
-            except _LOST_TO_OTHERS:
+            except LOST_TO_OTHERS:
                 failures += 1
                 self._back_off(failures)
                 if failures >= TRIES:
@@ -198,48 +215,62 @@ class _Walk:
             try:
                 with work.connection.transaction():
                     set_limits(work, self.one, self.leaf)
-                    self.tried = ()
-                    rows = self.tried = self._locked(first, end, most, which)
-                    keys = self.act.apply(work, self.leaf, rows, which) if rows else []
-                    work.progress("changed")
+                    self.tried = None
+                    rows, keys = self._locked(first, end, most, which)
+                    self.tried = rows if keys else None
                     if keys:
-                        entered = work.intend(self.one, keys)
-                        work.guard.confirm()
+                        with work.entering(self.one, keys) as entering:
+                            gone = self.act.apply(work, self.leaf, rows, which)
+                            work.progress("changed")
+                            if gone:
+                                entered = entering.commit(gone)
+                                work.confirm()
             except psycopg.Error:
                 if entered is not None and not work.connection.broken:
                     work.withdraw(entered)
                 raise
         work.tally.seconds = max(work.tally.seconds, time.monotonic() - begun)
         if entered is not None:
-            work.tally.add(name, len(keys))
+            work.tally.add(name, len(gone))
             work.committed(entered)
-        return len(rows) == most
+        self.found = len(keys)
+        return len(keys) == most
 
-    def _locked(self, first: int, end: int, most: int, which: Composable) -> list[str]:
+    def _locked(self, first: int, end: int, most: int, which: Composable) -> tuple[str, list[Key]]:
+        """Lock the next rows; returns where they are, and their keys."""
         query = SQL(
-            "SELECT t.ctid::text FROM {leaf} AS t "
+            "SELECT t.ctid::text, {keys} FROM {leaf} AS t "
             "WHERE t.ctid >= %(first)s::tid AND t.ctid < %(end)s::tid AND {which} "
             "AND t.ctid <> ALL (%(passed)s::tid[]) LIMIT %(most)s FOR UPDATE OF t SKIP LOCKED"
-        ).format(leaf=self.leaf.identifier, which=which)
+        ).format(
+            keys=fixed(key_texts(self.one.relation.key)), leaf=self.leaf.identifier, which=which
+        )
         given = {
             "first": f"({first},0)",
             "end": f"({end},0)",
             "passed": self.passed_over,
             "most": most,
         }
-        return [row[0] for row in self.work.connection.execute(query, given)]
+        found = self.work.connection.execute(query, given).fetchall()
+        # as text: psycopg would write an array element by element
+        places = "{" + ",".join(f'"{row[0]}"' for row in found) + "}"
+        return places, [row[1:] for row in found]
 
     def _condition(self, holds: RecordHolds) -> Composable:
         """What fits under the holds that count now."""
-        if self.conditions is None or self.conditions[0].fingerprint != holds.fingerprint:
-            self.work.graph = self.work.graph.under(holds)
-            self.conditions = holds, self.act.condition(self.work.graph)
+        graph = self.work.current(holds)
+        if self.conditions is None or self.conditions[0] is not graph:
+            self.conditions = graph, self.act.condition(graph)
         return self.conditions[1]
 
     def _resize(self, seconds: float) -> None:
-        """Take more or fewer pages next time, so that a batch takes as long as it is meant to."""
+        """Take more or fewer pages next time, so that a batch takes as long as it is meant to.
+
+        And no more than have the records of one batch: pages that hold more are read again.
+        """
         meant = self.work.limits.rules.batch.milliseconds / 1000
         factor = min(2.0, max(0.25, meant / max(seconds, 0.001)))
+        factor = min(factor, max(0.25, FULL * self.rows / max(self.found, 1)))
         self.pages = max(1, min(2**17, int(self.pages * factor)))
         if seconds > 2 * meant:
             self.rows = max(1, self.rows // 2)
@@ -261,9 +292,10 @@ class _Walk:
         if self.rows > 1:
             self.rows = max(1, min(self.rows, 64) // 2)
             return True
-        if not self.tried:
+        if self.tried is None:
             raise error  # no record's fault: the condition fails
-        self.passed_over.extend(self.tried)  # not looked for again: another might come first
+        # The very one, and not looked for again: another might be found first.
+        self.passed_over.append(self.tried.strip('{"}'))
         refused = self.work.tally.refused
         key = (self.one.name, error.sqlstate or "?")
         refused[key] = refused.get(key, 0) + 1
@@ -279,12 +311,12 @@ def set_limits(work: Work, one: RecordClass, leaf: Leaf | None = None) -> None:
         leaf: the table or partition that will be named; None when it is the whole table.
     """
     batch = work.limits.rules.batch
-    for name, value in (
-        ("lock_timeout", batch.lock_timeout_ms),
-        ("statement_timeout", batch.statement_timeout_s * 1000),
-        ("idle_in_transaction_session_timeout", batch.statement_timeout_s * 2000),
-    ):
-        work.connection.execute("SELECT set_config(%s, %s, true)", [name, f"{value}ms"])
+    patience = (
+        batch.lock_timeout_ms,
+        batch.statement_timeout_s * 1000,
+        batch.statement_timeout_s * 2000,
+    )
+    work.connection.execute(_PATIENCE, [f"{value}ms" for value in patience])
     if leaf is not None and not leaf.ours and one.relation.can_become_owner:
         become_owner(work, one)
 

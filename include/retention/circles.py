@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import psycopg
 from psycopg.sql import SQL, Composable, Identifier
 
 from include.erasure.identity import transaction_of
 from include.erasure.places import key_texts
 from include.policy.fragments import both, fixed
-from include.retention.batches import REFUSED, detach, set_limits
+from include.retention.batches import (
+    LOST_TO_OTHERS,
+    PAUSE,
+    REFUSED,
+    TRIES,
+    detach,
+    set_limits,
+)
 from include.retention.classes import RecordClass
 from include.retention.deletable import Deletable
 from include.retention.relations import Leaf
@@ -34,26 +43,44 @@ def untie(work: Work, group: Sequence[str]) -> int:
 
     Call it when no record of the group is left that nothing refers to, or the rest is a long chain.
     Foreign keys are checked at the end of the statement, so the records may refer to each other in
-    any way. Where the database refuses one of them, all stay, are counted as refused, and are not
-    tried again.
+    any way. Where the database refuses one of them, all stay and are not tried again.
+
+    What others have locked is tried again some times; what the database refuses is left and counted
+    (`Tally.busy`, `Tally.refused`).
 
     Returns:
         How many records were deleted.
     """
+    name = next(it for one in group for it in work.graph.classes[one] if it.rule.deletes).name
     if tuple(group) in work.tied:
         return 0
-    parts: list[_Part] = []
+    for attempt in range(TRIES):
+        try:
+            return _untied(work, group)
+        except LOST_TO_OTHERS:
+            work.tally.busy[name] = work.tally.busy.get(name, 0) + 1
+            time.sleep(PAUSE * 2**attempt)
+        except REFUSED as error:
+            key = (name, error.sqlstate or "?")
+            work.tally.refused[key] = work.tally.refused.get(key, 0) + 1
+            work.tied.add(tuple(group))
+            return 0
+    return 0
+
+
+def _untied(work: Work, group: Sequence[str]) -> int:
     entered: list[int] = []
-    try:
-        done = _untied(work, group, parts, entered)
-    except REFUSED as error:
-        work.tied.add(tuple(group))
-        for batch in entered:
-            work.withdraw(batch)
-        for part in parts:
-            key = (part.one.name, error.sqlstate or "?")
-            work.tally.refused[key] = work.tally.refused.get(key, 0) + len(part.rows)
-        return 0
+    done: dict[str, int] = {}
+    with work.guard.batch() as holds:
+        work.current(holds)
+        try:
+            with work.connection.transaction():
+                _untie(work, group, entered, done)
+        except psycopg.Error:
+            if not work.connection.broken:
+                for batch in entered:
+                    work.withdraw(batch)
+            raise
     for name, records in done.items():
         work.tally.add(name, records)
     for batch in entered:
@@ -62,36 +89,28 @@ def untie(work: Work, group: Sequence[str]) -> int:
     return sum(done.values())
 
 
-def _untied(
-    work: Work, group: Sequence[str], parts: list[_Part], entered: list[int]
-) -> dict[str, int]:
-    """One transaction; returns how many went by class, and fills in what was tried and entered."""
-    done: dict[str, int] = {}
-    with work.guard.batch() as holds:
-        work.graph = work.graph.under(holds)
-        with work.connection.transaction():
-            one = next(it for name in group for it in work.graph.classes[name] if it.rule.deletes)
-            set_limits(work, one)
-            parts += _found(work, group)
-            if not parts:
-                return done
-            number = transaction_of(work.connection)
-            for part in parts:
-                for reference in work.graph.detached(part.one.rule.collection):
-                    detach(work.connection, reference, part.leaf, part.rows, part.which)
-            for part, keys in zip(parts, _deleted(work, parts), strict=True):
-                if keys:
-                    entered.append(work.intend(part.one, keys, number))
-                    done[part.one.name] = done.get(part.one.name, 0) + len(keys)
-            work.progress("changed")
-            work.guard.confirm()
-    return done
+def _untie(work: Work, group: Sequence[str], entered: list[int], done: dict[str, int]) -> None:
+    one = next(it for name in group for it in work.graph.classes[name] if it.rule.deletes)
+    set_limits(work, one)
+    parts = _found(work, group)
+    if not parts:
+        return
+    number = transaction_of(work.connection)
+    for part in parts:
+        for reference in work.graph.detached(part.one.rule.collection):
+            detach(work.connection, reference, part.leaf, part.rows, part.which)
+    for part, keys in zip(parts, _deleted(work, parts), strict=True):
+        if keys:
+            entered.append(work.intend(part.one, keys, number))
+            done[part.one.name] = done.get(part.one.name, 0) + len(keys)
+    work.progress("changed")
+    work.confirm()
 
 
 def _found(work: Work, group: Sequence[str]) -> list[_Part]:
     """What a circle consists of; nothing where it is too large, or larger than the plan allows."""
     graph = work.graph
-    deletable = Deletable(graph)
+    deletable = Deletable(graph, work.passed_over)
     found: list[_Part] = []
     for one in (it for name in group for it in graph.classes[name] if it.rule.deletes):
         which = graph.ready(one)
@@ -110,7 +129,13 @@ def _found(work: Work, group: Sequence[str]) -> list[_Part]:
                 rows_of_class += len(rows)
         if rows_of_class > work.left(one.name):
             return []
-    return found if sum(len(one.rows) for one in found) <= MOST else []
+    if sum(len(one.rows) for one in found) > MOST:
+        for part in found:
+            work.tally.knots[part.one.name] = max(
+                len(part.rows), work.tally.knots.get(part.one.name, 0)
+            )
+        return []
+    return found
 
 
 def _deleted(work: Work, parts: Sequence[_Part]) -> list[list[Key]]:

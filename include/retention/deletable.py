@@ -8,23 +8,28 @@ recursive query.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from psycopg.sql import SQL, Composable, Identifier
 
-from include.policy.fragments import both, negated, quoted
+from include.policy.fragments import both, literal, negated, quoted
 from include.retention.graph import Graph, Reference
 
 
 class Deletable:
     """Conditions over ``t`` of the collections of a graph.
 
+    Args:
+        graph: the collections.
+        staying: places of records that stay for another reason, by the oid of their table.
+
     Attributes:
         circles: the ``WITH RECURSIVE`` part that a query with such conditions begins with.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, staying: Mapping[int, Sequence[str]] | None = None) -> None:
         self.graph = graph
+        self._staying = {oid: list(places) for oid, places in (staying or {}).items() if places}
         self._made: dict[str, Composable] = {}
         tables = [self._stuck(group) for group in graph.groups if graph.is_circle(group)]
         self.circles: Composable = (
@@ -53,7 +58,7 @@ class Deletable:
 
     def _alone(self, collection: str, group: Sequence[str]) -> Composable:
         """A record may go, and nothing outside of its group keeps it."""
-        conditions = [self.graph.may_go(collection)]
+        conditions = [self.graph.may_go(collection), *self._not_staying(collection)]
         for reference in self.graph.references(collection):
             if reference.child in group and not reference.sets_null:
                 continue
@@ -64,6 +69,16 @@ class Deletable:
 
     def _name(self, group: Sequence[str]) -> Identifier:
         return Identifier(f"stuck {self.graph.groups.index(tuple(group))}")
+
+    def _not_staying(self, collection: str) -> list[Composable]:
+        leaves = self.graph.relations.by_collection[collection].leaves
+        return [
+            SQL("(NOT (t.tableoid = {}::oid AND t.ctid = ANY ({}::tid[])))").format(
+                literal(one.oid), literal(self._staying[one.oid])
+            )
+            for one in leaves
+            if one.oid in self._staying
+        ]
 
     def _stuck(self, group: Sequence[str]) -> Composable:
         """The records of a circle that could go alone, and cannot for what refers to them."""

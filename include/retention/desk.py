@@ -14,10 +14,15 @@ from include.erasure.ledger import ErasureKeys
 from include.holds import records
 from include.policy.datamap import MappedDatabase
 from include.policy.retention import Disposition, RetentionRule
-from include.retention.planning import Schedule
+from include.retention.clocks import require_agreement
+from include.retention.plan import Plan
+from include.retention.planning import Schedule, make_plan
+from include.retention.session import prepare
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress
 from include.services.errors import UsageError
+
+YEARS = range(1900, 9000)  # far enough from the ends of what dates can be to add any period
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,31 @@ class Desk:
             keys=self.keys,
         )
 
+    def plan(self, as_of: str | None, *, ahead: bool = False) -> Plan:
+        """Make the plan for a moment; reads only, and remembers nothing.
+
+        Args:
+            as_of: see `moment_of`.
+            ahead: whether the moment may lie in the future: to look, never to delete.
+
+        Raises:
+            ControlFailed: clocks disagree.
+            UsageError: the moment lies in the future and may not, or the schedule does not fit the
+                database.
+            ServiceError: a lock was not free, or a statement took too long.
+        """
+        with self.reader.connect(autocommit=True) as connection:
+            prepare(connection, self.database)
+            now = require_agreement(connection, self.state, self.clock)
+            moment = moment_of(as_of, now, self.timezone)
+            if moment > now and not ahead:
+                raise UsageError(
+                    f"{moment:%Y-%m-%d %H:%M %z} is in the future; nothing is deleted ahead of "
+                    "time.",
+                    "See what would go then by `./parcelseal retention plan --as-of`.",
+                )
+            return make_plan(connection, self.schedule(moment))
+
 
 def moment_of(as_of: str | None, now: datetime, timezone: str) -> datetime:
     """Return the moment for which a plan is made.
@@ -94,12 +124,15 @@ def moment_of(as_of: str | None, now: datetime, timezone: str) -> datetime:
         return datetime.combine(now.astimezone(zone).date(), time(), zone)
     try:
         if len(as_of) <= len("2026-01-01"):
-            return datetime.combine(date.fromisoformat(as_of), time(), zone)
-        moment = datetime.fromisoformat(as_of)
+            moment = datetime.combine(date.fromisoformat(as_of), time(), zone)
+        else:
+            moment = datetime.fromisoformat(as_of)
     except ValueError:
         raise _unreadable(as_of) from None
     if moment.tzinfo is None:
         raise _unreadable(as_of)
+    if moment.year not in YEARS:
+        raise UsageError(f"{as_of!r} is too far away.", "Write a year from 1900 to 8999.")
     return moment
 
 

@@ -8,7 +8,7 @@ plan says, however often the step is tried.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -19,6 +19,7 @@ from sqlalchemy import Engine
 from include.erasure import ledger
 from include.erasure.identity import server_of
 from include.erasure.masks import masks_of
+from include.erasure.matching import check_keys
 from include.erasure.places import places_of
 from include.erasure.resolve import resolve
 from include.holds.records import HoldGuard
@@ -97,6 +98,9 @@ class Executor:
         allowed: frozenset[str],
     ) -> Tally:
         require_agreement(connection, self.state, self.clock)
+        with self.state.connect() as conn:
+            others = ledger.keys_other_than(conn, schedule.keys.keys)
+        check_keys({plan.key_id, *others}, schedule.keys)
         places = places_of(schedule.database)
         resolve(
             self.state,
@@ -107,6 +111,8 @@ class Executor:
             self.clock.now(),
             masks_of(schedule.rules),
         )
+        asked = [one for one in schedule.requests if one.id in plan.requests]
+        schedule = replace(schedule, requests=asked)
         before = self._done_before(plan.database)
         live = make_plan(connection, schedule)
         require_covered(plan, live, before)
@@ -173,7 +179,8 @@ def _empty(work: Work, group: tuple[str, ...]) -> None:
                     continue
                 if one.rule.action == "drop_partition":
                     partitions.drop_whole(work, one)
-                gone += batches.walk(work, one, Deleting(one))
+                passes = 1 if is_circle else batches.PASSES
+                gone += batches.walk(work, one, Deleting(one), passes)
         is_long = _round % ROUNDS_OF_A_CHAIN == ROUNDS_OF_A_CHAIN - 1
         if is_circle and (not gone or is_long) and not work.tally.stopped:
             gone += circles.untie(work, group)

@@ -80,10 +80,10 @@ class Graph:
         self._references = {name: self._leading_to(name) for name in self.emptied}
         self.groups = self._groups()
 
-    def under(self, holds: RecordHolds) -> Graph:
-        """The same graph under other holds."""
+    def under(self, holds: RecordHolds, subjects: frozenset[str]) -> Graph:
+        """The same graph under other holds and requests."""
         other = copy(self)
-        other.holds = holds
+        other.holds, other.subjects = holds, subjects
         return other
 
     def references(self, collection: str) -> list[Reference]:

@@ -19,8 +19,8 @@ from include.erasure.places import key_texts
 from include.policy.fragments import both, fixed, negated, quoted
 from include.retention.batches import PAUSE, TRIES, become_owner, set_limits
 from include.retention.classes import RecordClass
+from include.retention.counting import key_hash, key_seed
 from include.retention.plan import PlannedPartition
-from include.retention.planning import key_hash, key_seed
 from include.retention.relations import Leaf
 from include.retention.work import Work
 
@@ -80,7 +80,7 @@ def _drop(work: Work, one: RecordClass, leaf: Leaf, expected: PlannedPartition) 
     entered: list[int] = []
     connection = work.connection
     with work.guard.batch() as holds:
-        work.graph = work.graph.under(holds)
+        work.current(holds)
         try:
             with connection.transaction():
                 set_limits(work, one, leaf)
@@ -104,7 +104,7 @@ def _drop(work: Work, one: RecordClass, leaf: Leaf, expected: PlannedPartition) 
                 _require_same(work, one, leaf, expected, count)
                 _detach_and_drop(work, one, leaf)
                 work.progress("changed")
-                work.guard.confirm()
+                work.confirm()
             work.tally.seconds = max(work.tally.seconds, time.monotonic() - begun)
         except (psycopg.Error, Changed):
             if not connection.broken:

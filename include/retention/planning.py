@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg.sql import SQL, Composable, Composed, Literal
+from psycopg.sql import SQL, Composable, Composed
 
 from include.erasure.ledger import ErasureKeys
 from include.holds.records import RecordHolds
 from include.holds.registry import Hold
 from include.policy.datamap import MappedDatabase
-from include.policy.fragments import both, either, negated, quoted
+from include.policy.fragments import both, negated
 from include.policy.retention import RetentionRule
 from include.retention.classes import RecordClass, bind
+from include.retention.counting import Counted, Scan, by_hold, count, key_hash, key_seed, scan
 from include.retention.deletable import Deletable
 from include.retention.graph import Graph, Reference
 from include.retention.plan import (
@@ -38,6 +38,12 @@ if TYPE_CHECKING:
 
 MOST_HOLDS = 50  # that are counted one by one in a plan
 Connection = psycopg.Connection[Any]
+# Counts are scans of whole tables: PostgreSQL's workers share them, and joins stay in memory.
+_WORKERS = """
+SELECT set_config('parallel_tuple_cost', '0', true),
+    set_config('work_mem', CASE WHEN pg_size_bytes(current_setting('work_mem')) < 64 * 1024 * 1024
+                           THEN '64MB' ELSE current_setting('work_mem') END, true)
+"""
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,7 @@ def make_plan(connection: Connection, schedule: Schedule) -> Plan:
         ServiceError: a lock was not free, or a statement took too long.
     """
     with one_view(connection, schedule.database):
+        connection.execute(_WORKERS)
         graph = schedule.graph(connection)
         return _Planner(connection, schedule, graph).plan()
 
@@ -114,24 +121,6 @@ def _require_nullable(graph: Graph) -> None:
                 )
 
 
-def key_seed(keys: ErasureKeys, key_id: str) -> int:
-    """Seed of the hashes in a plan: from the erasure key, so that nobody else can try keys."""
-    made = hmac.digest(keys.keys[key_id], b"parcelseal retention plan", "sha256")
-    return int.from_bytes(made[:8], "big", signed=True)
-
-
-def key_hash(relation: Relation, seed: int) -> Composable:
-    """The XOR of the hashes of primary keys, as text; ``0`` of no record."""
-    columns = [
-        quoted("t", one) if one in relation.hashable else SQL("{}::text").format(quoted("t", one))
-        for one in relation.key
-    ]
-    row = SQL("ROW({})").format(SQL(", ").join(columns))
-    return SQL("coalesce(bit_xor(hash_record_extended({}, {})), 0)::text").format(
-        row, Literal(seed)
-    )
-
-
 class _Planner:
     def __init__(self, connection: Connection, schedule: Schedule, graph: Graph) -> None:
         self.connection = connection
@@ -139,13 +128,14 @@ class _Planner:
         self.graph = graph
         self.deletable = Deletable(graph)
         self.seed = key_seed(schedule.keys, schedule.keys.current)
+        self.holds = _each(schedule.holds)[:MOST_HOLDS]
 
     def plan(self) -> Plan:
         collections = list(self.graph.classes)
-        counted = {name: self._counted(name) for name in collections}
-        tables = {name: self._table(name, counted[name]) for name in collections}
+        scans = {name: self._scanned(name) for name in collections}
+        tables = {name: self._table(name, scans[name]) for name in collections}
         made = {
-            one.name: self._class(one, counted[name][one.name], *tables[name])
+            one.name: self._class(one, scans[name].classes[one.name], *tables[name])
             for name in collections
             for one in self.graph.classes[name]
         }
@@ -161,52 +151,41 @@ class _Planner:
             tables=tuple(one for one, _ in tables.values()),
         )
 
-    def _counted(self, collection: str) -> dict[str, dict[str, int]]:
+    def _scanned(self, collection: str) -> Scan:
         """Count every class of a table in one scan."""
-        relation = self.graph.relations.by_collection[collection]
-        classes = self.graph.classes[collection]
-        figures: list[Composable] = []
-        for one in classes:
-            figures += self._figures(one)
-        if not figures:
-            return {}
-        row = self._row(
-            SQL("SELECT {} FROM {} AS t").format(SQL(", ").join(figures), relation.identifier)
+        return scan(
+            self.connection,
+            self.graph,
+            collection,
+            seed=self.seed,
+            digests=self._goes_alone(collection),
         )
-        width = len(row) // len(classes)
-        return {
-            one.name: dict(zip(_FIGURES, row[at * width : (at + 1) * width], strict=True))
-            for at, one in enumerate(classes)
-        }
 
-    def _figures(self, one: RecordClass) -> list[Composable]:
+    def _goes_alone(self, collection: str) -> bool:
+        """Whether each record goes by itself, whatever becomes of others."""
         graph = self.graph
-        due, held = graph.due(one), graph.held(one.rule.collection)
-        conditions = {
-            "records": one.belongs,
-            "expired": both([one.belongs, one.expired]),
-            "due": due,
-            "held": both([due, held]),
-            "suspended": both([due, negated(held), one.suspended]),
-            "ready": graph.ready(one),
-            "not_started": both([one.belongs, one.clock.not_started]),
-            "ahead": both([one.belongs, one.clock.ahead]),
-        }
-        return [SQL("count(*) FILTER (WHERE {})").format(conditions[name]) for name in _FIGURES]
+        return (
+            collection in graph.emptied
+            and not graph.relations.by_collection[collection].partitioned
+            and not graph.is_circle(graph.group_of(collection))
+            and all(self.deletable.keeps(one) is None for one in graph.references(collection))
+        )
 
-    def _table(
-        self, collection: str, counted: dict[str, dict[str, int]]
-    ) -> tuple[PlannedTable, dict[str, int]]:
+    def _table(self, collection: str, counted: Scan) -> tuple[PlannedTable, dict[str, int]]:
         """What goes from a table, and how many of it by class."""
         graph = self.graph
         relation = graph.relations.by_collection[collection]
         deleting = [one for one in graph.classes[collection] if one.rule.deletes]
-        masking = [one for one in graph.classes[collection] if one.rule.action == "mask"]
-        ready = sum(counted[one.name]["ready"] for one in deleting)
         found: dict[str, Any] = {"collection": collection}
         by_class: dict[str, int] = dict.fromkeys((one.name for one in deleting), 0)
-        if ready:
-            rows = self._going(collection, relation, deleting)
+        if any(counted.classes[one.name].ready for one in deleting):
+            if self._goes_alone(collection):
+                each = [counted.classes[one.name].ready for one in deleting]
+                rows: list[tuple[Any, ...]] = [
+                    (0, counted.ready.records, counted.ready.digest, *each)
+                ]
+            else:
+                rows = self._going(collection, relation, deleting)
             digest = 0
             for _oid, count, mixed, *each in rows:
                 found["to_delete"] = found.get("to_delete", 0) + count
@@ -216,12 +195,7 @@ class _Planner:
             found["deleted"] = str(digest)
             if any(one.rule.action == "drop_partition" for one in deleting):
                 found["partitions"] = self._whole_partitions(relation, rows)
-        if any(counted[one.name]["ready"] for one in masking):
-            which = either([graph.ready(one) for one in masking])
-            query = SQL("SELECT count(*), {} FROM {} AS t WHERE {}").format(
-                key_hash(relation, self.seed), relation.identifier, which
-            )
-            found["to_mask"], found["masked"] = self._row(query)
+        found["to_mask"], found["masked"] = counted.to_mask.records, counted.to_mask.digest
         if deleting:
             found["references"] = tuple(_described(one) for one in graph.references(collection))
         return PlannedTable(**found), by_class
@@ -229,7 +203,10 @@ class _Planner:
     def _going(
         self, collection: str, relation: Relation, deleting: Sequence[RecordClass]
     ) -> list[tuple[Any, ...]]:
-        each = [SQL("count(*) FILTER (WHERE {})").format(self.graph.ready(one)) for one in deleting]
+        # of the only class that deletes, all that goes is ready
+        each: list[Composable] = [SQL("count(*)")]
+        if len(deleting) > 1:
+            each = [count(self.graph.ready(one)) for one in deleting]
         oid: Composable = SQL("t.tableoid::bigint") if relation.partitioned else SQL("0::bigint")
         grouped = SQL(" GROUP BY 1 ORDER BY 1") if relation.partitioned else SQL("")
         query = SQL(
@@ -266,14 +243,14 @@ class _Planner:
     def _class(
         self,
         one: RecordClass,
-        counted: dict[str, int],
+        counted: Counted,
         table: PlannedTable,
         by_class: dict[str, int],
     ) -> PlannedClass:
         going = by_class.get(one.name, 0)
         masks = one.rule.action == "mask"
         keeps = one.rule.action == "keep"
-        ready = 0 if keeps else counted["ready"]
+        ready = 0 if keeps else counted.ready
         kept = ready - going if one.rule.deletes else 0
         drops = one.rule.action == "drop_partition" and going
         return PlannedClass(
@@ -281,20 +258,20 @@ class _Planner:
             collection=one.rule.collection,
             action=one.rule.action,
             rule_sha256=rule_digest(one.rule),
-            records=counted["records"],
-            expired=counted["expired"],
-            requested=counted["due"] - counted["expired"],
-            held=counted["held"],
-            suspended=counted["suspended"],
-            kept_longer=counted["due"] - counted["held"] - counted["suspended"] - counted["ready"],
+            records=counted.records,
+            expired=counted.expired,
+            requested=counted.due - counted.expired,
+            held=counted.held,
+            suspended=counted.suspended,
+            kept_longer=counted.due - counted.held - counted.suspended - counted.ready,
             kept_by_reference=kept,
             to_delete=going,
             to_mask=ready if masks else 0,
             to_drop_partitions=len(table.partitions) if drops else 0,
-            not_started=counted["not_started"],
-            ahead=counted["ahead"],
+            not_started=counted.not_started,
+            ahead=counted.ahead,
             referred_by=self._referred_by(one) if kept else (),
-            held_by=self._held_by(one) if counted["held"] else (),
+            held_by=self._held_by(one) if counted.held else (),
         )
 
     def _referred_by(self, one: RecordClass) -> tuple[KeptBy, ...]:
@@ -322,45 +299,14 @@ class _Planner:
         return tuple(found)
 
     def _held_by(self, one: RecordClass) -> tuple[HeldBy, ...]:
-        """Count by hold what holds keep of a class."""
-        holds = _each(self.schedule.holds)[:MOST_HOLDS]
-        if not holds:
-            return ()
-        due = self.graph.due(one)
-        siblings = self.graph.classes[one.rule.collection]
-        each = [
-            SQL("count(*) FILTER (WHERE {})").format(
-                either([both([it.belongs, it.held_by(hold, value)]) for it in siblings])
-            )
-            for hold, value in holds
-        ]
-        relation = self.graph.relations.by_collection[one.rule.collection]
-        query = SQL("SELECT {} FROM {} AS t WHERE {}").format(
-            SQL(", ").join(each), relation.identifier, due
-        )
-        row = self._row(query)
-        counted: dict[int, int] = {}
-        for (hold, _value), records in zip(holds, row, strict=True):
-            if records:
-                counted[hold.id] = counted.get(hold.id, 0) + records
-        return tuple(HeldBy(hold=hold, records=records) for hold, records in counted.items())
+        """What each hold keeps of a class."""
+        found = by_hold(self.connection, self.graph, one, self.holds) if self.holds else {}
+        return tuple(HeldBy(hold=hold, records=records) for hold, records in found.items())
 
     def _row(self, query: Composed) -> tuple[Any, ...]:
         row: tuple[Any, ...] | None = self.connection.execute(query, {}).fetchone()
         assert row is not None
         return row
-
-
-_FIGURES = (
-    "records",
-    "expired",
-    "due",
-    "held",
-    "suspended",
-    "ready",
-    "not_started",
-    "ahead",
-)
 
 
 def _each(holds: RecordHolds) -> list[tuple[Hold, str]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import date, datetime
+from typing import Any, Literal
 
 from sqlalchemy import Connection, func, select
 
@@ -15,12 +16,15 @@ from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
 from include.holds import records as holds
 from include.messages import _
+from include.retention import told
 from include.retention.desk import Desk
 from include.retention.names import CLAUSE, STEP_VERIFY
 from include.retention.session import one_view, prepare
 from include.retention.steps import done_of
 from include.retention.verify import Inspection, Left, Orphans, Subject
 from include.state.tables import erasure_batch
+
+RequestState = Literal["closed", "restricted", "overdue", "open"]
 
 
 @dataclass(frozen=True)
@@ -76,10 +80,23 @@ def verify(
             subjects = {one.id: inspection.subject(one.subject) for one in asked}
     _left(seen, left)
     _orphans(seen, orphans)
-    closed, overdue = _requests(desk, seen, asked, subjects)
+    became = _requests(desk, seen, asked, subjects)
+    counted = Counter(one["state"] for one in became)
     done = done_of(desk)
     _agreement(seen, executed, done)
+    with desk.state.connect() as conn:
+        entered = told.of_ledger(conn, desk)
     still = [one for one in copies or () if last is not None and one.taken_at <= last]
+    if copies is None:
+        seen.find(
+            "retention.backups_unread",
+            Outcome.ATTENTION,
+            _(
+                "The off-site store could not be read: which backups still hold what was erased is "
+                "not known."
+            ),
+            _("See what `backup_offsite` says of the store; the next run looks again."),
+        )
     seen.measure("retention.unexplained", sum(one.unexplained for one in left), "rows")
     seen.measure("retention.erased", sum(done.values()), "rows")
     return seen.record(
@@ -88,9 +105,12 @@ def verify(
             "orphans": [vars(one) for one in orphans],
             "done": done,
             "unexplained": sum(one.unexplained for one in left),
-            "requests_open": len(asked) - closed,
-            "requests_closed": closed,
-            "requests_overdue": overdue,
+            "requests": became,
+            "requests_open": len(became) - counted["closed"],
+            "requests_closed": counted["closed"],
+            "requests_overdue": counted["overdue"],
+            "verified_at": desk.clock.now().isoformat(),
+            "ledger": entered,
             "copies": None if copies is None else [_copy(one) for one in still],
         }
     )
@@ -149,46 +169,72 @@ def _requests(
     seen: Examination,
     asked: Sequence[ErasureRequest],
     subjects: dict[int, Subject],
-) -> tuple[int, int]:
-    """Close what is done, and say what is late; returns how many of each."""
+) -> list[dict[str, Any]]:
+    """Close what is done, and say what is late and what stays; returns what became of each.
+
+    What an earlier try of the step closed counts too.
+    """
     today = desk.clock.now().date()
-    closed = overdue = 0
-    for one in asked:
-        found = subjects[one.id]
-        if not found.records:
-            with desk.state.begin() as conn:
-                run = f"{desk.dag_id} {desk.run_id}"
-                because = "no record is left in the classes that a request erases"
-                requests.close(conn, desk.clock, one.id, closed_by=run, because=because)
-            closed += 1
-        elif found.unexplained and one.is_overdue(today):
-            overdue += 1
-            seen.find(
-                "retention.request_overdue",
-                Outcome.FAIL,
-                _(
-                    "Of request {reference}, due on {due}, {count} records are still there.",
-                    reference=one.reference,
-                    due=one.due_on,
-                    count=found.unexplained,
-                ),
-                _("Answer the data subject, and see why the records were not erased."),
-                subject=str(one.id),
+    run = _run(desk)
+    with desk.state.connect() as conn:
+        before = [
+            one
+            for one in requests.every(conn)
+            if one.database == desk.database.name and one.closed_by == run
+        ]
+    return [told.of_subject(one, Subject(one.subject, 0, 0), "closed") for one in before] + [
+        told.of_subject(one, subjects[one.id], _request(desk, seen, one, subjects[one.id], today))
+        for one in asked
+    ]
+
+
+def _run(desk: Desk) -> str:
+    """How the registry of requests names a run."""
+    return f"{desk.dag_id} {desk.run_id}"
+
+
+def _request(
+    desk: Desk, seen: Examination, one: ErasureRequest, found: Subject, today: date
+) -> RequestState:
+    answered = any(rule.on_request for rule in desk.rules)  # else nothing was looked for
+    if not found.records and answered:
+        with desk.state.begin() as conn:
+            because = "no record is left in the classes that a request erases"
+            requests.close(conn, desk.clock, one.id, closed_by=_run(desk), because=because)
+        return "closed"
+    if (found.unexplained or not answered) and one.is_overdue(today):
+        seen.find(
+            "retention.request_overdue",
+            Outcome.FAIL,
+            _(
+                "Of request {reference}, due on {due}, {count} records are still there.",
+                reference=one.reference,
+                due=one.due_on,
+                count=found.unexplained,
             )
-        elif not found.unexplained:
-            seen.find(
-                "retention.request_restricted",
-                Outcome.ATTENTION,
-                _(
-                    "Of request {reference}, {count} records stay: a hold, a law, or another "
-                    "record keeps them.",
-                    reference=one.reference,
-                    count=found.records,
-                ),
-                _("Tell the data subject; until they go they may only be stored (PIPL 47)."),
-                subject=str(one.id),
-            )
-    return closed, overdue
+            if answered
+            else _(
+                "Request {reference} was due on {due}, and no record class is erased on request.",
+                reference=one.reference,
+                due=one.due_on,
+            ),
+            _("Answer the data subject, and see why the records were not erased."),
+        )
+        return "overdue"
+    if found.records and not found.unexplained:
+        seen.find(
+            "retention.request_restricted",
+            Outcome.ATTENTION,
+            _(
+                "Of request {reference}, {count} records stay: a hold, a law, or another "
+                "record keeps them.",
+                reference=one.reference,
+                count=found.records,
+            ),
+            _("Tell the data subject; until they go they may only be stored (PIPL 47)."),
+        )
+        return "restricted"
+    return "open"
 
 
 def _agreement(seen: Examination, executed: StepRecord | None, done: dict[str, int]) -> None:

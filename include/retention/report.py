@@ -1,31 +1,30 @@
-"""The certificate of `enforce_retention`."""
+"""What a run of `enforce_retention` adds up to: the certificate of deletion."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, func, select
 
-from include.evidence.model import Approval, Metric, Outcome, StepRecord
-from include.messages import _
+from include.evidence.model import Approval, Finding, Metric, Outcome, StepRecord
+from include.messages import Message, _
 from include.policy.datamap import MappedDatabase
 from include.policy.retention import RetentionRule
 from include.reports.conclusion import Conclusion, by_step, missing_record, not_asked_for, worst
+from include.reports.model import Fact, Paragraph, Section, Steps
+from include.retention import report_tables
 from include.retention.names import CLAUSE, STEP_EXECUTE, STEP_PLAN, STEP_VERIFY
+from include.retention.report_case import Case, Past
 from include.state.tables import disposition
 
 TITLE = _("Certificate of deletion")
 LOOKED_BACK = 60  # runs in a trend
-
-
-@dataclass(frozen=True)
-class Past:
-    """What one run erased from a database."""
-
-    at: datetime
-    done: int
+# control indicator -> the figure of the count afterwards that it adds up, and its unit
+_INDICATORS = {
+    "expired_records_unexplained": ("unexplained", "rows"),
+    "erasure_requests_overdue": ("requests_overdue", "1"),
+}
 
 
 def past(conn: Connection, database: str) -> list[Past]:
@@ -33,12 +32,13 @@ def past(conn: Connection, database: str) -> list[Past]:
     table = disposition
     query = (
         select(func.min(table.c.planned_at), func.sum(table.c.done))
-        .where(table.c.database == database, table.c.done.is_not(None))
+        .where(table.c.database == database)
         .group_by(table.c.dag_id, table.c.run_id)
         .order_by(func.max(table.c.number).desc())
         .limit(LOOKED_BACK)
     )
-    return [Past(row[0], int(row[1])) for row in conn.execute(query)][::-1]
+    found = [Past(at, None if done is None else int(done)) for at, done in conn.execute(query)]
+    return found[::-1]
 
 
 def conclude(
@@ -50,40 +50,253 @@ def conclude(
     approvals: Sequence[Approval],
     trends: Mapping[str, Sequence[Past]],
 ) -> Conclusion:
-    """Judge a run."""
-    del rules, trends
+    """Judge a run: what had expired is gone or explained, and no request is late.
+
+    Args:
+        records: what the steps left; one that is missing fails.
+        databases: all that the data map names.
+        rules: their record classes; a database without one is a finding, not a fault.
+        asked: names the run was asked for; the rest is noted, so that nobody takes it for done.
+        approvals: decisions of this run.
+        trends: past runs by database, this one included.
+    """
     steps = by_step(records)
+    left_out = [one for one in databases if one.name not in asked]
+    cases = [
+        Case(one, rules.get(one.name, ()), steps, trends.get(one.name, ()))
+        for one in databases
+        if one.name in asked
+    ]
     findings = [finding for record in records for finding in record.findings]
-    for one in databases:
-        if one.name not in asked:
-            findings.append(not_asked_for(one.name, "retention.left_out", CLAUSE))
-            continue
-        for name, title in (
-            (STEP_PLAN, _("The plan")),
-            (STEP_EXECUTE, _("The execution")),
-            (STEP_VERIFY, _("The count afterwards")),
-        ):
-            if (name, one.name) not in steps:
-                findings.append(missing_record(title, one.name, "retention.missing", CLAUSE))
-    outcome = worst(records, findings) if databases else Outcome.FAIL
+    for case in cases:
+        findings += _missing(case)
+        if not case.rules:
+            findings.append(_no_class(case.database))
+    findings += [not_asked_for(one.name, "retention.left_out", CLAUSE) for one in left_out]
+    outcome = worst(records, findings) if cases else Outcome.FAIL
     return Conclusion(
         title=TITLE,
-        summary=TITLE,
+        summary=_summary(outcome, cases),
         outcome=outcome,
         findings=findings,
         metrics=[
             *(metric for record in records for metric in record.metrics),
-            Metric(
-                name="expired_records_unexplained", value=_sum(steps, "unexplained"), unit="rows"
-            ),
-            Metric(
-                name="erasure_requests_overdue", value=_sum(steps, "requests_overdue"), unit="1"
+            *(
+                Metric(
+                    name=name, value=_indicator(cases, figure, all_asked=not left_out), unit=unit
+                )
+                for name, (figure, unit) in _INDICATORS.items()
             ),
         ],
+        facts=_facts(cases),
+        sections=[*(report_tables.section(case) for case in cases), _meaning()],
         approvals=list(approvals),
     )
 
 
-def _sum(steps: Mapping[tuple[str, str], StepRecord], name: str) -> int | None:
-    found = [one.data.get(name) for (step, _part), one in steps.items() if step == STEP_VERIFY]
-    return sum(int(one) for one in found if one is not None) if found else None
+def _missing(case: Case) -> list[Finding]:
+    """The first step that did not come to its end, unless its own record says why."""
+    for name, title in (
+        (STEP_PLAN, _("The plan")),
+        (STEP_EXECUTE, _("The execution")),
+        (STEP_VERIFY, _("The count afterwards")),
+    ):
+        if case.data(name):
+            continue
+        record = case.steps.get((name, case.database.name))
+        if record is not None and record.outcome is Outcome.FAIL:
+            return []
+        return [missing_record(title, case.database.name, "retention.missing", CLAUSE)]
+    return []
+
+
+def _no_class(database: MappedDatabase) -> Finding:
+    return Finding(
+        code="retention.no_class",
+        severity=Outcome.ATTENTION,
+        subject=database.name,
+        message=_("No record class of it is in the retention schedule: nothing expires there."),
+        action=_("Say in retention.yaml how long its records are kept."),
+        clause=CLAUSE,
+    )
+
+
+def _indicator(cases: Sequence[Case], figure: str, *, all_asked: bool) -> int | None:
+    """A control's figure: what is bad is bad, but nothing is good that was not counted."""
+    known = [int(case.proof[figure]) for case in cases if case.proof]
+    if any(known):
+        return sum(known)
+    whole = len(known) == len(cases) and all_asked and any(case.rules for case in cases)
+    return 0 if whole else None
+
+
+def _added(values: Sequence[int | None]) -> int | None:
+    """A sum; None when one of its parts was not measured, or there is none."""
+    known = [one for one in values if one is not None]
+    return sum(known) if known and len(known) == len(values) else None
+
+
+def _erased(cases: Sequence[Case]) -> tuple[int | None, int | None]:
+    return _added([one.deleted() for one in cases]), _added([one.masked() for one in cases])
+
+
+def _counted(cases: Sequence[Case], figure: str) -> int | None:
+    return _added([one.proof.get(figure) for one in cases])
+
+
+def _summary(outcome: Outcome, cases: Sequence[Case]) -> Message:
+    if not cases or not all(case.whole for case in cases):
+        return _("Not every database was worked on to its end.")
+    unexplained, late = _counted(cases, "unexplained"), _counted(cases, "requests_overdue")
+    if unexplained:
+        return _(
+            "{count} records have expired and are still there, unexplained.", count=unexplained
+        )
+    if late:
+        return _("{count} requests of data subjects to be erased are overdue.", count=late)
+    if outcome is Outcome.FAIL:
+        return _("What had expired is gone or explained, but something else is wrong: see below.")
+    if not any(case.rules for case in cases):
+        return _("The policy pack does not say how long records are kept: nothing was erased.")
+    deleted, masked = _erased(cases)
+    values = {"deleted": deleted or 0, "masked": masked or 0}
+    if outcome is Outcome.ATTENTION:
+        return _(
+            "What had expired is gone or explained ({deleted} deleted, {masked} masked); something "
+            "needs attention.",
+            **values,
+        )
+    if not deleted and not masked:
+        return _("Nothing had to be erased; whatever has expired and stays is explained.")
+    return _(
+        "What had expired is gone: {deleted} records deleted, {masked} masked. What stays is "
+        "explained.",
+        **values,
+    )
+
+
+def _facts(cases: Sequence[Case]) -> list[Fact]:
+    deleted, masked = _erased(cases)
+    unexplained = _counted(cases, "unexplained")
+    held = _added(
+        [sum(int(it["held"]) for it in one.proof["left"]) if one.proof else None for one in cases]
+    )
+    missed = _added(
+        [
+            _added([case.not_reached(one) for one in case.classes] or [0]) if case.plan else None
+            for case in cases
+        ]
+    )
+    return [
+        Fact(
+            label=_("Records erased"),
+            value=None if deleted is None or masked is None else deleted + masked,
+            unit="rows",
+            note=_("{deleted} deleted, {masked} masked", deleted=deleted or 0, masked=masked or 0)
+            if deleted is not None and masked is not None
+            else None,
+        ),
+        Fact(
+            label=_("Expired, left without explanation"),
+            value=unexplained,
+            unit="rows",
+            status=None if unexplained is None else Outcome.FAIL if unexplained else Outcome.PASS,
+            note=_("target: 0"),
+        ),
+        Fact(
+            label=_("Expired, kept by holds and open matters"),
+            value=held,
+            unit="rows",
+            note=_("legal holds, and conditions of the schedule"),
+        ),
+        Fact(
+            label=_("Planned and not reached"),
+            value=missed,
+            unit="rows",
+            status=None if missed is None else Outcome.ATTENTION if missed else Outcome.PASS,
+            note=_("why: see below") if missed else None,
+        ),
+        _requests(cases),
+        _backups(cases),
+    ]
+
+
+def _requests(cases: Sequence[Case]) -> Fact:
+    still, late = _counted(cases, "requests_open"), _counted(cases, "requests_overdue")
+    closed = _counted(cases, "requests_closed")
+    return Fact(
+        label=_("Requests of data subjects"),
+        value=None if still is None else _("{count} open", count=still),
+        status=None if late is None else Outcome.FAIL if late else Outcome.PASS,
+        note=None
+        if late is None
+        else _("{late} overdue, {closed} closed by this run", late=late, closed=closed or 0),
+    )
+
+
+def _backups(cases: Sequence[Case]) -> Fact:
+    label = _("Backups hold what was erased until")
+    if not cases or any(one.proof.get("copies") is None for one in cases):
+        return Fact(label=label, value=None)
+    copies = [copy for one in cases for copy in one.proof["copies"]]
+    if not copies:
+        return Fact(label=label, value=_("none does"), status=Outcome.PASS)
+    held = sum(1 for one in copies if one["held"])
+    oldest = min(datetime.fromisoformat(one["taken_at"]) for one in copies)
+    last = max(datetime.fromisoformat(one["expires_at"]) for one in copies)
+    return Fact(
+        label=label,
+        value=last,
+        note=_(
+            "{count} restore points, the oldest of {oldest}; holds keep {held} of them longer",
+            count=len(copies),
+            oldest=oldest.date(),
+            held=held,
+        )
+        if held
+        else _(
+            "{count} restore points, the oldest of {oldest}",
+            count=len(copies),
+            oldest=oldest.date(),
+        ),
+    )
+
+
+def _meaning() -> Section:
+    return Section(
+        heading=_("What this report proves, and what it does not"),
+        blocks=[
+            Paragraph(
+                text=_(
+                    "What the tables call erased was deleted or masked in the mapped databases, "
+                    "and each record stands in the erasure ledger by a keyed hash; queries that "
+                    "share nothing with the deletion counted what is left."
+                )
+            ),
+            Steps(
+                items=[
+                    _(
+                        "A plan beyond the limits was executed only where another person than the "
+                        "schedule's owners approved that very plan, by its hash."
+                    ),
+                    _(
+                        "Legal holds were asked inside of each transaction; one that was placed "
+                        "before it committed kept its records."
+                    ),
+                    _(
+                        "Backups are not changed: until they expire they hold what was erased, and "
+                        "a restore erases it again by the ledger."
+                    ),
+                    _(
+                        "Deleted rows stay on the disk, in the server's log and in replicas until "
+                        "PostgreSQL writes over them; the storage is not wiped here."
+                    ),
+                    _(
+                        "Copies outside of the mapped databases, such as exports, files and "
+                        "partners' records, are not seen here. What no record class names never "
+                        "expires."
+                    ),
+                ]
+            ),
+        ],
+    )

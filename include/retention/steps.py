@@ -15,19 +15,17 @@ from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import artifacts_of, keep_artifact
 from include.holds import registry as holds
 from include.messages import Message, _
-from include.retention import breaker
+from include.retention import breaker, told
 from include.retention.breaker import Tripped
-from include.retention.clocks import require_agreement
-from include.retention.desk import Desk, moment_of
+from include.retention.desk import Desk
 from include.retention.execute import Executor
 from include.retention.names import CLAUSE, KIND, STEP_APPROVE, STEP_EXECUTE, STEP_PLAN
 from include.retention.people import People, people_of
 from include.retention.plan import Plan, file_name, read_plan
-from include.retention.planning import make_plan
 from include.retention.question import question, why
 from include.retention.session import prepare
 from include.retention.work import Progress, Tally
-from include.services.errors import ControlFailed, UsageError
+from include.services.errors import ControlFailed
 
 
 def plan(desk: Desk, as_of: str | None = None) -> StepRecord:
@@ -42,7 +40,7 @@ def plan(desk: Desk, as_of: str | None = None) -> StepRecord:
         UsageError: the moment lies in the future, or the schedule does not fit the database.
     """
     seen = Examination(STEP_PLAN, CLAUSE, part=desk.database.name)
-    made = _begun(desk) or _made(desk, as_of)
+    made = _begun(desk) or desk.plan(as_of)
     tripped, past = _tripped(desk, made)
     data: dict[str, Any] = {
         "as_of": made.as_of.isoformat(),
@@ -53,6 +51,7 @@ def plan(desk: Desk, as_of: str | None = None) -> StepRecord:
     with desk.state.begin() as conn:
         breaker.remember(conn, made, desk.run, desk.clock)
         keep_artifact(conn, *desk.run, file_name(made.database), made.content)
+        data |= told.of_plan(conn, desk, made)
         due = holds.due_for_review(conn, desk.clock.now().date())
     if tripped:
         data |= _asked(desk, seen, made)
@@ -62,19 +61,6 @@ def plan(desk: Desk, as_of: str | None = None) -> StepRecord:
     for one in made.classes:
         seen.measure(f"retention.{one.name}.planned", one.planned, "rows")
     return seen.record(data)
-
-
-def _made(desk: Desk, as_of: str | None) -> Plan:
-    with desk.reader.connect(autocommit=True) as connection:
-        prepare(connection, desk.database)
-        now = require_agreement(connection, desk.state, desk.clock)
-        moment = moment_of(as_of, now, desk.timezone)
-        if moment > now:
-            raise UsageError(
-                f"{moment:%Y-%m-%d %H:%M %z} is in the future; nothing is deleted ahead of time.",
-                "See what would go then by `./parcelseal retention plan --as-of`.",
-            )
-        return make_plan(connection, desk.schedule(moment))
 
 
 def _begun(desk: Desk) -> Plan | None:
@@ -116,7 +102,7 @@ def _asked(desk: Desk, seen: Examination, made: Plan) -> dict[str, Any]:
             dag_id=desk.dag_id,
             run_id=desk.run_id,
         )
-    return {"request": asked.id}
+    return told.of_request(asked)
 
 
 def _people(desk: Desk) -> People:
@@ -317,6 +303,7 @@ def execute(desk: Desk, record: StepRecord, progress: Progress | None = None) ->
     return seen.record(
         {
             "done": done,
+            "executed_as": desk.writer.parameters.get("user"),
             "partitions": tally.partitions,
             "stopped": tally.stopped,
             "refused": {f"{name} {code}": n for (name, code), n in tally.refused.items()},
@@ -366,7 +353,22 @@ def _shortfalls(seen: Examination, tally: Tally) -> None:
             "retention.stopped",
             Outcome.ATTENTION,
             _("The execution stopped before its end: {reason}.", reason=reason),
-            _("The next run goes on. If it repeats, widen `window` or `budget`."),
+            _(
+                "The next run goes on. If it repeats, widen `window` or `budget` "
+                "(disposition.yaml)."
+            ),
+        )
+    for name, records in sorted(tally.knots.items()):
+        seen.find(
+            "retention.knot",
+            Outcome.FAIL,
+            _(
+                "{count} records or more refer to each other in a circle that one transaction "
+                "cannot delete.",
+                count=records,
+            ),
+            _("Set one of the foreign keys of the circle to null: `detach` in retention.yaml."),
+            subject=name,
         )
     for (name, code), records in sorted(tally.refused.items()):
         seen.find(

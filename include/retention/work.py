@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -11,10 +13,10 @@ import psycopg
 from sqlalchemy import Connection as StateConnection
 from sqlalchemy import Engine
 
-from include.erasure import ledger
+from include.erasure import ledger, requests
 from include.erasure.identity import transaction_of
 from include.erasure.ledger import Origin
-from include.holds.records import HoldGuard
+from include.holds.records import HoldGuard, RecordHolds
 from include.policy.retention import Disposition
 from include.retention.classes import RecordClass
 from include.retention.graph import Graph
@@ -62,6 +64,8 @@ class Tally:
         partitions: that were dropped.
         refused: records that the database refused, by class and SQLSTATE.
         busy: times that a batch was given up since others held locks, by class.
+        knots: records at the least that refer to each other in a circle which is too large for one
+            transaction, by class.
         stopped: why the execution stopped early; None when it came to its end.
         seconds: the longest transaction.
     """
@@ -70,6 +74,7 @@ class Tally:
     partitions: dict[str, int] = field(default_factory=dict)
     refused: dict[tuple[str, str], int] = field(default_factory=dict)
     busy: dict[str, int] = field(default_factory=dict)
+    knots: dict[str, int] = field(default_factory=dict)
     stopped: str | None = None
     seconds: float = 0.0
 
@@ -95,10 +100,8 @@ class Work:
         dag_id: of the run.
         run_id: of the run.
         progress: is told each stage of a batch, for tests.
-        tally: what was done and what was not.
-        done_before: records that earlier tries of the run erased, by class.
-        passed_over: places of records that the database refused, by oid of the leaf.
-        tied: circles that it refused.
+        passed_over: places of records that the database refused, by the oid of their table.
+        tied: groups of which the database refused a circle.
     """
 
     connection: psycopg.Connection[Any]
@@ -119,6 +122,21 @@ class Work:
     passed_over: dict[int, list[str]] = field(default_factory=dict)
     tied: set[tuple[str, ...]] = field(default_factory=set)
     _unsettled: list[int] = field(default_factory=list)
+    _beside: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+
+    def current(self, holds: RecordHolds) -> Graph:
+        """The graph under what counts now; the same object as long as that does not change.
+
+        Call it inside of a batch: then neither hold nor withdrawal of a request can come in before
+        the batch ends. A request that came after the plan waits for the next one.
+        """
+        with self.ledger.begin():
+            asked = requests.open_requests(self.ledger, self.plan.database)
+        subjects = frozenset(one.subject for one in asked if one.id in self.plan.requests)
+        known = self.graph.holds.fingerprint, self.graph.subjects
+        if known != (holds.fingerprint, subjects):
+            self.graph = self.graph.under(holds, subjects)
+        return self.graph
 
     def left(self, name: str) -> int:
         """How many records of a class the plan still allows."""
@@ -141,22 +159,59 @@ class Work:
 
     def intend(self, one: RecordClass, keys: list[Key], transaction: str | None = None) -> int:
         """Enter what the open transaction erases, and settle the batches before it."""
-        number = transaction or transaction_of(self.connection)
+        try:
+            entered = self._write(one, keys, transaction or transaction_of(self.connection))
+            self.written()
+        finally:
+            self.ledger.rollback()  # nothing, once it is committed
+        return entered
+
+    @contextmanager
+    def entering(self, one: RecordClass, keys: list[Key]) -> Iterator[Entering]:
+        """Write to the ledger while the other database erases, and commit there when it has.
+
+        Args:
+            one: the class.
+            keys: of records that are locked and about to go.
+        """
+        number = transaction_of(self.connection)
+        made = Entering(
+            self, one, keys, number, self._beside.submit(self._write, one, keys, number)
+        )
+        try:
+            yield made
+        finally:
+            made.end()
+
+    def _write(self, one: RecordClass, keys: list[Key], number: str) -> int:
+        """Settle the batches before this one and enter it, in a transaction that stays open."""
         at = self.limits.clock.now()
-        with self.ledger.begin():
-            ledger.settle(self.ledger, self._unsettled, at)
-            entered = ledger.intend(
-                self.ledger,
-                self.schedule.keys,
-                self.origin(one),
-                keys,
-                transaction=number,
-                server=self.server,
-                at=at,
-            )
+        self.ledger.begin()
+        ledger.settle(self.ledger, self._unsettled, at)
+        return ledger.intend(
+            self.ledger,
+            self.schedule.keys,
+            self.origin(one),
+            keys,
+            transaction=number,
+            server=self.server,
+            at=at,
+        )
+
+    def written(self) -> None:
+        """Commit what was entered."""
+        self.ledger.commit()
         self._unsettled.clear()
         self.progress("intended")
-        return entered
+
+    def confirm(self) -> None:
+        """See that no hold came in between; what follows is the commit.
+
+        Raises:
+            ServiceError: as of `HoldGuard.confirm`.
+        """
+        self.guard.confirm()
+        self.progress("confirmed")
 
     def committed(self, batch: int) -> None:
         """Note that the transaction of a batch committed."""
@@ -175,3 +230,32 @@ class Work:
                 ledger.settle(self.ledger, self._unsettled, self.limits.clock.now())
             self._unsettled.clear()
         self.progress("settled")
+
+
+@dataclass(frozen=True)
+class Entering:
+    """A batch that is being written to the ledger, on a thread of its own."""
+
+    work: Work
+    one: RecordClass
+    keys: list[Key]
+    transaction: str
+    written: Future[int]
+
+    def commit(self, gone: list[Key]) -> int:
+        """Commit the ledger's transaction, with the records that went and no others.
+
+        Returns:
+            The batch's id in the ledger.
+        """
+        entered = self.written.result()
+        if len(gone) == len(self.keys) and set(gone) == set(self.keys):
+            self.work.written()
+            return entered
+        self.work.ledger.rollback()
+        return self.work.intend(self.one, gone, self.transaction)
+
+    def end(self) -> None:
+        """Take back what was not committed; the thread is at its end then."""
+        wait([self.written])
+        self.work.ledger.rollback()

@@ -20,6 +20,7 @@ from include.policy import SHIPPED
 from include.state.connect import engine
 from include.workplace import ROOT, Workplace
 from tests.e2e import databases
+from tests.e2e.retained import Retained, retain
 
 CUSTOMERS = 300
 # Failing tasks are repeated in production; here nobody waits for that.
@@ -122,6 +123,15 @@ def drilled(cli: Cli, backed_up: dict[str, Any]) -> dict[str, Any]:
 def checked(cli: Cli) -> dict[str, Any]:
     """The sample's check of quality, red as it should be."""
     return cli.json("run", "check_quality", code=1)
+
+
+@pytest.fixture(scope="session")
+def retained(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Retained:
+    """A copy of the sample under its retention schedule, with a run that was approved."""
+    sheet = json.loads((cli.home / "sample" / "answer_sheet.json").read_text())
+    places = [place for one in sheet["canaries"] for place in one["places"]]
+    marked = max(key for name, key in places if name == "waybill.sender_name")
+    return retain(cli, marked, tmp_path_factory.mktemp("packs") / "branch")
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -28,6 +29,7 @@ from include.workplace import ROOT, Workplace
 
 QUIET_HOUR = 22  # so far from every schedule that no workflow begins by itself
 RUN_TIMEOUT = 240  # seconds
+RUNS = "dags/{}/dagRuns"
 
 
 @dataclass
@@ -65,6 +67,24 @@ def until(true: Callable[[], bool], what: str, seconds: float = 60) -> None:
         time.sleep(0.5)
 
 
+def path_of(task: dict[str, Any]) -> str:
+    """Return the address of a task in the REST API."""
+    return (
+        f"{RUNS.format(task['dag_id'])}/{quote(task['dag_run_id'], safe='')}/taskInstances/"
+        f"{task['task_id']}/{task['map_index']}"
+    )
+
+
+def patch(api: AirflowApi, path: str) -> int:
+    """Approve over REST and return the status."""
+    answer = api.session.patch(
+        f"{api.url}/api/v2/{path}/hitlDetails",
+        json={"chosen_options": ["Approve"], "params_input": {"reason": "seen"}},
+        timeout=60,
+    )
+    return answer.status_code
+
+
 @contextmanager
 def running_airflow(customers: int, more_people: Sequence[str]) -> Iterator[Running]:
     """Start Airflow on a home of its own, as `up` does, with nobody's settings but the test's.
@@ -78,6 +98,8 @@ def running_airflow(customers: int, more_people: Sequence[str]) -> Iterator[Runn
     place = Workplace(home, home / "policy", lambda _: None)
     shutil.copytree(SHIPPED, place.policy)
     ahead = (QUIET_HOUR - place.clock.now().hour + 36) % 24 - 12
+    with (place.policy / "disposition.yaml").open("a", encoding="utf-8") as file:
+        file.write("limit: {records: 10}\n")  # so small a sample would trip no breaker
     (place.policy / "calendar.yaml").write_text(f"timezone: Etc/GMT{-ahead:+d}\n")
     airflow: Standalone | None = None
     with pytest.MonkeyPatch.context() as patch:

@@ -16,6 +16,7 @@ import pytest
 
 from tests.e2e import databases
 from tests.e2e.conftest import Cli, FailedRuns, Probed
+from tests.e2e.retained import Retained
 from tests.e2e.search import Search, forms
 
 # Alone, its first test makes every run of this folder.
@@ -41,6 +42,7 @@ def ran(
     library: dict[str, str],
     failed: FailedRuns,
     probed: Probed,
+    retained: Retained,
 ) -> None:
     """Every workflow ran, and failed in every way that we know."""
 

@@ -17,11 +17,12 @@ from urllib.parse import quote
 
 import pytest
 import requests
-from playwright.sync_api import Browser, Page, Response, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from include.cli.answers import PATIENCE
-from include.local.airflow import ADMIN, AirflowApi, Standalone
-from tests.e2e.running import Running, running_airflow, until
+from include.local.airflow import ADMIN, AirflowApi
+from tests.e2e.browsing import chromium, log_in, open_form, open_question, press, start
+from tests.e2e.running import RUNS, Running, patch, path_of, running_airflow, until
 from tests.reports.test_browser import CHROMIUM
 
 pytestmark = [
@@ -34,10 +35,10 @@ pytestmark = [
 CUSTOMERS = 100
 REVIEWER = "E00003"
 OTHER_REVIEWER = "E00017"  # entered one record of the first batch
+APPROVER = "E00007"  # of the retention schedule
 ENTERER = "E00002"  # of the second batch; logs in with the same role as the reviewers
 REST, BROWSER, TURNED_DOWN, MARKED = "IN-000003", "IN-000004", "IN-000005", "IN-000006"
 WORDS = "Phones of another country 电话有误"
-RUNS = "dags/{}/dagRuns"
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,7 @@ class Asked:
 
     def path(self, batch: str) -> str:
         """Return the address of a batch's step in the REST API."""
-        task = self.details[batch]["task_instance"]
-        return (
-            f"{RUNS.format('review_intake')}/{quote(self.run_id, safe='')}/taskInstances/"
-            f"{task['task_id']}/{task['map_index']}"
-        )
+        return path_of(self.details[batch]["task_instance"])
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +78,7 @@ def running() -> Iterator[Running]:
 def api(running: Running) -> AirflowApi:
     """Airflow's REST API as the administrator, who may start everything."""
     made = running.airflow.api()
-    assert len(made.scheduled_workflows(wanted=4)) == 4
+    assert len(made.scheduled_workflows(wanted=5)) == 5
     return made
 
 
@@ -104,16 +101,6 @@ def state(api: AirflowApi, asked: Asked, batch: str) -> str:
 
 def response(api: AirflowApi, asked: Asked, batch: str) -> dict[str, Any]:
     return api.call("GET", f"{asked.path(batch)}/hitlDetails")
-
-
-def patch(api: AirflowApi, asked: Asked, batch: str) -> int:
-    """Approve a batch over REST and return the status."""
-    answer = api.session.patch(
-        f"{api.url}/api/v2/{asked.path(batch)}/hitlDetails",
-        json={"chosen_options": ["Approve"], "params_input": {"reason": "seen"}},
-        timeout=60,
-    )
-    return answer.status_code
 
 
 def test_check_quality_over_rest(running: Running, api: AirflowApi, asked: Asked) -> None:
@@ -158,64 +145,24 @@ def over_rest(running: Running, api: AirflowApi, asked: Asked) -> dict[str, Any]
     asked.take_time()
     said: dict[str, Any] = {}
     anybody = AirflowApi(api.url, requests.Session())
-    said["without log-in"] = patch(anybody, asked, REST)
+    said["without log-in"] = patch(anybody, asked.path(REST))
     for user in (ADMIN, ENTERER, OTHER_REVIEWER):
-        said[user] = patch(running.airflow.api_as(user), asked, REST)
+        said[user] = patch(running.airflow.api_as(user), asked.path(REST))
     said["afterwards"] = (
         state(api, asked, REST),
         response(api, asked, REST)["response_received"],
     )
     reviewer = running.airflow.api_as(REVIEWER)
-    said[REVIEWER] = patch(reviewer, asked, REST)
-    said["again"] = patch(reviewer, asked, REST)
+    said[REVIEWER] = patch(reviewer, asked.path(REST))
+    said["again"] = patch(reviewer, asked.path(REST))
     return said
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, which asks nobody but this machine for anything."""
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-background-networking",
-                "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
-            ],
-        )
+    """Debian's Chromium."""
+    with chromium() as made:
         yield made
-        made.close()
-
-
-def log_in(browser: Browser, airflow: Standalone, user: str) -> Page:
-    """Log in by Airflow's form, in a fresh profile."""
-    page = browser.new_context(viewport={"width": 1400, "height": 1000}, locale="en").new_page()
-    page.goto(airflow.url)
-    page.locator("input[name=username]").fill(user)
-    page.locator("input[name=password]").fill(airflow.passwords[user])
-    page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("heading", name="Welcome")).to_be_visible(timeout=30_000)
-    return page
-
-
-def open_question(page: Page, batch: str) -> None:
-    """Go to a batch as people do: Required Actions, then the line of the batch."""
-    page.get_by_role("button", name="Browse").click()
-    page.get_by_role("menuitem", name="Required Actions").click()
-    page.get_by_role("link", name=re.compile(batch)).click()
-    expect(page.get_by_role("button", name="Approve")).to_be_visible(timeout=30_000)
-
-
-def press(page: Page, option: str) -> int:
-    """Press an option and return what Airflow answered."""
-
-    def is_answer(got: Response) -> bool:
-        return got.request.method == "PATCH" and got.url.endswith("/hitlDetails")
-
-    with page.expect_response(is_answer) as answered:
-        page.get_by_role("button", name=option).click()
-    return answered.value.status
 
 
 def test_check_quality_from_the_trigger_form(
@@ -223,23 +170,13 @@ def test_check_quality_from_the_trigger_form(
 ) -> None:
     """The form offers the mapped databases and explains itself; what is chosen is what runs."""
     page = log_in(browser, running.airflow, ADMIN)
-    page.get_by_role("link", name="Dags").first.click()
-    page.get_by_role("link", name="Quality of collected records").click()
-    expect(page.get_by_role("heading", name="Quality of collected records")).to_be_visible()
-    page.get_by_role("button", name="Trigger Dag").click()
-    form = page.get_by_role("dialog")
+    form = open_form(page, "Quality of collected records")
     expect(form).to_contain_text("Names from the data map; empty means all of them.")
     expect(form).to_contain_text("Look at all records")
     form.get_by_role("combobox").press("ArrowDown")
     page.get_by_role("option", name="courier").click()
     form.locator("label:has(input[name=element_full])").click()
-    path = f"/{RUNS.format('check_quality')}"
-    with page.expect_response(
-        lambda got: got.request.method == "POST" and got.url.endswith(path)
-    ) as started:
-        form.get_by_role("button", name="Trigger").click()
-    assert started.value.status == 200
-    run = started.value.json()
+    run = start(page, form, f"/{RUNS.format('check_quality')}")
     assert run["conf"] == {"databases": ["courier"], "full": True}
     assert run["triggering_user_name"] == ADMIN
     done = running.ended(api, "check_quality", run["dag_run_id"])
@@ -385,3 +322,68 @@ def test_a_question_marked_as_done_is_nobodys_answer(sealed: dict[str, Any]) -> 
         for one in sealed["steps"]
         if one["step"] == "settle" and one["part"].endswith(MARKED)
     ] == [{"left": 30}]
+
+
+@pytest.fixture(scope="module")
+def retention(running: Running, api: AirflowApi, browser: Browser) -> dict[str, Any]:
+    """A retention run that the administrator starts by its form and an approver lets go on."""
+    page = log_in(browser, running.airflow, ADMIN)
+    form = open_form(page, "Retention: what has expired is gone")
+    expect(form).to_contain_text("empty means today")
+    run = start(page, form, f"/{RUNS.format('enforce_retention')}")
+    page.context.close()
+    until(lambda: len(api.questions("enforce_retention")) == 1, "the question waits")
+    since = time.monotonic()
+    (detail,) = api.call("GET", f"{RUNS.format('enforce_retention')}/~/hitlDetails")["hitl_details"]
+    path = path_of(detail["task_instance"])
+    page = log_in(browser, running.airflow, APPROVER)
+    open_question(page, "wait for your approval")
+    shown = page.locator("body").inner_text()
+    time.sleep(max(0.0, since + PATIENCE - time.monotonic()))
+    said = {user: patch(running.airflow.api_as(user), path) for user in (ADMIN, REVIEWER)}
+    said["waits"] = api.call("GET", path)["state"] == "awaiting_input"
+    said[APPROVER] = press(page, "Approve")
+    said["again"] = patch(running.airflow.api_as(APPROVER), path)
+    page.context.close()
+    done = running.ended(api, "enforce_retention", run["dag_run_id"])
+    return {"run": run, "shown": shown, "said": said, "detail": detail, "done": done}
+
+
+def test_a_plan_larger_than_usual_waits_for_who_may_approve_it(retention: dict[str, Any]) -> None:
+    """Not for the administrator, who started it, nor for somebody with another task; and once."""
+    assert retention["run"]["triggering_user_name"] == ADMIN
+    assert retention["said"] == {
+        ADMIN: 403,
+        REVIEWER: 403,
+        "waits": True,
+        APPROVER: 200,
+        "again": 409,
+    }
+    for words in ("Electronic waybills", "电子运单", "SHA-256", "more than 10 records"):
+        assert words in retention["shown"]
+    assert "###" not in retention["shown"]
+
+
+def test_what_was_approved_in_airflow_is_gone_and_the_evidence_says_by_whom(
+    running: Running, retention: dict[str, Any]
+) -> None:
+    """Bound to the plan whose hash the question showed."""
+    done = retention["done"]
+    assert done.state == "success"
+    found = json.loads((Path(str(done.bundle)) / "result.json").read_text())
+    (approval,) = found["approvals"]
+    assert (approval["decision"], approval["decided_by"]) == ("Approve", APPROVER)
+    assert approval["sha256"] in retention["detail"]["body"]
+    with running.courier() as conn:
+        query = "SELECT count(*) FROM waybill WHERE created_at < now() - interval '2 years 1 day'"
+        assert conn.execute(query).fetchone() == (0,)
+
+
+def test_a_retention_run_over_rest_wants_a_day_as_text(api: AirflowApi) -> None:
+    """What is no text is refused before anything is planned."""
+    refused = api.session.post(
+        f"{api.url}/api/v2/{RUNS.format('enforce_retention')}",
+        json={"logical_date": None, "conf": {"as_of": 20261125}},
+        timeout=60,
+    )
+    assert refused.status_code == 400

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,3 +143,99 @@ def test_answers_that_do_not_fit_are_refused(dag: Any, answers: list[str], messa
     with pytest.raises(UsageError, match=message) as caught:
         read_answers(dag, answers)
     assert caught.value.action
+
+
+def rarely(asked: Any, taken: list[Any]) -> Any:
+    from include.orchestration.human import HumanStep
+
+    def take(part: str, answer: Any) -> dict[str, Any]:
+        taken.append((part, answer))
+        return {"part": part}
+
+    return HumanStep(
+        task_id="rarely",
+        about={"part": "p"},
+        ask=lambda _: asked,
+        optional=True,
+        take=take,
+        response_timeout=timedelta(hours=1),
+    )
+
+
+def test_a_step_that_asks_nobody_takes_no_answer() -> None:
+    """As a rule there is nothing to ask; the step ends at once, in Airflow too."""
+    taken: list[Any] = []
+    step = rarely(None, taken)
+    assert step.execute({}) == {"part": "p", "asked": False}
+    assert taken == []
+
+
+def test_where_nobody_can_answer_an_optional_question_is_unanswered() -> None:
+    """It never waits, and is taken as silence: by nobody, no option, no moment."""
+    from include.orchestration.human import Answer
+
+    taken: list[Any] = []
+    step = rarely(Nobody(), taken)
+    step.unattended = True
+    assert step.execute({}) == {"part": "p"}
+    assert taken == [("p", Answer("", "", None, None))]
+
+
+def test_a_question_of_an_optional_step_is_asked_where_people_are() -> None:
+    """Optional means that no answer is needed in advance, not that the question is dropped."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    with pytest.raises(AirflowFailException, match="Nobody may answer"):
+        rarely(Nobody(), []).execute({})
+
+
+@pytest.fixture(scope="module")
+def optional_dag() -> Any:
+    """A DAG whose only human step rarely asks."""
+    from airflow.sdk import DAG
+
+    with DAG("rarely_asks", schedule=None) as made:
+        rarely(None, [])
+    return made
+
+
+def test_an_optional_step_needs_no_answer_and_takes_one(optional_dag: Any) -> None:
+    """A wrong one is refused as of any other step."""
+    from include.orchestration.answering import read_answers
+
+    assert read_answers(optional_dag, []) == {}
+    assert read_answers(optional_dag, ["rarely=approve"])["rarely"].option == "Approve"
+    with pytest.raises(UsageError, match="has no option Maybe"):
+        read_answers(optional_dag, ["rarely=Maybe"])
+
+
+DAG_FILE = """
+from airflow.sdk import DAG
+from include.orchestration.human import HumanStep
+
+with DAG("rarely_asks", schedule=None):
+    for name in ("first", "second"):
+        HumanStep(
+            task_id=name,
+            about={"part": name},
+            ask=lambda _: None,
+            optional=True,
+            take=lambda _part, _answer: {},
+        )
+"""
+
+
+def test_only_steps_without_an_answer_are_unattended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `run` prepares them: one is answered, of the other nobody is waited for."""
+    from include.orchestration.inprocess import prepare
+
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "rarely_asks.py").write_text(DAG_FILE)
+    prepared = prepare(tmp_path, "rarely_asks", {}, ["first=Approve"])
+    steps = prepared.dag.task_dict
+    assert {name: one.unattended for name, one in steps.items()} == {
+        "first": False,
+        "second": True,
+    }

@@ -48,3 +48,12 @@ def test_no_column_is_no_error() -> None:
     """And a table without rows has its heading."""
     assert kept_columns([], [[]]) == set()
     assert kept_columns(["code"], [["Rule"]]) == {0}
+
+
+def test_the_name_of_a_row_stays_whole_though_it_is_longer_than_a_word():
+    """Beside sentences; in another column the same text may break, and a longer one everywhere."""
+    name, sentence = "已签收运单的联系信息", "按国家标准脱敏，" * 6
+    rows = [["记录类别", "规则"], [name, sentence]]
+    assert kept_columns(["text", "text"], rows) == {0}
+    assert kept_columns(["text", "text"], [one[::-1] for one in rows]) == set()
+    assert kept_columns(["text", "text"], [rows[0], [name * 2, sentence]]) == set()

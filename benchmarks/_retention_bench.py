@@ -1,0 +1,283 @@
+"""Server, databases and processes of the retention benchmark, all temporary."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from benchmarks import _retention_data as data
+from benchmarks._measure import Run, measure
+from include.holds import registry
+from include.local.postgres import EmbeddedPostgres
+from include.services.clock import SystemClock
+from include.state.connect import engine
+from include.state.migrate import migrate
+from include.state.tables import erasure, erasure_batch
+
+PER_SECOND = 200  # statements of the application beside
+IDLE = 15  # seconds in which the application is alone
+PARCELS = ("parcel", "scan")
+# HMAC-SHA-256 by RFC 2104 from sha256(): of the same text that `include.erasure.ledger` takes.
+_HMAC = "sha256({outer} || sha256({inner} || convert_to({text}, 'UTF8')))"
+_ENTER = """
+WITH gone AS (DELETE FROM {table} AS t WHERE {which} RETURNING t.id)
+INSERT INTO erasure (key_hmac, key_id, action, batch_id)
+SELECT {hmac}, '1', 'delete', {batch} FROM gone
+"""
+_COUNT = "SELECT count(*) FROM event WHERE happened_at >= '{}'"
+_BATCH = """
+INSERT INTO erasure_batch (database, collection, action, record_class, rule, dag_id, run_id,
+    erased_at) VALUES ('bench', %s, 'delete', %s, '', '', '', now()) RETURNING id
+"""
+_LEDGER = """
+SELECT count(*), coalesce(bit_xor(hashtextextended(encode(key_hmac, 'hex'), 0)), 0) FROM erasure
+"""
+
+
+class Latencies:
+    """What statements of the application took: (moment at which it was due, seconds) each."""
+
+    def __init__(self, took: Sequence[tuple[float, float]] = ()) -> None:
+        self.took = list(took)
+
+    def within(self, begun: float, ended: float) -> Latencies:
+        """Those that were due in a time."""
+        return Latencies([one for one in self.took if begun <= one[0] < ended])
+
+    @property
+    def p99(self) -> float:
+        """The 99th percentile, in seconds."""
+        return sorted(one[1] for one in self.took)[len(self.took) * 99 // 100]
+
+    @property
+    def longest(self) -> float:
+        """In seconds."""
+        return max(one[1] for one in self.took)
+
+
+@dataclass(frozen=True)
+class Erased:
+    """One deletion.
+
+    Attributes:
+        records: that went.
+        seconds: it took.
+        beside: what the application's statements took meanwhile.
+        idle: what they took before it.
+        answer: what our process says of itself; of ours only.
+        process: as the operating system saw it; of ours only.
+    """
+
+    records: int
+    seconds: float
+    beside: Latencies
+    idle: Latencies
+    answer: dict[str, Any] = field(default_factory=dict)
+    process: Run | None = None
+
+    @property
+    def speed(self) -> float:
+        """Records a second."""
+        return self.records / self.seconds
+
+
+class RetentionBench:
+    """A server as the local profile's, with databases that are copied before each deletion."""
+
+    def __init__(self, folder: Path, settings: dict[str, str]) -> None:
+        self.folder = folder
+        self.server = EmbeddedPostgres(folder / "pg", settings)
+        today = SystemClock().now().date()
+        self.as_of = datetime(today.year, today.month, 1, tzinfo=UTC)
+        self.cutoff = self.as_of.replace(year=self.as_of.year - 3)
+        self.server.start()
+        self.create("fresh")
+        migrate(engine(self.conninfo("fresh")))
+
+    def conninfo(self, database: str) -> str:
+        """Return a connection string of the benchmark's server."""
+        return self.server.conninfo(database)
+
+    def create(self, database: str, template: str = "template0") -> None:
+        """Create a database, dropping an old one; by files, and with nothing left to write."""
+        self.drop(database)
+        names = sql.Identifier(database), sql.Identifier(template)
+        with psycopg.connect(self.conninfo("postgres"), autocommit=True) as admin:
+            admin.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(*names)
+            )
+            admin.execute("CHECKPOINT")
+        os.sync()  # the application beside must not wait for what the copy has to write
+
+    def drop(self, database: str) -> None:
+        """Drop a database if it is there."""
+        name = sql.Identifier(database)
+        with psycopg.connect(self.conninfo("postgres"), autocommit=True) as admin:
+            admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
+
+    def fill(self, database: str, make: Callable[..., None], rows: int, moment: datetime) -> None:
+        """Make a database's tables."""
+        self.create(database)
+        with psycopg.connect(self.conninfo(database), autocommit=True) as connection:
+            make(connection, rows, moment)
+
+    def state(self, held: Sequence[str]) -> None:
+        """Make an empty state database with holds on data subjects."""
+        self.create("state", "fresh")
+        review = date.max
+        with engine(self.conninfo("state")).begin() as conn:
+            for value in held:
+                registry.add(
+                    conn,
+                    SystemClock(),
+                    kind=registry.HoldKind.SUBJECT,
+                    value=value,
+                    reason="a case",
+                    owner="legal",
+                    case_ref="1",
+                    review_on=review,
+                )
+
+    def conditions(self) -> dict[str, str]:
+        """What goes, in plain SQL: expired, not held, and referred to by nothing that stays."""
+        cutoff = f"'{self.cutoff.isoformat()}'::timestamptz"
+        scan = f"t.scanned_at < {cutoff} AND {data.not_held('t')}"
+        staying = scan.replace("t.", "c.")
+        parcel = (
+            f"t.created_at < {cutoff} AND {data.not_held('t')} AND NOT EXISTS (SELECT FROM scan AS "
+            f"c WHERE c.parcel_id = t.id AND ({staying}) IS NOT TRUE)"
+        )
+        return {"parcel": parcel, "scan": scan}
+
+    def one_statement(self, template: str, rows: int) -> Erased:
+        """Delete in one transaction, children first, with the ledger's rows in the same database.
+
+        The parents' condition asks for no children: they are gone, and PostgreSQL sees to it.
+        """
+        self.create("one", template)
+        made = engine(self.conninfo("one"))
+        erasure_batch.create(made)
+        erasure.create(made)
+        conditions = self.conditions()
+        parcel = conditions["parcel"].split(" AND NOT EXISTS")[0]
+        with self.application("updates", "one", rows) as (idle, beside):
+            begun = time.monotonic()
+            with psycopg.connect(self.conninfo("one")) as connection:
+                gone = 0
+                for table, which in (("scan", conditions["scan"]), ("parcel", parcel)):
+                    batch = connection.execute(_BATCH, [table, f"{table}_record"]).fetchone()
+                    assert batch is not None
+                    query = _ENTER.format(
+                        table=table, which=which, hmac=_hmac(table), batch=batch[0]
+                    )
+                    gone += connection.execute(query.encode()).rowcount
+            ended = time.monotonic()
+        return Erased(gone, ended - begun, beside.within(begun, ended), idle)
+
+    def ours(
+        self, template: str, rows: int, kind: str = "updates", held: Sequence[str] = data.HELD
+    ) -> Erased:
+        """Delete by `enforce_retention`'s own steps, with holds and the ledger elsewhere."""
+        self.create("ours", template)
+        self.state(held)
+        collections = ["event"] if kind == "reads" else list(PARCELS)
+        with self.application(kind, "ours", rows) as (idle, beside):
+            process, answer = self.once("erase", "ours", collections=collections)
+        gone = sum(answer["done"].values())
+        if gone != answer["planned"] or answer["findings"]:
+            sys.exit(f"Not everything went: {answer}")
+        beside = beside.within(*answer["window"])
+        return Erased(gone, answer["execute"], beside, idle, answer, process)
+
+    def ledger(self, database: str) -> tuple[int, int]:
+        """Count and digest of a ledger's entries: equal when the same records were entered."""
+        with psycopg.connect(self.conninfo(database)) as connection:
+            row = connection.execute(_LEDGER).fetchone()
+        assert row is not None
+        return int(row[0]), int(row[1])
+
+    def once(self, what: str, database: str, **more: Any) -> tuple[Run, dict[str, Any]]:
+        """Run our own code in a process of its own."""
+        file = self.folder / f"{what}.json"
+        given = {
+            "database": self.conninfo(database),
+            "state": self.conninfo("state"),
+            "as_of": self.as_of.isoformat(),
+            **more,
+        }
+        file.write_text(json.dumps(given))
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks._retention_once", what]
+        process = measure([*command, str(file)])
+        return process, json.loads(file.read_text())
+
+    @contextmanager
+    def application(
+        self, kind: str, database: str, rows: int
+    ) -> Iterator[tuple[Latencies, Latencies]]:
+        """Run an application beside; the first part is what it takes alone."""
+        file = self.folder / "load.json"
+        newest = self.as_of - timedelta(days=20)
+        given = {
+            "database": self.conninfo(database),
+            "rows": rows,
+            "per_second": PER_SECOND,
+            "count": _COUNT.format(newest.isoformat()),
+        }
+        file.write_text(json.dumps(given))
+        idle, beside = Latencies(), Latencies()
+        with _Process(kind, file) as alone:
+            time.sleep(IDLE)
+        idle.took += alone.took
+        with _Process(kind, file) as process:
+            yield idle, beside
+        beside.took += process.took
+
+
+class _Process:
+    """The application's process; its output is read as it comes, so that it never waits for us."""
+
+    def __init__(self, kind: str, file: Path) -> None:
+        words = [sys.executable, "-m", "benchmarks._retention_load", kind, str(file)]
+        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.took: list[tuple[float, float]] = []
+        self.reader = threading.Thread(target=self._read)
+
+    def __enter__(self) -> _Process:
+        self.reader.start()
+        time.sleep(1)  # it connects
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.reader.join()
+        if self.process.wait():
+            sys.exit("The application beside failed.")
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        text = self.process.stdout.read()
+        self.took = [(due, seconds) for due, seconds in json.loads(text)] if text else []
+
+
+def _hmac(table: str) -> str:
+    secret = data.KEYS.keys["1"].ljust(64, b"\0")
+    pads = {
+        name: f"'\\x{bytes(one ^ pad for one in secret).hex()}'::bytea"
+        for name, pad in (("inner", 0x36), ("outer", 0x5C))
+    }
+    text = f"""'["{data.DATABASE}", "{table}", ["' || id || '"]]'"""
+    return _HMAC.format(text=text, **pads)

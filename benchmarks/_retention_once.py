@@ -1,0 +1,94 @@
+"""ParcelSeal's plan and execution in a process of their own, for `benchmarks.retention`.
+
+``python -m benchmarks._retention_once WHAT FILE`` with connection strings as JSON in FILE, which
+gets the answer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks import _retention_data as data
+from include.retention import steps
+from include.retention.desk import Desk
+from include.retention.planning import make_plan
+from include.retention.session import prepare
+from include.services.clock import SystemClock
+from include.services.database import DatabaseAddress
+from include.state.connect import engine
+
+
+def desk(given: dict[str, Any]) -> Desk:
+    """What the steps of `enforce_retention` work with."""
+    address = DatabaseAddress.from_conninfo(given["database"])
+    return Desk(
+        database=data.mapped(given["collections"]),
+        rules=data.rules(given["collections"]),
+        disposition=data.disposition(),
+        timezone="UTC",
+        reader=address,
+        writer=address,
+        staff=None,
+        state=engine(given["state"]),
+        keys=data.KEYS,
+        clock=SystemClock(),
+        dag_id="enforce_retention",
+        run_id="bench",
+    )
+
+
+def erase(given: dict[str, Any]) -> dict[str, Any]:
+    """Plan and execute."""
+    place = desk(given)
+    begun = time.monotonic()
+    planned = steps.plan(place, given["as_of"])
+    between = time.monotonic()
+    executed = steps.execute(place, planned)
+    ended = time.monotonic()
+    return {
+        "plan": between - begun,
+        "execute": ended - between,
+        "window": [between, ended],
+        "planned": sum(one["to_delete"] for one in planned.data["classes"]),
+        "findings": [one.code for one in executed.findings],
+        **executed.data,
+    }
+
+
+def plan(given: dict[str, Any]) -> dict[str, Any]:
+    """Plan, in turn with plain counts by the same conditions; the first round warms up."""
+    place = desk(given)
+    ours, plain, each = [], [], []
+    with place.reader.connect(autocommit=True) as connection:
+        prepare(connection, place.database)
+        schedule = place.schedule(datetime.fromisoformat(given["as_of"]))
+        for _round in range(given["rounds"] + 1):
+            begun = time.monotonic()
+            made = make_plan(connection, schedule)
+            ours.append(time.monotonic() - begun)
+            begun = time.monotonic()
+            counts = [connection.execute(one).fetchone()[0] for one in given["counts"]]
+            plain.append(time.monotonic() - begun)
+            if counts != [one.to_delete for one in made.classes]:
+                sys.exit(f"The plan and the plain counts differ: {counts}")
+            each.append(ours[-1] / plain[-1])
+    return {"ours": median(ours[1:]), "plain": median(plain[1:]), "ratio": median(each[1:])}
+
+
+def main() -> None:
+    """Do what the file says."""
+    what, file = sys.argv[1], Path(sys.argv[2])
+    file.write_text(json.dumps({"erase": erase, "plan": plan}[what](json.loads(file.read_text()))))
+
+
+if __name__ == "__main__":
+    main()
+    sys.stdout.flush()
+    os._exit(0)  # so do Airflow's task processes

@@ -1,0 +1,147 @@
+"""``parcelseal retention``: what would be deleted and masked, and what stays and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from include.cli.console import errors, print_json, results
+from include.cli.stack import local_stack, workplace
+from include.cli.table import print_table
+from include.services.errors import UsageError
+
+if TYPE_CHECKING:
+    from include.holds.registry import Hold
+    from include.policy import PolicyPack
+    from include.retention.plan import Plan, PlannedClass
+
+app = typer.Typer(no_args_is_help=True, help="What is over by the retention schedule.")
+NOT_MAPPED = "it is not in the data map: add it there"
+COLUMNS = (
+    "class",
+    "records",
+    "expired",
+    "requested",
+    "held",
+    "suspended",
+    "kept longer",
+    "referred to",
+    "to delete",
+    "to mask",
+    "to drop",
+)
+
+
+@app.callback()
+def commands() -> None:
+    """Keep `plan` a word of its own, as of a group with several commands."""
+
+
+@app.command("plan")
+def plan(
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            "--as-of",
+            metavar="YYYY-MM-DD",
+            help="Day, or moment with offset, for which records are over; a future one is a "
+            "preview. Without it: today.",
+        ),
+    ] = None,
+    database: Annotated[str | None, typer.Option(help="Database of the data map.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> int:
+    """Show what a run of enforce_retention would do; reads only, asks nobody, keeps nothing."""
+    from include.holds.registry import due_for_review
+    from include.retention.plan import combined
+
+    place = workplace()
+    chosen = _chosen(place.pack, database)
+    today = place.clock.now().astimezone(place.pack.calendar.zone).date()
+    with local_stack(place):
+        plans = [place.retention_desk(one).plan(as_of, ahead=True) for one in chosen]
+        with place.state.connect() as conn:
+            reviews = due_for_review(conn, today)
+    if as_json:
+        print_json({"plan_hash": combined(plans), "classes": list(_classes(plans))})
+        return 0
+    for one in plans:
+        _show(one, several=len(plans) > 1)
+    if len(plans) > 1:
+        results.print(f"All plans: SHA-256 {combined(plans)}", soft_wrap=True)
+    _tell_reviews(reviews)
+    return 0
+
+
+def _chosen(pack: PolicyPack, asked: str | None) -> list[str]:
+    """The databases to plan for: those with record classes."""
+    if asked is not None:
+        pack.database(asked)
+    if not pack.retention:
+        raise UsageError(
+            "The policy pack has no retention.yaml: nothing ever expires.",
+            f"Write {pack.folder / 'retention.yaml'}; docs/policy-pack.md has every key.",
+        )
+    found = [one for one in pack.databases if pack.retention_of(one) and asked in (None, one)]
+    if not found:
+        raise UsageError(
+            f"retention.yaml has no record class of {asked}: nothing of it ever expires.",
+            "Add one; docs/policy-pack.md has every key.",
+        )
+    return found
+
+
+def _classes(plans: Sequence[Plan]) -> Iterator[dict[str, Any]]:
+    for one in plans:
+        for found in one.as_json()["classes"]:
+            yield ({"database": one.database} if len(plans) > 1 else {}) | found
+
+
+def _show(plan: Plan, *, several: bool) -> None:
+    where = f"{plan.database}, " if several else ""
+    results.print(f"{where}as of {plan.as_of:%Y-%m-%d %H:%M %z}", soft_wrap=True)
+    print_table(COLUMNS, (_row(one) for one in plan.classes))
+    if stays := [row for one in plan.classes for row in _stays(one)]:
+        results.print("What keeps records that are over; one may be kept by several:")
+        print_table(("class", "records", "kept by", "note"), stays)
+    results.print(f"Plan of {plan.database}: SHA-256 {plan.sha256}", soft_wrap=True)
+
+
+def _row(one: PlannedClass) -> tuple[str, ...]:
+    figures = (
+        one.records,
+        one.expired,
+        one.requested,
+        one.held,
+        one.suspended,
+        one.kept_longer,
+        one.kept_by_reference,
+        one.to_delete,
+        one.to_mask,
+        one.to_drop_partitions,
+    )
+    return (one.name, *(f"{figure:,}" for figure in figures))
+
+
+def _stays(one: PlannedClass) -> Iterator[tuple[str, str, str, str]]:
+    for hold in one.held_by:
+        yield one.name, f"{hold.records:,}", f"hold {hold.hold}", ""
+    if one.suspended:
+        yield one.name, f"{one.suspended:,}", "`suspended` of retention.yaml", ""
+    if one.kept_longer:
+        yield one.name, f"{one.kept_longer:,}", "another class of its collection", ""
+    for key in one.referred_by:
+        note = NOT_MAPPED if key.collection is None else ""
+        yield one.name, f"{key.records:,}", f"{key.table}, foreign key {key.constraint}", note
+
+
+def _tell_reviews(reviews: Sequence[Hold]) -> None:
+    if reviews:
+        named = ", ".join(str(one.id) for one in reviews)
+        errors.print(
+            f"Past their review date: hold {named}. Each counts until it is released.",
+            markup=False,
+            soft_wrap=True,
+        )

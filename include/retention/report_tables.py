@@ -1,0 +1,332 @@
+"""The sections of the certificate: what was over, what was done, what stays, who approved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+from include.approvals.registry import APPROVE
+from include.evidence.model import Outcome
+from include.holds.registry import HoldKind
+from include.messages import Message, _
+from include.reports.model import (
+    Bar,
+    BarChart,
+    Block,
+    Cell,
+    Column,
+    Paragraph,
+    Section,
+    Table,
+    TrendChart,
+    TrendPoint,
+)
+from include.retention import report_record
+from include.retention import report_words as words
+from include.retention.breaker import Tripped
+from include.retention.question import why
+from include.retention.report_case import Case
+from include.retention.report_record import NOTHING, moment
+
+MOST_BARS = 8  # classes in a chart, two bars each; the tables have them all
+MOST_NAMES = 5  # owners who are named; the others are counted
+
+
+def section(case: Case) -> Section:
+    """Everything about one database."""
+    heading = _("Database {name}", name=case.database.title)
+    if not case.rules and not case.classes:
+        text = _("The policy pack has no record class of it: nothing expires there.")
+        return Section(heading=heading, blocks=[Paragraph(text=text)])
+    if not case.plan:
+        text = _("There is no plan: nothing was erased in this run.")
+        return Section(heading=heading, blocks=[Paragraph(text=text)])
+    return Section(
+        heading=heading,
+        blocks=[
+            _over(case),
+            _done(case),
+            *_chart(case),
+            TrendChart(
+                caption=_("Records erased in {name} by the last runs", name=case.database.title),
+                points=[TrendPoint(at=one.at, value=one.done) for one in case.trend],
+            ),
+            *_holds(case),
+            _stays(case),
+            *_approval(case),
+            *_requests(case),
+            *_backups(case),
+            report_record.record(case),
+            report_record.rules(case),
+            report_record.hashes(case),
+            report_record.check(case),
+        ],
+    )
+
+
+def _over(case: Case) -> Table:
+    return Table(
+        caption=_("What was over when the plan was made, in records"),
+        columns=[
+            Column(label=_("Record class")),
+            Column(label=_("Clock not started"), kind="number"),
+            Column(label=_("Expired"), kind="number"),
+            Column(label=_("Asked for"), kind="number"),
+            Column(label=_("Held"), kind="number"),
+            Column(label=_("Suspended"), kind="number"),
+            Column(label=_("Kept by others"), kind="number"),
+            Column(label=_("Planned"), kind="number"),
+        ],
+        rows=[
+            [
+                case.title(one.name),
+                one.not_started,
+                one.expired,
+                one.requested,
+                one.held,
+                one.suspended,
+                one.kept_by_reference + one.kept_longer,
+                one.planned,
+            ]
+            for one in case.classes
+        ],
+    )
+
+
+def _done(case: Case) -> Table:
+    rows: list[list[Cell]] = []
+    for one in case.classes:
+        erased, left = case.erased(one), case.left(one.name)
+        masks = one.action == "mask"
+        partitions = case.execution.get("partitions", {}).get(one.name, 0)
+        kept_class = one.action == "keep"
+        rows.append(
+            [
+                case.title(one.name),
+                one.planned,
+                erased if not masks or erased is None else 0,
+                erased if masks or erased is None else 0,
+                partitions if case.execution else None,
+                case.not_reached(one),
+                left["unexplained"] if left else 0 if kept_class and case.proof else None,
+            ]
+        )
+    return Table(
+        caption=_(
+            "What was done, by the erasure ledger; left unexplained: counted afterwards by queries "
+            "of its own"
+        ),
+        columns=[
+            Column(label=_("Record class")),
+            Column(label=_("Planned"), kind="number"),
+            Column(label=_("Deleted"), kind="number"),
+            Column(label=_("Masked"), kind="number"),
+            Column(label=_("Partitions dropped"), kind="number"),
+            Column(label=_("Not reached"), kind="number"),
+            Column(label=_("Left unexplained"), kind="number"),
+        ],
+        rows=rows,
+    )
+
+
+def _chart(case: Case) -> list[BarChart]:
+    shown = sorted(
+        (one for one in case.classes if one.expired or one.requested),
+        key=lambda one: -(one.expired + one.requested),
+    )[:MOST_BARS]
+    bars = []
+    for one in shown:
+        name, erased = case.title(one.name), case.erased(one)
+        left = case.left(one.name)
+        bad = bool(left and left["unexplained"])
+        bars += [
+            Bar(label=name, value=one.expired + one.requested),
+            Bar(
+                label=_("of these erased"),
+                value=erased,
+                status=None if left is None else Outcome.FAIL if bad else Outcome.PASS,
+            ),
+        ]
+    if not bars:
+        return []
+    return [
+        BarChart(
+            caption=_("What was over, by record class, and what of it was erased"),
+            category=_("Record class"),
+            unit="rows",
+            bars=bars,
+        )
+    ]
+
+
+def _holds(case: Case) -> list[Table]:
+    known = {one["hold"]: one for one in case.plan.get("holds", ())}
+    rows: list[list[Cell]] = []
+    for one in case.classes:
+        for by in one.held_by:
+            hold = known.get(by.hold)
+            rows.append(
+                [
+                    str(by.hold),
+                    words.HOLDS[HoldKind(hold["kind"])] if hold else NOTHING,
+                    hold["reason"] if hold else NOTHING,
+                    hold["owner"] if hold else NOTHING,
+                    date.fromisoformat(hold["review_on"]) if hold else NOTHING,
+                    case.title(one.name),
+                    by.records,
+                ]
+            )
+    if not rows and not any(one.held for one in case.classes):
+        return []
+    return [
+        Table(
+            caption=_(
+                "What legal holds keep although it is over, when the plan was made; a record may "
+                "be under several. What a hold is on stands in the registry alone: `hold list`"
+            ),
+            columns=[
+                Column(label=_("Hold"), kind="code"),
+                Column(label=_("Kind")),
+                Column(label=_("Why")),
+                Column(label=_("Owner")),
+                Column(label=_("Review")),
+                Column(label=_("Record class")),
+                Column(label=_("Records"), kind="number"),
+            ],
+            rows=rows,
+        )
+    ]
+
+
+def _stays(case: Case) -> Table:
+    return Table(
+        caption=_("What else stays and why; a record may be kept by several things"),
+        columns=[
+            Column(label=_("Record class")),
+            Column(label=_("Why it stays")),
+            Column(label=_("Records"), kind="number"),
+        ],
+        rows=[list(row) for row in words.staying(case)],
+    )
+
+
+def _approval(case: Case) -> list[Block]:
+    tripped = [Tripped(**one) for one in case.plan.get("tripped", ())]
+    if not tripped:
+        text = _("No record class was beyond its limits: the plan needed no second person.")
+        return [Paragraph(text=text)]
+    waited = Table(
+        caption=_("Why a second person was needed"),
+        columns=[
+            Column(label=_("Record class")),
+            Column(label=_("Planned"), kind="number"),
+            Column(label=_("Beyond its limit")),
+        ],
+        rows=[[case.title(one.name), one.planned, why(one)] for one in tripped],
+    )
+    if "request" not in case.plan:
+        return [waited, Paragraph(text=_("Nobody was asked, since nobody may approve."))]
+    answer = case.approval
+    given = "decided_at" in answer
+    decided = Table(
+        caption=_(
+            "The approval, bound to the plan with the SHA-256 {sha256}", sha256=case.plan["sha256"]
+        ),
+        columns=[
+            Column(label=_("Asked")),
+            Column(label=_("For"), kind="code"),
+            Column(label=_("Decision")),
+            Column(label=_("Decided by"), kind="code"),
+            Column(label=_("Decided"), kind="datetime"),
+            Column(label=_("Reason")),
+        ],
+        rows=[
+            [
+                moment(case.plan.get("asked_at")),
+                _some(case.plan.get("asked_for", ())),
+                decision(case),
+                (answer.get("decided_by") or NOTHING) if given else NOTHING,
+                moment(answer["decided_at"]) if given else NOTHING,
+                answer.get("reason") or NOTHING,
+            ]
+        ],
+    )
+    return [waited, decided]
+
+
+def decision(case: Case) -> Message:
+    """What came of the question."""
+    answer = case.approval
+    if "reason" in answer:
+        return _("approved") if answer["decision"] == APPROVE else _("rejected")
+    if answer.get("decided_by"):
+        return _("an answer that does not count")
+    return _("none")
+
+
+def _requests(case: Case) -> list[Table]:
+    found = case.proof.get("requests", ())
+    if not found:
+        return []
+    return [
+        Table(
+            caption=_("Requests of data subjects, by their file number"),
+            columns=[
+                Column(label=_("Request"), kind="code"),
+                Column(label=_("Reference")),
+                Column(label=_("Received")),
+                Column(label=_("Due")),
+                Column(label=_("Records left"), kind="number"),
+                Column(label=_("State")),
+            ],
+            rows=[
+                [
+                    str(one["request"]),
+                    one["reference"],
+                    date.fromisoformat(one["received_on"]),
+                    date.fromisoformat(one["due_on"]),
+                    one["left"],
+                    words.REQUESTS[one["state"]],
+                ]
+                for one in found
+            ],
+        )
+    ]
+
+
+def _backups(case: Case) -> list[Block]:
+    if not case.proof:
+        return []
+    copies = case.proof["copies"]
+    if copies is None:
+        text = _(
+            "The off-site store could not be read: nobody can say here which backups still hold "
+            "what was erased."
+        )
+        return [Paragraph(text=text)]
+    if not copies:
+        text = _("No restore point is left that holds what was erased from this database.")
+        return [Paragraph(text=text)]
+    return [
+        Table(
+            caption=_(
+                "Backups that still hold what was erased, in this run or before: whoever restores "
+                "one erases it again by the ledger"
+            ),
+            columns=[
+                Column(label=_("Restore point"), kind="code"),
+                Column(label=_("Taken"), kind="datetime"),
+                Column(label=_("Expires"), kind="datetime"),
+                Column(label=_("Held beyond that")),
+            ],
+            rows=[
+                [one["id"], moment(one["taken_at"]), moment(one["expires_at"]), one["held"]]
+                for one in copies
+            ],
+        )
+    ]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" +{len(names) - MOST_NAMES}" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more if names else NOTHING

@@ -1,0 +1,81 @@
+"""A person at Airflow's pages: logs in, finds a question, presses an option, starts a workflow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from playwright.sync_api import Browser, Locator, Page, Response, expect, sync_playwright
+
+from include.local.airflow import Standalone
+from tests.reports.test_browser import CHROMIUM
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Debian's Chromium, which asks nobody but this machine for anything."""
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-background-networking",
+                "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+            ],
+        )
+        yield made
+        made.close()
+
+
+def log_in(browser: Browser, airflow: Standalone, user: str) -> Page:
+    """Log in by Airflow's form, in a fresh profile."""
+    page = browser.new_context(viewport={"width": 1400, "height": 1000}, locale="en").new_page()
+    page.goto(airflow.url)
+    page.locator("input[name=username]").fill(user)
+    page.locator("input[name=password]").fill(airflow.passwords[user])
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", name="Welcome")).to_be_visible(timeout=30_000)
+    return page
+
+
+def open_question(page: Page, batch: str) -> None:
+    """Go to a batch as people do: Required Actions, then the line of the batch."""
+    page.get_by_role("button", name="Browse").click()
+    page.get_by_role("menuitem", name="Required Actions").click()
+    page.get_by_role("link", name=re.compile(batch)).click()
+    expect(page.get_by_role("button", name="Approve")).to_be_visible(timeout=30_000)
+
+
+def press(page: Page, option: str) -> int:
+    """Press an option and return what Airflow answered."""
+
+    def is_answer(got: Response) -> bool:
+        return got.request.method == "PATCH" and got.url.endswith("/hitlDetails")
+
+    with page.expect_response(is_answer) as answered:
+        page.get_by_role("button", name=option).click()
+    return answered.value.status
+
+
+def open_form(page: Page, name: str) -> Locator:
+    """Go to a workflow by its name and open the form that starts it."""
+    page.get_by_role("link", name="Dags").first.click()
+    page.get_by_role("link", name=name).click()
+    expect(page.get_by_role("heading", name=name)).to_be_visible()
+    page.get_by_role("button", name="Trigger Dag").click()
+    return page.get_by_role("dialog")
+
+
+def start(page: Page, form: Locator, path: str) -> dict[str, Any]:
+    """Press Trigger and return the run that Airflow made."""
+    with page.expect_response(
+        lambda got: got.request.method == "POST" and got.url.endswith(path)
+    ) as started:
+        form.get_by_role("button", name="Trigger").click()
+    assert started.value.status == 200
+    run = started.value.json()
+    assert isinstance(run, dict)
+    return run

@@ -1,0 +1,368 @@
+"""What may happen around a run, as actions that a test strings together, and what must hold then.
+
+`Play` carries an action out on the rig and on the `Model`, and compares the two after it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+
+from include.evidence.model import StepRecord
+from include.holds.registry import HoldKind
+from include.services.errors import ControlFailed
+from tests.retention.kills import Killed, Watched, watched
+from tests.retention.model import LINKS, Model, Name, Row, more_than
+from tests.retention.rig import (
+    NAME,
+    OLD,
+    ROTATED,
+    RULES,
+    YEARS,
+    YOUNG,
+    Rig,
+    disposition,
+    make_partitions,
+    mapped,
+)
+
+WORLDS = {
+    "family": ("parcel", "scan", "detail", "tag", "note"),
+    "knots": ("node", "ring_a", "ring_b"),
+    "years": ("event", "remark"),
+    "people": ("person",),
+}
+EDGE = datetime(2025, 1, 1, tzinfo=UTC)  # a year later it is AS_OF, which is not over yet
+OVER = datetime(2024, 12, 31, 23, 59, 59, tzinfo=UTC)
+AGES: tuple[datetime | None, ...] = (OLD, OVER, OLD, YOUNG, EDGE, None)
+PEOPLE = ("a", "b", "c")
+STAGES = ("changed", "intended", "confirmed", "committed", "settled")
+
+
+@dataclass(frozen=True)
+class Insert:
+    """A new record; ``parent`` picks what it refers to, ``close`` ties a circle with it."""
+
+    table: int
+    age: int
+    who: int
+    parent: int
+    open: bool = False
+    close: bool = False
+
+
+@dataclass(frozen=True)
+class Touch:
+    """The application changes a record: its clock moves on or back, a claim opens or closes."""
+
+    which: int
+    age: int
+    open: bool
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Somebody places a hold: on a person, a class, or everything."""
+
+    kind: int
+    value: int
+
+
+@dataclass(frozen=True)
+class Release:
+    """Somebody releases a hold."""
+
+    which: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """Somebody asks to be erased."""
+
+    who: int
+
+
+@dataclass(frozen=True)
+class Rotate:
+    """The ledger gets another key."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A new run makes its plan."""
+
+
+Event = Insert | Touch | Hold | Release | Request
+
+
+@dataclass(frozen=True)
+class Execute:
+    """The newest run executes its plan; perhaps something happens meanwhile, or it is killed.
+
+    Attributes:
+        stage: at which it is killed or something happens, of `STAGES`.
+        number: which arrival at that stage.
+        commit: whether it is killed while COMMIT is under way; of the stage ``confirmed``.
+        kill: whether it is killed.
+        meanwhile: what happens when it has committed a batch or come to the end of a class.
+    """
+
+    stage: str = "settled"
+    number: int = 10**6
+    kill: bool = False
+    commit: bool = False
+    meanwhile: Event | None = None
+
+
+Action = Event | Rotate | Plan | Execute
+
+
+class Play:
+    """A rig and its model, action by action.
+
+    Args:
+        connection: to the mapped database, autocommit, in UTC.
+        state: to the state database, autocommit.
+    """
+
+    def __init__(
+        self,
+        rig: Rig,
+        world: str,
+        connection: psycopg.Connection[Any],
+        state: psycopg.Connection[Any],
+    ) -> None:
+        self.tables = WORLDS[world]
+        self.rig = rig.but(
+            rules=[one for one in RULES if one.collection in self.tables],
+            database=mapped(self.tables),
+            rules_of_disposition=disposition(batch={"rows": 2, "lock_timeout_ms": 300}),
+        )
+        self.connection, self.state = connection, state
+        self.model = Model()
+        self.numbers = 0
+        self.runs = 0
+        self.planned: StepRecord | None = None
+        self.done: Counter[str] = Counter()  # of the newest run
+
+    def act(self, action: Action) -> None:
+        """Carry an action out and compare."""
+        match action:
+            case Plan():
+                self.plan()
+            case Execute():
+                self.execute(action)
+            case Rotate():
+                self.rig = self.rig.but(keys=ROTATED)
+            case _:
+                self.happen(action)
+        self.compare()
+
+    def happen(self, event: Event) -> None:
+        """What others do."""
+        match event:
+            case Insert():
+                self._insert(event)
+            case Touch():
+                self._touch(event)
+            case Hold():
+                kind = (HoldKind.SUBJECT, HoldKind.CLASS, HoldKind.DATABASE)[event.kind % 3]
+                classes = [one.record_class for one in self.rig.rules]
+                value = {
+                    HoldKind.SUBJECT: PEOPLE[event.value % len(PEOPLE)],
+                    HoldKind.CLASS: classes[event.value % len(classes)],
+                }.get(kind, NAME)
+                self.model.holds[self.rig.hold(kind, value).id] = (str(kind), value)
+            case Release():
+                if self.model.holds:
+                    holds = sorted(self.model.holds)
+                    hold = holds[event.which % len(holds)]
+                    self.rig.release(hold)
+                    del self.model.holds[hold]
+            case Request():
+                who = PEOPLE[event.who % len(PEOPLE)]
+                self.rig.request(who)
+                self.model.asked.add(who)
+
+    def plan(self) -> None:
+        """Make a plan; it says exactly what the model says."""
+        self.runs += 1
+        self.done.clear()
+        self.planned = self.rig.plan(f"r{self.runs}")
+        assert self._allowed() == dict(self.model.going())
+
+    def execute(self, how: Execute) -> None:
+        """Execute the newest plan, which is refused exactly when more would go than it says."""
+        if self.planned is None:
+            self.plan()
+        assert self.planned is not None
+        beyond = more_than(self.model.going() + self.done, self._allowed())
+        reached: Counter[str] = Counter()
+        killed = disturbed = False
+        try:
+            with watched(self.rig.engine) as seen:
+                self.rig.execute(self.planned, f"r{self.runs}", self._progress(how, seen, reached))
+        except Killed:
+            seen.gone(self.connection)
+            killed = True
+        except ControlFailed:
+            assert beyond
+            return
+        disturbed = how.meanwhile is not None and reached[how.stage] >= how.number
+        assert not beyond
+        self.compare(finished=not killed)
+        if not killed and not disturbed:
+            assert not self.model.going()
+
+    def converge(self) -> None:
+        """After a run that nothing disturbs nothing is due but what something keeps."""
+        self.act(Plan())
+        self.act(Execute())
+        assert self.planned is not None
+        counted = self.rig.verify(self.planned, None, f"r{self.runs}")
+        assert counted.data["unexplained"] == 0
+        assert counted.data["orphans"] == []
+        self.plan()
+        assert not self._allowed()
+
+    def compare(self, *, finished: bool = False) -> None:
+        """What is gone was allowed to go and stands in the ledger; what stays does not."""
+        deletable, maskable = self.model.to_delete(), self.model.to_mask()
+        live = self._live()
+        for name in [one for one in self.model.rows if one not in live]:
+            assert name in deletable, f"{name} was deleted"
+            self.model.remove(name)
+            self.done[name[0]] += 1
+        for name, (refs, masked) in live.items():
+            row = self.model.rows[name]
+            if masked and not row.masked:
+                assert name in maskable, f"{name} was masked"
+                row.masked = True
+                self.done[name[0]] += 1
+            assert refs == {key: row.refs.get(key) for key in refs}, name
+            assert masked == row.masked, name
+        if self.planned is not None:
+            assert not more_than(self.done, self._allowed())
+        self._compare_ledger(finished)
+
+    def _compare_ledger(self, finished: bool) -> None:
+        query = (
+            "SELECT e.key_hmac, e.action, b.settled_at IS NOT NULL "
+            "FROM erasure e JOIN erasure_batch b ON b.id = e.batch_id"
+        )
+        entered = Counter[tuple[bytes, str]]()
+        settled = set()
+        for digest, action, is_settled in self.state.execute(query):
+            entered[bytes(digest), action] += 1
+            if is_settled:
+                settled.add((bytes(digest), action))
+            assert is_settled or not finished, "a batch is open after an execution that ended"
+        for name, row in {**self.model.gone, **self.model.rows}.items():
+            action = "mask" if row.table == "person" else "delete"
+            is_gone = row.masked or name in self.model.gone
+            names = [(one, action) for one in self._digests(row)]
+            if is_gone:
+                assert sum(entered[one] for one in names) == 1, f"{name} in the ledger"
+            else:
+                assert not settled.intersection(names), f"{name} is there, and in the ledger"
+
+    def _digests(self, row: Row) -> list[bytes]:
+        return [ROTATED.digest(one, NAME, row.table, row.key) for one in ROTATED.keys]
+
+    def _allowed(self) -> dict[str, int]:
+        assert self.planned is not None
+        found = {
+            one["collection"]: one["to_delete"] + one["to_mask"]
+            for one in self.planned.data["classes"]
+            if one["name"] != "claim"
+        }
+        return {name: some for name, some in found.items() if some}
+
+    def _progress(
+        self, how: Execute, seen: Watched, reached: Counter[str]
+    ) -> Callable[[str], None]:
+        def progress(stage: str) -> None:
+            reached[stage] += 1
+            if stage != how.stage or reached[stage] != how.number:
+                return
+            if how.meanwhile is not None and stage in ("committed", "settled"):
+                self.compare()
+                self.happen(how.meanwhile)
+            if how.kill:
+                seen.kill(self.rig.source, commit=how.commit and stage == "confirmed")
+
+        return progress
+
+    def _live(self) -> dict[Name, tuple[dict[str, int | None], bool]]:
+        found = {}
+        for table in self.tables:
+            links = {one.name: _column(one.name) for one in LINKS if one.child == table}
+            number = "no" if table in ("parcel", "event") else "id"
+            masked = "masked_at IS NOT NULL" if table == "person" else "false"
+            columns = ", ".join([number, masked, *links.values()])
+            for row in self.connection.execute(f"SELECT {columns} FROM {table}".encode()):
+                found[table, row[0]] = (dict(zip(links, row[2:], strict=True)), row[1])
+        return found
+
+    def _insert(self, event: Insert) -> None:
+        table = self.tables[event.table % len(self.tables)]
+        self.numbers += 1
+        at = AGES[event.age % len(AGES)]
+        if table == "event":
+            at = datetime(YEARS[event.age % len(YEARS)], 6, 1, tzinfo=UTC)
+            make_partitions(self.connection)
+        row = Row(table, self.numbers, at, PEOPLE[event.who % len(PEOPLE)], event.open)
+        values: dict[str, Any] = {"at": at, "who": row.who}
+        values["no" if table in ("parcel", "event") else "id"] = row.number
+        values |= {"open": row.open} if table in ("parcel", "scan") else {}
+        values |= {"region": "n"} if table == "parcel" else {}
+        values |= {"name": "Wang Fang", "phone": "13800138000"} if table == "person" else {}
+        parent: Row | None = None
+        for link in (one for one in LINKS if one.child == table):
+            there = [one for one in self.model.rows.values() if one.table == link.parent]
+            there += [row] if link.parent == table and event.close else []
+            parent = there[event.parent % len(there)] if there else None
+            row.refs[link.name] = parent.number if parent else None
+            if table in ("scan", "remark") and parent:
+                values |= {"region": "n"} if table == "scan" else {"event_at": parent.at}
+            values[_column(link.name)] = row.refs[link.name]
+        self.model.rows[table, row.number] = row
+        names = ", ".join(values)
+        given = ", ".join(["%s"] * len(values))
+        self.connection.execute(
+            f"INSERT INTO {table} ({names}) VALUES ({given})".encode(), list(values.values())
+        )
+        if event.close and parent:
+            self._close(row, parent)
+
+    def _close(self, row: Row, parent: Row) -> None:
+        back = {"node": "up", "ring_b": "b", "ring_a": "a"}.get(row.table)
+        if back and parent is not row:
+            self.connection.execute(
+                f"UPDATE {parent.table} SET {back} = %s WHERE id = %s".encode(),
+                [row.number, parent.number],
+            )
+            parent.refs[back] = row.number
+
+    def _touch(self, event: Touch) -> None:
+        rows = [row for row in self.model.rows.values() if row.table != "event"]
+        if not rows:
+            return
+        row = rows[event.which % len(rows)]
+        row.at = AGES[event.age % len(AGES)]
+        number = "no" if row.table == "parcel" else "id"
+        query = f"UPDATE {row.table} SET at = %s WHERE {number} = %s"
+        self.connection.execute(query.encode(), [row.at, row.number])
+        if row.table in ("parcel", "scan"):
+            row.open = event.open
+            query = f"UPDATE {row.table} SET open = %s WHERE {number} = %s"
+            self.connection.execute(query.encode(), [row.open, row.number])
+
+
+def _column(link: str) -> str:
+    return {"parcel": "no", "event": "no"}.get(link, link)

@@ -1,0 +1,118 @@
+"""Whatever happens in whatever order, nothing goes that may not, and all that goes is on record.
+
+Kills at every stage, retries, holds placed and released, records that come and change, requests,
+a new key of the ledger: hypothesis draws them in any order, and a model of the schedule in Python
+says what may be gone. PARCELSEAL_INTERLEAVINGS sets how many orders are tried (200).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from include.state.tables import metadata
+from tests.retention.kills import pooled
+from tests.retention.play import (
+    STAGES,
+    WORLDS,
+    Action,
+    Event,
+    Execute,
+    Hold,
+    Insert,
+    Plan,
+    Play,
+    Release,
+    Request,
+    Rotate,
+    Touch,
+)
+from tests.retention.rig import Rig, make_partitions
+
+NUMBER = int(os.environ.get("PARCELSEAL_INTERLEAVINGS", "200"))
+USED = (
+    "erasure", "erasure_batch", "erasure_request", "legal_hold", "disposition", "run_step",
+    "run_artifact",
+)  # fmt: skip
+
+small = st.integers(0, 11)
+inserts = st.builds(
+    Insert, small, small, small, small, st.sampled_from([False, False, False, True]), st.booleans()
+)
+events: st.SearchStrategy[Event] = st.one_of(
+    inserts,
+    st.builds(Touch, small, small, st.booleans()),
+    st.builds(Hold, st.sampled_from([0, 0, 0, 1, 1, 2]), small),
+    st.builds(Release, small),
+    st.builds(Request, small),
+)
+numbers = st.integers(1, 4)
+kills = st.builds(
+    Execute, st.sampled_from(STAGES), numbers, st.just(True), st.booleans(), st.none()
+)
+disturbed = st.builds(
+    Execute,
+    st.sampled_from(["committed", "settled"]),
+    numbers,
+    st.booleans(),
+    st.just(False),
+    events,
+)
+actions: st.SearchStrategy[Action] = st.one_of(
+    events, kills, kills, disturbed, st.builds(Plan), st.builds(Execute), st.builds(Rotate)
+)
+
+
+@pytest.fixture(scope="module")
+def sessions(standing_rig: Rig) -> Iterator[tuple[Rig, psycopg.Connection, psycopg.Connection]]:
+    """The rig with connections that are kept, and a session on each database, for all orders."""
+    with (
+        psycopg.connect(standing_rig.source, autocommit=True) as connection,
+        psycopg.connect(standing_rig.state_source, autocommit=True) as state,
+    ):
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET client_min_messages = warning")
+        engine = pooled(standing_rig.state_source)
+        yield standing_rig.but(pool=engine), connection, state
+        engine.dispose()
+
+
+@settings(
+    max_examples=NUMBER,
+    deadline=None,
+    database=None,
+    phases=[Phase.generate, Phase.shrink],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(
+    world=st.sampled_from(list(WORLDS)),
+    records=st.lists(inserts, min_size=3, max_size=12),
+    order=st.lists(actions, min_size=1, max_size=5),
+)
+def test_any_order_of_kills_holds_and_changes(
+    sessions: tuple[Rig, psycopg.Connection, psycopg.Connection],
+    world: str,
+    records: list[Insert],
+    order: list[Action],
+) -> None:
+    """After each action what is gone was allowed to go; in the end all is gone that may."""
+    rig, connection, state = sessions
+    state.execute(f"TRUNCATE {', '.join(USED)} RESTART IDENTITY CASCADE".encode())
+    connection.execute(f"TRUNCATE {', '.join(WORLDS[world])} CASCADE".encode())
+    make_partitions(connection)
+    play = Play(rig, world, connection, state)
+    for one in records:
+        play.happen(one)
+    for action in order:
+        play.act(action)
+    play.converge()
+
+
+def test_the_tables_that_are_emptied_are_all_that_a_run_writes() -> None:
+    """A table that is forgotten here would carry one order's traces into the next."""
+    assert set(USED) <= set(metadata.tables)

@@ -1,0 +1,61 @@
+"""docs/retention.md: every finding has its cause and remedy, and its figures are the code's."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import yaml
+
+from include.approvals.registry import Cause
+from include.policy.retention import MaskKind, RetentionRule
+from include.retention import batches, breaker, circles, planning, session
+from include.retention.plan import Plan, PlannedClass
+from include.retention.report_words import REQUESTS
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "retention.md").read_text(encoding="utf-8")
+CODE = "".join(
+    path.read_text(encoding="utf-8") for path in sorted((ROOT / "include/retention").glob("*.py"))
+)
+METRICS = {"retention.unexplained", "retention.erased"}
+
+
+def test_every_finding_has_its_line() -> None:
+    """With outcome, cause and remedy; and none stands there that the code does not have."""
+    found = set(re.findall(r'"(retention\.[a-z_]+)"', CODE)) - METRICS
+    found |= {f"retention.{cause}" for cause in Cause}
+    lines = re.findall(r"^\| `(retention\.\w+)` \| (?:fail|attention) \| .+ \| .+ \|$", PAGE, re.M)
+    assert sorted(lines) == sorted(found)
+
+
+def test_limits_of_the_page_are_those_of_the_code() -> None:
+    """Numbers that a reader may rely on."""
+    assert f"at most {circles.MOST:,} at once" in PAGE
+    assert f"only from {breaker.NEVER + 1} records on" in PAGE
+    assert (breaker.LOOKED_BACK, breaker.FEWEST, batches.TRIES) == (10, 3, 5)
+    assert "last ten runs (at least three)" in PAGE
+    assert "with five tries" in PAGE
+    assert batches.MOST_REFUSED == 100
+    assert f"the first {planning.MOST_HOLDS} holds" in PAGE
+    assert f"PostgreSQL {session.OLDEST_SERVER // 10_000} or newer" in PAGE
+
+
+def test_masks_states_and_keys_for_machines_are_all_told() -> None:
+    """Each as the code calls it."""
+    assert all(f"| `{one}` |" in PAGE for one in get_args(MaskKind))
+    assert all(f"| {one} |" in PAGE for one in REQUESTS)
+    one = PlannedClass(
+        name="a", collection="b", action="delete", rule_sha256="", records=0, expired=0
+    )
+    plan = Plan(database="d", as_of="2026-01-01T00:00:00+00:00", key_id="k", classes=(one,))
+    assert all(f"`{key}`" in PAGE for key in plan.as_json()["classes"][0])
+
+
+def test_the_example_is_a_record_class() -> None:
+    """Whoever copies it has a class that loads."""
+    found = re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    assert found
+    (given,) = yaml.safe_load(found[1])
+    assert RetentionRule.model_validate(given).detach == ("complaint.waybill_id",)
