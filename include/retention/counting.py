@@ -14,6 +14,7 @@ from psycopg.sql import SQL, Composable, Identifier, Literal
 from include.erasure.ledger import ErasureKeys
 from include.holds.registry import Hold
 from include.policy.fragments import both, either, negated
+from include.policy.retention import SqlClock
 from include.retention.classes import RecordClass
 from include.retention.graph import FALSE, Graph
 from include.retention.relations import Relation
@@ -22,7 +23,7 @@ _TRUE = SQL("true")
 _PLACES = 15  # decimal places for the count of one hold; no table has so many records
 
 
-_FIGURES = ("records", "expired", "due", "held", "suspended", "ready", "not_started", "ahead")
+_FIGURES = ("records", "expired", "due", "suspended", "ready", "not_started", "ahead")
 
 
 @dataclass(frozen=True)
@@ -132,10 +133,24 @@ def scan(
     found = {}
     for at, one in enumerate(classes):
         *figures, packed = row[at * width : (at + 1) * width]
-        found[one.name] = Counted(
-            **dict(zip(_FIGURES, figures, strict=True)), by_hold=_unpacked(packed)
-        )
+        found[one.name] = _counted(graph, one, figures, packed)
     return Scan(found, Which(*row[-4:-2]), Which(*row[-2:]))
+
+
+def _counted(
+    graph: Graph, one: RecordClass, figures: Sequence[int], packed: Decimal | None
+) -> Counted:
+    given = dict(zip(_FIGURES, figures, strict=True))
+    held, by_hold = _unpacked(packed)
+    ready = given.pop("ready")
+    if not _others_keep(graph, one):
+        ready = given["due"] - held - given["suspended"]
+    return Counted(**given, held=held, ready=ready, by_hold=by_hold)
+
+
+def _others_keep(graph: Graph, one: RecordClass) -> bool:
+    """Whether more than holds and the suspension may keep a record of a class that is due."""
+    return len(graph.classes[one.rule.collection]) > 1
 
 
 def _figures(graph: Graph, one: RecordClass) -> list[Composable]:
@@ -146,43 +161,47 @@ def _figures(graph: Graph, one: RecordClass) -> list[Composable]:
         "records": one.belongs,
         "expired": SQL("({} IS TRUE)").format(both([one.belongs, one.expired])) if asked else due,
         "due": due,
-        "held": both([due, held]) if held != FALSE else FALSE,
         "suspended": both([due, negated(held), one.suspended]) if one.rule.suspended else FALSE,
-        "ready": graph.ready(one),
-        "not_started": both([one.belongs, one.clock.not_started]),
+        "ready": graph.ready(one) if _others_keep(graph, one) else FALSE,
+        "not_started": both([one.belongs, one.clock.not_started]) if _may_be_null(one) else FALSE,
         "ahead": both([one.belongs, one.clock.ahead]),
     }
     return [count(conditions[name]) for name in _FIGURES]
 
 
+def _may_be_null(one: RecordClass) -> bool:
+    """Whether the clock may be null: of several columns the latest counts that is none."""
+    clock = one.rule.clock
+    return isinstance(clock, SqlClock) or one.relation.nullable >= set(clock)
+
+
 def _by_hold(graph: Graph, one: RecordClass, holds: Sequence[tuple[Hold, str]]) -> Composable:
-    """The counts of all holds as the digits of one number.
+    """The count of what is held and, above it, those of all holds, as the digits of one number.
 
     One after the other, each would be asked of every record. So one condition is asked, and what it
-    holds of adds 1 in the places of each hold that is on it.
+    holds of adds 1 in its own places and in those of each hold that is on it.
     """
     held = graph.held(one.rule.collection)
-    if held == FALSE or not holds:
+    if held == FALSE:
         return SQL("NULL")
     siblings = graph.classes[one.rule.collection]
-    each = []
-    for at, (hold, value) in enumerate(holds):
+    each: list[Composable] = [SQL("1::numeric")]
+    for at, (hold, value) in enumerate(holds, start=1):
         on = either([both([it.belongs, it.held_by(hold, value)]) for it in siblings])
-        if on != FALSE:
-            digit = Literal(10 ** (_PLACES * at))
-            each.append(SQL("CASE WHEN {} THEN {}::numeric ELSE 0 END").format(on, digit))
-    if not each:
-        return SQL("NULL")
+        digit = Literal(10 ** (_PLACES * at))
+        each.append(SQL("CASE WHEN {} THEN {}::numeric ELSE 0 END").format(on, digit))
     return SQL("sum(CASE WHEN {} THEN {} END)").format(
         both([graph.due(one), held]), SQL(" + ").join(each)
     )
 
 
-def _unpacked(packed: Decimal | None) -> dict[int, int]:
-    found, left, at = {}, int(packed or 0), 0
+def _unpacked(packed: Decimal | None) -> tuple[int, dict[int, int]]:
+    """The count of what is held, and those by hold."""
+    left, held = divmod(int(packed or 0), 10**_PLACES)
+    by_hold, at = {}, 0
     while left:
         left, records = divmod(left, 10**_PLACES)
         if records:
-            found[at] = records
+            by_hold[at] = records
         at += 1
-    return found
+    return held, by_hold
