@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import psycopg
@@ -146,6 +146,7 @@ class _Walk:
     leaf: Leaf
     pages: int = FIRST_PAGES
     rows: int = 0
+    tried: list[str] = field(default_factory=list)
     conditions: tuple[RecordHolds, Composable] | None = None
 
     @property
@@ -177,7 +178,7 @@ class _Walk:
                     page, failures = page + self.pages, 0
                 continue
             except REFUSED as error:
-                if not self._single_out(error, page):
+                if not self._single_out(error):
                     return True
                 continue
             failures = 0
@@ -191,13 +192,14 @@ class _Walk:
         work, name = self.work, self.one.name
         most = min(self.rows, work.left(name))
         entered: int | None = None
+        self.tried = []
         with work.guard.batch() as holds:
             which = self._condition(holds)
             begun = time.monotonic()
             try:
                 with work.connection.transaction():
                     set_limits(work, self.one, self.leaf)
-                    rows = self._locked(first, end, most, which)
+                    rows = self.tried = self._locked(first, end, most, which)
                     keys = self.act.apply(work, self.leaf, rows, which) if rows else []
                     work.progress("changed")
                     if keys:
@@ -250,19 +252,18 @@ class _Walk:
         self.rows = max(1, self.rows // 4)
         time.sleep(PAUSE * 2 ** (failures - 1))
 
-    def _single_out(self, error: psycopg.DatabaseError, page: int) -> bool:
+    def _single_out(self, error: psycopg.DatabaseError) -> bool:
         """Find the record that the database refuses, and pass it over; False after too many.
 
         A trigger, a check of a table that refers, or a key that came in between refuses one record
         and with it the batch: batches are halved until only that one is left.
         """
-        if self.rows > 1:
-            self.rows = max(1, min(self.rows, 64) // 2)
+        if not self.tried:  # not a record is refused: a condition cannot be evaluated
+            raise error
+        if len(self.tried) > 1:
+            self.rows = max(1, min(len(self.tried), 64) // 2)
             return True
-        with self.work.guard.batch() as holds, self.work.connection.transaction():
-            set_limits(self.work, self.one, self.leaf)
-            rows = self._locked(page, page + self.pages, 1, self._condition(holds))
-        self.passed_over.extend(rows)
+        self.passed_over.extend(self.tried)
         refused = self.work.tally.refused
         key = (self.one.name, error.sqlstate or "?")
         refused[key] = refused.get(key, 0) + 1
