@@ -253,7 +253,15 @@ class Workplace:
 
         live = {self.database(one.connection).name for one in self.pack.databases.values()}
         masks = masks_of(self.pack.retention)
-        return DrillPlace(self.database("drill_db"), live, self.state, self.erasure_keys, masks)
+        detach = {name for one in self.pack.retention for name in one.detach}
+        return DrillPlace(
+            self.database("drill_db"),
+            live,
+            self.state,
+            self.erasure_keys,
+            masks,
+            detach=detach,
+        )
 
     def drill_key(self) -> OpeningKey:
         """Return the private key that drills decrypt with, or its KMS key."""

@@ -124,6 +124,7 @@ class DrillPlace:
 
     Attributes:
         masks: of retention.yaml, by record class.
+        detach: of retention.yaml, foreign keys that are set to null.
     """
 
     server: DatabaseAddress
@@ -132,6 +133,7 @@ class DrillPlace:
     erasure_keys: ErasureKeys
     masks: Mapping[str, Mask] = field(default_factory=dict)
     jobs: int = 2
+    detach: Collection[str] = ()
 
 
 def drill(
@@ -253,6 +255,7 @@ def replay_erasures(
         place.erasure_keys,
         place.masks,
         at,
+        place.detach,
     )
 
 

@@ -203,7 +203,7 @@ def _replay(place: Workplace, mapped: MappedDatabase, target: DatabaseAddress) -
     from include.erasure.replay import replay
     from include.services.errors import ControlFailed
 
-    masks = masks_of(place.pack.retention_of(mapped.name))
+    rules = place.pack.retention_of(mapped.name)
     with target.connect() as connection:
         done = replay(
             connection,
@@ -211,8 +211,9 @@ def _replay(place: Workplace, mapped: MappedDatabase, target: DatabaseAddress) -
             places_of(mapped),
             place.state,
             place.erasure_keys,
-            masks,
+            masks_of(rules),
             place.clock.now(),
+            {name for one in rules for name in one.detach},
         )
     if done.remaining:
         raise ControlFailed(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,6 +16,18 @@ from include.erasure.masks import Mask, assignments, shapes, shows, to_mask
 from include.erasure.matching import Match, Table, check_keys, kind_of, matches, place_of
 from include.erasure.places import Place, primary_key
 from include.services.errors import ControlFailed, ServiceError, UsageError
+
+# Keys that partitions have from their parents are the parent's.
+_KEYS = """
+SELECT n.nspname, c.relname,
+       array(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u(num, ord)
+             JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num ORDER BY ord),
+       array(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u(num, ord)
+             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.num ORDER BY ord)
+FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE k.confrelid = to_regclass(%s) AND k.contype = 'f' AND k.conparentid = 0
+"""
 
 
 @dataclass(frozen=True)
@@ -72,6 +84,7 @@ def replay(
     keys: ErasureKeys,
     masks: Mapping[str, Mask],
     at: datetime,
+    detach: Collection[str] = (),
 ) -> Replay:
     """Erase and mask in a restored copy whatever the ledger says was, then look again.
 
@@ -88,6 +101,8 @@ def replay(
         keys: of the HMAC, old ones included.
         masks: record class -> mask, `include.erasure.masks.masks_of`.
         at: moment for the stamp of records that are masked.
+        detach: ``collection.field`` of foreign keys that retention.yaml sets to null where they
+            lead to erased records; in the copy they lead there still.
 
     Raises:
         UsageError: a key of the ledger is missing, a collection is not mapped or has no key, a
@@ -112,6 +127,7 @@ def replay(
         one = _Found(len(found), Table(database, collection, place, columns))
         found.append(one)
         replayed += _stage(copy, one, matches(state, copy, one.table, keys))
+    _detach(copy, found, places, detach)
     _erase(copy, found)
     remasked = _mask(copy, found, masks, at)
     remaining = _remaining(copy, found, masks)
@@ -144,6 +160,40 @@ def _stage(copy: psycopg.Connection, one: _Found, found: Iterable[Sequence[Match
                 for match in those:
                     rows.write_row((match.record_class, *match.key))
     return erased
+
+
+def _detach(
+    copy: psycopg.Connection,
+    found: Sequence[_Found],
+    places: Mapping[str, Place],
+    detach: Collection[str],
+) -> None:
+    """Set foreign keys to null as the erasure did, where they lead to records that go again."""
+    collections = {(one.schema, one.table): name for name, one in places.items()}
+    for one in found:
+        if not detach or not _has_rows(copy, one.name("delete")):
+            continue
+        name = one.table.place.identifier.as_string(copy)
+        for schema, table, columns, targets in copy.execute(_KEYS, [name]).fetchall():
+            child = collections.get((schema, table))
+            if not any(f"{child}.{column}" in detach for column in columns):
+                continue
+            joined = [
+                SQL("c.{} = t.{}").format(Identifier(mine), Identifier(theirs))
+                for mine, theirs in zip(columns, targets, strict=True)
+            ]
+            query = SQL("UPDATE {} AS c SET {} FROM {} AS t, {} AS e WHERE {} AND {}").format(
+                Identifier(schema, table),
+                SQL(", ").join(SQL("{} = NULL").format(Identifier(mine)) for mine in columns),
+                one.table.place.identifier,
+                one.name("delete"),
+                one.same,
+                SQL(" AND ").join(joined),
+            )
+            try:
+                copy.execute(query)
+            except psycopg.Error as error:
+                raise _refused(copy, "erased", error) from None
 
 
 def _erase(copy: psycopg.Connection, found: Sequence[_Found]) -> None:
