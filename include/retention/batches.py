@@ -161,6 +161,7 @@ class _Walk:
     pages: int = FIRST_PAGES
     rows: int = 0
     found: int = 0
+    tried: str | None = None
     conditions: tuple[Graph, Composable] | None = None
 
     @property
@@ -194,7 +195,7 @@ class _Walk:
                     page, failures = page + self.pages, 0
                 continue
             except REFUSED as error:
-                if not self._single_out(error, page):
+                if not self._single_out(error):
                     return True
                 continue
             failures = 0
@@ -214,7 +215,9 @@ class _Walk:
             try:
                 with work.connection.transaction():
                     set_limits(work, self.one, self.leaf)
+                    self.tried = None
                     rows, keys = self._locked(first, end, most, which)
+                    self.tried = rows if keys else None
                     if keys:
                         with work.entering(self.one, keys) as entering:
                             gone = self.act.apply(work, self.leaf, rows, which)
@@ -239,7 +242,9 @@ class _Walk:
             "SELECT t.ctid::text, {keys} FROM {leaf} AS t "
             "WHERE t.ctid >= %(first)s::tid AND t.ctid < %(end)s::tid AND {which} "
             "AND t.ctid <> ALL (%(passed)s::tid[]) LIMIT %(most)s FOR UPDATE OF t SKIP LOCKED"
-        ).format(keys=key_texts(self.one.relation.key), leaf=self.leaf.identifier, which=which)
+        ).format(
+            keys=fixed(key_texts(self.one.relation.key)), leaf=self.leaf.identifier, which=which
+        )
         given = {
             "first": f"({first},0)",
             "end": f"({end},0)",
@@ -278,7 +283,7 @@ class _Walk:
         self.rows = max(1, self.rows // 4)
         time.sleep(PAUSE * 2 ** (failures - 1))
 
-    def _single_out(self, error: psycopg.DatabaseError, page: int) -> bool:
+    def _single_out(self, error: psycopg.DatabaseError) -> bool:
         """Find the record that the database refuses, and pass it over; False after too many.
 
         A trigger, a check of a table that refers, or a key that came in between refuses one record
@@ -287,11 +292,10 @@ class _Walk:
         if self.rows > 1:
             self.rows = max(1, min(self.rows, 64) // 2)
             return True
-        with self.work.guard.batch() as holds, self.work.connection.transaction():
-            set_limits(self.work, self.one, self.leaf)
-            rows, keys = self._locked(page, page + self.pages, 1, self._condition(holds))
-        if keys:
-            self.passed_over.append(rows.strip('{"}'))
+        if self.tried is None:
+            raise error  # no record's fault: the condition fails
+        # The very one, and not looked for again: another might be found first.
+        self.passed_over.append(self.tried.strip('{"}'))
         refused = self.work.tally.refused
         key = (self.one.name, error.sqlstate or "?")
         refused[key] = refused.get(key, 0) + 1
