@@ -71,6 +71,13 @@ def plan(
         _show(one, several=len(plans) > 1)
     if len(plans) > 1:
         results.print(f"All plans: SHA-256 {combined(plans)}", soft_wrap=True)
+    left_out = [one for one in place.pack.databases if one not in chosen and database is None]
+    if left_out:
+        errors.print(
+            f"No record class is of {', '.join(left_out)}: nothing there ever expires.",
+            markup=False,
+            soft_wrap=True,
+        )
     _tell_reviews(reviews)
     return 0
 

@@ -53,12 +53,14 @@ class Answer:
         reason: the person's words.
         user: id of the person; None when nobody answered in time.
         at: when; None when nobody answered.
+        name: of the person, which some auth managers keep apart from the id.
     """
 
     option: str
     reason: str
     user: str | None
     at: datetime | None
+    name: str | None = None
 
 
 class HumanStep(HITLOperator):
@@ -143,10 +145,14 @@ def answer_of(event: Mapping[str, Any]) -> Answer:
     if not user or not chosen or event.get("timedout"):
         return Answer("", "", None, None)
     given = event.get("params_input") or {}
-    who = user["id"] if isinstance(user, Mapping) else user.id
+    who, name = (
+        (user["id"], user.get("name"))
+        if isinstance(user, Mapping)
+        else (user.id, getattr(user, "name", None))
+    )
     at = event["responded_at"]
     moment = at if isinstance(at, datetime) else datetime.fromisoformat(str(at))
-    return Answer(str(chosen[0]), str(given.get(REASON) or ""), str(who), moment)
+    return Answer(str(chosen[0]), str(given.get(REASON) or ""), str(who), moment, name)
 
 
 def wait(months: int, days: int, seconds: int) -> timedelta:

@@ -78,6 +78,7 @@ def take(database: str, answer: Answer) -> dict[str, Any]:
             option=answer.option,
             reason=answer.reason,
             user=answer.user,
+            name=answer.name,
             at=answer.at or place.clock.now(),
         )
 

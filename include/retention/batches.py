@@ -113,8 +113,12 @@ def detach(
     changes = [SQL("{} = NULL").format(quoted(one)) for one in reference.key.columns]
     query = SQL(
         "UPDATE {child} AS c SET {changes} FROM (SELECT t.tableoid, {targets} FROM {leaf} AS t "
-        "WHERE t.ctid = ANY (%(rows)s::tid[]) AND {which}) AS p WHERE {joined}"
+        "WHERE t.ctid = ANY (%(rows)s::tid[]) AND {which}) AS p WHERE {joined}{others}"
     ).format(
+        # A record that goes too is left as it is: changed, it would lie elsewhere on disk.
+        others=SQL(" AND NOT (c.tableoid = {}::oid AND c.ctid = ANY (%(rows)s::tid[]))").format(
+            leaf.oid
+        ),
         targets=SQL(", ").join(quoted("t", one) for one in reference.key.targets),
         child=reference.key.identifier,
         changes=SQL(", ").join(changes),

@@ -55,27 +55,33 @@ def untie(work: Work, group: Sequence[str]) -> int:
     if tuple(group) in work.tied:
         return 0
     for attempt in range(TRIES):
+        parts: list[_Part] = []
         try:
-            return _untied(work, group)
+            return _untied(work, group, parts)
         except LOST_TO_OTHERS:
             work.tally.busy[name] = work.tally.busy.get(name, 0) + 1
             time.sleep(PAUSE * 2**attempt)
         except REFUSED as error:
-            key = (name, error.sqlstate or "?")
-            work.tally.refused[key] = work.tally.refused.get(key, 0) + 1
             work.tied.add(tuple(group))
+            for part in parts:
+                key = (part.one.name, error.sqlstate or "?")
+                work.tally.refused[key] = work.tally.refused.get(key, 0) + len(part.rows)
             return 0
     return 0
 
 
-def _untied(work: Work, group: Sequence[str]) -> int:
+def _untied(work: Work, group: Sequence[str], parts: list[_Part]) -> int:
+    """One transaction; fills in what was tried."""
     entered: list[int] = []
     done: dict[str, int] = {}
     with work.guard.batch() as holds:
         work.current(holds)
         try:
             with work.connection.transaction():
-                _untie(work, group, entered, done)
+                one = next(it for it in work.graph.classes[group[0]] if it.rule.deletes)
+                set_limits(work, one)
+                parts += _found(work, group)
+                _untie(work, parts, entered, done)
         except psycopg.Error:
             if not work.connection.broken:
                 for batch in entered:
@@ -89,10 +95,7 @@ def _untied(work: Work, group: Sequence[str]) -> int:
     return sum(done.values())
 
 
-def _untie(work: Work, group: Sequence[str], entered: list[int], done: dict[str, int]) -> None:
-    one = next(it for name in group for it in work.graph.classes[name] if it.rule.deletes)
-    set_limits(work, one)
-    parts = _found(work, group)
+def _untie(work: Work, parts: Sequence[_Part], entered: list[int], done: dict[str, int]) -> None:
     if not parts:
         return
     number = transaction_of(work.connection)

@@ -13,6 +13,7 @@ from psycopg.sql import SQL, Composable, Literal
 from include.erasure.ledger import ErasureKeys
 from include.holds.registry import Hold
 from include.policy.fragments import both, either, negated, quoted
+from include.policy.retention import SqlClock
 from include.retention.classes import RecordClass
 from include.retention.graph import FALSE, Graph
 from include.retention.relations import Relation
@@ -128,9 +129,28 @@ def scan(
     assert row is not None
     width = (len(row) - 4) // len(classes)
     found = {
-        one.name: Counted(*row[at * width : (at + 1) * width]) for at, one in enumerate(classes)
+        one.name: _counted(graph, one, row[at * width : (at + 1) * width])
+        for at, one in enumerate(classes)
     }
     return Scan(found, Which(*row[-4:-2]), Which(*row[-2:]))
+
+
+def _counted(graph: Graph, one: RecordClass, figures: Sequence[int]) -> Counted:
+    given = dict(zip(_FIGURES, figures, strict=True))
+    if not _others_keep(graph, one):
+        given["ready"] = given["due"] - given["held"] - given["suspended"]
+    return Counted(**given)
+
+
+def _others_keep(graph: Graph, one: RecordClass) -> bool:
+    """Whether more than holds and the suspension may keep a record of a class that is due."""
+    return len(graph.classes[one.rule.collection]) > 1
+
+
+def _may_be_null(one: RecordClass) -> bool:
+    """Whether the clock may be null: of several columns the latest counts that is none."""
+    clock = one.rule.clock
+    return isinstance(clock, SqlClock) or one.relation.nullable >= set(clock)
 
 
 def _figures(graph: Graph, one: RecordClass) -> list[Composable]:
@@ -143,8 +163,8 @@ def _figures(graph: Graph, one: RecordClass) -> list[Composable]:
         "due": due,
         "held": both([due, held]) if held != FALSE else FALSE,
         "suspended": both([due, negated(held), one.suspended]) if one.rule.suspended else FALSE,
-        "ready": graph.ready(one),
-        "not_started": both([one.belongs, one.clock.not_started]),
+        "ready": graph.ready(one) if _others_keep(graph, one) else FALSE,
+        "not_started": both([one.belongs, one.clock.not_started]) if _may_be_null(one) else FALSE,
         "ahead": both([one.belongs, one.clock.ahead]),
     }
     return [count(conditions[name]) for name in _FIGURES]

@@ -15,6 +15,8 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError as StateLost
+from sqlalchemy.exc import PendingRollbackError
 
 from include.erasure import ledger
 from include.erasure.identity import server_of
@@ -87,6 +89,15 @@ class Executor:
             except psycopg.OperationalError as error:
                 raise ServiceError(
                     f"The database {database.name} was lost (SQLSTATE {error.sqlstate or 'none'}).",
+                    "What was done stays done and is in the ledger; the task is repeated.",
+                ) from None
+            except (
+                StateLost,
+                PendingRollbackError,
+            ) as error:  # the latter: in the statement before
+                code = getattr(getattr(error, "orig", None), "sqlstate", None)
+                raise ServiceError(
+                    f"The state database was lost (SQLSTATE {code or 'none'}).",
                     "What was done stays done and is in the ledger; the task is repeated.",
                 ) from None
 

@@ -38,12 +38,6 @@ if TYPE_CHECKING:
 
 MOST_HOLDS = 50  # that are counted one by one in a plan
 Connection = psycopg.Connection[Any]
-# Counts are scans of whole tables: PostgreSQL's workers share them, and joins stay in memory.
-_WORKERS = """
-SELECT set_config('parallel_tuple_cost', '0', true),
-    set_config('work_mem', CASE WHEN pg_size_bytes(current_setting('work_mem')) < 64 * 1024 * 1024
-                           THEN '64MB' ELSE current_setting('work_mem') END, true)
-"""
 
 
 @dataclass(frozen=True)
@@ -104,7 +98,6 @@ def make_plan(connection: Connection, schedule: Schedule) -> Plan:
         ServiceError: a lock was not free, or a statement took too long.
     """
     with one_view(connection, schedule.database):
-        connection.execute(_WORKERS)
         graph = schedule.graph(connection)
         return _Planner(connection, schedule, graph).plan()
 

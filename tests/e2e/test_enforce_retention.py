@@ -24,7 +24,7 @@ from tests.cli.test_errors import RUN_KEYS
 from tests.e2e.conftest import Cli
 from tests.e2e.retained import NAME, SUBJECT, WAYBILL, Retained
 
-pytestmark = pytest.mark.airflow
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(600)]  # its first test waits for three runs
 
 OLD = (
     "SELECT count(*) FROM waybill WHERE created_at + interval '2 years' < date_trunc('day', now())"

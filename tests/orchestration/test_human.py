@@ -20,7 +20,7 @@ def event(**more: Any) -> dict[str, Any]:
         "chosen_options": ["Approve"],
         "params_input": {"reason": "seen"},
         "responded_at": AT,
-        "responded_by_user": {"id": "E00003", "name": "E00003"},
+        "responded_by_user": {"id": "E00003", "name": "ana"},
         "timedout": False,
     } | more
 
@@ -31,6 +31,7 @@ def test_an_answer_is_read_with_its_person_and_moment() -> None:
 
     found = answer_of(event())
     assert (found.option, found.reason, found.user, found.at) == ("Approve", "seen", "E00003", AT)
+    assert found.name == "ana"
 
 
 @pytest.mark.parametrize(

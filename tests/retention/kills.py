@@ -91,6 +91,7 @@ class Watched:
 
     connections: list[psycopg.Connection[Any]] = field(default_factory=list)
     backends: list[int] = field(default_factory=list)
+    killed: bool = False
 
     def add(self, connection: psycopg.Connection[Any]) -> None:
         """Watch one more."""
@@ -113,6 +114,7 @@ class Watched:
                     one.pgconn.flush()
         for one in self.connections:
             cut(one)
+        self.killed = True
         raise Killed
 
     def gone(self, connection: psycopg.Connection[Any]) -> None:
@@ -143,12 +145,10 @@ def watched(pool: Engine | None = None) -> Iterator[Watched]:
         event.listen(pool, "checkout", taken)
     try:
         yield seen
-    except Killed:
-        if pool is not None:
-            pool.dispose()
-        raise
     finally:
         psycopg.connect = connect
+        if pool is not None and seen.killed:
+            pool.dispose()
         if pool is not None:
             event.remove(pool, "checkout", taken)
 

@@ -15,7 +15,7 @@ import psycopg
 
 from include.evidence.model import StepRecord
 from include.holds.registry import HoldKind
-from include.services.errors import ControlFailed
+from include.services.errors import ControlFailed, ServiceError
 from tests.retention.kills import Killed, Watched, watched
 from tests.retention.model import LINKS, Model, Name, Row, more_than
 from tests.retention.rig import (
@@ -207,7 +207,8 @@ class Play:
         try:
             with watched(self.rig.engine) as seen:
                 self.rig.execute(self.planned, f"r{self.runs}", self._progress(how, seen, reached))
-        except Killed:
+        except (Killed, ServiceError):  # closing a cursor may say that the connection is lost
+            assert seen.killed
             seen.gone(self.connection)
             killed = True
         except ControlFailed:

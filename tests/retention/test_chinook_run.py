@@ -122,6 +122,23 @@ def test_who_started_the_run_may_not_approve_it(place: Workplace) -> None:
     assert steps.execute(one, made).data["not_approved"]
 
 
+def test_who_started_the_run_is_known_by_name_too(place: Workplace) -> None:
+    """Where Airflow's auth manager has ids beside names, it tells who started a run by name."""
+    one = desk(place, "started by name", starter="ana.li")
+    made = planned(one)
+    found = steps.take(
+        one,
+        made,
+        option="Approve",
+        reason="",
+        user=APPROVER,
+        name="ana.li",
+        at=one.clock.now(),
+    )
+    assert [finding.code for finding in found.findings] == ["retention.own_request"]
+    assert steps.execute(one, made).data["not_approved"]
+
+
 @pytest.fixture(scope="module")
 def run(place: Workplace) -> dict[str, Any]:
     """One approved run, with what was there before and what PostgreSQL says is over."""

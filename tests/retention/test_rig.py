@@ -38,5 +38,5 @@ def test_a_run_in_another_process_waits_where_it_is_told(rig: Rig) -> None:
     with execution(rig, planned, stage="changed", number=2) as child:
         child.kill()
         assert child.wait(10) == -9
-    until(lambda: not rig.sql("SELECT FROM pg_locks WHERE locktype = 'advisory'"))
+    until(lambda: not rig.sql("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"))
     assert rig.execute(planned).data["done"]["scan"] == 1
