@@ -67,7 +67,16 @@ disturbed = st.builds(
     st.just(False),
     st.one_of(holds, holds, inserts, touches, events),  # what counts at once comes more often
 )
-hurt = st.one_of(kills, disturbed)
+# A hold on everything, right after a batch: whatever goes on from the holds of before is seen.
+frozen = st.builds(
+    Execute,
+    st.just("committed"),
+    st.sampled_from([1, 2]),
+    st.just(False),
+    st.just(False),
+    st.builds(Hold, st.just(2), st.just(0)),
+)
+hurt = st.one_of(kills, kills, disturbed, frozen)
 between: st.SearchStrategy[Action] = st.one_of(events, events, st.builds(Plan), st.builds(Rotate))
 # Around an execution that is hurt: what was before, what comes between it and the next, and that.
 orders: st.SearchStrategy[list[Action]] = st.builds(
