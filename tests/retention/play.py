@@ -149,6 +149,7 @@ class Play:
         self.runs = 0
         self.planned: StepRecord | None = None
         self.done: Counter[str] = Counter()  # of the newest run
+        self.asked: set[str] = set()  # whose requests the newest plan knew
 
     def act(self, action: Action) -> None:
         """Carry an action out and compare."""
@@ -193,13 +194,21 @@ class Play:
         """Make a plan; it says exactly what the model says."""
         self.runs += 1
         self.done.clear()
+        self.asked = set(self.model.asked)
         self.planned = self.rig.plan(f"r{self.runs}")
         assert self._allowed() == dict(self.model.going())
 
     def execute(self, how: Execute) -> None:
-        """Execute the newest plan, which is refused exactly when more would go than it says."""
+        """Execute the newest plan; requests that came after it wait for the next one."""
         if self.planned is None:
             self.plan()
+        later = self.model.asked - self.asked
+        self.model.asked -= later
+        self._execute(how)
+        self.model.asked |= later
+
+    def _execute(self, how: Execute) -> None:
+        """The plan is refused exactly when more would go than it says."""
         assert self.planned is not None
         beyond = more_than(self.model.going() + self.done, self._allowed())
         reached: Counter[str] = Counter()

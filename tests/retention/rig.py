@@ -12,7 +12,6 @@ Each table stands for one way in which records hang together:
     node        refers to itself
     ring_a, ring_b  refer to each other in a circle
     person      is masked
-
 Everything is kept for a year and looked at for `AS_OF`: `OLD` is over and `YOUNG` is not.
 """
 
