@@ -116,6 +116,19 @@ def ask(
     return _request(dict(found))
 
 
+def request_of(
+    conn: Connection, dag_id: str, run_id: str, kind: str, subject: str
+) -> Request | None:
+    """Return what a run asked last about a subject, None when it asked nothing."""
+    query = (
+        select(approval_request)
+        .filter_by(dag_id=dag_id, run_id=run_id, kind=kind, subject=subject)
+        .order_by(approval_request.c.id.desc())
+    )
+    found = conn.execute(query).mappings().first()
+    return _request(dict(found)) if found else None
+
+
 def request(conn: Connection, request_id: int) -> Request:
     """Return a request; raises UsageError when there is none of that number."""
     query = select(approval_request).where(approval_request.c.id == request_id)

@@ -246,14 +246,13 @@ def keys_other_than(conn: Connection, known: Iterable[str]) -> set[str]:
 
 
 def counted(conn: Connection, dag_id: str, run_id: str) -> dict[tuple[str, str, Action], int]:
-    """Count what a run erased by its settled batches: (database, record class, action) -> entries.
+    """Count what a run erased by its settled batches: (database, record class, action) -> records.
 
-    A record that was erased before under the same key stands with the run that erased it first.
+    A record whose key the ledger had before counts too: it came back, and was erased again.
     """
     of = (erasure_batch.c.database, erasure_batch.c.record_class, erasure_batch.c.action)
     query = (
-        select(*of, func.count())
-        .join_from(erasure, erasure_batch)
+        select(*of, func.sum(erasure_batch.c.records))
         .where(
             erasure_batch.c.dag_id == dag_id,
             erasure_batch.c.run_id == run_id,
@@ -261,7 +260,17 @@ def counted(conn: Connection, dag_id: str, run_id: str) -> dict[tuple[str, str, 
         )
         .group_by(*of)
     )
-    return {(row[0], row[1], row[2]): row[3] for row in conn.execute(query)}
+    return {(row[0], row[1], row[2]): int(row[3]) for row in conn.execute(query)}
+
+
+def has_begun(conn: Connection, database: str, dag_id: str, run_id: str) -> bool:
+    """Whether a run has entered anything of a database, settled or not."""
+    query = select(erasure_batch.c.id).where(
+        erasure_batch.c.database == database,
+        erasure_batch.c.dag_id == dag_id,
+        erasure_batch.c.run_id == run_id,
+    )
+    return conn.scalar(query.limit(1)) is not None
 
 
 def driver_of(conn: Connection) -> psycopg.Connection[Any]:
@@ -278,13 +287,15 @@ def _enter(
     record_keys: Sequence[Sequence[str]],
     **of_batch: object,
 ) -> int:
+    digests = set(keys.digests(keys.current, origin.database, origin.collection, record_keys))
     # Through SQLAlchemy first: it commits only what it saw begin.
     batch = conn.scalar(
-        insert(erasure_batch).values(**asdict(origin), **of_batch).returning(erasure_batch.c.id)
+        insert(erasure_batch)
+        .values(**asdict(origin), records=len(digests), **of_batch)
+        .returning(erasure_batch.c.id)
     )
     assert batch is not None
-    if record_keys:
-        digests = set(keys.digests(keys.current, origin.database, origin.collection, record_keys))
+    if digests:
         driver = driver_of(conn)
         for statement in _STAGE:
             driver.execute(statement)

@@ -140,8 +140,8 @@ def _chunks(connection: psycopg.Connection, table: Table) -> Iterator[list[tuple
         key_texts(table.columns), table.place.identifier, table.condition or sql.SQL("true")
     )
     try:
-        for statement in PRINTING:
-            connection.execute(statement)
+        for name, value in PRINTING.items():
+            connection.execute("SELECT set_config(%s, %s, false)", [name, value])
         # Not COPY, so that the connection can take in between what was found.
         with connection.cursor(f"parcelseal_keys_{next(_numbers)}") as cursor:
             cursor.execute(query)

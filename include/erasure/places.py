@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -19,15 +19,17 @@ JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num
 WHERE i.indrelid = to_regclass(%s) AND i.indisprimary AND k.place <= i.indnkeyatts
 ORDER BY k.place
 """
-# Keys are named as PostgreSQL prints them, so the printing must not depend on the session.
-PRINTING = (
-    "SET datestyle = 'ISO, YMD'",
-    "SET timezone = 'UTC'",
-    "SET intervalstyle = 'iso_8601'",
-    "SET extra_float_digits = 1",
-    "SET bytea_output = 'hex'",
-    "SET row_security = off",  # an error where a policy would hide rows
-)
+PRINTING: Mapping[str, str] = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "iso_8601",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "row_security": "off",  # an error where a policy would hide rows
+}
+"""Settings of every session that names records: keys are named as PostgreSQL prints them, so the
+printing must not depend on the session, neither when they are erased nor when they are looked for.
+"""
 
 
 @dataclass(frozen=True)

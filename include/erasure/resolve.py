@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 import psycopg
 from psycopg import errors, sql
-from sqlalchemy import Engine, delete, exists
+from sqlalchemy import Engine, delete, exists, update
 
 from include.erasure.identity import is_known, server_of
 from include.erasure.ledger import ErasureKeys, OpenBatch, settle, unsettled, withdraw
@@ -174,6 +174,12 @@ def _look(
                         erasure.c.batch_id == batch.id,
                     )
                 )
+        still_here = sum(map(len, found))
+        conn.execute(
+            update(erasure_batch)
+            .where(erasure_batch.c.id == batch.id)
+            .values(records=erasure_batch.c.records - still_here)
+        )
         settle(conn, [batch.id], at)
         nothing_left = ~exists().where(erasure.c.batch_id == batch.id)
         conn.execute(delete(erasure_batch).where(erasure_batch.c.id == batch.id, nothing_left))

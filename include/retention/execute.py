@@ -149,6 +149,7 @@ class Executor:
                 progress=self.progress,
                 done_before=before,
             )
+            work.tally.before = before
             dispose(work)
             return work.tally
 

@@ -142,7 +142,8 @@ def _detach_and_drop(work: Work, one: RecordClass, leaf: Leaf) -> None:
                 changes=SQL(", ").join(changes),
                 leaf=leaf.identifier,
                 joined=reference.joined("c"),
-            )
+            ),
+            {},
         )
     parent = connection.execute(
         "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n "

@@ -238,7 +238,9 @@ def _request(
 
 
 def _agreement(seen: Examination, executed: StepRecord | None, done: dict[str, int]) -> None:
-    if executed is not None and "done" in executed.data and executed.data["done"] != done:
+    """Hold what the database said it erased against what stands in the ledger, then and now."""
+    data = executed.data if executed is not None else {}
+    if "done" in data and (data["done"] != done or data["counted"] != data["entered"]):
         seen.find(
             "retention.ledger_differs",
             Outcome.FAIL,

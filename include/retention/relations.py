@@ -30,7 +30,8 @@ _TABLES = """
 SELECT c.oid::bigint, n.nspname::text AS schema, c.relname::text AS name, c.relkind::text AS kind,
        pg_get_userbyid(c.relowner)::text AS owner,
        pg_has_role(c.relowner, 'USAGE') AS owned,
-       pg_has_role(c.relowner, 'SET') AS can_become_owner,
+       pg_has_role(c.relowner, CASE WHEN current_setting('server_version_num')::int < 160000
+                                    THEN 'MEMBER' ELSE 'SET' END) AS can_become_owner,
        EXISTS (SELECT FROM pg_inherits i JOIN pg_class o
                ON o.oid = CASE WHEN i.inhrelid = c.oid THEN i.inhparent ELSE i.inhrelid END
                WHERE c.oid IN (i.inhrelid, i.inhparent) AND c.relkind = 'r'

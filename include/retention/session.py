@@ -9,19 +9,11 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Identifier
 
+from include.erasure.places import PRINTING
 from include.policy.datamap import MappedDatabase
 from include.services.errors import ServiceError, UsageError
 
 OLDEST_SERVER = 140_000  # hash_record_extended, bit_xor and scans of row ranges
-# Keys are named as PostgreSQL prints them, so the printing must not depend on the session.
-SETTINGS = {
-    "TimeZone": "UTC",
-    "DateStyle": "ISO, YMD",
-    "IntervalStyle": "iso_8601",
-    "bytea_output": "hex",
-    "extra_float_digits": "1",
-    "row_security": "off",  # an error where a policy would hide rows
-}
 
 
 def prepare(connection: psycopg.Connection[Any], database: MappedDatabase) -> None:
@@ -41,7 +33,7 @@ def prepare(connection: psycopg.Connection[Any], database: MappedDatabase) -> No
         "WHERE current_setting('synchronous_commit') = 'off'"
     )
     path = SQL("{}, pg_catalog").format(Identifier(database.schema_name)).as_string(connection)
-    for name, value in {**SETTINGS, "search_path": path}.items():
+    for name, value in {**PRINTING, "search_path": path}.items():
         connection.execute("SELECT set_config(%s, %s, false)", [name, value])
 
 

@@ -6,6 +6,8 @@ from contextlib import nullcontext
 from datetime import date, datetime
 from typing import Any
 
+from psycopg.sql import Identifier
+
 from include.approvals import registry
 from include.approvals.question import Question
 from include.approvals.registry import Cause, Decision, Refusal
@@ -64,11 +66,17 @@ def plan(desk: Desk, as_of: str | None = None) -> StepRecord:
 
 
 def _begun(desk: Desk) -> Plan | None:
-    """The plan that this run has begun to execute: somebody repeats its first step."""
-    if not done_of(desk):
-        return None
+    """The plan that this run asked about, or has begun to execute.
+
+    Somebody repeats the run's first step. Another plan now would be one that nobody was shown: what
+    is answered is what was asked, and what is executed is what was begun.
+    """
+    name = desk.database.name
     with desk.state.connect() as conn:
-        found = artifacts_of(conn, *desk.run).get(file_name(desk.database.name))
+        asked = registry.request_of(conn, *desk.run, KIND, name)
+        if asked is None and not ledger.has_begun(conn, name, *desk.run):
+            return None
+        found = artifacts_of(conn, *desk.run).get(file_name(name))
     return Plan.model_validate_json(found) if found else None
 
 
@@ -315,7 +323,13 @@ def execute(desk: Desk, record: StepRecord, progress: Progress | None = None) ->
         {
             "done": done,
             "executed_as": desk.writer.parameters.get("user"),
-            "partitions": tally.partitions,
+            "counted": tally.done,
+            "entered": {
+                name: entered
+                for name in done
+                if (entered := done[name] - tally.before.get(name, 0))
+            },
+            "partitions": _dropped(desk, made),
             "stopped": tally.stopped,
             "refused": {f"{name} {code}": n for (name, code), n in tally.refused.items()},
             "busy": tally.busy,
@@ -323,6 +337,24 @@ def execute(desk: Desk, record: StepRecord, progress: Progress | None = None) ->
             "not_approved": [] if approved else [one.name for one in tripped],
         }
     )
+
+
+def _dropped(desk: Desk, made: Plan) -> dict[str, int]:
+    """Partitions of the plan that are gone, by class: over all tries of this run."""
+    gone = {}
+    with desk.reader.connect(autocommit=True) as connection:
+        for one in made.classes:
+            planned = made.table(one.collection).partitions if one.to_drop_partitions else ()
+            names = [
+                Identifier(*each.table.split(".", 1)).as_string(connection) for each in planned
+            ]
+            row = connection.execute(
+                "SELECT count(*) FROM unnest(%s::text[]) AS n WHERE to_regclass(n) IS NULL",
+                [names],
+            ).fetchone()
+            if row is not None and row[0]:
+                gone[one.name] = int(row[0])
+    return gone
 
 
 def _approved(desk: Desk, record: StepRecord, made: Plan) -> bool:

@@ -61,6 +61,7 @@ class Tally:
 
     Attributes:
         done: records deleted or masked, and committed.
+        before: records that earlier tries of the run erased, by the ledger.
         partitions: that were dropped.
         refused: records that the database refused, by class and SQLSTATE.
         busy: times that a batch was given up since others held locks, by class.
@@ -71,6 +72,7 @@ class Tally:
     """
 
     done: dict[str, int] = field(default_factory=dict)
+    before: dict[str, int] = field(default_factory=dict)
     partitions: dict[str, int] = field(default_factory=dict)
     refused: dict[tuple[str, str], int] = field(default_factory=dict)
     busy: dict[str, int] = field(default_factory=dict)

@@ -134,6 +134,7 @@ erasure_batch = Table(
     Column("erased_at", MOMENT, nullable=False),
     Column("transaction", Text),  # 64-bit number; null where none was recorded
     Column("server", Text),  # on which it counts: system identifier, timeline, database
+    Column("records", BigInteger, nullable=False),  # erased, those of known keys included
     Column("settled_at", MOMENT),  # null: not yet known whether the transaction committed
     CheckConstraint("action IN ('delete', 'mask')", name="action"),
     Index("erasure_batch_database_idx", "database", "collection"),

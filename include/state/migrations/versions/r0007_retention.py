@@ -33,6 +33,7 @@ def _batches() -> None:
         sa.Column("erased_at", MOMENT, nullable=False),
         sa.Column("transaction", sa.Text),
         sa.Column("server", sa.Text),
+        sa.Column("records", sa.BigInteger, nullable=False),
         sa.Column("settled_at", MOMENT),
         sa.CheckConstraint(ACTIONS, name=op.f("erasure_batch_action_check")),
     )
@@ -50,8 +51,8 @@ def _batches() -> None:
     )
     one_batch = "database, collection, action, record_class, rule, dag_id, run_id, erased_at"
     op.execute(
-        f"INSERT INTO erasure_batch ({one_batch}, settled_at) "  # noqa: S608 - fixed names
-        f"SELECT DISTINCT {one_batch}, erased_at FROM erasure_of_old"
+        f"INSERT INTO erasure_batch ({one_batch}, records, settled_at) "  # noqa: S608 - fixed names
+        f"SELECT {one_batch}, count(*), erased_at FROM erasure_of_old GROUP BY {one_batch}"
     )
     op.execute(
         "INSERT INTO erasure (key_hmac, key_id, action, batch_id) "  # noqa: S608 - fixed names

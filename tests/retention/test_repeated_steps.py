@@ -1,0 +1,66 @@
+"""Steps that somebody repeats: what was asked is what is answered, and counts stay true."""
+
+from __future__ import annotations
+
+import pytest
+
+from include.approvals.registry import APPROVE
+from include.evidence.model import Outcome
+from include.services.errors import ControlFailed
+from tests.retention.rig import OLD, Rig, disposition
+
+
+def test_a_plan_that_was_asked_about_stays_the_runs_plan(rig: Rig) -> None:
+    """Repeating the first step while the question is open makes no other plan to be approved."""
+    asking = rig.but(rules_of_disposition=disposition(limit={"records": 0}))
+    asking.insert("note", id=1, at=OLD)
+    first = asking.plan("r1")
+    asking.insert("note", id=2, at=OLD)
+    again = asking.plan("r1")
+    assert again.data["sha256"] == first.data["sha256"]
+    assert again.data["request"] == first.data["request"]
+    assert asking.answer(again).data["decision"] == APPROVE
+    with pytest.raises(ControlFailed, match="the plan says 1"):
+        asking.execute(again)
+    assert asking.plan("r2").data["sha256"] != first.data["sha256"]
+
+
+def test_a_record_that_comes_back_is_counted_each_time_it_goes(rig: Rig) -> None:
+    """Its key stands in the ledger once; what each run erased is told nevertheless."""
+    for run in ("r1", "r2"):
+        rig.insert("note", id=1, at=OLD)
+        planned = rig.plan(run)
+        executed = rig.execute(planned, run)
+        assert executed.data["done"] == {"note": 1}
+        counted = rig.verify(planned, executed, run)
+        assert counted.outcome is Outcome.PASS
+
+
+def test_an_execution_that_counts_otherwise_than_the_ledger_is_found(rig: Rig) -> None:
+    """Somebody else writes to the ledger, or its entries were lost."""
+    rig.insert("note", id=1, at=OLD)
+    planned = rig.plan("r1")
+    executed = rig.execute(planned, "r1")
+    rig.state_sql("UPDATE erasure_batch SET records = 5")
+    counted = rig.verify(planned, executed, "r1")
+    assert "retention.ledger_differs" in {one.code for one in counted.findings}
+
+
+def test_what_the_database_erased_is_held_against_the_ledger(rig: Rig) -> None:
+    """The count of the execution itself, not the ledger's twice."""
+    rig.insert("note", id=1, at=OLD)
+    planned = rig.plan("r1")
+    executed = rig.execute(planned, "r1")
+    assert executed.data["counted"] == executed.data["entered"] == {"note": 1}
+    other = executed.model_copy(update={"data": executed.data | {"counted": {"note": 2}}})
+    counted = rig.verify(planned, other, "r1")
+    assert "retention.ledger_differs" in {one.code for one in counted.findings}
+
+
+def test_partitions_are_counted_over_all_tries(rig: Rig) -> None:
+    """By what is gone, so that a repeated execution tells of those before it too."""
+    rig.insert("event", no=1, at=OLD, who="p1")
+    planned = rig.plan("r1")
+    first = rig.execute(planned, "r1")
+    again = rig.execute(planned, "r1")
+    assert first.data["partitions"] == again.data["partitions"] == {"event": 1}
