@@ -156,18 +156,18 @@ def test_a_plan_that_was_edited_after_its_approval_is_refused(rig: Rig) -> None:
 
 
 def test_an_approval_of_another_plan_is_refused(rig: Rig) -> None:
-    """The plan was made anew after it was approved: the approval is of other content."""
+    """An earlier run's plan was approved: that approval is of other content."""
     rig = rig.but(rules_of_disposition=WAITING)
     nodes(rig)
     planned = rig.plan()
     rig.answer(planned)
     nodes(rig, 1, id=9)
-    again = rig.plan()
+    again = rig.plan("r2")
     assert again.data["sha256"] != planned.data["sha256"]
-    assert rig.execute(again).data["done"] == {}
+    assert rig.execute(again, "r2").data["done"] == {}
     forged = again.model_copy(update={"data": again.data | {"request": planned.data["request"]}})
     with pytest.raises(ControlFailed):
-        rig.execute(forged)
+        rig.execute(forged, "r2")
     assert len(rig.keys_in("node")) == 4
 
 
