@@ -14,10 +14,11 @@ policy pack; connections `customer_db` (reads), `retention_db` (deletes), `state
 **Writes:** deletes and masks records; the erasure ledger in `state_db`; a sealed bundle with the plan and the
 certificate (English, Chinese) to `evidence_store`. Approvers answer under *Browse > Required Actions*.
 
-**Red means** that expired records remain that no hold explains, that a data subject's request is late, or that a run
-broke its limits. **What to do:** read the certificate in the bundle that the task `gate` names (no bundle: read the log
-of the task `seal`); put a hold on what must stay (`./parcelseal hold add`); run this workflow again: what was done is
-not done twice, and a run that was killed goes on. Nothing here can be undone. More: docs/retention.md.
+**Red means** that expired records remain that no hold and no other record explains (a plan that nobody approved, a table
+outside the data map, records that the database refused), that a data subject's request is late, or that a step failed.
+**What to do:** read the certificate in the bundle that the task `gate` names (no bundle: read the log of the task
+`seal`), remove the cause, run this workflow again: what was done is not done twice, and a run that was killed goes on.
+A hold (`./parcelseal hold add`) is for a case, not for a red run. Nothing here can be undone. More: docs/retention.md.
 **Owner:** information management.
 """
 

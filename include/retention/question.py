@@ -102,7 +102,7 @@ def _table(
         _("To delete"),
         _("To mask"),
         _("Partitions"),
-        _("Waits since"),
+        _("Why it waits"),
     ]
     waits = {one.name: words.text(why(one)) for one in tripped}
     rows = []
