@@ -58,8 +58,7 @@ def _complaints(world: World, notes: Notes) -> Iterator[bytes]:
         waybill = 1 + ((ids - 1 + share) * (world.waybills / world.complaints)).astype(np.int64)
         waybill = np.clip(waybill, 1, max(world.waybills, 1))
         labelled = (kinds == plan.code("open")) & (chance.below(ids, 4, "label") == 0)
-        for place in np.flatnonzero(labelled):
-            waybill[place] = with_label(world, int(waybill[place]))
+        waybill[labelled] = [with_label(world, number) for number in waybill[labelled].tolist()]
         for place, number in enumerate(marked.values()):
             waybill[ids == first_marked + place] = number
         made = created_at(world, waybill)

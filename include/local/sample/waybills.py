@@ -307,15 +307,15 @@ def with_expired_proof(world: World, ids: Ints) -> Ints:
 def _due(world: World, journey: Journey) -> Mask:
     """Which waybills' contact fields are to be masked."""
     horizon = world.now - world.rates.mask_days * DAY
-    return (journey.status == DELIVERED) & (journey.delivered < horizon)
+    due: Mask = (journey.status == DELIVERED) & (journey.delivered < horizon)
+    return due
 
 
 def _spared(world: World, ids: Ints, marked: dict[int, int]) -> Mask:
     """Which waybills nobody has masked, due or not."""
     plan = world.waybill_plan
-    return (plan.kinds(ids) == plan.code("contact_not_masked")) | np.isin(
-        ids, list(marked.values())
-    )
+    left: Mask = plan.kinds(ids) == plan.code("contact_not_masked")
+    return left | np.isin(ids, list(marked.values()))
 
 
 def not_masked(world: World, ids: Ints) -> Ints:
