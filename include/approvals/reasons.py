@@ -13,6 +13,8 @@ import unicodedata
 
 LONGEST_REASON = 500  # characters
 BLOTTED = "…"
+# What a reason begins with when nobody looked: an answer that was given with the command.
+COMMAND_LINE = "Answered on the command line with --answer."
 
 _NEXT = r"[\s\-./()\[\]_+*~'\"·•|:=]{0,4}"  # between two digits of one number
 _ANY = r"[\W_]{0,4}"  # as that, and what stands between the items of a list

@@ -20,8 +20,30 @@ from include.services.errors import UsageError
 # White space and invisible characters around a name are none of its characters.
 _BLANK = r"[\s\u0085\u00a0\u1680\u2000-\u200f\u2028-\u202f\u205f-\u2064\u3000\ufeff]"
 _DIGIT = "[0-9０-９]"
+_LETTER = "A-Za-zＡ-Ｚａ-ｚ"
+_CHINESE = "〇零一二三四五六七八九十百千两兩壹贰叁肆伍陆柒捌玖拾佰甲乙丙丁戊己庚辛壬癸"
+_COUNTED = f"[0-9０-９{_LETTER}Ⅰ-ⅿ①-⑳{_CHINESE}]"
+_PART = "(?:单元|單元|室|栋|棟|幢|座|楼|樓|层|層|户|戶|房)"
+_UNIT = rf"{_COUNTED}+\s*{_PART}"
 _HOUSE = f"^.*?{_DIGIT}+[号號]"  # as short as possible: up to the first house number
-_UNIT = f"{_DIGIT}(?:单元|單元|室|栋|棟|幢|座|楼|樓|层|層|户|戶|房)"
+# After a building, a part of one, a letter or a number it is a room's (A座1203号, 3-2-502号).
+_ROOM = (
+    rf"(?:{_PART}|大厦|大廈|公寓|[{_LETTER}#＃/／.．~～_＿－‐-―-]|{_DIGIT}\s)\s*{_DIGIT}+[号號]$"
+)
+_ROOM_GOES_ON = r"^\s*(?:单元|單元|室|户|戶|房)"  # 502号房
+_REST = f"(?:{_UNIT}|[{_LETTER}#＃－‐-―-]*{_DIGIT}).*$"
+# The second opinion's own: what is seen of a part of a building, and of a house number.
+_PART_SEEN = (
+    "(?:[a-zａ-ｚ0-9０-９]|[Ⅰ-ⅿ①-⑳]|[甲乙丙丁戊己庚辛壬癸]|[〇零一二三四五六七八九十百千]|[壹贰叁肆伍陆柒捌玖拾佰]|[两兩])"
+    "[[:space:]]*(?:[单單]元|[室房户戶]|[座幢栋棟]|[楼樓层層])"
+)
+_DIGIT_SEEN = "[0123456789０１２３４５６７８９]"
+_HOUSE_SEEN = rf"{_DIGIT_SEEN}[号號][楼樓]?\*\*$"
+_ROOM_SEEN = (
+    r"(?:[-#/.~_＃／．～＿－‐‑‒–—―a-zA-Zａ-ｚＡ-Ｚ]|[单單]元|[室房户戶座幢栋棟楼樓层層]|大[厦廈]|公寓"
+    rf"|{_DIGIT_SEEN}(?:[[:space:]]|[号號](?![[:space:]]*{_DIGIT_SEEN}+[号號][楼樓])))"
+    rf"[[:space:]]*{_DIGIT_SEEN}+[号號][楼樓]?\*\*$"
+)
 _DIGITS = ("０１２３４５６７８９", "0123456789")
 
 # A domain is of the type below it, however many domains lie between, and null where all allow it.
@@ -86,8 +108,10 @@ def masked(value: Composable, kind: MaskKind) -> Composable:
     Null and the empty text stay. What is masked already comes out as it is, and no mask shows more
     than the value did. Of a name the first character stays; of a phone number at most the first
     three and last two digits, at least six being hidden (with fewer than seven all are); of an
-    address what leads up to the first house number, which ends with 号; without one what stands
-    before the first digit, without a digit the first half. ``erase`` leaves null.
+    address what leads up to the first house number, which ends with 号. The unit and the room are
+    hidden: a number after one of a building's parts (A座1203号) or after a hyphen (3-2-502号) is no
+    house number. Without one what stands before the first digit or part of a building stays,
+    without either the first half. ``erase`` leaves null.
     """
     made = {"name": _name, "phone": _phone, "address": _address, "erase": _null}[kind]
     return made(_text(value))
@@ -113,13 +137,15 @@ def shows_too_much(value: Composable, kind: MaskKind) -> Composable:
         )
     else:
         fine = SQL(
-            "({v} ~ {stars} AND {v} !~ {unit} AND ({v} ~ {house} OR {v} !~ {digit}))"
+            "({v} ~ {stars} AND {v} !~* {part} AND ({v} !~ {digit} OR ({v} ~ {house} "
+            "AND {v} !~ {room})))"
         ).format(
             v=text,
             stars=Literal(r"\*\*$"),
-            unit=Literal(_UNIT),
-            house=Literal(rf"{_DIGIT}[号號][楼樓]?\*\*$"),
-            digit=Literal(_DIGIT),
+            part=Literal(_PART_SEEN),
+            house=Literal(_HOUSE_SEEN),
+            room=Literal(_ROOM_SEEN),
+            digit=Literal(_DIGIT_SEEN),
         )
     # Where a column has no room for the whole mask, nothing but stars is left.
     return SQL("coalesce({v} !~ {stars} AND NOT {fine}, false)").format(
@@ -198,17 +224,19 @@ def _phone(text: Composable) -> Composable:
 
 def _address(text: Composable) -> Composable:
     return SQL(
-        "(SELECT CASE WHEN v IS NULL OR v = '' THEN v WHEN v ~ {done} THEN v "
-        "WHEN kept !~ {unit} THEN kept || '**' "
-        "WHEN v ~ {digit} THEN regexp_replace(v, {rest}, '') || '**' "
+        "(SELECT CASE WHEN v IS NULL OR v = '' THEN v WHEN v ~ {done} AND v !~ {unit} THEN v "
+        "WHEN kept !~ {unit} AND kept !~ {room} AND substr(v, length(kept) + 1) !~ {goes_on} "
+        "THEN kept || '**' "
+        "WHEN v ~ {rest} THEN regexp_replace(v, {rest}, '') || '**' "
         "ELSE left(v, length(v) / 2) || '**' END "
         "FROM (SELECT v, substring(v FROM {house}) AS kept FROM (SELECT {text} AS v) AS a) AS m)"
     ).format(
         text=text,
         done=Literal(rf"^{_DIGIT.replace('[', '[^')}*\*\*$"),
         unit=Literal(_UNIT),
-        digit=Literal(_DIGIT),
-        rest=Literal(f"{_DIGIT}.*$"),
+        room=Literal(_ROOM),
+        goes_on=Literal(_ROOM_GOES_ON),
+        rest=Literal(_REST),
         house=Literal(_HOUSE),
     )
 

@@ -15,12 +15,13 @@ from datetime import datetime
 from threading import Event, Thread
 from typing import Any
 
+from include.approvals.reasons import COMMAND_LINE
 from include.orchestration.unforeseen import value_free
 from include.services.errors import UsageError
 
 INTERVAL = 0.5  # seconds between looks
 MOST_FAILURES = 30  # looks in a row that may fail before the run is given up
-REASON = "Answered on the command line with --answer."
+REASON = COMMAND_LINE
 
 log = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from include.reports.model import Fact, Paragraph, Section, Steps
 from include.retention import report_tables
 from include.retention.names import CLAUSE, STEP_EXECUTE, STEP_PLAN, STEP_VERIFY
 from include.retention.report_case import Case, Past
+from include.retention.report_record import on_command_line
 from include.state.tables import disposition
 
 TITLE = _("Certificate of deletion")
@@ -89,7 +90,7 @@ def conclude(
             ),
         ],
         facts=_facts(cases),
-        sections=[*(report_tables.section(case) for case in cases), _meaning()],
+        sections=[*(report_tables.section(case) for case in cases), _meaning(cases)],
         approvals=list(approvals),
     )
 
@@ -262,27 +263,26 @@ def _backups(cases: Sequence[Case]) -> Fact:
     )
 
 
-def _meaning() -> Section:
+def _meaning(cases: Sequence[Case]) -> Section:
+    """What may be concluded; of a run that did not come to its end, only what it does not show."""
+    whole = bool(cases) and all(case.whole for case in cases)
+    proven = _(
+        "What the tables call erased was deleted or masked in the mapped databases, and each "
+        "record stands in the erasure ledger by a keyed hash. The queries that counted what is "
+        "left were written separately, except for the forms of masked text, the types of columns "
+        "and the list of foreign keys, which the deletion reads too."
+    )
+    unproven = _(
+        "Not every database was planned, worked on and counted afterwards: what the tables lack "
+        "is not proven here."
+    )
     return Section(
         heading=_("What this report proves, and what it does not"),
         blocks=[
-            Paragraph(
-                text=_(
-                    "What the tables call erased was deleted or masked in the mapped databases, "
-                    "and each record stands in the erasure ledger by a keyed hash; queries that "
-                    "share nothing with the deletion counted what is left."
-                )
-            ),
+            Paragraph(text=proven if whole else unproven),
             Steps(
                 items=[
-                    _(
-                        "A plan beyond the limits was executed only where another person than the "
-                        "schedule's owners approved that very plan, by its hash."
-                    ),
-                    _(
-                        "Legal holds were asked inside of each transaction; one that was placed "
-                        "before it committed kept its records."
-                    ),
+                    *(_done(cases) if whole else []),
                     _(
                         "Backups are not changed: until they expire they hold what was erased, and "
                         "a restore erases it again by the ledger."
@@ -300,3 +300,22 @@ def _meaning() -> Section:
             ),
         ],
     )
+
+
+def _done(cases: Sequence[Case]) -> list[Message]:
+    """What holds for a run that came to its end."""
+    approved = _(
+        "A plan beyond the limits was executed only where another person than the schedule's "
+        "owners approved that very plan, by its hash."
+    )
+    answered = _(
+        "A plan beyond the limits was answered on the command line: that another person than the "
+        "schedule's owners looked at it is not proven."
+    )
+    return [
+        answered if any(on_command_line(case.approval) for case in cases) else approved,
+        _(
+            "Legal holds were asked inside of each transaction; one that was placed before it "
+            "committed kept its records."
+        ),
+    ]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from include.approvals.reasons import COMMAND_LINE
 from include.approvals.registry import APPROVE
 from include.messages import Message, _
-from include.reports.model import Cell, Code, Column, Table
+from include.reports.model import Cell, Code, Column, Paragraph, Table
 from include.retention import report_words as words
-from include.retention.plan import file_name
+from include.retention.plan import file_name, rule_digest
 from include.retention.report_case import Case
 
 NOTHING = "—"
@@ -48,8 +50,21 @@ def record(case: Case) -> Table:
 
 def _approver(case: Case) -> Message | str:
     if case.approval.get("decision") == APPROVE and "reason" in case.approval:
-        return str(case.approval["decided_by"])
+        return decider(case.approval)
     return _("nobody") if case.plan.get("tripped") else _("nobody had to")
+
+
+def decider(answer: Mapping[str, Any]) -> Message | str:
+    """Who decided; an answer of the command line is nobody's own, whatever name it carries."""
+    name = answer.get("decided_by") or NOTHING
+    if on_command_line(answer):
+        return _("answered for {person} on the command line", person=name)
+    return str(name)
+
+
+def on_command_line(answer: Mapping[str, Any]) -> bool:
+    """Whether an answer was given by `--answer`, which its reason begins with."""
+    return str(answer.get("reason") or "").startswith(COMMAND_LINE)
 
 
 def _held(plan: Any) -> Message | None:
@@ -90,8 +105,16 @@ def _milliseconds(count: int | None) -> Message | None:
     return None if count is None else _("{time:duration}", time=count / 1000)
 
 
-def rules(case: Case) -> Table:
-    """The schedule in words."""
+def rules(case: Case) -> Table | Paragraph:
+    """The schedule in words; what was applied is not known when the pack changed since."""
+    planned = {one.name: one.rule_sha256 for one in case.classes}
+    if planned != {rule.record_class: rule_digest(rule) for rule in case.rules}:
+        return Paragraph(
+            text=_(
+                "retention.yaml changed after the plan was made: the schedule that was applied is "
+                "not printed here. The hashes say which rules it had."
+            )
+        )
     return Table(
         caption=_("The schedule that was applied (retention.yaml)"),
         columns=[

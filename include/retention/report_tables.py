@@ -236,7 +236,7 @@ def _approval(case: Case) -> list[Block]:
             Column(label=_("Asked")),
             Column(label=_("For"), kind="code"),
             Column(label=_("Decision")),
-            Column(label=_("Decided by"), kind="code"),
+            Column(label=_("Decided by")),
             Column(label=_("Decided"), kind="datetime"),
             Column(label=_("Reason")),
         ],
@@ -245,7 +245,7 @@ def _approval(case: Case) -> list[Block]:
                 moment(case.plan.get("asked_at")),
                 _some(case.plan.get("asked_for", ())),
                 decision(case),
-                (answer.get("decided_by") or NOTHING) if given else NOTHING,
+                report_record.decider(answer) if given else NOTHING,
                 moment(answer["decided_at"]) if given else NOTHING,
                 answer.get("reason") or NOTHING,
             ]

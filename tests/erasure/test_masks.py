@@ -34,6 +34,10 @@ NOW = datetime(2026, 11, 24, tzinfo=UTC)
 T = Place("public", "t")
 BLANK = r" \t\n\v\f\r\x85\xa0\u1680\u2000-\u200f\u2028-\u202f\u205f-\u2064\u3000\ufeff"
 UNITS = ("单元", "單元", "室", "栋", "棟", "幢", "座", "楼", "樓", "层", "層", "户", "戶", "房")
+COUNTED = (
+    "0123456789０１２３４５６７８９〇零一二三四五六七八九十百千两兩壹贰叁肆伍陆柒捌玖拾佰甲乙丙丁戊己庚辛壬癸"
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+)
 WIDE = str.maketrans("０１２３４５６７８９", "0123456789")
 
 
@@ -63,20 +67,45 @@ def phone(text: str) -> str:
     return plus + "".join(digits)
 
 
+def parts(text: str) -> list[int]:
+    """Where what counts a part of a building begins: 3 of 3单元, A of A 座."""
+    found = []
+    for at, one in enumerate(text):
+        rest = text[at + 1 :].lstrip(" ")
+        if one in COUNTED and rest.startswith(UNITS):
+            while at and text[at - 1] in COUNTED:
+                at -= 1
+            found.append(at)
+    return found
+
+
 def address(text: str) -> str:
     """Oracle of the mask of addresses."""
     is_digit = [one in "0123456789０１２３４５６７８９" for one in text]
-    if not text or (text.endswith("**") and not any(is_digit)):
+    if not text or (text.endswith("**") and not any(is_digit) and not parts(text)):
         return text
     for at in range(1, len(text)):
         if is_digit[at - 1] and text[at] in "号號":
-            kept = text[: at + 1]
-            if not any(is_digit[n] and kept[n + 1 :].startswith(UNITS) for n in range(at)):
+            kept, number = text[: at + 1], at
+            while number and is_digit[number - 1]:
+                number -= 1
+            before = text[:number]
+            room = (
+                before.rstrip(" ").endswith((*UNITS, "大厦", "公寓"))
+                or bool(re.search(r"[A-Za-z#/.\-] *$", before))
+                or (before.endswith(" ") and before.rstrip(" ")[-1:] in tuple("0123456789０１２３"))
+                or text[at + 1 :].lstrip(" ").startswith(("单元", "單元", "室", "户", "戶", "房"))
+            )
+            if not room and not parts(kept):
                 return kept + "**"
             break
+    cuts = parts(text)
     if any(is_digit):
-        return text[: is_digit.index(True)] + "**"
-    return text[: len(text) // 2] + "**"
+        first = is_digit.index(True)
+        while first and re.match(r"[A-Za-z#\-]", text[first - 1]):
+            first -= 1
+        cuts.append(first)
+    return text[: min(cuts, default=len(text) // 2)] + "**"
 
 
 ORACLES: dict[str, Callable[[str], str]] = {"name": name, "phone": phone, "address": address}
@@ -113,7 +142,8 @@ def judge(conn: psycopg.Connection, values: Sequence[str | None], kind: MaskKind
 
 ANY = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), max_size=20)
 CHINESE = st.text(
-    "王小明欧阳浙江省杭州市西湖区人民路一号楼单元室弄栋０１２３0123456789 　*\u200b", max_size=24
+    "王小明欧阳浙江省杭州市西湖区人民路一号楼单元室弄栋座甲AB-０１２３0123456789 　*\u200b",
+    max_size=24,
 )
 DIALLED = st.text("0123456789０９+＋-() *转", max_size=24)
 WESTERN = st.sampled_from(["Jo", "Mary Ann O'Neil", "12 Main St, Apt 4", "\n1\n号\n", "%s {0} \\1"])
@@ -171,11 +201,49 @@ def test_what_a_mask_must_hide_is_hidden(anywhere: psycopg.Connection, values: l
         ("address", "杭州市朝阳村", "杭州市**"),
         ("address", "12 Main Street", "**"),
         ("address", "村", "**"),
+        ("address", "时代大厦A座1203号", "时代大厦**"),
+        ("address", "时代大厦 A 座 1203号", "时代大厦 **"),
+        ("address", "时代大厦A1203号", "时代大厦**"),
+        ("address", "时代大厦1203号", "时代大厦**"),
+        ("address", "时代大厦东座1203号", "时代大厦东座**"),
+        ("address", "B栋602号", "**"),
+        ("address", "甲单元502号", "**"),
+        ("address", "人民路甲单元五〇二号", "人民路**"),
+        ("address", "3-2-502号", "**"),
+        ("address", "幸福小区3－502号", "幸福小区**"),
+        ("address", "幸福小区3 502号", "幸福小区**"),
+        ("address", "幸福小区502号房", "幸福小区**"),
+        ("address", "人民路十二号三单元五零二室", "人民路十二号**"),
+        ("address", "人民路12号3-2-502号", "人民路12号**"),
+        ("address", "人民路 12号5号楼", "人民路 12号**"),
     ],
 )
 def test_examples_of_masks(anywhere: psycopg.Connection, kind: MaskKind, value: str, wanted: str):
     """As a reader of the standard expects them."""
     assert mask(anywhere, [value], kind) == [wanted]
+
+
+STREETS = st.sampled_from(
+    ["", "杭州市人民路", "人民路12号", "时代大厦", "幸福小区5号楼", "人民路十二号"]
+)
+COUNTS = st.sampled_from(["3", "１２", "A", "B2", "甲", "二", "十一", "c"])
+ROOMS = st.builds(
+    "{}{}{}{}{}".format, COUNTS, st.sampled_from(["", " "]), st.sampled_from(UNITS),
+    st.sampled_from(["", " ", "-"]), st.sampled_from(["7777号", "7777", "7777室", "7777号房"]),
+) | st.sampled_from(["3-7777号", "3-2-7777号", "A7777号", "3#7777号", "3 7777号"])  # fmt: skip
+
+
+@given(homes=st.lists(st.tuples(STREETS, ROOMS), min_size=1, max_size=40))
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_room_is_hidden_however_it_is_written(
+    anywhere: psycopg.Connection, homes: list[tuple[str, str]]
+):
+    """GB/T 41833: unit and room are hidden; and the second opinion objects to both."""
+    whole = [street + room for street, room in homes]
+    for (street, _), after in zip(homes, mask(anywhere, whole, "address"), strict=True):
+        assert "7777" not in after
+        assert street.startswith(after.removesuffix("**"))
+    assert all(judge(anywhere, [one + "**" for one in whole], "address"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -196,8 +264,13 @@ def test_null_stays_null_and_shows_nothing(anywhere: psycopg.Connection, kind: M
         ),
         (
             "address",
-            ["浙江省杭州市人民路12号5号楼**", "人民路12号**", "人民路**", "人民**"],
-            ["人民路12号", "人民路12号502", "人民路12号3单元**", "人民路12弄**", "3室12号**"],
+            ["浙江省杭州市人民路12号5号楼**", "人民路12号**", "人民路**", "人民**", "时代大厦**"],
+            [
+                "人民路12号", "人民路12号502", "人民路12号3单元**", "人民路12弄**", "3室12号**",
+                "时代大厦A座1203号**", "时代大厦A座**", "B栋602号**", "甲单元502号**",
+                "3-2-502号**", "东座1203号**", "时代大厦1203号**", "人民路12号502号**",
+                "小区3 502号**", "十二号三单元**", "人民路b 座**",
+            ],
         ),
         ("erase", [""], ["x", "**"]),
     ],

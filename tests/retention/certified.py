@@ -12,6 +12,7 @@ from include.reports.conclusion import Conclusion
 from include.reports.i18n import Translator
 from include.reports.model import Code, Paragraph, Steps, Table
 from include.retention import report
+from include.retention.plan import rule_digest
 from include.retention.report_case import Past
 
 SHA256 = "ab" * 32
@@ -43,7 +44,7 @@ def a_class(name: str = "order", **given: Any) -> dict[str, Any]:
         "name": name,
         "collection": "orders",
         "action": "delete",
-        "rule_sha256": "cd" * 32,
+        "rule_sha256": rule_digest(a_rule(name)),
         "records": 100,
         "expired": 10,
         "to_delete": 10,

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
+from include.approvals.reasons import COMMAND_LINE
 from include.evidence.model import Finding, Outcome, StepRecord
 from include.messages import verbatim
 from include.reports.i18n import Translator
@@ -27,6 +28,7 @@ from tests.retention.certified import (
     indicators,
     one_left,
     planned,
+    sentences,
 )
 
 GOOD = {"expired_records_unexplained": 0, "erasure_requests_overdue": 0}
@@ -108,6 +110,26 @@ def test_a_step_that_failed_says_so_itself(step: str) -> None:
     erased = "10 rows" if step == "verify" else "not measured"
     assert shown(found, "Records erased") == erased
     assert shown(found, "Backups hold what was erased until") == "not measured"
+
+
+@pytest.mark.parametrize("step", ["plan", "execute", "verify", None])
+def test_only_a_run_that_came_to_its_end_says_what_it_proves(step: str | None) -> None:
+    """What it does not see is said always."""
+    lines = "\n".join(sentences(certificate(a_run(**({step: None} if step else {})))))
+    for claim in ("by a keyed hash", "written separately, except", "another person than", "Legal"):
+        assert (claim in lines) is (step is None), claim
+    assert ("is not proven here" in lines) is (step is not None)
+    assert "Backups are not changed" in lines
+    assert "share nothing" not in lines
+
+
+def test_an_answer_of_the_command_line_proves_no_second_person() -> None:
+    """Whatever name it carries."""
+    given = {"decision": "Approve", "decided_by": "bo", "decided_at": COPY["taken_at"]}
+    answer = given | {"reason": COMMAND_LINE}
+    lines = "\n".join(sentences(certificate(a_run(approve=answer))))
+    assert "answered on the command line: that another person" in lines
+    assert "executed only where another person" not in lines
 
 
 def test_a_database_that_was_not_asked_for_is_noted() -> None:

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from include.approvals.reasons import COMMAND_LINE
 from include.evidence.model import Outcome, RunContext
 from include.policy.period import Period
 from include.reports.html import render_html
 from include.reports.i18n import Translator
 from include.reports.model import BarChart, Report, TrendChart
 from include.retention import report_words as words
+from include.retention.plan import rule_digest
 from include.retention.report_case import Past
 from tests.retention.certified import (
     SHA256,
@@ -54,6 +56,7 @@ REQUEST = {
     "unexplained": 0,
     "state": "restricted",
 }
+RULE_SHA256 = rule_digest(a_rule(on_request=True))
 # everything that a certificate can show, at once
 FULL: dict[str, Any] = {
     "plan": planned(
@@ -64,6 +67,7 @@ FULL: dict[str, Any] = {
             kept_longer=4,
             kept_by_reference=5,
             ahead=1,
+            rule_sha256=RULE_SHA256,
             held_by=[{"hold": 3, "records": 2}],
             referred_by=[
                 {"table": "public.claim", "collection": None, "constraint": "c", "records": 5}
@@ -152,6 +156,12 @@ def test_two_keys_of_one_table_are_told_apart() -> None:
             "bo",
         ),
         (
+            ANSWER | {"decision": "Approve", "reason": f"{COMMAND_LINE} as every year"},
+            "approved | answered for bo on the command line | 2026-11-26 02:30 UTC+08:00 | "
+            f"{COMMAND_LINE} as every year",
+            "answered for bo on the command line",
+        ),
+        (
             ANSWER | {"decision": "Reject", "reason": "too many"},
             "rejected | bo | 2026-11-26 02:30 UTC+08:00 | too many",
             "nobody",
@@ -179,6 +189,16 @@ def test_the_approval_says_who_decided_what_and_on_which_plan(
     assert f"2026-11-26 02:00 UTC+08:00 | ana | {row}" in lines
     assert "All orders | 10 | more than 5 records in one run" in lines
     assert f"Approved by | {approver}" in lines
+
+
+def test_the_schedule_is_printed_only_as_it_was_planned() -> None:
+    """A rule that changed, came or went since is not called the one that was applied."""
+    printed = "The schedule that was applied (retention.yaml)"
+    assert printed in sentences(certificate(a_run()))
+    for rules in ([a_rule(period="P1Y")], [], [a_rule(), a_rule("parcel")]):
+        lines = sentences(certificate(a_run(), rules={"shop": rules}))
+        assert printed not in lines
+        assert [one for one in lines if one.startswith("retention.yaml changed after the plan")]
 
 
 def test_a_plan_within_its_limits_needs_nobody() -> None:
@@ -278,11 +298,11 @@ def test_a_full_certificate_renders_whole(language: str) -> None:
         ),
         language,
     )
-    for whole in (SHA256, "cd" * 32, "20261001T180000Z-60b3d7", "claim pending", "R-2026-9"):
+    for whole in (SHA256, RULE_SHA256, "20261001T180000Z-60b3d7", "claim pending", "R-2026-9"):
         assert whole in page
     assert "{" not in page.split("</style>")[1].split("<svg")[0]
     if language == "zh_CN":
         both = set(sentences(found)) & set(sentences(found, language))
         assert {
-            one for one in both if " " in one and "sha256sum" not in one and "cdcd" not in one
+            one for one in both if " " in one and "sha256sum" not in one and RULE_SHA256 not in one
         } == set()

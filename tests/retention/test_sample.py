@@ -82,7 +82,10 @@ def sheet_says(plan: Plan, sheet: AnswerSheet) -> None:
         assert one.kept_by_reference == len(kept & named) - len(suspended), one.name
         assert plan.table(table).to_delete == one.to_delete
     contact = plan.of("waybill_contact")
-    assert contact.expired == contact.to_mask == sheet.planted["contact_not_masked"].count
+    disputed = sheet.planted["contact_not_masked_open_complaint"].count
+    assert contact.expired == sheet.planted["contact_not_masked"].count
+    assert contact.suspended == disputed
+    assert contact.to_mask == contact.expired - disputed
 
 
 @dataclass
@@ -216,7 +219,7 @@ def test_the_counts_agree(run: Run) -> None:
     """The plan's, the steps', the ledger's and the tables' own."""
     plan, done = run.plan, run.records["execute"].data["done"]
     counted = {CLASSES[table]: len(keys) for table, keys in run.gone.items() if keys}
-    masked = set(run.sheet.planted["contact_not_masked"].keys()) - run.held["waybill"]
+    masked = set(run.sheet.planted["contact_not_masked"].keys()) - _contacts_kept(run)
     assert done == counted | {"waybill_contact": len(masked)}
     rows = run.rows("SELECT waybill_id FROM waybill WHERE masked_at >= %s", plan.as_of)
     there = {row[0] for row in rows}
@@ -241,7 +244,7 @@ def test_nothing_that_expired_is_left_unless_it_is_held_or_referred_to(run: Run)
         "SELECT count(*) FROM waybill WHERE delivered_at < %s - interval '90 days' "
         "AND (masked_at IS NULL OR sender_name !~ '[*]{2}$' OR receiver_address !~ '[*]{2}$')",
         now,
-    ) == [(len(_contacts_held(run)),)]
+    ) == [(len(_contacts_kept(run)),)]
     left = {
         one["name"]: (one["held"], one["referred"]) for one in run.records["verify"].data["left"]
     }
@@ -253,8 +256,10 @@ def test_nothing_that_expired_is_left_unless_it_is_held_or_referred_to(run: Run)
         assert left[CLASSES[table]] == (len(held), len(there - held)), table
 
 
-def _contacts_held(run: Run) -> set[int]:
-    return set(run.sheet.planted["contact_not_masked"].keys()) & run.held["waybill"]
+def _contacts_kept(run: Run) -> set[int]:
+    sheet = run.sheet.planted
+    held = set(sheet["contact_not_masked"].keys()) & run.held["waybill"]
+    return held | set(sheet["contact_not_masked_open_complaint"].keys())
 
 
 def test_no_reference_leads_nowhere(run: Run) -> None:

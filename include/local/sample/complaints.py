@@ -15,8 +15,10 @@ from include.local.sample.tables import Table, chunks
 from include.local.sample.waybills import (
     canary_waybills,
     created_at,
+    not_masked,
     senders,
     with_expired_proof,
+    with_label,
 )
 from include.local.sample.world import HOUR, World
 
@@ -55,6 +57,8 @@ def _complaints(world: World, notes: Notes) -> Iterator[bytes]:
         share = chance.unit(ids, "complaint")
         waybill = 1 + ((ids - 1 + share) * (world.waybills / world.complaints)).astype(np.int64)
         waybill = np.clip(waybill, 1, max(world.waybills, 1))
+        labelled = (kinds == plan.code("open")) & (chance.below(ids, 4, "label") == 0)
+        waybill[labelled] = [with_label(world, number) for number in waybill[labelled].tolist()]
         for place, number in enumerate(marked.values()):
             waybill[ids == first_marked + place] = number
         made = created_at(world, waybill)
@@ -99,6 +103,7 @@ def _complaints(world: World, notes: Notes) -> Iterator[bytes]:
                 ):
                     notes.canary(canary, label, value, "complaint.description", number)
     held = np.array(sorted(disputed), np.int64)
+    notes.add("contact_not_masked_open_complaint", not_masked(world, held))
     expired = held[world.past(created_at(world, held), 2)]
     notes.add("expired_waybill_open_complaint", expired)
     # A proof has the number of its waybill.

@@ -69,6 +69,8 @@ RULES: dict[str, RuleText] = {
     **_rules("waybill", "waybill_id", {
         "invalid_waybill_number": "number: S10 form with the wrong check digit",
         "contact_not_masked": "delivered_at more than 90 days ago, masked_at is null",
+        "contact_not_masked_open_complaint": "delivered_at more than 90 days ago, masked_at is "
+        "null, a complaint is open",
         "expired_waybill": "created_at more than 2 years ago",
         "expired_waybill_open_complaint": "created_at more than 2 years ago, a complaint is open",
         "expired_waybill_kept_by_proof": "created_at more than 2 years ago, its proof was signed "

@@ -41,6 +41,7 @@ SEARCHED = (
 )  # fmt: skip
 STATUSES = (b"created", b"in_transit", b"out_for_delivery", b"delivered", b"returned")
 DELIVERED = 3
+_NEAR = 200  # waybills among which one that is planted is looked for
 NEWEST = 600  # the newest waybill is this many seconds old
 # Share of a day's waybills made by each hour, Shanghai time: the counters sleep at night.
 _HOURS = np.array([0, 7, 9, 12, 14, 18, 21, 24]) / 24
@@ -182,15 +183,13 @@ def build(world: World, notes: Notes) -> list[Table]:
 
 def _waybills(world: World, notes: Notes, month: Month, marked: dict[int, int]) -> Iterator[bytes]:
     plan = world.waybill_plan
-    horizon = world.now - world.rates.mask_days * DAY
     for ids in chunks(month.first, month.last):
         kinds = plan.kinds(ids)
         journey = journeys(world, ids, marked)
         sender = senders(world, ids, journey.created, marked)
         receiver = world.customer_for(ids, journey.created, "receiver")
         arrived = journey.status == DELIVERED
-        due = arrived & (journey.delivered < horizon)
-        spared = (kinds == plan.code("contact_not_masked")) | np.isin(ids, list(marked.values()))
+        due, spared = _due(world, journey), _spared(world, ids, marked)
         masked = due & ~spared
         notes.add("contact_not_masked", ids[due & spared])
         expired = world.past(journey.created, 2)
@@ -303,6 +302,36 @@ def with_expired_proof(world: World, ids: Ints) -> Ints:
     signed = (journey.status == DELIVERED) & world.past(journey.delivered, 2)
     found: Ints = ids[_proven(world, ids, marked) & signed]
     return found
+
+
+def _due(world: World, journey: Journey) -> Mask:
+    """Which waybills' contact fields are to be masked."""
+    horizon = world.now - world.rates.mask_days * DAY
+    due: Mask = (journey.status == DELIVERED) & (journey.delivered < horizon)
+    return due
+
+
+def _spared(world: World, ids: Ints, marked: dict[int, int]) -> Mask:
+    """Which waybills nobody has masked, due or not."""
+    plan = world.waybill_plan
+    left: Mask = plan.kinds(ids) == plan.code("contact_not_masked")
+    return left | np.isin(ids, list(marked.values()))
+
+
+def not_masked(world: World, ids: Ints) -> Ints:
+    """Those of some waybills whose contact fields are to be masked and are not."""
+    marked = canary_waybills(world)
+    due = _due(world, journeys(world, ids, marked))
+    found: Ints = ids[due & _spared(world, ids, marked)]
+    return found
+
+
+def with_label(world: World, number: int) -> int:
+    """The next waybill that is planted as not masked, among some; else the one given."""
+    near = np.arange(number, min(number + _NEAR, world.waybills + 1))
+    plan = world.waybill_plan
+    found = near[plan.kinds(near) == plan.code("contact_not_masked")]
+    return int(found[0]) if found.size else number
 
 
 def _proofs(world: World, notes: Notes, marked: dict[int, int]) -> Iterator[bytes]:

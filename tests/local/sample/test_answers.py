@@ -79,6 +79,9 @@ QUERIES = {
     "OR (number ~ '^[A-Z]{2}[0-9]{9}[A-Z]{2}$' AND pg_temp.s10_ok(number)))",
     "contact_not_masked": "SELECT waybill_id FROM waybill "
     "WHERE delivered_at < %(now)s - interval '90 days' AND masked_at IS NULL",
+    "contact_not_masked_open_complaint": "SELECT DISTINCT w.waybill_id FROM waybill w "
+    "JOIN complaint k ON k.waybill_id = w.waybill_id AND k.waybill_created_at = w.created_at "
+    "WHERE delivered_at < %(now)s - interval '90 days' AND masked_at IS NULL AND k.closed_at IS NULL",
     "expired_waybill": "SELECT waybill_id FROM waybill WHERE created_at + interval '2 years' < %(now)s",
     "expired_waybill_open_complaint": "SELECT DISTINCT w.waybill_id FROM waybill w "
     "JOIN complaint k ON k.waybill_id = w.waybill_id AND k.waybill_created_at = w.created_at "
