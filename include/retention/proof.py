@@ -24,7 +24,7 @@ from include.retention.steps import done_of
 from include.retention.verify import Inspection, Left, Orphans, Subject
 from include.state.tables import erasure_batch
 
-RequestState = Literal["closed", "restricted", "overdue", "open"]
+RequestState = Literal["closed", "restricted", "overdue", "open", "not_found"]
 
 
 @dataclass(frozen=True)
@@ -197,6 +197,8 @@ def _request(
     desk: Desk, seen: Examination, one: ErasureRequest, found: Subject, today: date
 ) -> RequestState:
     answered = any(rule.on_request for rule in desk.rules)  # else nothing was looked for
+    if not found.records and answered and one.found_at is None:
+        return _not_found(seen, one, today)
     if not found.records and answered:
         with desk.state.begin() as conn:
             because = "no record is left in the classes that a request erases"
@@ -235,6 +237,25 @@ def _request(
         )
         return "restricted"
     return "open"
+
+
+def _not_found(seen: Examination, one: ErasureRequest, today: date) -> RequestState:
+    """No run ever found a record by this key: nothing shows that anything was erased."""
+    late = one.is_overdue(today)
+    seen.find(
+        "retention.request_overdue" if late else "retention.request_not_found",
+        Outcome.FAIL if late else Outcome.ATTENTION,
+        _(
+            "Request {reference}, due on {due}: no record was ever found under its key.",
+            reference=one.reference,
+            due=one.due_on,
+        ),
+        _(
+            "Compare the key with the request's file. Withdraw the request: enter it anew with the "
+            "right key, or tell the data subject that no record is there."
+        ),
+    )
+    return "overdue" if late else "not_found"
 
 
 def _agreement(seen: Examination, executed: StepRecord | None, done: dict[str, int]) -> None:

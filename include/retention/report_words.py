@@ -25,6 +25,7 @@ REQUESTS = {
     "restricted": _("restricted: kept by a hold, a law or another record"),
     "overdue": _("overdue"),
     "open": _("open"),
+    "not_found": _("open: no record was found under its key"),
 }
 
 
