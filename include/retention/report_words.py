@@ -22,6 +22,7 @@ HOLDS = {
 }
 REQUESTS = {
     "closed": _("erased; closed"),
+    "closed_late": _("erased late; closed"),
     "restricted": _("restricted: kept by a hold, a law or another record"),
     "overdue": _("overdue"),
     "open": _("open"),

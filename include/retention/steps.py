@@ -53,7 +53,7 @@ def plan(desk: Desk, as_of: str | None = None) -> StepRecord:
         breaker.remember(conn, made, desk.run, desk.clock)
         keep_artifact(conn, *desk.run, file_name(made.database), made.content)
         data |= told.of_plan(conn, desk, made)
-        due = holds.due_for_review(conn, desk.clock.now().date())
+        due = holds.due_for_review(conn, desk.today)
     if tripped:
         data |= _asked(desk, seen, made)
     _unmapped(seen, made)

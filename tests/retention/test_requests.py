@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from include.evidence.model import Outcome, StepRecord
+from include.services.clock import FixedClock
 from tests.retention.rig import YOUNG, Rig
 
 
@@ -62,3 +65,39 @@ def test_a_key_that_finds_nothing_becomes_overdue(rig: Rig) -> None:
     *_, counted = rig.run()
     assert state(counted)["state"] == "overdue"
     assert codes(counted) == {"retention.request_overdue": Outcome.FAIL}
+
+
+def test_what_is_erased_late_counts_as_late(rig: Rig) -> None:
+    """The control asks for the day it is due; a count that is repeated says the same."""
+    a_person(rig)
+    rig.request("p1", (rig.clock.now() - timedelta(days=31)).date())
+    planned, executed, counted = rig.run()
+    assert state(counted)["state"] == "closed_late"
+    figures = ("requests_open", "requests_closed", "requests_overdue")
+    assert [counted.data[one] for one in figures] == [0, 1, 1]
+    assert codes(counted) == {"retention.request_late": Outcome.FAIL}
+    again = rig.verify(planned, executed)
+    assert [again.data[one] for one in figures] == [0, 1, 1]
+    assert codes(again) == codes(counted)
+
+
+def test_what_the_law_kept_past_the_day_is_not_late(rig: Rig) -> None:
+    """The claim was open when the request was due; the next run after it erases all."""
+    rig.insert("parcel", region="n", no=1, at=YOUNG, who="p1", open=True)
+    rig.request("p1", (rig.clock.now() - timedelta(days=40)).date())
+    *_, counted = rig.run()
+    assert state(counted)["state"] == "restricted"
+    rig.sql("UPDATE parcel SET open = false")
+    *_, counted = rig.run("r2")
+    assert (state(counted)["state"], counted.data["requests_overdue"]) == ("closed", 0)
+
+
+@pytest.mark.parametrize(("zone", "became"), [("UTC", "closed"), ("Asia/Shanghai", "closed_late")])
+def test_the_day_is_the_packs(rig: Rig, zone: str, became: str) -> None:
+    """At 16:30 UTC of the last day the next one has begun in Shanghai."""
+    a_person(rig)
+    rig.request("p1", date(2026, 1, 1))  # due on 31 January
+    planned = rig.plan()
+    executed = rig.execute(planned)
+    then = rig.but(clock=FixedClock(datetime(2026, 1, 31, 16, 30, tzinfo=UTC)), timezone=zone)
+    assert state(then.verify(planned, executed))["state"] == became
