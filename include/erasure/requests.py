@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -32,6 +33,10 @@ class ErasureRequest:
         entered_by: who entered it here.
         entered_at: when.
         closed_at: when it was done with: erased or withdrawn.
+        found_at: when a run first found a record of the subject in a class that a request erases;
+            None for a key that may be mistyped.
+        restricted_at: moment of the last count, where all that it found has to stay; None where it
+            found anything else.
     """
 
     id: int
@@ -45,6 +50,8 @@ class ErasureRequest:
     closed_at: datetime | None = None
     closed_by: str | None = None
     closed_because: str | None = None
+    found_at: datetime | None = None
+    restricted_at: datetime | None = None
 
     def as_json(self) -> dict[str, object]:
         """The same for a machine; moments and dates in ISO 8601."""
@@ -59,6 +66,7 @@ class ErasureRequest:
             "closed_at": self.closed_at.isoformat() if self.closed_at else None,
             "closed_by": self.closed_by,
             "closed_because": self.closed_because,
+            "found_at": self.found_at.isoformat() if self.found_at else None,
         }
 
     def is_overdue(self, on: date) -> bool:
@@ -145,6 +153,27 @@ def every(conn: Connection) -> list[ErasureRequest]:
 def overdue(conn: Connection, on: date) -> list[ErasureRequest]:
     """Return open requests of all databases whose last day has passed; on that day they are not."""
     return _requests(conn, _open().where(erasure_request.c.due_on < on))
+
+
+def found(conn: Connection, clock: Clock, request_ids: Sequence[int]) -> None:
+    """Remember that records of the subjects were there; the first moment stays."""
+    if request_ids:
+        table = erasure_request
+        conn.execute(
+            update(table)
+            .where(table.c.id.in_(request_ids), table.c.found_at.is_(None))
+            .values(found_at=clock.now())
+        )
+
+
+def restrict(conn: Connection, clock: Clock, request_id: int, *, restricted: bool) -> None:
+    """Remember whether all that is left of a subject has to stay; of an open request."""
+    table = erasure_request
+    conn.execute(
+        update(table)
+        .where(table.c.id == request_id, table.c.closed_at.is_(None))
+        .values(restricted_at=clock.now() if restricted else None)
+    )
 
 
 def close(

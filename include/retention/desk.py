@@ -64,6 +64,11 @@ class Desk:
         """Dag id and run id."""
         return self.dag_id, self.run_id
 
+    @property
+    def today(self) -> date:
+        """The day it is in the pack's timezone."""
+        return self.clock.now().astimezone(ZoneInfo(self.timezone)).date()
+
     def schedule(self, as_of: datetime) -> Schedule:
         """The record classes for a moment, with the holds and requests of now."""
         name = self.database.name

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Literal
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, func, select
 
@@ -24,7 +25,7 @@ from include.retention.steps import done_of
 from include.retention.verify import Inspection, Left, Orphans, Subject
 from include.state.tables import erasure_batch
 
-RequestState = Literal["closed", "restricted", "overdue", "open"]
+RequestState = Literal["closed", "closed_late", "restricted", "overdue", "open", "not_found"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def verify(
     _orphans(seen, orphans)
     became = _requests(desk, seen, asked, subjects)
     counted = Counter(one["state"] for one in became)
+    closed = counted["closed"] + counted["closed_late"]
     done = done_of(desk)
     _agreement(seen, executed, done)
     with desk.state.connect() as conn:
@@ -106,9 +108,9 @@ def verify(
             "done": done,
             "unexplained": sum(one.unexplained for one in left),
             "requests": became,
-            "requests_open": len(became) - counted["closed"],
-            "requests_closed": counted["closed"],
-            "requests_overdue": counted["overdue"],
+            "requests_open": len(became) - closed,
+            "requests_closed": closed,
+            "requests_overdue": counted["overdue"] + counted["closed_late"],
             "verified_at": desk.clock.now().isoformat(),
             "ledger": entered,
             "copies": None if copies is None else [_copy(one) for one in still],
@@ -174,7 +176,6 @@ def _requests(
 
     What an earlier try of the step closed counts too.
     """
-    today = desk.clock.now().date()
     run = _run(desk)
     with desk.state.connect() as conn:
         before = [
@@ -182,10 +183,16 @@ def _requests(
             for one in requests.every(conn)
             if one.database == desk.database.name and one.closed_by == run
         ]
-    return [told.of_subject(one, Subject(one.subject, 0, 0), "closed") for one in before] + [
-        told.of_subject(one, subjects[one.id], _request(desk, seen, one, subjects[one.id], today))
-        for one in asked
+    became = [
+        told.of_subject(one, Subject(one.subject, 0, 0), _closed(desk, seen, one)) for one in before
     ]
+    for one in asked:
+        found = subjects[one.id]
+        state = _request(desk, seen, one, found)
+        with desk.state.begin() as conn:
+            requests.restrict(conn, desk.clock, one.id, restricted=state == "restricted")
+        became.append(told.of_subject(one, found, state))
+    return became
 
 
 def _run(desk: Desk) -> str:
@@ -193,15 +200,36 @@ def _run(desk: Desk) -> str:
     return f"{desk.dag_id} {desk.run_id}"
 
 
-def _request(
-    desk: Desk, seen: Examination, one: ErasureRequest, found: Subject, today: date
-) -> RequestState:
+def _closed(desk: Desk, seen: Examination, one: ErasureRequest) -> RequestState:
+    """Say whether a request was closed in time, or as soon as nothing kept its records any more."""
+    assert one.closed_at is not None
+    late = (one.closed_at.astimezone(ZoneInfo(desk.timezone)).date() - one.due_on).days
+    if late <= 0 or one.restricted_at is not None:
+        return "closed"
+    seen.find(
+        "retention.request_late",
+        Outcome.FAIL,
+        _(
+            "Request {reference}, due on {due}, was done only now: {late} days late.",
+            reference=one.reference,
+            due=one.due_on,
+            late=late,
+        ),
+        _("See why it took so long, and tell the data subject."),
+    )
+    return "closed_late"
+
+
+def _request(desk: Desk, seen: Examination, one: ErasureRequest, found: Subject) -> RequestState:
+    today = desk.today
     answered = any(rule.on_request for rule in desk.rules)  # else nothing was looked for
+    if not found.records and answered and one.found_at is None:
+        return _not_found(seen, one, today)
     if not found.records and answered:
         with desk.state.begin() as conn:
             because = "no record is left in the classes that a request erases"
-            requests.close(conn, desk.clock, one.id, closed_by=_run(desk), because=because)
-        return "closed"
+            done = requests.close(conn, desk.clock, one.id, closed_by=_run(desk), because=because)
+        return _closed(desk, seen, done)
     if (found.unexplained or not answered) and one.is_overdue(today):
         seen.find(
             "retention.request_overdue",
@@ -235,6 +263,25 @@ def _request(
         )
         return "restricted"
     return "open"
+
+
+def _not_found(seen: Examination, one: ErasureRequest, today: date) -> RequestState:
+    """No run ever found a record by this key: nothing shows that anything was erased."""
+    late = one.is_overdue(today)
+    seen.find(
+        "retention.request_overdue" if late else "retention.request_not_found",
+        Outcome.FAIL if late else Outcome.ATTENTION,
+        _(
+            "Request {reference}, due on {due}: no record was ever found under its key.",
+            reference=one.reference,
+            due=one.due_on,
+        ),
+        _(
+            "Compare the key with the request's file. Withdraw the request: enter it anew with the "
+            "right key, or tell the data subject that no record is there."
+        ),
+    )
+    return "overdue" if late else "not_found"
 
 
 def _agreement(seen: Examination, executed: StepRecord | None, done: dict[str, int]) -> None:

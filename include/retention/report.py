@@ -231,7 +231,11 @@ def _requests(cases: Sequence[Case]) -> Fact:
         status=None if late is None else Outcome.FAIL if late else Outcome.PASS,
         note=None
         if late is None
-        else _("{late} overdue, {closed} closed by this run", late=late, closed=closed or 0),
+        else _(
+            "{late} overdue or done late, {closed} closed by this run",
+            late=late,
+            closed=closed or 0,
+        ),
     )
 
 

@@ -22,9 +22,11 @@ HOLDS = {
 }
 REQUESTS = {
     "closed": _("erased; closed"),
+    "closed_late": _("erased late; closed"),
     "restricted": _("restricted: kept by a hold, a law or another record"),
     "overdue": _("overdue"),
     "open": _("open"),
+    "not_found": _("open: no record was found under its key"),
 }
 
 

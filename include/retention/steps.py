@@ -17,7 +17,7 @@ from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import artifacts_of, keep_artifact
 from include.holds import registry as holds
 from include.messages import Message, _
-from include.retention import breaker, told
+from include.retention import breaker, subjects, told
 from include.retention.breaker import Tripped
 from include.retention.desk import Desk
 from include.retention.execute import Executor
@@ -43,6 +43,7 @@ def plan(desk: Desk, as_of: str | None = None) -> StepRecord:
     """
     seen = Examination(STEP_PLAN, CLAUSE, part=desk.database.name)
     made = _begun(desk) or desk.plan(as_of)
+    subjects.remember(desk)
     tripped, past = _tripped(desk, made)
     data: dict[str, Any] = {
         "as_of": made.as_of.isoformat(),
@@ -54,7 +55,7 @@ def plan(desk: Desk, as_of: str | None = None) -> StepRecord:
         breaker.remember(conn, made, desk.run, desk.clock)
         keep_artifact(conn, *desk.run, file_name(made.database), made.content)
         data |= told.of_plan(conn, desk, made)
-        due = holds.due_for_review(conn, desk.clock.now().date())
+        due = holds.due_for_review(conn, desk.today)
     if tripped:
         data |= _asked(desk, seen, made)
     _unmapped(seen, made)

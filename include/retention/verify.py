@@ -119,14 +119,16 @@ class Inspection:
                 continue
             about = _any(f"({text})::text" for text in rule.keys.subject)
             query = SQL(
-                "SELECT count(*), count(*) FILTER (WHERE {lawful} AND NOT ({held}) AND NOT "
-                "({referred})) FROM {table} AS t WHERE {of_class} AND {left} AND {key} IN ({about})"
+                "SELECT count(*), count(*) FILTER (WHERE {lawful} AND {alone} AND NOT ({held}) AND "
+                "NOT ({referred})) FROM {table} AS t WHERE {of_class} AND {left} AND "
+                "{key} IN ({about})"
             ).format(
                 lawful=self._after([self._minimum(rule, one) for one in rule.minimum]),
+                alone=_all(self._let_go(rule, key)),
                 held=self._held(rule),
                 referred=self._referred(rule),
                 table=self._relation(rule).identifier,
-                of_class=self._of_class(rule),
+                of_class=_member(rule),
                 left=self._left_to_do(rule),
                 key=literal(key),
                 about=about,
@@ -134,6 +136,21 @@ class Inspection:
             row = self._row(query)
             records, unexplained = records + row[0], unexplained + row[1]
         return Subject(key, records, unexplained)
+
+    def finds(self, key: str) -> bool:
+        """Whether a class that a request erases has a record of a data subject, masked or not."""
+        queries: list[Composable] = [
+            SQL("EXISTS (SELECT FROM {} AS t WHERE {} AND {} IN ({}))").format(
+                self._relation(rule).identifier,
+                _member(rule),
+                literal(key),
+                _any(f"({text})::text" for text in rule.keys.subject),
+            )
+            for rule in self.rules
+            if rule.on_request
+        ]
+        parts = SQL(" OR ").join(queries or [SQL("false")])
+        return bool(self._row(SQL("SELECT {}").format(parts))[0])
 
     def _left(self, rule: RetentionRule) -> Left:
         over = [(self._clock(rule.clock), rule.period)]
@@ -154,7 +171,11 @@ class Inspection:
 
     def _of_class(self, rule: RetentionRule) -> Composable:
         """Of the class, and of no other that keeps it longer."""
-        parts = [_true(rule.where)] if rule.where else []
+        return _all([_member(rule), *self._let_go(rule)])
+
+    def _let_go(self, rule: RetentionRule, key: str | None = None) -> list[Composable]:
+        """Each other class of the same records has let go of them, or its subject asked it to."""
+        parts: list[Composable] = []
         for other in self.rules:
             if other is rule or other.collection != rule.collection or not rule.deletes:
                 continue
@@ -164,12 +185,18 @@ class Inspection:
             if other.action != "keep":
                 over = [(self._clock(other.clock), other.period)]
                 over += [self._minimum(other, one) for one in other.minimum]
-                stays = SQL("({}) IS NOT TRUE").format(self._after(over))
+                ended = self._after(over)
+                if key is not None and other.on_request:
+                    asked = SQL("{} IN ({})").format(
+                        literal(key), _any(f"({text})::text" for text in other.keys.subject)
+                    )
+                    lawful = self._after([self._minimum(other, one) for one in other.minimum])
+                    ended = SQL("({} OR ({} AND {}))").format(ended, asked, lawful)
+                stays = SQL("({}) IS NOT TRUE").format(ended)
                 if other.suspended:
                     stays = SQL("({} OR {})").format(stays, _true(other.suspended.where))
-            member = _true(other.where) if other.where else SQL("true")
-            parts.append(SQL("NOT ({} AND {})").format(member, stays))
-        return _all(parts)
+            parts.append(SQL("NOT ({} AND {})").format(_member(other), stays))
+        return parts
 
     def _left_to_do(self, rule: RetentionRule) -> Composable:
         if rule.action != "mask":
@@ -210,7 +237,7 @@ class Inspection:
         for one in self.rules:
             if one.collection != rule.collection:
                 continue
-            member = _true(one.where) if one.where else SQL("true")
+            member = _member(one)
             if one.record_class in self.holds.classes:
                 parts.append(member)
             for kind, texts in (
@@ -284,6 +311,10 @@ class Inspection:
         row: tuple[Any, ...] | None = self.connection.execute(query, {}).fetchone()
         assert row is not None
         return row
+
+
+def _member(rule: RetentionRule) -> Composable:
+    return _true(rule.where) if rule.where else SQL("true")
 
 
 def _true(text: str) -> Composable:

@@ -167,6 +167,8 @@ erasure_request = Table(  # of data subjects
     Column("closed_at", MOMENT),
     Column("closed_by", Text),
     Column("closed_because", Text),
+    Column("found_at", MOMENT),  # when a run first found a record of the subject
+    Column("restricted_at", MOMENT),  # of the last count, where it found only what has to stay
     CheckConstraint("num_nulls(closed_at, closed_by, closed_because) IN (0, 3)", name="closed"),
     CheckConstraint("due_on >= received_on", name="due"),
     Index(

@@ -56,6 +56,7 @@ def test_a_request_is_entered_listed_and_withdrawn(
         "closed_at": None,
         "closed_by": None,
         "closed_because": None,
+        "found_at": None,
     }
     assert erasure("list", "--json") == 0
     assert said(capsys) == {"requests": [entered]}
