@@ -23,6 +23,7 @@ from include.policy.datamap import MappedDatabase
 from include.policy.fragments import fixed, literal, pack_sql, quoted
 from include.policy.period import Period
 from include.policy.retention import Minimum, RetentionRule, SqlClock
+from include.retention import rings
 from include.retention.relations import ForeignKey, Relation, Relations, read_relations
 
 Connection = psycopg.Connection[Any]
@@ -119,10 +120,11 @@ class Inspection:
                 continue
             about = _any(f"({text})::text" for text in rule.keys.subject)
             query = SQL(
-                "SELECT count(*), count(*) FILTER (WHERE {lawful} AND {alone} AND NOT ({held}) AND "
-                "NOT ({referred})) FROM {table} AS t WHERE {of_class} AND {left} AND "
-                "{key} IN ({about})"
+                "{prefix}SELECT count(*), count(*) FILTER (WHERE {lawful} AND {alone} "
+                "AND NOT ({held}) AND NOT ({referred})) FROM {table} AS t WHERE {of_class} "
+                "AND {left} AND {key} IN ({about})"
             ).format(
+                prefix=self._prefix(rule, key),
                 lawful=self._after([self._minimum(rule, one) for one in rule.minimum]),
                 alone=_all(self._let_go(rule, key)),
                 held=self._held(rule),
@@ -156,10 +158,12 @@ class Inspection:
         over = [(self._clock(rule.clock), rule.period)]
         over += [self._minimum(rule, one) for one in rule.minimum]
         query = SQL(
-            "SELECT count(*) FILTER (WHERE held), count(*) FILTER (WHERE referred AND NOT held), "
+            "{prefix}SELECT count(*) FILTER (WHERE held), "
+            "count(*) FILTER (WHERE referred AND NOT held), "
             "count(*) FILTER (WHERE NOT referred AND NOT held) FROM (SELECT {held} AS held, "
             "{referred} AS referred FROM {table} AS t WHERE {of_class} AND {left} AND {over}) AS d"
         ).format(
+            prefix=self._prefix(rule) if rule.deletes else SQL(""),
             held=self._held(rule),
             referred=self._referred(rule) if rule.deletes else SQL("false"),
             table=self._relation(rule).identifier,
@@ -252,32 +256,89 @@ class Inspection:
                     )
                     found = keys.format(literal(values), _any(f"({text})::text" for text in texts))
                     parts.append(SQL("({} AND {})").format(member, found))
-        return SQL("({})").format(SQL(" OR ").join(parts))
+        return _or(parts)
 
     def _referred(self, rule: RetentionRule) -> Composable:
-        """Another record of a mapped table refers to it and is not set to null with it."""
+        """Another record refers to it and is not set to null with it.
+
+        In a circle (`_prefix` stands before the query) only what is not over itself explains.
+        """
+        return rings.stays() if self._ring(rule.collection) else self._referring(rule)
+
+    def _ring(self, collection: str) -> frozenset[str]:
+        """The circle of a collection; empty where it belongs to none."""
+        emptied = {one.collection for one in self.rules if one.deletes}
+        referring = {
+            name: {child for child, key in self._keys_to(name) if not self._nulled(key, name)}
+            & emptied
+            for name in emptied
+        }
+        return rings.ring_of(collection, referring)
+
+    def _prefix(self, rule: RetentionRule, key: str | None = None) -> Composable:
+        """What `_referred` needs before the query; ``key`` of a subject who asked."""
+        ring = self._ring(rule.collection)
+        members = []
+        for name in sorted(ring):
+            relation = self.relations.by_collection[name]
+            rules = [one for one in self.rules if one.collection == name and one.deletes]
+            over = [
+                _all([self._over(one, key), SQL("NOT ({})").format(self._held(one))])
+                for one in rules
+            ]
+            keys = [
+                key
+                for child, key in self._keys_to(name)
+                if child in ring and not self._nulled(key, name)
+            ]
+            explained = self._referring(rules[0], ring)
+            members.append(rings.Member(relation, _or(over), explained, keys))
+        return rings.prefix(members) if members else SQL("")
+
+    def _over(self, rule: RetentionRule, key: str | None) -> Composable:
+        """Over by a class and kept by no other, or asked for where a subject's key is given."""
+        minima = [self._minimum(rule, one) for one in rule.minimum]
+        periods = self._after([(self._clock(rule.clock), rule.period), *minima])
+        over = _all([self._of_class(rule), periods])
+        if key is None or not rule.on_request:
+            return over
+        about = _any(f"({text})::text" for text in rule.keys.subject)
+        asked = [_member(rule), SQL("{} IN ({})").format(literal(key), about)]
+        return _or([over, _all([*asked, self._after(minima), *self._let_go(rule, key)])])
+
+    def _referring(self, rule: RetentionRule, ring: frozenset[str] = frozenset()) -> Composable:
+        """A record of a mapped table refers to it; one of a circle, only where it is not over."""
         relation = self._relation(rule)
         parts: list[Composable] = [SQL("false")]
-        detached = {
-            text for one in self.rules if one.collection == rule.collection for text in one.detach
-        }
-        for key in self.relations.keys_to(relation):
-            child = self.relations.collection_of(key.child_root)
-            if child is None:
-                continue
-            nulled = key.on_delete in ("set_null", "set_default") or any(
-                f"{child}.{column}" in detached for column in key.columns
-            )
-            if nulled and not self._held_children(child):
+        for child, key in self._keys_to(rule.collection):
+            if self._nulled(key, rule.collection) and not self._held_children(child):
                 continue
             refers = key.joined("c", "t")
             if key.child_root == relation.oid:  # what refers to itself only is kept by nothing
                 other = SQL("(c.tableoid, c.ctid) <> (t.tableoid, t.ctid)")
                 refers = _all([refers, other])
+            if child in ring:
+                refers = _all([refers, rings.not_over("c")])
             parts.append(
                 SQL("EXISTS (SELECT FROM {} AS c WHERE {})").format(key.identifier, refers)
             )
-        return SQL("({})").format(SQL(" OR ").join(parts))
+        return _or(parts)
+
+    def _keys_to(self, collection: str) -> list[tuple[str, ForeignKey]]:
+        """Foreign keys that lead to a collection, each with the collection that has it."""
+        keys = self.relations.keys_to(self.relations.by_collection[collection])
+        found = [(self.relations.collection_of(key.child_root), key) for key in keys]
+        return [(child, key) for child, key in found if child is not None]
+
+    def _nulled(self, key: ForeignKey, collection: str) -> bool:
+        """Whether a foreign key is set to null when a record of the collection goes."""
+        child = self.relations.collection_of(key.child_root)
+        detached = {
+            text for one in self.rules if one.collection == collection for text in one.detach
+        }
+        return key.on_delete in ("set_null", "set_default") or any(
+            f"{child}.{column}" in detached for column in key.columns
+        )
 
     def _held_children(self, child: str) -> bool:
         """Whether holds may keep a record of a collection from being changed."""
@@ -319,6 +380,10 @@ def _member(rule: RetentionRule) -> Composable:
 
 def _true(text: str) -> Composable:
     return SQL("(({}) IS TRUE)").format(pack_sql(text))
+
+
+def _or(parts: Sequence[Composable]) -> Composable:
+    return SQL("({})").format(SQL(" OR ").join(parts))
 
 
 def _all(parts: Sequence[Composable]) -> Composable:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from include.holds.registry import HoldKind
 from include.local.postgres import EmbeddedPostgres
 from tests.retention.yard import OVER, YOUNG, Yard, rule, yard
 
@@ -163,3 +164,46 @@ def test_two_circles_with_long_chinese_names(place: Yard) -> None:
     place.rules = [rule(first, name="one"), rule(second, name="two")]
     assert place.enforced() == {"one": 2, "two": 1}
     assert place.keys(f'"{first}"') == {1}
+
+
+def test_a_circle_that_nobody_approved_is_left_unexplained(place: Yard) -> None:
+    """Its records refer to each other alone; what explains them is a young or held one."""
+    _three_circles(place)
+    place.execute(place.plan(), allowed=["z"])
+    assert _left(place) == {"a": (1, 2), "b": (1, 2), "z": (0, 0), "leaf": (0, 0)}
+    place.hold(HoldKind.CLASS, "b")
+    assert _left(place) == {"a": (3, 0), "b": (0, 0), "z": (0, 0), "leaf": (0, 0)}
+
+
+def test_a_chain_that_was_not_walked_explains_nothing_but_by_its_young_end(place: Yard) -> None:
+    """Comments that answer comments: the young one explains those that it answers."""
+    place.run(f"""
+    CREATE TABLE note (id int PRIMARY KEY, at date, parent int REFERENCES note);
+    CREATE TABLE z (id int PRIMARY KEY, at date);
+    INSERT INTO note SELECT i, '{OVER}', nullif(i - 1, 0) FROM generate_series(1, 5) i;
+    INSERT INTO note SELECT i, '{OVER}', nullif(i - 1, 10) FROM generate_series(11, 15) i;
+    UPDATE note SET at = '{YOUNG}' WHERE id = 13;
+    """)
+    place.rules = [rule("note"), rule("z")]
+    place.execute(place.plan(), allowed=["z"])
+    assert _left(place)["note"] == (2, 5 + 2)
+
+
+def _left(place: Yard) -> dict[str, tuple[int, int]]:
+    """Of each class what is referred to, and what nothing explains."""
+    left, _orphans = place.left()
+    return {one.name: (one.referred, one.unexplained) for one in left}
+
+
+def _three_circles(place: Yard) -> None:
+    """The third has a record that a young one outside refers to."""
+    _circle(place, "")
+    place.run(f"""
+    INSERT INTO a VALUES (3, '{OVER}');
+    INSERT INTO b VALUES (3, '{OVER}', 3);
+    UPDATE b SET a = id;
+    UPDATE a SET b = id;
+    CREATE TABLE leaf (id int PRIMARY KEY, at date, b int REFERENCES b);
+    INSERT INTO leaf VALUES (1, '{YOUNG}', 3);
+    """)
+    place.rules = [rule("a"), rule("b"), rule("z"), rule("leaf")]
