@@ -19,7 +19,7 @@ from include.orchestration.human import Answer, wait
 from include.orchestration.run import run_key, seal_run, step
 from include.orchestration.workflow import policy
 from include.reports.conclusion import Conclusion
-from include.retention import proof, report, steps
+from include.retention import erasing, proof, report, steps
 from include.retention.desk import Desk
 from include.retention.names import (
     CLAUSE,
@@ -92,7 +92,7 @@ def execute(database: str) -> dict[str, Any]:
     def work(place: Workplace) -> StepRecord:
         desk = _desk(place, database)
         with exclusive(place.state, f"retention:{database}", f"retention of {database}"):
-            return steps.execute(desk, _record(desk, STEP_PLAN))
+            return erasing.execute(desk, _record(desk, STEP_PLAN))
 
     title = _("The execution in {database}", database=database)
     return step(STEP_EXECUTE, database, title, work, CLAUSE)

@@ -19,9 +19,9 @@ from include.holds import records as holds
 from include.messages import _
 from include.retention import told
 from include.retention.desk import Desk
+from include.retention.erasing import done_of
 from include.retention.names import CLAUSE, STEP_VERIFY
 from include.retention.session import one_view, prepare
-from include.retention.steps import done_of
 from include.retention.verify import Inspection, Left, Orphans, Subject
 from include.state.tables import erasure_batch
 

@@ -1,12 +1,10 @@
-"""The steps of `enforce_retention` up to the execution: plan, ask, take the answer, execute."""
+"""The steps of `enforce_retention` before its execution: plan, ask, take the answer."""
 
 from __future__ import annotations
 
 from contextlib import nullcontext
 from datetime import date, datetime
 from typing import Any
-
-from psycopg.sql import Identifier
 
 from include.approvals import registry
 from include.approvals.question import Question
@@ -20,13 +18,11 @@ from include.messages import Message, _
 from include.retention import breaker, subjects, told
 from include.retention.breaker import Tripped
 from include.retention.desk import Desk
-from include.retention.execute import Executor
-from include.retention.names import CLAUSE, KIND, STEP_APPROVE, STEP_EXECUTE, STEP_PLAN
+from include.retention.names import CLAUSE, KIND, STEP_APPROVE, STEP_PLAN
 from include.retention.people import People, people_of
 from include.retention.plan import Plan, file_name, read_plan
-from include.retention.question import question, why
+from include.retention.question import question
 from include.retention.session import prepare
-from include.retention.work import Progress, Tally
 from include.services.errors import ControlFailed
 
 
@@ -275,154 +271,3 @@ _REFUSALS: dict[Cause, tuple[Outcome, Message]] = {
         _("{who} answered a second time; the first decision stands.", who=""),
     ),
 }
-
-
-def execute(desk: Desk, record: StepRecord, progress: Progress | None = None) -> StepRecord:
-    """Execute the plan as far as it was approved or needs no approval.
-
-    Safe to repeat and to kill at any point: see `include.retention.execute`.
-
-    Raises:
-        ControlFailed: the plan was edited, or does not cover what would go.
-        ServiceError: a database failed, or others hold locks; repeat it.
-    """
-    seen = Examination(STEP_EXECUTE, CLAUSE, part=desk.database.name)
-    made = planned(desk, record)
-    tripped = [Tripped(**one) for one in record.data["tripped"]]
-    approved = _approved(desk, record, made)
-    allowed = {one.name for one in made.classes}
-    if not approved:
-        allowed -= {one.name for one in tripped}
-    executor = Executor(
-        writer=desk.writer,
-        state=desk.state,
-        rules=desk.disposition,
-        clock=desk.clock,
-        dag_id=desk.dag_id,
-        run_id=desk.run_id,
-        progress=progress or (lambda _stage: None),
-    )
-    tally = executor.execute(made, desk.schedule(made.as_of), allowed)
-    done = done_of(desk)
-    with desk.state.begin() as conn:
-        executed = {one.name: done.get(one.name, 0) for one in made.classes if one.name in allowed}
-        breaker.executed(conn, made.database, desk.run, executed)
-    for one in tripped if not approved else []:
-        seen.find(
-            "retention.not_approved",
-            Outcome.ATTENTION,
-            _(
-                "{count} records stay, since nobody approved: {why}.",
-                count=one.planned,
-                why=why(one),
-            ),
-            _("Have the next run's question answered by somebody who may."),
-            subject=one.name,
-        )
-    _shortfalls(seen, tally)
-    return seen.record(
-        {
-            "done": done,
-            "executed_as": desk.writer.parameters.get("user"),
-            "counted": tally.done,
-            "entered": {
-                name: entered
-                for name in done
-                if (entered := done[name] - tally.before.get(name, 0))
-            },
-            "partitions": _dropped(desk, made),
-            "stopped": tally.stopped,
-            "refused": {f"{name} {code}": n for (name, code), n in tally.refused.items()},
-            "busy": tally.busy,
-            "longest_transaction_ms": round(tally.seconds * 1000),
-            "not_approved": [] if approved else [one.name for one in tripped],
-        }
-    )
-
-
-def _dropped(desk: Desk, made: Plan) -> dict[str, int]:
-    """Partitions of the plan that are gone, by class: over all tries of this run."""
-    gone = {}
-    with desk.reader.connect(autocommit=True) as connection:
-        for one in made.classes:
-            planned = made.table(one.collection).partitions if one.to_drop_partitions else ()
-            names = [
-                Identifier(*each.table.split(".", 1)).as_string(connection) for each in planned
-            ]
-            row = connection.execute(
-                "SELECT count(*) FROM unnest(%s::text[]) AS n WHERE to_regclass(n) IS NULL",
-                [names],
-            ).fetchone()
-            if row is not None and row[0]:
-                gone[one.name] = int(row[0])
-    return gone
-
-
-def _approved(desk: Desk, record: StepRecord, made: Plan) -> bool:
-    """Whether a second person approved this very plan.
-
-    Raises:
-        ControlFailed: the approval is of another plan.
-    """
-    if "request" not in record.data:
-        return False
-    request = int(record.data["request"])
-    with desk.state.connect() as conn:
-        decision = registry.decision_on(conn, request)
-        if decision is None or not decision.approved:
-            return False
-        registry.require(conn, request, made.sha256)
-    return True
-
-
-def done_of(desk: Desk) -> dict[str, int]:
-    """Records that this run erased, by class: the ledger says so, over all its tries."""
-    with desk.state.connect() as conn:
-        counted = ledger.counted(conn, *desk.run)
-    done: dict[str, int] = {}
-    for (database, name, _action), found in counted.items():
-        if database == desk.database.name:
-            done[name] = done.get(name, 0) + found
-    return done
-
-
-def _shortfalls(seen: Examination, tally: Tally) -> None:
-    if tally.stopped:
-        reason = (
-            _("the run's time was used up")
-            if tally.stopped == "budget"
-            else _("the time of day in which records may be deleted ended")
-        )
-        seen.find(
-            "retention.stopped",
-            Outcome.ATTENTION,
-            _("The execution stopped before its end: {reason}.", reason=reason),
-            _(
-                "The next run goes on. If it repeats, widen `window` or `budget` "
-                "(disposition.yaml)."
-            ),
-        )
-    for name, records in sorted(tally.knots.items()):
-        seen.find(
-            "retention.knot",
-            Outcome.FAIL,
-            _(
-                "{count} records or more refer to each other in a circle that one transaction "
-                "cannot delete.",
-                count=records,
-            ),
-            _("Set one of the foreign keys of the circle to null: `detach` in retention.yaml."),
-            subject=name,
-        )
-    for (name, code), records in sorted(tally.refused.items()):
-        seen.find(
-            "retention.refused",
-            Outcome.FAIL,
-            _(
-                "The database refused to let {count} records go (SQLSTATE {code}).",
-                count=records,
-                code=code,
-            ),
-            _("See its log: a trigger, a check, or a foreign key with RESTRICT forbids it."),
-            subject=name,
-        )

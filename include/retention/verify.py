@@ -233,13 +233,14 @@ class Inspection:
         return SQL("greatest({})").format(SQL(", ").join(columns))
 
     def _held(self, rule: RetentionRule) -> Composable:
-        parts: list[Composable] = [SQL("false")]
-        if rule.suspended:
-            parts.append(_true(rule.suspended.where))
-        if self.holds.everything:
-            parts.append(SQL("true"))
+        suspended = _true(rule.suspended.where) if rule.suspended else _FALSE
+        return _or([suspended, *self._on_hold(rule.collection)])
+
+    def _on_hold(self, collection: str) -> list[Composable]:
+        """Conditions of which one says that a hold is on a record of a collection."""
+        parts: list[Composable] = [SQL("true")] if self.holds.everything else []
         for one in self.rules:
-            if one.collection != rule.collection:
+            if one.collection != collection:
                 continue
             member = _member(one)
             if one.record_class in self.holds.classes:
@@ -256,7 +257,7 @@ class Inspection:
                     )
                     found = keys.format(literal(values), _any(f"({text})::text" for text in texts))
                     parts.append(SQL("({} AND {})").format(member, found))
-        return _or(parts)
+        return parts
 
     def _referred(self, rule: RetentionRule) -> Composable:
         """Another record refers to it and is not set to null with it.
@@ -311,17 +312,20 @@ class Inspection:
         relation = self._relation(rule)
         parts: list[Composable] = [SQL("false")]
         for child, key in self._keys_to(rule.collection):
-            if self._nulled(key, rule.collection) and not self._held_children(child):
-                continue
+            which: Composable = SQL("true")
+            if self._nulled(key, rule.collection):  # only what a hold forbids to change
+                which = _or([_FALSE, *self._on_hold(child)])
             refers = key.joined("c", "t")
             if key.child_root == relation.oid:  # what refers to itself only is kept by nothing
                 other = SQL("(c.tableoid, c.ctid) <> (t.tableoid, t.ctid)")
                 refers = _all([refers, other])
             if child in ring:
                 refers = _all([refers, rings.not_over("c")])
-            parts.append(
-                SQL("EXISTS (SELECT FROM {} AS c WHERE {})").format(key.identifier, refers)
+            columns = SQL(", ").join(quoted("t", one) for one in key.columns)
+            records = SQL("(SELECT t.tableoid, t.ctid, {} FROM {} AS t WHERE {})").format(
+                columns, key.identifier, which
             )
+            parts.append(SQL("EXISTS (SELECT FROM {} AS c WHERE {})").format(records, refers))
         return _or(parts)
 
     def _keys_to(self, collection: str) -> list[tuple[str, ForeignKey]]:
@@ -338,24 +342,6 @@ class Inspection:
         }
         return key.on_delete in ("set_null", "set_default") or any(
             f"{child}.{column}" in detached for column in key.columns
-        )
-
-    def _held_children(self, child: str) -> bool:
-        """Whether holds may keep a record of a collection from being changed."""
-        if self.holds.everything:
-            return True
-        return any(
-            one.record_class in self.holds.classes
-            or any(
-                texts and self.holds.values.get(kind)
-                for kind, texts in (
-                    (HoldKind.SUBJECT, one.keys.subject),
-                    (HoldKind.WAYBILL, one.keys.waybill),
-                    (HoldKind.CASE, one.keys.case),
-                )
-            )
-            for one in self.rules
-            if one.collection == child
         )
 
     def _unmatched(self, key: ForeignKey, parent: Relation) -> int:
@@ -376,6 +362,9 @@ class Inspection:
 
 def _member(rule: RetentionRule) -> Composable:
     return _true(rule.where) if rule.where else SQL("true")
+
+
+_FALSE = SQL("false")
 
 
 def _true(text: str) -> Composable:

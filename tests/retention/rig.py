@@ -38,7 +38,7 @@ from include.holds.registry import Hold, HoldKind
 from include.local.postgres import EmbeddedPostgres
 from include.policy.datamap import MappedCollection, MappedDatabase, MappedField
 from include.policy.retention import Disposition, RetentionRule
-from include.retention import proof, steps
+from include.retention import erasing, proof, steps
 from include.retention.desk import Desk
 from include.retention.work import Progress
 from include.services.clock import Clock, SystemClock
@@ -246,7 +246,7 @@ class Rig:
     ) -> StepRecord:
         """Third step, under the lock that keeps a second execution out."""
         with exclusive(self.engine, f"retention:{NAME}", f"retention of {NAME}"):
-            return self._kept(run, steps.execute(self.desk(run), record, progress))
+            return self._kept(run, erasing.execute(self.desk(run), record, progress))
 
     def verify(
         self, record: StepRecord, executed: StepRecord | None, run: str = "r1"

@@ -21,7 +21,7 @@ from include.policy import load_pack
 from include.policy.model import PolicyPack
 from include.policy.retention import Limit
 from include.reports.conclusion import Conclusion
-from include.retention import proof, report, steps
+from include.retention import erasing, proof, report, steps
 from include.retention.desk import Desk
 from include.retention.proof import Copy
 from include.services.clock import SystemClock
@@ -74,7 +74,7 @@ def a_run(
     if "request" in made.data:
         answer = steps.take(desk, made, option=option, reason="too many", user="bo", at=CLOCK.now())
         records.append(answer)
-    records.append(steps.execute(desk, made))
+    records.append(erasing.execute(desk, made))
     records.append(proof.verify(desk, made, records[-1], copies))
     # as the seal reads them
     return [StepRecord.model_validate(json.loads(one.model_dump_json())) for one in records]

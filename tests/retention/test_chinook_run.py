@@ -10,7 +10,7 @@ import pytest
 
 from include.evidence.model import Outcome, StepRecord
 from include.local.postgres import EmbeddedPostgres
-from include.retention import proof, steps
+from include.retention import erasing, proof, steps
 from include.retention.desk import Desk
 from include.services.errors import UsageError
 from include.workplace import Workplace
@@ -99,7 +99,7 @@ def test_what_no_entitled_person_approved_stays(
     found = answered(one, made, option, user, reason)
     assert {finding.code for finding in found.findings} == {code}
     waiting = [tripped["name"] for tripped in made.data["tripped"]]
-    executed = steps.execute(one, made)
+    executed = erasing.execute(one, made)
     assert executed.data["not_approved"] == waiting
     assert executed.data["done"] == {}
     assert {table: ids(place, every(table)) for table in TABLES} == left
@@ -119,7 +119,7 @@ def test_who_started_the_run_may_not_approve_it(place: Workplace) -> None:
     assert made.data["sha256"] in question.body
     found = answered(one, made, "Approve", APPROVER)
     assert [finding.code for finding in found.findings] == ["retention.own_request"]
-    assert steps.execute(one, made).data["not_approved"]
+    assert erasing.execute(one, made).data["not_approved"]
 
 
 def test_who_started_the_run_is_known_by_name_too(place: Workplace) -> None:
@@ -136,7 +136,7 @@ def test_who_started_the_run_is_known_by_name_too(place: Workplace) -> None:
         at=one.clock.now(),
     )
     assert [finding.code for finding in found.findings] == ["retention.own_request"]
-    assert steps.execute(one, made).data["not_approved"]
+    assert erasing.execute(one, made).data["not_approved"]
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def run(place: Workplace) -> dict[str, Any]:
     over = {table: ids(place, query) for table, query in OVER.items()}
     made = planned(one)
     answered(one, made, "Approve", APPROVER)
-    executed = steps.execute(one, made)
+    executed = erasing.execute(one, made)
     return {
         "before": before,
         "over": over,

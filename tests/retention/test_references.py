@@ -115,6 +115,21 @@ def test_detached_keys_are_set_to_null(place: Yard) -> None:
     }  # fmt: skip
 
 
+def test_a_hold_on_somebody_else_explains_nothing(place: Yard) -> None:
+    """A key that is set to null keeps a record only where the very record that has it is held."""
+    place.run(f"""
+    CREATE TABLE parent (id int PRIMARY KEY, at date);
+    CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent, who text, at date);
+    INSERT INTO parent SELECT i, '{OVER}' FROM generate_series(1, 2) i;
+    INSERT INTO child VALUES (1, 1, 'a', '{YOUNG}'), (2, 2, 'b', '{YOUNG}');
+    """)
+    place.rules = [rule("parent", detach="child.parent"), rule("child", keys={"subject": "t.who"})]
+    place.hold(HoldKind.SUBJECT, "somebody")
+    assert [(one.referred, one.unexplained) for one in place.left()[0]] == [(0, 2), (0, 0)]
+    place.hold(HoldKind.SUBJECT, "a")
+    assert [(one.referred, one.unexplained) for one in place.left()[0]] == [(1, 1), (0, 0)]
+
+
 def test_a_key_that_cannot_be_null_cannot_be_detached(place: Yard) -> None:
     """The plan says so, rather than the execution."""
     place.run("""

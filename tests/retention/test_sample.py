@@ -23,7 +23,7 @@ from include.local.postgres import EmbeddedPostgres
 from include.local.sample import AnswerSheet, load
 from include.local.sample.load import statements
 from include.policy import SHIPPED, load_pack
-from include.retention import proof, steps
+from include.retention import erasing, proof, steps
 from include.retention.desk import Desk
 from include.retention.plan import Plan
 from include.retention.planning import Schedule, make_plan
@@ -154,7 +154,7 @@ def _run(owner: psycopg.Connection[Any], desk: Desk, sheet: AnswerSheet, at: dat
     answered = steps.take(
         desk, planned, option="Approve", reason="", user=question.assigned[0], at=desk.clock.now()
     )
-    executed = steps.execute(desk, planned)
+    executed = erasing.execute(desk, planned)
     records = {
         "plan": planned, "approve": answered, "execute": executed,
         "verify": proof.verify(desk, planned, executed, []),
