@@ -8,6 +8,7 @@ commits. Batches are sized by the time that they take, so that nobody waits long
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ from psycopg.sql import SQL, Composable, Identifier, Literal
 from include.erasure.masks import assignments
 from include.erasure.places import key_texts
 from include.holds.records import RecordHolds
-from include.policy.fragments import both, fixed, quoted
+from include.policy.fragments import both, fixed, negated, quoted
 from include.retention.classes import RecordClass
 from include.retention.graph import Graph, Reference
 from include.retention.relations import Leaf
@@ -41,6 +42,17 @@ LOST_TO_OTHERS = (
     errors.SerializationFailure,
     errors.QueryCanceled,
 )
+
+
+class Kept(psycopg.DataError):
+    """A locked record that fits was not changed: a trigger said nothing and kept it.
+
+    One of psycopg's errors since it is met as if the trigger had raised one.
+    """
+
+    sqlstate = "kept"
+
+
 REFUSED = (psycopg.IntegrityError, psycopg.DataError, errors.RaiseException)
 
 
@@ -108,16 +120,31 @@ def detach(
     leaf: Leaf,
     rows: Rows,
     which: Composable,
+    also: Sequence[tuple[Leaf, Rows]] = (),
 ) -> None:
-    """Set a foreign key to null where it leads to records that are about to go."""
+    """Set a foreign key to null where it leads to records that are about to go.
+
+    Args:
+        connection: to the mapped database.
+        reference: the key.
+        leaf: the table that the records lie in.
+        rows: their places.
+        which: they have to fit still.
+        also: places of others that go in the same statement.
+    """
+    going = [(leaf, rows), *also]
+    given = {f"rows{at}": places for at, (_leaf, places) in enumerate(going)}
     changes = [SQL("{} = NULL").format(quoted(one)) for one in reference.key.columns]
     query = SQL(
         "UPDATE {child} AS c SET {changes} FROM (SELECT t.tableoid, {targets} FROM {leaf} AS t "
-        "WHERE t.ctid = ANY (%(rows)s::tid[]) AND {which}) AS p WHERE {joined}{others}"
+        "WHERE t.ctid = ANY (%(rows0)s::tid[]) AND {which}) AS p WHERE {joined}{others}"
     ).format(
         # A record that goes too is left as it is: changed, it would lie elsewhere on disk.
-        others=SQL(" AND NOT (c.tableoid = {}::oid AND c.ctid = ANY (%(rows)s::tid[]))").format(
-            leaf.oid
+        others=SQL("").join(
+            SQL(" AND NOT (c.tableoid = {}::oid AND c.ctid = ANY ({}::tid[]))").format(
+                one.oid, SQL(f"%(rows{at})s")
+            )
+            for at, (one, _places) in enumerate(going)
         ),
         targets=SQL(", ").join(quoted("t", one) for one in reference.key.targets),
         child=reference.key.identifier,
@@ -126,7 +153,7 @@ def detach(
         which=which,
         joined=reference.joined("c", "p"),
     )
-    connection.execute(query, {"rows": rows})
+    connection.execute(query, given)
 
 
 def walk(work: Work, one: RecordClass, act: Act, passes: int = PASSES) -> int:
@@ -212,35 +239,32 @@ class _Walk:
         """One transaction; True when the pages may hold more that fits."""
         work, name = self.work, self.one.name
         most = min(self.rows, work.left(name))
-        entered: int | None = None
         with work.guard.batch() as holds:
             which = self._condition(holds)
             begun = time.monotonic()
-            try:
-                with work.connection.transaction():
-                    set_limits(work, self.one, self.leaf)
-                    self.tried = None
-                    rows, keys = self._locked(first, end, most, which)
-                    self.tried = rows if keys else None
-                    if keys:
-                        with work.entering(self.one, keys) as entering:
-                            gone = self.act.apply(work, self.leaf, rows, which)
-                            work.progress("changed")
-                            if gone:
-                                entered = entering.commit(gone)
-                                work.confirm()
-            except psycopg.Error:
-                if entered is not None and not work.connection.broken:
-                    work.withdraw(entered)
-                raise
+            with work.transaction() as entered:
+                set_limits(work, self.one, self.leaf)
+                self.tried = None
+                places, keys = self._locked(first, end, most, which)
+                self.tried = rows = _array(places)
+                if keys:
+                    with work.entering(self.one, keys) as entering:
+                        gone = self.act.apply(work, self.leaf, rows, which)
+                        self._require_gone(places, keys, gone, which)
+                        work.progress("changed")
+                        if gone:
+                            entered.append(entering.commit(gone))
+                            work.confirm()
         work.tally.seconds = max(work.tally.seconds, time.monotonic() - begun)
-        if entered is not None:
+        for batch in entered:
             work.tally.add(name, len(gone))
-            work.committed(entered)
+            work.committed(batch)
         self.found = len(keys)
         return len(keys) == most
 
-    def _locked(self, first: int, end: int, most: int, which: Composable) -> tuple[str, list[Key]]:
+    def _locked(
+        self, first: int, end: int, most: int, which: Composable
+    ) -> tuple[list[str], list[Key]]:
         """Lock the next rows; returns where they are, and their keys."""
         query = SQL(
             "SELECT t.ctid::text, {keys} FROM {leaf} AS t "
@@ -256,9 +280,22 @@ class _Walk:
             "most": most,
         }
         found = self.work.connection.execute(query, given).fetchall()
-        # as text: psycopg would write an array element by element
-        places = "{" + ",".join(f'"{row[0]}"' for row in found) + "}"
-        return places, [row[1:] for row in found]
+        return [row[0] for row in found], [row[1:] for row in found]
+
+    def _require_gone(
+        self, places: list[str], keys: list[Key], gone: list[Key], which: Composable
+    ) -> None:
+        """Every locked record went, or does not fit any more since something came in between."""
+        if len(gone) == len(keys):
+            return
+        went = set(gone)
+        left = [place for place, key in zip(places, keys, strict=True) if key not in went]
+        query = SQL(
+            "SELECT count(*) FROM {} AS t WHERE t.ctid = ANY (%(rows)s::tid[]) AND {}"
+        ).format(self.leaf.identifier, negated(which))
+        row = self.work.connection.execute(query, {"rows": _array(left)}).fetchone()
+        if row is None or row[0] < len(left):
+            raise Kept
 
     def _condition(self, holds: RecordHolds) -> Composable:
         """What fits under the holds that count now."""
@@ -296,7 +333,7 @@ class _Walk:
         if self.rows > 1:
             self.rows = max(1, min(self.rows, 64) // 2)
             return True
-        if self.tried is None:
+        if not self.tried or self.tried == "{}":
             raise error  # no record's fault: the condition fails
         # The very one, and not looked for again: another might be found first.
         self.passed_over.append(self.tried.strip('{"}'))
@@ -304,6 +341,11 @@ class _Walk:
         key = (self.one.name, error.sqlstate or "?")
         refused[key] = refused.get(key, 0) + 1
         return len(self.passed_over) < MOST_REFUSED
+
+
+def _array(places: Sequence[str]) -> str:
+    """As text: psycopg would write an array element by element."""
+    return "{" + ",".join(f'"{one}"' for one in places) + "}"
 
 
 def set_limits(work: Work, one: RecordClass, leaf: Leaf | None = None) -> None:

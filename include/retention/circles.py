@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import psycopg
 from psycopg.sql import SQL, Composable, Identifier
 
 from include.erasure.identity import transaction_of
@@ -17,6 +16,7 @@ from include.retention.batches import (
     PAUSE,
     REFUSED,
     TRIES,
+    Kept,
     detach,
     set_limits,
 )
@@ -36,6 +36,10 @@ class _Part:
     leaf: Leaf
     rows: list[str]
     which: Composable
+
+
+class _Changed(Exception):
+    """The circle is another by the time that its records are locked."""
 
 
 def untie(work: Work, group: Sequence[str]) -> int:
@@ -58,7 +62,7 @@ def untie(work: Work, group: Sequence[str]) -> int:
         parts: list[_Part] = []
         try:
             return _untied(work, group, parts)
-        except LOST_TO_OTHERS:
+        except (*LOST_TO_OTHERS, _Changed):
             work.tally.busy[name] = work.tally.busy.get(name, 0) + 1
             time.sleep(PAUSE * 2**attempt)
         except REFUSED as error:
@@ -72,21 +76,16 @@ def untie(work: Work, group: Sequence[str]) -> int:
 
 def _untied(work: Work, group: Sequence[str], parts: list[_Part]) -> int:
     """One transaction; fills in what was tried."""
-    entered: list[int] = []
     done: dict[str, int] = {}
     with work.guard.batch() as holds:
         work.current(holds)
-        try:
-            with work.connection.transaction():
-                one = next(it for it in work.graph.classes[group[0]] if it.rule.deletes)
-                set_limits(work, one)
-                parts += _found(work, group)
+        with work.transaction() as entered:
+            one = next(it for it in work.graph.classes[group[0]] if it.rule.deletes)
+            set_limits(work, one)
+            parts += _found(work, group)
+            if parts:
+                _lock(work, group, parts)
                 _untie(work, parts, entered, done)
-        except psycopg.Error:
-            if not work.connection.broken:
-                for batch in entered:
-                    work.withdraw(batch)
-            raise
     for name, records in done.items():
         work.tally.add(name, records)
     for batch in entered:
@@ -96,16 +95,17 @@ def _untied(work: Work, group: Sequence[str], parts: list[_Part]) -> int:
 
 
 def _untie(work: Work, parts: Sequence[_Part], entered: list[int], done: dict[str, int]) -> None:
-    if not parts:
-        return
     number = transaction_of(work.connection)
     for part in parts:
         for reference in work.graph.detached(part.one.rule.collection):
-            detach(work.connection, reference, part.leaf, part.rows, part.which)
-    for part, keys in zip(parts, _deleted(work, parts), strict=True):
-        if keys:
-            entered.append(work.intend(part.one, keys, number))
-            done[part.one.name] = done.get(part.one.name, 0) + len(keys)
+            also = [(one.leaf, one.rows) for one in parts if one is not part]
+            detach(work.connection, reference, part.leaf, part.rows, part.which, also)
+    deleted = _deleted(work, parts)
+    if any(len(keys) != len(part.rows) for part, keys in zip(parts, deleted, strict=True)):
+        raise Kept  # a foreign key with CASCADE may have taken it nevertheless
+    for part, keys in zip(parts, deleted, strict=True):
+        entered.append(work.intend(part.one, keys, number))
+        done[part.one.name] = done.get(part.one.name, 0) + len(keys)
     work.progress("changed")
     work.confirm()
 
@@ -139,6 +139,37 @@ def _found(work: Work, group: Sequence[str]) -> list[_Part]:
             )
         return []
     return found
+
+
+def _lock(work: Work, group: Sequence[str], parts: Sequence[_Part]) -> None:
+    """Lock the records of a circle, so that nobody can refer to them, and look once more.
+
+    A foreign key with CASCADE would take what refers to them unseen, and the ledger would not know.
+
+    Raises:
+        _Changed: something came in between, or a record outside still refers to them.
+    """
+    for part in parts:
+        query = SQL(
+            "SELECT FROM {} AS t WHERE t.ctid = ANY (%(rows)s::tid[]) FOR UPDATE OF t"
+        ).format(part.leaf.identifier)
+        work.connection.execute(query, {"rows": part.rows})
+    if _places(_found(work, group)) != _places(parts):
+        raise _Changed
+    for part in parts:
+        for reference in work.graph.references(part.one.rule.collection):
+            if reference.sets_null or reference.child in group:
+                continue
+            query = SQL(
+                "SELECT FROM {} AS c JOIN {} AS t ON {} WHERE t.ctid = ANY (%(rows)s::tid[]) "
+                "LIMIT 1"
+            ).format(reference.key.identifier, part.leaf.identifier, reference.joined("c", "t"))
+            if work.connection.execute(query, {"rows": part.rows}).fetchone() is not None:
+                raise _Changed
+
+
+def _places(parts: Sequence[_Part]) -> set[tuple[str, int, str]]:
+    return {(part.one.name, part.leaf.oid, row) for part in parts for row in part.rows}
 
 
 def _deleted(work: Work, parts: Sequence[_Part]) -> list[list[Key]]:

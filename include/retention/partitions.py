@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import time
 
-import psycopg
 from psycopg import errors
-from psycopg.sql import SQL
+from psycopg.sql import SQL, Composable
 
 from include.erasure.identity import transaction_of
 from include.erasure.places import key_texts
 from include.policy.fragments import both, fixed, negated, quoted
-from include.retention.batches import PAUSE, TRIES, become_owner, set_limits
+from include.retention.batches import PAUSE, REFUSED, TRIES, become_owner, set_limits
 from include.retention.classes import RecordClass
 from include.retention.counting import key_hash, key_seed
 from include.retention.plan import PlannedPartition
@@ -25,6 +24,7 @@ from include.retention.relations import Leaf
 from include.retention.work import Work
 
 CHUNK = 20_000  # keys that are read and entered at once
+CLOSED_MS = 1000  # for a statement that keeps others out
 _BUSY = (errors.LockNotAvailable, errors.DeadlockDetected, errors.QueryCanceled)
 
 
@@ -69,20 +69,22 @@ def _dropped(work: Work, one: RecordClass, leaf: Leaf, expected: PlannedPartitio
         except _BUSY:
             work.tally.busy[one.name] = work.tally.busy.get(one.name, 0) + 1
             time.sleep(PAUSE * 2**attempt)
-        except (errors.ForeignKeyViolation, errors.DependentObjectsStillExist):
-            return False
+        except (*REFUSED, errors.DependentObjectsStillExist):
+            return False  # it is one of its records that is refused: the others go one by one
         else:
             return True
     return False
 
 
 def _drop(work: Work, one: RecordClass, leaf: Leaf, expected: PlannedPartition) -> None:
-    entered: list[int] = []
+    parent = _parent(work, leaf)
+    _try_locks(work, one, leaf, parent)
     connection = work.connection
+    closed = False
     with work.guard.batch() as holds:
         work.current(holds)
         try:
-            with connection.transaction():
+            with work.transaction() as entered:
                 set_limits(work, one, leaf)
                 number = transaction_of(connection)
                 count = 0
@@ -98,21 +100,54 @@ def _drop(work: Work, one: RecordClass, leaf: Leaf, expected: PlannedPartition) 
                         count += len(keys)
                         entered.append(work.intend(one, keys, number))
                 begun = time.monotonic()
+                _be_quick(work)
+                closed = True
                 connection.execute(
                     SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(leaf.identifier), {}
                 )
                 _require_same(work, one, leaf, expected, count)
-                _detach_and_drop(work, one, leaf)
+                _detach_and_drop(work, one, leaf, parent)
                 work.progress("changed")
                 work.confirm()
-            work.tally.seconds = max(work.tally.seconds, time.monotonic() - begun)
-        except (psycopg.Error, Changed):
-            if not connection.broken:
-                for batch in entered:
-                    work.withdraw(batch)
+        except errors.QueryCanceled:
+            if closed:  # it would take as long the next time
+                raise Changed from None
             raise
+        work.tally.seconds = max(work.tally.seconds, time.monotonic() - begun)
     for batch in entered:
         work.committed(batch)
+
+
+def _try_locks(work: Work, one: RecordClass, leaf: Leaf, parent: Composable) -> None:
+    """See that the locks can be had now, before all keys are entered in vain."""
+    with work.connection.transaction(force_rollback=True):
+        set_limits(work, one, leaf)
+        if not one.relation.owned:
+            become_owner(work, one)
+        _be_quick(work)
+        for table in (SQL("ONLY {}").format(parent), leaf.identifier):  # in the order of readers
+            work.connection.execute(SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(table), {})
+
+
+def _be_quick(work: Work) -> None:
+    """From here on others wait. A lock that is not free is told from a statement that is slow."""
+    patience = min(work.limits.rules.batch.lock_timeout_ms, CLOSED_MS * 9 // 10)
+    work.connection.execute(
+        "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true)",
+        [f"{patience}ms", f"{CLOSED_MS}ms"],
+    )
+
+
+def _parent(work: Work, leaf: Leaf) -> Composable:
+    """The table that a partition belongs to."""
+    row = work.connection.execute(
+        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n "
+        "ON n.oid = c.relnamespace WHERE c.oid = %s::oid",
+        [leaf.parent],
+    ).fetchone()
+    if row is None:
+        raise Changed
+    return quoted(*row)
 
 
 def _require_same(
@@ -130,7 +165,7 @@ def _require_same(
         raise Changed
 
 
-def _detach_and_drop(work: Work, one: RecordClass, leaf: Leaf) -> None:
+def _detach_and_drop(work: Work, one: RecordClass, leaf: Leaf, parent: Composable) -> None:
     connection = work.connection
     if not one.relation.owned:
         become_owner(work, one)
@@ -145,13 +180,7 @@ def _detach_and_drop(work: Work, one: RecordClass, leaf: Leaf) -> None:
             ),
             {},
         )
-    parent = connection.execute(
-        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n "
-        "ON n.oid = c.relnamespace WHERE c.oid = %s::oid",
-        [leaf.parent],
-    ).fetchone()
-    assert parent is not None
     connection.execute(
-        SQL("ALTER TABLE {} DETACH PARTITION {}").format(quoted(*parent), leaf.identifier), {}
+        SQL("ALTER TABLE {} DETACH PARTITION {}").format(parent, leaf.identifier), {}
     )
     connection.execute(SQL("DROP TABLE {}").format(leaf.identifier), {})

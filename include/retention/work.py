@@ -169,6 +169,28 @@ class Work:
         return entered
 
     @contextmanager
+    def transaction(self) -> Iterator[list[int]]:
+        """One transaction of the mapped database.
+
+        Yields a list for the batches of the ledger that are entered meanwhile: when the transaction
+        is rolled back, for whatever reason, they are taken back too. Where nobody knows how it
+        ended they stay open, for `include.erasure.resolve`.
+        """
+        entered: list[int] = []
+        committing = False
+        try:
+            with self.connection.transaction():
+                yield entered
+                committing = True
+        except Exception as error:
+            # What PostgreSQL says of COMMIT is sure; another error may have come after it.
+            rolled_back = not committing or isinstance(error, psycopg.Error)
+            if rolled_back and not self.connection.broken:
+                for batch in entered:
+                    self.withdraw(batch)
+            raise
+
+    @contextmanager
     def entering(self, one: RecordClass, keys: list[Key]) -> Iterator[Entering]:
         """Write to the ledger while the other database erases, and commit there when it has.
 

@@ -1,0 +1,71 @@
+"""Single batches: what silently stays, and what the ledger says of those that come to nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from include.holds.records import HoldGuard
+from include.local.postgres import EmbeddedPostgres
+from include.services.errors import ServiceError
+from tests.retention.yard import OVER, Yard, rule, yard
+
+
+@pytest.fixture
+def place(postgres: EmbeddedPostgres) -> Iterator[Yard]:
+    with yard(postgres) as made:
+        yield made
+
+
+def open_batches(place: Yard) -> int:
+    with place.state.connect() as conn:
+        return int(
+            conn.exec_driver_sql(
+                "SELECT count(*) FROM erasure_batch WHERE settled_at IS NULL AND database = %s",
+                (place.name,),
+            ).scalar_one()
+        )
+
+
+@pytest.mark.parametrize("does", ["", "UPDATE a SET hidden = true WHERE id = OLD.id;"])
+def test_what_a_trigger_keeps_in_silence_is_counted_as_refused_and_tried_once(
+    place: Yard, does: str
+) -> None:
+    """Such as a soft delete, which is undone; the others go, and the execution ends."""
+    place.run(f"""
+    CREATE TABLE a (id int PRIMARY KEY, at date, hidden bool);
+    INSERT INTO a SELECT i, '{OVER}' FROM generate_series(1, 20) i;
+    CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+      IF OLD.id IN (3, 11) THEN {does} RETURN NULL; END IF; RETURN OLD; END $$;
+    CREATE TRIGGER no BEFORE DELETE ON a FOR EACH ROW EXECUTE FUNCTION no();
+    """)
+    place.rules = [rule("a")]
+    tally = place.execute(place.plan())
+    assert tally.done == place.done() == {"a": 18}
+    assert tally.refused == {("a", "kept"): 2}
+    assert place.keys("a", "id, hidden") == {(3, None), (11, None)}
+    assert open_batches(place) == 0
+
+
+@pytest.mark.parametrize("table", ["a", "note"])
+def test_a_batch_is_taken_back_whatever_ended_it(
+    place: Yard, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    """The lock that keeps holds out is lost after the ledger's commit: nothing went."""
+    place.run(f"""
+    CREATE TABLE a (id int PRIMARY KEY, at date);
+    CREATE TABLE note (id int PRIMARY KEY, at date, parent int REFERENCES note);
+    INSERT INTO {table} VALUES (1, '{OVER}'), (2, '{OVER}');
+    UPDATE note SET parent = 3 - id;
+    """)
+    place.rules = [rule("a"), rule("note")]
+
+    def lost(_guard: HoldGuard) -> None:
+        raise ServiceError("lost", "repeat")
+
+    monkeypatch.setattr(HoldGuard, "confirm", lost)
+    with pytest.raises(ServiceError, match="lost"):
+        place.execute(place.plan())
+    assert place.keys(table) == {1, 2}
+    assert open_batches(place) == 0
