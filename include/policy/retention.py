@@ -332,11 +332,17 @@ class Disposition(Rule):
 
 
 def faults(rules: Mapping[int, RetentionRule], inventory: Inventory) -> Iterator[tuple[Loc, str]]:
-    """Say what of retention.yaml the data maps do not have; each fault with its place."""
+    """Say what of retention.yaml does not fit the data maps; each fault with its place."""
+    masked: dict[tuple[str, str], str] = {}
     for at, rule in rules.items():
         database = _holder(rule, inventory)
         if database is None:
             continue  # said already
+        if rule.action == "mask":
+            first = masked.setdefault((database, rule.collection), rule.record_class)
+            if first != rule.record_class:
+                # The ledger names a masked record once: a replay would know one of its masks only.
+                yield (at, "action"), f"the class {first!r} masks records of the collection already"
         columns: list[tuple[Loc, str]] = []
         if isinstance(rule.clock, tuple):
             columns += [(("clock",), name) for name in rule.clock]
@@ -348,6 +354,9 @@ def faults(rules: Mapping[int, RetentionRule], inventory: Inventory) -> Iterator
         for loc, name in columns:
             if not inventory.has_column(database, rule.collection, name):
                 yield (at, *loc), f"collection {rule.collection!r} has no field {name!r}"
+        for name in rule.mask:
+            if inventory.is_key(database, rule.collection, name):
+                yield (at, "mask", name), "a column of the primary key cannot be masked"
         for number, target in enumerate(rule.detach):
             if reason := inventory.why_not(database, target):
                 yield (at, "detach", number), reason
