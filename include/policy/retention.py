@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import time
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -135,7 +135,10 @@ class Suspension(Rule):
 
 def _percent(value: Any) -> Any:
     if isinstance(value, str) and value.endswith("%"):
-        return Decimal(value[:-1])
+        try:
+            return Decimal(value[:-1])
+        except InvalidOperation:
+            raise ValueError("should be a share, 5%") from None
     return value
 
 
@@ -286,6 +289,12 @@ class Window(Rule):
     @classmethod
     def _clock_time(cls, value: Any) -> Any:
         return time.fromisoformat(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _lasts(self) -> Window:
+        if self.begins == self.ends:
+            raise ValueError("should not end when it begins; at any time: leave it out")
+        return self
 
     def has(self, moment: time) -> bool:
         """Whether a time of day lies in it."""

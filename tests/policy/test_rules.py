@@ -240,6 +240,26 @@ def test_a_key_is_never_masked(tmp_path: Path) -> None:
     assert line == "retention.yaml:6: [0].mask.id: a column of the primary key cannot be masked"
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('limit: {percent: "five%"}', "disposition.yaml:1: limit.percent: should be a share, 5%"),
+        ('limit: {percent: "%"}', "disposition.yaml:1: limit.percent: should be a share, 5%"),
+        ('limit: {percent: "NaN%"}', "disposition.yaml:1: limit.percent: "),
+        (
+            'window: {begins: "01:00", ends: "01:00"}',
+            "disposition.yaml:1: window: should not end when it begins",
+        ),
+    ],
+)
+def test_each_fault_of_disposition_yaml_has_its_line(
+    tmp_path: Path, text: str, expected: str
+) -> None:
+    """A share that is no number; a window in which nothing would ever be deleted."""
+    [line] = said(write_pack(tmp_path, disposition=text))
+    assert line.startswith(expected)
+
+
 def test_a_record_class_stands_once(tmp_path: Path) -> None:
     """Two periods for one class would contradict each other."""
     assert said(write_pack(tmp_path, retention=RULE + RULE)) == [
