@@ -18,6 +18,29 @@ from include.erasure.matching import Match, Table, check_keys, kind_of, matches,
 from include.erasure.places import Place, primary_key
 from include.services.errors import ControlFailed, ServiceError, UsageError
 
+# Keys under which a deletion in one table takes records of another along; partitions have theirs
+# from their parents, and are looked at with them.
+_CASCADES = """
+SELECT n.nspname::text, c.relname::text, c.relkind = 'p', k.conname::text,
+       array(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u(num, ord)
+             JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num ORDER BY ord),
+       array(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u(num, ord)
+             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.num ORDER BY ord),
+       array(SELECT k.confrelid UNION SELECT relid::oid FROM pg_partition_tree(k.confrelid)),
+       array(SELECT k.conrelid UNION SELECT relid::oid FROM pg_partition_tree(k.conrelid))
+FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE k.contype = 'f' AND k.confdeltype = 'c' AND k.conparentid = 0 AND k.confrelid IN (
+    SELECT to_regclass(%(parent)s)::oid
+    UNION SELECT relid::oid FROM pg_partition_tree(to_regclass(%(parent)s))
+    UNION SELECT relid::oid FROM pg_partition_ancestors(to_regclass(%(parent)s)))
+ORDER BY 1, 2, k.conname
+"""
+_PARTS = """
+SELECT array(SELECT to_regclass(%(name)s)::oid
+             UNION SELECT relid::oid FROM pg_partition_tree(to_regclass(%(name)s)))
+"""
+
 
 @dataclass(frozen=True)
 class Replay:
@@ -59,8 +82,12 @@ class _Found:
     @property
     def same(self) -> sql.Composed:
         """The key of the record ``t`` is that of the entry ``e``."""
+        return self.same_as("t")
+
+    def same_as(self, alias: str) -> sql.Composed:
+        """The key of an alias's record is that of the entry ``e``."""
         return SQL(" AND ").join(
-            SQL("t.{}::text = e.{}").format(Identifier(column), part)
+            SQL("{}::text = e.{}").format(Identifier(alias, column), part)
             for column, part in zip(self.table.columns, self.parts, strict=True)
         )
 
@@ -96,7 +123,8 @@ def replay(
     Raises:
         UsageError: a key of the ledger is missing, a collection is not mapped or has no key, a
             record was masked by a class that has no mask any more.
-        ControlFailed: records that were never erased still refer to erased ones.
+        ControlFailed: records that were never erased still refer to erased ones, be it by a key
+            that would delete them too (``ON DELETE CASCADE``).
         ServiceError: the copy or the ledger cannot be read, or the copy not be changed. Nothing is
             erased in either case.
     """
@@ -181,17 +209,66 @@ def _erase(copy: psycopg.Connection, found: Sequence[_Found]) -> None:
     if not parts:
         return
     try:
+        _refuse_cascades(copy, found)
         copy.execute(SQL("WITH {} SELECT 1").format(SQL(", ").join(parts)))
         copy.execute("SET CONSTRAINTS ALL IMMEDIATE")
     except (errors.ForeignKeyViolation, errors.RestrictViolation) as error:
-        copy.rollback()
-        raise ControlFailed(
-            f"Erased records cannot be erased again: {error.diag.table_name} still refers to them "
-            f"({error.diag.constraint_name}).",
-            "The copy is not fit for use. Erase the referring records too, or take a later point.",
-        ) from None
+        raise _referred_to(copy, error.diag.table_name, error.diag.constraint_name) from None
     except psycopg.Error as error:  # a trigger's own message may hold values
         raise _refused(copy, "erased", error) from None
+
+
+def _refuse_cascades(copy: psycopg.Connection, found: Sequence[_Found]) -> None:
+    """Raise ControlFailed when a record that was never erased would go with an erased one.
+
+    In the live database it was moved or detached since: the ledger does not say that it may go.
+    """
+    erased = [one for one in found if _has_rows(copy, one.name("delete"))]
+    parts = {one.number: _parts(copy, one) for one in erased}
+    for one in erased:
+        parent = {"parent": one.table.place.identifier.as_string(copy)}
+        for schema, table, parted, name, columns, targets, within, below in copy.execute(
+            _CASCADES, parent
+        ).fetchall():
+            child = Identifier(schema, table)
+            others = [
+                _not_among(other, parts[other.number])
+                for other in erased
+                if set(parts[other.number]) & set(below)
+            ]
+            # The keys of a plain table say nothing of tables that inherit from it.
+            query = SQL(
+                "SELECT FROM {child} AS c, {parent} AS t JOIN {entries} AS e ON {same} "
+                "WHERE t.tableoid = ANY({within}::oid[]) AND {refers} AND {others} LIMIT 1"
+            ).format(
+                child=child if parted else SQL("ONLY {}").format(child),
+                parent=one.table.place.identifier,
+                entries=one.name("delete"),
+                same=one.same,
+                within=sql.Literal(within),
+                refers=SQL(" AND ").join(
+                    SQL("{} = {}").format(Identifier("c", mine), Identifier("t", theirs))
+                    for mine, theirs in zip(columns, targets, strict=True)
+                ),
+                others=SQL(" AND ").join([SQL("true"), *others]),
+            )
+            if copy.execute(query).fetchone() is not None:
+                raise _referred_to(copy, table, name)
+
+
+def _parts(copy: psycopg.Connection, one: _Found) -> list[int]:
+    """Return the oids of a table and its partitions."""
+    name = one.table.place.identifier.as_string(copy)
+    row = copy.execute(_PARTS, {"name": name}).fetchone()
+    assert row is not None
+    return list(row[0])
+
+
+def _not_among(one: _Found, parts: Sequence[int]) -> sql.Composed:
+    """The record ``c`` is none of a collection's erased ones."""
+    return SQL("NOT EXISTS (SELECT FROM {} AS e WHERE c.tableoid = ANY({}::oid[]) AND {})").format(
+        one.name("delete"), sql.Literal(parts), one.same_as("c")
+    )
 
 
 def _mask(
@@ -259,6 +336,16 @@ def _mask_of(record_class: str, masks: Mapping[str, Mask]) -> Mask:
             "Keep the class with its mask in retention.yaml as long as backups may contain it.",
         )
     return masks[record_class]
+
+
+def _referred_to(
+    copy: psycopg.Connection, table: str | None, constraint: str | None
+) -> ControlFailed:
+    copy.rollback()
+    return ControlFailed(
+        f"Erased records cannot be erased again: {table} still refers to them ({constraint}).",
+        "The copy is not fit for use. Erase the referring records too, or take a later point.",
+    )
 
 
 def _refused(copy: psycopg.Connection, what: str, error: psycopg.Error) -> ServiceError:

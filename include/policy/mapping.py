@@ -31,6 +31,7 @@ class Inventory:
         # database -> collection -> fields, keys inside JSON columns with dots: payload.phone
         self._names: dict[str, dict[str, set[str]]] = {}
         self._columns: dict[tuple[str, str], set[str]] = {}
+        self._keys: dict[tuple[str, str], set[str]] = {}
 
     def add(self, database: str, raw: dict[str, Any]) -> None:
         """Take in the names of a raw Dataset; what is malformed is passed over."""
@@ -40,6 +41,8 @@ class Inventory:
             fields.update(_field_paths(one))
             columns = self._columns.setdefault((database, one["name"]), set())
             columns.update(column["name"] for column in _named(one.get("fields")))
+            keys = self._keys.setdefault((database, one["name"]), set())
+            keys.update(column["name"] for column in _named(one.get("fields")) if _is_key(column))
 
     def __contains__(self, database: str) -> bool:
         return database in self._names
@@ -55,6 +58,10 @@ class Inventory:
     def has_column(self, database: str, collection: str, column: str) -> bool:
         """Whether a collection has a field of that name, keys inside JSON columns left out."""
         return column in self._columns.get((database, collection), set())
+
+    def is_key(self, database: str, collection: str, column: str) -> bool:
+        """Whether a field belongs to its collection's primary key."""
+        return column in self._keys.get((database, collection), set())
 
     def has_field(self, database: str, collection: str, field: str) -> bool:
         """Whether a collection has a field of that name; keys inside JSON columns with dots."""
@@ -89,6 +96,11 @@ def _dots(text: str) -> list[int]:
 def _named(items: Any) -> list[dict[str, Any]]:
     found = items if isinstance(items, list) else []
     return [one for one in found if isinstance(one, dict) and isinstance(one.get("name"), str)]
+
+
+def _is_key(field: dict[str, Any]) -> bool:
+    meta = field.get("fides_meta")
+    return isinstance(meta, dict) and meta.get("primary_key") is True
 
 
 def _field_paths(raw: dict[str, Any], prefix: str = "") -> Iterable[str]:

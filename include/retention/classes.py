@@ -234,8 +234,8 @@ def bind(
         timezone: IANA name in which dates and times without a timezone are meant.
 
     Raises:
-        UsageError: a clock or condition is no SQL that this database understands, or a clock is
-            neither a date nor a time.
+        UsageError: a clock or condition is no SQL that this database understands, a clock is
+            neither a date nor a time, or a mask is put on a column of the primary key.
     """
     binder = _Binder(connection, as_of, now, timezone)
     return [binder.record_class(rule, relations[rule.collection]) for rule in rules]
@@ -252,6 +252,12 @@ class _Binder:
         self.now = self._cutoff(now, Period("P0D"))
 
     def record_class(self, rule: RetentionRule, relation: Relation) -> RecordClass:
+        if masked := [one for one in rule.mask if one in relation.key]:
+            raise UsageError(
+                f"The class {rule.record_class} masks a column of the primary key: {masked[0]}. "
+                "The erasure ledger names masked records by it.",
+                "Leave it out of `mask` in retention.yaml.",
+            )
         clock = self._clock(rule, rule.clock, relation)
         bound = BoundClock(*clock, self._of_period(rule.period), self.now)
         minima = tuple(self._minimum(rule, one, relation, bound) for one in rule.minimum)

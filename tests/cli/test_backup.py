@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from pathlib import Path
+
 import pytest
 
 from include.cli import backup
+from include.erasure.ledger import ErasureKeys, Origin, intend, settle
+from include.holds import registry
+from include.holds.registry import HoldKind
+from include.services.clock import FixedClock
+from include.services.errors import UsageError
+from include.state.connect import engine
+from include.state.migrate import migrate
+from tests.cli.places import place_at
+from tests.evidence.support import START
 
 
 @pytest.mark.parametrize("columns", ["40", "80", "300"])
@@ -28,3 +40,53 @@ def test_the_list_never_cuts_an_id_or_a_time(
     shown = capsys.readouterr().out
     for name in ("id", "taken_at", "expires_at"):
         assert str(row[name]) in shown
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "refused"),
+    [
+        (HoldKind.SUBJECT, "shop/12", True),
+        (HoldKind.CLASS, "buyer", True),
+        (HoldKind.DATABASE, "shop", True),
+        (HoldKind.DATABASE, "partners", False),
+        (HoldKind.RESTORE_POINT, "p1", False),
+    ],
+)
+def test_no_restore_begins_while_erasures_are_in_doubt_and_records_held(
+    database: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    kind: HoldKind,
+    value: str,
+    refused: bool,
+) -> None:
+    """A batch that was rolled back may name a held record, which a replay would take."""
+    state = engine(database)
+    migrate(state)
+    place_at(monkeypatch, backup, state, tmp_path)
+    place = backup.workplace()
+    place.erasure_keys = keys = ErasureKeys({"1": b"k" * 32}, "1")
+    place.is_local = lambda _name: True
+    origin = Origin("shop", "buyer", "delete", "buyer", "r", "enforce_retention", "r1")
+    with state.begin() as conn:
+        batch = intend(conn, keys, origin, [["12"]], transaction="1", server="s", at=START)
+    assert backup._ledger(place, "shop") == 1
+    with state.begin() as conn:
+        registry.add(
+            conn,
+            FixedClock(START),
+            kind=kind,
+            value=value,
+            reason="claim",
+            owner="legal",
+            case_ref="C-1",
+            review_on=START.date() + timedelta(days=30),
+        )
+    if refused:
+        with pytest.raises(UsageError, match="there are legal holds on its records") as error:
+            backup._ledger(place, "shop")
+        assert "Run enforce_retention once" in error.value.action
+        with state.begin() as conn:
+            settle(conn, [batch], START)
+    assert backup._ledger(place, "shop") == 1
+    state.dispose()

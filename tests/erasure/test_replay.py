@@ -52,7 +52,7 @@ def replayed(
         **places: Place,
     ) -> Replay:
         entered(ledger_state, erased)
-        where = {**{name: Place("public", name) for name in ("t", *erased)}, **places}
+        where = {**{name: Place("public", name) for name in (*"tcd", *erased)}, **places}
         return replay(copy, "courier", where, ledger_state, keys, masks or {}, NOW)
 
     return run
@@ -118,19 +118,66 @@ def test_a_record_that_was_never_erased_stops_it_and_nothing_changes(
     assert replayed(both).remaining == 0
 
 
-def test_references_with_an_action_follow_it(
+def test_references_that_are_set_to_null_follow_it(
     copy: psycopg.Connection, replayed: Callable[..., Replay]
 ):
-    """CASCADE and SET NULL do as the owner of the schema decided."""
+    """The record stays, as the owner of the schema decided."""
     copy.execute(
         """CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2);
-        CREATE TABLE gone (t int PRIMARY KEY REFERENCES t ON DELETE CASCADE);
         CREATE TABLE kept (id int, t int REFERENCES t ON DELETE SET NULL);
-        INSERT INTO gone VALUES (1), (2); INSERT INTO kept VALUES (1, 1), (2, 2);"""
+        INSERT INTO kept VALUES (1, 1), (2, 2);"""
     )
     assert replayed({"t": [["1"]]}).remaining == 0
-    assert left(copy, "gone") == [2]
     assert copy.execute("SELECT * FROM kept ORDER BY id").fetchall() == [(1, None), (2, 2)]
+
+
+def test_a_cascade_takes_no_record_along_that_was_never_erased(
+    copy: psycopg.Connection, replayed: Callable[..., Replay]
+):
+    """It was moved to another parent since the backup; those that were erased too may go."""
+    copy.execute(
+        """CREATE TABLE t (id int PRIMARY KEY, up int REFERENCES t ON DELETE CASCADE);
+        CREATE TABLE c (id int PRIMARY KEY, t int);
+        CREATE TABLE d (id int PRIMARY KEY, c int REFERENCES c ON DELETE CASCADE);
+        ALTER TABLE c ADD CONSTRAINT along FOREIGN KEY (t) REFERENCES t ON DELETE CASCADE;
+        INSERT INTO t VALUES (1, NULL), (2, 1), (3, NULL), (4, 3);
+        INSERT INTO c VALUES (1, 1), (2, 2), (3, 3), (4, NULL); INSERT INTO d VALUES (1, 1);"""
+    )
+    copy.commit()
+    for erased, stopped in (
+        ({"c": [["1"]]}, r"d still refers to them \(d_c_fkey\)"),
+        ({"d": [["1"]], "t": [["1"]]}, r"t still refers to them \(t_up_fkey\)"),
+        ({"t": [["2"]]}, r"c still refers to them \(along\)"),
+    ):
+        with pytest.raises(ControlFailed, match=stopped):
+            replayed(erased)
+        assert (left(copy), left(copy, "c"), left(copy, "d")) == ([1, 2, 3, 4], [1, 2, 3, 4], [1])
+    assert replayed({"c": [["2"]]}).remaining == 0
+    assert (left(copy), left(copy, "c"), left(copy, "d")) == ([3, 4], [3, 4], [])
+
+
+def test_a_cascade_between_partitions_is_seen(
+    copy: psycopg.Connection, replayed: Callable[..., Replay]
+):
+    """A key of the whole, and one that a single partition has."""
+    copy.execute(
+        """CREATE TABLE t (id int PRIMARY KEY) PARTITION BY RANGE (id);
+        CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (10);
+        CREATE TABLE t2 PARTITION OF t DEFAULT;
+        CREATE TABLE c (id int PRIMARY KEY, t int REFERENCES t ON DELETE CASCADE)
+            PARTITION BY RANGE (id);
+        CREATE TABLE c1 PARTITION OF c DEFAULT;
+        CREATE TABLE s (id int REFERENCES t1 ON DELETE CASCADE, PRIMARY KEY (id));
+        INSERT INTO t VALUES (1), (2), (3), (11); INSERT INTO c VALUES (1, 1), (11, 11);
+        INSERT INTO s VALUES (2);"""
+    )
+    copy.commit()
+    with pytest.raises(ControlFailed, match="c still refers to them"):
+        replayed({"t": [["11"]]})
+    with pytest.raises(ControlFailed, match="s still refers to them"):
+        replayed({"t": [["2"]], "c": [["11"]]})
+    assert replayed({"s": [["2"]]}).remaining == 0
+    assert (left(copy), left(copy, "c"), left(copy, "s")) == ([1, 3], [1], [])
 
 
 def test_composite_quoted_and_reordered_keys(

@@ -10,7 +10,7 @@ import yaml
 from include.messages import Message
 from include.policy import SHIPPED, load_pack
 from include.policy.rules import LANGUAGES, BackupRules, Calendar, Indicator
-from tests.policy.packs import said, write_pack
+from tests.policy.packs import SHOP, said, write_pack
 
 CONTROL = """\
 - id: backup.offsite
@@ -216,6 +216,48 @@ def test_each_fault_of_retention_yaml_has_its_line(
     assert RULE.count(old) == 1
     lines = said(write_pack(tmp_path, retention=RULE.replace(old, new)))
     assert any(line.startswith(f"retention.yaml:{expected}") for line in lines), lines
+
+
+def test_a_collection_is_masked_by_one_class(tmp_path: Path) -> None:
+    """The ledger names a masked record once; another database's collection is another."""
+    masks = RULE.replace("keep", "mask\n  mask: {phone: phone}")
+    second = masks.replace("contact", "second")
+    deletes = RULE.replace("contact", "third").replace("keep", "delete")
+    [line] = said(write_pack(tmp_path / "a", retention=masks + deletes + second))
+    assert line.startswith("retention.yaml:18: [2].action: the class 'contact' masks records of")
+    maps = {f"datamap__{one}": SHOP.replace("shop", one) for one in ("north", "south")}
+    north, south = (
+        rule.replace("collection:", f"database: {name}\n  collection:")
+        for name, rule in (("north", masks), ("south", second))
+    )
+    assert load_pack(write_pack(tmp_path / "b", retention=north + south, **maps)).retention
+
+
+def test_a_key_is_never_masked(tmp_path: Path) -> None:
+    """A masked record could not be found again."""
+    masks = RULE.replace("keep", "mask\n  mask: {phone: phone, id: erase}")
+    [line] = said(write_pack(tmp_path, retention=masks))
+    assert line == "retention.yaml:6: [0].mask.id: a column of the primary key cannot be masked"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('limit: {percent: "five%"}', "disposition.yaml:1: limit.percent: should be a share, 5%"),
+        ('limit: {percent: "%"}', "disposition.yaml:1: limit.percent: should be a share, 5%"),
+        ('limit: {percent: "NaN%"}', "disposition.yaml:1: limit.percent: "),
+        (
+            'window: {begins: "01:00", ends: "01:00"}',
+            "disposition.yaml:1: window: should not end when it begins",
+        ),
+    ],
+)
+def test_each_fault_of_disposition_yaml_has_its_line(
+    tmp_path: Path, text: str, expected: str
+) -> None:
+    """A share that is no number; a window in which nothing would ever be deleted."""
+    [line] = said(write_pack(tmp_path, disposition=text))
+    assert line.startswith(expected)
 
 
 def test_a_record_class_stands_once(tmp_path: Path) -> None:

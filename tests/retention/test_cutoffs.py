@@ -17,7 +17,7 @@ from include.policy.period import Period
 from include.retention.classes import BoundClock, bind
 from include.retention.relations import Relation, read_relations
 from include.services.errors import UsageError
-from tests.retention.yard import Yard, rule, yard
+from tests.retention.yard import AS_OF, Yard, rule, yard
 
 ZONES = ["Asia/Shanghai", "UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe",
          "Asia/Kolkata", "America/St_Johns", "Pacific/Apia"]  # fmt: skip
@@ -165,3 +165,13 @@ def test_what_is_no_clock_is_refused(bench: Bench, sql: str) -> None:
     """By the name of the class, without the database's words."""
     with pytest.raises(UsageError, match="class t "):
         bench.clock({"sql": sql}, "P1Y", datetime(2026, 1, 1, tzinfo=UTC), "Asia/Shanghai")
+
+
+def test_a_mask_on_the_key_of_the_table_is_refused(bench: Bench) -> None:
+    """As the table has it, whatever the data map says: the ledger names the record by it."""
+    made = rule("t", action="mask", mask={"id": "erase"})
+    with pytest.raises(UsageError, match="class t masks a column of the primary key: id"):
+        bind(
+            bench.connection, [made], {"t": bench.relation},
+            as_of=AS_OF, now=AS_OF, timezone="Asia/Shanghai",
+        )  # fmt: skip
