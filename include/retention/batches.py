@@ -23,19 +23,17 @@ from include.policy.fragments import both, fixed, negated, quoted
 from include.retention.classes import RecordClass
 from include.retention.graph import Graph, Reference
 from include.retention.relations import Leaf
+from include.retention.session import set_locally
 from include.retention.work import Key, Work
 
 TRIES = 5  # of a batch that meets somebody else's locks
 PAUSE = 0.2  # seconds before the next try; doubled each time
 MOST_REFUSED = 100  # records of a class that the database may refuse before it is left alone
 FIRST_PAGES = 16
+IDLE_MS = 10_000  # that a batch's locks may be kept while the ledger is written
 FULL = 0.9  # of the records that a batch may have; pages differ
 PASSES = 3  # over a table: what others had locked, or moved, is met by the next
 Rows = str | list[str]  # places of rows on disk: an array as PostgreSQL prints it, or its elements
-_PATIENCE = """
-SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true),
-    set_config('idle_in_transaction_session_timeout', %s, true)
-"""
 LOST_TO_OTHERS = (
     errors.LockNotAvailable,
     errors.DeadlockDetected,
@@ -348,21 +346,26 @@ def _array(places: Sequence[str]) -> str:
     return "{" + ",".join(f'"{one}"' for one in places) + "}"
 
 
-def set_limits(work: Work, one: RecordClass, leaf: Leaf | None = None) -> None:
-    """Set the patience of a transaction, and become the owner where the partition asks for it.
+def set_limits(
+    work: Work, one: RecordClass, leaf: Leaf | None = None, idle_ms: int | None = None
+) -> None:
+    """Set a transaction up with its patience, and become the owner where the partition asks for it.
 
     Args:
         work: the execution.
         one: the class that is disposed of.
         leaf: the table or partition that will be named; None when it is the whole table.
+        idle_ms: how long it may wait for the ledger before the server ends its session;
+            `IDLE_MS` if not said.
     """
     batch = work.limits.rules.batch
-    patience = (
-        batch.lock_timeout_ms,
-        batch.statement_timeout_s * 1000,
-        batch.statement_timeout_s * 2000,
-    )
-    work.connection.execute(_PATIENCE, [f"{value}ms" for value in patience])
+    idle = IDLE_MS if idle_ms is None else idle_ms
+    patience = {
+        "lock_timeout": f"{batch.lock_timeout_ms}ms",
+        "statement_timeout": f"{batch.statement_timeout_s}s",
+        "idle_in_transaction_session_timeout": f"{idle}ms",
+    }
+    set_locally(work.connection, work.schedule.database, patience)
     if leaf is not None and not leaf.ours and one.relation.can_become_owner:
         become_owner(work, one)
 

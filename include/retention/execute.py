@@ -14,7 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import psycopg
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError as StateLost
 from sqlalchemy.exc import PendingRollbackError
 
@@ -39,6 +39,11 @@ from include.services.errors import ControlFailed, ServiceError
 
 MOST_ROUNDS = 1000  # passes over records that refer to each other; each shortens a chain by one
 ROUNDS_OF_A_CHAIN = 20  # after which the rest is tried at once
+
+# Somebody who keeps the ledger locked would keep the records of a batch locked with it.
+LEDGER_LIMITS = text(
+    "SELECT set_config('lock_timeout', '5s', false), set_config('statement_timeout', '60s', false)"
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,10 @@ class Executor:
             try:
                 with refusals(connection, database.name):
                     return self._execute(connection, plan, schedule, frozenset(allowed))
-            except psycopg.OperationalError as error:
+            except (
+                psycopg.OperationalError,
+                psycopg.errors.IdleInTransactionSessionTimeout,  # while the ledger did not answer
+            ) as error:
                 raise ServiceError(
                     f"The database {database.name} was lost (SQLSTATE {error.sqlstate or 'none'}).",
                     "What was done stays done and is in the ledger; the task is repeated.",
@@ -133,6 +141,8 @@ class Executor:
             HoldGuard(self.state, plan.database) as guard,
             self.state.connect() as conn,
         ):
+            with conn.begin():
+                conn.execute(LEDGER_LIMITS)
             work = Work(
                 connection=connection,
                 state=self.state,

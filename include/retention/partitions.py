@@ -85,7 +85,9 @@ def _drop(work: Work, one: RecordClass, leaf: Leaf, expected: PlannedPartition) 
         work.current(holds)
         try:
             with work.transaction() as entered:
-                set_limits(work, one, leaf)
+                # Many keys are entered before anybody is kept waiting.
+                idle_ms = work.limits.rules.batch.statement_timeout_s * 2000
+                set_limits(work, one, leaf, idle_ms)
                 number = transaction_of(connection)
                 count = 0
                 with connection.cursor(name="keys") as cursor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,14 +27,41 @@ def prepare(connection: psycopg.Connection[Any], database: MappedDatabase) -> No
             f"The server of {database.name} is older than PostgreSQL 14.",
             "Upgrade it; older versions get no security fixes any more.",
         )
+    _set(connection, database, {}, is_local=False)
+
+
+def set_locally(
+    connection: psycopg.Connection[Any], database: MappedDatabase, more: Mapping[str, str]
+) -> None:
+    """Set up the transaction that is open, as `prepare` does its session, in one statement.
+
+    Behind a pooler that hands transactions out, the next one may be on a session that was not set
+    up; it would print keys in another way.
+
+    Args:
+        connection: with an open transaction.
+        database: whose tables it works on.
+        more: settings besides, by their name.
+    """
+    _set(connection, database, more, is_local=True)
+
+
+def _set(
+    connection: psycopg.Connection[Any],
+    database: MappedDatabase,
+    more: Mapping[str, str],
+    *,
+    is_local: bool,
+) -> None:
+    path = SQL("{}, pg_catalog").format(Identifier(database.schema_name)).as_string(connection)
+    values = {**PRINTING, "search_path": path, **more}
     # The ledger is settled by what the server says it committed, so it has to be on disk by then.
     connection.execute(
-        "SELECT set_config('synchronous_commit', 'on', false) "
-        "WHERE current_setting('synchronous_commit') = 'off'"
+        "SELECT set_config(name, value, %s) FROM unnest(%s::text[], %s::text[]) AS s (name, value) "
+        "UNION ALL SELECT set_config('synchronous_commit', 'on', %s) "
+        "WHERE current_setting('synchronous_commit') = 'off'",
+        [is_local, list(values), list(values.values()), is_local],
     )
-    path = SQL("{}, pg_catalog").format(Identifier(database.schema_name)).as_string(connection)
-    for name, value in {**PRINTING, "search_path": path}.items():
-        connection.execute("SELECT set_config(%s, %s, false)", [name, value])
 
 
 @contextmanager
@@ -47,6 +74,7 @@ def one_view(connection: psycopg.Connection[Any], database: MappedDatabase) -> I
     """
     with refusals(connection, database.name), connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        set_locally(connection, database, {})
         yield
 
 

@@ -23,6 +23,7 @@ from include.retention.graph import Graph
 from include.retention.plan import Plan, rule_digest
 from include.retention.planning import Schedule
 from include.services.clock import Clock
+from include.services.errors import ServiceError
 
 Progress = Callable[[str], None]
 Key = tuple[str, ...]
@@ -208,19 +209,30 @@ class Work:
             made.end()
 
     def _write(self, one: RecordClass, keys: list[Key], number: str) -> int:
-        """Settle the batches before this one and enter it, in a transaction that stays open."""
+        """Settle the batches before this one and enter it, in a transaction that stays open.
+
+        Raises:
+            ServiceError: the state database was lost, or others keep the ledger locked.
+        """
         at = self.limits.clock.now()
         self.ledger.begin()
         ledger.settle(self.ledger, self._unsettled, at)
-        return ledger.intend(
-            self.ledger,
-            self.schedule.keys,
-            self.origin(one),
-            keys,
-            transaction=number,
-            server=self.server,
-            at=at,
-        )
+        try:
+            return ledger.intend(
+                self.ledger,
+                self.schedule.keys,
+                self.origin(one),
+                keys,
+                transaction=number,
+                server=self.server,
+                at=at,
+            )
+        except psycopg.OperationalError as error:  # of COPY, which SQLAlchemy does not see
+            raise ServiceError(
+                f"The ledger could not be written (SQLSTATE {error.sqlstate or 'none'}): the state "
+                "database was lost, or another session keeps it locked.",
+                "What was done stays done and is in the ledger; the task is repeated.",
+            ) from None
 
     def written(self) -> None:
         """Commit what was entered."""

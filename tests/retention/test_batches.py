@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import text
 
 from include.holds.records import HoldGuard
 from include.local.postgres import EmbeddedPostgres
+from include.retention import batches, execute
 from include.services.errors import ServiceError
 from tests.retention.yard import OVER, Yard, rule, yard
 
@@ -69,3 +72,41 @@ def test_a_batch_is_taken_back_whatever_ended_it(
         place.execute(place.plan())
     assert place.keys(table) == {1, 2}
     assert open_batches(place) == 0
+
+
+@pytest.mark.parametrize("limit", ["ledger", "idle"])
+def test_a_ledger_that_somebody_keeps_locked_does_not_keep_records_locked(
+    place: Yard, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """Whichever limit is reached first: the run says so and ends, and nothing went."""
+    place.run(f"CREATE TABLE a (id int PRIMARY KEY, at date); INSERT INTO a VALUES (1, '{OVER}')")
+    place.rules = [rule("a")]
+    plan = place.plan()
+    if limit == "ledger":
+        brief = "SELECT set_config('lock_timeout', '100ms', false)"
+        monkeypatch.setattr(execute, "LEDGER_LIMITS", text(brief))
+    else:
+        monkeypatch.setattr(batches, "IDLE_MS", 100)
+        brief = "SELECT set_config('lock_timeout', '1s', false)"
+        monkeypatch.setattr(execute, "LEDGER_LIMITS", text(brief))
+    with place.state.connect() as other:
+        other.exec_driver_sql("LOCK TABLE erasure IN SHARE MODE")
+        with pytest.raises(ServiceError):
+            place.execute(plan)
+        place.run("SET lock_timeout = '2s'; SELECT FROM a FOR UPDATE")
+    assert place.keys("a") == {1}
+    assert place.execute(plan).done == place.done() == {"a": 1}
+
+
+def test_a_session_that_the_server_ended_for_idling_counts_as_lost(
+    place: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state database did not answer for that long."""
+    place.run(f"CREATE TABLE a (id int PRIMARY KEY, at date); INSERT INTO a VALUES (1, '{OVER}')")
+    place.rules = [rule("a")]
+    plan = place.plan()
+    monkeypatch.setattr(batches, "IDLE_MS", 50)
+    monkeypatch.setattr(HoldGuard, "confirm", lambda _guard: time.sleep(0.3))
+    with pytest.raises(ServiceError, match=r"was lost \(SQLSTATE 25P03\)"):
+        place.execute(plan)
+    assert place.keys("a") == {1}

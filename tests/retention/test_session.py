@@ -1,0 +1,66 @@
+"""What sessions and transactions are set to, also where another backend serves the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from include.erasure.places import PRINTING
+from include.local.postgres import EmbeddedPostgres
+from include.retention import execute
+from include.retention.session import one_view, prepare
+from tests.retention.yard import KEYS, OVER, Yard, rule, yard
+
+AWAY = (
+    "SET TimeZone = 'Asia/Tokyo'; SET IntervalStyle = 'sql_standard'; "
+    "SET search_path = pg_catalog; SET synchronous_commit = off"
+)
+
+
+@pytest.fixture
+def place(postgres: EmbeddedPostgres) -> Iterator[Yard]:
+    with yard(postgres) as made:
+        yield made
+
+
+def _setting(connection: psycopg.Connection[Any], name: str) -> str:
+    row = connection.execute("SELECT current_setting(%s)", [name]).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def test_a_view_is_set_up_on_whichever_backend_it_is(place: Yard) -> None:
+    """A pooler may have handed out a session that `prepare` never saw."""
+    with place.session() as connection:
+        connection.execute(AWAY)
+        with one_view(connection, place.database):
+            assert {name: _setting(connection, name) for name in PRINTING} == PRINTING
+            assert _setting(connection, "search_path") == f'"{place.name}", pg_catalog'
+            assert _setting(connection, "synchronous_commit") == "on"
+        assert _setting(connection, "TimeZone") == "Asia/Tokyo"
+
+
+def test_keys_are_printed_alike_on_whichever_backend_a_batch_is(
+    place: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger has the record under the name by which a replay looks for it."""
+    place.run(f"""
+    CREATE TABLE a (born timestamptz PRIMARY KEY, at date);
+    INSERT INTO a VALUES ('2001-02-03 04:05+00', '{OVER}');
+    """)
+    place.rules = [rule("a")]
+    plan = place.plan()
+
+    def pooled(connection: psycopg.Connection[Any], database: Any) -> None:
+        prepare(connection, database)
+        connection.execute(AWAY)
+
+    monkeypatch.setattr(execute, "prepare", pooled)
+    assert place.execute(plan).done == {"a": 1}
+    digest = KEYS.digest("1", place.name, "a", ["2001-02-03 04:05:00+00"])
+    with place.state.connect() as conn:
+        found = conn.exec_driver_sql("SELECT FROM erasure WHERE key_hmac = %s", (digest,))
+        assert found.rowcount == 1
