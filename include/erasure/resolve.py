@@ -7,13 +7,14 @@ for the transaction by its number; docs/decisions/0012 says why that is enough.
 from __future__ import annotations
 
 import time
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import psycopg
 from psycopg import errors, sql
-from sqlalchemy import Engine, delete, exists, update
+from sqlalchemy import Engine, delete, exists, tuple_, update
 
 from include.erasure.identity import is_known, server_of
 from include.erasure.ledger import ErasureKeys, OpenBatch, settle, unsettled, withdraw
@@ -113,8 +114,13 @@ def _resolved(
             withdrawn += 1
         else:
             unknown.append(batch)
+    # Each look reads the whole table, so that batches of the same records are looked for together.
+    alike: dict[tuple[str, str, str], list[OpenBatch]] = defaultdict(list)
     for batch in unknown:
-        _look(state, connection, batch, places, keys, at, masks)
+        of = batch.origin
+        alike[of.collection, of.action, of.record_class].append(batch)
+    for together in alike.values():
+        _look(state, connection, together, places, keys, at, masks)
     return Resolved(settled, withdrawn, len(unknown))
 
 
@@ -154,35 +160,45 @@ def _status(
 def _look(
     state: Engine,
     connection: psycopg.Connection,
-    batch: OpenBatch,
+    batches: Sequence[OpenBatch],
     places: Mapping[str, Place],
     keys: ErasureKeys,
     at: datetime,
     masks: Mapping[str, Mask],
 ) -> None:
+    """Withdraw the entries of batches, all of one collection and mask, whose records are there."""
+    ids, of = [batch.id for batch in batches], batches[0].origin
     with connection.transaction():
-        table = _table(connection, batch, places, masks)
-        found = [] if table is None else list(matches(state, connection, table, keys, [batch.id]))
+        table = _table(connection, batches[0], places, masks)
+        found = [] if table is None else list(matches(state, connection, table, keys, ids))
     with state.begin() as conn:
+        still_here: Counter[int] = Counter()
         for chunk in found:
             for match in chunk:
-                conn.execute(
-                    delete(erasure).where(
-                        erasure.c.key_hmac == match.key_hmac,
-                        erasure.c.key_id == match.key_id,
+                # Two batches may name it by two keys, and a match tells of one.
+                names = [
+                    (key_id, keys.digest(key_id, of.database, of.collection, match.key))
+                    for key_id in keys.keys
+                ]
+                withdrawn = conn.execute(
+                    delete(erasure)
+                    .where(
+                        tuple_(erasure.c.key_id, erasure.c.key_hmac).in_(names),
                         erasure.c.action == match.action,
-                        erasure.c.batch_id == batch.id,
+                        erasure.c.batch_id.in_(ids),
                     )
+                    .returning(erasure.c.batch_id)
                 )
-        still_here = sum(map(len, found))
-        conn.execute(
-            update(erasure_batch)
-            .where(erasure_batch.c.id == batch.id)
-            .values(records=erasure_batch.c.records - still_here)
-        )
-        settle(conn, [batch.id], at)
-        nothing_left = ~exists().where(erasure.c.batch_id == batch.id)
-        conn.execute(delete(erasure_batch).where(erasure_batch.c.id == batch.id, nothing_left))
+                still_here.update(withdrawn.scalars())
+        for batch, number in still_here.items():
+            conn.execute(
+                update(erasure_batch)
+                .where(erasure_batch.c.id == batch)
+                .values(records=erasure_batch.c.records - number)
+            )
+        settle(conn, ids, at)
+        nothing_left = ~exists().where(erasure.c.batch_id == erasure_batch.c.id)
+        conn.execute(delete(erasure_batch).where(erasure_batch.c.id.in_(ids), nothing_left))
 
 
 def _table(

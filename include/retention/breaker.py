@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from statistics import median
 from typing import Literal
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from include.policy.retention import Limit
@@ -18,6 +19,9 @@ from include.state.tables import disposition
 LOOKED_BACK = 10  # runs
 FEWEST = 3  # of them, or there is no trend
 NEVER = 100  # records; fewer trip neither a percentage nor the trend: three of five is no event
+# What other runs erased just now counts too, or one person could slice a large plan by `as_of`.
+# Less than a day: by seconds of delay a daily run would else count yesterday's, or not.
+RECENT = timedelta(hours=23)
 
 Cause = Literal["records", "percent", "trend"]
 
@@ -31,32 +35,59 @@ class Tripped:
         cause: which of its limits it is beyond.
         planned: records that would go.
         allowed: what the limit allows.
+        recent: records that other runs of the last day erased, where they count too.
     """
 
     name: str
     cause: Cause
     planned: int
     allowed: int
+    recent: int = 0
 
 
-def trips(planned: PlannedClass, limit: Limit, past: Sequence[int]) -> Tripped | None:
+def trips(
+    planned: PlannedClass, limit: Limit, past: Sequence[int], recent: int = 0
+) -> Tripped | None:
     """Say whether a class is beyond one of its limits.
 
     Args:
         planned: of the plan.
         limit: of the class, else of disposition.yaml.
         past: records that went in its last runs.
+        recent: records that other runs erased within `RECENT`; `records` and `percent` are of these
+            and the planned ones together.
     """
     count = planned.planned
-    allowed: dict[Cause, int] = {"records": limit.records}
-    if count > NEVER:
-        allowed["percent"] = int(planned.records * limit.percent / 100)
-        if len(past) >= FEWEST:
-            allowed["trend"] = int(limit.times_trend * median(past))
-    for cause, most in allowed.items():
-        if count > most:
-            return Tripped(planned.name, cause, count, most)
+    if count == 0:
+        return None
+    together = count + recent
+    allowed: dict[Cause, tuple[int, int]] = {"records": (together, limit.records)}
+    if together > NEVER:
+        before = planned.records + (0 if planned.action == "mask" else recent)
+        allowed["percent"] = (together, int(before * limit.percent / 100))
+    if count > NEVER and len(past) >= FEWEST:
+        allowed["trend"] = (count, int(limit.times_trend * median(past)))
+    for cause, (number, most) in allowed.items():
+        if number > most:
+            return Tripped(planned.name, cause, count, most, number - count)
     return None
+
+
+def recent_runs(
+    conn: Connection, plan: Plan, run: tuple[str, str], now: datetime
+) -> dict[str, int]:
+    """Records that other runs erased within `RECENT`, by class."""
+    query = (
+        select(disposition.c.record_class, func.sum(disposition.c.done))
+        .where(
+            disposition.c.database == plan.database,
+            disposition.c.done.is_not(None),
+            disposition.c.planned_at > now - RECENT,
+            (disposition.c.dag_id != run[0]) | (disposition.c.run_id != run[1]),
+        )
+        .group_by(disposition.c.record_class)
+    )
+    return {name: int(done) for name, done in conn.execute(query)}
 
 
 def past_runs(conn: Connection, plan: Plan, run: tuple[str, str]) -> dict[str, list[int]]:

@@ -59,7 +59,17 @@ def question(
 
 def why(tripped: Tripped) -> Message:
     """Say which limit a class is beyond."""
-    allowed = tripped.allowed
+    allowed, recent = tripped.allowed, tripped.recent
+    if recent and tripped.cause == "records":
+        return _(
+            "more than {count} records, with {recent} of the last day", count=allowed, recent=recent
+        )
+    if recent:
+        return _(
+            "more than its share of the class, {count} records, with {recent} of the last day",
+            count=allowed,
+            recent=recent,
+        )
     match tripped.cause:
         case "records":
             return _("more than {count} records in one run", count=allowed)

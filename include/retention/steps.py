@@ -80,8 +80,12 @@ def _begun(desk: Desk) -> Plan | None:
 def _tripped(desk: Desk, made: Plan) -> tuple[list[Tripped], dict[str, list[int]]]:
     with desk.state.connect() as conn:
         past = breaker.past_runs(conn, made, desk.run)
+        recent = breaker.recent_runs(conn, made, desk.run, desk.clock.now())
     limits = {one.record_class: one.limit or desk.disposition.limit for one in desk.rules}
-    found = [breaker.trips(one, limits[one.name], past[one.name]) for one in made.classes]
+    found = [
+        breaker.trips(one, limits[one.name], past[one.name], recent.get(one.name, 0))
+        for one in made.classes
+    ]
     return [one for one in found if one], past
 
 

@@ -8,11 +8,13 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, update
+from sqlalchemy import Engine, select, update
 
+from include.erasure import resolve as module
 from include.erasure.identity import is_known, server_of, transaction_of
 from include.erasure.ledger import (
     Action,
@@ -24,6 +26,7 @@ from include.erasure.ledger import (
     unsettled,
 )
 from include.erasure.masks import Mask
+from include.erasure.matching import matches
 from include.erasure.places import Place
 from include.erasure.resolve import PATIENCE, Resolved, resolve
 from include.local.postgres import EmbeddedPostgres
@@ -206,6 +209,47 @@ def test_a_batch_whose_records_are_all_there_goes_as_a_whole(desk: Desk):
     assert desk.entries() == 0
     with desk.state.connect() as conn:
         assert conn.scalar(erasure_batch.select()) is None
+
+
+def test_batches_of_the_same_records_are_looked_for_together(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+):
+    """One look at the table for all of a class; each batch keeps what is gone of its own."""
+    looks: list[list[int]] = []
+
+    def counted(*given: Any) -> Any:
+        looks.append(list(given[-1]))
+        return matches(*given)
+
+    monkeypatch.setattr(module, "matches", counted)
+    desk.conn.execute("DELETE FROM t WHERE id IN (1, 2, 4)")
+    desk.conn.execute("UPDATE t SET name = '王**' WHERE id = 5")
+    desk.conn.commit()
+    batches = [
+        desk.enter(*ids, transaction="77", server="another") for ids in ((1, 2), (3,), (4, 5))
+    ]
+    masked = desk.enter(3, 5, transaction="78", server="another", action="mask")
+    assert desk.resolve(**MASKS) == Resolved(looked_for=4)
+    assert looks == [batches, [masked]]
+    assert desk.entries() == 4
+    with desk.state.connect() as conn:
+        query = select(erasure_batch.c.id, erasure_batch.c.records).order_by(erasure_batch.c.id)
+        left = {row[0]: row[1] for row in conn.execute(query)}
+    assert left == {batches[0]: 2, batches[2]: 1, masked: 1}
+
+
+def test_a_record_that_two_batches_name_by_two_keys_is_withdrawn_from_both(desk: Desk):
+    """Both were killed, one before the rotation and one after."""
+    both = {**KEYS.keys, "2": b"n" * 32}
+    for current in both:
+        with desk.state.begin() as conn:
+            intend(
+                conn, ErasureKeys(both, current), origin(), [["1"], ["77"]],
+                transaction="77", server="another", at=NOW,
+            )  # fmt: skip
+    found = resolve(desk.state, desk.conn, "courier", PLACES, ErasureKeys(both, "2"), NOW)
+    assert found == Resolved(looked_for=2)
+    assert desk.entries() == 2  # of the record that is gone
 
 
 def test_other_batches_are_left_alone_when_one_is_looked_for(desk: Desk):

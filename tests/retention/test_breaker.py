@@ -19,8 +19,10 @@ from include.retention.breaker import (
     FEWEST,
     LOOKED_BACK,
     NEVER,
+    RECENT,
     executed,
     past_runs,
+    recent_runs,
     remember,
     trips,
 )
@@ -129,6 +131,46 @@ def test_the_trend_is_of_runs_that_executed_and_not_of_this_one(
         found = past_runs(conn, plan(a, b, database=database), this)
         assert found == {"a": [11, 10, 9, 8, 7, 6, 5, 3, 2, 1], "b": []}
         assert past_runs(conn, plan(a, database=f"{database}x"), this) == {"a": []}
+
+
+@pytest.mark.parametrize(
+    ("count", "records", "masks", "recent", "cause"),
+    [
+        (4_000, 10**6, False, 6_000, None),
+        (4_001, 10**6, False, 6_000, "records"),
+        (0, 10**6, False, 20_000, None),  # nothing goes
+        (50, 950, False, 50, None),  # a hundred together are no event
+        (51, 950, False, 50, "percent"),  # of the thousand that there were
+        (51, 2_000, False, 50, None),
+        (51, 2_019, True, 50, "percent"),  # masked ones are still there
+        (51, 2_020, True, 50, None),
+    ],
+)
+def test_what_went_the_last_day_counts_too(
+    count: int, records: int, masks: bool, recent: int, cause: str | None
+) -> None:
+    """By records and by share; the trend is of each run alone."""
+    found = trips(planned(count, records, masks=masks), Limit(), (), recent)
+    assert (found.cause if found else None) == cause
+    if found:
+        assert (found.planned, found.recent) == (count, recent)
+    assert trips(planned(101, 10**6), Limit(), (100, 100, 100), 5_000) is None
+
+
+def test_recent_runs_are_others_of_this_database_that_erased(state: Engine, database: str) -> None:
+    """Neither this run, nor one that was not executed, nor yesterday's."""
+    made = plan(planned(5), planned(7, name="b"), database=database)
+    now = CLOCK.now()
+    runs = [(1, now), (2, now - RECENT + timedelta(seconds=1)), (4, now - RECENT), (8, now)]
+    with state.begin() as conn:
+        for done, at in runs:
+            run = ("enforce_retention", f"{database} {done}")
+            remember(conn, made, run, FixedClock(at))
+            executed(conn, database, run, {"a": done})
+        remember(conn, made, ("enforce_retention", f"{database} x"), CLOCK)
+        assert recent_runs(conn, made, ("enforce_retention", f"{database} 8"), now) == {"a": 3}
+        other = plan(planned(5), database=f"{database}x")
+        assert recent_runs(conn, other, ("enforce_retention", "x"), now) == {}
 
 
 def test_a_plan_that_is_made_again_takes_the_place_of_the_first(

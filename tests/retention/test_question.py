@@ -59,10 +59,13 @@ def test_it_says_in_both_languages_what_goes_and_why_it_waits() -> None:
     assert r"Only bo, wang\_li@example.com may answer" in english
 
 
+@pytest.mark.parametrize("recent", [0, 4_321])
 @pytest.mark.parametrize("cause", ["records", "percent", "trend"])
-def test_each_cause_has_its_words(cause: str) -> None:
-    """With the number that it is beyond."""
-    tripped = Tripped("paper", cause, 12_300, 777)  # type: ignore[arg-type]  # the three causes
+def test_each_cause_has_its_words(cause: str, recent: int) -> None:
+    """With the number that it is beyond, and what went the last day where that counts."""
+    recent = 0 if cause == "trend" else recent
+    tripped = Tripped("paper", cause, 12_300, 777, recent)  # type: ignore[arg-type]  # the three causes
+    assert page(tripped=(tripped,)).body.count("4,321") == (2 if recent else 0)
     assert page(tripped=(tripped,)).body.count("777") == 2
 
 

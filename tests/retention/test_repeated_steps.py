@@ -7,7 +7,7 @@ import pytest
 from include.approvals.registry import APPROVE
 from include.evidence.model import Outcome
 from include.services.errors import ControlFailed
-from tests.retention.rig import OLD, Rig, disposition
+from tests.retention.rig import AS_OF, OLD, Rig, disposition
 
 
 def test_a_plan_that_was_asked_about_stays_the_runs_plan(rig: Rig) -> None:
@@ -23,6 +23,26 @@ def test_a_plan_that_was_asked_about_stays_the_runs_plan(rig: Rig) -> None:
     with pytest.raises(ControlFailed, match="the plan says 1"):
         asking.execute(again)
     assert asking.plan("r2").data["sha256"] != first.data["sha256"]
+
+
+def test_a_large_plan_sliced_into_runs_asks_nevertheless(rig: Rig) -> None:
+    """Three records may go by themselves; nine of three years, a year a run, may not."""
+    limited = rig.but(rules_of_disposition=disposition(limit={"records": 3}))
+    for number in range(9):
+        limited.insert("note", id=number, at=OLD.replace(year=2020 + number // 3))
+    first = limited.plan("r2022", AS_OF.replace(year=2022))
+    assert "request" not in first.data
+    assert limited.execute(first, "r2022").data["done"] == {"note": 3}
+    second = limited.plan("r2023", AS_OF.replace(year=2023))
+    assert second.data["request"]
+    [tripped] = second.data["tripped"]
+    assert tripped == {
+        "name": "note",
+        "cause": "records",
+        "planned": 3,
+        "allowed": 3,
+        "recent": 3,
+    }
 
 
 def test_a_record_that_comes_back_is_counted_each_time_it_goes(rig: Rig) -> None:
