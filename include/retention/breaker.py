@@ -11,10 +11,12 @@ from typing import Literal
 from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.postgresql import insert
 
+from include.approvals.registry import APPROVE
 from include.policy.retention import Limit
+from include.retention.names import KIND
 from include.retention.plan import Plan, PlannedClass
 from include.services.clock import Clock
-from include.state.tables import disposition
+from include.state.tables import approval_decision, approval_request, disposition
 
 LOOKED_BACK = 10  # runs
 FEWEST = 3  # of them, or there is no trend
@@ -76,13 +78,22 @@ def trips(
 def recent_runs(
     conn: Connection, plan: Plan, run: tuple[str, str], now: datetime
 ) -> dict[str, int]:
-    """Records that other runs erased within `RECENT`, by class."""
+    """Records that other runs erased within `RECENT`, by class.
+
+    What a second person approved is not counted: somebody has looked at it.
+    """
+    approved = (
+        select(approval_request.c.sha256)
+        .join_from(approval_request, approval_decision)
+        .where(approval_request.c.kind == KIND, approval_decision.c.decision == APPROVE)
+    )
     query = (
         select(disposition.c.record_class, func.sum(disposition.c.done))
         .where(
             disposition.c.database == plan.database,
             disposition.c.done.is_not(None),
             disposition.c.planned_at > now - RECENT,
+            disposition.c.plan_sha256.not_in(approved),
             (disposition.c.dag_id != run[0]) | (disposition.c.run_id != run[1]),
         )
         .group_by(disposition.c.record_class)

@@ -45,6 +45,18 @@ def test_a_large_plan_sliced_into_runs_asks_nevertheless(rig: Rig) -> None:
     }
 
 
+def test_what_was_approved_is_not_counted_against_the_next_run(rig: Rig) -> None:
+    """A small run after a large one that somebody looked at asks nobody."""
+    limited = rig.but(rules_of_disposition=disposition(limit={"records": 3}))
+    for number in range(9):
+        limited.insert("note", id=number, at=OLD)
+    large = limited.plan("r1")
+    limited.answer(large, "r1")
+    assert limited.execute(large, "r1").data["done"] == {"note": 9}
+    limited.insert("note", id=10, at=OLD)
+    assert "request" not in limited.plan("r2").data
+
+
 def test_a_record_that_comes_back_is_counted_each_time_it_goes(rig: Rig) -> None:
     """Its key stands in the ledger once; what each run erased is told nevertheless."""
     for run in ("r1", "r2"):
