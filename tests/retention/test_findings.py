@@ -1,0 +1,82 @@
+"""Findings of a run that other tests do not bring about."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from include.evidence.model import Outcome, StepRecord
+from include.holds.registry import HoldKind
+from include.retention import circles
+from tests.retention.rig import OLD, YOUNG, Rig, disposition
+
+
+def found(record: StepRecord) -> dict[str, tuple[Outcome, str]]:
+    return {one.code: (one.severity, one.subject) for one in record.findings}
+
+
+def test_a_hold_whose_review_is_past_is_named(rig: Rig) -> None:
+    """A hold never ends by itself; somebody has to be asked."""
+    rig.hold(HoldKind.SUBJECT, "p9")
+    assert "retention.hold_review_due" not in found(rig.plan("r1"))
+    rig.state_sql("UPDATE legal_hold SET review_on = review_on - 100")
+    severity, _subject = found(rig.plan("r2"))["retention.hold_review_due"]
+    assert severity is Outcome.ATTENTION
+
+
+def test_a_large_plan_that_nobody_may_approve_fails(rig: Rig) -> None:
+    """It is said when the plan is made, and nothing of the class goes."""
+    nobody = rig.but(rules_of_disposition=disposition(limit={"records": 0}, approval={}))
+    nobody.insert("note", id=1, at=OLD)
+    planned = nobody.plan()
+    assert found(planned)["retention.nobody_to_ask"][0] is Outcome.FAIL
+    assert "request" not in planned.data
+    assert nobody.execute(planned).data["done"] == {}
+
+
+def test_nothing_expiring_where_something_always_does_is_noted(rig: Rig) -> None:
+    """The clock may no longer be filled in."""
+    for number in range(3):
+        rig.insert("note", id=number, at=OLD)
+        assert "retention.nothing_expires" not in found(rig.run(f"r{number}")[0])
+    assert found(rig.plan("r4"))["retention.nothing_expires"] == (Outcome.ATTENTION, "note")
+
+
+def test_a_time_of_day_that_is_over_stops_the_execution(rig: Rig) -> None:
+    """What is left is red, and the reason stands beside it."""
+    now = rig.clock.now()
+    begins, ends = ((now + timedelta(hours=hours)).strftime("%H:%M") for hours in (2, 3))
+    closed = rig.but(rules_of_disposition=disposition(window={"begins": begins, "ends": ends}))
+    closed.insert("note", id=1, at=OLD)
+    _planned, executed, counted = closed.run()
+    assert found(executed)["retention.stopped"][0] is Outcome.ATTENTION
+    assert executed.data["stopped"] == "window"
+    assert found(counted)["retention.left"] == (Outcome.FAIL, "note")
+
+
+def test_records_that_refer_to_nothing_are_found(rig: Rig) -> None:
+    """PostgreSQL itself would refuse; somebody deleted around the foreign key."""
+    rig.insert("scan", id=1, at=YOUNG)
+    rig.insert("note", id=1, scan=1, at=YOUNG)
+    planned = rig.plan()
+    executed = rig.execute(planned)
+    assert "retention.orphans" not in found(rig.verify(planned, executed))
+    rig.sql("SET session_replication_role = 'replica'; DELETE FROM scan")
+    severity, subject = found(rig.verify(planned, executed))["retention.orphans"]
+    assert severity is Outcome.FAIL
+    assert "note" in subject
+
+
+def test_a_circle_too_large_for_one_transaction_is_named(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays, and the certificate says why."""
+    monkeypatch.setattr(circles, "MOST", 1)
+    rig.insert("ring_a", id=1, b=None, at=OLD)
+    rig.insert("ring_b", id=1, a=1, at=OLD)
+    rig.sql("UPDATE ring_a SET b = 1")
+    _planned, executed, counted = rig.run()
+    assert found(executed)["retention.knot"][0] is Outcome.FAIL
+    assert executed.data["done"] == {}
+    assert found(counted)["retention.left"][0] is Outcome.FAIL
