@@ -145,7 +145,6 @@ class Executor:
                 conn.execute(LEDGER_LIMITS)
             work = Work(
                 connection=connection,
-                state=self.state,
                 ledger=conn,
                 guard=guard,
                 schedule=schedule,

@@ -45,9 +45,6 @@ SELECT c.oid::bigint, n.nspname::text AS schema, c.relname::text AS name, c.relk
              WHERE x.indrelid = c.oid AND x.indisprimary AND k.place <= x.indnkeyatts
              ORDER BY k.place) AS key,
        array(SELECT a.attname::text FROM pg_attribute a
-             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-             ORDER BY a.attnum) AS columns,
-       array(SELECT a.attname::text FROM pg_attribute a
              WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.atttypid = ANY (
                '{int2,int4,int8,uuid,text,date,timestamp,timestamptz}'::regtype[])) AS hashable,
        array(SELECT a.attname::text FROM pg_attribute a
@@ -137,7 +134,6 @@ class Relation:
         key: columns of the primary key.
         leaves: where its rows are; one for a plain table.
         partitioned: whether it is a partitioned table.
-        columns: names of all columns.
         nullable: columns that may be null.
         hashable: columns whose type PostgreSQL can hash in any way; of some types it cannot.
         fault: why its records cannot be disposed of.
@@ -153,7 +149,6 @@ class Relation:
     key: tuple[str, ...]
     leaves: tuple[Leaf, ...]
     partitioned: bool
-    columns: frozenset[str]
     nullable: frozenset[str]
     owner: str
     owned: bool
@@ -330,7 +325,6 @@ def _relation(
         key=tuple(raw["key"]),
         leaves=tuple(leaves[oid]) if raw["kind"] == "p" else own,
         partitioned=raw["kind"] == "p",
-        columns=frozenset(raw["columns"]),
         nullable=frozenset(raw["nullable"]),
         owner=raw["owner"],
         owned=raw["owned"],

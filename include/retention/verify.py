@@ -1,8 +1,9 @@
-"""The count afterwards: queries of its own, which share no condition with the execution.
+"""The count afterwards: queries of its own, written apart from the execution.
 
 Periods are added to clocks in the pack's timezone instead of compared with a moment that was worked
 out before; holds are read anew from the registry; what refers to a record is asked of the catalogue
-as it is now.
+as it is now. What both use: the forms of masked text, the types of columns, the list of foreign
+keys.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from typing import Any
 
 import psycopg
 from sqlalchemy import Connection as StateConnection
-from sqlalchemy import Engine
 
 from include.erasure import ledger, requests
 from include.erasure.identity import transaction_of
@@ -92,8 +91,7 @@ class Work:
 
     Attributes:
         connection: writes to the mapped database, autocommit, set up by `session.prepare`.
-        state: the state database.
-        ledger: a connection to it for the ledger.
+        ledger: a connection to the state database.
         guard: keeps holds out while a batch goes on.
         schedule: what the plan was made of.
         plan: what was approved.
@@ -108,7 +106,6 @@ class Work:
     """
 
     connection: psycopg.Connection[Any]
-    state: Engine
     ledger: StateConnection
     guard: HoldGuard
     schedule: Schedule
