@@ -40,8 +40,9 @@ SELECT {hmac}, '1', 'delete', {batch} FROM gone
 _COUNT = "SELECT count(*) FROM event WHERE happened_at >= '{}'"
 _BATCH = """
 INSERT INTO erasure_batch (database, collection, action, record_class, rule, dag_id, run_id,
-    erased_at) VALUES ('bench', %s, 'delete', %s, '', '', '', now()) RETURNING id
+    erased_at, records) VALUES ('bench', %s, 'delete', %s, '', '', '', now(), 0) RETURNING id
 """
+_ENTERED = "UPDATE erasure_batch SET records = %s WHERE id = %s"
 _LEDGER = """
 SELECT count(*), coalesce(bit_xor(hashtextextended(encode(key_hmac, 'hex'), 0)), 0) FROM erasure
 """
@@ -183,7 +184,9 @@ class RetentionBench:
                     query = _ENTER.format(
                         table=table, which=which, hmac=_hmac(table), batch=batch[0]
                     )
-                    gone += connection.execute(query.encode()).rowcount
+                    entered = connection.execute(query.encode()).rowcount
+                    connection.execute(_ENTERED, [entered, batch[0]])
+                    gone += entered
             ended = time.monotonic()
         return Erased(gone, ended - begun, beside.within(begun, ended), idle)
 
@@ -264,6 +267,8 @@ class _Process:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.reader.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
         if self.process.wait():
             sys.exit("The application beside failed.")
 

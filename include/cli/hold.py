@@ -11,11 +11,12 @@ from include.cli.console import errors, print_json, results
 from include.cli.names import require_prefix
 from include.cli.stack import local_stack, workplace
 from include.cli.table import print_table
-from include.services.errors import UsageError
+from include.services.errors import ParcelSealError, UsageError
 
 if TYPE_CHECKING:
     from include.holds.registry import Hold, HoldKind
     from include.policy import PolicyPack
+    from include.workplace import Workplace
 
 app = typer.Typer(no_args_is_help=True, help="Legal holds: what may not be deleted.")
 COLUMNS = ("id", "kind", "value", "reason", "owner", "case", "placed (UTC)", "review on", "state")
@@ -48,19 +49,76 @@ def add(
     place = workplace()
     wanted, named = _kind(kind), value.strip()
     _require_known(place.pack, wanted, named)
-    with local_stack(place), place.state.begin() as conn:
-        hold = registry.add(
-            conn,
-            place.clock,
-            kind=wanted,
-            value=named,
-            reason=reason,
-            owner=owner,
-            case_ref=case,
-            review_on=review.date(),
-        )
-    _tell(hold, f"Hold {hold.id} on {hold.kind} {hold.value} counts from now on.", as_json)
+    with local_stack(place):
+        with place.state.begin() as conn:
+            hold = registry.add(
+                conn,
+                place.clock,
+                kind=wanted,
+                value=named,
+                reason=reason,
+                owner=owner,
+                case_ref=case,
+                review_on=review.date(),
+            )
+        found = _reach(place, hold)  # what it counts for, whatever comes of this
+    if as_json:
+        print_json(hold.as_json() | {"records": found})
+        return 0
+    _tell(hold, f"Hold {hold.id} on {hold.kind} {hold.value} counts from now on.", as_json=False)
+    _tell_reach(found)
     return 0
+
+
+def _reach(place: Workplace, hold: Hold) -> dict[str, dict[str, int]]:
+    """Database -> record class -> records that a hold by key is on; what cannot be counted is told.
+
+    A database that could not be asked is left out.
+    """
+    from include.holds.keys import split
+    from include.holds.registry import HoldKind
+    from include.retention.reach import reach
+
+    found: dict[str, dict[str, int]] = {}
+    if hold.kind in (HoldKind.CLASS, HoldKind.DATABASE, HoldKind.RESTORE_POINT):
+        return found
+    where, _key = split(hold.value)
+    pack = place.pack
+    named = [where] if where is not None and where in pack.databases else list(pack.databases)
+    for name in named:
+        if not pack.retention_of(name):
+            continue
+        try:
+            found[name] = reach(place.retention_desk(name), hold)
+        except ParcelSealError as error:
+            errors.print(
+                f"The hold counts. How many records of {name} it is on could not be counted: "
+                f"{error}",
+                markup=False,
+                soft_wrap=True,
+            )
+    return found
+
+
+def _tell_reach(found: dict[str, dict[str, int]]) -> None:
+    """Say how many records a hold is on, and above all when there is none."""
+    several = len(found) > 1
+    each = [
+        f"{records:,} of {f'{database}/' if several else ''}{name}"
+        for database, classes in found.items()
+        for name, records in classes.items()
+        if records
+    ]
+    if each:
+        results.print(
+            f"Records that it is on now: {', '.join(each)}.", markup=False, soft_wrap=True
+        )
+    elif found:
+        errors.print(
+            "No record is found by this key now. Compare it with the file of the case: a mistyped "
+            "hold keeps nothing. To correct it, place the right one and release this.",
+            soft_wrap=True,
+        )
 
 
 @app.command("list")

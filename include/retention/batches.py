@@ -181,6 +181,20 @@ def walk(work: Work, one: RecordClass, act: Act, passes: int = PASSES) -> int:
     return work.tally.done.get(one.name, 0) - before
 
 
+def count_locked(work: Work, one: RecordClass, act: Act) -> None:
+    """Count what fits still after the last pass: nothing but somebody else's lock kept it."""
+    refused = [len(work.passed_over.get(leaf.oid, ())) for leaf in one.relation.leaves]
+    given_up = work.tally.stopped or max(refused, default=0) >= MOST_REFUSED
+    if given_up or not work.left(one.name):
+        return
+    query = SQL("SELECT count(*) FROM {} AS t WHERE {}").format(
+        one.relation.identifier, act.condition(work.graph)
+    )
+    row = work.connection.execute(query, {}).fetchone()
+    if row is not None and row[0] > sum(refused):
+        work.tally.locked[one.name] = row[0] - sum(refused)
+
+
 @dataclass
 class _Walk:
     work: Work

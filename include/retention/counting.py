@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg
 from psycopg.sql import SQL, Composable, Literal
 
 from include.erasure.ledger import ErasureKeys
+from include.holds.records import RecordHolds
 from include.holds.registry import Hold
 from include.policy.fragments import both, either, negated, quoted
 from include.policy.retention import SqlClock
@@ -18,10 +19,12 @@ from include.retention.classes import RecordClass
 from include.retention.graph import FALSE, Graph
 from include.retention.relations import Relation
 
-_TRUE = SQL("true")
+_TRUE, _NONE = SQL("true"), SQL("0::bigint")
 
 
 _FIGURES = ("records", "expired", "due", "held", "suspended", "ready", "not_started", "ahead")
+MOST_HOLDS = 50  # that are counted one by one in a plan
+DIGITS = 15  # of each count in a number that has several; more than a table has records
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Counted:
     Attributes:
         due: expired or requested.
         ready: that may go or be masked, as far as the record itself is concerned.
+        held_by: of ``held``, by the hold's number; one record may be kept by several.
     """
 
     records: int
@@ -41,6 +45,7 @@ class Counted:
     ready: int
     not_started: int
     ahead: int
+    held_by: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,11 +64,14 @@ class Scan:
         classes: by name.
         ready: records that may go, by whichever class.
         to_mask: records to mask.
+        bounds: of columns that were asked for, the least and the greatest number among the records
+            that are due; None where there is none. Nothing where nothing was asked.
     """
 
     classes: dict[str, Counted]
     ready: Which
     to_mask: Which
+    bounds: Mapping[str, tuple[int, int] | None] | None
 
 
 def key_seed(keys: ErasureKeys, key_id: str) -> int:
@@ -93,7 +101,7 @@ def key_hash(relation: Relation, seed: int, which: Composable = _TRUE) -> Compos
 def count(which: Composable) -> Composable:
     """The number of records of a query that a condition holds of."""
     if which == FALSE:
-        return SQL("0::bigint")
+        return _NONE
     return SQL("count(*)" if which == _TRUE else "count(*) FILTER (WHERE {})").format(which)
 
 
@@ -103,7 +111,7 @@ def scan(
     collection: str,
     *,
     seed: int,
-    digests: bool,
+    numbers: Sequence[str] | None,
 ) -> Scan:
     """Count every class of a collection.
 
@@ -112,34 +120,104 @@ def scan(
         graph: classes and holds.
         collection: of which.
         seed: of `key_seed`.
-        digests: whether the digest of what may go is wanted; another query has it otherwise.
+        numbers: columns of whole numbers whose bounds are wanted. None where what goes is counted
+            by another query; its digest is left out then.
     """
     relation = graph.relations.by_collection[collection]
     classes = graph.classes[collection]
+    holds = each_hold(graph.holds)[:MOST_HOLDS]
+    keeping = [] if graph.held(collection) == FALSE else _keeping(classes, holds)
     wanted: list[Composable] = []
     for one in classes:
-        wanted += _figures(graph, one)
-    may_go = graph.may_go(collection) if digests else FALSE
+        wanted += _figures(graph, one, [condition for _, condition in keeping])
+    may_go = FALSE if numbers is None else graph.may_go(collection)
     masked = either([graph.ready(one) for one in classes if one.rule.action == "mask"])
     for which in (may_go, masked):
         digest = SQL("'0'") if which == FALSE else key_hash(relation, seed, which)
-        wanted += [count(which), digest]
+        wanted += [_NONE if len(classes) == 1 else count(which), digest]
+    due = either([graph.due(one) for one in classes if one.rule.deletes])
+    for column in numbers or ():
+        wanted += [
+            SQL("{}({}) FILTER (WHERE {})").format(SQL(edge), quoted("t", column), due)
+            for edge in ("min", "max")
+        ]
     query = SQL("SELECT {} FROM {} AS t").format(SQL(", ").join(wanted), relation.identifier)
     row = connection.execute(query, {}).fetchone()
     assert row is not None
-    width = (len(row) - 4) // len(classes)
+    width = len(_FIGURES)
+    at = width * len(classes)
     found = {
-        one.name: _counted(graph, one, row[at * width : (at + 1) * width])
-        for at, one in enumerate(classes)
+        one.name: _counted(
+            graph, one, row[k * width : (k + 1) * width], [hold for hold, _ in keeping]
+        )
+        for k, one in enumerate(classes)
     }
-    return Scan(found, Which(*row[-4:-2]), Which(*row[-2:]))
+    edges = zip(row[at + 4 :: 2], row[at + 5 :: 2], strict=True)
+    bounds = {
+        column: None if least is None else (least, most)
+        for column, (least, most) in zip(numbers or (), edges, strict=True)
+    }
+    ready, to_mask = Which(*row[at : at + 2]), Which(*row[at + 2 : at + 4])
+    if len(classes) == 1:  # its records are counted already
+        records = found[classes[0].name].ready
+        ready = replace(ready, records=0 if may_go == FALSE else records)
+        to_mask = replace(to_mask, records=0 if masked == FALSE else records)
+    return Scan(found, ready, to_mask, None if numbers is None else bounds)
 
 
-def _counted(graph: Graph, one: RecordClass, figures: Sequence[int]) -> Counted:
+def each_hold(holds: RecordHolds) -> list[tuple[Hold, str]]:
+    """Every hold with what it is on, one that is on several things several times."""
+    found = [(hold, "") for hold in holds.everything]
+    for by_key in (holds.classes, *holds.values.values()):
+        found += [(hold, value) for value, those in by_key.items() for hold in those]
+    return sorted(found, key=lambda one: (one[0].id, one[1]))
+
+
+def _keeping(
+    classes: Sequence[RecordClass], holds: Sequence[tuple[Hold, str]]
+) -> list[tuple[Hold, Composable]]:
+    """What each hold keeps; holds that another class of a collection knows keep its records too."""
+    found = []
+    for hold, value in holds:
+        each = [(one.belongs, one.held_by(hold, value)) for one in classes]
+        which = either([both([belongs, held]) for belongs, held in each if held != FALSE])
+        if which != FALSE:
+            found.append((hold, which))
+    return found
+
+
+def _counted(
+    graph: Graph, one: RecordClass, figures: Sequence[Any], holds: Sequence[Hold]
+) -> Counted:
     given = dict(zip(_FIGURES, figures, strict=True))
+    given["held"], held_by = _unpacked(int(given["held"]), holds)
     if not _others_keep(graph, one):
         given["ready"] = given["due"] - given["held"] - given["suspended"]
-    return Counted(**given)
+    return Counted(**given, held_by=held_by)
+
+
+def _unpacked(packed: int, holds: Sequence[Hold]) -> tuple[int, dict[int, int]]:
+    """The counts that `_packed` put into one number: of all records, and by hold."""
+    rest, held = divmod(packed, 10**DIGITS)
+    found: dict[int, int] = {}
+    for hold in holds:
+        rest, records = divmod(rest, 10**DIGITS)
+        if records:
+            found[hold.id] = found.get(hold.id, 0) + records
+    return held, found
+
+
+def _packed(which: Composable, conditions: Sequence[Composable]) -> Composable:
+    """How many records a condition holds of, and each of others of these, in one number, as text.
+
+    Each count has its own digits. PostgreSQL looks a record up once for each aggregate, and of 50
+    holds that would be slower than the whole of the scan.
+    """
+    each = [SQL("1")] + [
+        SQL("CASE WHEN {} THEN 1e{} ELSE 0 END").format(one, at * DIGITS)
+        for at, one in enumerate(conditions, start=1)
+    ]
+    return SQL("coalesce(sum({}) FILTER (WHERE {}), 0)::text").format(SQL(" + ").join(each), which)
 
 
 def _others_keep(graph: Graph, one: RecordClass) -> bool:
@@ -153,7 +231,7 @@ def _may_be_null(one: RecordClass) -> bool:
     return isinstance(clock, SqlClock) or one.relation.nullable >= set(clock)
 
 
-def _figures(graph: Graph, one: RecordClass) -> list[Composable]:
+def _figures(graph: Graph, one: RecordClass, holds: Sequence[Composable]) -> list[Composable]:
     """What is counted of a class; what is the same twice, PostgreSQL works out once."""
     due, held = graph.due(one), graph.held(one.rule.collection)
     asked = one.requested(graph.subjects) != FALSE
@@ -161,43 +239,11 @@ def _figures(graph: Graph, one: RecordClass) -> list[Composable]:
         "records": one.belongs,
         "expired": SQL("({} IS TRUE)").format(both([one.belongs, one.expired])) if asked else due,
         "due": due,
-        "held": both([due, held]) if held != FALSE else FALSE,
         "suspended": both([due, negated(held), one.suspended]) if one.rule.suspended else FALSE,
         "ready": graph.ready(one) if _others_keep(graph, one) else FALSE,
         "not_started": both([one.belongs, one.clock.not_started]) if _may_be_null(one) else FALSE,
         "ahead": both([one.belongs, one.clock.ahead]),
     }
-    return [count(conditions[name]) for name in _FIGURES]
-
-
-def by_hold(
-    connection: psycopg.Connection[Any],
-    graph: Graph,
-    one: RecordClass,
-    holds: Sequence[tuple[Hold, str]],
-) -> dict[int, int]:
-    """Count what each hold keeps of a class: number of the hold -> records that are due.
-
-    Args:
-        connection: inside of the plan's view of the database.
-        graph: classes and holds.
-        one: the class; holds that another class of its collection knows keep it too.
-        holds: each with what it is on; one may stand there under two names.
-    """
-    siblings = graph.classes[one.rule.collection]
-    each = [
-        count(either([both([it.belongs, it.held_by(hold, value)]) for it in siblings]))
-        for hold, value in holds
-    ]
-    query = SQL("SELECT {} FROM {} AS t WHERE {}").format(
-        SQL(", ").join(each),
-        one.relation.identifier,
-        both([graph.due(one), graph.held(one.rule.collection)]),
-    )
-    row = connection.execute(query, {}).fetchone()
-    assert row is not None
-    found: dict[int, int] = {}
-    for (hold, _value), records in zip(holds, row, strict=True):
-        if records:
-            found[hold.id] = found.get(hold.id, 0) + records
-    return found
+    counts = {name: count(which) for name, which in conditions.items()}
+    counts["held"] = SQL("'0'") if held == FALSE else _packed(both([due, held]), holds)
+    return [counts[name] for name in _FIGURES]

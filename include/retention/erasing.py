@@ -26,7 +26,7 @@ def execute(desk: Desk, record: StepRecord, progress: Progress | None = None) ->
     Safe to repeat and to kill at any point: see `include.retention.execute`.
 
     Raises:
-        ControlFailed: the plan was edited, or does not cover what would go.
+        ControlFailed: the plan was edited, or rules or foreign keys are others since.
         ServiceError: a database failed, or others hold locks; repeat it.
     """
     seen = Examination(STEP_EXECUTE, CLAUSE, part=desk.database.name)
@@ -62,6 +62,8 @@ def execute(desk: Desk, record: StepRecord, progress: Progress | None = None) ->
             _("Have the next run's question answered by somebody who may."),
             subject=one.name,
         )
+    waiting = {name: more for name, more in tally.waiting.items() if name in allowed}
+    _waiting(seen, waiting)
     _shortfalls(seen, tally)
     return seen.record(
         {
@@ -74,9 +76,11 @@ def execute(desk: Desk, record: StepRecord, progress: Progress | None = None) ->
                 if (entered := done[name] - tally.before.get(name, 0))
             },
             "partitions": _dropped(desk, made),
+            "waiting": waiting,
             "stopped": tally.stopped,
             "refused": {f"{name} {code}": n for (name, code), n in tally.refused.items()},
             "busy": tally.busy,
+            "locked": tally.locked,
             "longest_transaction_ms": round(tally.seconds * 1000),
             "not_approved": [] if approved else [one.name for one in tripped],
         }
@@ -129,6 +133,24 @@ def done_of(desk: Desk) -> dict[str, int]:
     return done
 
 
+def _waiting(seen: Examination, waiting: dict[str, int]) -> None:
+    for name, records in sorted(waiting.items()):
+        seen.find(
+            "retention.waiting",
+            Outcome.ATTENTION,
+            _(
+                "{count} records more than the plan says may go by now; they wait for the next "
+                "plan.",
+                count=records,
+            ),
+            _(
+                "Nothing, if claims were closed or holds released since the plan. If not, see what "
+                "changed the clock of the class."
+            ),
+            subject=name,
+        )
+
+
 def _shortfalls(seen: Examination, tally: Tally) -> None:
     if tally.stopped:
         reason = (
@@ -144,6 +166,14 @@ def _shortfalls(seen: Examination, tally: Tally) -> None:
                 "The next run goes on. If it repeats, widen `window` or `budget` "
                 "(disposition.yaml)."
             ),
+        )
+    for name, records in sorted(tally.locked.items()):
+        seen.find(
+            "retention.locked",
+            Outcome.ATTENTION,
+            _("{count} records were not reached: other sessions kept them locked.", count=records),
+            _("The next run tries again. If it repeats, see in pg_locks who locks them."),
+            subject=name,
         )
     for name, records in sorted(tally.knots.items()):
         seen.find(

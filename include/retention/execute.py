@@ -80,8 +80,8 @@ class Executor:
             What was done by this call, and what was not.
 
         Raises:
-            ControlFailed: the plan is not what the pack and the database say now, more would go
-                than it says, or the clock was set back.
+            ControlFailed: the plan is not what the pack and the database say now, or the clock
+                was set back.
             UsageError: a right is missing, or a key of the ledger.
             ServiceError: a database failed, or others hold locks; repeat it.
         """
@@ -134,7 +134,7 @@ class Executor:
         schedule = replace(schedule, requests=asked)
         before = self._done_before(plan.database)
         live = make_plan(connection, schedule)
-        require_covered(plan, live, before)
+        require_same_rules(plan, live)
         with one_view(connection, schedule.database):
             graph = schedule.graph(connection)
         with (
@@ -159,6 +159,7 @@ class Executor:
                 done_before=before,
             )
             work.tally.before = before
+            work.tally.waiting = waiting(plan, live, before)
             dispose(work)
             return work.tally
 
@@ -185,6 +186,7 @@ def dispose(work: Work) -> None:
         for one in found:
             if one.rule.action == "mask" and work.left(one.name):
                 batches.walk(work, one, Masking(one))
+                batches.count_locked(work, one, Masking(one))
     for group in work.graph.groups:
         _empty(work, group)
 
@@ -206,22 +208,20 @@ def _empty(work: Work, group: tuple[str, ...]) -> None:
         if is_circle and (not gone or is_long) and not work.tally.stopped:
             gone += circles.untie(work, group)
         if not gone or work.tally.stopped:
-            return
+            break
+    for one in (it for name in group for it in work.graph.classes[name] if it.rule.deletes):
+        batches.count_locked(work, one, Deleting(one))
 
 
-def require_covered(plan: Plan, live: Plan, done: Mapping[str, int]) -> None:
-    """Refuse to execute a plan that does not cover what would go now.
-
-    Less may go than was planned: a hold came, a record changed. More may not, and the rules and the
-    foreign keys have to be those that the plan was made from.
+def require_same_rules(plan: Plan, live: Plan) -> None:
+    """Refuse a plan that was made from other rules or foreign keys than those of now.
 
     Args:
         plan: what was approved.
         live: the plan as it would be made now.
-        done: records that this run has erased already, by class.
 
     Raises:
-        ControlFailed: it does not.
+        ControlFailed: it was.
     """
     wanted = [(one.name, one.rule_sha256, one.action) for one in plan.classes]
     if wanted != [(one.name, one.rule_sha256, one.action) for one in live.classes]:
@@ -230,17 +230,28 @@ def require_covered(plan: Plan, live: Plan, done: Mapping[str, int]) -> None:
         (one.collection, one.references) for one in live.tables
     ]:
         raise _void(f"foreign keys of {plan.database} are others since the plan was made")
-    for one in live.classes:
-        allowed = plan.of(one.name).planned
-        if one.planned + done.get(one.name, 0) > allowed:
-            raise _void(
-                f"of the class {one.name}, {one.planned:,} records would go now and "
-                f"{done.get(one.name, 0):,} have gone; the plan says {allowed:,}"
-            )
+
+
+def waiting(plan: Plan, live: Plan, done: Mapping[str, int]) -> dict[str, int]:
+    """Records that could go now and are more than the plan says, by class.
+
+    A claim was closed since, a hold released. They wait for the next plan: never more goes than was
+    planned (`Work.left`).
+
+    Args:
+        plan: what was approved.
+        live: the plan as it would be made now.
+        done: records that this run has erased already, by class.
+    """
+    more = {
+        one.name: one.planned + done.get(one.name, 0) - plan.of(one.name).planned
+        for one in live.classes
+    }
+    return {name: records for name, records in more.items() if records > 0}
 
 
 def _void(reason: str) -> ControlFailed:
     return ControlFailed(
-        f"The plan does not cover what would go: {reason}.",
+        f"The plan does not hold any more: {reason}.",
         "Nothing more was deleted. Run the workflow again: it makes a new plan and asks anew.",
     )

@@ -12,14 +12,14 @@ from psycopg.sql import SQL, Composable, Composed
 
 from include.erasure.ledger import ErasureKeys
 from include.holds.records import RecordHolds
-from include.holds.registry import Hold
 from include.policy.datamap import MappedDatabase
 from include.policy.fragments import both, negated
 from include.policy.retention import RetentionRule
 from include.retention.classes import RecordClass, bind
-from include.retention.counting import Counted, Scan, by_hold, count, key_hash, key_seed, scan
+from include.retention.counting import Counted, Scan, count, key_hash, key_seed, scan
 from include.retention.deletable import Deletable
 from include.retention.graph import Graph, Reference
+from include.retention.keepers import Keepers, columns_to_bound, find
 from include.retention.plan import (
     HeldBy,
     KeptBy,
@@ -36,7 +36,6 @@ from include.services.errors import UsageError
 if TYPE_CHECKING:
     from include.erasure.requests import ErasureRequest
 
-MOST_HOLDS = 50  # that are counted one by one in a plan
 Connection = psycopg.Connection[Any]
 
 
@@ -121,7 +120,7 @@ class _Planner:
         self.graph = graph
         self.deletable = Deletable(graph)
         self.seed = key_seed(schedule.keys, schedule.keys.current)
-        self.holds = _each(schedule.holds)[:MOST_HOLDS]
+        self.keepers: dict[str, Keepers | None] = {}
 
     def plan(self) -> Plan:
         collections = list(self.graph.classes)
@@ -146,23 +145,9 @@ class _Planner:
 
     def _scanned(self, collection: str) -> Scan:
         """Count every class of a table in one scan."""
-        return scan(
-            self.connection,
-            self.graph,
-            collection,
-            seed=self.seed,
-            digests=self._goes_alone(collection),
-        )
-
-    def _goes_alone(self, collection: str) -> bool:
-        """Whether each record goes by itself, whatever becomes of others."""
-        graph = self.graph
-        return (
-            collection in graph.emptied
-            and not graph.relations.by_collection[collection].partitioned
-            and not graph.is_circle(graph.group_of(collection))
-            and all(self.deletable.keeps(one) is None for one in graph.references(collection))
-        )
+        empties = collection in self.graph.emptied
+        numbers = columns_to_bound(self.deletable, collection) if empties else None
+        return scan(self.connection, self.graph, collection, seed=self.seed, numbers=numbers)
 
     def _table(self, collection: str, counted: Scan) -> tuple[PlannedTable, dict[str, int]]:
         """What goes from a table, and how many of it by class."""
@@ -172,13 +157,10 @@ class _Planner:
         found: dict[str, Any] = {"collection": collection}
         by_class: dict[str, int] = dict.fromkeys((one.name for one in deleting), 0)
         if any(counted.classes[one.name].ready for one in deleting):
-            if self._goes_alone(collection):
-                each = [counted.classes[one.name].ready for one in deleting]
-                rows: list[tuple[Any, ...]] = [
-                    (0, counted.ready.records, counted.ready.digest, *each)
-                ]
-            else:
-                rows = self._going(collection, relation, deleting)
+            rows = self._less_kept(collection, deleting, counted)
+            if rows is None:
+                going = self.deletable.of(collection)
+                rows = self._counted(collection, deleting, going)
             digest = 0
             for _oid, count, mixed, *each in rows:
                 found["to_delete"] = found.get("to_delete", 0) + count
@@ -193,10 +175,35 @@ class _Planner:
             found["references"] = tuple(_described(one) for one in graph.references(collection))
         return PlannedTable(**found), by_class
 
-    def _going(
-        self, collection: str, relation: Relation, deleting: Sequence[RecordClass]
+    def _less_kept(
+        self, collection: str, deleting: Sequence[RecordClass], counted: Scan
+    ) -> list[tuple[Any, ...]] | None:
+        """All that may go but what others keep, as of `_counted`; None where it has to be counted.
+
+        A digest is an XOR, so that of some of the records can be taken out of it.
+        """
+        each = [counted.classes[one.name].ready for one in deleting]
+        ready: tuple[Any, ...] = (0, counted.ready.records, counted.ready.digest, *each)
+        found = find(self.connection, self.deletable, collection, counted)
+        self.keepers[collection] = found
+        if found is None or found.maybe is None:
+            return None if found is None else [ready]
+        # Two queries: PostgreSQL joins what must be there, and looks up one by one what must not.
+        may_go, goes = self.graph.may_go(collection), self.deletable.of(collection)
+        (doubtful,) = self._counted(collection, deleting, both([found.maybe, may_go]))
+        (freed,) = self._counted(collection, deleting, both([found.maybe, goes]))
+        digests = [int(one[2]) for one in (ready, doubtful, freed)]
+        records, *by_class = [
+            ready[at] - doubtful[at] + freed[at] for at in range(len(ready)) if at not in (0, 2)
+        ]
+        return [(0, records, str(digests[0] ^ digests[1] ^ digests[2]), *by_class)]
+
+    def _counted(
+        self, collection: str, deleting: Sequence[RecordClass], which: Composable
     ) -> list[tuple[Any, ...]]:
-        # of the only class that deletes, all that goes is ready
+        """Of records that may go: oid of the partition, count, digest, and counts by class."""
+        relation = self.graph.relations.by_collection[collection]
+        # of the only class that deletes, all that may go is ready
         each: list[Composable] = [SQL("count(*)")]
         if len(deleting) > 1:
             each = [count(self.graph.ready(one)) for one in deleting]
@@ -211,7 +218,7 @@ class _Planner:
             digest=key_hash(relation, self.seed),
             each=SQL(", ").join(each),
             table=relation.identifier,
-            which=self.deletable.of(collection),
+            which=which,
             grouped=grouped,
         )
         return self.connection.execute(query, {}).fetchall()
@@ -264,7 +271,7 @@ class _Planner:
             not_started=counted.not_started,
             ahead=counted.ahead,
             referred_by=self._referred_by(one) if kept else (),
-            held_by=self._held_by(one) if counted.held else (),
+            held_by=tuple(HeldBy(hold=one, records=n) for one, n in counted.held_by.items()),
         )
 
     def _referred_by(self, one: RecordClass) -> tuple[KeptBy, ...]:
@@ -272,11 +279,14 @@ class _Planner:
         collection = one.rule.collection
         relation = self.graph.relations.by_collection[collection]
         found = []
+        keepers = self.keepers.get(collection)
         for reference in self.graph.references(collection):
             keeps = self.deletable.keeps(reference)
             if keeps is None:
                 continue
             which = both([self.graph.ready(one), negated(self.graph.no_record(reference, keeps))])
+            if keepers is not None:
+                which = both([keepers.by(reference), which])
             query = SQL("{} SELECT count(*) FROM {} AS t WHERE {}").format(
                 self.deletable.circles, relation.identifier, which
             )
@@ -291,23 +301,10 @@ class _Planner:
                 )
         return tuple(found)
 
-    def _held_by(self, one: RecordClass) -> tuple[HeldBy, ...]:
-        """What each hold keeps of a class."""
-        found = by_hold(self.connection, self.graph, one, self.holds) if self.holds else {}
-        return tuple(HeldBy(hold=hold, records=records) for hold, records in found.items())
-
     def _row(self, query: Composed) -> tuple[Any, ...]:
         row: tuple[Any, ...] | None = self.connection.execute(query, {}).fetchone()
         assert row is not None
         return row
-
-
-def _each(holds: RecordHolds) -> list[tuple[Hold, str]]:
-    """Every hold with what it is on."""
-    found = [(hold, "") for hold in holds.everything]
-    for by_key in (holds.classes, *holds.values.values()):
-        found += [(hold, value) for value, those in by_key.items() for hold in those]
-    return sorted(found, key=lambda one: (one[0].id, one[1]))
 
 
 def _described(one: Reference) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
@@ -18,6 +18,7 @@ from include.evidence.model import Outcome, StepRecord
 from include.holds import records as holds
 from include.messages import _
 from include.retention import told
+from include.retention.clocks import APART
 from include.retention.desk import Desk
 from include.retention.erasing import done_of
 from include.retention.names import CLAUSE, STEP_VERIFY
@@ -76,7 +77,7 @@ def verify(
                 timezone=desk.timezone,
                 holds=known,
             )
-            left = inspection.left()
+            left = [_explained(one, executed) for one in inspection.left()]
             orphans = inspection.orphans()
             subjects = {one.id: inspection.subject(one.subject) for one in asked}
     _left(seen, left)
@@ -88,7 +89,7 @@ def verify(
     _agreement(seen, executed, done)
     with desk.state.connect() as conn:
         entered = told.of_ledger(conn, desk)
-    still = [one for one in copies or () if last is not None and one.taken_at <= last]
+    still = [one for one in copies or () if last is not None and one.taken_at <= last + APART]
     if copies is None:
         seen.find(
             "retention.backups_unread",
@@ -118,10 +119,22 @@ def verify(
     )
 
 
+def _explained(one: Left, executed: StepRecord | None) -> Left:
+    """What is left, without what came after the plan."""
+    more = executed.data.get("waiting", {}).get(one.name, 0) if executed is not None else 0
+    waiting = min(one.unexplained, more)
+    return replace(one, unexplained=one.unexplained - waiting, waiting=waiting)
+
+
 def _last_erasure(conn: Connection, desk: Desk) -> datetime | None:
-    """Moment of the last thing that was ever erased from the database."""
+    """Moment by which the last thing that was ever erased from the database was gone.
+
+    A batch is entered before its deletion commits and settled after it: a backup that is taken in
+    between still has the records.
+    """
     batch = erasure_batch
-    query = select(func.max(batch.c.erased_at)).where(batch.c.database == desk.database.name)
+    gone = func.max(func.greatest(batch.c.erased_at, batch.c.settled_at))
+    query = select(gone).where(batch.c.database == desk.database.name)
     found: datetime | None = conn.scalar(query)
     return found
 
@@ -155,13 +168,18 @@ def _orphans(seen: Examination, orphans: Sequence[Orphans]) -> None:
     for one in orphans:
         seen.find(
             "retention.orphans",
-            Outcome.FAIL,
+            Outcome.FAIL if one.validated else Outcome.ATTENTION,
             _(
                 "{count} records of {table} refer to records that are not there.",
                 count=one.records,
                 table=one.table,
             ),
-            _("Find out what deletes around foreign keys; PostgreSQL itself would refuse."),
+            _("Find out what deletes around foreign keys; PostgreSQL itself would refuse.")
+            if one.validated
+            else _(
+                "They may be older than the foreign key, which is NOT VALID. Correct them, then "
+                "VALIDATE CONSTRAINT."
+            ),
             subject=one.constraint,
         )
 

@@ -71,7 +71,7 @@ WITH RECURSIVE parts AS (
     SELECT oid AS root, oid FROM unnest(%(tables)s::oid[]) AS t(oid)
     UNION ALL SELECT p.root, i.inhrelid FROM parts p JOIN pg_inherits i ON i.inhparent = p.oid
 )
-SELECT k.conname::text AS name, k.confdeltype::text AS on_delete,
+SELECT k.conname::text AS name, k.confdeltype::text AS on_delete, k.convalidated AS validated,
        p.root::bigint AS parent, k.conrelid::bigint AS child,
        cn.nspname::text AS child_schema, cc.relname::text AS child_table,
        array(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u(num, ord)
@@ -93,6 +93,12 @@ SELECT k.conname::text AS name, k.confdeltype::text AS on_delete,
              LEFT JOIN pg_namespace n ON n.oid = l.collnamespace ORDER BY ord) AS collations,
        array(SELECT t.relid::oid::bigint FROM pg_partition_tree(k.confrelid) t
              WHERE t.isleaf AND k.confrelid <> p.root) AS partitions,
+       array(SELECT a.atttypid = ANY ('{int2,int4,int8}'::regtype[])
+                    AND b.atttypid = ANY ('{int2,int4,int8}'::regtype[])
+             FROM unnest(k.confkey, k.conkey) WITH ORDINALITY u(theirs, mine, ord)
+             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.theirs
+             JOIN pg_attribute b ON b.attrelid = k.conrelid AND b.attnum = u.mine
+             ORDER BY ord) AS whole_numbers,
        EXISTS (SELECT FROM pg_index x WHERE x.indrelid = k.conrelid AND x.indisvalid
                AND x.indpred IS NULL AND x.indkey[0] = ANY (k.conkey)) AS indexed,
        coalesce((SELECT min(p2.root)::bigint FROM parts p2 WHERE p2.oid = k.conrelid),
@@ -180,6 +186,8 @@ class ForeignKey:
         collations: schema and name of the parent's collation where the child has another; else
             twice nothing.
         partitions: oids of the partitions that it leads to, where it leads not to all.
+        whole_numbers: whether both columns are of whole numbers, by column.
+        validated: whether PostgreSQL has looked at all records; not of one that is NOT VALID.
     """
 
     name: str
@@ -195,6 +203,14 @@ class ForeignKey:
     operators: tuple[tuple[str, str], ...]
     collations: tuple[tuple[str, str], ...]
     partitions: tuple[int, ...] = ()
+    whole_numbers: tuple[bool, ...] = ()
+    validated: bool = True
+
+    @property
+    def numbered(self) -> tuple[str, str] | None:
+        """A column of the child and the parent's that it is compared with, both whole numbers."""
+        pairs = zip(self.columns, self.targets, self.whole_numbers, strict=True)
+        return next(((mine, theirs) for mine, theirs, numbers in pairs if numbers), None)
 
     @property
     def identifier(self) -> Composable:
@@ -357,5 +373,6 @@ def _key(raw: dict[str, Any]) -> ForeignKey:
             "operators": tuple((schema, operator) for schema, operator in raw["operators"]),
             "collations": tuple((schema, collation) for schema, collation in raw["collations"]),
             "partitions": tuple(raw["partitions"]),
+            "whole_numbers": tuple(raw["whole_numbers"]),
         }
     )

@@ -145,13 +145,21 @@ def _counted(cases: Sequence[Case], figure: str) -> int | None:
     return _added([one.proof.get(figure) for one in cases])
 
 
+def _left(cases: Sequence[Case], figure: str) -> int | None:
+    """What the count afterwards says of one figure, all classes and databases together."""
+    return _added(
+        [sum(int(it[figure]) for it in one.proof["left"]) if one.proof else None for one in cases]
+    )
+
+
 def _summary(outcome: Outcome, cases: Sequence[Case]) -> Message:
     if not cases or not all(case.whole for case in cases):
         return _("Not every database was worked on to its end.")
     unexplained, late = _counted(cases, "unexplained"), _counted(cases, "requests_overdue")
     if unexplained:
         return _(
-            "{count} records have expired and are still there, unexplained.", count=unexplained
+            "{count} records have expired and are still there without a ground to keep them.",
+            count=unexplained,
         )
     if late:
         return _("{count} requests of data subjects to be erased are overdue.", count=late)
@@ -179,9 +187,7 @@ def _summary(outcome: Outcome, cases: Sequence[Case]) -> Message:
 def _facts(cases: Sequence[Case]) -> list[Fact]:
     deleted, masked = _erased(cases)
     unexplained = _counted(cases, "unexplained")
-    held = _added(
-        [sum(int(it["held"]) for it in one.proof["left"]) if one.proof else None for one in cases]
-    )
+    held, referred, waiting = (_left(cases, one) for one in ("held", "referred", "waiting"))
     missed = _added(
         [
             _added([case.not_reached(one) for one in case.classes] or [0]) if case.plan else None
@@ -198,17 +204,25 @@ def _facts(cases: Sequence[Case]) -> list[Fact]:
             else None,
         ),
         Fact(
-            label=_("Expired, left without explanation"),
+            label=_("Expired, left without a ground"),
             value=unexplained,
             unit="rows",
             status=None if unexplained is None else Outcome.FAIL if unexplained else Outcome.PASS,
             note=_("target: 0"),
         ),
         Fact(
-            label=_("Expired, kept by holds and open matters"),
-            value=held,
+            label=_("Expired, kept on a ground"),
+            value=_added([held, referred, waiting]),
             unit="rows",
-            note=_("legal holds, and conditions of the schedule"),
+            note=None
+            if held is None
+            else _(
+                "{held} by legal holds and open matters, {referred} since other records refer to "
+                "them, {waiting} wait for the next plan",
+                held=held,
+                referred=referred or 0,
+                waiting=waiting or 0,
+            ),
         ),
         Fact(
             label=_("Planned and not reached"),
@@ -253,14 +267,14 @@ def _backups(cases: Sequence[Case]) -> Fact:
         label=label,
         value=last,
         note=_(
-            "{count} restore points, the oldest of {oldest}; holds keep {held} of them longer",
+            "restore points: {count}, the oldest of {oldest}; holds keep {held} of them longer",
             count=len(copies),
             oldest=oldest.date(),
             held=held,
         )
         if held
         else _(
-            "{count} restore points, the oldest of {oldest}",
+            "restore points: {count}, the oldest of {oldest}",
             count=len(copies),
             oldest=oldest.date(),
         ),

@@ -113,8 +113,8 @@ def _done(case: Case) -> Table:
         )
     return Table(
         caption=_(
-            "What was done, by the erasure ledger; left unexplained: counted afterwards by queries "
-            "of its own"
+            "What was done, by the erasure ledger; left without a ground: counted afterwards by "
+            "queries of its own"
         ),
         columns=[
             Column(label=_("Record class")),
@@ -123,7 +123,7 @@ def _done(case: Case) -> Table:
             Column(label=_("Masked"), kind="number"),
             Column(label=_("Partitions dropped"), kind="number"),
             Column(label=_("Not reached"), kind="number"),
-            Column(label=_("Left unexplained"), kind="number"),
+            Column(label=_("Left without a ground"), kind="number"),
         ],
         rows=rows,
     )

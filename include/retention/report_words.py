@@ -124,6 +124,8 @@ def _of_class(case: Case, one: PlannedClass) -> list[tuple[Message, int | None]]
     found += [(_referring(by, one.referred_by), by.records) for by in one.referred_by]
     if one.ahead:
         found.append((_("their clock lies in the future: see that it is right"), one.ahead))
+    if more := case.execution.get("waiting", {}).get(one.name):
+        found.append((_("they came after the plan was made, and wait for the next"), more))
     return found + _shortfall(case, one)
 
 
@@ -163,6 +165,8 @@ def _why(execution: Any, name: str) -> Message:
         return _("the run's time was used up; the next run goes on")
     if execution.get("stopped") == "window":
         return _("the time of day for deletions ended; the next run goes on")
+    if execution.get("locked", {}).get(name):
+        return _("other sessions kept them locked; the next run tries again")
     if times := execution.get("busy", {}).get(name):
         return _("other sessions held locks, {times} times; the next run tries again", times=times)
     return _("they changed, or a hold was placed on them, after the plan was made")

@@ -105,6 +105,13 @@ def refusals(connection: psycopg.Connection[Any], database: str) -> Iterator[Non
             f"({type(error).__name__}, SQLSTATE {error.sqlstate}).",
             "See the log of its server for the statement, and correct it.",
         ) from None
+    except psycopg.errors.SerializationFailure as error:
+        raise ServiceError(
+            f"A statement in {database} was cancelled (SQLSTATE {error.sqlstate}): on a standby, "
+            "replay took away rows that it still read.",
+            "The task is repeated. On a standby raise max_standby_streaming_delay, or read from "
+            "the primary.",
+        ) from None
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
         raise ServiceError(
             f"Another session holds a lock in {database} (SQLSTATE {error.sqlstate}"

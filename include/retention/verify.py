@@ -38,21 +38,29 @@ class Left:
         held: under a hold, or suspended by the class's own condition.
         referred: that another record of a mapped table refers to.
         unexplained: all others.
+        waiting: for the next plan, since they came after this one; not in ``unexplained``.
     """
 
     name: str
     held: int
     referred: int
     unexplained: int
+    waiting: int = 0
 
 
 @dataclass(frozen=True)
 class Orphans:
-    """Records whose foreign key leads nowhere."""
+    """Records whose foreign key leads nowhere.
+
+    Attributes:
+        validated: whether PostgreSQL has ever looked at all records of the key; those of one that
+            is NOT VALID may be as old as the key.
+    """
 
     constraint: str
     table: str
     records: int
+    validated: bool = True
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,7 @@ class Inspection:
             if self.relations.collection_of(key.parent) in tables:
                 parent = self.relations.by_collection[self.relations.collections[key.parent]]
                 if records := self._unmatched(key, parent):
-                    found.append(Orphans(key.name, key.label, records))
+                    found.append(Orphans(key.name, key.label, records, key.validated))
         return found
 
     def subject(self, key: str) -> Subject:
@@ -253,11 +261,13 @@ class Inspection:
             ):
                 values = sorted(self.holds.values.get(kind, {}))
                 if texts and values:
-                    keys = SQL(
-                        "EXISTS (SELECT FROM unnest({}::text[]) AS h(key) WHERE h.key IN ({}))"
-                    )
-                    found = keys.format(literal(values), _any(f"({text})::text" for text in texts))
-                    parts.append(SQL("({} AND {})").format(member, found))
+                    each = [
+                        SQL("((({})::text = ANY ({}::text[])) IS TRUE)").format(
+                            pack_sql(text), literal(values)
+                        )
+                        for text in texts
+                    ]
+                    parts.append(_all([member, _or(each)]))
         return parts
 
     def _referred(self, rule: RetentionRule) -> Composable:

@@ -65,8 +65,10 @@ class Tally:
         partitions: that were dropped.
         refused: records that the database refused, by class and SQLSTATE.
         busy: times that a batch was given up since others held locks, by class.
+        locked: records that could go and that other sessions kept locked to the end, by class.
         knots: records at the least that refer to each other in a circle which is too large for one
             transaction, by class.
+        waiting: records that could go and are more than the plan says, by class.
         stopped: why the execution stopped early; None when it came to its end.
         seconds: the longest transaction.
     """
@@ -76,7 +78,9 @@ class Tally:
     partitions: dict[str, int] = field(default_factory=dict)
     refused: dict[tuple[str, str], int] = field(default_factory=dict)
     busy: dict[str, int] = field(default_factory=dict)
+    locked: dict[str, int] = field(default_factory=dict)
     knots: dict[str, int] = field(default_factory=dict)
+    waiting: dict[str, int] = field(default_factory=dict)
     stopped: str | None = None
     seconds: float = 0.0
 

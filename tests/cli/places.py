@@ -9,8 +9,11 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from sqlalchemy import Engine
 
+from include.erasure.ledger import ErasureKeys
 from include.policy import load_pack
+from include.retention.desk import Desk
 from include.services.clock import FixedClock
+from include.services.database import DatabaseAddress
 from tests.evidence.support import START
 from tests.policy.packs import SHOP, write_pack
 
@@ -41,14 +44,37 @@ def place_at(
     folder: Path,
     *,
     one_database: bool = False,
+    mapped: str = "host=127.0.0.1 port=1 user=nobody dbname=none",
 ) -> None:
-    """Give a command a pack of the databases shop and partners, or of shop alone."""
+    """Give a command a pack of the databases shop and partners, or of shop alone.
+
+    Both are at ``mapped``, a connection string; nobody answers there unless it is given.
+    """
     files = {"datamap__shop": SHOP, "retention": RETENTION}
     if one_database:
         files["retention"] = RETENTION.split("- class: partner")[0]
     else:
         files["datamap__partners"] = SHOP.replace("fides_key: shop", "fides_key: partners")
     pack = load_pack(write_pack(folder, **files))
-    place = SimpleNamespace(state=state, pack=pack, clock=FixedClock(START))
+    clock = FixedClock(START)
+
+    def retention_desk(name: str) -> Desk:
+        address = DatabaseAddress.from_conninfo(mapped)
+        return Desk(
+            database=pack.database(name),
+            rules=pack.retention_of(name),
+            disposition=pack.disposition,
+            timezone=pack.calendar.timezone,
+            reader=address,
+            writer=address,
+            staff=None,
+            state=state,
+            keys=ErasureKeys({"1": b"k" * 32}, "1"),
+            clock=clock,
+            dag_id="",
+            run_id="",
+        )
+
+    place = SimpleNamespace(state=state, pack=pack, clock=clock, retention_desk=retention_desk)
     monkeypatch.setattr(command, "workplace", lambda: place)
     monkeypatch.setattr(command, "local_stack", lambda _place: nullcontext())

@@ -27,7 +27,9 @@ WHY = ["--reason", "claim", "--owner", "legal", "--case", "C-1", "--review"]
 def state(database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
     db = engine(database)
     migrate(db)
-    place_at(monkeypatch, command, db, tmp_path)
+    with db.begin() as conn:  # of the mapped databases; they share one with the state
+        conn.exec_driver_sql("CREATE TABLE buyer (id int PRIMARY KEY, phone text, seen_at date)")
+    place_at(monkeypatch, command, db, tmp_path, mapped=database)
     return db
 
 
@@ -46,6 +48,7 @@ def test_a_hold_is_placed_listed_and_released(
     later = TODAY + timedelta(days=30)
     assert hold("add", "subject", "shop/12", *WHY, f"{later}", "--json") == 0
     placed = said(capsys)
+    assert placed.pop("records") == {"shop": {"buyer": 0}}
     assert placed == {
         "id": 1,
         "kind": "subject",
@@ -72,6 +75,34 @@ def test_a_hold_is_placed_listed_and_released(
     assert said(capsys) == {"holds": []}
     assert hold("list", "--all", "--json") == 0
     assert said(capsys) == {"holds": [placed | released]}
+
+
+def test_how_many_records_a_hold_is_on_is_said(
+    state: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mistyped key is noticed before the records of the right one are gone."""
+    with state.begin() as conn:
+        conn.exec_driver_sql("INSERT INTO buyer VALUES (12, NULL, now()), (13, NULL, NULL)")
+    assert hold("add", "subject", "12", *WHY, f"{TODAY}") == 0
+    assert "Records that it is on now: 1 of shop/buyer." in capsys.readouterr().out
+    assert hold("add", "subject", "shop/21", *WHY, f"{TODAY}") == 0
+    assert "No record is found by this key now." in capsys.readouterr().err
+    assert hold("add", "class", "buyer", *WHY, f"{TODAY}", "--json") == 0
+    assert said(capsys)["records"] == {}
+
+
+def test_a_hold_counts_where_its_records_cannot_be_counted(
+    state: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The hold is what is urgent; the reason stands beside it."""
+    with state.begin() as conn:
+        conn.exec_driver_sql("DROP TABLE buyer")
+    assert hold("add", "subject", "shop/12", *WHY, f"{TODAY}", "--json") == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["records"] == {}
+    assert "The hold counts." in printed.err
+    assert "no table for the collection buyer" in printed.err
+    assert len(of(state)) == 1
 
 
 @pytest.mark.parametrize(

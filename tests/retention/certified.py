@@ -73,9 +73,11 @@ def executed(done: dict[str, int], **given: Any) -> dict[str, Any]:
         "done": done,
         "executed_as": "shop_retention",
         "partitions": {},
+        "waiting": {},
         "stopped": None,
         "refused": {},
         "busy": {},
+        "locked": {},
         "longest_transaction_ms": 120,
         "not_approved": [],
         **given,
@@ -101,7 +103,7 @@ def counted(done: dict[str, int], left: list[dict[str, Any]], **given: Any) -> d
 
 def one_left(name: str = "order", **given: int) -> dict[str, Any]:
     """What is left of a class."""
-    return {"name": name, "held": 0, "referred": 0, "unexplained": 0} | given
+    return {"name": name, "held": 0, "referred": 0, "unexplained": 0, "waiting": 0} | given
 
 
 def a_run(name: str = "shop", **changed: Any) -> list[StepRecord]:

@@ -18,6 +18,7 @@ from include.services.errors import ServiceError
 from tests.retention.kills import until
 from tests.retention.rig import OLD, YOUNG, Rig, disposition, fill, new_rig, rule
 
+MORE = {"person": {"name": "Wang Fang", "phone": "13800138000"}}
 ONE_BY_ONE = disposition(batch={"rows": 1, "lock_timeout_ms": 100, "statement_timeout_s": 5})
 
 
@@ -61,6 +62,21 @@ def test_a_record_that_the_application_keeps_locked_is_passed_over(rig: Rig) -> 
         assert executed.data["done"] == {"node": 2}
         assert codes(counted) == ["retention.left"]
     assert rig.run("r2")[1].data["done"] == {"node": 1}
+
+
+@pytest.mark.parametrize("table", ["note", "node", "person"])
+def test_what_is_locked_is_told_apart_from_what_a_hold_keeps(rig: Rig, table: str) -> None:
+    """Of three that are planned one goes, one is held since, and one is locked to the end."""
+    for number in range(3):
+        rig.insert(table, id=number, at=OLD, who=f"p{number}", **MORE.get(table, {}))
+    planned = rig.plan()
+    rig.hold(HoldKind.SUBJECT, "p1")
+    with application(rig) as session:
+        session.execute(f"SELECT FROM {table} WHERE id = 2 FOR UPDATE".encode())
+        executed = rig.execute(planned)
+    assert executed.data["done"] == {table: 1}
+    assert executed.data["locked"] == {table: 1}
+    assert codes(executed) == ["retention.locked"]
 
 
 def test_a_circle_that_the_application_keeps_locked_stops_nothing_else(rig: Rig) -> None:

@@ -8,8 +8,10 @@ import pytest
 
 from include.evidence.model import Outcome, StepRecord
 from include.holds.registry import HoldKind
-from include.retention import circles
-from tests.retention.rig import OLD, YOUNG, Rig, disposition
+from include.local.postgres import EmbeddedPostgres
+from include.retention import circles, proof
+from include.retention.proof import Copy
+from tests.retention.rig import OLD, YOUNG, Rig, disposition, new_rig
 
 
 def found(record: StepRecord) -> dict[str, tuple[Outcome, str]]:
@@ -66,6 +68,42 @@ def test_records_that_refer_to_nothing_are_found(rig: Rig) -> None:
     severity, subject = found(rig.verify(planned, executed))["retention.orphans"]
     assert severity is Outcome.FAIL
     assert "note" in subject
+
+
+def test_records_that_refer_to_nothing_since_before_their_key_are_no_failure(
+    postgres: EmbeddedPostgres,
+) -> None:
+    """The key is NOT VALID: PostgreSQL has never said that they refer to anything."""
+    with new_rig(postgres) as rig:
+        rig.insert("scan", id=1, at=YOUNG)
+        rig.insert("note", id=1, scan=1, at=YOUNG)
+        name = rig.sql(
+            "SELECT conname FROM pg_constraint WHERE conrelid = 'note'::regclass AND contype = 'f'"
+        )[0][0]
+        rig.sql(
+            f"ALTER TABLE note DROP CONSTRAINT {name}; DELETE FROM scan; ALTER TABLE note ADD "
+            f"CONSTRAINT {name} FOREIGN KEY (scan) REFERENCES scan ON DELETE SET NULL NOT VALID"
+        )
+        planned = rig.plan()
+        counted = found(rig.verify(planned, rig.execute(planned)))
+    assert counted["retention.orphans"] == (Outcome.ATTENTION, name)
+
+
+def test_a_backup_taken_while_the_last_batch_went_on_is_listed(rig: Rig) -> None:
+    """Its snapshot is younger than the ledger's entry, and still has the records."""
+    rig.insert("note", id=1, at=OLD)
+    planned = rig.plan()
+    executed = rig.execute(planned)
+    begun = rig.state_sql(
+        "UPDATE erasure_batch SET erased_at = erased_at - interval '1 hour' RETURNING erased_at"
+    )[0][0]
+    meanwhile, days = begun + timedelta(minutes=59), timedelta(days=30)
+    copies = [
+        Copy("within", meanwhile, meanwhile + days),
+        Copy("later", begun + days, begun + days),
+    ]
+    listed = proof.verify(rig.desk(), planned, executed, copies).data["copies"]
+    assert [one["id"] for one in listed] == ["within"]
 
 
 def test_a_circle_too_large_for_one_transaction_is_named(

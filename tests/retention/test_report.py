@@ -64,8 +64,8 @@ def test_a_run_that_erased_what_was_over_passes() -> None:
     )
     assert indicators(found) == GOOD
     assert shown(found, "Records erased") == "10 rows"
-    assert shown(found, "Expired, left without explanation") == "0 rows"
-    assert fact(found, "Expired, left without explanation").status is Outcome.PASS
+    assert shown(found, "Expired, left without a ground") == "0 rows"
+    assert fact(found, "Expired, left without a ground").status is Outcome.PASS
     assert fact(found, "Planned and not reached").status is Outcome.PASS
     assert shown(found, "Requests of data subjects") == "0 open"
     assert shown(found, "Backups hold what was erased until") == "none does"
@@ -154,7 +154,7 @@ def test_what_is_left_and_late_is_said_first() -> None:
     left = counted({"order": 7}, [one_left(unexplained=3)])
     found = certificate(a_run(verify=left))
     assert english(found.summary).startswith("3 records have expired and are still there")
-    assert fact(found, "Expired, left without explanation").status is Outcome.FAIL
+    assert fact(found, "Expired, left without a ground").status is Outcome.FAIL
     late = counted({"order": 10}, [one_left()], requests_open=2, requests_overdue=1)
     found = certificate(a_run(verify=late))
     assert english(found.summary) == "1 requests of data subjects to be erased are overdue."
@@ -201,12 +201,12 @@ def test_nobody_asked_for_anything_is_a_fail() -> None:
         (
             [COPY, COPY | {"id": "b", "expires_at": "2027-01-02T18:00:00+00:00"}],
             "2027-01-03 02:00 UTC+08:00",
-            "2 restore points, the oldest of 2026-10-01",
+            "restore points: 2, the oldest of 2026-10-01",
         ),
         (
             [COPY | {"held": True}],
             "2026-12-31 02:00 UTC+08:00",
-            "1 restore points, the oldest of 2026-10-01; holds keep 1 of them longer",
+            "restore points: 1, the oldest of 2026-10-01; holds keep 1 of them longer",
         ),
     ],
 )

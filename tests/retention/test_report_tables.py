@@ -110,6 +110,17 @@ FULL: dict[str, Any] = {
             ],
         ),
         ({"refused": {"order 23503": 4}}, ["the database refused them (SQLSTATE 23503) | 4"]),
+        (
+            {"locked": {"order": 3}, "busy": {"order": 3}},
+            ["other sessions kept them locked; the next run tries again | 4"],
+        ),
+        (
+            {"waiting": {"order": 9}, "stopped": "budget"},
+            [
+                "they came after the plan was made, and wait for the next | 9",
+                "the run's time was used up; the next run goes on | 4",
+            ],
+        ),
         ({}, ["they changed, or a hold was placed on them, after the plan was made | 4"]),
     ],
 )

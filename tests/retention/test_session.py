@@ -12,6 +12,7 @@ from include.erasure.places import PRINTING
 from include.local.postgres import EmbeddedPostgres
 from include.retention import execute
 from include.retention.session import one_view, prepare
+from include.services.errors import ServiceError
 from tests.retention.yard import KEYS, OVER, Yard, rule, yard
 
 AWAY = (
@@ -64,3 +65,13 @@ def test_keys_are_printed_alike_on_whichever_backend_a_batch_is(
     with place.state.connect() as conn:
         found = conn.exec_driver_sql("SELECT FROM erasure WHERE key_hmac = %s", (digest,))
         assert found.rowcount == 1
+
+
+def test_a_standby_that_takes_rows_away_is_told_and_retried(place: Yard) -> None:
+    """PostgreSQL cancels such a statement with the code that is raised here."""
+    with (
+        place.session() as connection,
+        pytest.raises(ServiceError, match=r"SQLSTATE 40001\): on a standby"),
+        one_view(connection, place.database),
+    ):
+        connection.execute("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$")

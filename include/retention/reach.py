@@ -1,0 +1,46 @@
+"""How many records a hold is on now: a mistyped key would keep nothing, and nobody would notice."""
+
+from __future__ import annotations
+
+from psycopg.sql import SQL, Composable
+
+from include.holds.registry import Hold
+from include.policy.fragments import both, either
+from include.retention.counting import each_hold
+from include.retention.desk import Desk
+from include.retention.graph import FALSE
+from include.retention.session import one_view, prepare
+
+
+def reach(desk: Desk, hold: Hold) -> dict[str, int]:
+    """Count the records of each record class that a hold is on, expired or not.
+
+    Classes whose records are not found by a hold of its kind are left out.
+
+    Args:
+        desk: of a mapped database.
+        hold: that counts.
+
+    Raises:
+        UsageError: the schedule does not fit the database, or a right is missing.
+        ServiceError: the database was lost, a lock was not free, or a statement took too long.
+    """
+    found: dict[str, int] = {}
+    with desk.reader.connect(autocommit=True) as connection:
+        prepare(connection, desk.database)
+        with one_view(connection, desk.database):
+            graph = desk.schedule(desk.clock.now()).graph(connection)
+            values = [value for one, value in each_hold(graph.holds) if one.id == hold.id]
+            for one in (it for classes in graph.classes.values() for it in classes):
+                each: list[Composable] = [
+                    held for value in values if (held := one.held_by(hold, value)) != FALSE
+                ]
+                if not each:
+                    continue
+                query = SQL("SELECT count(*) FROM {} AS t WHERE {}").format(
+                    one.relation.identifier, both([one.belongs, either(each)])
+                )
+                row = connection.execute(query, {}).fetchone()
+                assert row is not None
+                found[one.name] = row[0]
+    return found
