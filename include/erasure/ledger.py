@@ -29,21 +29,19 @@ from include.state.tables import erasure, erasure_batch
 Action = Literal["delete", "mask"]
 _encoded = json.JSONEncoder(ensure_ascii=False).encode
 
-_STAGE = (
-    "SET LOCAL client_min_messages = warning",  # it exists but for the first batch of a session
-    "CREATE TEMP TABLE IF NOT EXISTS parcelseal_entering (key_hmac bytea) ON COMMIT DELETE ROWS",
-)
 # Sorted, so that two runs never wait for each other. An entry of a batch that is still open moves
 # to this one: its transaction cannot have erased the record that is erased now.
 _ENTER = """
 INSERT INTO erasure AS e (key_hmac, key_id, action, batch_id)
-SELECT s.key_hmac, %s, %s, %s FROM parcelseal_entering s ORDER BY s.key_hmac
+SELECT s.key_hmac, %s, %s, %s FROM unnest(%s::bytea[]) AS s (key_hmac)
 ON CONFLICT (key_hmac, key_id, action) DO UPDATE SET batch_id = excluded.batch_id
 WHERE EXISTS (SELECT FROM erasure_batch b WHERE b.id = e.batch_id AND b.settled_at IS NULL)
 """
+# Records of a statement. One of thousands keeps a core of the server busy until it ends, and others
+# that wake up meanwhile wait for it; one of less than this takes longer to send than to execute.
+STRIDE = 64
 # PostgreSQL's binary COPY: signature, flags, length of the extension.
 COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
-_ROW = struct.pack("!hi", 1, 32)
 COPY_TAIL = struct.pack("!h", -1)
 
 
@@ -274,7 +272,7 @@ def has_begun(conn: Connection, database: str, dag_id: str, run_id: str) -> bool
 
 
 def driver_of(conn: Connection) -> psycopg.Connection[Any]:
-    """Return psycopg's own connection, for COPY, in the transaction that SQLAlchemy began."""
+    """Return psycopg's own connection, in the transaction that SQLAlchemy began."""
     found = conn.connection.driver_connection
     assert isinstance(found, psycopg.Connection)
     return found
@@ -295,15 +293,8 @@ def _enter(
         .returning(erasure_batch.c.id)
     )
     assert batch is not None
-    if digests:
-        driver = driver_of(conn)
-        for statement in _STAGE:
-            driver.execute(statement)
-        with (
-            driver.cursor() as cursor,
-            cursor.copy("COPY parcelseal_entering FROM STDIN (FORMAT binary)") as into,
-        ):
-            into.write(COPY_HEAD + b"".join(_ROW + one for one in digests) + COPY_TAIL)
-        driver.execute(_ENTER, [keys.current, origin.action, batch])
-        driver.execute("TRUNCATE parcelseal_entering")  # several batches share a transaction
+    driver, ordered = driver_of(conn), sorted(digests)
+    for at in range(0, len(ordered), STRIDE):
+        some = ordered[at : at + STRIDE]
+        driver.execute(_ENTER, [keys.current, origin.action, batch, some])
     return int(batch)

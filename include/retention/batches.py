@@ -8,20 +8,19 @@ commits. Batches are sized by the time that they take, so that nobody waits long
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import psycopg
 from psycopg import errors
-from psycopg.sql import SQL, Composable, Identifier, Literal
+from psycopg.sql import SQL, Composable, Identifier
 
-from include.erasure.masks import assignments
+from include.erasure.ledger import STRIDE
 from include.erasure.places import key_texts
 from include.holds.records import RecordHolds
-from include.policy.fragments import both, fixed, negated, quoted
+from include.policy.fragments import fixed, negated
+from include.retention.acts import Act, Kept, as_array
 from include.retention.classes import RecordClass
-from include.retention.graph import Graph, Reference
+from include.retention.graph import Graph
 from include.retention.relations import Leaf
 from include.retention.session import set_locally
 from include.retention.work import Key, Work
@@ -29,11 +28,10 @@ from include.retention.work import Key, Work
 TRIES = 5  # of a batch that meets somebody else's locks
 PAUSE = 0.2  # seconds before the next try; doubled each time
 MOST_REFUSED = 100  # records of a class that the database may refuse before it is left alone
-FIRST_PAGES = 16
+FIRST_PAGES, MOST_PAGES = 16, 2**17
 IDLE_MS = 10_000  # that a batch's locks may be kept while the ledger is written
 FULL = 0.9  # of the records that a batch may have; pages differ
 PASSES = 3  # over a table: what others had locked, or moved, is met by the next
-Rows = str | list[str]  # places of rows on disk: an array as PostgreSQL prints it, or its elements
 LOST_TO_OTHERS = (
     errors.LockNotAvailable,
     errors.DeadlockDetected,
@@ -42,116 +40,7 @@ LOST_TO_OTHERS = (
 )
 
 
-class Kept(psycopg.DataError):
-    """A locked record that fits was not changed: a trigger said nothing and kept it.
-
-    One of psycopg's errors since it is met as if the trigger had raised one.
-    """
-
-    sqlstate = "kept"
-
-
 REFUSED = (psycopg.IntegrityError, psycopg.DataError, errors.RaiseException)
-
-
-class Act(Protocol):
-    """What is done to the records of a class."""
-
-    def condition(self, graph: Graph) -> Composable:
-        """The records to which it is done, over ``t``."""
-        ...
-
-    def apply(self, work: Work, leaf: Leaf, rows: Rows, which: Composable) -> list[Key]:
-        """Do it to locked rows that still fit, and return their keys."""
-        ...
-
-
-@dataclass(frozen=True)
-class Deleting:
-    """Deletes the records of a class that nothing refers to any more."""
-
-    one: RecordClass
-
-    def condition(self, graph: Graph) -> Composable:
-        """The records to which it is done, over ``t``."""
-        return both([graph.ready(self.one), graph.unreferred(self.one.rule.collection)])
-
-    def apply(self, work: Work, leaf: Leaf, rows: Rows, which: Composable) -> list[Key]:
-        """Do it to locked rows that still fit, and return their keys."""
-        for reference in work.graph.detached(self.one.rule.collection):
-            detach(work.connection, reference, leaf, rows, which)
-        query = SQL(
-            "DELETE FROM {leaf} AS t WHERE t.ctid = ANY (%(rows)s::tid[]) AND {which} "
-            "RETURNING {keys}"
-        ).format(leaf=leaf.identifier, which=which, keys=fixed(key_texts(self.one.relation.key)))
-        return work.connection.execute(query, {"rows": rows}).fetchall()
-
-
-@dataclass(frozen=True)
-class Masking:
-    """Masks the records of a class."""
-
-    one: RecordClass
-
-    def condition(self, graph: Graph) -> Composable:
-        """The records to which it is done, over ``t``."""
-        return graph.ready(self.one)
-
-    def apply(self, work: Work, leaf: Leaf, rows: Rows, which: Composable) -> list[Key]:
-        """Do it to locked rows that still fit, and return their keys."""
-        at = Literal(work.limits.clock.now())
-        query = SQL(
-            "UPDATE {leaf} AS t SET {changes} WHERE t.ctid = ANY (%(rows)s::tid[]) AND {which} "
-            "RETURNING {keys}"
-        ).format(
-            leaf=leaf.identifier,
-            changes=fixed(assignments(self.one.mask, self.one.shapes, at)),
-            which=which,
-            keys=fixed(key_texts(self.one.relation.key)),
-        )
-        return work.connection.execute(query, {"rows": rows}).fetchall()
-
-
-def detach(
-    connection: psycopg.Connection[Any],
-    reference: Reference,
-    leaf: Leaf,
-    rows: Rows,
-    which: Composable,
-    also: Sequence[tuple[Leaf, Rows]] = (),
-) -> None:
-    """Set a foreign key to null where it leads to records that are about to go.
-
-    Args:
-        connection: to the mapped database.
-        reference: the key.
-        leaf: the table that the records lie in.
-        rows: their places.
-        which: they have to fit still.
-        also: places of others that go in the same statement.
-    """
-    going = [(leaf, rows), *also]
-    given = {f"rows{at}": places for at, (_leaf, places) in enumerate(going)}
-    changes = [SQL("{} = NULL").format(quoted(one)) for one in reference.key.columns]
-    query = SQL(
-        "UPDATE {child} AS c SET {changes} FROM (SELECT t.tableoid, {targets} FROM {leaf} AS t "
-        "WHERE t.ctid = ANY (%(rows0)s::tid[]) AND {which}) AS p WHERE {joined}{others}"
-    ).format(
-        # A record that goes too is left as it is: changed, it would lie elsewhere on disk.
-        others=SQL("").join(
-            SQL(" AND NOT (c.tableoid = {}::oid AND c.ctid = ANY ({}::tid[]))").format(
-                one.oid, SQL(f"%(rows{at})s")
-            )
-            for at, (one, _places) in enumerate(going)
-        ),
-        targets=SQL(", ").join(quoted("t", one) for one in reference.key.targets),
-        child=reference.key.identifier,
-        changes=SQL(", ").join(changes),
-        leaf=leaf.identifier,
-        which=which,
-        joined=reference.joined("c", "p"),
-    )
-    connection.execute(query, given)
 
 
 def walk(work: Work, one: RecordClass, act: Act, passes: int = PASSES) -> int:
@@ -204,7 +93,8 @@ class _Walk:
     pages: int = FIRST_PAGES
     rows: int = 0
     found: int = 0
-    tried: str | None = None
+    tried: list[str] | None = None
+    pages_of_stride: float = 1.0
     conditions: tuple[Graph, Composable] | None = None
 
     @property
@@ -258,10 +148,10 @@ class _Walk:
                 set_limits(work, self.one, self.leaf)
                 self.tried = None
                 places, keys = self._locked(first, end, most, which)
-                self.tried = rows = _array(places)
+                self.tried = places
                 if keys:
                     with work.entering(self.one, keys) as entering:
-                        gone = self.act.apply(work, self.leaf, rows, which)
+                        gone = self.act.apply(work, self.leaf, places, which)
                         self._require_gone(places, keys, gone, which)
                         work.progress("changed")
                         if gone:
@@ -285,14 +175,25 @@ class _Walk:
         ).format(
             keys=fixed(key_texts(self.one.relation.key)), leaf=self.leaf.identifier, which=which
         )
-        given = {
-            "first": f"({first},0)",
-            "end": f"({end},0)",
-            "passed": self.passed_over,
-            "most": most,
-        }
-        found = self.work.connection.execute(query, given).fetchall()
-        return [row[0] for row in found], [row[1:] for row in found]
+        text = query.as_bytes(self.work.connection)
+        places: list[str] = []
+        keys: list[Key] = []
+        while first < end and len(keys) < most:
+            behind = min(end, first + max(1, int(self.pages_of_stride)))
+            given = {
+                "first": f"({first},0)",
+                "end": f"({behind},0)",
+                "passed": self.passed_over,
+                "most": most - len(keys),
+            }
+            found = self.work.connection.execute(text, given).fetchall()
+            places += [row[0] for row in found]
+            keys += [row[1:] for row in found]
+            # As many pages next time as have the records of one statement.
+            self.pages_of_stride *= min(2.0, max(0.5, STRIDE / max(1, len(found))))
+            self.pages_of_stride = min(MOST_PAGES, max(1.0, self.pages_of_stride))
+            first = behind
+        return places, keys
 
     def _require_gone(
         self, places: list[str], keys: list[Key], gone: list[Key], which: Composable
@@ -305,7 +206,7 @@ class _Walk:
         query = SQL(
             "SELECT count(*) FROM {} AS t WHERE t.ctid = ANY (%(rows)s::tid[]) AND {}"
         ).format(self.leaf.identifier, negated(which))
-        row = self.work.connection.execute(query, {"rows": _array(left)}).fetchone()
+        row = self.work.connection.execute(query, {"rows": as_array(left)}).fetchone()
         if row is None or row[0] < len(left):
             raise Kept
 
@@ -324,7 +225,7 @@ class _Walk:
         meant = self.work.limits.rules.batch.milliseconds / 1000
         factor = min(2.0, max(0.25, meant / max(seconds, 0.001)))
         factor = min(factor, max(0.25, FULL * self.rows / max(self.found, 1)))
-        self.pages = max(1, min(2**17, int(self.pages * factor)))
+        self.pages = max(1, min(MOST_PAGES, int(self.pages * factor)))
         if seconds > 2 * meant:
             self.rows = max(1, self.rows // 2)
         else:
@@ -345,19 +246,14 @@ class _Walk:
         if self.rows > 1:
             self.rows = max(1, min(self.rows, 64) // 2)
             return True
-        if not self.tried or self.tried == "{}":
+        if not self.tried:
             raise error  # no record's fault: the condition fails
         # The very one, and not looked for again: another might be found first.
-        self.passed_over.append(self.tried.strip('{"}'))
+        self.passed_over.extend(self.tried)
         refused = self.work.tally.refused
         key = (self.one.name, error.sqlstate or "?")
         refused[key] = refused.get(key, 0) + 1
         return len(self.passed_over) < MOST_REFUSED
-
-
-def _array(places: Sequence[str]) -> str:
-    """As text: psycopg would write an array element by element."""
-    return "{" + ",".join(f'"{one}"' for one in places) + "}"
 
 
 def set_limits(

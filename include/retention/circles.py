@@ -11,15 +11,8 @@ from psycopg.sql import SQL, Composable, Identifier
 from include.erasure.identity import transaction_of
 from include.erasure.places import key_texts
 from include.policy.fragments import both, fixed
-from include.retention.batches import (
-    LOST_TO_OTHERS,
-    PAUSE,
-    REFUSED,
-    TRIES,
-    Kept,
-    detach,
-    set_limits,
-)
+from include.retention.acts import Kept, detach
+from include.retention.batches import LOST_TO_OTHERS, PAUSE, REFUSED, TRIES, set_limits
 from include.retention.classes import RecordClass
 from include.retention.deletable import Deletable
 from include.retention.relations import Leaf

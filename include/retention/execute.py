@@ -27,7 +27,7 @@ from include.erasure.resolve import resolve
 from include.holds.records import HoldGuard
 from include.policy.retention import Disposition
 from include.retention import batches, circles, partitions
-from include.retention.batches import Deleting, Masking
+from include.retention.acts import Deleting, Masking
 from include.retention.clocks import require_agreement
 from include.retention.plan import Plan
 from include.retention.planning import Schedule, make_plan
