@@ -61,12 +61,14 @@ def add(
                 case_ref=case,
                 review_on=review.date(),
             )
-        found = _reach(place, hold)  # what it counts for, whatever comes of this
+        if not as_json:  # before tables are read, which may take minutes
+            said = f"Hold {hold.id} on {hold.kind} {hold.value} counts from now on."
+            _tell(hold, said, as_json=False)
+        found = _reach(place, hold)
     if as_json:
         print_json(hold.as_json() | {"records": found})
-        return 0
-    _tell(hold, f"Hold {hold.id} on {hold.kind} {hold.value} counts from now on.", as_json=False)
-    _tell_reach(found)
+    else:
+        _tell_reach(found)
     return 0
 
 

@@ -10,6 +10,7 @@ from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
 from include.messages import _
 from include.retention import breaker
+from include.retention.acts import Kept
 from include.retention.breaker import Tripped
 from include.retention.desk import Desk
 from include.retention.execute import Executor
@@ -191,7 +192,9 @@ def _shortfalls(seen: Examination, tally: Tally) -> None:
         seen.find(
             "retention.refused",
             Outcome.FAIL,
-            _(
+            _("A trigger of the database kept {count} records without a word.", count=records)
+            if code == Kept.sqlstate
+            else _(
                 "The database refused to let {count} records go (SQLSTATE {code}).",
                 count=records,
                 code=code,

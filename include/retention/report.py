@@ -148,7 +148,10 @@ def _counted(cases: Sequence[Case], figure: str) -> int | None:
 def _left(cases: Sequence[Case], figure: str) -> int | None:
     """What the count afterwards says of one figure, all classes and databases together."""
     return _added(
-        [sum(int(it[figure]) for it in one.proof["left"]) if one.proof else None for one in cases]
+        [
+            sum(int(it.get(figure, 0)) for it in one.proof["left"]) if one.proof else None
+            for one in cases
+        ]
     )
 
 

@@ -10,6 +10,7 @@ from include.messages import Message, _, verbatim
 from include.policy.period import Period
 from include.policy.retention import Clock, RetentionRule, SqlClock
 from include.policy.rules import Source
+from include.retention.acts import Kept
 from include.retention.plan import KeptBy, PlannedClass
 from include.retention.report_case import Case
 
@@ -141,6 +142,7 @@ def _referring(by: KeptBy, others: Sequence[KeptBy]) -> Message:
     return _("records of {table} refer to them", table=by.table)
 
 
+_KEPT = _("a trigger of the database kept them without a word")
 _SUSPENDED = _("a condition of retention.yaml keeps them")
 
 
@@ -153,7 +155,8 @@ def _shortfall(case: Case, one: PlannedClass) -> list[tuple[Message, int | None]
     for key, count in case.execution.get("refused", {}).items():
         name, code = key.rsplit(" ", 1)
         if name == one.name:
-            found.append((_("the database refused them (SQLSTATE {code})", code=code), count))
+            refused = _("the database refused them (SQLSTATE {code})", code=code)
+            found.append((_KEPT if code == Kept.sqlstate else refused, count))
             left -= count
     return found + ([(_why(case.execution, one.name), left)] if left > 0 else [])
 

@@ -109,6 +109,10 @@ FULL: dict[str, Any] = {
                 "other sessions held locks, 3 times; the next run tries again | 3",
             ],
         ),
+        (
+            {"refused": {"order kept": 4}},
+            ["a trigger of the database kept them without a word | 4"],
+        ),
         ({"refused": {"order 23503": 4}}, ["the database refused them (SQLSTATE 23503) | 4"]),
         (
             {"locked": {"order": 3}, "busy": {"order": 3}},
