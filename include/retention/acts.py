@@ -16,7 +16,7 @@ from psycopg.sql import SQL, Composable, Composed, Literal
 from include.erasure.ledger import STRIDE
 from include.erasure.masks import assignments
 from include.erasure.places import key_texts
-from include.policy.fragments import both, fixed, quoted
+from include.policy.fragments import both, fixed, negated, quoted
 from include.retention.classes import RecordClass
 from include.retention.graph import Graph, Reference
 from include.retention.relations import Leaf
@@ -46,13 +46,19 @@ class Act(Protocol):
 
 @dataclass(frozen=True)
 class Deleting:
-    """Deletes the records of a class that nothing refers to any more."""
+    """Deletes the records of a class that nothing refers to any more.
+
+    Attributes:
+        unapproved: classes whose records stay, see `Work.unapproved`.
+    """
 
     one: RecordClass
+    unapproved: tuple[RecordClass, ...] = ()
 
     def condition(self, graph: Graph) -> Composable:
         """The records to which it is done, over ``t``."""
-        return both([graph.ready(self.one), graph.unreferred(self.one.rule.collection)])
+        stays = [negated(other.belongs) for other in self.unapproved]
+        return both([graph.ready(self.one), *stays, graph.unreferred(self.one.rule.collection)])
 
     def apply(self, work: Work, leaf: Leaf, rows: Sequence[str], which: Composable) -> list[Key]:
         """Do it to locked rows that still fit, and return their keys."""

@@ -194,23 +194,26 @@ def dispose(work: Work) -> None:
 def _empty(work: Work, group: tuple[str, ...]) -> None:
     """Delete what may go of a group: in one pass, or of a circle until nothing goes any more."""
     is_circle = work.graph.is_circle(group)
+    deleting = [it for name in group for it in work.graph.classes[name] if it.rule.deletes]
+    can_untie = is_circle and not any(work.unapproved(one) for one in deleting)
     for _round in range(MOST_ROUNDS if is_circle else 1):
         gone = 0
         for name in group:
             for one in work.graph.classes[name]:
                 if not one.rule.deletes or not work.left(one.name) or work.tally.stopped:
                     continue
-                if one.rule.action == "drop_partition":
+                unapproved = work.unapproved(one)
+                if one.rule.action == "drop_partition" and not unapproved:
                     partitions.drop_whole(work, one)
                 passes = 1 if is_circle else batches.PASSES
-                gone += batches.walk(work, one, Deleting(one), passes)
+                gone += batches.walk(work, one, Deleting(one, unapproved), passes)
         is_long = _round % ROUNDS_OF_A_CHAIN == ROUNDS_OF_A_CHAIN - 1
-        if is_circle and (not gone or is_long) and not work.tally.stopped:
+        if can_untie and (not gone or is_long) and not work.tally.stopped:
             gone += circles.untie(work, group)
         if not gone or work.tally.stopped:
             break
-    for one in (it for name in group for it in work.graph.classes[name] if it.rule.deletes):
-        batches.count_locked(work, one, Deleting(one))
+    for one in deleting:
+        batches.count_locked(work, one, Deleting(one, work.unapproved(one)))
 
 
 def require_same_rules(plan: Plan, live: Plan) -> None:

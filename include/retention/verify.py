@@ -133,11 +133,11 @@ class Inspection:
                 "AND NOT ({held}) AND NOT ({referred})) FROM {table} AS t WHERE {of_class} "
                 "AND {left} AND {key} IN ({about})"
             ).format(
-                prefix=self._prefix(rule, key),
+                prefix=self._prefix(rule, key) if rule.deletes else SQL(""),
                 lawful=self._after([self._minimum(rule, one) for one in rule.minimum]),
                 alone=_all(self._let_go(rule, key)),
                 held=self._held(rule),
-                referred=self._referred(rule),
+                referred=self._referred(rule) if rule.deletes else _FALSE,
                 table=self._relation(rule).identifier,
                 of_class=_member(rule),
                 left=self._left_to_do(rule),
@@ -174,7 +174,7 @@ class Inspection:
         ).format(
             prefix=self._prefix(rule) if rule.deletes else SQL(""),
             held=self._held(rule),
-            referred=self._referred(rule) if rule.deletes else SQL("false"),
+            referred=self._referred(rule) if rule.deletes else _FALSE,
             table=self._relation(rule).identifier,
             of_class=self._of_class(rule),
             left=self._left_to_do(rule),

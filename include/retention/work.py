@@ -149,6 +149,20 @@ class Work:
         done = self.tally.done.get(name, 0) + self.done_before.get(name, 0)
         return max(0, self.plan.of(name).planned - done)
 
+    def unapproved(self, one: RecordClass) -> tuple[RecordClass, ...]:
+        """Other classes of the same records that the plan deletes from and that may not go.
+
+        A record of theirs stays, though this class would let it go too.
+        """
+        return tuple(
+            other
+            for other in self.graph.classes[one.rule.collection]
+            if other is not one
+            and other.rule.deletes
+            and other.name not in self.allowed
+            and self.plan.of(other.name).planned
+        )
+
     def origin(self, one: RecordClass) -> Origin:
         """What the ledger says of a batch of a class."""
         return Origin(

@@ -66,6 +66,15 @@ def test_the_longest_period_of_a_record_wins(place: Yard) -> None:
     assert [one.unexplained for one in place.left()[0]] == [0, 0]
 
 
+def test_a_record_of_a_class_that_nobody_approved_stays(place: Yard) -> None:
+    """Though another of its classes may go without being asked about."""
+    place.rules = [rule("item"), rule("item", name="paper", where="t.kind = 'paper'")]
+    plan = place.plan()
+    assert (plan.of("item").to_delete, plan.of("paper").to_delete) == (6, 2)
+    assert place.execute(plan, ["item"]).done == {"item": 4}
+    assert {3, 6} <= place.keys("item")
+
+
 def test_keep_beats_delete(place: Yard) -> None:
     """However long ago its clock was."""
     place.rules = [rule("item"), rule("item", "keep", name="kept", where="t.id IN (1, 2)")]

@@ -343,3 +343,17 @@ def test_names_that_need_quotes_and_names_like_our_own(place: Yard) -> None:
     ]  # fmt: skip
     assert place.enforced() == {"one": 2, "two": 2}
     assert place.keys('"运单"', "rec") == {3}
+
+
+def test_a_reference_keeps_nobody_from_being_masked(place: Yard) -> None:
+    """A request whose record was not masked is not explained by what refers to it."""
+    place.run(f"""
+    CREATE TABLE person (id int PRIMARY KEY, at date, name text);
+    CREATE TABLE parcel (id int PRIMARY KEY, person int REFERENCES person);
+    INSERT INTO person VALUES (1, '{YOUNG}', 'Wang Fang'); INSERT INTO parcel VALUES (1, 1);
+    """)
+    person = {"mask": {"name": "name"}, "keys": {"subject": "t.id"}, "on_request": True}
+    place.rules = [rule("person", "mask", **person)]
+    with place.inspection() as seen:
+        found = seen.subject("1")
+    assert (found.records, found.unexplained) == (1, 1)

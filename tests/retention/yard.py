@@ -141,15 +141,20 @@ class Yard:
             counted = ledger.counted(conn, "enforce_retention", f"{self.name} {run}")
         return {name: records for (_, name, _), records in counted.items()}
 
-    def left(self) -> tuple[list[Left], int]:
-        """What the independent count says is left, and how many records are orphans."""
+    @contextmanager
+    def inspection(self) -> Iterator[Inspection]:
+        """The independent count, with the holds of now."""
         with self.session() as connection, one_view(connection, self.database):
             with self.state.connect() as conn:
                 holds = on_records(conn, self.name)
-            seen = Inspection(
+            yield Inspection(
                 connection, self.database, self.rules,
                 as_of=self.as_of, timezone=self.timezone, holds=holds,
             )  # fmt: skip
+
+    def left(self) -> tuple[list[Left], int]:
+        """What the independent count says is left, and how many records are orphans."""
+        with self.inspection() as seen:
             return seen.left(), sum(one.records for one in seen.orphans())
 
     def hold(self, kind: HoldKind, value: str) -> Hold:
