@@ -72,16 +72,17 @@ def walk(work: Work, one: RecordClass, act: Act, passes: int = PASSES) -> int:
 
 def count_locked(work: Work, one: RecordClass, act: Act) -> None:
     """Count what fits still after the last pass: nothing but somebody else's lock kept it."""
-    refused = [len(work.passed_over.get(leaf.oid, ())) for leaf in one.relation.leaves]
-    given_up = work.tally.stopped or max(refused, default=0) >= MOST_REFUSED
-    if given_up or not work.left(one.name):
+    refused = work.refused(one.name)
+    if refused >= MOST_REFUSED:
+        work.tally.given_up.add(one.name)
+    if work.tally.stopped or refused >= MOST_REFUSED or not work.left(one.name):
         return
     query = SQL("SELECT count(*) FROM {} AS t WHERE {}").format(
         one.relation.identifier, act.condition(work.graph)
     )
     row = work.connection.execute(query, {}).fetchone()
-    if row is not None and row[0] > sum(refused):
-        work.tally.locked[one.name] = row[0] - sum(refused)
+    if row is not None and row[0] > refused:
+        work.tally.locked[one.name] = row[0] - refused
 
 
 @dataclass
@@ -100,12 +101,12 @@ class _Walk:
     @property
     def passed_over(self) -> list[str]:
         """Records that the database refused; later rounds pass them over too."""
-        return self.work.passed_over.setdefault(self.leaf.oid, [])
+        return self.work.passed_over.setdefault((self.one.name, self.leaf.oid), [])
 
     def go(self) -> bool:
         """Walk along one leaf; False when there is nothing more to do in any."""
         work = self.work
-        if len(self.passed_over) >= MOST_REFUSED:
+        if work.refused(self.one.name) >= MOST_REFUSED:
             return True
         self.pages, self.rows = FIRST_PAGES, work.limits.rules.batch.rows
         row = work.connection.execute(
@@ -253,7 +254,7 @@ class _Walk:
         refused = self.work.tally.refused
         key = (self.one.name, error.sqlstate or "?")
         refused[key] = refused.get(key, 0) + 1
-        return len(self.passed_over) < MOST_REFUSED
+        return self.work.refused(self.one.name) < MOST_REFUSED
 
 
 def set_limits(

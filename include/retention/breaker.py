@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import median
@@ -11,12 +11,10 @@ from typing import Literal
 from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from include.approvals.registry import APPROVE
 from include.policy.retention import Limit
-from include.retention.names import KIND
 from include.retention.plan import Plan, PlannedClass
 from include.services.clock import Clock
-from include.state.tables import approval_decision, approval_request, disposition
+from include.state.tables import disposition
 
 LOOKED_BACK = 10  # runs
 FEWEST = 3  # of them, or there is no trend
@@ -80,20 +78,16 @@ def recent_runs(
 ) -> dict[str, int]:
     """Records that other runs erased within `RECENT`, by class.
 
-    What a second person approved is not counted: somebody has looked at it.
+    What a second person approved is not counted: somebody has looked at it. Other classes of the
+    same plan, which needed nobody, are.
     """
-    approved = (
-        select(approval_request.c.sha256)
-        .join_from(approval_request, approval_decision)
-        .where(approval_request.c.kind == KIND, approval_decision.c.decision == APPROVE)
-    )
     query = (
         select(disposition.c.record_class, func.sum(disposition.c.done))
         .where(
             disposition.c.database == plan.database,
             disposition.c.done.is_not(None),
             disposition.c.planned_at > now - RECENT,
-            disposition.c.plan_sha256.not_in(approved),
+            disposition.c.asked.is_(False),
             (disposition.c.dag_id != run[0]) | (disposition.c.run_id != run[1]),
         )
         .group_by(disposition.c.record_class)
@@ -120,8 +114,13 @@ def past_runs(conn: Connection, plan: Plan, run: tuple[str, str]) -> dict[str, l
     return found
 
 
-def remember(conn: Connection, plan: Plan, run: tuple[str, str], clock: Clock) -> None:
-    """Enter a plan, in place of an earlier one of the same run."""
+def remember(
+    conn: Connection, plan: Plan, run: tuple[str, str], clock: Clock, asked: Collection[str] = ()
+) -> None:
+    """Enter a plan, in place of an earlier one of the same run.
+
+    Classes in ``asked`` wait for a second person.
+    """
     dag_id, run_id = run
     for one in plan.classes:
         values = {
@@ -131,6 +130,7 @@ def remember(conn: Connection, plan: Plan, run: tuple[str, str], clock: Clock) -
             "expired": one.expired,
             "held": one.held + one.suspended,
             "planned": one.planned,
+            "asked": one.name in asked,
         }
         conn.execute(
             insert(disposition)

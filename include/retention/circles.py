@@ -106,8 +106,10 @@ def _untie(work: Work, parts: Sequence[_Part], entered: list[int], done: dict[st
 def _found(work: Work, group: Sequence[str]) -> list[_Part]:
     """What a circle consists of; nothing where it is too large, or larger than the plan allows."""
     graph = work.graph
-    deletable = Deletable(graph, work.passed_over)
+    deletable = Deletable(graph, work.refused_places)
     found: list[_Part] = []
+    for name in (it.name for one in group for it in graph.classes[one]):
+        work.tally.knots.pop(name, None)  # of an earlier try; a chain is shorter by now
     for one in (it for name in group for it in graph.classes[name] if it.rule.deletes):
         which = graph.ready(one)
         rows_of_class = 0

@@ -125,8 +125,7 @@ def scan(
     """
     relation = graph.relations.by_collection[collection]
     classes = graph.classes[collection]
-    holds = each_hold(graph.holds)[:MOST_HOLDS]
-    keeping = [] if graph.held(collection) == FALSE else _keeping(classes, holds)
+    keeping = [] if graph.held(collection) == FALSE else _keeping(classes, each_hold(graph.holds))
     wanted: list[Composable] = []
     for one in classes:
         wanted += _figures(graph, one, [condition for _, condition in keeping])
@@ -176,14 +175,16 @@ def each_hold(holds: RecordHolds) -> list[tuple[Hold, str]]:
 def _keeping(
     classes: Sequence[RecordClass], holds: Sequence[tuple[Hold, str]]
 ) -> list[tuple[Hold, Composable]]:
-    """What each hold keeps; holds that another class of a collection knows keep its records too."""
-    found = []
-    for hold, value in holds:
+    """What each of the first holds keeps, by whichever class of a collection.
+
+    Holds of other databases come last: ``x/1`` keeps the record whose key is all of it.
+    """
+    found: dict[Hold, list[Composable]] = {}
+    for hold, value in sorted(holds, key=lambda one: "/" in one[1] and one[1] == one[0].value):
         each = [(one.belongs, one.held_by(hold, value)) for one in classes]
-        which = either([both([belongs, held]) for belongs, held in each if held != FALSE])
-        if which != FALSE:
-            found.append((hold, which))
-    return found
+        if known := [both([belongs, held]) for belongs, held in each if held != FALSE]:
+            found.setdefault(hold, []).extend(known)
+    return [(hold, either(known)) for hold, known in list(found.items())[:MOST_HOLDS]]
 
 
 def _counted(
@@ -203,7 +204,7 @@ def _unpacked(packed: int, holds: Sequence[Hold]) -> tuple[int, dict[int, int]]:
     for hold in holds:
         rest, records = divmod(rest, 10**DIGITS)
         if records:
-            found[hold.id] = found.get(hold.id, 0) + records
+            found[hold.id] = records
     return held, found
 
 

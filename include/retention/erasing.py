@@ -82,6 +82,8 @@ def execute(desk: Desk, record: StepRecord, progress: Progress | None = None) ->
             "refused": {f"{name} {code}": n for (name, code), n in tally.refused.items()},
             "busy": tally.busy,
             "locked": tally.locked,
+            "knots": tally.knots,
+            "given_up": sorted(tally.given_up),
             "longest_transaction_ms": round(tally.seconds * 1000),
             "not_approved": [] if approved else [one.name for one in tripped],
         }

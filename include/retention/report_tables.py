@@ -24,6 +24,7 @@ from include.reports.model import (
 from include.retention import report_record
 from include.retention import report_words as words
 from include.retention.breaker import Tripped
+from include.retention.counting import MOST_HOLDS
 from include.retention.question import why
 from include.retention.report_case import Case
 from include.retention.report_record import NOTHING, moment
@@ -178,6 +179,9 @@ def _holds(case: Case) -> list[Table]:
             )
     if not rows and not any(one.held for one in case.classes):
         return []
+    if case.plan.get("holds_that_counted", 0) > MOST_HOLDS:
+        further = _("further holds keep too; the first {most} are counted apart", most=MOST_HOLDS)
+        rows.append([NOTHING, NOTHING, further, NOTHING, NOTHING, NOTHING, NOTHING])
     return [
         Table(
             caption=_(

@@ -168,6 +168,10 @@ def _why(execution: Any, name: str) -> Message:
         return _("the run's time was used up; the next run goes on")
     if execution.get("stopped") == "window":
         return _("the time of day for deletions ended; the next run goes on")
+    if name in execution.get("knots", ()):
+        return _("they refer to each other in a circle that one transaction cannot delete")
+    if name in execution.get("given_up", ()):
+        return _("not tried any more: the database had refused too many of the class")
     if execution.get("locked", {}).get(name):
         return _("other sessions kept them locked; the next run tries again")
     if times := execution.get("busy", {}).get(name):

@@ -48,7 +48,7 @@ def plan(desk: Desk, as_of: str | None = None) -> StepRecord:
         "tripped": [vars(one) for one in tripped],
     }
     with desk.state.begin() as conn:
-        breaker.remember(conn, made, desk.run, desk.clock)
+        breaker.remember(conn, made, desk.run, desk.clock, {one.name for one in tripped})
         keep_artifact(conn, *desk.run, file_name(made.database), made.content)
         data |= told.of_plan(conn, desk, made)
         due = holds.due_for_review(conn, desk.today)

@@ -3,7 +3,7 @@
 Periods are added to clocks in the pack's timezone instead of compared with a moment that was worked
 out before; holds are read anew from the registry; what refers to a record is asked of the catalogue
 as it is now. What both use: the forms of masked text, the types of columns, the list of foreign
-keys.
+keys and how each compares, and which holds the registry has.
 """
 
 from __future__ import annotations

@@ -65,6 +65,7 @@ class Tally:
         partitions: that were dropped.
         refused: records that the database refused, by class and SQLSTATE.
         busy: times that a batch was given up since others held locks, by class.
+        given_up: classes that were left alone since the database refused too many.
         locked: records that could go and that other sessions kept locked to the end, by class.
         knots: records at the least that refer to each other in a circle which is too large for one
             transaction, by class.
@@ -78,6 +79,7 @@ class Tally:
     partitions: dict[str, int] = field(default_factory=dict)
     refused: dict[tuple[str, str], int] = field(default_factory=dict)
     busy: dict[str, int] = field(default_factory=dict)
+    given_up: set[str] = field(default_factory=set)
     locked: dict[str, int] = field(default_factory=dict)
     knots: dict[str, int] = field(default_factory=dict)
     waiting: dict[str, int] = field(default_factory=dict)
@@ -105,7 +107,8 @@ class Work:
         dag_id: of the run.
         run_id: of the run.
         progress: is told each stage of a batch, for tests.
-        passed_over: places of records that the database refused, by the oid of their table.
+        passed_over: places of records that the database refused, by class and the oid of their
+            table.
         tied: groups of which the database refused a circle.
     """
 
@@ -123,7 +126,7 @@ class Work:
     progress: Progress = lambda _stage: None
     tally: Tally = field(default_factory=Tally)
     done_before: dict[str, int] = field(default_factory=dict)
-    passed_over: dict[int, list[str]] = field(default_factory=dict)
+    passed_over: dict[tuple[str, int], list[str]] = field(default_factory=dict)
     tied: set[tuple[str, ...]] = field(default_factory=set)
     _unsettled: list[int] = field(default_factory=list)
     _beside: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
@@ -148,6 +151,18 @@ class Work:
             return 0
         done = self.tally.done.get(name, 0) + self.done_before.get(name, 0)
         return max(0, self.plan.of(name).planned - done)
+
+    @property
+    def refused_places(self) -> dict[int, list[str]]:
+        """Places of records that the database refused, by the oid of their table."""
+        found: dict[int, list[str]] = {}
+        for (_name, oid), places in self.passed_over.items():
+            found.setdefault(oid, []).extend(places)
+        return found
+
+    def refused(self, name: str) -> int:
+        """How many records of a class the database refused, one by one."""
+        return sum(len(places) for (one, _), places in self.passed_over.items() if one == name)
 
     def unapproved(self, one: RecordClass) -> tuple[RecordClass, ...]:
         """Other classes of the same records that the plan deletes from and that may not go.

@@ -195,6 +195,7 @@ disposition = Table(  # one record class in one run: the trend, and what came of
     Column("held", BigInteger, nullable=False),
     Column("planned", BigInteger, nullable=False),  # to delete or to mask
     Column("done", BigInteger),  # null: nothing was executed
+    Column("asked", Boolean, nullable=False, server_default=text("false")),  # beyond its limits
     CheckConstraint("plan_sha256 ~ '^[0-9a-f]{64}$'", name="plan_sha256"),
     Index("disposition_class_idx", "database", "record_class", "number"),
 )

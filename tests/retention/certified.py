@@ -78,6 +78,8 @@ def executed(done: dict[str, int], **given: Any) -> dict[str, Any]:
         "refused": {},
         "busy": {},
         "locked": {},
+        "knots": {},
+        "given_up": [],
         "longest_transaction_ms": 120,
         "not_approved": [],
         **given,

@@ -51,6 +51,29 @@ def test_what_a_trigger_keeps_in_silence_is_counted_as_refused_and_tried_once(
     assert open_batches(place) == 0
 
 
+def test_what_one_class_may_not_mask_another_may_delete(
+    place: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A class is left alone after too many refusals in all partitions; others of the table go."""
+    monkeypatch.setattr(batches, "MOST_REFUSED", 2)
+    place.run(f"""
+    CREATE TABLE a (id int, at date, name text, PRIMARY KEY (id)) PARTITION BY RANGE (id);
+    CREATE TABLE a1 PARTITION OF a FOR VALUES FROM (0) TO (10);
+    CREATE TABLE a2 PARTITION OF a FOR VALUES FROM (10) TO (20);
+    INSERT INTO a SELECT i, '{OVER}', 'Wang Fang' FROM generate_series(1, 19) i;
+    CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+    CREATE TRIGGER no BEFORE UPDATE ON a FOR EACH ROW EXECUTE FUNCTION no();
+    """)
+    place.rules = [
+        rule("a", "mask", name="masked", mask={"name": "name"}, where="t.id % 2 = 1"),
+        rule("a", name="deleted", where="t.id % 2 = 0"),
+    ]
+    tally = place.execute(place.plan())
+    assert tally.done == {"deleted": 9}
+    assert tally.refused == {("masked", "P0001"): 2}
+    assert tally.given_up == {"masked"}
+
+
 @pytest.mark.parametrize("table", ["a", "note"])
 def test_a_batch_is_taken_back_whatever_ended_it(
     place: Yard, monkeypatch: pytest.MonkeyPatch, table: str

@@ -54,6 +54,23 @@ def test_what_was_approved_is_not_counted_against_the_next_run(rig: Rig) -> None
     assert "request" not in limited.plan("r2").data
 
 
+def test_what_nobody_was_asked_about_counts_though_another_class_was_approved(rig: Rig) -> None:
+    """Sliced into runs beside a class that somebody looked at, a class trips nevertheless."""
+    limited = rig.but(rules_of_disposition=disposition(limit={"records": 3}))
+    for number in range(4):
+        limited.insert("node", id=number, at=OLD)
+    for number in range(2):
+        limited.insert("note", id=number, at=OLD)
+    first = limited.plan("r1")
+    assert [one["name"] for one in first.data["tripped"]] == ["node"]
+    limited.answer(first, "r1")
+    assert limited.execute(first, "r1").data["done"] == {"node": 4, "note": 2}
+    for number in range(2):
+        limited.insert("note", id=10 + number, at=OLD)
+    [tripped] = limited.plan("r2").data["tripped"]
+    assert (tripped["name"], tripped["recent"]) == ("note", 2)
+
+
 def test_a_record_that_comes_back_is_counted_each_time_it_goes(rig: Rig) -> None:
     """Its key stands in the ledger once; what each run erased is told nevertheless."""
     for run in ("r1", "r2"):

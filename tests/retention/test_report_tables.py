@@ -110,6 +110,17 @@ FULL: dict[str, Any] = {
             ],
         ),
         (
+            {"knots": {"order": 4}},
+            ["they refer to each other in a circle that one transaction cannot delete | 4"],
+        ),
+        (
+            {"refused": {"order P0001": 1}, "given_up": ["order"]},
+            [
+                "the database refused them (SQLSTATE P0001) | 1",
+                "not tried any more: the database had refused too many of the class | 3",
+            ],
+        ),
+        (
             {"refused": {"order kept": 4}},
             ["a trigger of the database kept them without a word | 4"],
         ),
