@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg
-from psycopg.sql import SQL, Composable, Literal
+from psycopg.rows import dict_row
+from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from include.erasure.ledger import ErasureKeys
 from include.holds.records import RecordHolds
@@ -50,10 +51,10 @@ class Counted:
 
 @dataclass(frozen=True)
 class Which:
-    """Records that were counted, and the digest of their keys."""
+    """Records that were counted, and the digest of their keys, an XOR."""
 
     records: int = 0
-    digest: str = "0"
+    digest: int = 0
 
 
 @dataclass(frozen=True)
@@ -126,42 +127,54 @@ def scan(
     relation = graph.relations.by_collection[collection]
     classes = graph.classes[collection]
     keeping = [] if graph.held(collection) == FALSE else _keeping(classes, each_hold(graph.holds))
-    wanted: list[Composable] = []
-    for one in classes:
-        wanted += _figures(graph, one, [condition for _, condition in keeping])
     may_go = FALSE if numbers is None else graph.may_go(collection)
     masked = either([graph.ready(one) for one in classes if one.rule.action == "mask"])
-    for which in (may_go, masked):
-        digest = SQL("'0'") if which == FALSE else key_hash(relation, seed, which)
-        wanted += [_NONE if len(classes) == 1 else count(which), digest]
     due = either([graph.due(one) for one in classes if one.rule.deletes])
-    for column in numbers or ():
-        wanted += [
-            SQL("{}({}) FILTER (WHERE {})").format(SQL(edge), quoted("t", column), due)
-            for edge in ("min", "max")
-        ]
-    query = SQL("SELECT {} FROM {} AS t").format(SQL(", ").join(wanted), relation.identifier)
-    row = connection.execute(query, {}).fetchone()
+    wanted = _digested("ready", relation, seed, may_go, len(classes))
+    wanted |= _digested("masked", relation, seed, masked, len(classes))
+    for place, one in enumerate(classes):
+        figures = _figures(graph, one, [condition for _, condition in keeping])
+        wanted |= {f"{figure} {place}": part for figure, part in figures.items()}
+    for place, column in enumerate(numbers or ()):
+        for edge in ("min", "max"):
+            wanted[f"{edge} {place}"] = SQL("{}({}) FILTER (WHERE {})").format(
+                SQL(edge), quoted("t", column), due
+            )
+    query = SQL("SELECT {} FROM {} AS t").format(
+        SQL(", ").join(
+            SQL("{} AS {}").format(part, Identifier(name)) for name, part in wanted.items()
+        ),
+        relation.identifier,
+    )
+    with connection.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(query, {}).fetchone()
     assert row is not None
-    width = len(_FIGURES)
-    at = width * len(classes)
+    holds = [hold for hold, _ in keeping]
     found = {
-        one.name: _counted(
-            graph, one, row[k * width : (k + 1) * width], [hold for hold, _ in keeping]
-        )
-        for k, one in enumerate(classes)
+        one.name: _counted(graph, one, {name: row[f"{name} {place}"] for name in _FIGURES}, holds)
+        for place, one in enumerate(classes)
     }
-    edges = zip(row[at + 4 :: 2], row[at + 5 :: 2], strict=True)
-    bounds = {
-        column: None if least is None else (least, most)
-        for column, (least, most) in zip(numbers or (), edges, strict=True)
-    }
-    ready, to_mask = Which(*row[at : at + 2]), Which(*row[at + 2 : at + 4])
+    ready = Which(row["ready records"], int(row["ready digest"]))
+    to_mask = Which(row["masked records"], int(row["masked digest"]))
     if len(classes) == 1:  # its records are counted already
         records = found[classes[0].name].ready
         ready = replace(ready, records=0 if may_go == FALSE else records)
         to_mask = replace(to_mask, records=0 if masked == FALSE else records)
-    return Scan(found, ready, to_mask, None if numbers is None else bounds)
+    if numbers is None:
+        return Scan(found, ready, to_mask, None)
+    edges = [(row[f"min {place}"], row[f"max {place}"]) for place in range(len(numbers))]
+    bounds = [None if least is None else (least, most) for least, most in edges]
+    return Scan(found, ready, to_mask, dict(zip(numbers, bounds, strict=True)))
+
+
+def _digested(
+    name: str, relation: Relation, seed: int, which: Composable, classes: int
+) -> dict[str, Composable]:
+    """Count and digest of some records; of an only class they are counted by its figures."""
+    return {
+        f"{name} records": _NONE if classes == 1 else count(which),
+        f"{name} digest": SQL("'0'") if which == FALSE else key_hash(relation, seed, which),
+    }
 
 
 def each_hold(holds: RecordHolds) -> list[tuple[Hold, str]]:
@@ -188,10 +201,10 @@ def _keeping(
 
 
 def _counted(
-    graph: Graph, one: RecordClass, figures: Sequence[Any], holds: Sequence[Hold]
+    graph: Graph, one: RecordClass, figures: Mapping[str, Any], holds: Sequence[Hold]
 ) -> Counted:
-    given = dict(zip(_FIGURES, figures, strict=True))
-    given["held"], held_by = _unpacked(int(given["held"]), holds)
+    held, held_by = _unpacked(int(figures["held"]), holds)
+    given = {**figures, "held": held}
     if not _others_keep(graph, one):
         given["ready"] = given["due"] - given["held"] - given["suspended"]
     return Counted(**given, held_by=held_by)
@@ -232,7 +245,7 @@ def _may_be_null(one: RecordClass) -> bool:
     return isinstance(clock, SqlClock) or one.relation.nullable >= set(clock)
 
 
-def _figures(graph: Graph, one: RecordClass, holds: Sequence[Composable]) -> list[Composable]:
+def _figures(graph: Graph, one: RecordClass, holds: Sequence[Composable]) -> dict[str, Composable]:
     """What is counted of a class; what is the same twice, PostgreSQL works out once."""
     due, held = graph.due(one), graph.held(one.rule.collection)
     asked = one.requested(graph.subjects) != FALSE
@@ -247,4 +260,4 @@ def _figures(graph: Graph, one: RecordClass, holds: Sequence[Composable]) -> lis
     }
     counts = {name: count(which) for name, which in conditions.items()}
     counts["held"] = SQL("'0'") if held == FALSE else _packed(both([due, held]), holds)
-    return [counts[name] for name in _FIGURES]
+    return counts

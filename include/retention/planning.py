@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
+from operator import add, sub, xor
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -37,6 +39,38 @@ if TYPE_CHECKING:
     from include.erasure.requests import ErasureRequest
 
 Connection = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True)
+class Going:
+    """Records that go from a table, or from one of its partitions.
+
+    Attributes:
+        partition: oid; 0 of a plain table.
+        digest: XOR of the hashes of their keys, so that some can be taken out or put in.
+        by_class: how many the classes let go, in the order of those that delete.
+    """
+
+    partition: int
+    records: int
+    digest: int
+    by_class: Sequence[int]
+
+    def without(self, others: Going) -> Going:
+        """Take out some of these records."""
+        return self._joined(others, sub)
+
+    def with_(self, others: Going) -> Going:
+        """Put in others."""
+        return self._joined(others, add)
+
+    def _joined(self, others: Going, by: Callable[[int, int], int]) -> Going:
+        return Going(
+            self.partition,
+            by(self.records, others.records),
+            self.digest ^ others.digest,
+            [by(mine, theirs) for mine, theirs in zip(self.by_class, others.by_class, strict=True)],
+        )
 
 
 @dataclass(frozen=True)
@@ -154,54 +188,51 @@ class _Planner:
         graph = self.graph
         relation = graph.relations.by_collection[collection]
         deleting = [one for one in graph.classes[collection] if one.rule.deletes]
-        found: dict[str, Any] = {"collection": collection}
-        by_class: dict[str, int] = dict.fromkeys((one.name for one in deleting), 0)
+        going: list[Going] = []
         if any(counted.classes[one.name].ready for one in deleting):
-            rows = self._less_kept(collection, deleting, counted)
-            if rows is None:
-                going = self.deletable.of(collection)
-                rows = self._counted(collection, deleting, going)
-            digest = 0
-            for _oid, count, mixed, *each in rows:
-                found["to_delete"] = found.get("to_delete", 0) + count
-                digest ^= int(mixed)
-                for one, some in zip(deleting, each, strict=True):
-                    by_class[one.name] += some
-            found["deleted"] = str(digest)
-            if any(one.rule.action == "drop_partition" for one in deleting):
-                found["partitions"] = self._whole_partitions(relation, rows)
-        found["to_mask"], found["masked"] = counted.to_mask.records, counted.to_mask.digest
-        if deleting:
-            found["references"] = tuple(_described(one) for one in graph.references(collection))
-        return PlannedTable(**found), by_class
+            going = self._all_but_kept(collection, deleting, counted) or self._going(
+                collection, deleting, self.deletable.of(collection)
+            )
+        drops = any(one.rule.action == "drop_partition" for one in deleting)
+        table = PlannedTable(
+            collection=collection,
+            to_delete=sum(one.records for one in going),
+            deleted=str(reduce(xor, (one.digest for one in going), 0)),
+            to_mask=counted.to_mask.records,
+            masked=str(counted.to_mask.digest),
+            references=tuple(_described(one) for one in graph.references(collection))
+            if deleting
+            else (),
+            partitions=self._whole_partitions(relation, going) if drops else (),
+        )
+        by_class = {
+            one.name: sum(part.by_class[place] for part in going)
+            for place, one in enumerate(deleting)
+        }
+        return table, by_class
 
-    def _less_kept(
+    def _all_but_kept(
         self, collection: str, deleting: Sequence[RecordClass], counted: Scan
-    ) -> list[tuple[Any, ...]] | None:
-        """All that may go but what others keep, as of `_counted`; None where it has to be counted.
-
-        A digest is an XOR, so that of some of the records can be taken out of it.
-        """
-        each = [counted.classes[one.name].ready for one in deleting]
-        ready: tuple[Any, ...] = (0, counted.ready.records, counted.ready.digest, *each)
+    ) -> list[Going] | None:
+        """All that may go, less what others keep; None where it has to be counted."""
         found = find(self.connection, self.deletable, collection, counted)
         self.keepers[collection] = found
-        if found is None or found.maybe is None:
-            return None if found is None else [ready]
+        if found is None:
+            return None
+        by_class = tuple(counted.classes[one.name].ready for one in deleting)
+        ready = Going(0, counted.ready.records, counted.ready.digest, by_class)
+        if found.maybe is None:
+            return [ready]
         # Two queries: PostgreSQL joins what must be there, and looks up one by one what must not.
         may_go, goes = self.graph.may_go(collection), self.deletable.of(collection)
-        (doubtful,) = self._counted(collection, deleting, both([found.maybe, may_go]))
-        (freed,) = self._counted(collection, deleting, both([found.maybe, goes]))
-        digests = [int(one[2]) for one in (ready, doubtful, freed)]
-        records, *by_class = [
-            ready[at] - doubtful[at] + freed[at] for at in range(len(ready)) if at not in (0, 2)
-        ]
-        return [(0, records, str(digests[0] ^ digests[1] ^ digests[2]), *by_class)]
+        (doubtful,) = self._going(collection, deleting, both([found.maybe, may_go]))
+        (freed,) = self._going(collection, deleting, both([found.maybe, goes]))
+        return [ready.without(doubtful).with_(freed)]
 
-    def _counted(
+    def _going(
         self, collection: str, deleting: Sequence[RecordClass], which: Composable
-    ) -> list[tuple[Any, ...]]:
-        """Of records that may go: oid of the partition, count, digest, and counts by class."""
+    ) -> list[Going]:
+        """Count records that may go: those of each partition, or of a plain table in one."""
         relation = self.graph.relations.by_collection[collection]
         # of the only class that deletes, all that may go is ready
         each: list[Composable] = [SQL("count(*)")]
@@ -210,7 +241,7 @@ class _Planner:
         oid: Composable = SQL("t.tableoid::bigint") if relation.partitioned else SQL("0::bigint")
         grouped = SQL(" GROUP BY 1 ORDER BY 1") if relation.partitioned else SQL("")
         query = SQL(
-            "{circles} SELECT {oid}, count(*), {digest}, {each} FROM {table} AS t "
+            "{circles} SELECT {oid}, count(*), {digest}::bigint, ARRAY[{each}] FROM {table} AS t "
             "WHERE {which}{grouped}"
         ).format(
             circles=self.deletable.circles,
@@ -221,24 +252,26 @@ class _Planner:
             which=which,
             grouped=grouped,
         )
-        return self.connection.execute(query, {}).fetchall()
+        return [Going(*row) for row in self.connection.execute(query, {})]
 
     def _whole_partitions(
-        self, relation: Relation, rows: Sequence[tuple[Any, ...]]
+        self, relation: Relation, parts: Sequence[Going]
     ) -> tuple[PlannedPartition, ...]:
         """Partitions of which every record goes; an empty one is nobody's to drop."""
-        going = {row[0]: row for row in rows}
+        going = {one.partition: one for one in parts}
         query = SQL("SELECT t.tableoid::bigint, count(*) FROM {} AS t GROUP BY 1")
         there = dict(self.connection.execute(query.format(relation.identifier), {}).fetchall())
-        whole = []
-        for leaf in relation.leaves:
-            if leaf.oid not in going or leaf.parent == leaf.oid:
-                continue
-            _oid, count, digest, *_each = going[leaf.oid]
-            if there[leaf.oid] == count:
-                table = f"{leaf.schema}.{leaf.name}"
-                whole.append(PlannedPartition(table=table, records=count, digest=digest))
-        return tuple(whole)
+        return tuple(
+            PlannedPartition(
+                table=f"{leaf.schema}.{leaf.name}",
+                records=going[leaf.oid].records,
+                digest=str(going[leaf.oid].digest),
+            )
+            for leaf in relation.leaves
+            if leaf.oid in going
+            and leaf.parent != leaf.oid
+            and there[leaf.oid] == going[leaf.oid].records
+        )
 
     def _class(
         self,
