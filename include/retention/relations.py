@@ -84,8 +84,6 @@ SELECT k.conname::text AS name, k.confdeltype::text AS on_delete, k.convalidated
              JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.theirs
              JOIN pg_attribute b ON b.attrelid = k.conrelid AND b.attnum = u.mine
              ORDER BY ord) AS whole_numbers,
-       EXISTS (SELECT FROM pg_index x WHERE x.indrelid = k.conrelid AND x.indisvalid
-               AND x.indpred IS NULL AND x.indkey[0] = ANY (k.conkey)) AS indexed,
        coalesce((SELECT min(p2.root)::bigint FROM parts p2 WHERE p2.oid = k.conrelid),
                 k.conrelid::bigint) AS child_root
 FROM parts p JOIN pg_constraint k ON k.confrelid = p.oid AND k.contype = 'f' AND k.conparentid = 0
@@ -166,7 +164,6 @@ class ForeignKey:
         columns: of the child.
         targets: of the parent, in the same order.
         on_delete: what PostgreSQL does when the parent goes.
-        indexed: whether an index begins with one of the columns.
         operators: schema and name of the operators that compare parent and child, by column.
         collations: schema and name of the parent's collation where the child has another; else
             twice nothing.
@@ -184,7 +181,6 @@ class ForeignKey:
     columns: tuple[str, ...]
     targets: tuple[str, ...]
     on_delete: OnDelete
-    indexed: bool
     operators: tuple[tuple[str, str], ...]
     collations: tuple[tuple[str, str], ...]
     partitions: tuple[int, ...] = ()
