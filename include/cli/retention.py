@@ -102,8 +102,8 @@ def _chosen(pack: PolicyPack, asked: str | None) -> list[str]:
 
 def _classes(plans: Sequence[Plan]) -> Iterator[dict[str, Any]]:
     for one in plans:
-        for found in one.as_json()["classes"]:
-            yield ({"database": one.database} if len(plans) > 1 else {}) | found
+        for found in one.classes:
+            yield ({"database": one.database} if len(plans) > 1 else {}) | found.as_json()
 
 
 def _show(plan: Plan, *, several: bool) -> None:

@@ -13,10 +13,11 @@ import psycopg
 from psycopg.sql import SQL, Composable, Identifier
 
 from include.erasure.places import Place
+from include.erasure.references import COMPARED, Reference
 from include.policy.retention import RetentionRule
 
 # Keys that partitions have from their parents are the parent's.
-_KEYS = """
+_KEYS = f"""
 WITH parents AS (
     SELECT to_regclass(%(parent)s)::oid AS oid
     UNION SELECT relid::oid FROM pg_partition_tree(to_regclass(%(parent)s))
@@ -25,16 +26,14 @@ WITH parents AS (
     UNION SELECT relid::oid FROM pg_partition_tree(to_regclass(%(child)s))
 )
 SELECT n.nspname::text, c.relname::text,
-       array(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u(num, ord)
-             JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num ORDER BY ord),
-       array(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u(num, ord)
-             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.num ORDER BY ord)
+       {COMPARED},
+       array(SELECT k.confrelid UNION SELECT relid::oid FROM pg_partition_tree(k.confrelid))
 FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE k.contype = 'f' AND k.conparentid = 0
   AND k.confrelid IN (SELECT oid FROM parents) AND k.conrelid IN (SELECT oid FROM children)
 ORDER BY 1, 2, k.conname
-"""
+"""  # noqa: S608 - fixed text
 
 
 def detached_of(rules: Iterable[RetentionRule]) -> dict[str, tuple[str, ...]]:
@@ -72,19 +71,20 @@ def detach(
             "parent": place.identifier.as_string(copy),
             "child": places[collection].identifier.as_string(copy),
         }
-        for schema, table, columns, targets in copy.execute(_KEYS, names).fetchall():
-            if not any(f"{collection}.{column}" in fields for column in columns):
+        for schema, table, *compared in copy.execute(_KEYS, names).fetchall():
+            key = Reference(*compared)
+            if not any(f"{collection}.{column}" in fields for column in key.columns):
                 continue
             query = SQL(
-                "UPDATE {child} AS c SET {nulls} FROM (SELECT {targets} {erased}) AS p WHERE {same}"
+                "UPDATE {child} AS c SET {nulls} "
+                "FROM (SELECT t.tableoid, {targets} {erased}) AS p WHERE {refers}"
             ).format(
                 child=Identifier(schema, table),
-                nulls=SQL(", ").join(SQL("{} = NULL").format(Identifier(one)) for one in columns),
-                targets=SQL(", ").join(Identifier("t", one) for one in targets),
-                erased=erased,
-                same=SQL(" AND ").join(
-                    SQL("{} = {}").format(Identifier("c", mine), Identifier("p", theirs))
-                    for mine, theirs in zip(columns, targets, strict=True)
+                nulls=SQL(", ").join(
+                    SQL("{} = NULL").format(Identifier(one)) for one in key.columns
                 ),
+                targets=SQL(", ").join(Identifier("t", one) for one in key.targets),
+                erased=erased,
+                refers=key.joined("c", "p"),
             )
             copy.execute(query)

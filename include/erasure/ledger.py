@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hmac
 import json
-import struct
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -40,9 +39,6 @@ WHERE EXISTS (SELECT FROM erasure_batch b WHERE b.id = e.batch_id AND b.settled_
 # Records of a statement. One of thousands keeps a core of the server busy until it ends, and others
 # that wake up meanwhile wait for it; one of less than this takes longer to send than to execute.
 STRIDE = 64
-# PostgreSQL's binary COPY: signature, flags, length of the extension.
-COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
-COPY_TAIL = struct.pack("!h", -1)
 
 
 @dataclass(frozen=True)

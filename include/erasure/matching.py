@@ -11,18 +11,14 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import Connection, Engine, text
 
-from include.erasure.ledger import (
-    COPY_HEAD,
-    COPY_TAIL,
-    Action,
-    ErasureKeys,
-    driver_of,
-    entries,
-)
+from include.erasure.ledger import Action, ErasureKeys, driver_of, entries
 from include.erasure.places import PRINTING, Place, key_texts
 from include.services.errors import ServiceError, UsageError
 
 CHUNK = 20_000  # keys that are asked for at once: about 10 MB
+# PostgreSQL's binary COPY: signature, flags, length of the extension.
+_COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
+_COPY_TAIL = struct.pack("!h", -1)
 _ROW = struct.Struct("!hiiI")  # two fields: a number of four bytes, and the length of an HMAC
 _numbers = count()
 
@@ -32,7 +28,7 @@ _STAGE = (
     "ON COMMIT DELETE ROWS",
 )
 _ASK = """
-SELECT s.n, e.key_hmac, e.action, b.record_class
+SELECT s.n, e.action, b.record_class
 FROM parcelseal_asking s
 JOIN erasure e ON e.key_hmac = s.key_hmac AND e.key_id = %(key_id)s
 JOIN erasure_batch b ON b.id = e.batch_id
@@ -46,13 +42,9 @@ class Match:
 
     Attributes:
         key: of the record, as PostgreSQL prints it.
-        key_hmac: its name in the ledger.
-        key_id: of the HMAC's key.
     """
 
     key: tuple[str, ...]
-    key_hmac: bytes
-    key_id: str
     action: Action
     record_class: str
 
@@ -174,13 +166,12 @@ def _known(
             cursor.copy("COPY parcelseal_asking FROM STDIN (FORMAT binary)") as into,
         ):
             into.write(
-                COPY_HEAD
+                _COPY_HEAD
                 + b"".join(_ROW.pack(2, 4, n, 32) + one for n, one in enumerate(digests))
-                + COPY_TAIL
+                + _COPY_TAIL
             )
         given = {"key_id": key_id, "batches": None if batches is None else list(batches)}
-        for n, key_hmac, action, record_class in driver.execute(_ASK, given):
-            match = Match(chunk[n], bytes(key_hmac), key_id, action, record_class)
-            found.setdefault((n, action), match)
+        for n, action, record_class in driver.execute(_ASK, given):
+            found.setdefault((n, action), Match(chunk[n], action, record_class))
         ledger.commit()  # which empties the table
     return list(found.values())

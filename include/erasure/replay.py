@@ -16,18 +16,16 @@ from include.erasure.ledger import ErasureKeys, entries
 from include.erasure.masks import Mask, assignments, shapes, shows, to_mask
 from include.erasure.matching import Match, Table, check_keys, kind_of, matches, place_of
 from include.erasure.places import Place, primary_key
+from include.erasure.references import COMPARED, Reference
 from include.services.errors import ControlFailed, ServiceError, UsageError
 
 # Keys under which a deletion in one table takes records of another along; partitions have theirs
 # from their parents, and are looked at with them.
-_CASCADES = """
+_CASCADES = f"""
 SELECT n.nspname::text, c.relname::text, c.relkind = 'p', k.conname::text,
-       array(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u(num, ord)
-             JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num ORDER BY ord),
-       array(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u(num, ord)
-             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.num ORDER BY ord),
-       array(SELECT k.confrelid UNION SELECT relid::oid FROM pg_partition_tree(k.confrelid)),
-       array(SELECT k.conrelid UNION SELECT relid::oid FROM pg_partition_tree(k.conrelid))
+       array(SELECT k.conrelid UNION SELECT relid::oid FROM pg_partition_tree(k.conrelid)),
+       {COMPARED},
+       array(SELECT k.confrelid UNION SELECT relid::oid FROM pg_partition_tree(k.confrelid))
 FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE k.contype = 'f' AND k.confdeltype = 'c' AND k.conparentid = 0 AND k.confrelid IN (
@@ -35,7 +33,7 @@ WHERE k.contype = 'f' AND k.confdeltype = 'c' AND k.conparentid = 0 AND k.confre
     UNION SELECT relid::oid FROM pg_partition_tree(to_regclass(%(parent)s))
     UNION SELECT relid::oid FROM pg_partition_ancestors(to_regclass(%(parent)s)))
 ORDER BY 1, 2, k.conname
-"""
+"""  # noqa: S608 - fixed text
 _PARTS = """
 SELECT array(SELECT to_regclass(%(name)s)::oid
              UNION SELECT relid::oid FROM pg_partition_tree(to_regclass(%(name)s)))
@@ -227,7 +225,7 @@ def _refuse_cascades(copy: psycopg.Connection, found: Sequence[_Found]) -> None:
     parts = {one.number: _parts(copy, one) for one in erased}
     for one in erased:
         parent = {"parent": one.table.place.identifier.as_string(copy)}
-        for schema, table, parted, name, columns, targets, within, below in copy.execute(
+        for schema, table, parted, name, below, *compared in copy.execute(
             _CASCADES, parent
         ).fetchall():
             child = Identifier(schema, table)
@@ -239,17 +237,13 @@ def _refuse_cascades(copy: psycopg.Connection, found: Sequence[_Found]) -> None:
             # The keys of a plain table say nothing of tables that inherit from it.
             query = SQL(
                 "SELECT FROM {child} AS c, {parent} AS t JOIN {entries} AS e ON {same} "
-                "WHERE t.tableoid = ANY({within}::oid[]) AND {refers} AND {others} LIMIT 1"
+                "WHERE {refers} AND {others} LIMIT 1"
             ).format(
                 child=child if parted else SQL("ONLY {}").format(child),
                 parent=one.table.place.identifier,
                 entries=one.name("delete"),
                 same=one.same,
-                within=sql.Literal(within),
-                refers=SQL(" AND ").join(
-                    SQL("{} = {}").format(Identifier("c", mine), Identifier("t", theirs))
-                    for mine, theirs in zip(columns, targets, strict=True)
-                ),
+                refers=Reference(*compared).joined("c", "t"),
                 others=SQL(" AND ").join([SQL("true"), *others]),
             )
             if copy.execute(query).fetchone() is not None:

@@ -150,11 +150,6 @@ def every(conn: Connection) -> list[ErasureRequest]:
     return _requests(conn, select(erasure_request))
 
 
-def overdue(conn: Connection, on: date) -> list[ErasureRequest]:
-    """Return open requests of all databases whose last day has passed; on that day they are not."""
-    return _requests(conn, _open().where(erasure_request.c.due_on < on))
-
-
 def found(conn: Connection, clock: Clock, request_ids: Sequence[int]) -> None:
     """Remember that records of the subjects were there; the first moment stays."""
     if request_ids:
@@ -221,9 +216,10 @@ def _key(database: str, subject: str) -> str:
     return key if where == database else subject
 
 
-def _open(database: str | None = None) -> Select[tuple[object, ...]]:
-    wanted = select(erasure_request).where(erasure_request.c.closed_at.is_(None))
-    return wanted if database is None else wanted.where(erasure_request.c.database == database)
+def _open(database: str) -> Select[tuple[object, ...]]:
+    return select(erasure_request).where(
+        erasure_request.c.closed_at.is_(None), erasure_request.c.database == database
+    )
 
 
 def _open_of(database: str, key: str) -> Select[tuple[object, ...]]:

@@ -203,19 +203,6 @@ class HoldGuard:
             conn.close()
 
 
-@contextmanager
-def kept_out(state: Engine, database: str, wait: timedelta = WAIT) -> Iterator[RecordHolds]:
-    """Keep new holds out for one piece of work, on its own session; yield those that there are.
-
-    Work that commits many times, or wants to `HoldGuard.confirm` first, takes a `HoldGuard`.
-
-    Raises:
-        ServiceError: as of `HoldGuard.batch`.
-    """
-    with HoldGuard(state, database, wait) as guard, guard.batch() as holds:
-        yield holds
-
-
 def _lock(conn: Connection) -> None:
     try:
         conn.execute(LOCK, NAME)

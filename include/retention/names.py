@@ -3,6 +3,5 @@
 from __future__ import annotations
 
 CLAUSE = "5.3"
-DAG = "enforce_retention"
 STEP_PLAN, STEP_APPROVE, STEP_EXECUTE, STEP_VERIFY = "plan", "approve", "execute", "verify"
 KIND = "retention"

@@ -94,6 +94,23 @@ class PlannedClass(_Part):
         """Records that will be deleted or masked."""
         return self.to_delete + self.to_mask
 
+    def as_json(self) -> dict[str, Any]:
+        """What ``retention plan --json`` prints of it (docs/retention.md)."""
+        return {
+            "name": self.name,
+            "collection": self.collection,
+            "expired": self.expired,
+            "held": self.held + self.suspended,
+            "to_delete": self.to_delete,
+            "to_mask": self.to_mask,
+            "to_drop_partitions": self.to_drop_partitions,
+            "requested": self.requested,
+            "kept_longer": self.kept_longer,
+            "kept_by_reference": self.kept_by_reference,
+            "not_started": self.not_started,
+            "ahead": self.ahead,
+        }
+
 
 class PlannedPartition(_Part):
     """A partition that will be dropped as a whole.
@@ -180,27 +197,6 @@ class Plan(_Part):
         """The table of a collection."""
         found = [one for one in self.tables if one.collection == collection]
         return found[0] if found else PlannedTable(collection=collection)
-
-    def as_json(self) -> dict[str, Any]:
-        """What ``retention plan --json`` prints of its classes (docs/retention.md)."""
-        return {"plan_hash": self.sha256, "classes": [_printed(one) for one in self.classes]}
-
-
-def _printed(one: PlannedClass) -> dict[str, Any]:
-    return {
-        "name": one.name,
-        "collection": one.collection,
-        "expired": one.expired,
-        "held": one.held + one.suspended,
-        "to_delete": one.to_delete,
-        "to_mask": one.to_mask,
-        "to_drop_partitions": one.to_drop_partitions,
-        "requested": one.requested,
-        "kept_longer": one.kept_longer,
-        "kept_by_reference": one.kept_by_reference,
-        "not_started": one.not_started,
-        "ahead": one.ahead,
-    }
 
 
 def file_name(database: str) -> str:

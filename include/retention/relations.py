@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 import psycopg
 from psycopg.rows import dict_row
-from psycopg.sql import SQL, Composable
+from psycopg.sql import Composable
 
+from include.erasure.references import COMPARED, Reference
 from include.policy.datamap import MappedCollection, MappedDatabase
-from include.policy.fragments import both, literal, pack_sql, quoted
+from include.policy.fragments import fixed, quoted
 from include.services.errors import UsageError
 
 OnDelete = Literal["no_action", "restrict", "cascade", "set_null", "set_default"]
@@ -66,7 +67,7 @@ ORDER BY root.oid, n.nspname, c.relname
 """
 # Keys that partitions have from their parents are the parent's; one that leads to a partition, or
 # that a partition has for itself, is a key of its own.
-_KEYS = """
+_KEYS = f"""
 WITH RECURSIVE parts AS (
     SELECT oid AS root, oid FROM unnest(%(tables)s::oid[]) AS t(oid)
     UNION ALL SELECT p.root, i.inhrelid FROM parts p JOIN pg_inherits i ON i.inhparent = p.oid
@@ -74,39 +75,21 @@ WITH RECURSIVE parts AS (
 SELECT k.conname::text AS name, k.confdeltype::text AS on_delete, k.convalidated AS validated,
        p.root::bigint AS parent, k.conrelid::bigint AS child,
        cn.nspname::text AS child_schema, cc.relname::text AS child_table,
-       array(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u(num, ord)
-             JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num ORDER BY ord)
-           AS columns,
-       array(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u(num, ord)
-             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.num ORDER BY ord)
-           AS targets,
-       array(SELECT ARRAY[n.nspname::text, o.oprname::text]
-             FROM unnest(k.conpfeqop) WITH ORDINALITY u(op, ord)
-             JOIN pg_operator o ON o.oid = u.op JOIN pg_namespace n ON n.oid = o.oprnamespace
-             ORDER BY ord) AS operators,
-       array(SELECT CASE WHEN a.attcollation <> b.attcollation
-                    THEN ARRAY[n.nspname::text, l.collname::text] ELSE ARRAY['', ''] END
-             FROM unnest(k.confkey, k.conkey) WITH ORDINALITY u(theirs, mine, ord)
-             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.theirs
-             JOIN pg_attribute b ON b.attrelid = k.conrelid AND b.attnum = u.mine
-             LEFT JOIN pg_collation l ON l.oid = a.attcollation
-             LEFT JOIN pg_namespace n ON n.oid = l.collnamespace ORDER BY ord) AS collations,
+       {COMPARED},
        array(SELECT t.relid::oid::bigint FROM pg_partition_tree(k.confrelid) t
              WHERE t.isleaf AND k.confrelid <> p.root) AS partitions,
-       array(SELECT a.atttypid = ANY ('{int2,int4,int8}'::regtype[])
-                    AND b.atttypid = ANY ('{int2,int4,int8}'::regtype[])
+       array(SELECT a.atttypid = ANY ('{{int2,int4,int8}}'::regtype[])
+                    AND b.atttypid = ANY ('{{int2,int4,int8}}'::regtype[])
              FROM unnest(k.confkey, k.conkey) WITH ORDINALITY u(theirs, mine, ord)
              JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.theirs
              JOIN pg_attribute b ON b.attrelid = k.conrelid AND b.attnum = u.mine
              ORDER BY ord) AS whole_numbers,
-       EXISTS (SELECT FROM pg_index x WHERE x.indrelid = k.conrelid AND x.indisvalid
-               AND x.indpred IS NULL AND x.indkey[0] = ANY (k.conkey)) AS indexed,
        coalesce((SELECT min(p2.root)::bigint FROM parts p2 WHERE p2.oid = k.conrelid),
                 k.conrelid::bigint) AS child_root
 FROM parts p JOIN pg_constraint k ON k.confrelid = p.oid AND k.contype = 'f' AND k.conparentid = 0
 JOIN pg_class cc ON cc.oid = k.conrelid JOIN pg_namespace cn ON cn.oid = cc.relnamespace
 ORDER BY cn.nspname, cc.relname, k.conname
-"""
+"""  # noqa: S608 - fixed text
 
 
 @dataclass(frozen=True)
@@ -181,7 +164,6 @@ class ForeignKey:
         columns: of the child.
         targets: of the parent, in the same order.
         on_delete: what PostgreSQL does when the parent goes.
-        indexed: whether an index begins with one of the columns.
         operators: schema and name of the operators that compare parent and child, by column.
         collations: schema and name of the parent's collation where the child has another; else
             twice nothing.
@@ -199,7 +181,6 @@ class ForeignKey:
     columns: tuple[str, ...]
     targets: tuple[str, ...]
     on_delete: OnDelete
-    indexed: bool
     operators: tuple[tuple[str, str], ...]
     collations: tuple[tuple[str, str], ...]
     partitions: tuple[int, ...] = ()
@@ -224,24 +205,10 @@ class ForeignKey:
             child: alias of the child, whose columns are called as in the table.
             parent: alias of the parent, likewise, with its ``tableoid``.
         """
-        same: list[Composable] = []
-        for at, (mine, theirs) in enumerate(zip(self.columns, self.targets, strict=True)):
-            schema, operator = self.operators[at]
-            equals = SQL("OPERATOR({}.{})").format(quoted(schema), pack_sql(operator))
-            # as PostgreSQL itself does where the two columns are collated otherwise
-            by: Composable = SQL("")
-            if self.collations[at][1]:
-                by = SQL(" COLLATE {}").format(quoted(*self.collations[at]))
-            same.append(
-                SQL("{} {} {}{}").format(quoted(parent, theirs), equals, quoted(child, mine), by)
-            )
-        if self.partitions:
-            same.append(
-                SQL("{}.tableoid = ANY ({}::oid[])").format(
-                    quoted(parent), literal(list(self.partitions))
-                )
-            )
-        return both(same)
+        compared = Reference(
+            self.columns, self.targets, self.operators, self.collations, self.partitions
+        )
+        return fixed(compared.joined(child, parent))
 
     @property
     def label(self) -> str:

@@ -257,7 +257,7 @@ class Work:
                 server=self.server,
                 at=at,
             )
-        except psycopg.OperationalError as error:  # of COPY, which SQLAlchemy does not see
+        except psycopg.OperationalError as error:  # of statements that psycopg sends itself
             raise ServiceError(
                 f"The ledger could not be written (SQLSTATE {error.sqlstate or 'none'}): the state "
                 "database was lost, or another session keeps it locked.",

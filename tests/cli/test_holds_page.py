@@ -7,7 +7,7 @@ import re
 from sqlalchemy import text
 
 from include.erasure.requests import DUE_AFTER
-from include.holds.records import kept_out
+from include.holds.records import HoldGuard
 from include.holds.registry import HoldKind
 from include.state.connect import engine
 from include.state.migrate import migrate
@@ -29,6 +29,6 @@ def test_the_query_finds_the_lock(database: str):
     state = engine(database)
     migrate(state)
     query = text(found[1].rstrip().rstrip(";"))
-    with kept_out(state, "courier"), state.connect() as conn:
+    with HoldGuard(state, "courier") as guard, guard.batch(), state.connect() as conn:
         modes = [(row.mode, row.granted) for row in conn.execute(query)]
     assert modes == [("ShareLock", True)]

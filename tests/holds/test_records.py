@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import Engine
 
-from include.holds.records import HoldGuard, RecordHolds, kept_out, on_records
+from include.holds.records import HoldGuard, RecordHolds, on_records
 from include.holds.registry import Hold, HoldKind, release
 from include.services.errors import ServiceError
 from include.state.connect import StateLock, engine
@@ -147,8 +147,8 @@ def test_a_queued_hold_goes_before_batches_that_come_later(
     state: Engine, watch: psycopg.Connection, threads: ThreadPoolExecutor
 ) -> None:
     """Shared locks do not overtake it, although one is out already."""
-    with HoldGuard(state, "courier") as other:
-        with kept_out(state, "courier"):
+    with HoldGuard(state, "courier") as guard, HoldGuard(state, "courier") as other:
+        with guard.batch():
             placing = threads.submit(put, state, HoldKind.DATABASE, "courier")
             until(lambda: locks(watch) == (1, 1))
             later = threads.submit(everything_in_a_batch, other)
@@ -158,7 +158,12 @@ def test_a_queued_hold_goes_before_batches_that_come_later(
 
 def test_batches_do_not_wait_for_each_other(state: Engine) -> None:
     """Deletions of two databases go on side by side."""
-    with kept_out(state, "courier"), kept_out(state, "partners", SHORT) as holds:
+    with (
+        HoldGuard(state, "courier") as one,
+        HoldGuard(state, "partners", SHORT) as other,
+        one.batch(),
+        other.batch() as holds,
+    ):
         assert holds.fingerprint == ()
 
 
@@ -180,7 +185,11 @@ def test_a_dead_session_frees_the_hold_and_its_batch_fails(
         for work in (killed_in_a_batch, lambda: everything_in_a_batch(guard)):
             with pytest.raises(ServiceError, match="was lost"):
                 work()
-    with pytest.raises(ServiceError, match="was lost"), kept_out(state, "courier"):
+    with (
+        HoldGuard(state, "courier") as guard,
+        pytest.raises(ServiceError, match="was lost"),
+        guard.batch(),
+    ):
         kill_the_holder(watch)
 
 
@@ -219,16 +228,14 @@ def test_failed_work_gives_the_lock_back_and_keeps_its_error(
 
 def test_neither_waits_for_ever(state: Engine) -> None:
     """Each says what to do; nothing was placed or deleted."""
-    with kept_out(state, "courier"), pytest.raises(ServiceError, match="not placed") as refused:
-        put(state, HoldKind.DATABASE, "courier", SHORT)
-    assert "enforce_retention" in refused.value.action
-    with state.begin() as conn:
-        place(conn, HoldKind.DATABASE, "courier")
-        with (
-            pytest.raises(ServiceError, match="nothing was deleted") as refused,
-            kept_out(state, "courier", SHORT),
-        ):
-            raise AssertionError("the batch began beside a hold that is being placed")
+    with HoldGuard(state, "courier", SHORT) as guard:
+        with guard.batch(), pytest.raises(ServiceError, match="not placed") as refused:
+            put(state, HoldKind.DATABASE, "courier", SHORT)
+        assert "enforce_retention" in refused.value.action
+        with state.begin() as conn:
+            place(conn, HoldKind.DATABASE, "courier")
+            with pytest.raises(ServiceError, match="nothing was deleted") as refused, guard.batch():
+                raise AssertionError("the batch began beside a hold that is being placed")
     assert "hold add" in refused.value.action
 
 
