@@ -173,6 +173,7 @@ def _ledger(place: Workplace, database: str) -> int:
     """
     from include.erasure.ledger import entries, unsettled
     from include.erasure.matching import check_keys
+    from include.erasure.same_keys import require_same
     from include.holds.records import on_records
 
     if _state_is_blank(place):
@@ -198,6 +199,7 @@ def _ledger(place: Workplace, database: str) -> int:
         )
     if found:
         check_keys({key_id for by_key in found.values() for key_id in by_key}, place.erasure_keys)
+        require_same(place.state, place.erasure_keys, place.clock.now())
     return sum(sum(by_key.values()) for by_key in found.values())
 
 

@@ -17,6 +17,7 @@ from include.erasure.masks import Mask, assignments, shapes, shows, to_mask
 from include.erasure.matching import Match, Table, check_keys, kind_of, matches, place_of
 from include.erasure.places import Place, primary_key
 from include.erasure.references import COMPARED, Reference
+from include.erasure.same_keys import require_same
 from include.services.errors import ControlFailed, ServiceError, UsageError
 
 # Keys under which a deletion in one table takes records of another along; partitions have theirs
@@ -119,8 +120,8 @@ def replay(
             `include.erasure.detached.detached_of`.
 
     Raises:
-        UsageError: a key of the ledger is missing, a collection is not mapped or has no key, a
-            record was masked by a class that has no mask any more.
+        UsageError: a key of the ledger is missing or another, a collection is not mapped or has no
+            key, a record was masked by a class that has no mask any more.
         ControlFailed: records that were never erased still refer to erased ones, be it by a key
             that would delete them too (``ON DELETE CASCADE``).
         ServiceError: the copy or the ledger cannot be read, or the copy not be changed. Nothing is
@@ -129,6 +130,7 @@ def replay(
     with state.connect() as conn:
         ledger = entries(conn, database)
     check_keys({key_id for by_key in ledger.values() for key_id in by_key}, keys)
+    require_same(state, keys, at)
     number = {collection: sum(by_key.values()) for collection, by_key in ledger.items()}
     found: list[_Found] = []
     skipped = []

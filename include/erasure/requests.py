@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from sqlalchemy import Connection, Select, select, update
+from sqlalchemy import Connection, Select, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from include.holds.keys import refuse_personal, refuse_personal_key, split
@@ -35,8 +35,8 @@ class ErasureRequest:
         closed_at: when it was done with: erased or withdrawn.
         found_at: when a run first found a record of the subject in a class that a request erases;
             None for a key that may be mistyped.
-        restricted_at: moment of the last count, where all that it found has to stay; None where it
-            found anything else.
+        restricted_at: since when every count found that all that is left has to stay; None where
+            the last one found anything else.
     """
 
     id: int
@@ -167,7 +167,9 @@ def restrict(conn: Connection, clock: Clock, request_id: int, *, restricted: boo
     conn.execute(
         update(table)
         .where(table.c.id == request_id, table.c.closed_at.is_(None))
-        .values(restricted_at=clock.now() if restricted else None)
+        .values(
+            restricted_at=func.coalesce(table.c.restricted_at, clock.now()) if restricted else None
+        )
     )
 
 

@@ -8,7 +8,7 @@ commit; and since PostgreSQL queues fairly, batches do not keep a hold waiting f
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError, PendingRollbackError
 
 from include.holds.keys import split
-from include.holds.registry import RECORD_KINDS, Hold, HoldKind, active
+from include.holds.registry import RECORD_KINDS, Hold, HoldKind, active, version, with_released
 from include.services.errors import ServiceError
 from include.state.connect import StateLock
 
@@ -63,7 +63,7 @@ class RecordHolds:
         return tuple(sorted({hold.id for holds in groups for hold in holds}))
 
 
-def on_records(conn: Connection, database: str) -> RecordHolds:
+def on_records(conn: Connection, database: str, also: Collection[int] = ()) -> RecordHolds:
     """Return the holds that keep records of a database; holds on restore points keep none.
 
     ``x`` holds in every database, ``<database>/x`` in that one. As a key may have a slash itself,
@@ -73,13 +73,14 @@ def on_records(conn: Connection, database: str) -> RecordHolds:
     Args:
         conn: the state database.
         database: name of the database in the data map.
+        also: ids of holds that count though they were released.
     """
     everything: list[Hold] = []
     classes: dict[str, list[Hold]] = defaultdict(list)
     values: dict[HoldKind, dict[str, list[Hold]]] = {
         kind: defaultdict(list) for kind in RECORD_KINDS
     }
-    for hold in active(conn):
+    for hold in with_released(conn, also) if also else active(conn):
         where, named = split(hold.value)
         if hold.kind is HoldKind.DATABASE:
             if hold.value == database:
@@ -122,6 +123,7 @@ class HoldGuard:
         self._database = database
         self._wait = wait
         self._conn: Connection | None = None
+        self._known: tuple[tuple[object, ...], RecordHolds] | None = None
 
     def __enter__(self) -> HoldGuard:
         """Connect.
@@ -162,13 +164,20 @@ class HoldGuard:
         done = False
         try:
             with _named_when_lost():
-                holds = on_records(conn, self._database)
+                holds = self._holds(conn)
             yield holds
             done = True
         finally:
             kept = self._unlocked(conn)
             if done and not kept:  # else the work's own error says more
                 raise _lost()
+
+    def _holds(self, conn: Connection) -> RecordHolds:
+        """The holds of now; read again only where one was placed or released since."""
+        now = version(conn)
+        if self._known is None or self._known[0] != now:
+            self._known = now, on_records(conn, self._database)
+        return self._known[1]
 
     def confirm(self) -> None:
         """See that the lock is still there; ask this right before what was deleted is committed.

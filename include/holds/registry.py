@@ -5,13 +5,13 @@ A hold never ends by itself; its review date only asks whether it is still neede
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import Connection, Select, and_, or_, select, text, update
+from sqlalchemy import Connection, Select, and_, func, or_, select, text, update
 from sqlalchemy.exc import OperationalError
 
 from include.holds.keys import refuse_personal, refuse_personal_key
@@ -159,6 +159,21 @@ def active(conn: Connection, kind: HoldKind | None = None, value: str | None = N
     if value is not None:
         wanted = wanted.where(legal_hold.c.value == value)
     return _holds(conn, wanted)
+
+
+def with_released(conn: Connection, ids: Collection[int]) -> list[Hold]:
+    """Return the holds that count now, and those of some ids though released since."""
+    return _holds(
+        conn,
+        select(legal_hold).where(or_(legal_hold.c.released_at.is_(None), legal_hold.c.id.in_(ids))),
+    )
+
+
+def version(conn: Connection) -> tuple[object, ...]:
+    """What is another whenever a hold was placed or released: holds are never changed otherwise."""
+    released = func.count(legal_hold.c.released_at)
+    row = conn.execute(select(func.count(), func.max(legal_hold.c.id), released)).one()
+    return tuple(row)
 
 
 def every(conn: Connection) -> list[Hold]:

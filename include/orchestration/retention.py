@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import get_current_context
+from airflow.sdk.exceptions import AirflowSkipException
 
 from include.approvals import registry
 from include.approvals.question import Question
@@ -91,15 +92,23 @@ def execute(database: str) -> dict[str, Any]:
 
     def work(place: Workplace) -> StepRecord:
         desk = _desk(place, database)
-        with exclusive(place.state, f"retention:{database}", f"retention of {database}"):
-            return erasing.execute(desk, _record(desk, STEP_PLAN))
+        name, what = f"retention:{database}", f"retention of {database}"
+        with exclusive(place.state, name, what) as alone:
+            return erasing.execute(desk, _record(desk, STEP_PLAN), alone=alone)
 
     title = _("The execution in {database}", database=database)
     return step(STEP_EXECUTE, database, title, work, CLAUSE)
 
 
-def verify(database: str) -> dict[str, Any]:
-    """Count by queries of its own what is left, and list the backups that still hold it."""
+def verify(planned: dict[str, Any] | None) -> dict[str, Any]:
+    """Count by queries of its own what is left, and list the backups that still hold it.
+
+    Raises:
+        AirflowSkipException: the plan failed, and there is nothing to count by.
+    """
+    if planned is None:
+        raise AirflowSkipException("No plan was made: see the log of the task plan.")
+    database = str(planned["part"])
 
     def work(place: Workplace) -> StepRecord:
         desk = _desk(place, database)
@@ -164,10 +173,13 @@ def _record(desk: Desk, name: str) -> StepRecord:
 
 
 def _copies(place: Workplace, database: str) -> list[Copy] | None:
-    """Restore points of a database; None when the off-site store cannot be read."""
+    """Restore points of a database; None when the off-site store cannot be read.
+
+    One whose manifest is refused may hold whatever was erased: nobody knows when it was taken.
+    """
     try:
         store = place.store("offsite_store")
-        points, _rejected = manifests.restore_points(store, database, place.trusted)
+        points, rejected = manifests.restore_points(store, database, place.trusted)
     except ParcelSealError:
         return None
     with place.state.connect() as conn:
@@ -175,4 +187,4 @@ def _copies(place: Workplace, database: str) -> list[Copy] | None:
     return [
         Copy(one.id, one.manifest.taken_at, one.manifest.expires_at, one.id in held)
         for one in points
-    ]
+    ] + [Copy(one.key) for one in rejected]

@@ -62,7 +62,8 @@ def walk(work: Work, one: RecordClass, act: Act, passes: int = PASSES) -> int:
         ServiceError: a database was lost, or a hold was being placed for too long.
     """
     before = work.tally.done.get(one.name, 0)
-    walks = [_Walk(work, one, act, leaf) for leaf in one.relation.leaves]
+    there = [leaf for leaf in one.relation.leaves if leaf.oid not in work.dropped]
+    walks = [_Walk(work, one, act, leaf) for leaf in there]
     for _pass in range(passes):
         if not all(each.go() for each in walks):
             break
@@ -94,6 +95,8 @@ class _Walk:
     pages: int = FIRST_PAGES
     rows: int = 0
     found: int = 0
+    seconds: float = 0.0
+    cut_short: bool = False
     tried: list[str] | None = None
     pages_of_stride: float = 1.0
     conditions: tuple[Graph, Composable] | None = None
@@ -119,10 +122,11 @@ class _Walk:
             work.tally.stopped = work.limits.reached() or work.tally.stopped
             if work.tally.stopped or not work.left(self.one.name):
                 return False
-            begun = time.monotonic()
             try:
                 full = self._batch(page, min(page + self.pages, last))
-            except LOST_TO_OTHERS:
+            except LOST_TO_OTHERS as error:
+                if isinstance(error, errors.QueryCanceled):
+                    work.tally.slow.add(self.one.name)
                 failures += 1
                 self._back_off(failures)
                 if failures >= TRIES:
@@ -135,7 +139,7 @@ class _Walk:
             failures = 0
             if not full:
                 page += self.pages
-            self._resize(time.monotonic() - begun)
+            self._resize(self.seconds)
         return True
 
     def _batch(self, first: int, end: int) -> bool:
@@ -158,12 +162,13 @@ class _Walk:
                         if gone:
                             entered.append(entering.commit(gone))
                             work.confirm()
-        work.tally.seconds = max(work.tally.seconds, time.monotonic() - begun)
+        self.seconds = time.monotonic() - begun  # without waiting for a hold that is placed
+        work.tally.seconds = max(work.tally.seconds, self.seconds)
         for batch in entered:
             work.tally.add(name, len(gone))
             work.committed(batch)
         self.found = len(keys)
-        return len(keys) == most
+        return len(keys) == most or self.cut_short
 
     def _locked(
         self, first: int, end: int, most: int, which: Composable
@@ -179,7 +184,13 @@ class _Walk:
         text = query.as_bytes(self.work.connection)
         places: list[str] = []
         keys: list[Key] = []
+        # Deleting takes about as long again: without an index on what refers, for one.
+        until = time.monotonic() + self.work.limits.rules.batch.milliseconds / 2000
+        self.cut_short = False
         while first < end and len(keys) < most:
+            if keys and time.monotonic() > until:
+                self.cut_short = True
+                break
             behind = min(end, first + max(1, int(self.pages_of_stride)))
             given = {
                 "first": f"({first},0)",

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from include.policy.retention import Limit
 from include.retention.plan import Plan, PlannedClass
 from include.services.clock import Clock
-from include.state.tables import disposition
+from include.state.tables import disposition, erasure_batch
 
 LOOKED_BACK = 10  # runs
 FEWEST = 3  # of them, or there is no trend
@@ -81,11 +81,23 @@ def recent_runs(
     What a second person approved is not counted: somebody has looked at it. Other classes of the
     same plan, which needed nobody, are.
     """
+    batch = erasure_batch
+    entered = (  # by the ledger, since a run that was killed has not said what it did
+        select(func.sum(batch.c.records))
+        .where(
+            batch.c.dag_id == disposition.c.dag_id,
+            batch.c.run_id == disposition.c.run_id,
+            batch.c.database == disposition.c.database,
+            batch.c.record_class == disposition.c.record_class,
+        )
+        .scalar_subquery()
+    )
+    erased = func.coalesce(disposition.c.done, entered, 0)
     query = (
-        select(disposition.c.record_class, func.sum(disposition.c.done))
+        select(disposition.c.record_class, func.sum(erased))
         .where(
             disposition.c.database == plan.database,
-            disposition.c.done.is_not(None),
+            erased > 0,
             disposition.c.planned_at > now - RECENT,
             disposition.c.asked.is_(False),
             (disposition.c.dag_id != run[0]) | (disposition.c.run_id != run[1]),

@@ -108,6 +108,7 @@ def _found(work: Work, group: Sequence[str]) -> list[_Part]:
     graph = work.graph
     deletable = Deletable(graph, work.refused_places)
     found: list[_Part] = []
+    taken: set[tuple[int, str]] = set()
     for name in (it.name for one in group for it in graph.classes[one]):
         work.tally.knots.pop(name, None)  # of an earlier try; a chain is shorter by now
     for one in (it for name in group for it in graph.classes[name] if it.rule.deletes):
@@ -122,6 +123,9 @@ def _found(work: Work, group: Sequence[str]) -> list[_Part]:
                 which=both([which, deletable.of(one.rule.collection)]),
             )
             rows = [row[0] for row in work.connection.execute(query, {"most": MOST + 1})]
+            # of several classes the first deletes a record
+            rows = [row for row in rows if (leaf.oid, row) not in taken]
+            taken.update((leaf.oid, row) for row in rows)
             if rows:
                 found.append(_Part(one, leaf, rows, which))
                 rows_of_class += len(rows)

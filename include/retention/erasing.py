@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from psycopg.sql import Identifier
 
 from include.approvals import registry
@@ -21,10 +23,21 @@ from include.retention.steps import planned
 from include.retention.work import Progress, Tally
 
 
-def execute(desk: Desk, record: StepRecord, progress: Progress | None = None) -> StepRecord:
+def execute(
+    desk: Desk,
+    record: StepRecord,
+    progress: Progress | None = None,
+    alone: Callable[[], None] = lambda: None,
+) -> StepRecord:
     """Execute the plan as far as it was approved or needs no approval.
 
     Safe to repeat and to kill at any point: see `include.retention.execute`.
+
+    Args:
+        desk: of the database.
+        record: of the plan.
+        progress: is told each stage, for tests.
+        alone: raises where another execution may have begun meanwhile.
 
     Raises:
         ControlFailed: the plan was edited, or rules or foreign keys are others since.
@@ -44,6 +57,7 @@ def execute(desk: Desk, record: StepRecord, progress: Progress | None = None) ->
         clock=desk.clock,
         dag_id=desk.dag_id,
         run_id=desk.run_id,
+        alone=alone,
         progress=progress or (lambda _stage: None),
     )
     tally = executor.execute(made, desk.schedule(made.as_of), allowed)
@@ -84,6 +98,7 @@ def execute(desk: Desk, record: StepRecord, progress: Progress | None = None) ->
             "locked": tally.locked,
             "knots": tally.knots,
             "given_up": sorted(tally.given_up),
+            "slow": sorted(tally.slow),
             "longest_transaction_ms": round(tally.seconds * 1000),
             "not_approved": [] if approved else [one.name for one in tripped],
         }
@@ -174,8 +189,18 @@ def _shortfalls(seen: Examination, tally: Tally) -> None:
         seen.find(
             "retention.locked",
             Outcome.ATTENTION,
-            _("{count} records were not reached: other sessions kept them locked.", count=records),
-            _("The next run tries again. If it repeats, see in pg_locks who locks them."),
+            _(
+                "{count} records were not reached: statements on them took too long, or other "
+                "sessions kept them locked.",
+                count=records,
+            )
+            if name in tally.slow
+            else _(
+                "{count} records were not reached: other sessions kept them locked.", count=records
+            ),
+            _("See that every foreign key that leads to the table has an index on its columns.")
+            if name in tally.slow
+            else _("The next run tries again. If it repeats, see in pg_locks who locks them."),
             subject=name,
         )
     for name, records in sorted(tally.knots.items()):

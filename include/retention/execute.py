@@ -7,7 +7,7 @@ plan says, however often the step is tried.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -24,6 +24,7 @@ from include.erasure.masks import masks_of
 from include.erasure.matching import check_keys
 from include.erasure.places import places_of
 from include.erasure.resolve import resolve
+from include.erasure.same_keys import require_same
 from include.holds.records import HoldGuard
 from include.policy.retention import Disposition
 from include.retention import batches, circles, partitions
@@ -58,6 +59,7 @@ class Executor:
         dag_id: of the run.
         run_id: of the run.
         progress: is told each stage, for tests.
+        alone: raises where another execution may have begun meanwhile.
     """
 
     writer: DatabaseAddress
@@ -67,6 +69,7 @@ class Executor:
     dag_id: str
     run_id: str
     progress: Progress = lambda _stage: None
+    alone: Callable[[], None] = lambda: None
 
     def execute(self, plan: Plan, schedule: Schedule, allowed: Collection[str]) -> Tally:
         """Execute a plan as far as it still holds.
@@ -120,6 +123,7 @@ class Executor:
         with self.state.connect() as conn:
             others = ledger.keys_other_than(conn, schedule.keys.keys)
         check_keys({plan.key_id, *others}, schedule.keys)
+        require_same(self.state, schedule.keys, self.clock.now())
         places = places_of(schedule.database)
         resolve(
             self.state,
@@ -155,6 +159,7 @@ class Executor:
                 server=server_of(connection),
                 dag_id=self.dag_id,
                 run_id=self.run_id,
+                alone=self.alone,
                 progress=self.progress,
                 done_before=before,
             )

@@ -50,9 +50,11 @@ def drop_whole(work: Work, one: RecordClass) -> int:
         work.tally.stopped = work.limits.reached() or work.tally.stopped
         if work.tally.stopped:
             break
-        if expected is None or work.left(one.name) < expected.records:
+        gone = leaf.oid in work.dropped  # by another class of the same records
+        if expected is None or gone or work.left(one.name) < expected.records:
             continue
         if _dropped(work, one, leaf, expected):
+            work.dropped.add(leaf.oid)
             dropped += 1
             work.tally.partitions[one.name] = work.tally.partitions.get(one.name, 0) + 1
             work.tally.add(one.name, expected.records)

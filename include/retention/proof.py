@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any, Literal
@@ -26,7 +26,9 @@ from include.retention.session import one_view, prepare
 from include.retention.verify import Inspection, Left, Orphans, Subject
 from include.state.tables import erasure_batch
 
-RequestState = Literal["closed", "closed_late", "restricted", "overdue", "open", "not_found"]
+RequestState = Literal[
+    "closed", "closed_late", "restricted", "restricted_late", "overdue", "open", "not_found"
+]
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,14 @@ class Copy:
 
     Attributes:
         id: of the restore point.
-        taken_at: moment of its snapshot.
-        expires_at: from when on pruning may delete it.
+        taken_at: moment of its snapshot; None where its manifest is refused, so that nobody knows.
+        expires_at: from when on pruning may delete it; likewise.
         held: whether a legal hold keeps it beyond that.
     """
 
     id: str
-    taken_at: datetime
-    expires_at: datetime
+    taken_at: datetime | None = None
+    expires_at: datetime | None = None
     held: bool = False
 
 
@@ -63,7 +65,9 @@ def verify(
     seen = Examination(STEP_VERIFY, CLAUSE, part=desk.database.name)
     as_of = datetime.fromisoformat(planned.data["as_of"])
     with desk.state.connect() as conn:
-        known = holds.on_records(conn, desk.database.name)
+        # One that was released since the plan: its records are the next plan's.
+        of_plan = [int(one["hold"]) for one in planned.data.get("holds", ())]
+        known = holds.on_records(conn, desk.database.name, of_plan)
         asked = requests.open_requests(conn, desk.database.name)
         last = _last_erasure(conn, desk)
     with desk.reader.connect(autocommit=True) as connection:
@@ -80,16 +84,32 @@ def verify(
             left = [_explained(one, executed) for one in inspection.left()]
             orphans = inspection.orphans()
             subjects = {one.id: inspection.subject(one.subject) for one in asked}
-    _left(seen, left)
+    _left(seen, left, executed.data.get("not_approved", ()) if executed is not None else ())
     _orphans(seen, orphans)
     became = _requests(desk, seen, asked, subjects)
     counted = Counter(one["state"] for one in became)
     closed = counted["closed"] + counted["closed_late"]
     done = done_of(desk)
     _agreement(seen, executed, done)
+    _within(seen, planned, done)
     with desk.state.connect() as conn:
         entered = told.of_ledger(conn, desk)
-    still = [one for one in copies or () if last is not None and one.taken_at <= last + APART]
+    still = [
+        one
+        for one in copies or ()
+        if last is not None and (one.taken_at is None or one.taken_at <= last + APART)
+    ]
+    if refused := sum(1 for one in still if one.taken_at is None):
+        seen.find(
+            "retention.backups_refused",
+            Outcome.ATTENTION,
+            _(
+                "{count} backups have a manifest that is refused: they may hold what was erased, "
+                "and nobody knows from when they are.",
+                count=refused,
+            ),
+            _("See `./parcelseal backup list`; find out who changed them."),
+        )
     if copies is None:
         seen.find(
             "retention.backups_unread",
@@ -111,7 +131,9 @@ def verify(
             "requests": became,
             "requests_open": len(became) - closed,
             "requests_closed": closed,
-            "requests_overdue": counted["overdue"] + counted["closed_late"],
+            "requests_overdue": sum(
+                counted[one] for one in ("overdue", "closed_late", "restricted_late")
+            ),
             "verified_at": desk.clock.now().isoformat(),
             "ledger": entered,
             "copies": None if copies is None else [_copy(one) for one in still],
@@ -142,15 +164,27 @@ def _last_erasure(conn: Connection, desk: Desk) -> datetime | None:
 def _copy(one: Copy) -> dict[str, Any]:
     return {
         "id": one.id,
-        "taken_at": one.taken_at.isoformat(),
-        "expires_at": one.expires_at.isoformat(),
+        "taken_at": one.taken_at.isoformat() if one.taken_at else None,
+        "expires_at": one.expires_at.isoformat() if one.expires_at else None,
         "held": one.held,
     }
 
 
-def _left(seen: Examination, left: Sequence[Left]) -> None:
+def _left(seen: Examination, left: Sequence[Left], not_approved: Collection[str]) -> None:
     for one in left:
-        if one.unexplained:
+        if one.unexplained and one.name in not_approved:
+            seen.find(
+                "retention.left",
+                Outcome.FAIL,
+                _(
+                    "{count} records are past their retention period and stay: a second person has "
+                    "to approve, and did not.",
+                    count=one.unexplained,
+                ),
+                _("Run the workflow again and have its question answered in Airflow."),
+                subject=one.name,
+            )
+        elif one.unexplained:
             seen.find(
                 "retention.left",
                 Outcome.FAIL,
@@ -208,7 +242,8 @@ def _requests(
         found = subjects[one.id]
         state = _request(desk, seen, one, found)
         with desk.state.begin() as conn:
-            requests.restrict(conn, desk.clock, one.id, restricted=state == "restricted")
+            kept = state in ("restricted", "restricted_late")
+            requests.restrict(conn, desk.clock, one.id, restricted=kept)
         became.append(told.of_subject(one, found, state))
     return became
 
@@ -221,9 +256,17 @@ def _run(desk: Desk) -> str:
 def _closed(desk: Desk, seen: Examination, one: ErasureRequest) -> RequestState:
     """Say whether a request was closed in time, or as soon as nothing kept its records any more."""
     assert one.closed_at is not None
-    late = (one.closed_at.astimezone(ZoneInfo(desk.timezone)).date() - one.due_on).days
-    if late <= 0 or one.restricted_at is not None:
+    if _days_late(desk, one, one.restricted_at or one.closed_at) <= 0:
         return "closed"
+    _late(seen, one, _days_late(desk, one, one.closed_at))
+    return "closed_late"
+
+
+def _days_late(desk: Desk, one: ErasureRequest, moment: datetime) -> int:
+    return (moment.astimezone(ZoneInfo(desk.timezone)).date() - one.due_on).days
+
+
+def _late(seen: Examination, one: ErasureRequest, days: int) -> None:
     seen.find(
         "retention.request_late",
         Outcome.FAIL,
@@ -231,11 +274,10 @@ def _closed(desk: Desk, seen: Examination, one: ErasureRequest) -> RequestState:
             "Request {reference}, due on {due}, was done only now: {late} days late.",
             reference=one.reference,
             due=one.due_on,
-            late=late,
+            late=days,
         ),
         _("See why it took so long, and tell the data subject."),
     )
-    return "closed_late"
 
 
 def _request(desk: Desk, seen: Examination, one: ErasureRequest, found: Subject) -> RequestState:
@@ -279,6 +321,10 @@ def _request(desk: Desk, seen: Examination, one: ErasureRequest, found: Subject)
             ),
             _("Tell the data subject; until they go they may only be stored (PIPL 47)."),
         )
+        days = _days_late(desk, one, desk.clock.now())
+        if one.restricted_at is None and days > 0:  # what could go went only now
+            _late(seen, one, days)
+            return "restricted_late"
         return "restricted"
     return "open"
 
@@ -300,6 +346,20 @@ def _not_found(seen: Examination, one: ErasureRequest, today: date) -> RequestSt
         ),
     )
     return "overdue" if late else "not_found"
+
+
+def _within(seen: Examination, planned: StepRecord, done: dict[str, int]) -> None:
+    """Never more goes than was planned, by however many tries of the run."""
+    for one in planned.data.get("classes", ()):
+        allowed = one["to_delete"] + one["to_mask"]
+        if (more := done.get(one["name"], 0) - allowed) > 0:
+            seen.find(
+                "retention.beyond_plan",
+                Outcome.FAIL,
+                _("{count} records more were erased than the plan says.", count=more),
+                _("Raise an incident: two executions at once, or entries that are not this run's."),
+                subject=one["name"],
+            )
 
 
 def _agreement(seen: Examination, executed: StepRecord | None, done: dict[str, int]) -> None:

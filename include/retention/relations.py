@@ -72,7 +72,9 @@ WITH RECURSIVE parts AS (
     SELECT oid AS root, oid FROM unnest(%(tables)s::oid[]) AS t(oid)
     UNION ALL SELECT p.root, i.inhrelid FROM parts p JOIN pg_inherits i ON i.inhparent = p.oid
 )
-SELECT k.conname::text AS name, k.confdeltype::text AS on_delete, k.convalidated AS validated,
+SELECT k.conname::text AS name, -- PostgreSQL 18 does nothing for a key that is NOT ENFORCED
+       CASE WHEN to_jsonb(k) ->> 'conenforced' = 'false' THEN 'a'
+            ELSE k.confdeltype::text END AS on_delete, k.convalidated AS validated,
        p.root::bigint AS parent, k.conrelid::bigint AS child,
        cn.nspname::text AS child_schema, cc.relname::text AS child_table,
        {COMPARED},

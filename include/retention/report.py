@@ -257,12 +257,20 @@ def _requests(cases: Sequence[Case]) -> Fact:
 
 
 def _backups(cases: Sequence[Case]) -> Fact:
-    label = _("Backups hold what was erased until")
+    label = _("Backups hold what was erased until, at the earliest")
     if not cases or any(one.proof.get("copies") is None for one in cases):
         return Fact(label=label, value=None)
     copies = [copy for one in cases for copy in one.proof["copies"]]
     if not copies:
         return Fact(label=label, value=_("none does"), status=Outcome.PASS)
+    known = [one for one in copies if one["taken_at"]]
+    if len(known) < len(copies):
+        return Fact(
+            label=label,
+            value=_("not known"),
+            status=Outcome.ATTENTION,
+            note=_("backups with a refused manifest: {count}", count=len(copies) - len(known)),
+        )
     held = sum(1 for one in copies if one["held"])
     oldest = min(datetime.fromisoformat(one["taken_at"]) for one in copies)
     last = max(datetime.fromisoformat(one["expires_at"]) for one in copies)

@@ -131,12 +131,9 @@ def _done(case: Case) -> Table:
 
 
 def _chart(case: Case) -> list[BarChart]:
-    shown = sorted(
-        (one for one in case.classes if one.expired or one.requested),
-        key=lambda one: -(one.expired + one.requested),
-    )[:MOST_BARS]
+    over = [one for one in case.classes if one.expired or one.requested]
     bars = []
-    for one in shown:
+    for one in sorted(over, key=lambda one: -(one.expired + one.requested))[:MOST_BARS]:
         name, erased = case.title(one.name), case.erased(one)
         left = case.left(one.name)
         bad = bool(left and left["unexplained"])
@@ -152,7 +149,14 @@ def _chart(case: Case) -> list[BarChart]:
         return []
     return [
         BarChart(
-            caption=_("What was over, by record class, and what of it was erased"),
+            caption=_("What was over, by record class, and what of it was erased")
+            if len(over) <= MOST_BARS
+            else _(
+                "What was over, and what of it was erased: the {shown} largest of {all} record "
+                "classes",
+                shown=MOST_BARS,
+                all=len(over),
+            ),
             category=_("Record class"),
             unit="rows",
             bars=bars,

@@ -25,6 +25,7 @@ REQUESTS = {
     "closed": _("erased; closed"),
     "closed_late": _("erased late; closed"),
     "restricted": _("restricted: kept by a hold, a law or another record"),
+    "restricted_late": _("restricted only after its day: kept by a hold, a law or another record"),
     "overdue": _("overdue"),
     "open": _("open"),
     "not_found": _("open: no record was found under its key"),
@@ -64,7 +65,7 @@ def kept(rule: RetentionRule) -> Message:
     made = _since(rule.period, rule.clock)
     for one in rule.minimum:
         made = _(
-            "{rule}; by law at least {minimum} ({source})",
+            "{rule}; at least {minimum} by {source}",
             rule=made,
             minimum=_since(one.period, one.clock) if one.clock else length(one.period),
             source=one.basis.message,
@@ -172,6 +173,8 @@ def _why(execution: Any, name: str) -> Message:
         return _("they refer to each other in a circle that one transaction cannot delete")
     if name in execution.get("given_up", ()):
         return _("not tried any more: the database had refused too many of the class")
+    if name in execution.get("slow", ()):
+        return _("statements on them took too long; see the finding")
     if execution.get("locked", {}).get(name):
         return _("other sessions kept them locked; the next run tries again")
     if times := execution.get("busy", {}).get(name):

@@ -96,6 +96,16 @@ def refusals(connection: psycopg.Connection[Any], database: str) -> Iterator[Non
             "user needs BYPASSRLS.",
         ) from None
     except (
+        psycopg.errors.InvalidSqlStatementName,
+        psycopg.errors.DuplicatePreparedStatement,
+    ) as error:
+        raise UsageError(
+            f"A pooler before {database} does not know prepared statements (SQLSTATE "
+            f"{error.sqlstate}).",
+            "Connect without it, or let it keep them: PgBouncer 1.21 or newer with "
+            "max_prepared_statements above 0.",
+        ) from None
+    except (
         psycopg.DataError,
         psycopg.ProgrammingError,
         psycopg.errors.ReadOnlySqlTransaction,

@@ -222,7 +222,11 @@ class Inspection:
         """Each clock plus its period lies before the plan's moment."""
         return _all(
             [
-                SQL("({clock} + make_interval(months => {m}, days => {d}, secs => {s}) < {at})")
+                # a clock at the end of what dates can be has no day after it
+                SQL(
+                    "(CASE WHEN {clock} < {at} THEN {clock} + make_interval(months => {m}, "
+                    "days => {d}, secs => {s}) < {at} ELSE false END)"
+                )
                 .format(clock=clock, m=one.months, d=one.days, s=one.seconds, at=self._moment())
                 for clock, one in periods
             ]

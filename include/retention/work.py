@@ -67,6 +67,7 @@ class Tally:
         busy: times that a batch was given up since others held locks, by class.
         given_up: classes that were left alone since the database refused too many.
         locked: records that could go and that other sessions kept locked to the end, by class.
+        slow: classes of which a statement took too long.
         knots: records at the least that refer to each other in a circle which is too large for one
             transaction, by class.
         waiting: records that could go and are more than the plan says, by class.
@@ -80,6 +81,7 @@ class Tally:
     refused: dict[tuple[str, str], int] = field(default_factory=dict)
     busy: dict[str, int] = field(default_factory=dict)
     given_up: set[str] = field(default_factory=set)
+    slow: set[str] = field(default_factory=set)
     locked: dict[str, int] = field(default_factory=dict)
     knots: dict[str, int] = field(default_factory=dict)
     waiting: dict[str, int] = field(default_factory=dict)
@@ -106,9 +108,11 @@ class Work:
         server: on which transaction numbers count.
         dag_id: of the run.
         run_id: of the run.
+        alone: raises where another execution may have begun meanwhile.
         progress: is told each stage of a batch, for tests.
         passed_over: places of records that the database refused, by class and the oid of their
             table.
+        dropped: oids of partitions that are gone.
         tied: groups of which the database refused a circle.
     """
 
@@ -123,10 +127,12 @@ class Work:
     server: str
     dag_id: str
     run_id: str
+    alone: Callable[[], None] = lambda: None
     progress: Progress = lambda _stage: None
     tally: Tally = field(default_factory=Tally)
     done_before: dict[str, int] = field(default_factory=dict)
     passed_over: dict[tuple[str, int], list[str]] = field(default_factory=dict)
+    dropped: set[int] = field(default_factory=set)
     tied: set[tuple[str, ...]] = field(default_factory=set)
     _unsettled: list[int] = field(default_factory=list)
     _beside: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
@@ -149,8 +155,17 @@ class Work:
         """How many records of a class the plan still allows."""
         if name not in self.allowed:
             return 0
-        done = self.tally.done.get(name, 0) + self.done_before.get(name, 0)
-        return max(0, self.plan.of(name).planned - done)
+        planned = self.plan.of(name)
+        left = planned.planned - self._done(name)
+        if planned.to_delete:  # a record of several classes is planned once, whichever deletes it
+            table = self.plan.table(planned.collection)
+            deleting = [one.name for one in self.plan.classes if one.to_delete]
+            same = [one for one in deleting if self.plan.of(one).collection == planned.collection]
+            left = min(left, table.to_delete - sum(self._done(one) for one in same))
+        return max(0, left)
+
+    def _done(self, name: str) -> int:
+        return self.tally.done.get(name, 0) + self.done_before.get(name, 0)
 
     @property
     def refused_places(self) -> dict[int, list[str]]:
@@ -271,12 +286,13 @@ class Work:
         self.progress("intended")
 
     def confirm(self) -> None:
-        """See that no hold came in between; what follows is the commit.
+        """See that no hold and no other execution came in between; what follows is the commit.
 
         Raises:
-            ServiceError: as of `HoldGuard.confirm`.
+            ServiceError: one may have.
         """
         self.guard.confirm()
+        self.alone()
         self.progress("confirmed")
 
     def committed(self, batch: int) -> None:

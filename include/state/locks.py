@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -16,8 +16,11 @@ from include.services.errors import ServiceError
 @contextmanager
 def exclusive(
     state: Engine, name: str, what: str, wait: timedelta = timedelta(0)
-) -> Iterator[None]:
+) -> Iterator[Callable[[], None]]:
     """Hold a lock of the state database, or refuse when somebody else does.
+
+    Yields what raises ServiceError when the lock is lost meanwhile, for work that must not go on
+    then.
 
     Args:
         state: the state database.
@@ -33,8 +36,24 @@ def exclusive(
             raise ServiceError(
                 f"Another run is busy with {what}.", "Wait for it to end; this one changed nothing."
             )
-        yield
+        # The server's own limit would end a session that waits for work elsewhere.
+        conn.execute(text("SELECT set_config('idle_session_timeout', '0', false)"))
+        yield lambda: _confirm(conn)
         _unlock(conn, name)
+
+
+def _confirm(conn: Connection) -> None:
+    try:
+        conn.execute(text("SELECT 1"))  # the lock is the session's, and this is the session
+    except OperationalError:
+        raise _lost() from None
+
+
+def _lost() -> ServiceError:
+    return ServiceError(
+        "The state database was lost while the work went on, and the lock with it.",
+        "See that it runs; the work is repeated.",
+    )
 
 
 def _locked_at_once(conn: Connection, name: str) -> bool:
@@ -70,7 +89,4 @@ def _unlock(conn: Connection, name: str) -> None:
     try:
         conn.execute(text("SELECT pg_advisory_unlock(hashtextextended(:name, 0))"), {"name": name})
     except OperationalError:
-        raise ServiceError(
-            "The state database was lost while the work went on, and the lock with it.",
-            "See that it runs; the work is repeated.",
-        ) from None
+        raise _lost() from None

@@ -153,6 +153,14 @@ erasure = Table(  # one record each; the HMAC covers database and collection too
     Index("erasure_batch_id_idx", "batch_id"),
 )
 
+erasure_key = Table(  # the secrets stay in the connection; here is what tells them apart
+    "erasure_key",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("check", LargeBinary, nullable=False),  # HMAC of a fixed text
+    Column("first_used_at", MOMENT, nullable=False),
+)
+
 erasure_request = Table(  # of data subjects
     "erasure_request",
     metadata,

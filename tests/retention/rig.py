@@ -245,8 +245,8 @@ class Rig:
         self, record: StepRecord, run: str = "r1", progress: Progress | None = None
     ) -> StepRecord:
         """Third step, under the lock that keeps a second execution out."""
-        with exclusive(self.engine, f"retention:{NAME}", f"retention of {NAME}"):
-            return self._kept(run, erasing.execute(self.desk(run), record, progress))
+        with exclusive(self.engine, f"retention:{NAME}", f"retention of {NAME}") as alone:
+            return self._kept(run, erasing.execute(self.desk(run), record, progress, alone))
 
     def verify(
         self, record: StepRecord, executed: StepRecord | None, run: str = "r1"

@@ -218,6 +218,28 @@ def test_a_partition_with_one_record_that_stays_is_not_dropped(rig: Rig, kept: s
     assert {row[0] for row in rig.sql("SELECT no FROM event")} == left
 
 
+def test_an_execution_whose_lock_is_lost_goes_no_further(rig: Rig) -> None:
+    """Another may have begun meanwhile: what was not committed stays."""
+    rig = rig.but(rules_of_disposition=disposition(batch={"rows": 1}))
+    nodes(rig, 5)
+    planned = rig.plan()
+    ended: list[int] = []
+
+    def progress(stage: str) -> None:
+        if stage == "committed" and not ended:
+            rows = rig.state_sql(
+                "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' "
+                "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            )
+            ended.extend(pid for (pid,) in rows)
+            rig.state_sql("SELECT pg_terminate_backend(unnest(%s::int[]))", [ended])
+
+    with pytest.raises(ServiceError, match="the lock with it"):
+        rig.execute(planned, progress=progress)
+    assert len(rig.keys_in("node")) == 4
+    assert rig.execute(planned).data["done"] == {"node": 5}
+
+
 def test_two_executions_at_once(rig: Rig) -> None:
     """The second is refused and changes nothing; the first goes on."""
     nodes(rig, 2)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from include.holds.records import HoldGuard
 from include.local.postgres import EmbeddedPostgres
-from include.retention import batches, execute
+from include.retention import acts, batches, execute
+from include.retention.work import Key
 from include.services.errors import ServiceError
 from tests.retention.yard import OVER, Yard, rule, yard
 
@@ -49,6 +51,31 @@ def test_what_a_trigger_keeps_in_silence_is_counted_as_refused_and_tried_once(
     assert tally.refused == {("a", "kept"): 2}
     assert place.keys("a", "id, hidden") == {(3, None), (11, None)}
     assert open_batches(place) == 0
+
+
+def test_what_changes_between_lock_and_deletion_is_seen(
+    place: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A condition over another table that turned meanwhile: those records stay, and no others."""
+    place.run(f"""
+    CREATE TABLE a (id int PRIMARY KEY, at date);
+    INSERT INTO a SELECT i, '{OVER}' FROM generate_series(1, 5) i;
+    CREATE TABLE claim (a int);
+    """)
+    title = {"en": "Claim", "zh-CN": "理赔"}
+    open_claim = {"where": "EXISTS (SELECT FROM claim WHERE claim.a = t.id)", "title": title}
+    place.rules = [rule("a", suspended=open_claim)]
+    place.mapped = {"a": "a"}
+    plan = place.plan()
+    done = acts._done
+
+    def late(*given: Any) -> list[Key]:
+        place.run("INSERT INTO claim VALUES (2)")
+        return done(*given)
+
+    monkeypatch.setattr(acts, "_done", late)
+    tally = place.execute(plan)
+    assert (tally.done, place.done(), place.keys("a")) == ({"a": 4}, {"a": 4}, {2})
 
 
 def test_what_one_class_may_not_mask_another_may_delete(

@@ -55,6 +55,18 @@ def test_what_came_in_between_does_not_go_by_cascade(
     assert tally.done == place.done() == ({} if left else {"note": 3})
 
 
+def test_a_circle_whose_records_are_of_two_classes_goes_once(place: Yard) -> None:
+    """Each record by the first of them."""
+    place.run(f"""
+    CREATE TABLE ring (id int PRIMARY KEY, at date, next int REFERENCES ring DEFERRABLE);
+    BEGIN; SET CONSTRAINTS ALL DEFERRED;
+    INSERT INTO ring VALUES (1, '{OVER}', 2), (2, '{OVER}', 1); COMMIT;
+    """)
+    place.rules = [rule("ring", name="a"), rule("ring", name="b")]
+    tally = place.execute(place.plan())
+    assert (tally.done, tally.refused, place.keys("ring")) == ({"a": 2}, {}, set())
+
+
 def test_a_child_that_was_passed_over_does_not_go_by_cascade(
     place: Yard, monkeypatch: pytest.MonkeyPatch
 ) -> None:

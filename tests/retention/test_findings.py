@@ -106,6 +106,47 @@ def test_a_backup_taken_while_the_last_batch_went_on_is_listed(rig: Rig) -> None
     assert [one["id"] for one in listed] == ["within"]
 
 
+def test_more_than_was_planned_is_an_incident(rig: Rig) -> None:
+    """Two executions at once, or a ledger that somebody else wrote to."""
+    rig.insert("note", id=1, at=OLD)
+    planned = rig.plan()
+    executed = rig.execute(planned)
+    rig.state_sql("UPDATE erasure_batch SET records = 3")
+    codes = found(rig.verify(planned, executed))
+    assert codes["retention.beyond_plan"] == (Outcome.FAIL, "note")
+
+
+def test_a_backup_with_a_refused_manifest_may_hold_what_was_erased(rig: Rig) -> None:
+    """Nobody knows when it was taken: it is listed, and never "none does"."""
+    rig.insert("note", id=1, at=OLD)
+    planned = rig.plan()
+    executed = rig.execute(planned)
+    counted = proof.verify(rig.desk(), planned, executed, [Copy("courier/20211001")])
+    assert found(counted)["retention.backups_refused"][0] is Outcome.ATTENTION
+    [listed] = counted.data["copies"]
+    assert (listed["id"], listed["taken_at"]) == ("courier/20211001", None)
+
+
+def test_a_hold_released_since_the_plan_is_no_failure(rig: Rig) -> None:
+    """Its records are the next plan's; nobody need look."""
+    rig.insert("note", id=1, at=OLD, who="p1")
+    hold = rig.hold(HoldKind.CLASS, "note")
+    planned = rig.plan()
+    executed = rig.execute(planned)
+    rig.release(hold.id)
+    counted = rig.verify(planned, executed)
+    assert (found(counted), counted.data["unexplained"]) == ({}, 0)
+    assert rig.run("r2")[1].data["done"] == {"note": 1}
+
+
+def test_a_clock_at_the_end_of_time_is_not_over(rig: Rig) -> None:
+    """No period can be added to it, neither by the plan nor by the count afterwards."""
+    rig.sql("INSERT INTO note (id, at) VALUES (1, '294276-12-31')")
+    rig.insert("note", id=2, at=OLD)
+    _planned, executed, counted = rig.run()
+    assert (executed.data["done"], found(counted)) == ({"note": 1}, {})
+
+
 def test_a_circle_too_large_for_one_transaction_is_named(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

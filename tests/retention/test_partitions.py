@@ -43,6 +43,14 @@ def entries(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return entered
 
 
+def test_two_classes_may_drop_the_same_partition(place: Yard) -> None:
+    """The first drops it, and the second finds nothing to do."""
+    place.rules = [rule("event", "drop_partition", name=one) for one in ("a", "b")]
+    tally = place.execute(place.plan())
+    assert (tally.partitions, tally.done) == ({"a": 1}, {"a": 9})
+    assert place.left()[0][1].unexplained == 0
+
+
 def test_nothing_is_entered_while_a_reader_has_the_table(place: Yard, entries: list[int]) -> None:
     """The locks are tried first; the records then go one by one, which disturbs no reader."""
     plan = place.plan()

@@ -75,6 +75,17 @@ def test_a_record_of_a_class_that_nobody_approved_stays(place: Yard) -> None:
     assert {3, 6} <= place.keys("item")
 
 
+def test_no_more_of_a_table_goes_than_planned_whichever_class_deletes(place: Yard) -> None:
+    """Ten records are planned once though two classes have them; ten more that came wait."""
+    place.rules = [rule("item", name="a"), rule("item", name="b")]
+    place.run(f"UPDATE item SET at = '{YOUNG}' WHERE id > 4")
+    plan = place.plan()
+    assert plan.table("item").to_delete == 4
+    place.run(f"UPDATE item SET at = '{OVER}' WHERE id > 8")
+    assert sum(place.execute(plan).done.values()) == 4
+    assert len(place.keys("item")) == 8
+
+
 def test_keep_beats_delete(place: Yard) -> None:
     """However long ago its clock was."""
     place.rules = [rule("item"), rule("item", "keep", name="kept", where="t.id IN (1, 2)")]

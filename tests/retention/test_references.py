@@ -345,6 +345,19 @@ def test_names_that_need_quotes_and_names_like_our_own(place: Yard) -> None:
     assert place.keys('"运单"', "rec") == {3}
 
 
+def test_a_key_that_is_not_enforced_keeps(place: Yard) -> None:
+    """PostgreSQL 18 sets nothing to null for it: the parent's going would make an orphan."""
+    place.run(f"""
+    CREATE TABLE parent (id int PRIMARY KEY, at date);
+    CREATE TABLE child (id int PRIMARY KEY,
+      parent int REFERENCES parent ON DELETE SET NULL NOT ENFORCED);
+    INSERT INTO parent VALUES (1, '{OVER}'), (2, '{OVER}'); INSERT INTO child VALUES (1, 1);
+    """)
+    place.rules = [rule("parent")]
+    assert place.enforced() == {"parent": 1}
+    assert place.keys("parent") == {1}
+
+
 def test_a_reference_keeps_nobody_from_being_masked(place: Yard) -> None:
     """A request whose record was not masked is not explained by what refers to it."""
     place.run(f"""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from include.approvals.registry import APPROVE
 from include.evidence.model import Outcome
 from tests.retention.rig import AS_OF, OLD, Rig, disposition
@@ -52,6 +54,26 @@ def test_what_was_approved_is_not_counted_against_the_next_run(rig: Rig) -> None
     assert limited.execute(large, "r1").data["done"] == {"note": 9}
     limited.insert("note", id=10, at=OLD)
     assert "request" not in limited.plan("r2").data
+
+
+def test_what_a_killed_run_erased_counts_towards_the_limits(rig: Rig) -> None:
+    """It has not said what it did; the ledger has."""
+
+    class Killed(Exception):
+        pass
+
+    def progress(stage: str) -> None:
+        if stage == "committed":
+            raise Killed
+
+    limited = rig.but(rules_of_disposition=disposition(limit={"records": 3}))
+    for number in range(3):
+        limited.insert("note", id=number, at=OLD)
+    with pytest.raises(Killed):
+        limited.execute(limited.plan("r1"), "r1", progress)
+    limited.insert("note", id=9, at=OLD)
+    [tripped] = limited.plan("r2").data["tripped"]
+    assert (tripped["name"], tripped["recent"]) == ("note", 3)
 
 
 def test_what_nobody_was_asked_about_counts_though_another_class_was_approved(rig: Rig) -> None:

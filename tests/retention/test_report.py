@@ -68,7 +68,7 @@ def test_a_run_that_erased_what_was_over_passes() -> None:
     assert fact(found, "Expired, left without a ground").status is Outcome.PASS
     assert fact(found, "Planned and not reached").status is Outcome.PASS
     assert shown(found, "Requests of data subjects") == "0 open"
-    assert shown(found, "Backups hold what was erased until") == "none does"
+    assert shown(found, "Backups hold what was erased until, at the earliest") == "none does"
 
 
 def test_nothing_to_erase_is_said_as_such() -> None:
@@ -109,7 +109,7 @@ def test_a_step_that_failed_says_so_itself(step: str) -> None:
     assert indicators(found) == UNKNOWN
     erased = "10 rows" if step == "verify" else "not measured"
     assert shown(found, "Records erased") == erased
-    assert shown(found, "Backups hold what was erased until") == "not measured"
+    assert shown(found, "Backups hold what was erased until, at the earliest") == "not measured"
 
 
 @pytest.mark.parametrize("step", ["plan", "execute", "verify", None])
@@ -213,8 +213,8 @@ def test_nobody_asked_for_anything_is_a_fail() -> None:
 def test_the_head_says_until_when_backups_hold_it(copies: Any, value: str, note: str) -> None:
     """Not measured where the store could not be read."""
     found = certificate(a_run(verify=counted({"order": 10}, [one_left()], copies=copies)))
-    assert shown(found, "Backups hold what was erased until") == value
-    assert english(fact(found, "Backups hold what was erased until").note) == note
+    assert shown(found, "Backups hold what was erased until, at the earliest") == value
+    assert english(fact(found, "Backups hold what was erased until, at the earliest").note) == note
 
 
 def test_the_trend_shows_a_run_that_executed_nothing_as_a_gap(database: str) -> None:

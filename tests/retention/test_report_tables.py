@@ -279,12 +279,12 @@ def test_charts_set_what_was_erased_against_what_was_over() -> None:
         ),
         (
             {"minimum": [{"period": "P6M", "basis": SOURCE}]},
-            "3 years after created_at; by law at least 6 months (Civil Code (2021-01-01) 188)",
+            "3 years after created_at; at least 6 months by Civil Code (2021-01-01) 188",
         ),
         (
             {"minimum": [{"period": "P2Y", "clock": "paid_at", "basis": SOURCE}]},
-            "3 years after created_at; by law at least 2 years after paid_at "
-            "(Civil Code (2021-01-01) 188)",
+            "3 years after created_at; at least 2 years after paid_at by "
+            "Civil Code (2021-01-01) 188",
         ),
     ],
 )

@@ -39,6 +39,21 @@ def test_a_record_that_another_class_keeps_restricts_the_request(rig: Rig) -> No
     assert rig.keys_in("parcel") == set()
 
 
+def test_what_is_restricted_only_after_its_day_was_late(rig: Rig) -> None:
+    """What could go went too late; said once, and again when the rest is gone at last."""
+    rig.insert("parcel", region="n", no=1, at=YOUNG, who="p1", open=True)
+    rig.insert("parcel", region="n", no=2, at=YOUNG, who="p1")
+    rig.request("p1", received_on=rig.clock.now().date() - timedelta(days=60))
+    *_, counted = rig.run()
+    assert state(counted)["state"] == "restricted_late"
+    assert codes(counted)["retention.request_late"] is Outcome.FAIL
+    assert counted.data["requests_overdue"] == 1
+    *_, again = rig.run("r2")
+    assert (state(again)["state"], again.data["requests_overdue"]) == ("restricted", 0)
+    rig.sql("UPDATE parcel SET open = false")
+    assert state(rig.run("r3")[-1])["state"] == "closed_late"
+
+
 def test_a_key_that_finds_nothing_is_not_certified_as_erased(rig: Rig) -> None:
     """It may be mistyped: the request stays open until somebody looks."""
     a_person(rig)
@@ -82,11 +97,16 @@ def test_what_is_erased_late_counts_as_late(rig: Rig) -> None:
 
 
 def test_what_the_law_kept_past_the_day_is_not_late(rig: Rig) -> None:
-    """The claim was open when the request was due; the next run after it erases all."""
+    """A run before it found the claim open; the first one after the claim was closed erases all."""
     rig.insert("parcel", region="n", no=1, at=YOUNG, who="p1", open=True)
-    rig.request("p1", (rig.clock.now() - timedelta(days=40)).date())
+    rig.request("p1", (rig.clock.now() - timedelta(days=20)).date())
     *_, counted = rig.run()
     assert state(counted)["state"] == "restricted"
+    rig.state_sql(
+        "UPDATE erasure_request SET due_on = due_on - 20, "
+        "restricted_at = restricted_at - interval '20 days'"
+    )
+    assert state(rig.run("r1 again")[-1])["state"] == "restricted"
     rig.sql("UPDATE parcel SET open = false")
     *_, counted = rig.run("r2")
     assert (state(counted)["state"], counted.data["requests_overdue"]) == ("closed", 0)

@@ -1,0 +1,39 @@
+"""Another secret under an id of the ledger's keys is refused, wherever the ledger is used."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from include.erasure.ledger import ErasureKeys
+from include.erasure.same_keys import require_same
+from include.services.errors import UsageError
+from include.state.connect import engine
+from include.state.migrate import migrate
+from tests.retention.rig import OLD, Rig
+
+AT = datetime(2026, 11, 25, tzinfo=UTC)
+FIRST, SECOND = b"1" * 32, b"2" * 32
+
+
+def test_a_secret_is_known_by_its_id_from_its_first_use_on(database: str) -> None:
+    """New ids are remembered; an old one that lacks is no fault here."""
+    state = engine(database)
+    migrate(state)
+    require_same(state, ErasureKeys({"a": FIRST}, "a"), AT)
+    require_same(state, ErasureKeys({"a": FIRST, "b": SECOND}, "b"), AT)
+    require_same(state, ErasureKeys({"b": SECOND}, "b"), AT)
+    with pytest.raises(UsageError, match="The erasure key a is not the one"):
+        require_same(state, ErasureKeys({"a": SECOND, "b": SECOND}, "b"), AT)
+
+
+def test_nothing_is_erased_under_another_secret(rig: Rig) -> None:
+    """Entries of which a replay would find none would not protect anybody."""
+    rig.insert("note", id=1, at=OLD)
+    rig.run()
+    rig.insert("note", id=2, at=OLD)
+    other = rig.but(keys=ErasureKeys(dict.fromkeys(rig.keys.keys, b"x" * 32), rig.keys.current))
+    with pytest.raises(UsageError, match="is not the one"):
+        other.execute(other.plan("r2"), "r2")
+    assert rig.keys_in("note") == {("2",)}
