@@ -82,9 +82,11 @@ def list_(
         print_table(COLUMNS, (_row(one, today) for one in shown))
     else:
         results.print("There is no request." if every else "No request is open.")
-    late = sum(one.is_overdue(today) for one in shown)
+    late = sum(one.is_overdue(today) and one.restricted_at is None for one in shown)
     if late:
-        errors.print(f"Overdue: {late}. Run enforce_retention, or see why it keeps the records.")
+        errors.print(
+            f"Overdue: {late}. Run enforce_retention; its certificate says what came of them."
+        )
     return 0
 
 
@@ -143,6 +145,8 @@ def _row(one: ErasureRequest, today: date) -> tuple[str, ...]:
         state = f"closed {one.closed_at:%Y-%m-%d} by {one.closed_by}: {one.closed_because}"
     else:
         state = "overdue" if one.is_overdue(today) else ""
+        if one.restricted_at is not None:
+            state = f"restricted since {one.restricted_at:%Y-%m-%d}: see the certificate"
     return (
         str(one.id),
         one.database,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +15,7 @@ from include.services.errors import UsageError
 if TYPE_CHECKING:
     from include.holds.registry import Hold
     from include.policy import PolicyPack
+    from include.retention.breaker import Tripped
     from include.retention.plan import Plan, PlannedClass
 
 app = typer.Typer(no_args_is_help=True, help="What is over by the retention schedule.")
@@ -56,19 +57,29 @@ def plan(
     """Show what a run of enforce_retention would do; reads only, asks nobody, keeps nothing."""
     from include.holds.registry import due_for_review
     from include.retention.plan import combined
+    from include.retention.steps import tripped
 
     place = workplace()
     chosen = _chosen(place.pack, database)
     today = place.clock.now().astimezone(place.pack.calendar.zone).date()
     with local_stack(place):
-        plans = [place.retention_desk(one).plan(as_of, ahead=True) for one in chosen]
+        desks = {one: place.retention_desk(one) for one in chosen}
+        plans = [desk.plan(as_of, ahead=True) for desk in desks.values()]
+        waits = {one.database: tripped(desks[one.database], one)[0] for one in plans}
         with place.state.connect() as conn:
             reviews = due_for_review(conn, today)
     if as_json:
-        print_json({"plan_hash": combined(plans), "classes": list(_classes(plans))})
+        print_json({"plan_hash": combined(plans), "classes": list(_classes(plans, waits))})
         return 0
     for one in plans:
         _show(one, several=len(plans) > 1)
+        for each in waits[one.database]:
+            errors.print(
+                f"{each.name} will wait for a second person: {each.planned:,} records, allowed "
+                f"{each.allowed:,} ({each.cause}).",
+                markup=False,
+                soft_wrap=True,
+            )
     if len(plans) > 1:
         results.print(f"All plans: SHA-256 {combined(plans)}", soft_wrap=True)
     left_out = [one for one in place.pack.databases if one not in chosen and database is None]
@@ -100,10 +111,14 @@ def _chosen(pack: PolicyPack, asked: str | None) -> list[str]:
     return found
 
 
-def _classes(plans: Sequence[Plan]) -> Iterator[dict[str, Any]]:
+def _classes(
+    plans: Sequence[Plan], waits: Mapping[str, Sequence[Tripped]]
+) -> Iterator[dict[str, Any]]:
     for one in plans:
+        causes = {each.name: each.cause for each in waits[one.database]}
         for found in one.classes:
-            yield ({"database": one.database} if len(plans) > 1 else {}) | found.as_json()
+            where = {"database": one.database} if len(plans) > 1 else {}
+            yield where | found.as_json() | {"waits_for_approval": causes.get(found.name)}
 
 
 def _show(plan: Plan, *, several: bool) -> None:

@@ -40,19 +40,19 @@ def plan(desk: Desk, as_of: str | None = None) -> StepRecord:
     seen = Examination(STEP_PLAN, CLAUSE, part=desk.database.name)
     made = _begun(desk) or desk.plan(as_of)
     subjects.remember(desk)
-    tripped, past = _tripped(desk, made)
+    found, past = tripped(desk, made)
     data: dict[str, Any] = {
         "as_of": made.as_of.isoformat(),
         "sha256": made.sha256,
         "classes": [one.model_dump(mode="json") for one in made.classes],
-        "tripped": [vars(one) for one in tripped],
+        "tripped": [vars(one) for one in found],
     }
     with desk.state.begin() as conn:
-        breaker.remember(conn, made, desk.run, desk.clock, {one.name for one in tripped})
+        breaker.remember(conn, made, desk.run, desk.clock, {one.name for one in found})
         keep_artifact(conn, *desk.run, file_name(made.database), made.content)
         data |= told.of_plan(conn, desk, made)
         due = holds.due_for_review(conn, desk.today)
-    if tripped:
+    if found:
         data |= _asked(desk, seen, made)
     _unmapped(seen, made)
     _still(seen, made, past)
@@ -77,7 +77,8 @@ def _begun(desk: Desk) -> Plan | None:
     return Plan.model_validate_json(found) if found else None
 
 
-def _tripped(desk: Desk, made: Plan) -> tuple[list[Tripped], dict[str, list[int]]]:
+def tripped(desk: Desk, made: Plan) -> tuple[list[Tripped], dict[str, list[int]]]:
+    """The classes of a plan that a second person has to approve, and what went in past runs."""
     with desk.state.connect() as conn:
         past = breaker.past_runs(conn, made, desk.run)
         recent = breaker.recent_runs(conn, made, desk.run, desk.clock.now())

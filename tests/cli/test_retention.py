@@ -112,6 +112,17 @@ def test_it_prints_what_a_run_would_plan(
     ]
 
 
+def test_what_will_wait_for_a_second_person_is_said(
+    place: Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anybody runs it: the class, and the limit that it is beyond."""
+    now = {one["name"]: one["waits_for_approval"] for one in shown(capsys)["classes"]}
+    assert set(now.values()) == {None}
+    later = shown(capsys, as_of="2036-01-01")["classes"]
+    waits = {one["name"]: one["waits_for_approval"] for one in later}
+    assert (waits["invoice_record"], waits["staff"]) == ("percent", None)
+
+
 def test_nothing_is_written_and_nobody_asked(
     place: Workplace, capsys: pytest.CaptureFixture[str]
 ) -> None:
