@@ -96,7 +96,7 @@ class _Walk:
     rows: int = 0
     found: int = 0
     seconds: float = 0.0
-    cut_short: bool = False
+    reached: int = 0
     tried: list[str] | None = None
     pages_of_stride: float = 1.0
     conditions: tuple[Graph, Composable] | None = None
@@ -138,7 +138,7 @@ class _Walk:
                 continue
             failures = 0
             if not full:
-                page += self.pages
+                page = self.reached
             self._resize(self.seconds)
         return True
 
@@ -168,12 +168,15 @@ class _Walk:
             work.tally.add(name, len(gone))
             work.committed(batch)
         self.found = len(keys)
-        return len(keys) == most or self.cut_short
+        return len(keys) == most
 
     def _locked(
         self, first: int, end: int, most: int, which: Composable
     ) -> tuple[list[str], list[Key]]:
-        """Lock the next rows; returns where they are, and their keys."""
+        """Lock the next rows; returns where they are, and their keys.
+
+        Pages before `reached` are done with, unless the rows are all that a batch may have.
+        """
         query = SQL(
             "SELECT t.ctid::text, {keys} FROM {leaf} AS t "
             "WHERE t.ctid >= %(first)s::tid AND t.ctid < %(end)s::tid AND {which} "
@@ -186,10 +189,8 @@ class _Walk:
         keys: list[Key] = []
         # Deleting takes about as long again: without an index on what refers, for one.
         until = time.monotonic() + self.work.limits.rules.batch.milliseconds / 2000
-        self.cut_short = False
         while first < end and len(keys) < most:
             if keys and time.monotonic() > until:
-                self.cut_short = True
                 break
             behind = min(end, first + max(1, int(self.pages_of_stride)))
             given = {
@@ -205,6 +206,7 @@ class _Walk:
             self.pages_of_stride *= min(2.0, max(0.5, STRIDE / max(1, len(found))))
             self.pages_of_stride = min(MOST_PAGES, max(1.0, self.pages_of_stride))
             first = behind
+        self.reached = first
         return places, keys
 
     def _require_gone(

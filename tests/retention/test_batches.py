@@ -78,6 +78,23 @@ def test_what_changes_between_lock_and_deletion_is_seen(
     assert (tally.done, place.done(), place.keys("a")) == ({"a": 4}, {"a": 4}, {2})
 
 
+def test_a_batch_stops_looking_when_its_time_is_over_and_the_next_goes_on_there(
+    place: Yard,
+) -> None:
+    """Where a look at each record takes long, as without an index on what refers to it."""
+    place.run(f"""
+    CREATE TABLE a (id int PRIMARY KEY, at date, note text);
+    INSERT INTO a SELECT i, '{OVER}', repeat('x', 400) FROM generate_series(1, 400) i;
+    CREATE FUNCTION slowly(int) RETURNS bool LANGUAGE plpgsql AS
+      $$ BEGIN PERFORM pg_sleep(0.001); RETURN true; END $$;
+    """)
+    place.rules = [rule("a", where="slowly(t.id)")]
+    place.batch = {"milliseconds": 50}
+    tally = place.execute(place.plan())
+    assert (tally.done, place.keys("a")) == ({"a": 400}, set())
+    assert tally.seconds < 1
+
+
 def test_what_one_class_may_not_mask_another_may_delete(
     place: Yard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
