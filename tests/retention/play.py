@@ -231,9 +231,14 @@ class Play:
             self._compare_left(waiting)
 
     def _compare_left(self, waiting: Collection[str]) -> None:
-        """Everything went, but of classes of which more came, and what records of these keep."""
+        """Everything went, but of classes of which more came, and what records of these keep.
+
+        Of a circle all may wait: it goes as a whole, or not where more came than was planned.
+        """
         allowed = self._allowed()
         stopped = {name for name in waiting if self.done[name] == allowed.get(name, 0)}
+        if set(waiting) & set(WORLDS["knots"]):
+            stopped |= set(WORLDS["knots"])
         for link in LINKS * len(LINKS):
             if link.child in stopped:
                 stopped.add(link.parent)
