@@ -257,6 +257,15 @@ def counted(conn: Connection, dag_id: str, run_id: str) -> dict[tuple[str, str, 
     return {(row[0], row[1], row[2]): int(row[3]) for row in conn.execute(query)}
 
 
+def erased_by_class(conn: Connection, database: str, dag_id: str, run_id: str) -> dict[str, int]:
+    """Count what a run erased from a database, over all its tries: record class -> records."""
+    done: dict[str, int] = {}
+    for (where, name, _action), records in counted(conn, dag_id, run_id).items():
+        if where == database:
+            done[name] = done.get(name, 0) + records
+    return done
+
+
 def has_begun(conn: Connection, database: str, dag_id: str, run_id: str) -> bool:
     """Whether a run has entered anything of a database, settled or not."""
     query = select(erasure_batch.c.id).where(

@@ -38,8 +38,6 @@ LOST_TO_OTHERS = (
     errors.SerializationFailure,
     errors.QueryCanceled,
 )
-
-
 REFUSED = (psycopg.IntegrityError, psycopg.DataError, errors.RaiseException)
 
 

@@ -143,12 +143,7 @@ def _approved(desk: Desk, record: StepRecord, made: Plan) -> bool:
 def done_of(desk: Desk) -> dict[str, int]:
     """Records that this run erased, by class: the ledger says so, over all its tries."""
     with desk.state.connect() as conn:
-        counted = ledger.counted(conn, *desk.run)
-    done: dict[str, int] = {}
-    for (database, name, _action), found in counted.items():
-        if database == desk.database.name:
-            done[name] = done.get(name, 0) + found
-    return done
+        return ledger.erased_by_class(conn, desk.database.name, *desk.run)
 
 
 def _waiting(seen: Examination, waiting: dict[str, int]) -> None:

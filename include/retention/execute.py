@@ -136,7 +136,8 @@ class Executor:
         )
         asked = [one for one in schedule.requests if one.id in plan.requests]
         schedule = replace(schedule, requests=asked)
-        before = self._done_before(plan.database)
+        with self.state.connect() as conn:
+            before = ledger.erased_by_class(conn, plan.database, self.dag_id, self.run_id)
         live = make_plan(connection, schedule)
         require_same_rules(plan, live)
         with one_view(connection, schedule.database):
@@ -161,7 +162,6 @@ class Executor:
                 run_id=self.run_id,
                 alone=self.alone,
                 progress=self.progress,
-                done_before=before,
             )
             work.tally.before = before
             work.tally.waiting = waiting(plan, live, before)
@@ -173,16 +173,6 @@ class Executor:
         length = timedelta(days=budget.months * 30 + budget.days, seconds=budget.seconds)
         zone = ZoneInfo(schedule.timezone)
         return Limits(self.clock.now() + length, self.rules, self.clock, zone)
-
-    def _done_before(self, database: str) -> dict[str, int]:
-        """Records that earlier tries of this run erased, by class."""
-        with self.state.connect() as conn:
-            counted = ledger.counted(conn, self.dag_id, self.run_id)
-        done: dict[str, int] = {}
-        for (where, name, _action), records in counted.items():
-            if where == database:
-                done[name] = done.get(name, 0) + records
-        return done
 
 
 def dispose(work: Work) -> None:

@@ -130,7 +130,6 @@ class Work:
     alone: Callable[[], None] = lambda: None
     progress: Progress = lambda _stage: None
     tally: Tally = field(default_factory=Tally)
-    done_before: dict[str, int] = field(default_factory=dict)
     passed_over: dict[tuple[str, int], list[str]] = field(default_factory=dict)
     dropped: set[int] = field(default_factory=set)
     tied: set[tuple[str, ...]] = field(default_factory=set)
@@ -165,7 +164,7 @@ class Work:
         return max(0, left)
 
     def _done(self, name: str) -> int:
-        return self.tally.done.get(name, 0) + self.done_before.get(name, 0)
+        return self.tally.done.get(name, 0) + self.tally.before.get(name, 0)
 
     @property
     def refused_places(self) -> dict[int, list[str]]:

@@ -13,7 +13,6 @@ from include.local.postgres import EmbeddedPostgres
 from include.state.connect import engine
 from include.state.migrate import migrate
 from include.state.tables import erasure, erasure_batch
-from tests.retention.rig import Rig, new_rig
 
 
 @pytest.fixture(scope="session")
@@ -48,16 +47,3 @@ def copy(database: str) -> Iterator[psycopg.Connection]:
     with psycopg.connect(database) as conn:
         yield conn
         conn.rollback()
-
-
-@pytest.fixture(scope="session")
-def standing_rig(postgres: EmbeddedPostgres) -> Iterator[Rig]:
-    with new_rig(postgres) as made:
-        yield made
-
-
-@pytest.fixture
-def rig(standing_rig: Rig) -> Rig:
-    """A mapped database and its runs; each test finds them empty."""
-    standing_rig.empty()
-    return standing_rig.but()

@@ -11,7 +11,6 @@ from include.erasure.same_keys import require_same
 from include.services.errors import UsageError
 from include.state.connect import engine
 from include.state.migrate import migrate
-from tests.retention.rig import OLD, Rig
 
 AT = datetime(2026, 11, 25, tzinfo=UTC)
 FIRST, SECOND = b"1" * 32, b"2" * 32
@@ -26,14 +25,3 @@ def test_a_secret_is_known_by_its_id_from_its_first_use_on(database: str) -> Non
     require_same(state, ErasureKeys({"b": SECOND}, "b"), AT)
     with pytest.raises(UsageError, match="The erasure key a is not the one"):
         require_same(state, ErasureKeys({"a": SECOND, "b": SECOND}, "b"), AT)
-
-
-def test_nothing_is_erased_under_another_secret(rig: Rig) -> None:
-    """Entries of which a replay would find none would not protect anybody."""
-    rig.insert("note", id=1, at=OLD)
-    rig.run()
-    rig.insert("note", id=2, at=OLD)
-    other = rig.but(keys=ErasureKeys(dict.fromkeys(rig.keys.keys, b"x" * 32), rig.keys.current))
-    with pytest.raises(UsageError, match="is not the one"):
-        other.execute(other.plan("r2"), "r2")
-    assert rig.keys_in("note") == {("2",)}

@@ -71,6 +71,25 @@ def of(state: Engine, database: str) -> RecordHolds:
         return on_records(conn, database)
 
 
+def test_holds_are_read_again_only_when_one_was_placed_or_released(state: Engine) -> None:
+    """Reading many of them in each batch would take longer than the batch."""
+    with HoldGuard(state, "courier") as guard:
+        seen = []
+        for change in (None, "place", None, "release"):
+            if change == "place":
+                placed = put(state, HoldKind.SUBJECT, "7")
+            if change == "release":
+                with state.begin() as conn:
+                    release(conn, CLOCK, placed.id, released_by="legal", reason="settled")
+            with guard.batch() as holds:
+                seen.append(holds)
+    first, after, still, last = seen
+    assert "7" in after.values[HoldKind.SUBJECT]
+    assert still is after
+    assert "7" not in first.values[HoldKind.SUBJECT]
+    assert "7" not in last.values[HoldKind.SUBJECT]
+
+
 def test_a_database_is_held_by_its_name_and_all_its_records_with_it(state: Engine) -> None:
     """Not those of another; a restore point's hold keeps no record."""
     hold = put(state, HoldKind.DATABASE, "courier")

@@ -237,8 +237,9 @@ class Play:
         """
         allowed = self._allowed()
         stopped = {name for name in waiting if self.done[name] == allowed.get(name, 0)}
-        if set(waiting) & set(WORLDS["knots"]):
-            stopped |= set(WORLDS["knots"])
+        for circle in ({"node"}, {"ring_a", "ring_b"}):
+            if circle.intersection(waiting):
+                stopped |= circle
         for link in LINKS * len(LINKS):
             if link.child in stopped:
                 stopped.add(link.parent)

@@ -7,13 +7,14 @@ import pytest
 from psycopg import sql
 
 from include.erasure.detached import detached_of
+from include.erasure.ledger import ErasureKeys
 from include.erasure.masks import masks_of
 from include.erasure.places import places_of
 from include.erasure.replay import replay
 from include.holds.registry import HoldKind
 from include.local.postgres import EmbeddedPostgres
 from include.services.clock import SystemClock
-from include.services.errors import ServiceError
+from include.services.errors import ServiceError, UsageError
 from tests.retention.kills import execution, until
 from tests.retention.rig import COLLECTIONS, NAME, OLD, Rig, disposition, fill, new_rig
 
@@ -153,3 +154,14 @@ def test_a_copy_from_before_any_erasure_is_erased_again(postgres: EmbeddedPostgr
         query = sql.SQL("SELECT name, phone FROM person ORDER BY id")
         assert other.sql(query) == rig.sql(query)
         assert rig.sql(query)[0][0].startswith("W")
+
+
+def test_nothing_is_erased_under_another_secret(rig: Rig) -> None:
+    """Entries of which a replay would find none would not protect anybody."""
+    rig.insert("note", id=1, at=OLD)
+    rig.run()
+    rig.insert("note", id=2, at=OLD)
+    other = rig.but(keys=ErasureKeys(dict.fromkeys(rig.keys.keys, b"x" * 32), rig.keys.current))
+    with pytest.raises(UsageError, match="is not the one"):
+        other.execute(other.plan("r2"), "r2")
+    assert rig.keys_in("note") == {("2",)}

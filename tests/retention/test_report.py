@@ -55,6 +55,13 @@ def shown(found: Any, label: str) -> str:
     return Translator("en").quantity(one.value, one.unit)
 
 
+def test_a_run_counted_by_the_version_before_has_its_certificate() -> None:
+    """Its records lack what is counted since; nothing else would be left of the run."""
+    old = {key: value for key, value in one_left(held=3).items() if key != "waiting"}
+    found = certificate(a_run(verify=counted({"order": 10}, [old])))
+    assert shown(found, "Expired, kept on a ground") == "3 rows"
+
+
 def test_a_run_that_erased_what_was_over_passes() -> None:
     """Its head says how much, and both controls have their figure."""
     found = certificate(a_run())

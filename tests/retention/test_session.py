@@ -12,7 +12,7 @@ from include.erasure.places import PRINTING
 from include.local.postgres import EmbeddedPostgres
 from include.retention import execute
 from include.retention.session import one_view, prepare
-from include.services.errors import ServiceError
+from include.services.errors import ServiceError, UsageError
 from tests.retention.yard import KEYS, OVER, Yard, rule, yard
 
 AWAY = (
@@ -75,3 +75,14 @@ def test_a_standby_that_takes_rows_away_is_told_and_retried(place: Yard) -> None
         one_view(connection, place.database),
     ):
         connection.execute("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$")
+
+
+@pytest.mark.parametrize("code", ["26000", "42P05"])
+def test_a_pooler_that_forgets_prepared_statements_is_named(place: Yard, code: str) -> None:
+    """It is no fault of the pack's SQL."""
+    with (
+        place.session() as connection,
+        pytest.raises(UsageError, match="does not know prepared statements"),
+        one_view(connection, place.database),
+    ):
+        connection.execute(f"DO $$ BEGIN RAISE SQLSTATE '{code}'; END $$".encode())
