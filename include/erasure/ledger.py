@@ -22,14 +22,16 @@ from typing import Any, Literal
 import psycopg
 from sqlalchemy import Connection, delete, exists, func, insert, select, update
 
+from include.erasure import binary_copy
 from include.services.errors import UsageError
 from include.state.tables import erasure, erasure_batch
 
 Action = Literal["delete", "mask"]
 _encoded = json.JSONEncoder(ensure_ascii=False).encode
 
-# Sorted, so that two runs never wait for each other. An entry of a batch that is still open moves
-# to this one: its transaction cannot have erased the record that is erased now.
+_COPY = "COPY erasure (key_hmac, key_id, action, batch_id) FROM STDIN (FORMAT binary)"
+# Where the ledger has one of the keys. An entry of a batch that is still open moves to this one:
+# its transaction cannot have erased the record that is erased now.
 _ENTER = """
 INSERT INTO erasure AS e (key_hmac, key_id, action, batch_id)
 SELECT s.key_hmac, %s, %s, %s FROM unnest(%s::bytea[]) AS s (key_hmac)
@@ -298,8 +300,18 @@ def _enter(
         .returning(erasure_batch.c.id)
     )
     assert batch is not None
+    # Sorted, so that two runs never wait for each other.
     driver, ordered = driver_of(conn), sorted(digests)
-    for at in range(0, len(ordered), STRIDE):
-        some = ordered[at : at + STRIDE]
-        driver.execute(_ENTER, [keys.current, origin.action, batch, some])
+    strides = [ordered[at : at + STRIDE] for at in range(0, len(ordered), STRIDE)]
+    same = binary_copy.field(keys.current.encode()) + binary_copy.field(origin.action.encode())
+    same += binary_copy.field(batch.to_bytes(8))
+    try:
+        # Two thirds of the time of an INSERT that looks first (docs/performance.md).
+        with driver.transaction(), driver.cursor() as cursor:
+            for some in strides:
+                with cursor.copy(_COPY) as into:
+                    into.write(binary_copy.stream(4, [binary_copy.field(it) + same for it in some]))
+    except psycopg.errors.UniqueViolation:
+        for some in strides:
+            driver.execute(_ENTER, [keys.current, origin.action, batch, some])
     return int(batch)

@@ -11,15 +11,13 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import Connection, Engine, text
 
+from include.erasure import binary_copy
 from include.erasure.ledger import Action, ErasureKeys, driver_of, entries
 from include.erasure.places import PRINTING, Place, key_texts
 from include.services.errors import ServiceError, UsageError
 
 CHUNK = 20_000  # keys that are asked for at once: about 10 MB
-# PostgreSQL's binary COPY: signature, flags, length of the extension.
-_COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
-_COPY_TAIL = struct.pack("!h", -1)
-_ROW = struct.Struct("!hiiI")  # two fields: a number of four bytes, and the length of an HMAC
+_ROW = struct.Struct("!iiI")  # a number of four bytes, and the length of an HMAC
 _numbers = count()
 
 _STAGE = (
@@ -165,11 +163,8 @@ def _known(
             driver.cursor() as cursor,
             cursor.copy("COPY parcelseal_asking FROM STDIN (FORMAT binary)") as into,
         ):
-            into.write(
-                _COPY_HEAD
-                + b"".join(_ROW.pack(2, 4, n, 32) + one for n, one in enumerate(digests))
-                + _COPY_TAIL
-            )
+            rows = (_ROW.pack(4, n, 32) + one for n, one in enumerate(digests))
+            into.write(binary_copy.stream(2, rows))
         given = {"key_id": key_id, "batches": None if batches is None else list(batches)}
         for n, action, record_class in driver.execute(_ASK, given):
             found.setdefault((n, action), Match(chunk[n], action, record_class))

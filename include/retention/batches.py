@@ -22,13 +22,14 @@ from include.retention.acts import Act, Kept, as_array
 from include.retention.classes import RecordClass
 from include.retention.graph import Graph
 from include.retention.relations import Leaf
-from include.retention.session import set_locally
+from include.retention.session import WRITE_AT_ONCE, set_locally
 from include.retention.work import Key, Work
 
 TRIES = 5  # of a batch that meets somebody else's locks
 PAUSE = 0.2  # seconds before the next try; doubled each time
 MOST_REFUSED = 100  # records of a class that the database may refuse before it is left alone
 FIRST_PAGES, MOST_PAGES = 16, 2**17
+LONGEST_LOOK = 0.01  # seconds that one statement looks for records
 IDLE_MS = 10_000  # that a batch's locks may be kept while the ledger is written
 FULL = 0.9  # of the records that a batch may have; pages differ
 PASSES = 3  # over a table: what others had locked, or moved, is met by the next
@@ -197,12 +198,17 @@ class _Walk:
                 "passed": self.passed_over,
                 "most": most - len(keys),
             }
+            begun = time.monotonic()
             found = self.work.connection.execute(text, given).fetchall()
+            took = time.monotonic() - begun
             places += [row[0] for row in found]
             keys += [row[1:] for row in found]
-            # As many pages next time as have the records of one statement.
-            self.pages_of_stride *= min(2.0, max(0.5, STRIDE / max(1, len(found))))
+            # As many pages next time as have the records of one statement, or are read in a while.
+            factor = min(STRIDE / max(1, len(found)), LONGEST_LOOK / max(took, 0.0001))
+            self.pages_of_stride *= min(2.0, max(0.5, factor))
             self.pages_of_stride = min(MOST_PAGES, max(1.0, self.pages_of_stride))
+            if not found:
+                time.sleep(min(took, LONGEST_LOOK))
             first = behind
         self.reached = first
         return places, keys
@@ -288,6 +294,7 @@ def set_limits(
         "idle_in_transaction_session_timeout": f"{idle}ms",
     }
     set_locally(work.connection, work.schedule.database, patience)
+    work.connection.execute(WRITE_AT_ONCE, {"is_local": True})
     if leaf is not None and not leaf.ours and one.relation.can_become_owner:
         become_owner(work, one)
 

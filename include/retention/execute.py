@@ -32,7 +32,7 @@ from include.retention.acts import Deleting, Masking
 from include.retention.clocks import require_agreement
 from include.retention.plan import Plan
 from include.retention.planning import Schedule, make_plan
-from include.retention.session import one_view, prepare, refusals
+from include.retention.session import ONE_CORE, WRITE_AT_ONCE, one_view, prepare, refusals
 from include.retention.work import Limits, Progress, Tally, Work
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress
@@ -138,7 +138,7 @@ class Executor:
         schedule = replace(schedule, requests=asked)
         with self.state.connect() as conn:
             before = ledger.erased_by_class(conn, plan.database, self.dag_id, self.run_id)
-        live = make_plan(connection, schedule)
+        live = make_plan(connection, schedule, ONE_CORE)
         require_same_rules(plan, live)
         with one_view(connection, schedule.database):
             graph = schedule.graph(connection)
@@ -148,6 +148,7 @@ class Executor:
         ):
             with conn.begin():
                 conn.execute(LEDGER_LIMITS)
+                ledger.driver_of(conn).execute(WRITE_AT_ONCE, {"is_local": False})
             work = Work(
                 connection=connection,
                 ledger=conn,

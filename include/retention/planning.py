@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
@@ -32,7 +32,7 @@ from include.retention.plan import (
     rule_digest,
 )
 from include.retention.relations import Relation, read_relations, require
-from include.retention.session import one_view
+from include.retention.session import NOTHING, one_view
 from include.services.errors import UsageError
 
 if TYPE_CHECKING:
@@ -119,18 +119,21 @@ class Schedule:
         return graph
 
 
-def make_plan(connection: Connection, schedule: Schedule) -> Plan:
+def make_plan(
+    connection: Connection, schedule: Schedule, settings: Mapping[str, str] = NOTHING
+) -> Plan:
     """Plan what goes from one database.
 
     Args:
         connection: a session that `include.retention.session.prepare` set up; nothing is written.
         schedule: the record classes and the moment.
+        settings: of the server for this, by their name.
 
     Raises:
         UsageError: see `Schedule.graph`; or a right is missing.
         ServiceError: a lock was not free, or a statement took too long.
     """
-    with one_view(connection, schedule.database):
+    with one_view(connection, schedule.database, settings):
         graph = schedule.graph(connection)
         return _Planner(connection, schedule, graph).plan()
 

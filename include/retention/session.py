@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import psycopg
@@ -14,6 +15,16 @@ from include.policy.datamap import MappedDatabase
 from include.services.errors import ServiceError, UsageError
 
 OLDEST_SERVER = 140_000  # hash_record_extended, bit_xor and scans of row ranges
+NOTHING: Mapping[str, str] = MappingProxyType({})
+# For transactions that look at much beside others: one core at a time.
+ONE_CORE = {"max_parallel_workers_per_gather": "0"}
+# For those that write much: what they drive out of the server's memory goes to the disk at once.
+# Left to the operating system it goes half a minute later, all together, and every commit waits.
+# In blocks of 8 KiB, until the transaction ends or not; no system but Linux can (max_val is 0).
+WRITE_AT_ONCE = """
+SELECT set_config(name, '32', %(is_local)s) FROM pg_settings
+WHERE name = 'backend_flush_after' AND setting = '0' AND CAST(max_val AS integer) >= 32
+"""
 
 
 def prepare(connection: psycopg.Connection[Any], database: MappedDatabase) -> None:
@@ -65,8 +76,15 @@ def _set(
 
 
 @contextmanager
-def one_view(connection: psycopg.Connection[Any], database: MappedDatabase) -> Iterator[None]:
+def one_view(
+    connection: psycopg.Connection[Any], database: MappedDatabase, more: Mapping[str, str] = NOTHING
+) -> Iterator[None]:
     """Read one unchanging view of the database; nothing can be written.
+
+    Args:
+        connection: that `prepare` set up.
+        database: what is read.
+        more: settings besides, by their name.
 
     Raises:
         UsageError: a right is missing.
@@ -74,7 +92,7 @@ def one_view(connection: psycopg.Connection[Any], database: MappedDatabase) -> I
     """
     with refusals(connection, database.name), connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        set_locally(connection, database, {})
+        set_locally(connection, database, more)
         yield
 
 

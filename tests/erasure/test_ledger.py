@@ -189,6 +189,20 @@ def test_an_entry_stays_with_the_settled_batch_that_was_first(ledger: Connection
     assert sorted(map(tuple, found)) == [(first, 1), (last, 2)]
 
 
+def test_one_known_key_among_hundreds_costs_none_of_the_others(ledger: Connection):
+    """What is entered without a look is entered again with one, in the same transaction."""
+    first = intended(ledger, [["150"]])
+    settle(ledger, [first], LATER)
+    ledger.commit()
+    last = intended(ledger, [[str(n)] for n in range(200)])
+    found = ledger.execute(
+        select(erasure.c.batch_id, func.count()).group_by(erasure.c.batch_id)
+    ).fetchall()
+    assert sorted(map(tuple, found)) == [(first, 1), (last, 199)]
+    ledger.rollback()
+    assert count(ledger, "courier") == 1
+
+
 def test_nothing_is_entered_when_the_caller_rolls_back(ledger: Connection):
     """The ledger's transaction is the caller's, although the entries come by COPY."""
     intended(ledger, [["1"]])

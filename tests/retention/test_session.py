@@ -8,10 +8,12 @@ from typing import Any
 import psycopg
 import pytest
 
+from include.erasure.ledger import driver_of
 from include.erasure.places import PRINTING
 from include.local.postgres import EmbeddedPostgres
 from include.retention import execute
-from include.retention.session import one_view, prepare
+from include.retention.session import ONE_CORE, WRITE_AT_ONCE, one_view, prepare
+from include.retention.work import Work
 from include.services.errors import ServiceError, UsageError
 from tests.retention.yard import KEYS, OVER, Yard, rule, yard
 
@@ -86,3 +88,63 @@ def test_a_pooler_that_forgets_prepared_statements_is_named(place: Yard, code: s
         one_view(connection, place.database),
     ):
         connection.execute(f"DO $$ BEGIN RAISE SQLSTATE '{code}'; END $$".encode())
+
+
+def _flushed(
+    place: Yard, monkeypatch: pytest.MonkeyPatch, before: str = ""
+) -> set[tuple[str, str]]:
+    """Delete three records; returns what the batch's session, and the ledger's, were set to."""
+    place.run(f"""
+    CREATE TABLE a (id int PRIMARY KEY, at date);
+    INSERT INTO a SELECT n, '{OVER}' FROM generate_series(1, 3) AS n;
+    """)
+    place.rules = [rule("a")]
+    plan = place.plan()
+    seen: set[tuple[str, str]] = set()
+    write, confirm = Work.written, Work.confirm
+
+    def written(work: Work) -> None:
+        row = driver_of(work.ledger).execute("SHOW backend_flush_after").fetchone()
+        seen.add(("ledger", str(row and row[0])))
+        write(work)
+
+    def confirmed(work: Work) -> None:
+        seen.add(("batch", _setting(work.connection, "backend_flush_after")))
+        confirm(work)
+
+    def prepared(connection: psycopg.Connection[Any], database: Any) -> None:
+        prepare(connection, database)
+        connection.execute(before or "SELECT 1")
+
+    monkeypatch.setattr(Work, "written", written)
+    monkeypatch.setattr(Work, "confirm", confirmed)
+    monkeypatch.setattr(execute, "prepare", prepared)
+    assert place.execute(plan).done == {"a": 3}
+    return seen
+
+
+def test_what_a_batch_writes_goes_to_the_disk_at_once(
+    place: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the operating system writes it half a minute later, and every commit beside waits."""
+    assert _flushed(place, monkeypatch) >= {("ledger", "256kB"), ("batch", "256kB")}
+
+
+def test_what_the_server_says_itself_of_writing_stays(
+    place: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody chose it for this server."""
+    found = _flushed(place, monkeypatch, "SET backend_flush_after = '1MB'")
+    assert ("batch", "1MB") in found
+
+
+def test_a_batch_leaves_its_session_as_it_was(place: Yard) -> None:
+    """A pooler gives it to the application next."""
+    with place.session() as connection:
+        with connection.transaction():
+            connection.execute(WRITE_AT_ONCE, {"is_local": True})
+            assert _setting(connection, "backend_flush_after") == "256kB"
+        assert _setting(connection, "backend_flush_after") == "0"
+        with one_view(connection, place.database, ONE_CORE):
+            assert _setting(connection, "max_parallel_workers_per_gather") == "0"
+        assert _setting(connection, "max_parallel_workers_per_gather") != "0"

@@ -15,6 +15,7 @@ from include.holds import registry
 from include.holds.registry import HoldKind
 from include.policy.datamap import MappedCollection, MappedDatabase, MappedField
 from include.policy.retention import Disposition, RetentionRule
+from include.retention import batches
 from include.retention.desk import Desk
 from include.retention.execute import Executor
 from include.retention.plan import Plan
@@ -147,6 +148,16 @@ def test_a_record_that_was_written_again_behind_the_last_page_goes_too(room: Roo
             other.execute("UPDATE parcel SET note = repeat('y', 7000) WHERE id > 1990")
 
     assert room.execute(plan, at(1, write)).done == {"parcel_record": 2000}
+
+
+def test_looks_that_take_too_long_get_shorter_and_miss_nothing(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+):
+    """One page at the least, also where a page takes longer than a look may; barren ones too."""
+    with psycopg.connect(room.conninfo) as connection:
+        connection.execute("UPDATE parcel SET made = now() WHERE id BETWEEN 100 AND 1900")
+    monkeypatch.setattr(batches, "LONGEST_LOOK", 1e-6)
+    assert room.execute(room.plan(), lambda _stage: None).done == {"parcel_record": 199}
 
 
 def test_a_record_that_the_database_refuses_is_counted_once(room: Room):
