@@ -210,14 +210,14 @@ def drill(
             "drill.erased_not_looked_for",
             Outcome.FAIL,
             _(
-                "{count} erased records could not be looked for: "
-                "the copy has no table for {names}.",
+                "{count} erased records could not be looked for: the copy has no table, or one "
+                "with another primary key, for {names}.",
                 count=replayed.not_looked_for,
-                names=", ".join(replayed.skipped),
+                names=", ".join((*replayed.skipped, *replayed.other_keys)),
             ),
             _(
-                "If the table was renamed, look for them under its old name in a copy. If it is "
-                "younger than the restore point, drill a newer one."
+                "If the table was renamed or its key is another since, look for them in a copy as "
+                "it was. If it is younger than the restore point, drill a newer one."
             ),
             clause=ERASURE_CLAUSE,
         )

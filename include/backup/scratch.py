@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import psycopg
 from psycopg import errors, sql
@@ -20,6 +20,7 @@ from include.state.tables import scratch_database
 
 log = logging.getLogger(__name__)
 PREFIX = "parcelseal_drill_"
+DROPS = 4  # tries; each waits five seconds for others to go
 
 
 @contextmanager
@@ -117,17 +118,41 @@ def drop(server: DatabaseAddress, name: str, state: Engine, clock: Clock) -> Non
         raise ValueError(f"{name} is not a scratch database")
     with server.connect(autocommit=True) as admin:
         try:
-            admin.execute(
-                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
-            )
+            _drop(admin, name)
         except psycopg.OperationalError as error:
             raise lost(server, error) from None
+        except errors.InsufficientPrivilege:
+            raise ServiceError(
+                f"The scratch database {name}{server.place} is in use by a session that its owner "
+                "may not end.",
+                "Run the drill again: it drops what is left over. See pg_stat_activity for who it "
+                "is.",
+            ) from None
     with state.begin() as conn:
         conn.execute(
             update(scratch_database)
             .where(scratch_database.c.name == name)
             .values(dropped_at=clock.now())
         )
+
+
+def _drop(admin: psycopg.Connection, name: str) -> None:
+    """Drop a database, whoever is connected to it.
+
+    Plainly first: that waits for an autovacuum worker to go, which no role but a superuser may end
+    by FORCE.
+    """
+    plain = sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name))
+    for _try in range(DROPS - 1):
+        try:
+            admin.execute(plain)
+        except errors.ObjectInUse:
+            with suppress(errors.InsufficientPrivilege):
+                admin.execute(sql.SQL("{} WITH (FORCE)").format(plain))
+                return
+        else:
+            return
+    admin.execute(sql.SQL("{} WITH (FORCE)").format(plain))
 
 
 def drop_left_over(server: DatabaseAddress, state: Engine, clock: Clock) -> list[str]:

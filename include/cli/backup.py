@@ -239,10 +239,10 @@ def _replay(place: Workplace, mapped: MappedDatabase, target: DatabaseAddress) -
         )
     if done.not_looked_for:
         raise ControlFailed(
-            f"{done.not_looked_for} erased records could not be looked for: the copy has no table "
-            f"for {', '.join(done.skipped)}.",
-            "If the table had another name then, erase them there before you open the copy; if it "
-            "is younger than the restore point, they cannot be in it.",
+            f"{done.not_looked_for} erased records could not be looked for: the copy has no table, "
+            f"or one with another primary key, for {', '.join((*done.skipped, *done.other_keys))}.",
+            "If the table had another name or key then, erase them there before you open the copy; "
+            "if it is younger than the restore point, they cannot be in it.",
         )
     return done
 

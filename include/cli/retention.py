@@ -65,7 +65,7 @@ def plan(
     with local_stack(place):
         desks = {one: place.retention_desk(one) for one in chosen}
         plans = [desk.plan(as_of, ahead=True) for desk in desks.values()]
-        waits = {one.database: tripped(desks[one.database], one)[0] for one in plans}
+        waits = {one.database: tripped(desks[one.database], one) for one in plans}
         with place.state.connect() as conn:
             reviews = due_for_review(conn, today)
     if as_json:
@@ -75,8 +75,9 @@ def plan(
         _show(one, several=len(plans) > 1)
         for each in waits[one.database]:
             errors.print(
-                f"{each.name} will wait for a second person: {each.planned:,} records, allowed "
-                f"{each.allowed:,} ({each.cause}).",
+                f"{each.name} will wait for a second person: {each.planned:,} records"
+                + (f" after {each.recent:,} of the last day" if each.recent else "")
+                + f", allowed {each.allowed:,} ({each.cause}).",
                 markup=False,
                 soft_wrap=True,
             )

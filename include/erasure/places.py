@@ -19,6 +19,15 @@ JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num
 WHERE i.indrelid = to_regclass(%s) AND i.indisprimary AND k.place <= i.indnkeyatts
 ORDER BY k.place
 """
+TYPES_OF_KEY = """
+SELECT string_agg(CASE
+    WHEN a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype) THEN 'whole number'
+    WHEN a.atttypid IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) THEN 'text'
+    ELSE format_type(a.atttypid, a.atttypmod) END, ', ' ORDER BY k.place)
+FROM pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+WHERE i.indrelid = to_regclass(%s) AND i.indisprimary AND k.place <= i.indnkeyatts
+"""
 PRINTING: Mapping[str, str] = {
     "TimeZone": "UTC",
     "DateStyle": "ISO, YMD",
@@ -64,6 +73,16 @@ def primary_key(connection: psycopg.Connection, place: Place) -> list[str] | Non
     if not columns:
         raise UsageError(f"Table {name} has no primary key, so its erased records have no name.")
     return columns
+
+
+def types_of_key(connection: psycopg.Connection, place: Place) -> str | None:
+    """Return the types of a table's primary key in order; None where there is none.
+
+    Types that print a value alike count as one: a key that grew from integer to bigint names its
+    records as before. So does one whose column was renamed.
+    """
+    row = connection.execute(TYPES_OF_KEY, [place.identifier.as_string(connection)]).fetchone()
+    return None if row is None else row[0]
 
 
 def key_texts(columns: Sequence[str], alias: str = "t") -> sql.Composed:

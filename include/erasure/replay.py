@@ -12,10 +12,10 @@ from psycopg.sql import SQL, Identifier
 from sqlalchemy import Engine
 
 from include.erasure.detached import detach
-from include.erasure.ledger import ErasureKeys, entries
+from include.erasure.ledger import ErasureKeys, entries, missing, of_other_keys
 from include.erasure.masks import Mask, assignments, shapes, shows, to_mask
 from include.erasure.matching import Match, Table, check_keys, kind_of, matches, place_of
-from include.erasure.places import Place, primary_key
+from include.erasure.places import Place, primary_key, types_of_key
 from include.erasure.references import COMPARED, Reference
 from include.erasure.same_keys import require_same
 from include.services.errors import ControlFailed, ServiceError, UsageError
@@ -53,7 +53,9 @@ class Replay:
         remasked: records that the copy had brought back in clear and that were masked again.
         skipped: collections whose table the copy does not have.
         not_looked_for: entries of those collections: of a table that is younger than the restore
-            point, or that had another name then.
+            point, or that had another name then; and entries of `other_keys`.
+        other_keys: collections with entries from when their primary key was of other types, so that
+            no record of the copy has their name.
     """
 
     entries: int
@@ -62,6 +64,7 @@ class Replay:
     remasked: int = 0
     skipped: tuple[str, ...] = ()
     not_looked_for: int = 0
+    other_keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,25 +125,37 @@ def replay(
     Raises:
         UsageError: a key of the ledger is missing or another, a collection is not mapped or has no
             key, a record was masked by a class that has no mask any more.
-        ControlFailed: records that were never erased still refer to erased ones, be it by a key
-            that would delete them too (``ON DELETE CASCADE``).
+        ControlFailed: entries of the ledger are gone; or records that were never erased still refer
+            to erased ones, be it by a key that would delete them too (``ON DELETE CASCADE``).
         ServiceError: the copy or the ledger cannot be read, or the copy not be changed. Nothing is
             erased in either case.
     """
     with state.connect() as conn:
         ledger = entries(conn, database)
+        gone = missing(conn, database)
+    if gone:
+        raise ControlFailed(
+            f"The erasure ledger lacks {sum(gone.values())} entries that it had "
+            f"({', '.join(sorted(gone))}): whom they name would come back.",
+            "Restore the state database from a backup that has them. `restore --skip-erasures` "
+            "restores meanwhile, with the erased records.",
+        )
     check_keys({key_id for by_key in ledger.values() for key_id in by_key}, keys)
     require_same(state, keys, at)
     number = {collection: sum(by_key.values()) for collection, by_key in ledger.items()}
     found: list[_Found] = []
-    skipped = []
-    replayed = 0
+    skipped, other_keys = [], []
+    replayed = of_others = 0
     for collection in ledger:
         place = place_of(collection, places)
         columns = primary_key(copy, place)
         if columns is None:
             skipped.append(collection)
             continue
+        with state.connect() as conn:
+            unfit = of_other_keys(conn, database, collection, types_of_key(copy, place))
+        of_others += unfit
+        other_keys += [collection] if unfit else []
         one = _Found(len(found), Table(database, collection, place, columns))
         found.append(one)
         replayed += _stage(copy, one, matches(state, copy, one.table, keys))
@@ -155,7 +170,8 @@ def replay(
         remaining,
         remasked,
         tuple(skipped),
-        sum(number[collection] for collection in skipped),
+        sum(number[collection] for collection in skipped) + of_others,
+        tuple(other_keys),
     )
 
 

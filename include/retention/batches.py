@@ -39,7 +39,18 @@ LOST_TO_OTHERS = (
     errors.SerializationFailure,
     errors.QueryCanceled,
 )
-REFUSED = (psycopg.IntegrityError, psycopg.DataError, errors.RaiseException)
+# Classes of SQLSTATE that are of the session, the statement or the server, and of no record.
+OF_NO_RECORD = frozenset(
+    ("08", "25", "26", "28", "34", "3D", "40", "42", "53", "57", "58", "F0", "XX")
+)
+
+
+def refuses(error: psycopg.Error) -> bool:
+    """Whether an error says that the database does not let a record go.
+
+    A trigger may raise whatever code it likes; constraints and rules have theirs.
+    """
+    return error.sqlstate is not None and error.sqlstate[:2] not in OF_NO_RECORD
 
 
 def walk(work: Work, one: RecordClass, act: Act, passes: int = PASSES) -> int:
@@ -71,7 +82,7 @@ def walk(work: Work, one: RecordClass, act: Act, passes: int = PASSES) -> int:
 
 
 def count_locked(work: Work, one: RecordClass, act: Act) -> None:
-    """Count what fits still after the last pass: nothing but somebody else's lock kept it."""
+    """Count what fits still after the last pass: others kept it locked, or it took too long."""
     refused = work.refused(one.name)
     if refused >= MOST_REFUSED:
         work.tally.given_up.add(one.name)
@@ -80,7 +91,9 @@ def count_locked(work: Work, one: RecordClass, act: Act) -> None:
     query = SQL("SELECT count(*) FROM {} AS t WHERE {}").format(
         one.relation.identifier, act.condition(work.graph)
     )
-    row = work.connection.execute(query, {}).fetchone()
+    with work.connection.transaction():
+        set_locally(work.connection, work.schedule.database, {})
+        row = work.connection.execute(query, {}).fetchone()
     if row is not None and row[0] > refused:
         work.tally.locked[one.name] = row[0] - refused
 
@@ -131,7 +144,9 @@ class _Walk:
                 if failures >= TRIES:
                     page, failures = page + self.pages, 0
                 continue
-            except REFUSED as error:
+            except psycopg.DatabaseError as error:
+                if not refuses(error):
+                    raise
                 if not self._single_out(error):
                     return True
                 continue

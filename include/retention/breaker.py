@@ -107,12 +107,17 @@ def recent_runs(
     return {name: int(done) for name, done in conn.execute(query)}
 
 
-def past_runs(conn: Connection, plan: Plan, run: tuple[str, str]) -> dict[str, list[int]]:
-    """Records that went in the last runs that executed, by class; this run left out."""
+def past_runs(
+    conn: Connection, plan: Plan, run: tuple[str, str], what: Literal["done", "expired"] = "done"
+) -> dict[str, list[int]]:
+    """Records that went, or had expired, in the last runs that executed, by class.
+
+    This run is left out.
+    """
     found: dict[str, list[int]] = {}
     for one in plan.classes:
         query = (
-            select(disposition.c.done)
+            select(disposition.c[what])
             .where(
                 disposition.c.database == plan.database,
                 disposition.c.record_class == one.name,
@@ -122,7 +127,7 @@ def past_runs(conn: Connection, plan: Plan, run: tuple[str, str]) -> dict[str, l
             .order_by(disposition.c.number.desc())
             .limit(LOOKED_BACK)
         )
-        found[one.name] = [int(done) for done in conn.scalars(query)]
+        found[one.name] = [int(records) for records in conn.scalars(query)]
     return found
 
 

@@ -6,13 +6,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import psycopg
+from psycopg import errors
 from psycopg.sql import SQL, Composable, Identifier
 
 from include.erasure.identity import transaction_of
 from include.erasure.places import key_texts
 from include.policy.fragments import both, fixed
 from include.retention.acts import Kept, detach
-from include.retention.batches import LOST_TO_OTHERS, PAUSE, REFUSED, TRIES, set_limits
+from include.retention.batches import LOST_TO_OTHERS, PAUSE, TRIES, refuses, set_limits
 from include.retention.classes import RecordClass
 from include.retention.deletable import Deletable
 from include.retention.relations import Leaf
@@ -54,16 +56,26 @@ def untie(work: Work, group: Sequence[str]) -> int:
     for attempt in range(TRIES):
         parts: list[_Part] = []
         try:
-            return _untied(work, group, parts)
-        except (*LOST_TO_OTHERS, _Changed):
+            gone = _untied(work, group, parts)
+        except (*LOST_TO_OTHERS, _Changed) as error:
+            if isinstance(error, errors.QueryCanceled):
+                work.tally.slow.add(name)
             work.tally.busy[name] = work.tally.busy.get(name, 0) + 1
             time.sleep(PAUSE * 2**attempt)
-        except REFUSED as error:
+        except psycopg.DatabaseError as error:
+            if not refuses(error):
+                raise
             work.tied.add(tuple(group))
             for part in parts:
                 key = (part.one.name, error.sqlstate or "?")
                 work.tally.refused[key] = work.tally.refused.get(key, 0) + len(part.rows)
             return 0
+        else:
+            for part in parts:
+                work.tally.locked.pop(part.one.name, None)  # of an earlier round
+            return gone
+        for part in parts:
+            work.tally.locked[part.one.name] = len(part.rows)
     return 0
 
 

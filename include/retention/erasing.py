@@ -20,6 +20,7 @@ from include.retention.names import CLAUSE, STEP_EXECUTE
 from include.retention.plan import Plan
 from include.retention.question import why
 from include.retention.steps import planned
+from include.retention.steps import tripped as limits_tripped
 from include.retention.work import Progress, Tally
 
 
@@ -45,7 +46,7 @@ def execute(
     """
     seen = Examination(STEP_EXECUTE, CLAUSE, part=desk.database.name)
     made = planned(desk, record)
-    tripped = [Tripped(**one) for one in record.data["tripped"]]
+    tripped = _tripped(desk, record, made)
     approved = _approved(desk, record, made)
     allowed = {one.name for one in made.classes}
     if not approved:
@@ -74,7 +75,7 @@ def execute(
                 count=one.planned,
                 why=why(one),
             ),
-            _("Have the next run's question answered by somebody who may."),
+            _("If somebody rejected it, read why. If nobody answered, remind the approvers."),
             subject=one.name,
         )
     waiting = {name: more for name, more in tally.waiting.items() if name in allowed}
@@ -121,6 +122,17 @@ def _dropped(desk: Desk, made: Plan) -> dict[str, int]:
             if row is not None and row[0]:
                 gone[one.name] = int(row[0])
     return gone
+
+
+def _tripped(desk: Desk, record: StepRecord, made: Plan) -> list[Tripped]:
+    """The classes that need a second person: by the plan's step, and by what counts now.
+
+    Other runs may have erased more of a class meanwhile; and what the step wrote down is not bound
+    to a hash, as the plan is.
+    """
+    then = [Tripped(**one) for one in record.data["tripped"]]
+    known = {one.name for one in then}
+    return then + [one for one in limits_tripped(desk, made) if one.name not in known]
 
 
 def _approved(desk: Desk, record: StepRecord, made: Plan) -> bool:

@@ -22,7 +22,7 @@ from include.erasure import ledger
 from include.erasure.identity import server_of
 from include.erasure.masks import masks_of
 from include.erasure.matching import check_keys
-from include.erasure.places import places_of
+from include.erasure.places import places_of, types_of_key
 from include.erasure.resolve import resolve
 from include.erasure.same_keys import require_same
 from include.holds.records import HoldGuard
@@ -90,6 +90,8 @@ class Executor:
         """
         database = schedule.database
         with self.writer.connect(autocommit=True) as connection:
+            # What came in before a lock has to be seen after it, whatever the server's default is.
+            connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
             prepare(connection, database)
             try:
                 with refusals(connection, database.name):
@@ -125,6 +127,7 @@ class Executor:
         check_keys({plan.key_id, *others}, schedule.keys)
         require_same(self.state, schedule.keys, self.clock.now())
         places = places_of(schedule.database)
+        key_types = {name: types_of_key(connection, place) for name, place in places.items()}
         resolve(
             self.state,
             connection,
@@ -159,6 +162,7 @@ class Executor:
                 allowed=allowed,
                 limits=self._limits(schedule),
                 server=server_of(connection),
+                key_types=key_types,
                 dag_id=self.dag_id,
                 run_id=self.run_id,
                 alone=self.alone,

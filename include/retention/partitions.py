@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import time
 
+import psycopg
 from psycopg import errors
 from psycopg.sql import SQL, Composable
 
 from include.erasure.identity import transaction_of
 from include.erasure.places import key_texts
 from include.policy.fragments import both, fixed, negated, quoted
-from include.retention.batches import PAUSE, REFUSED, TRIES, become_owner, set_limits
+from include.retention.batches import PAUSE, TRIES, become_owner, refuses, set_limits
 from include.retention.classes import RecordClass
 from include.retention.counting import key_hash, key_seed
 from include.retention.plan import PlannedPartition
@@ -71,7 +72,9 @@ def _dropped(work: Work, one: RecordClass, leaf: Leaf, expected: PlannedPartitio
         except _BUSY:
             work.tally.busy[one.name] = work.tally.busy.get(one.name, 0) + 1
             time.sleep(PAUSE * 2**attempt)
-        except (*REFUSED, errors.DependentObjectsStillExist):
+        except psycopg.DatabaseError as error:
+            if not refuses(error):
+                raise
             return False  # it is one of its records that is refused: the others go one by one
         else:
             return True

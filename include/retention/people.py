@@ -43,7 +43,10 @@ def people_of(
         rule: of disposition.yaml.
         starter: user id of who started the run; None when its schedule did.
     """
-    owners = {*_members(connection, staff, rule, rule.owners), *([starter] if starter else [])}
+    owners = {
+        *_members(connection, staff, rule, rule.owners, in_doubt=True),
+        *([starter] if starter else []),
+    }
     approvers = _members(connection, staff, rule, rule.approvers)
     return People(tuple(sorted(owners)), tuple(one for one in approvers if one not in owners))
 
@@ -53,18 +56,29 @@ def _members(
     database: MappedDatabase | None,
     rule: Approval,
     group: Group,
+    *,
+    in_doubt: bool = False,
 ) -> Sequence[str]:
+    """Return the accounts of a group.
+
+    Nobody who stands in the staff table more than once is a member; ``in_doubt`` whoever is by any
+    row, since an owner who is overlooked could approve alone.
+    """
     found = list(group.accounts)
     if group.where and connection is not None and database is not None and rule.staff is not None:
         collection = database.collections[rule.staff.collection]
         query = SQL(
             "SELECT p.{account}::text FROM {staff} AS p WHERE p.{account} IS NOT NULL GROUP BY 1 "
-            "HAVING count(*) = 1 AND bool_and(({condition}) IS TRUE) ORDER BY 1 LIMIT {most}"
+            "HAVING {member} ORDER BY 1 LIMIT {most}"
         ).format(
+            member=SQL(
+                "bool_or(({condition}) IS TRUE)"
+                if in_doubt
+                else "count(*) = 1 AND bool_and(({condition}) IS TRUE)"
+            ).format(condition=pack_sql(group.where)),
             account=quoted(rule.staff.account),
             staff=quoted(collection.schema_name, collection.table),
-            condition=pack_sql(group.where),
-            most=MOST,
+            most=SQL("ALL") if in_doubt else MOST,
         )
         found += [row[0] for row in connection.execute(query, {})]
     return list(dict.fromkeys(found))

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, func, select
 
-from include.erasure import requests
+from include.erasure import ledger, requests
 from include.erasure.requests import ErasureRequest
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
@@ -94,6 +94,7 @@ def verify(
     _within(seen, planned, done)
     with desk.state.connect() as conn:
         entered = told.of_ledger(conn, desk)
+        _all_there(seen, ledger.missing(conn, desk.database.name, desk.run))
     still = [
         one
         for one in copies or ()
@@ -181,7 +182,10 @@ def _left(seen: Examination, left: Sequence[Left], not_approved: Collection[str]
                     "to approve, and did not.",
                     count=one.unexplained,
                 ),
-                _("Run the workflow again and have its question answered in Airflow."),
+                _(
+                    "If somebody rejected it, read why and correct the schedule or its limits. "
+                    "Then run the workflow again and have its question answered in Airflow."
+                ),
                 subject=one.name,
             )
         elif one.unexplained:
@@ -360,6 +364,22 @@ def _within(seen: Examination, planned: StepRecord, done: dict[str, int]) -> Non
                 _("Raise an incident: two executions at once, or entries that are not this run's."),
                 subject=one["name"],
             )
+
+
+def _all_there(seen: Examination, missing: dict[str, int]) -> None:
+    """Each entry of this run is in the ledger still, not only the count of its batch."""
+    for collection, entries in missing.items():
+        seen.find(
+            "retention.ledger_lost",
+            Outcome.FAIL,
+            _(
+                "{count} entries of this run are gone from the erasure ledger: after a restore "
+                "nobody would know that these records were erased.",
+                count=entries,
+            ),
+            _("Raise an incident: somebody deleted them, or the state database was damaged."),
+            subject=collection,
+        )
 
 
 def _agreement(seen: Examination, executed: StepRecord | None, done: dict[str, int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -14,16 +15,17 @@ from include.erasure.places import PRINTING
 from include.policy.datamap import MappedDatabase
 from include.services.errors import ServiceError, UsageError
 
+_DENIED = re.compile(r"permission denied for ((?:table|view|schema|function|sequence) \S+)")
 OLDEST_SERVER = 140_000  # hash_record_extended, bit_xor and scans of row ranges
 NOTHING: Mapping[str, str] = MappingProxyType({})
 # For transactions that look at much beside others: one core at a time.
 ONE_CORE = {"max_parallel_workers_per_gather": "0"}
 # For those that write much: what they drive out of the server's memory goes to the disk at once.
 # Left to the operating system it goes half a minute later, all together, and every commit waits.
-# In blocks of 8 KiB, until the transaction ends or not; no system but Linux can (max_val is 0).
+# Where the server says nothing itself; only Linux heeds it. For the transaction, or the session.
 WRITE_AT_ONCE = """
-SELECT set_config(name, '32', %(is_local)s) FROM pg_settings
-WHERE name = 'backend_flush_after' AND setting = '0' AND CAST(max_val AS integer) >= 32
+SELECT set_config('backend_flush_after', '256kB', %(is_local)s)
+WHERE current_setting('backend_flush_after') = '0'
 """
 
 
@@ -156,4 +158,8 @@ def refusals(connection: psycopg.Connection[Any], database: str) -> Iterator[Non
 
 
 def _about(error: psycopg.Error) -> str:
-    return f", table {error.diag.table_name}" if error.diag.table_name else ""
+    """What an error is about, where the server says so; nothing else of its words."""
+    if error.diag.table_name:
+        return f", table {error.diag.table_name}"
+    denied = _DENIED.fullmatch(error.diag.message_primary or "")
+    return f", {denied[1]}" if denied else ""

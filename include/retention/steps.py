@@ -40,7 +40,9 @@ def plan(desk: Desk, as_of: str | None = None) -> StepRecord:
     seen = Examination(STEP_PLAN, CLAUSE, part=desk.database.name)
     made = _begun(desk) or desk.plan(as_of)
     subjects.remember(desk)
-    found, past = tripped(desk, made)
+    found = tripped(desk, made)
+    with desk.state.connect() as conn:
+        expired = breaker.past_runs(conn, made, desk.run, "expired")
     data: dict[str, Any] = {
         "as_of": made.as_of.isoformat(),
         "sha256": made.sha256,
@@ -55,7 +57,7 @@ def plan(desk: Desk, as_of: str | None = None) -> StepRecord:
     if found:
         data |= _asked(desk, seen, made)
     _unmapped(seen, made)
-    _still(seen, made, past)
+    _still(seen, made, expired)
     _due(seen, [one.review_on for one in due])
     for one in made.classes:
         seen.measure(f"retention.{one.name}.planned", one.planned, "rows")
@@ -77,17 +79,21 @@ def _begun(desk: Desk) -> Plan | None:
     return Plan.model_validate_json(found) if found else None
 
 
-def tripped(desk: Desk, made: Plan) -> tuple[list[Tripped], dict[str, list[int]]]:
-    """The classes of a plan that a second person has to approve, and what went in past runs."""
+def tripped(desk: Desk, made: Plan) -> list[Tripped]:
+    """The classes of a plan that a second person has to approve.
+
+    What was erased just now does not count towards a plan of a day that is yet to come.
+    """
     with desk.state.connect() as conn:
         past = breaker.past_runs(conn, made, desk.run)
-        recent = breaker.recent_runs(conn, made, desk.run, desk.clock.now())
+        at = max(desk.clock.now(), made.as_of)
+        recent = breaker.recent_runs(conn, made, desk.run, at)
     limits = {one.record_class: one.limit or desk.disposition.limit for one in desk.rules}
     found = [
         breaker.trips(one, limits[one.name], past[one.name], recent.get(one.name, 0))
         for one in made.classes
     ]
-    return [one for one in found if one], past
+    return [one for one in found if one]
 
 
 def _asked(desk: Desk, seen: Examination, made: Plan) -> dict[str, Any]:
@@ -144,14 +150,17 @@ def _unmapped(seen: Examination, made: Plan) -> None:
 
 
 def _still(seen: Examination, made: Plan, past: dict[str, list[int]]) -> None:
-    """Say when nothing goes of a class of which something always goes: its clock may be broken."""
+    """Say when nothing of a class has expired, though something always had: a broken clock?"""
     for one in made.classes:
         usual = past[one.name]
-        if len(usual) >= breaker.FEWEST and min(usual) > 0 and not (one.expired or one.requested):
+        if len(usual) >= breaker.FEWEST and min(usual) > 0 and not one.expired:
             seen.find(
                 "retention.nothing_expires",
                 Outcome.ATTENTION,
-                _("No record has expired, as in none of the last {runs} runs.", runs=len(usual)),
+                _(
+                    "Nothing has expired; in each of the last {runs} runs something had.",
+                    runs=len(usual),
+                ),
                 _("See that the clock of the class is still filled in."),
                 subject=one.name,
             )

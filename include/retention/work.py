@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -66,7 +66,8 @@ class Tally:
         refused: records that the database refused, by class and SQLSTATE.
         busy: times that a batch was given up since others held locks, by class.
         given_up: classes that were left alone since the database refused too many.
-        locked: records that could go and that other sessions kept locked to the end, by class.
+        locked: records that could go and that other sessions kept locked to the end, or on which
+            statements took too long, by class.
         slow: classes of which a statement took too long.
         knots: records at the least that refer to each other in a circle which is too large for one
             transaction, by class.
@@ -106,6 +107,7 @@ class Work:
         allowed: classes that may be executed.
         limits: when to stop.
         server: on which transaction numbers count.
+        key_types: collection -> types of its primary key.
         dag_id: of the run.
         run_id: of the run.
         alone: raises where another execution may have begun meanwhile.
@@ -125,6 +127,7 @@ class Work:
     allowed: frozenset[str]
     limits: Limits
     server: str
+    key_types: Mapping[str, str | None]
     dag_id: str
     run_id: str
     alone: Callable[[], None] = lambda: None
@@ -202,6 +205,7 @@ class Work:
             rule=rule_digest(one.rule),
             dag_id=self.dag_id,
             run_id=self.run_id,
+            key_types=self.key_types[one.rule.collection],
         )
 
     def intend(self, one: RecordClass, keys: list[Key], transaction: str | None = None) -> int:

@@ -11,6 +11,16 @@ from sqlalchemy.pool import NullPool
 
 from include.services.errors import ServiceError
 
+# What is committed here allows what is done elsewhere: a record is deleted once the ledger has it.
+# And a host that is gone has to be noticed before long, since locks go with its session.
+SESSION = """
+SELECT set_config('synchronous_commit', 'on', false)
+WHERE current_setting('synchronous_commit') = 'off'
+UNION ALL SELECT set_config(name, value, false) FROM (VALUES
+    ('tcp_keepalives_idle', '30'), ('tcp_keepalives_interval', '10'), ('tcp_keepalives_count', '3')
+) AS s (name, value)
+"""
+
 
 class StateLock(IntEnum):
     """Advisory locks of the state database; one number per thing that must not run twice."""
@@ -32,12 +42,15 @@ def engine(conninfo: str) -> Engine:
 
     def connect() -> psycopg.Connection[Any]:
         try:
-            return psycopg.connect(conninfo, application_name="parcelseal")
+            connection = psycopg.connect(conninfo, application_name="parcelseal")
+            connection.execute(SESSION)
+            connection.commit()
         except psycopg.OperationalError as error:
             reason = " ".join(str(error).split())
             raise ServiceError(
                 f"The state database cannot be used: {reason}.", "Check the connection state_db."
             ) from error
+        return connection
 
     return create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
 

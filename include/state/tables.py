@@ -136,6 +136,8 @@ erasure_batch = Table(
     Column("server", Text),  # on which it counts: system identifier, timeline, database
     Column("records", BigInteger, nullable=False),  # erased, those of known keys included
     Column("settled_at", MOMENT),  # null: not yet known whether the transaction committed
+    Column("key_types", Text),  # of the primary key by which the records were named; null: unknown
+    Column("entries", BigInteger),  # counted when it was settled; known keys have theirs already
     CheckConstraint("action IN ('delete', 'mask')", name="action"),
     Index("erasure_batch_database_idx", "database", "collection"),
     Index("erasure_batch_run_idx", "dag_id", "run_id"),

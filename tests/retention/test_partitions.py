@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from include.local.postgres import EmbeddedPostgres
-from include.retention import batches, partitions
+from include.retention import batches, execute, partitions
 from include.retention.work import Work
 from tests.retention.yard import OVER, YOUNG, Yard, rule, yard
 
@@ -96,6 +96,34 @@ def test_a_check_that_refuses_to_detach_one_record_leaves_that_one(place: Yard) 
     assert tally.refused == {("event", "23514"): 1}
     assert tally.done == place.done() == {"event": 8}
     assert place.keys("event") == {3}
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_what_came_in_before_the_lock_is_seen_whatever_the_server_says(
+    place: Yard, monkeypatch: pytest.MonkeyPatch, level: str
+) -> None:
+    """The server's default would keep the view of before, and DROP TABLE asks for none."""
+    real_intend, real_prepare = Work.intend, execute.prepare
+
+    def intend(work: Work, one: Any, keys: Any, transaction: str | None = None) -> int:
+        entered = real_intend(work, one, keys, transaction)
+        with psycopg.connect(place.conninfo, autocommit=True) as other:
+            other.execute(
+                f"INSERT INTO {place.name}.event_old VALUES (99, '2020-12-31') "
+                "ON CONFLICT DO NOTHING"
+            )
+        return entered
+
+    def prepare(connection: psycopg.Connection[Any], database: Any) -> None:
+        real_prepare(connection, database)
+        connection.execute("SELECT set_config('default_transaction_isolation', %s, false)", [level])
+
+    plan = place.plan()
+    monkeypatch.setattr(Work, "intend", intend)
+    monkeypatch.setattr(execute, "prepare", prepare)
+    tally = place.execute(plan)
+    assert (tally.partitions, tally.done) == ({}, {"event": 9})
+    assert place.run("SELECT count(*) FROM event_old") == [(1,)]
 
 
 def test_a_partition_is_dropped_when_nobody_minds(place: Yard, entries: list[int]) -> None:

@@ -65,6 +65,16 @@ def test_an_owner_on_leave_is_an_owner_still(place: Yard) -> None:
     assert found == People(("ana",), ("bo",))
 
 
+def test_an_owner_with_two_rows_is_an_owner_still(place: Yard) -> None:
+    """Who is left out in doubt may not approve; who is left out of the owners could."""
+    place.run("""
+    INSERT INTO "staff %" VALUES ('gao', 'owner', false), ('gao', 'checker', false),
+        ('hu', 'owner', false), ('hu', 'owner', false);
+    """)
+    found = asked(place, owners=OWNERS, approvers={"accounts": ["gao", "hu", "bo"]})
+    assert found == People(("ana", "gao", "hu"), ("bo",))
+
+
 def test_without_a_staff_table_only_accounts_count() -> None:
     """As in a pack that names them."""
     rule = Approval.model_validate({"owners": {"accounts": "ana"}, "approvers": {"accounts": "bo"}})

@@ -114,6 +114,41 @@ def test_an_execution_that_counts_otherwise_than_the_ledger_is_found(rig: Rig) -
     assert "retention.ledger_differs" in {one.code for one in counted.findings}
 
 
+def test_entries_that_were_lost_since_are_found(rig: Rig) -> None:
+    """Though the batch says still how many records it erased."""
+    rig.insert("note", id=1, at=OLD)
+    planned = rig.plan("r1")
+    executed = rig.execute(planned, "r1")
+    assert rig.verify(planned, executed, "r1").outcome is Outcome.PASS
+    rig.state_sql("DELETE FROM erasure")
+    found = [one.code for one in rig.verify(planned, executed, "r1").findings]
+    assert found == ["retention.ledger_lost"]
+
+
+def test_what_the_step_wrote_down_does_not_open_the_limits(rig: Rig) -> None:
+    """It is not bound to a hash; the limits are asked again when the plan is executed."""
+    limited = rig.but(rules_of_disposition=disposition(limit={"records": 3}))
+    for number in range(9):
+        limited.insert("note", id=number, at=OLD)
+    planned = limited.plan("r1")
+    data = {key: value for key, value in planned.data.items() if key != "request"}
+    edited = planned.model_copy(update={"data": data | {"tripped": []}})
+    executed = limited.execute(edited, "r1")
+    assert (executed.data["done"], executed.data["not_approved"]) == ({}, ["note"])
+
+
+def test_what_another_run_erased_meanwhile_counts_when_a_plan_is_executed(rig: Rig) -> None:
+    """Two plans within their limits are beyond them together."""
+    limited = rig.but(rules_of_disposition=disposition(limit={"records": 3}))
+    for number in range(2):
+        limited.insert("note", id=number, at=OLD)
+    first, second = limited.plan("r1"), limited.plan("r2")
+    assert limited.execute(first, "r1").data["done"] == {"note": 2}
+    for number in range(10, 12):
+        limited.insert("note", id=number, at=OLD)
+    assert limited.execute(second, "r2").data["not_approved"] == ["note"]
+
+
 def test_what_the_database_erased_is_held_against_the_ledger(rig: Rig) -> None:
     """The count of the execution itself, not the ledger's twice."""
     rig.insert("note", id=1, at=OLD)

@@ -148,3 +148,25 @@ def test_a_batch_leaves_its_session_as_it_was(place: Yard) -> None:
         with one_view(connection, place.database, ONE_CORE):
             assert _setting(connection, "max_parallel_workers_per_gather") == "0"
         assert _setting(connection, "max_parallel_workers_per_gather") != "0"
+
+
+def test_a_missing_right_is_named_with_its_table(place: Yard) -> None:
+    """The server says no more than this of it; a trigger's words with the same code stay out."""
+    place.run("CREATE TABLE secret (id int); CREATE ROLE nobody_here")
+    with place.session() as connection:
+        place.run(f"GRANT USAGE ON SCHEMA {place.name} TO nobody_here")
+        connection.execute("SET ROLE nobody_here")
+        with (
+            pytest.raises(UsageError, match=r"SQLSTATE 42501, table secret\)"),
+            one_view(connection, place.database),
+        ):
+            connection.execute("SELECT FROM secret")
+        with (
+            pytest.raises(UsageError, match=r"SQLSTATE 42501\)"),
+            one_view(connection, place.database),
+        ):
+            connection.execute(
+                "DO $$ BEGIN RAISE 'permission denied for table of Wang' "
+                "USING ERRCODE = '42501'; END $$"
+            )
+    place.run("DROP OWNED BY nobody_here; DROP ROLE nobody_here")
