@@ -202,7 +202,7 @@ def _facts(cases: Sequence[Case]) -> list[Fact]:
             label=_("Records erased"),
             value=None if deleted is None or masked is None else deleted + masked,
             unit="rows",
-            note=_("{deleted} deleted, {masked} masked", deleted=deleted or 0, masked=masked or 0)
+            note=_erased_note(deleted, masked)
             if deleted is not None and masked is not None
             else None,
         ),
@@ -253,6 +253,16 @@ def _requests(cases: Sequence[Case]) -> Fact:
             late=late,
             closed=closed or 0,
         ),
+    )
+
+
+def _erased_note(deleted: int, masked: int) -> Message:
+    if not deleted or not masked:
+        return _("{deleted} deleted, {masked} masked", deleted=deleted, masked=masked)
+    return _(
+        "{deleted} deleted, {masked} masked; a record that was masked and then deleted is in both",
+        deleted=deleted,
+        masked=masked,
     )
 
 
@@ -323,12 +333,32 @@ def _meaning(cases: Sequence[Case]) -> Section:
                     ),
                     _(
                         "Copies outside of the mapped databases, such as exports, files and "
-                        "partners' records, are not seen here. What no record class names never "
-                        "expires."
+                        "partners' records, are not seen here, nor are tables that triggers fill. "
+                        "What no record class names never expires."
                     ),
+                    *(_without_class(case) for case in cases if _unnamed(case)),
                 ]
             ),
         ],
+    )
+
+
+def _unnamed(case: Case) -> list[str]:
+    """Collections with personal data that no record class is of."""
+    named = {one.collection for one in case.rules}
+    return [
+        one.name
+        for one in case.database.collections.values()
+        if one.name not in named and any(field.is_personal for field in one.fields.values())
+    ]
+
+
+def _without_class(case: Case) -> Message:
+    return _(
+        "No record class of {database} names {collections}, which hold personal data: nothing of "
+        "them expires.",
+        database=case.database.name,
+        collections=", ".join(_unnamed(case)),
     )
 
 

@@ -242,7 +242,7 @@ def _approval(case: Case) -> list[Block]:
         ),
         columns=[
             Column(label=_("Asked")),
-            Column(label=_("For"), kind="code"),
+            Column(label=_("Owners of the schedule"), kind="code"),
             Column(label=_("Decision")),
             Column(label=_("Decided by")),
             Column(label=_("Decided"), kind="datetime"),
@@ -318,8 +318,9 @@ def _backups(case: Case) -> list[Block]:
     return [
         Table(
             caption=_(
-                "Backups that still hold what was erased, in this run or before: whoever restores "
-                "one erases it again by the ledger"
+                "Backups from before the last erasure, or too near to it to tell: they hold what "
+                "was erased, in this run or before, and whoever restores one erases it again by "
+                "the ledger"
             ),
             columns=[
                 Column(label=_("Restore point"), kind="code"),

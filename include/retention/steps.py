@@ -90,7 +90,12 @@ def tripped(desk: Desk, made: Plan) -> list[Tripped]:
         recent = breaker.recent_runs(conn, made, desk.run, at)
     limits = {one.record_class: one.limit or desk.disposition.limit for one in desk.rules}
     found = [
-        breaker.trips(one, limits[one.name], past[one.name], recent.get(one.name, 0))
+        breaker.trips(
+            one,
+            limits.get(one.name, desk.disposition.limit),  # of a class that is gone since
+            past[one.name],
+            recent.get(one.name, 0),
+        )
         for one in made.classes
     ]
     return [one for one in found if one]

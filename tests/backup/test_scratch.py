@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
 
@@ -115,3 +116,37 @@ def test_a_scratch_database_in_use_is_no_left_over(server: DatabaseAddress, stat
         run(copy, "CREATE TABLE t ()")
         assert drop_left_over(server, state, CLOCK) == []
         assert copy.name in names(server)
+
+
+def test_one_that_autovacuum_works_in_is_dropped_by_a_plain_role(
+    server: DatabaseAddress, state: Engine
+):
+    """FORCE would have to end the worker, which only a superuser may; it goes when it is asked."""
+    role = f"drill_{uuid.uuid4().hex[:8]}"
+    run(server, f"CREATE ROLE {role} LOGIN CREATEDB PASSWORD '{role}'")
+    plain = DatabaseAddress({**server.parameters, "user": role, "password": role})
+    busy = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' "
+        "AND backend_type = 'autovacuum worker'"
+    )
+    with server.connect(autocommit=True) as admin:
+        admin.execute("ALTER SYSTEM SET autovacuum_naptime = 1")
+        admin.execute("SELECT pg_reload_conf()")
+    try:
+        with scratch(plain, set(), state, dag_id="d", run_id="r", clock=CLOCK) as copy:
+            run(
+                copy,
+                "CREATE TABLE t (n int) WITH (autovacuum_vacuum_cost_delay = 100, "
+                "autovacuum_vacuum_cost_limit = 1, autovacuum_vacuum_threshold = 1);"
+                "INSERT INTO t SELECT generate_series(1, 200000); DELETE FROM t",
+            )
+            until = time.monotonic() + 60
+            while rows(server, busy.format(copy.name)) == [(0,)]:
+                assert time.monotonic() < until, "no autovacuum worker came"
+                time.sleep(0.2)
+        assert copy.name not in names(server)
+    finally:
+        with server.connect(autocommit=True) as admin:
+            admin.execute("ALTER SYSTEM RESET autovacuum_naptime")
+            admin.execute("SELECT pg_reload_conf()")
+            admin.execute(f"DROP ROLE {role}")
