@@ -122,7 +122,7 @@ def refusals(connection: psycopg.Connection[Any], database: str) -> Iterator[Non
         raise UsageError(
             f"A pooler before {database} does not know prepared statements (SQLSTATE "
             f"{error.sqlstate}).",
-            "Connect without it, or let it keep them: PgBouncer 1.21 or newer with "
+            "Connect without it, or let it keep them: PgBouncer 1.22 or newer with "
             "max_prepared_statements above 0.",
         ) from None
     except (

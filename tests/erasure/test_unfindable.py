@@ -6,10 +6,11 @@ import psycopg
 import pytest
 from sqlalchemy import Engine
 
-from include.erasure.ledger import settle, unsettled
+from include.erasure.ledger import ErasureKeys, settle, unsettled
 from include.erasure.places import Place
 from include.erasure.replay import Replay, replay
-from include.services.errors import ControlFailed
+from include.erasure.same_keys import require_same
+from include.services.errors import ControlFailed, UsageError
 from tests.erasure.test_replay import KEYS, NOW, entered, left
 
 
@@ -66,3 +67,18 @@ def test_a_ledger_that_lost_entries_is_refused(
     with pytest.raises(ControlFailed, match=r"lacks 1 entries that it had \(t\)"):
         replayed(copy, ledger_state)
     assert left(copy) == [1, 2]
+
+
+def test_another_secret_under_the_same_id_is_refused(
+    copy: psycopg.Connection, ledger_state: Engine, empty_ledger: None
+):
+    """No digest of it is in the ledger: a replay would find nobody, and call that proof."""
+    copy.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
+    copy.commit()
+    entered(ledger_state, {"t": [["1"]]})
+    place = {"t": Place("public", "t")}
+    other = ErasureKeys({**KEYS.keys, KEYS.current: b"z" * 32}, KEYS.current)
+    require_same(ledger_state, KEYS, NOW)
+    with pytest.raises(UsageError, match="secret"):
+        replay(copy, "courier", place, ledger_state, other, {}, NOW)
+    assert left(copy) == [1]
