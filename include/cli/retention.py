@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from include.cli.console import errors, print_json, results
-from include.cli.stack import local_stack, workplace
+from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, workplace
 from include.cli.table import print_table
 from include.services.errors import UsageError
 
@@ -62,7 +62,7 @@ def plan(
     place = workplace()
     chosen = _chosen(place.pack, database)
     today = place.clock.now().astimezone(place.pack.calendar.zone).date()
-    with local_stack(place):
+    with local_stack(place, customers=DEFAULT_CUSTOMERS):
         desks = {one: place.retention_desk(one) for one in chosen}
         plans = [desk.plan(as_of, ahead=True) for desk in desks.values()]
         waits = {one.database: tripped(desks[one.database], one) for one in plans}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import uuid
 from contextlib import nullcontext
 from dataclasses import replace
@@ -19,7 +22,7 @@ from include.retention import steps
 from include.retention.plan import combined
 from include.services.errors import UsageError
 from include.state.tables import metadata
-from include.workplace import Workplace
+from include.workplace import ROOT, Workplace
 from tests.policy.packs import write_pack
 from tests.retention.chinook import AS_OF
 from tests.retention.place import chinook_place, desk, spec
@@ -66,7 +69,7 @@ def place(chinook: Workplace, monkeypatch: pytest.MonkeyPatch) -> Workplace:
 
 def at(monkeypatch: pytest.MonkeyPatch, place: Workplace) -> None:
     monkeypatch.setattr(command, "workplace", lambda: place)
-    monkeypatch.setattr(command, "local_stack", lambda _place: nullcontext())
+    monkeypatch.setattr(command, "local_stack", lambda _place, customers: nullcontext(customers))
 
 
 def shown(capsys: pytest.CaptureFixture[str], **asked: Any) -> dict[str, Any]:
@@ -231,3 +234,16 @@ def test_several_databases_have_a_plan_each_and_one_hash(
     assert "No record class is of bare: nothing there ever expires." in said.err
     with pytest.raises(UsageError, match="no record class of bare"):
         command.plan(database="bare")
+
+
+def test_it_is_a_good_first_command(tmp_path: Path):
+    """In a home where nothing is yet the sample company's database is made, as by `run`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "include.cli", "retention", "plan", "--json"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PARCELSEAL_HOME": str(tmp_path / "home")},
+    )
+    assert done.returncode == 0, done.stderr
+    assert sum(one["expired"] for one in json.loads(done.stdout)["classes"]) > 0
