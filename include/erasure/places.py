@@ -23,9 +23,12 @@ TYPES_OF_KEY = """
 SELECT string_agg(CASE
     WHEN a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype) THEN 'whole number'
     WHEN a.atttypid IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) THEN 'text'
+    -- Others are named without their schema, which depends on the session's search path.
+    WHEN y.typnamespace <> 'pg_catalog'::regnamespace THEN y.typname
     ELSE format_type(a.atttypid, a.atttypmod) END, ', ' ORDER BY k.place)
 FROM pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
 JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+JOIN pg_type y ON y.oid = a.atttypid
 WHERE i.indrelid = to_regclass(%s) AND i.indisprimary AND k.place <= i.indnkeyatts
 """
 PRINTING: Mapping[str, str] = {
