@@ -28,7 +28,7 @@ from include.state.migrate import migrate
 from include.state.tables import erasure, erasure_batch
 
 PER_SECOND = 200  # statements of the application beside
-IDLE = 15  # seconds in which the application is alone
+IDLE = 60  # seconds in which the application is alone: about as many as a deletion takes
 PARCELS = ("parcel", "scan")
 # HMAC-SHA-256 by RFC 2104 from sha256(): of the same text that `include.erasure.ledger` takes.
 _HMAC = "sha256({outer} || sha256({inner} || convert_to({text}, 'UTF8')))"

@@ -137,6 +137,7 @@ class Work:
     dropped: set[int] = field(default_factory=set)
     tied: set[tuple[str, ...]] = field(default_factory=set)
     _unsettled: list[int] = field(default_factory=list)
+    _writing: Future[int] | None = None
     _beside: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
 
     def current(self, holds: RecordHolds) -> Graph:
@@ -248,13 +249,17 @@ class Work:
             keys: of records that are locked and about to go.
         """
         number = transaction_of(self.connection)
-        made = Entering(
-            self, one, keys, number, self._beside.submit(self._write, one, keys, number)
-        )
+        self._writing = self._beside.submit(self._write, one, keys, number)
+        made = Entering(self, one, keys, number, self._writing)
         try:
             yield made
         finally:
             made.end()
+
+    @property
+    def ledger_is_busy(self) -> bool:
+        """Whether a batch is being written to the ledger at this moment, beside."""
+        return self._writing is not None and not self._writing.done()
 
     def _write(self, one: RecordClass, keys: list[Key], number: str) -> int:
         """Settle the batches before this one and enter it, in a transaction that stays open.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import itertools
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, func, select
 
 from include.erasure.ledger import (
+    TURN,
     ErasureKeys,
     Origin,
     count,
@@ -234,3 +236,11 @@ def test_composite_keys_do_not_run_together():
     parts = [["a", "bc"], ["ab", "c"], ["abc"], ["abc", ""], ["", "abc"], ['a", "bc']]
     digests = [KEYS.digest("1", "d", "c", one) for one in parts]
     assert all(one != other for one, other in itertools.combinations(digests, 2))
+
+
+def test_others_get_the_processor_while_many_keys_are_digested(monkeypatch: pytest.MonkeyPatch):
+    """A batch of thousands at once would keep a core from whoever wakes up on it."""
+    turns: list[None] = []
+    monkeypatch.setattr(os, "sched_yield", lambda: turns.append(None))
+    KEYS.digests("1", "courier", "customer", [(str(one),) for one in range(3 * TURN + 1)])
+    assert len(turns) == 3

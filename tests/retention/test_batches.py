@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+from include.erasure import ledger
+from include.erasure.ledger import STRIDE
 from include.holds.records import HoldGuard
 from include.local.postgres import EmbeddedPostgres
 from include.retention import acts, batches, execute
-from include.retention.work import Key
+from include.retention.work import Key, Work
 from include.services.errors import ServiceError
 from tests.retention.yard import OVER, Yard, rule, yard
 
@@ -177,3 +181,35 @@ def test_a_session_that_the_server_ended_for_idling_counts_as_lost(
     with pytest.raises(ServiceError, match=r"was lost \(SQLSTATE 25P03\)"):
         place.execute(plan)
     assert place.keys("a") == {1}
+
+
+@pytest.mark.parametrize("ledger_first", [False, True])
+def test_a_deletion_rests_between_its_statements_while_the_ledger_is_written_and_no_longer(
+    place: Yard, monkeypatch: pytest.MonkeyPatch, ledger_first: bool
+) -> None:
+    """It would wait for the ledger at the end of the batch; and nobody rests for a ready one."""
+    place.run(f"""
+    CREATE TABLE a (id int PRIMARY KEY, at date);
+    INSERT INTO a SELECT i, '{OVER}' FROM generate_series(1, {4 * STRIDE}) i;
+    """)
+    place.rules = [rule("a")]
+    deleted = threading.Event()
+    intend, done, rests = ledger.intend, acts._done, list[float]()
+
+    def enter(*given: Any, **more: Any) -> int:
+        assert ledger_first or deleted.wait(10)
+        return intend(*given, **more)
+
+    def erase(work: Work, *given: Any) -> list[Key]:
+        while ledger_first and work.ledger_is_busy:
+            time.sleep(0.001)
+        gone = done(work, *given)
+        deleted.set()
+        return gone
+
+    monkeypatch.setattr(ledger, "intend", enter)
+    monkeypatch.setattr(acts, "_done", erase)
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=rests.append)
+    monkeypatch.setattr(acts, "time", clock)
+    assert place.execute(place.plan()).done == place.done() == {"a": 4 * STRIDE}
+    assert (len(rests), all(one > 0 for one in rests)) == (0 if ledger_first else 4, True)
