@@ -24,6 +24,7 @@ from include.retention.relations import Leaf
 from include.retention.work import Key, Work
 
 REST = 0.5  # of a statement's time, as long as the ledger is being written
+LONGEST_REST = 0.005  # seconds; locks are kept meanwhile
 
 
 class Kept(psycopg.DataError):
@@ -151,7 +152,7 @@ def _done(work: Work, query: Composed, rows: Sequence[str]) -> list[Key]:
         found += work.connection.execute(text, given).fetchall()
         if work.ledger_is_busy:
             # Ahead of the ledger it would wait at the end: better now, where others get the core.
-            time.sleep(REST * (time.monotonic() - begun))
+            time.sleep(min(LONGEST_REST, REST * (time.monotonic() - begun)))
     return found
 
 
