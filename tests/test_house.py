@@ -62,6 +62,7 @@ def test_arrows_point_down_and_only_orchestration_knows_airflow():
         ("services/planted.py", "from include.policy import model", "Arrows between rooms"),
         ("backup/planted.py", "from include.orchestration import workflow", "Arrows between rooms"),
         ("backup/planted.py", "import include.workplace", "Arrows between rooms"),
+        ("retention/rings.py", "from include.retention import graph", "What counts afterwards"),
         ("attic/__init__.py", "", "attic"),
     ],
 )

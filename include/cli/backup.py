@@ -169,9 +169,10 @@ def _ledger(place: Workplace, database: str) -> int:
     Raises:
         UsageError: the ledger is not configured, one of its keys is missing, or it has open batches
             while there are holds on records.
+        ControlFailed: entries are gone from it.
         ServiceError: it cannot be read.
     """
-    from include.erasure.ledger import entries, unsettled
+    from include.erasure.ledger import entries, require_all_there, unsettled
     from include.erasure.matching import check_keys
     from include.erasure.same_keys import require_same
     from include.holds.records import on_records
@@ -191,6 +192,8 @@ def _ledger(place: Workplace, database: str) -> int:
             f"The erasure ledger cannot be read, so erased people would come back. {error.message}",
             f"{error.action} If it is lost for good: --skip-erasures.",
         ) from None
+    with place.state.connect() as conn:
+        require_all_there(conn, database)
     if doubtful:  # a replay takes open batches too, and a record of theirs may be held since
         raise UsageError(
             f"It is not known yet whether all erasures of {database} in the ledger took place, and "

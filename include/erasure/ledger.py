@@ -24,7 +24,7 @@ import psycopg
 from sqlalchemy import Connection, delete, exists, func, insert, select, update
 
 from include.erasure import binary_copy
-from include.services.errors import UsageError
+from include.services.errors import ControlFailed, UsageError
 from include.state.tables import erasure, erasure_batch
 
 Action = Literal["delete", "mask"]
@@ -250,7 +250,7 @@ def entries(conn: Connection, database: str) -> dict[str, dict[str, int]]:
     return dict(found)
 
 
-def missing(conn: Connection, database: str, run: tuple[str, str] | None = None) -> dict[str, int]:
+def missing(conn: Connection, database: str) -> dict[str, int]:
     """Count entries of settled batches that are gone: collection -> entries.
 
     Nothing of the project takes one away: somebody did, or a part of the ledger was lost.
@@ -258,21 +258,30 @@ def missing(conn: Connection, database: str, run: tuple[str, str] | None = None)
     Args:
         conn: the state database.
         database: whose entries.
-        run: DAG and run; batches of all if not said.
     """
     gone = func.sum(func.greatest(erasure_batch.c.entries - _entries_of_batch, 0))
-    of_run = (
-        [] if run is None else [erasure_batch.c.dag_id == run[0], erasure_batch.c.run_id == run[1]]
-    )
     query = (
         select(erasure_batch.c.collection, gone)
-        .where(
-            erasure_batch.c.database == database, erasure_batch.c.settled_at.is_not(None), *of_run
-        )
+        .where(erasure_batch.c.database == database, erasure_batch.c.settled_at.is_not(None))
         .group_by(erasure_batch.c.collection)
         .order_by(erasure_batch.c.collection)
     )
     return {collection: int(number) for collection, number in conn.execute(query) if number}
+
+
+def require_all_there(conn: Connection, database: str) -> None:
+    """See that no entry is gone, before anything is restored.
+
+    Raises:
+        ControlFailed: entries are `missing`.
+    """
+    if gone := missing(conn, database):
+        raise ControlFailed(
+            f"The erasure ledger lacks {sum(gone.values())} entries that it had "
+            f"({', '.join(sorted(gone))}): whom they name would come back.",
+            "Restore the state database from a backup that has them. `restore --skip-erasures` "
+            "restores meanwhile, with the erased records.",
+        )
 
 
 def of_other_keys(conn: Connection, database: str, collection: str, key_types: str | None) -> int:

@@ -12,7 +12,7 @@ from psycopg.sql import SQL, Identifier
 from sqlalchemy import Engine
 
 from include.erasure.detached import detach
-from include.erasure.ledger import ErasureKeys, entries, missing, of_other_keys
+from include.erasure.ledger import ErasureKeys, entries, of_other_keys, require_all_there
 from include.erasure.masks import Mask, assignments, shapes, shows, to_mask
 from include.erasure.matching import Match, Table, check_keys, kind_of, matches, place_of
 from include.erasure.places import Place, primary_key, types_of_key
@@ -132,14 +132,7 @@ def replay(
     """
     with state.connect() as conn:
         ledger = entries(conn, database)
-        gone = missing(conn, database)
-    if gone:
-        raise ControlFailed(
-            f"The erasure ledger lacks {sum(gone.values())} entries that it had "
-            f"({', '.join(sorted(gone))}): whom they name would come back.",
-            "Restore the state database from a backup that has them. `restore --skip-erasures` "
-            "restores meanwhile, with the erased records.",
-        )
+        require_all_there(conn, database)
     check_keys({key_id for by_key in ledger.values() for key_id in by_key}, keys)
     require_same(state, keys, at)
     number = {collection: sum(by_key.values()) for collection, by_key in ledger.items()}

@@ -146,13 +146,14 @@ def _done(work: Work, query: Composed, rows: Sequence[str]) -> list[Key]:
     """Execute a statement on `STRIDE` rows after the other; returns the keys of all."""
     text = query.as_bytes(work.connection)
     found: list[Key] = []
+    took = 0.0
     for at in range(0, len(rows), STRIDE):
+        # Ahead of the ledger it would wait at the end: better now, where others get the core.
+        work.await_ledger(min(LONGEST_REST, REST * took))
         given = {"rows": as_array(rows[at : at + STRIDE])}
         begun = time.monotonic()
         found += work.connection.execute(text, given).fetchall()
-        if work.ledger_is_busy:
-            # Ahead of the ledger it would wait at the end: better now, where others get the core.
-            time.sleep(min(LONGEST_REST, REST * (time.monotonic() - begun)))
+        took = time.monotonic() - begun
     return found
 
 

@@ -7,6 +7,7 @@ commits. Batches are sized by the time that they take, so that nobody waits long
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ PAUSE = 0.2  # seconds before the next try; doubled each time
 MOST_REFUSED = 100  # records of a class that the database may refuse before it is left alone
 FIRST_PAGES, MOST_PAGES = 16, 2**17
 LONGEST_LOOK = 0.002  # seconds that one statement looks for records
+FEWEST_BARREN = 16  # pages of a look where there is nothing, unless it takes ten times as long
 IDLE_MS = 10_000  # that a batch's locks may be kept while the ledger is written
 FULL = 0.9  # of the records that a batch may have; pages differ
 PASSES = 3  # over a table: what others had locked, or moved, is met by the next
@@ -48,9 +50,21 @@ OF_NO_RECORD = frozenset(
 def refuses(error: psycopg.Error) -> bool:
     """Whether an error says that the database does not let a record go.
 
-    A trigger may raise whatever code it likes; constraints and rules have theirs.
+    A trigger in PL/pgSQL may raise whatever code it likes, "permission denied" for one;
+    constraints, rules and triggers in other languages have those that are of a record.
     """
+    if _is_raised(error):
+        return True
     return error.sqlstate is not None and error.sqlstate[:2] not in OF_NO_RECORD
+
+
+def lost_to_others(error: psycopg.Error) -> bool:
+    """Whether another session was in the way, or a statement took too long; no trigger says so."""
+    return isinstance(error, LOST_TO_OTHERS) and not _is_raised(error)
+
+
+def _is_raised(error: psycopg.Error) -> bool:
+    return error.diag.source_function == "exec_stmt_raise"  # PL/pgSQL's RAISE
 
 
 def walk(work: Work, one: RecordClass, act: Act, passes: int = PASSES) -> int:
@@ -111,6 +125,7 @@ class _Walk:
     reached: int = 0
     tried: list[str] | None = None
     pages_of_stride: float = 1.0
+    quickest: float = math.inf
     conditions: tuple[Graph, Composable] | None = None
 
     @property
@@ -136,18 +151,17 @@ class _Walk:
                 return False
             try:
                 full = self._batch(page, min(page + self.pages, last))
-            except LOST_TO_OTHERS as error:
-                if isinstance(error, errors.QueryCanceled):
-                    work.tally.slow.add(self.one.name)
-                failures += 1
-                self._back_off(failures)
-                if failures >= TRIES:
-                    page, failures = page + self.pages, 0
-                continue
             except psycopg.DatabaseError as error:
-                if not refuses(error):
+                if lost_to_others(error):
+                    if isinstance(error, errors.QueryCanceled):
+                        work.tally.slow.add(self.one.name)
+                    failures += 1
+                    self._back_off(failures)
+                    if failures >= TRIES:
+                        page, failures = page + self.pages, 0
+                elif not refuses(error):
                     raise
-                if not self._single_out(error):
+                elif not self._single_out(error):
                     return True
                 continue
             failures = 0
@@ -177,7 +191,6 @@ class _Walk:
                             entered.append(entering.commit(gone))
                             work.confirm()
         self.seconds = time.monotonic() - begun  # without waiting for a hold that is placed
-        work.tally.seconds = max(work.tally.seconds, self.seconds)
         for batch in entered:
             work.tally.add(name, len(gone))
             work.committed(batch)
@@ -218,12 +231,17 @@ class _Walk:
             took = time.monotonic() - begun
             places += [row[0] for row in found]
             keys += [row[1:] for row in found]
+            # The quickest says what any takes whatever it reads: the way there and back, for one.
+            self.quickest = min(self.quickest, took)
+            reading = max(took - self.quickest, 0.0001)
             # As many pages next time as have the records of one statement, or are read in a while.
-            factor = min(STRIDE / max(1, len(found)), LONGEST_LOOK / max(took, 0.0001))
+            factor = min(STRIDE / max(1, len(found)), LONGEST_LOOK / reading)
             self.pages_of_stride *= min(2.0, max(0.5, factor))
-            self.pages_of_stride = min(MOST_PAGES, max(1.0, self.pages_of_stride))
-            if not found:
-                time.sleep(min(took, LONGEST_LOOK))
+            barren = not found and reading < 10 * LONGEST_LOOK
+            fewest = FEWEST_BARREN if barren else 1.0
+            self.pages_of_stride = min(MOST_PAGES, max(fewest, self.pages_of_stride))
+            if not found:  # barren pages come one after the other: others get the core between them
+                time.sleep(min(reading, LONGEST_LOOK))
             first = behind
         self.reached = first
         return places, keys

@@ -14,7 +14,7 @@ from include.erasure.identity import transaction_of
 from include.erasure.places import key_texts
 from include.policy.fragments import both, fixed
 from include.retention.acts import Kept, detach
-from include.retention.batches import LOST_TO_OTHERS, PAUSE, TRIES, refuses, set_limits
+from include.retention.batches import PAUSE, TRIES, lost_to_others, refuses, set_limits
 from include.retention.classes import RecordClass
 from include.retention.deletable import Deletable
 from include.retention.relations import Leaf
@@ -57,12 +57,16 @@ def untie(work: Work, group: Sequence[str]) -> int:
         parts: list[_Part] = []
         try:
             gone = _untied(work, group, parts)
-        except (*LOST_TO_OTHERS, _Changed) as error:
-            if isinstance(error, errors.QueryCanceled):
-                work.tally.slow.add(name)
-            work.tally.busy[name] = work.tally.busy.get(name, 0) + 1
-            time.sleep(PAUSE * 2**attempt)
-        except psycopg.DatabaseError as error:
+        except (psycopg.DatabaseError, _Changed) as error:
+            if isinstance(error, _Changed) or lost_to_others(error):
+                if isinstance(error, errors.QueryCanceled):
+                    work.tally.slow.add(name)
+                work.tally.busy[name] = work.tally.busy.get(name, 0) + 1
+                time.sleep(PAUSE * 2**attempt)
+                for part in parts:
+                    same = [len(it.rows) for it in parts if it.one is part.one]
+                    work.tally.locked[part.one.name] = sum(same)  # in all partitions
+                continue
             if not refuses(error):
                 raise
             work.tied.add(tuple(group))
@@ -74,8 +78,6 @@ def untie(work: Work, group: Sequence[str]) -> int:
             for part in parts:
                 work.tally.locked.pop(part.one.name, None)  # of an earlier round
             return gone
-        for part in parts:
-            work.tally.locked[part.one.name] = len(part.rows)
     return 0
 
 

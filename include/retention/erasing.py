@@ -47,10 +47,11 @@ def execute(
     seen = Examination(STEP_EXECUTE, CLAUSE, part=desk.database.name)
     made = planned(desk, record)
     tripped = _tripped(desk, record, made)
-    approved = _approved(desk, record, made)
-    allowed = {one.name for one in made.classes}
-    if not approved:
-        allowed -= {one.name for one in tripped}
+    # An answer is to what the question named: a class that came to need one since has none.
+    asked = {one["name"] for one in record.data["tripped"]}
+    approved = asked if _approved(desk, record, made) else set()
+    refused = [one for one in tripped if one.name not in approved]
+    allowed = {one.name for one in made.classes} - {one.name for one in refused}
     executor = Executor(
         writer=desk.writer,
         state=desk.state,
@@ -66,7 +67,7 @@ def execute(
     with desk.state.begin() as conn:
         executed = {one.name: done.get(one.name, 0) for one in made.classes if one.name in allowed}
         breaker.executed(conn, made.database, desk.run, executed)
-    for one in tripped if not approved else []:
+    for one in refused:
         seen.find(
             "retention.not_approved",
             Outcome.ATTENTION,
@@ -75,7 +76,9 @@ def execute(
                 count=one.planned,
                 why=why(one),
             ),
-            _("If somebody rejected it, read why. If nobody answered, remind the approvers."),
+            _("If somebody rejected it, read why. If nobody answered, remind the approvers.")
+            if one.name in asked
+            else _("Others were erased since the question was put; the next run asks about these."),
             subject=one.name,
         )
     waiting = {name: more for name, more in tally.waiting.items() if name in allowed}
@@ -101,7 +104,7 @@ def execute(
             "given_up": sorted(tally.given_up),
             "slow": sorted(tally.slow),
             "longest_transaction_ms": round(tally.seconds * 1000),
-            "not_approved": [] if approved else [one.name for one in tripped],
+            "not_approved": [one.name for one in refused],
         }
     )
 

@@ -110,7 +110,7 @@ class Executor:
             ) as error:  # the latter: in the statement before
                 code = getattr(getattr(error, "orig", None), "sqlstate", None)
                 raise ServiceError(
-                    f"The state database was lost (SQLSTATE {code or 'none'}).",
+                    f"The state database was lost, or kept us waiting (SQLSTATE {code or 'none'}).",
                     "What was done stays done and is in the ledger; the task is repeated.",
                 ) from None
 

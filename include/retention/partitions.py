@@ -17,7 +17,14 @@ from psycopg.sql import SQL, Composable
 from include.erasure.identity import transaction_of
 from include.erasure.places import key_texts
 from include.policy.fragments import both, fixed, negated, quoted
-from include.retention.batches import PAUSE, TRIES, become_owner, refuses, set_limits
+from include.retention.batches import (
+    PAUSE,
+    TRIES,
+    become_owner,
+    lost_to_others,
+    refuses,
+    set_limits,
+)
 from include.retention.classes import RecordClass
 from include.retention.counting import key_hash, key_seed
 from include.retention.plan import PlannedPartition
@@ -26,7 +33,6 @@ from include.retention.work import Work
 
 CHUNK = 20_000  # keys that are read and entered at once
 CLOSED_MS = 1000  # for a statement that keeps others out
-_BUSY = (errors.LockNotAvailable, errors.DeadlockDetected, errors.QueryCanceled)
 
 
 class Changed(Exception):
@@ -69,10 +75,11 @@ def _dropped(work: Work, one: RecordClass, leaf: Leaf, expected: PlannedPartitio
             _drop(work, one, leaf, expected)
         except Changed:
             return False
-        except _BUSY:
-            work.tally.busy[one.name] = work.tally.busy.get(one.name, 0) + 1
-            time.sleep(PAUSE * 2**attempt)
         except psycopg.DatabaseError as error:
+            if lost_to_others(error):
+                work.tally.busy[one.name] = work.tally.busy.get(one.name, 0) + 1
+                time.sleep(PAUSE * 2**attempt)
+                continue
             if not refuses(error):
                 raise
             return False  # it is one of its records that is refused: the others go one by one
@@ -89,7 +96,7 @@ def _drop(work: Work, one: RecordClass, leaf: Leaf, expected: PlannedPartition) 
     with work.guard.batch() as holds:
         work.current(holds)
         try:
-            with work.transaction() as entered:
+            with work.transaction(keeps_others=False) as entered:
                 # Many keys are entered before anybody is kept waiting.
                 idle_ms = work.limits.rules.batch.statement_timeout_s * 2000
                 set_limits(work, one, leaf, idle_ms)
@@ -120,7 +127,9 @@ def _drop(work: Work, one: RecordClass, leaf: Leaf, expected: PlannedPartition) 
             if closed:  # it would take as long the next time
                 raise Changed from None
             raise
-        work.tally.seconds = max(work.tally.seconds, time.monotonic() - begun)
+        finally:
+            if closed:
+                work.tally.took(begun)
     for batch in entered:
         work.committed(batch)
 

@@ -94,7 +94,7 @@ def verify(
     _within(seen, planned, done)
     with desk.state.connect() as conn:
         entered = told.of_ledger(conn, desk)
-        _all_there(seen, ledger.missing(conn, desk.database.name, desk.run))
+        _all_there(seen, ledger.missing(conn, desk.database.name))
     still = [
         one
         for one in copies or ()
@@ -367,14 +367,14 @@ def _within(seen: Examination, planned: StepRecord, done: dict[str, int]) -> Non
 
 
 def _all_there(seen: Examination, missing: dict[str, int]) -> None:
-    """Each entry of this run is in the ledger still, not only the count of its batch."""
+    """Each entry of this run and of those before is in the ledger still, by the batches' counts."""
     for collection, entries in missing.items():
         seen.find(
             "retention.ledger_lost",
             Outcome.FAIL,
             _(
-                "{count} entries of this run are gone from the erasure ledger: after a restore "
-                "nobody would know that these records were erased.",
+                "{count} entries are gone from the erasure ledger: after a restore nobody would "
+                "know that these records were erased.",
                 count=entries,
             ),
             _("Raise an incident: somebody deleted them, or the state database was damaged."),

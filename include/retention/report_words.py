@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from include.holds.registry import HoldKind
 from include.messages import Message, _, verbatim
@@ -159,10 +158,11 @@ def _shortfall(case: Case, one: PlannedClass) -> list[tuple[Message, int | None]
             refused = _("the database refused them (SQLSTATE {code})", code=code)
             found.append((_KEPT if code == Kept.sqlstate else refused, count))
             left -= count
-    return found + ([(_why(case.execution, one.name), left)] if left > 0 else [])
+    return found + ([(_why(case, one), left)] if left > 0 else [])
 
 
-def _why(execution: Any, name: str) -> Message:
+def _why(case: Case, one: PlannedClass) -> Message:
+    execution, name = case.execution, one.name
     if name in execution.get("not_approved", ()):
         return _("nobody approved")
     if execution.get("stopped") == "budget":
@@ -179,4 +179,7 @@ def _why(execution: Any, name: str) -> Message:
         return _("other sessions kept them locked; the next run tries again")
     if times := execution.get("busy", {}).get(name):
         return _("other sessions held locks, {times} times; the next run tries again", times=times)
+    # Those of other classes that were not approved, for one.
+    if (case.left(name) or {}).get("referred", 0) > one.kept_by_reference:
+        return _("records that were not erased refer to them")
     return _("they changed, or a hold was placed on them, after the plan was made")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 
 import psycopg
 from sqlalchemy import Connection as StateConnection
+from sqlalchemy.exc import DBAPIError
 
 from include.erasure import ledger, requests
 from include.erasure.identity import transaction_of
@@ -73,7 +75,8 @@ class Tally:
             transaction, by class.
         waiting: records that could go and are more than the plan says, by class.
         stopped: why the execution stopped early; None when it came to its end.
-        seconds: the longest transaction.
+        seconds: the longest transaction, also of those that were rolled back; of one that drops a
+            partition the part in which others wait.
     """
 
     done: dict[str, int] = field(default_factory=dict)
@@ -88,6 +91,10 @@ class Tally:
     waiting: dict[str, int] = field(default_factory=dict)
     stopped: str | None = None
     seconds: float = 0.0
+
+    def took(self, begun: float) -> None:
+        """Count a transaction, or the part of it in which others wait, by when it began."""
+        self.seconds = max(self.seconds, time.monotonic() - begun)
 
     def add(self, name: str, records: int) -> None:
         """Count records of a class."""
@@ -219,17 +226,20 @@ class Work:
         return entered
 
     @contextmanager
-    def transaction(self) -> Iterator[list[int]]:
+    def transaction(self, *, keeps_others: bool = True) -> Iterator[list[int]]:
         """One transaction of the mapped database.
 
         Yields a list for the batches of the ledger that are entered meanwhile: when the transaction
         is rolled back, for whatever reason, they are taken back too. Where nobody knows how it
         ended they stay open, for `include.erasure.resolve`.
+
+        Args:
+            keeps_others: whether others may wait for it from its beginning.
         """
         entered: list[int] = []
         committing = False
         try:
-            with self.connection.transaction():
+            with self._counted(keeps_others), self.connection.transaction():
                 yield entered
                 committing = True
         except Exception as error:
@@ -239,6 +249,15 @@ class Work:
                 for batch in entered:
                     self.withdraw(batch)
             raise
+
+    @contextmanager
+    def _counted(self, keeps_others: bool) -> Iterator[None]:
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            if keeps_others:
+                self.tally.took(begun)
 
     @contextmanager
     def entering(self, one: RecordClass, keys: list[Key]) -> Iterator[Entering]:
@@ -256,21 +275,21 @@ class Work:
         finally:
             made.end()
 
-    @property
-    def ledger_is_busy(self) -> bool:
-        """Whether a batch is being written to the ledger at this moment, beside."""
-        return self._writing is not None and not self._writing.done()
+    def await_ledger(self, seconds: float) -> None:
+        """Wait until the batch that is being written beside is, and so long at the most."""
+        if seconds and self._writing is not None and not self._writing.done():
+            wait([self._writing], timeout=seconds)
 
     def _write(self, one: RecordClass, keys: list[Key], number: str) -> int:
         """Settle the batches before this one and enter it, in a transaction that stays open.
 
         Raises:
-            ServiceError: the state database was lost, or others keep the ledger locked.
+            ServiceError: the state database was lost, refuses, or others keep the ledger locked.
         """
         at = self.limits.clock.now()
         self.ledger.begin()
-        ledger.settle(self.ledger, self._unsettled, at)
         try:
+            ledger.settle(self.ledger, self._unsettled, at)
             return ledger.intend(
                 self.ledger,
                 self.schedule.keys,
@@ -280,11 +299,13 @@ class Work:
                 server=self.server,
                 at=at,
             )
-        except psycopg.OperationalError as error:  # of statements that psycopg sends itself
+        except (psycopg.Error, DBAPIError) as error:  # never taken for the mapped database's
+            code = getattr(error.orig if isinstance(error, DBAPIError) else error, "sqlstate", None)
             raise ServiceError(
-                f"The ledger could not be written (SQLSTATE {error.sqlstate or 'none'}): the state "
-                "database was lost, or another session keeps it locked.",
-                "What was done stays done and is in the ledger; the task is repeated.",
+                f"The ledger could not be written (SQLSTATE {code or 'none'}): the state database "
+                "was lost, keeps it locked, or refuses.",
+                "What was done stays done and is in the ledger; the task is repeated. See the log "
+                "of its server.",
             ) from None
 
     def written(self) -> None:

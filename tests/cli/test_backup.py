@@ -12,7 +12,7 @@ from include.erasure.ledger import ErasureKeys, Origin, intend, settle
 from include.holds import registry
 from include.holds.registry import HoldKind
 from include.services.clock import FixedClock
-from include.services.errors import UsageError
+from include.services.errors import ControlFailed, UsageError
 from include.state.connect import engine
 from include.state.migrate import migrate
 from tests.cli.places import place_at
@@ -89,4 +89,27 @@ def test_no_restore_begins_while_erasures_are_in_doubt_and_records_held(
         with state.begin() as conn:
             settle(conn, [batch], START)
     assert backup._ledger(place, "shop") == 1
+    state.dispose()
+
+
+def test_no_restore_begins_with_a_ledger_that_was_emptied(
+    database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No entry at all is the worst loss, not a courier who never erased anybody."""
+    state = engine(database)
+    migrate(state)
+    place_at(monkeypatch, backup, state, tmp_path)
+    place = backup.workplace()
+    place.erasure_keys = keys = ErasureKeys({"1": b"k" * 32}, "1")
+    place.is_local = lambda _name: True
+    origin = Origin("shop", "buyer", "delete", "buyer", "r", "enforce_retention", "r1")
+    with state.begin() as conn:
+        settle(
+            conn,
+            [intend(conn, keys, origin, [["12"]], transaction="1", server="s", at=START)],
+            START,
+        )
+        conn.exec_driver_sql("TRUNCATE erasure")
+    with pytest.raises(ControlFailed, match="lacks 1 entries"):
+        backup._ledger(place, "shop")
     state.dispose()

@@ -125,6 +125,15 @@ def test_entries_that_were_lost_since_are_found(rig: Rig) -> None:
     assert found == ["retention.ledger_lost"]
 
 
+def test_entries_of_earlier_runs_that_were_lost_are_found_by_the_next(rig: Rig) -> None:
+    """It need not wait for the drill: until then a backup of the ledger may be gone."""
+    rig.insert("note", id=1, at=OLD)
+    rig.run("r1")
+    rig.state_sql("DELETE FROM erasure")
+    *_, counted = rig.run("r2")
+    assert [one.code for one in counted.findings] == ["retention.ledger_lost"]
+
+
 def test_what_the_step_wrote_down_does_not_open_the_limits(rig: Rig) -> None:
     """It is not bound to a hash; the limits are asked again when the plan is executed."""
     limited = rig.but(rules_of_disposition=disposition(limit={"records": 3}))
@@ -147,6 +156,24 @@ def test_what_another_run_erased_meanwhile_counts_when_a_plan_is_executed(rig: R
     for number in range(10, 12):
         limited.insert("note", id=number, at=OLD)
     assert limited.execute(second, "r2").data["not_approved"] == ["note"]
+
+
+def test_an_answer_is_to_the_classes_that_the_question_named(rig: Rig) -> None:
+    """Another run erased of a second class meanwhile: nobody was asked about that one."""
+    limited = rig.but(rules_of_disposition=disposition(limit={"records": 3}))
+    for number in range(4):
+        limited.insert("node", id=number, at=OLD)
+    for number in range(2):
+        limited.insert("note", id=number, at=OLD)
+    asked, other = limited.plan("r1"), limited.plan("r2")
+    assert [one["name"] for one in asked.data["tripped"]] == ["node"]
+    assert limited.execute(other, "r2").data["done"] == {"note": 2}
+    for number in range(10, 12):
+        limited.insert("note", id=number, at=OLD)
+    limited.answer(asked, "r1")
+    executed = limited.execute(asked, "r1")
+    assert (executed.data["done"], executed.data["not_approved"]) == ({"node": 4}, ["note"])
+    assert [one.code for one in executed.findings] == ["retention.not_approved"]
 
 
 def test_what_the_database_erased_is_held_against_the_ledger(rig: Rig) -> None:

@@ -151,6 +151,14 @@ def test_what_was_planned_and_is_there_has_a_reason(given: Any, reasons: list[st
     assert (fact.value, fact.status) == (4, Outcome.ATTENTION)
 
 
+def test_what_others_refer_to_that_were_not_approved_is_not_told_as_changed() -> None:
+    """Nobody changed it, and no hold was placed: what refers to it was to go first."""
+    left = one_left(referred=4)
+    given = executed({"order": 6}, not_approved=["proof"])
+    found = certificate(a_run(execute=given, verify=counted({"order": 6}, [left])))
+    assert "All orders | records that were not erased refer to them | 4" in sentences(found)
+
+
 def test_what_stays_is_told_with_its_hold_and_its_reference() -> None:
     """The hold by number, reason, owner and review date; the table, and that it is unmapped."""
     lines = sentences(certificate(a_run(**FULL)))
