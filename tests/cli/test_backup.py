@@ -1,11 +1,14 @@
-"""What `backup list` shows people."""
+"""What `backup list` shows people, and when no restore begins."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 
 from include.cli import backup
 from include.erasure.ledger import ErasureKeys, Origin, intend, settle
@@ -42,6 +45,24 @@ def test_the_list_never_cuts_an_id_or_a_time(
         assert str(row[name]) in shown
 
 
+@pytest.fixture
+def entered(
+    database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[tuple[Any, Engine, int]]:
+    """A workplace, and its ledger with one batch of one entry that is open still."""
+    state = engine(database)
+    migrate(state)
+    place_at(monkeypatch, backup, state, tmp_path)
+    place = backup.workplace()
+    place.erasure_keys = keys = ErasureKeys({"1": b"k" * 32}, "1")
+    place.is_local = lambda _name: True
+    origin = Origin("shop", "buyer", "delete", "buyer", "r", "enforce_retention", "r1")
+    with state.begin() as conn:
+        batch = intend(conn, keys, origin, [["12"]], transaction="1", server="s", at=START)
+    yield place, state, batch
+    state.dispose()
+
+
 @pytest.mark.parametrize(
     ("kind", "value", "refused"),
     [
@@ -53,23 +74,10 @@ def test_the_list_never_cuts_an_id_or_a_time(
     ],
 )
 def test_no_restore_begins_while_erasures_are_in_doubt_and_records_held(
-    database: str,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    kind: HoldKind,
-    value: str,
-    refused: bool,
+    entered: tuple[Any, Engine, int], kind: HoldKind, value: str, refused: bool
 ) -> None:
     """A batch that was rolled back may name a held record, which a replay would take."""
-    state = engine(database)
-    migrate(state)
-    place_at(monkeypatch, backup, state, tmp_path)
-    place = backup.workplace()
-    place.erasure_keys = keys = ErasureKeys({"1": b"k" * 32}, "1")
-    place.is_local = lambda _name: True
-    origin = Origin("shop", "buyer", "delete", "buyer", "r", "enforce_retention", "r1")
-    with state.begin() as conn:
-        batch = intend(conn, keys, origin, [["12"]], transaction="1", server="s", at=START)
+    place, state, batch = entered
     assert backup._ledger(place, "shop") == 1
     with state.begin() as conn:
         registry.add(
@@ -89,27 +97,15 @@ def test_no_restore_begins_while_erasures_are_in_doubt_and_records_held(
         with state.begin() as conn:
             settle(conn, [batch], START)
     assert backup._ledger(place, "shop") == 1
-    state.dispose()
 
 
 def test_no_restore_begins_with_a_ledger_that_was_emptied(
-    database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    entered: tuple[Any, Engine, int],
 ) -> None:
     """No entry at all is the worst loss, not a courier who never erased anybody."""
-    state = engine(database)
-    migrate(state)
-    place_at(monkeypatch, backup, state, tmp_path)
-    place = backup.workplace()
-    place.erasure_keys = keys = ErasureKeys({"1": b"k" * 32}, "1")
-    place.is_local = lambda _name: True
-    origin = Origin("shop", "buyer", "delete", "buyer", "r", "enforce_retention", "r1")
+    place, state, batch = entered
     with state.begin() as conn:
-        settle(
-            conn,
-            [intend(conn, keys, origin, [["12"]], transaction="1", server="s", at=START)],
-            START,
-        )
+        settle(conn, [batch], START)
         conn.exec_driver_sql("TRUNCATE erasure")
     with pytest.raises(ControlFailed, match="lacks 1 entries"):
         backup._ledger(place, "shop")
-    state.dispose()
