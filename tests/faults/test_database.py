@@ -11,7 +11,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from include.backup import snapshot
+from include.backup import drill, snapshot
+from include.backup.compare import ForeignKeys, check_foreign_keys
 from include.local.postgres import EmbeddedPostgres
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError, UsageError
@@ -260,25 +261,30 @@ def test_the_database_restarts_while_its_tables_are_locked(
 
 
 def test_the_drill_server_restarts_while_the_copy_is_looked_at(
-    rig: Rig, fragile: EmbeddedPostgres, directory: StorePlace
+    rig: Rig, fragile: EmbeddedPostgres, directory: StorePlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The foreign keys of the copy cannot be checked: a clear error, not a traceback."""
     store = directory.open()
     rig.back_up(store)
     server = fragile.conninfo("postgres")
     crashed = threading.Event()
+    check = check_foreign_keys
 
     def crash_while_checking() -> None:
-        until(lambda: running(server, "COPY public.waybill% TO stdout%", "parcelseal_drill_%"))
-        # closing(): there is nothing to commit to afterwards
-        with closing(psycopg.connect(fragile.conninfo(rig.scratch_names(server)[0]))) as other:
-            other.execute("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE")  # when pg_dump is through
-            until(lambda: running(server, "SELECT count(*) FROM%EXISTS%", "parcelseal_drill_%"))
-            crash_and_restart(fragile)
-            crashed.set()
+        until(lambda: running(server, "SELECT count(*) FROM%EXISTS%", "parcelseal_drill_%"))
+        crash_and_restart(fragile)
+        crashed.set()
 
     crash = threading.Thread(target=crash_while_checking)
-    crash.start()
+
+    def check_behind_a_lock(connection: psycopg.Connection) -> ForeignKeys:
+        # closing(): there is nothing to commit to afterwards
+        with closing(psycopg.connect(fragile.conninfo(rig.scratch_names(server)[0]))) as other:
+            other.execute("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE")
+            crash.start()
+            return check(connection)
+
+    monkeypatch.setattr(drill, "check_foreign_keys", check_behind_a_lock)
     with pytest.raises(ServiceError, match=r"The connection to parcelseal_drill_.* was lost"):
         rig.drill(store, server=server)
     crash.join()
