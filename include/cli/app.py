@@ -20,6 +20,7 @@ from include.cli import (
     quarantine,
     retention,
     run,
+    sampling,
     testing,
     up,
 )
@@ -52,6 +53,7 @@ app.add_typer(hold.app, name="hold")
 app.add_typer(keys.app, name="keys")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(retention.app, name="retention")
+app.add_typer(sampling.app, name="sampling")
 
 
 def main() -> NoReturn:

@@ -117,3 +117,19 @@ def unplanned_risk(tolerable: Fraction, n: int, extensions: int) -> Fraction:
     for _turn in range(extensions):
         risk = none + one * risk
     return risk
+
+
+def accepted_at(planned: StagedPlan, rate: Fraction, population: int | None = None) -> Fraction:
+    """Bound from below the chance that a plan accepts a population that deviates at a rate.
+
+    Args:
+        planned: the stages.
+        rate: from 0, below 1.
+        population: how many items there are; None for very many.
+    """
+    model: Model = (
+        Binomial(rate)
+        if population is None
+        else Hypergeometric(population, ceil(rate * population))
+    )
+    return chance_of_accepting(model, planned.n, planned.stages)[0]

@@ -1,0 +1,149 @@
+"""``parcelseal sampling``: sizes, limits and draws that anybody can work out again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from include.cli.console import print_json, results
+
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    from include.sampling.stages import StagedPlan
+
+app = typer.Typer(no_args_is_help=True, help="Audit samples: sizes, limits, draws, verification.")
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Rate = "a decimal or a percentage, 0.07 or 7%"
+Tolerable = Annotated[str, typer.Option(help=f"Rate that is not accepted: {Rate}.")]
+Confidence = Annotated[str, typer.Option(help=f"One minus the risk of accepting it: {Rate}.")]
+Population = Annotated[int | None, typer.Option(help="How many items; left out: very many.")]
+
+
+@app.command("size")
+def size(
+    tolerable: Tolerable,
+    expected: Annotated[str, typer.Option(help=f"Rate that is expected: {Rate}.")] = "0",
+    confidence: Confidence = "95%",
+    population: Population = None,
+    stages: Annotated[
+        int | None, typer.Option(help="Plan so many stages: accept at 0, go on at exactly 1.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Say how many items to draw and how many deviations to accept among them."""
+    from include.sampling.rates import parse_rate
+    from include.sampling.sizes import smallest_size
+    from include.sampling.stages import smallest_stages
+
+    rates = {"tolerable": parse_rate(tolerable, "tolerable rate")}
+    rates["expected"] = parse_rate(expected, "expected rate")
+    rates["confidence"] = parse_rate(confidence, "confidence")
+    if stages is not None:
+        planned = smallest_stages(rates["tolerable"], rates["confidence"], stages, population)
+        return _show_stages(planned, rates["expected"], population, as_json)
+    found = smallest_size(
+        rates["tolerable"], rates["confidence"], expected=rates["expected"], population=population
+    )
+    told = {
+        "n": found.n,
+        "acceptable_deviations": found.acceptable,
+        "method": found.method,
+        "achieved_risk": _number(found.achieved_risk),
+    }
+    if as_json:
+        print_json(told)
+    else:
+        results.print(
+            f"Draw {found.n:,} items; accept the population at {found.acceptable:,} deviations or "
+            f"fewer ({found.method}; risk {told['achieved_risk']})."
+        )
+    return 0
+
+
+def _show_stages(
+    planned: StagedPlan, expected: Fraction, population: int | None, as_json: bool
+) -> int:
+    from include.sampling.stages import accepted_at
+
+    last = planned.stages
+    told: dict[str, Any] = {
+        "stages": [
+            {"n": planned.n, "acceptable_deviations": 0, "go_on_at": 1 if stage < last else None}
+            for stage in range(1, last + 1)
+        ],
+        "method": planned.method,
+        "achieved_risk": _number(planned.achieved_risk),
+        "accepted_at_expected": _number(accepted_at(planned, expected, population)),
+    }
+    if as_json:
+        print_json(told)
+        return 0
+    results.print(
+        f"Plan {last} stages of {planned.n:,} items. No deviation in a stage accepts the "
+        f"population; exactly one calls for the next stage, and in the last one rejects "
+        f"({planned.method}; risk {told['achieved_risk']})."
+    )
+    return 0
+
+
+@app.command("limit")
+def limit(
+    n: Annotated[int, typer.Option("--n", help="Items examined.")],
+    deviations: Annotated[int, typer.Option(help="How many of them deviate.")],
+    confidence: Annotated[str, typer.Option(help=f"Confidence of the limit: {Rate}.")] = "95%",
+    population: Population = None,
+    as_json: AsJson = False,
+) -> int:
+    """Say how bad the population may be, given what the sample held: the one-sided limit."""
+    from include.sampling.limits import upper_limit
+    from include.sampling.rates import parse_rate
+
+    found = upper_limit(n, deviations, parse_rate(confidence, "confidence"), population)
+    if as_json:
+        print_json(
+            {
+                "upper_limit": float(found.rate),
+                "upper_limit_rounded_up_pct": float(found.rounded_up_pct),
+                "method": found.method,
+            }
+        )
+    else:
+        results.print(
+            f"At most {found.rounded_up_pct}% of the population deviate "
+            f"({found.rate.normalize():f}; {found.method})."
+        )
+    return 0
+
+
+@app.command("draw")
+def draw(
+    seed: Annotated[str, typer.Option(help="Any text; every character counts.")],
+    population: Annotated[int, typer.Option(help="How many items there are.")],
+    n: Annotated[int, typer.Option("--n", help="How many to draw.")],
+    with_replacement: Annotated[
+        bool, typer.Option("--with-replacement", help="An item may come twice.")
+    ] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Draw items by a seed (Rivest's SHA-256 sampler); the same seed draws the same items."""
+    from include.sampling import selection
+
+    drawn = selection.draw(seed, population, n, with_replacement=with_replacement)
+    if as_json:
+        print_json({"items": drawn.items, "rejected": drawn.rejected})
+    else:
+        results.print(" ".join(map(str, drawn.items)), soft_wrap=True)
+        if drawn.rejected:
+            rejected = " ".join(map(str, drawn.rejected))
+            results.print(f"came again and were rejected: {rejected}", soft_wrap=True)
+    return 0
+
+
+def _number(risk: Fraction) -> float:
+    """A risk as a JSON number, rounded up at twelve digits."""
+    from include.sampling.rates import ceiling
+
+    return float(ceiling(risk, 12))
