@@ -26,7 +26,6 @@ import zstandard
 from psycopg import sql
 
 from include.backup.archive import SECTION_DATA, ArchiveReader, Entry
-from include.backup.child import ending_with_us
 from include.backup.connection import connected
 from include.backup.crypto import Readable, Refused, decrypting
 from include.backup.explain import explain
@@ -42,7 +41,7 @@ from include.services.objectstore.base import (
     ObjectStore,
     StoredObject,
 )
-from include.services.programs import program
+from include.services.programs import ending_with_us, program
 
 PIPE_SIZE = 1024 * 1024
 # Which database on which start of which server, whatever name or address led to it.

@@ -34,7 +34,7 @@ def size(
     as_json: AsJson = False,
 ) -> int:
     """Say how many items to draw and how many deviations to accept among them."""
-    from include.sampling.rates import parse_rate
+    from include.policy.rates import parse_rate
     from include.sampling.sizes import smallest_size
     from include.sampling.stages import smallest_stages
 
@@ -98,8 +98,8 @@ def limit(
     as_json: AsJson = False,
 ) -> int:
     """Say how bad the population may be, given what the sample held: the one-sided limit."""
+    from include.policy.rates import parse_rate
     from include.sampling.limits import upper_limit
-    from include.sampling.rates import parse_rate
 
     found = upper_limit(n, deviations, parse_rate(confidence, "confidence"), population)
     if as_json:
@@ -144,6 +144,6 @@ def draw(
 
 def _number(risk: Fraction) -> float:
     """A risk as a JSON number, rounded up at twelve digits."""
-    from include.sampling.rates import ceiling
+    from include.policy.rates import ceiling
 
     return float(ceiling(risk, 12))

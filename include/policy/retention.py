@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from include.messages import Message
+from include.policy.people import Group, Staff, as_tuple, staff_faults
 from include.policy.period import IsoPeriod, Period, PositivePeriod
 from include.policy.rules import (
     Identifier,
@@ -46,12 +47,6 @@ LONGEST_MONTHS = 1200  # a hundred years; a longer period is a mistake, and no d
 LONGEST_DAYS = 36_525
 
 
-def _as_tuple(value: Any) -> Any:
-    if isinstance(value, str):
-        return (value,)
-    return tuple(value) if isinstance(value, list) else value
-
-
 def _no_longer_than_a_century(period: Period) -> Period:
     if period.months > LONGEST_MONTHS or period.days > LONGEST_DAYS:
         raise ValueError("should be a hundred years at most")
@@ -60,7 +55,7 @@ def _no_longer_than_a_century(period: Period) -> Period:
 
 KeptFor = Annotated[IsoPeriod, AfterValidator(_no_longer_than_a_century)]
 """A period of retention; ``P0D`` means that a record goes as soon as its clock has started."""
-Sqls = Annotated[tuple[Sql, ...], BeforeValidator(_as_tuple)]
+Sqls = Annotated[tuple[Sql, ...], BeforeValidator(as_tuple)]
 
 
 class SqlClock(Rule):
@@ -76,7 +71,7 @@ class SqlClock(Rule):
 
 Clock = Annotated[
     Annotated[
-        Annotated[tuple[Name, ...], AfterValidator(some), BeforeValidator(_as_tuple)],
+        Annotated[tuple[Name, ...], AfterValidator(some), BeforeValidator(as_tuple)],
         Tag("columns"),
     ]
     | Annotated[SqlClock, Tag("sql")],
@@ -203,7 +198,7 @@ class RetentionRule(Rule):
     ]
     keys: Keys = Keys()
     suspended: Suspension | None = None
-    detach: Annotated[tuple[Name, ...], BeforeValidator(_as_tuple)] = ()
+    detach: Annotated[tuple[Name, ...], BeforeValidator(as_tuple)] = ()
     on_request: bool = False
     limit: Limit | None = None
 
@@ -224,32 +219,6 @@ class RetentionRule(Rule):
         if self.action != "mask" and (self.mask or self.stamp):
             raise ValueError("mask and stamp belong to the action mask")
         return self
-
-
-class Group(Rule):
-    """People of one duty, by user id in Airflow.
-
-    Attributes:
-        accounts: user ids.
-        where: SQL condition over the staff row ``p`` of disposition.yaml's ``staff``.
-    """
-
-    accounts: Annotated[tuple[Text, ...], BeforeValidator(_as_tuple)] = ()
-    where: Sql | None = None
-
-
-class Staff(Rule):
-    """Where the people are.
-
-    Attributes:
-        database: database of the data map; needed where several have the collection.
-        collection: staff table.
-        account: column with the person's user id in Airflow.
-    """
-
-    database: Name | None = None
-    collection: Name
-    account: Name
 
 
 class Approval(Rule):
@@ -376,19 +345,8 @@ def faults(rules: Mapping[int, RetentionRule], inventory: Inventory) -> Iterator
 
 def approval_faults(rule: Approval, inventory: Inventory) -> Iterator[tuple[Loc, str]]:
     """Say what of disposition.yaml the data maps do not have."""
-    if rule.staff is None:
-        return
-    holders = inventory.databases_with(rule.staff.collection)
-    named = rule.staff.database
-    if not holders or (named is not None and named not in holders):
-        message = f"no data map has a collection {rule.staff.collection!r}"
-        yield ("approval", "staff", "collection"), message
-    elif named is None and len(holders) > 1:
-        message = f"several databases have it: name one as database: {', '.join(holders)}"
-        yield ("approval", "staff", "collection"), message
-    elif not inventory.has_column(named or holders[0], rule.staff.collection, rule.staff.account):
-        message = f"collection {rule.staff.collection!r} has no field {rule.staff.account!r}"
-        yield ("approval", "staff", "account"), message
+    for loc, message in staff_faults(rule.staff, inventory):
+        yield ("approval", *loc), message
 
 
 def _holder(rule: RetentionRule, inventory: Inventory) -> str | None:

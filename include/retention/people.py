@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from psycopg.sql import SQL
 
+from include.approvals.people import members
 from include.policy.datamap import MappedDatabase
-from include.policy.fragments import pack_sql, quoted
-from include.policy.retention import Approval, Group
-
-MOST = 1000  # names on one question
+from include.policy.retention import Approval
 
 
 @dataclass(frozen=True)
@@ -44,41 +40,8 @@ def people_of(
         starter: user id of who started the run; None when its schedule did.
     """
     owners = {
-        *_members(connection, staff, rule, rule.owners, in_doubt=True),
+        *members(connection, staff, rule.staff, rule.owners, in_doubt=True),
         *([starter] if starter else []),
     }
-    approvers = _members(connection, staff, rule, rule.approvers)
+    approvers = members(connection, staff, rule.staff, rule.approvers)
     return People(tuple(sorted(owners)), tuple(one for one in approvers if one not in owners))
-
-
-def _members(
-    connection: psycopg.Connection[Any] | None,
-    database: MappedDatabase | None,
-    rule: Approval,
-    group: Group,
-    *,
-    in_doubt: bool = False,
-) -> Sequence[str]:
-    """Return the accounts of a group.
-
-    Nobody who stands in the staff table more than once is a member; ``in_doubt`` whoever is by any
-    row, since an owner who is overlooked could approve alone.
-    """
-    found = list(group.accounts)
-    if group.where and connection is not None and database is not None and rule.staff is not None:
-        collection = database.collections[rule.staff.collection]
-        query = SQL(
-            "SELECT p.{account}::text FROM {staff} AS p WHERE p.{account} IS NOT NULL GROUP BY 1 "
-            "HAVING {member} ORDER BY 1 LIMIT {most}"
-        ).format(
-            member=SQL(
-                "bool_or(({condition}) IS TRUE)"
-                if in_doubt
-                else "count(*) = 1 AND bool_and(({condition}) IS TRUE)"
-            ).format(condition=pack_sql(group.where)),
-            account=quoted(rule.staff.account),
-            staff=quoted(collection.schema_name, collection.table),
-            most=SQL("ALL") if in_doubt else MOST,
-        )
-        found += [row[0] for row in connection.execute(query, {})]
-    return list(dict.fromkeys(found))

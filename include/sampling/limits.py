@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
+from include.policy.rates import between, ceiling
 from include.sampling.chances import Binomial, Hypergeometric, no_more_than
-from include.sampling.rates import between, ceiling
 from include.sampling.sizes import BINOMIAL, CENSUS, HYPERGEOMETRIC, smallest
 from include.services.errors import UsageError
 

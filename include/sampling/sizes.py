@@ -14,6 +14,7 @@ from fractions import Fraction
 from functools import partial
 from math import ceil
 
+from include.policy.rates import HOW, between, percent
 from include.sampling.chances import (
     Binomial,
     Bounds,
@@ -23,7 +24,6 @@ from include.sampling.chances import (
     no_more_than,
     point_and_sum,
 )
-from include.sampling.rates import HOW, between, percent
 from include.services.errors import UsageError
 
 MOST = 2_000_000  # items; nobody tests as many by hand

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, comb
 
+from include.policy.rates import between
 from include.sampling.chances import Binomial, Hypergeometric, Model, point_and_sum
-from include.sampling.rates import between
 from include.sampling.sizes import BINOMIAL, HYPERGEOMETRIC, doubled
 from include.services.errors import UsageError
 

@@ -17,9 +17,9 @@ from decimal import Decimal
 from fractions import Fraction
 from math import ceil
 
+from include.policy.rates import between, ceiling
 from include.sampling.chances import Binomial, at_most, point_and_sum
 from include.sampling.limits import PLACES, Limit, upper_limit
-from include.sampling.rates import between, ceiling
 from include.sampling.sizes import (
     BINOMIAL,
     CENSUS,

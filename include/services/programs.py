@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import threading
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
@@ -30,6 +32,19 @@ def pg_version(name: str) -> str:
     done = subprocess.run([program(name), "--version"], check=True, capture_output=True, text=True)
     found = re.search(r"\d+(\.\d+)*", done.stdout)
     return found.group() if found else done.stdout.strip()
+
+
+def ending_with_us(command: Sequence[str]) -> list[str]:
+    """Return the command so that it gets SIGTERM when the thread that starts it ends.
+
+    Without that, a `pg_restore` whose parent was killed goes on building indexes. SIGTERM makes it
+    (and `pg_dump`) cancel what its server is doing and end its own workers. The kernel watches the
+    starting thread, not the process, so start and wait in one thread. `setpriv` belongs to
+    util-linux; where it is missing the command runs as it is. (A `preexec_fn` could do the same,
+    and can deadlock in a process with threads.)
+    """
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "TERM", "--", *command] if setpriv else list(command)
 
 
 class ErrorLines:

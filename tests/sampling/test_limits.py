@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from include.policy.rates import parse_rate
 from include.sampling.chances import Binomial, no_more_than
 from include.sampling.limits import PLACES, upper_limit
-from include.sampling.rates import parse_rate
 from include.services.errors import UsageError
 from tests.sampling.published import rows
 

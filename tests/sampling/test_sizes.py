@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from include.policy.rates import parse_rate
 from include.sampling.chances import Binomial, Hypergeometric, at_most, no_more_than
-from include.sampling.rates import parse_rate
 from include.sampling.sizes import CENSUS, MOST, smallest_size
 from include.services.errors import UsageError
 from tests.sampling.published import rows

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.sampling.rates import between, ceiling, exact, parse_rate, percent
+from include.policy.rates import between, ceiling, exact, parse_rate, percent
 from include.services.errors import UsageError
 
 
