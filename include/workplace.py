@@ -110,12 +110,12 @@ class Workplace:
             raise UsageError(f"The connection {conn_id} names no database.")
         return address
 
-    def writing_database(self, conn_id: str, mapped: str) -> DatabaseAddress:
-        """Return where a workflow may write to a mapped database.
+    def role_database(self, conn_id: str, mapped: str) -> DatabaseAddress:
+        """Return where a workflow works on a mapped database with just the rights that it needs.
 
         Args:
-            conn_id: the connection for writing, ``intake_db`` or ``retention_db``.
-            mapped: the database's own connection. Where only that one is configured, it writes too;
+            conn_id: the workflow's connection: ``intake_db``, ``retention_db``, ``audit_db``.
+            mapped: the database's own connection. Where only that one is configured, it serves;
                 where neither is, the local profile's least-privilege role does.
         """
         if self.lookup(conn_id) is None and not self.is_local(mapped):
@@ -140,7 +140,7 @@ class Workplace:
         ]
         needs += [
             (conn_id, partial(self._named_database, conn_id))
-            for conn_id in sorted(self._writing())
+            for conn_id in sorted(self._roles())
             if self.lookup(conn_id) is not None
         ]
         needs.append(("drill_db", partial(self.database, "drill_db")))
@@ -161,10 +161,11 @@ class Workplace:
             faults = self._recipient_faults()
         return list(dict.fromkeys(faults))
 
-    def _writing(self) -> set[str]:
-        """The connections by which workflows change mapped databases."""
+    def _roles(self) -> set[str]:
+        """The connections with which workflows have rights of their own on mapped databases."""
         retention = {self.pack.disposition.connection} if self.pack.retention else set()
-        return retention | {one.connection for one in self.pack.intake}
+        audit = {self.pack.audit.connection} if self.pack.audit else set()
+        return retention | audit | {one.connection for one in self.pack.intake}
 
     def _recipient_faults(self) -> list[str]:
         try:
@@ -268,7 +269,7 @@ class Workplace:
             disposition=pack.disposition,
             timezone=pack.calendar.timezone,
             reader=self.database(mapped.connection),
-            writer=self.writing_database(pack.disposition.connection, mapped.connection),
+            writer=self.role_database(pack.disposition.connection, mapped.connection),
             staff=(holder, self.database(holder.connection)) if holder else None,
             state=self.state,
             keys=self.erasure_keys,

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 
 import psycopg
 
-from include.approvals.registry import APPROVE
+from include.approvals.people import members
 from include.cli.console import tell
 from include.intake.batches import unit_of_work
 from include.intake.names import Incoming
 from include.intake.people import reviewers
 from include.local.airflow import AirflowApi, Question, Standalone
 from include.retention.people import people_of
+from include.sampling import seeds
 from include.services.errors import ServiceError
 from include.workplace import Workplace
 
@@ -29,7 +30,7 @@ _LOG_IN = re.compile(r"[\w.@-]+")
 
 
 def people(place: Workplace) -> list[str]:
-    """Return the user ids of the sample company's reviewers and approvers, by the policy pack.
+    """Return the user ids of the sample company's reviewers, approvers and auditors, by the pack.
 
     Nobody, where the state database is a real one: nobody answers for real people.
     """
@@ -44,7 +45,7 @@ def people(place: Workplace) -> list[str]:
             connection.autocommit = True
             with unit_of_work(connection, incoming, write=False):
                 found |= dict.fromkeys(reviewers(connection, incoming))
-    return [*dict.fromkeys([*_able(found), *_able(_approvers(place))])]
+    return [*dict.fromkeys([*_able(found), *_able(_approvers(place)), *_able(_auditors(place))])]
 
 
 def _approvers(place: Workplace) -> Sequence[str]:
@@ -55,6 +56,17 @@ def _approvers(place: Workplace) -> Sequence[str]:
     holder = place.pack.database_of(rule.staff.collection, rule.staff.database)
     with suppress(psycopg.Error), place.database(holder.connection).connect() as connection:
         return people_of(connection, holder, rule, None).approvers
+    return ()
+
+
+def _auditors(place: Workplace) -> Sequence[str]:
+    """Who may enter the seed of `sample_audit`."""
+    rules = place.pack.audit
+    if rules is None or rules.staff is None:
+        return rules.auditors.accounts if rules else ()
+    holder = place.pack.database_of(rules.staff.collection, rules.staff.database)
+    with suppress(psycopg.Error), place.database(holder.connection).connect() as connection:
+        return members(connection, holder, rules.staff, rules.auditors)
     return ()
 
 
@@ -98,11 +110,14 @@ class Answering:
                 "Answer under Required Actions in Airflow.",
             )
         known = [one for one in question.assigned if one in self.airflow.passwords]
-        if not known or APPROVE not in question.options:
+        if not known or not question.options:
             raise ServiceError(
                 f"Nobody whom {question.task_id} of {self.dag_id} asks can log in here.",
                 "Answer under Required Actions in Airflow.",
             )
         api = self.airflow.api_as(known[0])
-        api.answer(self.dag_id, question, APPROVE, REASON)
-        tell(f"{known[0]} answered {question.task_id} of {self.dag_id}: {APPROVE}")
+        option = question.options[0]  # what lets the run go on
+        now = self.place.clock.now()
+        given = seeds.thrown(REASON, now) if "seed" in question.form else {"reason": REASON}
+        api.answer(self.dag_id, question, option, given)
+        tell(f"{known[0]} answered {question.task_id} of {self.dag_id}: {option}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 
 from sqlalchemy import Connection, select, text
 from sqlalchemy.dialects.postgresql import insert
@@ -27,9 +28,11 @@ from include.evidence.signing import Signer, TrustedKeys
 from include.evidence.sums import Sums
 from include.services.clock import Clock
 from include.services.errors import ControlFailed
-from include.services.objectstore.base import ObjectLocked, ObjectStore
+from include.services.objectstore.base import ObjectLocked, ObjectMissing, ObjectStore
 from include.state.connect import StateLock, lock_for_transaction
 from include.state.tables import evidence_intent
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ def seal(
     *,
     result: Result,
     files: Mapping[str, bytes],
+    ahead: Mapping[str, str] = NOTHING,
     clock: Clock,
     lock_until: datetime | None = None,
     trusted: Iterable[bytes] = (),
@@ -76,16 +80,18 @@ def seal(
         signer: the key that seals.
         result: what the run says of itself; names the run.
         files: the bundle's further files by relative name: reports and artifacts.
+        ahead: hex digests of files that were written into the folder ahead of the seal, by name.
         clock: gives the moment of sealing.
         lock_until: end of Object Lock for every object of the bundle, None for no lock.
         trusted: public keys of earlier signers (PEM), whose unfinished bundles are entered too.
 
     Raises:
         UsageError: a file name is not possible in a bundle.
-        ControlFailed: the run's folder holds a signed bundle that does not belong to the chain.
+        ControlFailed: the run's folder holds a signed bundle that does not belong to the chain, or
+            what was written ahead is not there as it was written.
         StoreError: the store did not take a file; seal again.
     """
-    check_file_names(files)
+    check_file_names([*files, *ahead])
     run = result.run
     bundle = bundle_path(run.dag_id, run.run_id, run.started_at)
     keys = TrustedKeys([signer.public_pem, *trusted])
@@ -114,7 +120,8 @@ def seal(
             RESULT: (result.model_dump_json(indent=2) + "\n").encode(),
             SIGNER: signer.public_pem,
         }
-        remains = _clear(store, bundle, keep=content)
+        remains = _clear(store, bundle, keep={*content, *ahead})
+        remains |= _as_written(StoreFolder(store, bundle), ahead)
         sums = _write(store, bundle, content, remains, last)
         conn.execute(text("SELECT 1"))  # still ours? a lost connection has lost the lock too
         store.put(f"{bundle}/{SIGNATURE}", signer.sign(sums))
@@ -157,7 +164,23 @@ def _write(
     return sums
 
 
-def _clear(store: ObjectStore, bundle: str, keep: Mapping[str, bytes]) -> dict[str, str]:
+def _as_written(folder: StoreFolder, ahead: Mapping[str, str]) -> dict[str, str]:
+    """Return the digests of what was written ahead, read again."""
+    for name, digest in ahead.items():
+        try:
+            found = folder.sha256(name)
+        except ObjectMissing:
+            found = ""
+        if found != digest:
+            raise ControlFailed(
+                f"The evidence file {name} was {'changed' if found else 'removed'} before the "
+                "seal.",
+                "Find out by whom; start a new run.",
+            )
+    return dict(ahead)
+
+
+def _clear(store: ObjectStore, bundle: str, keep: Collection[str]) -> dict[str, str]:
     """Clear away what a killed try left; returns the digests of what a bucket's lock keeps.
 
     Those stay in the bundle and in SHA256SUMS: a lock that the bucket puts on every object does
@@ -172,7 +195,7 @@ def _clear(store: ObjectStore, bundle: str, keep: Mapping[str, bytes]) -> dict[s
             "Run `./parcelseal verify` and find out how it came there before sealing again.",
         )
     remains = {}
-    for name in sorted(present - keep.keys() - {SUMS}):
+    for name in sorted(present - {*keep, SUMS}):
         try:
             store.delete(f"{bundle}/{name}")
         except ObjectLocked:

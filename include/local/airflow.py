@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
@@ -249,18 +249,28 @@ class AirflowApi:
                 map_index=one["task_instance"]["map_index"],
                 options=list(one["options"]),
                 assigned=[person["id"] for person in one.get("assigned_users") or []],
+                form=list(one.get("params") or {}),
             )
             for one in found
             if one["task_instance"]["state"] == "awaiting_input"
         ]
 
-    def answer(self, dag_id: str, question: Question, option: str, reason: str) -> None:
-        """Answer a human step as the person who is logged in; raises ServiceError."""
+    def answer(
+        self, dag_id: str, question: Question, option: str, given: Mapping[str, str]
+    ) -> None:
+        """Answer a human step as the person who is logged in; raises ServiceError.
+
+        Args:
+            dag_id: of the run.
+            question: the step.
+            option: one of the question's.
+            given: what its form holds.
+        """
         path = (
             f"dags/{dag_id}/dagRuns/{quote(question.run_id, safe='')}/taskInstances/"
             f"{quote(question.task_id, safe='')}/{question.map_index}/hitlDetails"
         )
-        self.call("PATCH", path, {"chosen_options": [option], "params_input": {"reason": reason}})
+        self.call("PATCH", path, {"chosen_options": [option], "params_input": dict(given)})
 
 
 @dataclass(frozen=True)
@@ -271,6 +281,7 @@ class Question:
         map_index: of a mapped task, else -1.
         options: what may be chosen.
         assigned: user ids of those who may answer.
+        form: names of what else is entered.
     """
 
     run_id: str
@@ -278,6 +289,7 @@ class Question:
     map_index: int
     options: list[str]
     assigned: list[str]
+    form: list[str] = field(default_factory=list)
 
 
 def stop_tree(pid: int) -> None:

@@ -24,7 +24,7 @@ from include.services.connections import ConnectionSpec
 
 RECIPIENTS = ("operations", "escrow", "drill")
 STATE, COURIER = "parcelseal_state", "courier"
-# intake_db and retention_db are not among them: they stand in only where customer_db does
+# intake_db, retention_db, audit_db are not among them: they stand in only where customer_db does
 STAND_INS = ("customer_db", "state_db", "drill_db", "offsite_store", "evidence_store")
 AIRFLOW, AIRFLOW_RUNS = "airflow", "airflow_runs"
 # role -> what it may do; each logs in with a password of its own
@@ -36,6 +36,7 @@ ROLES = {
     "courier_reader": "",
     "courier_intake": "",
     "courier_retention": "",
+    "courier_audit": "",
 }
 DATABASES = {
     AIRFLOW: "airflow",
@@ -89,6 +90,7 @@ class LocalProfile:
             "customer_db": lambda: self._database("customer_db", COURIER, "courier_reader"),
             "intake_db": lambda: self._database("intake_db", COURIER, "courier_intake"),
             "retention_db": lambda: self._database("retention_db", COURIER, "courier_retention"),
+            "audit_db": lambda: self._database("audit_db", COURIER, "courier_audit"),
             "state_db": self._state,
             "drill_db": self._drill,
             "offsite_store": self._offsite,

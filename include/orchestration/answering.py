@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import _thread
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +17,7 @@ from typing import Any
 
 from include.approvals.reasons import COMMAND_LINE
 from include.orchestration.unforeseen import value_free
+from include.services.clock import SystemClock
 from include.services.errors import UsageError
 
 INTERVAL = 0.5  # seconds between looks
@@ -26,18 +27,25 @@ REASON = COMMAND_LINE
 log = logging.getLogger(__name__)
 
 
+def _reason(words: str, _at: datetime) -> dict[str, str]:
+    return {"reason": f"{REASON} {words}".strip()}
+
+
 @dataclass(frozen=True)
 class Given:
     """An answer that was given in advance.
 
     Attributes:
         option: one of the step's.
-        reason: words for it. They always begin with `REASON`: the person in whose name it is given
-            did not look at anything, and the evidence has to say so.
+        words: that were given with it.
+        fill: makes of the words and the moment what the step's form holds. A reason always begins
+            with `REASON`: the person in whose name it is given did not look at anything, and the
+            evidence has to say so.
     """
 
     option: str
-    reason: str = REASON
+    words: str = ""
+    fill: Callable[[str, datetime], dict[str, str]] = _reason
 
 
 def human_steps(dag: Any) -> dict[str, Any]:
@@ -65,7 +73,7 @@ def read_answers(dag: Any, answers: Sequence[str]) -> dict[str, Given]:
         if not sign:
             raise UsageError(f"--answer {one} is not TASK=OPTION.", _how(dag, steps))
         task_id = _task(dag, steps, name)
-        option, _, reason = chosen.partition(":")
+        option, _, words = chosen.partition(":")
         options = {str(known).lower(): str(known) for known in steps[task_id].options}
         if option.lower() not in options:
             raise UsageError(
@@ -74,7 +82,8 @@ def read_answers(dag: Any, answers: Sequence[str]) -> dict[str, Given]:
             )
         if task_id in given:
             raise UsageError(f"--answer answers {task_id} twice.", "Answer each step once.")
-        given[task_id] = Given(options[option.lower()], f"{REASON} {reason}".strip())
+        fill = getattr(steps[task_id], "in_advance", None) or _reason
+        given[task_id] = Given(options[option.lower()], words, fill)
     optional = {one for one, task in steps.items() if getattr(task, "optional", False)}
     if left := sorted(set(steps) - set(given) - optional):
         raise UsageError(
@@ -183,7 +192,8 @@ def _respond(task: Any, user: str, answer: Given, session: Any) -> None:
         dag_run_id=task.run_id,
         task_id=task.task_id,
         update_hitl_detail_payload=UpdateHITLDetailPayload(
-            chosen_options=[answer.option], params_input={"reason": answer.reason}
+            chosen_options=[answer.option],
+            params_input=answer.fill(answer.words, SystemClock().now()),
         ),
         user=SimpleAuthManagerUser(username=user, role="user"),
         session=session,

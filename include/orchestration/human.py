@@ -7,8 +7,8 @@ see is made when the question is asked and kept nowhere but in Airflow's table o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -53,6 +53,7 @@ class Answer:
         reason: the person's words.
         user: id of the person; None when nobody answered in time.
         at: when; None when nobody answered.
+        given: what else the person entered, by name.
         name: of the person, which some auth managers keep apart from the id.
     """
 
@@ -61,10 +62,11 @@ class Answer:
     user: str | None
     at: datetime | None
     name: str | None = None
+    given: Mapping[str, str] = field(default_factory=dict)
 
 
 class HumanStep(HITLOperator):
-    """Approve or Reject, by one of the people that the question names.
+    """Approve or Reject, or another choice, by one of the people that the question names.
 
     Args:
         about: what the task before returned; its ``part`` says what is asked about.
@@ -72,6 +74,10 @@ class HumanStep(HITLOperator):
             the task's description.
         optional: whether runs as a rule ask nobody. An in-process run then needs no answer given in
             advance, and a question that comes nevertheless counts as unanswered.
+        choices: what may be answered; the first one is what lets the run go on.
+        form: what else is entered, beside or in place of a reason.
+        in_advance: what the form holds when the answer was given with the command, from its words
+            and the moment at which it is entered.
         take: takes the answer for a part; what it returns goes into XCom: ids and the outcome.
         response_timeout: how long the step waits. Then ``take`` is told that nobody answered.
     """
@@ -85,21 +91,16 @@ class HumanStep(HITLOperator):
         ask: Callable[[str], Asked | None],
         optional: bool = False,
         take: Callable[[str, Answer], dict[str, Any]],
+        choices: Sequence[str] = (APPROVE, REJECT),
+        form: Mapping[str, Param] | None = None,
+        in_advance: Callable[[str, datetime], dict[str, str]] | None = None,
         **kwargs: Any,
     ) -> None:
         kwargs.pop("params", None)  # the DAG's own; the form asks for a reason only
         super().__init__(
             subject="-",  # made when the question is asked
-            options=[APPROVE, REJECT],
-            params={
-                REASON: Param(
-                    "",
-                    type=["null", "string"],
-                    maxLength=LONGEST_REASON,
-                    title="Reason / 理由",
-                    description="Required to reject; no customer data. 拒绝时必填，勿写客户信息。",
-                )
-            },
+            options=list(choices),
+            params=dict(form) if form is not None else {REASON: _reason()},
             **kwargs,
         )
         self.about = about
@@ -107,6 +108,7 @@ class HumanStep(HITLOperator):
         self.optional = optional
         self.unattended = False  # whether nobody can answer, as in an in-process run
         self.take = take
+        self.in_advance = in_advance
         self.doc_md = self.doc_md or ask.__doc__
 
     def execute(self, context: Context) -> Any:
@@ -132,6 +134,16 @@ class HumanStep(HITLOperator):
         return str(self.about["part"])
 
 
+def _reason() -> Param:
+    return Param(
+        "",
+        type=["null", "string"],
+        maxLength=LONGEST_REASON,
+        title="Reason / 理由",
+        description="Required to reject; no customer data. 拒绝时必填，勿写客户信息。",
+    )
+
+
 def answer_of(event: Mapping[str, Any]) -> Answer:
     """Read the event with which Airflow resumes a human step.
 
@@ -152,7 +164,8 @@ def answer_of(event: Mapping[str, Any]) -> Answer:
     )
     at = event["responded_at"]
     moment = at if isinstance(at, datetime) else datetime.fromisoformat(str(at))
-    return Answer(str(chosen[0]), str(given.get(REASON) or ""), str(who), moment, name)
+    entered = {str(key): str(value) for key, value in given.items() if value is not None}
+    return Answer(str(chosen[0]), entered.get(REASON, ""), str(who), moment, name, entered)
 
 
 def wait(months: int, days: int, seconds: int) -> timedelta:

@@ -158,7 +158,7 @@ def _desk(place: Workplace, rule: IntakeRule) -> Desk:
     return Desk(
         incoming=incoming,
         reader=place.database(mapped.connection),
-        writer=place.writing_database(rule.connection, mapped.connection),
+        writer=place.role_database(rule.connection, mapped.connection),
         state=place.state,
         clock=place.clock,
         dag_id=dag_id,

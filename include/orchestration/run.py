@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.sdk import Connection, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 
-from include.evidence.bundle import seal
+from include.evidence.bundle import SealedBundle, seal
 from include.evidence.controls import judge, unexplained
+from include.evidence.ledger import LedgerRow, find_bundle
 from include.evidence.model import Finding, Outcome, Result, RunContext, StepRecord, StepSummary
 from include.evidence.steps import artifacts_of, record_step, steps_of
 from include.messages import Message, _, verbatim
@@ -133,8 +134,6 @@ def seal_run(
     Returns:
         The bundle's path, the digest of its SHA256SUMS and the outcome.
     """
-    from include.reports.render import render_all
-
     place = workplace()
     dag_id, run_id = run_key()
     with place.state.connect() as conn:
@@ -142,10 +141,52 @@ def seal_run(
         artifacts = artifacts_of(conn, dag_id, run_id)
     records += _without_record(records)
     conclusion = conclude(place, records, artifacts)
-    controls = judge(place.pack.controls_of(dag_id), conclusion.metrics)
+    result, sealed = _seal(place, run_context(place), conclusion, artifacts, records)
+    return {
+        "bundle": sealed.path,
+        "sums_sha256": sealed.sums_sha256,
+        "outcome": str(result.outcome),
+        "findings": len(result.findings),
+    }
+
+
+def seal_aside(
+    workflow: str, place: Workplace, conclusion: Conclusion, files: Mapping[str, bytes]
+) -> LedgerRow:
+    """Seal a bundle of its own while the run goes on: what has to stand before its next step.
+
+    It stands under another workflow's name, so that the run's own bundle keeps its place; the first
+    one of a run stands, as for every seal.
+
+    Args:
+        workflow: under which it stands; no DAG has this id.
+        place: of the task.
+        conclusion: what it says.
+        files: its artifacts by name.
+
+    Returns:
+        Its row of the ledger.
+    """
+    context = run_context(place).model_copy(update={"dag_id": workflow})
+    _result, sealed = _seal(place, context, conclusion, files, [])
+    with place.state.connect() as conn:
+        row = find_bundle(conn, sealed.path)
+    assert row is not None
+    return row
+
+
+def _seal(
+    place: Workplace,
+    context: RunContext,
+    conclusion: Conclusion,
+    artifacts: Mapping[str, bytes],
+    records: Sequence[StepRecord],
+) -> tuple[Result, SealedBundle]:
+    from include.reports.render import render_all
+
+    controls = judge(place.pack.controls_of(context.dag_id), conclusion.metrics)
     findings = [*conclusion.findings, *unexplained(controls, conclusion.outcome)]
     outcome = Outcome.worst([conclusion.outcome, *(one.severity for one in findings)])
-    context = _context(place, dag_id, run_id)
     report = Report(
         title=conclusion.title,
         summary=conclusion.summary,
@@ -178,16 +219,12 @@ def seal_run(
             place.signer,
             result=result,
             files={**artifacts, **rendered.files},
+            ahead=conclusion.ahead,
             clock=place.clock,
             lock_until=lock_until,
             trusted=place.trusted,
         )
-    return {
-        "bundle": sealed.path,
-        "sums_sha256": sealed.sums_sha256,
-        "outcome": str(outcome),
-        "findings": len(findings),
-    }
+    return result, sealed
 
 
 def _without_record(records: Sequence[StepRecord]) -> list[StepRecord]:
@@ -217,12 +254,13 @@ def require_held(sealed: dict[str, Any]) -> None:
         )
 
 
-def _context(place: Workplace, dag_id: str, run_id: str) -> RunContext:
+def run_context(place: Workplace) -> RunContext:
+    """Return who runs, when, from which code and policy."""
     run = get_current_context()["dag_run"]
     started: datetime = run.start_date or place.clock.now()
     return RunContext(
-        dag_id=dag_id,
-        run_id=run_id,
+        dag_id=run.dag_id,
+        run_id=run.run_id,
         started_at=started,
         period_start=run.data_interval_start,
         period_end=run.data_interval_end,

@@ -21,14 +21,17 @@ class Tag(StrEnum):
     QUALITY = "quality"
     INTAKE = "intake"
     RETENTION = "retention"
+    AUDIT = "audit"
     CLAUSE_4_1 = "clause 4.1"
     CLAUSE_4_2 = "clause 4.2"
     CLAUSE_5_1 = "clause 5.1"
     CLAUSE_5_2 = "clause 5.2"
     CLAUSE_5_3 = "clause 5.3"
+    CLAUSE_6_1 = "clause 6.1"
     HUMAN = "asks people"
     DAILY = "daily"
     WEEKLY = "weekly"
+    QUARTERLY = "quarterly"
 
 
 OWNER = "data_engineering"  # a role of the shipped roles.yaml; a DAG may name another

@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from include.policy import audit as audits
 from include.policy import intake as intakes
 from include.policy import retention as retentions
+from include.policy.audit import AuditRules
 from include.policy.checks import CrossChecks
 from include.policy.document import (
     Document,
@@ -36,7 +38,13 @@ SHIPPED = Path(__file__).parent / "pack"
 DATAMAP, QUALITY = "datamap", "quality"
 _WITH_DEFAULT = ("backup.yaml", "calendar.yaml", "controls.yaml", "roles.yaml")
 # Names collections of one company's databases, so that no shipped file can stand in for it.
-_WITHOUT_DEFAULT = ("disposition.yaml", "intake.yaml", "purposes.yaml", "retention.yaml")
+_WITHOUT_DEFAULT = (
+    "audit.yaml",
+    "disposition.yaml",
+    "intake.yaml",
+    "purposes.yaml",
+    "retention.yaml",
+)
 _YAML = (".yaml", ".yml")
 
 _Read = TypeVar("_Read")
@@ -46,8 +54,8 @@ def load_pack(folder: Path) -> PolicyPack:
     """Read and check a policy pack.
 
     Only ``datamap/*.yaml`` has to be there. Files that the pack leaves out are read from the
-    shipped pack, except ``retention.yaml``, without which nothing expires, and ``intake.yaml``,
-    without which nothing is taken in.
+    shipped pack, except ``retention.yaml``, without which nothing expires, ``intake.yaml``, without
+    which nothing is taken in, and ``audit.yaml``, without which nothing is audited.
 
     Args:
         folder: the pack.
@@ -88,6 +96,9 @@ def load_pack(folder: Path) -> PolicyPack:
     checks.purposes(purposes)
     for loc, message in intakes.faults(intake, datamap.inventory):
         checks.add("intake.yaml", loc, message)
+    audit = reader.section("audit.yaml", TypeAdapter(AuditRules))
+    for loc, message in audits.faults(audit, datamap.inventory, {one.id for one in roles.values()}):
+        checks.add("audit.yaml", loc, message)
     taken = set(intakes.check_ids(intake.values(), datamap.inventory))
     suites = reader.suites(checks, reader.named("intake.yaml", "collection"), taken)
     reader.check_unknown_files()
@@ -102,6 +113,7 @@ def load_pack(folder: Path) -> PolicyPack:
         retention=tuple(retention.values()),
         disposition=disposition,
         intake=tuple(intake.values()),
+        audit=audit,
         calendar=calendar or Calendar(),
         roles={one.id: one for one in roles.values()},
         suites=with_unneeded(suites, tuple(purposes.values()), datamap.databases),

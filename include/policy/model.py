@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from include.policy.audit import AuditRules
 from include.policy.datamap import MappedDatabase
 from include.policy.expectations import Suite
 from include.policy.intake import IntakeRule
@@ -42,6 +43,7 @@ class PolicyPack(Rule):
         retention: of retention.yaml; empty when the pack has none.
         disposition: of disposition.yaml.
         intake: of intake.yaml; empty when the pack has none.
+        audit: of audit.yaml; None when the pack has none.
         calendar: of calendar.yaml.
         roles: of roles.yaml, by id.
         suites: of quality/*.yaml, with their databases, and what purposes.yaml adds to them.
@@ -57,6 +59,7 @@ class PolicyPack(Rule):
     retention: tuple[RetentionRule, ...]
     disposition: Disposition = Disposition()
     intake: tuple[IntakeRule, ...] = ()
+    audit: AuditRules | None = None
     calendar: Calendar
     roles: Mapping[str, Role]
     suites: tuple[Suite, ...] = ()

@@ -17,6 +17,7 @@ class Conclusion:
     Attributes:
         summary: one sentence for the head of the report.
         approvals: decisions of people in this run.
+        ahead: hex digests of files that the run wrote into its bundle ahead of the seal, by name.
     """
 
     title: Message
@@ -27,6 +28,7 @@ class Conclusion:
     facts: list[Fact] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
     approvals: list[Approval] = field(default_factory=list)
+    ahead: dict[str, str] = field(default_factory=dict)
 
 
 def by_step(records: Sequence[StepRecord]) -> Mapping[tuple[str, str], StepRecord]:

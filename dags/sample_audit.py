@@ -1,0 +1,105 @@
+"""### Audit by samples: nobody chooses
+
+**Policy clause 6.1:** regular internal audits of every department.
+
+**What it does.** For the quarter that is over it writes down every item of every population of `audit.yaml` (openings of
+customer records, shares, reviewed intake, deletions, training): the frames. It plans how many items to draw, by exact
+arithmetic, and seals all of this: the commitment. Only then it asks an auditor for the seed, a public value that nobody
+could know before. The samples follow from frame and seed alone; whoever has the bundle draws them again. At last it
+writes the workpapers that the auditors fill in.
+
+**Schedule:** on the 5th of January, April, July and October at 08:00 in the policy pack's timezone. **Inputs:**
+`audit.yaml` and the data map of the policy pack; connections `audit_db` (reads), `state_db`, `evidence_store`.
+
+**Writes:** commitment, seed and samples to `state_db`; two sealed bundles to `evidence_store`, one before the seed is
+known (`sample_commitment`) and one with frames, samples and workpapers (English, Chinese). Auditors answer under
+*Browse > Required Actions*; a run that waits for them, up to 7 days by default (`response`), is no fault.
+
+**Red means** that a population has no sample for the quarter: no seed was entered, its SQL fails, its ids are not unique,
+or it was drawn before. **What to do:** read the report in the bundle that the task `gate` names (no bundle: read the log of
+the task `seal`), remove the cause, run this workflow again for the same quarter: what was drawn is never drawn again.
+More: docs/audit.md. **Owner:** management.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import Param, TriggerRule, dag, task
+
+from include.orchestration import sampling
+from include.orchestration.human import HumanStep
+from include.orchestration.run import require_held
+from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron
+
+
+@dag(
+    dag_id="sample_audit",
+    dag_display_name="Audit by samples: nobody chooses",
+    description="Freeze populations, commit, ask an auditor for the seed, draw, write workpapers, seal.",
+    doc_md=__doc__,
+    schedule=cron("0 8 5 1,4,7,10 *"),
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS | {"owner": "management"},
+    tags=[Tag.AUDIT, Tag.HUMAN, Tag.CLAUSE_6_1, Tag.QUARTERLY],
+    params={
+        "quarter": Param(
+            None,
+            type=["null", "string"],
+            title="Quarter",
+            description="2026Q3; empty means the last one that is over.",
+        ),
+    },
+)
+def sample_audit() -> None:
+    """Draw the samples of a quarter and leave a sealed bundle."""
+
+    @task
+    def populations(params: dict[str, Any] | None = None) -> list[str]:
+        """Name the quarter and the populations to freeze."""
+        return sampling.begin((params or {}).get("quarter"))
+
+    @task
+    def freeze(population: str) -> dict[str, Any]:
+        """Write down every item of a population; plan how many to draw."""
+        return sampling.freeze(population)
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)
+    def commit() -> dict[str, Any]:
+        """Seal what was frozen, before anybody knows the seed."""
+        return sampling.commit()
+
+    @task
+    def draw() -> dict[str, Any]:
+        """Draw every population by the seed and write the workpapers."""
+        return sampling.draw()
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)
+    def seal() -> dict[str, Any]:
+        """Write the sealed bundle, whatever happened before."""
+        return sampling.seal_sample()
+
+    @task(retries=0)
+    def gate(sealed: dict[str, Any]) -> None:
+        """Fail the run when the control did not hold."""
+        require_held(sealed)
+
+    committed = commit()
+    seed = HumanStep(
+        task_id="seed",
+        about=committed,
+        ask=sampling.ask,
+        take=sampling.take,
+        choices=sampling.CHOICES,
+        form=sampling.form(),
+        in_advance=sampling.in_advance,
+        response_timeout=sampling.response_timeout(),
+    )
+    sealed = seal()
+    # Nothing of the seed is handed on: somebody may mark it as done without an answer.
+    freeze.expand(population=populations()) >> committed >> seed >> draw() >> sealed
+    gate(sealed)
+
+
+sample_audit()

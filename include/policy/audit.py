@@ -1,0 +1,217 @@
+"""audit.yaml: what is audited by samples, how surely, and who draws.
+
+SQL of populations is that of the pack's author, who is trusted as the author of a migration is;
+docs/audit.md explains every key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    PlainSerializer,
+    PlainValidator,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
+
+from include.messages import Message
+from include.policy.people import Group, Staff, staff_faults
+from include.policy.period import Period, PositivePeriod
+from include.policy.rates import exact, parse_rate
+from include.policy.rules import (
+    Identifier,
+    Name,
+    Rule,
+    Source,
+    Sql,
+    Text,
+    Texts,
+    in_languages,
+    some,
+)
+from include.services.errors import UsageError
+
+if TYPE_CHECKING:
+    from include.policy.mapping import Inventory
+
+Loc = tuple[str | int, ...]
+
+
+def _rate(value: Any) -> Fraction:
+    if isinstance(value, Fraction):
+        return value
+    if not isinstance(value, str):
+        # YAML reads 0.07 as a float, which is another number
+        raise ValueError("should be text, so that it is read exactly: 7% or '0.07'")  # noqa: TRY004
+    try:
+        return parse_rate(value)
+    except UsageError as error:
+        raise ValueError(f"{error.message.rstrip('.')}: {error.action}") from None
+
+
+ExactRate = Annotated[Fraction, PlainValidator(_rate), PlainSerializer(exact)]
+"""A rate from 0 to 1, read without rounding."""
+
+
+def _inside(rate: Fraction) -> Fraction:
+    if not 0 < rate < 1:
+        raise ValueError("should lie between 0 and 1")
+    return rate
+
+
+def _confident(rate: Fraction) -> Fraction:
+    if not Fraction(1, 2) <= rate < 1:
+        raise ValueError("should be at least 50% and below 100%")
+    return rate
+
+
+class Attribute(Rule):
+    """What is tested of every item that was drawn.
+
+    Attributes:
+        id: stable name, ``approved``.
+        question: what the auditor answers with yes or no; no is a deviation. By language.
+        basis: the source of what is asked, or ``business`` for the company's own rule.
+    """
+
+    id: Identifier
+    question: Texts
+    basis: Annotated[
+        Annotated[Literal["business"], Tag("business")] | Annotated[Source, Tag("source")],
+        Discriminator(lambda value: "business" if isinstance(value, str) else "source"),
+    ]
+
+    @property
+    def message(self) -> Message:
+        """The question for a workpaper."""
+        return in_languages(self.question)
+
+
+class Population(Rule):
+    """One population of audit.yaml.
+
+    Attributes:
+        id: stable name, ``accesses``.
+        title: its name, by language.
+        owner: role of roles.yaml whose work it is; findings go to it.
+        database: database of the data map.
+        sql: SELECT with a column ``id``, unique and no customer's value, and ``stratum`` where
+            ``strata`` is said. Inside it ``period.starts`` and ``period.ends`` are the audited
+            quarter.
+        strata: what the strata are, by language; every one gives its share of the sample.
+        tolerable: rate of deviations from which on the population is not accepted.
+        expected: rate that is expected; decides how many deviations are accepted.
+        confidence: one minus the risk of accepting what deviates at the tolerable rate.
+        plan: ``single`` stage; two stages planned together, ``staged``; or ``discovery``, which
+            looks for a single deviation.
+        attributes: what is tested.
+    """
+
+    id: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*\z", max_length=25)]
+    title: Texts
+    owner: Identifier
+    database: Name
+    sql: Sql
+    strata: Texts | None = None
+    tolerable: Annotated[ExactRate, AfterValidator(_inside)]
+    expected: ExactRate = Fraction(0)
+    confidence: Annotated[ExactRate, AfterValidator(_confident)] = Fraction(95, 100)
+    plan: Literal["single", "staged", "discovery"] = "single"
+    attributes: Annotated[tuple[Attribute, ...], AfterValidator(some)]
+
+    @property
+    def message(self) -> Message:
+        """The title for a report."""
+        return in_languages(self.title)
+
+    @model_validator(mode="after")
+    def _plan_fits(self) -> Population:
+        if self.expected >= self.tolerable:
+            raise ValueError("expected should be below tolerable: no sample could accept it")
+        if self.plan != "single" and self.expected:
+            raise ValueError(f"the plan {self.plan} expects no deviation: leave out expected")
+        names = [one.id for one in self.attributes]
+        if len(set(names)) < len(names):
+            raise ValueError("two attributes have the same id")
+        return self
+
+
+class Seed(Rule):
+    """Where seeds come from.
+
+    Attributes:
+        source: which public value is taken, said so exactly before it is known that nobody can
+            choose: the first closing value of an index after the commitment, throws of dice before
+            witnesses. By language.
+        response: how long a run waits for the auditor who enters it.
+    """
+
+    source: Texts
+    response: PositivePeriod = Period.parse("P7D")
+
+    @property
+    def message(self) -> Message:
+        """The source for a report."""
+        return in_languages(self.source)
+
+
+class AuditRules(Rule):
+    """audit.yaml.
+
+    Attributes:
+        connection: id of the Airflow connection that reads populations; the database's own where it
+            is not configured.
+        staff: staff table, for groups that have a condition.
+        auditors: those who enter seeds and answer for the work.
+        seed: where seeds come from.
+        populations: what is audited; empty where the pack has no audit.yaml.
+    """
+
+    connection: Text = "audit_db"
+    staff: Staff | None = None
+    auditors: Group
+    seed: Seed
+    populations: Annotated[tuple[Population, ...], AfterValidator(some)]
+
+    @model_validator(mode="after")
+    def _conditions_have_staff(self) -> AuditRules:
+        if self.staff is None and self.auditors.where:
+            raise ValueError("a condition over staff needs the staff table: staff: {...}")
+        return self
+
+    def population(self, name: str) -> Population:
+        """The population of that id.
+
+        Raises:
+            UsageError: the pack has none of that id.
+        """
+        for one in self.populations:
+            if one.id == name:
+                return one
+        known = ", ".join(one.id for one in self.populations)
+        raise UsageError(f"The policy pack has no population {name}.", f"It has: {known}.")
+
+
+def faults(
+    rules: AuditRules | None, inventory: Inventory, roles: set[str]
+) -> Iterator[tuple[Loc, str]]:
+    """Say what of audit.yaml the data maps and roles.yaml do not have; each with its place."""
+    if rules is None:
+        return
+    yield from staff_faults(rules.staff, inventory)
+    seen: set[str] = set()
+    for at, one in enumerate(rules.populations):
+        if one.id in seen:
+            yield ("populations", at, "id"), f"{one.id!r} stands twice"
+        seen.add(one.id)
+        if one.database not in inventory:
+            message = f"the pack maps no database {one.database!r}"
+            yield ("populations", at, "database"), message
+        if one.owner not in roles:
+            yield ("populations", at, "owner"), f"roles.yaml has no role {one.owner!r}"

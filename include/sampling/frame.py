@@ -1,0 +1,331 @@
+r"""The sampling frame: every item of a population, a line each, frozen before anything is drawn.
+
+A frame is what PostgreSQL's ``COPY ... TO STDOUT`` writes in its text format, in the order of the
+ids: an id, and behind a tab its stratum where there are strata. A backslash before a letter stands
+for a control character (``\n`` for a line feed), so that a line is an item whatever its id holds;
+`sed -n 42p` shows item 42, and `sha256sum` gives the digest that is committed to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from operator import eq
+from typing import IO, Protocol
+
+import psycopg
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
+
+from include.erasure.places import PRINTING
+from include.policy.audit import Population
+from include.policy.datamap import MappedDatabase
+from include.sampling.quarters import Quarter
+from include.services.database import DatabaseAddress
+from include.services.errors import ControlFailed, ServiceError, UsageError
+from include.services.programs import ending_with_us, program
+
+PIECE = 256 * 1024  # bytes read at a time
+_SMALL_PIECE = 32 * 1024  # so that most pieces hold nothing that is wanted
+WHOLE = ""  # name of the only stratum where there are none
+_TEXTS = {1042, 1043, 19, 25}  # type oids of char, varchar, name, text: sorted by their bytes
+_NULL = b"\\N"
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_LETTERS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+_SQLSTATE = re.compile(rb"(?:ERROR|FATAL):  ([0-9A-Z]{5})")
+
+
+class Sink(Protocol):
+    """Where a frame's bytes go."""
+
+    def write(self, data: bytes, /) -> int:
+        """Take bytes."""
+        ...
+
+
+class Source(Protocol):
+    """Where a frame's bytes come from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to so many bytes; none at the end."""
+        ...
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame that was written.
+
+    Attributes:
+        sha256: hex digest of its bytes.
+        items: how many lines it has.
+        strata: items of each stratum, by name; one named ``WHOLE`` where there are none.
+    """
+
+    sha256: str
+    items: int
+    strata: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Item:
+    """An item that was picked from a frame.
+
+    Attributes:
+        line: its place in the frame, from 1.
+        ordinal: its place in its stratum, from 1; the same as the line where there are no strata.
+        key: the population's id of it.
+        stratum: its stratum.
+    """
+
+    line: int
+    ordinal: int
+    key: str
+    stratum: str
+
+
+def freeze(
+    address: DatabaseAddress,
+    database: MappedDatabase,
+    population: Population,
+    quarter: Quarter,
+    sink: Sink,
+) -> Frame:
+    """Write the frame of a population as it is now; memory stays flat whatever its size.
+
+    Args:
+        address: where it is, as one who may read it.
+        database: of the data map.
+        population: of audit.yaml.
+        quarter: that is audited.
+        sink: takes the bytes; what it holds after an error is no frame.
+
+    Raises:
+        UsageError: the population's SQL fails, or a right is missing.
+        ControlFailed: an id is missing or stands twice: some items would be drawn more easily.
+        ServiceError: the server went away.
+    """
+    query = _query(address, database, population, quarter)
+    tally = _Tally(stratified=population.strata is not None)
+    with _copied(address, database, population, query) as stream:
+        while piece := stream.read(PIECE):
+            sink.write(piece)
+            if (fault := tally.take(piece)) is not None:
+                raise ControlFailed(
+                    f"The population {population.id} {fault}.",
+                    "Correct its SQL in audit.yaml: every item has one id, and an id is one item.",
+                )
+    return tally.frame()
+
+
+@dataclass
+class _Tally:
+    """What is counted and checked while a frame flows by."""
+
+    stratified: bool
+    items: int = 0
+    rest: bytes = b""  # of a line that has not ended yet
+    last: bytes = b""  # id before
+    digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+    strata: Counter[bytes] = field(default_factory=Counter)
+
+    def take(self, piece: bytes) -> str | None:
+        """Count a piece; says what is wrong with it, if anything."""
+        self.digest.update(piece)
+        whole, self.rest = _whole_lines(self.rest + piece)
+        if not whole:
+            return None
+        if self.stratified:
+            ids, strata = _columns(whole)
+            self.strata.update(strata)
+        else:
+            ids = whole[:-1].split(b"\n")
+        self.items += len(ids)
+        if ids[-1] == _NULL:  # sorted to the end
+            return "has items without an id"
+        if ids[0] == self.last or any(map(eq, ids, islice(ids, 1, None))):
+            return "has an id more than once"
+        self.last = ids[-1]
+        return None
+
+    def frame(self) -> Frame:
+        strata = {plain(name.decode()): count for name, count in sorted(self.strata.items())}
+        if not self.stratified:
+            strata = {WHOLE: self.items} if self.items else {}
+        return Frame(self.digest.hexdigest(), self.items, strata)
+
+
+def _whole_lines(piece: bytes) -> tuple[bytes, bytes]:
+    """Split a piece behind its last line feed."""
+    end = piece.rfind(b"\n") + 1
+    return piece[:end], piece[end:]
+
+
+def _columns(whole: bytes) -> tuple[list[bytes], list[bytes]]:
+    """The two columns of whole lines; no other tab or line feed is in them."""
+    fields = whole[:-1].replace(b"\t", b"\n").split(b"\n")
+    return fields[0::2], fields[1::2]
+
+
+def plain(text: str) -> str:
+    """Return a field of COPY's text format as it was before it was escaped."""
+    return _ESCAPE.sub(lambda found: _LETTERS.get(found[1], found[1]), text)
+
+
+def pick(frame: Source, wanted: Mapping[str, set[int]], *, stratified: bool) -> Iterator[Item]:
+    """Find items of a frame in one pass, in the order of the frame.
+
+    Args:
+        frame: its bytes.
+        wanted: ordinals by stratum.
+        stratified: whether it has strata.
+    """
+    return _pick_by_stratum(frame, wanted) if stratified else _pick_by_line(frame, wanted)
+
+
+def _pick_by_line(frame: Source, wanted: Mapping[str, set[int]]) -> Iterator[Item]:
+    goals = sorted(wanted.get(WHOLE, set()), reverse=True)
+    before, rest = 0, b""
+    while goals and (piece := frame.read(PIECE)):
+        whole, rest = _whole_lines(rest + piece)
+        count = whole.count(b"\n")
+        lines = whole.split(b"\n") if goals[-1] <= before + count else []
+        while goals and goals[-1] <= before + count:
+            line = goals.pop()
+            yield Item(line, line, plain(lines[line - before - 1].decode()), WHOLE)
+        before += count
+
+
+def _pick_by_stratum(frame: Source, wanted: Mapping[str, set[int]]) -> Iterator[Item]:
+    goals = {name: sorted(ordinals, reverse=True) for name, ordinals in wanted.items()}
+    seen: Counter[bytes] = Counter()
+    names: dict[bytes, str] = {}
+    before, rest = 0, b""
+    while any(goals.values()) and (piece := frame.read(_SMALL_PIECE)):
+        whole, rest = _whole_lines(rest + piece)
+        keys, strata = _columns(whole) if whole else ([], [])
+        counts = Counter(strata)
+        for one in counts.keys() - names.keys():
+            names[one] = plain(one.decode())
+        near = {
+            one
+            for one, count in counts.items()
+            if (left := goals.get(names[one])) and left[-1] <= seen[one] + count
+        }
+        places = dict.fromkeys(near, 0)
+        for at, stratum in enumerate(strata if near else ()):
+            if stratum not in near:
+                continue
+            places[stratum] += 1
+            ordinal, left = seen[stratum] + places[stratum], goals[names[stratum]]
+            if left and left[-1] == ordinal:
+                left.pop()
+                yield Item(before + at + 1, ordinal, plain(keys[at].decode()), names[stratum])
+        seen.update(counts)
+        before += len(strata)
+
+
+def _query(
+    address: DatabaseAddress, database: MappedDatabase, population: Population, quarter: Quarter
+) -> str:
+    """The statement of a frame, after the server looked at what its columns are."""
+    selected = SQL(
+        "WITH period (starts, ends) AS (VALUES ({starts}::timestamptz, {ends}::timestamptz)) "
+        "SELECT {columns} FROM (\n{population}\n) AS item"
+    )
+    parts: dict[str, Composable] = {
+        "starts": Literal(quarter.starts.isoformat()),
+        "ends": Literal(quarter.ends.isoformat()),
+        "population": SQL(population.sql),
+        "columns": SQL(
+            "item.id, coalesce(item.stratum::text, '')" if population.strata else "item.id"
+        ),
+    }
+    looked_at = selected.format(**parts)
+    with address.connect(autocommit=True) as connection, connection.transaction():
+        connection.execute("SET TRANSACTION READ ONLY")
+        for statement in _settings(database):
+            connection.execute(statement)
+        try:
+            described = connection.execute(looked_at + SQL(" LIMIT 0")).description
+        except psycopg.Error as error:
+            raise _refused(population, error.sqlstate or "") from None
+        assert described is not None
+        order = SQL(
+            ' ORDER BY item.id COLLATE "C"'
+            if described[0].type_code in _TEXTS
+            else " ORDER BY item.id"
+        )
+        return (looked_at + order).as_string(connection)
+
+
+def _settings(database: MappedDatabase) -> list[Composed]:
+    path = SQL("SET LOCAL search_path = {}, pg_catalog").format(Identifier(database.schema_name))
+    others = [
+        SQL("SET LOCAL {} = {}").format(Identifier(name), Literal(value))
+        for name, value in PRINTING.items()
+    ]
+    return [path, *others, SQL("SET LOCAL statement_timeout = {}").format(Literal(0))]
+
+
+class _copied:  # noqa: N801 - used as a function
+    """The output of COPY by psql, which reads rows ten times as fast as any Python driver."""
+
+    def __init__(
+        self, address: DatabaseAddress, database: MappedDatabase, population: Population, query: str
+    ) -> None:
+        self._population = population
+        statements = [
+            "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+            *(one.as_string(None) for one in _settings(database)),
+            f"COPY ({query}) TO STDOUT",
+        ]
+        words = [f"--command={one}" for one in statements]
+        quiet = ["--quiet", "--no-psqlrc", "--no-password", "--set=ON_ERROR_STOP=1"]
+        # The whole words of an error may quote a value.
+        self._command = ending_with_us(
+            [program("psql"), *quiet, "--set=VERBOSITY=sqlstate", *words, address.public_conninfo()]
+        )
+        self._environment = address.environment()
+
+    def __enter__(self) -> IO[bytes]:
+        self._process = subprocess.Popen(
+            self._command, env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert self._process.stdout is not None
+        return self._process.stdout
+
+    def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
+        process = self._process
+        assert process.stdout is not None
+        assert process.stderr is not None
+        if kind is not None:
+            process.kill()
+        process.stdout.close()
+        told = process.stderr.read()
+        process.stderr.close()
+        code = process.wait()
+        if kind is None and code != 0:
+            found = _SQLSTATE.search(told)
+            raise _refused(self._population, found[1].decode() if found else "")
+
+
+def _refused(population: Population, sqlstate: str) -> ServiceError | UsageError:
+    if sqlstate == "42501":
+        return UsageError(
+            f"The population {population.id} may not be read (SQLSTATE 42501).",
+            "Grant the connection of audit.yaml SELECT on what its SQL names: docs/audit.md.",
+        )
+    if sqlstate[:2] in ("42", "22", "21"):
+        return UsageError(
+            f"The SQL of the population {population.id} fails (SQLSTATE {sqlstate}).",
+            "Correct it in audit.yaml; try it in psql with a row `period (starts, ends)`.",
+        )
+    return ServiceError(
+        f"The population {population.id} could not be read to its end"
+        + (f" (SQLSTATE {sqlstate})." if sqlstate else ": the server went away."),
+        "Nothing was committed to. The task is repeated.",
+    )

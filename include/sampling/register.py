@@ -1,0 +1,188 @@
+"""What the state database remembers of audits: commitments, seeds, and who was drawn already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects.postgresql import insert
+
+from include.sampling.commitment import Sealed
+from include.sampling.samples import Sample
+from include.sampling.seeds import Seed
+from include.state.audits import audit_commitment, audit_sample, audit_seed
+
+Run = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A seed that was not taken."""
+
+    entered_by: str
+    entered_at: datetime
+    cause: str
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A run that committed to an audit before, or drew it.
+
+    Attributes:
+        run_id: of the run.
+        at: when it sealed its commitment, or drew.
+    """
+
+    run_id: str
+    at: datetime
+
+
+def drawn_by(conn: Connection, audit: str, population: str) -> Earlier | None:
+    """Return which run drew a population of an audit; None when none did."""
+    table = audit_sample.c
+    found = conn.execute(
+        select(table.run_id, table.drawn_at).where(
+            table.audit == audit, table.population == population
+        )
+    ).first()
+    return Earlier(found.run_id, found.drawn_at) if found else None
+
+
+def remember_commitment(conn: Connection, run: Run, audit: str, sha256: str, at: Sealed) -> None:
+    """Keep where a run's commitment was sealed; the first one stands."""
+    conn.execute(
+        insert(audit_commitment)
+        .values(
+            dag_id=run[0],
+            run_id=run[1],
+            audit=audit,
+            sha256=sha256,
+            bundle=at.bundle,
+            sums_sha256=at.sums_sha256,
+            sealed_at=at.sealed_at,
+        )
+        .on_conflict_do_nothing()
+    )
+
+
+def commitment_of(conn: Connection, run: Run) -> Sealed | None:
+    """Return where a run's commitment was sealed."""
+    table = audit_commitment.c
+    found = conn.execute(
+        select(table.bundle, table.sums_sha256, table.sealed_at).where(
+            table.dag_id == run[0], table.run_id == run[1]
+        )
+    ).first()
+    if found is None:
+        return None
+    return Sealed(bundle=found.bundle, sums_sha256=found.sums_sha256, sealed_at=found.sealed_at)
+
+
+def commitments_before(conn: Connection, audit: str, run: Run) -> list[Earlier]:
+    """Return the other runs that committed to an audit, oldest first.
+
+    One that was never drawn may mean that somebody did not like what a seed would have drawn.
+    """
+    table = audit_commitment.c
+    found = conn.execute(
+        select(table.run_id, table.sealed_at)
+        .where(table.audit == audit, (table.dag_id != run[0]) | (table.run_id != run[1]))
+        .order_by(table.sealed_at)
+    )
+    return [Earlier(row.run_id, row.sealed_at) for row in found]
+
+
+def is_used(conn: Connection, seed: str, run: Run) -> bool:
+    """Say whether another run was drawn by a seed."""
+    table = audit_seed.c
+    found = conn.execute(
+        select(table.id).where(
+            table.seed == seed,
+            table.refused.is_(None),
+            (table.dag_id != run[0]) | (table.run_id != run[1]),
+        )
+    )
+    return found.first() is not None
+
+
+def keep_seed(
+    conn: Connection,
+    run: Run,
+    *,
+    seed: str,
+    source: str,
+    published_at: datetime | None,
+    entered_by: str,
+    entered_at: datetime,
+    refused: str | None,
+) -> None:
+    """Keep what an auditor entered, taken or refused; a repeated try changes nothing."""
+    conn.execute(
+        insert(audit_seed)
+        .values(
+            dag_id=run[0],
+            run_id=run[1],
+            seed=seed,
+            source=source,
+            published_at=published_at,
+            entered_by=entered_by,
+            entered_at=entered_at,
+            refused=refused,
+        )
+        .on_conflict_do_nothing()
+    )
+
+
+def seed_of(conn: Connection, run: Run) -> Seed | None:
+    """Return the seed of a run with the commitment before it; None when none was taken."""
+    table = audit_seed.c
+    found = conn.execute(
+        select(audit_seed).where(
+            table.dag_id == run[0], table.run_id == run[1], table.refused.is_(None)
+        )
+    ).first()
+    commitment = commitment_of(conn, run)
+    if found is None or commitment is None:
+        return None
+    return Seed(
+        seed=found.seed,
+        source=found.source,
+        published_at=found.published_at,
+        entered_by=found.entered_by,
+        entered_at=found.entered_at,
+        commitment=commitment,
+    )
+
+
+def refusals_of(conn: Connection, run: Run) -> list[Refusal]:
+    """Return the seeds of a run that were not taken, oldest first."""
+    table = audit_seed.c
+    found = conn.execute(
+        select(table.entered_by, table.entered_at, table.refused)
+        .where(table.dag_id == run[0], table.run_id == run[1], table.refused.is_not(None))
+        .order_by(table.entered_at)
+    )
+    return [Refusal(row.entered_by, row.entered_at, row.refused) for row in found]
+
+
+def remember_sample(
+    conn: Connection, run: Run, sample: Sample, sha256: str, drawn_at: datetime
+) -> bool:
+    """Keep that a population was drawn; False when another run did before."""
+    conn.execute(
+        insert(audit_sample)
+        .values(
+            audit=sample.audit,
+            population=sample.population,
+            dag_id=run[0],
+            run_id=run[1],
+            frame_sha256=sample.frame_sha256,
+            sample_sha256=sha256,
+            items=len(sample.items),
+            drawn_at=drawn_at,
+        )
+        .on_conflict_do_nothing()
+    )
+    earlier = drawn_by(conn, sample.audit, sample.population)
+    return earlier is not None and earlier.run_id == run[1]

@@ -1,0 +1,351 @@
+"""What `sample_audit` says: of its commitment before the seed, and of what was drawn by it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+from include.evidence.model import Metric, Outcome, StepRecord
+from include.messages import Message, _
+from include.policy.audit import AuditRules
+from include.policy.rates import percent
+from include.reports.conclusion import Conclusion, by_step, missing_record, worst
+from include.reports.model import Cell, Code, Column, Fact, Paragraph, Section, Steps, Table
+from include.sampling import seeds
+from include.sampling.commitment import Commitment
+from include.sampling.names import (
+    CLAUSE,
+    COMMITMENT_FILE,
+    STEP_AUDIT,
+    STEP_COMMIT,
+    STEP_DRAW,
+    STEP_FREEZE,
+    STEP_SEED,
+    WORKPAPERS_FILE,
+    sample_file,
+)
+from include.sampling.register import Refusal
+from include.sampling.seeds import Seed
+
+
+def commitment_conclusion(made: Commitment, sha256: str, rules: AuditRules) -> Conclusion:
+    """Say what was committed to, before anybody knows the seed."""
+    count = len(made.populations)
+    return Conclusion(
+        title=_("Commitment of the audit {audit}", audit=made.audit),
+        summary=_(
+            "{count} populations were frozen before the seed was known. What will be drawn from "
+            "them follows from the seed alone.",
+            count=count,
+        ),
+        outcome=Outcome.PASS,
+        findings=[],
+        metrics=[Metric(name="sampling.populations_committed", value=count, unit="1")],
+        facts=[
+            Fact(label=_("Populations"), value=count),
+            Fact(label=_("Items in them"), value=sum(one.items for one in made.populations)),
+        ],
+        sections=[
+            Section(
+                heading=_("What was frozen"),
+                blocks=[_plans(made, rules), _frames(made)],
+            ),
+            Section(
+                heading=_("What the seed will be"),
+                blocks=[
+                    Paragraph(text=_("The seed: {source}.", source=rules.seed.message)),
+                    Paragraph(
+                        text=_("SHA-256 of {file}: {sha256}", file=COMMITMENT_FILE, sha256=sha256)
+                    ),
+                ],
+            ),
+        ],
+    )
+
+
+def conclude(
+    records: Sequence[StepRecord],
+    *,
+    rules: AuditRules,
+    made: Commitment | None,
+    seed: Seed | None,
+    refused: Sequence[Refusal],
+) -> Conclusion:
+    """Judge a run of `sample_audit` from what its steps left.
+
+    Args:
+        records: of the run.
+        rules: audit.yaml.
+        made: what it committed to; None when it came not so far.
+        seed: that was taken; None when none was.
+        refused: seeds that were not.
+    """
+    found = by_step(records)
+    findings = [one for record in records for one in record.findings]
+    drawn = found.get((STEP_DRAW, ""))
+    complete = drawn is not None and "drawn" in drawn.data
+    steps = {
+        STEP_AUDIT: _("The beginning"),
+        STEP_COMMIT: _("The commitment"),
+        STEP_SEED: _("The seed"),
+        STEP_DRAW: _("The draw"),
+    }
+    if not any(one.outcome is Outcome.FAIL for one in records):
+        findings += [
+            missing_record(title, step, f"sampling.{step}.missing", CLAUSE)
+            for step, title in steps.items()
+            if (step, "") not in found
+        ]
+    told: dict[str, dict[str, int]] = drawn.data["drawn"] if drawn and complete else {}
+    begun = found.get((STEP_AUDIT, ""))
+    asked = begun.data.get("populations", []) if begun else []
+    empty = [
+        one
+        for one in asked
+        if (record := found.get((STEP_FREEZE, one))) is not None and record.data.get("items") == 0
+    ]
+    without = len([one for one in asked if one not in told and one not in empty])
+    audit = str(begun.data.get("audit", "")) if begun else ""
+    return Conclusion(
+        title=_("Audit sample {audit}", audit=audit),
+        summary=_summary(audit, told, without),
+        outcome=worst(records, findings),
+        findings=findings,
+        metrics=[
+            *(one for record in records for one in record.metrics),
+            Metric(name="populations_without_sample", value=without if asked else None, unit="1"),
+        ],
+        facts=_facts(made, seed, told, without),
+        sections=[
+            *([_drawn(made, rules, told)] if made and told else []),
+            *([_seed(made, seed, refused)] if made and (seed or refused) else []),
+            *([_check(made)] if made and told else []),
+            *([_next()] if told else []),
+        ],
+        ahead={one.file: one.sha256 for one in made.populations} if made else {},
+    )
+
+
+def nothing_to_audit(records: Sequence[StepRecord]) -> Conclusion:
+    """Say that the pack has no audit.yaml; the run's first step failed with it."""
+    return Conclusion(
+        title=_("Audit sample {audit}", audit=""),
+        summary=_("The policy pack has no audit.yaml: nothing is audited by samples."),
+        outcome=worst(records, []),
+        findings=[one for record in records for one in record.findings],
+        metrics=[],
+    )
+
+
+def _summary(audit: str, told: Mapping[str, Mapping[str, int]], without: int) -> Message:
+    if not told:
+        return _("Nothing was drawn for the audit {audit}.", audit=audit)
+    if without:
+        return _(
+            "{count} populations of {audit} have their sample; {without} have none.",
+            count=len(told),
+            audit=audit,
+            without=without,
+        )
+    return _(
+        "Every population of {audit} that has items was sampled; the samples follow from a seed "
+        "that nobody knew before.",
+        audit=audit,
+    )
+
+
+def _facts(
+    made: Commitment | None,
+    seed: Seed | None,
+    told: Mapping[str, Mapping[str, int]],
+    without: int,
+) -> list[Fact]:
+    facts = [
+        Fact(
+            label=_("Populations sampled"),
+            value=len(told),
+            status=Outcome.FAIL if without or not told else Outcome.PASS,
+        ),
+        Fact(
+            label=_("Items to look at"),
+            value=sum(one["items"] for one in told.values()) if told else None,
+            note=_("first stages"),
+        ),
+    ]
+    if made is not None:
+        facts.append(
+            Fact(label=_("Items in them"), value=sum(one.items for one in made.populations))
+        )
+    if seed is not None:
+        facts.append(Fact(label=_("Seed published"), value=seed.published_at))
+    return facts
+
+
+def _plans(made: Commitment, rules: AuditRules) -> Table:
+    rows: list[list[Cell]] = [
+        [
+            rules.population(one.population).message,
+            one.items,
+            percent(one.tolerable),
+            percent(one.expected),
+            percent(one.confidence),
+            one.plan.n,
+            _plan_of(one.plan.kind, one.plan.method),
+            one.plan.acceptable,
+            percent_of(one.plan.achieved_risk),
+        ]
+        for one in made.populations
+    ]
+    return Table(
+        caption=_("Populations and plans"),
+        columns=[
+            Column(label=_("Population")),
+            Column(label=_("Items"), kind="number"),
+            Column(label=_("Tolerable rate"), kind="code"),
+            Column(label=_("Expected rate"), kind="code"),
+            Column(label=_("Confidence"), kind="code"),
+            Column(label=_("Items to draw"), kind="number"),
+            Column(label=_("Plan")),
+            Column(label=_("Accepted deviations"), kind="number"),
+            Column(label=_("Risk"), kind="code"),
+        ],
+        rows=rows,
+    )
+
+
+def percent_of(risk: str) -> str:
+    """Return a risk in per cent, rounded up."""
+    return percent(Fraction(risk), 2)
+
+
+def _plan_of(kind: str, method: str) -> Message:
+    if method == "census":
+        return _("all items")
+    match kind:
+        case "staged":
+            return _("two stages")
+        case "discovery":
+            return _("discovery")
+        case _:
+            return _("one stage")
+
+
+def _frames(made: Commitment) -> Table:
+    return Table(
+        caption=_("Frozen frames"),
+        columns=[
+            Column(label=_("File"), kind="code"),
+            Column(label=_("Items"), kind="number"),
+            Column(label=_("SHA-256"), kind="code"),
+        ],
+        rows=[[one.file, one.items, one.sha256] for one in made.populations],
+    )
+
+
+def _drawn(made: Commitment, rules: AuditRules, told: Mapping[str, Mapping[str, int]]) -> Section:
+    return Section(
+        heading=_("What was drawn"),
+        blocks=[
+            _plans(made, rules),
+            Table(
+                caption=_("Samples"),
+                columns=[
+                    Column(label=_("Population")),
+                    Column(label=_("Items to look at"), kind="number"),
+                    Column(label=_("Drawn again and rejected"), kind="number"),
+                    Column(label=_("File"), kind="code"),
+                ],
+                rows=[
+                    [
+                        rules.population(one.population).message,
+                        told[one.population]["items"],
+                        told[one.population]["rejected"],
+                        sample_file(one.population),
+                    ]
+                    for one in made.populations
+                    if one.population in told
+                ],
+            ),
+            Paragraph(
+                text=_(
+                    "Where strata are planned, every one gives at least its share. The risk is "
+                    "that of accepting a population whose deviations reach the tolerable rate."
+                )
+            ),
+        ],
+    )
+
+
+def _seed(made: Commitment, seed: Seed | None, refused: Sequence[Refusal]) -> Section:
+    rows: list[list[Cell]] = []
+    if seed is not None:
+        rows = [
+            [_("Seed"), seed.seed],
+            [_("Read at"), seed.source],
+            [_("Commitment sealed"), seed.commitment.sealed_at],
+            [_("Published"), seed.published_at],
+            [_("Entered"), seed.entered_at],
+            [_("Entered by"), seed.entered_by],
+        ]
+    blocks: list[Table | Paragraph] = [
+        Paragraph(text=_("Named beforehand as: {source}", source=made.seed_source))
+    ]
+    if rows:
+        columns = [Column(label=_("What")), Column(label=_("Value"))]
+        blocks.append(Table(caption=_("The seed"), columns=columns, rows=rows))
+    if refused:
+        blocks.append(
+            Table(
+                caption=_("Seeds that were refused"),
+                columns=[
+                    Column(label=_("Entered by"), kind="code"),
+                    Column(label=_("Entered"), kind="datetime"),
+                    Column(label=_("Why")),
+                ],
+                rows=[
+                    [one.entered_by, one.entered_at, seeds.why(seeds.Cause(one.cause))]
+                    for one in refused
+                ],
+            )
+        )
+    return Section(heading=_("The seed"), blocks=list(blocks))
+
+
+def _check(made: Commitment) -> Section:
+    return Section(
+        heading=_("How to check it"),
+        blocks=[
+            Paragraph(
+                text=_(
+                    "Whoever has this bundle draws the same samples again, with ParcelSeal or "
+                    "with the script in docs/audit.md, which needs Python alone."
+                )
+            ),
+            Code(
+                caption=_("Digests of the frames, as they were committed to"),
+                lines=[f"{one.sha256}  {one.file}" for one in made.populations],
+            ),
+            Code(lines=["./parcelseal sampling verify BUNDLE"]),
+        ],
+    )
+
+
+def _next() -> Section:
+    return Section(
+        heading=_("What happens next"),
+        blocks=[
+            Steps(
+                items=[
+                    _(
+                        "The auditors fill in {file} of this bundle: every item, every question.",
+                        file=WORKPAPERS_FILE,
+                    ),
+                    _("What cannot be found or is left open counts as a deviation."),
+                    _(
+                        "A population is accepted with no more deviations than the plan says; "
+                        "nobody adds items afterwards."
+                    ),
+                ]
+            )
+        ],
+    )

@@ -1,0 +1,309 @@
+"""The steps of `sample_audit`: name the quarter, freeze, commit, take the seed, draw."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from typing import Any
+
+from include.evidence.examination import Examination
+from include.evidence.model import Outcome, StepRecord
+from include.evidence.steps import artifacts_of, keep_artifact
+from include.messages import _
+from include.sampling import register, seeds
+from include.sampling.commitment import Commitment, Committed, Sealed
+from include.sampling.desk import Desk
+from include.sampling.frame import Frame, freeze
+from include.sampling.names import (
+    CLAUSE,
+    COMMITMENT_FILE,
+    SEED_FILE,
+    STEP_AUDIT,
+    STEP_COMMIT,
+    STEP_DRAW,
+    STEP_FREEZE,
+    STEP_SEED,
+    frame_file,
+    sample_file,
+)
+from include.sampling.plans import plan_for
+from include.sampling.quarters import quarter_of
+from include.sampling.samples import sample
+from include.services.errors import ControlFailed, ServiceError
+
+ENTER, CANCEL = "Enter", "Cancel"
+
+
+def begin(desk: Desk, asked: str | None) -> StepRecord:
+    """Name the quarter of the run and its populations.
+
+    Args:
+        desk: of the run.
+        asked: ``2026Q3``; the last quarter that is over where nothing is said.
+
+    Raises:
+        UsageError: it is no quarter, or not over yet.
+    """
+    quarter = quarter_of(asked, desk.clock.now(), desk.timezone)
+    seen = Examination(STEP_AUDIT, CLAUSE)
+    with desk.state.connect() as conn:
+        before = register.commitments_before(conn, quarter.id, desk.run)
+    undrawn = [one for one in before if not _has_drawn(desk, quarter.id, one.run_id)]
+    if undrawn:
+        seen.find(
+            "sampling.committed_before",
+            Outcome.ATTENTION,
+            _(
+                "{count} earlier runs froze populations of {audit} and drew nothing.",
+                count=len(undrawn),
+                audit=quarter.id,
+            ),
+            _(
+                "Ask the auditors why no seed was entered: whoever gives up a run after the seed "
+                "is public chooses the sample."
+            ),
+        )
+    return seen.record(
+        {
+            "audit": quarter.id,
+            "starts": quarter.starts.isoformat(),
+            "ends": quarter.ends.isoformat(),
+            "populations": [one.id for one in desk.rules.populations],
+            "earlier": [one.run_id for one in before],
+        }
+    )
+
+
+def _has_drawn(desk: Desk, audit: str, run_id: str) -> bool:
+    with desk.state.connect() as conn:
+        found = [register.drawn_by(conn, audit, one.id) for one in desk.rules.populations]
+    return any(one is not None and one.run_id == run_id for one in found)
+
+
+def freeze_population(desk: Desk, name: str) -> StepRecord:
+    """Write the frame of a population and plan its sample; tells nobody yet.
+
+    Raises:
+        ControlFailed: it was drawn already, its ids are missing or not unique, or the run has
+            committed already.
+        UsageError: its SQL fails, or no sample can show what it asks for.
+        ServiceError: a server went away.
+    """
+    seen = Examination(STEP_FREEZE, CLAUSE, part=name)
+    population, quarter = desk.rules.population(name), desk.quarter()
+    with desk.state.connect() as conn:
+        earlier = register.drawn_by(conn, quarter.id, name)
+        committed = register.commitment_of(conn, desk.run)
+    if earlier is not None:
+        raise ControlFailed(
+            f"{name} of {quarter.id} was drawn already, on {earlier.at:%Y-%m-%d}, by the run "
+            f"{earlier.run_id}.",
+            "Work with that sample. A second one would be chosen between them; stages are planned "
+            "in audit.yaml before.",
+        )
+    if committed is not None:
+        raise ControlFailed(
+            "The commitment of this run is sealed: nothing can be frozen after it.",
+            "Start a new run.",
+        )
+    with desk.folder.writer(frame_file(name)) as writer:
+        frame = freeze(
+            desk.readers[population.database],
+            desk.databases[population.database],
+            population,
+            quarter,
+            writer,
+        )
+        if frame.items:
+            writer.commit()
+    seen.measure("sampling.population", frame.items, "items")
+    if not frame.items:
+        seen.find(
+            "sampling.empty",
+            Outcome.ATTENTION,
+            _("The population has no items in {audit}.", audit=quarter.id),
+            _("See that its log was written, and that its SQL in audit.yaml still fits."),
+        )
+        return seen.record({"items": 0})
+    return seen.record(_frozen(desk, name, frame).model_dump(mode="json"))
+
+
+def _frozen(desk: Desk, name: str, frame: Frame) -> Committed:
+    population = desk.rules.population(name)
+    return Committed(
+        population=name,
+        file=frame_file(name),
+        sha256=frame.sha256,
+        items=frame.items,
+        strata=dict(frame.strata),
+        stratified=population.strata is not None,
+        tolerable=population.tolerable,
+        expected=population.expected,
+        confidence=population.confidence,
+        plan=plan_for(population, frame.strata),
+        attributes=tuple(one.id for one in population.attributes),
+    )
+
+
+def commitment(desk: Desk) -> Commitment:
+    """Gather what the run froze; nothing is decided here.
+
+    Raises:
+        ControlFailed: nothing was frozen.
+    """
+    quarter, records = desk.quarter(), desk.records()
+    frozen = [
+        Committed.model_validate(record.data)
+        for one in desk.rules.populations
+        if (record := records.get((STEP_FREEZE, one.id))) is not None and record.data.get("items")
+    ]
+    if not frozen:
+        raise ControlFailed(
+            f"No population of {quarter.id} was frozen: there is nothing to draw.",
+            "Read the findings of the populations and start a new run.",
+        )
+    return Commitment(
+        audit=quarter.id,
+        starts=quarter.starts,
+        ends=quarter.ends,
+        seed_source=desk.rules.seed.source["en"],
+        policy_hash=desk.policy_hash,
+        code_version=desk.code_version,
+        populations=tuple(frozen),
+    )
+
+
+def committed(desk: Desk, made: Commitment, sealed: Sealed) -> StepRecord:
+    """Remember where the commitment was sealed; the first one of a run stands."""
+    seen = Examination(STEP_COMMIT, CLAUSE)
+    content = made.to_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    with desk.state.begin() as conn:
+        register.remember_commitment(conn, desk.run, made.audit, digest, sealed)
+        keep_artifact(conn, *desk.run, COMMITMENT_FILE, content)
+    seen.measure("sampling.populations_committed", len(made.populations), "1")
+    return seen.record({"sha256": digest} | sealed.model_dump(mode="json"))
+
+
+def take_seed(
+    desk: Desk, option: str, given: dict[str, str], user: str | None, at: datetime
+) -> StepRecord:
+    """Enter what an auditor answered.
+
+    Args:
+        desk: of the run.
+        option: ``Enter`` or ``Cancel``; empty when nobody answered.
+        given: ``seed``, ``source``, ``published_at``.
+        user: user id of the auditor; None when nobody answered in time.
+        at: when it was answered.
+
+    Raises:
+        ServiceError: the seed is refused; the task is repeated and asks again.
+    """
+    seen = Examination(STEP_SEED, CLAUSE)
+    if not user or option != ENTER:
+        seen.find(
+            "sampling.cancelled" if user else "sampling.no_seed",
+            Outcome.FAIL,
+            _("{who} cancelled the draw.", who=user)
+            if user
+            else _("No auditor entered a seed in time; nothing was drawn."),
+            _("Start the workflow again, so that the quarter has its sample."),
+        )
+        return seen.record({"seed": False, "decided_by": user or ""})
+    seed, source = given.get("seed", "").strip(), " ".join(given.get("source", "").split())
+    published = seeds.moment_of(given.get("published_at", ""), desk.now)
+    with desk.state.begin() as conn:
+        sealed = register.commitment_of(conn, desk.run)
+        if sealed is None:
+            raise ControlFailed("There is no commitment of this run.", "Start a new run.")
+        cause = seeds.fault_of(
+            seed,
+            source,
+            published,
+            sealed_at=sealed.sealed_at,
+            now=desk.clock.now(),
+            used=register.is_used(conn, seed, desk.run),
+        )
+        register.keep_seed(
+            conn,
+            desk.run,
+            seed=seed[: seeds.LONGEST],
+            source=source[: seeds.LONGEST],
+            published_at=published,
+            entered_by=user,
+            entered_at=at,
+            refused=cause,
+        )
+    if cause is not None:
+        raise ServiceError(
+            f"The seed was refused: {seeds.why(cause).text.format(**seeds.why(cause).values)}.",
+            "The auditor is asked again.",
+        )
+    return seen.record({"seed": True, "decided_by": user, "entered_at": at.isoformat()})
+
+
+def draw(desk: Desk) -> StepRecord:
+    """Draw every committed population by the seed; whoever repeats it draws the same.
+
+    Raises:
+        ControlFailed: there is no seed, the commitment was edited, a frame was changed, or another
+            run drew meanwhile.
+    """
+    seen = Examination(STEP_DRAW, CLAUSE)
+    records = desk.records()
+    with desk.state.connect() as conn:
+        seed = register.seed_of(conn, desk.run)
+        content = artifacts_of(conn, *desk.run).get(COMMITMENT_FILE, b"")
+        refused = register.refusals_of(conn, desk.run)
+    digest = hashlib.sha256(content).hexdigest()
+    sealed = records.get((STEP_COMMIT, ""))
+    if seed is None or sealed is None or sealed.data.get("sha256") != digest:
+        raise ControlFailed(
+            "There is no seed for this run's commitment.", "Start the workflow again."
+        )
+    made = Commitment.model_validate_json(content)
+    told: dict[str, Any] = {}
+    for one in made.populations:
+        _require_frame(desk, one)
+        with desk.folder.reader(one.file) as frame:
+            drawn = sample(seed.seed, made.audit, one, frame)
+        file = drawn.to_bytes()
+        with desk.state.begin() as conn:
+            own = register.remember_sample(
+                conn, desk.run, drawn, hashlib.sha256(file).hexdigest(), desk.clock.now()
+            )
+            if own:
+                keep_artifact(conn, *desk.run, sample_file(one.population), file)
+        if not own:
+            raise ControlFailed(
+                f"{one.population} of {made.audit} was drawn by another run meanwhile.",
+                "Work with that sample.",
+            )
+        told[one.population] = {
+            "items": len(drawn.of_stage(1)),
+            "rejected": sum(map(len, drawn.rejected.values())),
+        }
+    with desk.state.begin() as conn:
+        keep_artifact(conn, *desk.run, SEED_FILE, seed.to_bytes())
+    if refused:
+        seen.find(
+            "sampling.seeds_refused",
+            Outcome.ATTENTION,
+            _("{count} seeds were refused before one was taken.", count=len(refused)),
+            _("The report lists them; ask the auditor about each."),
+        )
+    seen.measure("sampling.items_drawn", sum(one["items"] for one in told.values()), "items")
+    return seen.record({"drawn": told})
+
+
+def _require_frame(desk: Desk, one: Committed) -> None:
+    digest = hashlib.sha256()
+    with desk.folder.reader(one.file) as frame:
+        while piece := frame.read(1024 * 1024):
+            digest.update(piece)
+    if digest.hexdigest() != one.sha256:
+        raise ControlFailed(
+            f"The frame of {one.population} was changed after it was committed to.",
+            "Keep the file and find out who changed it; start a new run.",
+        )
