@@ -1,0 +1,159 @@
+"""Workpapers to test with, and what an auditor does to them."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from datetime import date, datetime
+from zoneinfo import ZoneInfo
+
+from openpyxl import Workbook, load_workbook
+
+from include.messages import Message
+from include.sampling import workpaper_form as form
+from include.sampling.workpapers import Attribute, Item, Paper, Workpapers, write
+
+HOSTILE = (
+    "=1+1",
+    '=HYPERLINK("http://evil.example","x")',
+    "+SUM(A1:A9)",
+    "-2+3",
+    "@SUM(1)",
+    "\t=1",
+    "'quoted",
+    'a"b,c;d',
+    "第一行\n第二行",
+    " blanks around ",
+    "_x0041_",
+    "_x005F_x000D_",
+    "x005F_",
+    "\\u0041",
+    "a\x00b\x01\r\n\x1f",
+    "\ufffe\ud800\u202e",
+    "0012",
+    "键" * 500,
+    "k" * 40_000,
+    "<b>&amp;</b>]]>",
+)
+"""Keys that a program might take for something else than their text."""
+
+PEOPLE = {
+    form.PERFORMED_BY: "陈晓",
+    form.PERFORMED_ON: date(2026, 10, 9),
+    form.REVIEWED_BY: "Li Na",
+}
+
+
+def said(english: str, chinese: str) -> Message:
+    return Message(text=english, translations={"en": english, "zh-CN": chinese})
+
+
+ATTRIBUTES = (
+    Attribute(
+        "needed",
+        said("Was the opening needed for an order?", "查阅是否为处理订单所必需？"),
+        said("The log of work names the order.", "工作日志载有该订单。"),
+    ),
+    Attribute(
+        "reason",
+        said("Is the reason recorded?", "是否记录了原因？"),
+        said("The reason says more than 'work'.", "原因不只是“工作”二字。"),
+    ),
+)
+
+
+def paper(keys: tuple[str, ...] = HOSTILE, population: str = "accesses") -> Paper:
+    items = tuple(
+        Item(place, 1 + place % 2, 37 * place, key, "夜间 night" if place % 2 else "=day")
+        for place, key in enumerate(keys, 1)
+    )
+    title = said("Openings of customer records", "客户记录的查阅")
+    return Paper(population, title, ATTRIBUTES, items, "cd" * 32, 18_234)
+
+
+def workpapers(*papers: Paper, audit: str = "2026Q3", digest: str = "ab" * 32) -> Workpapers:
+    return Workpapers(
+        audit=audit,
+        stage=1,
+        draw_sha256=digest,
+        issued_at=datetime(2026, 10, 5, 9, 30, tzinfo=ZoneInfo("Asia/Shanghai")),
+        timezone="Asia/Shanghai",
+        papers=papers or (paper(), paper(("a1", "a2", "a3"), "del/etions?")),
+    )
+
+
+def edited(content: bytes, change: Callable[[Workbook], object]) -> bytes:
+    """The file after a change in a spreadsheet program (here: openpyxl)."""
+    book = load_workbook(io.BytesIO(content))
+    for sheet in book:  # openpyxl forgets that a text beginning with "=" was a text
+        for row in sheet.iter_rows():
+            for cell in row:
+                if isinstance(cell.value, str) and cell.data_type != "f":
+                    cell.data_type = "s"
+    change(book)
+    saved = io.BytesIO()
+    book.save(saved)
+    return saved.getvalue()
+
+
+def fill(
+    book: Workbook,
+    issued: Workpapers,
+    answers: Mapping[tuple[str, int, str], str] | None = None,
+    notes: Mapping[tuple[str, int], str] | None = None,
+    people: Mapping[str, object] = PEOPLE,
+) -> None:
+    """Fill a workbook in: "Yes" where nothing else is said."""
+    for row in book[form.INSTRUCTIONS].iter_rows(max_col=2):
+        if row[0].value in people:
+            row[1].value = people[row[0].value]
+    for one in issued.papers:
+        sheet = book[issued.sheets[one.population]]
+        for item in one.items:
+            row = form.HEADER_ROW + 1 + one.items.index(item)
+            for column, attribute in enumerate(one.attributes, len(form.FIXED) + 1):
+                wanted = (answers or {}).get((one.population, item.number, attribute.id))
+                cell = sheet.cell(row, column)
+                cell.value = form.WORDS[form.Answer.MET] if wanted is None else wanted
+                cell.data_type = "s"
+            note = (notes or {}).get((one.population, item.number))
+            if note is not None:
+                cell = sheet.cell(row, len(one.headers))
+                cell.value = note
+                cell.data_type = "s"
+
+
+def filled(issued: Workpapers, change: Callable[[Workbook], object] | None = None) -> bytes:
+    """A workbook filled in, and changed afterwards."""
+
+    def work(book: Workbook) -> None:
+        fill(book, issued)
+        if change:
+            change(book)
+
+    return edited(write(issued), work)
+
+
+def repacked(
+    content: bytes,
+    replace: Mapping[str, tuple[str, str]] | None = None,
+    add: Mapping[str, bytes] | None = None,
+) -> bytes:
+    """The file with parts of it changed (pattern, replacement) or added, as an attacker would."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(made, "w") as target:
+        for name in source.namelist():
+            body = source.read(name)
+            if name in (replace or {}):
+                pattern, words = (replace or {})[name]
+                text, count = re.subn(
+                    pattern, lambda _found, words=words: words, body.decode(), count=1
+                )
+                assert count, f"nothing to replace in {name}"
+                body = text.encode()
+            target.writestr(name, body)
+        for name, body in (add or {}).items():
+            target.writestr(name, body)
+    return made.getvalue()
