@@ -48,10 +48,14 @@ _DASHES = "-"
 _DROPPED = {"Cf", "Mn", "Me", "Cc"}  # invisible, or around the character before
 
 
-def value_free_reason(reason: str) -> str:
+def value_free_reason(reason: str, longest: int = LONGEST_REASON) -> str:
     """Return a person's words in one line, with ``…`` for what could be a customer's.
 
     Six digits or more in a row, mobile and ID numbers also across commas, and e-mail addresses.
+
+    Args:
+        reason: the words.
+        longest: characters that are kept.
     """
     text = " ".join(reason.split())
     plain, places = _plain(text)
@@ -61,7 +65,7 @@ def value_free_reason(reason: str) -> str:
         kept += [text[end:first], BLOTTED]
         end = max(end, last)
     kept.append(text[end:])
-    return "".join(kept)[:LONGEST_REASON]
+    return "".join(kept)[:longest]
 
 
 def says_something(reason: str) -> bool:

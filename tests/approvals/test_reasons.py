@@ -155,3 +155,10 @@ def test_a_name_that_holds_a_number_of_a_person_is_told(name: str) -> None:
 def test_dates_and_running_numbers_name_nobody(name: str) -> None:
     """Batches are named by such; each would be a finding every day."""
     assert not names_a_person(name)
+
+
+def test_longer_words_are_kept_where_the_caller_has_room() -> None:
+    """A note of workpapers may be longer than a reason; its numbers are blotted all the same."""
+    words = "seen at the counter, " * 40 + "139 1234 5678"
+    assert len(value_free_reason(words)) == LONGEST_REASON
+    assert value_free_reason(words, longest=2_000) == "seen at the counter, " * 40 + "…"
