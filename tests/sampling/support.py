@@ -7,12 +7,17 @@ import re
 import zipfile
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import pytest
 from openpyxl import Workbook, load_workbook
 
 from include.messages import Message
+from include.reports.i18n import Translator
 from include.sampling import workpaper_form as form
+from include.sampling.returned import Returned, read
+from include.sampling.workpaper_faults import WorkpapersRefused
 from include.sampling.workpapers import Attribute, Item, Paper, Workpapers, write
 
 HOSTILE = (
@@ -39,6 +44,15 @@ HOSTILE = (
 )
 """Keys that a program might take for something else than their text."""
 
+LIBREOFFICE = Path(__file__).parent / "data" / "saved_by_libreoffice.xlsx"
+SAID = {
+    ("accesses", 1, "needed"): "不符合 No",
+    ("accesses", 2, "reason"): "找不到 Not found",
+    ("accesses", 3, "reason"): "",
+    ("del/etions?", 2, "needed"): "不适用 N/A",
+}
+"""Answers other than Yes, by population, item and attribute."""
+NOTES = {("accesses", 1): "=1+1 was\nwhat it said", ("del/etions?", 2): "-5 days，第二行\n不适用"}
 PEOPLE = {
     form.PERFORMED_BY: "陈晓",
     form.PERFORMED_ON: date(2026, 10, 9),
@@ -149,7 +163,7 @@ def repacked(
             if name in (replace or {}):
                 pattern, words = (replace or {})[name]
                 text, count = re.subn(
-                    pattern, lambda _found, words=words: words, body.decode(), count=1
+                    pattern, lambda _found, words=words: words, body.decode(), count=1, flags=re.S
                 )
                 assert count, f"nothing to replace in {name}"
                 body = text.encode()
@@ -157,3 +171,19 @@ def repacked(
         for name, body in (add or {}).items():
             target.writestr(name, body)
     return made.getvalue()
+
+
+def read_back(content: bytes, issued: Workpapers | None = None) -> Returned:
+    return read(content, "2026Q3.xlsx", issued or workpapers(), clean=str)
+
+
+def faults(content: bytes, issued: Workpapers | None = None) -> list[tuple[str, str, str]]:
+    """Sheet, cell and message of each fault for which a file is refused."""
+    with pytest.raises(WorkpapersRefused) as refused:
+        read_back(content, issued)
+    english, chinese = Translator("en"), Translator("zh_CN")
+    for one in refused.value.faults:
+        assert english.text(one.said) in str(refused.value)
+        assert english.text(one.action)
+        assert chinese.text(one.message) != english.text(one.message)
+    return [(one.sheet, one.cell, english.text(one.message)) for one in refused.value.faults]

@@ -1,0 +1,31 @@
+"""Makes tests/sampling/data/saved_by_libreoffice.xlsx: a filled workbook that LibreOffice saved.
+
+``python -m tests.sampling.make_saved_by_libreoffice`` in the checkout, with LibreOffice Calc
+installed (the file in git: LibreOffice 25.2.3 of Debian 13). Again after a change of the form.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from include.sampling.workpapers import write
+from tests.sampling.support import LIBREOFFICE, NOTES, SAID, edited, fill, workpapers
+
+
+def main() -> None:
+    issued = workpapers()
+    content = edited(write(issued), lambda book: fill(book, issued, SAID, NOTES))
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "filled.xlsx"
+        source.write_bytes(content)
+        profile = f"-env:UserInstallation=file://{folder}/profile"
+        command = ["soffice", profile, "--headless", "--convert-to", "xlsx", "--outdir"]
+        subprocess.run([*command, f"{folder}/saved", str(source)], check=True, timeout=120)
+        shutil.copy(Path(folder) / "saved" / "filled.xlsx", LIBREOFFICE)
+
+
+if __name__ == "__main__":
+    main()
