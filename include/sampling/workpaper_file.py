@@ -78,7 +78,8 @@ def examine(content: bytes, name: str) -> Examined:
         raise _refused(name, _("The file is an archive, but no Excel workbook."), _AS_XLSX)
     if b"sheet.binary" in types:
         raise _refused(name, _("The file is a binary workbook (.xlsb)."), _AS_XLSX)
-    xml = {one: parts[one] for one in names if one.lower().endswith((".xml", ".rels", ".vml"))}
+    # Not .vml, the drawing of comments: Excel writes some that is not well-formed
+    xml = {one: parts[one] for one in names if one.lower().endswith((".xml", ".rels"))}
     seen = _Seen()
     for one, body in xml.items():
         _scan(name, one, body, seen)

@@ -26,6 +26,7 @@ ITEM = "样本项 Item"
 STRATUM = "层 Stratum"
 NOTE = "备注 Note"
 FIXED = (NUMBER, STAGE, ORDINAL, ITEM, STRATUM)
+CRITERION = "判为“符合”的标准 Yes when:"
 QUESTION_ROW, HEADER_ROW = 4, 5
 
 PERFORMED_BY = "执行人 Performed by"

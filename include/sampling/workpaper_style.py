@@ -53,9 +53,10 @@ _STEPS = (
       "numbers."),
     _("Who performed the work writes the name and the day above; who reviewed it writes the own "
       "name. They are two different people."),
-    _("Only the yellow cells are filled in. Rows may be sorted and filtered, columns widened and "
-      "hidden. Sheets, rows and columns are not added, removed or renamed, and no formulas, links "
-      "or macros put in: the file would be refused."),
+    _("Only the yellow cells are filled in. Rows may be filtered and, once the sheet's protection "
+      "is lifted, sorted; columns may be widened and hidden. Sheets, rows and columns are not "
+      "added, removed or renamed, and no formulas, links or macros put in: the file would be "
+      "refused."),
     _("The sheets are protected without a password. That guards against slips only; integrity "
       "comes from the draw digest, and from comparing every cell with the draw when the file "
       "returns."),
@@ -133,7 +134,7 @@ def print_on_a4(sheet: Worksheet, name: str, *, landscape: bool) -> None:
     for side in ("left", "right"):
         setattr(sheet.page_margins, side, 0.4)
     footer: Any = sheet.oddFooter
-    footer.left.text = form.plain(name).replace("&", "&&")
+    footer.left.text = form.plain(name)[:100].replace("&", "&&")  # Excel: 255 in all
     footer.right.text = "&P / &N"
 
 

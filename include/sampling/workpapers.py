@@ -37,6 +37,9 @@ _NOTE_WIDTH = 46
 class Attribute:
     """What every item of a population is tested for.
 
+    A workbook comes back to the same words or is refused: they should be texts of the policy pack,
+    with their translations, not of the catalogue.
+
     Attributes:
         id: heads the attribute's column.
         question: what is asked of an item.
@@ -50,8 +53,10 @@ class Attribute:
     @property
     def text(self) -> str:
         """Question and criterion in both languages, as they stand over the column."""
-        criterion = _("Yes when: {criterion}", criterion=self.criterion)
-        return "\n\n".join(form.plain(style.both(one)) for one in (self.question, criterion))
+        question, criterion = (
+            form.plain(style.both(one)) for one in (self.question, self.criterion)
+        )
+        return f"{question}\n\n{form.CRITERION}\n{criterion}"
 
 
 @dataclass(frozen=True)
@@ -192,10 +197,12 @@ def _check_size(papers: Sequence[Paper]) -> None:
 
 
 def _facts(workpapers: Workpapers) -> list[tuple[Message, str]]:
-    english, chinese = Translator("en"), Translator("zh_CN")
+    both = Translator("zh_CN"), Translator("en")
     papers = [
         f"{workpapers.sheets[one.population]}: "
-        + " / ".join(form.plain(each.text(_drawn(one))) for each in (chinese, english))
+        + " / ".join(
+            f"{form.plain(each.text(one.title))}, {each.text(_drawn(one))}" for each in both
+        )
         for one in workpapers.papers
     ]
     issued = Translator("en", workpapers.timezone).datetime(workpapers.issued_at)

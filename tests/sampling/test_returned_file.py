@@ -220,6 +220,17 @@ def test_a_link_of_another_workbook_is_told_once(good: bytes):
     assert "links to other files" in one_fault(content)
 
 
+def test_what_excel_writes_beside_the_cells_is_passed_over(good: bytes):
+    """The old drawing of comments, which need not be well-formed; a printer; pictures."""
+    beside = {
+        "xl/drawings/vmlDrawing1.vml": b"<xml><br></xml>",
+        "xl/printerSettings/printerSettings1.bin": b"\x00\x01",
+        "xl/media/image1.png": b"\x89PNG",
+        "docProps/custom.xml": b"<Properties/>",
+    }
+    assert read_back(repacked(good, add=beside)) == read_back(good)
+
+
 def test_a_hyperlink_is_refused_with_its_sheet(good: bytes):
     """It would be clicked by whoever reads the evidence."""
     rels = LINK.format(kind="hyperlink", target="http://evil.example").encode()

@@ -135,7 +135,7 @@ def test_both_languages_stand_where_they_are_needed():
     assert sheet["A1"].value == "客户记录的查阅 / Openings of customer records"
     assert sheet["F4"].value == (
         "查阅是否为处理订单所必需？\nWas the opening needed for an order?\n\n"
-        "判为“符合”的标准：工作日志载有该订单。\nYes when: The log of work names the order."
+        "判为“符合”的标准 Yes when:\n工作日志载有该订单。\nThe log of work names the order."
     )
     assert [cell.value for cell in sheet[5]] == [*form.FIXED, "needed", "reason", form.NOTE]
     words = [
