@@ -12,6 +12,7 @@ from include.cli.stack import local_stack, workplace
 from include.services.errors import UsageError
 
 if TYPE_CHECKING:
+    from include.evidence.folder import Folder
     from include.evidence.verify import Verification
 
 
@@ -23,7 +24,7 @@ def verify(
     """Verify files, signatures and the chain; name the first bad bundle."""
     if bool(path) == every:
         raise UsageError("Say which bundle to verify, or --all.", "See ./parcelseal verify --help.")
-    checked = _verify(path)
+    checked = check(path)
     if as_json:
         print_json(
             {
@@ -38,7 +39,8 @@ def verify(
     return 0 if checked.verified else 1
 
 
-def _verify(path: str | None) -> Verification:
+def check(path: str | None) -> Verification:
+    """Verify one bundle, or all of them where no path is given."""
     from include.evidence.verify import verify_all, verify_one, verify_path
 
     place = workplace()
@@ -52,6 +54,24 @@ def _verify(path: str | None) -> Verification:
             with place.state.connect() as conn:
                 return verify_one(store, inside, place.trusted, conn)
         return verify_path(Path(path), place.trusted)
+
+
+def folder_of(path: str) -> Folder:
+    """Return a bundle's folder, in the evidence store or on a disk.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    from include.evidence.folder import DiskFolder, StoreFolder
+
+    place = workplace()
+    store = place.store("evidence_store")
+    inside = _inside(path, store.description)
+    if inside is not None:
+        return StoreFolder(store, inside.strip("/"))
+    if not Path(path).is_dir():
+        raise UsageError(f"There is no folder {path}.")
+    return DiskFolder(Path(path))
 
 
 def _inside(path: str, store: str) -> str | None:

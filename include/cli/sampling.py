@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from include.cli.console import print_json, results
+from include.cli import evidence
+from include.cli.console import errors, print_json, results
+from include.cli.table import print_table
 
 if TYPE_CHECKING:
     from fractions import Fraction
 
-    from include.sampling.stages import StagedPlan
+    from include.sampling.exact.stages import StagedPlan
 
 app = typer.Typer(no_args_is_help=True, help="Audit samples: sizes, limits, draws, verification.")
 
@@ -35,8 +37,8 @@ def size(
 ) -> int:
     """Say how many items to draw and how many deviations to accept among them."""
     from include.policy.rates import parse_rate
-    from include.sampling.sizes import smallest_size
-    from include.sampling.stages import smallest_stages
+    from include.sampling.exact.sizes import smallest_size
+    from include.sampling.exact.stages import smallest_stages
 
     rates = {"tolerable": parse_rate(tolerable, "tolerable rate")}
     rates["expected"] = parse_rate(expected, "expected rate")
@@ -66,7 +68,7 @@ def size(
 def _show_stages(
     planned: StagedPlan, expected: Fraction, population: int | None, as_json: bool
 ) -> int:
-    from include.sampling.stages import accepted_at
+    from include.sampling.exact.stages import accepted_at
 
     last = planned.stages
     told: dict[str, Any] = {
@@ -99,7 +101,7 @@ def limit(
 ) -> int:
     """Say how bad the population may be, given what the sample held: the one-sided limit."""
     from include.policy.rates import parse_rate
-    from include.sampling.limits import upper_limit
+    from include.sampling.exact.limits import upper_limit
 
     found = upper_limit(n, deviations, parse_rate(confidence, "confidence"), population)
     if as_json:
@@ -129,7 +131,7 @@ def draw(
     as_json: AsJson = False,
 ) -> int:
     """Draw items by a seed (Rivest's SHA-256 sampler); the same seed draws the same items."""
-    from include.sampling import selection
+    from include.sampling.exact import selection
 
     drawn = selection.draw(seed, population, n, with_replacement=with_replacement)
     if as_json:
@@ -147,3 +149,59 @@ def _number(risk: Fraction) -> float:
     from include.policy.rates import ceiling
 
     return float(ceiling(risk, 12))
+
+
+@app.command("verify")
+def verify(
+    bundle: Annotated[str, typer.Argument(help="A bundle of sample_audit: its folder.")],
+    as_json: AsJson = False,
+) -> int:
+    """Draw a bundle's samples again from its frames and seed; check its seal too."""
+    from include.sampling.verify import redraw
+
+    sealed = evidence.check(bundle)
+    redrawn = redraw(evidence.folder_of(bundle))
+    holds = sealed.verified and redrawn.holds
+    reasons = [
+        *([] if sealed.verified else [str(sealed.reason)]),
+        *redrawn.faults,
+        *(f"{one.population}: {fault}" for one in redrawn.populations for fault in one.faults),
+    ]
+    if as_json:
+        print_json(
+            {
+                "verified": holds,
+                "audit": redrawn.audit,
+                "seed": redrawn.seed,
+                "reason": "; ".join(reasons) or None,
+                "populations": [
+                    {
+                        "population": one.population,
+                        "items": one.items,
+                        "drawn": one.drawn,
+                        "rejected": one.rejected,
+                        "verified": not one.faults,
+                    }
+                    for one in redrawn.populations
+                ],
+            }
+        )
+        return 0 if holds else 1
+    columns = ("population", "items", "drawn", "rejected", "drawn again")
+    rows = [
+        (
+            one.population,
+            f"{one.items:,}",
+            f"{one.drawn:,}",
+            f"{one.rejected:,}",
+            "other than sealed" if one.faults else "the same",
+        )
+        for one in redrawn.populations
+    ]
+    results.print(f"audit {redrawn.audit}, seed {redrawn.seed}", markup=False)
+    print_table(columns, rows)
+    for reason in reasons:
+        errors.print(f"[bold red]not verified[/bold red]: {reason}", soft_wrap=True)
+    if holds:
+        results.print("verified: the seal holds, and the same items are drawn again")
+    return 0 if holds else 1

@@ -184,7 +184,7 @@ class LocalProfile:
                 )
         admin.execute(
             f"GRANT CONNECT ON DATABASE {COURIER} "
-            "TO courier_reader, courier_intake, courier_retention"
+            "TO courier_reader, courier_intake, courier_retention, courier_audit"
         )
 
     def _database(

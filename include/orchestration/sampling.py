@@ -17,7 +17,7 @@ from include.evidence.names import bundle_path
 from include.evidence.steps import artifacts_of
 from include.messages import _
 from include.orchestration.human import Answer, wait
-from include.orchestration.run import run_context, run_key, seal_aside, seal_run, step
+from include.orchestration.run import run_context, run_key, seal_aside, seal_run, step, workplace
 from include.orchestration.workflow import policy
 from include.reports.conclusion import Conclusion
 from include.sampling import register, report, seeds, steps
@@ -114,6 +114,8 @@ def commit() -> dict[str, Any]:
         with desk.state.connect() as conn:
             sealed = register.commitment_of(conn, desk.run)
         made = _committed(desk) if sealed else steps.commitment(desk)
+        if made is None:
+            return steps.nothing_committed()
         return steps.committed(desk, made, sealed or _sealed(place, made))
 
     return step(STEP_COMMIT, "", _("The commitment"), work, CLAUSE)
@@ -143,9 +145,11 @@ def _sealed(place: Workplace, made: Commitment) -> Sealed:
     return Sealed(bundle=row.bundle, sums_sha256=row.sums_sha256, sealed_at=row.sealed_at)
 
 
-def ask(_part: str) -> Question:
+def ask(_part: str) -> Question | None:
     """Ask an auditor for the seed: what was committed to, and which public value it will be."""
     made: list[Question] = []
+    if not _has_commitment():
+        return None
 
     def work(place: Workplace) -> StepRecord:
         desk = _desk(place)
@@ -164,6 +168,11 @@ def ask(_part: str) -> Question:
 
     step(STEP_SEED, "", _("The question for the seed"), work, CLAUSE)
     return made[0]
+
+
+def _has_commitment() -> bool:
+    with workplace().state.connect() as conn:
+        return register.commitment_of(conn, run_key()) is not None
 
 
 def _auditors(desk: Desk) -> Sequence[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from include.policy.audit import ExactRate
-from include.sampling.plans import Plan
-from include.sampling.selection import ALGORITHM
+from include.sampling.exact.selection import ALGORITHM
+from include.sampling.plans import Plan, PlanKind
 
 FORM = "parcelseal-commitment/1"
 
@@ -25,6 +25,7 @@ class Committed(BaseModel):
         tolerable: rate of deviations from which on the population is not accepted.
         expected: rate that is expected.
         confidence: one minus the risk of accepting what deviates at the tolerable rate.
+        planned_as: the kind of plan that audit.yaml asks for.
         plan: what will be drawn.
         attributes: ids of what is tested.
     """
@@ -40,6 +41,7 @@ class Committed(BaseModel):
     tolerable: ExactRate
     expected: ExactRate
     confidence: ExactRate
+    planned_as: PlanKind
     plan: Plan
     attributes: tuple[str, ...]
 

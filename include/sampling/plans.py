@@ -8,12 +8,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from include.policy.audit import Population
 from include.policy.rates import ceiling
+from include.sampling.exact.sizes import CENSUS, smallest_size
+from include.sampling.exact.stages import smallest_stages
+from include.sampling.exact.strata import Allocation, stratified_size, stratified_stages
 from include.sampling.frame import WHOLE
-from include.sampling.sizes import CENSUS, smallest_size
-from include.sampling.stages import smallest_stages
-from include.sampling.strata import Allocation, stratified_size, stratified_stages
 from include.services.errors import UsageError
 
 RISK_PLACES = 12  # digits after the point of a risk, rounded up
@@ -44,38 +43,41 @@ class Plan(BaseModel):
     drawn: dict[str, int]
 
 
-def plan_for(population: Population, strata: Mapping[str, int]) -> Plan:
+def plan_for(
+    kind: PlanKind,
+    tolerable: Fraction,
+    expected: Fraction,
+    confidence: Fraction,
+    strata: Mapping[str, int],
+    *,
+    stratified: bool,
+) -> Plan:
     """Plan the sample of a frozen frame.
 
     Where a stratum is too small for two stages, the plan is a single one of the same risk.
 
     Args:
-        population: of audit.yaml.
+        kind: as audit.yaml asks.
+        tolerable: rate of deviations from which on the population is not accepted.
+        expected: rate that is expected.
+        confidence: one minus the risk of accepting what deviates at the tolerable rate.
         strata: items of each stratum; at least one item in all.
+        stratified: whether every stratum has to give its share.
 
     Raises:
         UsageError: no sample can show what the population asks for.
     """
-    if population.plan == "staged":
+    if kind == "staged":
         try:
-            return _staged(population, strata)
+            return _staged(tolerable, confidence, strata, stratified)
         except UsageError:
-            return _single(population, strata, "single")
-    return _single(population, strata, population.plan)
-
-
-def _single(population: Population, strata: Mapping[str, int], kind: PlanKind) -> Plan:
-    tolerable, confidence, expected = (
-        population.tolerable,
-        population.confidence,
-        population.expected,
-    )
-    if population.strata is None:
+            kind = "single"
+    if stratified:
+        size, allocation = stratified_size(tolerable, confidence, expected, strata)
+    else:
         items = strata[WHOLE]
         size = smallest_size(tolerable, confidence, expected=expected, population=items)
         allocation = Allocation(strata, {WHOLE: size.n})
-    else:
-        size, allocation = stratified_size(tolerable, confidence, expected, strata)
     accepted = 0 if kind == "discovery" and size.method == CENSUS else size.acceptable
     return Plan(
         kind=kind,
@@ -88,14 +90,15 @@ def _single(population: Population, strata: Mapping[str, int], kind: PlanKind) -
     )
 
 
-def _staged(population: Population, strata: Mapping[str, int]) -> Plan:
-    tolerable, confidence = population.tolerable, population.confidence
-    if population.strata is None:
-        staged = smallest_stages(tolerable, confidence, 2, strata[WHOLE])
-        drawn = {WHOLE: staged.n}
-    else:
+def _staged(
+    tolerable: Fraction, confidence: Fraction, strata: Mapping[str, int], stratified: bool
+) -> Plan:
+    if stratified:
         staged, allocation = stratified_stages(tolerable, confidence, 2, strata)
         drawn = dict(allocation.drawn)
+    else:
+        staged = smallest_stages(tolerable, confidence, 2, strata[WHOLE])
+        drawn = {WHOLE: staged.n}
     return Plan(
         kind="staged",
         method=staged.method,

@@ -87,9 +87,8 @@ def conclude(
     steps = {
         STEP_AUDIT: _("The beginning"),
         STEP_COMMIT: _("The commitment"),
-        STEP_SEED: _("The seed"),
         STEP_DRAW: _("The draw"),
-    }
+    } | ({STEP_SEED: _("The seed")} if made else {})
     if not any(one.outcome is Outcome.FAIL for one in records):
         findings += [
             missing_record(title, step, f"sampling.{step}.missing", CLAUSE)
@@ -99,23 +98,25 @@ def conclude(
     told: dict[str, dict[str, int]] = drawn.data["drawn"] if drawn and complete else {}
     begun = found.get((STEP_AUDIT, ""))
     asked = begun.data.get("populations", []) if begun else []
-    empty = [
+    settled = [
         one
         for one in asked
-        if (record := found.get((STEP_FREEZE, one))) is not None and record.data.get("items") == 0
+        if (record := found.get((STEP_FREEZE, one))) is not None
+        and (record.data.get("items") == 0 or "drawn_by" in record.data)
     ]
-    without = len([one for one in asked if one not in told and one not in empty])
+    before = sum("drawn_by" in found[STEP_FREEZE, one].data for one in settled)
+    without = len([one for one in asked if one not in told and one not in settled])
     audit = str(begun.data.get("audit", "")) if begun else ""
     return Conclusion(
         title=_("Audit sample {audit}", audit=audit),
-        summary=_summary(audit, told, without),
+        summary=_summary(audit, told, without, before),
         outcome=worst(records, findings),
         findings=findings,
         metrics=[
             *(one for record in records for one in record.metrics),
             Metric(name="populations_without_sample", value=without if asked else None, unit="1"),
         ],
-        facts=_facts(made, seed, told, without),
+        facts=_facts(made, seed, told, without, before),
         sections=[
             *([_drawn(made, rules, told)] if made and told else []),
             *([_seed(made, seed, refused)] if made and (seed or refused) else []),
@@ -137,7 +138,11 @@ def nothing_to_audit(records: Sequence[StepRecord]) -> Conclusion:
     )
 
 
-def _summary(audit: str, told: Mapping[str, Mapping[str, int]], without: int) -> Message:
+def _summary(
+    audit: str, told: Mapping[str, Mapping[str, int]], without: int, before: int
+) -> Message:
+    if not told and before and not without:
+        return _("All samples of {audit} were drawn before; they stand.", audit=audit)
     if not told:
         return _("Nothing was drawn for the audit {audit}.", audit=audit)
     if without:
@@ -159,12 +164,13 @@ def _facts(
     seed: Seed | None,
     told: Mapping[str, Mapping[str, int]],
     without: int,
+    before: int,
 ) -> list[Fact]:
     facts = [
         Fact(
             label=_("Populations sampled"),
-            value=len(told),
-            status=Outcome.FAIL if without or not told else Outcome.PASS,
+            value=len(told) + before,
+            status=Outcome.FAIL if without else Outcome.PASS,
         ),
         Fact(
             label=_("Items to look at"),

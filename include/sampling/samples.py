@@ -11,8 +11,8 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from include.sampling.commitment import Committed
+from include.sampling.exact.selection import draw
 from include.sampling.frame import Item, Source, pick
-from include.sampling.selection import draw
 from include.services.errors import ControlFailed
 
 FORM = "parcelseal-sample/1"

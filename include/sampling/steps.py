@@ -23,13 +23,17 @@ from include.sampling.names import (
     STEP_DRAW,
     STEP_FREEZE,
     STEP_SEED,
+    WORKPAPERS_FILE,
     frame_file,
     sample_file,
 )
+from include.sampling.papers import workpapers
 from include.sampling.plans import plan_for
 from include.sampling.quarters import quarter_of
 from include.sampling.samples import sample
-from include.services.errors import ControlFailed, ServiceError
+from include.sampling.workpapers.form import MOST_ITEMS
+from include.sampling.workpapers.writing import write
+from include.services.errors import ControlFailed, ServiceError, UsageError
 
 ENTER, CANCEL = "Enter", "Cancel"
 
@@ -83,9 +87,11 @@ def _has_drawn(desk: Desk, audit: str, run_id: str) -> bool:
 def freeze_population(desk: Desk, name: str) -> StepRecord:
     """Write the frame of a population and plan its sample; tells nobody yet.
 
+    What another run has drawn for this quarter stands: a second sample would be one to choose
+    from, and stages are planned before.
+
     Raises:
-        ControlFailed: it was drawn already, its ids are missing or not unique, or the run has
-            committed already.
+        ControlFailed: its ids are missing or not unique, or the run has committed already.
         UsageError: its SQL fails, or no sample can show what it asks for.
         ServiceError: a server went away.
     """
@@ -94,13 +100,14 @@ def freeze_population(desk: Desk, name: str) -> StepRecord:
     with desk.state.connect() as conn:
         earlier = register.drawn_by(conn, quarter.id, name)
         committed = register.commitment_of(conn, desk.run)
-    if earlier is not None:
-        raise ControlFailed(
-            f"{name} of {quarter.id} was drawn already, on {earlier.at:%Y-%m-%d}, by the run "
-            f"{earlier.run_id}.",
-            "Work with that sample. A second one would be chosen between them; stages are planned "
-            "in audit.yaml before.",
+    if earlier is not None and earlier.run_id != desk.run_id:
+        seen.find(
+            "sampling.drawn_before",
+            Outcome.ATTENTION,
+            _("It was drawn for {audit} before; that sample stands.", audit=quarter.id),
+            _("Work with the bundle of the run {run}.", run=earlier.run_id),
         )
+        return seen.record({"drawn_by": earlier.run_id})
     if committed is not None:
         raise ControlFailed(
             "The commitment of this run is sealed: nothing can be frozen after it.",
@@ -140,16 +147,24 @@ def _frozen(desk: Desk, name: str, frame: Frame) -> Committed:
         tolerable=population.tolerable,
         expected=population.expected,
         confidence=population.confidence,
-        plan=plan_for(population, frame.strata),
+        plan=plan_for(
+            population.plan,
+            population.tolerable,
+            population.expected,
+            population.confidence,
+            frame.strata,
+            stratified=population.strata is not None,
+        ),
+        planned_as=population.plan,
         attributes=tuple(one.id for one in population.attributes),
     )
 
 
-def commitment(desk: Desk) -> Commitment:
-    """Gather what the run froze; nothing is decided here.
+def commitment(desk: Desk) -> Commitment | None:
+    """Gather what the run froze; None where it froze nothing.
 
     Raises:
-        ControlFailed: nothing was frozen.
+        UsageError: nobody could look at as many items.
     """
     quarter, records = desk.quarter(), desk.records()
     frozen = [
@@ -158,9 +173,12 @@ def commitment(desk: Desk) -> Commitment:
         if (record := records.get((STEP_FREEZE, one.id))) is not None and record.data.get("items")
     ]
     if not frozen:
-        raise ControlFailed(
-            f"No population of {quarter.id} was frozen: there is nothing to draw.",
-            "Read the findings of the populations and start a new run.",
+        return None
+    items = sum(one.plan.n for one in frozen)
+    if items > MOST_ITEMS:
+        raise UsageError(
+            f"{items:,} items would have to be looked at; workpapers hold {MOST_ITEMS:,}.",
+            "Tolerate more, expect less or ask for less confidence in audit.yaml.",
         )
     return Commitment(
         audit=quarter.id,
@@ -171,6 +189,11 @@ def commitment(desk: Desk) -> Commitment:
         code_version=desk.code_version,
         populations=tuple(frozen),
     )
+
+
+def nothing_committed() -> StepRecord:
+    """Say that nothing was frozen: all was drawn before, is empty, or failed."""
+    return Examination(STEP_COMMIT, CLAUSE).record({"committed": False})
 
 
 def committed(desk: Desk, made: Commitment, sealed: Sealed) -> StepRecord:
@@ -258,17 +281,20 @@ def draw(desk: Desk) -> StepRecord:
         refused = register.refusals_of(conn, desk.run)
     digest = hashlib.sha256(content).hexdigest()
     sealed = records.get((STEP_COMMIT, ""))
+    if sealed is not None and sealed.data.get("committed") is False:
+        return seen.record({"drawn": {}})
     if seed is None or sealed is None or sealed.data.get("sha256") != digest:
         raise ControlFailed(
             "There is no seed for this run's commitment.", "Start the workflow again."
         )
     made = Commitment.model_validate_json(content)
     told: dict[str, Any] = {}
+    samples: dict[str, bytes] = {}
     for one in made.populations:
         _require_frame(desk, one)
         with desk.folder.reader(one.file) as frame:
             drawn = sample(seed.seed, made.audit, one, frame)
-        file = drawn.to_bytes()
+        samples[one.population] = file = drawn.to_bytes()
         with desk.state.begin() as conn:
             own = register.remember_sample(
                 conn, desk.run, drawn, hashlib.sha256(file).hexdigest(), desk.clock.now()
@@ -284,8 +310,10 @@ def draw(desk: Desk) -> StepRecord:
             "items": len(drawn.of_stage(1)),
             "rejected": sum(map(len, drawn.rejected.values())),
         }
+    papers = workpapers(made, samples, desk.rules, seed, 1, desk.timezone)
     with desk.state.begin() as conn:
         keep_artifact(conn, *desk.run, SEED_FILE, seed.to_bytes())
+        keep_artifact(conn, *desk.run, WORKPAPERS_FILE, write(papers))
     if refused:
         seen.find(
             "sampling.seeds_refused",

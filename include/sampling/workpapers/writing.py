@@ -1,7 +1,7 @@
 """Audit sampling's workpapers as an Excel workbook: one sheet per population, to be filled in.
 
 The sheets are protected without a password. That guards against slips and nothing else: a returned
-workbook is held against the draw cell by cell (`returned`), and the draw's digest stands in it.
+workbook is held against the draw cell by cell (`reading`), and the draw's digest stands in it.
 
 The same workpapers always give the same bytes, because their SHA-256 is sealed.
 """
@@ -23,9 +23,8 @@ from openpyxl.writer.excel import ExcelWriter
 
 from include.messages import Message, _
 from include.reports.i18n import Translator
-from include.sampling import workpaper_form as form
-from include.sampling import workpaper_style as style
-from include.sampling.workpaper_form import FIXED, HEADER_ROW, QUESTION_ROW
+from include.sampling.workpapers import form, style
+from include.sampling.workpapers.form import FIXED, HEADER_ROW, QUESTION_ROW
 from include.services.errors import UsageError
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # of a zip file: the earliest it can say

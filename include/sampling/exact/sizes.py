@@ -15,7 +15,7 @@ from functools import partial
 from math import ceil
 
 from include.policy.rates import HOW, between, percent
-from include.sampling.chances import (
+from include.sampling.exact.chances import (
     Binomial,
     Bounds,
     Hypergeometric,

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from include.messages import Message, _
 from include.reports.i18n import visible
-from include.sampling import workpaper_form as form
-from include.sampling.workpaper_cells import Grid, place, places
-from include.sampling.workpaper_faults import Fault, Remark
-from include.sampling.workpaper_form import HEADER_ROW, QUESTION_ROW, Answer
-from include.sampling.workpapers import Item, Paper
+from include.sampling.workpapers import form
+from include.sampling.workpapers.cells import Grid, place, places
+from include.sampling.workpapers.faults import Fault, Remark
+from include.sampling.workpapers.form import HEADER_ROW, QUESTION_ROW, Answer
+from include.sampling.workpapers.writing import Item, Paper
 
 _QUOTED = 30  # characters of what is told of a cell's content
 

@@ -19,7 +19,7 @@ from openpyxl.utils.cell import column_index_from_string, coordinate_from_string
 from openpyxl.utils.exceptions import CellCoordinatesException
 
 from include.messages import Message, _
-from include.sampling.workpaper_faults import Fault, WorkpapersRefused
+from include.sampling.workpapers.faults import Fault, WorkpapersRefused
 
 MOST_BYTES = 32 * 1024**2  # of the file; 5,000 items with the longest notes have 20 MB
 MOST_UNPACKED = 64 * 1024**2  # bytes of all parts

@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 from openpyxl import Workbook, load_workbook
 
 from include.messages import verbatim
-from include.sampling import workpaper_form as form
-from include.sampling.workpapers import Attribute, Item, Paper, write
+from include.sampling.workpapers.writing import Attribute, Item, Paper, form, write
 from include.services.errors import UsageError
-from tests.sampling.support import HOSTILE, paper, workpapers
+from tests.sampling.workpapers.support import HOSTILE, paper, workpapers
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +37,7 @@ def parts(content: bytes) -> dict[str, bytes]:
 def test_the_same_workpapers_give_the_same_bytes():
     """Their SHA-256 is sealed; another process with other hashes writes the same file."""
     code = (
-        "import hashlib; from tests.sampling.support import workpapers, write; "
+        "import hashlib; from tests.sampling.workpapers.support import workpapers, write; "
         "print(hashlib.sha256(write(workpapers())).hexdigest())"
     )
     digests = {

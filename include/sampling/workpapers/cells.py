@@ -14,8 +14,8 @@ from openpyxl import load_workbook
 from openpyxl.utils import get_column_letter
 
 from include.messages import _
-from include.sampling.workpaper_faults import Fault, WorkpapersRefused
-from include.sampling.workpaper_file import Examined
+from include.sampling.workpapers.faults import Fault, WorkpapersRefused
+from include.sampling.workpapers.file import Examined
 
 _DAY = re.compile(r"(20\d\d) ?[-/.年] ?(\d{1,2}) ?[-/.月] ?(\d{1,2}) ?日?")
 _DAY_ZERO = datetime(1899, 12, 30)  # noqa: DTZ001 - of Excel's days, which have no timezone

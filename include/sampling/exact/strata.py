@@ -18,15 +18,15 @@ from fractions import Fraction
 from math import ceil
 
 from include.policy.rates import between, ceiling
-from include.sampling.chances import Binomial, at_most, point_and_sum
-from include.sampling.limits import PLACES, Limit, upper_limit
-from include.sampling.sizes import (
+from include.sampling.exact.chances import Binomial, at_most, point_and_sum
+from include.sampling.exact.limits import PLACES, Limit, upper_limit
+from include.sampling.exact.sizes import (
     BINOMIAL,
     CENSUS,
     Size,
     smallest_size,
 )
-from include.sampling.stages import StagedPlan, smallest_stages
+from include.sampling.exact.stages import StagedPlan, smallest_stages
 from include.services.errors import UsageError
 
 

@@ -14,8 +14,8 @@ from fractions import Fraction
 from math import ceil, comb
 
 from include.policy.rates import between
-from include.sampling.chances import Binomial, Hypergeometric, Model, point_and_sum
-from include.sampling.sizes import BINOMIAL, HYPERGEOMETRIC, doubled
+from include.sampling.exact.chances import Binomial, Hypergeometric, Model, point_and_sum
+from include.sampling.exact.sizes import BINOMIAL, HYPERGEOMETRIC, doubled
 from include.services.errors import UsageError
 
 MOST_STAGES = 4

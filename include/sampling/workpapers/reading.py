@@ -12,13 +12,13 @@ from datetime import date
 from zoneinfo import ZoneInfo
 
 from include.messages import Message, _
-from include.sampling import workpaper_form as form
-from include.sampling.workpaper_cells import Grid, grids, place
-from include.sampling.workpaper_faults import Fault, Remark, WorkpapersRefused
-from include.sampling.workpaper_file import examine
-from include.sampling.workpaper_form import Answer
-from include.sampling.workpaper_sheet import ItemAnswers, read_paper
-from include.sampling.workpapers import Workpapers
+from include.sampling.workpapers import form
+from include.sampling.workpapers.cells import Grid, grids, place
+from include.sampling.workpapers.faults import Fault, Remark, WorkpapersRefused
+from include.sampling.workpapers.file import examine
+from include.sampling.workpapers.form import Answer
+from include.sampling.workpapers.sheet import ItemAnswers, read_paper
+from include.sampling.workpapers.writing import Workpapers
 
 _LONGEST_NAME = 100  # characters of a person's
 _ISSUED = _("Fill in the workbook that was issued for this draw.")

@@ -13,8 +13,8 @@ from decimal import Decimal
 from fractions import Fraction
 
 from include.policy.rates import between, ceiling
-from include.sampling.chances import Binomial, Hypergeometric, no_more_than
-from include.sampling.sizes import BINOMIAL, CENSUS, HYPERGEOMETRIC, smallest
+from include.sampling.exact.chances import Binomial, Hypergeometric, no_more_than
+from include.sampling.exact.sizes import BINOMIAL, CENSUS, HYPERGEOMETRIC, smallest
 from include.services.errors import UsageError
 
 PLACES = 12  # digits after the point of a limit, rounded up

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.policy.rates import parse_rate
-from include.sampling.chances import Binomial, Hypergeometric, at_most, no_more_than
-from include.sampling.sizes import CENSUS, MOST, smallest_size
+from include.sampling.exact.chances import Binomial, Hypergeometric, at_most, no_more_than
+from include.sampling.exact.sizes import CENSUS, MOST, smallest_size
 from include.services.errors import UsageError
-from tests.sampling.published import rows
+from tests.sampling.exact.published import rows
 
 FIVE, NINETY_FIVE = Fraction(5, 100), Fraction(95, 100)
 
@@ -183,7 +183,7 @@ def test_bounds_enclose_the_exact_chance(population: int, data: st.DataObject) -
     exact = _hypergeometric(population, deviating, n, k)
     bounds = at_most(Hypergeometric(population, deviating), n, k)
     assert bounds.lowest <= exact <= bounds.highest
-    assert bounds.highest - bounds.lowest < Fraction(1, 10**30)
+    assert bounds.highest - bounds.lowest < Fraction(1, 10**25)
     rough = Hypergeometric(population, deviating)
     if n + deviating <= population:
         around = rough.none_roughly(n)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.sampling.selection import draw, sequence
+from include.sampling.exact.selection import draw, sequence
 from include.services.errors import UsageError
-from tests.sampling.published import rivest
+from tests.sampling.exact.published import rivest
 
 
 @pytest.mark.parametrize("vector", rivest(), ids=lambda one: f"{one['seed']}-{one['N']}")

@@ -15,8 +15,8 @@ from openpyxl.worksheet.worksheet import Worksheet
 
 from include.messages import Message, _
 from include.reports.i18n import Translator
-from include.sampling import workpaper_form as form
-from include.sampling.workpaper_form import Answer
+from include.sampling.workpapers import form
+from include.sampling.workpapers.form import Answer
 
 LINE = 15.5  # points
 TITLE = Font(name="Calibri", size=14, bold=True)

@@ -1,7 +1,7 @@
-"""Makes tests/sampling/data/saved_by_libreoffice.xlsx: a filled workbook that LibreOffice saved.
+"""Makes data/saved_by_libreoffice.xlsx, beside this file: a filled workbook that LibreOffice saved.
 
-``python -m tests.sampling.make_saved_by_libreoffice`` in the checkout, with LibreOffice Calc
-installed (the file in git: LibreOffice 25.2.3 of Debian 13). Again after a change of the form.
+``python -m tests.sampling.workpapers.make_saved_by_libreoffice`` in the checkout, with LibreOffice
+Calc installed (the file in git: LibreOffice 25.2.3 of Debian 13). Again after a change of the form.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from include.sampling.workpapers import write
-from tests.sampling.support import LIBREOFFICE, NOTES, SAID, edited, fill, workpapers
+from include.sampling.workpapers.writing import write
+from tests.sampling.workpapers.support import LIBREOFFICE, NOTES, SAID, edited, fill, workpapers
 
 
 def main() -> None:

@@ -12,12 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.sampling import workpaper_file
-from include.sampling import workpaper_form as form
-from include.sampling.returned import Returned
-from include.sampling.workpaper_faults import WorkpapersRefused
-from include.sampling.workpapers import write
-from tests.sampling.support import (
+from include.sampling.workpapers import file, form
+from include.sampling.workpapers.faults import WorkpapersRefused
+from include.sampling.workpapers.reading import Returned
+from include.sampling.workpapers.writing import write
+from tests.sampling.workpapers.support import (
     LIBREOFFICE,
     edited,
     faults,
@@ -289,7 +288,7 @@ def test_the_largest_workbook_is_within_the_limits():
         for one in range(1, form.MOST_ITEMS + 1)
     }
     content = edited(write(issued), lambda book: fill(book, issued, notes=notes))
-    assert len(content) < workpaper_file.MOST_BYTES
+    assert len(content) < file.MOST_BYTES
     assert len(read_back(content, issued).answers) == form.MOST_ITEMS
 
 

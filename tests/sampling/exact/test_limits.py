@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.policy.rates import parse_rate
-from include.sampling.chances import Binomial, no_more_than
-from include.sampling.limits import PLACES, upper_limit
+from include.sampling.exact.chances import Binomial, no_more_than
+from include.sampling.exact.limits import PLACES, upper_limit
 from include.services.errors import UsageError
-from tests.sampling.published import rows
+from tests.sampling.exact.published import rows
 
 NINETY_FIVE = Fraction(95, 100)
 

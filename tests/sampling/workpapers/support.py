@@ -15,10 +15,9 @@ from openpyxl import Workbook, load_workbook
 
 from include.messages import Message
 from include.reports.i18n import Translator
-from include.sampling import workpaper_form as form
-from include.sampling.returned import Returned, read
-from include.sampling.workpaper_faults import WorkpapersRefused
-from include.sampling.workpapers import Attribute, Item, Paper, Workpapers, write
+from include.sampling.workpapers.faults import WorkpapersRefused
+from include.sampling.workpapers.reading import Returned, read
+from include.sampling.workpapers.writing import Attribute, Item, Paper, Workpapers, form, write
 
 HOSTILE = (
     "=1+1",

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.sampling.chances import Binomial, Hypergeometric
-from include.sampling.sizes import smallest_size
-from include.sampling.stages import chance_of_accepting, smallest_stages, unplanned_risk
+from include.sampling.exact.chances import Binomial, Hypergeometric
+from include.sampling.exact.sizes import smallest_size
+from include.sampling.exact.stages import chance_of_accepting, smallest_stages, unplanned_risk
 from include.services.errors import UsageError
 
 FIVE, NINETY_FIVE = Fraction(5, 100), Fraction(95, 100)

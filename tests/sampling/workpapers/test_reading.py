@@ -17,11 +17,11 @@ from openpyxl.styles import PatternFill
 
 from include.approvals.reasons import value_free_reason
 from include.reports.i18n import Translator
-from include.sampling import workpaper_form as form
-from include.sampling.returned import read
-from include.sampling.workpaper_form import Answer
-from include.sampling.workpapers import write
-from tests.sampling.support import (
+from include.sampling.workpapers import form
+from include.sampling.workpapers.form import Answer
+from include.sampling.workpapers.reading import read
+from include.sampling.workpapers.writing import write
+from tests.sampling.workpapers.support import (
     HOSTILE,
     LIBREOFFICE,
     NOTES,

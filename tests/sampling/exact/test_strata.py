@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.sampling.sizes import CENSUS
-from include.sampling.strata import (
+from include.sampling.exact.sizes import CENSUS
+from include.sampling.exact.strata import (
     Allocation,
     allocate,
     stratified_limit,

@@ -1,0 +1,1 @@
+"""Exact arithmetic of attribute sampling, and the draw by a seed: no floats, no services."""

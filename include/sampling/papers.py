@@ -1,0 +1,96 @@
+"""From what was drawn to the workpapers of one stage."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from include.messages import Message
+from include.policy.audit import Attribute, AuditRules
+from include.sampling.commitment import Commitment
+from include.sampling.names import sample_file
+from include.sampling.samples import Sample
+from include.sampling.seeds import Seed
+from include.sampling.workpapers import writing
+from include.sampling.workpapers.writing import Item, Paper, Workpapers
+
+
+def draw_digest(samples: Mapping[str, bytes]) -> str:
+    """Return the digest that binds workpapers to a draw.
+
+    It is SHA-256 over the lines that `sha256sum samples/*.json` prints in the bundle, sorted by
+    name.
+
+    Args:
+        samples: content of each sample's file, by population.
+    """
+    lines = [
+        f"{hashlib.sha256(content).hexdigest()}  {sample_file(population)}\n"
+        for population, content in sorted(samples.items())
+    ]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def workpapers(
+    made: Commitment,
+    samples: Mapping[str, bytes],
+    rules: AuditRules,
+    seed: Seed,
+    stage: int,
+    timezone: str,
+) -> Workpapers:
+    """Make the workpapers of one stage: the same for the same draw.
+
+    Args:
+        made: the commitment.
+        samples: content of each sample's file, by population.
+        rules: audit.yaml.
+        seed: by which they were drawn.
+        stage: from 1; populations that have no such stage are not among them.
+        timezone: of times that people read.
+    """
+    papers = []
+    for one in made.populations:
+        drawn = Sample.model_validate_json(samples[one.population]).of_stage(stage)
+        if not drawn:
+            continue
+        population = rules.population(one.population)
+        items = tuple(
+            Item(item.number, item.stage, item.ordinal, item.key, item.stratum) for item in drawn
+        )
+        papers.append(
+            Paper(
+                population=one.population,
+                title=population.message,
+                attributes=tuple(map(_attribute, population.attributes)),
+                items=items,
+                frame_sha256=one.sha256,
+                population_size=one.items,
+            )
+        )
+    return Workpapers(
+        audit=made.audit,
+        stage=stage,
+        draw_sha256=draw_digest(samples),
+        issued_at=seed.entered_at,
+        timezone=timezone,
+        papers=tuple(papers),
+    )
+
+
+def _attribute(one: Attribute) -> writing.Attribute:
+    return writing.Attribute(id=one.id, question=one.message, criterion=_criterion(one))
+
+
+def _criterion(one: Attribute) -> Message:
+    """The source of what is asked: no words of the catalogue, which may be bettered meanwhile."""
+    if isinstance(one.basis, str):
+        return Message(
+            text="Information protection policy",
+            translations={"en": "Information protection policy", "zh-CN": "《信息保护制度》"},
+        )
+    cited = {
+        language: f"{name} ({one.basis.version}) {one.basis.article}"
+        for language, name in one.basis.instrument.items()
+    }
+    return Message(text=cited["en"], translations=cited)

@@ -1,0 +1,154 @@
+"""Drawing again what a bundle says was drawn: frame, plan, seed, items and rejections.
+
+Needs the bundle alone. Of it only the rates of the commitment are believed: the digest of each
+frame is computed, the plan is made anew from the rates, and every item is drawn again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from include.evidence.folder import Folder
+from include.sampling.commitment import Commitment, Committed
+from include.sampling.exact.selection import ALGORITHM
+from include.sampling.frame import PIECE, plain
+from include.sampling.names import COMMITMENT_FILE, SEED_FILE, sample_file
+from include.sampling.plans import Plan, plan_for
+from include.sampling.samples import Sample, sample
+from include.sampling.seeds import Seed
+from include.services.errors import ParcelSealError, UsageError
+from include.services.objectstore.base import ObjectMissing
+
+Form = TypeVar("Form", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Redrawn:
+    """One population that was drawn again.
+
+    Attributes:
+        population: its id.
+        items: of its frame.
+        drawn: items of all stages.
+        rejected: draws that came again.
+        faults: what is not as the bundle says; empty when all is.
+    """
+
+    population: str
+    items: int
+    drawn: int
+    rejected: int
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Redraw:
+    """A bundle that was drawn again.
+
+    Attributes:
+        audit: the quarter.
+        seed: as it was entered.
+        populations: one by one.
+        faults: of the bundle as a whole.
+    """
+
+    audit: str
+    seed: str
+    populations: tuple[Redrawn, ...]
+    faults: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether everything is as the bundle says."""
+        return not self.faults and not any(one.faults for one in self.populations)
+
+
+def redraw(folder: Folder) -> Redraw:
+    """Draw a bundle again.
+
+    Raises:
+        UsageError: it is no bundle of `sample_audit` that drew anything.
+    """
+    made = _read(folder, COMMITMENT_FILE, Commitment)
+    seed = _read(folder, SEED_FILE, Seed)
+    faults = []
+    if made.algorithm != ALGORITHM:
+        faults.append(f"it was drawn by {made.algorithm}; this is {ALGORITHM}")
+    if seed.published_at <= seed.commitment.sealed_at:
+        faults.append(
+            f"the seed was known at {seed.published_at.isoformat()}, before the commitment was "
+            f"sealed at {seed.commitment.sealed_at.isoformat()}"
+        )
+    populations = tuple(_redrawn(folder, made, one, seed) for one in made.populations)
+    return Redraw(made.audit, seed.seed, populations, tuple(faults))
+
+
+def _redrawn(folder: Folder, made: Commitment, one: Committed, seed: Seed) -> Redrawn:
+    faults = list(_frame_faults(folder, one))
+    try:
+        planned: Plan | None = plan_for(
+            one.planned_as,
+            one.tolerable,
+            one.expected,
+            one.confidence,
+            one.strata,
+            stratified=one.stratified,
+        )
+    except ParcelSealError:
+        planned = None
+    if planned != one.plan:
+        faults.append("the plan does not follow from its rates")
+    try:
+        told = Sample.model_validate_json(folder.read(sample_file(one.population)))
+        with folder.open(one.file) as frame:
+            again = sample(seed.seed, made.audit, one, frame)
+    except (ObjectMissing, ValidationError, ParcelSealError, KeyError):
+        return Redrawn(one.population, one.items, 0, 0, (*faults, "it cannot be drawn again"))
+    if told.items != again.items:
+        faults.append("other items are drawn than the bundle names")
+    if told.rejected != again.rejected:
+        faults.append("other draws are rejected than the bundle names")
+    if told != again and not faults:
+        faults.append("the sample names another audit, population or frame")
+    rejected = sum(map(len, again.rejected.values()))
+    return Redrawn(one.population, one.items, len(again.items), rejected, tuple(faults))
+
+
+def _frame_faults(folder: Folder, one: Committed) -> Iterator[str]:
+    """Compare a frame with what was committed to: digest, lines, strata."""
+    digest, lines = hashlib.sha256(), 0
+    strata: dict[str, int] = {}
+    rest = b""
+    try:
+        with folder.open(one.file) as frame:
+            while piece := frame.read(PIECE):
+                digest.update(piece)
+                *whole, rest = (rest + piece).split(b"\n")
+                lines += len(whole)
+                for line in whole if one.stratified else ():
+                    name = plain(line.partition(b"\t")[2].decode())
+                    strata[name] = strata.get(name, 0) + 1
+    except ObjectMissing:
+        yield "its frame is missing"
+        return
+    if digest.hexdigest() != one.sha256:
+        yield "the frame is not the one that was committed to"
+    if lines != one.items or (one.stratified and strata != one.strata):
+        yield "the frame has other numbers of items than were committed to"
+
+
+def _read(folder: Folder, name: str, form: type[Form]) -> Form:
+    try:
+        return form.model_validate_json(folder.read(name))
+    except ObjectMissing:
+        raise UsageError(
+            f"There is no {name}: this is no bundle of a drawn audit sample.",
+            "Name the folder of a bundle of sample_audit.",
+        ) from None
+    except ValidationError:
+        raise UsageError(f"{name} is not one that ParcelSeal writes.") from None

@@ -1,0 +1,1 @@
+"""Workpapers as Excel workbooks: written for the auditors, read back and checked."""
