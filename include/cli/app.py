@@ -15,6 +15,7 @@ from include.cli import (
     config,
     erasure,
     evidence,
+    findings,
     hold,
     keys,
     quarantine,
@@ -49,6 +50,7 @@ app.command("bench")(testing.bench)
 app.add_typer(backup.app, name="backup")
 app.add_typer(config.app, name="config")
 app.add_typer(erasure.app, name="erasure")
+app.add_typer(findings.app, name="findings")
 app.add_typer(hold.app, name="hold")
 app.add_typer(keys.app, name="keys")
 app.add_typer(quarantine.app, name="quarantine")

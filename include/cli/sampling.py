@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from include.cli import evidence
 from include.cli.console import errors, print_json, results
+from include.cli.stack import local_stack, workplace
 from include.cli.table import print_table
+from include.services.errors import UsageError
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -205,3 +208,32 @@ def verify(
     if holds:
         results.print("verified: the seal holds, and the same items are drawn again")
     return 0 if holds else 1
+
+
+@app.command("return")
+def hand_in(
+    file: Annotated[Path, typer.Argument(help="The filled-in workpapers.")],
+    by: Annotated[str, typer.Option("--by", help="Who hands them in.")],
+    as_json: AsJson = False,
+) -> int:
+    """Hand in filled-in workpapers; every fault is named, and then nothing is taken."""
+    from include.sampling import issue
+
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}.") from None
+    place = workplace()
+    with local_stack(place), place.state.begin() as conn:
+        taken = issue.hand_in(conn, content, file.name, by=by, at=place.clock.now())
+    assert taken.handed_in is not None
+    remarks = [one.text.format(**one.values) for one in taken.handed_in.remarks]
+    if as_json:
+        told = {"workpapers": taken.part, "audit": taken.audit, "stage": taken.stage}
+        print_json(told | {"items": len(taken.handed_in.items), "remarks": remarks})
+        return 0
+    results.print(f"taken: {taken.part}, {len(taken.handed_in.items):,} items")
+    for remark in remarks:
+        results.print(f"  remark: {remark}", soft_wrap=True, markup=False)
+    results.print("The next run of conclude_audit judges them; start it now or wait for it.")
+    return 0

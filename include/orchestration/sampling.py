@@ -88,7 +88,7 @@ def begin(asked: str | None) -> list[str]:
     found: list[str] = []
 
     def work(place: Workplace) -> StepRecord:
-        record = steps.begin(_desk(place), asked)
+        record = steps.begin(desk_of(place), asked)
         found.extend(record.data["populations"])
         return record
 
@@ -101,7 +101,7 @@ def freeze(population: str) -> dict[str, Any]:
     title = _("The frame of {population}", population=population)
 
     def work(place: Workplace) -> StepRecord:
-        return steps.freeze_population(_desk(place), population)
+        return steps.freeze_population(desk_of(place), population)
 
     return step(STEP_FREEZE, population, title, work, CLAUSE)
 
@@ -110,7 +110,7 @@ def commit() -> dict[str, Any]:
     """Seal what was frozen, in a bundle of its own, before anybody knows the seed."""
 
     def work(place: Workplace) -> StepRecord:
-        desk = _desk(place)
+        desk = desk_of(place)
         with desk.state.connect() as conn:
             sealed = register.commitment_of(conn, desk.run)
         made = _committed(desk) if sealed else steps.commitment(desk)
@@ -152,7 +152,7 @@ def ask(_part: str) -> Question | None:
         return None
 
     def work(place: Workplace) -> StepRecord:
-        desk = _desk(place)
+        desk = desk_of(place)
         with desk.state.connect() as conn:
             sealed = register.commitment_of(conn, desk.run)
             refused = register.refusals_of(conn, desk.run)
@@ -194,7 +194,7 @@ def take(_part: str, answer: Answer) -> dict[str, Any]:
     """Take the seed, or ask again when it cannot be taken."""
 
     def work(place: Workplace) -> StepRecord:
-        desk = _desk(place)
+        desk = desk_of(place)
         at = answer.at or place.clock.now()
         return steps.take_seed(desk, answer.option, dict(answer.given), answer.user, at)
 
@@ -205,7 +205,7 @@ def draw() -> dict[str, Any]:
     """Draw every committed population by the seed."""
 
     def work(place: Workplace) -> StepRecord:
-        return steps.draw(_desk(place))
+        return steps.draw(desk_of(place))
 
     return step(STEP_DRAW, "", _("The draw"), work, CLAUSE)
 
@@ -230,7 +230,7 @@ def seal_sample() -> dict[str, Any]:
     return seal_run(conclude)
 
 
-def _desk(place: Workplace) -> Desk:
+def desk_of(place: Workplace) -> Desk:
     """What the steps of a run work with.
 
     Raises:

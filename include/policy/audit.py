@@ -170,6 +170,9 @@ class AuditRules(Rule):
         staff: staff table, for groups that have a condition.
         auditors: those who enter seeds and answer for the work.
         seed: where seeds come from.
+        return_within: period from the draw in which workpapers should be back.
+        mend_within: period from the conclusion in which a deviation should be mended and tested
+            again.
         populations: what is audited; empty where the pack has no audit.yaml.
     """
 
@@ -177,6 +180,8 @@ class AuditRules(Rule):
     staff: Staff | None = None
     auditors: Group
     seed: Seed
+    return_within: PositivePeriod = Period.parse("P30D")
+    mend_within: PositivePeriod = Period.parse("P30D")
     populations: Annotated[tuple[Population, ...], AfterValidator(some)]
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine
@@ -61,7 +61,17 @@ class Desk:
     @property
     def now(self) -> datetime:
         """The moment in the pack's timezone."""
-        return self.clock.now().astimezone(ZoneInfo(self.timezone))
+        return self.clock.now().astimezone(self.zone)
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The pack's timezone."""
+        return ZoneInfo(self.timezone)
+
+    @property
+    def today(self) -> date:
+        """The day it is there."""
+        return self.now.date()
 
     def records(self) -> dict[tuple[str, str], StepRecord]:
         """What the steps of this run left, by step and part."""

@@ -10,8 +10,25 @@ STEP_AUDIT, STEP_FREEZE, STEP_COMMIT, STEP_SEED, STEP_DRAW = (
     "seed",
     "draw",
 )
+STEP_LOOK, STEP_EVALUATE, STEP_FOLLOW_UP = "look", "evaluate", "follow_up"
+FINDINGS = "audit"  # their kind in the register
 COMMITMENT_WORKFLOW = "sample_commitment"  # of the bundle that is sealed before the seed is known
 COMMITMENT_FILE, SEED_FILE, WORKPAPERS_FILE = "commitment.json", "seed.json", "workpapers.xlsx"
+
+
+def stage_file(part: str) -> str:
+    """Name of the workpapers of a later stage in a bundle."""
+    return f"workpapers-{part}.xlsx"
+
+
+def verdict_file(part: str) -> str:
+    """Name of what was evaluated of returned workpapers in a bundle."""
+    return f"verdicts-{part}.json"
+
+
+def answers_file(part: str) -> str:
+    """Name of what auditors answered in a bundle."""
+    return f"answers-{part}.json"
 
 
 def frame_file(population: str) -> str:

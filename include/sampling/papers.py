@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from datetime import datetime
 
 from include.messages import Message
 from include.policy.audit import Attribute, AuditRules
-from include.sampling.commitment import Commitment
+from include.sampling.commitment import Commitment, Committed
 from include.sampling.names import sample_file
-from include.sampling.samples import Sample
+from include.sampling.samples import Drawn, Sample
 from include.sampling.seeds import Seed
 from include.sampling.workpapers import writing
 from include.sampling.workpapers.writing import Item, Paper, Workpapers
@@ -55,15 +57,12 @@ def workpapers(
         if not drawn:
             continue
         population = rules.population(one.population)
-        items = tuple(
-            Item(item.number, item.stage, item.ordinal, item.key, item.stratum) for item in drawn
-        )
         papers.append(
             Paper(
                 population=one.population,
                 title=population.message,
                 attributes=tuple(map(_attribute, population.attributes)),
-                items=items,
+                items=tuple(map(_item, drawn)),
                 frame_sha256=one.sha256,
                 population_size=one.items,
             )
@@ -76,6 +75,39 @@ def workpapers(
         timezone=timezone,
         papers=tuple(papers),
     )
+
+
+def stage_papers(
+    before: Workpapers,
+    committed: Mapping[str, Committed],
+    samples: Mapping[str, Sample],
+    wanted: Collection[str],
+    at: datetime,
+) -> Workpapers:
+    """Make the workpapers of the stage after one that was issued, with the same questions.
+
+    Args:
+        before: of the stage before.
+        committed: by population.
+        samples: by population.
+        wanted: populations whose plan calls for it.
+        at: the moment of issue.
+    """
+    stage = before.stage + 1
+    papers = [
+        replace(
+            paper,
+            items=tuple(map(_item, samples[paper.population].of_stage(stage))),
+            population_size=committed[paper.population].items,
+        )
+        for paper in before.papers
+        if paper.population in wanted
+    ]
+    return replace(before, stage=stage, issued_at=at, papers=tuple(papers))
+
+
+def _item(one: Drawn) -> Item:
+    return Item(one.number, one.stage, one.ordinal, one.key, one.stratum)
 
 
 def _attribute(one: Attribute) -> writing.Attribute:

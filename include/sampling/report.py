@@ -119,7 +119,7 @@ def conclude(
         facts=_facts(made, seed, told, without, before),
         sections=[
             *([_drawn(made, rules, told)] if made and told else []),
-            *([_seed(made, seed, refused)] if made and (seed or refused) else []),
+            *([_seed(made, rules, seed, refused)] if made and (seed or refused) else []),
             *([_check(made)] if made and told else []),
             *([_next()] if told else []),
         ],
@@ -282,7 +282,9 @@ def _drawn(made: Commitment, rules: AuditRules, told: Mapping[str, Mapping[str, 
     )
 
 
-def _seed(made: Commitment, seed: Seed | None, refused: Sequence[Refusal]) -> Section:
+def _seed(
+    made: Commitment, rules: AuditRules, seed: Seed | None, refused: Sequence[Refusal]
+) -> Section:
     rows: list[list[Cell]] = []
     if seed is not None:
         rows = [
@@ -293,8 +295,11 @@ def _seed(made: Commitment, seed: Seed | None, refused: Sequence[Refusal]) -> Se
             [_("Entered"), seed.entered_at],
             [_("Entered by"), seed.entered_by],
         ]
+    named: Message | str = made.seed_source
+    if rules.seed.source["en"] == made.seed_source:
+        named = rules.seed.message
     blocks: list[Table | Paragraph] = [
-        Paragraph(text=_("Named beforehand as: {source}", source=made.seed_source))
+        Paragraph(text=_("Named beforehand as: {source}", source=named))
     ]
     if rows:
         columns = [Column(label=_("What")), Column(label=_("Value"))]

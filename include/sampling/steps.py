@@ -10,7 +10,7 @@ from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import artifacts_of, keep_artifact
 from include.messages import _
-from include.sampling import register, seeds
+from include.sampling import issue, register, seeds
 from include.sampling.commitment import Commitment, Committed, Sealed
 from include.sampling.desk import Desk
 from include.sampling.frame import Frame, freeze
@@ -30,7 +30,7 @@ from include.sampling.names import (
 from include.sampling.papers import workpapers
 from include.sampling.plans import plan_for
 from include.sampling.quarters import quarter_of
-from include.sampling.samples import sample
+from include.sampling.samples import Sample, sample
 from include.sampling.workpapers.form import MOST_ITEMS
 from include.sampling.workpapers.writing import write
 from include.services.errors import ControlFailed, ServiceError, UsageError
@@ -314,6 +314,13 @@ def draw(desk: Desk) -> StepRecord:
     with desk.state.begin() as conn:
         keep_artifact(conn, *desk.run, SEED_FILE, seed.to_bytes())
         keep_artifact(conn, *desk.run, WORKPAPERS_FILE, write(papers))
+        issue.remember(
+            conn,
+            desk.run,
+            papers,
+            {one.population: one for one in made.populations},
+            {name: Sample.model_validate_json(content) for name, content in samples.items()},
+        )
     if refused:
         seen.find(
             "sampling.seeds_refused",

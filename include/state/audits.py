@@ -1,8 +1,19 @@
-"""The tables of audits by samples: what was committed to, by which seed it was drawn."""
+"""The tables of audits by samples: what was committed to, drawn, returned and concluded."""
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Identity, Index, Table, Text, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Identity,
+    Index,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 
 from include.state.tables import MOMENT, metadata
 
@@ -52,4 +63,32 @@ audit_sample = Table(  # one per quarter and population: nobody draws again
     Column("sample_sha256", Text, nullable=False),
     Column("items", BigInteger, nullable=False),
     Column("drawn_at", MOMENT, nullable=False),
+)
+
+audit_workpapers = Table(  # issued to auditors, and what came back
+    "audit_workpapers",
+    metadata,
+    Column("draw_sha256", Text, primary_key=True),
+    Column("stage", BigInteger, primary_key=True, autoincrement=False),
+    Column("audit", Text, nullable=False),
+    Column("dag_id", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("issued_at", MOMENT, nullable=False),
+    Column("issued", JSONB, nullable=False),  # the workpapers, commitments and samples
+    Column("returned_at", MOMENT),
+    Column("returned_by", Text),
+    Column("file_sha256", Text),
+    Column("returned", JSONB),  # answers; notes without customers' numbers, never the file itself
+)
+
+audit_result = Table(  # one per quarter and population
+    "audit_result",
+    metadata,
+    Column("audit", Text, primary_key=True),
+    Column("population", Text, primary_key=True),
+    Column("dag_id", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("concluded_at", MOMENT, nullable=False),
+    Column("accepted", Boolean, nullable=False),
+    Column("verdict", JSONB, nullable=False),
 )

@@ -105,6 +105,24 @@ def read(
     )
 
 
+def draw_of(content: bytes, name: str) -> tuple[str, int]:
+    """Return which draw and stage a workbook says that it belongs to.
+
+    Raises:
+        WorkpapersRefused: it is no workbook, or says nothing of the kind.
+    """
+    examined = examine(content, name)
+    _titles, found = grids(examined, (form.DRAW,), name)
+    grid = found.get(form.DRAW)
+    rows = range(1, len(grid.rows) + 1) if grid else ()
+    said = {grid.text(row, 1): grid.text(row, 2) for row in rows} if grid else {}
+    draw, stage = said.get("draw_sha256", ""), said.get("stage", "")
+    if not draw or not stage.isdecimal():
+        message = _("The sheet is missing: removed or renamed.")
+        raise WorkpapersRefused(name, [*examined.faults, Fault(form.DRAW, "", message, _ISSUED)])
+    return draw, int(stage)
+
+
 def _sheets(wanted: tuple[str, ...], titles: list[str]) -> list[Fault]:
     absent = [one for one in wanted if one not in titles]
     added = [one for one in titles if one not in wanted]

@@ -1,0 +1,86 @@
+"""### Audit by samples: conclusion and findings
+
+**Policy clause 6.1:** regular internal audits; a report; improvement measures.
+
+**What it does.** It looks which workpapers auditors handed in (`./parcelseal sampling return FILE`), judges every population by
+the plan that was made before the draw - deviations, estimated rate, exact one-sided upper limit against the tolerable
+rate - and opens a finding with an owner and a day for every deviation. Where a plan has a second stage and needs it, it
+issues its workpapers. Every day it looks at all open findings: owners are reminded once a week from a week before the
+day on; only a second test by another person closes a finding (`./parcelseal findings`).
+
+**Schedule:** workdays at 09:30 in the policy pack's timezone; start it by hand when workpapers are back. **Inputs:**
+`audit.yaml` of the policy pack; connections `state_db`, `evidence_store`.
+
+**Writes:** verdicts, findings and reminders to `state_db`; a sealed bundle with answers, verdicts and the report that an
+auditor signs (English, Chinese) to `evidence_store`.
+
+**Red means** that a population judged in this run may deviate more than is tolerable, that workpapers are overdue, that a
+conclusion was asked for before they were back, or that findings are past their day. **What to do:** read the report in
+the bundle that the task `gate` names (no bundle: read the log of the task `seal`); hand in the workpapers; have the causes
+mended, answered and tested again. More: docs/audit.md. **Owner:** management.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import Param, TriggerRule, dag, task
+
+from include.orchestration import audit_conclusion
+from include.orchestration.run import require_held
+from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron
+
+
+@dag(
+    dag_id="conclude_audit",
+    dag_display_name="Audit by samples: conclusion and findings",
+    description="Judge returned workpapers, open findings, remind their owners, seal.",
+    doc_md=__doc__,
+    schedule=cron("30 9 * * 1-5"),
+    catchup=False,
+    max_active_runs=1,
+    default_args=DEFAULT_ARGS | {"owner": "management"},
+    tags=[Tag.AUDIT, Tag.CLAUSE_6_1, Tag.DAILY],
+    params={
+        "quarter": Param(
+            None,
+            type=["null", "string"],
+            title="Quarter",
+            description="2026Q3: conclude it now, and say so when that cannot be; empty means what is back.",
+        ),
+    },
+)
+def conclude_audit() -> None:
+    """Judge what came back, follow the findings and leave a sealed bundle."""
+
+    @task
+    def returned(params: dict[str, Any] | None = None) -> list[str]:
+        """Find the workpapers that are back and not concluded."""
+        return audit_conclusion.look((params or {}).get("quarter"))
+
+    @task
+    def evaluate(workpapers: str) -> dict[str, Any]:
+        """Judge every population of returned workpapers; open findings."""
+        return audit_conclusion.evaluate(workpapers)
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)
+    def follow_up() -> dict[str, Any]:
+        """Remind the owners of open findings and say which are overdue."""
+        return audit_conclusion.follow_up()
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)
+    def seal() -> dict[str, Any]:
+        """Write the sealed bundle, whatever happened before."""
+        return audit_conclusion.seal_conclusion()
+
+    @task(retries=0)
+    def gate(sealed: dict[str, Any]) -> None:
+        """Fail the run when the control did not hold."""
+        require_held(sealed)
+
+    sealed = seal()
+    evaluate.expand(workpapers=returned()) >> follow_up() >> sealed
+    gate(sealed)
+
+
+conclude_audit()

@@ -1,0 +1,140 @@
+"""``parcelseal findings``: what was found, who answers for it, and what became of it."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from include.cli.console import print_json, results
+from include.cli.stack import local_stack, workplace
+from include.cli.table import print_table
+from include.services.errors import UsageError
+
+if TYPE_CHECKING:
+    from include.findings.register import Found
+
+app = typer.Typer(no_args_is_help=True, help="Findings, corrective actions, retests.")
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Number = Annotated[int, typer.Argument(help="Number of the finding.")]
+By = Annotated[str, typer.Option("--by", help="User id of the person.")]
+
+
+@app.command("list")
+def list_findings(
+    closed: Annotated[bool, typer.Option("--closed", help="Closed ones too.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Show findings, the one that is due first at the head."""
+    from include.findings import register
+
+    place = workplace()
+    with local_stack(place), place.state.connect() as conn:
+        found = register.listed(conn, closed=closed)
+    if as_json:
+        print_json({"findings": [_told(one) for one in found]})
+        return 0
+    print_table(
+        ("no.", "due", "state", "owner", "reference", "finding"),
+        [
+            (
+                str(one.id),
+                one.due_on.isoformat(),
+                str(one.state),
+                one.owner,
+                one.reference,
+                _text(one),
+            )
+            for one in found
+        ],
+    )
+    return 0
+
+
+@app.command("answer")
+def answer(
+    number: Number,
+    cause: Annotated[str, typer.Option(help="Why it happened; no customer data.")],
+    action: Annotated[str, typer.Option(help="What is done about it; no customer data.")],
+    by: By,
+    due: Annotated[
+        str | None, typer.Option(help="Another day for it: YYYY-MM-DD.", metavar="YYYY-MM-DD")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Enter cause and corrective action of a finding; it stays open until a retest is met."""
+    from include.findings import register
+
+    place = workplace()
+    with local_stack(place), place.state.begin() as conn:
+        found = register.answer(
+            conn,
+            number,
+            cause=cause,
+            action=action,
+            by=by,
+            at=place.clock.now(),
+            due_on=_day(due) if due else None,
+        )
+    return _show(found, as_json)
+
+
+@app.command("retest")
+def retest(
+    number: Number,
+    by: By,
+    met: Annotated[
+        bool | None, typer.Option("--met/--deviates", help="What the second test came to.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Enter the second test of a finding: met closes it, deviating opens it again."""
+    from include.findings import register
+
+    if met is None:
+        raise UsageError("What did the test come to?", "Write --met or --deviates.")
+    place = workplace()
+    with local_stack(place), place.state.begin() as conn:
+        found = register.retest(conn, number, met=met, by=by, at=place.clock.now())
+    return _show(found, as_json)
+
+
+def _show(found: Found, as_json: bool) -> int:
+    if as_json:
+        print_json(_told(found))
+    else:
+        results.print(f"finding {found.id}: {found.state}, due {found.due_on}")
+    return 0
+
+
+def _told(one: Found) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "kind": one.kind,
+        "reference": one.reference,
+        "finding": _text(one),
+        "owner": one.owner,
+        "opened_at": one.opened_at.isoformat(),
+        "due_on": one.due_on.isoformat(),
+        "state": str(one.state),
+        "cause": one.cause,
+        "action": one.action,
+        "answered_by": one.answered_by,
+        "closed_by": one.closed_by,
+        "retests": one.retests,
+    }
+
+
+def _text(one: Found) -> str:
+    from include.reports.i18n import Translator
+
+    return Translator("en").text(one.what)
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{text!r} is no day.", "Write 2026-12-31.") from None

@@ -1,0 +1,267 @@
+"""The one register of findings: what somebody has to answer for, mend, and show to be mended.
+
+A finding has an owner and a day. The owner answers with a cause and a corrective action; then
+somebody else tests again. Only a test that is met closes it: an answer alone never does. Nothing is
+overwritten, every step is an event with who and when. Whoever answered may not test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects.postgresql import insert
+
+from include.approvals.reasons import says_something, value_free_reason
+from include.messages import Message
+from include.services.errors import UsageError
+from include.state.findings import finding, finding_event
+
+REMIND_AHEAD = timedelta(days=7)  # of the day on which it is due
+REMIND_EVERY = timedelta(days=7)
+
+
+class Event(StrEnum):
+    """What happened to a finding."""
+
+    ANSWERED = "answered"
+    MET = "met"
+    DEVIATES = "deviates"
+    REMINDED = "reminded"
+
+
+class State(StrEnum):
+    """Where a finding stands."""
+
+    OPEN = "open"
+    ANSWERED = "answered"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finding with what was said of it last.
+
+    Attributes:
+        id: number in the register.
+        kind: of work that found it, ``audit``.
+        reference: names it within its kind; no customer's value.
+        what: what was found.
+        owner: role of roles.yaml that answers for it.
+        opened_at: when it was entered.
+        due_on: day by which it is to be mended and tested again.
+        state: open, answered (waits for its retest), closed.
+        cause: by the last answer; empty while nobody answered.
+        action: corrective action, likewise.
+        answered_by: who answered last.
+        closed_by: who tested it with success; empty while it is not closed.
+        reminded_at: when its owner was reminded last.
+        retests: how often it was tested again.
+    """
+
+    id: int
+    kind: str
+    reference: str
+    what: Message
+    owner: str
+    opened_at: datetime
+    due_on: date
+    state: State
+    cause: str = ""
+    action: str = ""
+    answered_by: str = ""
+    closed_by: str = ""
+    reminded_at: datetime | None = None
+    retests: int = 0
+
+    def overdue(self, today: date) -> bool:
+        """Whether its day has passed and it is not closed."""
+        return self.state is not State.CLOSED and self.due_on < today
+
+    def to_be_reminded(self, today: date, now: datetime) -> bool:
+        """Whether its owner has to hear of it: due soon or over, and not told in the last days."""
+        if self.state is State.CLOSED or self.due_on - REMIND_AHEAD > today:
+            return False
+        return self.reminded_at is None or self.reminded_at <= now - REMIND_EVERY
+
+
+def open_finding(
+    conn: Connection,
+    *,
+    kind: str,
+    reference: str,
+    what: Message,
+    owner: str,
+    opened_at: datetime,
+    due_on: date,
+) -> int:
+    """Enter a finding and return its number; the same one again is the one that is there."""
+    row = {
+        "kind": kind,
+        "reference": reference,
+        "what": what.model_dump(mode="json"),
+        "owner": owner,
+        "opened_at": opened_at,
+        "due_on": due_on,
+    }
+    conn.execute(insert(finding).values(row).on_conflict_do_nothing())
+    key = select(finding.c.id).where(finding.c.kind == kind, finding.c.reference == reference)
+    return int(conn.scalars(key).one())
+
+
+def answer(
+    conn: Connection,
+    number: int,
+    *,
+    cause: str,
+    action: str,
+    by: str,
+    at: datetime,
+    due_on: date | None = None,
+) -> Found:
+    """Enter why it happened and what is done about it.
+
+    Args:
+        conn: the state database, in a transaction.
+        number: of the finding.
+        cause: in plain words; what could be a customer's number is blotted out.
+        action: the corrective action, likewise.
+        by: who answers.
+        at: the moment.
+        due_on: another day, where the action needs it; never one before.
+
+    Raises:
+        UsageError: there is no such finding, it is closed, words are missing, or the day is over.
+    """
+    found = one(conn, number, locked=True)
+    if found.state is State.CLOSED:
+        raise UsageError(f"Finding {number} is closed.", "A new deviation is a new finding.")
+    if not by.strip():
+        raise UsageError("Nobody is named who answers.", "Name the person with --by.")
+    for name, words in (("cause", cause), ("corrective action", action)):
+        if not says_something(words):
+            raise UsageError(f"The {name} says nothing.", "Write it in plain words.")
+    if due_on is not None and due_on < at.date():
+        raise UsageError(f"{due_on} is over.", "Name a day that is to come.")
+    _happened(
+        conn,
+        number,
+        Event.ANSWERED,
+        by,
+        at,
+        cause=value_free_reason(cause),
+        action=value_free_reason(action),
+        due_on=due_on,
+    )
+    if due_on is not None:
+        conn.execute(finding.update().where(finding.c.id == number).values(due_on=due_on))
+    return one(conn, number)
+
+
+def retest(conn: Connection, number: int, *, met: bool, by: str, at: datetime) -> Found:
+    """Enter what a second test came to: met closes the finding, deviating opens it again.
+
+    Raises:
+        UsageError: there is no such finding, it is closed, nobody answered it, or the person who
+            answered tests it.
+    """
+    found = one(conn, number, locked=True)
+    if found.state is State.CLOSED:
+        raise UsageError(f"Finding {number} is closed.", "A new deviation is a new finding.")
+    if found.state is State.OPEN:
+        raise UsageError(
+            f"Finding {number} has no corrective action yet: there is nothing to test again.",
+            f"Answer it first: ./parcelseal findings answer {number} --cause ... --action ...",
+        )
+    if not by.strip():
+        raise UsageError("Nobody is named who tested.", "Name the person with --by.")
+    if by.strip() == found.answered_by:
+        raise UsageError(
+            f"{by} answered finding {number} and cannot test it.", "Have somebody else test it."
+        )
+    _happened(conn, number, Event.MET if met else Event.DEVIATES, by, at)
+    if met:
+        conn.execute(finding.update().where(finding.c.id == number).values(closed_at=at))
+    return one(conn, number)
+
+
+def remind(conn: Connection, number: int, *, by: str, at: datetime) -> None:
+    """Keep that the owner of a finding was reminded."""
+    _happened(conn, number, Event.REMINDED, by, at)
+
+
+def one(conn: Connection, number: int, *, locked: bool = False) -> Found:
+    """Return a finding.
+
+    Raises:
+        UsageError: there is none of that number.
+    """
+    query = select(finding).where(finding.c.id == number)
+    row = conn.execute(query.with_for_update() if locked else query).mappings().first()
+    if row is None:
+        raise UsageError(f"There is no finding {number}.", "See ./parcelseal findings list.")
+    return _told(conn, [dict(row)])[0]
+
+
+def listed(conn: Connection, kind: str | None = None, *, closed: bool = False) -> list[Found]:
+    """Return findings, the one that is due first at the head.
+
+    Args:
+        conn: the state database.
+        kind: of work; all where nothing is said.
+        closed: whether closed ones are among them.
+    """
+    query = select(finding).order_by(finding.c.due_on, finding.c.id)
+    if kind is not None:
+        query = query.where(finding.c.kind == kind)
+    if not closed:
+        query = query.where(finding.c.closed_at.is_(None))
+    return _told(conn, [dict(row) for row in conn.execute(query).mappings()])
+
+
+def _told(conn: Connection, rows: Sequence[dict[str, object]]) -> list[Found]:
+    """Rows of the register with what their events say."""
+    events: dict[int, list[dict[str, object]]] = {}
+    numbers = [int(str(row["id"])) for row in rows]
+    query = (
+        select(finding_event)
+        .where(finding_event.c.finding_id.in_(numbers))
+        .order_by(finding_event.c.id)
+    )
+    for event in conn.execute(query).mappings():
+        events.setdefault(int(event["finding_id"]), []).append(dict(event))
+    return [_one(row, events.get(number, [])) for number, row in zip(numbers, rows, strict=True)]
+
+
+def _one(row: dict[str, object], events: Sequence[dict[str, object]]) -> Found:
+    said: dict[str, object] = {"state": State.OPEN}
+    for event in events:
+        match Event(str(event["kind"])):
+            case Event.ANSWERED:
+                said |= {name: event[name] for name in ("cause", "action")}
+                said |= {"answered_by": event["by"], "state": State.ANSWERED}
+            case Event.MET:
+                said |= {"closed_by": event["by"], "state": State.CLOSED}
+            case Event.DEVIATES:
+                said["state"] = State.OPEN
+            case Event.REMINDED:
+                said["reminded_at"] = event["at"]
+    tests = sum(str(one["kind"]) in (Event.MET, Event.DEVIATES) for one in events)
+    fields = {name: row[name] for name in ("id", "kind", "reference", "owner", "opened_at")}
+    what = Message.model_validate(row["what"])
+    return Found(**fields, **said, what=what, due_on=row["due_on"], retests=tests)  # type: ignore[arg-type]  # columns are the fields
+
+
+def _happened(
+    conn: Connection,
+    number: int,
+    kind: Event,
+    by: str,
+    at: datetime,
+    **words: object,
+) -> None:
+    values = {"finding_id": number, "kind": str(kind), "by": by.strip(), "at": at} | words
+    conn.execute(insert(finding_event).values(values))

@@ -1,0 +1,77 @@
+"""Tasks of `conclude_audit`: services in, step records out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from include.evidence.model import StepRecord
+from include.findings import register as findings
+from include.messages import _
+from include.orchestration.run import seal_run, step
+from include.orchestration.sampling import desk_of
+from include.reports.conclusion import Conclusion
+from include.sampling import closing, conclusion_report
+from include.sampling.names import (
+    CLAUSE,
+    FINDINGS,
+    STEP_EVALUATE,
+    STEP_FOLLOW_UP,
+    STEP_LOOK,
+)
+from include.workplace import Workplace
+
+
+def look(asked: str | None) -> list[str]:
+    """Find the workpapers that are back and not concluded."""
+    found: list[str] = []
+
+    def work(place: Workplace) -> StepRecord:
+        record = closing.look(desk_of(place), asked)
+        found.extend(record.data["back"])
+        return record
+
+    step(STEP_LOOK, "", _("The search"), work, CLAUSE)
+    return found
+
+
+def evaluate(part: str) -> dict[str, Any]:
+    """Judge every population of returned workpapers."""
+
+    def work(place: Workplace) -> StepRecord:
+        return closing.evaluate_returned(desk_of(place), part)
+
+    return step(STEP_EVALUATE, part, _("The evaluation of {part}", part=part), work, CLAUSE)
+
+
+def follow_up() -> dict[str, Any]:
+    """Remind the owners of open findings and say which are overdue."""
+
+    def work(place: Workplace) -> StepRecord:
+        return closing.follow_up(desk_of(place))
+
+    return step(STEP_FOLLOW_UP, "", _("The follow-up"), work, CLAUSE)
+
+
+def seal_conclusion() -> dict[str, Any]:
+    """Seal the evidence of a conclusion."""
+
+    def conclude(
+        place: Workplace, records: Sequence[StepRecord], artifacts: dict[str, bytes]
+    ) -> Conclusion:
+        del artifacts
+        pack = place.pack
+        if pack.audit is None:
+            return conclusion_report.nothing_to_audit(records)
+        with place.state.connect() as conn:
+            every = findings.listed(conn, FINDINGS, closed=True)
+        return conclusion_report.conclude(
+            records,
+            rules=pack.audit,
+            roles=pack.roles,
+            findings=every,
+            policy_hash=pack.sha256,
+            today=place.clock.now().astimezone(pack.calendar.zone).date(),
+        )
+
+    return seal_run(conclude)

@@ -1,0 +1,304 @@
+"""The steps of `conclude_audit`: what came back, what it says, what becomes of the findings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection
+
+from include.evidence.examination import Examination
+from include.evidence.model import Outcome, StepRecord
+from include.evidence.steps import keep_artifact
+from include.findings import register as findings
+from include.messages import Message, _
+from include.policy.audit import Population
+from include.policy.period import Period
+from include.sampling import issue, results
+from include.sampling.desk import Desk
+from include.sampling.evaluation import Deviation, Verdict, evaluate
+from include.sampling.issue import Issued
+from include.sampling.names import (
+    CLAUSE,
+    FINDINGS,
+    STEP_EVALUATE,
+    STEP_FOLLOW_UP,
+    STEP_LOOK,
+    answers_file,
+    stage_file,
+    verdict_file,
+)
+from include.sampling.papers import stage_papers
+from include.sampling.workpapers.form import Answer
+from include.sampling.workpapers.writing import write
+from include.services.errors import ControlFailed
+
+
+def look(desk: Desk, asked: str | None) -> StepRecord:
+    """Say which workpapers are back and not concluded, and which are still out.
+
+    Args:
+        desk: of the run.
+        asked: a quarter whose conclusion was asked for; none where the schedule began the run.
+    """
+    seen = Examination(STEP_LOOK, CLAUSE)
+    with desk.state.connect() as conn:
+        waiting = [one for one in issue.all_issued(conn, asked or None) if _is_open(conn, one)]
+    if asked and not waiting:
+        seen.find(
+            "sampling.nothing_to_conclude",
+            Outcome.FAIL,
+            _("There is nothing to conclude of {audit}.", audit=asked),
+            _("See that sample_audit drew it, and that it was not concluded before."),
+            subject=asked,
+        )
+    out = [one for one in waiting if one.handed_in is None]
+    late = [one for one in out if _due(one.issued_at, desk.rules.return_within) < desk.today]
+    for one in out:
+        if asked or one in late:
+            seen.find(
+                "sampling.workpapers_overdue" if one in late else "sampling.workpapers_out",
+                Outcome.FAIL,
+                _(
+                    "The workpapers of {audit}, stage {stage}, are not back; issued on {day}.",
+                    audit=one.audit,
+                    stage=one.stage,
+                    day=one.issued_at.astimezone(desk.zone).date(),
+                ),
+                _("Hand them in: ./parcelseal sampling return FILE --by NAME."),
+                subject=one.part,
+            )
+    seen.measure("workpapers_overdue", len(late), "1")
+    return seen.record(
+        {
+            "back": [one.part for one in waiting if one.handed_in is not None],
+            "out": [[one.part, one.issued_at.isoformat()] for one in out],
+        }
+    )
+
+
+def _is_open(conn: Connection, one: Issued) -> bool:
+    """Whether a verdict of any of its populations is still to be reached from these workpapers."""
+    reached = results.of_audit(conn, one.audit)
+    later = {
+        paper.population
+        for other in issue.all_issued(conn, one.audit)
+        if other.draw == one.draw and other.stage > one.stage
+        for paper in other.workpapers.papers
+    }
+    return any(
+        paper.population not in reached and paper.population not in later
+        for paper in one.workpapers.papers
+    )
+
+
+def evaluate_returned(desk: Desk, part: str) -> StepRecord:
+    """Judge every population of workpapers that came back; repeated, it says the same.
+
+    Raises:
+        ControlFailed: there are no such workpapers.
+        UsageError: they are not back.
+    """
+    seen = Examination(STEP_EVALUATE, CLAUSE, part=part)
+    with desk.state.connect() as conn:
+        every = issue.all_issued(conn)
+    issued = next((one for one in every if one.part == part), None)
+    if issued is None or issued.handed_in is None:
+        raise ControlFailed(f"There are no returned workpapers {part}.", "Run the workflow again.")
+    before = [one for one in every if one.draw == issued.draw and one.stage < issued.stage]
+    returned = issued.handed_in
+    answers = returned.answers
+    for one in before:
+        answers |= one.handed_in.answers if one.handed_in else {}
+    verdicts: list[Verdict] = []
+    with desk.state.begin() as conn:
+        for paper in issued.workpapers.papers:
+            name = paper.population
+            verdict = evaluate(issued.committed[name], issued.samples[name], answers, issued.stage)
+            if verdict.decision != "next_stage":
+                now = desk.clock.now()
+                verdict = results.conclude(conn, desk.run, issued.audit, verdict, now)
+                _open_findings(conn, desk, issued.audit, verdict)
+            verdicts.append(verdict)
+        keep_artifact(conn, *desk.run, answers_file(part), returned.to_bytes())
+        keep_artifact(conn, *desk.run, verdict_file(part), _file(verdicts))
+        more = _next_stage(conn, desk, issued, verdicts)
+    _judge(seen, desk, verdicts)
+    if more is not None:
+        seen.find(
+            "sampling.next_stage",
+            Outcome.ATTENTION,
+            _("The plan calls for stage {stage}: look at its items too.", stage=more.stage),
+            _("Fill in {file} of this bundle.", file=stage_file(more.part)),
+        )
+    return seen.record(
+        {
+            "audit": issued.audit,
+            "stage": issued.stage,
+            "performed_by": returned.performed_by,
+            "performed_on": returned.performed_on.isoformat() if returned.performed_on else None,
+            "reviewed_by": returned.reviewed_by,
+            "returned_by": returned.returned_by,
+            "returned_at": returned.returned_at.isoformat(),
+            "remarks": [one.model_dump(mode="json") for one in returned.remarks],
+            "verdicts": [one.model_dump(mode="json") for one in verdicts],
+        }
+    )
+
+
+def _file(verdicts: Sequence[Verdict]) -> bytes:
+    content = [one.model_dump(mode="json") for one in verdicts]
+    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _next_stage(
+    conn: Connection, desk: Desk, issued: Issued, verdicts: Sequence[Verdict]
+) -> Issued | None:
+    """Issue the workpapers of the next stage to the populations whose plan calls for it."""
+    wanted = [one.population for one in verdicts if one.decision == "next_stage"]
+    if not wanted:
+        return None
+    papers = stage_papers(
+        issued.workpapers, issued.committed, issued.samples, wanted, desk.clock.now()
+    )
+    committed = {name: issued.committed[name] for name in wanted}
+    samples = {name: issued.samples[name] for name in wanted}
+    issue.remember(conn, desk.run, papers, committed, samples)
+    made = next(
+        one
+        for one in issue.all_issued(conn, issued.audit)
+        if one.draw == papers.draw_sha256 and one.stage == papers.stage
+    )
+    keep_artifact(conn, *desk.run, stage_file(made.part), write(made.workpapers))
+    return made
+
+
+def _open_findings(conn: Connection, desk: Desk, audit: str, verdict: Verdict) -> None:
+    population = _population(desk, verdict.population)
+    if population is None:
+        return
+    for one in verdict.deviations:
+        findings.open_finding(
+            conn,
+            kind=FINDINGS,
+            reference=f"{audit}/{verdict.population}/{one.number}/{one.attribute}",
+            what=_deviated(population, one),
+            owner=population.owner,
+            opened_at=desk.clock.now(),
+            due_on=_due(desk.clock.now(), desk.rules.mend_within),
+        )
+
+
+def _population(desk: Desk, name: str) -> Population | None:
+    """A population of the pack; None when it was taken out since the draw."""
+    return next((one for one in desk.rules.populations if one.id == name), None)
+
+
+_ANSWERS = {
+    Answer.DEVIATES: _("no"),
+    Answer.NOT_FOUND: _("not found"),
+    Answer.MISSING: _("not answered"),
+}
+
+
+def _deviated(population: Population, one: Deviation) -> Message:
+    asked = next((item for item in population.attributes if item.id == one.attribute), None)
+    return _(
+        "{population}, item {key}: {question} {answer}",
+        population=population.message,
+        key=one.key,
+        question=asked.message if asked else one.attribute,
+        answer=_ANSWERS[one.answer],
+    )
+
+
+def _judge(seen: Examination, desk: Desk, verdicts: Sequence[Verdict]) -> None:
+    for one in verdicts:
+        population = _population(desk, one.population)
+        title = population.message if population else one.population
+        if one.decision == "not_accepted":
+            seen.find(
+                "sampling.not_accepted",
+                Outcome.FAIL,
+                _(
+                    "{population}: {deviating} of {items} items deviate, {acceptable} were "
+                    "acceptable; up to {limit}% of the population may deviate.",
+                    population=title,
+                    deviating=one.deviating,
+                    items=one.items,
+                    acceptable=one.acceptable,
+                    limit=one.upper_limit_pct,
+                ),
+                _("Mend the causes; each deviation is a finding with an owner and a day."),
+                subject=one.population,
+            )
+        elif one.deviations:
+            seen.find(
+                "sampling.deviations",
+                Outcome.ATTENTION,
+                _(
+                    "{population}: {deviating} of {items} items deviate.",
+                    population=title,
+                    deviating=one.deviating,
+                    items=one.items,
+                ),
+                _("Each deviation is a finding with an owner and a day."),
+                subject=one.population,
+            )
+    reached = [one for one in verdicts if one.decision != "next_stage"]
+    above = sum(one.decision == "not_accepted" for one in reached)
+    seen.measure("sampling.populations_concluded", len(reached), "1")
+    seen.measure("sampling.populations_not_accepted", above, "1")
+
+
+def follow_up(desk: Desk) -> StepRecord:
+    """Remind the owners of open findings, each once a week, and say which are overdue."""
+    seen = Examination(STEP_FOLLOW_UP, CLAUSE)
+    now = desk.clock.now()
+    with desk.state.begin() as conn:
+        left = findings.listed(conn, FINDINGS)
+        reminded = [one for one in left if one.to_be_reminded(desk.today, now)]
+        for one in reminded:
+            findings.remind(conn, one.id, by=desk.dag_id, at=now)
+    late = [one for one in left if one.overdue(desk.today)]
+    for owner in sorted({one.owner for one in late}):
+        numbers = [one.id for one in late if one.owner == owner]
+        seen.find(
+            "sampling.findings_overdue",
+            Outcome.FAIL,
+            _(
+                "{count} findings are past their day: {numbers}.",
+                count=len(numbers),
+                numbers=", ".join(map(str, numbers[:20])) + ("…" if len(numbers) > 20 else ""),
+            ),
+            _("Answer them, mend the causes and have them tested again: `findings list`."),
+            subject=owner,
+        )
+    seen.measure("audit_findings_overdue", len(late), "1")
+    seen.measure("sampling.findings_open", len(left), "1")
+    return seen.record(
+        {
+            "reminded": [one.id for one in reminded],
+            "open": [_told(one) for one in left],
+        }
+    )
+
+
+def _told(one: findings.Found) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "reference": one.reference,
+        "what": one.what.model_dump(mode="json"),
+        "owner": one.owner,
+        "due_on": one.due_on.isoformat(),
+        "state": str(one.state),
+        "retests": one.retests,
+    }
+
+
+def _due(start: datetime, period: Period) -> date:
+    """The day by which something is due; a month counts 30 days."""
+    span = timedelta(days=period.months * 30 + period.days, seconds=period.seconds)
+    return (start + span).date()

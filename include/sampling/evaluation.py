@@ -1,0 +1,232 @@
+"""From answers to a verdict: deviations, point estimate, upper limit, accepted or not.
+
+The decision is the plan's, made before anybody knew the sample: no more deviations than it accepts.
+An item deviates once, however many of its attributes do; what was not found or not answered
+deviates too (AICPA Audit Guide *Audit Sampling*, attributes sampling).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from math import ceil
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from include.policy.rates import ceiling, exact
+from include.sampling.commitment import Committed
+from include.sampling.exact.chances import Binomial, Hypergeometric
+from include.sampling.exact.limits import Limit, upper_limit
+from include.sampling.exact.stages import chance_of_accepting
+from include.sampling.exact.strata import Allocation, stratified_limit
+from include.sampling.samples import Drawn, Sample
+from include.sampling.workpapers.form import Answer
+from include.sampling.workpapers.sheet import ItemAnswers
+
+BAD = (Answer.DEVIATES, Answer.NOT_FOUND, Answer.MISSING)
+Decision = Literal["accepted", "not_accepted", "next_stage"]
+
+
+class Deviation(BaseModel):
+    """One attribute that one item does not meet.
+
+    Attributes:
+        number: of the item in the workpapers.
+        key: the population's id of it.
+        stratum: its stratum.
+        attribute: id of the attribute.
+        answer: what the auditor answered.
+        note: the auditor's words, without customers' numbers.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int
+    key: str
+    stratum: str
+    attribute: str
+    answer: Answer
+    note: str
+
+
+class Verdict(BaseModel):
+    """What was found of one population, so far.
+
+    Attributes:
+        population: its id.
+        decision: ``accepted``, ``not_accepted``, or ``next_stage`` where the plan has one and needs
+            it.
+        stage: that was evaluated last.
+        items: looked at in all stages.
+        deviating: items that deviate.
+        acceptable: deviations with which the plan accepts.
+        point_estimate: of the rate in the population, weighted by strata, as a decimal.
+        upper_limit: one-sided, at the planned confidence, as a decimal; rounded up.
+        upper_limit_pct: in per cent, rounded up to a tenth.
+        tolerable: rate that is not accepted.
+        confidence: of the upper limit.
+        planned: whether the limit is that of the plan's rule. Of a population that was not accepted
+            in stages it is the one of all items together, which only shows how bad it may be.
+        deviations: one by one.
+        by_attribute: items that do not meet an attribute, by its id.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    population: str
+    decision: Decision
+    stage: int
+    items: int
+    deviating: int
+    acceptable: int
+    point_estimate: str
+    upper_limit: str
+    upper_limit_pct: str
+    tolerable: str
+    confidence: str
+    planned: bool
+    deviations: tuple[Deviation, ...]
+    by_attribute: dict[str, int]
+
+
+Answers = Mapping[tuple[str, int], ItemAnswers]
+
+
+def evaluate(committed: Committed, sample: Sample, answers: Answers, stage: int) -> Verdict:
+    """Judge a population by what the auditors answered.
+
+    Args:
+        committed: of the commitment.
+        sample: that was drawn.
+        answers: by population and number of the item, of all stages so far.
+        stage: up to which they were looked at, from 1.
+
+    Raises:
+        KeyError: an item of those stages has no answers.
+    """
+    looked_at = [one for one in sample.items if one.stage <= stage]
+    deviations = [
+        one
+        for item in looked_at
+        for one in _deviations(item, answers[committed.population, item.number])
+    ]
+    bad = {one.number for one in deviations}
+    by_stage = [
+        sum(one.number in bad for one in looked_at if one.stage == number)
+        for number in range(1, stage + 1)
+    ]
+    decision = _decision(committed, by_stage)
+    limit, planned = _limit(committed, looked_at, bad, by_stage, decision)
+    return Verdict(
+        population=committed.population,
+        decision=decision,
+        stage=stage,
+        items=len(looked_at),
+        deviating=len(bad),
+        acceptable=committed.plan.acceptable,
+        point_estimate=_told(_estimate(committed, looked_at, bad)),
+        upper_limit=f"{limit.rate:f}",
+        upper_limit_pct=f"{limit.rounded_up_pct:f}",
+        tolerable=exact(committed.tolerable),
+        confidence=exact(committed.confidence),
+        planned=planned,
+        deviations=tuple(deviations),
+        by_attribute={
+            name: sum(one.attribute == name for one in deviations) for name in committed.attributes
+        },
+    )
+
+
+def _deviations(item: Drawn, found: ItemAnswers) -> list[Deviation]:
+    return [
+        Deviation(
+            number=item.number,
+            key=item.key,
+            stratum=item.stratum,
+            attribute=name,
+            answer=answer,
+            note=found.note,
+        )
+        for name, answer in found.answers.items()
+        if answer in BAD
+    ]
+
+
+def _decision(committed: Committed, by_stage: list[int]) -> Decision:
+    """The plan's rule: of a stage, none accepts; exactly one goes on; in the last one rejects."""
+    plan = committed.plan
+    if plan.stages == 1:
+        return "accepted" if by_stage[0] <= plan.acceptable else "not_accepted"
+    for number, found in enumerate(by_stage, 1):
+        if found == 0:
+            return "accepted"
+        if found > 1 or number == plan.stages:
+            return "not_accepted"
+    return "next_stage"
+
+
+def _estimate(committed: Committed, looked_at: list[Drawn], bad: set[int]) -> Fraction:
+    """The rate in the population: of each stratum, weighted by its size."""
+    rate = Fraction(0)
+    for stratum, size in committed.strata.items():
+        of_it = [one for one in looked_at if one.stratum == stratum]
+        if of_it:
+            found = sum(one.number in bad for one in of_it)
+            rate += Fraction(size, committed.items) * Fraction(found, len(of_it))
+    return rate
+
+
+def _limit(
+    committed: Committed,
+    looked_at: list[Drawn],
+    bad: set[int],
+    by_stage: list[int],
+    decision: Decision,
+) -> tuple[Limit, bool]:
+    """The upper limit, and whether it is that of the plan's own rule."""
+    if len(by_stage) > 1 and decision == "accepted":
+        return _staged_limit(committed, len(by_stage)), True
+    limit = _pooled(committed, looked_at, len(bad))
+    return limit, len(by_stage) == 1 and decision != "next_stage"
+
+
+def _pooled(committed: Committed, looked_at: list[Drawn], deviating: int) -> Limit:
+    if not committed.stratified:
+        return upper_limit(len(looked_at), deviating, committed.confidence, committed.items)
+    drawn = {
+        stratum: sum(one.stratum == stratum for one in looked_at) for stratum in committed.strata
+    }
+    return stratified_limit(Allocation(committed.strata, drawn), deviating, committed.confidence)
+
+
+def _staged_limit(committed: Committed, stages: int) -> Limit:
+    """The rate at which the plan would accept in this stage or before with just the risk.
+
+    At the tolerable rate it does with less, so that the limit is never above it.
+    """
+    risk = 1 - committed.confidence
+    low, high = 0, ceil(committed.tolerable * committed.items)
+    while high - low > 1:
+        middle = (low + high) // 2
+        accepts = _chance(committed, middle, stages) <= risk
+        low, high = (low, middle) if accepts else (middle, high)
+    rate = Fraction(high, committed.items)
+    rounded = (ceiling(rate, 3) * 100).quantize(ceiling(Fraction(1, 10), 1))
+    return Limit(ceiling(rate, 12), rounded, committed.plan.method)
+
+
+def _chance(committed: Committed, deviating: int, stages: int) -> Fraction:
+    """Bound the chance of being accepted with so many deviating items."""
+    plan = committed.plan
+    if not committed.stratified:
+        model = Hypergeometric(committed.items, deviating)
+        return chance_of_accepting(model, plan.n, stages)[1]
+    allocation = Allocation(committed.strata, plan.drawn)
+    rate = Fraction(max(deviating - stages + 1, 0), committed.items)
+    trials: Binomial = allocation.trials(rate)
+    return chance_of_accepting(trials, allocation.total, stages)[1]
+
+
+def _told(rate: Fraction) -> str:
+    return f"{ceiling(rate, 6):f}"

@@ -1,0 +1,256 @@
+"""Workpapers that were issued to auditors, and the ones that came back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from typing import Any
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects.postgresql import insert
+
+from include.approvals.reasons import value_free_reason
+from include.messages import Message
+from include.sampling import results
+from include.sampling.commitment import Committed
+from include.sampling.samples import Sample
+from include.sampling.workpapers import form
+from include.sampling.workpapers.form import Answer
+from include.sampling.workpapers.reading import Returned, draw_of, read
+from include.sampling.workpapers.sheet import ItemAnswers
+from include.sampling.workpapers.writing import Workpapers
+from include.services.errors import UsageError
+from include.state.audits import audit_workpapers
+
+_WORKPAPERS = TypeAdapter(Workpapers)
+Run = tuple[str, str]
+
+
+class ItemFound(BaseModel):
+    """What was answered of one item.
+
+    Attributes:
+        population: its id.
+        number: of the item in the workpapers.
+        answers: by id of the attribute.
+        note: the auditor's words, without customers' numbers.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    population: str
+    number: int
+    answers: dict[str, Answer]
+    note: str
+
+
+class HandedIn(BaseModel):
+    """``answers-<part>.json``: what auditors answered, without the file itself.
+
+    The file may hold what nobody asked for, customers' data among it: it stays with the auditors,
+    and its digest says which one it was.
+
+    Attributes:
+        file_sha256: hex digest of the file.
+        returned_by: who brought it back.
+        returned_at: when.
+        performed_by: who did the work.
+        performed_on: the day; None when nobody wrote it.
+        reviewed_by: who reviewed it; empty when nobody wrote it.
+        remarks: what is no fault and should be known.
+        items: in the order of the workpapers.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    file_sha256: str
+    returned_by: str
+    returned_at: AwareDatetime
+    performed_by: str
+    performed_on: date | None
+    reviewed_by: str
+    remarks: tuple[Message, ...]
+    items: tuple[ItemFound, ...]
+
+    @property
+    def answers(self) -> dict[tuple[str, int], ItemAnswers]:
+        """Answers by population and number."""
+        return {
+            (one.population, one.number): ItemAnswers(one.answers, one.note) for one in self.items
+        }
+
+    def to_bytes(self) -> bytes:
+        """Return the file of the bundle."""
+        return (self.model_dump_json(indent=1) + "\n").encode()
+
+
+@dataclass(frozen=True)
+class Issued:
+    """Workpapers of one stage of one draw, with what they were made from.
+
+    Attributes:
+        workpapers: as they were issued.
+        committed: by population.
+        samples: by population.
+        run: dag id and run id that issued them.
+        issued_at: when.
+        handed_in: what came back; None while they are out.
+    """
+
+    workpapers: Workpapers
+    committed: Mapping[str, Committed]
+    samples: Mapping[str, Sample]
+    run: Run
+    issued_at: datetime
+    handed_in: HandedIn | None = None
+
+    @property
+    def audit(self) -> str:
+        """The quarter."""
+        return self.workpapers.audit
+
+    @property
+    def stage(self) -> int:
+        """Of sampling, from 1."""
+        return self.workpapers.stage
+
+    @property
+    def draw(self) -> str:
+        """Digest of the draw."""
+        return self.workpapers.draw_sha256
+
+    @property
+    def part(self) -> str:
+        """Names it among all others: ``2026Q3-1-0f3a9c``."""
+        return f"{self.audit}-{self.stage}-{self.draw[:6]}"
+
+
+def _clean(note: str) -> str:
+    return value_free_reason(note, form.LONGEST_NOTE)
+
+
+def remember(
+    conn: Connection,
+    run: Run,
+    workpapers: Workpapers,
+    committed: Mapping[str, Committed],
+    samples: Mapping[str, Sample],
+) -> None:
+    """Keep what was issued, so that what comes back is held against just that."""
+    issued = {
+        "workpapers": _WORKPAPERS.dump_python(workpapers, mode="json"),
+        "committed": {name: one.model_dump(mode="json") for name, one in committed.items()},
+        "samples": {name: one.model_dump(mode="json") for name, one in samples.items()},
+    }
+    row = {
+        "draw_sha256": workpapers.draw_sha256,
+        "stage": workpapers.stage,
+        "audit": workpapers.audit,
+        "dag_id": run[0],
+        "run_id": run[1],
+        "issued_at": workpapers.issued_at,
+        "issued": json.loads(json.dumps(issued)),
+    }
+    conn.execute(insert(audit_workpapers).values(row).on_conflict_do_nothing())
+
+
+def all_issued(conn: Connection, audit: str | None = None) -> list[Issued]:
+    """Return what was issued, oldest first; of one audit, where one is named."""
+    table = audit_workpapers.c
+    query = select(audit_workpapers).order_by(table.issued_at, table.stage, table.draw_sha256)
+    if audit is not None:
+        query = query.where(table.audit == audit)
+    return [_issued(dict(row)) for row in conn.execute(query).mappings()]
+
+
+def hand_in(conn: Connection, content: bytes, name: str, *, by: str, at: datetime) -> Issued:
+    """Take workpapers back, or refuse them with every fault; nothing is kept of refused ones.
+
+    Until the conclusion another file may take its place; afterwards none does.
+
+    Args:
+        conn: the state database, in a transaction.
+        content: the file.
+        name: its name, for messages.
+        by: who brings it back.
+        at: the moment.
+
+    Raises:
+        UsageError: the file is not one of those that were issued, has faults, or was concluded on.
+    """
+    if not by.strip():
+        raise UsageError("Nobody is named who hands them in.", "Name the person with --by.")
+    draw, stage = draw_of(content, name)
+    table = audit_workpapers.c
+    row = (
+        conn.execute(
+            select(audit_workpapers)
+            .where(table.draw_sha256 == draw, table.stage == stage)
+            .with_for_update()
+        )
+        .mappings()
+        .first()
+    )
+    if row is None:
+        raise UsageError(
+            f"{name} belongs to no draw that this register knows.",
+            "Fill in the workpapers.xlsx of the bundle of sample_audit.",
+        )
+    issued = _issued(dict(row))
+    reached = results.of_audit(conn, issued.audit)
+    every = all_issued(conn, issued.audit)
+    went_on = any(one.draw == draw and one.stage > stage for one in every)
+    if went_on or any(one.population in reached for one in issued.workpapers.papers):
+        raise UsageError(
+            f"The audit {issued.audit}, stage {stage}, was concluded on other workpapers.",
+            "A conclusion stands; what was overlooked is tested again by its finding.",
+        )
+    returned = read(content, name, issued.workpapers, clean=_clean)  # refuses with every fault
+    handed_in = _handed_in(returned, hashlib.sha256(content).hexdigest(), by.strip(), at)
+    conn.execute(
+        audit_workpapers.update()
+        .where(table.draw_sha256 == draw, table.stage == stage)
+        .values(
+            returned_at=at,
+            returned_by=handed_in.returned_by,
+            file_sha256=handed_in.file_sha256,
+            returned=handed_in.model_dump(mode="json"),
+        )
+    )
+    return replace(issued, handed_in=handed_in)
+
+
+def _handed_in(returned: Returned, digest: str, by: str, at: datetime) -> HandedIn:
+    return HandedIn(
+        file_sha256=digest,
+        returned_by=by,
+        returned_at=at,
+        performed_by=returned.performed_by,
+        performed_on=returned.performed_on,
+        reviewed_by=returned.reviewed_by,
+        remarks=tuple(one.message for one in returned.remarks),
+        items=tuple(
+            ItemFound(
+                population=population, number=number, answers=dict(one.answers), note=one.note
+            )
+            for (population, number), one in returned.answers.items()
+        ),
+    )
+
+
+def _issued(row: dict[str, Any]) -> Issued:
+    issued = row["issued"]
+    return Issued(
+        workpapers=_WORKPAPERS.validate_python(issued["workpapers"]),
+        committed={
+            name: Committed.model_validate(one) for name, one in issued["committed"].items()
+        },
+        samples={name: Sample.model_validate(one) for name, one in issued["samples"].items()},
+        run=(row["dag_id"], row["run_id"]),
+        issued_at=row["issued_at"],
+        handed_in=HandedIn.model_validate(row["returned"]) if row["returned"] else None,
+    )

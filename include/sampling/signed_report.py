@@ -1,0 +1,268 @@
+"""The report of one set of workpapers, from scope to signatures: what an auditor signs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from fractions import Fraction
+from typing import Any
+
+from include.evidence.model import Outcome, StepRecord
+from include.messages import Message, _
+from include.policy.audit import AuditRules, Population
+from include.policy.rates import percent
+from include.reports.model import (
+    Bar,
+    BarChart,
+    Block,
+    Cell,
+    Column,
+    Paragraph,
+    Section,
+    Steps,
+    Table,
+    Target,
+)
+from include.sampling.evaluation import Decision, Verdict
+from include.sampling.workpapers.form import Answer
+
+_DECISIONS: dict[Decision, tuple[Outcome, Message]] = {
+    "accepted": (Outcome.PASS, _("accepted")),
+    "not_accepted": (Outcome.FAIL, _("not accepted")),
+    "next_stage": (Outcome.ATTENTION, _("next stage")),
+}
+ANSWERS = {
+    Answer.DEVIATES: _("does not meet it"),
+    Answer.NOT_FOUND: _("not found"),
+    Answer.MISSING: _("not answered"),
+}
+
+
+def signed(record: StepRecord, rules: AuditRules, policy_hash: str) -> list[Section]:
+    """The report of one set of workpapers, from scope to signatures."""
+    data = record.data
+    verdicts = [Verdict.model_validate(one) for one in data["verdicts"]]
+    known = {one.id: one for one in rules.populations}
+    heading = _("Audit {audit}, stage {stage}", audit=data["audit"], stage=data["stage"])
+    return [
+        Section(heading=heading, blocks=_scope(data, verdicts, known, policy_hash)),
+        Section(heading=_("Results"), blocks=_results(verdicts, known)),
+        Section(heading=_("Conclusion"), blocks=_conclusion(verdicts, known)),
+        Section(heading=_("Signatures"), blocks=[_signatures(data)]),
+    ]
+
+
+def _scope(
+    data: Mapping[str, Any],
+    verdicts: Sequence[Verdict],
+    known: Mapping[str, Population],
+    policy_hash: str,
+) -> list[Block]:
+    tested: list[list[Cell]] = [
+        [_title(one.population, known), attribute.message, _basis(attribute.basis)]
+        for one in verdicts
+        if one.population in known
+        for attribute in known[one.population].attributes
+    ]
+    return [
+        Paragraph(
+            text=_(
+                "Scope: {count} populations of the quarter {audit}, {items} items.",
+                count=len(verdicts),
+                audit=data["audit"],
+                items=sum(one.items for one in verdicts),
+            )
+        ),
+        Paragraph(
+            text=_(
+                "Criteria: the questions below, of the policy pack {sha256}.",
+                sha256=policy_hash[:12],
+            )
+        ),
+        Table(
+            caption=_("What was tested"),
+            columns=[
+                Column(label=_("Population")),
+                Column(label=_("Question")),
+                Column(label=_("Source")),
+            ],
+            rows=tested,
+        ),
+        Paragraph(
+            text=_(
+                "Independence: the items follow from a seed that nobody knew when the populations "
+                "were frozen; nobody chose them. Auditors are those whom the policy pack names; "
+                "whoever did the work did not review it."
+            )
+        ),
+        Paragraph(
+            text=_(
+                "Method: attribute sampling, planned and judged by exact binomial or "
+                "hypergeometric probabilities, one-sided. An item that was not found, or a "
+                "question that was not answered, counts as a deviation. The plan was made before "
+                "the draw; no items were added."
+            )
+        ),
+    ]
+
+
+def _results(verdicts: Sequence[Verdict], known: Mapping[str, Population]) -> list[Block]:
+    rows: list[list[Cell]] = [
+        [
+            _title(one.population, known),
+            one.items,
+            one.deviating,
+            one.acceptable,
+            percent(Fraction(one.point_estimate), 2),
+            f"{one.upper_limit_pct}%",
+            percent(Fraction(one.tolerable)),
+            _DECISIONS[one.decision][1],
+        ]
+        for one in verdicts
+    ]
+    blocks: list[Block] = [
+        Table(
+            caption=_("Results of the populations"),
+            columns=[
+                Column(label=_("Population")),
+                Column(label=_("Items looked at"), kind="number"),
+                Column(label=_("Deviating"), kind="number"),
+                Column(label=_("Accepted deviations"), kind="number"),
+                Column(label=_("Estimated rate"), kind="code"),
+                Column(label=_("Upper limit"), kind="code"),
+                Column(label=_("Tolerable rate"), kind="code"),
+                Column(label=_("Conclusion")),
+            ],
+            rows=rows,
+        ),
+        BarChart(
+            caption=_("Upper limit as a share of the tolerable rate"),
+            category=_("Population"),
+            unit="percent",
+            bars=[
+                Bar(
+                    label=_title(one.population, known),
+                    value=float(Fraction(one.upper_limit) / Fraction(one.tolerable)),
+                    status=_DECISIONS[one.decision][0],
+                )
+                for one in verdicts
+            ],
+            target=Target(value=1, label=_("Tolerable rate")),
+        ),
+    ]
+    deviations: list[list[Cell]] = [
+        [
+            _title(one.population, known),
+            deviation.key,
+            deviation.stratum,
+            _question(known.get(one.population), deviation.attribute),
+            ANSWERS[deviation.answer],
+            deviation.note,
+        ]
+        for one in verdicts
+        for deviation in one.deviations
+    ]
+    if deviations:
+        blocks.append(
+            Table(
+                caption=_("Deviations"),
+                columns=[
+                    Column(label=_("Population")),
+                    Column(label=_("Item"), kind="code"),
+                    Column(label=_("Stratum")),
+                    Column(label=_("Question")),
+                    Column(label=_("Answer")),
+                    Column(label=_("Auditor's note")),
+                ],
+                rows=deviations,
+            )
+        )
+    if any(not one.planned for one in verdicts):
+        blocks.append(
+            Paragraph(
+                text=_(
+                    "Of a population that was not accepted in stages the upper limit is that of "
+                    "all its items together; it shows how bad it may be and decides nothing."
+                )
+            )
+        )
+    return blocks
+
+
+def _conclusion(verdicts: Sequence[Verdict], known: Mapping[str, Population]) -> list[Block]:
+    items = []
+    for one in verdicts:
+        values = {
+            "population": _title(one.population, known),
+            "confidence": percent(Fraction(one.confidence)),
+            "limit": one.upper_limit_pct,
+            "tolerable": percent(Fraction(one.tolerable)),
+        }
+        match one.decision:
+            case "accepted":
+                items.append(
+                    _(
+                        "{population}: accepted. At {confidence} confidence at most {limit}% "
+                        "deviate; tolerable is less than {tolerable}.",
+                        **values,
+                    )
+                )
+            case "not_accepted":
+                items.append(
+                    _(
+                        "{population}: not accepted. At {confidence} confidence it cannot be ruled "
+                        "out that {limit}% deviate; tolerable is less than {tolerable}.",
+                        **values,
+                    )
+                )
+            case "next_stage":
+                items.append(
+                    _(
+                        "{population}: exactly one item deviates; the plan, made before the draw, "
+                        "calls for the next stage.",
+                        population=values["population"],
+                    )
+                )
+    return [Steps(items=items)]
+
+
+def _signatures(data: Mapping[str, Any]) -> Table:
+    performed_on = data["performed_on"]
+    rows: list[list[Cell]] = [
+        [
+            _("Performed by"),
+            data["performed_by"],
+            date.fromisoformat(performed_on) if performed_on else None,
+            "",
+        ],
+        [_("Reviewed by"), data["reviewed_by"] or None, None, ""],
+        [
+            _("Handed in by"),
+            data["returned_by"],
+            datetime.fromisoformat(data["returned_at"]).date(),
+            "",
+        ],
+    ]
+    return Table(
+        caption=_("Who answers for the work"),
+        columns=[
+            Column(label=_("Duty")),
+            Column(label=_("Name")),
+            Column(label=_("Day")),
+            Column(label=_("Signature")),
+        ],
+        rows=rows,
+    )
+
+
+def _title(name: str, known: Mapping[str, Population]) -> Message | str:
+    return known[name].message if name in known else name
+
+
+def _question(population: Population | None, attribute: str) -> Message | str:
+    found = population and next((one for one in population.attributes if one.id == attribute), None)
+    return found.message if found else attribute
+
+
+def _basis(basis: Any) -> Message:
+    return _("the company's own rule") if isinstance(basis, str) else basis.message
