@@ -162,9 +162,8 @@ def _out(out: Sequence[Sequence[str]]) -> Section:
     )
 
 
-def _register(findings: Sequence[Found], roles: Mapping[str, Role], rules: AuditRules) -> Section:
+def _register(findings: Sequence[Found], roles: Mapping[str, Role]) -> Section:
     """Previous findings and their state: the open ones, and how many were closed."""
-    del rules
     left = [one for one in findings if one.state is not State.CLOSED]
     closed = len(findings) - len(left)
     blocks: list[Block] = [

@@ -91,8 +91,8 @@ def _scope(
         Paragraph(
             text=_(
                 "Independence: the items follow from a seed that nobody knew when the populations "
-                "were frozen; nobody chose them. Auditors are those whom the policy pack names; "
-                "whoever did the work did not review it."
+                "were frozen; nobody chose them. The auditor who entered it is one whom the policy "
+                "pack names; whoever did the work may not review it."
             )
         ),
         Paragraph(
