@@ -14,7 +14,6 @@ from include.approvals.registry import APPROVE, REJECT, Cause, Decision, Refusal
 from include.services.clock import FixedClock
 from include.services.errors import ControlFailed, UsageError
 from include.state.connect import engine
-from include.state.migrate import migrate
 
 NOW = datetime(2026, 3, 2, 1, 0, tzinfo=UTC)
 CLOCK = FixedClock(NOW)
@@ -22,9 +21,8 @@ HASH = "a" * 64
 
 
 @pytest.fixture
-def state(database: str) -> Iterator[Engine]:
-    db = engine(database)
-    migrate(db)
+def state(migrated_database: str) -> Iterator[Engine]:
+    db = engine(migrated_database)
     yield db
     db.dispose()
 

@@ -17,7 +17,6 @@ from include.holds.registry import HoldKind
 from include.services.clock import FixedClock
 from include.services.errors import ControlFailed, UsageError
 from include.state.connect import engine
-from include.state.migrate import migrate
 from tests.cli.places import place_at
 from tests.evidence.support import START
 
@@ -47,11 +46,10 @@ def test_the_list_never_cuts_an_id_or_a_time(
 
 @pytest.fixture
 def entered(
-    database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    migrated_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[tuple[Any, Engine, int]]:
     """A workplace, and its ledger with one batch of one entry that is open still."""
-    state = engine(database)
-    migrate(state)
+    state = engine(migrated_database)
     place_at(monkeypatch, backup, state, tmp_path)
     place = backup.workplace()
     place.erasure_keys = keys = ErasureKeys({"1": b"k" * 32}, "1")

@@ -15,7 +15,6 @@ from include.cli.app import app
 from include.erasure import requests
 from include.services.errors import UsageError
 from include.state.connect import engine
-from include.state.migrate import migrate
 from tests.cli.places import place_at
 from tests.evidence.support import START
 
@@ -24,9 +23,8 @@ ASKED = ["--reference", "R-1", "--by", "privacy", "--received"]
 
 
 @pytest.fixture
-def state(database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
-    db = engine(database)
-    migrate(db)
+def state(migrated_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
+    db = engine(migrated_database)
     place_at(monkeypatch, command, db, tmp_path / "two")
     return db
 

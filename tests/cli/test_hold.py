@@ -15,7 +15,6 @@ from include.cli.app import app
 from include.holds import registry
 from include.services.errors import UsageError
 from include.state.connect import engine
-from include.state.migrate import migrate
 from tests.cli.places import place_at
 from tests.evidence.support import START
 
@@ -24,12 +23,11 @@ WHY = ["--reason", "claim", "--owner", "legal", "--case", "C-1", "--review"]
 
 
 @pytest.fixture
-def state(database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
-    db = engine(database)
-    migrate(db)
+def state(migrated_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
+    db = engine(migrated_database)
     with db.begin() as conn:  # of the mapped databases; they share one with the state
         conn.exec_driver_sql("CREATE TABLE buyer (id int PRIMARY KEY, phone text, seen_at date)")
-    place_at(monkeypatch, command, db, tmp_path, mapped=database)
+    place_at(monkeypatch, command, db, tmp_path, mapped=migrated_database)
     return db
 
 

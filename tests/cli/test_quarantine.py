@@ -15,7 +15,6 @@ from include.policy import SHIPPED, load_pack
 from include.quarantine import register
 from include.services.errors import UsageError
 from include.state.connect import engine
-from include.state.migrate import migrate
 
 NOW = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 LONG = "a_rule_whose_name_is_so_long_that_a_table_of_eighty_columns_has_no_room_for_it"
@@ -23,10 +22,9 @@ ODD = "line\nbreak [red]"
 
 
 @pytest.fixture
-def state(database: str, monkeypatch: pytest.MonkeyPatch) -> Engine:
+def state(migrated_database: str, monkeypatch: pytest.MonkeyPatch) -> Engine:
     """A migrated state database, and the shipped pack beside it."""
-    db = engine(database)
-    migrate(db)
+    db = engine(migrated_database)
     place = SimpleNamespace(state=db, pack=load_pack(SHIPPED))
     monkeypatch.setattr(command, "workplace", lambda: place)
     monkeypatch.setattr(command, "local_stack", lambda _place: nullcontext())

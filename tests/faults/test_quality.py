@@ -15,10 +15,10 @@ pytestmark = pytest.mark.fault
 
 
 def test_a_crash_between_two_checks_hides_no_deletion(
-    fragile: EmbeddedPostgres, database: str, tmp_path: Path
+    fragile: EmbeddedPostgres, migrated_database: str, tmp_path: Path
 ) -> None:
     """The server counts deletions anew after it: as many as before are not none."""
-    company = Company.make(new_database(fragile), database, tmp_path / "pack")
+    company = Company.make(new_database(fragile), migrated_database, tmp_path / "pack")
     company.do("DELETE FROM consent WHERE person_id IN (1, 2)", "DELETE FROM person WHERE id = 1")
     company.do("UPDATE person SET name = '' WHERE id IN (2, 3)")
     company.check()

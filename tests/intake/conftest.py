@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -10,7 +9,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import sql
 from sqlalchemy import Engine
 
 from include.erasure.ledger import ErasureKeys
@@ -26,7 +24,7 @@ from include.policy import SHIPPED, load_pack
 from include.services.clock import FixedClock
 from include.services.database import DatabaseAddress
 from include.state.connect import engine
-from include.state.migrate import migrate
+from tests.support.databases import fresh
 
 KEYS = ErasureKeys({"1": b"k" * 32}, "1")
 NOW = datetime(2026, 3, 2, 1, 30, tzinfo=UTC)
@@ -82,31 +80,20 @@ class Rig:
 @pytest.fixture(scope="session")
 def template(postgres: EmbeddedPostgres) -> Iterator[str]:
     """The name of a loaded courier that databases are copied from."""
-    name = f"intake_{uuid.uuid4().hex[:8]}"
-    with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    with fresh(postgres) as name:
         with psycopg.connect(postgres.conninfo(name)) as connection:
             load(connection, customers=300, as_of=NOW)
         yield name
-        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture
-def rig(postgres: EmbeddedPostgres, template: str, database: str) -> Iterator[Rig]:
+def rig(postgres: EmbeddedPostgres, template: str, migrated_database: str) -> Iterator[Rig]:
     """A fresh courier and an empty state database."""
-    name = f"c_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin:
-        admin.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
-                sql.Identifier(name), sql.Identifier(template)
-            )
-        )
+    with fresh(postgres, template) as name:
         conninfo = postgres.conninfo(name)
-        state = engine(database)
-        migrate(state)
-        yield Rig(desk_of(conninfo, state), conninfo, database)
+        state = engine(migrated_database)
+        yield Rig(desk_of(conninfo, state), conninfo, migrated_database)
         state.dispose()
-        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def desk_of(conninfo: str, state: Engine) -> Desk:

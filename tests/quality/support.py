@@ -17,7 +17,6 @@ from include.quality.check import Checked, check_database
 from include.quality.run import Run
 from include.services.database import DatabaseAddress
 from include.state.connect import engine
-from include.state.migrate import migrate
 from tests.policy.packs import write_pack
 
 MONDAY = datetime(2026, 3, 2, 5, 0, tzinfo=UTC)
@@ -101,11 +100,10 @@ class Company:
 
     @classmethod
     def make(cls, conninfo: str, state: str, folder: Path, **files: str) -> Company:
-        """Create tables, migrate the state database and write the pack."""
+        """Create tables and write the pack; the state database is migrated already."""
         with psycopg.connect(conninfo) as connection:
             connection.execute(TABLES)
         db = engine(state)
-        migrate(db)
         files = {"datamap__shop": MAP, "quality__person": SUITE, **files}
         return cls(conninfo, db, load_pack(write_pack(folder, **files)))
 

@@ -23,7 +23,6 @@ from include.quality.check import check_database
 from include.quality.run import Run
 from include.services.database import DatabaseAddress
 from include.state.connect import engine
-from include.state.migrate import migrate
 from tests.local.sample.conftest import AS_OF, Sample
 from tests.local.sample.conftest import sample as sample
 from tests.quality import support
@@ -56,7 +55,6 @@ def test_every_planted_defect_of_the_sample_is_found_and_no_other(
 ) -> None:
     """By rule and primary key, with the shipped pack."""
     db = engine(state)
-    migrate(db)
     pack = load_pack(SHIPPED)
     address = DatabaseAddress.from_conninfo(postgres.conninfo(sample.connection.info.dbname))
     run = Run("check_quality", "sample", AS_OF, db, KEYS)

@@ -12,17 +12,14 @@ from sqlalchemy import Engine, text
 from include.quarantine import register
 from include.services.errors import ServiceError
 from include.state.connect import engine
-from include.state.migrate import migrate
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def state(database: str) -> Engine:
+def state(migrated_database: str) -> Engine:
     """A migrated state database."""
-    db = engine(database)
-    migrate(db)
-    return db
+    return engine(migrated_database)
 
 
 def put(

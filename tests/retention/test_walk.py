@@ -25,7 +25,6 @@ from include.retention.work import Tally
 from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
 from include.state.connect import engine
-from include.state.migrate import migrate
 
 TABLE = """
 CREATE TABLE parcel (id bigint PRIMARY KEY, customer_id bigint, made timestamptz, note text);
@@ -109,11 +108,10 @@ class Room:
 
 
 @pytest.fixture
-def room(database: str) -> Room:
-    migrate(engine(database))
-    with psycopg.connect(database) as connection:
+def room(migrated_database: str) -> Room:
+    with psycopg.connect(migrated_database) as connection:
         connection.execute(TABLE)
-    return Room(database, [RULE])
+    return Room(migrated_database, [RULE])
 
 
 def at(batch: int, work: Callable[[], object]) -> Callable[[str], None]:
