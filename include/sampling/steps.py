@@ -281,8 +281,10 @@ def draw(desk: Desk) -> StepRecord:
         refused = register.refusals_of(conn, desk.run)
     digest = hashlib.sha256(content).hexdigest()
     sealed = records.get((STEP_COMMIT, ""))
-    if sealed is not None and sealed.data.get("committed") is False:
-        return seen.record({"drawn": {}})
+    asked = records.get((STEP_SEED, ""))
+    nothing = sealed is not None and sealed.data.get("committed") is False
+    if nothing or (seed is None and asked is not None and asked.data.get("seed") is False):
+        return seen.record({"drawn": {}})  # why not is a finding of the step before
     if seed is None or sealed is None or sealed.data.get("sha256") != digest:
         raise ControlFailed(
             "There is no seed for this run's commitment.", "Start the workflow again."
