@@ -143,7 +143,7 @@ def intend(
 
     Commit the ledger's transaction before the erasing one. A key that a settled batch has stays
     with that one; a key that an open batch has moves here. Keys are texts as PostgreSQL prints them
-    under `include.erasure.places.PRINTING`; transaction and server are what
+    under `include.services.database.PRINTING`; transaction and server are what
     `include.erasure.identity` says of the erasing connection, ``at`` is the moment of erasure. The
     transaction of ``conn`` is the caller's.
 

@@ -13,7 +13,8 @@ from sqlalchemy import Connection, Engine, text
 
 from include.erasure import binary_copy
 from include.erasure.ledger import Action, ErasureKeys, driver_of, entries
-from include.erasure.places import PRINTING, Place, key_texts
+from include.erasure.places import Place, key_texts
+from include.services.database import PRINTING
 from include.services.errors import ServiceError, UsageError
 
 CHUNK = 20_000  # keys that are asked for at once: about 10 MB

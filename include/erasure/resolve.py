@@ -61,7 +61,7 @@ def resolve(
     Args:
         state: database of the ledger.
         connection: of the mapped database, outside of a transaction. Its session prints keys as
-            `include.erasure.places.PRINTING` says afterwards.
+            `include.services.database.PRINTING` says afterwards.
         database: its name in the data map.
         places: collection -> table.
         keys: of the HMAC, old ones included.

@@ -11,8 +11,8 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from include.erasure.places import PRINTING
 from include.policy.datamap import MappedDatabase
+from include.services.database import PRINTING
 from include.services.errors import ServiceError, UsageError
 
 _DENIED = re.compile(r"permission denied for ((?:table|view|schema|function|sequence) \S+)")

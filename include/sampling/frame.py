@@ -21,11 +21,10 @@ from typing import IO, Protocol
 import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
-from include.erasure.places import PRINTING
 from include.policy.audit import Population
 from include.policy.datamap import MappedDatabase
 from include.sampling.quarters import Quarter
-from include.services.database import DatabaseAddress
+from include.services.database import PRINTING, DatabaseAddress
 from include.services.errors import ControlFailed, ServiceError, UsageError
 from include.services.programs import ending_with_us, program
 

@@ -29,6 +29,18 @@ LIBPQ_EXTRAS = {
     "keepalives_idle",
 }
 
+PRINTING: Mapping[str, str] = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "iso_8601",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "row_security": "off",  # an error where a policy would hide rows
+}
+"""Settings of every session that names records: keys are named as PostgreSQL prints them, so the
+printing must not depend on the session, neither when they are erased nor when they are looked for.
+"""
+
 
 class DatabaseUnavailable(ServiceError):
     """The server cannot be reached or went away."""

@@ -9,11 +9,11 @@ import psycopg
 import pytest
 
 from include.erasure.ledger import driver_of
-from include.erasure.places import PRINTING
 from include.local.postgres import EmbeddedPostgres
 from include.retention import execute
 from include.retention.session import ONE_CORE, WRITE_AT_ONCE, one_view, prepare
 from include.retention.work import Work
+from include.services.database import PRINTING
 from include.services.errors import ServiceError, UsageError
 from tests.retention.yard import KEYS, OVER, Yard, rule, yard
 
