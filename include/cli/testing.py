@@ -28,7 +28,7 @@ def bench(
         float | None, typer.Option(help="Size of the generated database in GiB (backup).")
     ] = None,
     rows: Annotated[
-        int | None, typer.Option(min=10_000, help="Rows of the large table (retention).")
+        int | None, typer.Option(min=10_000, help="Rows of the large table (retention, sampling).")
     ] = None,
     customers: Annotated[
         int | None, typer.Option(min=1_000, help="Customers in the database (quality).")
