@@ -13,6 +13,7 @@ from include.services.errors import UsageError
 from include.workplace import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"
+NOT_MEASURED = {"sampling_risk"}  # simulates; it has no rounds and compares with no tool
 
 
 def test(context: typer.Context) -> int:
@@ -39,7 +40,7 @@ def bench(
     ] = False,
 ) -> int:
     """Measure side by side with other tools, and print the table."""
-    known = sorted(path.stem for path in BENCHMARKS.glob("[a-z]*.py"))
+    known = sorted({path.stem for path in BENCHMARKS.glob("[a-z]*.py")} - NOT_MEASURED)
     if name not in known:
         raise UsageError(f"There is no benchmark {name}.", f"There are: {', '.join(known)}.")
     words = [sys.executable, "-m", f"benchmarks.{name}", "--rounds", str(rounds)]

@@ -22,7 +22,7 @@ def test_it_measures_every_target_at_a_small_size(
         "freeze, hash and draw against the export, numbers",
         "freeze, hash and draw against the export, texts, 14 strata",
         "peak memory",
-        "drawing by the seed alone",
+        "draw 400 of 5,000 by the seed alone",
         "slowest size or limit at usual rates",
     ):
         assert f"  {what}: " in printed
