@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
@@ -34,6 +34,7 @@ ABOVE = 3  # standard errors above the stated risk that chance alone may make
 APART = 4  # standard errors between formula and drawing that chance alone may make
 EXTENDED = Rates(Fraction(5, 100))
 EXTENDED_ITEMS = 59
+EXTENDED_TIMES = 10  # as many repetitions, or 5.6% could not be told from 5%
 
 
 @dataclass(frozen=True)
@@ -109,27 +110,23 @@ def unplanned() -> Case:
     return next(made)
 
 
-def judge(asked: Sequence[Case], repetitions: int) -> list[Found]:
-    """Simulate, two cases at a time."""
-    work: Callable[[Case], Found] = partial(simulate, repetitions=repetitions)
-    with ProcessPoolExecutor(PROCESSES) as pool:
-        return list(pool.map(work, asked))
-
-
 def main() -> None:
-    """Simulate and print."""
+    """Simulate, two rows at a time, and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--repetitions", type=int, default=REPETITIONS)
     given = parser.parse_args()
     console.print(f"{machine()}; {given.repetitions:,} repetitions a row")
-    found = judge([*cases(), unplanned()], given.repetitions)
-    show("Accepting what should not be accepted", found[:-1])
-    faults = list(chain.from_iterable(_told(one) for one in found[:-1]))
-    faults += show_unplanned(found[-1])
+    with ProcessPoolExecutor(PROCESSES) as pool:
+        extended = pool.submit(simulate, unplanned(), given.repetitions * EXTENDED_TIMES)
+        found = list(pool.map(partial(simulate, repetitions=given.repetitions), cases()))
+        gone_on = extended.result()
+    show("Accepting what should not be accepted", found)
+    faults = list(chain.from_iterable(_told(one) for one in found))
+    faults += show_unplanned(gone_on)
     for fault in faults:
         console.print(f"[red]MISS[/]  {fault}")
     if not faults:
-        console.print(f"[green]pass[/]  {len(found) - 1} risks are at most the stated ones")
+        console.print(f"[green]pass[/]  {len(found)} risks are at most the stated ones")
     sys.exit(1 if faults else 0)
 
 
