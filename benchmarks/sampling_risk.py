@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.sampling_risk [--repetitions N]``. Populations that deviate at the tolerable
 rate or above are drawn by the workflow's own sampler, 10,000 times each with other seeds, and
-accepted by the plan's own rule. Seeds are fixed, so that every run gives the same figures. Exits
+judged by its own rule. Seeds are fixed, so that every run gives the same figures. Exits
 with 1 when a risk is above the stated one, or when drawing contradicts the formula.
 """
 
@@ -22,9 +22,9 @@ from rich.table import Table
 
 from benchmarks._measure import console, machine
 from benchmarks._sampling_risk_cases import VERY_MANY, Case, Rates, cases, for_plan, plain_plan
+from include.sampling.evaluation import decide
 from include.sampling.exact.stages import unplanned_risk
 from include.sampling.frame import WHOLE
-from include.sampling.plans import Plan
 from include.sampling.samples import ordinals
 
 REPETITIONS = 10_000
@@ -74,16 +74,6 @@ class Found:
             yield "drawing contradicts the formula"
 
 
-def accepts(plan: Plan, deviations: Sequence[int]) -> bool:
-    """Apply the plan's rule to the deviations of each stage."""
-    if plan.kind != "staged":
-        return deviations[0] <= plan.acceptable
-    for found in deviations:
-        if found != 1:
-            return found == 0
-    return False
-
-
 def simulate(case: Case, repetitions: int) -> Found:
     """Draw the population again and again; the first ones of each stratum are those that deviate.
 
@@ -100,7 +90,7 @@ def simulate(case: Case, repetitions: int) -> Found:
             for at, ordinal in enumerate(items):
                 if ordinal <= last:
                     deviations[at // size] += 1
-        accepted += accepts(plan, deviations)
+        accepted += decide(case.committed, deviations) == "accepted"
     return Found(case, repetitions, accepted)
 
 

@@ -80,17 +80,6 @@ def test_a_sampler_that_leaves_out_deviations_is_noticed(monkeypatch: pytest.Mon
     ]
 
 
-@pytest.mark.parametrize(
-    ("deviations", "accepted"), [((0, 5), True), ((1, 0), True), ((1, 1), False), ((2, 0), False)]
-)
-def test_the_second_stage_counts_only_after_exactly_one(
-    deviations: tuple[int, int], accepted: bool
-) -> None:
-    """None accepts at once, more reject at once."""
-    plan = risks.plain_plan("staged", 61, 0, 2)
-    assert sampling_risk.accepts(plan, deviations) is accepted
-
-
 def test_least_seen_hides_deviations_best() -> None:
     """Every way of placing four deviations is tried."""
     plan = next(risks.known("single", COARSE, STRATA)).committed.plan
