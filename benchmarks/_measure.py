@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -47,6 +47,27 @@ class Run:
     seconds: float
     cpu: float
     peak: int
+
+
+@dataclass
+class Targets:
+    """What the figures have to be, and whether they are."""
+
+    missed: list[str] = field(default_factory=list)
+
+    def most(self, what: str, value: float, most: float, unit: str = "") -> None:
+        """Print one target that is a limit."""
+        self._print(what, value <= most, f"{value:.2f}{unit} (at most {most:g}{unit})")
+
+    def least(self, what: str, value: float, least: float) -> None:
+        """Print one target that has to be reached."""
+        self._print(what, value >= least, f"{value:.2f} (at least {least:g})")
+
+    def _print(self, what: str, good: bool, text: str) -> None:
+        word = "[green]pass[/]" if good else "[red]MISS[/]"
+        console.print(f"{word}  {what}: {text}")
+        if not good:
+            self.missed.append(what)
 
 
 def measure(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Run:

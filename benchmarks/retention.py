@@ -11,40 +11,18 @@ import argparse
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.table import Table
 
 from benchmarks import _retention_data as data
-from benchmarks._measure import console, machine
+from benchmarks._measure import Targets, console, machine
 from benchmarks._retention_bench import PARCELS, PER_SECOND, Erased, Latencies, RetentionBench
 
 MEMORY_GROWTH = 1.1  # times; of a tenth of the rows
 # With the local profile's 2 GB, ten million rows make PostgreSQL take a checkpoint every 20
 # seconds, and log that this is too often.
 SETTINGS = {"max_wal_size": "8GB"}
-
-
-@dataclass
-class Targets:
-    """What the figures have to be, and whether they are."""
-
-    missed: list[str] = field(default_factory=list)
-
-    def most(self, what: str, value: float, most: float, unit: str = "") -> None:
-        """Print one target that is a limit."""
-        self._print(what, value <= most, f"{value:.2f}{unit} (at most {most:g}{unit})")
-
-    def least(self, what: str, value: float, least: float) -> None:
-        """Print one target that has to be reached."""
-        self._print(what, value >= least, f"{value:.2f} (at least {least:g})")
-
-    def _print(self, what: str, good: bool, text: str) -> None:
-        word = "[green]pass[/]" if good else "[red]MISS[/]"
-        console.print(f"{word}  {what}: {text}")
-        if not good:
-            self.missed.append(what)
 
 
 def main() -> None:

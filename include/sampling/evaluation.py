@@ -116,7 +116,7 @@ def evaluate(committed: Committed, sample: Sample, answers: Answers, stage: int)
         sum(one.number in bad for one in looked_at if one.stage == number)
         for number in range(1, stage + 1)
     ]
-    decision = _decision(committed, by_stage)
+    decision = decide(committed, by_stage)
     limit, planned = _limit(committed, looked_at, bad, by_stage, decision)
     return Verdict(
         population=committed.population,
@@ -153,7 +153,7 @@ def _deviations(item: Drawn, found: ItemAnswers) -> list[Deviation]:
     ]
 
 
-def _decision(committed: Committed, by_stage: list[int]) -> Decision:
+def decide(committed: Committed, by_stage: list[int]) -> Decision:
     """The plan's rule: of a stage, none accepts; exactly one goes on; in the last one rejects."""
     plan = committed.plan
     if plan.stages == 1:
