@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict
 
 from include.policy.rates import ceiling, exact
 from include.sampling.commitment import Committed
-from include.sampling.exact.chances import Binomial, Hypergeometric
+from include.sampling.exact.chances import Hypergeometric
 from include.sampling.exact.limits import Limit, upper_limit
 from include.sampling.exact.stages import chance_of_accepting
-from include.sampling.exact.strata import Allocation, stratified_limit
+from include.sampling.exact.strata import Allocation, chance_over_strata, stratified_limit
 from include.sampling.samples import Drawn, Sample
 from include.sampling.workpapers.form import Answer
 from include.sampling.workpapers.sheet import ItemAnswers
@@ -222,10 +222,7 @@ def _chance(committed: Committed, deviating: int, stages: int) -> Fraction:
     if not committed.stratified:
         model = Hypergeometric(committed.items, deviating)
         return chance_of_accepting(model, plan.n, stages)[1]
-    allocation = Allocation(committed.strata, plan.drawn)
-    rate = Fraction(max(deviating - stages + 1, 0), committed.items)
-    trials: Binomial = allocation.trials(rate)
-    return chance_of_accepting(trials, allocation.total, stages)[1]
+    return chance_over_strata(Allocation(committed.strata, plan.drawn), deviating, stages)
 
 
 def _told(rate: Fraction) -> str:

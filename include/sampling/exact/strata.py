@@ -131,19 +131,29 @@ def stratified_stages(
                 f"A stratum of the population of {population:,} is too small for {stages} stages.",
                 "Plan a single stage, or leave out the strata.",
             )
-        accepted = Fraction(0)
-        for left in reversed(range(stages)):
-            rate = Fraction(max(deviating - left, 0), population)
-            trials = allocation.trials(rate)
-            none, up_to_one = (
-                point_and_sum(trials, allocation.total, k)[1].highest for k in (0, 1)
-            )
-            if allocation.effective * rate < 2:  # nothing is known of at most one: let it be sure
-                up_to_one = Fraction(1)
-            accepted = none * (1 - accepted) + up_to_one * accepted
+        accepted = chance_over_strata(allocation, deviating, stages)
         if accepted <= risk:
             return StagedPlan(allocation.total, stages, BINOMIAL, accepted), allocation
         n += 1
+
+
+def chance_over_strata(allocation: Allocation, deviating: int, stages: int) -> Fraction:
+    """Bound the chance that stages over strata accept, from above.
+
+    Args:
+        allocation: of each stage.
+        deviating: items of the population that deviate.
+        stages: in which it may be accepted.
+    """
+    accepted = Fraction(0)
+    for left in reversed(range(stages)):
+        rate = Fraction(max(deviating - left, 0), allocation.population)
+        trials = allocation.trials(rate)
+        none, up_to_one = (point_and_sum(trials, allocation.total, k)[1].highest for k in (0, 1))
+        if allocation.effective * rate < 2:  # nothing is known of at most one: let it be sure
+            up_to_one = Fraction(1)
+        accepted = none * (1 - accepted) + up_to_one * accepted
+    return accepted
 
 
 def stratified_limit(allocation: Allocation, deviations: int, confidence: Fraction) -> Limit:
