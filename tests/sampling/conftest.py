@@ -20,9 +20,9 @@ def shop(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture
 def rig(shop: Rig) -> Iterator[Rig]:
     """The shop at its beginning, with an evidence store of its own."""
-    pack, root = shop.pack, shop.root
+    pack, root, folder = shop.pack, shop.root, shop.folder
     shop.empty()
     shop.root = root.parent / f"evidence-{len(list(root.parent.iterdir()))}"
     shop.root.mkdir()
     yield shop
-    shop.pack, shop.root = pack, root
+    shop.pack, shop.root, shop.folder = pack, root, folder

@@ -105,6 +105,10 @@ def pack_with(folder: Path, *populations: dict[str, Any]) -> PolicyPack:
     return load_pack(write_pack(folder, datamap__shop=MAP, audit=audit))
 
 
+def _loaded(folder: Path) -> PolicyPack:
+    return load_pack(folder) if (folder / "audit.yaml").exists() else pack_with(folder)
+
+
 @dataclass
 class Rig:
     """The shop, its runs, and what they leave.
@@ -112,24 +116,27 @@ class Rig:
     Attributes:
         source: connection string of the shop.
         state: of the state database.
-        root: of the evidence store; the pack is beside it.
-        pack: the shop's.
+        root: of the evidence store.
+        folder: of the shop's pack; one with usual populations is made where there is none.
         now: the moment, which tests move on.
     """
 
     source: str
     state: str
     root: Path
-    pack: PolicyPack
+    folder: Path
     now: datetime = NOW
+    pack: PolicyPack = field(init=False)
     engine: Engine = field(init=False)
 
     def __post_init__(self) -> None:
         self.engine = engine(self.state)
+        self.pack = _loaded(self.folder)
 
     def audit(self, *populations: dict[str, Any]) -> None:
         """Audit other populations."""
-        self.pack = pack_with(self.root.parent / f"pack-{uuid.uuid4().hex[:8]}", *populations)
+        self.folder = self.folder.parent / f"pack-{uuid.uuid4().hex[:8]}"
+        self.pack = pack_with(self.folder, *populations)
 
     def desk(self, run: str = "r1") -> Desk:
         """What a run works with."""
@@ -274,14 +281,17 @@ class Rig:
             return cursor.fetchall() if cursor.description else []
 
     def fill(self, items: int = 200, branches: int = 4) -> None:
-        """Give the log items of the third quarter of 2026; none else."""
+        """Give the log items of the third quarter of 2026, and 90 of the second."""
         self.sql("TRUNCATE log")
-        self.sql(
-            "INSERT INTO log SELECT i, 'branch ' || i %% %s, timestamptz '2026-07-01 00:00+08' "
-            "+ i * interval '10 minutes' FROM generate_series(1, %s) AS i",
-            branches,
-            items,
-        )
+        for first, count, start in ((0, items, "2026-07-01"), (100_000, 90, "2026-05-01")):
+            self.sql(
+                "INSERT INTO log SELECT %s + i, 'branch ' || i %% %s, %s::timestamptz "
+                "+ i * interval '10 minutes' FROM generate_series(1, %s) AS i",
+                first,
+                branches,
+                f"{start} 00:00+08",
+                count,
+            )
 
     def empty(self) -> None:
         """Bring both databases back to their beginning."""
@@ -345,7 +355,7 @@ def new_rig(server: EmbeddedPostgres, folder: Path) -> Iterator[Rig]:
             server.conninfo(names["shop"]),
             server.conninfo(names["shopstate"]),
             folder / "evidence",
-            pack_with(folder / "pack"),
+            folder / "pack",
         )
         migrate(made.engine)
         made.sql("CREATE TABLE log (id bigint PRIMARY KEY, branch text, seen_at timestamptz)")
