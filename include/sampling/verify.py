@@ -86,13 +86,18 @@ def redraw(folder: Folder) -> Redraw:
             f"sealed at {seed.commitment.sealed_at.isoformat()}"
         )
     named = {sample_file(one.population) for one in made.populations}
-    found = {one for one in folder.names() if one.startswith(_SAMPLES)}
-    faults += [f"nothing says what {one} was drawn from" for one in sorted(found - named)]
-    populations = tuple(_redrawn(folder, made, one, seed) for one in made.populations)
+    present = folder.names()
+    unnamed = {one for one in present if one.startswith(_SAMPLES)} - named
+    faults += [f"nothing says what {one} was drawn from" for one in sorted(unnamed)]
+    populations = tuple(_redrawn(folder, present, made, one, seed) for one in made.populations)
     return Redraw(made.audit, seed.seed, populations, tuple(faults))
 
 
-def _redrawn(folder: Folder, made: Commitment, one: Committed, seed: Seed) -> Redrawn:
+def _redrawn(
+    folder: Folder, present: set[str], made: Commitment, one: Committed, seed: Seed
+) -> Redrawn:
+    if one.file not in present:  # nor is anything opened that is no file of the bundle
+        return Redrawn(one.population, one.items, 0, 0, ("its frame is missing",))
     faults = list(_frame_faults(folder, one))
     if not _adds_up(one):
         return Redrawn(one.population, one.items, 0, 0, (*faults, "its strata do not add up"))
@@ -147,18 +152,14 @@ def _frame_faults(folder: Folder, one: Committed) -> Iterator[str]:
     digest, lines = hashlib.sha256(), 0
     strata: dict[str, int] = {}
     rest = b""
-    try:
-        with folder.open(one.file) as frame:
-            while piece := frame.read(PIECE):
-                digest.update(piece)
-                *whole, rest = (rest + piece).split(b"\n")
-                lines += len(whole)
-                for line in whole if one.stratified else ():
-                    name = plain(line.partition(b"\t")[2].decode(errors="replace"))
-                    strata[name] = strata.get(name, 0) + 1
-    except ObjectMissing:
-        yield "its frame is missing"
-        return
+    with folder.open(one.file) as frame:
+        while piece := frame.read(PIECE):
+            digest.update(piece)
+            *whole, rest = (rest + piece).split(b"\n")
+            lines += len(whole)
+            for line in whole if one.stratified else ():
+                name = plain(line.partition(b"\t")[2].decode(errors="replace"))
+                strata[name] = strata.get(name, 0) + 1
     if digest.hexdigest() != one.sha256:
         yield "the frame is not the one that was committed to"
     if lines != one.items or (one.stratified and strata != one.strata):

@@ -129,6 +129,8 @@ def test_any_edit_of_a_frame_is_noticed(bundle: Path, name: str) -> None:
     [
         (["sha256"], "0" * 64),
         (["file"], "frames/other.tsv"),
+        (["file"], "/dev/zero"),
+        (["file"], "../../../../../../dev/zero"),
         (["items"], 201),
         (["items"], 0),
         (["tolerable"], "10%"),
