@@ -21,10 +21,10 @@ from tests.sampling.rig import SEED, SIGNER, Rig, by_branch, new_rig, population
 
 @pytest.fixture(scope="module")
 def audited(
-    postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory
+    postgres: EmbeddedPostgres, migrated_once: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Rig, Path]]:
     """A shop and the bundle of its audit."""
-    with new_rig(postgres, tmp_path_factory.mktemp("audited")) as rig:
+    with new_rig(postgres, migrated_once, tmp_path_factory.mktemp("audited")) as rig:
         rig.audit(population(), by_branch())
         yield rig, rig.root / rig.run().path
 

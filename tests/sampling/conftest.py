@@ -11,9 +11,11 @@ from tests.sampling.rig import Rig, new_rig
 
 
 @pytest.fixture(scope="module")
-def shop(postgres: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+def shop(
+    postgres: EmbeddedPostgres, migrated_once: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Rig]:
     """A shop that a module shares."""
-    with new_rig(postgres, tmp_path_factory.mktemp("shop")) as made:
+    with new_rig(postgres, migrated_once, tmp_path_factory.mktemp("shop")) as made:
         yield made
 
 

@@ -36,9 +36,9 @@ from include.services.clock import FixedClock
 from include.services.database import DatabaseAddress
 from include.services.objectstore.directory import DirectoryStore
 from include.state.connect import engine
-from include.state.migrate import migrate
 from include.state.tables import metadata
 from tests.policy.packs import write_pack
+from tests.support.databases import fresh
 
 DAG = "sample_audit"
 NOW = datetime(2026, 10, 5, 0, tzinfo=UTC)  # 08:00 in the shop's timezone
@@ -344,23 +344,14 @@ def third_quarter() -> Quarter:
 
 
 @contextmanager
-def new_rig(server: EmbeddedPostgres, folder: Path) -> Iterator[Rig]:
+def new_rig(server: EmbeddedPostgres, migrated: str, folder: Path) -> Iterator[Rig]:
     """Make both databases of a rig, and drop them afterwards."""
-    names = {one: f"{one}_{uuid.uuid4().hex[:8]}" for one in ("shop", "shopstate")}
-    with psycopg.connect(server.conninfo("postgres"), autocommit=True) as admin:
-        for one in names.values():
-            admin.execute(f"CREATE DATABASE {one}".encode())
-        (folder / "evidence").mkdir()
+    (folder / "evidence").mkdir()
+    with fresh(server) as shop, fresh(server, migrated) as state:
         made = Rig(
-            server.conninfo(names["shop"]),
-            server.conninfo(names["shopstate"]),
-            folder / "evidence",
-            folder / "pack",
+            server.conninfo(shop), server.conninfo(state), folder / "evidence", folder / "pack"
         )
-        migrate(made.engine)
         made.sql("CREATE TABLE log (id bigint PRIMARY KEY, branch text, seen_at timestamptz)")
         made.fill()
         yield made
         made.engine.dispose()
-        for one in names.values():
-            admin.execute(f"DROP DATABASE {one} WITH (FORCE)".encode())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,27 +17,20 @@ from include.sampling.frame import Frame, freeze
 from include.sampling.plans import plan_for
 from include.sampling.quarters import quarter_of
 from include.services.database import DatabaseAddress
+from tests.support.databases import fresh
 
 NOW = datetime(2026, 10, 5, 1, 30, tzinfo=UTC)
 PACK = load_pack(SHIPPED)
 POPULATIONS = PACK.audit.populations if PACK.audit else ()
 
 
-@contextmanager
-def courier(postgres: EmbeddedPostgres, name: str) -> Iterator[str]:
-    with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name}".encode())
-        with psycopg.connect(postgres.conninfo(name)) as connection:
-            load(connection, customers=300, as_of=NOW)
-        yield postgres.conninfo(name)
-        admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
-
-
 @pytest.fixture(scope="module")
 def source(postgres: EmbeddedPostgres) -> Iterator[str]:
     """A loaded courier."""
-    with courier(postgres, "audited_courier") as conninfo:
-        yield conninfo
+    with fresh(postgres) as name:
+        with psycopg.connect(postgres.conninfo(name)) as connection:
+            load(connection, customers=300, as_of=NOW)
+        yield postgres.conninfo(name)
 
 
 def frozen(source: str, name: str) -> tuple[Frame, bytes, Any]:
