@@ -38,6 +38,9 @@ from include.services.errors import ControlFailed, UsageError
 from include.workplace import Workplace
 
 CHOICES = (steps.ENTER, steps.CANCEL)
+# A seed that is refused repeats the task, which asks again: people err more often than services
+# fail, and whoever waits at the page should not wait long.
+TRIES, PAUSE = 10, timedelta(seconds=10)
 _DEFAULT_WAIT = timedelta(days=7)
 
 
