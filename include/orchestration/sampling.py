@@ -199,7 +199,8 @@ def take(_part: str, answer: Answer) -> dict[str, Any]:
     def work(place: Workplace) -> StepRecord:
         desk = desk_of(place)
         at = answer.at or place.clock.now()
-        return steps.take_seed(desk, answer.option, dict(answer.given), answer.user, at)
+        auditors = _auditors(desk) if answer.user else ()
+        return steps.take_seed(desk, answer.option, dict(answer.given), answer.user, at, auditors)
 
     return step(STEP_SEED, "", _("The seed"), work, CLAUSE)
 

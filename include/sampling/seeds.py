@@ -29,6 +29,7 @@ class Cause(StrEnum):
     OLDER = "older"
     FUTURE = "future"
     USED = "used"
+    STRANGER = "stranger"
 
 
 class Seed(BaseModel):
@@ -119,6 +120,8 @@ def why(cause: Cause) -> Message:
             return _("the time of publication lies in the future")
         case Cause.USED:
             return _("the seed was used before")
+        case Cause.STRANGER:
+            return _("whoever entered it is no auditor")
 
 
 def thrown(words: str, at: datetime) -> dict[str, str]:

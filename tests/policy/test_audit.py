@@ -249,6 +249,8 @@ def test_every_fault_of_a_population_names_its_place(
             "no data map has a collection 'staff'",
         ),
         ({"auditor": {"accounts": ["E1"]}}, "auditor", ""),
+        ({"return_within": "P0D"}, "return_within", ""),
+        ({"mend_within": "soon"}, "mend_within", ""),
     ],
 )
 def test_every_fault_of_the_file_names_its_place(

@@ -44,7 +44,7 @@ DAG = "sample_audit"
 NOW = datetime(2026, 10, 5, 0, tzinfo=UTC)  # 08:00 in the shop's timezone
 ZONE = "Asia/Shanghai"
 SEED = "3391.76 3400.01"
-AUDITOR = "E00007"
+AUDITOR, OTHER_AUDITOR = "E00007", "E00009"
 MAP = """\
 fides_key: shop
 collections:
@@ -187,7 +187,13 @@ class Rig:
         user = more.pop("user", AUDITOR)
         option = more.pop("option", steps.ENTER)
         at = more.pop("at", self.now)
-        return self.kept(steps.take_seed(self.desk(run), option, given | more, user, at), run)
+        return self.kept(self.take(option, given | more, user, at, run), run)
+
+    def take(
+        self, option: str, given: dict[str, str], user: str | None, at: datetime, run: str = "r1"
+    ) -> StepRecord:
+        """Take an answer, whoever gave it."""
+        return steps.take_seed(self.desk(run), option, given, user, at, [AUDITOR, OTHER_AUDITOR])
 
     def published(self, **before: int) -> str:
         """A moment so long ago; an hour where nothing is said."""

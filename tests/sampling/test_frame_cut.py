@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,29 @@ def test_a_server_that_does_not_answer_is_no_fault_of_the_sql(rig: Rig) -> None:
             third_quarter(),
             Cutting(rig, ""),
         )
+
+
+def test_memory_stays_flat(rig: Rig) -> None:
+    """Counting and hashing keep a piece at a time, whatever the population's size."""
+
+    class Nothing:
+        def write(self, data: bytes) -> int:
+            return len(data)
+
+    desk = rig.desk()
+    peaks = []
+    for sql in (LARGE.replace("600000", "100000"), LARGE):
+        tracemalloc.start()
+        freeze(
+            desk.readers["shop"],
+            desk.databases["shop"],
+            population_of(rig, sql),
+            third_quarter(),
+            Nothing(),
+        )
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
 
 
 CHILD = """

@@ -17,7 +17,7 @@ from include.sampling.names import SEED_FILE, WORKPAPERS_FILE
 from include.sampling.verify import redraw
 from include.services.errors import ControlFailed, ParcelSealError, ServiceError
 from include.state.audits import audit_sample, audit_seed
-from tests.sampling.rig import AUDITOR, DAG, SEED, Rig, by_branch, population
+from tests.sampling.rig import AUDITOR, DAG, OTHER_AUDITOR, SEED, Rig, by_branch, population
 
 OTHER = "3412.05 3407.77"
 
@@ -86,6 +86,17 @@ def test_what_nobody_sees_in_a_source_is_shown(rig: Rig) -> None:
     assert found.source == "page· 1·· of today"
 
 
+@pytest.mark.parametrize("option", [steps.ENTER, steps.CANCEL])
+def test_an_answer_of_somebody_else_counts_for_nothing(rig: Rig, option: str) -> None:
+    """An administrator may answer in Airflow; neither a seed nor the end of the run is his."""
+    rig.committed()
+    with pytest.raises(ServiceError, match="refused: whoever entered it is no auditor"):
+        rig.enter(option=option, user="admin")
+    assert refused(rig) == ["stranger"]
+    assert rig.enter().data["decided_by"] == AUDITOR
+    assert rig.draw().outcome is Outcome.ATTENTION
+
+
 def test_a_seed_that_drew_another_run_is_refused(rig: Rig) -> None:
     """It was known before this run's commitment, whatever is said of its publication."""
     rig.run("r1")
@@ -112,7 +123,7 @@ def test_the_same_answer_twice_is_one_seed(rig: Rig) -> None:
     published = rig.published()
     rig.now += timedelta(minutes=1)
     given = {"seed": SEED, "source": "another page", "published_at": published}
-    again = steps.take_seed(rig.desk(), steps.ENTER, given, "E00009", rig.now)
+    again = rig.take(steps.ENTER, given, OTHER_AUDITOR, rig.now)
     assert again == entered
     with rig.engine.connect() as conn:
         (row,) = conn.execute(select(audit_seed)).all()
@@ -138,7 +149,7 @@ def test_an_answer_that_was_refused_is_not_taken_when_it_is_repeated(rig: Rig) -
     for later in (1, 4):
         rig.now += timedelta(hours=later)
         with pytest.raises(ServiceError, match="refused: the time of publication"):
-            steps.take_seed(rig.desk(), steps.ENTER, given, AUDITOR, at)
+            rig.take(steps.ENTER, given, AUDITOR, at)
     assert refused(rig) == ["future"]
     with rig.engine.connect() as conn:
         assert register.seed_of(conn, (DAG, "r1")) is None
@@ -154,7 +165,7 @@ def test_of_two_runs_that_enter_one_seed_at_once_one_takes_it(rig: Rig) -> None:
 
     def enter(run: str) -> None:
         try:
-            told[run] = steps.take_seed(rig.desk(run), steps.ENTER, given, AUDITOR, rig.now)
+            told[run] = rig.take(steps.ENTER, given, AUDITOR, rig.now, run)
         except ParcelSealError as error:
             told[run] = error
 
@@ -304,4 +315,5 @@ def test_causes_of_refusals_are_those_that_can_be_said() -> None:
     """The report asks for the words of each."""
     assert {one.value for one in seeds.Cause} == {
         "none", "long", "unreadable", "no_source", "no_time", "older", "future", "used",
+        "stranger",
     }  # fmt: skip

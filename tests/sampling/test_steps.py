@@ -78,7 +78,7 @@ def test_steps_that_are_repeated_change_nothing(rig: Rig) -> None:
     entered = rig.enter()
     at, published = rig.now, rig.published()
     again = {"seed": SEED, "source": "the exchange's page", "published_at": published}
-    repeated = steps.take_seed(rig.desk(), steps.ENTER, again, AUDITOR, at)
+    repeated = rig.take(steps.ENTER, again, AUDITOR, at)
     assert repeated == entered
     drawn, files, before = rig.draw(), rig.artifacts(), rig.state_of()
     assert rig.draw() == drawn
