@@ -95,6 +95,9 @@ def sample_audit() -> None:
         form=sampling.form(),
         in_advance=sampling.in_advance,
         response_timeout=sampling.response_timeout(),
+        retries=sampling.TRIES,
+        retry_delay=sampling.PAUSE,
+        retry_exponential_backoff=False,
     )
     sealed = seal()
     # Nothing of the seed is handed on: somebody may mark it as done without an answer.

@@ -160,6 +160,9 @@ def verify(
     as_json: AsJson = False,
 ) -> int:
     """Draw a bundle's samples again from its frames and seed; check its seal too."""
+    from rich.text import Text
+
+    from include.reports.i18n import visible
     from include.sampling.verify import redraw
 
     sealed = evidence.check(bundle)
@@ -201,10 +204,12 @@ def verify(
         )
         for one in redrawn.populations
     ]
-    results.print(f"audit {redrawn.audit}, seed {redrawn.seed}", markup=False)
+    # A bundle from elsewhere may hold anything, also what a terminal takes for orders.
+    results.print(Text(f"audit {visible(redrawn.audit)}, seed {visible(redrawn.seed)}"))
     print_table(columns, rows)
     for reason in reasons:
-        errors.print(f"[bold red]not verified[/bold red]: {reason}", soft_wrap=True)
+        told = Text.assemble(("not verified", "bold red"), f": {visible(reason)}")
+        errors.print(told, soft_wrap=True)
     if holds:
         results.print("verified: the seal holds, and the same items are drawn again")
     return 0 if holds else 1

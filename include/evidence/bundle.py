@@ -113,7 +113,7 @@ def seal(
         if row := sealed_already():
             return _sealed(row)
         last = ledger.head(conn)
-        if tried_before:
+        if tried_before or ahead:  # a writer ahead of the seal may have been killed too
             store.clear_abandoned(f"{bundle}/")
         content = {
             **files,

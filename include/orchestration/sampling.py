@@ -38,6 +38,9 @@ from include.services.errors import ControlFailed, UsageError
 from include.workplace import Workplace
 
 CHOICES = (steps.ENTER, steps.CANCEL)
+# A seed that is refused repeats the task, which asks again: people err more often than services
+# fail, and whoever waits at the page should not wait long.
+TRIES, PAUSE = 10, timedelta(seconds=10)
 _DEFAULT_WAIT = timedelta(days=7)
 
 
@@ -196,7 +199,8 @@ def take(_part: str, answer: Answer) -> dict[str, Any]:
     def work(place: Workplace) -> StepRecord:
         desk = desk_of(place)
         at = answer.at or place.clock.now()
-        return steps.take_seed(desk, answer.option, dict(answer.given), answer.user, at)
+        auditors = _auditors(desk) if answer.user else ()
+        return steps.take_seed(desk, answer.option, dict(answer.given), answer.user, at, auditors)
 
     return step(STEP_SEED, "", _("The seed"), work, CLAUSE)
 

@@ -161,6 +161,12 @@ class Seed(Rule):
         return in_languages(self.source)
 
 
+def _somebody(group: Group) -> Group:
+    if not group.accounts and group.where is None:
+        raise ValueError("should name somebody: nobody could enter a seed")
+    return group
+
+
 class AuditRules(Rule):
     """audit.yaml.
 
@@ -178,7 +184,7 @@ class AuditRules(Rule):
 
     connection: Text = "audit_db"
     staff: Staff | None = None
-    auditors: Group
+    auditors: Annotated[Group, AfterValidator(_somebody)]
     seed: Seed
     return_within: PositivePeriod = Period.parse("P30D")
     mend_within: PositivePeriod = Period.parse("P30D")

@@ -9,8 +9,10 @@ for a control character (``\n`` for a line feed), so that a line is an item what
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import subprocess
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -31,7 +33,15 @@ from include.services.programs import ending_with_us, program
 PIECE = 256 * 1024  # bytes read at a time
 _SMALL_PIECE = 32 * 1024  # so that most pieces hold nothing that is wanted
 WHOLE = ""  # name of the only stratum where there are none
-_TEXTS = {1042, 1043, 19, 25}  # type oids of char, varchar, name, text: sorted by their bytes
+# Type oids of smallint, integer, bigint, oid, uuid, date, timestamp with and without time zone:
+# equal ones are printed alike, and in the same order everywhere. All others are sorted by the bytes
+# of their text: numeric has 1.0 beside 1.00, and texts have collations.
+_PLAIN = {21, 23, 20, 26, 2950, 1082, 1114, 1184}
+# SQLSTATE classes of what is no fault of the SQL: connections, conflicts, resources, states,
+# operators, systems, the server itself. And what a session may not be left with.
+_SERVERS = {"08", "25", "40", "53", "55", "57", "58", "F0", "XX"}
+_READ_ONLY = "25006"
+_MOST_TOLD = 64 * 1024  # bytes of what psql says that are looked at
 _NULL = b"\\N"
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _LETTERS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
@@ -127,7 +137,7 @@ class _Tally:
     stratified: bool
     items: int = 0
     rest: bytes = b""  # of a line that has not ended yet
-    last: bytes = b""  # id before
+    last: bytes | None = None  # id before
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
     strata: Counter[bytes] = field(default_factory=Counter)
 
@@ -254,9 +264,9 @@ def _query(
             raise _refused(population, error.sqlstate or "") from None
         assert described is not None
         order = SQL(
-            ' ORDER BY item.id COLLATE "C"'
-            if described[0].type_code in _TEXTS
-            else " ORDER BY item.id"
+            " ORDER BY item.id"
+            if described[0].type_code in _PLAIN
+            else ' ORDER BY item.id::text COLLATE "C"'
         )
         return (looked_at + order).as_string(connection)
 
@@ -291,8 +301,10 @@ class _copied:  # noqa: N801 - used as a function
         self._environment = address.environment()
 
     def __enter__(self) -> IO[bytes]:
+        # A file and no pipe: functions may say more than a pipe holds while nobody reads it.
+        self._told = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
-            self._command, env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            self._command, env=self._environment, stdout=subprocess.PIPE, stderr=self._told
         )
         assert self._process.stdout is not None
         return self._process.stdout
@@ -300,15 +312,14 @@ class _copied:  # noqa: N801 - used as a function
     def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
         process = self._process
         assert process.stdout is not None
-        assert process.stderr is not None
         if kind is not None:
             process.kill()
         process.stdout.close()
-        told = process.stderr.read()
-        process.stderr.close()
         code = process.wait()
+        with self._told as told:
+            told.seek(max(told.seek(0, os.SEEK_END) - _MOST_TOLD, 0))
+            found = _SQLSTATE.search(told.read())
         if kind is None and code != 0:
-            found = _SQLSTATE.search(told)
             raise _refused(self._population, found[1].decode() if found else "")
 
 
@@ -318,7 +329,7 @@ def _refused(population: Population, sqlstate: str) -> ServiceError | UsageError
             f"The population {population.id} may not be read (SQLSTATE 42501).",
             "Grant the connection of audit.yaml SELECT on what its SQL names: docs/audit.md.",
         )
-    if sqlstate[:2] in ("42", "22", "21"):
+    if sqlstate == _READ_ONLY or (sqlstate and sqlstate[:2] not in _SERVERS):
         return UsageError(
             f"The SQL of the population {population.id} fails (SQLSTATE {sqlstate}).",
             "Correct it in audit.yaml; try it in psql with a row `period (starts, ends)`.",

@@ -48,11 +48,13 @@ def workpapers(
         samples: content of each sample's file, by population.
         rules: audit.yaml.
         seed: by which they were drawn.
-        stage: from 1; populations that have no such stage are not among them.
+        stage: from 1; populations that have no such stage, or no sample here, are not among them.
         timezone: of times that people read.
     """
     papers = []
     for one in made.populations:
+        if one.population not in samples:  # another run drew it
+            continue
         drawn = Sample.model_validate_json(samples[one.population]).of_stage(stage)
         if not drawn:
             continue

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from include.sampling.commitment import Sealed
 from include.sampling.samples import Sample
-from include.sampling.seeds import Seed
+from include.sampling.seeds import Cause, Seed
 from include.state.audits import audit_commitment, audit_sample, audit_seed
 
 Run = tuple[str, str]
@@ -116,22 +116,35 @@ def keep_seed(
     entered_by: str,
     entered_at: datetime,
     refused: str | None,
-) -> None:
-    """Keep what an auditor entered, taken or refused; a repeated try changes nothing."""
-    conn.execute(
-        insert(audit_seed)
-        .values(
-            dag_id=run[0],
-            run_id=run[1],
-            seed=seed,
-            source=source,
-            published_at=published_at,
-            entered_by=entered_by,
-            entered_at=entered_at,
-            refused=refused,
-        )
-        .on_conflict_do_nothing()
+) -> str | None:
+    """Keep what an auditor entered, taken or refused; a repeated try changes nothing.
+
+    Returns:
+        Why it is refused, now or when it was kept before: another run may take the seed between a
+        look and this. None where it is taken.
+    """
+    row = {
+        "dag_id": run[0],
+        "run_id": run[1],
+        "seed": seed,
+        "source": source,
+        "published_at": published_at,
+        "entered_by": entered_by,
+        "entered_at": entered_at,
+    }
+    table = audit_seed.c
+    same = select(table.refused).where(
+        table.dag_id == run[0],
+        table.run_id == run[1],
+        table.entered_by == entered_by,
+        table.entered_at == entered_at,
     )
+    for cause in (refused, Cause.USED):
+        kept = insert(audit_seed).values(**row, refused=cause).on_conflict_do_nothing()
+        conn.execute(kept)
+        if (found := conn.execute(same).first()) is not None:
+            break
+    return found.refused if found else Cause.USED
 
 
 def seed_of(conn: Connection, run: Run) -> Seed | None:

@@ -96,15 +96,19 @@ def conclude(
             if (step, "") not in found
         ]
     told: dict[str, dict[str, int]] = drawn.data["drawn"] if drawn and complete else {}
+    lost = drawn.data.get("drawn_by", {}) if drawn else {}
     begun = found.get((STEP_AUDIT, ""))
     asked = begun.data.get("populations", []) if begun else []
     settled = [
         one
         for one in asked
-        if (record := found.get((STEP_FREEZE, one))) is not None
-        and (record.data.get("items") == 0 or "drawn_by" in record.data)
+        if one in lost
+        or (
+            (record := found.get((STEP_FREEZE, one))) is not None
+            and (record.data.get("items") == 0 or "drawn_by" in record.data)
+        )
     ]
-    before = sum("drawn_by" in found[STEP_FREEZE, one].data for one in settled)
+    before = sum(one in lost or "drawn_by" in found[STEP_FREEZE, one].data for one in settled)
     without = len([one for one in asked if one not in told and one not in settled])
     audit = str(begun.data.get("audit", "")) if begun else ""
     return Conclusion(

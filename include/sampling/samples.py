@@ -2,8 +2,9 @@
 
 The text that is hashed before Rivest's counter is ``seed,audit,population``, and ``,stratum`` where
 there are strata, so that no two populations, strata or quarters are drawn alike. A stratum of which
-everything is drawn is taken in the order of the frame. Every stratum's stages follow one another in
-its own sequence; items are numbered by stage, then by stratum, then as they were drawn.
+everything is drawn in a single stage is taken in the order of the frame; of two stages that need
+everything, the seed says which items come first. Every stratum's stages follow one another in its
+own sequence; items are numbered by stage, then by stratum, then as they were drawn.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def ordinals(seed: str, audit: str, committed: Committed) -> dict[str, tuple[lis
     found: dict[str, tuple[list[int], list[int]]] = {}
     for stratum, size in committed.strata.items():
         wanted = committed.plan.drawn[stratum] * committed.plan.stages
-        if wanted == size:
+        if wanted == size and committed.plan.stages == 1:
             found[stratum] = (list(range(1, size + 1)), [])
             continue
         text = hashed_text(

@@ -14,6 +14,7 @@ from include.sampling.commitment import Sealed
 
 LONGEST = 200  # characters
 SHORTEST = 4  # characters that are no blanks
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp", "Zs")
 LEEWAY = timedelta(minutes=5)  # by which clocks may differ
 
 
@@ -28,6 +29,7 @@ class Cause(StrEnum):
     OLDER = "older"
     FUTURE = "future"
     USED = "used"
+    STRANGER = "stranger"
 
 
 class Seed(BaseModel):
@@ -75,11 +77,11 @@ def fault_of(
         now: the moment.
         used: whether a draw was made with it before: then it was known before the commitment.
     """
-    if len(seed.replace(" ", "")) < SHORTEST:
+    if len("".join(seed.split())) < SHORTEST:
         return Cause.NONE
     if len(seed) > LONGEST:
         return Cause.LONG
-    if any(unicodedata.category(one) in ("Cc", "Cs", "Cf", "Zl", "Zp") for one in seed):
+    if readable(seed) != seed:
         return Cause.UNREADABLE
     if not source:
         return Cause.NO_SOURCE
@@ -90,6 +92,13 @@ def fault_of(
     if published_at > now + LEEWAY:
         return Cause.FUTURE
     return Cause.USED if used else None
+
+
+def readable(text: str) -> str:
+    """Return a text with ``·`` for what nobody sees: controls, marks, blanks that are no space."""
+    return "".join(
+        "·" if unicodedata.category(one) in _UNSEEN and one != " " else one for one in text
+    )
 
 
 def why(cause: Cause) -> Message:
@@ -111,6 +120,8 @@ def why(cause: Cause) -> Message:
             return _("the time of publication lies in the future")
         case Cause.USED:
             return _("the seed was used before")
+        case Cause.STRANGER:
+            return _("whoever entered it is no auditor")
 
 
 def thrown(words: str, at: datetime) -> dict[str, str]:

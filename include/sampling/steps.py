@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -209,7 +210,12 @@ def committed(desk: Desk, made: Commitment, sealed: Sealed) -> StepRecord:
 
 
 def take_seed(
-    desk: Desk, option: str, given: dict[str, str], user: str | None, at: datetime
+    desk: Desk,
+    option: str,
+    given: dict[str, str],
+    user: str | None,
+    at: datetime,
+    auditors: Collection[str],
 ) -> StepRecord:
     """Enter what an auditor answered.
 
@@ -219,12 +225,14 @@ def take_seed(
         given: ``seed``, ``source``, ``published_at``.
         user: user id of the auditor; None when nobody answered in time.
         at: when it was answered.
+        auditors: user ids of those who may; Airflow lets others answer where it is set up so.
 
     Raises:
         ServiceError: the seed is refused; the task is repeated and asks again.
     """
     seen = Examination(STEP_SEED, CLAUSE)
-    if not user or option != ENTER:
+    stranger = bool(user) and user not in auditors
+    if not user or (option != ENTER and not stranger):
         seen.find(
             "sampling.cancelled" if user else "sampling.no_seed",
             Outcome.FAIL,
@@ -240,27 +248,43 @@ def take_seed(
         sealed = register.commitment_of(conn, desk.run)
         if sealed is None:
             raise ControlFailed("There is no commitment of this run.", "Start a new run.")
-        cause = seeds.fault_of(
-            seed,
-            source,
-            published,
-            sealed_at=sealed.sealed_at,
-            now=desk.clock.now(),
-            used=register.is_used(conn, seed, desk.run),
-        )
-        register.keep_seed(
-            conn,
-            desk.run,
-            seed=seed[: seeds.LONGEST],
-            source=source[: seeds.LONGEST],
-            published_at=published,
-            entered_by=user,
-            entered_at=at,
-            refused=cause,
-        )
-    if cause is not None:
+        taken = register.seed_of(conn, desk.run)
+        if taken is None:
+            shown = seeds.readable(seed)
+            cause = (
+                seeds.Cause.STRANGER
+                if stranger
+                else seeds.fault_of(
+                    seed,
+                    source,
+                    published,
+                    sealed_at=sealed.sealed_at,
+                    now=desk.clock.now(),
+                    used=register.is_used(conn, shown, desk.run),
+                )
+            )
+            kept = register.keep_seed(
+                conn,
+                desk.run,
+                seed=shown[: seeds.LONGEST],
+                source=seeds.readable(source)[: seeds.LONGEST],
+                published_at=published,
+                entered_by=user,
+                entered_at=at,
+                refused=cause,
+            )
+            refused = seeds.Cause(kept) if kept else None
+    if taken is not None:
+        if taken.seed != seed:
+            raise ControlFailed(
+                "This run has its seed, and another one was entered.",
+                "The first one stands; ask the auditor why.",
+            )
+        user, at = taken.entered_by, taken.entered_at
+    elif refused is not None:
+        why = seeds.why(refused)
         raise ServiceError(
-            f"The seed was refused: {seeds.why(cause).text.format(**seeds.why(cause).values)}.",
+            f"The seed was refused: {why.text.format(**why.values)}.",
             "The auditor is asked again.",
         )
     return seen.record({"seed": True, "decided_by": user, "entered_at": at.isoformat()})
@@ -271,7 +295,7 @@ def draw(desk: Desk) -> StepRecord:
 
     Raises:
         ControlFailed: there is no seed, the commitment was edited, a frame was changed, or another
-            run drew meanwhile.
+            run drew everything meanwhile.
     """
     seen = Examination(STEP_DRAW, CLAUSE)
     records = desk.records()
@@ -291,27 +315,40 @@ def draw(desk: Desk) -> StepRecord:
         )
     made = Commitment.model_validate_json(content)
     told: dict[str, Any] = {}
+    lost: dict[str, str] = {}
     samples: dict[str, bytes] = {}
     for one in made.populations:
         _require_frame(desk, one)
         with desk.folder.reader(one.file) as frame:
             drawn = sample(seed.seed, made.audit, one, frame)
-        samples[one.population] = file = drawn.to_bytes()
+        file = drawn.to_bytes()
         with desk.state.begin() as conn:
             own = register.remember_sample(
                 conn, desk.run, drawn, hashlib.sha256(file).hexdigest(), desk.clock.now()
             )
             if own:
                 keep_artifact(conn, *desk.run, sample_file(one.population), file)
-        if not own:
-            raise ControlFailed(
-                f"{one.population} of {made.audit} was drawn by another run meanwhile.",
-                "Work with that sample.",
-            )
+            else:
+                earlier = register.drawn_by(conn, made.audit, one.population)
+                lost[one.population] = earlier.run_id if earlier else ""
+                continue
+        samples[one.population] = file
         told[one.population] = {
             "items": len(drawn.of_stage(1)),
             "rejected": sum(map(len, drawn.rejected.values())),
         }
+    if not told:
+        raise ControlFailed(
+            f"All of {made.audit} was drawn by another run meanwhile.", "Work with those samples."
+        )
+    for name, run_id in lost.items():  # nobody else can draw what this run drew: it goes on
+        seen.find(
+            "sampling.drawn_meanwhile",
+            Outcome.FAIL,
+            _("It was drawn for {audit} before; that sample stands.", audit=made.audit),
+            _("Work with the bundle of the run {run}.", run=run_id),
+            subject=name,
+        )
     papers = workpapers(made, samples, desk.rules, seed, 1, desk.timezone)
     with desk.state.begin() as conn:
         keep_artifact(conn, *desk.run, SEED_FILE, seed.to_bytes())
@@ -331,7 +368,7 @@ def draw(desk: Desk) -> StepRecord:
             _("The report lists them; ask the auditor about each."),
         )
     seen.measure("sampling.items_drawn", sum(one["items"] for one in told.values()), "items")
-    return seen.record({"drawn": told})
+    return seen.record({"drawn": told} | ({"drawn_by": lost} if lost else {}))
 
 
 def _require_frame(desk: Desk, one: Committed) -> None:

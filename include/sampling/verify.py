@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from include.evidence.folder import Folder
 from include.sampling.commitment import Commitment, Committed
 from include.sampling.exact.selection import ALGORITHM
-from include.sampling.frame import PIECE, plain
+from include.sampling.frame import PIECE, WHOLE, plain
 from include.sampling.names import COMMITMENT_FILE, SEED_FILE, sample_file
 from include.sampling.plans import Plan, plan_for
 from include.sampling.samples import Sample, sample
@@ -24,6 +24,7 @@ from include.sampling.seeds import Seed
 from include.services.errors import ParcelSealError, UsageError
 from include.services.objectstore.base import ObjectMissing
 
+_SAMPLES = sample_file("").partition("/")[0] + "/"
 Form = TypeVar("Form", bound=BaseModel)
 
 
@@ -84,30 +85,29 @@ def redraw(folder: Folder) -> Redraw:
             f"the seed was known at {seed.published_at.isoformat()}, before the commitment was "
             f"sealed at {seed.commitment.sealed_at.isoformat()}"
         )
-    populations = tuple(_redrawn(folder, made, one, seed) for one in made.populations)
+    named = {sample_file(one.population) for one in made.populations}
+    present = folder.names()
+    unnamed = {one for one in present if one.startswith(_SAMPLES)} - named
+    faults += [f"nothing says what {one} was drawn from" for one in sorted(unnamed)]
+    populations = tuple(_redrawn(folder, present, made, one, seed) for one in made.populations)
     return Redraw(made.audit, seed.seed, populations, tuple(faults))
 
 
-def _redrawn(folder: Folder, made: Commitment, one: Committed, seed: Seed) -> Redrawn:
+def _redrawn(
+    folder: Folder, present: set[str], made: Commitment, one: Committed, seed: Seed
+) -> Redrawn:
+    if one.file not in present:  # nor is anything opened that is no file of the bundle
+        return Redrawn(one.population, one.items, 0, 0, ("its frame is missing",))
     faults = list(_frame_faults(folder, one))
-    try:
-        planned: Plan | None = plan_for(
-            one.planned_as,
-            one.tolerable,
-            one.expected,
-            one.confidence,
-            one.strata,
-            stratified=one.stratified,
-        )
-    except ParcelSealError:
-        planned = None
-    if planned != one.plan:
+    if not _adds_up(one):
+        return Redrawn(one.population, one.items, 0, 0, (*faults, "its strata do not add up"))
+    if _planned(one) != one.plan:
         faults.append("the plan does not follow from its rates")
     try:
         told = Sample.model_validate_json(folder.read(sample_file(one.population)))
         with folder.open(one.file) as frame:
             again = sample(seed.seed, made.audit, one, frame)
-    except (ObjectMissing, ValidationError, ParcelSealError, KeyError):
+    except (ParcelSealError, ValueError):  # no sample, a faulty one, bytes that are no text
         return Redrawn(one.population, one.items, 0, 0, (*faults, "it cannot be drawn again"))
     if told.items != again.items:
         faults.append("other items are drawn than the bundle names")
@@ -119,23 +119,47 @@ def _redrawn(folder: Folder, made: Commitment, one: Committed, seed: Seed) -> Re
     return Redrawn(one.population, one.items, len(again.items), rejected, tuple(faults))
 
 
+def _adds_up(one: Committed) -> bool:
+    """Whether there are the items that the strata say, and the plan draws from these strata."""
+    named = set(one.strata)
+    return (
+        named == set(one.plan.drawn)
+        and (one.stratified or named == {WHOLE})
+        and all(size > 0 for size in one.strata.values())
+        and sum(one.strata.values()) == one.items
+    )
+
+
+def _planned(one: Committed) -> Plan | None:
+    """Make the plan anew; None where audit.yaml could not have asked for it."""
+    if one.expected and one.planned_as != "single":
+        return None
+    try:
+        return plan_for(
+            one.planned_as,
+            one.tolerable,
+            one.expected,
+            one.confidence,
+            one.strata,
+            stratified=one.stratified,
+        )
+    except ParcelSealError:
+        return None
+
+
 def _frame_faults(folder: Folder, one: Committed) -> Iterator[str]:
     """Compare a frame with what was committed to: digest, lines, strata."""
     digest, lines = hashlib.sha256(), 0
     strata: dict[str, int] = {}
     rest = b""
-    try:
-        with folder.open(one.file) as frame:
-            while piece := frame.read(PIECE):
-                digest.update(piece)
-                *whole, rest = (rest + piece).split(b"\n")
-                lines += len(whole)
-                for line in whole if one.stratified else ():
-                    name = plain(line.partition(b"\t")[2].decode())
-                    strata[name] = strata.get(name, 0) + 1
-    except ObjectMissing:
-        yield "its frame is missing"
-        return
+    with folder.open(one.file) as frame:
+        while piece := frame.read(PIECE):
+            digest.update(piece)
+            *whole, rest = (rest + piece).split(b"\n")
+            lines += len(whole)
+            for line in whole if one.stratified else ():
+                name = plain(line.partition(b"\t")[2].decode(errors="replace"))
+                strata[name] = strata.get(name, 0) + 1
     if digest.hexdigest() != one.sha256:
         yield "the frame is not the one that was committed to"
     if lines != one.items or (one.stratified and strata != one.strata):

@@ -135,9 +135,19 @@ def test_tasks_have_an_owner_retries_and_a_docstring(dags: dict[str, Any], name:
     roles = load_pack(SHIPPED).roles
     for task in dags[name].tasks:
         assert task.owner in roles
-        assert task.retries in {0, DEFAULT_ARGS["retries"]}
+        assert task.retries in {0, DEFAULT_ARGS["retries"]} or hasattr(task, "ask")
         assert getattr(task, "python_callable", task).__doc__, task.task_id
         assert hasattr(task, "python_callable") or task.doc_md, task.task_id
+
+
+def test_a_seed_may_be_mistyped_more_often_than_services_fail(dags: dict[str, Any]):
+    """Each refusal takes a try, and the auditor who waits at the page is asked again at once."""
+    from include.orchestration.workflow import DEFAULT_ARGS
+
+    seed = dags["sample_audit"].task_dict["seed"]
+    assert seed.retries >= 3 * DEFAULT_ARGS["retries"]
+    assert seed.retry_delay.total_seconds() <= 10
+    assert not seed.retry_exponential_backoff
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -121,8 +121,9 @@ def test_answers_find_their_steps(dag: Any) -> None:
         "one.sign": "Reject",
         "two.sign": "Approve",
     }
-    assert found["one.sign"].reason == f"{REASON} too late: wait"
-    assert found["one.review"].reason == REASON
+    given = {name: one.fill(one.words, AT) for name, one in found.items()}
+    assert given["one.sign"] == {"reason": f"{REASON} too late: wait"}
+    assert given["one.review"] == {"reason": REASON}
 
 
 @pytest.mark.parametrize(

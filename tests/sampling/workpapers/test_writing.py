@@ -22,7 +22,7 @@ from include.sampling.workpapers.writing import Attribute, Item, Paper, form, wr
 from include.services.errors import UsageError
 from tests.sampling.workpapers.support import HOSTILE, paper, workpapers
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def opened() -> Workbook:

@@ -1,0 +1,20 @@
+"""Steps of a run in a process of their own, for the tests that kill it."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from tests.sampling.rig import Rig
+
+
+def main(source: str, state: str, root: str, pack: str, now: str, step: str, *given: str) -> None:
+    rig = Rig(source, state, Path(root), Path(pack), datetime.fromisoformat(now))
+    sys.stdout.write("begun\n")
+    sys.stdout.flush()
+    getattr(rig, step)(*given)
+    sys.stdout.write("done\n")
+
+
+main(*sys.argv[1:])

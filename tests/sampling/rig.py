@@ -1,0 +1,363 @@
+"""A shop whose log is audited, with a state database, an evidence store and no Airflow."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import yaml
+from sqlalchemy import Engine, text
+
+from include.evidence import ledger
+from include.evidence.ahead import FolderAhead
+from include.evidence.bundle import SealedBundle, seal
+from include.evidence.model import Outcome, Result, RunContext, StepRecord
+from include.evidence.names import bundle_path
+from include.evidence.signing import Signer, generate_key
+from include.evidence.steps import artifacts_of, record_step
+from include.local.postgres import EmbeddedPostgres
+from include.policy import load_pack
+from include.policy.model import PolicyPack
+from include.sampling import register, report, steps
+from include.sampling.commitment import Commitment, Sealed
+from include.sampling.desk import Desk
+from include.sampling.frame import Frame, freeze
+from include.sampling.names import COMMITMENT_FILE, COMMITMENT_WORKFLOW
+from include.sampling.quarters import Quarter, quarter_of
+from include.services.clock import FixedClock
+from include.services.database import DatabaseAddress
+from include.services.objectstore.directory import DirectoryStore
+from include.state.connect import engine
+from include.state.tables import metadata
+from tests.policy.packs import write_pack
+from tests.support.databases import fresh
+
+DAG = "sample_audit"
+NOW = datetime(2026, 10, 5, 0, tzinfo=UTC)  # 08:00 in the shop's timezone
+ZONE = "Asia/Shanghai"
+SEED = "3391.76 3400.01"
+AUDITOR, OTHER_AUDITOR = "E00007", "E00009"
+MAP = """\
+fides_key: shop
+collections:
+  - name: log
+    fields:
+      - {name: id, fides_meta: {primary_key: true}}
+      - {name: branch}
+      - {name: seen_at}
+  - name: staff
+    fields:
+      - {name: id, fides_meta: {primary_key: true}}
+      - {name: login}
+"""
+LOG = (
+    "SELECT l.id{} FROM period, log l WHERE l.seen_at >= period.starts AND l.seen_at < period.ends"
+)
+SIGNER = Signer.from_pem(generate_key())
+
+
+def population(name: str = "openings", **more: Any) -> dict[str, Any]:
+    """A whole population of audit.yaml."""
+    return {
+        "id": name,
+        "title": {"en": name.capitalize(), "zh-CN": "查阅记录"},
+        "owner": "management",
+        "database": "shop",
+        "sql": LOG.format(""),
+        "tolerable": "20%",
+        "attributes": [
+            {
+                "id": "approved",
+                "question": {"en": "Approved?", "zh-CN": "是否批准？"},
+                "basis": "business",
+            }
+        ],
+    } | more
+
+
+def by_branch(name: str = "branches", **more: Any) -> dict[str, Any]:
+    """The same log with the branch as a stratum."""
+    strata = {"en": "Branch", "zh-CN": "分公司"}
+    given: dict[str, Any] = {"sql": LOG.format(", l.branch AS stratum"), "strata": strata}
+    return population(name, **given | more)
+
+
+def rules_of(*populations: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A whole audit.yaml."""
+    return {
+        "auditors": {"accounts": [AUDITOR]},
+        "seed": {"source": {"en": "Tomorrow's index", "zh-CN": "明日收盘指数"}},
+        "populations": list(populations) or [population(), by_branch()],
+    } | more
+
+
+def pack_with(folder: Path, *populations: dict[str, Any]) -> PolicyPack:
+    """The shop's pack with these populations."""
+    audit = yaml.safe_dump(rules_of(*populations), allow_unicode=True)
+    return load_pack(write_pack(folder, datamap__shop=MAP, audit=audit))
+
+
+def _loaded(folder: Path) -> PolicyPack:
+    return load_pack(folder) if (folder / "audit.yaml").exists() else pack_with(folder)
+
+
+@dataclass
+class Rig:
+    """The shop, its runs, and what they leave.
+
+    Attributes:
+        source: connection string of the shop.
+        state: of the state database.
+        root: of the evidence store.
+        folder: of the shop's pack; one with usual populations is made where there is none.
+        now: the moment, which tests move on.
+    """
+
+    source: str
+    state: str
+    root: Path
+    folder: Path
+    now: datetime = NOW
+    pack: PolicyPack = field(init=False)
+    engine: Engine = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.engine = engine(self.state)
+        self.pack = _loaded(self.folder)
+
+    def audit(self, *populations: dict[str, Any]) -> None:
+        """Audit other populations."""
+        self.folder = self.folder.parent / f"pack-{uuid.uuid4().hex[:8]}"
+        self.pack = pack_with(self.folder, *populations)
+
+    def desk(self, run: str = "r1") -> Desk:
+        """What a run works with."""
+        rules = self.pack.audit
+        assert rules is not None
+        folder = bundle_path(DAG, run, NOW)
+        return Desk(
+            rules=rules,
+            databases={"shop": self.pack.database("shop")},
+            readers={"shop": DatabaseAddress.from_conninfo(self.source)},
+            staff=None,
+            state=self.engine,
+            clock=FixedClock(self.now),
+            folder=FolderAhead(DirectoryStore(self.root), folder),
+            timezone=ZONE,
+            dag_id=DAG,
+            run_id=run,
+            policy_hash=self.pack.sha256,
+            code_version="abc",
+        )
+
+    def begin(self, run: str = "r1", asked: str | None = None) -> StepRecord:
+        return self.kept(steps.begin(self.desk(run), asked), run)
+
+    def freeze(self, name: str, run: str = "r1") -> StepRecord:
+        return self.kept(steps.freeze_population(self.desk(run), name), run)
+
+    def commit(self, run: str = "r1") -> Commitment | None:
+        """Seal what was frozen; a minute later, as the ledger's clock has it."""
+        desk = self.desk(run)
+        made = steps.commitment(desk)
+        if made is None:
+            self.kept(steps.nothing_committed(), run)
+            return None
+        content = made.to_bytes()
+        sealed = self.sealed(run, {COMMITMENT_FILE: content}, workflow=COMMITMENT_WORKFLOW)
+        with self.engine.connect() as conn:
+            row = ledger.find_bundle(conn, sealed.path)
+        assert row is not None
+        at = Sealed(bundle=row.bundle, sums_sha256=row.sums_sha256, sealed_at=row.sealed_at)
+        self.kept(steps.committed(desk, made, at), run)
+        return made
+
+    def enter(self, seed: str = SEED, run: str = "r1", **more: Any) -> StepRecord:
+        """Answer as the auditor; ``published_at`` is an hour after the commitment."""
+        self.now += timedelta(hours=2)
+        given = {"seed": seed, "source": "the exchange's page", "published_at": self.published()}
+        user = more.pop("user", AUDITOR)
+        option = more.pop("option", steps.ENTER)
+        at = more.pop("at", self.now)
+        return self.kept(self.take(option, given | more, user, at, run), run)
+
+    def take(
+        self, option: str, given: dict[str, str], user: str | None, at: datetime, run: str = "r1"
+    ) -> StepRecord:
+        """Take an answer, whoever gave it."""
+        return steps.take_seed(self.desk(run), option, given, user, at, [AUDITOR, OTHER_AUDITOR])
+
+    def published(self, **before: int) -> str:
+        """A moment so long ago; an hour where nothing is said."""
+        return (self.now - timedelta(**before or {"hours": 1})).isoformat()
+
+    def draw(self, run: str = "r1") -> StepRecord:
+        return self.kept(steps.draw(self.desk(run)), run)
+
+    def committed(self, run: str = "r1", asked: str | None = None) -> Commitment:
+        """A run up to its commitment."""
+        for name in self.begin(run, asked).data["populations"]:
+            self.freeze(name, run)
+        made = self.commit(run)
+        assert made is not None
+        return made
+
+    def run(self, run: str = "r1", seed: str = SEED, asked: str | None = None) -> SealedBundle:
+        """A whole run that nothing disturbs."""
+        self.committed(run, asked)
+        self.enter(seed, run)
+        self.draw(run)
+        return self.seal(run)
+
+    def seal(self, run: str = "r1") -> SealedBundle:
+        """Seal what a run left, without its report."""
+        concluded = self.conclude(run)
+        return self.sealed(run, self.artifacts(run), dict(concluded.ahead))
+
+    def conclude(self, run: str = "r1") -> Any:
+        """The conclusion of a run."""
+        desk = self.desk(run)
+        with self.engine.connect() as conn:
+            seed, refused = register.seed_of(conn, desk.run), register.refusals_of(conn, desk.run)
+        content = self.artifacts(run).get(COMMITMENT_FILE)
+        made = Commitment.model_validate_json(content) if content else None
+        records = list(desk.records().values())
+        return report.conclude(records, rules=desk.rules, made=made, seed=seed, refused=refused)
+
+    def sealed(
+        self,
+        run: str,
+        files: dict[str, bytes],
+        ahead: dict[str, str] | None = None,
+        workflow: str = DAG,
+    ) -> SealedBundle:
+        """Write a signed bundle of these files."""
+        result = Result(
+            run=RunContext(
+                dag_id=workflow,
+                run_id=run,
+                started_at=NOW,
+                code_version="abc",
+                policy_hash=self.pack.sha256,
+                policy_name="shop",
+                clock_source="fixed clock",
+            ),
+            controls=[],
+            outcome=Outcome.PASS,
+            finished_at=self.now,
+            metrics=[],
+            findings=[],
+        )
+        with self.engine.connect() as conn:
+            return seal(
+                DirectoryStore(self.root),
+                conn,
+                SIGNER,
+                result=result,
+                files=files,
+                ahead=ahead or {},
+                clock=FixedClock(self.now),
+            )
+
+    def artifacts(self, run: str = "r1") -> dict[str, bytes]:
+        with self.engine.connect() as conn:
+            return artifacts_of(conn, DAG, run)
+
+    def frame_path(self, name: str, run: str = "r1") -> Path:
+        return self.root / bundle_path(DAG, run, NOW) / f"frames/{name}.tsv"
+
+    def kept(self, record: StepRecord, run: str = "r1") -> StepRecord:
+        """Keep a record as a task does."""
+        with self.engine.begin() as conn:
+            record_step(conn, DAG, run, record, FixedClock(self.now))
+        return record
+
+    def sql(self, statement: str, *given: Any) -> list[tuple[Any, ...]]:
+        """Run SQL on the shop."""
+        with psycopg.connect(self.source, autocommit=True) as connection:
+            cursor = connection.execute(statement.encode(), given or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def fill(self, items: int = 200, branches: int = 4) -> None:
+        """Give the log items of the third quarter of 2026, and 90 of the second."""
+        self.sql("TRUNCATE log")
+        for first, count, start in ((0, items, "2026-07-01"), (100_000, 90, "2026-05-01")):
+            self.sql(
+                "INSERT INTO log SELECT %s + i, 'branch ' || i %% %s, %s::timestamptz "
+                "+ i * interval '10 minutes' FROM generate_series(1, %s) AS i",
+                first,
+                branches,
+                f"{start} 00:00+08",
+                count,
+            )
+
+    def empty(self) -> None:
+        """Bring both databases back to their beginning."""
+        names = ", ".join(f'"{one.name}"' for one in metadata.sorted_tables)
+        with self.engine.begin() as conn:
+            conn.execute(text(f"TRUNCATE {names} RESTART IDENTITY"))
+        self.fill()
+        self.now = NOW
+
+    def state_of(self) -> dict[str, list[Any]]:
+        """Every row of the state database."""
+        with self.engine.connect() as conn:
+            return {
+                one.name: sorted(map(str, conn.execute(one.select())))
+                for one in metadata.sorted_tables
+            }
+
+    # of frames alone
+
+    def frame(self, sql: str, *, strata: bool = False, quarter: str = "2026Q3") -> Frozen:
+        """Freeze what a SELECT gives."""
+        desk = self.desk()
+        made = desk.rules.population("branches" if strata else "openings")
+        sink = io.BytesIO()
+        found = freeze(
+            desk.readers["shop"],
+            desk.databases["shop"],
+            made.model_copy(update={"sql": sql}),
+            quarter_of(quarter, self.now, ZONE),
+            sink,
+        )
+        assert found.sha256 == hashlib.sha256(sink.getvalue()).hexdigest()
+        return Frozen(found, sink.getvalue())
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A frame and its bytes."""
+
+    frame: Frame
+    content: bytes
+
+    @property
+    def lines(self) -> list[str]:
+        return self.content.decode().split("\n")[:-1]
+
+
+def third_quarter() -> Quarter:
+    return quarter_of("2026Q3", NOW, ZONE)
+
+
+@contextmanager
+def new_rig(server: EmbeddedPostgres, migrated: str, folder: Path) -> Iterator[Rig]:
+    """Make both databases of a rig, and drop them afterwards."""
+    (folder / "evidence").mkdir()
+    with fresh(server) as shop, fresh(server, migrated) as state:
+        made = Rig(
+            server.conninfo(shop), server.conninfo(state), folder / "evidence", folder / "pack"
+        )
+        made.sql("CREATE TABLE log (id bigint PRIMARY KEY, branch text, seen_at timestamptz)")
+        made.fill()
+        yield made
+        made.engine.dispose()
