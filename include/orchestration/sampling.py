@@ -20,7 +20,7 @@ from include.orchestration.human import Answer, wait
 from include.orchestration.run import run_context, run_key, seal_aside, seal_run, step, workplace
 from include.orchestration.workflow import policy
 from include.reports.conclusion import Conclusion
-from include.sampling import register, report, seeds, steps
+from include.sampling import drawing, register, report, seeds, steps
 from include.sampling.commitment import Commitment, Sealed
 from include.sampling.desk import Desk
 from include.sampling.names import (
@@ -209,7 +209,7 @@ def draw() -> dict[str, Any]:
     """Draw every committed population by the seed."""
 
     def work(place: Workplace) -> StepRecord:
-        return steps.draw(desk_of(place))
+        return drawing.draw(desk_of(place))
 
     return step(STEP_DRAW, "", _("The draw"), work, CLAUSE)
 

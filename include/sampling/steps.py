@@ -5,35 +5,27 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from datetime import datetime
-from typing import Any
 
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
-from include.evidence.steps import artifacts_of, keep_artifact
+from include.evidence.steps import keep_artifact
 from include.messages import _
-from include.sampling import issue, register, seeds
+from include.sampling import register, seeds
 from include.sampling.commitment import Commitment, Committed, Sealed
 from include.sampling.desk import Desk
 from include.sampling.frame import Frame, freeze
 from include.sampling.names import (
     CLAUSE,
     COMMITMENT_FILE,
-    SEED_FILE,
     STEP_AUDIT,
     STEP_COMMIT,
-    STEP_DRAW,
     STEP_FREEZE,
     STEP_SEED,
-    WORKPAPERS_FILE,
     frame_file,
-    sample_file,
 )
-from include.sampling.papers import workpapers
 from include.sampling.plans import plan_for
 from include.sampling.quarters import quarter_of
-from include.sampling.samples import Sample, sample
 from include.sampling.workpapers.form import MOST_ITEMS
-from include.sampling.workpapers.writing import write
 from include.services.errors import ControlFailed, ServiceError, UsageError
 
 ENTER, CANCEL = "Enter", "Cancel"
@@ -288,96 +280,3 @@ def take_seed(
             "The auditor is asked again.",
         )
     return seen.record({"seed": True, "decided_by": user, "entered_at": at.isoformat()})
-
-
-def draw(desk: Desk) -> StepRecord:
-    """Draw every committed population by the seed; whoever repeats it draws the same.
-
-    Raises:
-        ControlFailed: there is no seed, the commitment was edited, a frame was changed, or another
-            run drew everything meanwhile.
-    """
-    seen = Examination(STEP_DRAW, CLAUSE)
-    records = desk.records()
-    with desk.state.connect() as conn:
-        seed = register.seed_of(conn, desk.run)
-        content = artifacts_of(conn, *desk.run).get(COMMITMENT_FILE, b"")
-        refused = register.refusals_of(conn, desk.run)
-    digest = hashlib.sha256(content).hexdigest()
-    sealed = records.get((STEP_COMMIT, ""))
-    asked = records.get((STEP_SEED, ""))
-    nothing = sealed is not None and sealed.data.get("committed") is False
-    if nothing or (seed is None and asked is not None and asked.data.get("seed") is False):
-        return seen.record({"drawn": {}})  # why not is a finding of the step before
-    if seed is None or sealed is None or sealed.data.get("sha256") != digest:
-        raise ControlFailed(
-            "There is no seed for this run's commitment.", "Start the workflow again."
-        )
-    made = Commitment.model_validate_json(content)
-    told: dict[str, Any] = {}
-    lost: dict[str, str] = {}
-    samples: dict[str, bytes] = {}
-    for one in made.populations:
-        _require_frame(desk, one)
-        with desk.folder.reader(one.file) as frame:
-            drawn = sample(seed.seed, made.audit, one, frame)
-        file = drawn.to_bytes()
-        with desk.state.begin() as conn:
-            own = register.remember_sample(
-                conn, desk.run, drawn, hashlib.sha256(file).hexdigest(), desk.clock.now()
-            )
-            if own:
-                keep_artifact(conn, *desk.run, sample_file(one.population), file)
-            else:
-                earlier = register.drawn_by(conn, made.audit, one.population)
-                lost[one.population] = earlier.run_id if earlier else ""
-                continue
-        samples[one.population] = file
-        told[one.population] = {
-            "items": len(drawn.of_stage(1)),
-            "rejected": sum(map(len, drawn.rejected.values())),
-        }
-    if not told:
-        raise ControlFailed(
-            f"All of {made.audit} was drawn by another run meanwhile.", "Work with those samples."
-        )
-    for name, run_id in lost.items():  # nobody else can draw what this run drew: it goes on
-        seen.find(
-            "sampling.drawn_meanwhile",
-            Outcome.FAIL,
-            _("It was drawn for {audit} before; that sample stands.", audit=made.audit),
-            _("Work with the bundle of the run {run}.", run=run_id),
-            subject=name,
-        )
-    papers = workpapers(made, samples, desk.rules, seed, 1, desk.timezone)
-    with desk.state.begin() as conn:
-        keep_artifact(conn, *desk.run, SEED_FILE, seed.to_bytes())
-        keep_artifact(conn, *desk.run, WORKPAPERS_FILE, write(papers))
-        issue.remember(
-            conn,
-            desk.run,
-            papers,
-            {one.population: one for one in made.populations},
-            {name: Sample.model_validate_json(content) for name, content in samples.items()},
-        )
-    if refused:
-        seen.find(
-            "sampling.seeds_refused",
-            Outcome.ATTENTION,
-            _("{count} seeds were refused before one was taken.", count=len(refused)),
-            _("The report lists them; ask the auditor about each."),
-        )
-    seen.measure("sampling.items_drawn", sum(one["items"] for one in told.values()), "items")
-    return seen.record({"drawn": told} | ({"drawn_by": lost} if lost else {}))
-
-
-def _require_frame(desk: Desk, one: Committed) -> None:
-    digest = hashlib.sha256()
-    with desk.folder.reader(one.file) as frame:
-        while piece := frame.read(1024 * 1024):
-            digest.update(piece)
-    if digest.hexdigest() != one.sha256:
-        raise ControlFailed(
-            f"The frame of {one.population} was changed after it was committed to.",
-            "Keep the file and find out who changed it; start a new run.",
-        )

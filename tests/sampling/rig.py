@@ -26,7 +26,7 @@ from include.evidence.steps import artifacts_of, record_step
 from include.local.postgres import EmbeddedPostgres
 from include.policy import load_pack
 from include.policy.model import PolicyPack
-from include.sampling import register, report, steps
+from include.sampling import drawing, register, report, steps
 from include.sampling.commitment import Commitment, Sealed
 from include.sampling.desk import Desk
 from include.sampling.frame import Frame, freeze
@@ -200,7 +200,7 @@ class Rig:
         return (self.now - timedelta(**before or {"hours": 1})).isoformat()
 
     def draw(self, run: str = "r1") -> StepRecord:
-        return self.kept(steps.draw(self.desk(run)), run)
+        return self.kept(drawing.draw(self.desk(run)), run)
 
     def committed(self, run: str = "r1", asked: str | None = None) -> Commitment:
         """A run up to its commitment."""

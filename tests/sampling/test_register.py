@@ -11,7 +11,7 @@ from sqlalchemy import select, text
 
 from include.evidence.folder import DiskFolder
 from include.evidence.model import Outcome
-from include.sampling import register, seeds, steps
+from include.sampling import drawing, register, seeds, steps
 from include.sampling.commitment import Sealed
 from include.sampling.names import SEED_FILE, WORKPAPERS_FILE
 from include.sampling.verify import redraw
@@ -245,7 +245,7 @@ def test_of_two_runs_for_one_quarter_one_draws(rig: Rig) -> None:
 
     def draw(run: str) -> None:
         try:
-            told[run] = steps.draw(rig.desk(run))
+            told[run] = drawing.draw(rig.desk(run))
         except ControlFailed as error:
             told[run] = error
 
@@ -278,7 +278,7 @@ def test_a_population_that_another_run_drew_takes_no_other_with_it(rig: Rig) -> 
     rig.enter(OTHER, "r2")
     rig.draw("r2")
     rig.audit(population(), by_branch())
-    record = rig.kept(steps.draw(rig.desk("r1")), "r1")
+    record = rig.kept(drawing.draw(rig.desk("r1")), "r1")
     assert record.outcome is Outcome.FAIL
     (finding,) = record.findings
     assert (finding.code, finding.subject) == ("sampling.drawn_meanwhile", "branches")
