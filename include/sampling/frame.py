@@ -334,8 +334,10 @@ def _refused(population: Population, sqlstate: str) -> ServiceError | UsageError
             f"The SQL of the population {population.id} fails (SQLSTATE {sqlstate}).",
             "Correct it in audit.yaml; try it in psql with a row `period (starts, ends)`.",
         )
+    # Whether psql still hears why depends on how much of the output it had to pass on first.
+    gone = not sqlstate or sqlstate.startswith(("57P", "08"))
     return ServiceError(
         f"The population {population.id} could not be read to its end"
-        + (f" (SQLSTATE {sqlstate})." if sqlstate else ": the server went away."),
+        + (": the server went away." if gone else f" (SQLSTATE {sqlstate})."),
         "Nothing was committed to. The task is repeated.",
     )

@@ -27,8 +27,8 @@ class StateLock(IntEnum):
 
     MIGRATIONS = 0x70617263_00000001
     EVIDENCE = 0x70617263_00000002
-    AUDIT = 0x70617263_00000004
     HOLDS = 0x70617263_00000003  # shared by who deletes records, exclusive for who places a hold
+    AUDIT = 0x70617263_00000004
 
 
 def engine(conninfo: str) -> Engine:
