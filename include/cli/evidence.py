@@ -84,13 +84,20 @@ def _inside(path: str, store: str) -> str | None:
 
 
 def _show(checked: Verification) -> None:
+    from rich.text import Text
+
+    from include.reports.i18n import visible
+
+    # A bundle from elsewhere may name its files as it likes.
     if checked.verified:
         results.print(f"verified: {checked.bundles} bundles")
     else:
-        errors.print(f"[bold red]not verified[/bold red]: {checked.first_bad}", soft_wrap=True)
-        errors.print(f"  {checked.reason}", soft_wrap=True)
+        bad = visible(str(checked.first_bad))
+        errors.print(Text.assemble(("not verified", "bold red"), f": {bad}"), soft_wrap=True)
+        errors.print(Text(f"  {visible(str(checked.reason))}"), soft_wrap=True)
     for remark in checked.remarks:
-        errors.print(f"  remark: {remark.text.format(**remark.values)}", soft_wrap=True)
+        told = visible(remark.text.format(**remark.values))
+        errors.print(Text(f"  remark: {told}"), soft_wrap=True)
     if checked.commands:
         results.print("Check it without ParcelSeal:")
         for line in checked.commands:

@@ -193,3 +193,18 @@ def test_markup_and_controls_in_a_bundle_are_shown_as_they_are(
     assert "\x1b" not in told.out + told.err
     assert "[/red]x" in told.err
     assert "[bold]1" in told.out
+
+
+@pytest.mark.parametrize("words", [["verify"], ["sampling", "verify"]])
+def test_names_of_files_are_no_markup(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    """Whoever adds a file cannot choose what is printed of it, or that nothing is."""
+    folder = Path(shutil.copytree(bundle, tmp_path / "copy"))
+    (folder / "[").mkdir()
+    (folder / "[" / "red]x\x1b[2J").write_text("x")
+    assert app._run([*words, str(folder)]) == 1
+    told = capsys.readouterr()
+    assert "not verified" in told.err
+    assert "[/red]x" in told.err
+    assert "\x1b" not in told.out + told.err
