@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from include.evidence.folder import StoreFolder
 from include.evidence.names import check_file_names
-from include.services.objectstore.base import ObjectReader, ObjectStore, ObjectWriter
+from include.services.objectstore.base import ObjectMissing, ObjectReader, ObjectStore, ObjectWriter
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,13 @@ class FolderAhead:
         """
         check_file_names([name])
         return self.store.open_writer(f"{self.bundle}/{name}")
+
+    def sha256(self, name: str) -> str | None:
+        """Return the hex digest of a file as it is now; None when it is gone."""
+        try:
+            return StoreFolder(self.store, self.bundle).sha256(name)
+        except ObjectMissing:
+            return None
 
     def reader(self, name: str) -> ObjectReader:
         """Open a file; raises ObjectMissing."""

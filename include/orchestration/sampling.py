@@ -227,8 +227,10 @@ def seal_sample() -> dict[str, Any]:
             refused = register.refusals_of(conn, run_key())
         content = artifacts.get(COMMITMENT_FILE)
         made = Commitment.model_validate_json(content) if content else None
+        folder = desk_of(place).folder
+        frames = {one.file: folder.sha256(one.file) for one in made.populations} if made else {}
         return report.conclude(
-            records, rules=place.pack.audit, made=made, seed=seed, refused=refused
+            records, rules=place.pack.audit, made=made, seed=seed, refused=refused, frames=frames
         )
 
     return seal_run(conclude)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from include.evidence.model import Metric, Outcome, StepRecord
+from include.evidence.model import Finding, Metric, Outcome, StepRecord
 from include.messages import Message, _
 from include.policy.audit import AuditRules
 from include.policy.rates import percent
@@ -70,6 +70,7 @@ def conclude(
     made: Commitment | None,
     seed: Seed | None,
     refused: Sequence[Refusal],
+    frames: Mapping[str, str | None],
 ) -> Conclusion:
     """Judge a run of `sample_audit` from what its steps left.
 
@@ -79,9 +80,12 @@ def conclude(
         made: what it committed to; None when it came not so far.
         seed: that was taken; None when none was.
         refused: seeds that were not.
+        frames: digests of the committed frames as they lie in the bundle now, by file; None of one
+            that is gone.
     """
     found = by_step(records)
     findings = [one for record in records for one in record.findings]
+    findings += _changed(made, frames) if made else []
     drawn = found.get((STEP_DRAW, ""))
     complete = drawn is not None and "drawn" in drawn.data
     steps = {
@@ -127,7 +131,7 @@ def conclude(
             *([_check(made)] if made and told else []),
             *([_next()] if told else []),
         ],
-        ahead={one.file: one.sha256 for one in made.populations} if made else {},
+        ahead={file: digest for file, digest in frames.items() if digest is not None},
     )
 
 
@@ -140,6 +144,22 @@ def nothing_to_audit(records: Sequence[StepRecord]) -> Conclusion:
         findings=[one for record in records for one in record.findings],
         metrics=[],
     )
+
+
+def _changed(made: Commitment, frames: Mapping[str, str | None]) -> list[Finding]:
+    """Frames that are not what was committed to; they are sealed as they are."""
+    return [
+        Finding(
+            code="sampling.frame_changed",
+            severity=Outcome.FAIL,
+            subject=one.population,
+            message=_("The frozen frame was changed or removed before the seal."),
+            action=_("Find out by whom, and start a new run; the changed file is in the bundle."),
+            clause=CLAUSE,
+        )
+        for one in made.populations
+        if frames.get(one.file) != one.sha256
+    ]
 
 
 def _summary(

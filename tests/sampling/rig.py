@@ -230,7 +230,12 @@ class Rig:
         content = self.artifacts(run).get(COMMITMENT_FILE)
         made = Commitment.model_validate_json(content) if content else None
         records = list(desk.records().values())
-        return report.conclude(records, rules=desk.rules, made=made, seed=seed, refused=refused)
+        frames = (
+            {one.file: desk.folder.sha256(one.file) for one in made.populations} if made else {}
+        )
+        return report.conclude(
+            records, rules=desk.rules, made=made, seed=seed, refused=refused, frames=frames
+        )
 
     def sealed(
         self,

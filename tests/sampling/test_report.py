@@ -177,3 +177,27 @@ def test_the_report_is_complete_in_chinese(rig: Rig) -> None:
     text = said(rig.conclude(), chinese)
     assert "查阅记录" in text
     assert isinstance(rig.conclude().title, Message)
+
+
+def test_a_frame_that_was_edited_before_the_seal_is_sealed_as_it_is_and_told(rig: Rig) -> None:
+    """The run is red with a bundle that says why, and the edited file is in it."""
+    rig.committed()
+    rig.enter()
+    rig.draw()
+    with rig.desk().folder.writer("frames/openings.tsv") as writer:
+        writer.write(b"1\n2\n")
+        writer.commit()
+    concluded = rig.conclude()
+    assert concluded.outcome is Outcome.FAIL
+    assert "sampling.frame_changed" in [one.code for one in concluded.findings]
+    sealed = rig.seal()
+    assert (rig.root / sealed.path / "frames" / "openings.tsv").read_bytes() == b"1\n2\n"
+
+
+def test_a_frame_that_was_removed_before_the_seal_is_told(rig: Rig) -> None:
+    """What is gone is in no bundle, and the run is red."""
+    rig.committed()
+    folder = rig.desk().folder
+    folder.store.delete(f"{folder.bundle}/frames/openings.tsv")
+    assert "sampling.frame_changed" in [one.code for one in rig.conclude().findings]
+    assert rig.seal().path
