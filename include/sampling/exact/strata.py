@@ -169,8 +169,8 @@ def stratified_limit(allocation: Allocation, deviations: int, confidence: Fracti
         return upper_limit(n, deviations, confidence, population)
     plain = Fraction(upper_limit(n, deviations, confidence).rate)
     rate = plain * n / allocation.effective
-    if deviations and allocation.effective * rate < deviations + 1:
-        rate = Fraction(1)
+    if deviations:  # below that mean the bound says nothing
+        rate = max(rate, Fraction(deviations + 1) / allocation.effective)
     most = Fraction(population - (n - deviations), population)
     rate = min(rate, most)
     rounded: Decimal = (ceiling(rate, 3) * 100).quantize(Decimal("0.1"))
