@@ -259,7 +259,7 @@ def follow_up(desk: Desk) -> StepRecord:
     now = desk.clock.now()
     with desk.state.begin() as conn:
         left = findings.listed(conn, FINDINGS)
-        reminded = [one for one in left if one.to_be_reminded(desk.today, now)]
+        reminded = [one for one in left if one.to_be_reminded(desk.now)]
         for one in reminded:
             findings.remind(conn, one.id, by=desk.dag_id, at=now)
     late = [one for one in left if one.overdue(desk.today)]
