@@ -1,4 +1,4 @@
-"""The shop, once per module; each test begins with a full log and an empty state."""
+"""The shop and a state database, once per module; each test begins with a full log and no record."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from sqlalchemy import Engine
+
 from include.local.postgres import EmbeddedPostgres
+from include.state.connect import engine
+from include.state.tables import metadata
 from tests.sampling.rig import Rig, new_rig
+from tests.support.databases import fresh
 
 
 @pytest.fixture(scope="module")
@@ -28,3 +33,20 @@ def rig(shop: Rig) -> Iterator[Rig]:
     shop.root.mkdir()
     yield shop
     shop.pack, shop.root, shop.folder = pack, root, folder
+
+
+@pytest.fixture(scope="module")
+def state_database(postgres: EmbeddedPostgres, migrated_once: str) -> Iterator[str]:
+    """The connection string of a state database that a module shares."""
+    with fresh(postgres, migrated_once) as name:
+        yield postgres.conninfo(name)
+
+
+@pytest.fixture
+def state(state_database: str) -> Engine:
+    """An empty state database."""
+    made = engine(state_database)
+    with made.begin() as conn:
+        for table in reversed(metadata.sorted_tables):
+            conn.execute(table.delete())
+    return made
