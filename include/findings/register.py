@@ -215,7 +215,9 @@ def one(conn: Connection, number: int, *, locked: bool = False) -> Found:
         UsageError: there is none of that number.
     """
     query = select(finding).where(finding.c.id == number)
-    row = conn.execute(query.with_for_update() if locked else query).mappings().first()
+    possible = 0 < number < 2**63  # others the database could not even look for
+    found = conn.execute(query.with_for_update() if locked else query) if possible else None
+    row = found.mappings().first() if found else None
     if row is None:
         raise UsageError(f"There is no finding {number}.", "See ./parcelseal findings list.")
     return _told(conn, [dict(row)])[0]
