@@ -274,14 +274,14 @@ def _until(condition: Callable[[], bool]) -> None:
 
 
 def test_an_evaluation_that_was_killed_is_done_again(
-    audit: Audit, migrated_database: str, tmp_path: Path
+    audit: Audit, state_database: str, tmp_path: Path
 ) -> None:
     """Killed before its commit it left nothing; killed after it, the next try finds it all."""
     part = audit.back({"intake": (2,), "shares": (1,)})
     before = audit.everything()
     with audit.state.connect() as holder, audit.state.connect() as watcher:
         holder.execute(text("LOCK TABLE run_artifact"))  # what it writes last
-        child = FORK.Process(target=_child, args=(migrated_database, tmp_path, part, False))
+        child = FORK.Process(target=_child, args=(state_database, tmp_path, part, False))
         child.start()
         _until(lambda: waiting(audit) == 1)
         child.kill()
@@ -294,7 +294,7 @@ def test_an_evaluation_that_was_killed_is_done_again(
         holder.close()
         _until(lambda: watcher.execute(mine).scalar_one() == 0)
     assert audit.everything() == before
-    child = FORK.Process(target=_child, args=(migrated_database, tmp_path, part, True))
+    child = FORK.Process(target=_child, args=(state_database, tmp_path, part, True))
     child.start()
     child.join()
     assert child.exitcode == -signal.SIGKILL

@@ -246,13 +246,20 @@ def test_a_limit_just_below_the_tolerable_rate_is_told_with_as_many_digits_as_it
     assert verdict.upper_limit_pct == "4.95"
 
 
+def test_the_limit_of_strata_is_a_number_of_items() -> None:
+    """Of 22 items two may deviate; at 10%, which is not tolerable, there would be three."""
+    one = committed(strata={"east": 22}, expected="0.5%", confidence="50%")
+    assert (one.plan.n, one.plan.acceptable) == (20, 1)
+    assert Fraction(judged(one, 1).upper_limit) == Fraction("0.090909090910")
+
+
 def test_few_deviations_at_low_confidence_have_a_limit_too() -> None:
     """Of strata, where the bound says nothing below a mean of one more than was found."""
     one = committed(
         strata={"east": 700, "west": 800}, tolerable="5%", expected="1%", confidence="55%"
     )
     assert one.plan.acceptable == 1
-    assert judged(one, 1).upper_limit_pct == "4.92"
+    assert judged(one, 1).upper_limit_pct == "4.9"
 
 
 def _risk_of_strata(one: Committed, deviating: dict[str, int]) -> Fraction:
