@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
-from include.evidence.steps import keep_artifact
+from include.evidence.steps import keep_artifact, record_step
 from include.findings import register as findings
 from include.messages import Message, _
 from include.policy.audit import Population
@@ -120,20 +120,23 @@ def evaluate_returned(desk: Desk, part: str) -> StepRecord:
         keep_artifact(conn, *desk.run, answers_file(part), issued.handed_in.to_bytes())
         keep_artifact(conn, *desk.run, verdict_file(part), _file(verdicts))
         more = _next_stage(conn, desk, issued, verdicts)
-    for paper, verdict in zip(issued.workpapers.papers, verdicts, strict=True):
-        _judge(seen, desk, paper, verdict)
-    reached = [one for one in verdicts if one.decision != "next_stage"]
-    above = sum(one.decision == "not_accepted" for one in reached)
-    seen.measure("sampling.populations_concluded", len(reached), "1")
-    seen.measure("sampling.populations_not_accepted", above, "1")
-    if more is not None:
-        seen.find(
-            "sampling.next_stage",
-            Outcome.ATTENTION,
-            _("The plan calls for stage {stage}: look at its items too.", stage=more.stage),
-            _("Fill in {file} of this bundle.", file=stage_file(more.part)),
-        )
-    return seen.record(_told_of(desk, issued, issued.handed_in, verdicts))
+        for paper, verdict in zip(issued.workpapers.papers, verdicts, strict=True):
+            _judge(seen, desk, paper, verdict)
+        reached = [one for one in verdicts if one.decision != "next_stage"]
+        above = sum(one.decision == "not_accepted" for one in reached)
+        seen.measure("sampling.populations_concluded", len(reached), "1")
+        seen.measure("sampling.populations_not_accepted", above, "1")
+        if more is not None:
+            seen.find(
+                "sampling.next_stage",
+                Outcome.ATTENTION,
+                _("The plan calls for stage {stage}: look at its items too.", stage=more.stage),
+                _("Fill in {file} of this bundle.", file=stage_file(more.part)),
+            )
+        record = seen.record(_told_of(desk, issued, issued.handed_in, verdicts))
+        # With the verdicts: none of them is without its report, whatever is killed afterwards.
+        record_step(conn, *desk.run, record, desk.clock)
+    return record
 
 
 def _returned(conn: Connection, part: str) -> tuple[Issued, dict[tuple[str, int], ItemAnswers]]:

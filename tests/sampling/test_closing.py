@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from include.evidence.model import Outcome, StepRecord
-from include.evidence.steps import artifacts_of
+from include.evidence.steps import artifacts_of, steps_of
 from include.findings import register
 from include.findings.register import Found
 from include.reports.i18n import Translator
@@ -276,7 +276,7 @@ def _until(condition: Callable[[], bool]) -> None:
 def test_an_evaluation_that_was_killed_is_done_again(
     audit: Audit, state_database: str, tmp_path: Path
 ) -> None:
-    """Killed before its commit it left nothing; killed after it, the next try finds it all."""
+    """Killed before its commit it left nothing; killed after it, even its record is there."""
     part = audit.back({"intake": (2,), "shares": (1,)})
     before = audit.everything()
     with audit.state.connect() as holder, audit.state.connect() as watcher:
@@ -299,7 +299,10 @@ def test_an_evaluation_that_was_killed_is_done_again(
     child.join()
     assert child.exitcode == -signal.SIGKILL
     left = audit.everything()
+    with audit.state.connect() as conn:
+        (kept,) = steps_of(conn, "conclude_audit", "r1")
     record = audit.evaluated(part)
+    assert kept == record
     assert audit.everything() == left
     assert len(audit.findings()) == 2
     assert {code for code, _severity, _subject in codes(record)} >= {"sampling.not_accepted"}
