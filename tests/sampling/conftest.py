@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
@@ -10,6 +11,7 @@ from sqlalchemy import Engine, text
 from include.local.postgres import EmbeddedPostgres
 from include.state.connect import engine
 from include.state.tables import metadata
+from tests.sampling.closed import Audit
 from tests.sampling.rig import Rig, new_rig
 from tests.support.databases import fresh
 
@@ -49,3 +51,9 @@ def state(state_database: str) -> Engine:
     with made.begin() as conn:
         conn.execute(text(f"TRUNCATE {names} RESTART IDENTITY"))
     return made
+
+
+@pytest.fixture
+def audit(state: Engine, tmp_path: Path) -> Audit:
+    """A draw of two populations, one of them in stages, that was issued."""
+    return Audit(state, tmp_path)

@@ -3,94 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import threading
-import time
-from collections.abc import Callable, Mapping
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
 
-from include.evidence.model import Outcome, StepRecord
-from include.evidence.steps import artifacts_of, steps_of
+from include.evidence.model import Outcome
 from include.findings import register
-from include.findings.register import Found
 from include.reports.i18n import Translator
-from include.sampling import closing, issue, results
-from include.sampling.desk import Desk
+from include.sampling import closing, issue
 from include.sampling.workpapers.reading import draw_of
-from include.services.errors import ControlFailed, UsageError
-from include.state.connect import engine
-from tests.evidence.support import FORK
-from tests.sampling.drawn import ISSUED, Draw, committed, desk_of, draw, hand_in, returned, rules
+from include.services.errors import ControlFailed
+from tests.sampling.closed import Audit, codes, figure, part_of
+from tests.sampling.drawn import ISSUED, committed, desk_of, draw, hand_in, returned, rules
 
 DAY = timedelta(days=1)
 LATE = ISSUED + 31 * DAY
 DUE = date(2026, 11, 4)  # thirty days after ISSUED, and after a conclusion at ISSUED
-
-
-class Audit:
-    """A draw that was issued, and runs that conclude it."""
-
-    def __init__(self, state: Engine, folder: Path) -> None:
-        self.state, self.folder = state, folder
-        self.made = draw(committed(), committed("intake", 60, plan="staged"))
-        self.rules = self.made.rules
-        self.issue(self.made)
-
-    def issue(self, made: Draw) -> None:
-        with self.state.begin() as conn:
-            made.issue(conn)
-
-    def desk(self, at: datetime = ISSUED, run: str = "r1") -> Desk:
-        return desk_of(self.state, self.rules, self.folder, at, run)
-
-    def back(self, deviating: Mapping[str, tuple[int, ...]] | None = None) -> str:
-        """Hand the first stage in; its name."""
-        return hand_in(self.state, returned(self.made.papers, deviating)).part
-
-    def evaluated(self, part: str, at: datetime = ISSUED, run: str = "r1") -> StepRecord:
-        return closing.evaluate_returned(self.desk(at, run), part)
-
-    def findings(self) -> list[Found]:
-        with self.state.connect() as conn:
-            return register.listed(conn, closed=True)
-
-    def decisions(self, audit: str = "2026Q3") -> dict[str, str]:
-        with self.state.connect() as conn:
-            return {name: one.decision for name, one in results.of_audit(conn, audit).items()}
-
-    def files(self, run: str = "r1") -> dict[str, bytes]:
-        with self.state.connect() as conn:
-            return artifacts_of(conn, "conclude_audit", run)
-
-    def everything(self) -> dict[str, list[Any]]:
-        """What stands in the database."""
-        tables = ("audit_workpapers", "audit_result", "finding", "finding_event", "run_artifact")
-        with self.state.connect() as conn:
-            return {
-                one: list(conn.execute(text(f"SELECT t::text FROM {one} t ORDER BY 1")).scalars())
-                for one in tables
-            }
-
-
-@pytest.fixture
-def audit(state: Engine, tmp_path: Path) -> Audit:
-    """A draw of two populations, one of them in stages, that was issued."""
-    return Audit(state, tmp_path)
-
-
-def codes(record: StepRecord) -> list[tuple[str, Outcome, str]]:
-    return [(one.code, one.severity, one.subject) for one in record.findings]
-
-
-def figure(record: StepRecord, name: str) -> float | None:
-    (found,) = [one.value for one in record.metrics if one.name == name]
-    return found
 
 
 def test_a_day_on_which_nothing_is_back_is_calm(audit: Audit) -> None:
@@ -100,10 +30,6 @@ def test_a_day_on_which_nothing_is_back_is_calm(audit: Audit) -> None:
     assert record.data["back"] == []
     assert [part for part, _at in record.data["out"]] == [part_of(audit)]
     assert figure(record, "workpapers_overdue") == 0
-
-
-def part_of(audit: Audit, stage: int = 1) -> str:
-    return f"2026Q3-{stage}-{audit.made.papers.draw_sha256[:6]}"
 
 
 def test_a_state_without_audits_is_calm(state: Engine, tmp_path: Path) -> None:
@@ -256,124 +182,6 @@ def test_what_is_not_back_is_not_judged(audit: Audit) -> None:
     for part in (part_of(audit), "2026Q3-1-000000"):
         with pytest.raises(ControlFailed, match="no returned workpapers"):
             audit.evaluated(part)
-
-
-def _child(source: str, folder: Path, part: str, after: bool) -> None:
-    state = engine(source)
-    made = draw(committed(), committed("intake", 60, plan="staged"))
-    closing.evaluate_returned(desk_of(state, made.rules, folder), part)
-    if after:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
-
-
-def test_an_evaluation_that_was_killed_is_done_again(
-    audit: Audit, state_database: str, tmp_path: Path
-) -> None:
-    """Killed before its commit it left nothing; killed after it, even its record is there."""
-    part = audit.back({"intake": (2,), "shares": (1,)})
-    before = audit.everything()
-    with audit.state.connect() as holder, audit.state.connect() as watcher:
-        holder.execute(text("LOCK TABLE run_artifact"))  # what it writes last
-        child = FORK.Process(target=_child, args=(state_database, tmp_path, part, False))
-        child.start()
-        _until(lambda: waiting(audit) == 1)
-        child.kill()
-        child.join()
-        holder.rollback()
-        mine = text(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-            "AND pid <> pg_backend_pid() AND state <> 'idle'"
-        )
-        holder.close()
-        _until(lambda: watcher.execute(mine).scalar_one() == 0)
-    assert audit.everything() == before
-    child = FORK.Process(target=_child, args=(state_database, tmp_path, part, True))
-    child.start()
-    child.join()
-    assert child.exitcode == -signal.SIGKILL
-    left = audit.everything()
-    with audit.state.connect() as conn:
-        (kept,) = steps_of(conn, "conclude_audit", "r1")
-    record = audit.evaluated(part)
-    assert kept == record
-    assert audit.everything() == left
-    assert len(audit.findings()) == 2
-    assert {code for code, _severity, _subject in codes(record)} >= {"sampling.not_accepted"}
-
-
-def test_another_file_cannot_take_the_place_of_one_that_is_being_judged(audit: Audit) -> None:
-    """Otherwise nobody would have the answers any more of which the verdict is."""
-    part = audit.back({"shares": (1,)})
-    told: list[str] = []
-
-    def replace() -> None:
-        try:
-            hand_in(audit.state, returned(audit.made.papers))
-        except UsageError as error:
-            told.append(error.message)
-
-    judging = threading.Thread(target=audit.evaluated, args=(part,))
-    replacing = threading.Thread(target=replace)
-    with audit.state.connect() as holder:
-        holder.execute(text("LOCK TABLE audit_result IN SHARE MODE"))
-        judging.start()
-        _until(lambda: waiting(audit) == 1)
-        replacing.start()
-        _until(lambda: waiting(audit) == 2 or not replacing.is_alive())
-        holder.rollback()
-    judging.join()
-    replacing.join()
-    assert told == ["The audit 2026Q3, stage 1, was concluded on other workpapers."]
-
-
-def waiting(audit: Audit) -> int:
-    """How many transactions wait for a lock."""
-    query = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-        "AND wait_event_type = 'Lock'"
-    )
-    with audit.state.connect() as conn:
-        return int(conn.execute(query).scalar_one())
-
-
-def test_a_population_that_was_taken_out_of_the_pack_is_judged_all_the_same(audit: Audit) -> None:
-    """By the words with which it was drawn; its findings go to the management, and this is told."""
-    part = audit.back({"shares": (1,)})
-    audit.rules = rules("other")
-    record = audit.evaluated(part)
-    assert codes(record) == [
-        ("sampling.population_gone", Outcome.ATTENTION, "shares"),
-        ("sampling.not_accepted", Outcome.FAIL, "shares"),
-        ("sampling.population_gone", Outcome.ATTENTION, "intake"),
-    ]
-    (found,) = audit.findings()
-    assert found.owner == "management"
-    assert Translator("en").text(found.what).startswith("Shares, item shares--")
-    assert "Was it approved? no" in Translator("en").text(found.what)
-
-
-def test_questions_are_told_as_they_were_asked(audit: Audit) -> None:
-    """Whatever audit.yaml says by now: nobody looked at another question."""
-    part = audit.back({"shares": (1,)})
-    changed = rules("shares", "intake").model_dump(mode="json")
-    for one in changed["populations"]:
-        one["title"]["en"] = "Renamed"
-        one["attributes"] = [
-            {"id": "new", "question": {"en": "New?", "zh-CN": "新？"}, "basis": "business"}
-        ]
-    audit.rules = type(audit.rules).model_validate(changed)
-    record = audit.evaluated(part)
-    told = json.dumps(record.data, ensure_ascii=False)
-    assert "New?" not in told
-    assert "是否受约束？" in told
-    assert "Shares, item" in Translator("en").text(audit.findings()[0].what)
 
 
 def test_owners_are_reminded_once_a_week_and_overdue_findings_fail(audit: Audit) -> None:
