@@ -174,7 +174,9 @@ def of_draw(conn: Connection, draw: str) -> list[Issued]:
     """
     table = audit_workpapers.c
     query = select(audit_workpapers).where(table.draw_sha256 == draw).order_by(table.stage)
-    return [_issued(dict(row)) for row in conn.execute(query.with_for_update()).mappings()]
+    conn.execute(query.with_only_columns(table.stage).with_for_update())
+    # Asked again: a stage that was issued while this waited for the lock would not be in its answer
+    return [_issued(dict(row)) for row in conn.execute(query).mappings()]
 
 
 def hand_in(conn: Connection, content: bytes, name: str, *, by: str, at: datetime) -> Issued:

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from sqlalchemy import text
 
 from include.evidence.model import Outcome
 from include.evidence.steps import steps_of
 from include.reports.i18n import Translator
-from include.sampling import closing
+from include.sampling import closing, issue
 from include.services.errors import UsageError
 from include.state.connect import engine
 from tests.evidence.support import FORK
@@ -73,21 +74,26 @@ def test_an_evaluation_that_was_killed_is_done_again(
     assert {code for code, _severity, _subject in codes(record)} >= {"sampling.not_accepted"}
 
 
-def test_another_file_cannot_take_the_place_of_one_that_is_being_judged(audit: Audit) -> None:
-    """Otherwise nobody would have the answers any more of which the verdict is."""
-    part = audit.back({"shares": (1,)})
+@pytest.mark.parametrize("stages", [1, 2])
+def test_another_file_cannot_take_the_place_of_one_that_is_being_judged(
+    audit: Audit, stages: int
+) -> None:
+    """Otherwise nobody would have the answers any more of which the verdict, or next stage, is."""
+    made = draw(committed(plan="staged" if stages == 2 else "single"), audit="2026Q2")
+    audit.issue(made)
+    part = hand_in(audit.state, returned(made.papers, {"shares": (1,)})).part
     told: list[str] = []
 
     def replace() -> None:
         try:
-            hand_in(audit.state, returned(audit.made.papers))
+            hand_in(audit.state, returned(made.papers))
         except UsageError as error:
             told.append(error.message)
 
     judging = threading.Thread(target=audit.evaluated, args=(part,))
     replacing = threading.Thread(target=replace)
     with audit.state.connect() as holder:
-        holder.execute(text("LOCK TABLE audit_result IN SHARE MODE"))
+        holder.execute(text("LOCK TABLE run_artifact IN SHARE MODE"))
         judging.start()
         _until(lambda: waiting(audit) == 1)
         replacing.start()
@@ -95,7 +101,9 @@ def test_another_file_cannot_take_the_place_of_one_that_is_being_judged(audit: A
         holder.rollback()
     judging.join()
     replacing.join()
-    assert told == ["The audit 2026Q3, stage 1, was concluded on other workpapers."]
+    assert told == ["The audit 2026Q2, stage 1, was concluded on other workpapers."]
+    with audit.state.connect() as conn:
+        assert len(issue.all_issued(conn, "2026Q2")) == stages
 
 
 def waiting(audit: Audit) -> int:
