@@ -261,6 +261,20 @@ def _judge(seen: Examination, desk: Desk, paper: Paper, one: Verdict) -> None:
             _("Name somebody who answers for its deviations; their findings go to the management."),
             subject=one.population,
         )
+    if one.untested:
+        seen.find(
+            "sampling.untested",
+            Outcome.ATTENTION,
+            _(
+                "{population}: to {count} of {items} items no question applies; nothing was tested "
+                "of them.",
+                population=paper.title,
+                count=one.untested,
+                items=one.items,
+            ),
+            _("See why; let the population's SQL in audit.yaml leave out what is not audited."),
+            subject=one.population,
+        )
     if one.decision == "not_accepted":
         seen.find(
             "sampling.not_accepted",

@@ -62,6 +62,7 @@ class Verdict(BaseModel):
         stage: that was evaluated last.
         items: looked at in all stages.
         deviating: items that deviate.
+        untested: items to which no question applies: they show nothing and count as met.
         acceptable: deviations with which the plan accepts at this stage; of stages, one in each
             before it.
         point_estimate: of the rate in the population, weighted by strata, as a decimal.
@@ -83,6 +84,7 @@ class Verdict(BaseModel):
     stage: int
     items: int
     deviating: int
+    untested: int
     acceptable: int
     point_estimate: str
     upper_limit: str
@@ -128,6 +130,11 @@ def evaluate(committed: Committed, sample: Sample, answers: Answers, stage: int)
         stage=stage,
         items=len(looked_at),
         deviating=len(bad),
+        untested=sum(
+            set(answers[committed.population, one.number].answers.values())
+            == {Answer.NOT_APPLICABLE}
+            for one in looked_at
+        ),
         acceptable=committed.plan.acceptable if committed.plan.stages == 1 else stage - 1,
         point_estimate=_told(_estimate(committed, looked_at, bad)),
         upper_limit=f"{limit.rate:f}",

@@ -14,9 +14,11 @@ from include.findings import register
 from include.reports.i18n import Translator
 from include.sampling import closing, issue
 from include.sampling.workpapers.reading import draw_of
+from include.sampling.workpapers.writing import write
 from include.services.errors import ControlFailed
 from tests.sampling.closed import Audit, codes, figure, part_of
 from tests.sampling.drawn import ISSUED, committed, desk_of, draw, hand_in, returned, rules
+from tests.sampling.workpapers.support import edited, fill
 
 DAY = timedelta(days=1)
 LATE = ISSUED + 31 * DAY
@@ -175,6 +177,16 @@ def test_a_repeated_step_changes_nothing(audit: Audit) -> None:
     after = audit.everything()
     for table in ("audit_workpapers", "audit_result", "finding", "finding_event"):
         assert after[table] == before[table]
+
+
+def test_items_of_which_nothing_was_tested_are_told(audit: Audit) -> None:
+    """A population is not quietly accepted by answers that say nothing."""
+    answers = {("shares", 4, name): "不适用 N/A" for name in ("approved", "bound")}
+    papers = audit.made.papers
+    content = edited(write(papers), lambda book: fill(book, papers, answers))
+    record = audit.evaluated(hand_in(audit.state, content).part)
+    assert codes(record) == [("sampling.untested", Outcome.ATTENTION, "shares")]
+    assert Translator("en").text(record.findings[0].message).startswith("Shares: to 1 of ")
 
 
 def test_what_is_not_back_is_not_judged(audit: Audit) -> None:

@@ -62,6 +62,16 @@ def test_what_was_not_found_or_not_answered_deviates(answer: Answer, deviates: b
     assert verdict.decision == ("not_accepted" if deviates else "accepted")
 
 
+def test_items_to_which_nothing_applies_are_counted() -> None:
+    """They deviate no more than others, and nobody tested them."""
+    one = committed()
+    sample = drawn_of(one)
+    nothing = dict.fromkeys(one.attributes, Answer.NOT_APPLICABLE)
+    answers = answered(one, sample, {1: nothing, 2: nothing, 3: {"bound": Answer.NOT_APPLICABLE}})
+    verdict = evaluate(one, sample, answers, 1)
+    assert (verdict.decision, verdict.untested) == ("accepted", 2)
+
+
 def test_an_item_without_answers_is_no_met_one() -> None:
     """It cannot be judged."""
     one = committed()
