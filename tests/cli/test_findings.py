@@ -10,24 +10,35 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from include.cli import app
 from include.cli import findings as command
 from include.findings import register
+from include.local.postgres import EmbeddedPostgres
 from include.messages import Message
 from include.policy import SHIPPED, load_pack
 from include.services.clock import FixedClock
 from include.state.connect import engine
+from tests.support.databases import fresh
 
 NOW = datetime(2026, 10, 12, 1, 30, tzinfo=UTC)
 ANSWER = ("--cause", "No form", "--action", "A form", "--by", "owner")
 
 
+@pytest.fixture(scope="module")
+def shared(postgres: EmbeddedPostgres, migrated_once: str) -> Iterator[Engine]:
+    """A state database that the tests share."""
+    with fresh(postgres, migrated_once) as name:
+        yield engine(postgres.conninfo(name))
+
+
 @pytest.fixture
-def state(migrated_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+def state(shared: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
     """A register with two findings, the second one due first."""
-    made = engine(migrated_database)
+    made = shared
+    with made.begin() as conn:
+        conn.execute(text("TRUNCATE finding, finding_event RESTART IDENTITY"))
     at(monkeypatch, made, NOW)
     for number, day in ((1, date(2026, 11, 20)), (2, date(2026, 11, 11))):
         with made.begin() as conn:
@@ -40,8 +51,7 @@ def state(migrated_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[E
                 opened_at=NOW,
                 due_on=day,
             )
-    yield made
-    made.dispose()
+    return made
 
 
 def at(monkeypatch: pytest.MonkeyPatch, state: Engine, moment: datetime) -> None:
