@@ -6,7 +6,8 @@
 the plan that was made before the draw - deviations, estimated rate, exact one-sided upper limit against the tolerable
 rate - and opens a finding with an owner and a day for every deviation. Where a plan has a second stage and needs it, it
 issues its workpapers. Every day it looks at all open findings: owners are reminded once a week from a week before the
-day on; only a second test by another person closes a finding (`./parcelseal findings`).
+day on (in the report and the register; nothing is mailed); only a second test by another person closes a finding
+(`./parcelseal findings`).
 
 **Schedule:** workdays at 09:30 in the policy pack's timezone; start it by hand when workpapers are back. **Inputs:**
 `audit.yaml` of the policy pack; connections `state_db`, `evidence_store`.

@@ -75,7 +75,7 @@ def answer(
             cause=cause,
             action=action,
             by=by,
-            at=place.clock.now(),
+            at=place.clock.now().astimezone(place.pack.calendar.zone),
             due_on=_day(due) if due else None,
         )
     return _show(found, as_json)

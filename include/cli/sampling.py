@@ -222,17 +222,20 @@ def hand_in(
     as_json: AsJson = False,
 ) -> int:
     """Hand in filled-in workpapers; every fault is named, and then nothing is taken."""
+    from include.reports.i18n import Translator
     from include.sampling import issue
+    from include.sampling.workpapers.file import MOST_BYTES
 
     try:
-        content = file.read_bytes()
+        with file.open("rb") as stream:
+            content = stream.read(MOST_BYTES + 1)  # one more, and it is refused as too large
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}.") from None
     place = workplace()
     with local_stack(place), place.state.begin() as conn:
         taken = issue.hand_in(conn, content, file.name, by=by, at=place.clock.now())
     assert taken.handed_in is not None
-    remarks = [one.text.format(**one.values) for one in taken.handed_in.remarks]
+    remarks = [Translator("en").text(one) for one in taken.handed_in.remarks]
     if as_json:
         told = {"workpapers": taken.part, "audit": taken.audit, "stage": taken.stage}
         print_json(told | {"items": len(taken.handed_in.items), "remarks": remarks})

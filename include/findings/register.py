@@ -2,11 +2,12 @@
 
 A finding has an owner and a day. The owner answers with a cause and a corrective action; then
 somebody else tests again. Only a test that is met closes it: an answer alone never does. Nothing is
-overwritten, every step is an event with who and when. Whoever answered may not test.
+overwritten, every step is an event with who and when. Whoever ever answered it may not test it.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -57,6 +58,7 @@ class Found:
         cause: by the last answer; empty while nobody answered.
         action: corrective action, likewise.
         answered_by: who answered last.
+        answerers: everybody who ever answered.
         closed_by: who tested it with success; empty while it is not closed.
         reminded_at: when its owner was reminded last.
         retests: how often it was tested again.
@@ -73,6 +75,7 @@ class Found:
     cause: str = ""
     action: str = ""
     answered_by: str = ""
+    answerers: tuple[str, ...] = ()
     closed_by: str = ""
     reminded_at: datetime | None = None
     retests: int = 0
@@ -81,11 +84,17 @@ class Found:
         """Whether its day has passed and it is not closed."""
         return self.state is not State.CLOSED and self.due_on < today
 
-    def to_be_reminded(self, today: date, now: datetime) -> bool:
-        """Whether its owner has to hear of it: due soon or over, and not told in the last days."""
-        if self.state is State.CLOSED or self.due_on - REMIND_AHEAD > today:
+    def to_be_reminded(self, now: datetime) -> bool:
+        """Whether its owner has to hear of it: due soon or over, and not told for a week of days.
+
+        Args:
+            now: the moment, in the timezone whose days count.
+        """
+        if self.state is State.CLOSED or self.due_on - REMIND_AHEAD > now.date():
             return False
-        return self.reminded_at is None or self.reminded_at <= now - REMIND_EVERY
+        if self.reminded_at is None:
+            return True
+        return self.reminded_at.astimezone(now.tzinfo).date() + REMIND_EVERY <= now.date()
 
 
 def open_finding(
@@ -130,11 +139,12 @@ def answer(
         cause: in plain words; what could be a customer's number is blotted out.
         action: the corrective action, likewise.
         by: who answers.
-        at: the moment.
-        due_on: another day, where the action needs it; never one before.
+        at: the moment, in the timezone whose days count.
+        due_on: a later day, where the action needs it.
 
     Raises:
-        UsageError: there is no such finding, it is closed, words are missing, or the day is over.
+        UsageError: there is no such finding, it is closed, words are missing, or the day is over or
+            before the one that stands.
     """
     found = one(conn, number, locked=True)
     if found.state is State.CLOSED:
@@ -146,6 +156,11 @@ def answer(
             raise UsageError(f"The {name} says nothing.", "Write it in plain words.")
     if due_on is not None and due_on < at.date():
         raise UsageError(f"{due_on} is over.", "Name a day that is to come.")
+    if due_on is not None and due_on < found.due_on:
+        raise UsageError(
+            f"{due_on} is before {found.due_on}, by which finding {number} is due.",
+            "Name a later day, or leave it out.",
+        )
     _happened(
         conn,
         number,
@@ -165,8 +180,8 @@ def retest(conn: Connection, number: int, *, met: bool, by: str, at: datetime) -
     """Enter what a second test came to: met closes the finding, deviating opens it again.
 
     Raises:
-        UsageError: there is no such finding, it is closed, nobody answered it, or the person who
-            answered tests it.
+        UsageError: there is no such finding, it is closed, nobody answered it, or a person who
+            answered it tests it.
     """
     found = one(conn, number, locked=True)
     if found.state is State.CLOSED:
@@ -178,7 +193,7 @@ def retest(conn: Connection, number: int, *, met: bool, by: str, at: datetime) -
         )
     if not by.strip():
         raise UsageError("Nobody is named who tested.", "Name the person with --by.")
-    if by.strip() == found.answered_by:
+    if _same(by) in map(_same, found.answerers):
         raise UsageError(
             f"{by} answered finding {number} and cannot test it.", "Have somebody else test it."
         )
@@ -200,7 +215,9 @@ def one(conn: Connection, number: int, *, locked: bool = False) -> Found:
         UsageError: there is none of that number.
     """
     query = select(finding).where(finding.c.id == number)
-    row = conn.execute(query.with_for_update() if locked else query).mappings().first()
+    possible = 0 < number < 2**63  # others the database could not even look for
+    found = conn.execute(query.with_for_update() if locked else query) if possible else None
+    row = found.mappings().first() if found else None
     if row is None:
         raise UsageError(f"There is no finding {number}.", "See ./parcelseal findings list.")
     return _told(conn, [dict(row)])[0]
@@ -237,12 +254,14 @@ def _told(conn: Connection, rows: Sequence[dict[str, object]]) -> list[Found]:
 
 
 def _one(row: dict[str, object], events: Sequence[dict[str, object]]) -> Found:
+    answerers: list[str] = []
     said: dict[str, object] = {"state": State.OPEN}
     for event in events:
         match Event(str(event["kind"])):
             case Event.ANSWERED:
                 said |= {name: event[name] for name in ("cause", "action")}
                 said |= {"answered_by": event["by"], "state": State.ANSWERED}
+                answerers.append(str(event["by"]))
             case Event.MET:
                 said |= {"closed_by": event["by"], "state": State.CLOSED}
             case Event.DEVIATES:
@@ -252,7 +271,13 @@ def _one(row: dict[str, object], events: Sequence[dict[str, object]]) -> Found:
     tests = sum(str(one["kind"]) in (Event.MET, Event.DEVIATES) for one in events)
     fields = {name: row[name] for name in ("id", "kind", "reference", "owner", "opened_at")}
     what = Message.model_validate(row["what"])
-    return Found(**fields, **said, what=what, due_on=row["due_on"], retests=tests)  # type: ignore[arg-type]  # columns are the fields
+    fields |= {"due_on": row["due_on"], "answerers": tuple(answerers)}
+    return Found(**fields, **said, what=what, retests=tests)  # type: ignore[arg-type]  # columns are the fields
+
+
+def _same(name: str) -> str:
+    """A person's name as it is compared: however it was typed."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def _happened(

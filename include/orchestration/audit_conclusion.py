@@ -67,10 +67,8 @@ def seal_conclusion() -> dict[str, Any]:
             every = findings.listed(conn, FINDINGS, closed=True)
         return conclusion_report.conclude(
             records,
-            rules=pack.audit,
             roles=pack.roles,
             findings=every,
-            policy_hash=pack.sha256,
             today=place.clock.now().astimezone(pack.calendar.zone).date(),
         )
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
-from include.evidence.steps import keep_artifact
+from include.evidence.steps import keep_artifact, record_step
 from include.findings import register as findings
 from include.messages import Message, _
 from include.policy.audit import Population
@@ -19,7 +19,7 @@ from include.policy.period import Period
 from include.sampling import issue, results
 from include.sampling.desk import Desk
 from include.sampling.evaluation import Deviation, Verdict, evaluate
-from include.sampling.issue import Issued
+from include.sampling.issue import HandedIn, Issued
 from include.sampling.names import (
     CLAUSE,
     FINDINGS,
@@ -32,8 +32,11 @@ from include.sampling.names import (
 )
 from include.sampling.papers import stage_papers
 from include.sampling.workpapers.form import Answer
-from include.sampling.workpapers.writing import write
+from include.sampling.workpapers.sheet import ItemAnswers
+from include.sampling.workpapers.writing import Paper, write
 from include.services.errors import ControlFailed
+
+WITHOUT_OWNER = "management"  # answers for what the pack says nothing about any more
 
 
 def look(desk: Desk, asked: str | None) -> StepRecord:
@@ -45,7 +48,8 @@ def look(desk: Desk, asked: str | None) -> StepRecord:
     """
     seen = Examination(STEP_LOOK, CLAUSE)
     with desk.state.connect() as conn:
-        waiting = [one for one in issue.all_issued(conn, asked or None) if _is_open(conn, one)]
+        every = [one for one in issue.all_issued(conn) if _is_open(conn, one)]
+    waiting = [one for one in every if asked in (None, "", one.audit)]
     if asked and not waiting:
         seen.find(
             "sampling.nothing_to_conclude",
@@ -54,10 +58,10 @@ def look(desk: Desk, asked: str | None) -> StepRecord:
             _("See that sample_audit drew it, and that it was not concluded before."),
             subject=asked,
         )
-    out = [one for one in waiting if one.handed_in is None]
-    late = [one for one in out if _due(one.issued_at, desk.rules.return_within) < desk.today]
+    out = [one for one in every if one.handed_in is None]
+    late = [one for one in out if _due(desk, one.issued_at, desk.rules.return_within) < desk.today]
     for one in out:
-        if asked or one in late:
+        if one in late or (asked and one in waiting):
             seen.find(
                 "sampling.workpapers_overdue" if one in late else "sampling.workpapers_out",
                 Outcome.FAIL,
@@ -98,54 +102,88 @@ def evaluate_returned(desk: Desk, part: str) -> StepRecord:
     """Judge every population of workpapers that came back; repeated, it says the same.
 
     Raises:
-        ControlFailed: there are no such workpapers.
-        UsageError: they are not back.
+        ControlFailed: there are no such workpapers, or they are not back.
     """
     seen = Examination(STEP_EVALUATE, CLAUSE, part=part)
-    with desk.state.connect() as conn:
-        every = issue.all_issued(conn)
-    issued = next((one for one in every if one.part == part), None)
-    if issued is None or issued.handed_in is None:
-        raise ControlFailed(f"There are no returned workpapers {part}.", "Run the workflow again.")
-    before = [one for one in every if one.draw == issued.draw and one.stage < issued.stage]
-    returned = issued.handed_in
-    answers = returned.answers
-    for one in before:
-        answers |= one.handed_in.answers if one.handed_in else {}
     verdicts: list[Verdict] = []
     with desk.state.begin() as conn:
+        issued, answers = _returned(conn, part)
         for paper in issued.workpapers.papers:
             name = paper.population
             verdict = evaluate(issued.committed[name], issued.samples[name], answers, issued.stage)
             if verdict.decision != "next_stage":
                 now = desk.clock.now()
                 verdict = results.conclude(conn, desk.run, issued.audit, verdict, now)
-                _open_findings(conn, desk, issued.audit, verdict)
+            _open_findings(conn, desk, issued.audit, paper, verdict)
             verdicts.append(verdict)
-        keep_artifact(conn, *desk.run, answers_file(part), returned.to_bytes())
+        assert issued.handed_in is not None
+        keep_artifact(conn, *desk.run, answers_file(part), issued.handed_in.to_bytes())
         keep_artifact(conn, *desk.run, verdict_file(part), _file(verdicts))
         more = _next_stage(conn, desk, issued, verdicts)
-    _judge(seen, desk, verdicts)
-    if more is not None:
-        seen.find(
-            "sampling.next_stage",
-            Outcome.ATTENTION,
-            _("The plan calls for stage {stage}: look at its items too.", stage=more.stage),
-            _("Fill in {file} of this bundle.", file=stage_file(more.part)),
-        )
-    return seen.record(
-        {
-            "audit": issued.audit,
-            "stage": issued.stage,
-            "performed_by": returned.performed_by,
-            "performed_on": returned.performed_on.isoformat() if returned.performed_on else None,
-            "reviewed_by": returned.reviewed_by,
-            "returned_by": returned.returned_by,
-            "returned_at": returned.returned_at.isoformat(),
-            "remarks": [one.model_dump(mode="json") for one in returned.remarks],
-            "verdicts": [one.model_dump(mode="json") for one in verdicts],
-        }
-    )
+        for paper, verdict in zip(issued.workpapers.papers, verdicts, strict=True):
+            _judge(seen, desk, paper, verdict)
+        reached = [one for one in verdicts if one.decision != "next_stage"]
+        above = sum(one.decision == "not_accepted" for one in reached)
+        seen.measure("sampling.populations_concluded", len(reached), "1")
+        seen.measure("sampling.populations_not_accepted", above, "1")
+        if more is not None:
+            seen.find(
+                "sampling.next_stage",
+                Outcome.ATTENTION,
+                _("The plan calls for stage {stage}: look at its items too.", stage=more.stage),
+                _("Fill in {file} of this bundle.", file=stage_file(more.part)),
+            )
+        record = seen.record(_told_of(desk, issued, issued.handed_in, verdicts))
+        # With the verdicts: none of them is without its report, whatever is killed afterwards.
+        record_step(conn, *desk.run, record, desk.clock)
+    return record
+
+
+def _returned(conn: Connection, part: str) -> tuple[Issued, dict[tuple[str, int], ItemAnswers]]:
+    """Workpapers that are back, and the answers of all stages up to theirs; locked."""
+    draws = [one.draw for one in issue.all_issued(conn) if one.part == part]
+    stages = issue.of_draw(conn, draws[0]) if draws else []
+    issued = next((one for one in stages if one.part == part), None)
+    if issued is None or issued.handed_in is None:
+        raise ControlFailed(f"There are no returned workpapers {part}.", "Run the workflow again.")
+    answers: dict[tuple[str, int], ItemAnswers] = {}
+    for one in stages:
+        if one.stage <= issued.stage and one.handed_in is not None:
+            answers |= one.handed_in.answers
+    return issued, answers
+
+
+def _told_of(
+    desk: Desk, issued: Issued, returned: HandedIn, verdicts: Sequence[Verdict]
+) -> dict[str, Any]:
+    """What the report says of them; the questions are those that were asked."""
+    return {
+        "audit": issued.audit,
+        "stage": issued.stage,
+        "draw": issued.draw,
+        "asked": [
+            {
+                "population": paper.population,
+                "title": paper.title.model_dump(mode="json"),
+                "attributes": [
+                    {
+                        "id": one.id,
+                        "question": one.question.model_dump(mode="json"),
+                        "source": one.criterion.model_dump(mode="json"),
+                    }
+                    for one in paper.attributes
+                ],
+            }
+            for paper in issued.workpapers.papers
+        ],
+        "performed_by": returned.performed_by,
+        "performed_on": returned.performed_on.isoformat() if returned.performed_on else None,
+        "reviewed_by": returned.reviewed_by,
+        "returned_by": returned.returned_by,
+        "returned_at": returned.returned_at.astimezone(desk.zone).isoformat(),
+        "remarks": [one.model_dump(mode="json") for one in returned.remarks],
+        "verdicts": [one.model_dump(mode="json") for one in verdicts],
+    }
 
 
 def _file(verdicts: Sequence[Verdict]) -> bytes:
@@ -175,19 +213,19 @@ def _next_stage(
     return made
 
 
-def _open_findings(conn: Connection, desk: Desk, audit: str, verdict: Verdict) -> None:
-    population = _population(desk, verdict.population)
-    if population is None:
-        return
+def _open_findings(
+    conn: Connection, desk: Desk, audit: str, paper: Paper, verdict: Verdict
+) -> None:
+    population = _population(desk, paper.population)
     for one in verdict.deviations:
         findings.open_finding(
             conn,
             kind=FINDINGS,
-            reference=f"{audit}/{verdict.population}/{one.number}/{one.attribute}",
-            what=_deviated(population, one),
-            owner=population.owner,
+            reference=f"{audit}/{paper.population}/{one.number}/{one.attribute}",
+            what=_deviated(paper, one),
+            owner=population.owner if population else WITHOUT_OWNER,
             opened_at=desk.clock.now(),
-            due_on=_due(desk.clock.now(), desk.rules.mend_within),
+            due_on=_due(desk, desk.clock.now(), desk.rules.mend_within),
         )
 
 
@@ -203,54 +241,69 @@ _ANSWERS = {
 }
 
 
-def _deviated(population: Population, one: Deviation) -> Message:
-    asked = next((item for item in population.attributes if item.id == one.attribute), None)
+def _deviated(paper: Paper, one: Deviation) -> Message:
+    asked = {item.id: item.question for item in paper.attributes}
     return _(
         "{population}, item {key}: {question} {answer}",
-        population=population.message,
+        population=paper.title,
         key=one.key,
-        question=asked.message if asked else one.attribute,
+        question=asked[one.attribute],
         answer=_ANSWERS[one.answer],
     )
 
 
-def _judge(seen: Examination, desk: Desk, verdicts: Sequence[Verdict]) -> None:
-    for one in verdicts:
-        population = _population(desk, one.population)
-        title = population.message if population else one.population
-        if one.decision == "not_accepted":
-            seen.find(
-                "sampling.not_accepted",
-                Outcome.FAIL,
-                _(
-                    "{population}: {deviating} of {items} items deviate, {acceptable} were "
-                    "acceptable; up to {limit}% of the population may deviate.",
-                    population=title,
-                    deviating=one.deviating,
-                    items=one.items,
-                    acceptable=one.acceptable,
-                    limit=one.upper_limit_pct,
-                ),
-                _("Mend the causes; each deviation is a finding with an owner and a day."),
-                subject=one.population,
-            )
-        elif one.deviations:
-            seen.find(
-                "sampling.deviations",
-                Outcome.ATTENTION,
-                _(
-                    "{population}: {deviating} of {items} items deviate.",
-                    population=title,
-                    deviating=one.deviating,
-                    items=one.items,
-                ),
-                _("Each deviation is a finding with an owner and a day."),
-                subject=one.population,
-            )
-    reached = [one for one in verdicts if one.decision != "next_stage"]
-    above = sum(one.decision == "not_accepted" for one in reached)
-    seen.measure("sampling.populations_concluded", len(reached), "1")
-    seen.measure("sampling.populations_not_accepted", above, "1")
+def _judge(seen: Examination, desk: Desk, paper: Paper, one: Verdict) -> None:
+    if _population(desk, one.population) is None:
+        seen.find(
+            "sampling.population_gone",
+            Outcome.ATTENTION,
+            _("{population} was taken out of audit.yaml since the draw.", population=paper.title),
+            _("Name somebody who answers for its deviations; their findings go to the management."),
+            subject=one.population,
+        )
+    if one.untested:
+        seen.find(
+            "sampling.untested",
+            Outcome.ATTENTION,
+            _(
+                "{population}: to {count} of {items} items no question applies; nothing was tested "
+                "of them.",
+                population=paper.title,
+                count=one.untested,
+                items=one.items,
+            ),
+            _("See why; let the population's SQL in audit.yaml leave out what is not audited."),
+            subject=one.population,
+        )
+    if one.decision == "not_accepted":
+        seen.find(
+            "sampling.not_accepted",
+            Outcome.FAIL,
+            _(
+                "{population}: {deviating} of {items} items deviate, {acceptable} were "
+                "acceptable; up to {limit}% of the population may deviate.",
+                population=paper.title,
+                deviating=one.deviating,
+                items=one.items,
+                acceptable=one.acceptable,
+                limit=one.upper_limit_pct,
+            ),
+            _("Mend the causes; each deviation is a finding with an owner and a day."),
+            subject=one.population,
+        )
+    elif one.deviations:
+        seen.find(
+            "sampling.deviations",
+            Outcome.ATTENTION,
+            _(
+                "{population}: {deviating} of {items} items deviate.",
+                population=paper.title,
+                deviating=one.deviating,
+                items=one.items,
+            ),
+            _("Each deviation is a finding with an owner and a day."),
+            subject=one.population,
+        )
 
 
 def follow_up(desk: Desk) -> StepRecord:
@@ -258,10 +311,10 @@ def follow_up(desk: Desk) -> StepRecord:
     seen = Examination(STEP_FOLLOW_UP, CLAUSE)
     now = desk.clock.now()
     with desk.state.begin() as conn:
+        for one in findings.listed(conn, FINDINGS):
+            if one.to_be_reminded(desk.now):
+                findings.remind(conn, one.id, by=desk.dag_id, at=now)
         left = findings.listed(conn, FINDINGS)
-        reminded = [one for one in left if one.to_be_reminded(desk.today, now)]
-        for one in reminded:
-            findings.remind(conn, one.id, by=desk.dag_id, at=now)
     late = [one for one in left if one.overdue(desk.today)]
     for owner in sorted({one.owner for one in late}):
         numbers = [one.id for one in late if one.owner == owner]
@@ -280,10 +333,16 @@ def follow_up(desk: Desk) -> StepRecord:
     seen.measure("sampling.findings_open", len(left), "1")
     return seen.record(
         {
-            "reminded": [one.id for one in reminded],
+            "reminded": [one.id for one in left if _reminded(one, desk)],
             "open": [_told(one) for one in left],
         }
     )
+
+
+def _reminded(one: findings.Found, desk: Desk) -> bool:
+    """Whether its owner was reminded today, by this try of the step or an earlier one."""
+    at = one.reminded_at
+    return at is not None and at.astimezone(desk.zone).date() == desk.today
 
 
 def _told(one: findings.Found) -> dict[str, Any]:
@@ -298,7 +357,7 @@ def _told(one: findings.Found) -> dict[str, Any]:
     }
 
 
-def _due(start: datetime, period: Period) -> date:
-    """The day by which something is due; a month counts 30 days."""
+def _due(desk: Desk, start: datetime, period: Period) -> date:
+    """The day in the pack's timezone by which something is due; a month counts 30 days."""
     span = timedelta(days=period.months * 30 + period.days, seconds=period.seconds)
-    return (start + span).date()
+    return (start.astimezone(desk.zone) + span).date()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
 
 from include.evidence.model import Metric, Outcome, StepRecord
 from include.findings.register import Found, State
 from include.messages import Message, _
-from include.policy.audit import AuditRules
 from include.policy.rules import Role
 from include.reports.conclusion import Conclusion, by_step, missing_record, worst
 from include.reports.model import (
@@ -25,6 +24,7 @@ from include.sampling.evaluation import Verdict
 from include.sampling.names import CLAUSE, STEP_EVALUATE, STEP_FOLLOW_UP, STEP_LOOK
 from include.sampling.signed_report import signed
 
+NOT_YET = _("not yet")
 _STATES = {
     State.OPEN: _("open"),
     State.ANSWERED: _("answered, to be tested again"),
@@ -35,51 +35,57 @@ _STATES = {
 def conclude(
     records: Sequence[StepRecord],
     *,
-    rules: AuditRules,
     roles: Mapping[str, Role],
     findings: Sequence[Found],
-    policy_hash: str,
     today: date,
 ) -> Conclusion:
     """Judge a run of `conclude_audit` from what its steps left.
 
     Args:
         records: of the run.
-        rules: audit.yaml.
         roles: of roles.yaml.
         findings: of audits, closed ones too.
-        policy_hash: of the policy pack.
         today: the day in the pack's timezone.
     """
     found = by_step(records)
     evaluated = [one for one in records if one.step == STEP_EVALUATE and "verdicts" in one.data]
-    verdicts = [
-        Verdict.model_validate(one) for record in evaluated for one in record.data["verdicts"]
-    ]
+    look = found.get((STEP_LOOK, ""))
     told = [one for record in records for one in record.findings]
     if not any(one.outcome is Outcome.FAIL for one in records):
-        steps = {STEP_LOOK: _("The search"), STEP_FOLLOW_UP: _("The follow-up")}
+        steps = {(STEP_LOOK, ""): _("The search"), (STEP_FOLLOW_UP, ""): _("The follow-up")}
+        for part in look.data.get("back", []) if look else []:
+            steps[STEP_EVALUATE, part] = _("The evaluation of {part}", part=part)
         told += [
-            missing_record(title, step, f"sampling.{step}.missing", CLAUSE)
-            for step, title in steps.items()
-            if (step, "") not in found
+            missing_record(title, part or step, f"sampling.{step}.missing", CLAUSE)
+            for (step, part), title in steps.items()
+            if (step, part) not in found
         ]
-    above = sum(one.decision == "not_accepted" for one in verdicts)
-    look = found.get((STEP_LOOK, ""))
-    out = look.data.get("out", []) if look else []
+    seen = Seen(
+        verdicts=[
+            Verdict.model_validate(one) for record in evaluated for one in record.data["verdicts"]
+        ],
+        out=look.data.get("out") if look else None,
+        back=look.data.get("back") if look else None,
+        evaluated={one.part for one in evaluated},
+        findings=findings,
+    )
     return Conclusion(
         title=_("Audit conclusion"),
-        summary=_summary(verdicts, above, out, findings),
+        summary=_summary(seen),
         outcome=worst(records, told),
         findings=told,
         metrics=[
             *(one for record in records for one in record.metrics),
-            Metric(name="populations_above_tolerable_rate", value=above, unit="1"),
+            Metric(
+                name="populations_above_tolerable_rate",
+                value=None if seen.unjudged is None or seen.unjudged else seen.above,
+                unit="1",
+            ),
         ],
-        facts=_facts(verdicts, above, out, findings, today),
+        facts=_facts(seen, today),
         sections=[
-            *(section for record in evaluated for section in signed(record, rules, policy_hash)),
-            *([_out(out)] if out else []),
+            *(section for record in evaluated for section in signed(record)),
+            *([_out(seen.out)] if seen.out else []),
             _register(findings, roles),
         ],
     )
@@ -96,48 +102,97 @@ def nothing_to_audit(records: Sequence[StepRecord]) -> Conclusion:
     )
 
 
-def _summary(
-    verdicts: Sequence[Verdict], above: int, out: Sequence[Any], findings: Sequence[Found]
-) -> Message:
-    left = sum(one.state is not State.CLOSED for one in findings)
-    if above:
+@dataclass(frozen=True)
+class Seen:
+    """What a run saw.
+
+    Attributes:
+        verdicts: that were reached or go on.
+        out: workpapers that are out; None when nobody looked.
+        back: names of those that are back, likewise.
+        evaluated: names of those that were evaluated.
+        findings: of audits, closed ones too.
+    """
+
+    verdicts: Sequence[Verdict]
+    out: Sequence[Sequence[str]] | None
+    back: Sequence[str] | None
+    evaluated: Collection[str]
+    findings: Sequence[Found]
+
+    @property
+    def judged(self) -> int:
+        """Populations whose verdict was reached."""
+        return sum(one.decision != "next_stage" for one in self.verdicts)
+
+    @property
+    def above(self) -> int:
+        """Populations that are not accepted."""
+        return sum(one.decision == "not_accepted" for one in self.verdicts)
+
+    @property
+    def left(self) -> int:
+        """Findings that are not closed."""
+        return sum(one.state is not State.CLOSED for one in self.findings)
+
+    @property
+    def unjudged(self) -> int | None:
+        """Workpapers that are back and were not evaluated; None when nobody looked."""
+        return None if self.back is None else len(set(self.back) - set(self.evaluated))
+
+
+def _summary(seen: Seen) -> Message:
+    if seen.above:
         return _(
-            "{above} of {count} populations are not accepted: more may deviate than is tolerable.",
-            above=above,
-            count=len(verdicts),
+            "{above} of {count} populations that were judged are not accepted.",
+            above=seen.above,
+            count=seen.judged,
         )
-    if verdicts:
+    if seen.unjudged is None or seen.out is None:
         return _(
-            "{count} populations were judged, and none deviates more than is tolerable; {left} "
+            "Nobody could see which workpapers are back; {left} findings are open.", left=seen.left
+        )
+    if seen.unjudged:
+        return _(
+            "{count} workpapers are back and could not be judged; {left} findings are open.",
+            count=seen.unjudged,
+            left=seen.left,
+        )
+    if more := len(seen.verdicts) - seen.judged:
+        return _(
+            "{count} populations were accepted, {more} need the next stage of their plan; {left} "
             "findings are open.",
-            count=len(verdicts),
-            left=left,
+            count=seen.judged,
+            more=more,
+            left=seen.left,
+        )
+    if seen.judged:
+        return _(
+            "{count} populations were judged and accepted; {left} findings are open.",
+            count=seen.judged,
+            left=seen.left,
         )
     return _(
         "No workpapers came back since the last run: {out} are out, {left} findings are open.",
-        out=len(out),
-        left=left,
+        out=len(seen.out),
+        left=seen.left,
     )
 
 
-def _facts(
-    verdicts: Sequence[Verdict],
-    above: int,
-    out: Sequence[Any],
-    findings: Sequence[Found],
-    today: date,
-) -> list[Fact]:
-    late = sum(one.overdue(today) for one in findings)
-    left = sum(one.state is not State.CLOSED for one in findings)
+def _facts(seen: Seen, today: date) -> list[Fact]:
+    late = sum(one.overdue(today) for one in seen.findings)
     return [
-        Fact(label=_("Populations judged in this run"), value=len(verdicts)),
+        Fact(
+            label=_("Populations judged in this run"),
+            value=None if seen.unjudged is None else seen.judged,
+        ),
         Fact(
             label=_("Not accepted"),
-            value=above if verdicts else None,
-            status=(Outcome.FAIL if above else Outcome.PASS) if verdicts else None,
+            value=seen.above if seen.judged else None,
+            status=(Outcome.FAIL if seen.above else Outcome.PASS) if seen.judged else None,
         ),
-        Fact(label=_("Workpapers that are out"), value=len(out)),
-        Fact(label=_("Open findings"), value=left),
+        Fact(label=_("Workpapers that are out"), value=None if seen.out is None else len(seen.out)),
+        Fact(label=_("Open findings"), value=seen.left),
         Fact(
             label=_("Findings past their day"),
             value=late,
@@ -182,9 +237,9 @@ def _register(findings: Sequence[Found], roles: Mapping[str, Role]) -> Section:
                 _owner(one.owner, roles),
                 one.due_on,
                 _STATES[one.state],
-                one.cause or None,
-                one.action or None,
-                one.reminded_at,
+                one.cause or NOT_YET,
+                one.action or NOT_YET,
+                one.reminded_at or NOT_YET,
             ]
             for one in left
         ]

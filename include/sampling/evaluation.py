@@ -8,6 +8,7 @@ deviates too (AICPA Audit Guide *Audit Sampling*, attributes sampling).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from fractions import Fraction
 from math import ceil
 from typing import Literal
@@ -17,7 +18,8 @@ from pydantic import BaseModel, ConfigDict
 from include.policy.rates import ceiling, exact
 from include.sampling.commitment import Committed
 from include.sampling.exact.chances import Hypergeometric
-from include.sampling.exact.limits import Limit, upper_limit
+from include.sampling.exact.limits import PLACES, Limit, upper_limit
+from include.sampling.exact.sizes import smallest
 from include.sampling.exact.stages import chance_of_accepting
 from include.sampling.exact.strata import Allocation, chance_over_strata, stratified_limit
 from include.sampling.samples import Drawn, Sample
@@ -60,10 +62,13 @@ class Verdict(BaseModel):
         stage: that was evaluated last.
         items: looked at in all stages.
         deviating: items that deviate.
-        acceptable: deviations with which the plan accepts.
+        untested: items to which no question applies: they show nothing and count as met.
+        acceptable: deviations with which the plan accepts at this stage; of stages, one in each
+            before it.
         point_estimate: of the rate in the population, weighted by strata, as a decimal.
         upper_limit: one-sided, at the planned confidence, as a decimal; rounded up.
-        upper_limit_pct: in per cent, rounded up to a tenth.
+        upper_limit_pct: in per cent, rounded up to a tenth; to more digits where a tenth would say
+            that it is not below the tolerable rate, and it is.
         tolerable: rate that is not accepted.
         confidence: of the upper limit.
         planned: whether the limit is that of the plan's rule. Of a population that was not accepted
@@ -79,6 +84,7 @@ class Verdict(BaseModel):
     stage: int
     items: int
     deviating: int
+    untested: int
     acceptable: int
     point_estimate: str
     upper_limit: str
@@ -124,10 +130,15 @@ def evaluate(committed: Committed, sample: Sample, answers: Answers, stage: int)
         stage=stage,
         items=len(looked_at),
         deviating=len(bad),
-        acceptable=committed.plan.acceptable,
+        untested=sum(
+            set(answers[committed.population, one.number].answers.values())
+            == {Answer.NOT_APPLICABLE}
+            for one in looked_at
+        ),
+        acceptable=committed.plan.acceptable if committed.plan.stages == 1 else stage - 1,
         point_estimate=_told(_estimate(committed, looked_at, bad)),
         upper_limit=f"{limit.rate:f}",
-        upper_limit_pct=f"{limit.rounded_up_pct:f}",
+        upper_limit_pct=_percent(limit, committed.tolerable),
         tolerable=exact(committed.tolerable),
         confidence=exact(committed.confidence),
         planned=planned,
@@ -201,28 +212,36 @@ def _pooled(committed: Committed, looked_at: list[Drawn], deviating: int) -> Lim
 
 
 def _staged_limit(committed: Committed, stages: int) -> Limit:
-    """The rate at which the plan would accept in this stage or before with just the risk.
+    """The largest rate at which the plan would accept by this stage with more than the risk.
 
-    At the tolerable rate it does with less, so that the limit is never above it.
+    At the tolerable rate it does with at most the risk, so that the limit is below it.
     """
     risk = 1 - committed.confidence
-    low, high = 0, ceil(committed.tolerable * committed.items)
-    while high - low > 1:
-        middle = (low + high) // 2
-        accepts = _chance(committed, middle, stages) <= risk
-        low, high = (low, middle) if accepts else (middle, high)
-    rate = Fraction(high, committed.items)
-    rounded = (ceiling(rate, 3) * 100).quantize(ceiling(Fraction(1, 10), 1))
-    return Limit(ceiling(rate, 12), rounded, committed.plan.method)
+    excluded = smallest(
+        lambda deviating: _chance(committed, deviating, stages) <= risk,
+        0,
+        ceil(committed.tolerable * committed.items),
+    )
+    rate = Fraction(excluded - 1, committed.items)
+    rounded = (ceiling(rate, 3) * 100).quantize(Decimal("0.1"))
+    return Limit(ceiling(rate, PLACES), rounded, committed.plan.method)
 
 
 def _chance(committed: Committed, deviating: int, stages: int) -> Fraction:
     """Bound the chance of being accepted with so many deviating items."""
     plan = committed.plan
-    if not committed.stratified:
-        model = Hypergeometric(committed.items, deviating)
-        return chance_of_accepting(model, plan.n, stages)[1]
-    return chance_over_strata(Allocation(committed.strata, plan.drawn), deviating, stages)
+    if committed.stratified:
+        return chance_over_strata(Allocation(committed.strata, plan.drawn), deviating, stages)
+    model = Hypergeometric(committed.items, deviating)
+    return chance_of_accepting(model, plan.n, stages)[1]
+
+
+def _percent(limit: Limit, tolerable: Fraction) -> str:
+    rate = Fraction(limit.rate)
+    if rate < tolerable <= Fraction(limit.rounded_up_pct) / 100:
+        told = (ceiling(rate * 100, places) for places in range(2, PLACES - 1))
+        return next(f"{one:f}" for one in told if one < tolerable * 100)
+    return f"{limit.rounded_up_pct:f}"
 
 
 def _told(rate: Fraction) -> str:

@@ -167,6 +167,18 @@ def all_issued(conn: Connection, audit: str | None = None) -> list[Issued]:
     return [_issued(dict(row)) for row in conn.execute(query).mappings()]
 
 
+def of_draw(conn: Connection, draw: str) -> list[Issued]:
+    """Return the stages of a draw that were issued, the first one first.
+
+    They are locked to the end of the transaction: what is judged does not change meanwhile.
+    """
+    table = audit_workpapers.c
+    query = select(audit_workpapers).where(table.draw_sha256 == draw).order_by(table.stage)
+    conn.execute(query.with_only_columns(table.stage).with_for_update())
+    # Asked again: a stage that was issued while this waited for the lock would not be in its answer
+    return [_issued(dict(row)) for row in conn.execute(query).mappings()]
+
+
 def hand_in(conn: Connection, content: bytes, name: str, *, by: str, at: datetime) -> Issued:
     """Take workpapers back, or refuse them with every fault; nothing is kept of refused ones.
 
@@ -186,24 +198,15 @@ def hand_in(conn: Connection, content: bytes, name: str, *, by: str, at: datetim
         raise UsageError("Nobody is named who hands them in.", "Name the person with --by.")
     draw, stage = draw_of(content, name)
     table = audit_workpapers.c
-    row = (
-        conn.execute(
-            select(audit_workpapers)
-            .where(table.draw_sha256 == draw, table.stage == stage)
-            .with_for_update()
-        )
-        .mappings()
-        .first()
-    )
-    if row is None:
+    stages = of_draw(conn, draw)
+    issued = next((one for one in stages if one.stage == stage), None)
+    if issued is None:
         raise UsageError(
             f"{name} belongs to no draw that this register knows.",
             "Fill in the workpapers.xlsx of the bundle of sample_audit.",
         )
-    issued = _issued(dict(row))
     reached = results.of_audit(conn, issued.audit)
-    every = all_issued(conn, issued.audit)
-    went_on = any(one.draw == draw and one.stage > stage for one in every)
+    went_on = any(one.stage > stage for one in stages)
     if went_on or any(one.population in reached for one in issued.workpapers.papers):
         raise UsageError(
             f"The audit {issued.audit}, stage {stage}, was concluded on other workpapers.",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from fractions import Fraction
 from typing import Any
 
 from include.evidence.model import Outcome, StepRecord
 from include.messages import Message, _
-from include.policy.audit import AuditRules, Population
 from include.policy.rates import percent
 from include.reports.model import (
     Bar,
@@ -38,31 +38,50 @@ ANSWERS = {
 }
 
 
-def signed(record: StepRecord, rules: AuditRules, policy_hash: str) -> list[Section]:
+@dataclass(frozen=True)
+class Asked:
+    """A population as its workpapers have it, whatever the policy pack says of it by now.
+
+    Attributes:
+        title: for people.
+        questions: by attribute, each with its source.
+    """
+
+    title: Message
+    questions: Mapping[str, tuple[Message, Message]]
+
+
+def signed(record: StepRecord) -> list[Section]:
     """The report of one set of workpapers, from scope to signatures."""
     data = record.data
     verdicts = [Verdict.model_validate(one) for one in data["verdicts"]]
-    known = {one.id: one for one in rules.populations}
+    asked = {one["population"]: _asked(one) for one in data["asked"]}
+    remarks = [Message.model_validate(one) for one in data["remarks"]]
     heading = _("Audit {audit}, stage {stage}", audit=data["audit"], stage=data["stage"])
     return [
-        Section(heading=heading, blocks=_scope(data, verdicts, known, policy_hash)),
-        Section(heading=_("Results"), blocks=_results(verdicts, known)),
-        Section(heading=_("Conclusion"), blocks=_conclusion(verdicts, known)),
+        Section(heading=heading, blocks=_scope(data, verdicts, asked)),
+        Section(heading=_("Results"), blocks=_results(verdicts, asked)),
+        *([Section(heading=_("Remarks"), blocks=[Steps(items=remarks)])] if remarks else []),
+        Section(heading=_("Conclusion"), blocks=_conclusion(verdicts, asked)),
         Section(heading=_("Signatures"), blocks=[_signatures(data)]),
     ]
 
 
+def _asked(told: Mapping[str, Any]) -> Asked:
+    questions = {
+        one["id"]: (Message.model_validate(one["question"]), Message.model_validate(one["source"]))
+        for one in told["attributes"]
+    }
+    return Asked(Message.model_validate(told["title"]), questions)
+
+
 def _scope(
-    data: Mapping[str, Any],
-    verdicts: Sequence[Verdict],
-    known: Mapping[str, Population],
-    policy_hash: str,
+    data: Mapping[str, Any], verdicts: Sequence[Verdict], asked: Mapping[str, Asked]
 ) -> list[Block]:
     tested: list[list[Cell]] = [
-        [_title(one.population, known), attribute.message, _basis(attribute.basis)]
+        [asked[one.population].title, question, source]
         for one in verdicts
-        if one.population in known
-        for attribute in known[one.population].attributes
+        for question, source in asked[one.population].questions.values()
     ]
     return [
         Paragraph(
@@ -75,8 +94,9 @@ def _scope(
         ),
         Paragraph(
             text=_(
-                "Criteria: the questions below, of the policy pack {sha256}.",
-                sha256=policy_hash[:12],
+                "Criteria: the questions below, as they stand on the workpapers of the draw "
+                "{sha256}.",
+                sha256=data["draw"][:12],
             )
         ),
         Table(
@@ -106,10 +126,10 @@ def _scope(
     ]
 
 
-def _results(verdicts: Sequence[Verdict], known: Mapping[str, Population]) -> list[Block]:
+def _results(verdicts: Sequence[Verdict], asked: Mapping[str, Asked]) -> list[Block]:
     rows: list[list[Cell]] = [
         [
-            _title(one.population, known),
+            asked[one.population].title,
             one.items,
             one.deviating,
             one.acceptable,
@@ -141,7 +161,7 @@ def _results(verdicts: Sequence[Verdict], known: Mapping[str, Population]) -> li
             unit="percent",
             bars=[
                 Bar(
-                    label=_title(one.population, known),
+                    label=asked[one.population].title,
                     value=float(Fraction(one.upper_limit) / Fraction(one.tolerable)),
                     status=_DECISIONS[one.decision][0],
                 )
@@ -152,10 +172,10 @@ def _results(verdicts: Sequence[Verdict], known: Mapping[str, Population]) -> li
     ]
     deviations: list[list[Cell]] = [
         [
-            _title(one.population, known),
+            asked[one.population].title,
             deviation.key,
             deviation.stratum,
-            _question(known.get(one.population), deviation.attribute),
+            asked[one.population].questions[deviation.attribute][0],
             ANSWERS[deviation.answer],
             deviation.note,
         ]
@@ -181,19 +201,20 @@ def _results(verdicts: Sequence[Verdict], known: Mapping[str, Population]) -> li
         blocks.append(
             Paragraph(
                 text=_(
-                    "Of a population that was not accepted in stages the upper limit is that of "
-                    "all its items together; it shows how bad it may be and decides nothing."
+                    "Of a population that is not accepted in its last stage, or goes on to the "
+                    "next one, the upper limit is that of all its items together; it shows how "
+                    "bad it may be and decides nothing."
                 )
             )
         )
     return blocks
 
 
-def _conclusion(verdicts: Sequence[Verdict], known: Mapping[str, Population]) -> list[Block]:
+def _conclusion(verdicts: Sequence[Verdict], asked: Mapping[str, Asked]) -> list[Block]:
     items = []
     for one in verdicts:
         values = {
-            "population": _title(one.population, known),
+            "population": asked[one.population].title,
             "confidence": percent(Fraction(one.confidence)),
             "limit": one.upper_limit_pct,
             "tolerable": percent(Fraction(one.tolerable)),
@@ -235,7 +256,7 @@ def _signatures(data: Mapping[str, Any]) -> Table:
             date.fromisoformat(performed_on) if performed_on else None,
             "",
         ],
-        [_("Reviewed by"), data["reviewed_by"] or None, None, ""],
+        [_("Reviewed by"), data["reviewed_by"] or None, "", ""],
         [
             _("Handed in by"),
             data["returned_by"],
@@ -253,16 +274,3 @@ def _signatures(data: Mapping[str, Any]) -> Table:
         ],
         rows=rows,
     )
-
-
-def _title(name: str, known: Mapping[str, Population]) -> Message | str:
-    return known[name].message if name in known else name
-
-
-def _question(population: Population | None, attribute: str) -> Message | str:
-    found = population and next((one for one in population.attributes if one.id == attribute), None)
-    return found.message if found else attribute
-
-
-def _basis(basis: Any) -> Message:
-    return _("the company's own rule") if isinstance(basis, str) else basis.message

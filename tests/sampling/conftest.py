@@ -1,13 +1,19 @@
-"""The shop, once per module; each test begins with a full log and an empty state."""
+"""A shop and a state database, once per module; each test begins as if it were the first."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, text
 
 from include.local.postgres import EmbeddedPostgres
+from include.state.connect import engine
+from include.state.tables import metadata
+from tests.sampling.closed import Audit
 from tests.sampling.rig import Rig, new_rig
+from tests.support.databases import fresh
 
 
 @pytest.fixture(scope="module")
@@ -28,3 +34,26 @@ def rig(shop: Rig) -> Iterator[Rig]:
     shop.root.mkdir()
     yield shop
     shop.pack, shop.root, shop.folder = pack, root, folder
+
+
+@pytest.fixture(scope="module")
+def state_database(postgres: EmbeddedPostgres, migrated_once: str) -> Iterator[str]:
+    """The connection string of a state database that a module shares."""
+    with fresh(postgres, migrated_once) as name:
+        yield postgres.conninfo(name)
+
+
+@pytest.fixture
+def state(state_database: str) -> Engine:
+    """An empty state database."""
+    made = engine(state_database)
+    names = ", ".join(f'"{one.name}"' for one in metadata.sorted_tables)
+    with made.begin() as conn:
+        conn.execute(text(f"TRUNCATE {names} RESTART IDENTITY"))
+    return made
+
+
+@pytest.fixture
+def audit(state: Engine, tmp_path: Path) -> Audit:
+    """A draw of two populations, one of them in stages, that was issued."""
+    return Audit(state, tmp_path)

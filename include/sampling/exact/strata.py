@@ -169,9 +169,10 @@ def stratified_limit(allocation: Allocation, deviations: int, confidence: Fracti
         return upper_limit(n, deviations, confidence, population)
     plain = Fraction(upper_limit(n, deviations, confidence).rate)
     rate = plain * n / allocation.effective
-    if deviations and allocation.effective * rate < deviations + 1:
-        rate = Fraction(1)
-    most = Fraction(population - (n - deviations), population)
-    rate = min(rate, most)
+    if deviations:  # below that mean the bound says nothing
+        rate = max(rate, Fraction(deviations + 1) / allocation.effective)
+    # Whole items: the last number of them that is not excluded. What was seen to conform conforms.
+    most = min(ceil(rate * population) - 1, population - (n - deviations))
+    rate = Fraction(most, population)
     rounded: Decimal = (ceiling(rate, 3) * 100).quantize(Decimal("0.1"))
     return Limit(ceiling(rate, PLACES), rounded, BINOMIAL)

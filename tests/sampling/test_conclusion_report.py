@@ -1,0 +1,287 @@
+"""The report of a conclusion says what was looked at, and nothing of what was not."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from include.evidence.model import Outcome, RunContext, StepRecord
+from include.findings import register
+from include.findings.register import Found
+from include.messages import Message
+from include.policy.rules import Role
+from include.reports.conclusion import Conclusion
+from include.reports.i18n import Translator
+from include.reports.model import Block, Paragraph, Report, Steps, Table
+from include.reports.pdf import pdf_unavailable_reason
+from include.reports.render import render_all
+from include.sampling import closing, conclusion_report
+from include.sampling.workpapers import form
+from tests.sampling.drawn import ISSUED, Draw, committed, desk_of, draw, hand_in, returned
+from tests.sampling.workpapers.support import PEOPLE
+
+TODAY = date(2026, 10, 6)
+ROLES = {
+    "management": Role.model_validate(
+        {"id": "management", "title": {"en": "Management", "zh-CN": "公司管理层"}}
+    )
+}
+
+
+class Run:
+    """A run of three steps after workpapers came back."""
+
+    def __init__(self, state: Engine, folder: Path, made: Draw, content: bytes | None) -> None:
+        self.state = state
+        with state.begin() as conn:
+            made.issue(conn)
+        if content is not None:
+            hand_in(state, content)
+        self.desk = desk_of(state, made.rules, folder)
+        look = closing.look(self.desk, None)
+        self.records = [look]
+        self.records += [closing.evaluate_returned(self.desk, one) for one in look.data["back"]]
+        self.records.append(closing.follow_up(self.desk))
+
+    def concluded(self, records: list[StepRecord] | None = None) -> Conclusion:
+        return conclusion_report.conclude(
+            self.records if records is None else records,
+            roles=ROLES,
+            findings=self.findings(),
+            today=TODAY,
+        )
+
+    def findings(self) -> list[Found]:
+        with self.state.connect() as conn:
+            return register.listed(conn, closed=True)
+
+
+def blocks(found: Conclusion) -> list[Block]:
+    return [block for section in found.sections for block in section.blocks]
+
+
+def headings(found: Conclusion) -> list[str]:
+    return [english(one.heading) for one in found.sections]
+
+
+def english(message: Message) -> str:
+    return Translator("en").text(message)
+
+
+def rows(found: Conclusion, caption: str) -> list[list[str]]:
+    """Cells of a table as people read them."""
+    words = Translator("en")
+    (table,) = [
+        one for one in blocks(found) if isinstance(one, Table) and english(one.caption) == caption
+    ]
+    return [[words.value(cell) for cell in row] for row in table.rows]  # type: ignore[arg-type]  # a cell is a value
+
+
+def facts(found: Conclusion) -> dict[str, object]:
+    return {english(one.label): one.value for one in found.facts}
+
+
+def figure(found: Conclusion) -> float | None:
+    (value,) = [
+        one.value for one in found.metrics if one.name == "populations_above_tolerable_rate"
+    ]
+    return value
+
+
+@pytest.fixture
+def run(state: Engine, tmp_path: Path) -> Run:
+    """One population not accepted, another accepted; nobody reviewed, and a blank answer."""
+    made = draw(committed(), committed("intake", 60))
+    people = {form.PERFORMED_BY: "陈晓", form.PERFORMED_ON: PEOPLE[form.PERFORMED_ON]}
+    content = returned(made.papers, {"shares": (1, 2)}, {("shares", 1): "Seen 13812345678"}, people)
+    return Run(state, tmp_path, made, content)
+
+
+def test_facts_and_summary_say_what_was_judged(run: Run) -> None:
+    """The figure is the indicator of the control."""
+    found = run.concluded()
+    assert found.outcome is Outcome.FAIL
+    assert english(found.summary) == "1 of 2 populations that were judged are not accepted."
+    assert facts(found) == {
+        "Populations judged in this run": 2,
+        "Not accepted": 1,
+        "Workpapers that are out": 0,
+        "Open findings": 2,
+        "Findings past their day": 0,
+    }
+    assert figure(found) == 1
+
+
+def test_a_signed_report_goes_from_its_scope_to_its_signatures(run: Run) -> None:
+    """With the remarks of the workbook, the deviations, and the state of all findings."""
+    found = run.concluded()
+    assert headings(found) == [
+        "Audit 2026Q3, stage 1",
+        "Results",
+        "Remarks",
+        "Conclusion",
+        "Signatures",
+        "Findings and corrective actions",
+    ]
+    assert rows(found, "What was tested")[:2] == [
+        ["Shares", "Was it approved?", "Information protection policy"],
+        ["Shares", "Was it bound?", "PIPL (2021-11-01) 23"],
+    ]
+    results = rows(found, "Results of the populations")
+    assert [(one[0], one[2], one[3], one[-1]) for one in results] == [
+        ("Shares", "2", "0", "not accepted"),
+        ("Intake", "0", "0", "accepted"),
+    ]
+    deviations = rows(found, "Deviations")
+    assert [one[0] for one in deviations] == ["Shares", "Shares"]
+    assert deviations[0][3:] == ["Was it approved?", "does not meet it", "Seen …"]
+    said = [
+        english(one) for block in blocks(found) if isinstance(block, Steps) for one in block.items
+    ]
+    assert any("Nobody is named who reviewed the work" in one for one in said)
+    assert any("Intake: accepted. At 90% confidence at most " in one for one in said)
+
+
+def test_who_did_not_review_is_not_measured_and_has_no_day(run: Run) -> None:
+    """Nobody is claimed to have looked; signatures are left to be written."""
+    signatures = rows(run.concluded(), "Who answers for the work")
+    assert signatures == [
+        ["Performed by", "陈晓", "2026-10-09", ""],
+        ["Reviewed by", "not measured", "", ""],
+        ["Handed in by", "auditor", "2026-10-05", ""],
+    ]
+
+
+def test_an_open_finding_says_what_it_has_not_yet(run: Run) -> None:
+    """Cause, action and reminder are no measurements."""
+    number = run.findings()[0].id
+    with run.state.begin() as conn:
+        register.answer(conn, number, cause="No form", action="Form", by="owner", at=ISSUED)
+        register.remind(conn, number, by="conclude_audit", at=ISSUED)
+    first, second = rows(run.concluded(), "Open findings")
+    assert first[2:] == [
+        "Management",
+        "2026-11-04",
+        "answered, to be tested again",
+        "No form",
+        "Form",
+        "2026-10-05 09:30 UTC+08:00",
+    ]
+    assert second[4:] == ["open", "not yet", "not yet", "not yet"]
+    assert Translator("zh_CN").text(conclusion_report.NOT_YET) == "尚无"
+
+
+def test_closed_findings_are_counted(run: Run) -> None:
+    """They are not among the open ones."""
+    for one in run.findings():
+        with run.state.begin() as conn:
+            register.answer(conn, one.id, cause="No form", action="Form", by="owner", at=ISSUED)
+            register.retest(conn, one.id, met=True, by="auditor", at=ISSUED)
+    found = run.concluded()
+    assert facts(found)["Open findings"] == 0
+    last = found.sections[-1].blocks
+    assert len(last) == 1
+    assert isinstance(last[0], Paragraph)
+    assert english(last[0].text).startswith("2 findings of audits are closed")
+
+
+def test_a_day_with_nothing_back_claims_nothing(state: Engine, tmp_path: Path) -> None:
+    """No population is judged or accepted; what is out is listed."""
+    found = Run(state, tmp_path, draw(committed()), None).concluded()
+    assert found.outcome is Outcome.PASS
+    assert english(found.summary) == (
+        "No workpapers came back since the last run: 1 are out, 0 findings are open."
+    )
+    assert facts(found)["Not accepted"] is None
+    assert headings(found) == ["Workpapers that are out", "Findings and corrective actions"]
+    assert len(rows(found, "Not handed in yet")) == 1
+
+
+def test_a_population_that_goes_on_is_not_judged_yet(state: Engine, tmp_path: Path) -> None:
+    """It is neither accepted nor counted as judged."""
+    made = draw(committed("intake", 60, plan="staged"))
+    found = Run(state, tmp_path, made, returned(made.papers, {"intake": (1,)})).concluded()
+    assert found.outcome is Outcome.ATTENTION
+    assert english(found.summary) == (
+        "0 populations were accepted, 1 need the next stage of their plan; 1 findings are open."
+    )
+    assert facts(found)["Populations judged in this run"] == 0
+    assert facts(found)["Not accepted"] is None
+    assert rows(found, "Results of the populations")[0][-1] == "next stage"
+    words = [english(one.text) for one in blocks(found) if isinstance(one, Paragraph)]
+    assert any("or goes on to the next one" in one for one in words)
+
+
+def test_a_step_that_left_no_record_is_missing(run: Run) -> None:
+    """What it would have counted is not measured, and not nothing."""
+    look, evaluated, followed = (replace_outcome(one) for one in run.records)
+    without = run.concluded([look, followed])
+    assert [one.code for one in without.findings][-1] == "sampling.evaluate.missing"
+    assert without.outcome is Outcome.FAIL
+    assert english(without.summary).startswith("1 workpapers are back and could not be judged")
+    assert figure(without) is None
+    unseen = run.concluded([evaluated, followed])
+    assert unseen.findings[-1].code == "sampling.look.missing"
+    assert facts(unseen)["Workpapers that are out"] is None
+    assert facts(unseen)["Populations judged in this run"] is None
+    assert figure(unseen) is None
+    nothing = run.concluded([])
+    assert nothing.outcome is Outcome.FAIL
+    assert english(nothing.summary).startswith("Nobody could see which workpapers are back")
+
+
+def replace_outcome(record: StepRecord) -> StepRecord:
+    """The same record of a step that passed."""
+    return record.model_copy(update={"outcome": Outcome.PASS, "findings": []})
+
+
+def test_it_can_be_read_in_both_languages(run: Run) -> None:
+    """By the renderers of every report; no sentence is left in English in the Chinese one."""
+    found = run.concluded()
+    report = Report(
+        title=found.title,
+        summary=found.summary,
+        run=RunContext(
+            dag_id="conclude_audit",
+            run_id="r1",
+            started_at=ISSUED,
+            code_version="1",
+            policy_hash="ef" * 32,
+            policy_name="sample",
+            clock_source="fixed clock",
+        ),
+        outcome=found.outcome,
+        finished_at=datetime(2026, 10, 6, tzinfo=UTC),
+        facts=found.facts,
+        sections=found.sections,
+        findings=found.findings,
+    )
+    rendered = render_all(report)
+    if pdf_unavailable_reason() is None:
+        assert not rendered.not_made
+        assert rendered.files["report.zh-CN.pdf"].startswith(b"%PDF")
+    chinese = rendered.files["report.zh-CN.html"].decode()
+    for words in (
+        "尚无",
+        "说明事项",
+        "签字",
+        "是否已审批？",
+        "总体shares",
+        "公司管理层",
+        "未被接受",
+    ):
+        assert words in chinese
+    page = rendered.files["report.en.html"].decode()
+    for words in ("not yet", "Was it approved?", "Shares", "Management", "Seen …"):
+        assert words in page
+    assert "13812345678" not in page
+
+
+def test_a_pack_without_audits_says_so(run: Run) -> None:
+    """And no figure."""
+    found = conclusion_report.nothing_to_audit(run.records[:1])
+    assert found.metrics == []
+    assert "has no audit.yaml" in english(found.summary)
