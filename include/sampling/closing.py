@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -315,6 +315,8 @@ def follow_up(desk: Desk) -> StepRecord:
             if one.to_be_reminded(desk.now):
                 findings.remind(conn, one.id, by=desk.dag_id, at=now)
         left = findings.listed(conn, FINDINGS)
+        last = results.latest(conn)
+    _still_not_accepted(seen, desk, last, left)
     late = [one for one in left if one.overdue(desk.today)]
     for owner in sorted({one.owner for one in late}):
         numbers = [one.id for one in late if one.owner == owner]
@@ -337,6 +339,38 @@ def follow_up(desk: Desk) -> StepRecord:
             "open": [_told(one) for one in left],
         }
     )
+
+
+def _still_not_accepted(
+    seen: Examination,
+    desk: Desk,
+    last: Mapping[str, tuple[str, bool]],
+    left: Sequence[findings.Found],
+) -> None:
+    """Say which populations were not accepted when they were judged last, and are not mended.
+
+    A day on which nothing was judged does not make them good.
+    """
+    above = 0
+    for name, (audit, accepted) in last.items():
+        still = [one for one in left if one.reference.startswith(f"{audit}/{name}/")]
+        if accepted or not still:
+            continue
+        above += 1
+        population = _population(desk, name)
+        seen.find(
+            "sampling.still_not_accepted",
+            Outcome.FAIL,
+            _(
+                "{population} was not accepted in {audit}, and {count} of its findings are open.",
+                population=population.message if population else name,
+                audit=audit,
+                count=len(still),
+            ),
+            _("Have them mended and tested again; then this ends."),
+            subject=name,
+        )
+    seen.measure("populations_above_tolerable_rate", above if last else None, "1")
 
 
 def _reminded(one: findings.Found, desk: Desk) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from include.evidence.model import Metric, Outcome, StepRecord
+from include.evidence.model import Outcome, StepRecord
 from include.findings.register import Found, State
 from include.messages import Message, _
 from include.policy.rules import Role
@@ -74,14 +74,7 @@ def conclude(
         summary=_summary(seen),
         outcome=worst(records, told),
         findings=told,
-        metrics=[
-            *(one for record in records for one in record.metrics),
-            Metric(
-                name="populations_above_tolerable_rate",
-                value=None if seen.unjudged is None or seen.unjudged else seen.above,
-                unit="1",
-            ),
-        ],
+        metrics=[one for record in records for one in record.metrics],
         facts=_facts(seen, today),
         sections=[
             *(section for record in evaluated for section in signed(record)),

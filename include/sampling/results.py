@@ -39,12 +39,10 @@ def of_audit(conn: Connection, audit: str) -> dict[str, Verdict]:
     return {row.population: Verdict.model_validate(row.verdict) for row in found}
 
 
-def of_population(conn: Connection, population: str) -> list[tuple[str, datetime, Verdict]]:
-    """Return the verdicts of a population over all quarters, oldest first: quarter and moment."""
+def latest(conn: Connection) -> dict[str, tuple[str, bool]]:
+    """Return the last verdict of each population: its quarter, and whether it was accepted."""
     table = audit_result.c
     found = conn.execute(
-        select(table.audit, table.concluded_at, table.verdict)
-        .where(table.population == population)
-        .order_by(table.audit)
+        select(table.population, table.audit, table.accepted).order_by(table.audit)
     )
-    return [(row.audit, row.concluded_at, Verdict.model_validate(row.verdict)) for row in found]
+    return {row.population: (row.audit, row.accepted) for row in found}  # the last one stays

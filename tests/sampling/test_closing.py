@@ -210,13 +210,14 @@ def test_owners_are_reminded_once_a_week_and_overdue_findings_fail(audit: Audit)
         if record.data["reminded"]:
             days.append((start + day * DAY).date())
         late = (start + day * DAY).date() > DUE
-        assert record.outcome is (Outcome.FAIL if late else Outcome.PASS)
+        overdue = "sampling.findings_overdue" in [one.code for one in record.findings]
+        assert overdue is late
         assert figure(record, "audit_findings_overdue") == 2 * late
     assert days == [DUE - 7 * DAY, DUE, DUE + 7 * DAY]
     with audit.state.connect() as conn:
         count = text("SELECT count(*) FROM finding_event WHERE kind = 'reminded'")
         assert conn.execute(count).scalar_one() == 6
-    assert codes(record) == [("sampling.findings_overdue", Outcome.FAIL, "management")]
+    assert ("sampling.findings_overdue", Outcome.FAIL, "management") in codes(record)
 
 
 def test_a_closed_finding_is_followed_no_more(audit: Audit) -> None:
@@ -229,3 +230,27 @@ def test_a_closed_finding_is_followed_no_more(audit: Audit) -> None:
     record = closing.follow_up(audit.desk(LATE + 30 * DAY))
     assert record.outcome is Outcome.PASS
     assert record.data == {"reminded": [], "open": []}
+
+
+def test_a_population_that_was_not_accepted_stays_red_until_its_findings_are_closed(
+    audit: Audit,
+) -> None:
+    """A day on which nothing was judged does not make it good; what was mended and tested does."""
+    audit.evaluated(audit.back({"shares": tuple(range(1, 8))}))
+    still = closing.follow_up(audit.desk(ISSUED + DAY, "r2"))
+    assert ("sampling.still_not_accepted", Outcome.FAIL, "shares") in codes(still)
+    assert figure(still, "populations_above_tolerable_rate") == 1
+    with audit.state.begin() as conn:
+        for one in register.listed(conn):
+            words = {"cause": "no check", "action": "a check was added"}
+            register.answer(conn, one.id, **words, by="E1", at=ISSUED + DAY)
+            register.retest(conn, one.id, met=True, by="E2", at=ISSUED + DAY)
+    calm = closing.follow_up(audit.desk(ISSUED + 2 * DAY, "r3"))
+    assert codes(calm) == []
+    assert figure(calm, "populations_above_tolerable_rate") == 0
+
+
+def test_before_the_first_verdict_nothing_is_shown(state: Engine, tmp_path: Path) -> None:
+    """Nothing was judged, so nothing was accepted either."""
+    record = closing.follow_up(Audit(state, tmp_path).desk())
+    assert figure(record, "populations_above_tolerable_rate") is None

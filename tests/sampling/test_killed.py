@@ -65,8 +65,8 @@ def test_a_freeze_that_is_killed_is_done_anew(rig: Rig) -> None:
     assert left == []
 
 
-def test_a_draw_that_is_killed_between_two_samples_goes_on(rig: Rig) -> None:
-    """The first one is kept already; the second one is the same as without a kill."""
+def test_a_draw_that_is_killed_between_two_samples_begins_anew(rig: Rig) -> None:
+    """Nothing of it was kept; the next try draws the same as without a kill."""
     rig.committed()
     rig.enter()
     lock = (
@@ -75,11 +75,9 @@ def test_a_draw_that_is_killed_between_two_samples_goes_on(rig: Rig) -> None:
     )
     killed_at(rig, lock, "draw", database=rig.state)
     with rig.engine.connect() as conn:
-        assert [one.population for one in conn.execute(select(audit_sample))] == ["openings"]
-    kept = rig.artifacts()["samples/openings.json"]
-    assert "workpapers.xlsx" not in rig.artifacts()
+        assert list(conn.execute(select(audit_sample))) == []
+    assert not [one for one in rig.artifacts() if one.startswith(("samples/", "workpapers"))]
     assert rig.draw().outcome is Outcome.PASS
-    assert rig.artifacts()["samples/openings.json"] == kept
     sealed = rig.seal()
     assert redraw(DiskFolder(rig.root / sealed.path)).holds
     assert rig.conclude().outcome is Outcome.PASS
