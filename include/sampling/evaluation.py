@@ -201,9 +201,9 @@ def _pooled(committed: Committed, looked_at: list[Drawn], deviating: int) -> Lim
 
 
 def _staged_limit(committed: Committed, stages: int) -> Limit:
-    """The rate at which the plan would accept in this stage or before with just the risk.
+    """The largest rate at which the plan accepts in this stage or before with more than the risk.
 
-    At the tolerable rate it does with less, so that the limit is never above it.
+    At the tolerable rate it does with no more, so that the limit is always below it.
     """
     risk = 1 - committed.confidence
     low, high = 0, ceil(committed.tolerable * committed.items)
@@ -211,7 +211,7 @@ def _staged_limit(committed: Committed, stages: int) -> Limit:
         middle = (low + high) // 2
         accepts = _chance(committed, middle, stages) <= risk
         low, high = (low, middle) if accepts else (middle, high)
-    rate = Fraction(high, committed.items)
+    rate = Fraction(low, committed.items)
     rounded = (ceiling(rate, 3) * 100).quantize(ceiling(Fraction(1, 10), 1))
     return Limit(ceiling(rate, 12), rounded, committed.plan.method)
 

@@ -100,7 +100,7 @@ def entered(running: Running, api: AirflowApi, browser: Browser) -> Entered:
     said = {"without log-in": answer(AirflowApi(api.url, requests.Session()), path, early)}
     for user in (ADMIN, ENTERER, REVIEWER, auditor):
         said[user] = answer(running.airflow.api_as(user), path, early)
-    until(lambda: waits(api, "seed_again"), "the seed is asked for again")
+    until(lambda: waits(api, "seed_2"), "the seed is asked for again")
     since = time.monotonic()
     page = log_in(browser, running.airflow, auditor)
     page.get_by_role("button", name="Browse").click()
@@ -114,7 +114,7 @@ def entered(running: Running, api: AirflowApi, browser: Browser) -> Entered:
     time.sleep(max(0.0, since + PATIENCE - time.monotonic()))
     status = press(page, "Enter")
     page.context.close()
-    again = path_of(details(api, run_id)["seed_again"]["task_instance"])
+    again = path_of(details(api, run_id)["seed_2"]["task_instance"])
     pressed = (status, answer(running.airflow.api_as(auditor), again, early))
     return Entered(said, auditor, shown, first, pressed, running.ended(api, DAG, run_id))
 
