@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import Param, TriggerRule, dag, task
+from airflow.sdk import Param, TriggerRule, chain, dag, task
 
 from include.orchestration import sampling
 from include.orchestration.human import HumanStep
@@ -86,22 +86,23 @@ def sample_audit() -> None:
         require_held(sealed)
 
     committed = commit()
-    seed = HumanStep(
-        task_id="seed",
-        about=committed,
-        ask=sampling.ask,
-        take=sampling.take,
-        choices=sampling.CHOICES,
-        form=sampling.form(),
-        in_advance=sampling.in_advance,
-        response_timeout=sampling.response_timeout(),
-        retries=sampling.TRIES,
-        retry_delay=sampling.PAUSE,
-        retry_exponential_backoff=False,
-    )
+    questions = [
+        HumanStep(
+            task_id=name,
+            about=committed,
+            ask=ask,
+            optional=ask is sampling.ask_again,
+            take=sampling.take,
+            choices=sampling.CHOICES,
+            form=sampling.form(),
+            in_advance=sampling.in_advance,
+            response_timeout=sampling.response_timeout(),
+        )
+        for name, ask in sampling.QUESTIONS.items()
+    ]
     sealed = seal()
     # Nothing of the seed is handed on: somebody may mark it as done without an answer.
-    freeze.expand(population=populations()) >> committed >> seed >> draw() >> sealed
+    chain(freeze.expand(population=populations()), committed, *questions, draw(), sealed)
     gate(sealed)
 
 

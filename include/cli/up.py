@@ -62,7 +62,7 @@ def up(
                 return 0 if verified and all(one.bundle for one in done) else 1
             results.print(f"Airflow: {airflow.url}  user admin, password {airflow.password}")
             passwords = environment["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"]
-            results.print(f"Reviewers' passwords: {passwords}", soft_wrap=True)
+            results.print(f"Passwords of the others: {passwords}", soft_wrap=True)
             results.print("Stop with Ctrl-C.")
             _wait(airflow)
         finally:

@@ -107,7 +107,10 @@ def _task(dag: Any, steps: Mapping[str, Any], name: str) -> str:
 def _how(dag: Any, steps: Mapping[str, Any]) -> str:
     if not steps:
         return f"{dag.dag_id} asks nobody: leave out --answer."
-    examples = [f"--answer {one.rpartition('.')[2]}={steps[one].options[0]}" for one in steps]
+    needed = [one for one, task in steps.items() if not getattr(task, "optional", False)]
+    examples = [
+        f"--answer {one.rpartition('.')[2]}={steps[one].options[0]}" for one in needed or steps
+    ]
     return f"Write {' '.join(examples)}."
 
 

@@ -14,7 +14,7 @@ from include.approvals.question import Question
 from include.evidence.ahead import FolderAhead
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.names import bundle_path
-from include.evidence.steps import artifacts_of
+from include.evidence.steps import artifacts_of, steps_of
 from include.messages import _
 from include.orchestration.human import Answer, wait
 from include.orchestration.run import run_context, run_key, seal_aside, seal_run, step, workplace
@@ -38,9 +38,6 @@ from include.services.errors import ControlFailed, UsageError
 from include.workplace import Workplace
 
 CHOICES = (steps.ENTER, steps.CANCEL)
-# A seed that is refused repeats the task, which asks again: people err more often than services
-# fail, and whoever waits at the page should not wait long.
-TRIES, PAUSE = 10, timedelta(seconds=10)
 _DEFAULT_WAIT = timedelta(days=7)
 
 
@@ -150,9 +147,34 @@ def _sealed(place: Workplace, made: Commitment) -> Sealed:
 
 def ask(_part: str) -> Question | None:
     """Ask an auditor for the seed: what was committed to, and which public value it will be."""
+    return _asked() if _is_open(again=False) else None
+
+
+def ask_again(_part: str) -> Question | None:
+    """Ask once more, and say why: the seed entered before was refused. Else nobody is asked."""
+    return _asked() if _is_open(again=True) else None
+
+
+# A task each: a repeated one would show the page of its first try, which Airflow keeps. So many,
+# since people err more often than services fail.
+QUESTIONS = {"seed": ask} | {f"seed_{number}": ask_again for number in range(2, 6)}
+
+
+def _is_open(*, again: bool) -> bool:
+    """Whether an auditor has to be asked for a seed."""
+    with workplace().state.connect() as conn:
+        if register.commitment_of(conn, run_key()) is None:
+            return False
+        if register.seed_of(conn, run_key()) is not None:
+            return False
+        refused = register.refusals_of(conn, run_key())
+        told = [one.data for one in steps_of(conn, *run_key()) if one.step == STEP_SEED]
+    given_up = any("decided_by" in data for data in told)
+    return not given_up and (len(refused) > 0 or not again)
+
+
+def _asked() -> Question:
     made: list[Question] = []
-    if not _has_commitment():
-        return None
 
     def work(place: Workplace) -> StepRecord:
         desk = desk_of(place)
@@ -173,11 +195,6 @@ def ask(_part: str) -> Question | None:
     return made[0]
 
 
-def _has_commitment() -> bool:
-    with workplace().state.connect() as conn:
-        return register.commitment_of(conn, run_key()) is not None
-
-
 def _auditors(desk: Desk) -> Sequence[str]:
     rules, staff = desk.rules, desk.staff
     if staff is None:
@@ -194,13 +211,19 @@ def _auditors(desk: Desk) -> Sequence[str]:
 
 
 def take(_part: str, answer: Answer) -> dict[str, Any]:
-    """Take the seed, or ask again when it cannot be taken."""
+    """Take the seed, or keep why it cannot be taken: then the next question asks again."""
 
     def work(place: Workplace) -> StepRecord:
         desk = desk_of(place)
         at = answer.at or place.clock.now()
         auditors = _auditors(desk) if answer.user else ()
-        return steps.take_seed(desk, answer.option, dict(answer.given), answer.user, at, auditors)
+        given = dict(answer.given)
+        try:
+            return steps.take_seed(desk, answer.option, given, answer.user, at, auditors)
+        except steps.SeedRefused:
+            with desk.state.connect() as conn:
+                count = len(register.refusals_of(conn, desk.run))
+            return steps.refused(count, len(QUESTIONS))
 
     return step(STEP_SEED, "", _("The seed"), work, CLAUSE)
 

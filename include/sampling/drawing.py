@@ -49,7 +49,7 @@ def draw(desk: Desk) -> StepRecord:
     sealed = records.get((STEP_COMMIT, ""))
     asked = records.get((STEP_SEED, ""))
     nothing = sealed is not None and sealed.data.get("committed") is False
-    if nothing or (seed is None and asked is not None and asked.data.get("seed") is False):
+    if nothing or (seed is None and asked is not None and asked.outcome is Outcome.FAIL):
         return seen.record({"drawn": {}})  # why not is a finding of the step before
     if seed is None or sealed is None or sealed.data.get("sha256") != digest:
         raise ControlFailed(

@@ -43,7 +43,11 @@ def question(
         refused: seeds of this run that were not taken, oldest first.
         timezone: of times that people read.
     """
-    subject = in_both(_("Audit {audit}: enter the seed", audit=made.audit))
+    subject = in_both(
+        _("Audit {audit}: enter another seed, the last one was refused", audit=made.audit)
+        if refused
+        else _("Audit {audit}: enter the seed", audit=made.audit)
+    )
     parts = []
     for language, name in LANGUAGES.items():
         words = Translator(language, timezone)

@@ -31,6 +31,28 @@ from include.services.errors import ControlFailed, ServiceError, UsageError
 ENTER, CANCEL = "Enter", "Cancel"
 
 
+class SeedRefused(ServiceError):
+    """A seed cannot be taken; the auditor may enter another one."""
+
+
+def refused(count: int, most: int) -> StepRecord:
+    """Say that a seed was refused: no fault, as long as it can be entered again.
+
+    Args:
+        count: of refused seeds of the run, with this one.
+        most: after which nobody is asked again.
+    """
+    seen = Examination(STEP_SEED, CLAUSE)
+    if count >= most:
+        seen.find(
+            "sampling.no_seed",
+            Outcome.FAIL,
+            _("{count} seeds were refused; nothing was drawn.", count=count),
+            _("Start the workflow again, so that the quarter has its sample."),
+        )
+    return seen.record({"seed": False, "refused": count})
+
+
 def begin(desk: Desk, asked: str | None) -> StepRecord:
     """Name the quarter of the run and its populations.
 
@@ -220,7 +242,7 @@ def take_seed(
         auditors: user ids of those who may; Airflow lets others answer where it is set up so.
 
     Raises:
-        ServiceError: the seed is refused; the task is repeated and asks again.
+        SeedRefused: it is; the next question asks again and says why.
     """
     seen = Examination(STEP_SEED, CLAUSE)
     stranger = bool(user) and user not in auditors
@@ -275,7 +297,7 @@ def take_seed(
         user, at = taken.entered_by, taken.entered_at
     elif refused is not None:
         why = seeds.why(refused)
-        raise ServiceError(
+        raise SeedRefused(
             f"The seed was refused: {why.text.format(**why.values)}.",
             "The auditor is asked again.",
         )

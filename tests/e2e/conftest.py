@@ -20,6 +20,7 @@ from include.policy import SHIPPED
 from include.state.connect import engine
 from include.workplace import ROOT, Workplace
 from tests.e2e import databases
+from tests.e2e.audited import Audited, audit
 from tests.e2e.retained import Retained, retain
 
 CUSTOMERS = 300
@@ -132,6 +133,12 @@ def retained(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Retained:
     places = [place for one in sheet["canaries"] for place in one["places"]]
     marked = max(key for name, key in places if name == "waybill.sender_name")
     return retain(cli, marked, tmp_path_factory.mktemp("packs") / "branch")
+
+
+@pytest.fixture(scope="session")
+def audited(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Audited:
+    """A larger sample, audited until its first conclusion."""
+    return audit(cli, tmp_path_factory.mktemp("packs") / "audited")
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.e2e import audited as audits
 from tests.e2e import databases
+from tests.e2e.audited import Audited
 from tests.e2e.conftest import Cli, FailedRuns, Probed
 from tests.e2e.retained import Retained
 from tests.e2e.search import Search, forms
@@ -28,10 +30,11 @@ PLANTED = "金丝雀 & CANARY-0815"
 
 
 @pytest.fixture(scope="module")
-def canaries(cli: Cli) -> list[str]:
+def canaries(cli: Cli, audited: Audited) -> list[str]:
     """Every marked value."""
     sheet = json.loads((cli.home / "sample" / "answer_sheet.json").read_text())
-    return [*(one["value"] for one in sheet["canaries"]), *QUOTED]
+    marked = dict.fromkeys([*(one["value"] for one in sheet["canaries"]), *audited.canaries])
+    return [*marked, *QUOTED]
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +46,7 @@ def ran(
     failed: FailedRuns,
     probed: Probed,
     retained: Retained,
+    audited: Audited,
 ) -> None:
     """Every workflow ran, and failed in every way that we know."""
 
@@ -50,7 +54,7 @@ def ran(
 def test_the_marked_values_are_in_the_databases(cli: Cli, canaries: list[str], ran: None):
     """A search for what is nowhere would find nothing."""
     found: set[str] = set()
-    for name in ("courier", *databases.FAULTY):
+    for name in ("courier", audits.NAME, *databases.FAULTY):
         with psycopg.connect(cli.postgres(name)) as conn:
             found |= {one.value for one in Search(canaries).tables(conn)}
     with psycopg.connect(cli.postgres("library")) as conn:

@@ -56,6 +56,15 @@ def test_a_seed_that_is_refused_is_kept_and_asked_for_again(rig: Rig) -> None:
     assert record.outcome is Outcome.ATTENTION
 
 
+def test_a_refused_seed_is_no_fault_until_nobody_is_asked_again() -> None:
+    """The last one says that nothing was drawn."""
+    assert steps.refused(4, 5).findings == []
+    last = steps.refused(5, 5)
+    assert [(one.code, one.severity) for one in last.findings] == [
+        ("sampling.no_seed", Outcome.FAIL)
+    ]
+
+
 @pytest.mark.parametrize(
     "more",
     [

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,9 @@ from playwright.sync_api import Browser, expect
 
 from include.cli.answers import PATIENCE
 from include.local.airflow import ADMIN, AirflowApi
-from tests.e2e.browsing import chromium, log_in, open_form, open_question, press, start
-from tests.e2e.running import RUNS, Running, patch, path_of, running_airflow, until
+from tests.e2e.browsing import log_in, open_form, open_question, press, start
+from tests.e2e.in_airflow.conftest import ENTERER, OTHER_REVIEWER, REST, REVIEWER
+from tests.e2e.running import RUNS, Running, patch, path_of, until
 from tests.reports.test_browser import CHROMIUM
 
 pytestmark = [
@@ -32,12 +32,8 @@ pytestmark = [
     pytest.mark.timeout(600),
 ]
 
-CUSTOMERS = 100
-REVIEWER = "E00003"
-OTHER_REVIEWER = "E00017"  # entered one record of the first batch
 APPROVER = "E00007"  # of the retention schedule
-ENTERER = "E00002"  # of the second batch; logs in with the same role as the reviewers
-REST, BROWSER, TURNED_DOWN, MARKED = "IN-000003", "IN-000004", "IN-000005", "IN-000006"
+BROWSER, TURNED_DOWN, MARKED = "IN-000004", "IN-000005", "IN-000006"
 WORDS = "Phones of another country 电话有误"
 
 
@@ -57,29 +53,6 @@ class Asked:
     def path(self, batch: str) -> str:
         """Return the address of a batch's step in the REST API."""
         return path_of(self.details[batch]["task_instance"])
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Running]:
-    """Airflow; one of its reviewers entered a record of the first batch."""
-    with running_airflow(CUSTOMERS, [ENTERER]) as made:
-        assert {REVIEWER, OTHER_REVIEWER, ENTERER, ADMIN} <= set(made.airflow.passwords)
-        with made.courier() as conn:
-            conn.execute(
-                "UPDATE intake_record SET entered_by = (SELECT employee_id FROM employee "
-                "WHERE number = %s) WHERE intake_id = "
-                "(SELECT min(intake_id) FROM intake_record WHERE batch_id = %s)",
-                [OTHER_REVIEWER, REST],
-            )
-        yield made
-
-
-@pytest.fixture(scope="module")
-def api(running: Running) -> AirflowApi:
-    """Airflow's REST API as the administrator, who may start everything."""
-    made = running.airflow.api()
-    assert len(made.scheduled_workflows(wanted=5)) == 5
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -156,13 +129,6 @@ def over_rest(running: Running, api: AirflowApi, asked: Asked) -> dict[str, Any]
     said[REVIEWER] = patch(reviewer, asked.path(REST))
     said["again"] = patch(reviewer, asked.path(REST))
     return said
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium."""
-    with chromium() as made:
-        yield made
 
 
 def test_check_quality_from_the_trigger_form(
