@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import psycopg
@@ -16,6 +16,7 @@ from include.intake.batches import unit_of_work
 from include.intake.names import Incoming
 from include.intake.people import reviewers
 from include.local.airflow import AirflowApi, Question, Standalone
+from include.policy.datamap import MappedDatabase
 from include.retention.people import people_of
 from include.sampling import seeds
 from include.services.errors import ServiceError
@@ -54,7 +55,7 @@ def _approvers(place: Workplace) -> Sequence[str]:
     if not place.pack.retention or rule.staff is None:
         return rule.approvers.accounts
     holder = place.pack.database_of(rule.staff.collection, rule.staff.database)
-    with suppress(psycopg.Error), place.database(holder.connection).connect() as connection:
+    with suppress(psycopg.Error), _staff(place, holder) as connection:
         return people_of(connection, holder, rule, None).approvers
     return ()
 
@@ -65,9 +66,18 @@ def _auditors(place: Workplace) -> Sequence[str]:
     if rules is None or rules.staff is None:
         return rules.auditors.accounts if rules else ()
     holder = place.pack.database_of(rules.staff.collection, rules.staff.database)
-    with suppress(psycopg.Error), place.database(holder.connection).connect() as connection:
+    with suppress(psycopg.Error), _staff(place, holder) as connection:
         return members(connection, holder, rules.staff, rules.auditors)
     return ()
+
+
+@contextmanager
+def _staff(place: Workplace, holder: MappedDatabase) -> Iterator[psycopg.Connection]:
+    """Conditions of the pack name tables without their schema, as in the workflows."""
+    with place.database(holder.connection).connect() as connection:
+        path = [holder.schema_name]
+        connection.execute("SELECT set_config('search_path', quote_ident(%s), false)", path)
+        yield connection
 
 
 def _able(found: Iterable[str]) -> list[str]:

@@ -202,7 +202,7 @@ def _auditors(desk: Desk) -> Sequence[str]:
     else:
         with staff[1].connect(autocommit=True) as connection:
             connection.execute(
-                "SELECT set_config('search_path', %s, false)", [staff[0].schema_name]
+                "SELECT set_config('search_path', quote_ident(%s), false)", [staff[0].schema_name]
             )
             found = members(connection, staff[0], rules.staff, rules.auditors)
     if not found:  # an empty list would let everybody answer
