@@ -13,7 +13,7 @@ writes the workpapers that the auditors fill in.
 
 **Writes:** commitment, seed and samples to `state_db`; two sealed bundles to `evidence_store`, one before the seed is
 known (`sample_commitment`) and one with frames, samples and workpapers (English, Chinese). Auditors answer under
-*Browse > Required Actions*; a run that waits for them, up to 7 days by default (`response`), is no fault.
+*Browse > Required Actions*; a run that waits for them, up to 14 days by default (`response`) for each question, is no fault.
 
 **Red means** that a population has no sample for the quarter: no seed was entered, its SQL fails, its ids are not unique,
 or it was drawn before. **What to do:** read the report in the bundle that the task `gate` names (no bundle: read the log of

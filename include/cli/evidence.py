@@ -9,6 +9,7 @@ import typer
 
 from include.cli.console import errors, print_json, results
 from include.cli.stack import local_stack, workplace
+from include.evidence.names import DEPTH
 from include.services.errors import UsageError
 
 if TYPE_CHECKING:
@@ -72,6 +73,22 @@ def folder_of(path: str) -> Folder:
     if not Path(path).is_dir():
         raise UsageError(f"There is no folder {path}.")
     return DiskFolder(Path(path))
+
+
+def beside(path: str, other: str) -> Folder | None:
+    """Return another bundle of the store that a bundle lies in; None where it is not at hand."""
+    from include.evidence.folder import DiskFolder, StoreFolder
+    from include.evidence.names import is_bundle_path
+
+    if not is_bundle_path(other):
+        return None
+    store = workplace().store("evidence_store")
+    if _inside(path, store.description) is not None:
+        folder = StoreFolder(store, other)
+        return folder if folder.names() else None
+    near = Path(path).absolute().parents
+    found = near[DEPTH - 1] / other if len(near) >= DEPTH else Path(path) / other
+    return DiskFolder(found) if found.is_dir() else None
 
 
 def _inside(path: str, store: str) -> str | None:

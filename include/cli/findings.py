@@ -118,6 +118,8 @@ def _told(one: Found) -> dict[str, Any]:
         "owner": one.owner,
         "opened_at": one.opened_at.isoformat(),
         "due_on": one.due_on.isoformat(),
+        "first_due_on": one.first_due_on.isoformat(),
+        "moved": one.moved,
         "state": str(one.state),
         "cause": one.cause,
         "action": one.action,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,6 +47,11 @@ def size(
     rates = {"tolerable": parse_rate(tolerable, "tolerable rate")}
     rates["expected"] = parse_rate(expected, "expected rate")
     rates["confidence"] = parse_rate(confidence, "confidence")
+    if stages is not None and rates["expected"] >= rates["tolerable"]:
+        raise UsageError(
+            "The expected rate is not below the tolerable rate: no sample could accept it.",
+            "Expect fewer deviations or tolerate more.",
+        )
     if stages is not None:
         planned = smallest_stages(rates["tolerable"], rates["confidence"], stages, population)
         return _show_stages(planned, rates["expected"], population, as_json)
@@ -166,7 +172,7 @@ def verify(
     from include.sampling.verify import redraw
 
     sealed = evidence.check(bundle)
-    redrawn = redraw(evidence.folder_of(bundle))
+    redrawn = redraw(evidence.folder_of(bundle), partial(evidence.beside, bundle))
     holds = sealed.verified and redrawn.holds
     reasons = [
         *([] if sealed.verified else [str(sealed.reason)]),
@@ -179,6 +185,8 @@ def verify(
                 "verified": holds,
                 "audit": redrawn.audit,
                 "seed": redrawn.seed,
+                "commitment_sha256": redrawn.commitment_sha256,
+                "commitment_seen": redrawn.commitment_seen,
                 "reason": "; ".join(reasons) or None,
                 "populations": [
                     {
@@ -206,6 +214,9 @@ def verify(
     ]
     # A bundle from elsewhere may hold anything, also what a terminal takes for orders.
     results.print(Text(f"audit {visible(redrawn.audit)}, seed {visible(redrawn.seed)}"))
+    results.print(f"commitment, SHA-256: {redrawn.commitment_sha256}")
+    if not redrawn.commitment_seen:
+        errors.print("  remark: the bundle in which it was sealed before the seed is not at hand")
     print_table(columns, rows)
     for reason in reasons:
         told = Text.assemble(("not verified", "bold red"), f": {visible(reason)}")
@@ -240,6 +251,13 @@ def hand_in(
         told = {"workpapers": taken.part, "audit": taken.audit, "stage": taken.stage}
         print_json(told | {"items": len(taken.handed_in.items), "remarks": remarks})
         return 0
+    for one in taken.handed_in.replaced[-1:]:
+        errors.print(
+            f"  remark: it replaces what {one.returned_by} handed in at {one.returned_at:%F %R}; "
+            f"{one.changed:,} items were answered otherwise",
+            soft_wrap=True,
+            markup=False,
+        )
     results.print(f"taken: {taken.part}, {len(taken.handed_in.items):,} items")
     for remark in remarks:
         results.print(f"  remark: {remark}", soft_wrap=True, markup=False)

@@ -58,6 +58,11 @@ def linked_bundle(name: str) -> str | None:
     return match[1] if match else None
 
 
+def is_bundle_path(name: str) -> bool:
+    """Say whether a text is the folder of a bundle, relative to the store."""
+    return linked_bundle(link_to(name)) == name and ".." not in name.split("/")
+
+
 def check_file_names(names: Iterable[str]) -> None:
     """Refuse names that would not survive ``sha256sum -c``, another disk or a browser.
 

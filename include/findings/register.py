@@ -21,6 +21,7 @@ from include.messages import Message
 from include.services.errors import UsageError
 from include.state.findings import finding, finding_event
 
+_UNSEEN = ("Cf", "Cc")  # characters that nobody sees
 REMIND_AHEAD = timedelta(days=7)  # of the day on which it is due
 REMIND_EVERY = timedelta(days=7)
 
@@ -53,7 +54,9 @@ class Found:
         what: what was found.
         owner: role of roles.yaml that answers for it.
         opened_at: when it was entered.
-        due_on: day by which it is to be mended and tested again.
+        due_on: day by which it is to be mended and tested again, as last moved.
+        first_due_on: the day that it had when it was opened.
+        moved: how often an answer moved the day.
         state: open, answered (waits for its retest), closed.
         cause: by the last answer; empty while nobody answered.
         action: corrective action, likewise.
@@ -71,6 +74,8 @@ class Found:
     owner: str
     opened_at: datetime
     due_on: date
+    first_due_on: date
+    moved: int
     state: State
     cause: str = ""
     action: str = ""
@@ -171,8 +176,6 @@ def answer(
         action=value_free_reason(action),
         due_on=due_on,
     )
-    if due_on is not None:
-        conn.execute(finding.update().where(finding.c.id == number).values(due_on=due_on))
     return one(conn, number)
 
 
@@ -236,7 +239,8 @@ def listed(conn: Connection, kind: str | None = None, *, closed: bool = False) -
         query = query.where(finding.c.kind == kind)
     if not closed:
         query = query.where(finding.c.closed_at.is_(None))
-    return _told(conn, [dict(row) for row in conn.execute(query).mappings()])
+    found = _told(conn, [dict(row) for row in conn.execute(query).mappings()])
+    return sorted(found, key=lambda one: (one.due_on, one.id))
 
 
 def _told(conn: Connection, rows: Sequence[dict[str, object]]) -> list[Found]:
@@ -255,6 +259,7 @@ def _told(conn: Connection, rows: Sequence[dict[str, object]]) -> list[Found]:
 
 def _one(row: dict[str, object], events: Sequence[dict[str, object]]) -> Found:
     answerers: list[str] = []
+    due = [row["due_on"]]
     said: dict[str, object] = {"state": State.OPEN}
     for event in events:
         match Event(str(event["kind"])):
@@ -262,6 +267,8 @@ def _one(row: dict[str, object], events: Sequence[dict[str, object]]) -> Found:
                 said |= {name: event[name] for name in ("cause", "action")}
                 said |= {"answered_by": event["by"], "state": State.ANSWERED}
                 answerers.append(str(event["by"]))
+                if event["due_on"] is not None:
+                    due.append(event["due_on"])
             case Event.MET:
                 said |= {"closed_by": event["by"], "state": State.CLOSED}
             case Event.DEVIATES:
@@ -271,13 +278,15 @@ def _one(row: dict[str, object], events: Sequence[dict[str, object]]) -> Found:
     tests = sum(str(one["kind"]) in (Event.MET, Event.DEVIATES) for one in events)
     fields = {name: row[name] for name in ("id", "kind", "reference", "owner", "opened_at")}
     what = Message.model_validate(row["what"])
-    fields |= {"due_on": row["due_on"], "answerers": tuple(answerers)}
+    fields |= {"due_on": due[-1], "moved": len(due) - 1, "first_due_on": due[0]}
+    fields |= {"answerers": tuple(answerers)}
     return Found(**fields, **said, what=what, retests=tests)  # type: ignore[arg-type]  # columns are the fields
 
 
 def _same(name: str) -> str:
     """A person's name as it is compared: however it was typed."""
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    seen = "".join(one for one in name if unicodedata.category(one) not in _UNSEEN)
+    return " ".join(unicodedata.normalize("NFKC", seen).casefold().split())
 
 
 def _happened(

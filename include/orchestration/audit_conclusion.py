@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from include.evidence.model import StepRecord
+from include.evidence.model import Outcome, StepRecord
 from include.findings import register as findings
 from include.messages import _
 from include.orchestration.run import seal_run, step
 from include.orchestration.sampling import desk_of
 from include.reports.conclusion import Conclusion
-from include.sampling import closing, conclusion_report
+from include.sampling import closing, conclusion_report, following
 from include.sampling.names import (
     CLAUSE,
     FINDINGS,
@@ -27,6 +27,8 @@ def look(asked: str | None) -> list[str]:
     found: list[str] = []
 
     def work(place: Workplace) -> StepRecord:
+        if place.pack.audit is None:
+            return StepRecord(step=STEP_LOOK, outcome=Outcome.PASS, data={"back": []})
         record = closing.look(desk_of(place), asked)
         found.extend(record.data["back"])
         return record
@@ -48,7 +50,9 @@ def follow_up() -> dict[str, Any]:
     """Remind the owners of open findings and say which are overdue."""
 
     def work(place: Workplace) -> StepRecord:
-        return closing.follow_up(desk_of(place))
+        if place.pack.audit is None:
+            return StepRecord(step=STEP_FOLLOW_UP, outcome=Outcome.PASS, data={})
+        return following.follow_up(desk_of(place))
 
     return step(STEP_FOLLOW_UP, "", _("The follow-up"), work, CLAUSE)
 

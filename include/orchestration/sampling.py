@@ -12,6 +12,7 @@ from airflow.sdk import Param
 from include.approvals.people import members
 from include.approvals.question import Question
 from include.evidence.ahead import FolderAhead
+from include.evidence.ledger import find
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.names import bundle_path
 from include.evidence.steps import artifacts_of, steps_of
@@ -21,7 +22,7 @@ from include.orchestration.run import run_context, run_key, seal_aside, seal_run
 from include.orchestration.workflow import policy
 from include.reports.conclusion import Conclusion
 from include.sampling import drawing, register, report, seeds, steps
-from include.sampling.commitment import Commitment, Sealed
+from include.sampling.commitment import Commitment, Sealed, sealed_content
 from include.sampling.desk import Desk
 from include.sampling.names import (
     CLAUSE,
@@ -38,7 +39,7 @@ from include.services.errors import ControlFailed, UsageError
 from include.workplace import Workplace
 
 CHOICES = (steps.ENTER, steps.CANCEL)
-_DEFAULT_WAIT = timedelta(days=7)
+_DEFAULT_WAIT = timedelta(days=14)
 
 
 def response_timeout() -> timedelta:
@@ -79,8 +80,10 @@ def in_advance(words: str, at: datetime) -> dict[str, str]:
     """Return what the form holds when the seed was given with the command, or dice were."""
     from include.approvals.reasons import COMMAND_LINE
 
-    entered = seeds.thrown(COMMAND_LINE, at)
-    return entered | ({"seed": words, "source": COMMAND_LINE} if words.strip() else {})
+    entered = seeds.thrown(COMMAND_LINE, at)  # told as a stand-in in the evidence
+    return entered | (
+        {"seed": words, "source": f"{seeds.STAND_IN} {COMMAND_LINE}"} if words.strip() else {}
+    )
 
 
 def begin(asked: str | None) -> list[str]:
@@ -88,6 +91,8 @@ def begin(asked: str | None) -> list[str]:
     found: list[str] = []
 
     def work(place: Workplace) -> StepRecord:
+        if place.pack.audit is None:
+            return StepRecord(step=STEP_AUDIT, outcome=Outcome.PASS, data={"populations": []})
         record = steps.begin(desk_of(place), asked)
         found.extend(record.data["populations"])
         return record
@@ -110,6 +115,8 @@ def commit() -> dict[str, Any]:
     """Seal what was frozen, in a bundle of its own, before anybody knows the seed."""
 
     def work(place: Workplace) -> StepRecord:
+        if place.pack.audit is None:
+            return steps.nothing_committed()
         desk = desk_of(place)
         with desk.state.connect() as conn:
             sealed = register.commitment_of(conn, desk.run)
@@ -200,10 +207,10 @@ def _auditors(desk: Desk) -> Sequence[str]:
     if staff is None:
         found = members(None, None, rules.staff, rules.auditors)
     else:
-        with staff[1].connect(autocommit=True) as connection:
-            connection.execute(
-                "SELECT set_config('search_path', quote_ident(%s), false)", [staff[0].schema_name]
-            )
+        # one transaction: a pooler may hand out another session for the next one
+        with staff[1].connect(autocommit=True) as connection, connection.transaction():
+            path = [staff[0].schema_name]
+            connection.execute("SELECT set_config('search_path', quote_ident(%s), true)", path)
             found = members(connection, staff[0], rules.staff, rules.auditors)
     if not found:  # an empty list would let everybody answer
         raise UsageError("Nobody may enter the seed.", "Name auditors in audit.yaml.")
@@ -232,6 +239,8 @@ def draw() -> dict[str, Any]:
     """Draw every committed population by the seed."""
 
     def work(place: Workplace) -> StepRecord:
+        if place.pack.audit is None:
+            return StepRecord(step=STEP_DRAW, outcome=Outcome.PASS, data={"drawn": {}})
         return drawing.draw(desk_of(place))
 
     return step(STEP_DRAW, "", _("The draw"), work, CLAUSE)
@@ -248,24 +257,45 @@ def seal_sample() -> dict[str, Any]:
         with place.state.connect() as conn:
             seed = register.seed_of(conn, run_key())
             refused = register.refusals_of(conn, run_key())
-        content = artifacts.get(COMMITMENT_FILE)
+            sealed = register.commitment_of(conn, run_key())
+        store = place.store("evidence_store")
+        content = sealed_content(store, sealed) if sealed else None
         made = Commitment.model_validate_json(content) if content else None
-        folder = desk_of(place).folder
+        edited = sealed is not None and content != artifacts.get(COMMITMENT_FILE)
+        folder = desk_of(place, sealing=True).folder
         frames = {one.file: folder.sha256(one.file) for one in made.populations} if made else {}
         return report.conclude(
-            records, rules=place.pack.audit, made=made, seed=seed, refused=refused, frames=frames
+            records,
+            rules=place.pack.audit,
+            made=made,
+            seed=seed,
+            refused=refused,
+            frames=frames,
+            edited=edited,
         )
 
     return seal_run(conclude)
 
 
-def desk_of(place: Workplace) -> Desk:
+def desk_of(place: Workplace, *, sealing: bool = False) -> Desk:
     """What the steps of a run work with.
+
+    Args:
+        place: of the task.
+        sealing: whether it is for the seal itself, which may be repeated.
 
     Raises:
         UsageError: the pack has no audit.yaml.
+        ControlFailed: the run is sealed. What a step did now would stand in no evidence: its seal
+            is the one that is there.
     """
     pack, rules = place.pack, place.pack.audit
+    with place.state.connect() as conn:
+        if not sealing and find(conn, *run_key()) is not None:
+            raise ControlFailed(
+                "This run is sealed: nothing can be done in it any more.",
+                "Start a new run; what a sealed one lacks is done there.",
+            )
     if rules is None:
         raise UsageError(
             "The policy pack has no audit.yaml: nothing is audited by samples.",

@@ -153,7 +153,7 @@ class Seed(Rule):
     """
 
     source: Texts
-    response: PositivePeriod = Period.parse("P7D")
+    response: PositivePeriod = Period.parse("P14D")
 
     @property
     def message(self) -> Message:
@@ -179,7 +179,7 @@ class AuditRules(Rule):
         return_within: period from the draw in which workpapers should be back.
         mend_within: period from the conclusion in which a deviation should be mended and tested
             again.
-        populations: what is audited; empty where the pack has no audit.yaml.
+        populations: what is audited.
     """
 
     connection: Text = "audit_db"
@@ -196,15 +196,19 @@ class AuditRules(Rule):
             raise ValueError("a condition over staff needs the staff table: staff: {...}")
         return self
 
+    def find(self, name: str) -> Population | None:
+        """The population of that id; None when the pack has none."""
+        return next((one for one in self.populations if one.id == name), None)
+
     def population(self, name: str) -> Population:
         """The population of that id.
 
         Raises:
             UsageError: the pack has none of that id.
         """
-        for one in self.populations:
-            if one.id == name:
-                return one
+        found = self.find(name)
+        if found is not None:
+            return found
         known = ", ".join(one.id for one in self.populations)
         raise UsageError(f"The policy pack has no population {name}.", f"It has: {known}.")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -14,7 +14,6 @@ from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import keep_artifact, record_step
 from include.findings import register as findings
 from include.messages import Message, _
-from include.policy.audit import Population
 from include.policy.period import Period
 from include.sampling import issue, results
 from include.sampling.desk import Desk
@@ -24,7 +23,6 @@ from include.sampling.names import (
     CLAUSE,
     FINDINGS,
     STEP_EVALUATE,
-    STEP_FOLLOW_UP,
     STEP_LOOK,
     answers_file,
     stage_file,
@@ -126,6 +124,7 @@ def evaluate_returned(desk: Desk, part: str) -> StepRecord:
         above = sum(one.decision == "not_accepted" for one in reached)
         seen.measure("sampling.populations_concluded", len(reached), "1")
         seen.measure("sampling.populations_not_accepted", above, "1")
+        _replaced(seen, issued.handed_in)
         if more is not None:
             seen.find(
                 "sampling.next_stage",
@@ -137,6 +136,21 @@ def evaluate_returned(desk: Desk, part: str) -> StepRecord:
         # With the verdicts: none of them is without its report, whatever is killed afterwards.
         record_step(conn, *desk.run, record, desk.clock)
     return record
+
+
+def _replaced(seen: Examination, handed_in: HandedIn) -> None:
+    if handed_in.replaced:
+        seen.find(
+            "sampling.replaced",
+            Outcome.ATTENTION,
+            _(
+                "Workpapers were handed in {count} times before; {changed} items were answered "
+                "otherwise in the last one.",
+                count=len(handed_in.replaced),
+                changed=handed_in.replaced[-1].changed,
+            ),
+            _("Ask why; the answers in the bundle name each file by its digest."),
+        )
 
 
 def _returned(conn: Connection, part: str) -> tuple[Issued, dict[tuple[str, int], ItemAnswers]]:
@@ -216,7 +230,7 @@ def _next_stage(
 def _open_findings(
     conn: Connection, desk: Desk, audit: str, paper: Paper, verdict: Verdict
 ) -> None:
-    population = _population(desk, paper.population)
+    population = desk.rules.find(paper.population)
     for one in verdict.deviations:
         findings.open_finding(
             conn,
@@ -229,15 +243,11 @@ def _open_findings(
         )
 
 
-def _population(desk: Desk, name: str) -> Population | None:
-    """A population of the pack; None when it was taken out since the draw."""
-    return next((one for one in desk.rules.populations if one.id == name), None)
-
-
 _ANSWERS = {
     Answer.DEVIATES: _("no"),
     Answer.NOT_FOUND: _("not found"),
     Answer.MISSING: _("not answered"),
+    Answer.NOT_APPLICABLE: _("no question applies"),
 }
 
 
@@ -253,7 +263,7 @@ def _deviated(paper: Paper, one: Deviation) -> Message:
 
 
 def _judge(seen: Examination, desk: Desk, paper: Paper, one: Verdict) -> None:
-    if _population(desk, one.population) is None:
+    if desk.rules.find(one.population) is None:
         seen.find(
             "sampling.population_gone",
             Outcome.ATTENTION,
@@ -272,7 +282,20 @@ def _judge(seen: Examination, desk: Desk, paper: Paper, one: Verdict) -> None:
                 count=one.untested,
                 items=one.items,
             ),
-            _("See why; let the population's SQL in audit.yaml leave out what is not audited."),
+            _("They deviate; let the population's SQL in audit.yaml leave out such items."),
+            subject=one.population,
+        )
+    beside = [name for name, items in one.applied.items() if not items]
+    if beside and one.untested < one.items:
+        seen.find(
+            "sampling.question_untested",
+            Outcome.ATTENTION,
+            _(
+                "{population}: {questions} applied to no item; nothing is shown of it.",
+                population=paper.title,
+                questions=", ".join(beside),
+            ),
+            _("See whether the question fits the population; correct audit.yaml."),
             subject=one.population,
         )
     if one.decision == "not_accepted":
@@ -304,91 +327,6 @@ def _judge(seen: Examination, desk: Desk, paper: Paper, one: Verdict) -> None:
             _("Each deviation is a finding with an owner and a day."),
             subject=one.population,
         )
-
-
-def follow_up(desk: Desk) -> StepRecord:
-    """Remind the owners of open findings, each once a week, and say which are overdue."""
-    seen = Examination(STEP_FOLLOW_UP, CLAUSE)
-    now = desk.clock.now()
-    with desk.state.begin() as conn:
-        for one in findings.listed(conn, FINDINGS):
-            if one.to_be_reminded(desk.now):
-                findings.remind(conn, one.id, by=desk.dag_id, at=now)
-        left = findings.listed(conn, FINDINGS)
-        last = results.latest(conn)
-    _still_not_accepted(seen, desk, last, left)
-    late = [one for one in left if one.overdue(desk.today)]
-    for owner in sorted({one.owner for one in late}):
-        numbers = [one.id for one in late if one.owner == owner]
-        seen.find(
-            "sampling.findings_overdue",
-            Outcome.FAIL,
-            _(
-                "{count} findings are past their day: {numbers}.",
-                count=len(numbers),
-                numbers=", ".join(map(str, numbers[:20])) + ("…" if len(numbers) > 20 else ""),
-            ),
-            _("Answer them, mend the causes and have them tested again: `findings list`."),
-            subject=owner,
-        )
-    seen.measure("audit_findings_overdue", len(late), "1")
-    seen.measure("sampling.findings_open", len(left), "1")
-    return seen.record(
-        {
-            "reminded": [one.id for one in left if _reminded(one, desk)],
-            "open": [_told(one) for one in left],
-        }
-    )
-
-
-def _still_not_accepted(
-    seen: Examination,
-    desk: Desk,
-    last: Mapping[str, tuple[str, bool]],
-    left: Sequence[findings.Found],
-) -> None:
-    """Say which populations were not accepted when they were judged last, and are not mended.
-
-    A day on which nothing was judged does not make them good.
-    """
-    above = 0
-    for name, (audit, accepted) in last.items():
-        still = [one for one in left if one.reference.startswith(f"{audit}/{name}/")]
-        if accepted or not still:
-            continue
-        above += 1
-        population = _population(desk, name)
-        seen.find(
-            "sampling.still_not_accepted",
-            Outcome.FAIL,
-            _(
-                "{population} was not accepted in {audit}, and {count} of its findings are open.",
-                population=population.message if population else name,
-                audit=audit,
-                count=len(still),
-            ),
-            _("Have them mended and tested again; then this ends."),
-            subject=name,
-        )
-    seen.measure("populations_above_tolerable_rate", above if last else None, "1")
-
-
-def _reminded(one: findings.Found, desk: Desk) -> bool:
-    """Whether its owner was reminded today, by this try of the step or an earlier one."""
-    at = one.reminded_at
-    return at is not None and at.astimezone(desk.zone).date() == desk.today
-
-
-def _told(one: findings.Found) -> dict[str, Any]:
-    return {
-        "id": one.id,
-        "reference": one.reference,
-        "what": one.what.model_dump(mode="json"),
-        "owner": one.owner,
-        "due_on": one.due_on.isoformat(),
-        "state": str(one.state),
-        "retests": one.retests,
-    }
 
 
 def _due(desk: Desk, start: datetime, period: Period) -> date:

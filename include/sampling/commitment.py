@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from include.evidence.folder import StoreFolder
+from include.evidence.names import SUMS
+from include.evidence.sums import Sums
 from include.policy.audit import ExactRate
 from include.sampling.exact.selection import ALGORITHM
+from include.sampling.names import COMMITMENT_FILE
 from include.sampling.plans import Plan, PlanKind
+from include.services.objectstore.base import ObjectMissing, ObjectStore
 
 FORM = "parcelseal-commitment/1"
 
@@ -78,6 +85,25 @@ class Commitment(BaseModel):
     def to_bytes(self) -> bytes:
         """Return the file."""
         return (self.model_dump_json(indent=2) + "\n").encode()
+
+
+def sealed_content(store: ObjectStore, sealed: Sealed) -> bytes | None:
+    """Return commitment.json as it was sealed; None when its bundle is not the one that was.
+
+    Args:
+        store: the evidence store.
+        sealed: by the ledger.
+    """
+    folder = StoreFolder(store, sealed.bundle)
+    try:
+        sums = folder.read(SUMS)
+        content = folder.read(COMMITMENT_FILE)
+        digests = Sums.parse(sums).files
+    except (ObjectMissing, ValueError):
+        return None
+    own = hashlib.sha256(content).hexdigest()
+    whole = hashlib.sha256(sums).hexdigest() == sealed.sums_sha256
+    return content if whole and digests.get(COMMITMENT_FILE) == own else None
 
 
 class Sealed(BaseModel):

@@ -85,7 +85,7 @@ def conclude(
 
 
 def nothing_to_audit(records: Sequence[StepRecord]) -> Conclusion:
-    """Say that the pack has no audit.yaml; the run's first step failed with it."""
+    """Say that the pack has no audit.yaml: nothing was done, and nothing is shown."""
     return Conclusion(
         title=_("Audit conclusion"),
         summary=_("The policy pack has no audit.yaml: nothing is audited by samples."),

@@ -12,7 +12,7 @@ from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import artifacts_of, keep_artifact
 from include.messages import _
 from include.sampling import issue, register
-from include.sampling.commitment import Commitment, Committed
+from include.sampling.commitment import Commitment, Committed, sealed_content
 from include.sampling.desk import Desk
 from include.sampling.names import (
     CLAUSE,
@@ -26,7 +26,7 @@ from include.sampling.names import (
 )
 from include.sampling.papers import workpapers
 from include.sampling.samples import Sample, sample
-from include.sampling.seeds import Seed
+from include.sampling.seeds import STAND_IN, Seed
 from include.sampling.workpapers.writing import write
 from include.services.errors import ControlFailed
 from include.state.connect import StateLock, lock_for_transaction
@@ -51,6 +51,11 @@ def draw(desk: Desk) -> StepRecord:
     nothing = sealed is not None and sealed.data.get("committed") is False
     if nothing or (seed is None and asked is not None and asked.outcome is Outcome.FAIL):
         return seen.record({"drawn": {}})  # why not is a finding of the step before
+    if seed is not None and sealed_content(desk.folder.store, seed.commitment) != content:
+        raise ControlFailed(
+            "The commitment is not the one that was sealed before the seed was known.",
+            "Find out who changed it; start a new run.",
+        )
     if seed is None or sealed is None or sealed.data.get("sha256") != digest:
         raise ControlFailed(
             "There is no seed for this run's commitment.", "Start the workflow again."
@@ -82,6 +87,13 @@ def draw(desk: Desk) -> StepRecord:
         }
         for name, one in own.items()
     }
+    if seed.source.startswith(STAND_IN):
+        seen.find(
+            "sampling.seed_stand_in",
+            Outcome.ATTENTION,
+            _("The seed is not from the source that was named beforehand; it stands in for it."),
+            _("Good for the sample company; in production an auditor enters the public value."),
+        )
     if refused:
         seen.find(
             "sampling.seeds_refused",

@@ -26,7 +26,6 @@ from include.sampling.samples import Drawn, Sample
 from include.sampling.workpapers.form import Answer
 from include.sampling.workpapers.sheet import ItemAnswers
 
-BAD = (Answer.DEVIATES, Answer.NOT_FOUND, Answer.MISSING)
 Decision = Literal["accepted", "not_accepted", "next_stage"]
 
 
@@ -62,7 +61,7 @@ class Verdict(BaseModel):
         stage: that was evaluated last.
         items: looked at in all stages.
         deviating: items that deviate.
-        untested: items to which no question applies: they show nothing and count as met.
+        untested: items to which no question applies: they show nothing, so that they deviate.
         acceptable: deviations with which the plan accepts at this stage; of stages, one in each
             before it.
         point_estimate: of the rate in the population, weighted by strata, as a decimal.
@@ -71,10 +70,9 @@ class Verdict(BaseModel):
             that it is not below the tolerable rate, and it is.
         tolerable: rate that is not accepted.
         confidence: of the upper limit.
-        planned: whether the limit is that of the plan's rule. Of a population that was not accepted
-            in stages it is the one of all items together, which only shows how bad it may be.
         deviations: one by one.
         by_attribute: items that do not meet an attribute, by its id.
+        applied: items to which an attribute applies, by its id.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -91,9 +89,9 @@ class Verdict(BaseModel):
     upper_limit_pct: str
     tolerable: str
     confidence: str
-    planned: bool
     deviations: tuple[Deviation, ...]
     by_attribute: dict[str, int]
+    applied: dict[str, int]
 
 
 Answers = Mapping[tuple[str, int], ItemAnswers]
@@ -123,28 +121,28 @@ def evaluate(committed: Committed, sample: Sample, answers: Answers, stage: int)
         for number in range(1, stage + 1)
     ]
     decision = decide(committed, by_stage)
-    limit, planned = _limit(committed, looked_at, bad, by_stage, decision)
+    limit = _limit(committed, looked_at, by_stage, decision)
+    found = [answers[committed.population, one.number] for one in looked_at]
     return Verdict(
         population=committed.population,
         decision=decision,
         stage=stage,
         items=len(looked_at),
         deviating=len(bad),
-        untested=sum(
-            set(answers[committed.population, one.number].answers.values())
-            == {Answer.NOT_APPLICABLE}
-            for one in looked_at
-        ),
+        untested=sum(map(_untested, found)),
         acceptable=committed.plan.acceptable if committed.plan.stages == 1 else stage - 1,
         point_estimate=_told(_estimate(committed, looked_at, bad)),
         upper_limit=f"{limit.rate:f}",
         upper_limit_pct=_percent(limit, committed.tolerable),
         tolerable=exact(committed.tolerable),
         confidence=exact(committed.confidence),
-        planned=planned,
         deviations=tuple(deviations),
         by_attribute={
             name: sum(one.attribute == name for one in deviations) for name in committed.attributes
+        },
+        applied={
+            name: sum(one.answers[name] is not Answer.NOT_APPLICABLE for one in found)
+            for name in committed.attributes
         },
     )
 
@@ -160,8 +158,13 @@ def _deviations(item: Drawn, found: ItemAnswers) -> list[Deviation]:
             note=found.note,
         )
         for name, answer in found.answers.items()
-        if answer in BAD
+        if answer.deviates or _untested(found)
     ]
+
+
+def _untested(found: ItemAnswers) -> bool:
+    """Whether no question applies to an item; it was drawn, and shows nothing."""
+    return all(one is Answer.NOT_APPLICABLE for one in found.answers.values())
 
 
 def decide(committed: Committed, by_stage: list[int]) -> Decision:
@@ -189,26 +192,23 @@ def _estimate(committed: Committed, looked_at: list[Drawn], bad: set[int]) -> Fr
 
 
 def _limit(
-    committed: Committed,
-    looked_at: list[Drawn],
-    bad: set[int],
-    by_stage: list[int],
-    decision: Decision,
-) -> tuple[Limit, bool]:
-    """The upper limit, and whether it is that of the plan's own rule."""
+    committed: Committed, looked_at: list[Drawn], by_stage: list[int], decision: Decision
+) -> Limit:
+    """The upper limit at the planned confidence, whatever way the stages went.
+
+    Of what was not accepted in stages it is that of the first one. Outcomes are ordered by what
+    that stage held, then by the later ones: "no worse than one deviation, then another" is just "at
+    most one in the first stage". All items together would promise too much.
+    """
     if len(by_stage) > 1 and decision == "accepted":
-        return _staged_limit(committed, len(by_stage)), True
-    limit = _pooled(committed, looked_at, len(bad))
-    return limit, len(by_stage) == 1 and decision != "next_stage"
-
-
-def _pooled(committed: Committed, looked_at: list[Drawn], deviating: int) -> Limit:
-    if not committed.stratified:
-        return upper_limit(len(looked_at), deviating, committed.confidence, committed.items)
-    drawn = {
-        stratum: sum(one.stratum == stratum for one in looked_at) for stratum in committed.strata
-    }
-    return stratified_limit(Allocation(committed.strata, drawn), deviating, committed.confidence)
+        return _staged_limit(committed, len(by_stage))
+    first, confidence = by_stage[0], committed.confidence
+    if committed.stratified:
+        return stratified_limit(
+            Allocation(committed.strata, committed.plan.drawn), first, confidence
+        )
+    drawn = sum(one.stage == 1 for one in looked_at)
+    return upper_limit(drawn, first, confidence, committed.items)
 
 
 def _staged_limit(committed: Committed, stages: int) -> Limit:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
-from include.approvals.reasons import value_free_reason
+from include.approvals.reasons import names_a_person, value_free_reason
 from include.messages import Message
 from include.sampling import results
 from include.sampling.commitment import Committed
@@ -48,6 +48,24 @@ class ItemFound(BaseModel):
     note: str
 
 
+class Replaced(BaseModel):
+    """Workpapers that were handed in before, and replaced.
+
+    Attributes:
+        file_sha256: hex digest of the file.
+        returned_by: who brought it back.
+        returned_at: when.
+        changed: items that were answered otherwise than in what replaced it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    file_sha256: str
+    returned_by: str
+    returned_at: AwareDatetime
+    changed: int
+
+
 class HandedIn(BaseModel):
     """``answers-<part>.json``: what auditors answered, without the file itself.
 
@@ -63,6 +81,7 @@ class HandedIn(BaseModel):
         reviewed_by: who reviewed it; empty when nobody wrote it.
         remarks: what is no fault and should be known.
         items: in the order of the workpapers.
+        replaced: what was handed in before, oldest first; what comes last counts.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -75,6 +94,7 @@ class HandedIn(BaseModel):
     reviewed_by: str
     remarks: tuple[Message, ...]
     items: tuple[ItemFound, ...]
+    replaced: tuple[Replaced, ...] = ()
 
     @property
     def answers(self) -> dict[tuple[str, int], ItemAnswers]:
@@ -153,7 +173,7 @@ def remember(
         "dag_id": run[0],
         "run_id": run[1],
         "issued_at": workpapers.issued_at,
-        "issued": json.loads(json.dumps(issued)),
+        "issued": issued,
     }
     conn.execute(insert(audit_workpapers).values(row).on_conflict_do_nothing())
 
@@ -196,6 +216,8 @@ def hand_in(conn: Connection, content: bytes, name: str, *, by: str, at: datetim
     """
     if not by.strip():
         raise UsageError("Nobody is named who hands them in.", "Name the person with --by.")
+    if names_a_person(by):
+        raise UsageError("--by holds a mobile or ID number.", "Write a name or a staff number.")
     draw, stage = draw_of(content, name)
     table = audit_workpapers.c
     stages = of_draw(conn, draw)
@@ -213,7 +235,14 @@ def hand_in(conn: Connection, content: bytes, name: str, *, by: str, at: datetim
             "A conclusion stands; what was overlooked is tested again by its finding.",
         )
     returned = read(content, name, issued.workpapers, clean=_clean)  # refuses with every fault
+    zone = ZoneInfo(issued.workpapers.timezone)
+    if returned.performed_on and returned.performed_on > at.astimezone(zone).date():
+        raise UsageError(
+            f"{name} says that the work was done on {returned.performed_on}, which is to come.",
+            "Write the day on which it was done.",
+        )
     handed_in = _handed_in(returned, hashlib.sha256(content).hexdigest(), by.strip(), at)
+    handed_in = _in_place_of(issued.handed_in, handed_in)
     conn.execute(
         audit_workpapers.update()
         .where(table.draw_sha256 == draw, table.stage == stage)
@@ -225,6 +254,23 @@ def hand_in(conn: Connection, content: bytes, name: str, *, by: str, at: datetim
         )
     )
     return replace(issued, handed_in=handed_in)
+
+
+def _in_place_of(before: HandedIn | None, now: HandedIn) -> HandedIn:
+    """What was handed in, with what it replaces; the same file again replaces nothing."""
+    if before is None:
+        return now
+    if before.file_sha256 == now.file_sha256:
+        return before
+    old = {(one.population, one.number): one for one in before.items}
+    changed = sum(old.get((one.population, one.number)) != one for one in now.items)
+    last = Replaced(
+        file_sha256=before.file_sha256,
+        returned_by=before.returned_by,
+        returned_at=before.returned_at,
+        changed=changed,
+    )
+    return now.model_copy(update={"replaced": (*before.replaced, last)})
 
 
 def _handed_in(returned: Returned, digest: str, by: str, at: datetime) -> HandedIn:

@@ -8,7 +8,9 @@ from datetime import datetime
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
+from include.evidence import ledger
 from include.sampling.commitment import Sealed
+from include.sampling.names import COMMITMENT_WORKFLOW
 from include.sampling.samples import Sample
 from include.sampling.seeds import Cause, Seed
 from include.state.audits import audit_commitment, audit_sample, audit_seed
@@ -49,6 +51,23 @@ def drawn_by(conn: Connection, audit: str, population: str) -> Earlier | None:
     return Earlier(found.run_id, found.drawn_at) if found else None
 
 
+def has_drawn(conn: Connection, audit: str, run_id: str) -> bool:
+    """Say whether a run drew anything of an audit, under whatever names."""
+    table = audit_sample.c
+    query = select(table.run_id).where(table.audit == audit, table.run_id == run_id)
+    return conn.execute(query).first() is not None
+
+
+def frame_drawn_by(conn: Connection, audit: str, sha256: str, run: Run) -> Earlier | None:
+    """Return which other run drew just this frame for an audit, under another name."""
+    table = audit_sample.c
+    query = select(table.run_id, table.drawn_at).where(
+        table.audit == audit, table.frame_sha256 == sha256, table.run_id != run[1]
+    )
+    found = conn.execute(query).first()
+    return Earlier(found.run_id, found.drawn_at) if found else None
+
+
 def remember_commitment(conn: Connection, run: Run, audit: str, sha256: str, at: Sealed) -> None:
     """Keep where a run's commitment was sealed; the first one stands."""
     conn.execute(
@@ -67,16 +86,18 @@ def remember_commitment(conn: Connection, run: Run, audit: str, sha256: str, at:
 
 
 def commitment_of(conn: Connection, run: Run) -> Sealed | None:
-    """Return where a run's commitment was sealed."""
+    """Return where a run's commitment was sealed, by the ledger of evidence.
+
+    The register's own row says only that the run came so far: the ledger is what is chained.
+    """
+    row = ledger.find(conn, COMMITMENT_WORKFLOW, run[1])
     table = audit_commitment.c
     found = conn.execute(
-        select(table.bundle, table.sums_sha256, table.sealed_at).where(
-            table.dag_id == run[0], table.run_id == run[1]
-        )
+        select(table.bundle).where(table.dag_id == run[0], table.run_id == run[1])
     ).first()
-    if found is None:
+    if found is None or row is None:
         return None
-    return Sealed(bundle=found.bundle, sums_sha256=found.sums_sha256, sealed_at=found.sealed_at)
+    return Sealed(bundle=row.bundle, sums_sha256=row.sums_sha256, sealed_at=row.sealed_at)
 
 
 def commitments_before(conn: Connection, audit: str, run: Run) -> list[Earlier]:

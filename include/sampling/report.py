@@ -71,6 +71,7 @@ def conclude(
     seed: Seed | None,
     refused: Sequence[Refusal],
     frames: Mapping[str, str | None],
+    edited: bool = False,
 ) -> Conclusion:
     """Judge a run of `sample_audit` from what its steps left.
 
@@ -82,10 +83,12 @@ def conclude(
         refused: seeds that were not.
         frames: digests of the committed frames as they lie in the bundle now, by file; None of one
             that is gone.
+        edited: whether the run's commitment is not the one that was sealed before the seed.
     """
     found = by_step(records)
     findings = [one for record in records for one in record.findings]
     findings += _changed(made, frames) if made else []
+    findings += [_edited()] if edited else []
     drawn = found.get((STEP_DRAW, ""))
     complete = drawn is not None and "drawn" in drawn.data
     steps = {
@@ -98,6 +101,12 @@ def conclude(
             missing_record(title, step, f"sampling.{step}.missing", CLAUSE)
             for step, title in steps.items()
             if (step, "") not in found
+        ]
+        begun = found.get((STEP_AUDIT, ""))
+        findings += [
+            missing_record(_("The freezing"), one, "sampling.freeze.missing", CLAUSE)
+            for one in (begun.data.get("populations", []) if begun else [])
+            if (STEP_FREEZE, one) not in found
         ]
     told: dict[str, dict[str, int]] = drawn.data["drawn"] if drawn and complete else {}
     lost = drawn.data.get("drawn_by", {}) if drawn else {}
@@ -136,13 +145,24 @@ def conclude(
 
 
 def nothing_to_audit(records: Sequence[StepRecord]) -> Conclusion:
-    """Say that the pack has no audit.yaml; the run's first step failed with it."""
+    """Say that the pack has no audit.yaml: nothing was done, and nothing is shown."""
     return Conclusion(
         title=_("Audit sample {audit}", audit=""),
         summary=_("The policy pack has no audit.yaml: nothing is audited by samples."),
         outcome=worst(records, []),
         findings=[one for record in records for one in record.findings],
         metrics=[],
+    )
+
+
+def _edited() -> Finding:
+    return Finding(
+        code="sampling.commitment_changed",
+        severity=Outcome.FAIL,
+        subject=COMMITMENT_FILE,
+        message=_("The commitment is not the one that was sealed before the seed was known."),
+        action=_("Find out by whom it was changed, and start a new run."),
+        clause=CLAUSE,
     )
 
 

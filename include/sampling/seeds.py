@@ -15,6 +15,7 @@ from include.sampling.commitment import Sealed
 LONGEST = 200  # characters
 SHORTEST = 4  # characters that are no blanks
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp", "Zs")
+STAND_IN = "Stand-in for the source that was named:"
 LEEWAY = timedelta(minutes=5)  # by which clocks may differ
 
 
@@ -132,7 +133,7 @@ def thrown(words: str, at: datetime) -> dict[str, str]:
         at: the moment.
     """
     dice = " ".join(str(secrets.randbelow(6) + 1) for _die in range(20))
-    source = f"20 dice thrown by this machine. {words}".strip()
+    source = f"{STAND_IN} 20 dice thrown by this machine. {words}".strip()
     return {"seed": dice, "source": source, "published_at": at.isoformat()}
 
 

@@ -35,6 +35,7 @@ ANSWERS = {
     Answer.DEVIATES: _("does not meet it"),
     Answer.NOT_FOUND: _("not found"),
     Answer.MISSING: _("not answered"),
+    Answer.NOT_APPLICABLE: _("no question applies"),
 }
 
 
@@ -195,16 +196,6 @@ def _results(verdicts: Sequence[Verdict], asked: Mapping[str, Asked]) -> list[Bl
                     Column(label=_("Auditor's note")),
                 ],
                 rows=deviations,
-            )
-        )
-    if any(not one.planned for one in verdicts):
-        blocks.append(
-            Paragraph(
-                text=_(
-                    "Of a population that is not accepted in its last stage, or goes on to the "
-                    "next one, the upper limit is that of all its items together; it shows how "
-                    "bad it may be and decides nothing."
-                )
             )
         )
     return blocks

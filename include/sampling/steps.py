@@ -67,7 +67,7 @@ def begin(desk: Desk, asked: str | None) -> StepRecord:
     seen = Examination(STEP_AUDIT, CLAUSE)
     with desk.state.connect() as conn:
         before = register.commitments_before(conn, quarter.id, desk.run)
-    undrawn = [one for one in before if not _has_drawn(desk, quarter.id, one.run_id)]
+        undrawn = [one for one in before if not register.has_drawn(conn, quarter.id, one.run_id)]
     if undrawn:
         seen.find(
             "sampling.committed_before",
@@ -93,12 +93,6 @@ def begin(desk: Desk, asked: str | None) -> StepRecord:
     )
 
 
-def _has_drawn(desk: Desk, audit: str, run_id: str) -> bool:
-    with desk.state.connect() as conn:
-        found = [register.drawn_by(conn, audit, one.id) for one in desk.rules.populations]
-    return any(one is not None and one.run_id == run_id for one in found)
-
-
 def freeze_population(desk: Desk, name: str) -> StepRecord:
     """Write the frame of a population and plan its sample; tells nobody yet.
 
@@ -106,7 +100,8 @@ def freeze_population(desk: Desk, name: str) -> StepRecord:
     from, and stages are planned before.
 
     Raises:
-        ControlFailed: its ids are missing or not unique, or the run has committed already.
+        ControlFailed: its ids are missing or not unique, just this frame was drawn under another
+            name, or the run has committed already.
         UsageError: its SQL fails, or no sample can show what it asks for.
         ServiceError: a server went away.
     """
@@ -147,6 +142,14 @@ def freeze_population(desk: Desk, name: str) -> StepRecord:
             _("See that its log was written, and that its SQL in audit.yaml still fits."),
         )
         return seen.record({"items": 0})
+    with desk.state.connect() as conn:
+        same = register.frame_drawn_by(conn, quarter.id, frame.sha256, desk.run)
+    if same is not None:
+        raise ControlFailed(
+            f"Just these items were drawn for {quarter.id} before, under another name, by the run "
+            f"{same.run_id}.",
+            "Work with that sample; a second one would be one to choose from.",
+        )
     return seen.record(_frozen(desk, name, frame).model_dump(mode="json"))
 
 

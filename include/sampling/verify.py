@@ -1,19 +1,21 @@
 """Drawing again what a bundle says was drawn: frame, plan, seed, items and rejections.
 
-Needs the bundle alone. Of it only the rates of the commitment are believed: the digest of each
-frame is computed, the plan is made anew from the rates, and every item is drawn again.
+Needs the bundle alone, and holds it against the commitment's own bundle where that is at hand. Only
+the rates of the commitment are believed: the digest of each frame is computed, the plan is made
+anew from the rates, and every item is drawn again.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from include.evidence.folder import Folder
+from include.evidence.names import SUMS
 from include.sampling.commitment import Commitment, Committed
 from include.sampling.exact.selection import ALGORITHM
 from include.sampling.frame import PIECE, WHOLE, plain
@@ -56,12 +58,16 @@ class Redraw:
         seed: as it was entered.
         populations: one by one.
         faults: of the bundle as a whole.
+        commitment_sha256: hex digest of commitment.json, which the auditor wrote down.
+        commitment_seen: whether the bundle in which it was sealed before was at hand.
     """
 
     audit: str
     seed: str
     populations: tuple[Redrawn, ...]
     faults: tuple[str, ...]
+    commitment_sha256: str
+    commitment_seen: bool
 
     @property
     def holds(self) -> bool:
@@ -69,8 +75,12 @@ class Redraw:
         return not self.faults and not any(one.faults for one in self.populations)
 
 
-def redraw(folder: Folder) -> Redraw:
+def redraw(folder: Folder, beside: Callable[[str], Folder | None] = lambda _name: None) -> Redraw:
     """Draw a bundle again.
+
+    Args:
+        folder: of the bundle.
+        beside: finds another bundle of the store by its folder; None where it is not at hand.
 
     Raises:
         UsageError: it is no bundle of `sample_audit` that drew anything.
@@ -85,12 +95,29 @@ def redraw(folder: Folder) -> Redraw:
             f"the seed was known at {seed.published_at.isoformat()}, before the commitment was "
             f"sealed at {seed.commitment.sealed_at.isoformat()}"
         )
+    earlier = beside(seed.commitment.bundle)
+    if earlier is not None:
+        faults += _commitment_faults(folder, earlier, seed)
     named = {sample_file(one.population) for one in made.populations}
     present = folder.names()
     unnamed = {one for one in present if one.startswith(_SAMPLES)} - named
     faults += [f"nothing says what {one} was drawn from" for one in sorted(unnamed)]
     populations = tuple(_redrawn(folder, present, made, one, seed) for one in made.populations)
-    return Redraw(made.audit, seed.seed, populations, tuple(faults))
+    digest = hashlib.sha256(folder.read(COMMITMENT_FILE)).hexdigest()
+    return Redraw(made.audit, seed.seed, populations, tuple(faults), digest, earlier is not None)
+
+
+def _commitment_faults(folder: Folder, earlier: Folder, seed: Seed) -> Iterator[str]:
+    """Compare the commitment with the one that was sealed before the seed was known."""
+    try:
+        sums, sealed = earlier.read(SUMS), earlier.read(COMMITMENT_FILE)
+    except ObjectMissing:
+        yield "the bundle of the commitment lacks what was committed to"
+        return
+    if hashlib.sha256(sums).hexdigest() != seed.commitment.sums_sha256:
+        yield "the bundle of the commitment is not the one that was sealed before the seed"
+    if sealed != folder.read(COMMITMENT_FILE):
+        yield "the commitment is not the one that was sealed before the seed was known"
 
 
 def _redrawn(

@@ -122,11 +122,12 @@ def test_a_seed_given_with_the_command_says_that_nobody_looked_it_up() -> None:
     """Without words, dice are thrown: the sample company has no public source."""
     from include.approvals.reasons import COMMAND_LINE
     from include.orchestration import sampling
+    from include.sampling.seeds import STAND_IN
 
     given = sampling.in_advance("3391.76 3400.01", AT)
     assert given == {
         "seed": "3391.76 3400.01",
-        "source": COMMAND_LINE,
+        "source": f"{STAND_IN} {COMMAND_LINE}",
         "published_at": AT.isoformat(),
     }
     thrown = sampling.in_advance("  ", AT)
@@ -148,14 +149,14 @@ def test_the_form_holds_no_more_than_a_seed_may_have() -> None:
 
 
 def test_a_run_waits_as_long_as_the_pack_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A week where the pack has no audit.yaml."""
+    """Two weeks where the pack has no audit.yaml."""
     from types import SimpleNamespace
 
     from include.orchestration import sampling
     from include.policy.period import Period
 
     asked = SimpleNamespace(seed=SimpleNamespace(response=Period.parse("P1M2DT3H")))
-    for rules, span in ((asked, timedelta(days=32, hours=3)), (None, timedelta(days=7))):
+    for rules, span in ((asked, timedelta(days=32, hours=3)), (None, timedelta(days=14))):
         found = SimpleNamespace(audit=rules)
         monkeypatch.setattr(sampling, "policy", lambda found=found: found)
         assert sampling.response_timeout() == span

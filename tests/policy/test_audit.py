@@ -75,7 +75,7 @@ def test_another_companys_audit_loads_with_its_defaults(tmp_path: Path) -> None:
         Fraction(1, 20), Fraction(0), Fraction(19, 20),
     )  # fmt: skip
     assert (one.plan, one.strata, found.connection) == ("single", None, "audit_db")
-    assert found.seed.response.text == "P7D"
+    assert found.seed.response.text == "P14D"
     assert found.population("openings") == one
     with pytest.raises(UsageError, match="has no population shares") as caught:
         found.population("shares")

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 from include.evidence.model import Outcome
 from include.findings import register
 from include.reports.i18n import Translator
-from include.sampling import closing, issue
+from include.sampling import closing, following, issue
 from include.sampling.workpapers.reading import draw_of
 from include.sampling.workpapers.writing import write
 from include.services.errors import ControlFailed
@@ -38,7 +38,7 @@ def test_a_state_without_audits_is_calm(state: Engine, tmp_path: Path) -> None:
     """Nothing is out, nothing open."""
     desk = desk_of(state, rules("shares"), tmp_path)
     assert closing.look(desk, None).data == {"back": [], "out": []}
-    assert closing.follow_up(desk).outcome is Outcome.PASS
+    assert following.follow_up(desk).outcome is Outcome.PASS
 
 
 def test_a_conclusion_that_is_asked_for_too_early_fails(audit: Audit) -> None:
@@ -185,8 +185,39 @@ def test_items_of_which_nothing_was_tested_are_told(audit: Audit) -> None:
     papers = audit.made.papers
     content = edited(write(papers), lambda book: fill(book, papers, answers))
     record = audit.evaluated(hand_in(audit.state, content).part)
-    assert codes(record) == [("sampling.untested", Outcome.ATTENTION, "shares")]
+    assert codes(record) == [
+        ("sampling.untested", Outcome.ATTENTION, "shares"),
+        ("sampling.not_accepted", Outcome.FAIL, "shares"),
+    ]
     assert Translator("en").text(record.findings[0].message).startswith("Shares: to 1 of ")
+
+
+def test_a_question_that_applied_to_nothing_is_told(audit: Audit) -> None:
+    """Every answer to it says nothing; the others are judged."""
+    count = len(audit.made.papers.papers[0].items)
+    answers = {("shares", number, "bound"): "不适用 N/A" for number in range(1, count + 1)}
+    papers = audit.made.papers
+    content = edited(write(papers), lambda book: fill(book, papers, answers))
+    record = audit.evaluated(hand_in(audit.state, content).part)
+    assert codes(record) == [("sampling.question_untested", Outcome.ATTENTION, "shares")]
+
+
+def test_workpapers_that_took_the_place_of_others_are_told(audit: Audit) -> None:
+    """Who hands in again after the first answers has to be asked why."""
+    audit.back({"shares": (1, 2, 3)})
+    record = audit.evaluated(audit.back())
+    assert codes(record) == [("sampling.replaced", Outcome.ATTENTION, part_of(audit))]
+
+
+def test_the_last_verdict_of_a_population_counts(audit: Audit) -> None:
+    """Of two quarters the later one, whichever was judged first."""
+    audit.evaluated(audit.back({"shares": tuple(range(1, 8))}))
+    later = draw(committed(), audit="2026Q4", at=ISSUED + 90 * DAY)
+    audit.issue(later)
+    part = hand_in(audit.state, returned(later.papers), ISSUED + 91 * DAY).part
+    audit.evaluated(part, ISSUED + 91 * DAY, "r4")
+    record = following.follow_up(audit.desk(ISSUED + 92 * DAY, "r5"))
+    assert figure(record, "populations_above_tolerable_rate") == 0
 
 
 def test_what_is_not_back_is_not_judged(audit: Audit) -> None:
@@ -204,9 +235,9 @@ def test_owners_are_reminded_once_a_week_and_overdue_findings_fail(audit: Audit)
     days = []
     for day in range(18):
         at = start + day * DAY
-        record = closing.follow_up(audit.desk(at, f"d{day}"))
+        record = following.follow_up(audit.desk(at, f"d{day}"))
         assert record.data["reminded"] in ([], numbers)
-        assert closing.follow_up(audit.desk(at + timedelta(minutes=9), f"d{day}")) == record
+        assert following.follow_up(audit.desk(at + timedelta(minutes=9), f"d{day}")) == record
         if record.data["reminded"]:
             days.append((start + day * DAY).date())
         late = (start + day * DAY).date() > DUE
@@ -227,7 +258,7 @@ def test_a_closed_finding_is_followed_no_more(audit: Audit) -> None:
     with audit.state.begin() as conn:
         register.answer(conn, number, cause="No form", action="Form", by="owner", at=ISSUED)
         register.retest(conn, number, met=True, by="auditor", at=ISSUED)
-    record = closing.follow_up(audit.desk(LATE + 30 * DAY))
+    record = following.follow_up(audit.desk(LATE + 30 * DAY))
     assert record.outcome is Outcome.PASS
     assert record.data == {"reminded": [], "open": []}
 
@@ -237,7 +268,7 @@ def test_a_population_that_was_not_accepted_stays_red_until_its_findings_are_clo
 ) -> None:
     """A day on which nothing was judged does not make it good; what was mended and tested does."""
     audit.evaluated(audit.back({"shares": tuple(range(1, 8))}))
-    still = closing.follow_up(audit.desk(ISSUED + DAY, "r2"))
+    still = following.follow_up(audit.desk(ISSUED + DAY, "r2"))
     assert ("sampling.still_not_accepted", Outcome.FAIL, "shares") in codes(still)
     assert figure(still, "populations_above_tolerable_rate") == 1
     with audit.state.begin() as conn:
@@ -245,12 +276,12 @@ def test_a_population_that_was_not_accepted_stays_red_until_its_findings_are_clo
             words = {"cause": "no check", "action": "a check was added"}
             register.answer(conn, one.id, **words, by="E1", at=ISSUED + DAY)
             register.retest(conn, one.id, met=True, by="E2", at=ISSUED + DAY)
-    calm = closing.follow_up(audit.desk(ISSUED + 2 * DAY, "r3"))
+    calm = following.follow_up(audit.desk(ISSUED + 2 * DAY, "r3"))
     assert codes(calm) == []
     assert figure(calm, "populations_above_tolerable_rate") == 0
 
 
 def test_before_the_first_verdict_nothing_is_shown(state: Engine, tmp_path: Path) -> None:
     """Nothing was judged, so nothing was accepted either."""
-    record = closing.follow_up(Audit(state, tmp_path).desk())
+    record = following.follow_up(Audit(state, tmp_path).desk())
     assert figure(record, "populations_above_tolerable_rate") is None

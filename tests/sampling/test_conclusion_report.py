@@ -18,7 +18,7 @@ from include.reports.i18n import Translator
 from include.reports.model import Block, Paragraph, Report, Steps, Table
 from include.reports.pdf import pdf_unavailable_reason
 from include.reports.render import render_all
-from include.sampling import closing, conclusion_report
+from include.sampling import closing, conclusion_report, following
 from include.sampling.workpapers import form
 from tests.sampling.drawn import ISSUED, Draw, committed, desk_of, draw, hand_in, returned
 from tests.sampling.workpapers.support import PEOPLE
@@ -44,7 +44,7 @@ class Run:
         look = closing.look(self.desk, None)
         self.records = [look]
         self.records += [closing.evaluate_returned(self.desk, one) for one in look.data["back"]]
-        self.records.append(closing.follow_up(self.desk))
+        self.records.append(following.follow_up(self.desk))
 
     def concluded(self, records: list[StepRecord] | None = None) -> Conclusion:
         return conclusion_report.conclude(
@@ -93,10 +93,9 @@ def figure(found: Conclusion) -> float | None:
 
 @pytest.fixture
 def run(state: Engine, tmp_path: Path) -> Run:
-    """One population not accepted, another accepted; nobody reviewed, and a blank answer."""
+    """One population not accepted, another accepted; and a blank answer."""
     made = draw(committed(), committed("intake", 60))
-    people = {form.PERFORMED_BY: "陈晓", form.PERFORMED_ON: PEOPLE[form.PERFORMED_ON]}
-    content = returned(made.papers, {"shares": (1, 2)}, {("shares", 1): "Seen 13812345678"}, people)
+    content = returned(made.papers, {"shares": (1, 2)}, {("shares", 1): "Seen 13812345678"})
     return Run(state, tmp_path, made, content)
 
 
@@ -141,16 +140,15 @@ def test_a_signed_report_goes_from_its_scope_to_its_signatures(run: Run) -> None
     said = [
         english(one) for block in blocks(found) if isinstance(block, Steps) for one in block.items
     ]
-    assert any("Nobody is named who reviewed the work" in one for one in said)
     assert any("Intake: accepted. At 90% confidence at most " in one for one in said)
 
 
-def test_who_did_not_review_is_not_measured_and_has_no_day(run: Run) -> None:
-    """Nobody is claimed to have looked; signatures are left to be written."""
+def test_signatures_are_left_to_be_written(run: Run) -> None:
+    """The reviewer's day too: nobody says when."""
     signatures = rows(run.concluded(), "Who answers for the work")
     assert signatures == [
-        ["Performed by", "陈晓", "2026-10-09", ""],
-        ["Reviewed by", "not measured", "", ""],
+        ["Performed by", PEOPLE[form.PERFORMED_BY], "2026-10-05", ""],
+        ["Reviewed by", PEOPLE[form.REVIEWED_BY], "", ""],
         ["Handed in by", "auditor", "2026-10-05", ""],
     ]
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from include.sampling import closing, signed_report
 from include.sampling.commitment import Committed
 from include.sampling.evaluation import Verdict, evaluate
 from include.sampling.exact.limits import upper_limit
@@ -62,14 +63,60 @@ def test_what_was_not_found_or_not_answered_deviates(answer: Answer, deviates: b
     assert verdict.decision == ("not_accepted" if deviates else "accepted")
 
 
-def test_items_to_which_nothing_applies_are_counted() -> None:
-    """They deviate no more than others, and nobody tested them."""
+def test_items_to_which_nothing_applies_deviate() -> None:
+    """They were drawn and show nothing: an audit of nothing would accept everything."""
     one = committed()
     sample = drawn_of(one)
     nothing = dict.fromkeys(one.attributes, Answer.NOT_APPLICABLE)
     answers = answered(one, sample, {1: nothing, 2: nothing, 3: {"bound": Answer.NOT_APPLICABLE}})
     verdict = evaluate(one, sample, answers, 1)
-    assert (verdict.decision, verdict.untested) == ("accepted", 2)
+    assert (verdict.decision, verdict.untested, verdict.deviating) == ("not_accepted", 2, 2)
+    assert verdict.applied == dict.fromkeys(one.attributes, verdict.items - 2) | {
+        "bound": verdict.items - 3
+    }
+
+
+@pytest.mark.parametrize("answer", Answer)
+def test_an_answer_deviates_unless_it_is_met_or_beside_the_item(answer: Answer) -> None:
+    """One that is added later deviates until somebody says otherwise; reports know its words."""
+    assert answer.deviates is (answer not in (Answer.MET, Answer.NOT_APPLICABLE))
+    if answer is not Answer.MET:
+        assert answer in signed_report.ANSWERS
+        assert answer in closing._ANSWERS
+
+
+@pytest.mark.parametrize("strata", [500, {"east": 300, "west": 700}], ids=["whole", "strata"])
+def test_what_is_not_accepted_in_stages_may_deviate_at_the_tolerable_rate(
+    strata: dict[str, int] | int,
+) -> None:
+    """A deviation in each stage: the limit is that of the first one, and never below tolerable."""
+    one = committed(strata=strata, plan="staged")
+    first, again = judged(one, 1), judged(one, 1, one.plan.n + 1, stage=2)
+    assert again.decision == "not_accepted"
+    assert again.upper_limit == first.upper_limit
+    assert Fraction(again.upper_limit) >= one.tolerable
+
+
+def test_limits_of_two_stages_cover_as_often_as_they_say() -> None:
+    """Whatever the rate, all ways together: the shown limit is below it with the risk at most."""
+    one = committed(strata=120, tolerable="10%", confidence="90%", plan="staged")
+    n, size = one.plan.n, one.items
+
+    def chance(items: int, bad: int, k: int) -> Fraction:
+        return Fraction(comb(bad, k) * comb(items - bad, n - k), comb(items, n))
+
+    limits = {(k,): Fraction(judged(one, *range(1, k + 1)).upper_limit) for k in range(n + 1)}
+    limits[1, 0] = Fraction(judged(one, 1, stage=2).upper_limit)
+    limits[1, 1] = Fraction(judged(one, 1, n + 1, stage=2).upper_limit)
+    for worse in range(1, size - n, 3):
+        rate, missed = Fraction(worse, size), Fraction(0)
+        for k in range(min(n, worse) + 1):
+            ways = {(k,): chance(size, worse, k)}
+            if k == 1:
+                clean = chance(size - n, worse - 1, 0)
+                ways = {(1, 0): ways[1,] * clean, (1, 1): ways[1,] * (1 - clean)}
+            missed += sum(p for way, p in ways.items() if limits[way] < rate)
+        assert missed <= 1 - one.confidence
 
 
 def test_an_item_without_answers_is_no_met_one() -> None:
@@ -103,8 +150,6 @@ def test_as_many_as_the_plan_accepts_are_accepted_and_one_more_is_not(
         for deviating in (plan.acceptable, plan.acceptable + 1)
     )
     assert (at.decision, above.decision) == ("accepted", "not_accepted")
-    assert at.planned
-    assert above.planned
     assert Fraction(at.upper_limit) < one.tolerable <= Fraction(above.upper_limit)
     assert at.items == plan.n
     for verdict in (at, above):
@@ -135,14 +180,14 @@ def test_two_stages_accept_at_none_go_on_at_one_and_reject_at_more(
     first = one.plan.n
     none, single, more = judged(one), judged(one, 1), judged(one, 1, 2)
     assert (none.decision, none.items, none.acceptable) == ("accepted", first, 0)
-    assert (single.decision, single.planned) == ("next_stage", False)
+    assert single.decision == "next_stage"
     assert (more.decision, more.items) == ("not_accepted", first)
     after = judged(one, 1, stage=2)
-    assert (after.decision, after.planned, after.items) == ("accepted", True, 2 * first)
+    assert (after.decision, after.items) == ("accepted", 2 * first)
     assert after.deviating == after.acceptable == 1
     assert Fraction(none.upper_limit) < Fraction(after.upper_limit) < one.tolerable
     again = judged(one, 1, first + 1, stage=2)
-    assert (again.decision, again.planned, again.deviating) == ("not_accepted", False, 2)
+    assert (again.decision, again.deviating) == ("not_accepted", 2)
 
 
 def _accepts(population: int, deviating: int, n: int) -> Fraction:
@@ -241,7 +286,6 @@ def test_what_is_accepted_is_shown_to_deviate_less_than_is_tolerable(
     deviating = data.draw(st.integers(0, one.plan.acceptable))
     verdict = judged(one, *range(1, deviating + 1))
     assert verdict.decision == "accepted"
-    assert verdict.planned
     if one.plan.stages == 2:
         after = judged(one, 1, stage=2)
         assert Fraction(after.upper_limit) <= Fraction(after.upper_limit_pct) / 100 < one.tolerable

@@ -141,6 +141,9 @@ def test_a_file_may_take_the_place_of_another_until_the_conclusion(
     before = kept(state)
     assert before[0].handed_in is not None
     assert before[0].handed_in.returned_at == ISSUED + 2 * DAY
+    (replaced,) = before[0].handed_in.replaced  # the same file again replaced nothing
+    assert (replaced.returned_at, replaced.changed) == (ISSUED, 1)
+    assert replaced.file_sha256 == hashlib.sha256(first).hexdigest()
     for content in (first, second):
         with pytest.raises(UsageError, match="was concluded on"):
             hand_in(state, content, ISSUED + 3 * DAY)

@@ -194,6 +194,19 @@ def test_a_frame_that_was_edited_before_the_seal_is_sealed_as_it_is_and_told(rig
     assert (rig.root / sealed.path / "frames" / "openings.tsv").read_bytes() == b"1\n2\n"
 
 
+def test_a_freezing_that_left_no_record_is_told(rig: Rig) -> None:
+    """Somebody marked it as done; its population has no sample."""
+    rig.begin()
+    rig.freeze("openings")
+    rig.commit()
+    rig.enter()
+    rig.draw()
+    concluded = rig.conclude()
+    missing = [one for one in concluded.findings if one.code == "sampling.freeze.missing"]
+    assert [one.subject for one in missing] == ["branches"]
+    assert concluded.outcome is Outcome.FAIL
+
+
 def test_a_frame_that_was_removed_before_the_seal_is_told(rig: Rig) -> None:
     """What is gone is in no bundle, and the run is red."""
     rig.committed()

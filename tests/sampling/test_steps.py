@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -10,9 +11,11 @@ from sqlalchemy import text
 
 from include.evidence.folder import DiskFolder
 from include.evidence.model import Outcome
-from include.evidence.steps import keep_artifact
+from include.evidence.steps import keep_artifact, record_step
 from include.sampling import steps
+from include.sampling.commitment import Commitment
 from include.sampling.names import COMMITMENT_FILE, SEED_FILE, WORKPAPERS_FILE
+from include.sampling.plans import plan_for
 from include.sampling.samples import Sample
 from include.sampling.verify import redraw
 from include.sampling.workpapers.form import MOST_ITEMS
@@ -139,8 +142,48 @@ def test_a_commitment_that_was_edited_is_not_drawn_from(rig: Rig) -> None:
     assert edited != made.to_bytes()
     with rig.engine.begin() as conn:
         keep_artifact(conn, DAG, "r1", COMMITMENT_FILE, edited)
-    with pytest.raises(ControlFailed, match="no seed for this run's commitment"):
+    with pytest.raises(ControlFailed, match="not the one that was sealed"):
         rig.draw()
+
+
+def test_a_commitment_that_was_made_anew_after_the_seed_is_not_drawn_from(rig: Rig) -> None:
+    """Frame, commitment and record all edited alike: what was sealed before the seed decides."""
+    rig.committed()
+    rig.enter()
+    folder = rig.desk().folder
+    lines = (rig.root / folder.bundle / "frames" / "openings.tsv").read_bytes().splitlines()[:-10]
+    frame = b"\n".join(lines) + b"\n"
+    with folder.writer("frames/openings.tsv") as writer:
+        writer.write(frame)
+        writer.commit()
+    made = Commitment.model_validate_json(rig.artifacts()[COMMITMENT_FILE])
+    (old,) = [one for one in made.populations if one.population == "openings"]
+    strata = {"": len(lines)}
+    plan = plan_for("single", old.tolerable, old.expected, old.confidence, strata, stratified=False)
+    digest = hashlib.sha256(frame).hexdigest()
+    new = old.model_copy(
+        update={"sha256": digest, "items": len(lines), "strata": strata, "plan": plan}
+    )
+    others = tuple(new if one == old else one for one in made.populations)
+    content = made.model_copy(update={"populations": others}).to_bytes()
+    record = rig.desk().records()["commit", ""]
+    record.data["sha256"] = hashlib.sha256(content).hexdigest()
+    with rig.engine.begin() as conn:
+        keep_artifact(conn, DAG, "r1", COMMITMENT_FILE, content)
+        record_step(conn, DAG, "r1", record, rig.desk().clock)
+    with pytest.raises(ControlFailed, match="not the one that was sealed"):
+        rig.draw()
+
+
+def test_a_population_under_another_name_is_not_drawn_again(rig: Rig) -> None:
+    """The items are the same, and a second sample would be one to choose from."""
+    rig.audit(population("openings"))
+    rig.run("r1")
+    rig.audit(population("openings2"))
+    begun = rig.begin("r2")
+    assert [one.code for one in begun.findings] == []
+    with pytest.raises(ControlFailed, match="under another name, by the run r1"):
+        rig.freeze("openings2", "r2")
 
 
 def test_nothing_is_drawn_without_a_seed(rig: Rig) -> None:

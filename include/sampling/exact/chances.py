@@ -108,7 +108,7 @@ class Binomial:
     """A population so large that drawing does not change it.
 
     Attributes:
-        rate: of deviations, between 0 and 1.
+        rate: of deviations, from 0 to 1.
     """
 
     rate: Fraction
@@ -253,6 +253,9 @@ def point_and_sum(model: Model, n: int, k: int) -> tuple[Bounds, Bounds]:
     model, n, k = model.flipped(n, k)
     if k < 0:
         return Bounds(0, 0, BITS), Bounds(0, 0, BITS)
+    if isinstance(model, Binomial) and model.rate == 1:  # there is no ratio to go on by
+        sure = Bounds.one() if k >= n else Bounds(0, 0, BITS)
+        return (sure if k == n else Bounds(0, 0, BITS)), sure
     return _summed(model, n, k, model.none(n))
 
 
@@ -273,6 +276,8 @@ def no_more_than(model: Model, n: int, k: int, risk: Fraction) -> bool:
     model, n, k = model.flipped(n, k)
     if k < 0:
         return True
+    if isinstance(model, Binomial) and model.rate == 1:
+        return k < n or risk >= 1
     for none in (model.none_roughly, model.none):
         told = _summed(model, n, k, none(n))[1].at_most(risk)
         if told is not None:

@@ -155,13 +155,13 @@ def _accepted(model: Model, k: int, risk: Fraction, n: int) -> bool:
 def _by_rate(model: Model, expected: Fraction, risk: Fraction) -> tuple[int, int]:
     """The smallest n whose own ceil(n * expected) is accepted with at most the risk.
 
-    As long as k stays the same, the chance only falls with n: what holds nowhere at the end of such
+    As long as k stays the same, the chance only falls with n: what does not hold at the end of such
     a stretch holds nowhere in it. Long stretches are judged by their ends, short ones step by step.
     """
     k = before = 0
     while before < MOST:
         k += 1
-        end = int(k / expected)  # ceil(n * expected) == k up to here
+        end = min(int(k / expected), MOST)  # ceil(n * expected) == k up to here
         if model.largest is not None:
             end = min(end, model.largest)
         if 4 * k > end - before:

@@ -1,12 +1,15 @@
 """Samples spread over strata in proportion, and why their risk is still the stated one.
 
 Every stratum gives at least its share: ``ceil(n * size / N)``, so that no department is sampled
-more thinly than the whole. Deviations among independent draws from strata are a sum of independent
-trials; Hoeffding (*On the distribution of the number of successes in independent trials*, Annals of
-Mathematical Statistics 27, 1956, theorem 4) bounds the chance of at most k of them by the binomial
-distribution with the same mean, for k up to the mean less one (for k = 0 always). Strata are
-therefore planned and judged with the binomial distribution, however small the population: the
-hypergeometric one would promise a little too much.
+more thinly than the whole. What a stratum gives without replacement is distributed like a sum of
+independent trials with unequal chances and the same mean (Vatutin and Mikhailov, *Limit theorems
+for the number of empty cells in an equiprobable scheme for group allocation of particles*, Theory
+of Probability and its Applications 27, 1982), and so are all strata together. Hoeffding (*On the
+distribution of the number of successes in independent trials*, Annals of Mathematical Statistics
+27, 1956, theorem 4) bounds the chance of at most k of them by the binomial distribution with the
+same mean, for k up to the mean less one (for k = 0 always). Strata are therefore planned and judged
+with the binomial distribution, however small the population: the hypergeometric one would promise a
+little too much.
 """
 
 from __future__ import annotations

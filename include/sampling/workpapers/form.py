@@ -62,6 +62,11 @@ class Answer(StrEnum):
     NOT_FOUND = "not_found"
     MISSING = "missing"
 
+    @property
+    def deviates(self) -> bool:
+        """Whether the item does not meet the attribute: whatever is neither met nor beside it."""
+        return self not in (Answer.MET, Answer.NOT_APPLICABLE)
+
 
 _WORDS = {
     Answer.MET: ("符合", "Yes"),
@@ -141,5 +146,5 @@ def _cut(base: str, suffix: str) -> str:
     end = len(base)
     while len(f"{base[:end]}{suffix}".encode("utf-16-le")) > 2 * _LONGEST_NAME:
         end -= 1
-    name = base[:end].rstrip(" '") if not suffix else base[:end]
+    name = base[:end] if suffix else re.sub(r"[\s']+\Z", "", base[:end])
     return f"{name or '_'}{suffix}"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 from zoneinfo import ZoneInfo
 
+from include.approvals.reasons import names_a_person
 from include.messages import Message, _
 from include.sampling.workpapers import form
 from include.sampling.workpapers.cells import Grid, grids, place
@@ -83,7 +84,7 @@ def read(
     people = _People("", None, "")
     remarks: list[Remark] = []
     if form.INSTRUCTIONS in found:
-        people = _people(found[form.INSTRUCTIONS], expected, faults, remarks)
+        people = _people(found[form.INSTRUCTIONS], expected, faults)
     answers: dict[tuple[str, int], ItemAnswers] = {}
     for paper in expected.papers:
         grid = found.get(sheets[paper.population])
@@ -173,9 +174,7 @@ class _People:
     reviewed_by: str
 
 
-def _people(
-    grid: Grid, expected: Workpapers, faults: list[Fault], remarks: list[Remark]
-) -> _People:
+def _people(grid: Grid, expected: Workpapers, faults: list[Fault]) -> _People:
     rows = {form.same(grid.text(row, 1)): row for row in range(1, len(grid.rows) + 1)}
     at = {
         label: rows.get(form.same(label), 0)
@@ -206,24 +205,26 @@ def _people(
         faults.append(Fault(grid.name, place(row, 2), message, action))
     elif row and not form.same(reviewed):
         cell = place(row, 2)
-        message = _("Nobody is named who reviewed the work ({cell}).", cell=cell)
-        remarks.append(Remark(grid.name, cell, message))
-    day = _day(grid, at[form.PERFORMED_ON], expected, faults, remarks)
+        message, action = _("Nobody is named who reviewed the work."), _("Have somebody review it.")
+        faults.append(Fault(grid.name, cell, message, action))
+    for label, name in names.items():
+        if names_a_person(name):
+            message = _("This holds a mobile or ID number.")
+            action = _("Write a name or a staff number.")
+            faults.append(Fault(grid.name, place(at[label], 2), message, action))
+    day = _day(grid, at[form.PERFORMED_ON], expected, faults)
     return _People(performed, day, reviewed)
 
 
-def _day(
-    grid: Grid, row: int, expected: Workpapers, faults: list[Fault], remarks: list[Remark]
-) -> date | None:
+def _day(grid: Grid, row: int, expected: Workpapers, faults: list[Fault]) -> date | None:
     if not row or grid.is_formula(row, 2):
         return None
     cell = place(row, 2)
+    action = _("Write the day on which the work was done, such as 2026-10-09.")
     if not grid.text(row, 2).strip():
-        message = _("The day on which the work was done is not given ({cell}).", cell=cell)
-        remarks.append(Remark(grid.name, cell, message))
+        faults.append(Fault(grid.name, cell, _("The day is not given."), action))
         return None
     day = grid.day(row, 2)
-    action = _("Write the day on which the work was done, such as 2026-10-09.")
     if day is None:
         faults.append(Fault(grid.name, cell, _("This is no day."), action))
         return None

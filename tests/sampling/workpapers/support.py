@@ -54,7 +54,7 @@ SAID = {
 NOTES = {("accesses", 1): "=1+1 was\nwhat it said", ("del/etions?", 2): "-5 days，第二行\n不适用"}
 PEOPLE = {
     form.PERFORMED_BY: "陈晓",
-    form.PERFORMED_ON: date(2026, 10, 9),
+    form.PERFORMED_ON: date(2026, 10, 5),
     form.REVIEWED_BY: "Li Na",
 }
 

@@ -1,0 +1,99 @@
+"""The last step of `conclude_audit`: open findings, their owners, and what is still not mended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from include.evidence.examination import Examination
+from include.evidence.model import Outcome, StepRecord
+from include.findings import register as findings
+from include.messages import _
+from include.sampling import results
+from include.sampling.desk import Desk
+from include.sampling.names import CLAUSE, FINDINGS, STEP_FOLLOW_UP
+
+
+def follow_up(desk: Desk) -> StepRecord:
+    """Remind the owners of open findings, each once a week, and say which are overdue."""
+    seen = Examination(STEP_FOLLOW_UP, CLAUSE)
+    now = desk.clock.now()
+    with desk.state.begin() as conn:
+        for one in findings.listed(conn, FINDINGS):
+            if one.to_be_reminded(desk.now):
+                findings.remind(conn, one.id, by=desk.dag_id, at=now)
+        left = findings.listed(conn, FINDINGS)
+        last = results.latest(conn)
+    _still_not_accepted(seen, desk, last, left)
+    late = [one for one in left if one.overdue(desk.today)]
+    for owner in sorted({one.owner for one in late}):
+        numbers = [one.id for one in late if one.owner == owner]
+        seen.find(
+            "sampling.findings_overdue",
+            Outcome.FAIL,
+            _(
+                "{count} findings are past their day: {numbers}.",
+                count=len(numbers),
+                numbers=", ".join(map(str, numbers[:20])) + ("…" if len(numbers) > 20 else ""),
+            ),
+            _("Answer them, mend the causes and have them tested again: `findings list`."),
+            subject=owner,
+        )
+    seen.measure("audit_findings_overdue", len(late), "1")
+    seen.measure("sampling.findings_open", len(left), "1")
+    return seen.record(
+        {
+            "reminded": [one.id for one in left if _reminded(one, desk)],
+            "open": [_told(one) for one in left],
+        }
+    )
+
+
+def _still_not_accepted(
+    seen: Examination,
+    desk: Desk,
+    last: Mapping[str, tuple[str, bool]],
+    left: Sequence[findings.Found],
+) -> None:
+    """Say which populations were not accepted when they were judged last, and are not mended.
+
+    A day on which nothing was judged does not make them good.
+    """
+    above = 0
+    for name, (audit, accepted) in last.items():
+        still = [one for one in left if one.reference.startswith(f"{audit}/{name}/")]
+        if accepted or not still:
+            continue
+        above += 1
+        population = desk.rules.find(name)
+        seen.find(
+            "sampling.still_not_accepted",
+            Outcome.FAIL,
+            _(
+                "{population} was not accepted in {audit}, and {count} of its findings are open.",
+                population=population.message if population else name,
+                audit=audit,
+                count=len(still),
+            ),
+            _("Have them mended and tested again; then this ends."),
+            subject=name,
+        )
+    seen.measure("populations_above_tolerable_rate", above if last else None, "1")
+
+
+def _reminded(one: findings.Found, desk: Desk) -> bool:
+    """Whether its owner was reminded today, by this try of the step or an earlier one."""
+    at = one.reminded_at
+    return at is not None and at.astimezone(desk.zone).date() == desk.today
+
+
+def _told(one: findings.Found) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "reference": one.reference,
+        "what": one.what.model_dump(mode="json"),
+        "owner": one.owner,
+        "due_on": one.due_on.isoformat(),
+        "state": str(one.state),
+        "retests": one.retests,
+    }
