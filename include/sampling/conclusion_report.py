@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Any
 
-from include.evidence.model import Outcome, StepRecord
+from include.evidence.model import Metric, Outcome, StepRecord
 from include.findings.register import Found, State
 from include.messages import Message, _
 from include.policy.rules import Role
@@ -25,6 +26,7 @@ from include.sampling.names import CLAUSE, STEP_EVALUATE, STEP_FOLLOW_UP, STEP_L
 from include.sampling.signed_report import signed
 
 NOT_YET = _("not yet")
+FIGURE = "populations_above_tolerable_rate"  # of the control; the first screen says the same
 _STATES = {
     State.OPEN: _("open"),
     State.ANSWERED: _("answered, to be tested again"),
@@ -60,11 +62,14 @@ def conclude(
             for (step, part), title in steps.items()
             if (step, part) not in found
         ]
+    metrics = [one for record in records for one in record.metrics]
     seen = Seen(
         verdicts=[
             Verdict.model_validate(one) for record in evaluated for one in record.data["verdicts"]
         ],
-        out=look.data.get("out") if look else None,
+        above=_figure(metrics),
+        going=[title for record in evaluated for title in _going(record)],
+        out=_still_out(look, evaluated),
         back=look.data.get("back") if look else None,
         evaluated={one.part for one in evaluated},
         findings=findings,
@@ -74,7 +79,7 @@ def conclude(
         summary=_summary(seen),
         outcome=worst(records, told),
         findings=told,
-        metrics=[one for record in records for one in record.metrics],
+        metrics=metrics,
         facts=_facts(seen, today),
         sections=[
             *(section for record in evaluated for section in signed(record)),
@@ -95,12 +100,50 @@ def nothing_to_audit(records: Sequence[StepRecord]) -> Conclusion:
     )
 
 
+def _figure(metrics: Sequence[Metric]) -> int | None:
+    value = next((one.value for one in metrics if one.name == FIGURE), None)
+    return None if value is None else int(value)
+
+
+def _going(record: StepRecord) -> list[Message]:
+    """Titles of the populations that go on to the next stage of their plan."""
+    wanted = [one["population"] for one in record.data["verdicts"] if _goes_on(one)]
+    titles = {one["population"]: one["title"] for one in record.data["asked"]}
+    return [Message.model_validate(titles[one]) for one in wanted]
+
+
+def _goes_on(verdict: Mapping[str, Any]) -> bool:
+    return bool(verdict["decision"] == "next_stage")
+
+
+def _still_out(
+    look: StepRecord | None, evaluated: Sequence[StepRecord]
+) -> list[tuple[str, datetime | None]] | None:
+    """Workpapers that are out at the end of the run, with the moment of their issue.
+
+    The search came first: what the evaluation issued since then is out too, without a moment.
+    """
+    if look is None or "out" not in look.data:
+        return None
+    out: dict[str, datetime | None] = {
+        part: datetime.fromisoformat(at) for part, at in look.data["out"]
+    }
+    for record in evaluated:
+        if any(_goes_on(one) for one in record.data["verdicts"]):
+            audit, stage, draw = (record.data[key] for key in ("audit", "stage", "draw"))
+            out.setdefault(f"{audit}-{stage + 1}-{draw[:6]}", None)
+    return list(out.items())
+
+
 @dataclass(frozen=True)
 class Seen:
     """What a run saw.
 
     Attributes:
         verdicts: that were reached or go on.
+        above: populations that are not accepted by their last verdict, whichever run reached it,
+            and not mended: the figure of the control. None when it was not measured.
+        going: titles of the populations that go on to the next stage.
         out: workpapers that are out; None when nobody looked.
         back: names of those that are back, likewise.
         evaluated: names of those that were evaluated.
@@ -108,7 +151,9 @@ class Seen:
     """
 
     verdicts: Sequence[Verdict]
-    out: Sequence[Sequence[str]] | None
+    above: int | None
+    going: Sequence[Message]
+    out: Sequence[tuple[str, datetime | None]] | None
     back: Sequence[str] | None
     evaluated: Collection[str]
     findings: Sequence[Found]
@@ -119,8 +164,8 @@ class Seen:
         return sum(one.decision != "next_stage" for one in self.verdicts)
 
     @property
-    def above(self) -> int:
-        """Populations that are not accepted."""
+    def refused(self) -> int:
+        """Populations that this run did not accept."""
         return sum(one.decision == "not_accepted" for one in self.verdicts)
 
     @property
@@ -135,40 +180,76 @@ class Seen:
 
 
 def _summary(seen: Seen) -> Message:
-    if seen.above:
+    said = _judged(seen)
+    if not seen.going:
+        return said
+    return _and(said, _("To the next stage of their plan: {populations}.", populations=_list(seen)))
+
+
+def _judged(seen: Seen) -> Message:
+    """What was judged, and what is not accepted: never less than the control's figure says."""
+    if seen.refused and seen.above in (None, seen.refused):
         return _(
             "{above} of {count} populations that were judged are not accepted.",
-            above=seen.above,
+            above=seen.refused,
             count=seen.judged,
         )
+    if seen.refused:
+        return _(
+            "{above} of {count} populations that were judged are not accepted; not accepted by "
+            "their last verdict and not mended yet: {all}.",
+            above=seen.refused,
+            count=seen.judged,
+            all=seen.above,
+        )
+    said = _work(seen)
+    if not seen.above:
+        return said
+    return _and(
+        said,
+        _("Judged before, still not accepted and not mended: {above}.", above=seen.above),
+    )
+
+
+def _work(seen: Seen) -> Message:
     if seen.unjudged is None or seen.out is None:
         return _(
-            "Nobody could see which workpapers are back; {left} findings are open.", left=seen.left
+            "Nobody could see which workpapers are back; open findings: {left}.", left=seen.left
         )
     if seen.unjudged:
         return _(
-            "{count} workpapers are back and could not be judged; {left} findings are open.",
+            "Workpapers that are back and could not be judged: {count}; open findings: {left}.",
             count=seen.unjudged,
-            left=seen.left,
-        )
-    if more := len(seen.verdicts) - seen.judged:
-        return _(
-            "{count} populations were accepted, {more} need the next stage of their plan; {left} "
-            "findings are open.",
-            count=seen.judged,
-            more=more,
             left=seen.left,
         )
     if seen.judged:
         return _(
-            "{count} populations were judged and accepted; {left} findings are open.",
+            "Populations judged in this run, all of them accepted: {count}; open findings: {left}.",
             count=seen.judged,
             left=seen.left,
         )
+    if seen.going:
+        return _("No verdict was reached yet; open findings: {left}.", left=seen.left)
     return _(
-        "No workpapers came back since the last run: {out} are out, {left} findings are open.",
+        "No workpapers came back since the last run; out: {out}, open findings: {left}.",
         out=len(seen.out),
         left=seen.left,
+    )
+
+
+def _and(first: Message, then: Message) -> Message:
+    """Two sentences; a Chinese reader sees no blank between them."""
+    values = {"first": first, "then": then}
+    return Message(text="{first} {then}", values=values, translations={"zh-CN": "{first}{then}"})
+
+
+def _list(seen: Seen) -> Message:
+    """Titles one after the other."""
+    names = [f"{{p{number}}}" for number in range(len(seen.going))]
+    return Message(
+        text=", ".join(names),
+        values={f"p{number}": title for number, title in enumerate(seen.going)},
+        translations={"zh-CN": "、".join(names)},
     )
 
 
@@ -181,8 +262,9 @@ def _facts(seen: Seen, today: date) -> list[Fact]:
         ),
         Fact(
             label=_("Not accepted"),
-            value=seen.above if seen.judged else None,
-            status=(Outcome.FAIL if seen.above else Outcome.PASS) if seen.judged else None,
+            value=seen.above,
+            status=None if seen.above is None else (Outcome.FAIL if seen.above else Outcome.PASS),
+            note=_("last verdict, not mended yet"),
         ),
         Fact(label=_("Workpapers that are out"), value=None if seen.out is None else len(seen.out)),
         Fact(label=_("Open findings"), value=seen.left),
@@ -194,7 +276,7 @@ def _facts(seen: Seen, today: date) -> list[Fact]:
     ]
 
 
-def _out(out: Sequence[Sequence[str]]) -> Section:
+def _out(out: Sequence[tuple[str, datetime | None]]) -> Section:
     return Section(
         heading=_("Workpapers that are out"),
         blocks=[
@@ -204,7 +286,7 @@ def _out(out: Sequence[Sequence[str]]) -> Section:
                     Column(label=_("Workpapers"), kind="code"),
                     Column(label=_("Issued"), kind="datetime"),
                 ],
-                rows=[[part, datetime.fromisoformat(at)] for part, at in out],
+                rows=[[part, at or _("by this run")] for part, at in out],
             )
         ],
     )
@@ -217,7 +299,7 @@ def _register(findings: Sequence[Found], roles: Mapping[str, Role]) -> Section:
     blocks: list[Block] = [
         Paragraph(
             text=_(
-                "{count} findings of audits are closed: somebody tested again, and it was met.",
+                "Closed findings of audits, tested again by somebody and met: {count}.",
                 count=closed,
             )
         )

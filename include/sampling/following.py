@@ -57,14 +57,16 @@ def _still_not_accepted(
 ) -> None:
     """Say which populations were not accepted when they were judged last, and are not mended.
 
-    A day on which nothing was judged does not make them good.
+    A day on which nothing was judged does not make them good; this run's own are told already.
     """
-    above = 0
+    above, told = 0, results.not_accepted_by(desk.records().values())
     for name, (audit, accepted) in last.items():
         still = [one for one in left if one.reference.startswith(f"{audit}/{name}/")]
         if accepted or not still:
             continue
         above += 1
+        if (audit, name) in told:
+            continue
         population = desk.rules.find(name)
         seen.find(
             "sampling.still_not_accepted",

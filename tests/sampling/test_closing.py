@@ -268,6 +268,9 @@ def test_a_population_that_was_not_accepted_stays_red_until_its_findings_are_clo
 ) -> None:
     """A day on which nothing was judged does not make it good; what was mended and tested does."""
     audit.evaluated(audit.back({"shares": tuple(range(1, 8))}))
+    same = following.follow_up(audit.desk())  # the run that judged it has said so already
+    assert codes(same) == []
+    assert figure(same, "populations_above_tolerable_rate") == 1
     still = following.follow_up(audit.desk(ISSUED + DAY, "r2"))
     assert ("sampling.still_not_accepted", Outcome.FAIL, "shares") in codes(still)
     assert figure(still, "populations_above_tolerable_rate") == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -34,13 +34,15 @@ ROLES = {
 class Run:
     """A run of three steps after workpapers came back."""
 
-    def __init__(self, state: Engine, folder: Path, made: Draw, content: bytes | None) -> None:
+    def __init__(
+        self, state: Engine, folder: Path, made: Draw, content: bytes | None, run: str = "r1"
+    ) -> None:
         self.state = state
         with state.begin() as conn:
             made.issue(conn)
         if content is not None:
             hand_in(state, content)
-        self.desk = desk_of(state, made.rules, folder)
+        self.desk = desk_of(state, made.rules, folder, run=run)
         look = closing.look(self.desk, None)
         self.records = [look]
         self.records += [closing.evaluate_returned(self.desk, one) for one in look.data["back"]]
@@ -183,7 +185,7 @@ def test_closed_findings_are_counted(run: Run) -> None:
     last = found.sections[-1].blocks
     assert len(last) == 1
     assert isinstance(last[0], Paragraph)
-    assert english(last[0].text).startswith("2 findings of audits are closed")
+    assert english(last[0].text).endswith("met: 2.")
 
 
 def test_a_day_with_nothing_back_claims_nothing(state: Engine, tmp_path: Path) -> None:
@@ -191,7 +193,7 @@ def test_a_day_with_nothing_back_claims_nothing(state: Engine, tmp_path: Path) -
     found = Run(state, tmp_path, draw(committed()), None).concluded()
     assert found.outcome is Outcome.PASS
     assert english(found.summary) == (
-        "No workpapers came back since the last run: 1 are out, 0 findings are open."
+        "No workpapers came back since the last run; out: 1, open findings: 0."
     )
     assert facts(found)["Not accepted"] is None
     assert headings(found) == ["Workpapers that are out", "Findings and corrective actions"]
@@ -204,13 +206,48 @@ def test_a_population_that_goes_on_is_not_judged_yet(state: Engine, tmp_path: Pa
     found = Run(state, tmp_path, made, returned(made.papers, {"intake": (1,)})).concluded()
     assert found.outcome is Outcome.ATTENTION
     assert english(found.summary) == (
-        "0 populations were accepted, 1 need the next stage of their plan; 1 findings are open."
+        "No verdict was reached yet; open findings: 1. To the next stage of their plan: Intake."
     )
+    assert Translator("zh_CN").text(found.summary) == (
+        "尚未得出结论；未关闭的审计发现：1。按计划进入下一阶段：总体intake。"
+    )
+    assert facts(found)["Workpapers that are out"] == 1  # this run issued them
+    (out,) = rows(found, "Not handed in yet")
+    assert (out[0][:9], out[1]) == ("2026Q3-2-", "by this run")
     assert facts(found)["Populations judged in this run"] == 0
     assert facts(found)["Not accepted"] is None
     assert rows(found, "Results of the populations")[0][-1] == "next stage"
     words = [english(one.text) for one in blocks(found) if isinstance(one, Paragraph)]
     assert any("or goes on to the next one" in one for one in words)
+
+
+def test_a_day_on_which_nothing_is_judged_says_what_is_still_not_accepted(
+    run: Run, tmp_path: Path
+) -> None:
+    """Summary, tile and control speak of the same figure."""
+    desk = desk_of(run.state, run.desk.rules, tmp_path, ISSUED + timedelta(days=1), "r2")
+    records = [closing.look(desk, None), closing.follow_up(desk)]
+    found = run.concluded(records)
+    assert found.outcome is Outcome.FAIL
+    assert english(found.summary) == (
+        "No workpapers came back since the last run; out: 0, open findings: 2. Judged before, "
+        "still not accepted and not mended: 1."
+    )
+    assert facts(found)["Not accepted"] == figure(found) == 1
+
+
+def test_others_that_are_not_mended_stand_beside_what_was_judged(run: Run, tmp_path: Path) -> None:
+    """Whether this run accepted everything or not."""
+    for audit, bad, summary in (
+        ("2026Q4", {}, "Populations judged in this run, all of them accepted: 1; open findings: 2. "
+         "Judged before, still not accepted and not mended: 1."),
+        ("2027Q1", {"intake": (1, 2)}, "1 of 1 populations that were judged are not accepted; not "
+         "accepted by their last verdict and not mended yet: 2."),
+    ):  # fmt: skip
+        made = draw(committed("intake", 60), audit=audit)
+        found = Run(run.state, tmp_path, made, returned(made.papers, bad), audit).concluded()
+        assert english(found.summary) == summary
+        assert facts(found)["Not accepted"] == figure(found)
 
 
 def test_a_step_that_left_no_record_is_missing(run: Run) -> None:
@@ -219,7 +256,10 @@ def test_a_step_that_left_no_record_is_missing(run: Run) -> None:
     without = run.concluded([look, followed])
     assert [one.code for one in without.findings][-1] == "sampling.evaluate.missing"
     assert without.outcome is Outcome.FAIL
-    assert english(without.summary).startswith("1 workpapers are back and could not be judged")
+    assert english(without.summary).startswith(
+        "Workpapers that are back and could not be judged: 1; open findings: 2. Judged before, "
+        "still not accepted and not mended: 1."
+    )
     assert figure(without) == 1  # of the last verdicts, whichever run reached them
     unseen = run.concluded([evaluated, followed])
     assert unseen.findings[-1].code == "sampling.look.missing"
