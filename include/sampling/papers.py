@@ -109,7 +109,7 @@ def stage_papers(
 
 
 def _item(one: Drawn) -> Item:
-    return Item(one.number, one.stage, one.ordinal, one.key, one.stratum)
+    return Item(one.number, one.stage, one.line, one.key, one.stratum)
 
 
 def _attribute(one: Attribute) -> writing.Attribute:
@@ -119,12 +119,14 @@ def _attribute(one: Attribute) -> writing.Attribute:
 def _criterion(one: Attribute) -> Message:
     """The source of what is asked: no words of the catalogue, which may be bettered meanwhile."""
     if isinstance(one.basis, str):
-        return Message(
-            text="Information protection policy",
-            translations={"en": "Information protection policy", "zh-CN": "《信息保护制度》"},
-        )
-    cited = {
-        language: f"{name} ({one.basis.version}) {one.basis.article}"
-        for language, name in one.basis.instrument.items()
-    }
+        cited = {
+            "en": "the company's own information protection policy",
+            "zh-CN": "公司自行制定的信息保护制度",
+        }
+    else:
+        name, version, article = one.basis.instrument, one.basis.version, one.basis.article
+        cited = {
+            "en": f"{name['en']} ({version}), article {article}",
+            "zh-CN": f"{name['zh-CN']}（{version}）第 {article} 条",
+        }
     return Message(text=cited["en"], translations=cited)

@@ -128,8 +128,8 @@ def test_a_signed_report_goes_from_its_scope_to_its_signatures(run: Run) -> None
         "Findings and corrective actions",
     ]
     assert rows(found, "What was tested")[:2] == [
-        ["Shares", "Was it approved?", "Information protection policy"],
-        ["Shares", "Was it bound?", "PIPL (2021-11-01) 23"],
+        ["Shares", "Was it approved?", "the company's own information protection policy"],
+        ["Shares", "Was it bound?", "PIPL (2021-11-01), article 23"],
     ]
     results = rows(found, "Results of the populations")
     assert [(one[0], one[2], one[3], one[-1]) for one in results] == [

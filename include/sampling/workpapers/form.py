@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from include.reports.i18n import visible
 
-FORMAT = "parcelseal.workpapers/1"
+FORMAT = "parcelseal.workpapers/2"
 INSTRUCTIONS = "填写说明 Instructions"
 DRAW = "抽样 Draw"
 """The very hidden sheet that says which draw the workbook belongs to."""
@@ -26,7 +26,7 @@ ITEM = "样本项 Item"
 STRATUM = "层 Stratum"
 NOTE = "备注 Note"
 FIXED = (NUMBER, STAGE, ORDINAL, ITEM, STRATUM)
-CRITERION = "判为“符合”的标准 Yes when:"
+CRITERION = "依据 Source:"
 QUESTION_ROW, HEADER_ROW = 4, 5
 
 PERFORMED_BY = "执行人 Performed by"

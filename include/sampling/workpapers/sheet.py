@@ -108,7 +108,7 @@ class _Reading:
         for attribute in self.paper.attributes:
             at = self.columns.get(attribute.id)
             if at and form.same(self.grid.text(QUESTION_ROW, at)) != form.same(attribute.text):
-                message = _("Question or criterion of {head} were changed.", head=attribute.id)
+                message = _("Question or source of {head} were changed.", head=attribute.id)
                 action = _(
                     "Put the words back as they were issued: the items were tested for those."
                 )

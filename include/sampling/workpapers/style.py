@@ -45,7 +45,7 @@ _MEANINGS = {
 }
 _STEPS = (
     _("Test every item against every attribute of its sheet: look at the record itself, then "
-      "choose an answer from the list in the cell. Question and criterion stand over the column."),
+      "choose an answer from the list in the cell. Question and source stand over the column."),
     _("A blank answer counts as a deviation."),
     _("Every answer but Yes needs a note. A note has {most} characters at most.",
       most=form.LONGEST_NOTE),

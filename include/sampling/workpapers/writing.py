@@ -42,7 +42,7 @@ class Attribute:
     Attributes:
         id: heads the attribute's column.
         question: what is asked of an item.
-        criterion: when the answer is yes.
+        criterion: the source of what is asked.
     """
 
     id: str
@@ -51,7 +51,7 @@ class Attribute:
 
     @property
     def text(self) -> str:
-        """Question and criterion in both languages, as they stand over the column."""
+        """Question and source in both languages, as they stand over the column."""
         question, criterion = (
             form.plain(style.both(one)) for one in (self.question, self.criterion)
         )

@@ -249,7 +249,7 @@ CHANGES: list[tuple[Change, list[tuple[str, str]]]] = [
     (put("accesses", "I5", "needed"), [("I5", "The column needed is there twice.")]),
     (put("accesses", "I9", "why?"), [("I9", "There is something beside the table.")]),
     (put("accesses", "G4", "Is it nice?"),
-     [("G4", "Question or criterion of reason were changed.")]),
+     [("G4", "Question or source of reason were changed.")]),
     (put("accesses", "F6", "perhaps"), [("F6", "“perhaps” is none of the answers.")]),
     (put("accesses", "F6", True), [("F6", "“True” is none of the answers.")]),
     (put("accesses", "H6", "n" * 2001),
@@ -347,7 +347,7 @@ def test_a_form_of_another_version_is_refused():
     [(_, cell, message)] = faults(
         filled(workpapers(), put(form.DRAW, "B1", "parcelseal.workpapers/9"))
     )
-    assert (cell, "/9; parcelseal.workpapers/1 is read" in message) == ("B1", True)
+    assert (cell, "/9; parcelseal.workpapers/2 is read" in message) == ("B1", True)
 
 
 def test_customers_numbers_do_not_come_through():

@@ -134,7 +134,7 @@ def test_both_languages_stand_where_they_are_needed():
     assert sheet["A1"].value == "客户记录的查阅 / Openings of customer records"
     assert sheet["F4"].value == (
         "查阅是否为处理订单所必需？\nWas the opening needed for an order?\n\n"
-        "判为“符合”的标准 Yes when:\n工作日志载有该订单。\nThe log of work names the order."
+        "依据 Source:\n工作日志载有该订单。\nThe log of work names the order."
     )
     assert [cell.value for cell in sheet[5]] == [*form.FIXED, "needed", "reason", form.NOTE]
     words = [
@@ -152,7 +152,7 @@ def test_the_reader_finds_the_draw_on_a_very_hidden_sheet():
     assert sheet.sheet_state == "veryHidden"
     rows = dict(sheet.iter_rows(max_col=2, values_only=True))
     assert rows == {
-        "format": "parcelseal.workpapers/1",
+        "format": "parcelseal.workpapers/2",
         "audit": "2026Q3",
         "stage": "1",
         "draw_sha256": "ab" * 32,
