@@ -85,16 +85,17 @@ def answer(
 def retest(
     number: Number,
     by: By,
-    met: Annotated[
-        bool | None, typer.Option("--met/--deviates", help="What the second test came to.")
-    ] = None,
+    met: Annotated[bool, typer.Option("--met", help="The second test was met.")] = False,
+    deviates: Annotated[
+        bool, typer.Option("--deviates", help="The second test deviates again.")
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
     """Enter the second test of a finding: met closes it, deviating opens it again."""
     from include.findings import register
 
-    if met is None:
-        raise UsageError("What did the test come to?", "Write --met or --deviates.")
+    if met == deviates:  # with both, the last one must not win unseen
+        raise UsageError("What did the test come to?", "Write --met or --deviates, one of them.")
     place = workplace()
     with local_stack(place), place.state.begin() as conn:
         found = register.retest(conn, number, met=met, by=by, at=place.clock.now())

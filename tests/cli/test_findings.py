@@ -118,7 +118,9 @@ def test_a_finding_is_answered_tested_and_closed(capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("retest", "1", "--by", "auditor"), "Write --met or --deviates."),
+        (("retest", "1", "--by", "auditor"), "Write --met or --deviates"),
+        (("retest", "1", "--by", "auditor", "--met", "--deviates"), "one of them"),
+        (("retest", "1", "--by", "auditor", "--deviates", "--met"), "one of them"),
         (("retest", "1", "--by", "auditor", "--met"), "no corrective action yet"),
         (("retest", "77", "--by", "auditor", "--met"), "There is no finding 77."),
         (("answer", "1", *ANSWER, "--due", "tomorrow"), "Write 2026-12-31."),
