@@ -15,10 +15,10 @@ day on (in the report and the register; nothing is mailed); only a second test b
 **Writes:** verdicts, findings and reminders to `state_db`; a sealed bundle with answers, verdicts and the report that an
 auditor signs (English, Chinese) to `evidence_store`.
 
-**Red means** that a population judged in this run may deviate more than is tolerable, that workpapers are overdue, that a
-conclusion was asked for before they were back, or that findings are past their day. **What to do:** read the report in
-the bundle that the task `gate` names (no bundle: read the log of the task `seal`); hand in the workpapers; have the causes
-mended, answered and tested again. More: docs/audit.md. **Owner:** management.
+**Red means** that a population is not accepted by its last verdict and what was found of it is not mended, that workpapers
+are overdue, that a conclusion was asked for before they were back, or that findings are past their day. **What to do:**
+read the report in the bundle that the task `gate` names (no bundle: read the log of the task `seal`); hand in the
+workpapers; have the causes mended, answered and tested again. More: docs/audit.md. **Owner:** management.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron
         "quarter": Param(
             None,
             type=["null", "string"],
+            pattern="^20[0-9]{2}Q[1-4]$",
             title="Quarter",
             description="2026Q3: conclude it now, and say so when that cannot be; empty means what is back.",
         ),

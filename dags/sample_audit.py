@@ -47,6 +47,7 @@ from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron
         "quarter": Param(
             None,
             type=["null", "string"],
+            pattern="^20[0-9]{2}Q[1-4]$",
             title="Quarter",
             description="2026Q3; empty means the last one that is over.",
         ),

@@ -100,11 +100,13 @@ def _check_parameters(dag: Any, parameters: Mapping[str, Any]) -> None:
             f"It has: {_list(dag.params)}.",
         )
     for name, value in parameters.items():
+        parameter = dag.params.get_param(name)
         try:
-            copy(dag.params.get_param(name)).resolve(value)  # it keeps the value as its default
+            copy(parameter).resolve(value)  # it keeps the value as its default
         except ParamValidationError as error:
             raise UsageError(
-                f"The parameter {name} of {dag.dag_id}: {str(error).splitlines()[0]}."
+                f"The parameter {name} of {dag.dag_id}: {str(error).splitlines()[0]}.",
+                parameter.description or "",  # a pattern alone says little to people
             ) from None
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from include.policy import SHIPPED, load_pack
+from include.services.errors import UsageError
 from tests.policy.packs import write_pack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -235,3 +236,19 @@ def _decorator(name: str) -> ast.Call:
 
 def _is_task(function: ast.FunctionDef) -> bool:
     return any(ast.unparse(one).split("(")[0] == "task" for one in function.decorator_list)
+
+
+@pytest.mark.parametrize("name", ["sample_audit", "conclude_audit"])
+def test_a_mistyped_quarter_is_refused_before_a_run_starts(dags: dict[str, Any], name: str):
+    """With wrong usage's exit code, and how to write it."""
+    from include.orchestration import inprocess
+
+    for given in ("2026Q3", None):
+        inprocess._check_parameters(dags[name], {"quarter": given})
+    for given in ("2026q3", "2026Q5", "1926Q3", "2026-Q3", " 2026Q3", "20266Q3", "2026Q33"):
+        with pytest.raises(UsageError) as caught:
+            inprocess._check_parameters(dags[name], {"quarter": given})
+        assert caught.value.exit_code == 2
+        assert f"The parameter quarter of {name}: {given!r}" in caught.value.message
+        assert "\n" not in caught.value.message
+        assert caught.value.action.startswith("2026Q3")
