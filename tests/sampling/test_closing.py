@@ -13,12 +13,13 @@ from include.evidence.model import Outcome
 from include.findings import register
 from include.reports.i18n import Translator
 from include.sampling import closing, following, issue
+from include.sampling.workpapers import form
 from include.sampling.workpapers.reading import draw_of
 from include.sampling.workpapers.writing import write
 from include.services.errors import ControlFailed
 from tests.sampling.closed import Audit, codes, figure, part_of
 from tests.sampling.drawn import ISSUED, committed, desk_of, draw, hand_in, returned, rules
-from tests.sampling.workpapers.support import edited, fill
+from tests.sampling.workpapers.support import PEOPLE, edited, fill
 
 DAY = timedelta(days=1)
 LATE = ISSUED + 31 * DAY
@@ -214,7 +215,9 @@ def test_the_last_verdict_of_a_population_counts(audit: Audit) -> None:
     audit.evaluated(audit.back({"shares": tuple(range(1, 8))}))
     later = draw(committed(), audit="2026Q4", at=ISSUED + 90 * DAY)
     audit.issue(later)
-    part = hand_in(audit.state, returned(later.papers), ISSUED + 91 * DAY).part
+    at = ISSUED + 91 * DAY
+    people = PEOPLE | {form.PERFORMED_ON: at.date()}
+    part = hand_in(audit.state, returned(later.papers, people=people), at).part
     audit.evaluated(part, ISSUED + 91 * DAY, "r4")
     record = following.follow_up(audit.desk(ISSUED + 92 * DAY, "r5"))
     assert figure(record, "populations_above_tolerable_rate") == 0

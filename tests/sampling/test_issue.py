@@ -219,7 +219,7 @@ def test_characters_that_no_database_holds_do_not_stop_a_file(
     """A note or a name with them is taken, without them."""
     people = {
         form.PERFORMED_BY: "Zhen",
-        form.PERFORMED_ON: ISSUED.date() + DAY,
+        form.PERFORMED_ON: ISSUED.date(),
         form.REVIEWED_BY: "Xaviera",
     }
     content = returned(issued.papers, {}, {("shares", 2): "Marked"}, people)
