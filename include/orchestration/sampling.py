@@ -272,6 +272,7 @@ def seal_sample() -> dict[str, Any]:
             refused=refused,
             frames=frames,
             edited=edited,
+            timezone=place.pack.calendar.timezone,
         )
 
     return seal_run(conclude)

@@ -130,7 +130,10 @@ def evaluate_returned(desk: Desk, part: str) -> StepRecord:
                 "sampling.next_stage",
                 Outcome.ATTENTION,
                 _("The plan calls for stage {stage}: look at its items too.", stage=more.stage),
-                _("Fill in {file} of this bundle.", file=stage_file(more.part)),
+                _(
+                    "Fill in {file} of this bundle: ./parcelseal sampling return {file} --by NAME.",
+                    file=stage_file(more.part),
+                ),
             )
         record = seen.record(_told_of(desk, issued, issued.handed_in, verdicts))
         # With the verdicts: none of them is without its report, whatever is killed afterwards.

@@ -18,6 +18,7 @@ from include.policy.rates import percent
 from include.reports.i18n import Translator
 from include.sampling import seeds
 from include.sampling.commitment import Commitment, Sealed
+from include.sampling.plans_table import accepted_by, items_of
 from include.sampling.register import Refusal
 
 MOST_NAMES = 10  # of those who may answer; the others are counted
@@ -111,8 +112,8 @@ def _table(made: Commitment, rules: AuditRules, words: Translator) -> str:
                 percent(one.tolerable),
                 percent(one.expected),
                 percent(one.confidence),
-                words.value(one.plan.n),
-                words.value(one.plan.acceptable),
+                words.value(items_of(one.plan)),
+                words.value(accepted_by(one.plan)),
             ]
         )
     return markdown_table([words.text(one) for one in head], rows)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
 from include.messages import Message, _
 from include.policy.audit import AuditRules
-from include.policy.rates import percent
+from include.policy.period import Period
 from include.reports.conclusion import Conclusion, by_step, missing_record, worst
 from include.reports.model import Cell, Code, Column, Fact, Paragraph, Section, Steps, Table
 from include.sampling import seeds
@@ -24,6 +26,7 @@ from include.sampling.names import (
     WORKPAPERS_FILE,
     sample_file,
 )
+from include.sampling.plans_table import plans_table
 from include.sampling.register import Refusal
 from include.sampling.seeds import Seed
 
@@ -42,13 +45,17 @@ def commitment_conclusion(made: Commitment, sha256: str, rules: AuditRules) -> C
         findings=[],
         metrics=[Metric(name="sampling.populations_committed", value=count, unit="1")],
         facts=[
+            _quarter(made),
             Fact(label=_("Populations"), value=count),
-            Fact(label=_("Items in them"), value=sum(one.items for one in made.populations)),
+            Fact(
+                label=_("Items in the populations"),
+                value=sum(one.items for one in made.populations),
+            ),
         ],
         sections=[
             Section(
                 heading=_("What was frozen"),
-                blocks=[_plans(made, rules), _frames(made)],
+                blocks=[plans_table(made, rules), _frames(made)],
             ),
             Section(
                 heading=_("What the seed will be"),
@@ -71,6 +78,7 @@ def conclude(
     seed: Seed | None,
     refused: Sequence[Refusal],
     frames: Mapping[str, str | None],
+    timezone: str,
     edited: bool = False,
 ) -> Conclusion:
     """Judge a run of `sample_audit` from what its steps left.
@@ -84,6 +92,7 @@ def conclude(
         frames: digests of the committed frames as they lie in the bundle now, by file; None of one
             that is gone.
         edited: whether the run's commitment is not the one that was sealed before the seed.
+        timezone: of the days that people read.
     """
     found = by_step(records)
     findings = [one for record in records for one in record.findings]
@@ -138,7 +147,11 @@ def conclude(
             *([_drawn(made, rules, told)] if made and told else []),
             *([_seed(made, rules, seed, refused)] if made and (seed or refused) else []),
             *([_check(made)] if made and told else []),
-            *([_next()] if told else []),
+            *(
+                [_next(due_on(seed.entered_at, rules.return_within, timezone))]
+                if told and seed
+                else []
+            ),
         ],
         ahead={file: digest for file, digest in frames.items() if digest is not None},
     )
@@ -163,6 +176,16 @@ def _edited() -> Finding:
         message=_("The commitment is not the one that was sealed before the seed was known."),
         action=_("Find out by whom it was changed, and start a new run."),
         clause=CLAUSE,
+    )
+
+
+def _quarter(made: Commitment) -> Fact:
+    """Its first and last day; both moments carry the offset of the pack's timezone."""
+    first, last = made.starts.date(), (made.ends - timedelta(days=1)).date()
+    return Fact(
+        label=_("Audited quarter"),
+        value=made.audit,
+        note=_("{first} to {last}", first=first, last=last),
     )
 
 
@@ -223,61 +246,16 @@ def _facts(
         ),
     ]
     if made is not None:
+        facts.append(_quarter(made))
         facts.append(
-            Fact(label=_("Items in them"), value=sum(one.items for one in made.populations))
+            Fact(
+                label=_("Items in the populations"),
+                value=sum(one.items for one in made.populations),
+            )
         )
     if seed is not None:
         facts.append(Fact(label=_("Seed published"), value=seed.published_at))
     return facts
-
-
-def _plans(made: Commitment, rules: AuditRules) -> Table:
-    rows: list[list[Cell]] = [
-        [
-            rules.population(one.population).message,
-            one.items,
-            percent(one.tolerable),
-            percent(one.expected),
-            percent(one.confidence),
-            one.plan.n,
-            _plan_of(one.plan.kind, one.plan.method),
-            one.plan.acceptable,
-            percent_of(one.plan.achieved_risk),
-        ]
-        for one in made.populations
-    ]
-    return Table(
-        caption=_("Populations and plans"),
-        columns=[
-            Column(label=_("Population")),
-            Column(label=_("Items"), kind="number"),
-            Column(label=_("Tolerable rate"), kind="code"),
-            Column(label=_("Expected rate"), kind="code"),
-            Column(label=_("Confidence"), kind="code"),
-            Column(label=_("Items to draw"), kind="number"),
-            Column(label=_("Plan")),
-            Column(label=_("Accepted deviations"), kind="number"),
-            Column(label=_("Risk"), kind="code"),
-        ],
-        rows=rows,
-    )
-
-
-def percent_of(risk: str) -> str:
-    """Return a risk in per cent, rounded up."""
-    return percent(Fraction(risk), 2)
-
-
-def _plan_of(kind: str, method: str) -> Message:
-    if method == "census":
-        return _("all items")
-    match kind:
-        case "staged":
-            return _("two stages")
-        case "discovery":
-            return _("discovery")
-        case _:
-            return _("one stage")
 
 
 def _frames(made: Commitment) -> Table:
@@ -296,7 +274,7 @@ def _drawn(made: Commitment, rules: AuditRules, told: Mapping[str, Mapping[str, 
     return Section(
         heading=_("What was drawn"),
         blocks=[
-            _plans(made, rules),
+            plans_table(made, rules),
             Table(
                 caption=_("Samples"),
                 columns=[
@@ -377,6 +355,10 @@ def _check(made: Commitment) -> Section:
                 )
             ),
             Code(
+                caption=_("Digest of the commitment, which the auditor wrote down before the seed"),
+                lines=[f"{hashlib.sha256(made.to_bytes()).hexdigest()}  {COMMITMENT_FILE}"],
+            ),
+            Code(
                 caption=_("Digests of the frames, as they were committed to"),
                 lines=[f"{one.sha256}  {one.file}" for one in made.populations],
             ),
@@ -385,7 +367,7 @@ def _check(made: Commitment) -> Section:
     )
 
 
-def _next() -> Section:
+def _next(due: date) -> Section:
     return Section(
         heading=_("What happens next"),
         blocks=[
@@ -397,6 +379,12 @@ def _next() -> Section:
                     ),
                     _("What cannot be found or is left open counts as a deviation."),
                     _(
+                        "They hand it in by {day}: {command}. Later than that, conclude_audit is "
+                        "red.",
+                        day=due,
+                        command=f"./parcelseal sampling return {WORKPAPERS_FILE} --by NAME",
+                    ),
+                    _(
                         "A population is accepted with no more deviations than the plan says; "
                         "nobody adds items afterwards."
                     ),
@@ -404,3 +392,15 @@ def _next() -> Section:
             )
         ],
     )
+
+
+def due_on(start: datetime, period: Period, timezone: str) -> date:
+    """Return the day by which something is due, counted as `conclude_audit` does: a month, 30 days.
+
+    Args:
+        start: the moment from which on.
+        period: of audit.yaml.
+        timezone: of the pack.
+    """
+    span = timedelta(days=period.months * 30 + period.days, seconds=period.seconds)
+    return (start.astimezone(ZoneInfo(timezone)) + span).date()

@@ -234,7 +234,13 @@ class Rig:
             {one.file: desk.folder.sha256(one.file) for one in made.populations} if made else {}
         )
         return report.conclude(
-            records, rules=desk.rules, made=made, seed=seed, refused=refused, frames=frames
+            records,
+            rules=desk.rules,
+            made=made,
+            seed=seed,
+            refused=refused,
+            frames=frames,
+            timezone=desk.timezone,
         )
 
     def sealed(

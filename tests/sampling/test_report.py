@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from include.evidence.model import Outcome, StepRecord
 from include.messages import Message
 from include.reports.i18n import Translator
 from include.reports.model import Code, Paragraph, Steps, Table
-from include.sampling import report, steps
+from include.sampling import plans_table, report, steps
 from include.services.errors import ParcelSealError
 from tests.sampling.rig import SEED, Rig, population
 
@@ -55,6 +57,35 @@ def test_a_whole_run_says_that_nobody_knew_the_seed(rig: Rig) -> None:
         assert f"{digest}  {frame}" in text
 
 
+def test_the_report_says_what_was_audited_and_by_when_workpapers_are_due(rig: Rig) -> None:
+    """The quarter's days, the day and the command of the hand-in, the digest written down."""
+    made = rig.committed()
+    rig.now = datetime(2026, 10, 5, 15, tzinfo=UTC)  # entered two hours later: the 6th there
+    rig.enter()
+    rig.draw()
+    concluded = rig.conclude()
+    (fact,) = [one for one in concluded.facts if one.label.text == "Audited quarter"]
+    assert (fact.value, ENGLISH.text(fact.note)) == ("2026Q3", "2026-07-01 to 2026-09-30")
+    text = said(concluded)
+    assert "by 2026-11-05: ./parcelseal sampling return workpapers.xlsx --by NAME" in text
+    digest = hashlib.sha256(made.to_bytes()).hexdigest()
+    assert f"{digest}  commitment.json" in text
+    assert hashlib.sha256(rig.artifacts()["commitment.json"]).hexdigest() == digest
+
+
+def test_a_plan_in_two_stages_says_both(rig: Rig) -> None:
+    """How many items each stage has, and when the second one decides."""
+    rig.audit(population(plan="staged"))
+    made = rig.committed()
+    rig.enter()
+    rig.draw()
+    plan = made.populations[0].plan
+    assert plan.stages == 2
+    text = said(rig.conclude())
+    assert f"{plan.n} + {plan.n}" in text
+    assert "0, or 1 and then 0" in text
+
+
 def test_figures_of_the_report_are_those_of_the_samples(rig: Rig) -> None:
     """First stages alone are to be looked at."""
     made = rig.committed()
@@ -63,7 +94,7 @@ def test_figures_of_the_report_are_those_of_the_samples(rig: Rig) -> None:
     facts = {ENGLISH.text(one.label): one.value for one in rig.conclude().facts}
     assert facts["Populations sampled"] == 2
     assert facts["Items to look at"] == sum(one["items"] for one in drawn.values())
-    assert facts["Items in them"] == sum(one.items for one in made.populations) == 400
+    assert facts["Items in the populations"] == sum(one.items for one in made.populations) == 400
 
 
 def test_refused_seeds_are_listed_with_their_reason(rig: Rig) -> None:
@@ -155,7 +186,7 @@ def test_the_commitment_says_what_can_be_drawn_before_anybody_can_know_it(rig: R
             one.file,
             one.sha256,
             str(one.plan.n),
-            report.percent_of(one.plan.achieved_risk),
+            plans_table.percent_of(one.plan.achieved_risk),
         ):
             assert words in text
     assert "d" * 64 in text
@@ -167,7 +198,7 @@ def test_the_commitment_says_what_can_be_drawn_before_anybody_can_know_it(rig: R
 )
 def test_a_risk_is_never_told_too_low(risk: str, told: str) -> None:
     """Rounded up in the last place that is shown."""
-    assert report.percent_of(risk) == told
+    assert plans_table.percent_of(risk) == told
 
 
 def test_the_report_is_complete_in_chinese(rig: Rig) -> None:
