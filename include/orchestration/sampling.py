@@ -21,7 +21,7 @@ from include.orchestration.human import Answer, wait
 from include.orchestration.run import run_context, run_key, seal_aside, seal_run, step, workplace
 from include.orchestration.workflow import policy
 from include.reports.conclusion import Conclusion
-from include.sampling import drawing, register, report, seeds, steps
+from include.sampling import commitment_report, drawing, register, report, seeds, steps
 from include.sampling.commitment import Commitment, Sealed, sealed_content
 from include.sampling.desk import Desk
 from include.sampling.names import (
@@ -141,7 +141,7 @@ def _sealed(place: Workplace, made: Commitment) -> Sealed:
     assert place.pack.audit is not None
     content = made.to_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    conclusion = report.commitment_conclusion(made, digest, place.pack.audit)
+    conclusion = commitment_report.commitment_conclusion(made, digest, place.pack.audit)
     row = seal_aside(COMMITMENT_WORKFLOW, place, conclusion, {COMMITMENT_FILE: content})
     store = place.store("evidence_store")
     if store.get(f"{row.bundle}/{COMMITMENT_FILE}") != content:

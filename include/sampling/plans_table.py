@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from fractions import Fraction
 
 from include.messages import Message, _
 from include.policy.audit import AuditRules
 from include.policy.rates import percent
-from include.reports.model import Cell, Column, Table
+from include.reports.model import Cell, Column, Fact, Table
 from include.sampling.commitment import Commitment
 from include.sampling.plans import Plan
 
@@ -70,3 +71,13 @@ def _kind_of(plan: Plan) -> Message:
             return _("discovery")
         case _:
             return _("one stage")
+
+
+def quarter_fact(made: Commitment) -> Fact:
+    """Its first and last day; both moments carry the offset of the pack's timezone."""
+    first, last = made.starts.date(), (made.ends - timedelta(days=1)).date()
+    return Fact(
+        label=_("Audited quarter"),
+        value=made.audit,
+        note=_("{first} to {last}", first=first, last=last),
+    )

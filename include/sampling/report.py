@@ -26,48 +26,9 @@ from include.sampling.names import (
     WORKPAPERS_FILE,
     sample_file,
 )
-from include.sampling.plans_table import plans_table
+from include.sampling.plans_table import plans_table, quarter_fact
 from include.sampling.register import Refusal
 from include.sampling.seeds import Seed
-
-
-def commitment_conclusion(made: Commitment, sha256: str, rules: AuditRules) -> Conclusion:
-    """Say what was committed to, before anybody knows the seed."""
-    count = len(made.populations)
-    return Conclusion(
-        title=_("Commitment of the audit {audit}", audit=made.audit),
-        summary=_(
-            "{count} populations were frozen before the seed was known. What will be drawn from "
-            "them follows from the seed alone.",
-            count=count,
-        ),
-        outcome=Outcome.PASS,
-        findings=[],
-        metrics=[Metric(name="sampling.populations_committed", value=count, unit="1")],
-        facts=[
-            _quarter(made),
-            Fact(label=_("Populations"), value=count),
-            Fact(
-                label=_("Items in the populations"),
-                value=sum(one.items for one in made.populations),
-            ),
-        ],
-        sections=[
-            Section(
-                heading=_("What was frozen"),
-                blocks=[plans_table(made, rules), _frames(made)],
-            ),
-            Section(
-                heading=_("What the seed will be"),
-                blocks=[
-                    Paragraph(text=_("The seed: {source}.", source=rules.seed.message)),
-                    Paragraph(
-                        text=_("SHA-256 of {file}: {sha256}", file=COMMITMENT_FILE, sha256=sha256)
-                    ),
-                ],
-            ),
-        ],
-    )
 
 
 def conclude(
@@ -179,16 +140,6 @@ def _edited() -> Finding:
     )
 
 
-def _quarter(made: Commitment) -> Fact:
-    """Its first and last day; both moments carry the offset of the pack's timezone."""
-    first, last = made.starts.date(), (made.ends - timedelta(days=1)).date()
-    return Fact(
-        label=_("Audited quarter"),
-        value=made.audit,
-        note=_("{first} to {last}", first=first, last=last),
-    )
-
-
 def _changed(made: Commitment, frames: Mapping[str, str | None]) -> list[Finding]:
     """Frames that are not what was committed to; they are sealed as they are."""
     return [
@@ -246,7 +197,7 @@ def _facts(
         ),
     ]
     if made is not None:
-        facts.append(_quarter(made))
+        facts.append(quarter_fact(made))
         facts.append(
             Fact(
                 label=_("Items in the populations"),
@@ -256,18 +207,6 @@ def _facts(
     if seed is not None:
         facts.append(Fact(label=_("Seed published"), value=seed.published_at))
     return facts
-
-
-def _frames(made: Commitment) -> Table:
-    return Table(
-        caption=_("Frozen frames"),
-        columns=[
-            Column(label=_("File"), kind="code"),
-            Column(label=_("Items"), kind="number"),
-            Column(label=_("SHA-256"), kind="code"),
-        ],
-        rows=[[one.file, one.items, one.sha256] for one in made.populations],
-    )
 
 
 def _drawn(made: Commitment, rules: AuditRules, told: Mapping[str, Mapping[str, int]]) -> Section:

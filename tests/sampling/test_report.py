@@ -12,7 +12,7 @@ from include.evidence.model import Outcome, StepRecord
 from include.messages import Message
 from include.reports.i18n import Translator
 from include.reports.model import Code, Paragraph, Steps, Table
-from include.sampling import plans_table, report, steps
+from include.sampling import commitment_report, plans_table, report, steps
 from include.services.errors import ParcelSealError
 from tests.sampling.rig import SEED, Rig, population
 
@@ -177,7 +177,7 @@ def test_the_commitment_says_what_can_be_drawn_before_anybody_can_know_it(rig: R
     made = steps.commitment(rig.desk())
     assert made is not None
     rules = rig.desk().rules
-    concluded = report.commitment_conclusion(made, "d" * 64, rules)
+    concluded = commitment_report.commitment_conclusion(made, "d" * 64, rules)
     text = said(concluded)
     assert concluded.outcome is Outcome.PASS
     assert metric(concluded, "sampling.populations_committed") == 2

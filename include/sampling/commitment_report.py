@@ -1,0 +1,65 @@
+"""What is said of a commitment, sealed before anybody knows the seed."""
+
+from __future__ import annotations
+
+from include.evidence.model import Metric, Outcome
+from include.messages import _
+from include.policy.audit import AuditRules
+from include.reports.conclusion import Conclusion
+from include.reports.model import Column, Fact, Paragraph, Section, Table
+from include.sampling.commitment import Commitment
+from include.sampling.names import (
+    COMMITMENT_FILE,
+)
+from include.sampling.plans_table import plans_table, quarter_fact
+
+
+def commitment_conclusion(made: Commitment, sha256: str, rules: AuditRules) -> Conclusion:
+    """Say what was committed to, before anybody knows the seed."""
+    count = len(made.populations)
+    return Conclusion(
+        title=_("Commitment of the audit {audit}", audit=made.audit),
+        summary=_(
+            "{count} populations were frozen before the seed was known. What will be drawn from "
+            "them follows from the seed alone.",
+            count=count,
+        ),
+        outcome=Outcome.PASS,
+        findings=[],
+        metrics=[Metric(name="sampling.populations_committed", value=count, unit="1")],
+        facts=[
+            quarter_fact(made),
+            Fact(label=_("Populations"), value=count),
+            Fact(
+                label=_("Items in the populations"),
+                value=sum(one.items for one in made.populations),
+            ),
+        ],
+        sections=[
+            Section(
+                heading=_("What was frozen"),
+                blocks=[plans_table(made, rules), _frames(made)],
+            ),
+            Section(
+                heading=_("What the seed will be"),
+                blocks=[
+                    Paragraph(text=_("The seed: {source}.", source=rules.seed.message)),
+                    Paragraph(
+                        text=_("SHA-256 of {file}: {sha256}", file=COMMITMENT_FILE, sha256=sha256)
+                    ),
+                ],
+            ),
+        ],
+    )
+
+
+def _frames(made: Commitment) -> Table:
+    return Table(
+        caption=_("Frozen frames"),
+        columns=[
+            Column(label=_("File"), kind="code"),
+            Column(label=_("Items"), kind="number"),
+            Column(label=_("SHA-256"), kind="code"),
+        ],
+        rows=[[one.file, one.items, one.sha256] for one in made.populations],
+    )
