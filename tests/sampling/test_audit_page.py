@@ -56,3 +56,14 @@ def test_the_script_needs_the_standard_library_alone() -> None:
     """Nothing else is imported."""
     imports = [line for line in script().splitlines() if "import" in line]
     assert imports == ["import hashlib, json, pathlib, sys"]
+
+
+def test_the_page_says_how_it_is_run_by_hand() -> None:
+    """Each command, and how the digest that was written down is computed."""
+    for words in (
+        "./parcelseal run sample_audit --answer 'seed=Enter:",
+        "./parcelseal sampling return workpapers.xlsx --by NAME",
+        "./parcelseal run conclude_audit",
+        "sha256sum commitment.json",
+    ):
+        assert words in PAGE
