@@ -18,7 +18,7 @@ auditor signs (English, Chinese) to `evidence_store`.
 **Red means** that a population is not accepted by its last verdict and what was found of it is not mended, that workpapers
 are overdue, that a conclusion was asked for before they were back, or that findings are past their day. **What to do:**
 read the report in the bundle that the task `gate` names (no bundle: read the log of the task `seal`); hand in the
-workpapers; have the causes mended, answered and tested again. More: docs/audit.md. **Owner:** management.
+workpapers; have the causes mended, answered and tested again; start a new run (clearing tasks of a sealed one is refused). More: docs/audit.md. **Owner:** management.
 """
 
 from __future__ import annotations

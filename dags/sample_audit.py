@@ -16,8 +16,8 @@ known (`sample_commitment`) and one with frames, samples and workpapers (English
 *Browse > Required Actions*; a run that waits for them, up to 14 days by default (`response`) for each question, is no fault.
 
 **Red means** that a population has no sample for the quarter: no seed was entered, its SQL fails, its ids are not unique,
-or it was drawn before. **What to do:** read the report in the bundle that the task `gate` names (no bundle: read the log of
-the task `seal`), remove the cause, run this workflow again for the same quarter: what was drawn is never drawn again.
+or a step failed. **What to do:** read the report in the bundle that the task `gate` names (no bundle: read the log of
+the task `seal`), remove the cause, run this workflow again for the same quarter: what was drawn is never drawn again. Clearing tasks of a sealed run is refused.
 More: docs/audit.md. **Owner:** management.
 """
 
