@@ -48,6 +48,17 @@ def test_two_stages_are_planned_together(capsys: pytest.CaptureFixture[str]) -> 
     assert told["accepted_at_expected"] == 1
 
 
+@pytest.mark.parametrize("expected", ["5%", "100%"])
+def test_stages_for_what_cannot_be_accepted_are_wrong_usage(
+    capsys: pytest.CaptureFixture[str], expected: str
+) -> None:
+    """As for a single stage."""
+    words = ("--tolerable", "5%", "--expected", expected, "--confidence", "95%", "--stages", "2")
+    code, told, _said = run(capsys, "size", *words)
+    assert code == 2
+    assert "not below the tolerable rate" in told["error"]
+
+
 def test_a_limit_is_told_exactly_and_rounded_up(capsys: pytest.CaptureFixture[str]) -> None:
     """jfa: 2 of 30 at 90%."""
     words = ("limit", "--n", "30", "--deviations", "2", "--confidence", "0.9")

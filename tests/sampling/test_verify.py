@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -328,3 +329,22 @@ def nothing_else_changed(drawn: Path) -> Iterator[None]:
     before = {one: one.stat().st_mtime_ns for one in drawn.rglob("*")}
     yield
     assert {one: one.stat().st_mtime_ns for one in drawn.rglob("*")} == before
+
+
+def test_a_commitment_that_is_not_the_sealed_one_is_noticed(shop: Rig, bundle: Path) -> None:
+    """Where the commitment's own bundle is at hand; else it is said that it is not."""
+    assert again(bundle).commitment_seen is False
+
+    def beside(name: str) -> DiskFolder:
+        return DiskFolder(shop.root / name)
+
+    seen = redraw(DiskFolder(bundle), beside)
+    assert (seen.commitment_seen, seen.holds) == (True, True)
+    digest = hashlib.sha256((bundle / "commitment.json").read_bytes()).hexdigest()
+    assert seen.commitment_sha256 == digest
+    with (bundle / "commitment.json").open("a") as file:
+        file.write("\n")
+    changed = redraw(DiskFolder(bundle), beside)
+    assert changed.faults == (
+        "the commitment is not the one that was sealed before the seed was known",
+    )

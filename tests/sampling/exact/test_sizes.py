@@ -174,6 +174,27 @@ def test_a_plan_that_nobody_could_carry_out_is_refused() -> None:
         smallest_size(Fraction(1, 10**9), NINETY_FIVE)
 
 
+def test_the_ceiling_holds_for_expected_rates_too() -> None:
+    """A long stretch ends where nobody would go on."""
+    for population in (None, 10**9):
+        with pytest.raises(UsageError, match=f"{MOST:,}"):
+            smallest_size(
+                Fraction(1, 10**7),
+                NINETY_FIVE,
+                expected=Fraction(1, 10**9),
+                population=population,
+            )
+
+
+def test_where_everything_deviates_fewer_are_impossible() -> None:
+    """There is no ratio between chances of nothing."""
+    model = Binomial(Fraction(1))
+    assert at_most(model, 5, 4).highest == 0
+    assert at_most(model, 5, 5).lowest == 1
+    assert no_more_than(model, 5, 4, FIVE)
+    assert not no_more_than(model, 5, 5, FIVE)
+
+
 @settings(deadline=None)
 @given(st.integers(1, 60), st.data())
 def test_bounds_enclose_the_exact_chance(population: int, data: st.DataObject) -> None:
