@@ -27,6 +27,7 @@ from include.policy.expectations import Suite
 from include.policy.intake import IntakeRule
 from include.policy.manifests import DataMap, read_datamap
 from include.policy.model import PackFile, PolicyPack
+from include.policy.notices import NoticeRules
 from include.policy.problems import PackError, PackProblem
 from include.policy.purposes import Purpose, with_unneeded
 from include.policy.retention import Disposition, RetentionRule
@@ -36,7 +37,7 @@ SHIPPED = Path(__file__).parent / "pack"
 """The shipped pack; its files stand in for those that a pack leaves out."""
 
 DATAMAP, QUALITY = "datamap", "quality"
-_WITH_DEFAULT = ("backup.yaml", "calendar.yaml", "controls.yaml", "roles.yaml")
+_WITH_DEFAULT = ("backup.yaml", "calendar.yaml", "controls.yaml", "notices.yaml", "roles.yaml")
 # Names collections of one company's databases, so that no shipped file can stand in for it.
 _WITHOUT_DEFAULT = (
     "audit.yaml",
@@ -96,6 +97,7 @@ def load_pack(folder: Path) -> PolicyPack:
     checks.purposes(purposes)
     for loc, message in intakes.faults(intake, datamap.inventory):
         checks.add("intake.yaml", loc, message)
+    notices = reader.section("notices.yaml", TypeAdapter(NoticeRules)) or NoticeRules()
     audit = reader.section("audit.yaml", TypeAdapter(AuditRules))
     for loc, message in audits.faults(audit, datamap.inventory, {one.id for one in roles.values()}):
         checks.add("audit.yaml", loc, message)
@@ -115,6 +117,7 @@ def load_pack(folder: Path) -> PolicyPack:
         intake=tuple(intake.values()),
         audit=audit,
         calendar=calendar or Calendar(),
+        notices=notices,
         roles={one.id: one for one in roles.values()},
         suites=with_unneeded(suites, tuple(purposes.values()), datamap.databases),
         purposes=tuple(purposes.values()),

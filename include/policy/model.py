@@ -10,6 +10,7 @@ from include.policy.audit import AuditRules
 from include.policy.datamap import MappedDatabase
 from include.policy.expectations import Suite
 from include.policy.intake import IntakeRule
+from include.policy.notices import NoticeRules
 from include.policy.problems import PackProblem
 from include.policy.purposes import Purpose
 from include.policy.retention import Disposition, RetentionRule
@@ -45,6 +46,7 @@ class PolicyPack(Rule):
         intake: of intake.yaml; empty when the pack has none.
         audit: of audit.yaml; None when the pack has none.
         calendar: of calendar.yaml.
+        notices: of notices.yaml.
         roles: of roles.yaml, by id.
         suites: of quality/*.yaml, with their databases, and what purposes.yaml adds to them.
         purposes: of purposes.yaml.
@@ -61,6 +63,7 @@ class PolicyPack(Rule):
     intake: tuple[IntakeRule, ...] = ()
     audit: AuditRules | None = None
     calendar: Calendar
+    notices: NoticeRules = NoticeRules()
     roles: Mapping[str, Role]
     suites: tuple[Suite, ...] = ()
     purposes: tuple[Purpose, ...] = ()

@@ -9,19 +9,23 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
+import holidays
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     StringConstraints,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from include.messages import Message
@@ -257,14 +261,66 @@ def _timezone(name: str) -> str:
     return name
 
 
+def _country(code: str) -> str:
+    if code not in holidays.list_supported_countries():
+        raise ValueError("is not a country's code that the library holidays knows, such as CN")
+    return code
+
+
+def _day(value: Any) -> date:
+    try:
+        return value if isinstance(value, date) else date.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise ValueError("should be a day: 2026-10-01") from None
+
+
+Day = Annotated[date, PlainValidator(_day)]
+"""A calendar day, written as 2026-10-01."""
+
+TimeOfDay = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]\z")]
+
+
+class Quiet(Rule):
+    """Hours in which nobody is told what can wait.
+
+    Attributes:
+        begins: time of day in the pack's timezone, ``21:00``.
+        ends: likewise; before ``begins`` it is that of the next day.
+    """
+
+    begins: TimeOfDay = "21:00"
+    ends: TimeOfDay = "08:00"
+
+    def covers(self, moment: datetime) -> bool:
+        """Whether a local moment lies in them."""
+        at = moment.strftime("%H:%M")
+        if self.begins <= self.ends:
+            return self.begins <= at < self.ends
+        return at >= self.begins or at < self.ends
+
+
 class Calendar(Rule):
     """calendar.yaml.
 
     Attributes:
         timezone: IANA name; schedules and report times are in it.
+        holidays: country whose public holidays are no workdays, by ISO 3166 code; None: none are.
+        closed: further days off, of the company.
+        opened: further workdays, of the company; or make-up days that are not known yet.
+        quiet: hours in which messages that can wait are not sent.
     """
 
     timezone: Annotated[str, AfterValidator(_timezone)] = "Asia/Shanghai"
+    holidays: Annotated[str, AfterValidator(_country)] | None = "CN"
+    closed: tuple[Day, ...] = ()
+    opened: tuple[Day, ...] = ()
+    quiet: Quiet = Quiet()
+
+    @model_validator(mode="after")
+    def _open_or_closed(self) -> Calendar:
+        if both := sorted(set(self.closed) & set(self.opened)):
+            raise ValueError(f"{both[0]} is both closed and opened")
+        return self
 
     @property
     def zone(self) -> ZoneInfo:
@@ -278,9 +334,11 @@ class Role(Rule):
     Attributes:
         id: ``information_management``.
         title: its name, by language.
-        mail: addresses that receive its reports.
+        mail: addresses that receive its reports and notices.
+        robot: id of the Airflow connection of a group chat's robot that is told too.
     """
 
     id: Identifier
     title: Texts
     mail: tuple[Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+\z")], ...] = ()
+    robot: Text | None = None

@@ -13,7 +13,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import CheckConstraint, DateTime, inspect, select, text
 
 from include.services.errors import ServiceError, UsageError
-from include.state import audits, findings
+from include.state import audits, findings, notices, training
 from include.state.connect import engine
 from include.state.migrate import VERSION_TABLE, ensure_current, migrate, newest_revision
 from include.state.tables import metadata, run_artifact, run_step
@@ -28,7 +28,12 @@ migrate(engine(sys.argv[1]))
 """
 
 
-MODULES = (audits, findings)  # their tables join the metadata when they are imported
+MODULES = (
+    audits,
+    findings,
+    notices,
+    training,
+)  # their tables join the metadata when they are imported
 
 
 def test_migrations_make_exactly_the_tables_that_the_code_uses(database: str) -> None:

@@ -1,0 +1,99 @@
+"""The tables of the notifier: what people are to be told, and in which message they were told."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Date,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from include.state.tables import MOMENT, metadata
+
+notice_message = Table(  # one message of one channel to one recipient; a digest of notices
+    "notice_message",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("message_id", Text, nullable=False, unique=True),  # Message-ID without the brackets
+    Column("recipient", Text, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("day", Date, nullable=False),  # in the pack's timezone
+    Column("urgent", Boolean, nullable=False),  # stands beside the digest of the day
+    Column("state", Text, nullable=False),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("claimed_until", MOMENT),  # by whoever sends it now
+    Column("next_try_at", MOMENT),  # of a deferred one
+    Column("reply", Text, nullable=False, server_default=""),  # code of the last reply, no words
+    Column("created_at", MOMENT, nullable=False),
+    Column("settled_at", MOMENT),
+    CheckConstraint(
+        "state IN ('sending', 'deferred', 'sent', 'refused', 'in_doubt', 'dissolved')",
+        name="state",
+    ),
+    Index(
+        "notice_message_digest_idx",
+        "recipient",
+        "channel",
+        "day",
+        unique=True,
+        postgresql_where=text("NOT urgent AND state <> 'dissolved'"),
+    ),
+    Index(
+        "notice_message_open_idx",
+        "id",
+        postgresql_where=text("state IN ('sending', 'deferred')"),
+    ),
+)
+
+notice = Table(  # one thing that one recipient is to be told, once
+    "notice",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("kind", Text, nullable=False),  # training.reminder
+    Column("key", Text, nullable=False),  # what makes it the same one, within its kind
+    Column("recipient", Text, nullable=False),  # staff number, role:compliance, partner:3
+    Column("name", Text, nullable=False, server_default=""),  # for the greeting
+    Column("address", Text, nullable=False, server_default=""),
+    Column("channel", Text, nullable=False),  # mail, robot
+    Column("urgent", Boolean, nullable=False, server_default=text("false")),
+    Column("heading", JSONB, nullable=False),  # a message of the catalogue
+    Column("line", JSONB, nullable=False),  # likewise
+    Column("due_on", Date),
+    Column("dag_id", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("queued_at", MOMENT, nullable=False),
+    Column("state", Text, nullable=False, server_default="pending"),
+    Column("cause", Text, nullable=False, server_default=""),  # of withdrawn and undeliverable ones
+    Column("message", BigInteger, ForeignKey(notice_message.c.id), index=True),
+    Column("settled_at", MOMENT),
+    UniqueConstraint("kind", "key"),
+    CheckConstraint(
+        "state IN ('pending', 'sent', 'withdrawn', 'undeliverable', 'in_doubt')", name="state"
+    ),
+    Index(
+        "notice_pending_idx",
+        "recipient",
+        "channel",
+        postgresql_where=text("state = 'pending'"),
+    ),
+)
+
+notice_optout = Table(  # what a recipient does not want any more, where the policy lets them
+    "notice_optout",
+    metadata,
+    Column("recipient", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("at", MOMENT, nullable=False),
+    Column("entered_by", Text, nullable=False),
+)
