@@ -14,7 +14,6 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
-import holidays
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -262,6 +261,8 @@ def _timezone(name: str) -> str:
 
 
 def _country(code: str) -> str:
+    import holidays  # every DAG file imports this module, and it loads dateutil
+
     if code not in holidays.list_supported_countries():
         raise ValueError("is not a country's code that the library holidays knows, such as CN")
     return code

@@ -9,6 +9,7 @@ import yaml
 
 from include.messages import Message
 from include.policy import SHIPPED, load_pack
+from include.policy.notices import NoticeRules
 from include.policy.rules import LANGUAGES, BackupRules, Calendar, Indicator
 from tests.policy.packs import SHOP, said, write_pack
 
@@ -36,10 +37,13 @@ def test_the_shipped_files_state_the_defaults() -> None:
     """What the shipped files say and what the code falls back to are one and the same."""
     shipped = {
         name: yaml.safe_load((SHIPPED / f"{name}.yaml").read_text(encoding="utf-8"))
-        for name in ("backup", "calendar")
+        for name in ("backup", "calendar", "notices")
     }
     assert shipped["backup"] == BackupRules().model_dump()
-    assert shipped["calendar"] == Calendar().model_dump()
+    assert shipped["calendar"] == Calendar().model_dump(mode="json")
+    assert shipped["notices"] == NoticeRules().model_dump(mode="json") | {
+        "may_opt_out": ["training.department"]
+    }
 
 
 def test_the_shipped_controls_cover_backup_and_drill(tmp_path: Path) -> None:
