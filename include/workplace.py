@@ -165,7 +165,8 @@ class Workplace:
         """The connections with which workflows have rights of their own on mapped databases."""
         retention = {self.pack.disposition.connection} if self.pack.retention else set()
         audit = {self.pack.audit.connection} if self.pack.audit else set()
-        return retention | audit | {one.connection for one in self.pack.intake}
+        training = {self.pack.training.connection} if self.pack.training else set()
+        return retention | audit | training | {one.connection for one in self.pack.intake}
 
     def _recipient_faults(self) -> list[str]:
         try:

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from include.policy import audit as audits
 from include.policy import intake as intakes
 from include.policy import retention as retentions
+from include.policy import training as trainings
 from include.policy.audit import AuditRules
 from include.policy.checks import CrossChecks
 from include.policy.document import (
@@ -32,6 +33,7 @@ from include.policy.problems import PackError, PackProblem
 from include.policy.purposes import Purpose, with_unneeded
 from include.policy.retention import Disposition, RetentionRule
 from include.policy.rules import BackupRules, Calendar, Control, Role, Targets
+from include.policy.training import TrainingRules
 
 SHIPPED = Path(__file__).parent / "pack"
 """The shipped pack; its files stand in for those that a pack leaves out."""
@@ -45,6 +47,7 @@ _WITHOUT_DEFAULT = (
     "intake.yaml",
     "purposes.yaml",
     "retention.yaml",
+    "training.yaml",
 )
 _YAML = (".yaml", ".yml")
 
@@ -56,7 +59,8 @@ def load_pack(folder: Path) -> PolicyPack:
 
     Only ``datamap/*.yaml`` has to be there. Files that the pack leaves out are read from the
     shipped pack, except ``retention.yaml``, without which nothing expires, ``intake.yaml``, without
-    which nothing is taken in, and ``audit.yaml``, without which nothing is audited.
+    which nothing is taken in, ``audit.yaml``, without which nothing is audited, and
+    ``training.yaml``, without which nobody is reminded of courses.
 
     Args:
         folder: the pack.
@@ -101,6 +105,11 @@ def load_pack(folder: Path) -> PolicyPack:
     audit = reader.section("audit.yaml", TypeAdapter(AuditRules))
     for loc, message in audits.faults(audit, datamap.inventory, {one.id for one in roles.values()}):
         checks.add("audit.yaml", loc, message)
+    training = reader.section("training.yaml", TypeAdapter(TrainingRules))
+    for loc, message in trainings.faults(
+        training, datamap.inventory, {one.id for one in roles.values()}
+    ):
+        checks.add("training.yaml", loc, message)
     taken = set(intakes.check_ids(intake.values(), datamap.inventory))
     suites = reader.suites(checks, reader.named("intake.yaml", "collection"), taken)
     reader.check_unknown_files()
@@ -116,6 +125,7 @@ def load_pack(folder: Path) -> PolicyPack:
         disposition=disposition,
         intake=tuple(intake.values()),
         audit=audit,
+        training=training,
         calendar=calendar or Calendar(),
         notices=notices,
         roles={one.id: one for one in roles.values()},

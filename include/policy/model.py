@@ -15,6 +15,7 @@ from include.policy.problems import PackProblem
 from include.policy.purposes import Purpose
 from include.policy.retention import Disposition, RetentionRule
 from include.policy.rules import BackupRules, Calendar, Control, Role, Rule
+from include.policy.training import TrainingRules
 from include.services.errors import UsageError
 
 
@@ -45,6 +46,7 @@ class PolicyPack(Rule):
         disposition: of disposition.yaml.
         intake: of intake.yaml; empty when the pack has none.
         audit: of audit.yaml; None when the pack has none.
+        training: of training.yaml; None when the pack has none.
         calendar: of calendar.yaml.
         notices: of notices.yaml.
         roles: of roles.yaml, by id.
@@ -62,6 +64,7 @@ class PolicyPack(Rule):
     disposition: Disposition = Disposition()
     intake: tuple[IntakeRule, ...] = ()
     audit: AuditRules | None = None
+    training: TrainingRules | None = None
     calendar: Calendar
     notices: NoticeRules = NoticeRules()
     roles: Mapping[str, Role]

@@ -60,10 +60,9 @@ class Workdays:
         return bool(_year(country, year)[1]) or any(one.year == year for one in self._opened)
 
     def _walk(self, day: date, step: timedelta) -> date:
-        for _ in range(_FAR):
-            if self.is_workday(day):
-                return day
-            day += step
+        for far in range(_FAR):
+            if self.is_workday(found := day + far * step):
+                return found
         raise ValueError(f"calendar.yaml knows no workday near {day}")
 
 

@@ -1,0 +1,121 @@
+"""training.yaml: who has to be trained in what, and how they are reminded.
+
+SQL of sources is that of the pack's author, who is trusted as the author of a migration is;
+docs/training.md explains every key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from include.policy.rules import Identifier, Name, Rule, Sql, Text, some
+
+if TYPE_CHECKING:
+    from include.policy.mapping import Inventory
+
+Loc = tuple[str | int, ...]
+Days = Annotated[int, Field(ge=1, le=366)]
+TOPICS = ("onboarding", "law", "protection", "emergency")
+"""The topics of policy clause 6.2; courses name them."""
+
+
+class TrainingSource(Rule):
+    """Where people, courses or completions come from: a query, or files that were uploaded.
+
+    Attributes:
+        database: database of the data map that the query reads.
+        sql: SELECT with the columns of its kind (`include.training.sources`).
+        upload: that they come from CSV files (`./parcelseal training upload`).
+    """
+
+    database: Name | None = None
+    sql: Sql | None = None
+    upload: Literal[True] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> TrainingSource:
+        queried = self.database is not None and self.sql is not None
+        if queried == bool(self.upload) or (self.upload and (self.database or self.sql)):
+            raise ValueError("should have database and sql, or upload: true")
+        return self
+
+
+class Ladder(Rule):
+    """When somebody hears of a course; days count from the day on which it is due.
+
+    A rung before that day that falls on a day off comes on the workday before, one after it on the
+    next workday.
+
+    Attributes:
+        before: days before it is due.
+        overdue: days after it was due.
+        then_every: days between further reminders after the last of these.
+        copy_from: the overdue rung, from 1, from which the supervisor is told too.
+    """
+
+    before: Annotated[tuple[Days, ...], AfterValidator(some)] = (30, 7, 1)
+    overdue: Annotated[tuple[Days, ...], AfterValidator(some)] = (1, 7, 14)
+    then_every: Days = 14
+    copy_from: Annotated[int, Field(ge=1, le=100)] = 2
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Ladder:
+        if list(self.before) != sorted(set(self.before), reverse=True):
+            raise ValueError("before should fall: [30, 7, 1]")
+        if list(self.overdue) != sorted(set(self.overdue)):
+            raise ValueError("overdue should rise: [1, 7, 14]")
+        return self
+
+
+class TrainingRules(Rule):
+    """training.yaml.
+
+    Attributes:
+        connection: id of the Airflow connection that reads mapped sources; the database's own where
+            it is not configured.
+        people: everybody, leavers too.
+        courses: what has to be taken.
+        completions: who took what.
+        topics: that repeated courses have to cover (policy clause 6.2).
+        ladder: when people are reminded.
+        leave_grace: days after a leave in which what fell due meanwhile may be done.
+        owner: role of roles.yaml that follows up, and is told where no supervisor can be.
+    """
+
+    connection: Text = "training_db"
+    people: TrainingSource
+    courses: TrainingSource
+    completions: TrainingSource
+    topics: tuple[Literal["law", "protection", "emergency"], ...] = (
+        "law",
+        "protection",
+        "emergency",
+    )
+    ladder: Ladder = Ladder()
+    leave_grace: Days = 14
+    owner: Identifier
+
+    @property
+    def sources(self) -> dict[str, TrainingSource]:
+        """The three sources by their key."""
+        return {
+            "people": self.people,
+            "courses": self.courses,
+            "completions": self.completions,
+        }
+
+
+def faults(
+    rules: TrainingRules | None, inventory: Inventory, roles: set[str]
+) -> Iterator[tuple[Loc, str]]:
+    """Say what of training.yaml the data maps and roles.yaml do not have; each with its place."""
+    if rules is None:
+        return
+    for name, source in rules.sources.items():
+        if source.database is not None and source.database not in inventory:
+            yield (name, "database"), f"the pack maps no database {source.database!r}"
+    if rules.owner not in roles:
+        yield ("owner",), f"roles.yaml has no role {rules.owner!r}"

@@ -1,0 +1,312 @@
+"""Who has to take which course by when, worked out in SQL where the records are.
+
+The rules, for every person who is employed on the day and every course in force:
+
+- never taken: due `within_days` after joining, or after the course was introduced to those who were
+  there already;
+- taken once, and the course is not repeated: done for good;
+- `repeat_months`: due so many calendar months after it was passed last (rolling cycle);
+- `due_each_year`: passed in the year up to that day, it is due on that day a year later (fixed
+  cycle); whoever passes late has met the cycle that was missed and the one that runs;
+- a new version with `retake_within_days`: due so many days after its publication, for those who
+  have only passed older ones, where that is earlier;
+- what falls due during a leave, or within the grace after it, is due at the end of the grace;
+- completions that were not passed, or lie in the future, do not count.
+
+An obligation's cycle names what it counts from. So nobody hears of the same cycle's rung twice,
+whatever happens to departments, supervisors or the ladder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from psycopg.rows import dict_row
+from psycopg.sql import SQL, Composed
+
+from include.training.ladder import Reached
+from include.training.sources import Sources, telling
+
+_BLOCK = 5000  # rows fetched at a time
+
+
+@dataclass(frozen=True)
+class Due:
+    """An obligation that stands on a rung.
+
+    Attributes:
+        person: staff number.
+        course: code.
+        title: of the course.
+        department: of the person.
+        cycle: what the obligation counts from.
+        due_on: day by which it is due.
+        rung: on which it stands.
+    """
+
+    person: str
+    course: str
+    title: str
+    department: str
+    cycle: str
+    due_on: date
+    rung: int
+
+
+@dataclass(frozen=True)
+class Department:
+    """How one department stands.
+
+    Attributes:
+        name: of the department.
+        people: who have to be trained; those on leave are not among them.
+        covered: of them without an overdue course.
+        overdue: courses that are overdue.
+        soon: courses that are due on the day or in the thirty days from it on.
+        on_leave: people on leave.
+    """
+
+    name: str
+    people: int
+    covered: int
+    overdue: int
+    soon: int
+    on_leave: int
+
+
+@dataclass(frozen=True)
+class Topic:
+    """How one topic stands.
+
+    Attributes:
+        name: of the topic.
+        courses: in force.
+        repeated: of them that are repeated.
+        obligations: of people who are not on leave, waived ones left out.
+        overdue: of them.
+    """
+
+    name: str
+    courses: int
+    repeated: int
+    obligations: int
+    overdue: int
+
+
+@dataclass(frozen=True)
+class Untrained:
+    """Somebody who may open customer records without valid training.
+
+    Attributes:
+        person: staff number.
+        department: of the person.
+        onboarding: whether the onboarding course was never passed.
+        overdue: how many courses are overdue.
+    """
+
+    person: str
+    department: str
+    onboarding: bool
+    overdue: int
+
+
+@dataclass(frozen=True)
+class Waiver:
+    """A course that somebody need not take for a while."""
+
+    person: str
+    course: str
+
+
+Row = Due | Department | Topic | Untrained
+
+_OBLIGATIONS = SQL("""
+people AS MATERIALIZED (
+    SELECT DISTINCT ON (person) person, department, access, joined_on, leave_from, leave_until,
+        coalesce(leave_from <= %(day)s AND coalesce(leave_until, 'infinity') >= %(day)s, false)
+            AS on_leave
+    FROM {people} AS everybody
+    WHERE person <> '' AND joined_on <= %(day)s AND coalesce(left_on, 'infinity') >= %(day)s
+        {of_people}
+    ORDER BY person, joined_on DESC, department
+), courses AS MATERIALIZED (
+    SELECT DISTINCT ON (course) course, title, topic, version, published_on AS version_on,
+        min(published_on) OVER (PARTITION BY course) AS introduced_on, within_days, repeat_months,
+        due_each_year, retake_within_days
+    FROM {courses} AS every_version
+    WHERE published_on <= %(day)s
+    ORDER BY course, version DESC, published_on DESC
+), taken AS (
+    SELECT t.person, t.course, max(t.completed_on) AS last_on,
+        bool_or(t.version >= c.version) AS current
+    FROM {completions} AS t JOIN courses c USING (course)
+    WHERE t.passed AND t.completed_on <= %(day)s {of_completions}
+    GROUP BY t.person, t.course
+), waived AS (
+    SELECT * FROM unnest(%(waived_people)s::text[], %(waived_courses)s::text[]) AS w(person, course)
+), cycles AS (
+    SELECT p.*, c.course, c.title, c.topic, c.version, t.last_on,
+        CASE
+            WHEN t.last_on IS NULL THEN greatest(p.joined_on, c.introduced_on) + c.within_days
+            WHEN c.due_each_year IS NOT NULL THEN (
+                SELECT (CASE WHEN fixed >= t.last_on THEN fixed + interval '1 year'
+                    ELSE fixed + interval '2 years' END)::date
+                FROM (SELECT to_date(to_char(t.last_on, 'YYYY-') || c.due_each_year, 'YYYY-MM-DD')
+                    AS fixed) AS of_that_year)
+            WHEN c.repeat_months IS NOT NULL
+                THEN (t.last_on + make_interval(months => c.repeat_months))::date
+        END AS regular_on,
+        CASE WHEN NOT t.current THEN c.version_on + c.retake_within_days END AS retake_on,
+        greatest(p.joined_on, c.introduced_on) AS from_on, w.person IS NOT NULL AS waived
+    FROM people p CROSS JOIN courses c
+    LEFT JOIN taken t ON t.person = p.person AND t.course = c.course
+    LEFT JOIN waived w ON w.person = p.person AND w.course = c.course
+), obligations AS MATERIALIZED (
+    SELECT person, department, access, on_leave, course, title, topic, waived, last_on, retake_on,
+        regular_on, version, from_on,
+        CASE
+            WHEN least(regular_on, retake_on)
+                BETWEEN leave_from AND leave_until + %(grace)s::integer
+            THEN leave_until + %(grace)s::integer
+            ELSE least(regular_on, retake_on)
+        END AS due_on
+    FROM cycles
+)""")
+
+_CYCLE = SQL("""
+    CASE
+        WHEN last_on IS NULL THEN 'from ' || from_on
+        WHEN retake_on < coalesce(regular_on, 'infinity') THEN 'version ' || version
+        ELSE 'since ' || last_on
+    END""")
+
+# The first threshold that is not before the due day; none where it is due after the last of them.
+_RUNG = SQL("(%(rungs)s::integer[])[width_bucket(due_on - 1, %(latest)s::date[]) + 1]")
+
+_REACHED = SQL("""
+SELECT 'due' AS what, person AS a, course AS b, title AS c, department AS d, {cycle} AS e, due_on,
+    {rung} AS n1, NULL::bigint AS n2, NULL::bigint AS n3, NULL::bigint AS n4, NULL::bigint AS n5
+FROM obligations
+WHERE due_on <= (%(latest)s::date[])[cardinality(%(latest)s::date[])] AND NOT on_leave
+    AND NOT waived""")
+
+_ALL = SQL("""
+WITH {obligations}, of_people AS MATERIALIZED (
+    SELECT person, department, access, on_leave,
+        count(*) FILTER (WHERE due_on < %(day)s AND NOT waived) AS overdue,
+        count(*) FILTER (WHERE due_on BETWEEN %(day)s AND %(day)s::date + 30 AND NOT waived)
+            AS soon,
+        coalesce(bool_or(topic = 'onboarding' AND last_on IS NULL AND NOT waived), false)
+            AS onboarding
+    FROM obligations GROUP BY person, department, access, on_leave
+)
+{reached}
+UNION ALL
+SELECT 'department', department, NULL, NULL, NULL, NULL, NULL, count(*) FILTER (WHERE NOT on_leave),
+    count(*) FILTER (WHERE NOT on_leave AND overdue = 0),
+    coalesce(sum(overdue) FILTER (WHERE NOT on_leave), 0)::bigint,
+    coalesce(sum(soon) FILTER (WHERE NOT on_leave), 0)::bigint, count(*) FILTER (WHERE on_leave)
+FROM of_people GROUP BY department
+UNION ALL
+SELECT 'topic', topic, NULL, NULL, NULL, NULL, NULL, count(DISTINCT course),
+    count(DISTINCT course) FILTER (WHERE repeats),
+    count(*) FILTER (WHERE counts), count(*) FILTER (WHERE counts AND due_on < %(day)s), NULL
+FROM (
+    SELECT c.topic, c.course, c.repeat_months IS NOT NULL OR c.due_each_year IS NOT NULL AS repeats,
+        coalesce(NOT o.on_leave AND NOT o.waived, false) AS counts, o.due_on
+    FROM courses c LEFT JOIN obligations o USING (course)
+) AS of_topics GROUP BY topic
+UNION ALL
+SELECT 'untrained', person, department, NULL, NULL, NULL, NULL, onboarding::integer, overdue,
+    NULL, NULL, NULL
+FROM of_people WHERE access AND (onboarding OR overdue > 0)""")
+
+_SOME = SQL("WITH {obligations} {reached}")
+
+
+def everything(
+    sources: Sources, *, day: date, reached: Reached, waived: Sequence[Waiver], grace: int
+) -> Iterator[Row]:
+    """Work out all obligations; yields those on a rung, departments, topics, the untrained.
+
+    Args:
+        sources: people, courses, completions.
+        day: the day.
+        reached: the ladder on that day.
+        waived: courses that people need not take.
+        grace: days after a leave for what fell due meanwhile.
+
+    Raises:
+        UsageError: a row of the sources cannot be read.
+        ServiceError: the database was lost.
+    """
+    given = _given(day, reached, waived, grace)
+    with telling("sources"), sources.connection.cursor("obligations", row_factory=dict_row) as rows:
+        rows.itersize = _BLOCK
+        rows.execute(_query(_ALL, sources), given)
+        for row in rows:
+            yield _MAKERS[row["what"]](row)
+
+
+def of_people(
+    sources: Sources,
+    people: Sequence[str],
+    *,
+    day: date,
+    reached: Reached,
+    waived: Sequence[Waiver],
+    grace: int,
+) -> list[Due]:
+    """Work out which obligations of some people stand on a rung; as `everything` does."""
+    given = _given(day, reached, waived, grace) | {"people": list(people)}
+    with telling("sources"), sources.connection.cursor(row_factory=dict_row) as rows:
+        rows.execute(_query(_SOME, sources, some=True), given)
+        return [_due(row) for row in rows]
+
+
+def _query(whole: SQL, sources: Sources, *, some: bool = False) -> Composed:
+    only = SQL("AND {} = ANY(%(people)s)")
+    obligations = _OBLIGATIONS.format(
+        **sources.relations,
+        of_people=only.format(SQL("person")) if some else SQL(""),
+        of_completions=only.format(SQL("t.person")) if some else SQL(""),
+    )
+    return whole.format(obligations=obligations, reached=_REACHED.format(cycle=_CYCLE, rung=_RUNG))
+
+
+def _given(day: date, reached: Reached, waived: Sequence[Waiver], grace: int) -> dict[str, Any]:
+    return {
+        "day": day,
+        "rungs": list(reached.rungs),
+        "latest": list(reached.latest),
+        "waived_people": [one.person for one in waived],
+        "waived_courses": [one.course for one in waived],
+        "grace": grace,
+    }
+
+
+def _due(row: Mapping[str, Any]) -> Due:
+    return Due(row["a"], row["b"], row["c"], row["d"], row["e"], row["due_on"], row["n1"])
+
+
+def _department(row: Mapping[str, Any]) -> Department:
+    return Department(row["a"], *(row[f"n{place}"] for place in range(1, 6)))
+
+
+def _topic(row: Mapping[str, Any]) -> Topic:
+    return Topic(row["a"], *(row[f"n{place}"] for place in range(1, 5)))
+
+
+def _untrained(row: Mapping[str, Any]) -> Untrained:
+    return Untrained(row["a"], row["b"], bool(row["n1"]), row["n2"])
+
+
+_MAKERS: Mapping[str, Callable[[Mapping[str, Any]], Row]] = {
+    "due": _due,
+    "department": _department,
+    "topic": _topic,
+    "untrained": _untrained,
+}

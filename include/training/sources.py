@@ -1,0 +1,208 @@
+"""People, courses and completions as relations of one PostgreSQL session, wherever they come from.
+
+Where all three are queries on one mapped database, they are read there. Otherwise they are brought
+together in the state database, where uploaded files are: for the length of a transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import psycopg
+from psycopg.sql import SQL, Composable, Identifier
+from sqlalchemy import Engine
+
+from include.policy.fragments import pack_sql
+from include.policy.training import TrainingRules, TrainingSource
+from include.services.database import DatabaseAddress
+from include.services.errors import ServiceError, UsageError
+
+COLUMNS: Mapping[str, Mapping[str, str]] = {
+    "people": {
+        "person": "text",
+        "name": "text",
+        "mail": "text",
+        "department": "text",
+        "supervisor": "text",
+        "head": "boolean",
+        "joined_on": "date",
+        "left_on": "date",
+        "leave_from": "date",
+        "leave_until": "date",
+        "access": "boolean",
+    },
+    "courses": {
+        "course": "text",
+        "title": "text",
+        "topic": "text",
+        "version": "integer",
+        "published_on": "date",
+        "within_days": "integer",
+        "repeat_months": "integer",
+        "due_each_year": "text",
+        "retake_within_days": "integer",
+    },
+    "completions": {
+        "person": "text",
+        "course": "text",
+        "version": "integer",
+        "completed_on": "date",
+        "passed": "boolean",
+    },
+}
+"""The columns of each source and their types."""
+
+_UPLOADED = {
+    "people": "training_roster",
+    "courses": "training_course",
+    "completions": "training_completion",
+}
+_OF_THE_SQL = "42"  # SQLSTATE class: syntax, unknown names, missing rights; says no value
+_OF_THE_DATA = "22"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the queries of this room read.
+
+    Attributes:
+        connection: in a transaction that sees one moment.
+        relations: people, courses and completions, each in brackets.
+    """
+
+    connection: psycopg.Connection[Any]
+    relations: Mapping[str, Composable]
+
+    def __getitem__(self, name: str) -> Composable:
+        """The relation of that name."""
+        return self.relations[name]
+
+
+@contextmanager
+def opened(
+    rules: TrainingRules, readers: Mapping[str, DatabaseAddress], state: Engine
+) -> Iterator[Sources]:
+    """Open the sources of training.yaml; nothing of them changes while they are open.
+
+    Args:
+        rules: training.yaml.
+        readers: where its databases are, by name in the data map.
+        state: the state database.
+
+    Raises:
+        UsageError: a query cannot be read or lacks a column.
+        ServiceError: a database is not there.
+    """
+    queried = {one.database for one in rules.sources.values()}
+    with ExitStack() as stack:
+        if len(queried) == 1 and None not in queried:
+            connection = stack.enter_context(_reading(readers[str(queried.pop())]))
+            relations = {name: _queried(one) for name, one in rules.sources.items()}
+        else:
+            connection = stack.enter_context(_gathering(state))
+            relations = {
+                name: _gathered(stack, connection, name, one, readers)
+                for name, one in rules.sources.items()
+            }
+        yield Sources(
+            connection,
+            {name: _typed(connection, name, one) for name, one in relations.items()},
+        )
+
+
+@contextmanager
+def _reading(address: DatabaseAddress) -> Iterator[psycopg.Connection[Any]]:
+    with address.connect() as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        connection.read_only = True
+        yield connection
+        connection.rollback()
+
+
+@contextmanager
+def _gathering(state: Engine) -> Iterator[psycopg.Connection[Any]]:
+    with state.connect().execution_options(isolation_level="REPEATABLE READ") as conn:
+        connection = cast("psycopg.Connection[Any]", conn.connection.driver_connection)
+        yield connection
+        connection.rollback()  # SQLAlchemy does not know that a transaction began
+
+
+def _queried(source: TrainingSource) -> Composable:
+    assert source.sql is not None
+    return SQL("({})").format(pack_sql(source.sql))
+
+
+def _gathered(
+    stack: ExitStack,
+    connection: psycopg.Connection[Any],
+    name: str,
+    source: TrainingSource,
+    readers: Mapping[str, DatabaseAddress],
+) -> Composable:
+    """Uploaded rows where they are; those of a query brought to the state database."""
+    if source.upload:
+        return Identifier(_UPLOADED[name])
+    assert source.database is not None
+    reader = stack.enter_context(_reading(readers[source.database]))
+    temporary = Identifier(f"gathered_{name}")
+    columns = SQL(", ").join(
+        SQL("{} {}").format(Identifier(column), SQL(kind)) for column, kind in COLUMNS[name].items()
+    )
+    connection.execute(
+        SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP").format(temporary, columns)
+    )
+    rows = SQL("COPY (SELECT * FROM {} AS one) TO STDOUT").format(
+        _typed(reader, name, _queried(source))
+    )
+    with (
+        telling(name),
+        reader.cursor() as there,
+        connection.cursor() as here,
+        there.copy(rows, {}) as taken,
+        here.copy(SQL("COPY {} FROM STDIN").format(temporary)) as given,
+    ):
+        for block in taken:
+            given.write(block)
+    connection.execute(SQL("ANALYZE {}").format(temporary))
+    return temporary
+
+
+def _typed(connection: psycopg.Connection[Any], name: str, relation: Composable) -> Composable:
+    """The relation with its columns in order and in their types; a missing one is said here."""
+    with telling(name):
+        found = connection.execute(SQL("SELECT * FROM {} AS one LIMIT 0").format(relation), {})
+        have = {one.name for one in found.description or []}
+    wanted = COLUMNS[name]
+    if absent := [one for one in wanted if one not in have]:
+        raise UsageError(
+            f"training.yaml: {name} lacks the columns {', '.join(absent)}.",
+            f"Its query should have: {', '.join(wanted)}.",
+        )
+    columns = SQL(", ").join(
+        SQL("{}::{}").format(Identifier(column), SQL(kind)) for column, kind in wanted.items()
+    )
+    return SQL("(SELECT {} FROM {} AS one)").format(columns, relation)
+
+
+@contextmanager
+def telling(name: str) -> Iterator[None]:
+    """Say what is wrong with a query of the pack, without a value of a row."""
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        raise ServiceError(
+            f"The database of training.yaml's {name} was lost ({error.sqlstate or 'no answer'}).",
+            "See that it runs; the work is repeated.",
+        ) from None
+    except psycopg.Error as error:
+        state = error.sqlstate or ""
+        said = error.diag.message_primary if state.startswith(_OF_THE_SQL) else None
+        if state.startswith(_OF_THE_DATA):
+            said = "a value has another form than its column should have"
+        raise UsageError(
+            f"training.yaml: {name} cannot be read: {said or f'SQLSTATE {state}'}.",
+            "Correct the query, or the rights of its connection.",
+        ) from None
