@@ -235,7 +235,7 @@ def hand_in(
     """Hand in filled-in workpapers; every fault is named, and then nothing is taken."""
     from include.reports.i18n import Translator
     from include.sampling import issue
-    from include.sampling.workpapers.file import MOST_BYTES
+    from include.workbooks.file import MOST_BYTES
 
     try:
         with file.open("rb") as stream:

@@ -111,7 +111,7 @@ def test_what_is_no_file_is_wrong_usage(
         tmp_path / "missing.xlsx": "cannot be read: No such file or directory",
         tmp_path: "cannot be read: Is a directory",
         text: "no Excel workbook",
-        large: "The file is larger than workpapers can be",
+        large: "The file is larger than such a workbook can be",
     }
     for file, why in cases.items():
         code, out, said = run(capsys, file)

@@ -17,10 +17,10 @@ from sqlalchemy import Engine, text
 from include.sampling import closing, issue
 from include.sampling.issue import Issued
 from include.sampling.workpapers import form
-from include.sampling.workpapers.faults import WorkpapersRefused
 from include.sampling.workpapers.form import Answer
 from include.sampling.workpapers.writing import write
 from include.services.errors import UsageError
+from include.workbooks.faults import WorkbookRefused
 from tests.sampling.drawn import ISSUED, Draw, committed, desk_of, draw, hand_in, returned
 from tests.sampling.workpapers.support import edited, repacked
 
@@ -96,7 +96,7 @@ def test_a_refused_file_leaves_nothing_and_names_every_fault(state: Engine, issu
         sheet.delete_rows(form.HEADER_ROW + 3)
         book[form.INSTRUCTIONS]["B1"].value = "=1+1"
 
-    with pytest.raises(WorkpapersRefused) as refused:
+    with pytest.raises(WorkbookRefused) as refused:
         hand_in(state, edited(returned(issued.papers), spoil))
     said = str(refused.value)
     assert "“maybe” is none of the answers" in said

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 
 from include.reports.i18n import visible
+from include.workbooks.words import plain, same
 
 FORMAT = "parcelseal.workpapers/2"
 INSTRUCTIONS = "填写说明 Instructions"
@@ -40,9 +41,6 @@ MOST_ATTRIBUTES = 40  # of one population
 _LONGEST_KEY = 1_000  # characters of a key in its cell; Excel takes 32,767 and shows fewer
 _LONGEST_NAME = 31  # UTF-16 units of a sheet's name in Excel
 _NOT_IN_NAMES = re.compile(r"[\[\]:*?/\\\x00-\x1f\x7f\ufffe\uffff\ud800-\udfff]")
-# `\u0041` is how a character is written that cannot stand in a cell, `_x0041_` is how the file
-# format itself does it (ECMA-376-1:2016, 22.9.2.19): programs turn both into something else.
-_ESCAPES = re.compile(r"\\(?=u[0-9a-fA-F]{4})|[xX](?=[0-9a-fA-F]{4}_)")
 
 
 class Answer(StrEnum):
@@ -78,14 +76,6 @@ WORDS = {answer: " ".join(halves) for answer, halves in _WORDS.items()}
 """The words of the drop-down list, by answer."""
 
 
-def same(text: str) -> str:
-    """Reduce a text to what people mean by it: no blanks, full width or case."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(
-        one for one in plain if not one.isspace() and unicodedata.category(one) not in ("Cf", "Cc")
-    )
-
-
 _ANSWERS = {
     same(said): answer
     for answer, (chinese, english) in _WORDS.items()
@@ -99,15 +89,6 @@ def answer_of(text: str) -> Answer | None:
     Case, blanks and full-width characters do not count, and one half alone will do.
     """
     return _ANSWERS.get(same(text))
-
-
-def plain(text: str) -> str:
-    r"""Write a text so that every program shows, and gives back, the same characters.
-
-    Controls, carriage returns, surrogates and direction marks become ``\u0001``; two different
-    texts never become the same. Line feeds and tabs stay.
-    """
-    return visible(_ESCAPES.sub(lambda found: f"\\u{ord(found.group()):04x}", text))
 
 
 def shown(key: str) -> str:

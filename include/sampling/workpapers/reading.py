@@ -14,12 +14,13 @@ from zoneinfo import ZoneInfo
 from include.approvals.reasons import names_a_person
 from include.messages import Message, _
 from include.sampling.workpapers import form
-from include.sampling.workpapers.cells import Grid, grids, place
-from include.sampling.workpapers.faults import Fault, Remark, WorkpapersRefused
-from include.sampling.workpapers.file import examine
 from include.sampling.workpapers.form import Answer
 from include.sampling.workpapers.sheet import ItemAnswers, read_paper
 from include.sampling.workpapers.writing import Workpapers
+from include.workbooks.cells import Grid, grids, other_sheets, place
+from include.workbooks.faults import Fault, Remark, WorkbookRefused
+from include.workbooks.file import examine
+from include.workbooks.words import same
 
 _LONGEST_NAME = 100  # characters of a person's
 _ISSUED = _("Fill in the workbook that was issued for this draw.")
@@ -68,7 +69,7 @@ def read(
         clean: takes customers' numbers out of what people wrote; a note is kept as it comes back.
 
     Raises:
-        WorkpapersRefused: with every fault. Of another draw's workbook only that is said: whatever
+        WorkbookRefused: with every fault. Of another draw's workbook only that is said: whatever
             else differs comes from it.
     """
     examined = examine(content, name)
@@ -76,11 +77,11 @@ def read(
     wanted = (form.INSTRUCTIONS, *sheets.values(), form.DRAW)
     titles, found = grids(examined, wanted, name)
     faults = list(examined.faults)
-    faults += _sheets(wanted, titles)
+    faults += other_sheets(wanted, titles)
     if form.DRAW in found:
         strangers = _strangers(found[form.DRAW], expected)
         if strangers:
-            raise WorkpapersRefused(name, [*faults, *strangers])
+            raise WorkbookRefused(name, [*faults, *strangers])
     people = _People("", None, "")
     remarks: list[Remark] = []
     if form.INSTRUCTIONS in found:
@@ -94,7 +95,7 @@ def read(
             remarks += seen.remarks
             answers |= {(paper.population, number): one for number, one in seen.answers.items()}
     if faults:
-        raise WorkpapersRefused(name, faults)
+        raise WorkbookRefused(name, faults)
     return Returned(
         audit=expected.audit,
         stage=expected.stage,
@@ -110,7 +111,7 @@ def draw_of(content: bytes, name: str) -> tuple[str, int]:
     """Return which draw and stage a workbook says that it belongs to.
 
     Raises:
-        WorkpapersRefused: it is no workbook, or says nothing of the kind.
+        WorkbookRefused: it is no workbook, or says nothing of the kind.
     """
     examined = examine(content, name)
     _titles, found = grids(examined, (form.DRAW,), name)
@@ -120,25 +121,8 @@ def draw_of(content: bytes, name: str) -> tuple[str, int]:
     draw, stage = said.get("draw_sha256", ""), said.get("stage", "")
     if not draw or not stage.isdecimal():
         message = _("The sheet is missing: removed or renamed.")
-        raise WorkpapersRefused(name, [*examined.faults, Fault(form.DRAW, "", message, _ISSUED)])
+        raise WorkbookRefused(name, [*examined.faults, Fault(form.DRAW, "", message, _ISSUED)])
     return draw, int(stage)
-
-
-def _sheets(wanted: tuple[str, ...], titles: list[str]) -> list[Fault]:
-    absent = [one for one in wanted if one not in titles]
-    added = [one for one in titles if one not in wanted]
-    put_back = _("Put it back under this name, or fill in the workbook that was issued anew.")
-    take_away = _("Remove it, or give it back the name with which it was issued.")
-    return [
-        *(
-            Fault(one, "", _("The sheet is missing: removed or renamed."), put_back)
-            for one in absent
-        ),
-        *(
-            Fault(one, "", _("The sheet was not issued: added or renamed."), take_away)
-            for one in added
-        ),
-    ]
 
 
 def _strangers(grid: Grid, expected: Workpapers) -> list[Fault]:
@@ -175,9 +159,9 @@ class _People:
 
 
 def _people(grid: Grid, expected: Workpapers, faults: list[Fault]) -> _People:
-    rows = {form.same(grid.text(row, 1)): row for row in range(1, len(grid.rows) + 1)}
+    rows = {same(grid.text(row, 1)): row for row in range(1, len(grid.rows) + 1)}
     at = {
-        label: rows.get(form.same(label), 0)
+        label: rows.get(same(label), 0)
         for label in (form.PERFORMED_BY, form.PERFORMED_ON, form.REVIEWED_BY)
     }
     names = {}
@@ -194,16 +178,16 @@ def _people(grid: Grid, expected: Workpapers, faults: list[Fault]) -> _People:
             faults.append(Fault(grid.name, "", message, action))
     performed, reviewed = names[form.PERFORMED_BY], names[form.REVIEWED_BY]
     row = at[form.PERFORMED_BY]
-    if row and not form.same(performed) and not grid.is_formula(row, 2):
+    if row and not same(performed) and not grid.is_formula(row, 2):
         message, action = _("Nobody is named who did the work."), _("Write who did it.")
         faults.append(Fault(grid.name, place(row, 2), message, action))
     row = at[form.REVIEWED_BY]
-    if form.same(reviewed) and form.same(reviewed) == form.same(performed):
+    if same(reviewed) and same(reviewed) == same(performed):
         # ISO/IEC 27001:2022 A.5.3: duties are segregated
         message = _("The reviewer is the person who did the work.")
         action = _("Have somebody else review it.")
         faults.append(Fault(grid.name, place(row, 2), message, action))
-    elif row and not form.same(reviewed):
+    elif row and not same(reviewed):
         cell = place(row, 2)
         message, action = _("Nobody is named who reviewed the work."), _("Have somebody review it.")
         faults.append(Fault(grid.name, cell, message, action))

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from include.messages import Message, _
 from include.reports.i18n import visible
 from include.sampling.workpapers import form
-from include.sampling.workpapers.cells import Grid, place, places
-from include.sampling.workpapers.faults import Fault, Remark
 from include.sampling.workpapers.form import HEADER_ROW, QUESTION_ROW, Answer
 from include.sampling.workpapers.writing import Item, Paper
+from include.workbooks.cells import Grid, place, places
+from include.workbooks.faults import Fault, Remark
+from include.workbooks.words import plain, same
 
 _QUOTED = 30  # characters of what is told of a cell's content
 
@@ -84,17 +85,17 @@ class _Reading:
         self.out.faults.append(Fault(self.grid.name, cell, message, action))
 
     def _heads(self) -> None:
-        due = {form.same(form.plain(one)): one for one in self.paper.headers}
+        due = {same(plain(one)): one for one in self.paper.headers}
         width = len(self.grid.rows[0]) if self.grid.rows else 0
         for column in range(1, width + 1):
             head = self.grid.text(HEADER_ROW, column)
-            name = due.get(form.same(head))
+            name = due.get(same(head))
             if name in self.columns and name is not None:
                 message = _("The column {head} is there twice.", head=name)
                 self._fault(HEADER_ROW, column, message, _("Remove one of the two."))
             elif name is not None:
                 self.columns[name] = column
-            elif form.same(head):
+            elif same(head):
                 message = _("This column was not issued: added or renamed.")
                 action = _(
                     "Remove it, or give it back its head; what it says belongs into the notes."
@@ -107,7 +108,7 @@ class _Reading:
                 self._fault(0, 0, message, action)
         for attribute in self.paper.attributes:
             at = self.columns.get(attribute.id)
-            if at and form.same(self.grid.text(QUESTION_ROW, at)) != form.same(attribute.text):
+            if at and same(self.grid.text(QUESTION_ROW, at)) != same(attribute.text):
                 message = _("Question or source of {head} were changed.", head=attribute.id)
                 action = _(
                     "Put the words back as they were issued: the items were tested for those."
@@ -123,10 +124,10 @@ class _Reading:
             held = [
                 column
                 for column in range(1, len(self.grid.rows[row - 1]) + 1)
-                if form.same(self.grid.text(row, column))
+                if same(self.grid.text(row, column))
             ]
             for column in held:
-                if column not in ours and not form.same(self.grid.text(HEADER_ROW, column)):
+                if column not in ours and not same(self.grid.text(HEADER_ROW, column)):
                     message = _("There is something beside the table.")
                     self._fault(row, column, message, _("Move it into the note of the row."))
             at = self.columns[form.NUMBER]

@@ -8,26 +8,25 @@ The same workpapers always give the same bytes, because their SHA-256 is sealed.
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from openpyxl import Workbook
 from openpyxl.utils import get_column_letter
 from openpyxl.workbook.protection import WorkbookProtection
 from openpyxl.worksheet.datavalidation import DataValidation
 from openpyxl.worksheet.worksheet import Worksheet
-from openpyxl.writer.excel import ExcelWriter
 
 from include.messages import Message, _
 from include.reports.i18n import Translator
-from include.sampling.workpapers import form, style
+from include.sampling.workpapers import form
 from include.sampling.workpapers.form import FIXED, HEADER_ROW, QUESTION_ROW
+from include.sampling.workpapers.instructions import write_instructions
 from include.services.errors import UsageError
+from include.workbooks import style, words
+from include.workbooks.saving import saved
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # of a zip file: the earliest it can say
 _WIDTHS = (7, 8, 13, 38, 16)  # of the locked columns
 _NOTE_WIDTH = 46
 
@@ -53,7 +52,7 @@ class Attribute:
     def text(self) -> str:
         """Question and source in both languages, as they stand over the column."""
         question, criterion = (
-            form.plain(style.both(one)) for one in (self.question, self.criterion)
+            words.plain(style.both(one)) for one in (self.question, self.criterion)
         )
         return f"{question}\n\n{form.CRITERION}\n{criterion}"
 
@@ -101,7 +100,7 @@ class Paper:
     population_size: int
 
     def __post_init__(self) -> None:
-        heads = [form.same(form.plain(one)) for one in self.headers]
+        heads = [words.same(words.plain(one)) for one in self.headers]
         if len(set(heads)) < len(heads) or "" in heads:
             raise ValueError(f"attributes of {self.population!r} cannot be told apart: {heads}")
         if len({one.number for one in self.items}) < len(self.items):
@@ -152,9 +151,9 @@ class Workpapers:
         """What the hidden sheet says of the draw, by name."""
         return (
             ("format", form.FORMAT),
-            ("audit", form.plain(self.audit)),
+            ("audit", words.plain(self.audit)),
             ("stage", str(self.stage)),
-            ("draw_sha256", form.plain(self.draw_sha256)),
+            ("draw_sha256", words.plain(self.draw_sha256)),
         )
 
 
@@ -169,14 +168,15 @@ def write(workpapers: Workpapers) -> bytes:
     first = book.active
     assert isinstance(first, Worksheet)
     first.title = form.INSTRUCTIONS
-    style.write_instructions(first, _facts(workpapers), workpapers.issued_at)
+    write_instructions(first, _facts(workpapers), workpapers.issued_at)
     for paper in workpapers.papers:
         sheet = book.create_sheet(workpapers.sheets[paper.population])
         _write_paper(sheet, paper, workpapers)
     _write_draw(book.create_sheet(form.DRAW), workpapers)
     # Sheets are not removed or renamed by a slip either
     book.security = WorkbookProtection(lockStructure=True)
-    return _saved(book, workpapers)
+    title = f"{words.plain(workpapers.audit)} · {workpapers.stage}"
+    return saved(book, title, workpapers.issued_at)
 
 
 def _check_size(papers: Sequence[Paper]) -> None:
@@ -200,15 +200,15 @@ def _facts(workpapers: Workpapers) -> list[tuple[Message, str]]:
     papers = [
         f"{workpapers.sheets[one.population]}: "
         + " / ".join(
-            f"{form.plain(each.text(one.title))}, {each.text(_drawn(one))}" for each in both
+            f"{words.plain(each.text(one.title))}, {each.text(_drawn(one))}" for each in both
         )
         for one in workpapers.papers
     ]
     issued = Translator("en", workpapers.timezone).datetime(workpapers.issued_at)
     return [
-        (_("Audit"), form.plain(workpapers.audit)),
+        (_("Audit"), words.plain(workpapers.audit)),
         (_("Stage of sampling"), str(workpapers.stage)),
-        (_("Draw digest (SHA-256)"), form.plain(workpapers.draw_sha256)),
+        (_("Draw digest (SHA-256)"), words.plain(workpapers.draw_sha256)),
         (_("Issued"), issued),
         (_("Populations"), "\n".join(papers)),
     ]
@@ -223,7 +223,7 @@ def _drawn(paper: Paper) -> Message:
 
 
 def _write_paper(sheet: Worksheet, paper: Paper, workpapers: Workpapers) -> None:
-    style.text(sheet, 1, 1, form.plain(" / ".join(style.each(paper.title))), font=style.TITLE)
+    style.text(sheet, 1, 1, words.plain(" / ".join(style.each(paper.title))), font=style.TITLE)
     for row, language in ((2, "zh_CN"), (3, "en")):
         said = _(
             "Audit {audit}, stage {stage}: {drawn}; SHA-256 of the sampling frame {digest}",
@@ -232,7 +232,7 @@ def _write_paper(sheet: Worksheet, paper: Paper, workpapers: Workpapers) -> None
             drawn=_drawn(paper),
             digest=paper.frame_sha256,
         )
-        style.text(sheet, row, 1, form.plain(Translator(language).text(said)), font=style.SMALL)
+        style.text(sheet, row, 1, words.plain(Translator(language).text(said)), font=style.SMALL)
     last = HEADER_ROW + len(paper.items)
     _write_heads(sheet, paper)
     for row, item in enumerate(paper.items, HEADER_ROW + 1):
@@ -251,10 +251,10 @@ def _write_heads(sheet: Worksheet, paper: Paper) -> None:
     texts = [one.text for one in paper.attributes]
     widths = [*_WIDTHS, *(style.width_for(one) for one in texts), _NOTE_WIDTH]
     for column, (head, width) in enumerate(zip(paper.headers, widths, strict=True), 1):
-        style.text(sheet, HEADER_ROW, column, form.plain(head), head=True)
+        style.text(sheet, HEADER_ROW, column, words.plain(head), head=True)
         sheet.column_dimensions[get_column_letter(column)].width = width
     sheet.row_dimensions[HEADER_ROW].height = max(
-        style.height(form.plain(one), width)
+        style.height(words.plain(one), width)
         for one, width in zip(paper.headers, widths, strict=True)
     )
     for column, text in enumerate(texts, len(FIXED) + 1):
@@ -304,31 +304,11 @@ def _restrict(sheet: Worksheet, paper: Paper, last: int) -> None:
 def _write_draw(sheet: Worksheet, workpapers: Workpapers) -> None:
     rows = [*workpapers.draw]
     for paper in workpapers.papers:
-        population = form.plain(paper.population)
+        population = words.plain(paper.population)
         rows.append((f"sheet of {population}", workpapers.sheets[paper.population]))
-        rows.append((f"frame_sha256 of {population}", form.plain(paper.frame_sha256)))
+        rows.append((f"frame_sha256 of {population}", words.plain(paper.frame_sha256)))
     for row, (name, value) in enumerate(rows, 1):
         style.text(sheet, row, 1, name)
         style.text(sheet, row, 2, value)
     sheet.sheet_state = "veryHidden"
     style.protect(sheet)
-
-
-def _saved(book: Workbook, workpapers: Workpapers) -> bytes:
-    """The file, with the moment of issue for every time in it."""
-    issued = workpapers.issued_at.astimezone(UTC).replace(tzinfo=None, microsecond=0)
-    book.properties.creator = "ParcelSeal"
-    book.properties.title = f"{form.plain(workpapers.audit)} · {workpapers.stage}"
-    book.properties.created = book.properties.modified = issued
-    made = io.BytesIO()
-    # Not Workbook.save, which puts the present time in
-    ExcelWriter(book, zipfile.ZipFile(made, "w")).save()
-    fixed = io.BytesIO()
-    # Stored, not compressed: another zlib would give other bytes for the same workpapers
-    with zipfile.ZipFile(made) as source, zipfile.ZipFile(fixed, "w", zipfile.ZIP_STORED) as target:
-        for name in source.namelist():
-            entry = zipfile.ZipInfo(name, _EPOCH)
-            entry.external_attr = 0o600 << 16
-            entry.create_system = 3
-            target.writestr(entry, source.read(name))
-    return fixed.getvalue()

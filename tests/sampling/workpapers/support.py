@@ -15,9 +15,9 @@ from openpyxl import Workbook, load_workbook
 
 from include.messages import Message
 from include.reports.i18n import Translator
-from include.sampling.workpapers.faults import WorkpapersRefused
 from include.sampling.workpapers.reading import Returned, read
 from include.sampling.workpapers.writing import Attribute, Item, Paper, Workpapers, form, write
+from include.workbooks.faults import WorkbookRefused
 
 HOSTILE = (
     "=1+1",
@@ -178,7 +178,7 @@ def read_back(content: bytes, issued: Workpapers | None = None) -> Returned:
 
 def faults(content: bytes, issued: Workpapers | None = None) -> list[tuple[str, str, str]]:
     """Sheet, cell and message of each fault for which a file is refused."""
-    with pytest.raises(WorkpapersRefused) as refused:
+    with pytest.raises(WorkbookRefused) as refused:
         read_back(content, issued)
     english, chinese = Translator("en"), Translator("zh_CN")
     for one in refused.value.faults:

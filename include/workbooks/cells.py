@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Any
@@ -14,8 +14,8 @@ from openpyxl import load_workbook
 from openpyxl.utils import get_column_letter
 
 from include.messages import _
-from include.sampling.workpapers.faults import Fault, WorkpapersRefused
-from include.sampling.workpapers.file import Examined
+from include.workbooks.faults import Fault, WorkbookRefused
+from include.workbooks.file import Examined
 
 _DAY = re.compile(r"(20\d\d) ?[-/.年] ?(\d{1,2}) ?[-/.月] ?(\d{1,2}) ?日?")
 _DAY_ZERO = datetime(1899, 12, 30)  # noqa: DTZ001 - of Excel's days, which have no timezone
@@ -90,7 +90,7 @@ def grids(
         The names of all sheets in the workbook, and the sheets that were asked for.
 
     Raises:
-        WorkpapersRefused: the file is damaged in a way that only its reading shows.
+        WorkbookRefused: the file is damaged in a way that only its reading shows.
     """
     try:
         with warnings.catch_warnings():
@@ -108,7 +108,7 @@ def grids(
             _("The file is damaged: its cells cannot be read."),
             _("Open it in a spreadsheet program, save it as .xlsx and hand it in again."),
         )
-        raise WorkpapersRefused(file, [*examined.faults, fault]) from error
+        raise WorkbookRefused(file, [*examined.faults, fault]) from error
     return list(book.sheetnames), found
 
 
@@ -123,6 +123,24 @@ def _grid(sheet: Any, rows: int, columns: int) -> Grid:
             kept.append(None if cell.data_type == "f" else cell.value)
         values.append(kept)
     return Grid(sheet.title, values, frozenset(formulas))
+
+
+def other_sheets(wanted: Sequence[str], titles: Sequence[str]) -> list[Fault]:
+    """Faults of a workbook that has not just the sheets with which it was issued."""
+    absent = [one for one in wanted if one not in titles]
+    added = [one for one in titles if one not in wanted]
+    put_back = _("Put it back under this name, or fill in the workbook that was issued anew.")
+    take_away = _("Remove it, or give it back the name with which it was issued.")
+    return [
+        *(
+            Fault(one, "", _("The sheet is missing: removed or renamed."), put_back)
+            for one in absent
+        ),
+        *(
+            Fault(one, "", _("The sheet was not issued: added or renamed."), take_away)
+            for one in added
+        ),
+    ]
 
 
 def text_of(value: Any) -> str:

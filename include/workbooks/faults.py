@@ -62,8 +62,8 @@ class Remark:
     message: Message
 
 
-class WorkpapersRefused(UsageError):
-    """A returned workbook cannot be taken for the workpapers that were issued.
+class WorkbookRefused(UsageError):
+    """A returned workbook cannot be taken for the one that was issued.
 
     Attributes:
         name: of the file.
@@ -76,4 +76,4 @@ class WorkpapersRefused(UsageError):
         english = Translator("en")
         count = "a fault" if len(faults) == 1 else f"{len(faults)} faults"
         lines = [f"- {english.text(one.said)}" for one in faults]
-        super().__init__("\n".join([f"The workpapers {visible(name)} have {count}:", *lines]))
+        super().__init__("\n".join([f"The workbook {visible(name)} has {count}:", *lines]))

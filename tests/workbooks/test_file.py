@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.sampling.workpapers import file, form
-from include.sampling.workpapers.faults import WorkpapersRefused
+from include.sampling.workpapers import form
 from include.sampling.workpapers.reading import Returned
 from include.sampling.workpapers.writing import write
+from include.workbooks import file
+from include.workbooks.faults import WorkbookRefused
 from tests.sampling.workpapers.support import (
     LIBREOFFICE,
     edited,
@@ -308,7 +309,7 @@ def test_a_damaged_file_is_refused_and_never_breaks_the_reader(part: str, seed: 
         content = damaged(content, seed, many, content.index(b"PK\x01\x02"))
     try:
         assert isinstance(read_back(content), Returned)
-    except WorkpapersRefused as refused:
+    except WorkbookRefused as refused:
         assert refused.faults  # noqa: PT017 - either is right
 
 

@@ -19,7 +19,7 @@ from openpyxl.utils.cell import column_index_from_string, coordinate_from_string
 from openpyxl.utils.exceptions import CellCoordinatesException
 
 from include.messages import Message, _
-from include.sampling.workpapers.faults import Fault, WorkpapersRefused
+from include.workbooks.faults import Fault, WorkbookRefused
 
 MOST_BYTES = 32 * 1024**2  # of the file; 5,000 items with the longest notes have 20 MB
 MOST_UNPACKED = 64 * 1024**2  # bytes of all parts
@@ -67,7 +67,7 @@ def examine(content: bytes, name: str) -> Examined:
     """Look at a file without trusting anything in it.
 
     Raises:
-        WorkpapersRefused: it is no plain .xlsx, has a password, is too large or damaged.
+        WorkbookRefused: it is no plain .xlsx, has a password, is too large or damaged.
     """
     parts = _parts(content, name)
     names = sorted(parts)
@@ -100,18 +100,18 @@ def examine(content: bytes, name: str) -> Examined:
     )
 
 
-def _refused(name: str, message: Message, action: Message) -> WorkpapersRefused:
-    return WorkpapersRefused(name, [Fault("", "", message, action)])
+def _refused(name: str, message: Message, action: Message) -> WorkbookRefused:
+    return WorkbookRefused(name, [Fault("", "", message, action)])
 
 
-def _damaged(name: str, part: str) -> WorkpapersRefused:
+def _damaged(name: str, part: str) -> WorkbookRefused:
     return _refused(name, _("The file is damaged, in its part {part}.", part=part), _AGAIN)
 
 
-def _too_large(name: str) -> WorkpapersRefused:
+def _too_large(name: str) -> WorkbookRefused:
     message = _(
-        "The file is larger than workpapers can be: {most:bytes} at most, {unpacked:bytes} when "
-        "unpacked, {parts} parts and {cells} cells.",
+        "The file is larger than such a workbook can be: {most:bytes} at most, {unpacked:bytes} "
+        "when unpacked, {parts} parts and {cells} cells.",
         most=MOST_BYTES,
         unpacked=MOST_UNPACKED,
         parts=MOST_PARTS,
