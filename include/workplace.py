@@ -163,10 +163,9 @@ class Workplace:
 
     def _roles(self) -> set[str]:
         """The connections with which workflows have rights of their own on mapped databases."""
+        rules = (self.pack.audit, self.pack.training, self.pack.partners, *self.pack.intake)
         retention = {self.pack.disposition.connection} if self.pack.retention else set()
-        audit = {self.pack.audit.connection} if self.pack.audit else set()
-        training = {self.pack.training.connection} if self.pack.training else set()
-        return retention | audit | training | {one.connection for one in self.pack.intake}
+        return retention | {one.connection for one in rules if one is not None}
 
     def _recipient_faults(self) -> list[str]:
         try:

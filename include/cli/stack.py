@@ -87,6 +87,7 @@ def _grant(connection: psycopg.Connection) -> None:
     """Give the roles that let records in and dispose of them their rights, in an older home too."""
     from include.local.sample.load import statements
 
-    for file in ("grants.sql", "grants_retention.sql", "grants_audit.sql", "grants_training.sql"):
+    for room in ("", "_retention", "_audit", "_training", "_partners"):
+        file = f"grants{room}.sql"
         for statement in statements(file):
             connection.execute(statement)

@@ -24,7 +24,8 @@ from include.services.connections import ConnectionSpec
 
 RECIPIENTS = ("operations", "escrow", "drill")
 STATE, COURIER = "parcelseal_state", "courier"
-# intake_db, retention_db, audit_db, training_db are not: they stand in only where customer_db does
+# intake_db, retention_db, audit_db, training_db, partners_db are not: they stand in only where
+# customer_db does
 STAND_INS = ("customer_db", "state_db", "drill_db", "offsite_store", "evidence_store")
 AIRFLOW, AIRFLOW_RUNS = "airflow", "airflow_runs"
 # role -> what it may do; each logs in with a password of its own
@@ -38,6 +39,7 @@ ROLES = {
     "courier_retention": "",
     "courier_audit": "",
     "courier_training": "",
+    "courier_partners": "",
 }
 DATABASES = {
     AIRFLOW: "airflow",
@@ -93,6 +95,7 @@ class LocalProfile:
             "retention_db": lambda: self._database("retention_db", COURIER, "courier_retention"),
             "audit_db": lambda: self._database("audit_db", COURIER, "courier_audit"),
             "training_db": lambda: self._database("training_db", COURIER, "courier_training"),
+            "partners_db": lambda: self._database("partners_db", COURIER, "courier_partners"),
             "state_db": self._state,
             "drill_db": self._drill,
             "offsite_store": self._offsite,
@@ -186,7 +189,8 @@ class LocalProfile:
                 )
         admin.execute(
             f"GRANT CONNECT ON DATABASE {COURIER} "
-            "TO courier_reader, courier_intake, courier_retention, courier_audit, courier_training"
+            "TO courier_reader, courier_intake, courier_retention, courier_audit, "
+            "courier_training, courier_partners"
         )
 
     def _database(

@@ -59,6 +59,13 @@ ExactRate = Annotated[Fraction, PlainValidator(_rate), PlainSerializer(exact)]
 """A rate from 0 to 1, read without rounding."""
 
 
+Basis = Annotated[
+    Annotated[Literal["business"], Tag("business")] | Annotated[Source, Tag("source")],
+    Discriminator(lambda value: "business" if isinstance(value, str) else "source"),
+]
+"""The source of what is asked, or the company's own rule."""
+
+
 def _inside(rate: Fraction) -> Fraction:
     if not 0 < rate < 1:
         raise ValueError("should lie between 0 and 1")
@@ -82,10 +89,7 @@ class Attribute(Rule):
 
     id: Identifier
     question: Texts
-    basis: Annotated[
-        Annotated[Literal["business"], Tag("business")] | Annotated[Source, Tag("source")],
-        Discriminator(lambda value: "business" if isinstance(value, str) else "source"),
-    ]
+    basis: Basis
 
     @property
     def message(self) -> Message:

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from include.policy import audit as audits
 from include.policy import intake as intakes
+from include.policy import partners as partnerships
 from include.policy import retention as retentions
 from include.policy import training as trainings
 from include.policy.audit import AuditRules
@@ -29,6 +30,7 @@ from include.policy.intake import IntakeRule
 from include.policy.manifests import DataMap, read_datamap
 from include.policy.model import PackFile, PolicyPack
 from include.policy.notices import NoticeRules
+from include.policy.partners import PartnerRules
 from include.policy.problems import PackError, PackProblem
 from include.policy.purposes import Purpose, with_unneeded
 from include.policy.retention import Disposition, RetentionRule
@@ -45,6 +47,7 @@ _WITHOUT_DEFAULT = (
     "audit.yaml",
     "disposition.yaml",
     "intake.yaml",
+    "partners.yaml",
     "purposes.yaml",
     "retention.yaml",
     "training.yaml",
@@ -59,8 +62,9 @@ def load_pack(folder: Path) -> PolicyPack:
 
     Only ``datamap/*.yaml`` has to be there. Files that the pack leaves out are read from the
     shipped pack, except ``retention.yaml``, without which nothing expires, ``intake.yaml``, without
-    which nothing is taken in, ``audit.yaml``, without which nothing is audited, and
-    ``training.yaml``, without which nobody is reminded of courses.
+    which nothing is taken in, ``audit.yaml``, without which nothing is audited,
+    ``training.yaml``, without which nobody is reminded of courses, and ``partners.yaml``, without
+    which no partner is looked at.
 
     Args:
         folder: the pack.
@@ -110,6 +114,11 @@ def load_pack(folder: Path) -> PolicyPack:
         training, datamap.inventory, {one.id for one in roles.values()}
     ):
         checks.add("training.yaml", loc, message)
+    partners = reader.section("partners.yaml", TypeAdapter(PartnerRules))
+    for loc, message in partnerships.faults(
+        partners, datamap.inventory, {one.id for one in roles.values()}
+    ):
+        checks.add("partners.yaml", loc, message)
     taken = set(intakes.check_ids(intake.values(), datamap.inventory))
     suites = reader.suites(checks, reader.named("intake.yaml", "collection"), taken)
     reader.check_unknown_files()
@@ -126,6 +135,7 @@ def load_pack(folder: Path) -> PolicyPack:
         intake=tuple(intake.values()),
         audit=audit,
         training=training,
+        partners=partners,
         calendar=calendar or Calendar(),
         notices=notices,
         roles={one.id: one for one in roles.values()},

@@ -11,6 +11,7 @@ from include.policy.datamap import MappedDatabase
 from include.policy.expectations import Suite
 from include.policy.intake import IntakeRule
 from include.policy.notices import NoticeRules
+from include.policy.partners import PartnerRules
 from include.policy.problems import PackProblem
 from include.policy.purposes import Purpose
 from include.policy.retention import Disposition, RetentionRule
@@ -47,6 +48,7 @@ class PolicyPack(Rule):
         intake: of intake.yaml; empty when the pack has none.
         audit: of audit.yaml; None when the pack has none.
         training: of training.yaml; None when the pack has none.
+        partners: of partners.yaml; None when the pack has none.
         calendar: of calendar.yaml.
         notices: of notices.yaml.
         roles: of roles.yaml, by id.
@@ -65,6 +67,7 @@ class PolicyPack(Rule):
     intake: tuple[IntakeRule, ...] = ()
     audit: AuditRules | None = None
     training: TrainingRules | None = None
+    partners: PartnerRules | None = None
     calendar: Calendar
     notices: NoticeRules = NoticeRules()
     roles: Mapping[str, Role]

@@ -1,0 +1,153 @@
+"""partners.yaml: which third parties receive customer information, and what binds them.
+
+SQL of the register is that of the pack's author, who is trusted as the author of a migration is;
+docs/partners.md explains every key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AfterValidator, Field, model_validator
+
+from include.messages import Message
+from include.policy.audit import Basis, ExactRate
+from include.policy.period import Period, PositivePeriod
+from include.policy.rules import Identifier, Name, Rule, Sql, Text, Texts, in_languages, some
+
+if TYPE_CHECKING:
+    from include.policy.mapping import Inventory
+
+Loc = tuple[str | int, ...]
+Days = Annotated[int, Field(ge=1, le=730)]
+Weight = Annotated[int, Field(ge=1, le=1_000)]
+
+
+def _in_days(period: Period) -> Period:
+    if period.seconds:
+        raise ValueError("should be in days, months or years: P12M")
+    return period
+
+
+class Register(Rule):
+    """Where the partners are.
+
+    Attributes:
+        database: database of the data map that the query reads.
+        sql: SELECT with the columns of `include.partners.register.COLUMNS`.
+    """
+
+    database: Name
+    sql: Sql
+
+
+class Tier(Rule):
+    """Partners that are treated alike.
+
+    Attributes:
+        tier: its number in the register.
+        title: its name, by language.
+        review_every: period from a passed review to the day on which the next one is due.
+        pass_mark: share of the answered weight from which a questionnaire passes, as exact percent.
+    """
+
+    tier: Annotated[int, Field(ge=0, le=99)]
+    title: Texts
+    review_every: Annotated[PositivePeriod, AfterValidator(_in_days)]
+    pass_mark: ExactRate
+
+    @property
+    def message(self) -> Message:
+        """The title for a report."""
+        return in_languages(self.title)
+
+
+class Question(Rule):
+    """One question of the questionnaire; a partner answers yes or no.
+
+    Attributes:
+        id: stable name, ``return_or_delete``.
+        text: the question, by language; yes is what should be.
+        weight: how much it counts.
+        critical: whether a no fails the review whatever the score.
+        may_not_apply: whether it may be answered with "not applicable"; it then counts nothing.
+        basis: the source of what is asked, or ``business`` for the company's own rule.
+    """
+
+    id: Identifier
+    text: Texts
+    weight: Weight = 1
+    critical: bool = False
+    may_not_apply: bool = False
+    basis: Basis
+
+    @property
+    def message(self) -> Message:
+        """The question for a questionnaire."""
+        return in_languages(self.text)
+
+
+class PartnerRules(Rule):
+    """partners.yaml.
+
+    Attributes:
+        connection: id of the Airflow connection that reads the register; the database's own where
+            it is not configured.
+        register: where the partners are; ``register`` in the file.
+        owner: role of roles.yaml that answers for partners and is reminded.
+        tell_partners: whether a partner's own contact is reminded too.
+        ladder: days before the end of an agreement, and before the day of the review, by which
+            people are reminded at the latest.
+        lapsed_every: days between reminders from the lapse on, for as long as it lasts.
+        tiers: the tiers of partners.
+        return_within: period in which a questionnaire should be back, and in which a returned one
+            should be decided on.
+        sub_processors: whether partners name those who process customer information for them.
+        questionnaire: what they are asked.
+    """
+
+    connection: Text = "partners_db"
+    source: Annotated[Register, Field(alias="register")]
+    owner: Identifier
+    tell_partners: bool = False
+    ladder: Annotated[tuple[Days, ...], AfterValidator(some)] = (90, 30, 7)
+    lapsed_every: Days = 7
+    tiers: Annotated[tuple[Tier, ...], AfterValidator(some)]
+    return_within: Annotated[PositivePeriod, AfterValidator(_in_days)] = Period.parse("P30D")
+    sub_processors: bool = True
+    questionnaire: Annotated[tuple[Question, ...], AfterValidator(some), Field(max_length=200)]
+
+    @model_validator(mode="after")
+    def _falls(self) -> PartnerRules:
+        if list(self.ladder) != sorted(set(self.ladder), reverse=True):
+            raise ValueError("ladder should fall: [90, 30, 7]")
+        return self
+
+    def tier(self, number: int | None) -> Tier | None:
+        """The tier of that number; None when the pack has none."""
+        return next((one for one in self.tiers if one.tier == number), None)
+
+
+def faults(
+    rules: PartnerRules | None, inventory: Inventory, roles: set[str]
+) -> Iterator[tuple[Loc, str]]:
+    """Say what of partners.yaml the data maps and roles.yaml do not have; each with its place."""
+    if rules is None:
+        return
+    if rules.source.database not in inventory:
+        yield ("register", "database"), f"the pack maps no database {rules.source.database!r}"
+    if rules.owner not in roles:
+        yield ("owner",), f"roles.yaml has no role {rules.owner!r}"
+    yield from _twice("tiers", "tier", [str(one.tier) for one in rules.tiers])
+    yield from _twice("questionnaire", "id", [one.id for one in rules.questionnaire])
+    for at, one in enumerate(rules.questionnaire):
+        if one.critical and one.may_not_apply:
+            message = "a critical question always applies"
+            yield ("questionnaire", at, "may_not_apply"), message
+
+
+def _twice(place: str, key: str, names: list[str]) -> Iterator[tuple[Loc, str]]:
+    for at, name in enumerate(names):
+        if name in names[:at]:
+            yield (place, at, key), f"{name} stands twice"
