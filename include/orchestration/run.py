@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundExceptio
 
 from include.evidence.bundle import SealedBundle, seal
 from include.evidence.controls import judge, unexplained
-from include.evidence.ledger import LedgerRow, find_bundle
+from include.evidence.ledger import LedgerRow, find, find_bundle
 from include.evidence.model import Finding, Outcome, Result, RunContext, StepRecord, StepSummary
 from include.evidence.steps import artifacts_of, record_step, steps_of
 from include.messages import Message, _, verbatim
@@ -20,7 +20,7 @@ from include.orchestration.unforeseen import value_free
 from include.reports.conclusion import Conclusion
 from include.reports.model import Report
 from include.services.connections import ConnectionSpec
-from include.services.errors import ParcelSealError, ServiceError
+from include.services.errors import ControlFailed, ParcelSealError, ServiceError
 from include.workplace import Workplace
 
 EVIDENCE_LOCK = timedelta(
@@ -121,6 +121,20 @@ def _failed(
         clause=clause,
     )
     return StepRecord(step=name, part=part, outcome=Outcome.FAIL, findings=[finding])
+
+
+def require_open(place: Workplace) -> None:
+    """Refuse a step of a run that is sealed: what it did now would stand in no evidence.
+
+    Raises:
+        ControlFailed: the run is sealed.
+    """
+    with place.state.connect() as conn:
+        if find(conn, *run_key()) is not None:
+            raise ControlFailed(
+                "This run is sealed: nothing can be done in it any more.",
+                "Start a new run; what a sealed one lacks is done there.",
+            )
 
 
 def seal_run(

@@ -12,13 +12,20 @@ from airflow.sdk import Param
 from include.approvals.people import members
 from include.approvals.question import Question
 from include.evidence.ahead import FolderAhead
-from include.evidence.ledger import find
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.names import bundle_path
 from include.evidence.steps import artifacts_of, steps_of
 from include.messages import _
 from include.orchestration.human import Answer, wait
-from include.orchestration.run import run_context, run_key, seal_aside, seal_run, step, workplace
+from include.orchestration.run import (
+    require_open,
+    run_context,
+    run_key,
+    seal_aside,
+    seal_run,
+    step,
+    workplace,
+)
 from include.orchestration.workflow import policy
 from include.reports.conclusion import Conclusion
 from include.sampling import commitment_report, drawing, register, report, seeds, steps
@@ -291,12 +298,8 @@ def desk_of(place: Workplace, *, sealing: bool = False) -> Desk:
             is the one that is there.
     """
     pack, rules = place.pack, place.pack.audit
-    with place.state.connect() as conn:
-        if not sealing and find(conn, *run_key()) is not None:
-            raise ControlFailed(
-                "This run is sealed: nothing can be done in it any more.",
-                "Start a new run; what a sealed one lacks is done there.",
-            )
+    if not sealing:
+        require_open(place)
     if rules is None:
         raise UsageError(
             "The policy pack has no audit.yaml: nothing is audited by samples.",

@@ -1,15 +1,18 @@
 """The keys of notices about training: what makes a reminder the same one.
 
 One line of text, so that anybody can read it in the state database; a slash inside a part is
-written as ``%2F``.
+written as ``%2F``, and so are the other signs that mean something here.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 from include.training.obligations import Due
+
+_SIGNS = re.compile(r"[%/#\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -33,28 +36,30 @@ def told_of(due: Due) -> Told:
 
 
 def read(key: str) -> Told:
-    """What a reminder's key says; raises ValueError for another key."""
-    person, course, cycle, rung = key.split("/")
+    """What a reminder's key says, also that of a further address; ValueError for another key."""
+    person, course, cycle, rung = key.partition("#")[0].split("/")
     return Told(unquote(person), unquote(course), unquote(cycle), int(rung))
 
 
-def weekly(department: str, week: str, about: Due | None = None) -> str:
-    """The key of a line of a department's summary of a week, ``2026-W48``.
+def weekly(department: str, week: str, head: str, about: Due | str = "") -> str:
+    """The key of a line of a department's summary of a week.
 
     Args:
         department: its name.
-        week: of the summary.
-        about: the overdue obligation that the line names; None for the line of figures.
+        week: of the summary, ``2026-W48``.
+        head: staff number of who is told.
+        about: the overdue obligation that the line names, or a word for another line; empty for the
+            line of figures.
     """
-    whose = f"{_part(department)}/{week}"
-    return f"{whose}/{told_of(about).key}" if about else whose
+    line = told_of(about).key if isinstance(about, Due) else about
+    return "/".join([_part(department), week, _part(head), *([line] if line else [])])
 
 
 def read_weekly(key: str) -> tuple[str, Told | None]:
-    """The week of a summary's line, and what it tells; raises ValueError for another key."""
-    _department, week, *about = key.split("/")
-    return week, read("/".join(about)) if about else None
+    """The week of a summary's line, and the obligation it names; ValueError for another key."""
+    _department, week, _head, *about = key.split("/")
+    return week, read("/".join(about)) if len(about) > 1 else None
 
 
 def _part(text: str) -> str:
-    return quote(text, safe=" -:.")
+    return _SIGNS.sub(lambda found: quote(found[0], safe=""), text)

@@ -121,6 +121,15 @@ class Waiver:
     course: str
 
 
+FAULTY = SQL("""
+    coalesce(course, '') = '' OR version IS NULL OR published_on IS NULL
+    OR coalesce(within_days, -1) < 0 OR coalesce(repeat_months, 1) < 1
+    OR (repeat_months IS NOT NULL AND due_each_year IS NOT NULL)
+    OR coalesce(topic, '') NOT IN ('onboarding', 'law', 'protection', 'emergency')
+    OR coalesce(due_each_year, '01-01') !~ '^((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])'
+        '|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))$'""")
+"""Which entries of the courses cannot be used; 29 February is no day of every year."""
+
 Row = Due | Department | Topic | Untrained
 
 _OBLIGATIONS = SQL("""
@@ -137,7 +146,7 @@ people AS MATERIALIZED (
         min(published_on) OVER (PARTITION BY course) AS introduced_on, within_days, repeat_months,
         due_each_year, retake_within_days
     FROM {courses} AS every_version
-    WHERE published_on <= %(day)s
+    WHERE published_on <= %(day)s AND NOT ({faulty})
     ORDER BY course, version DESC, published_on DESC
 ), taken AS (
     SELECT t.person, t.course, max(t.completed_on) AS last_on,
@@ -271,6 +280,7 @@ def _query(whole: SQL, sources: Sources, *, some: bool = False) -> Composed:
     only = SQL("AND {} = ANY(%(people)s)")
     obligations = _OBLIGATIONS.format(
         **sources.relations,
+        faulty=FAULTY,
         of_people=only.format(SQL("person")) if some else SQL(""),
         of_completions=only.format(SQL("t.person")) if some else SQL(""),
     )

@@ -119,7 +119,6 @@ def _reading(address: DatabaseAddress) -> Iterator[psycopg.Connection[Any]]:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.read_only = True
         yield connection
-        connection.rollback()
 
 
 @contextmanager
@@ -127,7 +126,8 @@ def _gathering(state: Engine) -> Iterator[psycopg.Connection[Any]]:
     with state.connect().execution_options(isolation_level="REPEATABLE READ") as conn:
         connection = cast("psycopg.Connection[Any]", conn.connection.driver_connection)
         yield connection
-        connection.rollback()  # SQLAlchemy does not know that a transaction began
+        if not connection.closed:
+            connection.rollback()  # SQLAlchemy does not know that a transaction began
 
 
 def _queried(source: TrainingSource) -> Composable:

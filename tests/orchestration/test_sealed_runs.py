@@ -29,12 +29,13 @@ def test_nothing_is_drawn_in_a_run_that_is_sealed(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody clears its tasks: what they did would stand in no evidence."""
-    from include.orchestration import sampling
+    from include.orchestration import run, sampling
 
     rig.committed()
     rig.enter()
     place: Any = SimpleNamespace(pack=rig.pack, state=rig.engine)
-    monkeypatch.setattr(sampling, "run_key", lambda: (DAG, "r1"))
+    for module in (sampling, run):
+        monkeypatch.setattr(module, "run_key", lambda: (DAG, "r1"))
     rig.seal()
     with pytest.raises(ControlFailed, match="This run is sealed"):
         sampling.desk_of(place)

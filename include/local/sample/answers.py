@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from include.local.sample.chance import Ints
+from include.local.sample.duties import Duty
 from include.local.sample.rules import RULES
 
 
@@ -67,6 +68,7 @@ class AnswerSheet(BaseModel):
         tables: rows of each table.
         planted: row sets by the name of their rule (``include.local.sample.rules``).
         canaries: every marked value.
+        duties: courses that people have to take, as of no day: nothing was taken since the moment.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -77,6 +79,7 @@ class AnswerSheet(BaseModel):
     tables: dict[str, int]
     planted: dict[str, RowSet]
     canaries: tuple[Canary, ...]
+    duties: tuple[Duty, ...] = ()
 
 
 class Notes:
@@ -86,6 +89,7 @@ class Notes:
         self._ranges: dict[str, list[tuple[int, int]]] = {name: [] for name in RULES}
         self._rows: dict[str, list[tuple[int, ...]]] = {name: [] for name in RULES}
         self._canaries: dict[tuple[int, str, str], list[tuple[str, int]]] = {}
+        self.duties: list[Duty] = []
 
     def add(self, rule: str, keys: Ints | Iterable[int]) -> None:
         """Note rows of a rule; keys ascend from call to call and within one."""
@@ -129,6 +133,7 @@ class Notes:
                 )
                 for name, rule in RULES.items()
             },
+            duties=tuple(self.duties),
             canaries=tuple(
                 Canary(value=value, kind=kind, customer_id=customer, places=tuple(places))
                 for (customer, kind, value), places in self._canaries.items()

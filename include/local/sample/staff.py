@@ -9,6 +9,7 @@ from random import Random
 import numpy as np
 
 from include.local.sample.answers import Notes
+from include.local.sample.duties import duties
 from include.local.sample.people import people
 from include.local.sample.tables import Table, text_rows
 from include.local.sample.world import World
@@ -178,6 +179,7 @@ def _completions(world: World, dice: Random, notes: Notes) -> list[tuple[object,
     records: list[tuple[object, ...]] = []
     expired: list[int] = []
     overdue: list[tuple[int, int]] = []
+    passed: dict[tuple[int, int], date] = {}
     for one in world.staff:
         if one.kind == "newcomer":
             continue
@@ -194,11 +196,13 @@ def _completions(world: World, dice: Random, notes: Notes) -> list[tuple[object,
                 overdue.append((one.employee_id, course))
             whens = [last - timedelta(days=350 * year) for year in (2, 1, 0)]
             done.extend((course, when) for when in whens if when > one.joined_on)
+        passed |= {(one.employee_id, course): when for course, when in done}  # the last one counts
         for course, when in done:
             number = len(records) + 1
             records.append((number, one.employee_id, course, 1, when, dice.randint(60, 100), True))
             if one.kind == "long_gone":
                 expired.append(number)
+    notes.duties.extend(duties(world.staff, COURSES, passed))
     notes.add("expired_training", expired)
     notes.add_rows("training_overdue", overdue)
     return records

@@ -1,0 +1,99 @@
+"""What of a run of `remind_training` is not as the policy asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from include.evidence.examination import Examination
+from include.evidence.model import Outcome
+from include.messages import _
+from include.training.desk import Desk
+from include.training.ladder import is_beyond
+from include.training.obligations import Due
+from include.training.standing import Standing
+
+_NAMED = 20  # people in a finding
+_AHEAD = timedelta(days=60)  # in which make-up days have to be known
+
+
+def judge(seen: Examination, desk: Desk, found: Standing, late: Sequence[Due]) -> None:
+    """Note figures and findings.
+
+    Args:
+        seen: they go here.
+        desk: of the run.
+        found: how training stands.
+        late: overdue obligations.
+    """
+    beyond = [one for one in late if is_beyond(desk.rules.ladder, one.due_on, desk.today)]
+    people = sorted({one.person for one in beyond})
+    seen.measure("training_coverage", found.coverage, "ratio")
+    seen.measure("people_with_access_untrained", len(found.untrained), "1")
+    seen.measure("people_overdue_beyond_ladder", len(people), "1")
+    seen.measure("training.people", found.people, "1")
+    seen.measure("training.overdue", len(late), "1")
+    owner = desk.rules.owner
+    if not found.people:
+        seen.find(
+            "training.nobody",
+            Outcome.FAIL,
+            _("The roster has nobody who has to be trained: nobody would ever be reminded."),
+            _("See what training.yaml's query of people gives, or upload the roster again."),
+            subject="training.yaml",
+        )
+    if found.untrained:
+        seen.find(
+            "training.access_untrained",
+            Outcome.FAIL,
+            _(
+                "{count} people may open customer records without valid training: {people}.",
+                count=len(found.untrained),
+                people=_named([one.person for one in found.untrained]),
+            ),
+            _("Have them trained, or take their access away until they are."),
+            subject=owner,
+        )
+    if people:
+        seen.find(
+            "training.beyond_ladder",
+            Outcome.FAIL,
+            _(
+                "{count} people are overdue by more than {days} days: {people}.",
+                count=len(people),
+                days=desk.rules.ladder.overdue[-1],
+                people=_named(people),
+            ),
+            _("Speak with them and their supervisors: reminders alone did not help."),
+            subject=owner,
+        )
+    _topics(seen, desk, found)
+    ahead = (desk.today + _AHEAD).year
+    if not desk.workdays.is_announced(ahead):
+        seen.find(
+            "training.year_not_announced",
+            Outcome.ATTENTION,
+            _("The make-up workdays of {year} are not known yet.", year=str(ahead)),
+            _("Update ParcelSeal, or write them into calendar.yaml under opened and closed."),
+            subject="calendar.yaml",
+        )
+
+
+def _topics(seen: Examination, desk: Desk, found: Standing) -> None:
+    """Say which topics of the policy no course covers as it should."""
+    have = {one.name: one for one in found.topics}
+    absent = [one for one in desk.rules.topics if one not in have or not have[one].repeated]
+    if "onboarding" not in have:
+        absent.append("onboarding")
+    if absent:
+        seen.find(
+            "training.topic_missing",
+            Outcome.FAIL,
+            _("No course in force covers: {topics}.", topics=", ".join(absent)),
+            _("Publish one; law, protection and emergency have to be repeated (policy 6.2)."),
+            subject="training.yaml",
+        )
+
+
+def _named(people: Sequence[str]) -> str:
+    return ", ".join(people[:_NAMED]) + ("…" if len(people) > _NAMED else "")

@@ -1,0 +1,136 @@
+"""What people are told about courses: their own reminders, copies to supervisors, summaries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from include.messages import Message, _
+from include.notify.notice import Notice
+from include.policy.rules import Role
+from include.training.keys import told_of, weekly
+from include.training.names import COPY, DEPARTMENT, REMINDER
+from include.training.obligations import Department, Due
+from include.training.people import Person
+
+MOST_LINES = 20  # of a summary; the report has the rest
+_OWN = _("Training that you have to take")
+_TEAM = _("Overdue training in your team")
+
+
+def reminder(due: Due, person: Person) -> Notice:
+    """What somebody is told about a course of their own."""
+    values = {"title": due.title, "day": due.due_on}
+    if due.rung < 0:
+        line = _("“{title}” is due on {day}.", **values)
+    else:
+        line = _("“{title}” was due on {day} and is overdue: please take it now.", **values)
+    return Notice(
+        kind=REMINDER,
+        key=told_of(due).key,
+        recipient=due.person,
+        heading=_OWN,
+        line=line,
+        name=person.name,
+        address=person.mail,
+        due_on=due.due_on,
+    )
+
+
+def copy(due: Due, person: Person, told: Person | None, role: Role) -> Iterator[Notice]:
+    """What the supervisor is told about it; the owner's role, where nobody above can be told."""
+    line, key = _overdue(due, person.name), told_of(due).key
+    if told is not None:
+        yield Notice(
+            kind=COPY,
+            key=key,
+            recipient=told.person,
+            heading=_TEAM,
+            line=line,
+            name=told.name,
+            address=told.mail,
+            due_on=due.due_on,
+        )
+        return
+    yield from to_role(
+        role, COPY, key, _("Overdue training, and no supervisor can be told"), line, due
+    )
+
+
+def to_role(
+    role: Role, kind: str, key: str, heading: Message, line: Message, due: Due | None = None
+) -> Iterator[Notice]:
+    """The same notice to every address of a role; one that cannot be sent where it has none."""
+    for place, address in enumerate(role.mail or ("",)):
+        yield Notice(
+            kind=kind,
+            key=f"{key}#{place}" if place else key,
+            recipient=f"role:{role.id}" + (f":{place + 1}" if place else ""),
+            heading=heading,
+            line=line,
+            address=address,
+            due_on=due.due_on if due else None,
+        )
+
+
+@dataclass(frozen=True)
+class Week:
+    """What a department's summary says.
+
+    Attributes:
+        of: the department's figures.
+        overdue: its overdue obligations, the oldest first.
+        names: of the people, by staff number.
+    """
+
+    of: Department
+    overdue: Sequence[Due]
+    names: Mapping[str, str]
+
+
+def summary(week: Week, head: Person, number: str) -> Iterator[Notice]:
+    """The lines of a department's weekly summary for its head.
+
+    Args:
+        week: what it says.
+        head: of the department.
+        number: of the week, ``2026-W48``.
+    """
+    of = week.of
+    heading = _("Training in {department} this week", department=of.name)
+    said = _(
+        "Trained: {covered} of {people} people ({share:percent}). Courses overdue: {overdue}, due "
+        "in the next 30 days: {soon}; people on leave: {on_leave}.",
+        covered=of.covered,
+        people=of.people,
+        share=of.covered / of.people if of.people else 1.0,
+        overdue=of.overdue,
+        soon=of.soon,
+        on_leave=of.on_leave,
+    )
+    lines: list[tuple[Due | str, Message]] = [("", said)]
+    named = week.overdue[:MOST_LINES]
+    lines += [(due, _overdue(due, week.names.get(due.person, ""))) for due in named]
+    if len(week.overdue) > MOST_LINES:
+        lines.append(("more", _("And {count} more.", count=len(week.overdue) - MOST_LINES)))
+    for about, text in lines:
+        yield Notice(
+            kind=DEPARTMENT,
+            key=weekly(of.name, number, head.person, about),
+            recipient=head.person,
+            heading=heading,
+            line=text,
+            name=head.name,
+            address=head.mail,
+            due_on=about.due_on if isinstance(about, Due) else None,
+        )
+
+
+def _overdue(due: Due, name: str) -> Message:
+    return _(
+        "{name} ({person}): “{title}” was due on {day}.",
+        name=name,
+        person=due.person,
+        title=due.title,
+        day=due.due_on,
+    )

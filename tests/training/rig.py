@@ -1,0 +1,165 @@
+"""A company whose people have to be trained, with a state database and no Airflow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date, datetime, time
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import psycopg
+from psycopg.sql import SQL, Identifier
+from sqlalchemy import Engine, text
+
+from include.local.postgres import EmbeddedPostgres
+from include.notify.outbox import Run
+from include.policy.notices import NoticeRules
+from include.policy.rules import Calendar, Role
+from include.policy.training import TrainingRules
+from include.services.clock import FixedClock
+from include.services.database import DatabaseAddress
+from include.state.connect import engine
+from include.state.tables import metadata
+from include.training.desk import Desk
+from include.training.ladder import reached
+from include.training.obligations import Due, Row, Waiver, everything
+from include.training.sources import COLUMNS, Sources
+from include.workdays.calendar import Workdays
+from tests.support.databases import fresh
+
+DAG = "remind_training"
+ZONE = ZoneInfo("Asia/Shanghai")
+WORKDAYS = Workdays(Calendar())
+MONDAY = date(2026, 3, 2)
+HR = Role(
+    id="human_resources",
+    title={"en": "Human resources", "zh-CN": "人力资源部门"},
+    mail=("hr@firm.example",),
+)
+
+
+def rules(**more: Any) -> TrainingRules:
+    """A whole training.yaml over the company's tables."""
+    sources = {
+        name: {"database": "firm", "sql": f"SELECT * FROM {name} WHERE true OR 'x' LIKE '%y'"}
+        for name in COLUMNS
+    }
+    return TrainingRules.model_validate({**sources, "owner": HR.id, **more})
+
+
+@dataclass
+class Rig:
+    """The company.
+
+    Attributes:
+        source: connection string of its database.
+        state: of the state database.
+        today: the day, which tests move on; runs begin at 09:30.
+        rules: training.yaml.
+    """
+
+    source: str
+    state: str
+    today: date = MONDAY
+    rules: TrainingRules = field(default_factory=rules)
+    workdays: Workdays = WORKDAYS
+    engine: Engine = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.engine = engine(self.state)
+
+    def desk(self, run: str = "r1") -> Desk:
+        return Desk(
+            rules=self.rules,
+            roles={HR.id: HR},
+            readers={"firm": DatabaseAddress.from_conninfo(self.source)},
+            notices=NoticeRules(may_opt_out=("training.department",)),
+            workdays=self.workdays,
+            state=self.engine,
+            clock=FixedClock(self.now()),
+            zone=ZONE,
+            run=Run(DAG, run),
+        )
+
+    def now(self) -> datetime:
+        return datetime.combine(self.today, time(9, 30), ZONE)
+
+    @contextmanager
+    def open(self) -> Iterator[Sources]:
+        with self.desk().sources() as found:
+            yield found
+
+    def add(self, table: str, **values: Any) -> None:
+        """Add a row; what is not said is null."""
+        columns = SQL(", ").join(map(Identifier, values))
+        places = SQL(", ").join(SQL("%s") * len(values))
+        query = SQL("INSERT INTO {} ({}) VALUES ({})").format(Identifier(table), columns, places)
+        self.execute(query, list(values.values()))
+
+    def person(self, person: str = "P1", joined_on: str = "2020-01-06", **more: Any) -> str:
+        usual = {
+            "name": f"Name of {person}",
+            "mail": f"{person.lower()}@firm.example",
+            "department": "North",
+            "head": False,
+            "access": False,
+        }
+        self.add("people", person=person, joined_on=joined_on, **(usual | more))
+        return person
+
+    def course(self, course: str = "LAW", **more: Any) -> str:
+        usual = {
+            "title": f"Course {course}",
+            "topic": "law",
+            "version": 1,
+            "published_on": "2019-01-01",
+            "within_days": 60,
+        }
+        self.add("courses", course=course, **(usual | more))
+        return course
+
+    def took(self, day: str, person: str = "P1", course: str = "LAW", **more: Any) -> None:
+        usual = {"version": 1, "passed": True}
+        self.add("completions", person=person, course=course, completed_on=day, **(usual | more))
+
+    def execute(self, query: Any, values: Sequence[Any] = ()) -> None:
+        with psycopg.connect(self.source, autocommit=True) as connection:
+            connection.execute(query, values)
+
+    def rows(self, waived: Sequence[Waiver] = ()) -> list[Row]:
+        """All that is worked out for the day."""
+        with self.open() as sources:
+            found = everything(
+                sources,
+                day=self.today,
+                reached=reached(self.rules.ladder, self.workdays, self.today),
+                waived=waived,
+                grace=self.rules.leave_grace,
+            )
+            return list(found)
+
+    def due(self, waived: Sequence[Waiver] = ()) -> list[Due]:
+        """Obligations on a rung, by person and course."""
+        found = [one for one in self.rows(waived) if isinstance(one, Due)]
+        return sorted(found, key=lambda one: (one.person, one.course))
+
+    def empty(self) -> None:
+        """Make it as if it were the first day."""
+        self.execute("TRUNCATE people, courses, completions")
+        names = ", ".join(f'"{one.name}"' for one in metadata.sorted_tables)
+        with self.engine.begin() as conn:
+            conn.execute(text(f"TRUNCATE {names} RESTART IDENTITY"))
+        self.today, self.rules, self.workdays = MONDAY, rules(), WORKDAYS
+
+
+@contextmanager
+def new_rig(postgres: EmbeddedPostgres, migrated_once: str) -> Iterator[Rig]:
+    """Make a company; its databases are dropped afterwards."""
+    with fresh(postgres) as firm, fresh(postgres, migrated_once) as state:
+        with psycopg.connect(postgres.conninfo(firm), autocommit=True) as connection:
+            for table, columns in COLUMNS.items():
+                named = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+                connection.execute(f"CREATE TABLE {table} ({named})")
+        yield Rig(postgres.conninfo(firm), postgres.conninfo(state))
