@@ -7,6 +7,7 @@ catalogue's key. Babel extracts it (keyword ``_``), ``include/reports/locale`` h
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import date, datetime
 from typing import Annotated, Any
 
@@ -53,3 +54,13 @@ def _(text: str, **values: Any) -> Message:
 def verbatim(text: str) -> Message:
     """Wrap words that stand in no catalogue: an error's own, a path."""
     return Message(text="{words}", values={"words": text})
+
+
+def listed(items: Sequence[Message]) -> Message:
+    """Several messages one after the other, with each language's own comma."""
+    names = [f"{{p{number}}}" for number in range(len(items))]
+    return Message(
+        text=", ".join(names),
+        values={f"p{number}": item for number, item in enumerate(items)},
+        translations={"zh-CN": "、".join(names)},
+    )

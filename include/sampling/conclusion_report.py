@@ -9,7 +9,7 @@ from typing import Any
 
 from include.evidence.model import Metric, Outcome, StepRecord
 from include.findings.register import Found, State
-from include.messages import Message, _
+from include.messages import Message, _, listed
 from include.policy.rules import Role
 from include.reports.conclusion import Conclusion, by_step, missing_record, worst
 from include.reports.model import (
@@ -183,7 +183,9 @@ def _summary(seen: Seen) -> Message:
     said = _judged(seen)
     if not seen.going:
         return said
-    return _and(said, _("To the next stage of their plan: {populations}.", populations=_list(seen)))
+    return _and(
+        said, _("To the next stage of their plan: {populations}.", populations=listed(seen.going))
+    )
 
 
 def _judged(seen: Seen) -> Message:
@@ -241,16 +243,6 @@ def _and(first: Message, then: Message) -> Message:
     """Two sentences; a Chinese reader sees no blank between them."""
     values = {"first": first, "then": then}
     return Message(text="{first} {then}", values=values, translations={"zh-CN": "{first}{then}"})
-
-
-def _list(seen: Seen) -> Message:
-    """Titles one after the other."""
-    names = [f"{{p{number}}}" for number in range(len(seen.going))]
-    return Message(
-        text=", ".join(names),
-        values={f"p{number}": title for number, title in enumerate(seen.going)},
-        translations={"zh-CN": "、".join(names)},
-    )
 
 
 def _facts(seen: Seen, today: date) -> list[Fact]:

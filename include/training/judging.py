@@ -7,9 +7,10 @@ from datetime import timedelta
 
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome
-from include.messages import _
+from include.messages import _, listed
 from include.training.desk import Desk
 from include.training.ladder import is_beyond
+from include.training.names import TOPICS
 from include.training.obligations import Due
 from include.training.standing import Standing
 
@@ -68,12 +69,12 @@ def judge(seen: Examination, desk: Desk, found: Standing, late: Sequence[Due]) -
             subject=owner,
         )
     _topics(seen, desk, found)
-    ahead = (desk.today + _AHEAD).year
-    if not desk.workdays.is_announced(ahead):
+    years = sorted({desk.today.year, (desk.today + _AHEAD).year})
+    for year in [one for one in years if not desk.workdays.is_announced(one)]:
         seen.find(
             "training.year_not_announced",
             Outcome.ATTENTION,
-            _("The make-up workdays of {year} are not known yet.", year=str(ahead)),
+            _("The make-up workdays of {year} are not known yet.", year=str(year)),
             _("Update ParcelSeal, or write them into calendar.yaml under opened and closed."),
             subject="calendar.yaml",
         )
@@ -82,14 +83,19 @@ def judge(seen: Examination, desk: Desk, found: Standing, late: Sequence[Due]) -
 def _topics(seen: Examination, desk: Desk, found: Standing) -> None:
     """Say which topics of the policy no course covers as it should."""
     have = {one.name: one for one in found.topics}
-    absent = [one for one in desk.rules.topics if one not in have or not have[one].repeated]
+    absent: list[str] = [
+        one for one in desk.rules.topics if one not in have or not have[one].repeated
+    ]
     if "onboarding" not in have:
         absent.append("onboarding")
     if absent:
         seen.find(
             "training.topic_missing",
             Outcome.FAIL,
-            _("No course in force covers: {topics}.", topics=", ".join(absent)),
+            _(
+                "No course in force covers: {topics}.",
+                topics=listed([TOPICS[one] for one in absent]),
+            ),
             _("Publish one; law, protection and emergency have to be repeated (policy 6.2)."),
             subject="training.yaml",
         )

@@ -26,15 +26,9 @@ from include.reports.model import (
     TrendPoint,
 )
 from include.training.coverage import Point
-from include.training.names import CLAUSE, OVERDUE_FILE, STEP_PLAN
+from include.training.names import CLAUSE, OVERDUE_FILE, STEP_PLAN, TOPICS
 
 _TITLE = _("Training and its reminders")
-_TOPICS = {
-    "onboarding": _("onboarding"),
-    "law": _("law"),
-    "protection": _("protection skills"),
-    "emergency": _("emergency handling"),
-}
 _MOST_BARS = 40  # departments in the chart; the table has all
 
 
@@ -204,7 +198,7 @@ def _coverage(data: Mapping[str, Any], target: float | None, trend: Sequence[Poi
     ]
     topics: list[list[Cell]] = [
         [
-            _TOPICS.get(one["name"], one["name"]),
+            TOPICS.get(one["name"], one["name"]),
             one["courses"],
             one["obligations"],
             one["overdue"],
@@ -299,11 +293,7 @@ def _overdue(data: Mapping[str, Any]) -> Section:
     for one in data["overdue"]:
         due = date.fromisoformat(one["due_on"])
         rows.append([one["person"], one["department"], one["title"], due, (today - due).days])
-    text = _(
-        "All of them are in the file {file}. Reminders so far are counted from the day on which "
-        "a course was due.",
-        file=OVERDUE_FILE,
-    )
+    text = _("All of them are in the file {file}.", file=OVERDUE_FILE)
     blocks: list[Block] = [Paragraph(text=text if rows else _("No course is overdue."))]
     if rows:
         blocks.append(

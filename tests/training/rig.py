@@ -56,13 +56,15 @@ class Rig:
     Attributes:
         source: connection string of its database.
         state: of the state database.
-        today: the day, which tests move on; runs begin at 09:30.
+        today: the day, which tests move on.
+        time: of day at which runs begin.
         rules: training.yaml.
     """
 
     source: str
     state: str
     today: date = MONDAY
+    time: time = time(9, 30)
     rules: TrainingRules = field(default_factory=rules)
     workdays: Workdays = WORKDAYS
     engine: Engine = field(init=False)
@@ -84,7 +86,7 @@ class Rig:
         )
 
     def now(self) -> datetime:
-        return datetime.combine(self.today, time(9, 30), ZONE)
+        return datetime.combine(self.today, self.time, ZONE)
 
     @contextmanager
     def open(self) -> Iterator[Sources]:
@@ -151,7 +153,8 @@ class Rig:
         names = ", ".join(f'"{one.name}"' for one in metadata.sorted_tables)
         with self.engine.begin() as conn:
             conn.execute(text(f"TRUNCATE {names} RESTART IDENTITY"))
-        self.today, self.rules, self.workdays = MONDAY, rules(), WORKDAYS
+        self.today, self.time = MONDAY, time(9, 30)
+        self.rules, self.workdays = rules(), WORKDAYS
 
 
 @contextmanager
