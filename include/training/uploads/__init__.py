@@ -1,0 +1,1 @@
+"""Roster, courses and completions from CSV files, read strictly: all of a file is taken or none."""

@@ -1,0 +1,190 @@
+"""What a cell of a CSV file says: a code, words, a day, a whole number, yes or no.
+
+Excel, other programs and people write the same in many ways. What can be read in one way only is
+read; what could be two things (5/1/2026) is refused, and so is what Excel has made of something
+else (1.2E+05, 46027).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from datetime import date
+
+from include.training.uploads.faults import shown
+
+Value = str | int | bool | date | None
+LONGEST = 300  # characters of words
+_LONGEST_CODE = 100
+
+# Control characters, what is no character at all, and halves of one.
+_IMPOSSIBLE = ("Cc", "Cn", "Cs")
+_INVISIBLE = "Cf"  # marks of direction and of bytes, soft hyphens, joiners
+_GUARDED = re.compile(r'="(.*)"', re.DOTALL)  # ="007", which keeps zeros in Excel
+_CODE = re.compile(r"\w[\w.@/\-]*")
+_TIME = (
+    r"(?:[ T](?:[01]?[0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]{1,6})?)?)?"  # of an export
+)
+_DAY = re.compile(
+    r"([0-9]{4})(?:-([0-9]{1,2})-|/([0-9]{1,2})/|\.([0-9]{1,2})\.|年([0-9]{1,2})月)([0-9]{1,2})"
+    rf"(日?){_TIME}"
+)
+_DAY_OF_YEAR = re.compile(r"([0-9]{1,2})(?:[-/.]|月)([0-9]{1,2})日?")
+_WHOLE = re.compile(r"([0-9]{1,9})(?:\.0{1,6})?")
+_YEARS = range(1900, 2200)
+_YES = {"yes", "y", "true", "1", "是", "有", "通过", "合格", "pass", "passed"}
+_NO = {"no", "n", "false", "0", "否", "无", "未通过", "不合格", "fail", "failed"}
+
+
+class Unreadable(ValueError):
+    """A cell does not say what its column should; the text says what is wrong."""
+
+
+def blank(cell: str) -> bool:
+    """Whether nobody can see anything in a cell."""
+    if not cell or cell.isspace():
+        return True
+    return not cell.isascii() and not _visible(cell).strip()
+
+
+def code(cell: str) -> str:
+    """Read a staff number or a course's code; leading zeros are part of it.
+
+    Raises:
+        Unreadable: it has blanks or signs of formulas in it, or is too long.
+    """
+    text = plain(cell)
+    if not _CODE.fullmatch(text) or len(text) > _LONGEST_CODE:
+        raise Unreadable(
+            "is no number or code: write letters, digits and . _ - / @ without blanks, at most "
+            f"{_LONGEST_CODE}"
+        )
+    return text
+
+
+def name(cell: str) -> str:
+    """Read somebody's name or a title: as it is written, in one line."""
+    return _words(cell)
+
+
+def words(cell: str) -> str:
+    """Read a department or an address: full-width letters are the same as others."""
+    return _words(plain(cell))
+
+
+def day(cell: str) -> date:
+    """Read a day: 2026-01-05, 2026/1/5, 2026.1.5, 2026年1月5日; a time after it is left out.
+
+    Raises:
+        Unreadable: it is none, or is written in an order that cannot be told.
+    """
+    text = plain(cell)
+    found = _DAY.fullmatch(text)
+    if not found or (found[7] and not found[5]):
+        raise Unreadable(f"{shown(text)}is no day: write 2026-01-05")
+    month = found[2] or found[3] or found[4] or found[5]
+    try:
+        made = date(int(found[1]), int(month), int(found[6]))
+    except ValueError:
+        raise Unreadable(f"{shown(text)}is a day that does not exist") from None
+    if made.year not in _YEARS:
+        raise Unreadable(f"{shown(text)}is not between {_YEARS[0]} and {_YEARS[-1]}")
+    return made
+
+
+def day_of_year(cell: str) -> str:
+    """Read a day of every year, ``03-31``.
+
+    Raises:
+        Unreadable: it is none, or not one of every year.
+    """
+    text = plain(cell)
+    found = _DAY_OF_YEAR.fullmatch(text)
+    if not found:
+        raise Unreadable(f"{shown(text)}is no day of a year: write 03-31")
+    try:
+        made = date(2026, int(found[1]), int(found[2]))  # in which February has 28 days
+    except ValueError:
+        raise Unreadable(f"{shown(text)}is not a day of every year") from None
+    return f"{made:%m-%d}"
+
+
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """Return a reader of whole numbers within limits; 5.0 is one."""
+
+    def read(cell: str) -> int:
+        text = plain(cell)
+        found = _WHOLE.fullmatch(text)
+        if not found or not least <= int(found[1]) <= most:
+            raise Unreadable(f"{shown(text)}is no whole number from {least} to {most}")
+        return int(found[1])
+
+    return read
+
+
+def yes_no(cell: str) -> bool:
+    """Read yes or no, 是 or 否, and their like.
+
+    Raises:
+        Unreadable: it is neither.
+    """
+    text = plain(cell).casefold()
+    if text in _YES:
+        return True
+    if text in _NO:
+        return False
+    raise Unreadable(f"{shown(text)}is neither yes nor no")
+
+
+def one_of(known: dict[str, str]) -> Callable[[str], str]:
+    """Return a reader of one of some words."""
+    names = ", ".join(dict.fromkeys(known.values()))
+
+    def read(cell: str) -> str:
+        found = known.get(plain(cell).casefold())
+        if found is None:
+            raise Unreadable(f"is none of {names}")
+        return found
+
+    return read
+
+
+def plain(cell: str) -> str:
+    """Return a cell as a program would have written it.
+
+    Without what Excel puts around (an apostrophe, =""), full-width characters as usual ones.
+    """
+    text = " ".join(_checked(cell).split())
+    if not text.isascii():
+        text = " ".join(unicodedata.normalize("NFKC", text).split())
+    guarded = _GUARDED.fullmatch(text)
+    return (guarded[1] if guarded else text).removeprefix("'").strip()
+
+
+def _words(text: str) -> str:
+    said = " ".join(_checked(text).split())
+    if len(said) > LONGEST:
+        raise Unreadable(f"is longer than {LONGEST} characters")
+    if not said:
+        raise Unreadable("is empty")
+    return said
+
+
+def _checked(cell: str) -> str:
+    """The cell without what nobody sees.
+
+    Raises:
+        Unreadable: it holds what is no character of a text.
+    """
+    if cell.isprintable() and cell.isascii():
+        return cell
+    text = _visible(cell)
+    for one in text:
+        if unicodedata.category(one) in _IMPOSSIBLE and not one.isspace():
+            raise Unreadable("holds a character that no text has; is it the right encoding?")
+    return text
+
+
+def _visible(cell: str) -> str:
+    return "".join(one for one in cell if unicodedata.category(one) != _INVISIBLE)
