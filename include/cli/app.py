@@ -23,6 +23,7 @@ from include.cli import (
     run,
     sampling,
     testing,
+    training,
     up,
 )
 from include.cli.console import complain, errors, new_log, one_line, print_json
@@ -56,6 +57,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(retention.app, name="retention")
 app.add_typer(sampling.app, name="sampling")
+app.add_typer(training.app, name="training")
 
 
 def main() -> NoReturn:

@@ -158,7 +158,11 @@ class _Row:
         more = found[self._width :]
         if len(found) > self._width and all(map(cells.blank, more)):
             return True  # Excel adds cells that are empty
-        self._faults.add(line, "", f"it has {len(found)} cells, and the header has {self._width}")
+        self._faults.add(
+            line,
+            "",
+            f"it has another number of cells ({len(found)}) than the header ({self._width})",
+        )
         return False
 
     def _value(self, line: int, column: Column, cell: str, known: dict[str, Value]) -> Value:

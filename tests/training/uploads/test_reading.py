@@ -230,9 +230,18 @@ def test_a_cell_may_go_over_lines() -> None:
             HEADER.replace("passed", "passed,,通过") + LINE,
             ["line 1: column 6: has no name", "line 1: passed (通过): is there twice"],
         ),
-        (HEADER + "E1,LAW,1,2026-01-05\n", ["line 2: it has 4 cells, and the header has 5"]),
-        (HEADER + LINE.strip() + ",王芳\n", ["line 2: it has 6 cells, and the header has 5"]),
-        (HEADER + "E1;LAW;1\n" + LINE, ["line 2: it has 1 cells, and the header has 5"]),
+        (
+            HEADER + "E1,LAW,1,2026-01-05\n",
+            ["line 2: it has another number of cells (4) than the header (5)"],
+        ),
+        (
+            HEADER + LINE.strip() + ",王芳\n",
+            ["line 2: it has another number of cells (6) than the header (5)"],
+        ),
+        (
+            HEADER + "E1;LAW;1\n" + LINE,
+            ["line 2: it has another number of cells (1) than the header (5)"],
+        ),
         (HEADER + LINE.replace("LAW", "L\0W"), ["line 2: it holds a NUL byte"]),
         (HEADER + LINE + '"E1' + LINE * 200, ["line 3: a quotation mark is not closed"]),
         (HEADER + LINE + '"E1"x' + LINE, ["line 3: a quotation mark is not closed"]),

@@ -1,0 +1,272 @@
+"""``parcelseal training``: roster, courses and completions as files, and waivers."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+import typer
+
+from include.cli.console import errors, print_json, results
+from include.cli.stack import local_stack, workplace
+from include.cli.table import print_table
+from include.services.errors import UsageError
+
+if TYPE_CHECKING:
+    from include.policy import PolicyPack
+    from include.training.uploads.columns import Kind
+    from include.training.uploads.storing import Stored
+    from include.training.waivers import Waived
+    from include.workplace import Workplace
+
+app = typer.Typer(no_args_is_help=True, help="Training: roster, courses, completions, waivers.")
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+What = Annotated[str, typer.Argument(metavar="KIND", help="roster, courses or completions.")]
+Person = Annotated[str, typer.Argument(help="Staff number.")]
+Course = Annotated[str, typer.Argument(help="Code of the course.")]
+By = Annotated[str, typer.Option("--by", help="User id of the person.")]
+_SOURCES = {"roster": "people", "courses": "courses", "completions": "completions"}
+
+
+@app.command("upload")
+def upload(
+    kind: What,
+    file: Annotated[Path, typer.Argument(help="A CSV file; see training template.")],
+    by: By,
+    shrinks: Annotated[
+        bool, typer.Option("--shrinks", help="A roster of less than half the lines is meant so.")
+    ] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Hand in a CSV file; every fault is named by line and column, and then nothing is taken."""
+    from include.training.uploads import storing
+    from include.training.uploads.reading import Upload
+
+    wanted = _kind(kind)
+    place = workplace()
+    with _opened(file) as stream:
+        given = Upload(wanted, file.name, stream)
+        with local_stack(place), place.state.begin() as conn:
+            done = storing.store(conn, given, by=by, at=place.clock.now(), shrinks=shrinks)
+    if as_json:
+        print_json(
+            {
+                "upload": done.id,
+                "kind": str(done.kind),
+                "unchanged": done.same,
+                "lines": done.lines,
+                "added": done.added,
+                "mended": done.mended,
+                "replaced": done.replaced,
+            }
+        )
+    else:
+        results.print(_said(done), soft_wrap=True, markup=False)
+    _remark(place.pack, wanted)
+    return 0
+
+
+def _opened(file: Path) -> BinaryIO:
+    try:
+        stream = file.open("rb")
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}.") from None
+    if not stream.seekable():  # it is read more than once
+        stream.close()
+        raise UsageError(f"{file} is a pipe.", "Write it to a file first.")
+    return stream
+
+
+def _said(done: Stored) -> str:
+    if done.same:
+        return f"unchanged: the same file stands already, as upload {done.id}"
+    text = f"taken: {done.kind}, {_lines(done.lines)} ({done.form}), as upload {done.id}"
+    if done.replaced is not None:
+        text += f"; takes the place of {_lines(done.replaced)}"
+    if done.added != done.lines:
+        text += f"; new: {done.added:,}"
+    if done.mended:
+        text += f"; not passed before: {done.mended:,}"
+    return text
+
+
+def _lines(count: int) -> str:
+    return "1 line" if count == 1 else f"{count:,} lines"
+
+
+def _remark(pack: PolicyPack, kind: Kind) -> None:
+    """Tell somebody whose upload nobody will read."""
+    source = _SOURCES[kind]
+    rules = pack.training
+    if rules is None or not rules.sources[source].upload:
+        told = (
+            "the pack has no training.yaml: nobody is reminded"
+            if rules is None
+            else f"training.yaml takes {source} from a query: uploads count with upload: true"
+        )
+        errors.print(f"  remark: {told}", soft_wrap=True, markup=False)
+
+
+@app.command("template")
+def template(
+    kind: What,
+    out: Annotated[Path, typer.Option("--out", help="The file to write.")],
+    chinese: Annotated[
+        bool, typer.Option("--chinese", help="Name the columns in Chinese.")
+    ] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Write a CSV file with the header alone, which Excel opens."""
+    from include.training.uploads.template import template as made
+
+    content = made(_kind(kind), chinese=chinese)
+    try:
+        with out.open("xb") as stream:
+            stream.write(content)
+    except FileExistsError:
+        raise UsageError(f"{out} is there already.", "Name another file.") from None
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written: {error.strerror}.") from None
+    if as_json:
+        print_json({"kind": kind, "file": str(out)})
+    else:
+        results.print(f"written: {out}", soft_wrap=True, markup=False)
+    return 0
+
+
+@app.command("uploads")
+def uploads(as_json: AsJson = False) -> int:
+    """Show what was uploaded, the newest first."""
+    from include.training.uploads import storing
+
+    place = workplace()
+    with local_stack(place), place.state.connect() as conn:
+        found = storing.listed(conn)
+    if as_json:
+        told = [
+            {
+                "upload": one.id,
+                "kind": str(one.kind),
+                "uploaded_at": one.uploaded_at.isoformat(),
+                "uploaded_by": one.uploaded_by,
+                "lines": one.lines,
+                "counts": one.stands,
+                "sha256": one.sha256,
+            }
+            for one in found
+        ]
+        print_json({"uploads": told})
+        return 0
+    print_table(
+        ("no.", "kind", "uploaded at", "by", "lines", "counts", "SHA-256"),
+        [
+            (
+                str(one.id),
+                str(one.kind),
+                f"{one.uploaded_at.astimezone(place.pack.calendar.zone):%F %R}",
+                one.uploaded_by,
+                f"{one.lines:,}",
+                "yes" if one.stands else "no",
+                one.sha256[:12],
+            )
+            for one in found
+        ],
+    )
+    return 0
+
+
+@app.command("waive")
+def waive(
+    person: Person,
+    course: Course,
+    until: Annotated[str, typer.Option(help="Its last day.", metavar="YYYY-MM-DD")],
+    reason: Annotated[str, typer.Option(help="Why; no customer data.")],
+    by: By,
+    as_json: AsJson = False,
+) -> int:
+    """Waive a course for a person: up to a day, for a reason, by somebody else."""
+    from include.training import waivers
+
+    place = workplace()
+    with local_stack(place), place.state.begin() as conn:
+        made = waivers.grant(
+            conn, person, course, reason=reason, until=_day(until), by=by, at=_now(place)
+        )
+    if as_json:
+        print_json(_told(made))
+    else:
+        text = f"waived: {made.course} for {made.person} until {made.until}"
+        results.print(text, soft_wrap=True, markup=False)
+    return 0
+
+
+@app.command("unwaive")
+def unwaive(person: Person, course: Course, by: By, as_json: AsJson = False) -> int:
+    """End a waiver before its day."""
+    from include.training import waivers
+
+    place = workplace()
+    with local_stack(place), place.state.begin() as conn:
+        waivers.end(conn, person, course, by=by, at=_now(place))
+    if as_json:
+        print_json({"person": person, "course": course, "ended_by": by})
+    else:
+        results.print(f"ended: {course} for {person}", soft_wrap=True, markup=False)
+    return 0
+
+
+@app.command("waivers")
+def show_waivers(as_json: AsJson = False) -> int:
+    """Show waivers in force, the one that ends first at the head."""
+    from include.training import waivers
+
+    place = workplace()
+    with local_stack(place), place.state.connect() as conn:
+        found = waivers.listed(conn, _now(place).date())
+    if as_json:
+        print_json({"waivers": [_told(one) for one in found]})
+        return 0
+    print_table(
+        ("person", "course", "until", "granted by", "reason"),
+        [
+            (one.person, one.course, one.until.isoformat(), one.granted_by, one.reason)
+            for one in found
+        ],
+    )
+    return 0
+
+
+def _told(one: Waived) -> dict[str, Any]:
+    return {
+        "person": one.person,
+        "course": one.course,
+        "until": one.until.isoformat(),
+        "reason": one.reason,
+        "granted_by": one.granted_by,
+        "granted_at": one.granted_at.isoformat(),
+    }
+
+
+def _kind(text: str) -> Kind:
+    from include.training.uploads.columns import Kind
+
+    try:
+        return Kind(text)
+    except ValueError:
+        raise UsageError(
+            f"There are no files of {text}.", f"There are: {', '.join(Kind)}."
+        ) from None
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{text!r} is no day.", "Write 2026-12-31.") from None
+
+
+def _now(place: Workplace) -> datetime:
+    """The moment in the timezone whose days count."""
+    return place.clock.now().astimezone(place.pack.calendar.zone)
