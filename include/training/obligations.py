@@ -149,15 +149,12 @@ people AS MATERIALIZED (
     WHERE published_on <= %(day)s AND NOT ({faulty})
     ORDER BY course, version DESC, published_on DESC
 ), taken AS (
-    SELECT t.person, t.course, max(t.completed_on) AS last_on,
-        bool_or(t.version >= c.version) AS current
-    FROM {completions} AS t JOIN courses c USING (course)
-    WHERE t.passed AND t.completed_on <= %(day)s {of_completions}
-    GROUP BY t.person, t.course
-), waived AS (
-    SELECT * FROM unnest(%(waived_people)s::text[], %(waived_courses)s::text[]) AS w(person, course)
+    SELECT person, course, max(completed_on) AS last_on, max(version) AS version
+    FROM {completions} AS t
+    WHERE passed AND completed_on <= %(day)s {of_completions}
+    GROUP BY person, course
 ), cycles AS (
-    SELECT p.*, c.course, c.title, c.topic, c.version, t.last_on,
+    SELECT p.person, p.leave_from, p.leave_until, p.on_leave, c.course, t.last_on,
         CASE
             WHEN t.last_on IS NULL THEN greatest(p.joined_on, c.introduced_on) + c.within_days
             WHEN c.due_each_year IS NOT NULL THEN (
@@ -168,14 +165,13 @@ people AS MATERIALIZED (
             WHEN c.repeat_months IS NOT NULL
                 THEN (t.last_on + make_interval(months => c.repeat_months))::date
         END AS regular_on,
-        CASE WHEN NOT t.current THEN c.version_on + c.retake_within_days END AS retake_on,
-        greatest(p.joined_on, c.introduced_on) AS from_on, w.person IS NOT NULL AS waived
+        CASE WHEN t.version < c.version THEN c.version_on + c.retake_within_days END AS retake_on,
+        greatest(p.joined_on, c.introduced_on) AS from_on, {waived} AS waived
     FROM people p CROSS JOIN courses c
     LEFT JOIN taken t ON t.person = p.person AND t.course = c.course
-    LEFT JOIN waived w ON w.person = p.person AND w.course = c.course
 ), obligations AS MATERIALIZED (
-    SELECT person, department, access, on_leave, course, title, topic, waived, last_on, retake_on,
-        regular_on, version, from_on,
+    SELECT person, on_leave, course, waived, last_on, from_on,
+        retake_on < coalesce(regular_on, 'infinity') AS by_version,
         CASE
             WHEN least(regular_on, retake_on)
                 BETWEEN leave_from AND leave_until + %(grace)s::integer
@@ -185,10 +181,13 @@ people AS MATERIALIZED (
     FROM cycles
 )""")
 
+_WAIVED = SQL("""(p.person, c.course) IN (
+    SELECT * FROM unnest(%(waived_people)s::text[], %(waived_courses)s::text[]))""")
+
 _CYCLE = SQL("""
     CASE
         WHEN last_on IS NULL THEN 'from ' || from_on
-        WHEN retake_on < coalesce(regular_on, 'infinity') THEN 'version ' || version
+        WHEN by_version THEN 'version ' || version
         ELSE 'since ' || last_on
     END""")
 
@@ -198,19 +197,24 @@ _RUNG = SQL("(%(rungs)s::integer[])[width_bucket(due_on - 1, %(latest)s::date[])
 _REACHED = SQL("""
 SELECT 'due' AS what, person AS a, course AS b, title AS c, department AS d, {cycle} AS e, due_on,
     {rung} AS n1, NULL::bigint AS n2, NULL::bigint AS n3, NULL::bigint AS n4, NULL::bigint AS n5
-FROM obligations
-WHERE due_on <= (%(latest)s::date[])[cardinality(%(latest)s::date[])] AND NOT on_leave
+FROM obligations o JOIN courses c USING (course) JOIN people p USING (person)
+WHERE due_on <= (%(latest)s::date[])[cardinality(%(latest)s::date[])] AND NOT o.on_leave
     AND NOT waived""")
 
 _ALL = SQL("""
-WITH {obligations}, of_people AS MATERIALIZED (
-    SELECT person, department, access, on_leave,
-        count(*) FILTER (WHERE due_on < %(day)s AND NOT waived) AS overdue,
+WITH {obligations}, counted AS (
+    SELECT person, count(*) FILTER (WHERE due_on < %(day)s AND NOT waived) AS overdue,
         count(*) FILTER (WHERE due_on BETWEEN %(day)s AND %(day)s::date + 30 AND NOT waived)
             AS soon,
-        coalesce(bool_or(topic = 'onboarding' AND last_on IS NULL AND NOT waived), false)
-            AS onboarding
-    FROM obligations GROUP BY person, department, access, on_leave
+        count(*) FILTER (WHERE last_on IS NULL AND NOT waived AND course = ANY(
+            SELECT course FROM courses WHERE topic = 'onboarding')) > 0 AS onboarding
+    FROM obligations GROUP BY person
+), of_people AS MATERIALIZED (
+    SELECT person, department, access, on_leave, overdue, soon, onboarding
+    FROM people JOIN counted USING (person)
+), of_courses AS (
+    SELECT course, count(*) AS counted, count(*) FILTER (WHERE due_on < %(day)s) AS late
+    FROM obligations WHERE NOT on_leave AND NOT waived GROUP BY course
 )
 {reached}
 UNION ALL
@@ -220,14 +224,10 @@ SELECT 'department', department, NULL, NULL, NULL, NULL, NULL, count(*) FILTER (
     coalesce(sum(soon) FILTER (WHERE NOT on_leave), 0)::bigint, count(*) FILTER (WHERE on_leave)
 FROM of_people GROUP BY department
 UNION ALL
-SELECT 'topic', topic, NULL, NULL, NULL, NULL, NULL, count(DISTINCT course),
-    count(DISTINCT course) FILTER (WHERE repeats),
-    count(*) FILTER (WHERE counts), count(*) FILTER (WHERE counts AND due_on < %(day)s), NULL
-FROM (
-    SELECT c.topic, c.course, c.repeat_months IS NOT NULL OR c.due_each_year IS NOT NULL AS repeats,
-        coalesce(NOT o.on_leave AND NOT o.waived, false) AS counts, o.due_on
-    FROM courses c LEFT JOIN obligations o USING (course)
-) AS of_topics GROUP BY topic
+SELECT 'topic', topic, NULL, NULL, NULL, NULL, NULL, count(*),
+    count(*) FILTER (WHERE c.repeat_months IS NOT NULL OR c.due_each_year IS NOT NULL),
+    coalesce(sum(counted), 0)::bigint, coalesce(sum(late), 0)::bigint, NULL
+FROM courses c LEFT JOIN of_courses USING (course) GROUP BY topic
 UNION ALL
 SELECT 'untrained', person, department, NULL, NULL, NULL, NULL, onboarding::integer, overdue,
     NULL, NULL, NULL
@@ -253,10 +253,9 @@ def everything(
         ServiceError: the database was lost.
     """
     given = _given(day, reached, waived, grace)
-    with telling("sources"), sources.connection.cursor("obligations", row_factory=dict_row) as rows:
-        rows.itersize = _BLOCK
-        rows.execute(_query(_ALL, sources), given)
-        for row in rows:
+    with telling("sources"), sources.connection.cursor(row_factory=dict_row) as rows:
+        # Not a cursor of the server's, for which it would use one process only.
+        for row in rows.stream(_query(_ALL, sources, waived), given, size=_BLOCK):
             yield _MAKERS[row["what"]](row)
 
 
@@ -272,17 +271,20 @@ def of_people(
     """Work out which obligations of some people stand on a rung; as `everything` does."""
     given = _given(day, reached, waived, grace) | {"people": list(people)}
     with telling("sources"), sources.connection.cursor(row_factory=dict_row) as rows:
-        rows.execute(_query(_SOME, sources, some=True), given)
+        rows.execute(_query(_SOME, sources, waived, some=True), given)
         return [_due(row) for row in rows]
 
 
-def _query(whole: SQL, sources: Sources, *, some: bool = False) -> Composed:
-    only = SQL("AND {} = ANY(%(people)s)")
+def _query(
+    whole: SQL, sources: Sources, waived: Sequence[Waiver], *, some: bool = False
+) -> Composed:
+    only = SQL("AND person = ANY(%(people)s)")
     obligations = _OBLIGATIONS.format(
         **sources.relations,
         faulty=FAULTY,
-        of_people=only.format(SQL("person")) if some else SQL(""),
-        of_completions=only.format(SQL("t.person")) if some else SQL(""),
+        waived=_WAIVED if waived else SQL("false"),
+        of_people=only if some else SQL(""),
+        of_completions=only if some else SQL(""),
     )
     return whole.format(obligations=obligations, reached=_REACHED.format(cycle=_CYCLE, rung=_RUNG))
 
