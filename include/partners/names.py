@@ -1,0 +1,12 @@
+"""Names that the parts of `review_partners` share."""
+
+from __future__ import annotations
+
+CLAUSE_REVIEW, CLAUSE_BOUND = "4.3", "4.4"
+STEP_LOOK = "look"
+
+REMINDER = "partners.reminder"  # kinds of notices: to the company, to the partner itself
+CONTACT = "partners.contact"
+
+UNBOUND = "partners_live_unbound"  # figures of the controls
+UNREVIEWED = "partners_live_unreviewed"

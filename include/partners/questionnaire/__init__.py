@@ -1,0 +1,1 @@
+"""The questionnaire as an Excel workbook: out to a partner, and back."""

@@ -1,0 +1,75 @@
+"""What a partner does to a questionnaire."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+
+from openpyxl import Workbook, load_workbook
+
+from include.partners.questionnaire import form
+from include.partners.questionnaire.form import Issued
+from include.partners.questionnaire.writing import write
+from include.partners.score import Answer
+
+OTHERS = (("Cloud Ltd", "CN", "hosting"),)
+
+
+def edited(content: bytes, change: Callable[[Workbook], object]) -> bytes:
+    """The file after a change in a spreadsheet program (here: openpyxl)."""
+    book = load_workbook(io.BytesIO(content))
+    for sheet in book:  # openpyxl forgets that a text beginning with "=" was a text
+        for row in sheet.iter_rows():
+            for cell in row:
+                if isinstance(cell.value, str) and cell.data_type != "f":
+                    cell.data_type = "s"
+    change(book)
+    saved = io.BytesIO()
+    book.save(saved)
+    return saved.getvalue()
+
+
+def fill(
+    book: Workbook,
+    answers: Mapping[str, str],
+    on: object,
+    others: Sequence[Sequence[str]] = (),
+) -> None:
+    """Fill it in: yes where nothing else is said, with a note on every other answer."""
+    for row in book[form.INSTRUCTIONS].iter_rows(max_col=2):
+        if row[0].value == form.ANSWERED_BY:
+            row[1].value = "Li Na"
+        elif row[0].value == form.ANSWERED_ON:
+            row[1].value = on
+    for row in book[form.QUESTIONS].iter_rows(min_row=form.HEADER_ROW + 1, max_col=6):
+        said = answers.get(str(row[1].value), form.WORDS[Answer.YES])
+        row[4].value = said
+        if form.answer_of(said) is not Answer.YES:
+            row[5].value = "mended by autumn"
+    if form.SUB_PROCESSORS in book.sheetnames:
+        sheet = book[form.SUB_PROCESSORS]
+        sheet.cell(form.ANY_ROW, 2).value = form.WORDS[Answer.YES if others else Answer.NO]
+        for at, other in enumerate(others, form.SUB_HEADER_ROW + 1):
+            for column, words in enumerate(other, 2):
+                cell = sheet.cell(at, column)
+                cell.value = words
+                cell.data_type = "s"
+
+
+def answered(
+    issued: Issued,
+    answers: Mapping[str, str] | None = None,
+    *,
+    on: date | None = None,
+    others: Sequence[Sequence[str]] = (),
+    change: Callable[[Workbook], object] | None = None,
+) -> bytes:
+    """The questionnaire filled in, and changed afterwards."""
+
+    def work(book: Workbook) -> None:
+        fill(book, answers or {}, on or issued.issued_at.date(), others)
+        if change:
+            change(book)
+
+    return edited(write(issued), work)
