@@ -29,6 +29,9 @@ class StateLock(IntEnum):
     EVIDENCE = 0x70617263_00000002
     HOLDS = 0x70617263_00000003  # shared by who deletes records, exclusive for who places a hold
     AUDIT = 0x70617263_00000004
+    NOTICES = (
+        0x70617263_00000006  # so that two who queue the same wait instead of blocking each other
+    )
 
 
 def engine(conninfo: str) -> Engine:

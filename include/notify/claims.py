@@ -1,0 +1,374 @@
+"""Taking messages in hand: which are due, what is in them, and whether that is still wanted.
+
+Whoever claims a message writes so, durably, before anything leaves: a message that was claimed and
+not recorded afterwards may have been sent. Claims skip what another process has locked, so several
+deliver at once and none waits; the unique index on recipient, channel and day has the last word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from include.notify.addresses import fault
+from include.notify.letters import Item
+from include.notify.names import NOT_WANTED, OPTED_OUT
+from include.notify.notice import ChannelKind
+from include.policy.notices import NoticeRules
+from include.services.errors import ServiceError
+
+Confirm = Callable[[Sequence[str]], set[str]]
+"""Of these keys of a kind: those that are still wanted now."""
+
+LEASE = timedelta(minutes=5)  # longer than one mail takes at the slowest server
+
+_DISSOLVE = text(
+    """
+    WITH old AS (
+        SELECT id FROM notice_message WHERE state = 'deferred' AND NOT urgent AND day < :day
+        FOR UPDATE SKIP LOCKED
+    ), freed AS (
+        UPDATE notice SET message = NULL FROM old
+        WHERE notice.message = old.id AND notice.state = 'pending'
+    )
+    UPDATE notice_message m SET state = 'dissolved', next_try_at = NULL, settled_at = :now
+    FROM old WHERE m.id = old.id
+    """
+)
+# Of a deferred one the server said that it does not have it. One that is still being sent after its
+# lease was cut off between sending and recording, or the server never answered: in doubt.
+_AGAIN = text(
+    """
+    SELECT id, message_id, recipient, urgent, tries, created_at, state = 'sending' AS doubtful
+    FROM notice_message
+    WHERE channel = :channel AND (state = 'deferred' AND next_try_at <= :now
+        OR state = 'sending' AND claimed_until <= :now)
+        AND (urgent OR :telling OR state = 'sending' AND :report)
+    ORDER BY id LIMIT :size FOR UPDATE SKIP LOCKED
+    """
+)
+# The first notice of a recipient stands for all of them: who has its lock, makes the message.
+_DUE = text(
+    """
+    SELECT n.recipient FROM notice n
+    WHERE n.state = 'pending' AND n.message IS NULL AND n.channel = :channel
+        AND n.urgent = :urgent AND n.recipient > :after AND n.kind <> ALL(:unsure)
+        AND NOT EXISTS (
+            SELECT FROM notice o WHERE o.recipient = n.recipient AND o.channel = n.channel
+            AND o.state = 'pending' AND o.message IS NULL AND o.urgent = n.urgent
+            AND o.kind <> ALL(:unsure) AND o.id < n.id
+        )
+        AND (n.urgent OR NOT EXISTS (
+            SELECT FROM notice_message m WHERE m.recipient = n.recipient
+            AND m.channel = n.channel AND m.day = :day AND NOT m.urgent
+            AND m.state <> 'dissolved'
+        ))
+    ORDER BY n.recipient LIMIT :size FOR UPDATE OF n SKIP LOCKED
+    """
+)
+_MAKE = text(
+    """
+    INSERT INTO notice_message AS m
+        (message_id, recipient, channel, day, urgent, state, created_at)
+    SELECT to_char(cast(:day AS date), 'YYYYMMDD') || '.'
+            || replace(gen_random_uuid()::text, '-', '') || '@' || :domain,
+        recipient, :channel, :day, :urgent, 'sending', :now
+    FROM unnest(cast(:recipients AS text[])) AS r (recipient) ORDER BY recipient
+    ON CONFLICT (recipient, channel, day) WHERE NOT urgent AND state <> 'dissolved' DO NOTHING
+    RETURNING id, message_id, recipient, urgent, tries, created_at, false AS doubtful
+    """
+)
+_ATTACH = text(
+    """
+    WITH mine AS (
+        SELECT n.id, m.id AS message FROM notice n
+        JOIN unnest(cast(:ids AS bigint[]), cast(:recipients AS text[])) AS m (id, recipient)
+            USING (recipient)
+        WHERE n.state = 'pending' AND n.message IS NULL AND n.channel = :channel
+            AND n.urgent = :urgent AND n.kind <> ALL(:unsure)
+        ORDER BY n.id FOR UPDATE OF n SKIP LOCKED
+    )
+    UPDATE notice SET message = mine.message FROM mine WHERE notice.id = mine.id
+    """
+)
+_CONTENT = text(
+    """
+    SELECT n.id, n.message, n.kind, n.key, n.name, n.address, n.heading::text AS heading,
+        n.line::text AS line, n.due_on, n.queued_at,
+        n.kind = ANY(:optional) AND o.recipient IS NOT NULL AS refused
+    FROM notice n LEFT JOIN notice_optout o ON o.recipient = n.recipient AND o.kind = n.kind
+    WHERE n.message = ANY(:ids) AND n.state = 'pending' ORDER BY n.id
+    """
+)
+_TAKE = text(
+    "UPDATE notice_message SET state = 'sending', tries = tries + 1, claimed_until = :until,"
+    " next_try_at = NULL WHERE id = ANY(:ids)"
+)
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A message that this process may send.
+
+    Attributes:
+        doubtful: it may have been sent before.
+        tries: this one included.
+        address: by which the recipient is reached.
+        items: what is in it, at least one.
+        queued_at: of each item, by its id.
+        refusable: whether the recipient may refuse every kind that is in it.
+    """
+
+    id: int
+    message_id: str
+    recipient: str
+    urgent: bool
+    tries: int
+    created_at: datetime
+    doubtful: bool
+    name: str
+    address: str
+    items: Sequence[Item]
+    queued_at: Mapping[int, datetime]
+    refusable: bool
+
+
+@dataclass(frozen=True)
+class Unsent:
+    """A notice that did not reach its recipient, or may not have.
+
+    Attributes:
+        cause: one of `include.notify.names`.
+    """
+
+    kind: str
+    recipient: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On what terms messages are claimed just now.
+
+    Attributes:
+        telling: whether what can wait may be sent: a workday, and no quiet hours.
+        report: whether messages in doubt are reported instead of sent again.
+        unsure: kinds of which nobody can say now whether they are still wanted; they wait.
+    """
+
+    channel: ChannelKind
+    domain: str
+    rules: NoticeRules
+    confirm: Mapping[str, Confirm]
+    now: datetime
+    day: date
+    telling: bool
+    report: bool
+    size: int
+    unsure: set[str]
+
+
+@dataclass
+class Taken:
+    """What came of a claim.
+
+    Attributes:
+        messages: to be sent now.
+        undeliverable: notices whose address cannot be used.
+        in_doubt: notices of messages that may have been sent and are not sent again.
+        withdrawn: notices that nobody wants any more.
+        last: recipient at which the search stopped; None when it is at its end.
+    """
+
+    messages: list[Claimed] = field(default_factory=list)
+    undeliverable: list[Unsent] = field(default_factory=list)
+    in_doubt: list[Unsent] = field(default_factory=list)
+    withdrawn: int = 0
+    last: str | None = None
+
+
+def dissolve_old(conn: Connection, day: date, now: datetime) -> None:
+    """Let go of digests of earlier days that no server took: they join today's."""
+    conn.execute(_DISSOLVE, {"day": day, "now": now})
+
+
+def claim_again(conn: Connection, terms: Terms) -> Taken:
+    """Take messages that wait for another try, or that were cut off."""
+    rows = conn.execute(_AGAIN, _values(terms)).mappings().all()
+    taken = Taken(last="" if len(rows) == terms.size else None)
+    if terms.report and (lost := [row["id"] for row in rows if row["doubtful"]]):
+        taken.in_doubt = report_in_doubt(conn, lost, terms.now)
+    left = [row for row in rows if not (terms.report and row["doubtful"])]
+    # A digest takes everything for its recipient; one that may have been sent stays as it is.
+    if digests := [row for row in left if not row["doubtful"] and not row["urgent"]]:
+        _attach(conn, terms, digests, urgent=False)
+    _fill(conn, terms, left, taken)
+    return taken
+
+
+def claim_new(conn: Connection, terms: Terms, after: str, *, urgent: bool) -> Taken:
+    """Make messages of what is due, for recipients that come after one."""
+    values = _values(terms) | {"after": after, "urgent": urgent}
+    recipients = list(conn.scalars(_DUE, values))
+    taken = Taken(last=recipients[-1] if len(recipients) == terms.size else None)
+    if not recipients:
+        return taken
+    values |= {"recipients": recipients, "domain": terms.domain}
+    rows = conn.execute(_MAKE, values).mappings().all()
+    if rows:
+        _attach(conn, terms, rows, urgent=urgent)
+        _fill(conn, terms, rows, taken)
+    return taken
+
+
+def report_in_doubt(conn: Connection, ids: Sequence[int], now: datetime) -> list[Unsent]:
+    """Settle messages that may have been sent, and return what is in them."""
+    values = {"ids": list(ids), "now": now}
+    conn.execute(
+        text(
+            "UPDATE notice_message SET state = 'in_doubt', claimed_until = NULL,"
+            " next_try_at = NULL, settled_at = :now WHERE id = ANY(:ids)"
+        ),
+        values,
+    )
+    found = conn.execute(
+        text(
+            "UPDATE notice SET state = 'in_doubt', cause = 'in_doubt', settled_at = :now"
+            " WHERE message = ANY(:ids) AND state = 'pending' RETURNING kind, recipient, cause"
+        ),
+        values,
+    )
+    return [Unsent(*row) for row in found]
+
+
+def _values(terms: Terms) -> dict[str, Any]:
+    return {
+        "channel": terms.channel,
+        "now": terms.now,
+        "day": terms.day,
+        "telling": terms.telling,
+        "report": terms.report,
+        "size": terms.size,
+        "unsure": sorted(terms.unsure),
+    }
+
+
+def _attach(conn: Connection, terms: Terms, rows: Sequence[Any], *, urgent: bool) -> None:
+    values = _values(terms) | {"urgent": urgent}
+    values |= {name: [row[key] for row in rows] for name, key in _PAIR.items()}
+    conn.execute(_ATTACH, values)
+
+
+_PAIR = {"ids": "id", "recipients": "recipient"}
+
+
+def _fill(conn: Connection, terms: Terms, rows: Sequence[Any], taken: Taken) -> None:
+    """Look at what is in the messages, and keep those that are to be sent."""
+    if not rows:
+        return
+    values = {"ids": [row["id"] for row in rows], "optional": list(terms.rules.may_opt_out)}
+    found = conn.execute(_CONTENT, values).mappings().all()
+    wanted, unsure = _confirmed(terms, found)
+    terms.unsure.update(unsure)
+    content: dict[int, list[Any]] = {row["id"]: [] for row in rows}
+    waiting: dict[int, list[int]] = {}
+    refused, done = [], []
+    for one in found:
+        if one["refused"]:
+            refused.append(one["id"])
+        elif one["kind"] in unsure:
+            waiting.setdefault(one["message"], []).append(one["id"])
+        elif one["id"] in wanted:
+            content[one["message"]].append(one)
+        else:
+            done.append(one["id"])
+    _settled(conn, refused, "withdrawn", OPTED_OUT, terms.now)
+    _settled(conn, done, "withdrawn", NOT_WANTED, terms.now)
+    taken.withdrawn += len(refused) + len(done)
+    # One that may have been sent is not torn apart: it waits as a whole until it can be confirmed.
+    held = [row["id"] for row in rows if row["doubtful"] and row["id"] in waiting]
+    free = [one for message, ids in waiting.items() if message not in held for one in ids]
+    if free:
+        conn.execute(text("UPDATE notice SET message = NULL WHERE id = ANY(:ids)"), {"ids": free})
+    empty = []
+    for row in rows:
+        inside = content[row["id"]]
+        if row["id"] in held:
+            continue
+        cause = inside and fault(terms.channel, inside[-1]["address"], terms.rules.domains)
+        if cause:
+            _settled(conn, [one["id"] for one in inside], "undeliverable", cause, terms.now)
+            taken.undeliverable += [Unsent(one["kind"], row["recipient"], cause) for one in inside]
+        if cause or not inside:
+            empty.append(row)
+        else:
+            taken.messages.append(_message(terms, row, inside))
+    _end_empty(conn, empty, terms.now)
+    ids = [*(one.id for one in taken.messages), *held]
+    conn.execute(_TAKE, {"ids": ids, "until": terms.now + LEASE})
+
+
+def _confirmed(terms: Terms, found: Sequence[Any]) -> tuple[set[int], set[str]]:
+    """Ids of the notices that are still wanted, and kinds that nobody could be asked about."""
+    keys: dict[str, list[str]] = {}
+    for one in found:
+        if not one["refused"]:
+            keys.setdefault(one["kind"], []).append(one["key"])
+    wanted: dict[str, set[str]] = {}
+    unsure = set()
+    for kind, mine in keys.items():
+        try:
+            wanted[kind] = terms.confirm[kind](mine) if kind in terms.confirm else set(mine)
+        except ServiceError:
+            unsure.add(kind)
+    return {one["id"] for one in found if one["key"] in wanted.get(one["kind"], ())}, unsure
+
+
+def _message(terms: Terms, row: Any, inside: Sequence[Any]) -> Claimed:
+    names = [one["name"] for one in inside if one["name"]]
+    return Claimed(
+        id=row["id"],
+        message_id=row["message_id"],
+        recipient=row["recipient"],
+        urgent=row["urgent"],
+        tries=row["tries"] + 1,
+        created_at=row["created_at"],
+        doubtful=row["doubtful"],
+        name=names[-1] if names else "",
+        address=inside[-1]["address"],
+        items=[
+            Item(one["id"], one["kind"], one["key"], one["heading"], one["line"], one["due_on"])
+            for one in inside
+        ],
+        queued_at={one["id"]: one["queued_at"] for one in inside},
+        refusable=all(one["kind"] in terms.rules.may_opt_out for one in inside),
+    )
+
+
+def _settled(conn: Connection, ids: list[int], state: str, cause: str, now: datetime) -> None:
+    if ids:
+        conn.execute(
+            text(
+                "UPDATE notice SET state = :state, cause = :cause, settled_at = :now,"
+                " message = NULL WHERE id = ANY(:ids)"
+            ),
+            {"ids": ids, "state": state, "cause": cause, "now": now},
+        )
+
+
+def _end_empty(conn: Connection, rows: Sequence[Any], now: datetime) -> None:
+    """End messages in which nothing is left; one that may have been sent keeps its day."""
+    for state in ("dissolved", "in_doubt"):
+        ids = [row["id"] for row in rows if row["doubtful"] is (state == "in_doubt")]
+        if ids:
+            conn.execute(
+                text(
+                    "UPDATE notice_message SET state = :state, claimed_until = NULL,"
+                    " next_try_at = NULL, settled_at = :now WHERE id = ANY(:ids)"
+                ),
+                {"ids": ids, "state": state, "now": now},
+            )

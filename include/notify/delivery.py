@@ -1,0 +1,381 @@
+"""Sending what is queued: one digest per recipient, channel and day; what is urgent at once.
+
+docs/decisions/0017 says what holds when a process is killed between sending and recording.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Event, Lock
+from typing import get_args
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Connection, Engine, text
+
+from include.notify import marks
+from include.notify.channels import Channel, Line
+from include.notify.claims import (
+    LEASE,
+    Claimed,
+    Confirm,
+    Taken,
+    Terms,
+    Unsent,
+    claim_again,
+    claim_new,
+    dissolve_old,
+)
+from include.notify.letters import Letter
+from include.notify.names import GAVE_UP, NO_ROBOT, REFUSED
+from include.notify.notice import ChannelKind
+from include.policy.notices import NoticeRules
+from include.policy.rules import Quiet
+from include.services.clock import Clock
+from include.services.fate import Fate, Reply
+from include.workdays.calendar import Workdays
+
+BATCH = 200  # messages that are claimed at once
+_SILENT = 5  # messages in a row that a server left without an answer: it is down, or too slow
+_RENEW = LEASE / 5
+
+_IN_HAND = text(
+    """
+    SELECT EXISTS (SELECT FROM notice WHERE state = 'pending' AND channel = :channel)
+        OR EXISTS (SELECT FROM notice_message WHERE state = 'sending' AND channel = :channel)
+    """
+)
+_LEFT = text(
+    """
+    SELECT count(*) FILTER (WHERE n.message IS NOT NULL OR n.urgent
+            OR :telling AND NOT EXISTS (
+                SELECT FROM notice_message m WHERE m.recipient = n.recipient
+                AND m.channel = n.channel AND m.day = :day AND NOT m.urgent
+                AND m.state <> 'dissolved')),
+        count(*)
+    FROM notice n WHERE n.state = 'pending' AND n.channel = :channel
+    """
+)
+_TOO_OLD = text(
+    """
+    UPDATE notice n SET state = 'undeliverable', cause = :cause, settled_at = :now
+    WHERE state = 'pending' AND message IS NULL AND channel = :channel AND queued_at <= :limit
+        AND (urgent OR :telling AND NOT EXISTS (
+            SELECT FROM notice_message m WHERE m.recipient = n.recipient
+            AND m.channel = n.channel AND m.day = :day AND NOT m.urgent
+            AND m.state <> 'dissolved'))
+    RETURNING kind, recipient, cause
+    """
+)
+
+
+@dataclass(frozen=True)
+class Office:
+    """What messages are sent with.
+
+    Attributes:
+        state: the state database.
+        channels: by kind; what goes by another waits.
+        rules: notices.yaml.
+        workdays: of calendar.yaml.
+        quiet: likewise.
+        zone: of the pack; days are those there.
+        clock: the time. Clocks of machines that deliver at once may differ by less than `LEASE`.
+        confirm: by kind of notice, says just before a batch is sent which are still wanted; a
+            kind without one always is. One that raises ServiceError lets its kind wait.
+    """
+
+    state: Engine
+    channels: Mapping[ChannelKind, Channel]
+    rules: NoticeRules
+    workdays: Workdays
+    quiet: Quiet
+    zone: ZoneInfo
+    clock: Clock
+    confirm: Mapping[str, Confirm] = field(default_factory=dict)
+
+
+@dataclass
+class Delivery:
+    """What a delivery came to.
+
+    Attributes:
+        sent: messages that a server answers for.
+        notices: notices in them.
+        deferred: notices that are due and not sent: a server put them off, could not be reached,
+            another process is at them, or nobody could say whether they are still wanted.
+        undeliverable: notices that cannot be sent.
+        in_doubt: notices that may have arrived and are not sent again.
+        withdrawn: notices that nobody wants any more.
+        waiting: notices whose time has not come: quiet hours, no workday, a digest was sent today.
+        recipients: of undeliverable and in doubt ones, with the cause.
+        told: recipients of sent notices, by kind.
+        down: channels whose server could not be used, with the codes of its answer.
+        unsure: kinds of which nobody could say whether they are still wanted.
+    """
+
+    sent: int = 0
+    notices: int = 0
+    deferred: int = 0
+    undeliverable: int = 0
+    in_doubt: int = 0
+    withdrawn: int = 0
+    waiting: int = 0
+    recipients: list[Unsent] = field(default_factory=list)
+    told: dict[str, set[str]] = field(default_factory=dict)
+    down: dict[str, str] = field(default_factory=dict)
+    unsure: set[str] = field(default_factory=set)
+
+    def failed(self, unsent: list[Unsent]) -> None:
+        """Count notices that cannot be sent."""
+        self.undeliverable += len(unsent)
+        self.recipients += unsent
+
+    def doubted(self, unsent: list[Unsent]) -> None:
+        """Count notices that may have arrived."""
+        self.in_doubt += len(unsent)
+        self.recipients += unsent
+
+
+def deliver(office: Office) -> Delivery:
+    """Send everything that is due; safe to repeat, and to run in several processes at once.
+
+    Raises:
+        UsageError: something is to be sent by a channel that is not configured.
+        ServiceError: the state database cannot be used.
+    """
+    done = Delivery()
+    for kind, channel in office.channels.items():
+        with office.state.begin() as conn:
+            in_hand = conn.scalar(_IN_HAND, {"channel": kind})
+        if in_hand:
+            _Round(office, kind, channel, done).run()
+    day, telling = _moment(office)
+    for kind in get_args(ChannelKind):
+        values = {"channel": kind, "day": day, "telling": telling}
+        with office.state.begin() as conn:
+            due, left = conn.execute(_LEFT, values).one()
+        done.deferred += due if kind in office.channels else 0
+        done.waiting += left - due if kind in office.channels else left
+    return done
+
+
+def _moment(office: Office) -> tuple[date, bool]:
+    """The day it is in the company, and whether what can wait may be sent."""
+    local = office.clock.now().astimezone(office.zone)
+    works = not office.rules.workdays_only or office.workdays.is_workday(local.date())
+    return local.date(), works and not office.quiet.covers(local)
+
+
+@dataclass
+class _Station:
+    """A line with the connection for its marks; one thread at a time works at it."""
+
+    line: Line
+    conn: Connection
+    silent: int = 0
+
+
+@dataclass
+class _Batch:
+    """Messages in hand.
+
+    Attributes:
+        left: those that nobody has begun with.
+        ids: those that nobody is done with.
+        until: end of the lease of all of them.
+    """
+
+    left: SimpleQueue[Claimed]
+    ids: set[int]
+    until: datetime
+
+
+class _Round:
+    """One channel's part of a delivery."""
+
+    def __init__(self, office: Office, kind: ChannelKind, channel: Channel, done: Delivery) -> None:
+        self.office, self.kind, self.channel, self.done = office, kind, channel, done
+        rule = office.rules.in_doubt.mail if kind == "mail" else office.rules.in_doubt.robot
+        self.report = rule == "report"
+        self.domain = channel.domain
+        self.stop = Event()
+        self.lock = Lock()
+
+    def run(self) -> None:
+        """Send what is due by this channel."""
+        # What is cut off and not sent again must not be claimed before its turn comes.
+        lines = 1 if self.report else self.channel.lines
+        with ExitStack() as stack, ThreadPoolExecutor(lines) as pool:
+            stations = []
+            for _number in range(lines):
+                line = self.channel.open()
+                stack.callback(line.close)
+                conn = stack.enter_context(marks.open_marks(self.office.state))
+                stations.append(_Station(line, conn))
+            with self.office.state.begin() as conn:
+                terms = self._terms()
+                dissolve_old(conn, terms.day, terms.now)
+            ready = stations[0].line.ready()
+            if ready.fate is Fate.UNAVAILABLE:
+                self._down(ready)
+            self._send_all(pool, stations, lambda conn, terms, _after: claim_again(conn, terms))
+            self._send_all(pool, stations, partial(claim_new, urgent=True))
+            self._send_all(pool, stations, self._digests)
+        if self.kind in self.done.down:
+            self._give_up()
+
+    @staticmethod
+    def _digests(conn: Connection, terms: Terms, after: str) -> Taken:
+        return claim_new(conn, terms, after, urgent=False) if terms.telling else Taken()
+
+    def _terms(self) -> Terms:
+        day, telling = _moment(self.office)
+        return Terms(
+            channel=self.kind,
+            domain=self.domain,
+            rules=self.office.rules,
+            confirm=self.office.confirm,
+            now=self.office.clock.now(),
+            day=day,
+            telling=telling,
+            report=self.report,
+            size=1 if self.report else BATCH,
+            unsure=self.done.unsure,
+        )
+
+    def _send_all(
+        self,
+        pool: ThreadPoolExecutor,
+        stations: Sequence[_Station],
+        claim: Callable[[Connection, Terms, str], Taken],
+    ) -> None:
+        after: str | None = ""
+        while after is not None and not self.stop.is_set():
+            with self.office.state.begin() as conn:
+                terms = self._terms()
+                taken = claim(conn, terms, after)
+            self.done.failed(taken.undeliverable)
+            self.done.doubted(taken.in_doubt)
+            self.done.withdrawn += taken.withdrawn
+            after = taken.last
+            if taken.messages:
+                self._send_batch(pool, stations, taken.messages, terms.now + LEASE)
+
+    def _send_batch(
+        self,
+        pool: ThreadPoolExecutor,
+        stations: Sequence[_Station],
+        messages: Sequence[Claimed],
+        until: datetime,
+    ) -> None:
+        left: SimpleQueue[Claimed] = SimpleQueue()
+        for one in messages:
+            left.put(one)
+        batch = _Batch(left, {one.id for one in messages}, until)
+        work = [pool.submit(self._work_off, one, batch) for one in stations[: len(messages)]]
+        try:
+            for one_of_them in work:
+                one_of_them.result()
+        except BaseException:
+            self.stop.set()
+            raise
+        finally:
+            wait(work)
+            if untouched := list(_rest(left)):  # nobody tried: they are no message's worth of doubt
+                now = self.office.clock.now()
+                with self.office.state.begin() as conn:
+                    marks.released(conn, untouched, now)
+
+    def _work_off(self, station: _Station, batch: _Batch) -> None:
+        while not self.stop.is_set():
+            try:
+                one = batch.left.get_nowait()
+            except Empty:
+                return
+            if self._ours(station, batch, one):
+                reply = station.line.send(self._letter(one))
+                self._record(station, one, reply)
+            with self.lock:
+                batch.ids.discard(one.id)
+
+    def _ours(self, station: _Station, batch: _Batch, one: Claimed) -> bool:
+        """Whether a message is still this process's; holds the batch for longer in time."""
+        now = self.office.clock.now()
+        with self.lock:
+            if now + LEASE - batch.until >= _RENEW:
+                mine, batch.until = marks.extended(station.conn, list(batch.ids), batch.until, now)
+                batch.ids &= mine
+            return one.id in batch.ids
+
+    def _letter(self, one: Claimed) -> Letter:
+        return Letter(
+            message_id=one.message_id,
+            recipient=one.recipient,
+            name=one.name,
+            address=one.address,
+            urgent=one.urgent,
+            at=self.office.clock.now().astimezone(self.office.zone),
+            items=one.items,
+            refusable=one.refusable,
+        )
+
+    def _record(self, station: _Station, one: Claimed, reply: Reply) -> None:
+        now, rules, done = self.office.clock.now(), self.office.rules, self.done
+        conn, code = station.conn, reply.code
+        failed: list[Unsent] = []
+        doubted: list[Unsent] = []
+        match reply.fate:
+            case Fate.ACCEPTED:
+                marks.sent(conn, one, code, now)
+            case Fate.REFUSED if one.doubtful:  # the copy; what became of the first, nobody knows
+                doubted = marks.in_doubt(conn, one, code, rules, now, report=True)
+            case Fate.REFUSED:
+                cause = NO_ROBOT if code == NO_ROBOT else f"{REFUSED} {code}"
+                failed = marks.refused(conn, one, code, cause, now)
+            case Fate.IN_DOUBT:
+                doubted = marks.in_doubt(conn, one, code, rules, now, report=self.report)
+            case _ if one.doubtful:
+                doubted = marks.in_doubt(conn, one, code, rules, now, report=False)
+            case Fate.DEFERRED:
+                failed = marks.deferred(conn, one, code, rules, now)
+            case Fate.UNAVAILABLE:
+                marks.released(conn, [one], now, code)
+        station.silent = station.silent + 1 if reply == Reply(Fate.DEFERRED) else 0
+        with self.lock:
+            done.failed(failed)
+            done.doubted(doubted)
+            if reply.fate is Fate.ACCEPTED:
+                done.sent += 1
+                done.notices += len(one.items)
+                for item in one.items:
+                    done.told.setdefault(item.kind, set()).add(one.recipient)
+            if reply.fate is Fate.UNAVAILABLE or station.silent >= _SILENT:
+                self._down(reply)
+
+    def _down(self, reply: Reply) -> None:
+        self.done.down[self.kind] = reply.code
+        self.stop.set()
+
+    def _give_up(self) -> None:
+        """Report what has waited for too long for a server that cannot be used."""
+        day, telling = _moment(self.office)
+        now = self.office.clock.now()
+        limit = now - marks.span(self.office.rules.give_up_after)
+        values = {"channel": self.kind, "now": now, "limit": limit, "cause": GAVE_UP}
+        with self.office.state.begin() as conn:
+            found = conn.execute(_TOO_OLD, values | {"day": day, "telling": telling})
+            self.done.failed([Unsent(*row) for row in found])
+
+
+def _rest(left: SimpleQueue[Claimed]) -> Iterator[Claimed]:
+    while True:
+        try:
+            yield left.get_nowait()
+        except Empty:
+            return

@@ -1,0 +1,253 @@
+"""What a message says: its lines under their headings, in every language of the policy pack."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from include.messages import Message, _
+from include.reports.i18n import Translator
+
+TEMPLATES = Path(__file__).parent / "templates"
+LONGEST_NAME = 80  # characters of a name that a greeting shows
+_FAR = date.max
+
+
+@dataclass(frozen=True)
+class Item:
+    """One notice of a message.
+
+    Attributes:
+        heading: a message of the catalogue as JSON, as the state database has it.
+        line: likewise.
+        due_on: by which lines are sorted and which stands before them.
+    """
+
+    id: int
+    kind: str
+    key: str
+    heading: str
+    line: str
+    due_on: date | None
+
+
+@dataclass(frozen=True)
+class Letter:
+    """One message to one recipient, in no language yet.
+
+    Attributes:
+        message_id: that names it for ever; the same again is the same message.
+        recipient: staff number, ``role:compliance``.
+        name: for the greeting; may be empty.
+        address: by which the channel reaches the recipient.
+        urgent: whether it stands beside the digest of the day.
+        at: when it is sent, in the company's timezone.
+        items: what it says, at least one.
+        refusable: whether the recipient may refuse every kind that is in it.
+    """
+
+    message_id: str
+    recipient: str
+    name: str
+    address: str
+    urgent: bool
+    at: datetime
+    items: Sequence[Item]
+    refusable: bool = False
+
+
+@dataclass(frozen=True)
+class Block:
+    """The lines under one heading: day and words, both in one language."""
+
+    heading: str
+    lines: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A message in one language.
+
+    Attributes:
+        language: as HTML and mail name it, ``zh-CN``.
+        words: translates a sentence of the templates.
+    """
+
+    language: str
+    words: Callable[..., str]
+    greeting: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Writes letters in the languages of a policy pack.
+
+    Args:
+        languages: in their order, ``zh-CN`` and ``en``.
+        timezone: IANA name; times are shown in it.
+    """
+
+    languages: Sequence[str]
+    timezone: str
+
+    def parts(self, letter: Letter) -> list[Part]:
+        """The letter in every language."""
+        return [self._part(letter, one) for one in self.languages]
+
+    def subject(self, letter: Letter) -> str:
+        """One line in the first language: what it is about, and how much of it."""
+        language = self.languages[0]
+        headings = _grouped(letter.items)
+        first = _translated(language, self.timezone, next(iter(headings)))
+        count = len(letter.items)
+        if len(headings) == 1:
+            said = _("{heading} ({count})", heading=first, count=count)
+        else:
+            said = _("{heading}, and more ({count})", heading=first, count=count)
+        if letter.urgent:
+            said = _("Urgent: {subject}", subject=said)
+        return one_line(_translator(language, self.timezone).text(said))
+
+    def html(self, letter: Letter, sender: str, ask: str) -> str:
+        """The letter as a page of its own.
+
+        Args:
+            letter: what to say.
+            sender: who sends it, as the mail's head has it.
+            ask: address for questions.
+        """
+        return self._rendered("mail.html.j2", letter, sender, ask)
+
+    def text(self, letter: Letter, sender: str, ask: str) -> str:
+        """The letter as plain text."""
+        return self._rendered("mail.txt.j2", letter, sender, ask)
+
+    def chat(self, letter: Letter, longest: int) -> str:
+        """The letter for a group chat, in as many bytes as its robot takes.
+
+        What does not fit is left out and counted: a second message would break what holds for the
+        first, that it is known to be sent or not.
+        """
+        parts = self.parts(letter)
+        for shown in (parts, parts[:1]):
+            text = "\n\n".join("\n".join([one.greeting, *_chat_lines(one)]) for one in shown)
+            if len(text.encode()) <= longest:
+                return text
+        (part,) = parts[:1]
+        lines = [part.greeting, *_chat_lines(part)]
+        total = len(letter.items)
+        for kept in range(len(lines), 0, -1):
+            left = total - sum(line.startswith("- ") for line in lines[:kept])
+            more = part.words("… and {count} more: see the report of the run.", count=left)
+            text = "\n".join([*lines[:kept], more])
+            if len(text.encode()) <= longest:
+                return text
+        return more
+
+    def _rendered(self, template: str, letter: Letter, sender: str, ask: str) -> str:
+        return (
+            _environment()
+            .get_template(template)
+            .render(
+                parts=self.parts(letter),
+                subject=self.subject(letter),
+                sender=one_line(sender),
+                ask=ask,
+                refusable=letter.refusable,
+                main=self.languages[0],
+            )
+        )
+
+    def _part(self, letter: Letter, language: str) -> Part:
+        translator = _translator(language, self.timezone)
+
+        def words(text: str, **values: Any) -> str:
+            return translator.text(Message(text=text, values=values))
+
+        name = one_line(letter.name)[:LONGEST_NAME]
+        blocks = [
+            Block(
+                one_line(_translated(language, self.timezone, heading)),
+                [
+                    _line(one, one_line(_translated(language, self.timezone, one.line)), words)
+                    for one in items
+                ],
+            )
+            for heading, items in _grouped(letter.items).items()
+        ]
+        greeting = words("Dear {name},", name=name) if name else words("Hello,")
+        return Part(language, words, greeting, blocks)
+
+
+# Sentences that stand in the code and not in a template, for the catalogue.
+_SENTENCES = (
+    _("due {day}"),
+    _("Dear {name},"),
+    _("Hello,"),
+    _("… and {count} more: see the report of the run."),
+)
+
+
+def one_line(text: str) -> str:
+    """A text whose line breaks are blanks: it can neither begin a header nor a second line."""
+    return " ".join(text.split())
+
+
+def _line(one: Item, said: str, words: Callable[..., str]) -> tuple[str, str]:
+    """A line and, where it does not say so itself, the day by which it is due."""
+    if one.due_on is None or one.due_on.isoformat() in said:
+        return "", said
+    return words("due {day}", day=one.due_on), said
+
+
+def _chat_lines(part: Part) -> list[str]:
+    lines = []
+    for block in part.blocks:
+        lines += [block.heading, *(f"- {_dated(day, said)}" for day, said in block.lines)]
+    return lines
+
+
+def _dated(day: str, said: str) -> str:
+    return f"[{day}] {said}" if day else said
+
+
+def _grouped(items: Sequence[Item]) -> dict[str, list[Item]]:
+    """Items by heading; the one that is due first at the head, with its heading."""
+    found: dict[str, list[Item]] = {}
+    for one in sorted(items, key=lambda one: (one.due_on or _FAR, one.id)):
+        found.setdefault(one.heading, []).append(one)
+    return found
+
+
+def _translator(language: str, timezone: str) -> Translator:
+    return _made(language.replace("-", "_"), timezone)
+
+
+@lru_cache
+def _made(locale: str, timezone: str) -> Translator:
+    return Translator(locale, timezone)
+
+
+@lru_cache(maxsize=4096)  # the same course is told to thousands
+def _translated(language: str, timezone: str, message: str) -> str:
+    return _translator(language, timezone).text(Message.model_validate(json.loads(message)))
+
+
+@lru_cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=select_autoescape(["html.j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )

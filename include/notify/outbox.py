@@ -1,0 +1,295 @@
+"""What people are to be told: queued once per kind and key, whatever is repeated.
+
+All functions take a connection of the state database inside a transaction, so that what is queued
+stands or falls with what the caller keeps beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, get_args
+
+import psycopg
+from sqlalchemy import Connection, bindparam, delete, select, text
+from sqlalchemy.dialects.postgresql import insert
+
+from include.messages import Message
+from include.notify.addresses import fault
+from include.notify.names import GAVE_UP, OPTED_OUT
+from include.notify.notice import Notice
+from include.policy.notices import NoticeRules
+from include.reports.i18n import visible
+from include.services.errors import UsageError
+from include.state.connect import StateLock, lock_for_transaction
+from include.state.notices import notice, notice_optout
+
+_NOT_STORED = re.compile(r"\\u0000|\\ud[89a-f]", re.IGNORECASE)  # by JSONB
+_OPTIONAL = get_args(get_args(NoticeRules.model_fields["may_opt_out"].annotation)[0])
+_MANY = 1000
+_COLUMNS = (
+    "at", "kind", "key", "recipient", "name", "address", "channel", "urgent", "heading", "line",
+    "due_on", "cause",
+)  # fmt: skip
+# One that could not be delivered is tried again with another address, or where only its time
+# had run out: nothing is wrong with that address.
+_QUEUE = text(
+    f"""
+    WITH given AS (
+        SELECT DISTINCT ON (kind, key) q.*, (o.recipient IS NOT NULL AND q.kind = ANY(:optional))
+            AS refused
+        FROM queued_notice q LEFT JOIN notice_optout o USING (recipient, kind)
+        ORDER BY kind, key, at
+    ), kept AS (
+        INSERT INTO notice AS n (kind, key, recipient, name, address, channel, urgent, heading,
+            line, due_on, dag_id, run_id, queued_at, state, cause, settled_at)
+        SELECT kind, key, recipient, name, address, channel, urgent, heading, line, due_on,
+            :dag_id, :run_id, :at,
+            CASE WHEN refused THEN 'withdrawn' WHEN cause <> '' THEN 'undeliverable'
+                ELSE 'pending' END,
+            CASE WHEN refused THEN '{OPTED_OUT}' ELSE cause END,
+            CASE WHEN refused OR cause <> '' THEN cast(:at AS timestamptz) END
+        FROM given ORDER BY at
+        ON CONFLICT (kind, key) DO UPDATE SET (recipient, name, address, channel, urgent, heading,
+            line, due_on, dag_id, run_id, queued_at, state, cause, settled_at, message) =
+            (excluded.recipient, excluded.name, excluded.address, excluded.channel,
+            excluded.urgent, excluded.heading, excluded.line, excluded.due_on, excluded.dag_id,
+            excluded.run_id, excluded.queued_at, excluded.state, excluded.cause,
+            excluded.settled_at, NULL)
+        WHERE n.state = 'undeliverable' AND ((n.address, n.channel) IS DISTINCT FROM
+            (excluded.address, excluded.channel) OR n.cause = '{GAVE_UP}')
+        RETURNING state, xmax = 0 AS made
+    )
+    SELECT count(*) FILTER (WHERE made), count(*) FILTER (WHERE NOT made),
+        count(*) FILTER (WHERE state = 'undeliverable') FROM kept
+    """  # noqa: S608 - two words of our own
+).bindparams(bindparam("optional"))
+
+
+@dataclass(frozen=True)
+class Run:
+    """Who queues something.
+
+    Attributes:
+        dag_id: the workflow.
+        run_id: its run.
+    """
+
+    dag_id: str
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Queued:
+    """What became of notices that were queued.
+
+    Attributes:
+        new: that were not there.
+        again: that could not be delivered once, and have another address now.
+        undeliverable: of both, those whose address cannot be used.
+    """
+
+    new: int = 0
+    again: int = 0
+    undeliverable: int = 0
+
+
+def untold(conn: Connection, kind: str, keys: Iterable[str]) -> set[str]:
+    """Of these keys, those that were never queued, or could not be delivered.
+
+    The latter may have another address now: `queue` looks at it.
+    """
+    wanted = list(dict.fromkeys(keys))
+    if not wanted:
+        return set()
+    conn.execute(text("CREATE TEMP TABLE IF NOT EXISTS asked_notice (key text) ON COMMIT DROP"))
+    conn.execute(text("TRUNCATE asked_notice"))
+    with _cursor(conn).copy("COPY asked_notice FROM STDIN") as into:
+        for key in wanted:
+            into.write_row((key,))
+    query = text(
+        "SELECT a.key FROM asked_notice a WHERE NOT EXISTS (SELECT FROM notice n"
+        " WHERE n.kind = :kind AND n.key = a.key AND n.state <> 'undeliverable')"
+    )
+    return set(conn.scalars(query, {"kind": kind}))
+
+
+def queue(
+    conn: Connection,
+    notices: Iterable[Notice],
+    run: Run,
+    at: datetime,
+    rules: NoticeRules | None = None,
+) -> Queued:
+    """Queue notices; one that is there already stays as it is.
+
+    Args:
+        conn: the state database, in a transaction.
+        notices: any number; of those with the same kind and key the first counts.
+        run: who queues them.
+        at: the moment.
+        rules: of notices.yaml, to tell at once to which domains nothing goes and what people may
+            refuse; without them that is told when they would be sent.
+    """
+    conn.execute(
+        text(
+            "CREATE TEMP TABLE IF NOT EXISTS queued_notice (at bigint, kind text, key text,"
+            " recipient text, name text, address text, channel text, urgent boolean,"
+            " heading jsonb, line jsonb, due_on date, cause text) ON COMMIT DROP"
+        )
+    )
+    conn.execute(text("TRUNCATE queued_notice"))
+    domains = rules.domains if rules else ()
+    given = 0
+    with _cursor(conn).copy(f"COPY queued_notice ({', '.join(_COLUMNS)}) FROM STDIN") as into:
+        for given, one in enumerate(notices, 1):
+            into.write_row(
+                (
+                    given,
+                    *(visible(part) for part in (one.kind, one.key, one.recipient, one.name)),
+                    visible(one.address),
+                    one.channel,
+                    one.urgent,
+                    _stored(one.heading),
+                    _stored(one.line),
+                    one.due_on,
+                    fault(one.channel, one.address, domains),
+                )
+            )
+    if not given:
+        return Queued()
+    lock_for_transaction(conn, StateLock.NOTICES)
+    optional = list(rules.may_opt_out) if rules else []
+    values = {"dag_id": run.dag_id, "run_id": run.run_id, "at": at, "optional": optional}
+    made, again, undeliverable = conn.execute(_QUEUE, values).one()
+    if made > _MANY:  # or the next delivery would be planned for an empty table
+        conn.execute(text("ANALYZE notice"))
+    return Queued(made, again, undeliverable)
+
+
+def pending(conn: Connection, kind: str) -> list[str]:
+    """Keys that are queued and not sent."""
+    query = select(notice.c.key).where(notice.c.kind == kind, notice.c.state == "pending")
+    return list(conn.scalars(query.order_by(notice.c.id)))
+
+
+def withdraw(conn: Connection, kind: str, keys: Iterable[str], cause: str, at: datetime) -> int:
+    """Take back what was not sent; what is being sent just now is sent.
+
+    Args:
+        conn: the state database, in a transaction.
+        kind: of the notices.
+        keys: those that nobody wants any more.
+        cause: why, in a word or two; no customer's value.
+        at: the moment.
+
+    Returns:
+        How many were taken back.
+    """
+    mine = select(notice.c.id).where(
+        notice.c.kind == kind,
+        notice.c.key.in_(bindparam("keys", expanding=True)),
+        notice.c.state == "pending",
+        # a message that waits for its next try lets go of them; one that is on its way does not
+        text(
+            "NOT EXISTS (SELECT FROM notice_message m WHERE m.id = notice.message"
+            " AND m.state = 'sending')"
+        ),
+    )
+    found = list(conn.scalars(mine.order_by(notice.c.id).with_for_update(), {"keys": list(keys)}))
+    if found:
+        values = {"state": "withdrawn", "cause": visible(cause), "settled_at": at, "message": None}
+        conn.execute(notice.update().where(notice.c.id.in_(found)).values(values))
+    return len(found)
+
+
+def opt_out(
+    conn: Connection, recipient: str, kind: str, *, rules: NoticeRules, by: str, at: datetime
+) -> None:
+    """Keep that a recipient does not want a kind of notice; what waits is withdrawn.
+
+    Raises:
+        UsageError: the policy makes that kind a duty, or nobody is named.
+    """
+    if kind not in rules.may_opt_out:
+        optional = ", ".join(rules.may_opt_out) or "none"
+        raise UsageError(
+            f"{visible(kind)} cannot be refused: the policy makes it a duty.",
+            f"Kinds that notices.yaml lets people refuse: {optional}.",
+        )
+    if not by.strip() or not recipient.strip():
+        raise UsageError("Nobody is named.", "Name the recipient, and with --by who enters it.")
+    row = {"recipient": recipient.strip(), "kind": kind, "at": at, "entered_by": by.strip()}
+    conn.execute(insert(notice_optout).values(row).on_conflict_do_nothing())
+    query = select(notice.c.key).where(
+        notice.c.kind == kind, notice.c.recipient == recipient.strip(), notice.c.state == "pending"
+    )
+    withdraw(conn, kind, conn.scalars(query).all(), OPTED_OUT, at)
+
+
+def opt_in(conn: Connection, recipient: str, kind: str) -> None:
+    """Forget that a recipient did not want a kind of notice."""
+    conn.execute(
+        delete(notice_optout).where(
+            notice_optout.c.recipient == recipient, notice_optout.c.kind == kind
+        )
+    )
+
+
+def retry(conn: Connection, number: int) -> str:
+    """Queue one again that could not be delivered, or may have arrived; its kind.
+
+    Raises:
+        UsageError: there is no such notice, or nothing is to be tried again.
+    """
+    possible = 0 < number < 2**63
+    query = select(notice.c.kind, notice.c.state).where(notice.c.id == number).with_for_update()
+    found = conn.execute(query).first() if possible else None
+    if found is None:
+        raise UsageError(f"There is no notice {number}.", "See ./parcelseal notices list.")
+    if found.state not in ("undeliverable", "in_doubt"):
+        raise UsageError(
+            f"Notice {number} is {found.state}: there is nothing to try again.",
+            "Only undeliverable and in_doubt ones are tried again.",
+        )
+    values = {"state": "pending", "cause": "", "settled_at": None, "message": None}
+    conn.execute(notice.update().where(notice.c.id == number).values(values))
+    return str(found.kind)
+
+
+def listed(conn: Connection, states: Sequence[str], limit: int) -> list[dict[str, Any]]:
+    """Notices in any of these states, the newest first; without their addresses."""
+    columns = (
+        "id", "kind", "key", "recipient", "channel", "urgent", "heading", "line", "due_on",
+        "queued_at", "state", "cause", "settled_at", "dag_id", "run_id",
+    )  # fmt: skip
+    query = select(*(notice.c[name] for name in columns)).where(notice.c.state.in_(states))
+    rows = conn.execute(query.order_by(notice.c.id.desc()).limit(limit)).mappings()
+    return [
+        dict(row) | {name: Message.model_validate(row[name]) for name in ("heading", "line")}
+        for row in rows
+    ]
+
+
+def _cursor(conn: Connection) -> psycopg.Cursor[Any]:
+    driver = conn.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    return driver.cursor()
+
+
+def _stored(message: Message) -> str:
+    """A message as JSONB takes it: what that cannot hold is written out."""
+    plain = message.model_dump(mode="json")
+    dumped = json.dumps(plain)
+    return json.dumps(_written_out(plain)) if _NOT_STORED.search(dumped) else dumped
+
+
+def _written_out(value: Any) -> Any:
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, dict):
+        return {key: _written_out(one) for key, one in value.items()}
+    return value

@@ -1,0 +1,130 @@
+"""An office with a state database, a clock that the test moves, and a mail server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Engine, text
+
+from include.messages import _
+from include.notify import outbox
+from include.notify.channels import MailChannel, RobotChannel
+from include.notify.claims import Confirm
+from include.notify.delivery import Delivery, Office, deliver
+from include.notify.letters import Writer
+from include.notify.notice import Notice
+from include.notify.outbox import Queued, Run
+from include.policy.notices import NoticeRules
+from include.policy.rules import Calendar
+from include.services.connections import ConnectionSpec
+from include.services.errors import UsageError
+from include.services.mail import MailServer
+from include.services.robot import Robot
+from include.workdays.calendar import Workdays
+from tests.support.robots import SECRET, TOKEN, RobotServer
+
+THURSDAY = datetime(2026, 11, 26, 2, tzinfo=UTC)  # 10:00 in Shanghai
+CALENDAR = Calendar()
+RUN = Run("remind_training", "r1")
+KIND = "training.reminder"
+HEADING = _("Training that you have to take")
+
+
+@dataclass
+class MovingClock:
+    """A clock that the test moves."""
+
+    moment: datetime = THURSDAY
+    source: str = "test"
+
+    def now(self) -> datetime:
+        return self.moment
+
+    def on(self, **more: float) -> None:
+        self.moment += timedelta(**more)
+
+
+def notice(number: int, person: str = "E1", **more: Any) -> Notice:
+    """The number-th notice of a person; its line says which it is."""
+    given = {
+        "kind": KIND,
+        "key": f"{person}/{number}",
+        "recipient": person,
+        "heading": HEADING,
+        "line": _("Course {number}", number=f"n{number}"),
+        "name": f"Name of {person}",
+        "address": f"{person.lower()}@courier.example",
+    }
+    return Notice(**given | more)
+
+
+@dataclass
+class Post:
+    """An office; what it sends with can be changed between deliveries."""
+
+    state: Engine
+    port: int
+    clock: MovingClock = field(default_factory=MovingClock)
+    rules: NoticeRules = field(default_factory=NoticeRules)
+    confirm: Mapping[str, Confirm] = field(default_factory=dict)
+    robots: RobotServer | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def office(self) -> Office:
+        writer = Writer(self.rules.languages, "Asia/Shanghai")
+        return Office(
+            state=self.state,
+            channels={
+                "mail": MailChannel(self._server, writer),
+                "robot": RobotChannel(self._robot, writer),
+            },
+            rules=self.rules,
+            workdays=Workdays(CALENDAR),
+            quiet=CALENDAR.quiet,
+            zone=CALENDAR.zone,
+            clock=self.clock,
+            confirm=self.confirm,
+        )
+
+    def _server(self) -> MailServer:
+        extra = {"from_email": "Seal <seal@courier.example>", "timeout": 5}
+        extra |= {"disable_ssl": True, "disable_tls": True, **self.extra}
+        return MailServer.from_connection(
+            ConnectionSpec("mail", "smtp", "127.0.0.1", self.port, extra=extra)
+        )
+
+    def _robot(self, conn_id: str) -> Robot:
+        if self.robots is None or conn_id != "chat":
+            raise UsageError(f"There is no connection {conn_id}.")
+        extra = {"kind": "dingtalk", "secret": SECRET}
+        spec = ConnectionSpec("chat", "http", self.robots.url, password=TOKEN, extra=extra)
+        return Robot.from_connection(spec, self.clock)
+
+    def queue(self, *notices: Notice, rules: NoticeRules | None = None) -> Queued:
+        with self.state.begin() as conn:
+            return outbox.queue(conn, notices, RUN, self.clock.now(), rules)
+
+    def deliver(self) -> Delivery:
+        return deliver(self.office())
+
+    def untold(self, keys: Iterable[str], kind: str = KIND) -> set[str]:
+        with self.state.begin() as conn:
+            return outbox.untold(conn, kind, keys)
+
+    def rows(self, query: str, **values: Any) -> list[Any]:
+        with self.state.begin() as conn:
+            return [tuple(row) for row in conn.execute(text(query), values)]
+
+    def states(self) -> dict[str, str]:
+        """State of each notice, by its key."""
+        return dict(self.rows("SELECT key, state FROM notice ORDER BY id"))
+
+    def causes(self) -> dict[str, str]:
+        return dict(self.rows("SELECT key, cause FROM notice ORDER BY id"))
+
+    def messages(self) -> list[tuple[str, str, date]]:
+        """Recipient, state and day of each message."""
+        return self.rows("SELECT recipient, state, day FROM notice_message ORDER BY id")
