@@ -76,6 +76,7 @@ class Rig:
         pack: its policy pack.
         conninfo: of the database with its register.
         state: the state database.
+        state_conninfo: of the state database, for other processes.
         today: the day; its run begins at 09:40.
         run: of the workflow.
     """
@@ -83,6 +84,7 @@ class Rig:
     pack: PolicyPack
     conninfo: str
     state: Engine
+    state_conninfo: str = ""
     today: date = date(2026, 6, 1)
     run: Run = field(default_factory=lambda: Run("review_partners", "r1"))
 
@@ -199,7 +201,7 @@ def new_rig(postgres: EmbeddedPostgres, migrated: str, folder: Path) -> Iterator
         with psycopg.connect(postgres.conninfo(shop), autocommit=True) as connection:
             connection.execute(TABLE)
         made = engine(postgres.conninfo(state))
-        yield Rig(pack_at(folder), postgres.conninfo(shop), made)
+        yield Rig(pack_at(folder), postgres.conninfo(shop), made, postgres.conninfo(state))
         made.dispose()
 
 

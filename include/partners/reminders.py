@@ -1,0 +1,192 @@
+"""Who is told what about partners, and whether it is still so when it is sent.
+
+A key names partner, term, its day and the rung: the same rung is told once, whatever is repeated.
+A new day (an agreement that was renewed, a review that was passed) begins a new ladder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from include.messages import Message, _
+from include.notify.notice import Notice
+from include.partners import history
+from include.partners.desk import Desk
+from include.partners.names import CONTACT, REMINDER
+from include.partners.standing import Bound, against
+from include.partners.terms import RUNS_EVERY, State, Term, What, rung
+from include.policy.rules import Role
+
+_OWN = _("Partners: agreements and security reviews")
+_THEIRS = _("Your agreements with us")
+_UNKNOWN = "none"  # in a key, in place of a day that nobody knows
+
+
+@dataclass(frozen=True)
+class Reminder:
+    """A rung that a partner's term has reached.
+
+    Attributes:
+        bound: the partner.
+        term: what ends or has ended.
+        rung: days from the last day on, negative before it.
+    """
+
+    bound: Bound
+    term: Term
+    rung: int
+
+    @property
+    def day(self) -> str:
+        """The last day, as it stands in the key."""
+        return self.term.last_day.isoformat() if self.term.last_day else _UNKNOWN
+
+    @property
+    def key(self) -> str:
+        """What makes it the same reminder: ``3/nda/2027-01-31/-30``."""
+        return f"{self.bound.partner.number}/{self.term.what}/{self.day}/{self.rung}"
+
+
+def reached(desk: Desk, bound: Iterable[Bound]) -> Iterator[Reminder]:
+    """The rungs on which partners with access stand today, at most one for each term."""
+    today = desk.today
+    telling = desk.workdays.on_or_after(today + RUNS_EVERY)
+    for one in bound:
+        if not one.partner.live:
+            continue
+        for term in one.terms:
+            if term.state(today) is State.NOT_YET:
+                continue  # it comes by itself; the report says so until then
+            step = rung(term.last_day, today, telling, desk.rules.ladder, desk.rules.lapsed_every)
+            if step is not None:
+                yield Reminder(one, term, step)
+
+
+def notices(desk: Desk, reminders: Iterable[Reminder]) -> Iterator[Notice]:
+    """What the owner is told, and the partner's own contact where the pack says so."""
+    for one in reminders:
+        yield from _to_role(desk.owner, one, desk.today)
+        if desk.rules.tell_partners and one.term.what is not What.REOPENED:
+            # Of an incident a partner hears from people, not from a reminder
+            yield Notice(
+                kind=CONTACT,
+                key=one.key,
+                recipient=f"partner:{one.bound.partner.number}",
+                heading=_THEIRS,
+                line=_theirs(one.term, desk.today),
+                name=one.bound.partner.name,
+                address=one.bound.partner.mail,
+                due_on=one.term.last_day,
+            )
+
+
+def _to_role(role: Role, one: Reminder, today: date) -> Iterator[Notice]:
+    line = _("{partner}: {what}", partner=one.bound.partner.title, what=_ours(one.term, today))
+    for place, address in enumerate(role.mail or (() if role.robot else ("",))):
+        yield Notice(
+            kind=REMINDER,
+            key=f"{one.key}#{place}" if place else one.key,
+            recipient=f"role:{role.id}" + (f":{place + 1}" if place else ""),
+            heading=_OWN,
+            line=line,
+            address=address,
+            due_on=one.term.last_day,
+        )
+    if role.robot:
+        yield Notice(
+            kind=REMINDER,
+            key=f"{one.key}#robot",
+            recipient=f"role:{role.id}",
+            heading=_OWN,
+            line=line,
+            address=role.robot,
+            channel="robot",
+            due_on=one.term.last_day,
+        )
+
+
+def _ours(term: Term, today: date) -> Message:
+    if (lapsed := against(term, today)) is not None:
+        return _("{reason} Nothing may be shared until that is mended.", reason=lapsed)
+    match term.what:
+        case What.NDA:
+            return _("The confidentiality agreement ends on {day}.", day=term.last_day)
+        case What.AGREEMENT:
+            return _("The data-processing agreement ends on {day}.", day=term.last_day)
+        case _:
+            return _(
+                "The security review is due on {day}: issue its questionnaire.", day=term.last_day
+            )
+
+
+def _theirs(term: Term, today: date) -> Message:
+    if (lapsed := against(term, today)) is not None:
+        return _("{reason} We share nothing with you until that is mended.", reason=lapsed)
+    match term.what:
+        case What.NDA:
+            return _(
+                "The confidentiality agreement ends on {day}: please renew it with us.",
+                day=term.last_day,
+            )
+        case What.AGREEMENT:
+            return _(
+                "The data-processing agreement ends on {day}: please renew it with us.",
+                day=term.last_day,
+            )
+        case _:
+            return _(
+                "The security review is due on {day}: please answer our questionnaire.",
+                day=term.last_day,
+            )
+
+
+def confirm(desk: Desk) -> Callable[[Sequence[str]], set[str]]:
+    """Return what says which of these keys are still so.
+
+    A reminder is not sent once its term has another day, has ended meanwhile (then it would say the
+    wrong thing), a later rung of it waits too, or the partner is gone.
+    """
+
+    def still(keys: Sequence[str]) -> set[str]:
+        partners = desk.register().partners
+        with desk.state.connect() as conn:
+            known = history.known(conn)
+        bound = desk.bound(known, partners)
+        live = {
+            (one.partner.number, str(term.what), day_of(term)): term
+            for one in bound
+            if one.partner.live
+            for term in one.terms
+        }
+        latest: dict[tuple[str, str, str], int] = {}
+        for key in keys:
+            about, step = _parts(key)
+            latest[about] = max(step, latest.get(about, step))
+        return {key for key in keys if _so(key, live, latest, desk.today)}
+
+    return still
+
+
+def day_of(term: Term) -> str:
+    """The last day of a term, as it stands in keys."""
+    return term.last_day.isoformat() if term.last_day else _UNKNOWN
+
+
+def _parts(key: str) -> tuple[tuple[str, str, str], int]:
+    number, what, day, step = key.partition("#")[0].split("/")
+    return (number, what, day), int(step)
+
+
+def _so(
+    key: str,
+    live: dict[tuple[str, str, str], Term],
+    latest: dict[tuple[str, str, str], int],
+    today: date,
+) -> bool:
+    about, step = _parts(key)
+    term = live.get(about)
+    if term is None or step < latest[about]:
+        return False
+    return (step < 0) == (term.state(today) is State.VALID)
