@@ -35,7 +35,8 @@ _COLUMNS = (
     "due_on", "cause",
 )  # fmt: skip
 # One that could not be delivered is tried again with another address, or where only its time
-# had run out: nothing is wrong with that address.
+# had run out: nothing is wrong with that address. One that was taken back, and is wanted again, is
+# told after all: a completion was entered by mistake, somebody came back from leave.
 _QUEUE = text(
     f"""
     WITH given AS (
@@ -61,6 +62,7 @@ _QUEUE = text(
             excluded.settled_at, NULL)
         WHERE n.state = 'undeliverable' AND ((n.address, n.channel) IS DISTINCT FROM
             (excluded.address, excluded.channel) OR n.cause = '{GAVE_UP}')
+            OR n.state = 'withdrawn' AND n.cause <> '{OPTED_OUT}'
         RETURNING state, xmax = 0 AS made
     )
     SELECT count(*) FILTER (WHERE made), count(*) FILTER (WHERE NOT made),
@@ -88,7 +90,7 @@ class Queued:
 
     Attributes:
         new: that were not there.
-        again: that could not be delivered once, and have another address now.
+        again: that were taken back, or could not be delivered and have another address now.
         undeliverable: of both, those whose address cannot be used.
     """
 
@@ -98,9 +100,9 @@ class Queued:
 
 
 def untold(conn: Connection, kind: str, keys: Iterable[str]) -> set[str]:
-    """Of these keys, those that were never queued, or could not be delivered.
+    """Of these keys, those that were never queued, were taken back, or could not be delivered.
 
-    The latter may have another address now: `queue` looks at it.
+    The last may have another address now: `queue` looks at it.
     """
     wanted = list(dict.fromkeys(keys))
     if not wanted:
@@ -112,9 +114,10 @@ def untold(conn: Connection, kind: str, keys: Iterable[str]) -> set[str]:
             into.write_row((key,))
     query = text(
         "SELECT a.key FROM asked_notice a WHERE NOT EXISTS (SELECT FROM notice n"
-        " WHERE n.kind = :kind AND n.key = a.key AND n.state <> 'undeliverable')"
+        " WHERE n.kind = :kind AND n.key = a.key AND n.state <> 'undeliverable'"
+        " AND NOT (n.state = 'withdrawn' AND n.cause <> :refused))"
     )
-    return set(conn.scalars(query, {"kind": kind}))
+    return set(conn.scalars(query, {"kind": kind, "refused": OPTED_OUT}))
 
 
 def queue(

@@ -13,7 +13,7 @@ from include.notify.outbox import Run
 from include.state.training import training_coverage
 from include.training.obligations import Department
 
-_POINTS = 60  # of the trend
+_DAYS = 90  # of the trend
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ def keep(
 def trend(conn: Connection) -> list[Point]:
     """Return the last measurement of each of the last days, the oldest first."""
     table = training_coverage
+    newest = select(func.max(table.c.day)).scalar_subquery()
     runs = (
         select(table.c.day, table.c.at, func.sum(table.c.people), func.sum(table.c.covered))
-        .distinct(table.c.day)
+        .where(table.c.day > newest - _DAYS)
         .group_by(table.c.day, table.c.at, table.c.dag_id, table.c.run_id)
-        .order_by(table.c.day.desc(), table.c.at.desc())
-        .limit(_POINTS)
+        .order_by(table.c.at)
     )
-    found = [Point(at, int(people), int(covered)) for _, at, people, covered in conn.execute(runs)]
-    return found[::-1]
+    last = {day: Point(at, int(all_), int(good)) for day, at, all_, good in conn.execute(runs)}
+    return list(last.values())

@@ -15,6 +15,7 @@ from include.evidence.examination import Examination
 from include.evidence.model import StepRecord
 from include.evidence.steps import keep_artifact
 from include.notify import outbox
+from include.notify.names import NOT_WANTED
 from include.notify.notice import Notice
 from include.state.locks import exclusive
 from include.training import checks, coverage, judging, notices, waivers
@@ -98,7 +99,7 @@ def _tell(conn: Connection, desk: Desk, found: Standing, roster: Roster) -> dict
         stale = [
             key for key in outbox.pending(conn, kind) if key.partition("#")[0] not in standing_now
         ]
-        gone += outbox.withdraw(conn, kind, stale, "settled", at)
+        gone += outbox.withdraw(conn, kind, stale, NOT_WANTED, at)
     own = _new(conn, REMINDER, found.due)
     copies = _new(conn, COPY, copied)
     counts = {"withdrawn": gone, "reminders": 0, "copies": 0, "summaries": 0}
@@ -107,7 +108,7 @@ def _tell(conn: Connection, desk: Desk, found: Standing, roster: Roster) -> dict
     for block in _blocks(own):
         people = roster.find(one.person for one in block)
         made = [notices.reminder(one, people[one.person]) for one in block if one.person in people]
-        counts["reminders"] += outbox.queue(conn, made, desk.run, at, desk.notices).new
+        counts["reminders"] += _queued(conn, desk, made)
     role = desk.roles[desk.rules.owner]
     for block in _blocks(copies):
         people = roster.find(one.person for one in block)
@@ -118,11 +119,14 @@ def _tell(conn: Connection, desk: Desk, found: Standing, roster: Roster) -> dict
             if one.person in people
             for notice in notices.copy(one, people[one.person], above[one.person], role)
         ]
-        counts["copies"] += outbox.queue(conn, made, desk.run, at, desk.notices).new
-    counts["summaries"] = outbox.queue(
-        conn, _summaries(conn, desk, found, roster), desk.run, at
-    ).new
+        counts["copies"] += _queued(conn, desk, made)
+    counts["summaries"] = _queued(conn, desk, _summaries(conn, desk, found, roster))
     return counts
+
+
+def _queued(conn: Connection, desk: Desk, made: Iterable[Notice]) -> int:
+    done = outbox.queue(conn, made, desk.run, desk.clock.now(), desk.notices)
+    return done.new + done.again
 
 
 def _summaries(conn: Connection, desk: Desk, found: Standing, roster: Roster) -> list[Notice]:

@@ -106,10 +106,19 @@ def test_withdrawing_takes_back_what_was_not_sent(post: Post) -> None:
         assert outbox.withdraw(conn, KIND, keys, "left the company", THURSDAY) == 0
         assert outbox.withdraw(conn, KIND, [], "nothing", THURSDAY) == 0
         assert outbox.pending(conn, KIND) == ["E1/2"]
-    assert post.untold(["E1/1"]) == set()
     assert post.rows("SELECT state, cause FROM notice WHERE id = 1") == [
         ("withdrawn", "left the company")
     ]
+
+
+def test_what_was_taken_back_and_is_wanted_again_is_told(post: Post) -> None:
+    """A completion was entered by mistake, somebody came back: nobody is forgotten."""
+    post.queue(notice(1), notice(2))
+    with post.state.begin() as conn:
+        outbox.withdraw(conn, KIND, ["E1/1"], "not_wanted", THURSDAY)
+    assert post.untold(["E1/1", "E1/2"]) == {"E1/1"}
+    assert post.queue(notice(1), notice(2)) == Queued(again=1)
+    assert set(post.states().values()) == {"pending"}
 
 
 def test_what_a_recipient_may_refuse_is_withdrawn(post: Post) -> None:
