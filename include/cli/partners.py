@@ -1,0 +1,329 @@
+"""``parcelseal partners``: who they are, their reviews, and whether anything may be shared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from include.cli.console import print_json, results
+from include.cli.stack import local_stack, workplace
+from include.cli.table import print_table
+from include.services.errors import UsageError
+
+if TYPE_CHECKING:
+    from include.messages import Message
+    from include.partners.desk import Desk
+    from include.partners.history import Review
+    from include.partners.standing import Bound
+
+app = typer.Typer(no_args_is_help=True, help="Partners, their reviews and their standing.")
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Partner = Annotated[str, typer.Argument(help="Number of the partner in the register.")]
+By = Annotated[str, typer.Option("--by", help="User id of the person.")]
+
+
+@app.command("list")
+def list_partners(as_json: AsJson = False) -> int:
+    """Show every partner of the register with what binds it."""
+    place = workplace()
+    with local_stack(place):
+        from include.partners import history
+
+        desk = _desk(place)
+        register = desk.register()
+        with place.state.connect() as conn:
+            bound = desk.bound(history.known(conn), register.partners)
+    found = [_told(desk, one) for one in bound]
+    if as_json:
+        odd = [
+            {"partner": one.partner, "code": one.code, "message": _text(one.message)}
+            for one in register.oddities
+        ]
+        print_json({"partners": found, "oddities": odd, "without_number": register.unnamed})
+        return 0
+    print_table(
+        ("partner", "company", "tier", "access", "nda", "agreement", "review", "sharing"),
+        [
+            (
+                one["partner"],
+                one["name"],
+                "not known" if one["tier"] is None else str(one["tier"]),
+                "yes" if one["live_access"] else "no",
+                *(_ends(one[term]) for term in ("nda", "agreement", "review")),
+                "allowed" if one["allowed"] else "refused",
+            )
+            for one in found
+        ],
+    )
+    for one in register.oddities:
+        results.print(f"  {one.partner}: {_text(one.message)}", soft_wrap=True, markup=False)
+    if register.unnamed:
+        results.print(f"  rows without a number that can be used: {register.unnamed}")
+    return 0
+
+
+@app.command("show")
+def show(partner: Partner, as_json: AsJson = False) -> int:
+    """Show a partner with its standing, its reviews and who processes for it."""
+    place = workplace()
+    with local_stack(place):
+        from include.partners import history
+        from include.partners.standing import of
+
+        desk = _desk(place)
+        named = desk.partner(partner)
+        with place.state.connect() as conn:
+            (bound,) = desk.bound(history.known(conn, partner), {partner: named})
+            reviews = history.history(conn, partner)
+    reasons = [_text(one) for one in of(bound, desk.today).reasons]
+    if as_json:
+        told = _told(desk, bound) | {"reasons": reasons}
+        print_json(told | {"reviews": [_review(one) for one in reviews]})
+        return 0
+    results.print(_text(named.title), markup=False)
+    for reason in reasons or ["Nothing stands against sharing with it."]:
+        results.print(f"  {reason}", soft_wrap=True, markup=False)
+    print_table(
+        ("review", "opened", "because", "issued", "returned", "score", "decided", "result"),
+        [
+            (
+                str(one["id"]),
+                one["opened_at"][:10],
+                one["because"] or "its turn came",
+                (one["issued_at"] or "")[:10],
+                (one["returned_at"] or "")[:10],
+                one["score"] or "",
+                (one["decided_at"] or "")[:10],
+                {None: "open", True: "passed", False: "failed"}[one["passed"]],
+            )
+            for one in map(_review, reviews)
+        ],
+    )
+    return 0
+
+
+@app.command("questionnaire")
+def questionnaire(
+    partner: Partner,
+    out: Annotated[Path, typer.Option("--out", help="The workbook to write (.xlsx).")],
+    by: By,
+    anew: Annotated[
+        bool,
+        typer.Option("--anew", help="Ask what the pack asks now; what came back counts no more."),
+    ] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Issue the questionnaire of a partner's review; opens a review where none is open."""
+    from include.partners import reviews
+    from include.partners.questionnaire.writing import write
+
+    place = workplace()
+    with local_stack(place):
+        desk = _desk(place)
+        named = desk.partner(partner)
+        with place.state.begin() as conn:
+            review = reviews.issue(
+                conn,
+                named,
+                desk.rules,
+                by=by,
+                at=desk.now,
+                timezone=str(desk.zone),
+                anew=anew,
+            )
+            assert review.issued is not None
+            try:  # before it is committed: nothing is issued that nobody has
+                out.write_bytes(write(review.issued))
+            except OSError as error:
+                raise UsageError(f"{out} cannot be written: {error.strerror}.") from None
+    if as_json:
+        print_json(_review(review) | {"file": str(out)})
+        return 0
+    results.print(f"review {review.id} of partner {partner}: {out}", markup=False)
+    results.print(
+        "Send it to the partner; hand in what comes back: "
+        "./parcelseal partners return FILE --by ID.",
+        soft_wrap=True,
+    )
+    return 0
+
+
+@app.command("return")
+def hand_in(
+    file: Annotated[Path, typer.Argument(help="The filled-in questionnaire.")],
+    by: By,
+    as_json: AsJson = False,
+) -> int:
+    """Hand in a filled-in questionnaire; every fault is named, and then nothing is taken."""
+    from include.partners import reviews
+    from include.workbooks.file import MOST_BYTES
+
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MOST_BYTES + 1)  # one more, and it is refused as too large
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}.") from None
+    place = workplace()
+    with local_stack(place), place.state.begin() as conn:
+        at = place.clock.now()
+        review = reviews.hand_in(conn, content, file.name, by=by, at=at)
+    if as_json:
+        print_json(_review(review))
+        return 0
+    told = _review(review)
+    found = review.score
+    assert found is not None
+    verdict = "passes" if found.passes else "does not pass"
+    results.print(
+        f"taken: review {review.id} of partner {review.partner}, score "
+        f"{told['score'] or 'none'}, which {verdict}",
+        soft_wrap=True,
+    )
+    for name in found.failed:
+        results.print(f"  critical question answered with no: {name}", markup=False)
+    results.print(f"Somebody else decides: ./parcelseal partners decide {review.partner} ...")
+    return 0
+
+
+@app.command("decide")
+def decide(
+    partner: Partner,
+    by: By,
+    reason: Annotated[str, typer.Option(help="Why, in plain words; no customer data.")],
+    passed: Annotated[bool, typer.Option("--passed", help="The review passed.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="The review failed.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Decide on a partner's open review; from then on it is history, and a correction a new one."""
+    from include.partners import reviews
+
+    if passed == failed:  # with both, the last one must not win unseen
+        raise UsageError("What did the review come to?", "Write --passed or --failed, one of them.")
+    place = workplace()
+    with local_stack(place), place.state.begin() as conn:
+        review = reviews.decide(
+            conn, partner, passed=passed, by=by, reason=reason, at=place.clock.now()
+        )
+    return _show(review, as_json)
+
+
+@app.command("reopen")
+def reopen(
+    partner: Partner,
+    because: Annotated[str, typer.Option(help="Why, in plain words; no customer data.")],
+    by: By,
+    as_json: AsJson = False,
+) -> int:
+    """Open a partner's review again, as after an incident; nothing is shared until it passes."""
+    from include.partners import reviews
+
+    place = workplace()
+    with local_stack(place):
+        _desk(place).partner(partner)  # one that exists: a typing error would block nobody
+        with place.state.begin() as conn:
+            review = reviews.reopen(conn, partner, because=because, by=by, at=place.clock.now())
+    return _show(review, as_json)
+
+
+@app.command("standing")
+def standing(partner: Partner, as_json: AsJson = False) -> int:
+    """Say whether anything may be shared with a partner now; exit code 1 where nothing may."""
+    place = workplace()
+    with local_stack(place):
+        found = _desk(place).standing(partner)
+    reasons = [_text(one) for one in found.reasons]
+    if as_json:
+        print_json({"partner": partner, "allowed": found.allowed, "reasons": reasons})
+    else:
+        verdict = "allowed" if found.allowed else "refused"
+        results.print(f"sharing with partner {partner}: {verdict}", markup=False)
+        for reason in reasons:
+            results.print(f"  {reason}", soft_wrap=True, markup=False)
+    return 0 if found.allowed else 1
+
+
+def _desk(place: Any) -> Desk:
+    from include.orchestration.partners_desk import desk_of
+
+    return desk_of(place)
+
+
+def _show(review: Review, as_json: bool) -> int:
+    told = _review(review)
+    if as_json:
+        print_json(told)
+    else:
+        state = {None: "open", True: "passed", False: "failed"}[told["passed"]]
+        results.print(f"review {review.id} of partner {review.partner}: {state}", markup=False)
+    return 0
+
+
+def _told(desk: Desk, one: Bound) -> dict[str, Any]:
+    from include.partners.standing import of
+    from include.partners.terms import What
+
+    def ends(*what: What) -> dict[str, Any] | None:
+        term = one.term(*what)
+        if term is None:
+            return None
+        day = term.last_day.isoformat() if term.last_day else None
+        return {"what": str(term.what), "until": day, "state": str(term.state(desk.today))}
+
+    return {
+        "partner": one.partner.number,
+        "name": one.partner.name,
+        "tier": one.partner.tier,
+        "live_access": one.partner.live,
+        "nda": ends(What.NDA),
+        "agreement": ends(What.AGREEMENT),
+        "review": ends(What.REVIEW, What.FAILED, What.REOPENED),
+        "allowed": of(one, desk.today).allowed,
+    }
+
+
+def _ends(term: dict[str, Any] | None) -> str:
+    if term is None:
+        return "not known"
+    if term["what"] in ("failed", "reopened"):
+        return str(term["what"])
+    if term["until"] is None:
+        return "not known"
+    return f"{term['until']} {term['state']}".replace(" valid", "").replace("_", " ")
+
+
+def _review(one: Review) -> dict[str, Any]:
+    from include.partners.score import shown
+
+    found = one.score
+    share = found.share if found else None
+    return {
+        "id": one.id,
+        "partner": one.partner,
+        "opened_at": one.opened_at.isoformat(),
+        "because": one.because,
+        "issued_at": one.issued.issued_at.isoformat() if one.issued else None,
+        "issued_sha256": one.issued.sha256 if one.issued else None,
+        "returned_at": one.returned_at.isoformat() if one.returned_at else None,
+        "returned_by": one.returned_by,
+        "file_sha256": one.file_sha256,
+        "score": shown(share) if share is not None else None,
+        "passes": found.passes if found else None,
+        "answers": {name: str(given.answer) for name, given in one.answers.items()},
+        "sub_processors": [
+            {"name": named.name, "country": named.country, "what_for": named.what_for}
+            for named in one.sub_processors
+        ],
+        "decided_at": one.decided_at.isoformat() if one.decided_at else None,
+        "decided_by": one.decided_by,
+        "passed": one.passed,
+        "reason": one.reason,
+    }
+
+
+def _text(message: Message) -> str:
+    from include.reports.i18n import Translator
+
+    return Translator("en").text(message)
