@@ -37,7 +37,7 @@ def make_home(place: Workplace) -> None:
 def local_stack(
     place: Workplace, *, customers: int | None = None, always: bool = False
 ) -> Iterator[None]:
-    """Run the embedded server while the command needs it.
+    """Run the embedded server, and where workflows run the local mail server, meanwhile.
 
     Args:
         place: the workplace.
@@ -55,8 +55,11 @@ def local_stack(
         place.local.prepare(place.clock.now(), tell)
         if customers is not None and place.is_local("customer_db"):
             load_sample(place, customers)
+        if always and place.lookup("mail") is None:  # workflows run, and may tell people things
+            place.local.mail.start()
         yield
     finally:
+        place.local.mail.stop_if_unused()
         place.local.postgres.stop_if_unused()
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from include.local.mail import LocalMail
 from include.local.postgres import SYSTEM_USER, EmbeddedPostgres
 from include.services.connections import ConnectionSpec
 
@@ -64,6 +65,11 @@ class LocalProfile:
         """The embedded server."""
         return EmbeddedPostgres(self.home / "postgres")
 
+    @cached_property
+    def mail(self) -> LocalMail:
+        """The local mail server."""
+        return LocalMail(self.home / "mail")
+
     def prepare(self, now: datetime, tell: Callable[[str], None]) -> None:
         """Start the server and create whatever is missing; safe to repeat and to interrupt.
 
@@ -89,7 +95,7 @@ class LocalProfile:
 
     def connection(self, conn_id: str) -> ConnectionSpec | None:
         """Return what stands in for a connection; None for one that has no stand-in."""
-        makers: dict[str, Callable[[], ConnectionSpec]] = {
+        makers: dict[str, Callable[[], ConnectionSpec | None]] = {
             "customer_db": lambda: self._database("customer_db", COURIER, "courier_reader"),
             "intake_db": lambda: self._database("intake_db", COURIER, "courier_intake"),
             "retention_db": lambda: self._database("retention_db", COURIER, "courier_retention"),
@@ -100,6 +106,7 @@ class LocalProfile:
             "drill_db": self._drill,
             "offsite_store": self._offsite,
             "evidence_store": self._evidence,
+            "mail": self.mail.connection,
         }
         maker = makers.get(conn_id)
         return maker() if maker else None

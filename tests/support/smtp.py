@@ -106,8 +106,8 @@ class Smtp:
     implicit_tls: bool = False
     login: tuple[str, str] | None = None
     port: int = 0
-    read: list[Received] = field(default_factory=list)
-    taken: list[Received] = field(default_factory=list)
+    read: list[Received] = field(default_factory=list, repr=False)
+    taken: list[Received] = field(default_factory=list, repr=False)
     slow: float = 0
     sessions: int = 0
 

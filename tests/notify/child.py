@@ -1,0 +1,25 @@
+"""A delivery in a process of its own, for the tests that kill it or run two at once."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+
+from include.state.connect import engine
+from tests.notify.rig import MovingClock, Post
+from tests.support.robots import RobotServer
+
+
+def main(conninfo: str, port: str, moment: str, robots: str) -> None:
+    post = Post(engine(conninfo), int(port), MovingClock(datetime.fromisoformat(moment)))
+    if robots:
+        post.robots = RobotServer.__new__(RobotServer)  # the server is the test's
+        post.robots.url = robots
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
+    done = post.deliver()
+    sys.stdout.write(f"{done.sent}\n")
+
+
+main(*sys.argv[1:])
