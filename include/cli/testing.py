@@ -34,6 +34,12 @@ def bench(
     customers: Annotated[
         int | None, typer.Option(min=1_000, help="Customers in the database (quality).")
     ] = None,
+    employees: Annotated[
+        int | None, typer.Option(min=1_000, help="Employees of the company (reminders).")
+    ] = None,
+    mails: Annotated[
+        int | None, typer.Option(min=100, help="People who are due (reminders).")
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median is shown.")] = 3,
     without_peers: Annotated[
         bool, typer.Option("--without-peers", help="Leave out other tools (quality).")
@@ -44,7 +50,13 @@ def bench(
     if name not in known:
         raise UsageError(f"There is no benchmark {name}.", f"There are: {', '.join(known)}.")
     words = [sys.executable, "-m", f"benchmarks.{name}", "--rounds", str(rounds)]
-    sizes = (("--size", size), ("--customers", customers), ("--rows", rows))
+    sizes = (
+        ("--size", size),
+        ("--customers", customers),
+        ("--rows", rows),
+        ("--employees", employees),
+        ("--mails", mails),
+    )
     for option, value in sizes:
         if value is not None:
             words += [option, str(value)]

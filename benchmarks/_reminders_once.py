@@ -1,0 +1,188 @@
+"""A part of `remind_training` in a process of its own, for `benchmarks.reminders`.
+
+``python -m benchmarks._reminders_once FILE`` with what is asked for as JSON in FILE, which gets the
+answer: obligations, the query by hand, the plan of a run, or its sending.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from benchmarks import _reminders_data as data
+from include.notify.channels import MailChannel
+from include.notify.delivery import Office, deliver
+from include.notify.letters import Writer
+from include.notify.outbox import Run
+from include.policy.notices import NoticeRules
+from include.policy.rules import Calendar, Role
+from include.policy.training import TrainingRules
+from include.services.connections import ConnectionSpec
+from include.services.database import DatabaseAddress
+from include.services.mail import MailServer
+from include.state.connect import engine
+from include.training import confirm, obligations
+from include.training.desk import Desk
+from include.training.names import COPY, DEPARTMENT, REMINDER
+from include.training.obligations import Due, Untrained
+from include.training.plan import plan
+from include.training.sources import COLUMNS
+from include.workdays.calendar import Workdays
+
+OWNER = Role(
+    id="human_resources",
+    title={"en": "Human resources", "zh-CN": "人力资源部门"},
+    mail=("hr@courier.example",),
+)
+CALENDAR = Calendar()
+RULES = TrainingRules.model_validate(
+    {
+        **{name: {"database": "bench", "sql": f"SELECT * FROM {name}"} for name in COLUMNS},  # noqa: S608 - our own names
+        "owner": OWNER.id,
+    }
+)
+NOTICES = NoticeRules()
+
+
+class DayClock:
+    """Begins at ten on the benchmark's day, and goes on from there."""
+
+    source = "the benchmark's day"
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._start = datetime.combine(data.DAY, datetime.min.time(), CALENDAR.zone)
+
+    def now(self) -> datetime:
+        """Return the moment."""
+        return self._start + timedelta(hours=10, seconds=time.monotonic() - self._begun)
+
+
+def desk_of(given: dict[str, Any]) -> Desk:
+    """What the steps of a run work with."""
+    return Desk(
+        rules=RULES,
+        roles={OWNER.id: OWNER},
+        readers={"bench": DatabaseAddress.from_conninfo(given["company"])},
+        notices=NOTICES,
+        workdays=Workdays(CALENDAR),
+        state=engine(given["state"]),
+        clock=DayClock(),
+        zone=CALENDAR.zone,
+        run=Run("remind_training", given["run"]),
+    )
+
+
+def ours(given: dict[str, Any]) -> dict[str, Any]:
+    """All obligations, as the plan gets them."""
+    desk = desk_of(given)
+    begun = time.monotonic()
+    with desk.sources() as sources:
+        found = list(
+            obligations.everything(
+                sources,
+                day=desk.today,
+                reached=desk.reached,
+                waived=[],
+                grace=desk.rules.leave_grace,
+            )
+        )
+    seconds = time.monotonic() - begun
+    told = [(type(one).__name__.lower(), *astuple(one)) for one in found]
+    due, untrained = Due.__name__.lower(), Untrained.__name__.lower()
+    return {
+        "seconds": seconds,
+        "digest": _digest(told),
+        "due": sum(one[0] == due for one in told),
+        "untrained": sum(one[0] == untrained for one in told),
+    }
+
+
+def by_hand(given: dict[str, Any]) -> dict[str, Any]:
+    """The same with a query of one's own."""
+    begun = time.monotonic()
+    with psycopg.connect(given["company"]) as connection:
+        found = connection.execute(data.BY_HAND, {"day": data.DAY}).fetchall()
+    seconds = time.monotonic() - begun
+    return {"seconds": seconds, "digest": _digest(map(_of_hand, found))}
+
+
+def _of_hand(row: Sequence[Any]) -> tuple[Any, ...]:
+    """A row as the object of ours would have it."""
+    what, *rest = row
+    if what == "due":
+        return (what, *rest[:7])
+    if what == "untrained":
+        return (what, *rest[:2], bool(rest[6]), rest[7])
+    return (what, rest[0], *rest[6 : 11 if what == "department" else 10])
+
+
+def _digest(rows: Iterable[tuple[Any, ...]]) -> str:
+    digest = hashlib.sha256()
+    for line in sorted("|".join(map(str, row)) for row in rows):
+        digest.update(f"{line}\n".encode())
+    return digest.hexdigest()
+
+
+def planned(given: dict[str, Any]) -> dict[str, Any]:
+    """The first step of a run."""
+    desk = desk_of(given)
+    begun = time.monotonic()
+    record = plan(desk)
+    return {"seconds": time.monotonic() - begun, "told": record.data["told"]}
+
+
+def sent(given: dict[str, Any]) -> dict[str, Any]:
+    """The second step: every notice is asked about once more, and sent."""
+    desk = desk_of(given)
+    extra = {"from_email": "Training <training@courier.example>"}
+    extra |= {"disable_ssl": "true", "disable_tls": "true"}
+    spec = ConnectionSpec("mail", "smtp", "127.0.0.1", given["port"], extra=extra)
+    writer = Writer(NOTICES.languages, CALENDAR.timezone)
+    office = Office(
+        state=desk.state,
+        channels={"mail": MailChannel(lambda: MailServer.from_connection(spec), writer)},
+        rules=NOTICES,
+        workdays=desk.workdays,
+        quiet=CALENDAR.quiet,
+        zone=desk.zone,
+        clock=desk.clock,
+        confirm={
+            kind: partial(confirm.still_wanted, desk, kind) for kind in (REMINDER, COPY, DEPARTMENT)
+        },
+    )
+    begun = time.monotonic()
+    done = deliver(office)
+    return {
+        "seconds": time.monotonic() - begun,
+        "sent": done.sent,
+        "notices": done.notices,
+        "left": done.deferred + done.undeliverable + done.in_doubt + done.withdrawn + done.waiting,
+    }
+
+
+PARTS = {"ours": ours, "by_hand": by_hand, "plan": planned, "send": sent}
+
+
+def main() -> None:
+    """Do what the file says."""
+    file = Path(sys.argv[1])
+    given = json.loads(file.read_text())
+    file.write_text(json.dumps(PARTS[given["part"]](given)))
+
+
+if __name__ == "__main__":
+    main()
+    sys.stdout.flush()
+    os._exit(0)  # so do Airflow's task processes
