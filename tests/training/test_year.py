@@ -162,7 +162,7 @@ class Year:
 
     def something_happens(self) -> None:
         chances = (
-            (self.joins, 0.04), (self.learns, 0.15), (self.leaves, 0.01), (self.goes_away, 0.02),
+            (self.joins, 0.04), (self.learns, 0.06), (self.leaves, 0.01), (self.goes_away, 0.02),
             (self.moves, 0.03), (self.publishes, 0.005),
         )  # fmt: skip
         for what, chance in chances:
@@ -184,7 +184,7 @@ class Year:
         plan(rig.desk(f"{rig.today}"))
         if dice.random() < 0.15:
             plan(rig.desk(f"again {rig.today}"))
-        if dice.random() < 0.3:
+        if dice.random() < 0.15:
             self.learns()
         if dice.random() < 0.05:
             return  # killed before anything was sent
