@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from babel import Locale
 from babel.messages.pofile import read_po
 from babel.numbers import format_decimal, format_percent
 
@@ -127,6 +128,7 @@ class Translator:
     def __init__(self, locale: str, timezone: str = "Asia/Shanghai") -> None:
         self.locale = locale
         self.zone = ZoneInfo(timezone)
+        self._babel = Locale.parse(locale)  # Babel would look it up for every number
         self._catalogue = _catalogue(locale)
         self._sentence = _Sentence(self)
 
@@ -193,7 +195,7 @@ class Translator:
         if value != value or value in (float("inf"), float("-inf")):
             return self.text(NOT_MEASURED)
         pattern = "@##" if 0 < abs(value) < 1 else "#,##0.###"
-        return str(format_decimal(value, format=pattern, locale=self.locale))
+        return str(format_decimal(value, format=pattern, locale=self._babel))
 
     def percent(self, ratio: float) -> str:
         """A ratio from 0 to 1 as per cent; what is short of 100 % is never rounded up to it."""
@@ -201,7 +203,7 @@ class Translator:
         while digits < 8 and round(ratio, digits + 2) in (0.0, 1.0) and ratio not in (0, 1):
             digits += 1
         pattern = "#,##0." + "#" * digits + "%"
-        return str(format_percent(ratio, format=pattern, locale=self.locale))
+        return str(format_percent(ratio, format=pattern, locale=self._babel))
 
     def bytes(self, size: float) -> str:
         """A size in binary units, ``1.5 GiB``."""
