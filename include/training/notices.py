@@ -79,7 +79,7 @@ class Week:
 
     Attributes:
         of: the department's figures.
-        overdue: its overdue obligations, the oldest first.
+        overdue: its overdue obligations that the head is not told of elsewhere, the oldest first.
         names: of the people, by staff number.
     """
 
@@ -122,7 +122,6 @@ def summary(week: Week, head: Person, number: str) -> Iterator[Notice]:
             line=text,
             name=head.name,
             address=head.mail,
-            due_on=about.due_on if isinstance(about, Due) else None,
         )
 
 

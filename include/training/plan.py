@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
 from datetime import date, timedelta
 from typing import Any
@@ -20,6 +20,7 @@ from include.notify.notice import Notice
 from include.state.locks import exclusive
 from include.training import checks, coverage, judging, notices, waivers
 from include.training.desk import Desk
+from include.training.keys import told_of
 from include.training.ladder import is_copied
 from include.training.names import (
     CLAUSE,
@@ -110,6 +111,7 @@ def _tell(conn: Connection, desk: Desk, found: Standing, roster: Roster) -> dict
         made = [notices.reminder(one, people[one.person]) for one in block if one.person in people]
         counts["reminders"] += _queued(conn, desk, made)
     role = desk.roles[desk.rules.owner]
+    said: set[tuple[str, str]] = set()
     for block in _blocks(copies):
         people = roster.find(one.person for one in block)
         above = roster.above(one.person for one in block)
@@ -120,7 +122,9 @@ def _tell(conn: Connection, desk: Desk, found: Standing, roster: Roster) -> dict
             for notice in notices.copy(one, people[one.person], above[one.person], role)
         ]
         counts["copies"] += _queued(conn, desk, made)
-    counts["summaries"] = _queued(conn, desk, _summaries(conn, desk, found, roster))
+        said |= {(one.recipient, one.key) for one in made}
+    summaries = _summaries(conn, desk, found, roster, said)
+    counts["summaries"] = _queued(conn, desk, summaries)
     return counts
 
 
@@ -129,8 +133,17 @@ def _queued(conn: Connection, desk: Desk, made: Iterable[Notice]) -> int:
     return done.new + done.again
 
 
-def _summaries(conn: Connection, desk: Desk, found: Standing, roster: Roster) -> list[Notice]:
-    """The lines of this week's summaries, for heads who were not told this week yet."""
+def _summaries(
+    conn: Connection,
+    desk: Desk,
+    found: Standing,
+    roster: Roster,
+    said: Collection[tuple[str, str]],
+) -> list[Notice]:
+    """The lines of this week's summaries, for heads who were not told this week yet.
+
+    What the same mail tells a head as a supervisor already (``said``) is not named again.
+    """
     week = week_of(desk.today)
     late: dict[str, list[Due]] = {}
     for one in found.overdue(desk.today):
@@ -138,7 +151,9 @@ def _summaries(conn: Connection, desk: Desk, found: Standing, roster: Roster) ->
     made: list[Notice] = []
     for of in found.departments:
         for head in roster.heads().get(of.name, []):
-            overdue = late.get(of.name, [])
+            overdue = [
+                one for one in late.get(of.name, []) if (head.person, told_of(one).key) not in said
+            ]
             first = overdue[: notices.MOST_LINES]
             names = {key: one.name for key, one in roster.find(d.person for d in first).items()}
             lines = list(notices.summary(notices.Week(of, overdue, names), head, week))

@@ -128,7 +128,7 @@ def _facts(
     status = None
     if share is not None and target is not None:
         status = Outcome.PASS if share >= target else Outcome.FAIL
-    told = sent.data.get("sent") if sent is not None else None
+    told = sent.data.get("messages") if sent is not None else None
     return [
         Fact(
             label=_("Trained"),

@@ -209,7 +209,7 @@ def test_heads_get_a_summary_once_a_week(rig: Rig):
     """In the first run of a workday of the week; what is overdue is named."""
     trained(rig)
     rig.execute("UPDATE people SET head = true")
-    rig.person("P1", "2026-01-20")
+    rig.person("P1", "2026-01-30")
     rig.person("P2", "2026-03-01")
     plan(rig.desk())
     lines = told(rig, DEPARTMENT)
@@ -227,7 +227,21 @@ def test_heads_get_a_summary_once_a_week(rig: Rig):
     assert told(rig, DEPARTMENT) == []
     rig.today += timedelta(days=3)
     plan(rig.desk("r3"))
-    assert len(told(rig, DEPARTMENT)) == 9
+    assert len(told(rig, DEPARTMENT)) == 5  # of P1 the copies of this day tell
+
+
+def test_a_head_who_is_the_supervisor_is_told_of_each_course_once(rig: Rig):
+    """The copy names it; the summary of the same mail has the figures."""
+    trained(rig)
+    rig.execute("UPDATE people SET head = true")
+    rig.person("P1", "2026-01-20", supervisor="P0")
+    rig.person("P2", "2026-01-20", supervisor="P9")  # leads to the head too
+    rig.person("P3", "2026-01-30")  # on the first rung: no copy yet
+    plan(rig.desk())
+    assert len(told(rig, COPY)) == 8
+    lines = [line for _, line in told(rig, DEPARTMENT)]
+    assert lines[0].startswith("Trained: 1 of 4 people")
+    assert [one.split(" (")[0] for one in lines[1:]] == ["Name of P3"] * 4
 
 
 def test_a_summary_has_an_end(rig: Rig):
@@ -235,7 +249,7 @@ def test_a_summary_has_an_end(rig: Rig):
     trained(rig)
     rig.execute("UPDATE people SET head = true")
     for number in range(30):
-        rig.person(f"Q{number:02d}", "2025-01-20")
+        rig.person(f"Q{number:02d}", "2026-01-30")
     plan(rig.desk())
     lines = [line for _, line in told(rig, DEPARTMENT)]
     assert len(lines) == 22
@@ -246,7 +260,7 @@ def test_a_summary_of_an_earlier_week_is_not_sent_any_more(rig: Rig):
     """The mail server was down over the weekend; people of it who are trained now are left out."""
     trained(rig)
     rig.execute("UPDATE people SET head = true")
-    rig.person("P1", "2026-01-20")
+    rig.person("P1", "2026-01-30")
     plan(rig.desk())
     with rig.engine.connect() as conn:
         keys = list(conn.scalars(select(notice.c.key).where(notice.c.kind == DEPARTMENT)))
