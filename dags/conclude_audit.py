@@ -5,14 +5,14 @@
 **What it does.** It looks which workpapers auditors handed in (`./parcelseal sampling return FILE`), judges every population by
 the plan that was made before the draw - deviations, estimated rate, exact one-sided upper limit against the tolerable
 rate - and opens a finding with an owner and a day for every deviation. Where a plan has a second stage and needs it, it
-issues its workpapers. Every day it looks at all open findings: owners are reminded once a week from a week before the
-day on (in the report and the register; nothing is mailed); only a second test by another person closes a finding
-(`./parcelseal findings`).
+issues its workpapers. Every day it looks at all open findings: owners are mailed once a week from a week before the
+day on, until it is closed, at the addresses of their role (`roles.yaml`); only a second test by another person closes a
+finding (`./parcelseal findings`).
 
 **Schedule:** workdays at 09:30 in the policy pack's timezone; start it by hand when workpapers are back. **Inputs:**
-`audit.yaml` of the policy pack; connections `state_db`, `evidence_store`.
+`audit.yaml`, `roles.yaml` and `notices.yaml` of the policy pack; connections `state_db`, `evidence_store`, `mail`.
 
-**Writes:** verdicts, findings and reminders to `state_db`; a sealed bundle with answers, verdicts and the report that an
+**Writes:** verdicts, findings and reminders to `state_db`; mail to owners; a sealed bundle with answers, verdicts and the report that an
 auditor signs (English, Chinese) to `evidence_store`.
 
 **Red means** that a population is not accepted by its last verdict and what was found of it is not mended, that workpapers
@@ -27,7 +27,7 @@ from typing import Any
 
 from airflow.sdk import Param, TriggerRule, dag, task
 
-from include.orchestration import audit_conclusion
+from include.orchestration import audit_conclusion, notices
 from include.orchestration.run import require_held
 from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron
 
@@ -35,7 +35,7 @@ from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron
 @dag(
     dag_id="conclude_audit",
     dag_display_name="Audit by samples: conclusion and findings",
-    description="Judge returned workpapers, open findings, remind their owners, seal.",
+    description="Judge returned workpapers, open findings, mail their owners, seal.",
     doc_md=__doc__,
     schedule=cron("30 9 * * 1-5"),
     catchup=False,
@@ -71,6 +71,11 @@ def conclude_audit() -> None:
         return audit_conclusion.follow_up()
 
     @task(trigger_rule=TriggerRule.ALL_DONE)
+    def send() -> dict[str, Any]:
+        """Mail the owners; what another workflow queued goes with it."""
+        return notices.send(audit_conclusion.CLAUSE)
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)
     def seal() -> dict[str, Any]:
         """Write the sealed bundle, whatever happened before."""
         return audit_conclusion.seal_conclusion()
@@ -81,7 +86,7 @@ def conclude_audit() -> None:
         require_held(sealed)
 
     sealed = seal()
-    evaluate.expand(workpapers=returned()) >> follow_up() >> sealed
+    evaluate.expand(workpapers=returned()) >> follow_up() >> send() >> sealed
     gate(sealed)
 
 

@@ -18,6 +18,7 @@ from include.cli import (
     findings,
     hold,
     keys,
+    notices,
     partners,
     quarantine,
     retention,
@@ -55,6 +56,7 @@ app.add_typer(erasure.app, name="erasure")
 app.add_typer(findings.app, name="findings")
 app.add_typer(hold.app, name="hold")
 app.add_typer(keys.app, name="keys")
+app.add_typer(notices.app, name="notices")
 app.add_typer(partners.app, name="partners")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(retention.app, name="retention")

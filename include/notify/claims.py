@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
 
+import psycopg
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from include.notify.addresses import fault
 from include.notify.letters import Item
 from include.notify.names import NOT_WANTED, OPTED_OUT
 from include.notify.notice import ChannelKind
 from include.policy.notices import NoticeRules
-from include.services.errors import ServiceError
+from include.services.errors import ParcelSealError
 
 Confirm = Callable[[Sequence[str]], set[str]]
 """Of these keys of a kind: those that are still wanted now."""
@@ -323,8 +325,8 @@ def _confirmed(terms: Terms, found: Sequence[Any]) -> tuple[set[int], set[str]]:
     for kind, mine in keys.items():
         try:
             wanted[kind] = terms.confirm[kind](mine) if kind in terms.confirm else set(mine)
-        except ServiceError:
-            unsure.add(kind)
+        except (ParcelSealError, psycopg.Error, SQLAlchemyError):
+            unsure.add(kind)  # its own workflow says what is wrong; the other kinds go
     return {one["id"] for one in found if one["key"] in wanted.get(one["kind"], ())}, unsure
 
 

@@ -40,6 +40,8 @@ from include.services.clock import Clock
 from include.services.fate import Fate, Reply
 from include.workdays.calendar import Workdays
 
+__all__ = ["Confirm", "Delivery", "Office", "Unsent", "deliver"]
+
 BATCH = 200  # messages that are claimed at once
 _SILENT = 5  # messages in a row that a server left without an answer: it is down, or too slow
 _RENEW = LEASE / 5
@@ -87,7 +89,7 @@ class Office:
         zone: of the pack; days are those there.
         clock: the time. Clocks of machines that deliver at once may differ by less than `LEASE`.
         confirm: by kind of notice, says just before a batch is sent which are still wanted; a
-            kind without one always is. One that raises ServiceError lets its kind wait.
+            kind without one always is. One that fails lets its kind wait.
     """
 
     state: Engine

@@ -7,7 +7,10 @@ from typing import Any
 
 from include.evidence.model import Outcome, StepRecord
 from include.findings import register as findings
+from include.findings.following import still_open
 from include.messages import _
+from include.notify.delivery import Confirm
+from include.orchestration.notices import STEP_SEND
 from include.orchestration.run import seal_run, step
 from include.orchestration.sampling import desk_of
 from include.reports.conclusion import Conclusion
@@ -57,6 +60,16 @@ def follow_up() -> dict[str, Any]:
     return step(STEP_FOLLOW_UP, "", _("The follow-up"), work, CLAUSE)
 
 
+def confirming(place: Workplace) -> Confirm:
+    """Return what says which notices of findings are still wanted: nobody closed them since."""
+
+    def confirm(keys: Sequence[str]) -> set[str]:
+        with place.state.connect() as conn:
+            return still_open(conn, FINDINGS, keys)
+
+    return confirm
+
+
 def seal_conclusion() -> dict[str, Any]:
     """Seal the evidence of a conclusion."""
 
@@ -74,6 +87,7 @@ def seal_conclusion() -> dict[str, Any]:
             roles=pack.roles,
             findings=every,
             today=place.clock.now().astimezone(pack.calendar.zone).date(),
+            send=STEP_SEND,
         )
 
     return seal_run(conclude)

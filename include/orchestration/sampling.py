@@ -328,4 +328,6 @@ def desk_of(place: Workplace, *, sealing: bool = False) -> Desk:
         run_id=run_id,
         policy_hash=pack.sha256,
         code_version=place.code_version,
+        roles=pack.roles,
+        notices=pack.notices,
     )

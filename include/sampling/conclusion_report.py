@@ -10,6 +10,7 @@ from typing import Any
 from include.evidence.model import Metric, Outcome, StepRecord
 from include.findings.register import Found, State
 from include.messages import Message, _, listed
+from include.notify.report import messages
 from include.policy.rules import Role
 from include.reports.conclusion import Conclusion, by_step, missing_record, worst
 from include.reports.model import (
@@ -40,6 +41,7 @@ def conclude(
     roles: Mapping[str, Role],
     findings: Sequence[Found],
     today: date,
+    send: str,
 ) -> Conclusion:
     """Judge a run of `conclude_audit` from what its steps left.
 
@@ -48,6 +50,7 @@ def conclude(
         roles: of roles.yaml.
         findings: of audits, closed ones too.
         today: the day in the pack's timezone.
+        send: name of the step that sends.
     """
     found = by_step(records)
     evaluated = [one for one in records if one.step == STEP_EVALUATE and "verdicts" in one.data]
@@ -55,6 +58,7 @@ def conclude(
     told = [one for record in records for one in record.findings]
     if not any(one.outcome is Outcome.FAIL for one in records):
         steps = {(STEP_LOOK, ""): _("The search"), (STEP_FOLLOW_UP, ""): _("The follow-up")}
+        steps[send, ""] = _("The sending")
         for part in look.data.get("back", []) if look else []:
             steps[STEP_EVALUATE, part] = _("The evaluation of {part}", part=part)
         told += [
@@ -85,6 +89,7 @@ def conclude(
             *(section for record in evaluated for section in signed(record)),
             *([_out(seen.out)] if seen.out else []),
             _register(findings, roles),
+            *([messages(found[send, ""])] if (send, "") in found else []),
         ],
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
@@ -14,6 +14,8 @@ from include.evidence.model import StepRecord
 from include.evidence.steps import steps_of
 from include.policy.audit import AuditRules
 from include.policy.datamap import MappedDatabase
+from include.policy.notices import NoticeRules
+from include.policy.rules import Role
 from include.sampling.names import STEP_AUDIT
 from include.sampling.quarters import Quarter, quarter_of
 from include.services.clock import Clock
@@ -38,6 +40,8 @@ class Desk:
         run_id: of the run.
         policy_hash: of the policy pack.
         code_version: of ParcelSeal.
+        roles: of roles.yaml, by id; owners of findings are among them.
+        notices: notices.yaml.
     """
 
     rules: AuditRules
@@ -52,6 +56,8 @@ class Desk:
     run_id: str
     policy_hash: str
     code_version: str
+    roles: Mapping[str, Role] = field(default_factory=dict)
+    notices: NoticeRules = field(default_factory=NoticeRules)
 
     @property
     def run(self) -> tuple[str, str]:

@@ -8,20 +8,27 @@ from typing import Any
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
 from include.findings import register as findings
+from include.findings.following import remind
 from include.messages import _
+from include.notify.outbox import Run
 from include.sampling import results
 from include.sampling.desk import Desk
-from include.sampling.names import CLAUSE, FINDINGS, STEP_FOLLOW_UP
+from include.sampling.names import CLAUSE, FINDINGS, NOTICE, STEP_FOLLOW_UP
 
 
 def follow_up(desk: Desk) -> StepRecord:
     """Remind the owners of open findings, each once a week, and say which are overdue."""
     seen = Examination(STEP_FOLLOW_UP, CLAUSE)
-    now = desk.clock.now()
     with desk.state.begin() as conn:
-        for one in findings.listed(conn, FINDINGS):
-            if one.to_be_reminded(desk.now):
-                findings.remind(conn, one.id, by=desk.dag_id, at=now)
+        remind(
+            conn,
+            FINDINGS,
+            NOTICE,
+            roles=desk.roles,
+            rules=desk.notices,
+            run=Run(*desk.run),
+            now=desk.now,
+        )
         left = findings.listed(conn, FINDINGS)
         last = results.latest(conn)
     _still_not_accepted(seen, desk, last, left)

@@ -12,6 +12,7 @@ STEP_AUDIT, STEP_FREEZE, STEP_COMMIT, STEP_SEED, STEP_DRAW = (
 )
 STEP_LOOK, STEP_EVALUATE, STEP_FOLLOW_UP = "look", "evaluate", "follow_up"
 FINDINGS = "audit"  # their kind in the register
+NOTICE = "audit.finding"  # kind of the notices to their owners
 COMMITMENT_WORKFLOW = "sample_commitment"  # of the bundle that is sealed before the seed is known
 COMMITMENT_FILE, SEED_FILE, WORKPAPERS_FILE = "commitment.json", "seed.json", "workpapers.xlsx"
 

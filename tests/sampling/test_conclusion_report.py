@@ -30,6 +30,21 @@ ROLES = {
     )
 }
 
+SENT = StepRecord(
+    step="send",
+    outcome=Outcome.PASS,
+    data={
+        "messages": 1,
+        "kinds": [["audit.finding", 2, 1]],
+        "deferred": 0,
+        "waiting": 0,
+        "undeliverable": [["audit.finding", "role:management", "no_address"]],
+        "undeliverable_count": 1,
+        "in_doubt": [],
+        "in_doubt_count": 0,
+    },
+)
+
 
 class Run:
     """A run of three steps after workpapers came back."""
@@ -50,10 +65,11 @@ class Run:
 
     def concluded(self, records: list[StepRecord] | None = None) -> Conclusion:
         return conclusion_report.conclude(
-            self.records if records is None else records,
+            [*(self.records if records is None else records), SENT],
             roles=ROLES,
             findings=self.findings(),
             today=TODAY,
+            send=SENT.step,
         )
 
     def findings(self) -> list[Found]:
@@ -126,6 +142,7 @@ def test_a_signed_report_goes_from_its_scope_to_its_signatures(run: Run) -> None
         "Conclusion",
         "Signatures",
         "Findings and corrective actions",
+        "Messages",
     ]
     assert rows(found, "What was tested")[:2] == [
         ["Shares", "Was it approved?", "the company's own information protection policy"],
@@ -182,7 +199,7 @@ def test_closed_findings_are_counted(run: Run) -> None:
             register.retest(conn, one.id, met=True, by="auditor", at=ISSUED)
     found = run.concluded()
     assert facts(found)["Open findings"] == 0
-    last = found.sections[-1].blocks
+    last = found.sections[-2].blocks
     assert len(last) == 1
     assert isinstance(last[0], Paragraph)
     assert english(last[0].text).endswith("met: 2.")
@@ -196,7 +213,11 @@ def test_a_day_with_nothing_back_claims_nothing(state: Engine, tmp_path: Path) -
         "No workpapers came back since the last run; out: 1, open findings: 0."
     )
     assert facts(found)["Not accepted"] is None
-    assert headings(found) == ["Workpapers that are out", "Findings and corrective actions"]
+    assert headings(found) == [
+        "Workpapers that are out",
+        "Findings and corrective actions",
+        "Messages",
+    ]
     assert len(rows(found, "Not handed in yet")) == 1
 
 

@@ -1,0 +1,140 @@
+"""``parcelseal notices``: what people are to be told, what came of it, what they do not want."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from include.cli.console import errors, print_json, results
+from include.cli.stack import local_stack, workplace
+from include.cli.table import print_table
+
+app = typer.Typer(no_args_is_help=True, help="Notices to people, and what came of them.")
+MOST = 1_000  # shown at once
+
+
+class State(StrEnum):
+    """What became of a notice."""
+
+    PENDING = "pending"
+    SENT = "sent"
+    WITHDRAWN = "withdrawn"
+    UNDELIVERABLE = "undeliverable"
+    IN_DOUBT = "in_doubt"
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+By = Annotated[str, typer.Option("--by", help="User id of the person.")]
+
+
+@app.command("list")
+def list_notices(
+    state: Annotated[
+        list[State] | None, typer.Option(help="Only these; without it, what is not settled well.")
+    ] = None,
+    most: Annotated[
+        int, typer.Option(min=1, max=100_000, help="How many to show, the newest first.")
+    ] = MOST,
+    as_json: AsJson = False,
+) -> int:
+    """Show notices: those that wait, could not be sent or may not have arrived; no addresses."""
+    from include.notify import outbox
+
+    wanted = [str(one) for one in state or (State.PENDING, State.UNDELIVERABLE, State.IN_DOUBT)]
+    place = workplace()
+    with local_stack(place), place.state.connect() as conn:
+        found = outbox.listed(conn, wanted, most + 1)
+    shown, more = [_told(one) for one in found[:most]], len(found) > most
+    if as_json:
+        print_json({"notices": shown, "more": more})
+        return 0
+    if not shown:
+        results.print(f"No notice is {' or '.join(wanted)}.", soft_wrap=True)
+        return 0
+    print_table(
+        ("no.", "state", "kind", "recipient", "due", "queued", "cause", "notice"),
+        [
+            (
+                str(one["id"]),
+                one["state"],
+                one["kind"],
+                one["recipient"],
+                one["due_on"] or "",
+                one["queued_at"][:16].replace("T", " "),
+                one["cause"],
+                one["notice"],
+            )
+            for one in shown
+        ],
+    )
+    if more:
+        errors.print(f"There are more than {most}: --most shows more of them.", soft_wrap=True)
+    return 0
+
+
+@app.command("retry")
+def retry(
+    number: Annotated[int, typer.Argument(help="Number of the notice.")], as_json: AsJson = False
+) -> int:
+    """Queue a notice again that could not be sent, or may not have arrived."""
+    from include.notify import outbox
+
+    place = workplace()
+    with local_stack(place), place.state.begin() as conn:
+        kind = outbox.retry(conn, number)
+    if as_json:
+        print_json({"id": number, "kind": kind, "state": str(State.PENDING)})
+    else:
+        results.print(
+            f"notice {number} is queued again; the next run of a workflow that tells people "
+            "sends it, if it is still wanted",
+            soft_wrap=True,
+        )
+    return 0
+
+
+@app.command("opt-out")
+def opt_out(
+    recipient: Annotated[str, typer.Argument(help="Staff number, role:ID, partner:ID.")],
+    kind: Annotated[str, typer.Argument(help="Kind of notice, as the list shows it.")],
+    by: By,
+    as_json: AsJson = False,
+) -> int:
+    """Keep that a recipient does not want a kind of notice; only where the policy lets them."""
+    from include.notify import outbox
+
+    place = workplace()
+    with local_stack(place), place.state.begin() as conn:
+        rules, now = place.pack.notices, place.clock.now()
+        outbox.opt_out(conn, recipient, kind, rules=rules, by=by, at=now)
+    if as_json:
+        print_json({"recipient": recipient, "kind": kind, "opted_out": True})
+    else:
+        results.print(f"{recipient} gets no more {kind}", markup=False, soft_wrap=True)
+    return 0
+
+
+def _told(one: dict[str, Any]) -> dict[str, Any]:
+    from include.reports.i18n import Translator
+
+    translator = Translator("en")
+    settled = one["settled_at"]
+    return {
+        "id": one["id"],
+        "state": one["state"],
+        "kind": one["kind"],
+        "key": one["key"],
+        "recipient": one["recipient"],
+        "channel": one["channel"],
+        "urgent": one["urgent"],
+        "heading": translator.text(one["heading"]),
+        "notice": translator.text(one["line"]),
+        "due_on": one["due_on"].isoformat() if one["due_on"] else None,
+        "queued_at": one["queued_at"].isoformat(),
+        "settled_at": settled.isoformat() if settled else None,
+        "cause": one["cause"],
+        "dag_id": one["dag_id"],
+        "run_id": one["run_id"],
+    }

@@ -1,0 +1,175 @@
+"""The step with which every workflow ends its telling: deliver, and say what came of it.
+
+What it says is read from the state database, not from the delivery alone: a task that was killed
+and repeated says the same as one that was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from include.evidence.examination import Examination
+from include.evidence.model import Outcome, StepRecord
+from include.messages import _
+from include.notify.claims import Unsent
+from include.notify.delivery import Delivery, Office, deliver
+from include.notify.names import IN_DOUBT, explained
+
+STEP_SEND = "send"
+MOST_NAMED = 20  # recipients in one finding
+MOST_KEPT = 500  # notices that the record has by name; the command line lists all
+
+_SENT = text(
+    """
+    SELECT kind, count(*), count(DISTINCT recipient) FROM notice
+    WHERE state = 'sent' AND settled_at >= :since GROUP BY kind ORDER BY kind
+    """
+)
+_MESSAGES = text(
+    "SELECT count(*) FROM notice_message WHERE state = 'sent' AND settled_at >= :since"
+)
+_UNSENT = text(
+    """
+    SELECT kind, recipient, cause FROM notice
+    WHERE state = :state AND settled_at >= :since AND cause <> '' ORDER BY id
+    """
+)
+
+
+@dataclass(frozen=True)
+class Sending:
+    """A step's record, and whether it is worth another try soon.
+
+    Attributes:
+        again: why, in English for the task's log; empty where all that was due is settled.
+    """
+
+    record: StepRecord
+    again: str = ""
+
+
+def send(office: Office, since: datetime, clause: str) -> Sending:
+    """Deliver what is due and say what came of it.
+
+    Args:
+        office: what messages are sent with.
+        since: when the run began; whatever was settled from then on is told.
+        clause: of the policy that findings name.
+
+    Raises:
+        UsageError: a channel is not configured, and something is to be sent by it.
+    """
+    done = deliver(office)
+    seen = Examination(STEP_SEND, clause)
+    with office.state.connect() as conn:
+        kinds = [tuple(row) for row in conn.execute(_SENT, {"since": since})]
+        messages = int(conn.scalar(_MESSAGES, {"since": since}) or 0)
+        undeliverable = _unsent(conn, "undeliverable", since)
+        in_doubt = _unsent(conn, "in_doubt", since)
+    _tell_unsent(seen, undeliverable, in_doubt)
+    _tell_waiting(seen, done)
+    seen.measure("notices.sent", messages, "1")
+    seen.measure("notices.deferred", done.deferred, "1")
+    seen.measure("notices.undeliverable", len(undeliverable), "1")
+    seen.measure("notices.in_doubt", len(in_doubt), "1")
+    record = seen.record(
+        {
+            "messages": messages,
+            "kinds": [list(row) for row in kinds],
+            "deferred": done.deferred,
+            "waiting": done.waiting,
+            "undeliverable": _kept(undeliverable),
+            "undeliverable_count": len(undeliverable),
+            "in_doubt": _kept(in_doubt),
+            "in_doubt_count": len(in_doubt),
+        }
+    )
+    return Sending(record, _again(done))
+
+
+def _unsent(conn: Connection, state: str, since: datetime) -> list[Unsent]:
+    return [Unsent(*row) for row in conn.execute(_UNSENT, {"state": state, "since": since})]
+
+
+def _kept(unsent: Sequence[Unsent]) -> list[list[Any]]:
+    return [[one.kind, one.recipient, one.cause] for one in unsent[:MOST_KEPT]]
+
+
+def _tell_unsent(
+    seen: Examination, undeliverable: Sequence[Unsent], in_doubt: Sequence[Unsent]
+) -> None:
+    for cause in sorted({one.cause for one in undeliverable}):
+        recipients = _named([one for one in undeliverable if one.cause == cause])
+        seen.find(
+            "notices.undeliverable",
+            Outcome.ATTENTION,
+            _(
+                "Notices that could not be sent ({cause}): {count}, for {recipients}.",
+                cause=explained(cause),
+                count=sum(one.cause == cause for one in undeliverable),
+                recipients=recipients,
+            ),
+            _(
+                "Correct the addresses where they are kept; then the next run tells them, or "
+                "./parcelseal notices retry NUMBER does."
+            ),
+            subject=cause.partition(" ")[0],
+        )
+    if in_doubt:
+        seen.find(
+            "notices.in_doubt",
+            Outcome.ATTENTION,
+            _(
+                "Notices that may have arrived or not: {count}, for {recipients}.",
+                count=len(in_doubt),
+                recipients=_named(in_doubt),
+            ),
+            _("Ask them; where nothing came: ./parcelseal notices retry NUMBER."),
+            subject=IN_DOUBT,
+        )
+
+
+def _named(unsent: Sequence[Unsent]) -> str:
+    names = list(dict.fromkeys(one.recipient for one in unsent))
+    return ", ".join(names[:MOST_NAMED]) + ("…" if len(names) > MOST_NAMED else "")
+
+
+def _tell_waiting(seen: Examination, done: Delivery) -> None:
+    for channel, code in sorted(done.down.items()):
+        seen.find(
+            "notices.server_down",
+            Outcome.ATTENTION,
+            _("The server of {channel} could not be used ({code}).", channel=channel, code=code)
+            if code
+            else _("The server of {channel} could not be reached.", channel=channel),
+            _("See that it runs and that its connection is right: docs/notices.md."),
+            subject=channel,
+        )
+    for kind in sorted(done.unsure):
+        seen.find(
+            "notices.unsure",
+            Outcome.ATTENTION,
+            _("Nobody could say which notices of {kind} are still wanted; they wait.", kind=kind),
+            _("See that the database they are about can be reached."),
+            subject=kind,
+        )
+    if done.deferred:
+        seen.find(
+            "notices.deferred",
+            Outcome.ATTENTION,
+            _("Notices that are due and wait for another try: {count}.", count=done.deferred),
+            _("Nothing is lost: the next run of any workflow that tells people sends them."),
+        )
+
+
+def _again(done: Delivery) -> str:
+    if done.down:
+        return f"The server of {' and '.join(sorted(done.down))} could not be used."
+    if done.unsure:
+        return f"Nobody could say which notices of {', '.join(sorted(done.unsure))} are wanted."
+    return "A server put messages off." if done.deferred else ""
