@@ -227,6 +227,7 @@ def _told(term: Term | None, today: date) -> dict[str, Any] | None:
     day = term.last_day if term.what not in (What.FAILED, What.REOPENED) else None
     return {
         "what": str(term.what),
+        "begins": term.first_day.isoformat() if term.first_day else None,
         "until": day.isoformat() if day else None,
         "state": str(term.state(today)),
     }

@@ -12,12 +12,12 @@ from datetime import date
 
 from include.messages import Message, _
 from include.notify.notice import Notice
+from include.notify.roles import to_role
 from include.partners import history
 from include.partners.desk import Desk
 from include.partners.names import CONTACT, REMINDER
 from include.partners.standing import Bound, against
 from include.partners.terms import RUNS_EVERY, State, Term, What, rung
-from include.policy.rules import Role
 
 _OWN = _("Partners: agreements and security reviews")
 _THEIRS = _("Your agreements with us")
@@ -67,7 +67,15 @@ def reached(desk: Desk, bound: Iterable[Bound]) -> Iterator[Reminder]:
 def notices(desk: Desk, reminders: Iterable[Reminder]) -> Iterator[Notice]:
     """What the owner is told, and the partner's own contact where the pack says so."""
     for one in reminders:
-        yield from _to_role(desk.owner, one, desk.today)
+        said = _ours(one.term, desk.today)
+        yield from to_role(
+            desk.owner,
+            kind=REMINDER,
+            key=one.key,
+            heading=_OWN,
+            line=_("{partner}: {what}", partner=one.bound.partner.title, what=said),
+            due_on=one.term.last_day,
+        )
         if desk.rules.tell_partners and one.term.what is not What.REOPENED:
             # Of an incident a partner hears from people, not from a reminder
             yield Notice(
@@ -80,31 +88,6 @@ def notices(desk: Desk, reminders: Iterable[Reminder]) -> Iterator[Notice]:
                 address=one.bound.partner.mail,
                 due_on=one.term.last_day,
             )
-
-
-def _to_role(role: Role, one: Reminder, today: date) -> Iterator[Notice]:
-    line = _("{partner}: {what}", partner=one.bound.partner.title, what=_ours(one.term, today))
-    for place, address in enumerate(role.mail or (() if role.robot else ("",))):
-        yield Notice(
-            kind=REMINDER,
-            key=f"{one.key}#{place}" if place else one.key,
-            recipient=f"role:{role.id}" + (f":{place + 1}" if place else ""),
-            heading=_OWN,
-            line=line,
-            address=address,
-            due_on=one.term.last_day,
-        )
-    if role.robot:
-        yield Notice(
-            kind=REMINDER,
-            key=f"{one.key}#robot",
-            recipient=f"role:{role.id}",
-            heading=_OWN,
-            line=line,
-            address=role.robot,
-            channel="robot",
-            due_on=one.term.last_day,
-        )
 
 
 def _ours(term: Term, today: date) -> Message:

@@ -10,10 +10,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
+import yaml
 
 from include.cli.stack import local_stack
 from include.policy import SHIPPED
@@ -124,6 +127,30 @@ def drilled(cli: Cli, backed_up: dict[str, Any]) -> dict[str, Any]:
 def checked(cli: Cli) -> dict[str, Any]:
     """The sample's check of quality, red as it should be."""
     return cli.json("run", "check_quality", code=1)
+
+
+@pytest.fixture(scope="session")
+def partners(cli: Cli) -> dict[str, Any]:
+    """The sample's look at its partners, red as it should be."""
+    return cli.json("run", "review_partners", code=1)
+
+
+@pytest.fixture(scope="session")
+def any_hour(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The shipped pack for a company that works today and tells people things at night too."""
+    folder = tmp_path_factory.mktemp("packs") / "any_hour"
+    shutil.copytree(SHIPPED, folder)
+    today = datetime.now(ZoneInfo("Asia/Shanghai")).date()  # noqa: TID251 - the runs' own day
+    opened = [str(today + timedelta(days=days)) for days in (0, 1)]
+    calendar = {"opened": opened, "quiet": {"begins": "00:00", "ends": "00:00"}}
+    (folder / "calendar.yaml").write_text(yaml.safe_dump(calendar))
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def reminded(cli: Cli, any_hour: str) -> dict[str, Any]:
+    """The sample's training reminders, red as they should be."""
+    return cli.json("run", "remind_training", code=1, PARCELSEAL_POLICY=any_hour)
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,8 @@ def ran(
     backed_up: dict[str, Any],
     drilled: dict[str, Any],
     checked: dict[str, Any],
+    partners: dict[str, Any],
+    reminded: dict[str, Any],
     library: dict[str, str],
     failed: FailedRuns,
     probed: Probed,

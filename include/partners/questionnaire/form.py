@@ -38,7 +38,7 @@ ANY_SUB_PROCESSORS = "是否有分包方 Are there sub-processors?"
 ANY_ROW, SUB_HEADER_ROW = 3, 5
 NAME, COUNTRY, WHAT_FOR = "名称 Name", "国家或地区 Country or region", "处理内容 What they process"
 SUB_HEADS = (NUMBER, NAME, COUNTRY, WHAT_FOR)
-MOST_SUB_PROCESSORS = 100
+MOST_SUB_PROCESSORS = 40
 
 LONGEST_NOTE, LONGEST_NAME = 1_000, 200  # characters
 SUB_LONGEST = (LONGEST_NAME, LONGEST_NAME, LONGEST_NOTE)  # of name, country, what they process

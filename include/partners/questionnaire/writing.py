@@ -87,7 +87,7 @@ def _facts(issued: Issued) -> list[tuple[Message, str]]:
             _("Partner"),
             plain(f"{issued.name} ({issued.partner})" if issued.name else issued.partner),
         ),
-        (_("Review"), str(issued.review)),
+        (_("Review no."), str(issued.review)),
         (_("Issued"), moment),
         (_("Digest of the questionnaire (SHA-256)"), issued.sha256),
     ]

@@ -1,0 +1,38 @@
+"""`review_partners` and the standing of partners where a pack has none, or a run is sealed."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from include.evidence.model import Outcome, StepRecord
+from include.orchestration import partners_desk
+from include.services.errors import UsageError
+
+pytestmark = pytest.mark.airflow
+
+
+def test_a_pack_without_partners_has_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No step fails, and what was queued under an earlier pack is not sent any more."""
+    from include.orchestration import partners
+
+    place: Any = SimpleNamespace(pack=SimpleNamespace(partners=None))
+    kept: list[StepRecord] = []
+
+    def step(_name: str, _part: str, _title: Any, work: Any, _clause: str) -> dict[str, Any]:
+        kept.append(work(place))
+        return {}
+
+    monkeypatch.setattr(partners, "step", step)
+    partners.look()
+    assert [one.outcome for one in kept] == [Outcome.PASS]
+    assert partners.confirming(place)(["1/nda/2026-01-01/-7"]) == set()
+
+
+def test_nobody_is_allowed_where_no_partner_is_known() -> None:
+    """A sharing that asks is told so, and does not go on."""
+    place: Any = SimpleNamespace(pack=SimpleNamespace(partners=None))
+    with pytest.raises(UsageError, match=r"has no partners\.yaml"):
+        partners_desk.standing_of(place, "1")
