@@ -20,6 +20,7 @@ from include.services.clock import Clock, SystemClock
 from include.services.connections import ConnectionSpec, from_environment
 from include.services.database import DatabaseAddress
 from include.services.errors import UsageError
+from include.services.mail import MailServer
 from include.services.objectstore.base import ObjectStore
 from include.services.stores import open_store
 
@@ -144,6 +145,8 @@ class Workplace:
             if self.lookup(conn_id) is not None
         ]
         needs.append(("drill_db", partial(self.database, "drill_db")))
+        if self.lookup("mail") is not None:
+            needs.append(("mail", lambda: MailServer.from_connection(self.connection("mail"))))
         needs += [(conn_id, partial(self.store, conn_id)) for conn_id in STORES]
         needs += [
             ("evidence_store", lambda: self.trusted),

@@ -124,3 +124,25 @@ def test_a_connection_without_a_database_is_named(tmp_path: Path) -> None:
 def test_a_faulty_connection_for_writing_is_named(tmp_path: Path, name: str) -> None:
     """Once it is configured: where it is not, there is nothing to be wrong with it."""
     assert f"{name} names no database" in " ".join(faults(tmp_path, **{name: "postgresql://u:p@h"}))
+
+
+def test_a_faulty_mail_server_is_named_without_its_password(tmp_path: Path) -> None:
+    """One that would send in clear over the network is a fault, before anything is sent."""
+    extra = {"from_email": "a@b", "disable_ssl": True, "disable_tls": True}
+    given = {"conn_type": "smtp", "host": "mail", "password": "sesame", "extra": extra}
+    (fault,) = faults(tmp_path, mail=json.dumps(given))
+    assert "mail" in fault
+    assert "unencrypted" in fault
+    assert "sesame" not in fault
+    given["extra"] = {"from_email": "a@b"}
+    assert faults(tmp_path, mail=json.dumps(given)) == []
+
+
+def test_mail_has_a_stand_in_while_its_server_runs_only(tmp_path: Path) -> None:
+    """Elsewhere somebody has to name one: nothing goes to whatever listens on port 25."""
+    place = Workplace.from_environment({"PARCELSEAL_HOME": str(tmp_path)})
+    with pytest.raises(UsageError, match="no connection mail"):
+        place.connection("mail")
+    (tmp_path / "mail").mkdir()
+    (tmp_path / "mail" / "port").write_text("2525")
+    assert place.connection("mail").port == 2525
