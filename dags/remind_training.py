@@ -31,7 +31,6 @@ from airflow.sdk import TriggerRule, dag, task
 from include.orchestration import notices, training
 from include.orchestration.run import require_held
 from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron
-from include.training.names import CLAUSE
 
 
 @dag(
@@ -56,7 +55,7 @@ def remind_training() -> None:
     @task(trigger_rule=TriggerRule.ALL_DONE)
     def send() -> dict[str, Any]:
         """Send what is queued and still wanted, one message a day and person."""
-        return notices.send(CLAUSE)
+        return notices.send(training.CLAUSE)
 
     @task(trigger_rule=TriggerRule.ALL_DONE)
     def seal() -> dict[str, Any]:
