@@ -64,7 +64,7 @@ def check(seen: Examination, sources: Sources, day: date) -> None:
 def _found(sources: Sources, query: str, day: date) -> tuple[int, str]:
     """How many there are, and the first of them."""
     parts = {**sources.relations, "faulty": FAULTY}
-    whole = _COUNTED.format(SQL(query).format(**parts))  # type: ignore[arg-type]  # one of ours
+    whole = _COUNTED.format(SQL(query).format(**parts))
     with telling("sources"), sources.connection.cursor(row_factory=dict_row) as rows:
         row = rows.execute(whole, {"day": day, "most": _NAMED}).fetchone()
     assert row is not None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import date
 from urllib.parse import quote, unquote
 
 from include.training.obligations import Due
@@ -17,28 +18,43 @@ _SIGNS = re.compile(r"[%/#\x00-\x1f\x7f]")
 
 @dataclass(frozen=True)
 class Told:
-    """What a notice told: of which obligation, on which rung."""
+    """What a notice told: of which obligation, due when, on which rung.
+
+    The due day is a part of it: where a leave moves it, the ladder of the new day begins anew.
+    """
 
     person: str
     course: str
     cycle: str
+    due_on: date
     rung: int
+
+    @property
+    def obligation(self) -> str:
+        """The key without its rung."""
+        return "/".join([*map(_part, (self.person, self.course, self.cycle)), f"{self.due_on}"])
 
     @property
     def key(self) -> str:
         """The key of the reminder, and of the supervisor's copy."""
-        return "/".join([*map(_part, (self.person, self.course, self.cycle)), f"{self.rung:+d}"])
+        return f"{self.obligation}/{self.rung:+d}"
 
 
 def told_of(due: Due) -> Told:
     """What a reminder of an obligation tells."""
-    return Told(due.person, due.course, due.cycle, due.rung)
+    return Told(due.person, due.course, due.cycle, due.due_on, due.rung)
 
 
 def read(key: str) -> Told:
     """What a reminder's key says, also that of a further address; ValueError for another key."""
-    person, course, cycle, rung = key.partition("#")[0].split("/")
-    return Told(unquote(person), unquote(course), unquote(cycle), int(rung))
+    person, course, cycle, due, rung = key.partition("#")[0].split("/")
+    return Told(
+        person=unquote(person),
+        course=unquote(course),
+        cycle=unquote(cycle),
+        due_on=date.fromisoformat(due),
+        rung=int(rung),
+    )
 
 
 def weekly(department: str, week: str, head: str, about: Due | str = "") -> str:

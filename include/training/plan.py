@@ -9,7 +9,7 @@ from dataclasses import asdict
 from datetime import date, timedelta
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from include.evidence.examination import Examination
 from include.evidence.model import StepRecord
@@ -37,6 +37,14 @@ from include.training.weeks import week_of
 
 _PATIENCE = timedelta(minutes=10)  # with a run that plans at the same time
 _BLOCK = 1000  # reminders looked up and queued together
+_FAR = 10_000  # days; further than any rung
+_HIGHEST = text(
+    r"""
+    SELECT regexp_replace(key, '/[^/]*$', '') AS obligation,
+        max(substring(key FROM '/([+-]\d+)[^/]*$')::integer) AS rung
+    FROM notice WHERE kind = :kind AND state IN ('sent', 'in_doubt') GROUP BY 1
+    """
+)
 _LISTED = 200  # overdue obligations and people in the report; the file has all
 
 
@@ -164,8 +172,14 @@ def _summaries(
 
 
 def _new(conn: Connection, kind: str, due: dict[str, Due]) -> list[Due]:
+    """What was not told yet; nothing below a rung that was told: a clock may have gone back."""
     untold = outbox.untold(conn, kind, due)
-    return [one for key, one in due.items() if key in untold]
+    new = [one for key, one in due.items() if key in untold]
+    if not new:
+        return []
+    found = conn.execute(_HIGHEST, {"kind": kind}).all()
+    highest = {row.obligation: int(row.rung) for row in found}
+    return [one for one in new if one.rung > highest.get(told_of(one).obligation, -_FAR)]
 
 
 def _blocks(due: Sequence[Due]) -> Iterable[Sequence[Due]]:

@@ -130,6 +130,36 @@ def test_what_is_settled_is_taken_back(rig: Rig):
     assert line.startswith("“Course LAW”")
 
 
+def test_a_clock_that_goes_back_tells_nothing_of_before(rig: Rig):
+    """No earlier rung after a later one, and nothing again when it is right again."""
+    trained(rig)
+    rig.person("P1", "2026-02-02")
+    rig.today = date(2026, 3, 3)  # the one-day rung
+    plan(rig.desk())
+    delivered(rig)
+    for run, day in (("r2", date(2026, 2, 25)), ("r3", date(2026, 3, 3))):
+        rig.today = day
+        assert plan(rig.desk(run)).data["told"]["reminders"] == 0
+    rig.today = date(2026, 3, 5)
+    assert plan(rig.desk("r4")).data["told"]["reminders"] == 4
+
+
+def test_a_leave_that_moves_the_day_begins_its_ladder_anew(rig: Rig):
+    """Told that it is overdue, then away: the new day is announced as any other is."""
+    trained(rig)
+    rig.person("P1", "2026-01-29")
+    for course in ("ONB", "SKL", "EMG"):
+        rig.took("2026-02-03", "P1", course)
+    rig.today = date(2026, 3, 3)
+    plan(rig.desk())
+    delivered(rig)
+    assert told(rig, REMINDER, "sent")[0][1].startswith("“Course LAW” was due on 2026-02-28")
+    rig.execute("UPDATE people SET leave_from = '2026-02-27', leave_until = '2026-03-27'")
+    rig.today = date(2026, 4, 3)  # a week before 10 April, the end of the grace
+    plan(rig.desk("r2"))
+    assert told(rig, REMINDER) == [("P1", "“Course LAW” is due on 2026-04-10.")]
+
+
 def test_what_is_wanted_again_is_queued_again(rig: Rig):
     """A completion that was entered by mistake, and a roster that was cut for an hour."""
     trained(rig)

@@ -63,7 +63,7 @@ class Year:
     dice: Random
     people: dict[str, Model] = field(default_factory=dict)
     second_version: date | None = None
-    heard: dict[str, set[tuple[str, str, int]]] = field(default_factory=dict)
+    heard: dict[str, set[tuple[str, date, str, int]]] = field(default_factory=dict)
     letters: set[str] = field(default_factory=set)
     seen: int = 0
     reminders: int = 0
@@ -241,14 +241,14 @@ class Year:
             due, cycle, rung = now
             assert found[2] == str(due)
             told = self.heard.setdefault(person, set())
-            assert again or (course, cycle, rung) not in told, "a rung twice"
-            told.add((course, cycle, rung))
+            assert again or (course, due, cycle, rung) not in told, "a rung twice"
+            told.add((course, due, cycle, rung))
             self.reminders += 1
 
     def everybody_heard(self) -> None:
         for person, course, due, cycle, rung in self.standing():
             told = self.heard.get(person, set())
-            assert (course, cycle, rung) in told, (self.rig.today, person, course, due, rung)
+            assert (course, due, cycle, rung) in told, (self.rig.today, person, course, due, rung)
 
 
 @pytest.fixture(scope="module")
