@@ -143,10 +143,10 @@ class Writer:
                 return text
         (part,) = parts[:1]
         lines = [part.greeting, *_chat_lines(part)]
-        total = len(letter.items)
+        said, total = _translator(part.language, self.timezone), len(letter.items)
         for kept in range(len(lines), 0, -1):
             left = total - sum(line.startswith("- ") for line in lines[:kept])
-            more = part.words("… and {count} more: see the report of the run.", count=left)
+            more = said.text(_("… and {count} more: see the report of the run.", count=left))
             text = "\n".join([*lines[:kept], more])
             if len(text.encode()) <= longest:
                 return text
@@ -177,23 +177,14 @@ class Writer:
             Block(
                 one_line(_translated(language, self.timezone, heading)),
                 [
-                    _line(one, one_line(_translated(language, self.timezone, one.line)), words)
+                    _line(one, one_line(_translated(language, self.timezone, one.line)), translator)
                     for one in items
                 ],
             )
             for heading, items in _grouped(letter.items).items()
         ]
-        greeting = words("Dear {name},", name=name) if name else words("Hello,")
+        greeting = translator.text(_("Dear {name},", name=name) if name else _("Hello,"))
         return Part(language, words, greeting, blocks)
-
-
-# Sentences that stand in the code and not in a template, for the catalogue.
-_SENTENCES = (
-    _("due {day}"),
-    _("Dear {name},"),
-    _("Hello,"),
-    _("… and {count} more: see the report of the run."),
-)
 
 
 def one_line(text: str) -> str:
@@ -201,11 +192,11 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _line(one: Item, said: str, words: Callable[..., str]) -> tuple[str, str]:
+def _line(one: Item, said: str, translator: Translator) -> tuple[str, str]:
     """A line and, where it does not say so itself, the day by which it is due."""
     if one.due_on is None or one.due_on.isoformat() in said:
         return "", said
-    return words("due {day}", day=one.due_on), said
+    return translator.text(_("due {day}", day=one.due_on)), said
 
 
 def _chat_lines(part: Part) -> list[str]:
