@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from include.messages import Message, _
 from include.notify.notice import Notice
+from include.notify.roles import to_role
 from include.policy.rules import Role
 from include.training.keys import told_of, weekly
 from include.training.names import COPY, DEPARTMENT, REMINDER
@@ -53,24 +54,13 @@ def copy(due: Due, person: Person, told: Person | None, role: Role) -> Iterator[
         )
         return
     yield from to_role(
-        role, COPY, key, _("Overdue training, and no supervisor can be told"), line, due
+        role,
+        kind=COPY,
+        key=key,
+        heading=_("Overdue training, and no supervisor can be told"),
+        line=line,
+        due_on=due.due_on,
     )
-
-
-def to_role(
-    role: Role, kind: str, key: str, heading: Message, line: Message, due: Due | None = None
-) -> Iterator[Notice]:
-    """The same notice to every address of a role; one that cannot be sent where it has none."""
-    for place, address in enumerate(role.mail or ("",)):
-        yield Notice(
-            kind=kind,
-            key=f"{key}#{place}" if place else key,
-            recipient=f"role:{role.id}" + (f":{place + 1}" if place else ""),
-            heading=heading,
-            line=line,
-            address=address,
-            due_on=due.due_on if due else None,
-        )
 
 
 @dataclass(frozen=True)
