@@ -1,0 +1,135 @@
+"""training.yaml and calendar.yaml: every mistake with its file, line and path."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from include.policy import SHIPPED, load_pack
+from include.policy.rules import Calendar, Quiet
+from include.policy.training import Ladder, TrainingRules
+from tests.policy.packs import said, write_pack
+
+QUERY = {"database": "shop", "sql": "SELECT 1"}
+
+
+def training(**more: Any) -> dict[str, Any]:
+    given = {
+        "people": QUERY,
+        "courses": {"upload": True},
+        "completions": QUERY,
+        "owner": "human_resources",
+    } | more
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def faults(folder: Path, **more: Any) -> list[str]:
+    return said(write_pack(folder, training=yaml.safe_dump(training(**more))))
+
+
+def test_the_shipped_file_states_the_defaults():
+    """What it says and what the code falls back to are one and the same."""
+    rules = load_pack(SHIPPED).training
+    assert rules is not None
+    assert rules.ladder == Ladder()
+    default = TrainingRules.model_validate(training())
+    assert (rules.connection, rules.leave_grace, rules.topics) == (
+        default.connection,
+        default.leave_grace,
+        default.topics,
+    )
+
+
+def test_sources_may_differ(tmp_path: Path):
+    """A query beside an upload."""
+    pack = load_pack(write_pack(tmp_path, training=yaml.safe_dump(training())))
+    assert pack.training is not None
+    assert pack.training.courses.upload
+    assert pack.training.people.database == "shop"
+
+
+def test_a_pack_without_it_reminds_nobody(tmp_path: Path):
+    """No shipped file stands in: it names one company's tables."""
+    assert load_pack(write_pack(tmp_path)).training is None
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        ({"people": {"upload": True, **QUERY}}, "people: should have database and sql, or upload"),
+        ({"people": {"database": "shop"}}, "people: should have database and sql, or upload"),
+        ({"people": {}}, "people: should have database and sql, or upload"),
+        ({"people": {**QUERY, "database": "ship"}}, "people.database: the pack maps no database"),
+        ({"owner": "nobody"}, "owner: roles.yaml has no role 'nobody'"),
+        ({"owner": None}, "owner"),
+        ({"ladder": {"before": [1, 7]}}, "ladder: before should fall"),
+        ({"ladder": {"before": [7, 7]}}, "ladder: before should fall"),
+        ({"ladder": {"overdue": [7, 1]}}, "ladder: overdue should rise"),
+        ({"ladder": {"overdue": []}}, "ladder.overdue: should not be empty"),
+        ({"ladder": {"overdue": [0]}}, "ladder.overdue[0]"),
+        ({"ladder": {"then_every": 0}}, "ladder.then_every"),
+        ({"ladder": {"copy_from": 0}}, "ladder.copy_from"),
+        ({"topics": ["dancing"]}, "topics[0]"),
+        ({"leave_grace": "two weeks"}, "leave_grace"),
+        ({"reminders": []}, "reminders"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path: Path, more: dict[str, Any], line: str):
+    """With its place; nothing else is blamed."""
+    [found] = faults(tmp_path, **more)
+    assert found.startswith("training.yaml:")
+    assert line in found
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("holidays: XX\n", "holidays: is not a country's code"),
+        ("closed: [2026-02-30]\n", "closed[0]: should be a day"),
+        ("opened: [tomorrow]\n", "opened[0]: should be a day"),
+        ("closed: [2026-05-01]\nopened: [2026-05-01]\n", "2026-05-01 is both closed and opened"),
+        ("quiet: {begins: '25:00'}\n", "quiet.begins"),
+    ],
+)
+def test_a_mistake_of_the_calendar_is_named(tmp_path: Path, text: str, line: str):
+    """A company without workdays would never be told anything."""
+    [found] = said(write_pack(tmp_path, calendar=text))
+    assert found.startswith("calendar.yaml:")
+    assert line in found
+
+
+def test_days_are_days(tmp_path: Path):
+    """As YAML writes them, quoted or not."""
+    text = "closed: [2026-12-24, '2026-12-31']\n"
+    pack = load_pack(write_pack(tmp_path, calendar=text))
+    assert pack.calendar.closed == (date(2026, 12, 24), date(2026, 12, 31))
+
+
+@pytest.mark.parametrize(
+    ("quiet", "at", "covered"),
+    [
+        (("21:00", "08:00"), "20:59", False),
+        (("21:00", "08:00"), "21:00", True),
+        (("21:00", "08:00"), "00:00", True),
+        (("21:00", "08:00"), "07:59", True),
+        (("21:00", "08:00"), "08:00", False),
+        (("12:00", "13:00"), "12:30", True),
+        (("12:00", "13:00"), "13:00", False),
+        (("00:00", "00:00"), "00:00", False),
+    ],
+)
+def test_quiet_hours_may_span_midnight(quiet: tuple[str, str], at: str, covered: bool):
+    """From the first minute on, up to the last one's end."""
+    begins, ends = quiet
+    moment = datetime.fromisoformat(f"2026-03-02T{at}")
+    assert Quiet(begins=begins, ends=ends).covers(moment) is covered
+
+
+def test_the_calendar_of_a_pack_is_china_s_unless_it_says_otherwise():
+    """Weekends only, where nothing is named."""
+    assert Calendar().holidays == "CN"
+    assert Calendar(holidays=None).holidays is None
