@@ -16,9 +16,9 @@ from threading import Event, Lock
 from typing import get_args
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine
 
-from include.notify import marks
+from include.notify import due, marks
 from include.notify.channels import Channel, Line
 from include.notify.claims import (
     LEASE,
@@ -32,7 +32,7 @@ from include.notify.claims import (
     dissolve_old,
 )
 from include.notify.letters import Letter
-from include.notify.names import GAVE_UP, NO_ROBOT, REFUSED
+from include.notify.names import NO_ROBOT, REFUSED
 from include.notify.notice import ChannelKind
 from include.policy.notices import NoticeRules
 from include.policy.rules import Quiet
@@ -45,35 +45,6 @@ __all__ = ["Confirm", "Delivery", "Office", "Unsent", "deliver"]
 BATCH = 200  # messages that are claimed at once
 _SILENT = 5  # messages in a row that a server left without an answer: it is down, or too slow
 _RENEW = LEASE / 5
-
-_IN_HAND = text(
-    """
-    SELECT EXISTS (SELECT FROM notice WHERE state = 'pending' AND channel = :channel)
-        OR EXISTS (SELECT FROM notice_message WHERE state = 'sending' AND channel = :channel)
-    """
-)
-_LEFT = text(
-    """
-    SELECT count(*) FILTER (WHERE n.message IS NOT NULL OR n.urgent
-            OR :telling AND NOT EXISTS (
-                SELECT FROM notice_message m WHERE m.recipient = n.recipient
-                AND m.channel = n.channel AND m.day = :day AND NOT m.urgent
-                AND m.state <> 'dissolved')),
-        count(*)
-    FROM notice n WHERE n.state = 'pending' AND n.channel = :channel
-    """
-)
-_TOO_OLD = text(
-    """
-    UPDATE notice n SET state = 'undeliverable', cause = :cause, settled_at = :now
-    WHERE state = 'pending' AND message IS NULL AND channel = :channel AND queued_at <= :limit
-        AND (urgent OR :telling AND NOT EXISTS (
-            SELECT FROM notice_message m WHERE m.recipient = n.recipient
-            AND m.channel = n.channel AND m.day = :day AND NOT m.urgent
-            AND m.state <> 'dissolved'))
-    RETURNING kind, recipient, cause
-    """
-)
 
 
 @dataclass(frozen=True)
@@ -152,19 +123,31 @@ def deliver(office: Office) -> Delivery:
         ServiceError: the state database cannot be used.
     """
     done = Delivery()
+    with office.state.begin() as conn:
+        dissolve_old(conn, _moment(office)[0], office.clock.now())
     for kind, channel in office.channels.items():
-        with office.state.begin() as conn:
-            in_hand = conn.scalar(_IN_HAND, {"channel": kind})
-        if in_hand:
+        if _due(office, kind):  # no server is troubled otherwise, and none that is down a trouble
             _Round(office, kind, channel, done).run()
     day, telling = _moment(office)
     for kind in get_args(ChannelKind):
-        values = {"channel": kind, "day": day, "telling": telling}
         with office.state.begin() as conn:
-            due, left = conn.execute(_LEFT, values).one()
-        done.deferred += due if kind in office.channels else 0
-        done.waiting += left - due if kind in office.channels else left
+            here, later = due.left(conn, kind, day=day, telling=telling)
+        done.deferred += here if kind in office.channels else 0
+        done.waiting += later if kind in office.channels else here + later
     return done
+
+
+def _reports(rules: NoticeRules, kind: ChannelKind) -> bool:
+    """Whether messages of a channel that are in doubt are reported instead of sent again."""
+    return (rules.in_doubt.mail if kind == "mail" else rules.in_doubt.robot) == "report"
+
+
+def _due(office: Office, kind: ChannelKind) -> bool:
+    """Whether anything of a channel is to be done now."""
+    day, telling = _moment(office)
+    report, now = _reports(office.rules, kind), office.clock.now()
+    with office.state.begin() as conn:
+        return due.anything(conn, kind, day=day, now=now, telling=telling, report=report)
 
 
 def _moment(office: Office) -> tuple[date, bool]:
@@ -203,8 +186,7 @@ class _Round:
 
     def __init__(self, office: Office, kind: ChannelKind, channel: Channel, done: Delivery) -> None:
         self.office, self.kind, self.channel, self.done = office, kind, channel, done
-        rule = office.rules.in_doubt.mail if kind == "mail" else office.rules.in_doubt.robot
-        self.report = rule == "report"
+        self.report = _reports(office.rules, kind)
         self.domain = channel.domain
         self.stop = Event()
         self.lock = Lock()
@@ -220,9 +202,6 @@ class _Round:
                 stack.callback(line.close)
                 conn = stack.enter_context(marks.open_marks(self.office.state))
                 stations.append(_Station(line, conn))
-            with self.office.state.begin() as conn:
-                terms = self._terms()
-                dissolve_old(conn, terms.day, terms.now)
             ready = stations[0].line.ready()
             if ready.fate is Fate.UNAVAILABLE:
                 self._down(ready)
@@ -369,10 +348,9 @@ class _Round:
         day, telling = _moment(self.office)
         now = self.office.clock.now()
         limit = now - marks.span(self.office.rules.give_up_after)
-        values = {"channel": self.kind, "now": now, "limit": limit, "cause": GAVE_UP}
         with self.office.state.begin() as conn:
-            found = conn.execute(_TOO_OLD, values | {"day": day, "telling": telling})
-            self.done.failed([Unsent(*row) for row in found])
+            found = due.give_up(conn, self.kind, day=day, now=now, telling=telling, limit=limit)
+        self.done.failed(found)
 
 
 def _rest(left: SimpleQueue[Claimed]) -> Iterator[Claimed]:

@@ -87,6 +87,14 @@ def test_the_server_is_not_asked_where_nothing_is_due(post: Post, server: Smtp) 
     """A second run of the day connects to nothing."""
     post.deliver()
     assert server.sessions == 0
+    post.queue(notice(1))
+    assert post.deliver().sent == 1
+    post.queue(notice(2))
+    server.stop()
+    done = post.deliver()
+    assert (done.waiting, done.down) == (1, {})
+    post.clock.moment = datetime(2026, 11, 27, 14, tzinfo=UTC)  # quiet hours
+    assert post.deliver().down == {}
 
 
 def test_what_is_done_is_not_told_any_more(post: Post, server: Smtp) -> None:
