@@ -57,7 +57,7 @@ def test_a_trend_of_any_length_shows_every_value_it_has(values: tuple[float | No
         assert T.quantity(value, "seconds") in texts
     if not values:
         assert "未测得" in texts
-    assert "Target：15 分钟" in texts
+    assert "目标：15 分钟" in texts
 
 
 def test_many_points_keep_their_texts_apart_and_the_newest_is_there():
