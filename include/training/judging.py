@@ -13,6 +13,7 @@ from include.training.ladder import is_beyond
 from include.training.names import TOPICS
 from include.training.obligations import Due
 from include.training.standing import Standing
+from include.training.waivers import Waived
 
 _NAMED = 20  # people in a finding
 _AHEAD = timedelta(days=60)  # in which make-up days have to be known
@@ -78,6 +79,20 @@ def judge(seen: Examination, desk: Desk, found: Standing, late: Sequence[Due]) -
             _("Update ParcelSeal, or write them into calendar.yaml under opened and closed."),
             subject="calendar.yaml",
         )
+
+
+def waivers_of_nobody(seen: Examination, unknown: Sequence[Waived]) -> None:
+    """Note waivers of people whom the roster does not have: a mistyped number waives nothing."""
+    if not unknown:
+        return
+    people = sorted({one.person for one in unknown})
+    seen.find(
+        "training.waiver_of_nobody",
+        Outcome.ATTENTION,
+        _("Waived for people who are in no roster: {people}.", people=_named(people)),
+        _("End them and grant them again for whom they are meant: `training unwaive`, `waive`."),
+        subject="training.yaml",
+    )
 
 
 def _topics(seen: Examination, desk: Desk, found: Standing) -> None:

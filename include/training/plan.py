@@ -72,7 +72,9 @@ def plan(desk: Desk) -> StepRecord:
             keep_artifact(
                 conn, desk.run.dag_id, desk.run.run_id, OVERDUE_FILE, _listing(late, desk.today)
             )
+        unknown = [one for one in waived if one.person not in roster.find([one.person])]
     judging.judge(seen, desk, found, late)
+    judging.waivers_of_nobody(seen, unknown)
     return seen.record(
         {
             "day": desk.today.isoformat(),

@@ -378,6 +378,20 @@ def test_a_year_that_is_not_announced_is_said_ahead(rig: Rig):
     assert "training.year_not_announced" not in codes(plan(rig.desk("r3")))
 
 
+def test_a_waiver_of_nobody_is_told(rig: Rig):
+    """A mistyped staff number waives nothing, and the person goes on being reminded."""
+    trained(rig)
+    with rig.engine.begin() as conn:
+        for person in ("P0", "PO"):
+            waivers.grant(
+                conn, person, "LAW", reason="long illness", until=date(2026, 6, 30), by="E1",
+                at=rig.now(),
+            )  # fmt: skip
+    record = plan(rig.desk())
+    [finding] = record.findings
+    assert Translator("en").text(finding.message) == ("Waived for people who are in no roster: PO.")
+
+
 def test_the_trend_has_the_last_run_of_each_day(rig: Rig):
     """A run that is tried again replaces its own figures."""
     trained(rig)
