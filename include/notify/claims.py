@@ -278,7 +278,8 @@ def _fill(conn: Connection, terms: Terms, rows: Sequence[Any], taken: Taken) -> 
     terms.unsure.update(unsure)
     content: dict[int, list[Any]] = {row["id"]: [] for row in rows}
     waiting: dict[int, list[int]] = {}
-    refused, done = [], []
+    refused, done, sent_perhaps = [], [], []
+    doubtful = {row["id"] for row in rows if row["doubtful"]}
     for one in found:
         if one["refused"]:
             refused.append(one["id"])
@@ -286,11 +287,15 @@ def _fill(conn: Connection, terms: Terms, rows: Sequence[Any], taken: Taken) -> 
             waiting.setdefault(one["message"], []).append(one["id"])
         elif one["id"] in wanted:
             content[one["message"]].append(one)
+        elif one["message"] in doubtful:
+            sent_perhaps.append(one["id"])
         else:
             done.append(one["id"])
     _settled(conn, refused, "withdrawn", OPTED_OUT, terms.now)
     _settled(conn, done, "withdrawn", NOT_WANTED, terms.now)
-    taken.withdrawn += len(refused) + len(done)
+    # Wanted again one day, it would be told under a second id: that it was told stays possible.
+    _settled(conn, sent_perhaps, "in_doubt", NOT_WANTED, terms.now)
+    taken.withdrawn += len(refused) + len(done) + len(sent_perhaps)
     # One that may have been sent is not torn apart: it waits as a whole until it can be confirmed.
     held = [row["id"] for row in rows if row["doubtful"] and row["id"] in waiting]
     free = [one for message, ids in waiting.items() if message not in held for one in ids]

@@ -52,4 +52,4 @@ class NoticeRules(Rule):
     give_up_after: PositivePeriod = Period.parse("P3D")
     in_doubt: InDoubt = InDoubt()
     domains: tuple[Domain, ...] = ()
-    may_opt_out: tuple[Literal["training.department", "partners.summary"], ...] = ()
+    may_opt_out: tuple[Literal["training.department"], ...] = ()

@@ -190,7 +190,9 @@ def test_a_copy_leaves_out_what_was_done_since(post: Post, server: Smtp) -> None
     done = post.deliver()
     assert (done.sent, done.notices, done.withdrawn) == (1, 1, 2)
     assert {who: state for who, state, _day in post.messages()} == {"E1": "sent", "E2": "in_doubt"}
-    assert post.states() == {"E1/1": "sent", "E1/2": "withdrawn", "E2/1": "withdrawn"}
+    assert post.states() == {"E1/1": "sent", "E1/2": "in_doubt", "E2/1": "in_doubt"}
+    # wanted again, they would be told under a second id: they may have been told already
+    assert post.untold(["E1/2", "E2/1"]) == set()
 
 
 def test_a_copy_that_cannot_be_confirmed_waits_as_it_is(post: Post, server: Smtp) -> None:
