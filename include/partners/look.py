@@ -73,6 +73,7 @@ def look(desk: Desk) -> StepRecord:
         for one in bound:
             _terms(seen, one, desk.today)
         _oddities(seen, register)
+        _nobody(seen, register)
         _reviews(seen, desk, known, register.partners)
         due = list(reminders.reached(desk, bound))
         told = list(reminders.notices(desk, due))
@@ -136,6 +137,30 @@ def _oddities(seen: Examination, register: Register) -> None:
         )
 
 
+def _nobody(seen: Examination, register: Register) -> None:
+    """A register in which nothing could be looked at: more likely a wrong one than a true one."""
+    if register.unnamed:
+        return  # whoever that is may have access, and is a failure already
+    if not register.partners:
+        seen.find(
+            "partners.nobody",
+            Outcome.FAIL,
+            _("The register has no partner: whether partners are bound was not seen."),
+            _(
+                "Correct the query of partners.yaml or its rights; a company without partners "
+                "leaves partners.yaml out."
+            ),
+        )
+    elif not any(one.live for one in register.partners.values()):
+        seen.find(
+            "partners.nobody_with_access",
+            Outcome.ATTENTION,
+            _("By the register, none of its {count} partners has access.",
+              count=len(register.partners)),
+            _("See whether that is so; only partners with access are looked at."),
+        )  # fmt: skip
+
+
 def _reviews(
     seen: Examination, desk: Desk, known: Mapping[str, Known], partners: Mapping[str, Partner]
 ) -> None:
@@ -179,11 +204,17 @@ def _day(desk: Desk, moment: datetime) -> date:
 
 
 def _measure(seen: Examination, register: Register, bound: Sequence[Bound], today: date) -> None:
-    """The figures of the controls; of whom the register cannot tell anything nobody shows it."""
+    """The figures of the controls; of whom the register cannot tell anything nobody shows it.
+
+    A register without rows shows nothing: the figures are not measured, they are not zero.
+    """
     live = [one for one in bound if one.partner.live]
     nameless = register.unnamed
-    seen.measure(UNBOUND, sum(not one.is_bound(today) for one in live) + nameless, "1")
-    seen.measure(UNREVIEWED, sum(not one.is_reviewed(today) for one in live) + nameless, "1")
+    anybody = bool(bound or nameless)
+    unbound = sum(not one.is_bound(today) for one in live) + nameless
+    unreviewed = sum(not one.is_reviewed(today) for one in live) + nameless
+    seen.measure(UNBOUND, unbound if anybody else None, "1")
+    seen.measure(UNREVIEWED, unreviewed if anybody else None, "1")
     seen.measure("partners.registered", len(bound), "1")
     seen.measure("partners.live", len(live), "1")
     blocked = sum(not of(one, today).allowed for one in live)

@@ -94,6 +94,10 @@ def _summary(data: Mapping[str, Any] | None, metrics: Sequence[Metric]) -> Messa
             blocked=blocked,
             live=live,
         )
+    if not data["partners"]:
+        return _("The register has no partner: nobody could see whether partners are bound.")
+    if not live:
+        return _("By the register no partner has access: there was none to look at.")
     return _("All {live} partners with access are bound and reviewed.", live=live)
 
 

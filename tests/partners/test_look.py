@@ -23,10 +23,33 @@ def test_a_company_whose_partners_are_in_order_is_green(rig: Rig) -> None:
     assert rig.keys() == []
 
 
-def test_a_register_without_partners_is_green(rig: Rig) -> None:
-    """There is nothing that could lapse."""
+def test_a_register_without_partners_is_red_and_measures_nothing(rig: Rig) -> None:
+    """An empty answer proves nobody bound: a wrong query gives it as well."""
     record = rig.look()
-    assert (str(record.outcome), figures(record)[UNBOUND]) == ("pass", 0)
+    assert codes(record) == [("partners.nobody", "fail", "look")]
+    found = figures(record)
+    assert (found[UNBOUND], found[UNREVIEWED]) == (None, None)
+
+
+def test_a_register_in_which_nobody_has_access_is_told(rig: Rig) -> None:
+    """It may be so; more than a glance at it is wanted. The figures are true zeros."""
+    rig.ally("1", connected=False)
+    rig.ally("2", connected=False, secrecy_to="2020-01-01")
+    record = rig.look()
+    assert codes(record) == [("partners.nobody_with_access", "attention", "look")]
+    found = figures(record)
+    assert (found[UNBOUND], found[UNREVIEWED]) == (0, 0)
+    rig.ally("3", connected=None)  # unclear access counts as access
+    assert "partners.nobody_with_access" not in [code for code, *_rest in codes(rig.look())]
+
+
+def test_rows_without_a_number_are_not_nobody(rig: Rig) -> None:
+    """They count in both figures, and are told as what they are."""
+    rig.ally("a b")
+    record = rig.look()
+    assert codes(record) == [("partners.without_number", "fail", "look")]
+    found = figures(record)
+    assert (found[UNBOUND], found[UNREVIEWED]) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -94,8 +117,12 @@ def test_a_partner_deleted_while_its_review_is_open_is_told(rig: Rig) -> None:
     rig.issue("1")
     rig.sql("DELETE FROM ally")
     record = rig.look()
-    assert codes(record) == [("partners.gone", "attention", "1")]
+    assert codes(record) == [
+        ("partners.nobody", "fail", "look"), ("partners.gone", "attention", "1"),
+    ]  # fmt: skip
     assert rig.keys() == []
+    rig.ally("2")
+    assert codes(rig.look()) == [("partners.gone", "attention", "1")]
     rig.decide("1", passed=False)
     assert codes(rig.look()) == []
 

@@ -143,10 +143,26 @@ def test_a_step_that_left_nothing_is_told(rig: Rig) -> None:
 
 
 def test_a_register_without_partners_says_so(rig: Rig) -> None:
-    """No chart of nothing."""
+    """No chart of nothing, no figure of anybody, and it is red."""
     found = concluded(rig.look(), SENT)
-    assert said(found.summary) == "All 0 partners with access are bound and reviewed."
+    assert said(found.summary) == (
+        "The register has no partner: nobody could see whether partners are bound."
+    )
     assert tables(found) == {}
+    assert found.outcome is Outcome.FAIL
+    facts = {said(one.label): (one.value, one.status) for one in found.facts}
+    assert facts["Without agreement in force"] == (None, None)
+    assert facts["Without review that holds"] == (None, None)
+
+
+def test_a_register_in_which_nobody_has_access_claims_nothing(rig: Rig) -> None:
+    """Of none that all are in order says nothing."""
+    rig.ally("1", connected=False)
+    found = concluded(rig.look(), SENT)
+    assert said(found.summary) == (
+        "By the register no partner has access: there was none to look at."
+    )
+    assert found.outcome is Outcome.ATTENTION
 
 
 def test_a_pack_without_partners_is_calm() -> None:
