@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from include.cli.console import print_json, results
+from include.cli.console import errors, print_json, results
 from include.cli.stack import local_stack, workplace
 from include.cli.table import print_table
 from include.services.errors import UsageError
@@ -170,6 +170,7 @@ def hand_in(
     with local_stack(place), place.state.begin() as conn:
         at = place.clock.now()
         review = reviews.hand_in(conn, content, file.name, by=by, at=at)
+    _warn(review)
     if as_json:
         print_json(_review(review))
         return 0
@@ -207,6 +208,7 @@ def decide(
         review = reviews.decide(
             conn, partner, passed=passed, by=by, reason=reason, at=place.clock.now()
         )
+    _warn(review)
     return _show(review, as_json)
 
 
@@ -261,6 +263,20 @@ def _show(review: Review, as_json: bool) -> int:
     return 0
 
 
+def _warn(review: Review) -> None:
+    """Say on stderr what the score does not: who processes outside of China."""
+    from include.partners.abroad import abroad, countries
+
+    if named := abroad(review.sub_processors):
+        errors.print(
+            f"warning: sub-processors that are not given as in China: {len(named)} "
+            f"({countries(named)}). "
+            "See whether the answers say so, and whether it may be provided there.",
+            soft_wrap=True,
+            markup=False,
+        )
+
+
 def _told(desk: Desk, one: Bound) -> dict[str, Any]:
     from include.partners.standing import of
     from include.partners.terms import What
@@ -295,6 +311,7 @@ def _ends(term: dict[str, Any] | None) -> str:
 
 
 def _review(one: Review) -> dict[str, Any]:
+    from include.partners.abroad import abroad
     from include.partners.score import shown
 
     found = one.score
@@ -316,6 +333,7 @@ def _review(one: Review) -> dict[str, Any]:
             {"name": named.name, "country": named.country, "what_for": named.what_for}
             for named in one.sub_processors
         ],
+        "sub_processors_abroad": len(abroad(one.sub_processors)),
         "decided_at": one.decided_at.isoformat() if one.decided_at else None,
         "decided_by": one.decided_by,
         "passed": one.passed,

@@ -15,6 +15,7 @@ from include.messages import _
 from include.notify import outbox
 from include.notify.outbox import Run
 from include.partners import history, reminders
+from include.partners.abroad import abroad, countries
 from include.partners.desk import Desk
 from include.partners.history import Known, Review
 from include.partners.names import (
@@ -72,6 +73,7 @@ def look(desk: Desk) -> StepRecord:
         bound = desk.bound(known, register.partners)
         for one in bound:
             _terms(seen, one, desk.today)
+            _abroad(seen, one)
         _oddities(seen, register)
         _nobody(seen, register)
         _reviews(seen, desk, known, register.partners)
@@ -111,6 +113,31 @@ def _terms(seen: Examination, one: Bound, today: date) -> None:
             _MEND[what],
             subject=one.partner.number,
             clause=CLAUSE_REVIEW if what is What.REVIEW else CLAUSE_BOUND,
+        )
+
+
+def _abroad(seen: Examination, one: Bound) -> None:
+    """Sub-processors outside of China, whatever the answers beside them say."""
+    passed = one.known.passed
+    if not one.partner.live or passed is None:
+        return
+    named = abroad(passed.sub_processors)
+    if named:
+        seen.find(
+            "partners.sub_processor_abroad",
+            Outcome.ATTENTION,
+            _(
+                "{partner}: sub-processors that are not given as in China: {count} ({countries}).",
+                partner=one.partner.title,
+                count=len(named),
+                countries=countries(named),
+            ),
+            _(
+                "See whether customer information may be provided there (Personal Information "
+                "Protection Law (2021-11-01) 38-40) and whether the partner's answers say so; "
+                "else open the review again: `partners reopen`."
+            ),
+            subject=one.partner.number,
         )
 
 

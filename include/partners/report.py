@@ -131,8 +131,9 @@ def _sections(data: Mapping[str, Any]) -> list[Section]:
                     Paragraph(
                         text=_(
                             "As partners with access named them in the last review that passed. "
-                            "None may process without the company's consent (Personal "
-                            "Information Protection Law (2021-11-01) 21)."
+                            "The company's consent to each, which the Personal Information "
+                            "Protection Law (2021-11-01) 21 asks for, is to be kept with the "
+                            "agreement; it is not recorded here."
                         )
                     ),
                     _others(data["sub_processors"]),

@@ -109,8 +109,8 @@ def test_a_review_from_the_questionnaire_to_the_decision(
     assert file.read_bytes() == first
     answers = {"encryption": "No"}
     back.write_bytes(edited(first, lambda book: fill(book, answers, rig.today, OTHERS)))
-    code, out, _said = run(capsys, "return", str(back), "--by", "E1")
-    assert code == 0
+    code, out, said = run(capsys, "return", str(back), "--by", "E1")
+    assert (code, said) == (0, "")  # its sub-processor is in China
     assert out.startswith("taken: review 1 of partner 1, score 66.66%, which does not pass\n")
     decide = ("decide", "1", "--reason", "as answered")
     assert run(capsys, *decide, "--passed", "--by", "E2")[0] == 2
@@ -134,6 +134,24 @@ def test_a_review_from_the_questionnaire_to_the_decision(
     code, out, _said = run(capsys, "show", "1")
     assert code == 0
     assert "Nothing stands against sharing with it." in out
+
+
+def test_sub_processors_abroad_are_warned_of(
+    rig: Rig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """When the answers come back and when somebody decides; not among the results."""
+    file, back = tmp_path / "out.xlsx", tmp_path / "back.xlsx"
+    run(capsys, "questionnaire", "1", "--out", str(file), "--by", "E1")
+    others = (*OTHERS, ("Far Ltd", "[b]Singapore[/b]", "support"))
+    back.write_bytes(edited(file.read_bytes(), lambda book: fill(book, {}, rig.today, others)))
+    warning = "warning: sub-processors that are not given as in China: 1 ([b]Singapore[/b])."
+    code, out, said = run(capsys, "return", str(back), "--by", "E1")
+    assert (code, said.startswith(warning), "warning" in out) == (0, True, False)
+    decide = ("decide", "1", "--reason", "as answered", "--passed", "--by", "E2")
+    code, out, said = run(capsys, *decide)
+    assert (code, out, said.startswith(warning)) == (0, "review 1 of partner 1: passed\n", True)
+    (review,) = told(capsys, "show", "1")[1]["reviews"]
+    assert review["sub_processors_abroad"] == 1
 
 
 def test_every_fault_of_a_file_is_told_and_nothing_is_taken(

@@ -10,7 +10,7 @@ from include.evidence.model import Outcome, RunContext, StepRecord
 from include.partners import report, reviews
 from include.reports.conclusion import Conclusion
 from include.reports.i18n import Translator
-from include.reports.model import BarChart, Report, Table
+from include.reports.model import BarChart, Paragraph, Report, Table
 from include.reports.render import render_all
 from tests.partners.books import OTHERS, answered
 from tests.partners.rig import Rig
@@ -111,6 +111,17 @@ def test_open_reviews_and_sub_processors_are_listed(looked: StepRecord) -> None:
     assert second[1:4] == ["6", "<b>Süd & Söhne</b>", "an incident"]
     assert second[-2:] == ["not yet", "not yet"]
     assert found["Sub-processors"] == [["1", "Cloud Ltd", "CN", "hosting"]]
+
+
+def test_no_consent_is_claimed_that_nobody_recorded(looked: StepRecord) -> None:
+    """What the law asks for stands above the list, and that it is not kept here."""
+    (section,) = [one for one in concluded(looked, SENT).sections
+                  if said(one.heading) == "Who processes for partners"]  # fmt: skip
+    (first, _table) = section.blocks
+    assert isinstance(first, Paragraph)
+    assert "None may process" not in said(first.text)
+    assert said(first.text).endswith("to be kept with the agreement; it is not recorded here.")
+    assert "未在此记录" in said(first.text, "zh_CN")
 
 
 def test_the_first_screen_has_the_figures_of_the_controls(looked: StepRecord) -> None:
