@@ -216,3 +216,20 @@ def test_no_contact_stands_in_the_record(courier: Courier, state: Engine) -> Non
     assert "partner.example" not in record
     assert "privacy officer" not in record
     assert "华东仓配科技有限公司" in record
+
+
+def test_sources_of_questions_bind_whoever_is_asked() -> None:
+    """A duty of the company is no source of what its partner has to do: that is its own rule."""
+    rules = PACK.partners
+    assert rules is not None
+    sources = {
+        one.id: None if isinstance(one.basis, str) else (one.basis.version, one.basis.article)
+        for one in rules.questionnaire
+    }
+    law = "2021-11-01"
+    assert sources == {
+        "purpose": (law, "21"), "return_or_delete": (law, "21"), "sub_processors": (law, "21"),
+        "measures": (law, "59"), "encryption": (law, "51"), "incidents": None,
+        "within_the_country": (law, "38-40"), "records": None, "supervision": (law, "21"),
+        "certificate": None,
+    }  # fmt: skip
