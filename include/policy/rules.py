@@ -308,6 +308,8 @@ class Calendar(Rule):
         holidays: country whose public holidays are no workdays, by ISO 3166 code; None: none are.
         closed: further days off, of the company.
         opened: further workdays, of the company; or make-up days that are not known yet.
+        announced: years whose make-up days stand in ``opened`` and ``closed``, since ParcelSeal
+            does not know them yet.
         quiet: hours in which messages that can wait are not sent.
     """
 
@@ -315,6 +317,7 @@ class Calendar(Rule):
     holidays: Annotated[str, AfterValidator(_country)] | None = "CN"
     closed: tuple[Day, ...] = ()
     opened: tuple[Day, ...] = ()
+    announced: tuple[Annotated[int, Field(ge=2000, le=2200)], ...] = ()
     quiet: Quiet = Quiet()
 
     @model_validator(mode="after")

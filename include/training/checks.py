@@ -20,24 +20,36 @@ _ATTENTION, _FAIL = Outcome.ATTENTION, Outcome.FAIL
 
 # Each query gives what it found as text, sorted; people by staff number.
 _QUERIES: Mapping[str, str] = {
-    "twice": """
+    "training.twice": """
         SELECT person AS what FROM {people} AS p
         WHERE joined_on <= %(day)s AND coalesce(left_on, 'infinity') >= %(day)s AND person <> ''
         GROUP BY person HAVING count(*) > 1""",
-    "nameless": """
+    "training.nameless": """
         SELECT coalesce(department, '?') AS what FROM {people} AS p
         WHERE person IS NULL OR person = ''""",
-    "undated": """
+    "training.undated": """
         SELECT person AS what FROM {people} AS p
         WHERE person <> '' AND (joined_on IS NULL OR left_on < joined_on
             OR leave_until < leave_from OR (leave_from IS NULL AND leave_until IS NOT NULL))""",
-    "ahead": """
+    "training.no_department": """
+        SELECT person AS what FROM {people} AS p
+        WHERE coalesce(department, '') = '' AND person <> '' AND joined_on <= %(day)s
+            AND coalesce(left_on, 'infinity') >= %(day)s""",
+    "training.access_unclear": """
+        SELECT person AS what FROM {people} AS p
+        WHERE access IS NULL AND person <> '' AND coalesce(left_on, 'infinity') >= %(day)s""",
+    "training.access_not_employed": """
+        SELECT person AS what FROM {people} AS p GROUP BY person
+        HAVING person <> '' AND bool_or(access) AND NOT coalesce(bool_or(joined_on <= %(day)s
+            AND coalesce(left_on, 'infinity') >= %(day)s), false)""",
+    "training.ahead": """
         SELECT person || ' ' || course AS what FROM {completions} AS t
         WHERE completed_on > %(day)s""",
-    "of_no_course": """
+    "training.of_no_course": """
         SELECT DISTINCT course AS what FROM {completions} AS t
         WHERE NOT EXISTS (SELECT FROM {courses} AS c WHERE c.course = t.course)""",
-    "faulty": "SELECT DISTINCT coalesce(course, '?') AS what FROM {courses} AS c WHERE {faulty}",
+    "training.faulty": """
+        SELECT DISTINCT coalesce(course, '?') AS what FROM {courses} AS c WHERE {faulty}""",
 }
 
 _COUNTED = SQL("""
@@ -47,18 +59,22 @@ SELECT count(*) AS n, (SELECT string_agg(what, ', ' ORDER BY what)
 FROM found""")
 
 
-def check(seen: Examination, sources: Sources, day: date) -> None:
+def check(seen: Examination, sources: Sources, day: date) -> dict[str, int]:
     """Look for what a run could stumble over, and note it.
 
     Args:
         seen: findings go here.
         sources: people, courses, completions.
         day: the day.
+
+    Returns:
+        How many there are of each, by the code of its finding.
     """
     found = {name: _found(sources, query, day) for name, query in _QUERIES.items()}
     for name, (severity, message, action) in _told(found).items():
         if found[name][0]:
-            seen.find(f"training.{name}", severity, message, action, subject="training.yaml")
+            seen.find(name, severity, message, action, subject="training.yaml")
+    return {name: count for name, (count, _first) in found.items()}
 
 
 def _found(sources: Sources, query: str, day: date) -> tuple[int, str]:
@@ -77,43 +93,69 @@ def _told(found: Mapping[str, tuple[int, str]]) -> dict[str, tuple[Outcome, Mess
         return {"count": count, "first": first + (" …" if count > _NAMED else "")}
 
     return {
-        "twice": (
+        "training.twice": (
             _ATTENTION,
-            _("Twice in the roster: {count} people ({first}).", **said("twice")),
+            _("Twice in the roster: {count} people ({first}).", **said("training.twice")),
             _("Correct the roster; until then the entry that joined last counts."),
         ),
-        "nameless": (
+        "training.nameless": (
             _FAIL,
             _(
                 "Entries of the roster without a staff number: {count} ({first}).",
-                **said("nameless"),
+                **said("training.nameless"),
             ),
             _("Give them one: nobody of them is reminded."),
         ),
-        "undated": (
+        "training.undated": (
             _FAIL,
-            _("Entries of the roster with impossible dates: {count} ({first}).", **said("undated")),
+            _(
+                "Entries of the roster with impossible dates: {count} ({first}).",
+                **said("training.undated"),
+            ),
             _("Correct the days of joining, leaving and leave: whoever has none is not reminded."),
         ),
-        "ahead": (
+        "training.no_department": (
             _ATTENTION,
-            _("Completions in the future: {count} ({first}).", **said("ahead")),
+            _("People without a department: {count} ({first}).", **said("training.no_department")),
+            _("Give them one: no head is told of them."),
+        ),
+        "training.access_unclear": (
+            _FAIL,
+            _(
+                "The roster does not say whether {count} people may open customer records: "
+                "{first}.",
+                **said("training.access_unclear"),
+            ),
+            _("Enter whether they may; until then they count as if they might."),
+        ),
+        "training.access_not_employed": (
+            _FAIL,
+            _(
+                "{count} people may open customer records and have left, or have not begun yet: "
+                "{first}.",
+                **said("training.access_not_employed"),
+            ),
+            _("Take their access away."),
+        ),
+        "training.ahead": (
+            _ATTENTION,
+            _("Completions in the future: {count} ({first}).", **said("training.ahead")),
             _("Correct their days; until they are over they do not count."),
         ),
-        "of_no_course": (
+        "training.of_no_course": (
             _ATTENTION,
             _(
                 "Completions of courses that do not exist: {count} courses ({first}).",
-                **said("of_no_course"),
+                **said("training.of_no_course"),
             ),
             _(
                 "Was a course deleted that people still have to take? Put it back, or archive "
                 "its completions."
             ),
         ),
-        "faulty": (
+        "training.faulty": (
             _FAIL,
-            _("Courses that cannot be used: {count} ({first}).", **said("faulty")),
+            _("Courses that cannot be used: {count} ({first}).", **said("training.faulty")),
             _(
                 "See docs/training.md for what a course needs; until then nobody is reminded of "
                 "these."

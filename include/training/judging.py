@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome
-from include.messages import _, listed
+from include.messages import _, listed, verbatim
 from include.training.desk import Desk
 from include.training.ladder import is_beyond
 from include.training.names import TOPICS
@@ -19,7 +19,17 @@ _NAMED = 20  # people in a finding
 _AHEAD = timedelta(days=60)  # in which make-up days have to be known
 
 
-def judge(seen: Examination, desk: Desk, found: Standing, late: Sequence[Due]) -> None:
+# With these, people or courses are missing in the figures of the controls: nobody shows them then.
+_INCOMPLETE = ("training.nameless", "training.undated", "training.faulty")
+
+
+def judge(
+    seen: Examination,
+    desk: Desk,
+    found: Standing,
+    late: Sequence[Due],
+    faults: Mapping[str, int],
+) -> bool:
     """Note figures and findings.
 
     Args:
@@ -27,12 +37,20 @@ def judge(seen: Examination, desk: Desk, found: Standing, late: Sequence[Due]) -
         desk: of the run.
         found: how training stands.
         late: overdue obligations.
+        faults: of the records, counted by the code of their finding.
+
+    Returns:
+        Whether the figures are of everybody and every topic; those of the controls are noted only
+        then.
     """
     beyond = [one for one in late if is_beyond(desk.rules.ladder, one.due_on, desk.today)]
     people = sorted({one.person for one in beyond})
-    seen.measure("training_coverage", found.coverage, "ratio")
-    seen.measure("people_with_access_untrained", len(found.untrained), "1")
-    seen.measure("people_overdue_beyond_ladder", len(people), "1")
+    faulty = any(map(faults.get, _INCOMPLETE))
+    whole = found.people > 0 and not _absent(desk, found) and not faulty
+    untrained = len(found.untrained) + faults["training.access_not_employed"]
+    seen.measure("training_coverage", found.coverage if whole else None, "ratio")
+    seen.measure("people_with_access_untrained", untrained if whole else None, "1")
+    seen.measure("people_overdue_beyond_ladder", len(people) if whole else None, "1")
     seen.measure("training.people", found.people, "1")
     seen.measure("training.overdue", len(late), "1")
     owner = desk.rules.owner
@@ -76,9 +94,10 @@ def judge(seen: Examination, desk: Desk, found: Standing, late: Sequence[Due]) -
             "training.year_not_announced",
             Outcome.ATTENTION,
             _("The make-up workdays of {year} are not known yet.", year=str(year)),
-            _("Update ParcelSeal, or write them into calendar.yaml under opened and closed."),
+            _("Update ParcelSeal, or write them into calendar.yaml: opened, closed, announced."),
             subject="calendar.yaml",
         )
+    return whole
 
 
 def waivers_of_nobody(seen: Examination, unknown: Sequence[Waived]) -> None:
@@ -97,23 +116,26 @@ def waivers_of_nobody(seen: Examination, unknown: Sequence[Waived]) -> None:
 
 def _topics(seen: Examination, desk: Desk, found: Standing) -> None:
     """Say which topics of the policy no course covers as it should."""
-    have = {one.name: one for one in found.topics}
-    absent: list[str] = [
-        one for one in desk.rules.topics if one not in have or not have[one].repeated
-    ]
-    if "onboarding" not in have:
-        absent.append("onboarding")
-    if absent:
+    if absent := _absent(desk, found):
         seen.find(
             "training.topic_missing",
             Outcome.FAIL,
             _(
                 "No course in force covers: {topics}.",
-                topics=listed([TOPICS[one] for one in absent]),
+                topics=listed([TOPICS.get(one) or verbatim(one) for one in absent]),
             ),
             _("Publish one; law, protection and emergency have to be repeated (policy 6.2)."),
             subject="training.yaml",
         )
+
+
+def _absent(desk: Desk, found: Standing) -> list[str]:
+    """Topics without a course in force, or where they have to be repeated without such a one."""
+    have = {one.name: one for one in found.topics}
+    absent: list[str] = [
+        one for one in desk.rules.topics if one not in have or not have[one].repeated
+    ]
+    return absent if "onboarding" in have else [*absent, "onboarding"]
 
 
 def _named(people: Sequence[str]) -> str:

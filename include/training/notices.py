@@ -11,7 +11,7 @@ from include.notify.roles import to_role
 from include.policy.rules import Role
 from include.training.keys import told_of, weekly
 from include.training.names import COPY, DEPARTMENT, REMINDER
-from include.training.obligations import Department, Due
+from include.training.obligations import SOON, Department, Due
 from include.training.people import Person
 
 MOST_LINES = 20  # of a summary; the report has the rest
@@ -90,11 +90,12 @@ def summary(week: Week, head: Person, number: str) -> Iterator[Notice]:
     heading = _("Training in {department} this week", department=of.name)
     said = _(
         "Trained: {covered} of {people} people ({share:percent}). Courses overdue: {overdue}, due "
-        "in the next 30 days: {soon}; people on leave: {on_leave}.",
+        "in the next {days} days: {soon}; people on leave: {on_leave}.",
         covered=of.covered,
         people=of.people,
         share=of.covered / of.people if of.people else 1.0,
         overdue=of.overdue,
+        days=SOON,
         soon=of.soon,
         on_leave=of.on_leave,
     )

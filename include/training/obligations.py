@@ -25,11 +25,13 @@ from datetime import date
 from typing import Any
 
 from psycopg.rows import dict_row
-from psycopg.sql import SQL, Composed
+from psycopg.sql import SQL, Composed, Literal
 
+from include.policy.training import TOPICS
 from include.training.ladder import Reached
 from include.training.sources import Sources, telling
 
+SOON = 30  # days in which a course that is due is counted as due soon
 _BLOCK = 5000  # rows fetched at a time
 
 
@@ -65,7 +67,7 @@ class Department:
         people: who have to be trained; those on leave are not among them.
         covered: of them without an overdue course.
         overdue: courses that are overdue.
-        soon: courses that are due on the day or in the thirty days from it on.
+        soon: courses that are due on the day or in the `SOON` days after it.
         on_leave: people on leave.
     """
 
@@ -125,16 +127,19 @@ FAULTY = SQL("""
     coalesce(course, '') = '' OR version IS NULL OR published_on IS NULL
     OR coalesce(within_days, -1) < 0 OR coalesce(repeat_months, 1) < 1
     OR (repeat_months IS NOT NULL AND due_each_year IS NOT NULL)
-    OR coalesce(topic, '') NOT IN ('onboarding', 'law', 'protection', 'emergency')
+    OR coalesce(topic, '') NOT IN ({topics})
     OR coalesce(due_each_year, '01-01') !~ '^((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])'
-        '|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))$'""")
+        '|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))$'""").format(
+    topics=SQL(", ").join(map(Literal, TOPICS))
+)
 """Which entries of the courses cannot be used; 29 February is no day of every year."""
 
 Row = Due | Department | Topic | Untrained
 
 _OBLIGATIONS = SQL("""
 people AS MATERIALIZED (
-    SELECT DISTINCT ON (person) person, department, access, joined_on, leave_from, leave_until,
+    SELECT DISTINCT ON (person) person, coalesce(nullif(department, ''), '?') AS department,
+        access IS NOT FALSE AS access, joined_on, leave_from, leave_until,
         coalesce(leave_from <= %(day)s AND coalesce(leave_until, 'infinity') >= %(day)s, false)
             AS on_leave
     FROM {people} AS everybody
@@ -204,8 +209,8 @@ WHERE due_on <= (%(latest)s::date[])[cardinality(%(latest)s::date[])] AND NOT o.
 _ALL = SQL("""
 WITH {obligations}, counted AS (
     SELECT person, count(*) FILTER (WHERE due_on < %(day)s AND NOT waived) AS overdue,
-        count(*) FILTER (WHERE due_on BETWEEN %(day)s AND %(day)s::date + 30 AND NOT waived)
-            AS soon,
+        count(*) FILTER (WHERE NOT waived
+            AND due_on BETWEEN %(day)s AND %(day)s::date + %(soon)s::integer) AS soon,
         count(*) FILTER (WHERE last_on IS NULL AND NOT waived AND course = ANY(
             SELECT course FROM courses WHERE topic = 'onboarding')) > 0 AS onboarding
     FROM obligations GROUP BY person
@@ -297,6 +302,7 @@ def _given(day: date, reached: Reached, waived: Sequence[Waiver], grace: int) ->
         "waived_people": [one.person for one in waived],
         "waived_courses": [one.course for one in waived],
         "grace": grace,
+        "soon": SOON,
     }
 
 

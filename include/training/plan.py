@@ -62,7 +62,7 @@ def plan(desk: Desk) -> StepRecord:
         exclusive(desk.state, "training:plan", "the reminders of training", _PATIENCE),
         desk.sources() as sources,
     ):
-        checks.check(seen, sources, desk.today)
+        faults = checks.check(seen, sources, desk.today)
         found = standing(desk, sources, [one.waives for one in waived])
         late = found.overdue(desk.today)
         roster = Roster(sources, desk.today)
@@ -73,19 +73,21 @@ def plan(desk: Desk) -> StepRecord:
                 conn, desk.run.dag_id, desk.run.run_id, OVERDUE_FILE, _listing(late, desk.today)
             )
         unknown = [one for one in waived if one.person not in roster.find([one.person])]
-    judging.judge(seen, desk, found, late)
+    whole = judging.judge(seen, desk, found, late, faults)
     judging.waivers_of_nobody(seen, unknown)
     return seen.record(
         {
             "day": desk.today.isoformat(),
             "workday": desk.workdays.is_workday(desk.today),
             "told": told,
+            "whole": whole,
             "people": found.people,
             "covered": found.covered,
             "departments": [asdict(one) for one in found.departments],
             "topics": [asdict(one) for one in found.topics],
             "untrained": [asdict(one) for one in found.untrained[:_LISTED]],
             "untrained_all": len(found.untrained),
+            "not_employed": faults["training.access_not_employed"],
             "overdue": [_row(one) for one in late[:_LISTED]],
             "overdue_all": len(late),
             "waived": [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
@@ -27,6 +28,7 @@ from include.reports.model import (
 )
 from include.training.coverage import Point
 from include.training.names import CLAUSE, OVERDUE_FILE, STEP_PLAN, TOPICS
+from include.training.obligations import SOON
 
 _TITLE = _("Training and its reminders")
 _MOST_BARS = 40  # departments in the chart; the table has all
@@ -92,7 +94,10 @@ def _target(controls: Sequence[Control]) -> float | None:
 
 
 def _share(data: Mapping[str, Any]) -> float | None:
-    return data["covered"] / data["people"] if data["people"] else None
+    """Rounded down: a share just below the target must not read like it."""
+    if not data["people"]:
+        return None
+    return float(math.floor(data["covered"] / data["people"] * 10_000) / 10_000)
 
 
 def _summary(data: Mapping[str, Any] | None, sent: StepRecord | None) -> Message:
@@ -101,14 +106,16 @@ def _summary(data: Mapping[str, Any] | None, sent: StepRecord | None) -> Message
     share = _share(data)
     if share is None:
         return _("The roster has nobody who has to be trained.")
+    if not data["whole"]:
+        return _("People or courses are missing in the records: nobody can say who is trained.")
     values = {
         "covered": data["covered"],
         "people": data["people"],
         "share": share,
         "overdue": data["overdue_all"],
-        "untrained": data["untrained_all"],
+        "untrained": _without(data),
     }
-    if data["untrained_all"]:
+    if _without(data):
         return _(
             "{covered} of {people} people ({share:percent}) have no overdue course; {untrained} "
             "may open customer records without valid training.",
@@ -124,7 +131,9 @@ def _summary(data: Mapping[str, Any] | None, sent: StepRecord | None) -> Message
 def _facts(
     data: Mapping[str, Any] | None, sent: StepRecord | None, target: float | None
 ) -> list[Fact]:
-    share = _share(data) if data else None
+    whole = data is not None and data["whole"]
+    share = _share(data) if data and whole else None
+    without = _without(data) if data and whole else None
     status = None
     if share is not None and target is not None:
         status = Outcome.PASS if share >= target else Outcome.FAIL
@@ -139,9 +148,9 @@ def _facts(
         ),
         Fact(
             label=_("Access without valid training"),
-            value=data["untrained_all"] if data else None,
+            value=without,
             unit="people",
-            status=_zero(data["untrained_all"]) if data else None,
+            status=None if without is None else _zero(without),
         ),
         Fact(label=_("Courses overdue"), value=data["overdue_all"] if data else None),
         Fact(
@@ -150,6 +159,11 @@ def _facts(
             note=None if data is None or data["workday"] else _("today is a day off"),
         ),
     ]
+
+
+def _without(data: Mapping[str, Any]) -> int:
+    """Who may open customer records and has no valid training: people who left among them."""
+    return int(data["untrained_all"] + data["not_employed"])
 
 
 def _zero(count: int) -> Outcome:
@@ -234,7 +248,7 @@ def _coverage(data: Mapping[str, Any], target: float | None, trend: Sequence[Poi
                 Column(label=_("Without overdue course"), kind="number"),
                 Column(label=_("Share"), kind="percent"),
                 Column(label=_("Courses overdue"), kind="number"),
-                Column(label=_("Due in 30 days"), kind="number"),
+                Column(label=_("Due in {days} days", days=SOON), kind="number"),
                 Column(label=_("On leave"), kind="number"),
             ],
             rows=rows,
@@ -244,7 +258,7 @@ def _coverage(data: Mapping[str, Any], target: float | None, trend: Sequence[Poi
             columns=[
                 Column(label=_("Topic")),
                 Column(label=_("Courses"), kind="number"),
-                Column(label=_("To be taken"), kind="number"),
+                Column(label=_("Obligations"), kind="number"),
                 Column(label=_("Overdue"), kind="number"),
                 Column(label=_("Share in time"), kind="percent"),
             ],

@@ -57,7 +57,7 @@ class Workdays:
         country = self._calendar.holidays
         if country != "CN":
             return True
-        return bool(_year(country, year)[1]) or any(one.year == year for one in self._opened)
+        return bool(_year(country, year)[1]) or year in self._calendar.announced
 
     def _walk(self, day: date, step: timedelta) -> date:
         for far in range(_FAR):

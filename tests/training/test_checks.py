@@ -45,12 +45,41 @@ def test_entries_that_nobody_can_use_are_red(rig: Rig):
     rig.person("P2", left_on="2019-01-01")
     rig.person("P3", leave_until="2026-01-01")
     rig.person("P4", leave_from="2026-02-01", leave_until="2026-01-01")
-    rig.add("people", person="P5")
+    rig.add("people", person="P5", department="North", access=False)
     assert said(rig) == [
         ("training.nameless", "Entries of the roster without a staff number: 1 (North)."),
         ("training.undated", "Entries of the roster with impossible dates: 4 (P2, P3, P4, P5)."),
     ]
     assert {one.severity for one in found(rig)} == {Outcome.FAIL}
+
+
+def test_what_the_roster_does_not_say_is_told(rig: Rig):
+    """No department, no word on access: the one is a remark, the other red."""
+    rig.person("P1", department=None)
+    rig.person("P2", access=None)
+    assert said(rig) == [
+        ("training.no_department", "People without a department: 1 (P1)."),
+        (
+            "training.access_unclear",
+            "The roster does not say whether 1 people may open customer records: P2.",
+        ),
+    ]
+    assert [one.severity for one in found(rig)] == [Outcome.ATTENTION, Outcome.FAIL]
+
+
+def test_access_of_people_who_are_not_there_is_red(rig: Rig):
+    """Who has left or begins next month may not open records; who came back may."""
+    rig.person("P1", left_on="2026-02-01", access=True)
+    rig.person("P2", "2026-04-01", access=True)
+    rig.person("P3", left_on="2021-01-01", access=True)
+    rig.person("P3", "2022-01-03", access=True)
+    rig.person("P4", left_on="2026-02-01")
+    assert said(rig) == [
+        (
+            "training.access_not_employed",
+            "2 people may open customer records and have left, or have not begun yet: P1, P2.",
+        )
+    ]
 
 
 def test_completions_of_tomorrow_and_of_no_course_are_told(rig: Rig):

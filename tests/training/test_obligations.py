@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from include.training.obligations import Department, Topic, Untrained, Waiver
+from include.training.obligations import SOON, Department, Topic, Untrained, Waiver
 from tests.training.rig import Rig, rules
 
 
@@ -270,6 +270,27 @@ def test_access_without_valid_training_is_found(rig: Rig):
         Untrained("P3", "North", onboarding=False, overdue=1),
         Untrained("P5", "North", onboarding=True, overdue=1),
     ]
+
+
+def test_due_soon_ends_after_thirty_days(rig: Rig):
+    """The day itself and the thirty after it."""
+    rig.course(within_days=30)
+    for person, joined in (("P1", "2026-01-31"), ("P2", "2026-03-02"), ("P3", "2026-03-01")):
+        rig.person(person, joined)
+    rig.person("P4", "2026-03-02", department="South")
+    rig.course("SKL", within_days=31)
+    rows = {one.name: one for one in rig.rows() if isinstance(one, Department)}
+    assert SOON == 30
+    assert rows["South"].soon == 1  # on 1 April; the other on 2 April
+    assert rows["North"].soon == 2 + 1 + 2
+
+
+def test_without_a_word_on_access_somebody_counts_as_having_it(rig: Rig):
+    """And without a department in one of its own; nobody is lost."""
+    rig.course("ONB", topic="onboarding")
+    rig.person("P1", access=None, department=None)
+    assert Untrained("P1", "?", onboarding=True, overdue=1) in rig.rows()
+    assert [one.name for one in rig.rows() if isinstance(one, Department)] == ["?"]
 
 
 def test_a_ladder_of_the_pack_is_followed(rig: Rig):

@@ -304,12 +304,12 @@ def test_a_year_that_is_not_announced_is_said_ahead(rig: Rig):
     trained(rig)
     for course in ("ONB", "LAW", "SKL", "EMG"):
         rig.took("2029-10-01", "P0", course)
-    rig.workdays = Workdays(Calendar(opened=("2029-02-04",)))
+    rig.workdays = Workdays(Calendar(announced=(2029,)))
     rig.today = date(2029, 10, 15)
     assert "training.year_not_announced" not in codes(plan(rig.desk()))
     rig.today = date(2029, 11, 15)
     assert "training.year_not_announced" in codes(plan(rig.desk("r2")))
-    rig.workdays = Workdays(Calendar(opened=("2029-02-04", "2030-01-27")))
+    rig.workdays = Workdays(Calendar(announced=(2029, 2030)))
     assert "training.year_not_announced" not in codes(plan(rig.desk("r3")))
 
 
@@ -325,6 +325,35 @@ def test_a_waiver_of_nobody_is_told(rig: Rig):
     record = plan(rig.desk())
     [finding] = record.findings
     assert Translator("en").text(finding.message) == ("Waived for people who are in no roster: PO.")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "UPDATE people SET person = NULL WHERE person = 'P1'",
+        "UPDATE people SET joined_on = NULL WHERE person = 'P1'",
+        "UPDATE courses SET topic = 'dancing' WHERE course = 'LAW'",
+        "DELETE FROM courses WHERE course = 'LAW'",
+        "DELETE FROM people",
+    ],
+)
+def test_with_people_or_courses_missing_no_control_is_shown(rig: Rig, fault: str):
+    """What is left might look better than what is: nobody shows that it holds."""
+    trained(rig)
+    rig.person("P1", "2025-01-20", access=True)
+    rig.execute(fault)
+    found = metrics(plan(rig.desk()))
+    controls = ("training_coverage", "people_with_access_untrained", "people_overdue_beyond_ladder")
+    assert [found[one] for one in controls] == [None, None, None]
+
+
+def test_leavers_with_access_count_for_the_control(rig: Rig):
+    """They are in no department and have no course to take, and may still open records."""
+    trained(rig)
+    rig.person("P1", left_on="2026-02-01", access=True)
+    record = plan(rig.desk())
+    assert metrics(record)["people_with_access_untrained"] == 1
+    assert codes(record) == {"training.access_not_employed"}
 
 
 def test_the_trend_has_the_last_run_of_each_day(rig: Rig):

@@ -139,6 +139,26 @@ def test_a_step_that_did_not_finish_is_red(rig: Rig, absent: str):
         assert facts(found)["Trained"] == (None, None)
 
 
+def test_missing_records_leave_the_first_screen_without_figures(rig: Rig):
+    """Somebody without a number: what is left would look better than what is."""
+    trained(rig)
+    rig.person("", "2025-01-20")
+    found = concluded(rig)
+    assert summary(found).startswith("People or courses are missing in the records")
+    assert facts(found)["Trained"] == (None, None)
+    assert facts(found)["Access without valid training"] == (None, None)
+
+
+def test_a_share_just_below_the_target_does_not_read_like_it(rig: Rig):
+    """94.996% is no 95%."""
+    trained(rig)
+    data = plan(rig.desk()).data | {"people": 100_000, "covered": 94_996}
+    record = StepRecord(step=STEP_PLAN, outcome=Outcome.FAIL, data=data)
+    found = report.conclude([record, SENT], controls=CONTROLS, trend=[], send=STEP_SEND)
+    assert "(94.99%)" in summary(found)
+    assert facts(found)["Trained"] == (0.9499, Outcome.FAIL)
+
+
 def test_an_empty_roster_has_no_share(rig: Rig):
     """Not measured is no 0% and no 100%."""
     rig.course()

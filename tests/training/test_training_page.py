@@ -45,8 +45,5 @@ def test_every_finding_is_explained():
     found: set[str] = set()
     for file in sorted((ROOT / "include" / "training").glob("*.py")):
         found |= set(CODES.findall(file.read_text(encoding="utf-8")))
-    checks = (ROOT / "include" / "training" / "checks.py").read_text(encoding="utf-8")
-    queried = re.findall(r'^        "(\w+)": \($', checks, re.M)
-    found |= {f"training.{one}" for one in queried}
-    assert len(queried) == 6
+    assert "training.twice" in found
     assert [one for one in sorted(found - NO_FINDINGS) if f"`{one}`" not in PAGE] == []

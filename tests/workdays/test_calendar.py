@@ -60,10 +60,11 @@ def test_without_a_country_only_weekends_are_off():
 
 
 def test_a_year_that_is_not_announced_is_known_as_such():
-    """Its make-up days are missing, so a report can say so; the company's own end that."""
+    """Its make-up days are missing, so a report can say so; the company's word ends that."""
     assert Workdays(Calendar()).is_announced(2026)
     assert not Workdays(Calendar()).is_announced(2028)
-    assert Workdays(Calendar(opened=("2028-01-29",))).is_announced(2028)
+    assert not Workdays(Calendar(opened=("2028-01-29",))).is_announced(2028)  # one day is no year
+    assert Workdays(Calendar(announced=(2028,))).is_announced(2028)
     assert Workdays(Calendar(holidays=None)).is_announced(2028)
 
 
