@@ -16,6 +16,7 @@ import psycopg
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from include.notify import queries
 from include.notify.addresses import fault
 from include.notify.letters import Item
 from include.notify.names import NOT_WANTED, OPTED_OUT
@@ -26,90 +27,8 @@ from include.services.errors import ParcelSealError
 Confirm = Callable[[Sequence[str]], set[str]]
 """Of these keys of a kind: those that are still wanted now."""
 
-LEASE = timedelta(minutes=5)  # longer than one mail takes at the slowest server
-
-_DISSOLVE = text(
-    """
-    WITH old AS (
-        SELECT id FROM notice_message WHERE state = 'deferred' AND NOT urgent AND day < :day
-        FOR UPDATE SKIP LOCKED
-    ), freed AS (
-        UPDATE notice SET message = NULL FROM old
-        WHERE notice.message = old.id AND notice.state = 'pending'
-    )
-    UPDATE notice_message m SET state = 'dissolved', next_try_at = NULL, settled_at = :now
-    FROM old WHERE m.id = old.id
-    """
-)
-# Of a deferred one the server said that it does not have it. One that is still being sent after its
-# lease was cut off between sending and recording, or the server never answered: in doubt.
-_AGAIN = text(
-    """
-    SELECT id, message_id, recipient, urgent, tries, created_at, state = 'sending' AS doubtful
-    FROM notice_message
-    WHERE channel = :channel AND (state = 'deferred' AND next_try_at <= :now
-        OR state = 'sending' AND claimed_until <= :now)
-        AND (urgent OR :telling OR state = 'sending' AND :report)
-    ORDER BY id LIMIT :size FOR UPDATE SKIP LOCKED
-    """
-)
-# The first notice of a recipient stands for all of them: who has its lock, makes the message.
-_DUE = text(
-    """
-    SELECT n.recipient FROM notice n
-    WHERE n.state = 'pending' AND n.message IS NULL AND n.channel = :channel
-        AND n.urgent = :urgent AND n.recipient > :after AND n.kind <> ALL(:unsure)
-        AND NOT EXISTS (
-            SELECT FROM notice o WHERE o.recipient = n.recipient AND o.channel = n.channel
-            AND o.state = 'pending' AND o.message IS NULL AND o.urgent = n.urgent
-            AND o.kind <> ALL(:unsure) AND o.id < n.id
-        )
-        AND (n.urgent OR NOT EXISTS (
-            SELECT FROM notice_message m WHERE m.recipient = n.recipient
-            AND m.channel = n.channel AND m.day = :day AND NOT m.urgent
-            AND m.state <> 'dissolved'
-        ))
-    ORDER BY n.recipient LIMIT :size FOR UPDATE OF n SKIP LOCKED
-    """
-)
-_MAKE = text(
-    """
-    INSERT INTO notice_message AS m
-        (message_id, recipient, channel, day, urgent, state, created_at)
-    SELECT to_char(cast(:day AS date), 'YYYYMMDD') || '.'
-            || replace(gen_random_uuid()::text, '-', '') || '@' || :domain,
-        recipient, :channel, :day, :urgent, 'sending', :now
-    FROM unnest(cast(:recipients AS text[])) AS r (recipient) ORDER BY recipient
-    ON CONFLICT (recipient, channel, day) WHERE NOT urgent AND state <> 'dissolved' DO NOTHING
-    RETURNING id, message_id, recipient, urgent, tries, created_at, false AS doubtful
-    """
-)
-_ATTACH = text(
-    """
-    WITH mine AS (
-        SELECT n.id, m.id AS message FROM notice n
-        JOIN unnest(cast(:ids AS bigint[]), cast(:recipients AS text[])) AS m (id, recipient)
-            USING (recipient)
-        WHERE n.state = 'pending' AND n.message IS NULL AND n.channel = :channel
-            AND n.urgent = :urgent AND n.kind <> ALL(:unsure)
-        ORDER BY n.id FOR UPDATE OF n SKIP LOCKED
-    )
-    UPDATE notice SET message = mine.message FROM mine WHERE notice.id = mine.id
-    """
-)
-_CONTENT = text(
-    """
-    SELECT n.id, n.message, n.kind, n.key, n.name, n.address, n.heading::text AS heading,
-        n.line::text AS line, n.due_on, n.queued_at,
-        n.kind = ANY(:optional) AND o.recipient IS NOT NULL AS refused
-    FROM notice n LEFT JOIN notice_optout o ON o.recipient = n.recipient AND o.kind = n.kind
-    WHERE n.message = ANY(:ids) AND n.state = 'pending' ORDER BY n.id
-    """
-)
-_TAKE = text(
-    "UPDATE notice_message SET state = 'sending', tries = tries + 1, claimed_until = :until,"
-    " next_try_at = NULL WHERE id = ANY(:ids)"
-)
+LEASE = timedelta(minutes=5)  # whoever is alive renews it in time
+MOST_COPIES = 2  # of a message in doubt; what did not arrive by then is told to people
 
 
 @dataclass(frozen=True)
@@ -118,6 +37,7 @@ class Claimed:
 
     Attributes:
         doubtful: it may have been sent before.
+        copies: how often it was sent while it was in doubt, this time included.
         tries: this one included.
         address: by which the recipient is reached.
         items: what is in it, at least one.
@@ -132,6 +52,7 @@ class Claimed:
     tries: int
     created_at: datetime
     doubtful: bool
+    copies: int
     name: str
     address: str
     items: Sequence[Item]
@@ -195,16 +116,17 @@ class Taken:
 
 def dissolve_old(conn: Connection, day: date, now: datetime) -> None:
     """Let go of digests of earlier days that no server took: they join today's."""
-    conn.execute(_DISSOLVE, {"day": day, "now": now})
+    conn.execute(queries.DISSOLVE, {"day": day, "now": now})
 
 
 def claim_again(conn: Connection, terms: Terms) -> Taken:
     """Take messages that wait for another try, or that were cut off."""
-    rows = conn.execute(_AGAIN, _values(terms)).mappings().all()
+    rows = conn.execute(queries.AGAIN, _values(terms)).mappings().all()
     taken = Taken(last="" if len(rows) == terms.size else None)
-    if terms.report and (lost := [row["id"] for row in rows if row["doubtful"]]):
-        taken.in_doubt = report_in_doubt(conn, lost, terms.now)
-    left = [row for row in rows if not (terms.report and row["doubtful"])]
+    lost = {row["id"] for row in rows if row["doubtful"] and _enough(terms, row)}
+    if lost:
+        taken.in_doubt = report_in_doubt(conn, sorted(lost), terms.now)
+    left = [row for row in rows if row["id"] not in lost]
     # A digest takes everything for its recipient; one that may have been sent stays as it is.
     if digests := [row for row in left if not row["doubtful"] and not row["urgent"]]:
         _attach(conn, terms, digests, urgent=False)
@@ -215,12 +137,12 @@ def claim_again(conn: Connection, terms: Terms) -> Taken:
 def claim_new(conn: Connection, terms: Terms, after: str, *, urgent: bool) -> Taken:
     """Make messages of what is due, for recipients that come after one."""
     values = _values(terms) | {"after": after, "urgent": urgent}
-    recipients = list(conn.scalars(_DUE, values))
+    recipients = list(conn.scalars(queries.DUE, values))
     taken = Taken(last=recipients[-1] if len(recipients) == terms.size else None)
     if not recipients:
         return taken
     values |= {"recipients": recipients, "domain": terms.domain}
-    rows = conn.execute(_MAKE, values).mappings().all()
+    rows = conn.execute(queries.MAKE, values).mappings().all()
     if rows:
         _attach(conn, terms, rows, urgent=urgent)
         _fill(conn, terms, rows, taken)
@@ -247,6 +169,11 @@ def report_in_doubt(conn: Connection, ids: Sequence[int], now: datetime) -> list
     return [Unsent(*row) for row in found]
 
 
+def _enough(terms: Terms, row: Any) -> bool:
+    """Whether a message in doubt is not sent again: by the policy, or there were copies enough."""
+    return terms.report or row["copies"] >= MOST_COPIES
+
+
 def _values(terms: Terms) -> dict[str, Any]:
     return {
         "channel": terms.channel,
@@ -262,7 +189,7 @@ def _values(terms: Terms) -> dict[str, Any]:
 def _attach(conn: Connection, terms: Terms, rows: Sequence[Any], *, urgent: bool) -> None:
     values = _values(terms) | {"urgent": urgent}
     values |= {name: [row[key] for row in rows] for name, key in _PAIR.items()}
-    conn.execute(_ATTACH, values)
+    conn.execute(queries.ATTACH, values)
 
 
 _PAIR = {"ids": "id", "recipients": "recipient"}
@@ -273,7 +200,7 @@ def _fill(conn: Connection, terms: Terms, rows: Sequence[Any], taken: Taken) -> 
     if not rows:
         return
     values = {"ids": [row["id"] for row in rows], "optional": list(terms.rules.may_opt_out)}
-    found = conn.execute(_CONTENT, values).mappings().all()
+    found = conn.execute(queries.CONTENT, values).mappings().all()
     wanted, unsure = _confirmed(terms, found)
     terms.unsure.update(unsure)
     content: dict[int, list[Any]] = {row["id"]: [] for row in rows}
@@ -316,7 +243,9 @@ def _fill(conn: Connection, terms: Terms, rows: Sequence[Any], taken: Taken) -> 
             taken.messages.append(_message(terms, row, inside))
     _end_empty(conn, empty, terms.now)
     ids = [*(one.id for one in taken.messages), *held]
-    conn.execute(_TAKE, {"ids": ids, "until": terms.now + LEASE})
+    copies = [one.id for one in taken.messages if one.doubtful]
+    given = {"ids": ids, "copies": copies, "held": held, "until": terms.now + LEASE}
+    conn.execute(queries.TAKE, given)
 
 
 def _confirmed(terms: Terms, found: Sequence[Any]) -> tuple[set[int], set[str]]:
@@ -345,6 +274,7 @@ def _message(terms: Terms, row: Any, inside: Sequence[Any]) -> Claimed:
         tries=row["tries"] + 1,
         created_at=row["created_at"],
         doubtful=row["doubtful"],
+        copies=row["copies"] + row["doubtful"],
         name=names[-1] if names else "",
         address=inside[-1]["address"],
         items=[

@@ -6,7 +6,7 @@ docs/decisions/0017 says what holds when a process is killed between sending and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -34,6 +34,7 @@ from include.notify.claims import (
 from include.notify.letters import Letter
 from include.notify.names import NO_ROBOT, REFUSED
 from include.notify.notice import ChannelKind
+from include.notify.outcome import Delivery
 from include.policy.notices import NoticeRules
 from include.policy.rules import Quiet
 from include.services.clock import Clock
@@ -44,6 +45,7 @@ __all__ = ["Confirm", "Delivery", "Office", "Unsent", "deliver"]
 
 BATCH = 200  # messages that are claimed at once
 _SILENT = 5  # messages in a row that a server left without an answer: it is down, or too slow
+_WATCH = 15  # seconds between two looks at the lease of what is in hand
 _RENEW = LEASE / 5
 
 
@@ -71,48 +73,6 @@ class Office:
     zone: ZoneInfo
     clock: Clock
     confirm: Mapping[str, Confirm] = field(default_factory=dict)
-
-
-@dataclass
-class Delivery:
-    """What a delivery came to.
-
-    Attributes:
-        sent: messages that a server answers for.
-        notices: notices in them.
-        deferred: notices that are due and not sent: a server put them off, could not be reached,
-            another process is at them, or nobody could say whether they are still wanted.
-        undeliverable: notices that cannot be sent.
-        in_doubt: notices that may have arrived and are not sent again.
-        withdrawn: notices that nobody wants any more.
-        waiting: notices whose time has not come: quiet hours, no workday, a digest was sent today.
-        recipients: of undeliverable and in doubt ones, with the cause.
-        told: recipients of sent notices, by kind.
-        down: channels whose server could not be used, with the codes of its answer.
-        unsure: kinds of which nobody could say whether they are still wanted.
-    """
-
-    sent: int = 0
-    notices: int = 0
-    deferred: int = 0
-    undeliverable: int = 0
-    in_doubt: int = 0
-    withdrawn: int = 0
-    waiting: int = 0
-    recipients: list[Unsent] = field(default_factory=list)
-    told: dict[str, set[str]] = field(default_factory=dict)
-    down: dict[str, str] = field(default_factory=dict)
-    unsure: set[str] = field(default_factory=set)
-
-    def failed(self, unsent: list[Unsent]) -> None:
-        """Count notices that cannot be sent."""
-        self.undeliverable += len(unsent)
-        self.recipients += unsent
-
-    def doubted(self, unsent: list[Unsent]) -> None:
-        """Count notices that may have arrived."""
-        self.in_doubt += len(unsent)
-        self.recipients += unsent
 
 
 def deliver(office: Office) -> Delivery:
@@ -163,7 +123,6 @@ class _Station:
 
     line: Line
     conn: Connection
-    silent: int = 0
 
 
 @dataclass
@@ -188,6 +147,7 @@ class _Round:
         self.office, self.kind, self.channel, self.done = office, kind, channel, done
         self.report = _reports(office.rules, kind)
         self.domain = channel.domain
+        self.silent = 0
         self.stop = Event()
         self.lock = Lock()
 
@@ -202,6 +162,7 @@ class _Round:
                 stack.callback(line.close)
                 conn = stack.enter_context(marks.open_marks(self.office.state))
                 stations.append(_Station(line, conn))
+            self.watch = stack.enter_context(marks.open_marks(self.office.state))
             ready = stations[0].line.ready()
             if ready.fate is Fate.UNAVAILABLE:
                 self._down(ready)
@@ -261,6 +222,10 @@ class _Round:
         batch = _Batch(left, {one.id for one in messages}, until)
         work = [pool.submit(self._work_off, one, batch) for one in stations[: len(messages)]]
         try:
+            while (seen := wait(work, _WATCH, FIRST_EXCEPTION)).not_done:
+                for one_of_them in seen.done:
+                    one_of_them.result()
+                self._hold(self.watch, batch)  # a slow server must not outlast the lease
             for one_of_them in work:
                 one_of_them.result()
         except BaseException:
@@ -287,12 +252,16 @@ class _Round:
 
     def _ours(self, station: _Station, batch: _Batch, one: Claimed) -> bool:
         """Whether a message is still this process's; holds the batch for longer in time."""
+        self._hold(station.conn, batch)
+        with self.lock:
+            return one.id in batch.ids
+
+    def _hold(self, conn: Connection, batch: _Batch) -> None:
         now = self.office.clock.now()
         with self.lock:
             if now + LEASE - batch.until >= _RENEW:
-                mine, batch.until = marks.extended(station.conn, list(batch.ids), batch.until, now)
+                mine, batch.until = marks.extended(conn, list(batch.ids), batch.until, now)
                 batch.ids &= mine
-            return one.id in batch.ids
 
     def _letter(self, one: Claimed) -> Letter:
         return Letter(
@@ -322,13 +291,14 @@ class _Round:
             case Fate.IN_DOUBT:
                 doubted = marks.in_doubt(conn, one, code, rules, now, report=self.report)
             case _ if one.doubtful:
-                doubted = marks.in_doubt(conn, one, code, rules, now, report=False)
+                doubted = marks.in_doubt(conn, one, code, rules, now, report=False, unsent=True)
             case Fate.DEFERRED:
                 failed = marks.deferred(conn, one, code, rules, now)
             case Fate.UNAVAILABLE:
                 marks.released(conn, [one], now, code)
-        station.silent = station.silent + 1 if reply == Reply(Fate.DEFERRED) else 0
+        silent = not code and reply.fate in (Fate.DEFERRED, Fate.IN_DOUBT)
         with self.lock:
+            self.silent = self.silent + 1 if silent else 0
             done.failed(failed)
             done.doubted(doubted)
             if reply.fate is Fate.ACCEPTED:
@@ -336,7 +306,7 @@ class _Round:
                 done.notices += len(one.items)
                 for item in one.items:
                     done.told.setdefault(item.kind, set()).add(one.recipient)
-            if reply.fate is Fate.UNAVAILABLE or station.silent >= _SILENT:
+            if reply.fate is Fate.UNAVAILABLE or self.silent >= _SILENT:
                 self._down(reply)
 
     def _down(self, reply: Reply) -> None:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, Engine, text
 
-from include.notify.claims import LEASE, Claimed, Unsent, report_in_doubt
+from include.notify.claims import LEASE, MOST_COPIES, Claimed, Unsent, report_in_doubt
 from include.notify.names import GAVE_UP
 from include.policy.notices import NoticeRules
 from include.policy.period import Period
@@ -42,8 +42,8 @@ _DEFERRED = text(
     " reply = :reply WHERE id = :id AND state = 'sending'"
 )
 _LATER = text(
-    "UPDATE notice_message SET claimed_until = :next, reply = :reply"
-    " WHERE id = :id AND state = 'sending'"
+    "UPDATE notice_message SET claimed_until = :next, next_try_at = :next, reply = :reply,"
+    " copies = copies - :unsent WHERE id = :id AND state = 'sending'"
 )
 _RELEASED = text(
     """
@@ -53,6 +53,10 @@ _RELEASED = text(
     UPDATE notice_message SET state = 'dissolved', claimed_until = NULL, next_try_at = NULL,
         reply = :reply, settled_at = :now WHERE id = ANY(:ids) AND state = 'sending'
     """
+)
+_LEFT_IN_DOUBT = text(
+    "UPDATE notice_message SET claimed_until = :now, next_try_at = :now, copies = copies - 1"
+    " WHERE id = ANY(:ids) AND state = 'sending'"
 )
 _GAVE_UP = text(
     """
@@ -100,21 +104,43 @@ def deferred(
 
 
 def in_doubt(
-    conn: Connection, one: Claimed, reply: str, rules: NoticeRules, now: datetime, *, report: bool
+    conn: Connection,
+    one: Claimed,
+    reply: str,
+    rules: NoticeRules,
+    now: datetime,
+    *,
+    report: bool,
+    unsent: bool = False,
 ) -> list[Unsent]:
-    """Nobody knows whether it went out: sent again later, or reported and returned."""
+    """Nobody knows whether it went out: sent again later, or reported and returned.
+
+    Args:
+        conn: for marks.
+        one: the message.
+        reply: codes of the answer.
+        rules: of the policy.
+        now: the moment.
+        report: whether it is reported now.
+        unsent: whether this copy did not go out; then it does not count as one.
+    """
     if report or one.created_at + span(rules.give_up_after) <= now:
         return report_in_doubt(conn, [one.id], now)
+    if one.copies >= MOST_COPIES and not unsent:
+        return report_in_doubt(conn, [one.id], now)
     values = {"id": one.id, "reply": reply, "next": now + pause(rules, one.tries)}
+    values["unsent"] = int(unsent)
     conn.execute(_LATER, values)
     return []
 
 
 def released(conn: Connection, messages: Sequence[Claimed], now: datetime, reply: str = "") -> None:
-    """Let go of messages that were not sent; one that may have been sent before stays as it is."""
+    """Let go of messages that were not sent; one that may have been sent before waits as it is."""
     ids = [one.id for one in messages if not one.doubtful]
     if ids:
         conn.execute(_RELEASED, {"ids": ids, "reply": reply, "now": now})
+    if doubtful := [one.id for one in messages if one.doubtful]:
+        conn.execute(_LEFT_IN_DOUBT, {"ids": doubtful, "now": now})
 
 
 def too_old(conn: Connection, one: Claimed, rules: NoticeRules, now: datetime) -> list[Unsent]:

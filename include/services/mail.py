@@ -39,7 +39,9 @@ class MailServer:
         sender_name: shown beside it; may be empty.
         reply_to: address for answers; empty where they go to the sender.
         unsubscribe_to: address that a refusal of further mail goes to; may be empty.
-        timeout: seconds that the server has for each answer.
+        timeout: seconds that the server has for each answer but the last.
+        answer_timeout: seconds that it has for its word on a whole mail (RFC 5321, 4.5.3.2.6): it
+            may look at it for long, and a mail that is not waited for is sent twice.
     """
 
     host: str
@@ -52,6 +54,7 @@ class MailServer:
     reply_to: str = ""
     unsubscribe_to: str = ""
     timeout: float = 30
+    answer_timeout: float = 300
     verify: bool | str = True
 
     @classmethod
@@ -59,9 +62,9 @@ class MailServer:
         """Read Airflow's SMTP connection.
 
         Host, port, login and password; in the extra ``disable_ssl``, ``disable_tls``,
-        ``from_email``, ``timeout`` and ``ssl_context`` as Airflow has them, and ``reply_to``,
-        ``unsubscribe_to`` and ``verify`` (file of the authority that signed the server's
-        certificate).
+        ``from_email``, ``timeout`` and ``ssl_context`` as Airflow has them, and
+        ``answer_timeout``, ``reply_to``, ``unsubscribe_to`` and ``verify`` (file of the authority
+        that signed the server's certificate).
 
         Raises:
             UsageError: another type, no host or sender, an address that is none, or mail would go
@@ -96,7 +99,8 @@ class MailServer:
             password=spec.password,
             reply_to=addresses["reply_to"],
             unsubscribe_to=addresses["unsubscribe_to"],
-            timeout=_timeout(spec),
+            timeout=_seconds(spec, "timeout", cls.timeout),
+            answer_timeout=_seconds(spec, "answer_timeout", cls.answer_timeout),
             verify=spec.verify,
         )
 
@@ -135,15 +139,15 @@ def _security(spec: ConnectionSpec) -> Literal["tls", "starttls", "none"]:
     return "none"
 
 
-def _timeout(spec: ConnectionSpec) -> float:
+def _seconds(spec: ConnectionSpec, key: str, usual: float) -> float:
     try:
-        seconds = float(spec.text("timeout") or 30)
+        seconds = float(spec.text(key) or usual)
     except ValueError:
         seconds = 0
     if not 0 < seconds <= 600:
         raise UsageError(
-            f"Connection {spec.conn_id}: timeout is no number of seconds up to 600.",
-            "Write it as 30.",
+            f"Connection {spec.conn_id}: {key} is no number of seconds up to 600.",
+            f"Write it as {usual:.0f}.",
         )
     return seconds
 
@@ -236,7 +240,7 @@ class MailSession:
             self._drop()  # the last bytes never left: no server can have taken it
             return Reply(Fate.DEFERRED)
         try:
-            code, said = smtp.getreply()
+            code, said = self._last_answer(smtp)
         except (smtplib.SMTPException, OSError):
             self._drop()
             return Reply(Fate.IN_DOUBT)
@@ -248,6 +252,15 @@ class MailSession:
         if code == _TOO_MANY:
             self._drop()
         return Reply(Fate.DEFERRED if code < 500 else Fate.REFUSED, _code(code, said))
+
+    def _last_answer(self, smtp: smtplib.SMTP) -> tuple[int, bytes]:
+        assert smtp.sock is not None
+        smtp.sock.settimeout(self.server.answer_timeout)
+        try:
+            return smtp.getreply()
+        finally:
+            if smtp.sock is not None:  # it is gone where nothing came
+                smtp.sock.settimeout(self.server.timeout)
 
     def _not_taken(self, smtp: smtplib.SMTP, code: int, said: bytes) -> Reply:
         """The server said no before it was given the mail; the session goes on for the others."""

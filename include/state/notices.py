@@ -32,8 +32,9 @@ notice_message = Table(  # one message of one channel to one recipient; a digest
     Column("urgent", Boolean, nullable=False),  # stands beside the digest of the day
     Column("state", Text, nullable=False),
     Column("tries", Integer, nullable=False, server_default="0"),
+    Column("copies", Integer, nullable=False, server_default="0"),  # sent while it was in doubt
     Column("claimed_until", MOMENT),  # by whoever sends it now
-    Column("next_try_at", MOMENT),  # of a deferred one
+    Column("next_try_at", MOMENT),  # of one that waits
     Column("reply", Text, nullable=False, server_default=""),  # code of the last reply, no words
     Column("created_at", MOMENT, nullable=False),
     Column("settled_at", MOMENT),
@@ -76,7 +77,7 @@ notice = Table(  # one thing that one recipient is to be told, once
     Column("state", Text, nullable=False, server_default="pending"),
     Column("cause", Text, nullable=False, server_default=""),  # of withdrawn and undeliverable ones
     Column("message", BigInteger, ForeignKey(notice_message.c.id), index=True),
-    Column("settled_at", MOMENT),
+    Column("settled_at", MOMENT, index=True),
     UniqueConstraint("kind", "key"),
     CheckConstraint(
         "state IN ('pending', 'sent', 'withdrawn', 'undeliverable', 'in_doubt')", name="state"

@@ -43,7 +43,7 @@ def test_every_finding_is_explained() -> None:
 def test_every_setting_of_a_connection_is_explained(file: str) -> None:
     """Each extra that is read stands as code on the page."""
     code = (ROOT / "include" / "services" / f"{file}.py").read_text(encoding="utf-8")
-    read = set(re.findall(r'spec\.text\("(\w+)"\)|_on\(spec, "(\w+)"\)', code))
+    read = set(re.findall(r'spec\.text\("(\w+)"\)|_(?:on|seconds)\(spec, "(\w+)"', code))
     wanted = {one for pair in read for one in pair if one}
     assert wanted
     assert [one for one in wanted if f"`{one}`" not in PAGE] == []

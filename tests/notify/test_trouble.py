@@ -8,10 +8,11 @@ from datetime import UTC, date, datetime
 
 import pytest
 
+from include.notify import delivery
 from include.notify.claims import LEASE, Unsent
 from include.policy.notices import InDoubt, NoticeRules
 from include.services.errors import ServiceError
-from tests.notify.rig import KIND, Post, notice
+from tests.notify.rig import KIND, MovingClock, Post, notice
 from tests.support.smtp import DROP, Rule, Smtp
 
 
@@ -161,6 +162,72 @@ def test_a_server_that_never_answers_is_left_alone_after_a_few(post: Post, serve
     assert (done.sent, done.deferred) == (0, 40)
     assert "mail" in done.down
     assert len(post.rows("SELECT 1 FROM notice_message WHERE state = 'deferred'")) <= 10
+
+
+def test_a_server_that_takes_mail_and_never_says_so_is_left_alone(post: Post, server: Smtp) -> None:
+    """Nobody gets a copy a minute: three mails at most, then it is reported, and that ends."""
+    server.rule = lambda phase, _: DROP if phase == "DATA" else None
+    post.queue(*(notice(1, f"E{number:02}") for number in range(40)))
+    done = post.deliver()
+    assert done.down == {"mail": ""}
+    assert (done.deferred, done.in_doubt) == (40, 0)
+    assert 5 <= len(server.read) <= 6  # two lines
+    for _try in range(9):
+        post.clock.on(hours=1)
+        post.deliver()
+    assert max(server.copies().values()) == 3
+    doubted = post.rows("SELECT count(*) FROM notice WHERE state = 'in_doubt'")[0][0]
+    assert doubted >= 5
+    assert post.rows("SELECT max(copies) FROM notice_message") == [(2,)]
+
+
+def test_a_copy_that_did_not_go_out_is_not_counted(post: Post, server: Smtp) -> None:
+    """A server that is busy afterwards is asked for as long as for any other mail."""
+    server.rule = lambda phase, _: DROP if phase == "DATA" else None
+    post.queue(notice(1))
+    post.deliver()
+    server.rule = lambda phase, _: "450 busy" if phase == "RCPT" else None
+    for _try in range(4):
+        post.clock.on(hours=1)
+        assert (post.deliver().in_doubt, len(server.read)) == (0, 1)
+    server.rule = lambda _phase, _address: None
+    post.clock.on(hours=1)
+    assert post.deliver().sent == 1
+
+
+def test_a_server_that_looks_at_a_mail_for_long_is_waited_for(post: Post, server: Smtp) -> None:
+    """Its other answers have to come sooner."""
+    server.slow = 0.6
+    post.extra = {"timeout": 0.3, "answer_timeout": 5}
+    post.queue(notice(1), notice(2, "E2"))
+    assert post.deliver().sent == 2
+    server.slow, post.extra = 0.6, {"timeout": 5, "answer_timeout": 0.2}
+    post.queue(notice(1, "E3"))
+    assert (post.deliver().sent, post.states()["E3/1"]) == (0, "pending")
+
+
+def test_a_batch_stays_in_hand_while_a_server_is_slow(
+    post: Post, server: Smtp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process takes nothing of it for cut off, however long one answer takes."""
+    monkeypatch.setattr(delivery, "_WATCH", 0.02)
+    began = post.clock.moment
+    others = []
+
+    def rule(phase: str, _address: str) -> str | None:
+        if phase == "DATA":
+            for _minute in range(8):
+                post.clock.on(minutes=1)
+                post.rows("SELECT pg_sleep(0.08)")
+            others.append(Post(post.state, post.port, MovingClock(post.clock.moment)).deliver())
+        return None
+
+    server.rule = rule
+    post.queue(notice(1))
+    assert post.deliver().sent == 1
+    assert post.clock.moment - began > LEASE
+    assert [one.sent for one in others] == [0]
+    assert list(server.copies().values()) == [1]
 
 
 def test_a_cut_line_after_the_mail_was_handed_over_sends_a_copy(post: Post, server: Smtp) -> None:

@@ -125,7 +125,7 @@ def test_a_session_that_the_server_ended_is_opened_again(server: Smtp) -> None:
 def test_a_server_that_is_too_slow_with_its_answer_leaves_a_doubt(server: Smtp) -> None:
     """It has the mail, and may take it after all."""
     server.slow = 1.5
-    line = session(server, timeout=1)
+    line = session(server, answer_timeout=1)
     assert line.send("e1@courier.example", MAIL) == Reply(Fate.IN_DOUBT)
     line.close()
 
@@ -226,6 +226,7 @@ def test_a_login_is_used(certificate: tuple[ssl.SSLContext, Path], password: str
         ({"from_email": "a@b\r\nBcc: c"}, "from_email"),
         ({"reply_to": "nobody"}, "reply_to"),
         ({"timeout": "soon"}, "timeout"),
+        ({"answer_timeout": 601}, "answer_timeout"),
         ({"timeout": -1}, "timeout"),
         ({"disable_ssl": True, "disable_tls": True}, "unencrypted"),
         ({"ssl_context": "none"}, "would not be verified"),

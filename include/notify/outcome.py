@@ -1,0 +1,49 @@
+"""What a delivery came to, in figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from include.notify.claims import Unsent
+
+
+@dataclass
+class Delivery:
+    """What a delivery came to.
+
+    Attributes:
+        sent: messages that a server answers for.
+        notices: notices in them.
+        deferred: notices that are due and not sent: a server put them off, could not be reached,
+            another process is at them, or nobody could say whether they are still wanted.
+        undeliverable: notices that cannot be sent.
+        in_doubt: notices that may have arrived and are not sent again.
+        withdrawn: notices that nobody wants any more.
+        waiting: notices whose time has not come: quiet hours, no workday, a digest was sent today.
+        recipients: of undeliverable and in doubt ones, with the cause.
+        told: recipients of sent notices, by kind.
+        down: channels whose server could not be used, with the codes of its answer.
+        unsure: kinds of which nobody could say whether they are still wanted.
+    """
+
+    sent: int = 0
+    notices: int = 0
+    deferred: int = 0
+    undeliverable: int = 0
+    in_doubt: int = 0
+    withdrawn: int = 0
+    waiting: int = 0
+    recipients: list[Unsent] = field(default_factory=list)
+    told: dict[str, set[str]] = field(default_factory=dict)
+    down: dict[str, str] = field(default_factory=dict)
+    unsure: set[str] = field(default_factory=set)
+
+    def failed(self, unsent: list[Unsent]) -> None:
+        """Count notices that cannot be sent."""
+        self.undeliverable += len(unsent)
+        self.recipients += unsent
+
+    def doubted(self, unsent: list[Unsent]) -> None:
+        """Count notices that may have arrived."""
+        self.in_doubt += len(unsent)
+        self.recipients += unsent
