@@ -6,7 +6,9 @@ course meanwhile, left, or went on leave, is not told of it any more.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TypeVar
 
 from include.training import waivers
 from include.training.desk import Desk
@@ -15,9 +17,13 @@ from include.training.names import DEPARTMENT
 from include.training.standing import reached_by
 from include.training.weeks import week_of
 
+T = TypeVar("T")
+
 
 def still_wanted(desk: Desk, kind: str, keys: Sequence[str]) -> set[str]:
     """Return those of the notices that are still to be told.
+
+    One whose key cannot be read is none of today's: an older release wrote it, or somebody's hand.
 
     Args:
         desk: of the run that sends.
@@ -25,15 +31,19 @@ def still_wanted(desk: Desk, kind: str, keys: Sequence[str]) -> set[str]:
         keys: theirs.
     """
     if kind != DEPARTMENT:
-        return _standing(desk, {key: read(key) for key in keys})
+        return _standing(desk, _read(keys, read))
     now = week_of(desk.today)
-    lines = {key: told for key, (week, told) in _weekly(keys).items() if week == now}
+    lines = {key: told for key, (week, told) in _read(keys, read_weekly).items() if week == now}
     named = {key: told for key, told in lines.items() if told is not None}
     return (lines.keys() - named.keys()) | _standing(desk, named)
 
 
-def _weekly(keys: Sequence[str]) -> dict[str, tuple[str, Told | None]]:
-    return {key: read_weekly(key) for key in keys}
+def _read(keys: Sequence[str], reader: Callable[[str], T]) -> dict[str, T]:
+    found = {}
+    for key in keys:
+        with suppress(ValueError):
+            found[key] = reader(key)
+    return found
 
 
 def _standing(desk: Desk, about: dict[str, Told]) -> set[str]:
@@ -43,6 +53,6 @@ def _standing(desk: Desk, about: dict[str, Told]) -> set[str]:
     people = sorted({one.person for one in about.values()})
     with desk.state.connect() as conn:
         waived = waivers.current(conn, desk.today)
-    with desk.sources() as sources:
+    with desk.sources(people) as sources:
         standing = reached_by(desk, sources, people, waived)
     return {key for key, told in about.items() if told.key in standing}

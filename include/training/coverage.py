@@ -54,6 +54,11 @@ def keep(
         conn.execute(insert(table).values(rows))
 
 
+def newest(conn: Connection) -> datetime | None:
+    """The moment of the latest measurement; None where there is none."""
+    return conn.scalar(select(func.max(training_coverage.c.at)))
+
+
 def trend(conn: Connection) -> list[Point]:
     """Return the last measurement of each of the last days, the oldest first."""
     table = training_coverage

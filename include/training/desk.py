@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -63,7 +63,7 @@ class Desk:
         return ladder.reached(self.rules.ladder, self.workdays, self.today)
 
     @contextmanager
-    def sources(self) -> Iterator[Sources]:
-        """People, courses and completions, as they are at one moment."""
-        with sources.opened(self.rules, self.readers, self.state) as found:
+    def sources(self, people: Sequence[str] | None = None) -> Iterator[Sources]:
+        """People, courses and completions, as they are at one moment; of all, or of some people."""
+        with sources.opened(self.rules, self.readers, self.state, people) as found:
             yield found

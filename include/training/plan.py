@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -113,8 +113,8 @@ def _tell(conn: Connection, desk: Desk, found: Standing, roster: Roster) -> dict
             key for key in outbox.pending(conn, kind) if key.partition("#")[0] not in standing_now
         ]
         gone += outbox.withdraw(conn, kind, stale, NOT_WANTED, at)
-    own = _new(conn, REMINDER, found.due)
-    copies = _new(conn, COPY, copied)
+    own = _new(conn, REMINDER, found.due, at)
+    copies = _new(conn, COPY, copied, at)
     counts = {"withdrawn": gone, "reminders": 0, "copies": 0, "summaries": 0}
     if not desk.workdays.is_workday(desk.today):
         return counts  # the rungs are those of the workday before, and nobody is told today
@@ -175,12 +175,13 @@ def _summaries(
     return made
 
 
-def _new(conn: Connection, kind: str, due: dict[str, Due]) -> list[Due]:
-    """What was not told yet; nothing below a rung that was told: a clock may have gone back."""
+def _new(conn: Connection, kind: str, due: dict[str, Due], at: datetime) -> list[Due]:
+    """What was not told yet; nothing below a rung that was told, where the clock has gone back."""
     untold = outbox.untold(conn, kind, due)
     new = [one for key, one in due.items() if key in untold]
-    if not new:
-        return []
+    newest = coverage.newest(conn)
+    if not new or newest is None or newest <= at:
+        return new
     found = conn.execute(_HIGHEST, {"kind": kind}).all()
     highest = {row.obligation: int(row.rung) for row in found}
     return [one for one in new if one.rung > highest.get(told_of(one).obligation, -_FAR)]

@@ -6,7 +6,7 @@ together in the state database, where uploaded files are: for the length of a tr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -83,7 +83,10 @@ class Sources:
 
 @contextmanager
 def opened(
-    rules: TrainingRules, readers: Mapping[str, DatabaseAddress], state: Engine
+    rules: TrainingRules,
+    readers: Mapping[str, DatabaseAddress],
+    state: Engine,
+    people: Sequence[str] | None = None,
 ) -> Iterator[Sources]:
     """Open the sources of training.yaml; nothing of them changes while they are open.
 
@@ -91,6 +94,7 @@ def opened(
         rules: training.yaml.
         readers: where its databases are, by name in the data map.
         state: the state database.
+        people: of whom rows are needed, so that no others are brought together; None: of all.
 
     Raises:
         UsageError: a query cannot be read or lacks a column.
@@ -104,7 +108,7 @@ def opened(
         else:
             connection = stack.enter_context(_gathering(state))
             relations = {
-                name: _gathered(stack, connection, name, one, readers)
+                name: _gathered(stack, connection, name, one, readers, people)
                 for name, one in rules.sources.items()
             }
         yield Sources(
@@ -141,6 +145,7 @@ def _gathered(
     name: str,
     source: TrainingSource,
     readers: Mapping[str, DatabaseAddress],
+    people: Sequence[str] | None,
 ) -> Composable:
     """Uploaded rows where they are; those of a query brought to the state database."""
     if source.upload:
@@ -154,14 +159,16 @@ def _gathered(
     connection.execute(
         SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP").format(temporary, columns)
     )
-    rows = SQL("COPY (SELECT * FROM {} AS one) TO STDOUT").format(
-        _typed(reader, name, _queried(source))
+    some = people is not None and "person" in COLUMNS[name]
+    rows = SQL("COPY (SELECT * FROM {} AS one {}) TO STDOUT").format(
+        _typed(reader, name, _queried(source)),
+        SQL("WHERE person = ANY(%(people)s)") if some else SQL(""),
     )
     with (
         telling(name),
         reader.cursor() as there,
         connection.cursor() as here,
-        there.copy(rows, {}) as taken,
+        there.copy(rows, {"people": list(people or ())} if some else {}) as taken,
         here.copy(SQL("COPY {} FROM STDIN").format(temporary)) as given,
     ):
         for block in taken:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from psycopg.sql import SQL
 from sqlalchemy import insert
 
 from include.services.errors import ServiceError, UsageError
@@ -122,3 +123,16 @@ def test_nothing_can_be_written_where_records_are(rig: Rig):
     rig.course()
     with pytest.raises(UsageError, match="SQLSTATE 25006"):
         rig.due()
+
+
+def test_of_some_people_only_their_rows_are_brought_together(rig: Rig):
+    """Just before each batch of mails is sent: a copy of the whole company would take too long."""
+    uploaded(rig)
+    for number in range(5):
+        rig.person(f"P{number}")
+        rig.took("2025-03-10", f"P{number}")
+    rig.rules = rules(courses=UPLOAD)
+    with rig.desk().sources(["P1", "P3"]) as sources:
+        for name in ("people", "completions"):
+            query = SQL("SELECT person FROM {} AS one ORDER BY 1").format(sources[name])
+            assert sources.connection.execute(query).fetchall() == [("P1",), ("P3",)]
