@@ -34,7 +34,7 @@ from include.partners.terms import State, Term, What, after
 from include.state.notices import notice
 
 SOON = timedelta(days=90)
-_NEVER_FAILS = ("partners.name",)
+_NEVER_FAILS = ("partners.name", "partners.nda_from_missing")
 _CODES = {
     What.NDA: "partners.nda",
     What.AGREEMENT: "partners.agreement",

@@ -245,6 +245,15 @@ class _Row:
     def sensible(self, partner: Partner) -> Partner:
         """The partner without dates that cannot be."""
         begins, ends = partner.nda_from, partner.nda_until
+        if begins is None and ends is not None:
+            if self.said["nda_from"]:  # is no day, which is told: it may begin next year
+                partner = replace(partner, nda_until=None)
+            else:
+                self.odd(
+                    "partners.nda_from_missing",
+                    _("The first day of the confidentiality agreement is not entered."),
+                    _("Enter it; until then the agreement counts as in force since ever."),
+                )
         if begins is not None and ends is not None and ends < begins:
             self.odd(
                 "partners.nda_backwards",

@@ -98,10 +98,12 @@ def test_what_is_odd_in_the_register_is_told(rig: Rig) -> None:
     rig.ally("4")
     rig.ally("4")
     rig.ally("a b")
+    rig.ally("6", secrecy_from="")
     record = rig.look()
     assert sorted(codes(record)) == [
         ("partners.agreement_missing", "fail", "2"),
         ("partners.name", "attention", "1"),
+        ("partners.nda_from_missing", "attention", "6"),
         ("partners.no_day", "attention", "3"),
         ("partners.no_day", "fail", "2"),
         ("partners.twice", "fail", "4"),

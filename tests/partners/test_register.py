@@ -37,6 +37,7 @@ def test_a_partner_is_read_as_the_register_has_it(rig: Rig) -> None:
         ({"secrecy_to": "2026-02-30"}, "partners.no_day", "nda_until"),
         ({"deal_to": "infinity"}, "partners.no_day", "agreement_until"),
         ({"deal_to": "31.12.2026"}, "partners.no_day", "agreement_until"),
+        ({"secrecy_from": "next year"}, "partners.no_day", "nda_until"),
         ({"seen_on": "yesterday"}, "partners.no_day", "last_review_on"),
         ({"seen_on": "2026-06-02"}, "partners.reviewed_in_future", "last_review_on"),
         ({"secrecy_to": "2019-12-31"}, "partners.nda_backwards", "nda_until"),
@@ -61,6 +62,15 @@ def test_missing_days_are_no_oddity_of_their_own(rig: Rig) -> None:
     found = rig.desk.register()
     assert found.oddities == []
     assert found.partners["1"].nda_until is None
+
+
+def test_an_agreement_without_a_first_day_counts_and_is_told(rig: Rig) -> None:
+    """It holds to its last day; nobody can see whether it has begun."""
+    rig.ally("1", secrecy_from=None)
+    found = rig.desk.register()
+    assert oddities(found) == [("1", "partners.nda_from_missing")]
+    assert found.partners["1"].nda_until == date(2029, 12, 31)
+    assert rig.desk.standing("1").allowed
 
 
 def test_unclear_access_counts_as_access(rig: Rig) -> None:
