@@ -71,6 +71,21 @@ _QUEUE = text(
 ).bindparams(bindparam("optional"))
 
 
+# A message that waits for its next try lets go of them; one that is on its way does not.
+_WITHDRAWN = text(
+    """
+    SELECT id FROM notice n WHERE kind = :kind AND key = ANY(:keys) AND state = 'pending'
+        AND NOT EXISTS (SELECT FROM notice_message m WHERE m.id = n.message
+            AND m.state = 'sending')
+    ORDER BY id FOR UPDATE
+    """
+)
+_WITHDRAW = text(
+    "UPDATE notice SET state = 'withdrawn', cause = :cause, settled_at = :at, message = NULL"
+    " WHERE id = ANY(:ids)"
+)
+
+
 @dataclass(frozen=True)
 class Run:
     """Who queues something.
@@ -192,20 +207,10 @@ def withdraw(conn: Connection, kind: str, keys: Iterable[str], cause: str, at: d
     Returns:
         How many were taken back.
     """
-    mine = select(notice.c.id).where(
-        notice.c.kind == kind,
-        notice.c.key.in_(bindparam("keys", expanding=True)),
-        notice.c.state == "pending",
-        # a message that waits for its next try lets go of them; one that is on its way does not
-        text(
-            "NOT EXISTS (SELECT FROM notice_message m WHERE m.id = notice.message"
-            " AND m.state = 'sending')"
-        ),
-    )
-    found = list(conn.scalars(mine.order_by(notice.c.id).with_for_update(), {"keys": list(keys)}))
+    found = list(conn.scalars(_WITHDRAWN, {"kind": kind, "keys": list(keys)}))
     if found:
-        values = {"state": "withdrawn", "cause": visible(cause), "settled_at": at, "message": None}
-        conn.execute(notice.update().where(notice.c.id.in_(found)).values(values))
+        values = {"ids": found, "cause": visible(cause), "at": at}
+        conn.execute(_WITHDRAW, values)
     return len(found)
 
 

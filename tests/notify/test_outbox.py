@@ -111,6 +111,15 @@ def test_withdrawing_takes_back_what_was_not_sent(post: Post) -> None:
     ]
 
 
+def test_a_great_many_are_withdrawn_at_once(post: Post) -> None:
+    """More than a statement has room for one by one."""
+    post.queue(*(notice(number) for number in range(500)))
+    with post.state.begin() as conn:
+        keys = [f"E1/{number}" for number in range(70_000)]
+        assert outbox.withdraw(conn, KIND, keys, "left", THURSDAY) == 500
+        assert outbox.pending(conn, KIND) == []
+
+
 def test_what_was_taken_back_and_is_wanted_again_is_told(post: Post) -> None:
     """A completion was entered by mistake, somebody came back: nobody is forgotten."""
     post.queue(notice(1), notice(2))
