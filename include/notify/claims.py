@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
 
-import psycopg
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import SQLAlchemyError
 
 from include.notify import queries
 from include.notify.addresses import fault
@@ -22,7 +20,6 @@ from include.notify.letters import Item
 from include.notify.names import NOT_WANTED, OPTED_OUT
 from include.notify.notice import ChannelKind
 from include.policy.notices import NoticeRules
-from include.services.errors import ParcelSealError
 
 Confirm = Callable[[Sequence[str]], set[str]]
 """Of these keys of a kind: those that are still wanted now."""
@@ -80,7 +77,8 @@ class Terms:
     Attributes:
         telling: whether what can wait may be sent: a workday, and no quiet hours.
         report: whether messages in doubt are reported instead of sent again.
-        unsure: kinds of which nobody can say now whether they are still wanted; they wait.
+        unsure: kinds of which nobody can say now whether they are still wanted; they wait. With
+            the kind of error.
     """
 
     channel: ChannelKind
@@ -92,7 +90,7 @@ class Terms:
     telling: bool
     report: bool
     size: int
-    unsure: set[str]
+    unsure: dict[str, str]
 
 
 @dataclass
@@ -202,7 +200,6 @@ def _fill(conn: Connection, terms: Terms, rows: Sequence[Any], taken: Taken) -> 
     values = {"ids": [row["id"] for row in rows], "optional": list(terms.rules.may_opt_out)}
     found = conn.execute(queries.CONTENT, values).mappings().all()
     wanted, unsure = _confirmed(terms, found)
-    terms.unsure.update(unsure)
     content: dict[int, list[Any]] = {row["id"]: [] for row in rows}
     waiting: dict[int, list[int]] = {}
     refused, done, sent_perhaps = [], [], []
@@ -259,8 +256,9 @@ def _confirmed(terms: Terms, found: Sequence[Any]) -> tuple[set[int], set[str]]:
     for kind, mine in keys.items():
         try:
             wanted[kind] = terms.confirm[kind](mine) if kind in terms.confirm else set(mine)
-        except (ParcelSealError, psycopg.Error, SQLAlchemyError):
-            unsure.add(kind)  # its own workflow says what is wrong; the other kinds go
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other kinds go
+            terms.unsure[kind] = type(error).__name__  # its words may quote what is in its database
+            unsure.add(kind)
     return {one["id"] for one in found if one["key"] in wanted.get(one["kind"], ())}, unsure
 
 

@@ -23,7 +23,8 @@ class Delivery:
         recipients: of undeliverable and in doubt ones, with the cause.
         told: recipients of sent notices, by kind.
         down: channels whose server could not be used, with the codes of its answer.
-        unsure: kinds of which nobody could say whether they are still wanted.
+        unsure: kinds of which nobody could say whether they are still wanted, with the kind of
+            error.
     """
 
     sent: int = 0
@@ -36,7 +37,7 @@ class Delivery:
     recipients: list[Unsent] = field(default_factory=list)
     told: dict[str, set[str]] = field(default_factory=dict)
     down: dict[str, str] = field(default_factory=dict)
-    unsure: set[str] = field(default_factory=set)
+    unsure: dict[str, str] = field(default_factory=dict)
 
     def failed(self, unsent: list[Unsent]) -> None:
         """Count notices that cannot be sent."""

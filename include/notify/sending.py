@@ -150,11 +150,15 @@ def _tell_waiting(seen: Examination, done: Delivery) -> None:
             _("See that it runs and that its connection is right: docs/notices.md."),
             subject=channel,
         )
-    for kind in sorted(done.unsure):
+    for kind, error in sorted(done.unsure.items()):
         seen.find(
             "notices.unsure",
             Outcome.ATTENTION,
-            _("Nobody could say which notices of {kind} are still wanted; they wait.", kind=kind),
+            _(
+                "Nobody could say which notices of {kind} are still wanted ({error}); they wait.",
+                kind=kind,
+                error=error,
+            ),
             _("See that the database they are about can be reached."),
             subject=kind,
         )

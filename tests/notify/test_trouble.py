@@ -8,9 +8,10 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from include.notify import delivery
+from include.notify import delivery, sending
 from include.notify.claims import LEASE, Unsent
 from include.policy.notices import InDoubt, NoticeRules
+from include.reports.i18n import Translator
 from include.services.errors import ServiceError
 from tests.notify.rig import KIND, MovingClock, Post, notice
 from tests.support.smtp import DROP, Rule, Smtp
@@ -275,10 +276,30 @@ def test_a_copy_that_cannot_be_confirmed_waits_as_it_is(post: Post, server: Smtp
     post.confirm = {KIND: unsure}
     post.clock.on(minutes=1)
     done = post.deliver()
-    assert (done.sent, done.deferred, done.unsure) == (0, 2, {KIND})
+    assert (done.sent, done.deferred, done.unsure) == (0, 2, {KIND: "ServiceError"})
     post.confirm = {}
     post.clock.on(seconds=LEASE.total_seconds())
     assert post.deliver().notices == 2
+
+
+def test_a_kind_whose_confirmer_breaks_holds_up_no_other(post: Post, server: Smtp) -> None:
+    """Whatever the error is; its words, which may quote a key, are kept out."""
+
+    def broken(keys: Sequence[str]) -> set[str]:
+        raise ValueError(f"not enough values to unpack: {keys[0]}")
+
+    post.confirm = {KIND: broken}
+    post.queue(notice(1), notice(2, "E2", kind="partners.review"))
+    done = sending.send(post.office(), post.clock.now(), "6.2")
+    assert [one.recipient for one in server.taken] == ["e2@courier.example"]
+    said = Translator("en").text(done.record.findings[0].message)
+    assert (
+        said
+        == f"Nobody could say which notices of {KIND} are still wanted (ValueError); they wait."
+    )
+    assert "E1/1" not in done.record.model_dump_json()
+    assert done.again
+    assert post.states()["E1/1"] == "pending"
 
 
 @pytest.mark.parametrize("answer", ["550 5.1.1 unknown", "450 busy"])

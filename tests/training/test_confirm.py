@@ -1,0 +1,17 @@
+"""Whether what was queued is still wanted: keys that nobody can read."""
+
+from __future__ import annotations
+
+import pytest
+
+from include.training.confirm import still_wanted
+from include.training.names import COPY, DEPARTMENT, REMINDER
+from tests.training.rig import Rig
+
+UNREADABLE = ["", "gone", "a/b", "E1/c/y/someday/+1", "E1/c/y/2026-03-02/soon", "a/b/c/d/e/f/g"]
+
+
+@pytest.mark.parametrize("kind", [REMINDER, COPY, DEPARTMENT])
+def test_a_key_that_cannot_be_read_is_not_wanted(rig: Rig, kind: str) -> None:
+    """One that an older release wrote stops nobody's mail."""
+    assert still_wanted(rig.desk(), kind, UNREADABLE) == set()
