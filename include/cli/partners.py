@@ -219,7 +219,7 @@ def reopen(
     by: By,
     as_json: AsJson = False,
 ) -> int:
-    """Open a partner's review again, as after an incident; nothing is shared until it passes."""
+    """After an incident: open a review again; nothing may be shared until it passes."""
     from include.partners import reviews
 
     place = workplace()
@@ -227,7 +227,15 @@ def reopen(
         _desk(place).partner(partner)  # one that exists: a typing error would block nobody
         with place.state.begin() as conn:
             review = reviews.reopen(conn, partner, because=because, by=by, at=place.clock.now())
-    return _show(review, as_json)
+    _show(review, as_json)
+    if not as_json:
+        results.print(
+            f"Sharing with partner {partner} is refused from now on, until a review passes. Next: "
+            f"./parcelseal partners questionnaire {partner} --out FILE --by ID",
+            soft_wrap=True,
+            markup=False,
+        )
+    return 0
 
 
 @app.command("standing")

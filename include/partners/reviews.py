@@ -150,7 +150,9 @@ def decide(
     if review is None:
         raise UsageError(
             f"No review of partner {partner} is open.",
-            "One that was decided on stands; a correction is a new review: `partners reopen`.",
+            "What was decided stands; for a new review, also to correct one, issue a questionnaire: "
+            f"./parcelseal partners questionnaire {partner} --out FILE --by ID. Only after an "
+            "incident use partners reopen: nothing may be shared with the partner until it passes.",
         )
     if not says_something(reason):
         raise UsageError("The reason says nothing.", "Write it in plain words: --reason.")

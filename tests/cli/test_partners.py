@@ -179,8 +179,23 @@ def test_an_incident_blocks_sharing_at_once(rig: Rig, capsys: pytest.CaptureFixt
     assert told(capsys, "standing", "1")[1]["reasons"] == [
         "The security review was opened again and is not decided on."
     ]
+    code, out, _said = run(capsys, "reopen", "1", *words)
+    assert (code, "Sharing with partner 1 is refused from now on" in out) == (0, True)
     code, _out, said = run(capsys, "reopen", "11", *words)
     assert (code, "The register has no partner 11." in said) == (2, True)
+
+
+@pytest.mark.usefixtures("rig")
+def test_who_decides_without_a_review_is_not_sent_to_block_the_partner(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The way on is a questionnaire, and a partner in good order stays in it."""
+    words = ("--passed", "--by", "E2", "--reason", "as answered")
+    code, _out, said = run(capsys, "decide", "1", *words)
+    assert (code, "No review of partner 1 is open." in said) == (2, True)
+    assert "./parcelseal partners questionnaire 1 --out FILE --by ID" in said
+    assert "Only after an incident" in said
+    assert told(capsys, "standing", "1")[0] == 0
 
 
 def test_nothing_is_issued_that_nobody_has(
