@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import Connection, func, select
@@ -33,7 +33,6 @@ from include.partners.standing import Bound, against, of
 from include.partners.terms import State, Term, What, after
 from include.state.notices import notice
 
-SOON = timedelta(days=90)
 _NEVER_FAILS = ("partners.name", "partners.nda_from_missing")
 _CODES = {
     What.NDA: "partners.nda",
@@ -90,6 +89,7 @@ def look(desk: Desk) -> StepRecord:
                 ],
                 "sub_processors": _sub_processors(bound),
                 "unnamed": register.unnamed,
+                "soon_days": desk.rules.ladder[0],
             }
         )
         record_step(conn, desk.run.dag_id, desk.run.run_id, record, desk.clock)
@@ -261,11 +261,13 @@ def _queued_by(conn: Connection, run: Run) -> int:
 
 def _row(desk: Desk, one: Bound) -> dict[str, Any]:
     partner, today = one.partner, desk.today
-    soon = [
-        term.last_day
+    left = [
+        (term.last_day - today).days
         for term in one.terms
-        if term.state(today) is State.VALID and term.last_day and term.last_day - today <= SOON
+        if term.state(today) is State.VALID and term.last_day
     ]
+    ends_in = min(left, default=None)
+    soon = ends_in is not None and ends_in <= desk.rules.ladder[0]
     return {
         "partner": partner.number,
         "name": partner.name,
@@ -275,7 +277,7 @@ def _row(desk: Desk, one: Bound) -> dict[str, Any]:
         "agreement": _told(one.term(What.AGREEMENT), today),
         "review": _told(one.review, today),
         "allowed": of(one, today).allowed,
-        "soon": bool(soon),
+        "ends_in": ends_in if soon else None,
     }
 
 

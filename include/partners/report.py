@@ -106,7 +106,7 @@ def _facts(metrics: Sequence[Metric]) -> list[Fact]:
         Fact(label=_("Partners with access"), value=_figure(metrics, "partners.live")),
         _counted(_("Without agreement in force"), _figure(metrics, UNBOUND)),
         _counted(_("Without review that holds"), _figure(metrics, UNREVIEWED)),
-        Fact(label=_("Reminders of this run"), value=_figure(metrics, "partners.reminders")),
+        Fact(label=_("Reminders queued by this run"), value=_figure(metrics, "partners.reminders")),
     ]
 
 
@@ -116,8 +116,8 @@ def _counted(label: Message, value: int | None) -> Fact:
 
 
 def _sections(data: Mapping[str, Any]) -> list[Section]:
-    partners, reviews = data["partners"], data["reviews"]
-    blocks: list[Block] = [_chart(partners), _table(partners)]
+    partners, reviews = sorted(data["partners"], key=_urgency), data["reviews"]
+    blocks: list[Block] = [_chart(partners, data["soon_days"]), _table(partners)]
     if not partners:
         blocks = [Paragraph(text=_("The register has no partner."))]
     found = [Section(heading=_("Partners"), blocks=blocks)]
@@ -143,10 +143,16 @@ def _sections(data: Mapping[str, Any]) -> list[Section]:
     return found
 
 
-def _chart(partners: Sequence[Mapping[str, Any]]) -> BarChart:
+def _urgency(one: Mapping[str, Any]) -> tuple[bool, bool, bool, int]:
+    """Sorts refused ones first, then what ends soon, then the rest; without access last."""
+    ends_in = one["ends_in"] if one["live"] and one["allowed"] else None
+    return (not one["live"], one["allowed"], ends_in is None, ends_in or 0)
+
+
+def _chart(partners: Sequence[Mapping[str, Any]], days: int) -> BarChart:
     live = [one for one in partners if one["live"]]
     blocked = sum(not one["allowed"] for one in live)
-    soon = sum(one["allowed"] and one["soon"] for one in live)
+    soon = sum(one["allowed"] and one["ends_in"] is not None for one in live)
     return BarChart(
         caption=_("Partners by what binds them"),
         category=_("State"),
@@ -156,7 +162,7 @@ def _chart(partners: Sequence[Mapping[str, Any]]) -> BarChart:
                 value=blocked,
                 status=Outcome.FAIL if blocked else Outcome.PASS,
             ),
-            Bar(label=_("Something ends within 90 days"), value=soon),
+            Bar(label=_("Something ends within {days} days", days=days), value=soon),
             Bar(label=_("In order for longer"), value=len(live) - blocked - soon),
             Bar(label=_("Without access"), value=len(partners) - len(live)),
         ],
@@ -185,7 +191,7 @@ def _table(partners: Sequence[Mapping[str, Any]]) -> Table:
             Column(label=_("Confidentiality agreement")),
             Column(label=_("Data-processing agreement")),
             Column(label=_("Security review")),
-            Column(label=_("Sharing"), kind="outcome"),
+            Column(label=_("Sharing")),
         ],
         rows=rows,
     )
@@ -194,7 +200,17 @@ def _table(partners: Sequence[Mapping[str, Any]]) -> Table:
 def _verdict(one: Mapping[str, Any]) -> Cell:
     if not one["live"]:
         return _("no access")
-    return Outcome.PASS if one["allowed"] else Outcome.FAIL
+    if not one["allowed"]:
+        return _("refused")
+    match one["ends_in"]:
+        case None:
+            return _("allowed")
+        case 0:
+            return _("allowed, ends today")
+        case 1:
+            return _("allowed, ends tomorrow")
+        case days:
+            return _("allowed, ends in {days} days", days=days)
 
 
 def _term(term: Mapping[str, Any] | None) -> Cell:

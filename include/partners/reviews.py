@@ -150,9 +150,10 @@ def decide(
     if review is None:
         raise UsageError(
             f"No review of partner {partner} is open.",
-            "What was decided stands; for a new review, also to correct one, issue a questionnaire: "
-            f"./parcelseal partners questionnaire {partner} --out FILE --by ID. Only after an "
-            "incident use partners reopen: nothing may be shared with the partner until it passes.",
+            "What was decided stands; a new review, also to correct one, begins with its "
+            f"questionnaire: ./parcelseal partners questionnaire {partner} --out FILE "
+            "--by ID. Only after an incident use partners reopen: nothing may be shared with the "
+            "partner until it passes.",
         )
     if not says_something(reason):
         raise UsageError("The reason says nothing.", "Write it in plain words: --reason.")

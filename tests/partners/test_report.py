@@ -71,23 +71,23 @@ def looked(rig: Rig) -> StepRecord:
 
 
 def test_every_partner_stands_with_what_binds_it(looked: StepRecord) -> None:
-    """By number, 9 before 10, as it is: lapsed, unknown, not begun, opened again."""
+    """Refused ones first, then what ends soon, then the rest; by number, 9 before 10."""
     found = concluded(looked, SENT)
     rows = tables(found)["What binds each partner"]
     assert rows == [
-        ["1", "Company 1", "1", "yes", "until 2029-12-31", "until 2029-12-31",
-         "until 2027-06-01", "Pass"],
-        ["2", "Company 2", "1", "yes", "until 2026-08-30", "until 2029-12-31",
-         "until 2027-06-01", "Pass"],
         ["3", "Company 3", "not known", "yes", "until 2029-12-31", "lapsed, 2026-05-31",
-         "not known", "Fail"],
+         "not known", "refused"],
+        ["5", "Company 5", "not known", "yes", "not known", "not known", "not known", "refused"],
+        ["6", "<b>Süd & Söhne</b>", "1", "yes", "until 2029-12-31", "until 2029-12-31",
+         "opened again", "refused"],
+        ["10", "Company 10", "1", "yes", "from 2026-07-01 on", "until 2029-12-31",
+         "until 2027-06-01", "refused"],
+        ["2", "Company 2", "1", "yes", "until 2026-08-30", "until 2029-12-31",
+         "until 2027-06-01", "allowed, ends in 90 days"],
+        ["1", "Company 1", "1", "yes", "until 2029-12-31", "until 2029-12-31",
+         "until 2027-06-01", "allowed"],
         ["4", "Company 4", "1", "no", "not known", "until 2029-12-31", "until 2027-06-01",
          "no access"],
-        ["5", "Company 5", "not known", "yes", "not known", "not known", "not known", "Fail"],
-        ["6", "<b>Süd & Söhne</b>", "1", "yes", "until 2029-12-31", "until 2029-12-31",
-         "opened again", "Fail"],
-        ["10", "Company 10", "1", "yes", "from 2026-07-01 on", "until 2029-12-31",
-         "until 2027-06-01", "Fail"],
     ]  # fmt: skip
     assert bars(found) == [
         ("Sharing is refused", 4),
@@ -100,6 +100,26 @@ def test_every_partner_stands_with_what_binds_it(looked: StepRecord) -> None:
         "review does not hold."
     )
     assert found.outcome is Outcome.FAIL
+
+
+def test_what_ends_sooner_stands_higher(rig: Rig) -> None:
+    """To the very day; how soon is soon is the first rung of the pack's ladder."""
+    rig.ally("1", deal_to="2026-08-31")  # in 91 days
+    rig.ally("2", secrecy_to="2026-06-20")
+    rig.ally("3", deal_to="2026-06-01")
+    rig.ally("4", seen_on="2025-06-02")
+    found = concluded(rig.look(), SENT)
+    rows = tables(found)["What binds each partner"]
+    assert [(row[0], row[-1]) for row in rows] == [
+        ("3", "allowed, ends today"),
+        ("4", "allowed, ends tomorrow"),
+        ("2", "allowed, ends in 19 days"),
+        ("1", "allowed"),
+    ]
+    rules = rig.desk.rules.model_copy(update={"ladder": (100, 15)})
+    rig.pack = rig.pack.model_copy(update={"partners": rules})
+    found = concluded(rig.look("r2"), SENT)
+    assert bars(found)[1] == ("Something ends within 100 days", 4)
 
 
 def test_open_reviews_and_sub_processors_are_listed(looked: StepRecord) -> None:
