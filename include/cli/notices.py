@@ -10,6 +10,7 @@ import typer
 from include.cli.console import errors, print_json, results
 from include.cli.stack import local_stack, workplace
 from include.cli.table import print_table
+from include.services.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Notices to people, and what came of them.")
 MOST = 1_000  # shown at once
@@ -76,20 +77,35 @@ def list_notices(
 
 @app.command("retry")
 def retry(
-    number: Annotated[int, typer.Argument(help="Number of the notice.")], as_json: AsJson = False
+    number: Annotated[int | None, typer.Argument(help="Number of the notice.")] = None,
+    recipient: Annotated[
+        str, typer.Option(help="Instead of a number: all of this recipient.")
+    ] = "",
+    cause: Annotated[
+        str, typer.Option(help="Instead of a number: all with this cause, as the list shows it.")
+    ] = "",
+    as_json: AsJson = False,
 ) -> int:
-    """Queue a notice again that could not be sent, or may not have arrived."""
+    """Queue notices again that could not be sent, or may not have arrived."""
     from include.notify import outbox
 
+    if number is not None and (recipient or cause):
+        raise UsageError("One notice is named, and many.", "Leave the number out, or the options.")
     place = workplace()
     with local_stack(place), place.state.begin() as conn:
-        kind = outbox.retry(conn, number)
+        if number is None:
+            kind, count = "", outbox.retry_all(conn, recipient, cause)
+        else:
+            kind, count = outbox.retry(conn, number), 1
     if as_json:
-        print_json({"id": number, "kind": kind, "state": str(State.PENDING)})
+        many = {"count": count, "state": str(State.PENDING)}
+        one = {"id": number, "kind": kind, "state": str(State.PENDING)}
+        print_json(many if number is None else one)
     else:
+        said = f"{count} notices are" if number is None else f"notice {number} is"
         results.print(
-            f"notice {number} is queued again; the next run of a workflow that tells people "
-            "sends it, if it is still wanted",
+            f"{said} queued again; the next run of a workflow that tells people sends what is "
+            "still wanted",
             soft_wrap=True,
         )
     return 0

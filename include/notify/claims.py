@@ -25,6 +25,7 @@ Confirm = Callable[[Sequence[str]], set[str]]
 """Of these keys of a kind: those that are still wanted now."""
 
 LEASE = timedelta(minutes=5)  # whoever is alive renews it in time
+MOST_NOTICES = 200  # in one message; nobody reads more, and a server may refuse it by its size
 MOST_COPIES = 2  # of a message in doubt; what did not arrive by then is told to people
 
 
@@ -40,6 +41,7 @@ class Claimed:
         items: what is in it, at least one.
         queued_at: of each item, by its id.
         refusable: whether the recipient may refuse every kind that is in it.
+        more: how many notices for the recipient did not fit and follow in the next ones.
     """
 
     id: int
@@ -55,6 +57,7 @@ class Claimed:
     items: Sequence[Item]
     queued_at: Mapping[int, datetime]
     refusable: bool
+    more: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Terms:
         report: whether messages in doubt are reported instead of sent again.
         unsure: kinds of which nobody can say now whether they are still wanted; they wait. With
             the kind of error.
+        small: by recipient, how many notices a message may hold, where a server refused more.
     """
 
     channel: ChannelKind
@@ -91,6 +95,7 @@ class Terms:
     report: bool
     size: int
     unsure: dict[str, str]
+    small: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -187,6 +192,7 @@ def _values(terms: Terms) -> dict[str, Any]:
 def _attach(conn: Connection, terms: Terms, rows: Sequence[Any], *, urgent: bool) -> None:
     values = _values(terms) | {"urgent": urgent}
     values |= {name: [row[key] for row in rows] for name, key in _PAIR.items()}
+    values["mosts"] = [terms.small.get(row["recipient"], MOST_NOTICES) for row in rows]
     conn.execute(queries.ATTACH, values)
 
 
@@ -225,6 +231,7 @@ def _fill(conn: Connection, terms: Terms, rows: Sequence[Any], taken: Taken) -> 
     free = [one for message, ids in waiting.items() if message not in held for one in ids]
     if free:
         conn.execute(text("UPDATE notice SET message = NULL WHERE id = ANY(:ids)"), {"ids": free})
+    follow = _following(conn, terms, rows)
     empty = []
     for row in rows:
         inside = content[row["id"]]
@@ -237,7 +244,7 @@ def _fill(conn: Connection, terms: Terms, rows: Sequence[Any], taken: Taken) -> 
         if cause or not inside:
             empty.append(row)
         else:
-            taken.messages.append(_message(terms, row, inside))
+            taken.messages.append(_message(terms, row, inside, follow.get(row["id"], 0)))
     _end_empty(conn, empty, terms.now)
     ids = [*(one.id for one in taken.messages), *held]
     copies = [one.id for one in taken.messages if one.doubtful]
@@ -262,7 +269,14 @@ def _confirmed(terms: Terms, found: Sequence[Any]) -> tuple[set[int], set[str]]:
     return {one["id"] for one in found if one["key"] in wanted.get(one["kind"], ())}, unsure
 
 
-def _message(terms: Terms, row: Any, inside: Sequence[Any]) -> Claimed:
+def _following(conn: Connection, terms: Terms, rows: Sequence[Any]) -> dict[int, int]:
+    """By message, how many notices did not fit in; a second copy says nothing of it."""
+    ids = [row["id"] for row in rows if not row["doubtful"]]
+    found = conn.execute(queries.FOLLOW, {"ids": ids, "unsure": sorted(terms.unsure)})
+    return {row[0]: row[1] for row in found}
+
+
+def _message(terms: Terms, row: Any, inside: Sequence[Any], more: int) -> Claimed:
     names = [one["name"] for one in inside if one["name"]]
     return Claimed(
         id=row["id"],
@@ -281,6 +295,7 @@ def _message(terms: Terms, row: Any, inside: Sequence[Any]) -> Claimed:
         ],
         queued_at={one["id"]: one["queued_at"] for one in inside},
         refusable=all(one["kind"] in terms.rules.may_opt_out for one in inside),
+        more=more,
     )
 
 

@@ -148,6 +148,8 @@ class _Round:
         self.report = _reports(office.rules, kind)
         self.domain = channel.domain
         self.silent = 0
+        self.small: dict[str, int] = {}  # by recipient, what a message may hold
+        self.halved = False  # whether a message is to be made anew, and smaller
         self.stop = Event()
         self.lock = Lock()
 
@@ -167,8 +169,11 @@ class _Round:
             if ready.fate is Fate.UNAVAILABLE:
                 self._down(ready)
             self._send_all(pool, stations, lambda conn, terms, _after: claim_again(conn, terms))
-            self._send_all(pool, stations, partial(claim_new, urgent=True))
-            self._send_all(pool, stations, self._digests)
+            for claim in (partial(claim_new, urgent=True), self._digests):
+                self.halved = True
+                while self.halved and not self.stop.is_set():
+                    self.halved = False
+                    self._send_all(pool, stations, claim)
         if self.kind in self.done.down:
             self._give_up()
 
@@ -189,6 +194,7 @@ class _Round:
             report=self.report,
             size=1 if self.report else BATCH,
             unsure=self.done.unsure,
+            small=self.small,
         )
 
     def _send_all(
@@ -273,6 +279,7 @@ class _Round:
             at=self.office.clock.now().astimezone(self.office.zone),
             items=one.items,
             refusable=one.refusable,
+            more=one.more,
         )
 
     def _record(self, station: _Station, one: Claimed, reply: Reply) -> None:
@@ -285,6 +292,10 @@ class _Round:
                 marks.sent(conn, one, code, now)
             case Fate.REFUSED if one.doubtful:  # the copy; what became of the first, nobody knows
                 doubted = marks.in_doubt(conn, one, code, rules, now, report=True)
+            case Fate.REFUSED if reply.too_large:
+                failed = marks.too_large(conn, one, code, now)
+                self.small[one.recipient] = max(1, len(one.items) // 2)
+                self.halved = self.halved or not failed
             case Fate.REFUSED:
                 cause = NO_ROBOT if code == NO_ROBOT else f"{REFUSED} {code}"
                 failed = marks.refused(conn, one, code, cause, now)

@@ -51,6 +51,7 @@ class Letter:
         at: when it is sent, in the company's timezone.
         items: what it says, at least one.
         refusable: whether the recipient may refuse every kind that is in it.
+        more: how many lines did not fit and follow.
     """
 
     message_id: str
@@ -61,6 +62,7 @@ class Letter:
     at: datetime
     items: Sequence[Item]
     refusable: bool = False
+    more: int = 0
 
 
 @dataclass(frozen=True)
@@ -136,14 +138,21 @@ class Writer:
         What does not fit is left out and counted: a second message would break what holds for the
         first, that it is known to be sent or not.
         """
+
+        def follow(part: Part) -> list[str]:
+            said = part.words("And {count} more: they follow.", count=letter.more)
+            return [said] if letter.more else []
+
         parts = self.parts(letter)
         for shown in (parts, parts[:1]):
-            text = "\n\n".join("\n".join([one.greeting, *_chat_lines(one)]) for one in shown)
+            text = "\n\n".join(
+                "\n".join([one.greeting, *_chat_lines(one), *follow(one)]) for one in shown
+            )
             if len(text.encode()) <= longest:
                 return text
         (part,) = parts[:1]
         lines = [part.greeting, *_chat_lines(part)]
-        said, total = _translator(part.language, self.timezone), len(letter.items)
+        said, total = _translator(part.language, self.timezone), len(letter.items) + letter.more
         for kept in range(len(lines), 0, -1):
             left = total - sum(line.startswith("- ") for line in lines[:kept])
             more = said.text(_("… and {count} more: see the report of the run.", count=left))
@@ -161,6 +170,7 @@ class Writer:
                 subject=self.subject(letter),
                 sender=one_line(sender),
                 ask=ask,
+                more=letter.more,
                 refusable=letter.refusable,
                 main=self.languages[0],
             )

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, Engine, text
 
 from include.notify.claims import LEASE, MOST_COPIES, Claimed, Unsent, report_in_doubt
-from include.notify.names import GAVE_UP
+from include.notify.names import GAVE_UP, TOO_LARGE
 from include.policy.notices import NoticeRules
 from include.policy.period import Period
 
@@ -88,6 +88,14 @@ def refused(conn: Connection, one: Claimed, reply: str, cause: str, now: datetim
     values = {"id": one.id, "reply": reply, "cause": cause, "now": now}
     conn.execute(_REFUSED, values)
     return [Unsent(item.kind, one.recipient, cause) for item in one.items]
+
+
+def too_large(conn: Connection, one: Claimed, reply: str, now: datetime) -> list[Unsent]:
+    """Its size was refused: its notices go again in smaller messages, one alone not at all."""
+    if len(one.items) == 1:
+        return refused(conn, one, reply, f"{TOO_LARGE} {reply}", now)
+    released(conn, [one], now, reply)
+    return []
 
 
 def deferred(

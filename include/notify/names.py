@@ -10,6 +10,7 @@ FORBIDDEN = "domain"
 NO_ROBOT = "no_robot"
 REFUSED = "refused"  # followed by the codes of the answer
 NOT_WRITTEN = "not_written"  # stands for the codes: no mail could be made of it
+TOO_LARGE = "too_large"
 GAVE_UP = "gave_up"
 IN_DOUBT = "in_doubt"
 NOT_WANTED = "not_wanted"
@@ -20,6 +21,7 @@ _CAUSES = {
     MALFORMED: _("what is known is no mail address"),
     FORBIDDEN: _("mail may not leave for that domain (notices.yaml)"),
     NO_ROBOT: _("there is no such connection of a robot"),
+    TOO_LARGE: _("the server takes no message of that size"),
     GAVE_UP: _("the server put it off for too long"),
     IN_DOUBT: _("nobody knows whether it arrived"),
     NOT_WANTED: _("it was done before it was sent"),

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, get_args
 
 import psycopg
-from sqlalchemy import Connection, bindparam, delete, select, text
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, or_, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from include.messages import Message
@@ -263,9 +263,36 @@ def retry(conn: Connection, number: int) -> str:
             f"Notice {number} is {found.state}: there is nothing to try again.",
             "Only undeliverable and in_doubt ones are tried again.",
         )
-    values = {"state": "pending", "cause": "", "settled_at": None, "message": None}
-    conn.execute(notice.update().where(notice.c.id == number).values(values))
+    conn.execute(notice.update().where(notice.c.id == number).values(_AFRESH))
     return str(found.kind)
+
+
+_AFRESH = {"state": "pending", "cause": "", "settled_at": None, "message": None}
+
+
+def retry_all(conn: Connection, recipient: str = "", cause: str = "") -> int:
+    """Queue all again that could not be delivered, or may have arrived; how many.
+
+    Args:
+        conn: the state database, in a transaction.
+        recipient: only this one's.
+        cause: only those, as the list shows it: ``refused`` or ``refused 552 5.3.4``.
+
+    Raises:
+        UsageError: neither is named, or there are none.
+    """
+    if not (recipient or cause):
+        raise UsageError("Nothing is named.", "Name a number, --recipient or --cause.")
+    wanted: list[ColumnElement[bool]] = [notice.c.state.in_(("undeliverable", "in_doubt"))]
+    if recipient:
+        wanted.append(notice.c.recipient == visible(recipient))
+    if cause:
+        word = func.split_part(notice.c.cause, " ", 1)
+        wanted.append(or_(notice.c.cause == visible(cause), word == visible(cause)))
+    done = conn.execute(notice.update().where(*wanted).values(_AFRESH)).rowcount
+    if not done:
+        raise UsageError("There is no such notice to try again.", "See ./parcelseal notices list.")
+    return done
 
 
 def listed(conn: Connection, states: Sequence[str], limit: int) -> list[dict[str, Any]]:

@@ -61,17 +61,32 @@ MAKE = text(
     RETURNING id, message_id, recipient, urgent, tries, created_at, copies, false AS doubtful
     """
 )
+# Of each recipient so many as one message holds, those that are due first; the others follow.
 ATTACH = text(
     """
-    WITH mine AS (
-        SELECT n.id, m.id AS message FROM notice n
-        JOIN unnest(cast(:ids AS bigint[]), cast(:recipients AS text[])) AS m (id, recipient)
-            USING (recipient)
+    WITH given AS (
+        SELECT * FROM unnest(cast(:ids AS bigint[]), cast(:recipients AS text[]),
+            cast(:mosts AS int[])) AS m (message, recipient, most)
+    ), ranked AS (
+        SELECT n.id, g.message, g.most - (SELECT count(*) FROM notice h
+                WHERE h.message = g.message AND h.state = 'pending') AS room,
+            row_number() OVER (PARTITION BY n.recipient ORDER BY n.due_on, n.id) AS place
+        FROM notice n JOIN given g USING (recipient)
         WHERE n.state = 'pending' AND n.message IS NULL AND n.channel = :channel
             AND n.urgent = :urgent AND n.kind <> ALL(:unsure)
+    ), mine AS (
+        SELECT n.id, r.message FROM notice n JOIN ranked r USING (id)
+        WHERE r.place <= r.room AND n.state = 'pending' AND n.message IS NULL
         ORDER BY n.id FOR UPDATE OF n SKIP LOCKED
     )
     UPDATE notice SET message = mine.message FROM mine WHERE notice.id = mine.id
+    """
+)
+FOLLOW = text(
+    """
+    SELECT m.id, count(*) FROM notice_message m JOIN notice n USING (recipient, channel, urgent)
+    WHERE m.id = ANY(:ids) AND n.state = 'pending' AND n.message IS NULL
+        AND n.kind <> ALL(:unsure) GROUP BY m.id
     """
 )
 CONTENT = text(

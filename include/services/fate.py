@@ -31,3 +31,10 @@ class Reply:
 
     fate: Fate
     code: str = ""
+
+    @property
+    def too_large(self) -> bool:
+        """Whether the message was refused for its size (RFC 5321, 4.5.3.1.9; RFC 3463, 3.4)."""
+        status, _space, detail = self.code.partition(" ")
+        sized = detail in ("5.2.3", "5.3.4") or (status == "552" and not detail)
+        return self.fate is Fate.REFUSED and sized

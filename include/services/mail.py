@@ -26,6 +26,7 @@ _ADDRESS = re.compile(r"[^@\s\x00-\x1f\x7f<>]+@[^@\s\x00-\x1f\x7f<>]+")
 _NAMED = re.compile(r'"?([^"<>\x00-\x1f\x7f]*?)"? *<([^<>]+)>')
 _NOT_THE_RECIPIENT = {500, 502, 503, 530, 534, 535, 538}  # how we talk, or who we are
 _MAILBOX_FULL = 552  # RFC 5321, 4.5.3.1.10: to be taken as 452
+_FULL_AFTER_ALL = "552 5.2.2"  # without the second code it is the size of the mail
 _TOO_MANY = 421  # the server ends the session
 
 
@@ -251,7 +252,9 @@ class MailSession:
             return Reply(Fate.IN_DOUBT, _code(code, said))
         if code == _TOO_MANY:
             self._drop()
-        return Reply(Fate.DEFERRED if code < 500 else Fate.REFUSED, _code(code, said))
+        codes = _code(code, said)
+        later = code < 500 or codes == _FULL_AFTER_ALL
+        return Reply(Fate.DEFERRED if later else Fate.REFUSED, codes)
 
     def _last_answer(self, smtp: smtplib.SMTP) -> tuple[int, bytes]:
         assert smtp.sock is not None

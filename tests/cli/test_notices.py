@@ -92,6 +92,24 @@ def test_a_notice_is_tried_again_by_number(capsys: pytest.CaptureFixture[str]) -
     assert "There is no notice 77" in capsys.readouterr().err
 
 
+def test_many_are_tried_again_at_once(state: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of a recipient, or with a cause; what waits already is left alone."""
+    with state.begin() as conn:
+        more = [notice(number, "E3", address="") for number in range(3)]
+        outbox.queue(conn, more, RUN, THURSDAY)
+        conn.execute(text("UPDATE notice SET cause = 'refused 552 5.3.4' WHERE key = 'E3/2'"))
+    pending = {"state": "pending"}
+    assert told(capsys, "retry", "--cause", "refused") == (0, pending | {"count": 1})
+    assert told(capsys, "retry", "--recipient", "E3") == (0, pending | {"count": 2})
+    assert app._run(["notices", "retry", "--recipient", "E3"]) == 2
+    assert "no such notice" in capsys.readouterr().err
+    assert app._run(["notices", "retry"]) == 2
+    assert app._run(["notices", "retry", "2", "--cause", "malformed"]) == 2
+    capsys.readouterr()
+    assert app._run(["notices", "retry", "--cause", "malformed"]) == 0
+    assert "1 notices are queued again" in capsys.readouterr().out.replace("\n", " ")
+
+
 @pytest.mark.usefixtures("state")
 def test_only_what_the_policy_allows_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     """A summary may be; a reminder of one's own duty may not."""
