@@ -42,7 +42,7 @@ def seal_training() -> dict[str, Any]:
         if place.pack.training is None:
             return report.nothing_to_train(records)
         with place.state.connect() as conn:
-            trend = coverage.trend(conn)
+            trend = coverage.trend(conn, place.clock.now())
         controls = place.pack.controls_of(run_key()[0])
         return report.conclude(records, controls=controls, trend=trend, send=STEP_SEND)
 

@@ -29,7 +29,8 @@ _QUERIES: Mapping[str, str] = {
         WHERE person IS NULL OR person = ''""",
     "training.undated": """
         SELECT person AS what FROM {people} AS p
-        WHERE person <> '' AND (joined_on IS NULL OR left_on < joined_on
+        WHERE person <> '' AND (joined_on IS NULL OR joined_on < '1900-01-01'
+            OR left_on < joined_on
             OR leave_until < leave_from OR (leave_from IS NULL AND leave_until IS NOT NULL))""",
     "training.no_department": """
         SELECT person AS what FROM {people} AS p
@@ -48,6 +49,19 @@ _QUERIES: Mapping[str, str] = {
     "training.of_no_course": """
         SELECT DISTINCT course AS what FROM {completions} AS t
         WHERE NOT EXISTS (SELECT FROM {courses} AS c WHERE c.course = t.course)""",
+    "training.no_such_version": """
+        SELECT DISTINCT t.course || ' ' || coalesce(t.version::text, '?') AS what
+        FROM {completions} AS t WHERE EXISTS (SELECT FROM {courses} AS c WHERE c.course = t.course)
+            AND NOT EXISTS (SELECT FROM {courses} AS c WHERE c.course = t.course
+                AND c.version >= t.version)""",
+    "training.of_nobody": """
+        SELECT DISTINCT person AS what FROM {completions} AS t
+        WHERE completed_on > %(day)s::date - 90 AND person NOT IN (
+            SELECT person FROM {people} AS p WHERE person IS NOT NULL)""",
+    "training.no_such_supervisor": """
+        SELECT DISTINCT supervisor AS what FROM {people} AS p
+        WHERE supervisor <> '' AND coalesce(left_on, 'infinity') >= %(day)s
+            AND supervisor NOT IN (SELECT person FROM {people} AS s WHERE person IS NOT NULL)""",
     "training.faulty": """
         SELECT DISTINCT coalesce(course, '?') AS what FROM {courses} AS c WHERE {faulty}""",
 }
@@ -152,6 +166,31 @@ def _told(found: Mapping[str, tuple[int, str]]) -> dict[str, tuple[Outcome, Mess
                 "Was a course deleted that people still have to take? Put it back, or archive "
                 "its completions."
             ),
+        ),
+        "training.no_such_version": (
+            _ATTENTION,
+            _(
+                "Completions of versions that do not exist: {count} ({first}).",
+                **said("training.no_such_version"),
+            ),
+            _("Correct them, or enter the version among the courses."),
+        ),
+        "training.of_nobody": (
+            _ATTENTION,
+            _(
+                "People with completions of the last 90 days who are in no roster: {count} "
+                "({first}).",
+                **said("training.of_nobody"),
+            ),
+            _("Correct the staff number (was a leading zero lost?); until then nobody has them."),
+        ),
+        "training.no_such_supervisor": (
+            _ATTENTION,
+            _(
+                "Supervisors who are in no roster: {count} ({first}).",
+                **said("training.no_such_supervisor"),
+            ),
+            _("Correct them; until then the next one above, or a head, is told."),
         ),
         "training.faulty": (
             _FAIL,

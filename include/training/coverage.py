@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -13,7 +13,7 @@ from include.notify.outbox import Run
 from include.state.training import training_coverage
 from include.training.obligations import Department
 
-_DAYS = 90  # of the trend
+_SHOWN = timedelta(days=90)  # of the trend
 
 
 @dataclass(frozen=True)
@@ -54,18 +54,29 @@ def keep(
         conn.execute(insert(table).values(rows))
 
 
-def newest(conn: Connection) -> datetime | None:
-    """The moment of the latest measurement; None where there is none."""
-    return conn.scalar(select(func.max(training_coverage.c.at)))
+def last(conn: Connection, now: datetime) -> int | None:
+    """How many people the last run had to train; None before the first.
+
+    Measurements that lie in the future were made by a clock that was ahead: they are left out.
+    """
+    table = training_coverage
+    query = (
+        select(func.sum(table.c.people))
+        .where(table.c.at <= now)
+        .group_by(table.c.at, table.c.dag_id, table.c.run_id)
+        .order_by(table.c.at.desc())
+        .limit(1)
+    )
+    found = conn.scalar(query)
+    return None if found is None else int(found)
 
 
-def trend(conn: Connection) -> list[Point]:
+def trend(conn: Connection, now: datetime) -> list[Point]:
     """Return the last measurement of each of the last days, the oldest first."""
     table = training_coverage
-    newest = select(func.max(table.c.day)).scalar_subquery()
     runs = (
         select(table.c.day, table.c.at, func.sum(table.c.people), func.sum(table.c.covered))
-        .where(table.c.day > newest - _DAYS)
+        .where(table.c.at > now - _SHOWN, table.c.at <= now)
         .group_by(table.c.day, table.c.at, table.c.dag_id, table.c.run_id)
         .order_by(table.c.at)
     )

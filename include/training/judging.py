@@ -114,6 +114,23 @@ def waivers_of_nobody(seen: Examination, unknown: Sequence[Waived]) -> None:
     )
 
 
+def shrunk(seen: Examination, people: int, before: int | None) -> None:
+    """Note a roster that lost more than half of its people since the last run."""
+    if before is None or people * 2 >= before:
+        return
+    seen.find(
+        "training.shrunk",
+        Outcome.FAIL,
+        _(
+            "The roster has {people} people who have to be trained; the last run had {before}.",
+            people=people,
+            before=before,
+        ),
+        _("See whether its query or its file is cut: whoever is missing is not reminded."),
+        subject="training.yaml",
+    )
+
+
 def _topics(seen: Examination, desk: Desk, found: Standing) -> None:
     """Say which topics of the policy no course covers as it should."""
     if absent := _absent(desk, found):

@@ -6,14 +6,13 @@ written as ``%2F``, and so are the other signs that mean something here.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import date
 from urllib.parse import quote, unquote
 
 from include.training.obligations import Due
 
-_SIGNS = re.compile(r"[%/#\x00-\x1f\x7f]")
+_SIGNS = "%/#"
 
 
 @dataclass(frozen=True)
@@ -78,4 +77,7 @@ def read_weekly(key: str) -> tuple[str, Told | None]:
 
 
 def _part(text: str) -> str:
-    return _SIGNS.sub(lambda found: quote(found[0], safe=""), text)
+    """A part as it stands in a key: what means something there, or is unseen, is written out."""
+    return "".join(
+        quote(one, safe="") if one in _SIGNS or not one.isprintable() else one for one in text
+    )

@@ -125,7 +125,9 @@ class Waiver:
 
 FAULTY = SQL("""
     coalesce(course, '') = '' OR version IS NULL OR published_on IS NULL
-    OR coalesce(within_days, -1) < 0 OR coalesce(repeat_months, 1) < 1
+    OR coalesce(within_days, -1) NOT BETWEEN 0 AND 3660
+    OR coalesce(repeat_months, 1) NOT BETWEEN 1 AND 240
+    OR coalesce(retake_within_days, 0) NOT BETWEEN 0 AND 3660
     OR (repeat_months IS NOT NULL AND due_each_year IS NOT NULL)
     OR coalesce(topic, '') NOT IN ({topics})
     OR coalesce(due_each_year, '01-01') !~ '^((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])'
@@ -143,11 +145,12 @@ people AS MATERIALIZED (
         coalesce(leave_from <= %(day)s AND coalesce(leave_until, 'infinity') >= %(day)s, false)
             AS on_leave
     FROM {people} AS everybody
-    WHERE person <> '' AND joined_on <= %(day)s AND coalesce(left_on, 'infinity') >= %(day)s
-        {of_people}
+    WHERE person <> '' AND joined_on BETWEEN '1900-01-01' AND %(day)s
+        AND coalesce(left_on, 'infinity') >= %(day)s {of_people}
     ORDER BY person, joined_on DESC, department
 ), courses AS MATERIALIZED (
-    SELECT DISTINCT ON (course) course, title, topic, version, published_on AS version_on,
+    SELECT DISTINCT ON (course) course, coalesce(title, course) AS title, topic, version,
+        published_on AS version_on,
         min(published_on) OVER (PARTITION BY course) AS introduced_on, within_days, repeat_months,
         due_each_year, retake_within_days
     FROM {courses} AS every_version
@@ -156,7 +159,7 @@ people AS MATERIALIZED (
 ), taken AS (
     SELECT person, course, max(completed_on) AS last_on, max(version) AS version
     FROM {completions} AS t
-    WHERE passed AND completed_on <= %(day)s {of_completions}
+    WHERE passed AND completed_on BETWEEN '1900-01-01' AND %(day)s {of_completions}
     GROUP BY person, course
 ), cycles AS (
     SELECT p.person, p.leave_from, p.leave_until, p.on_leave, c.course, t.last_on,
@@ -170,7 +173,8 @@ people AS MATERIALIZED (
             WHEN c.repeat_months IS NOT NULL
                 THEN (t.last_on + make_interval(months => c.repeat_months))::date
         END AS regular_on,
-        CASE WHEN t.version < c.version THEN c.version_on + c.retake_within_days END AS retake_on,
+        CASE WHEN t.last_on IS NOT NULL AND coalesce(t.version, 0) < c.version
+            THEN c.version_on + c.retake_within_days END AS retake_on,
         greatest(p.joined_on, c.introduced_on) AS from_on, {waived} AS waived
     FROM people p CROSS JOIN courses c
     LEFT JOIN taken t ON t.person = p.person AND t.course = c.course

@@ -6,10 +6,10 @@ import csv
 import io
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from include.evidence.examination import Examination
 from include.evidence.model import StepRecord
@@ -37,14 +37,6 @@ from include.training.weeks import week_of
 
 _PATIENCE = timedelta(minutes=10)  # with a run that plans at the same time
 _BLOCK = 1000  # reminders looked up and queued together
-_FAR = 10_000  # days; further than any rung
-_HIGHEST = text(
-    r"""
-    SELECT regexp_replace(key, '/[^/]*$', '') AS obligation,
-        max(substring(key FROM '/([+-]\d+)[^/]*$')::integer) AS rung
-    FROM notice WHERE kind = :kind AND state IN ('sent', 'in_doubt') GROUP BY 1
-    """
-)
 _LISTED = 200  # overdue obligations and people in the report; the file has all
 
 
@@ -67,6 +59,7 @@ def plan(desk: Desk) -> StepRecord:
         late = found.overdue(desk.today)
         roster = Roster(sources, desk.today)
         with desk.state.begin() as conn:
+            before = coverage.last(conn, desk.clock.now())
             told = _tell(conn, desk, found, roster)
             coverage.keep(conn, desk.run, desk.today, desk.clock.now(), found.departments)
             keep_artifact(
@@ -75,6 +68,7 @@ def plan(desk: Desk) -> StepRecord:
         unknown = [one for one in waived if one.person not in roster.find([one.person])]
     whole = judging.judge(seen, desk, found, late, faults)
     judging.waivers_of_nobody(seen, unknown)
+    judging.shrunk(seen, found.people, before)
     return seen.record(
         {
             "day": desk.today.isoformat(),
@@ -113,8 +107,8 @@ def _tell(conn: Connection, desk: Desk, found: Standing, roster: Roster) -> dict
             key for key in outbox.pending(conn, kind) if key.partition("#")[0] not in standing_now
         ]
         gone += outbox.withdraw(conn, kind, stale, NOT_WANTED, at)
-    own = _new(conn, REMINDER, found.due, at)
-    copies = _new(conn, COPY, copied, at)
+    own = _new(conn, REMINDER, found.due)
+    copies = _new(conn, COPY, copied)
     counts = {"withdrawn": gone, "reminders": 0, "copies": 0, "summaries": 0}
     if not desk.workdays.is_workday(desk.today):
         return counts  # the rungs are those of the workday before, and nobody is told today
@@ -175,16 +169,9 @@ def _summaries(
     return made
 
 
-def _new(conn: Connection, kind: str, due: dict[str, Due], at: datetime) -> list[Due]:
-    """What was not told yet; nothing below a rung that was told, where the clock has gone back."""
+def _new(conn: Connection, kind: str, due: dict[str, Due]) -> list[Due]:
     untold = outbox.untold(conn, kind, due)
-    new = [one for key, one in due.items() if key in untold]
-    newest = coverage.newest(conn)
-    if not new or newest is None or newest <= at:
-        return new
-    found = conn.execute(_HIGHEST, {"kind": kind}).all()
-    highest = {row.obligation: int(row.rung) for row in found}
-    return [one for one in new if one.rung > highest.get(told_of(one).obligation, -_FAR)]
+    return [one for key, one in due.items() if key in untold]
 
 
 def _blocks(due: Sequence[Due]) -> Iterable[Sequence[Due]]:
@@ -202,5 +189,11 @@ def _listing(late: Sequence[Due], day: date) -> bytes:
     rows.writerow(("person", "department", "course", "due_on", "days_overdue", "rung"))
     for one in late:
         days = (day - one.due_on).days
-        rows.writerow((one.person, one.department, one.course, one.due_on, days, one.rung))
+        named = (_harmless(text) for text in (one.person, one.department, one.course))
+        rows.writerow((*named, one.due_on, days, one.rung))
     return text.getvalue().encode("utf-8-sig")
+
+
+def _harmless(text: str) -> str:
+    """A text that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

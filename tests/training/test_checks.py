@@ -97,8 +97,32 @@ def test_completions_of_tomorrow_and_of_no_course_are_told(rig: Rig):
     ]
 
 
+def test_records_that_fit_nobody_are_told(rig: Rig):
+    """A zero lost in Excel, a version that was never published, a supervisor of nowhere."""
+    rig.course()
+    rig.person("00001", supervisor="S9")
+    rig.took("2026-02-20", "1")
+    rig.took("2025-01-01", "2")  # long ago: of somebody who is in the archive
+    rig.took("2026-02-20", "00001", version=99)
+    assert said(rig) == [
+        ("training.no_such_version", "Completions of versions that do not exist: 1 (LAW 99)."),
+        (
+            "training.of_nobody",
+            "People with completions of the last 90 days who are in no roster: 1 (1).",
+        ),
+        ("training.no_such_supervisor", "Supervisors who are in no roster: 1 (S9)."),
+    ]
+
+
 @pytest.mark.parametrize(
-    "fault", [{"topic": None}, {"due_each_year": "02-30"}, {"published_on": None}]
+    "fault",
+    [
+        {"within_days": 2**31 - 1},
+        {"repeat_months": 2**31 - 1},
+        {"topic": None},
+        {"due_each_year": "02-30"},
+        {"published_on": None},
+    ],
 )
 def test_courses_that_cannot_be_used_are_red(rig: Rig, fault: dict[str, object]):
     """By their code."""
@@ -111,6 +135,7 @@ def test_many_are_counted_and_the_first_are_named(rig: Rig):
     """A report is no list of thousands."""
     rig.course()
     for number in range(30):
+        rig.person(f"P{number:02d}")
         rig.took("2026-03-03", f"P{number:02d}")
     [(_, text)] = said(rig)
     assert text.startswith("Completions in the future: 30 (P00 LAW, P01 LAW")

@@ -272,6 +272,25 @@ def test_access_without_valid_training_is_found(rig: Rig):
     ]
 
 
+def test_impossible_days_stop_nobody_elses_reminders(rig: Rig):
+    """PostgreSQL knows days before all others; a course may have no title."""
+    rig.course(title=None)
+    rig.person("P1", "2025-01-06")
+    rig.person("P2", "-infinity")
+    rig.took("-infinity", "P1")
+    [one] = rig.due()
+    assert (one.person, one.title) == ("P1", "LAW")
+
+
+def test_a_completion_without_a_version_is_of_an_older_one(rig: Rig):
+    """So a new version has to be taken."""
+    rig.person()
+    rig.course(repeat_months=12, version=1)
+    rig.course(repeat_months=12, version=2, published_on="2026-02-20", retake_within_days=30)
+    rig.took("2025-12-01", version=None)
+    assert [one.cycle for one in rig.due()] == ["version 2"]
+
+
 def test_due_soon_ends_after_thirty_days(rig: Rig):
     """The day itself and the thirty after it."""
     rig.course(within_days=30)

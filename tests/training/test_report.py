@@ -38,7 +38,7 @@ SENT = StepRecord(
 def concluded(rig: Rig, *more: StepRecord) -> Conclusion:
     records = [plan(rig.desk()), *(more or (SENT,))]
     with rig.engine.connect() as conn:
-        trend = coverage.trend(conn)
+        trend = coverage.trend(conn, rig.now())
     return report.conclude(records, controls=CONTROLS, trend=trend, send=STEP_SEND)
 
 
