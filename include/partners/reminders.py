@@ -44,6 +44,13 @@ class Reminder:
         return self.term.last_day.isoformat() if self.term.last_day else _UNKNOWN
 
     @property
+    def due_on(self) -> date | None:
+        """The day that people are told as due; a failed review, or one opened again, has none."""
+        if self.term.what in (What.FAILED, What.REOPENED):
+            return None
+        return self.term.last_day
+
+    @property
     def key(self) -> str:
         """What makes it the same reminder: ``3/nda/2027-01-31/-30``."""
         return f"{self.bound.partner.number}/{self.term.what}/{self.day}/{self.rung}"
@@ -74,7 +81,7 @@ def notices(desk: Desk, reminders: Iterable[Reminder]) -> Iterator[Notice]:
             key=one.key,
             heading=_OWN,
             line=_("{partner}: {what}", partner=one.bound.partner.title, what=said),
-            due_on=one.term.last_day,
+            due_on=one.due_on,
         )
         if desk.rules.tell_partners and one.term.what is not What.REOPENED:
             # Of an incident a partner hears from people, not from a reminder
@@ -86,7 +93,7 @@ def notices(desk: Desk, reminders: Iterable[Reminder]) -> Iterator[Notice]:
                 line=_theirs(one.term, desk.today),
                 name=one.bound.partner.name,
                 address=one.bound.partner.mail,
-                due_on=one.term.last_day,
+                due_on=one.due_on,
             )
 
 

@@ -74,3 +74,21 @@ def test_a_week_of_lapse_is_one_mail(rig: Rig, server: Smtp) -> None:
             post(rig, server).deliver()
         rig.today += timedelta(days=7)
     assert [one.recipient for one in server.read] == ["compliance@courier.example"] * 3
+
+
+def test_a_review_that_failed_or_was_opened_again_has_no_due_day(rig: Rig, server: Smtp) -> None:
+    """It does not hold at all: a day before it would be one that nobody ever set."""
+    for code in ("1", "2"):
+        rig.ally(code)
+        rig.review(code, passed=code == "2")
+    rig.reopen("2")
+    rig.look()
+    post(rig, server).deliver()
+    assert {one.recipient for one in server.read} == {
+        "compliance@courier.example", "privacy@1.example",
+    }  # fmt: skip
+    for one in server.read:
+        text = one.text("plain")
+        assert "review" in text
+        assert "2026-05-31" not in text
+        assert "[due" not in text
