@@ -29,7 +29,7 @@ from airflow.sdk import Param, TriggerRule, dag, task
 
 from include.orchestration import audit_conclusion, notices
 from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron
+from include.orchestration.workflow import DEFAULT_ARGS, SEND_ARGS, Tag, cron
 
 
 @dag(
@@ -70,7 +70,7 @@ def conclude_audit() -> None:
         """Remind the owners of open findings and say which are overdue."""
         return audit_conclusion.follow_up()
 
-    @task(trigger_rule=TriggerRule.ALL_DONE)
+    @task(trigger_rule=TriggerRule.ALL_DONE, **SEND_ARGS)
     def send() -> dict[str, Any]:
         """Mail the owners; what another workflow queued goes with it."""
         return notices.send(audit_conclusion.CLAUSE)

@@ -30,7 +30,7 @@ from airflow.sdk import TriggerRule, dag, task
 
 from include.orchestration import notices, training
 from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron
+from include.orchestration.workflow import DEFAULT_ARGS, SEND_ARGS, Tag, cron
 
 
 @dag(
@@ -52,7 +52,7 @@ def remind_training() -> None:
         """Work out who is told what today; queue it once."""
         return training.plan()
 
-    @task(trigger_rule=TriggerRule.ALL_DONE)
+    @task(trigger_rule=TriggerRule.ALL_DONE, **SEND_ARGS)
     def send() -> dict[str, Any]:
         """Send what is queued and still wanted, one message a day and person."""
         return notices.send(training.CLAUSE)

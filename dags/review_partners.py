@@ -29,7 +29,7 @@ from airflow.sdk import TriggerRule, dag, task
 
 from include.orchestration import partners
 from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron
+from include.orchestration.workflow import DEFAULT_ARGS, SEND_ARGS, Tag, cron
 
 
 @dag(
@@ -51,7 +51,7 @@ def review_partners() -> None:
         """Say what binds each partner today; queue what people are to be told, once."""
         return partners.look()
 
-    @task(trigger_rule=TriggerRule.ALL_DONE)
+    @task(trigger_rule=TriggerRule.ALL_DONE, **SEND_ARGS)
     def send() -> dict[str, Any]:
         """Send what is queued and still so, one message a day and recipient."""
         return partners.send()

@@ -91,7 +91,9 @@ def deliver(office: Office) -> Delivery:
     day, telling = _moment(office)
     for kind in get_args(ChannelKind):
         with office.state.begin() as conn:
-            here, later = due.left(conn, kind, day=day, telling=telling)
+            now = office.clock.now()
+            here, later = due.left(conn, kind, day=day, now=now, telling=telling)
+            done.held(*due.in_hand(conn, kind, now))
         done.deferred += here if kind in office.channels else 0
         done.waiting += later if kind in office.channels else here + later
     return done

@@ -25,16 +25,22 @@ _DUE_NOW = text(
     )
     """
 )
+# What has a moment for its next try waits for that; what has none is being sent.
+_HELD = "b.state = 'sending' AND b.next_try_at IS NULL AND b.claimed_until > :now"
 _LEFT = text(
-    """
-    SELECT count(*) FILTER (WHERE n.message IS NOT NULL OR n.urgent
-            OR :telling AND NOT EXISTS (
-                SELECT FROM notice_message m WHERE m.recipient = n.recipient
-                AND m.channel = n.channel AND m.day = :day AND NOT m.urgent
-                AND m.state <> 'dissolved')),
+    f"""
+    SELECT count(*) FILTER (WHERE n.urgent OR :telling AND (n.message IS NOT NULL OR NOT EXISTS (
+            SELECT FROM notice_message m WHERE m.recipient = n.recipient
+            AND m.channel = n.channel AND m.day = :day AND NOT m.urgent
+            AND m.state <> 'dissolved'))),
         count(*)
-    FROM notice n WHERE n.state = 'pending' AND n.channel = :channel
-    """
+    FROM notice n LEFT JOIN notice_message b ON b.id = n.message
+    WHERE n.state = 'pending' AND n.channel = :channel AND NOT coalesce({_HELD}, false)
+    """  # noqa: S608 - words of our own
+)
+_IN_HAND = text(
+    f"SELECT count(*), max(claimed_until) FROM notice_message b WHERE {_HELD}"  # noqa: S608 - ours
+    " AND channel = :channel"
 )
 _TOO_OLD = text(
     """
@@ -66,10 +72,25 @@ def anything(
     return bool(conn.scalar(_DUE_NOW, values))
 
 
-def left(conn: Connection, kind: ChannelKind, *, day: date, telling: bool) -> tuple[int, int]:
-    """How many notices are due and not sent, and how many wait for their time."""
-    due, pending = conn.execute(_LEFT, {"channel": kind, "day": day, "telling": telling}).one()
+def left(
+    conn: Connection, kind: ChannelKind, *, day: date, now: datetime, telling: bool
+) -> tuple[int, int]:
+    """How many notices are due and not sent, and how many wait for their time.
+
+    Those of a message that another process is sending are neither: `in_hand` counts it.
+    """
+    values = {"channel": kind, "day": day, "now": now, "telling": telling}
+    due, pending = conn.execute(_LEFT, values).one()
     return due, pending - due
+
+
+def in_hand(conn: Connection, kind: ChannelKind, now: datetime) -> tuple[int, datetime | None]:
+    """How many messages another process is sending, and until when they count as that.
+
+    One that was killed a moment ago is not known from one that is at work.
+    """
+    count, until = conn.execute(_IN_HAND, {"channel": kind, "now": now}).one()
+    return int(count), until
 
 
 def give_up(

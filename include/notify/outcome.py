@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from include.notify.claims import Unsent
 
@@ -15,7 +16,9 @@ class Delivery:
         sent: messages that a server answers for.
         notices: notices in them.
         deferred: notices that are due and not sent: a server put them off, could not be reached,
-            another process is at them, or nobody could say whether they are still wanted.
+            or nobody could say whether they are still wanted.
+        in_hand: messages that another process is sending, or was when it was killed.
+        in_hand_until: when those of a killed one can be taken by others.
         undeliverable: notices that cannot be sent.
         in_doubt: notices that may have arrived and are not sent again.
         withdrawn: notices that nobody wants any more.
@@ -34,6 +37,8 @@ class Delivery:
     in_doubt: int = 0
     withdrawn: int = 0
     waiting: int = 0
+    in_hand: int = 0
+    in_hand_until: datetime | None = None
     recipients: list[Unsent] = field(default_factory=list)
     told: dict[str, set[str]] = field(default_factory=dict)
     down: dict[str, str] = field(default_factory=dict)
@@ -48,3 +53,9 @@ class Delivery:
         """Count notices that may have arrived."""
         self.in_doubt += len(unsent)
         self.recipients += unsent
+
+    def held(self, messages: int, until: datetime | None) -> None:
+        """Count messages that another process is sending."""
+        self.in_hand += messages
+        if until and (self.in_hand_until is None or until > self.in_hand_until):
+            self.in_hand_until = until

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, text
 
@@ -73,6 +74,7 @@ def send(office: Office, since: datetime, clause: str) -> Sending:
         in_doubt = _unsent(conn, "in_doubt", since)
     _tell_unsent(seen, undeliverable, in_doubt)
     _tell_waiting(seen, done)
+    _tell_in_hand(seen, done, office.zone)
     seen.measure("notices.sent", messages, "1")
     seen.measure("notices.deferred", done.deferred, "1")
     seen.measure("notices.undeliverable", len(undeliverable), "1")
@@ -89,7 +91,7 @@ def send(office: Office, since: datetime, clause: str) -> Sending:
             "in_doubt_count": len(in_doubt),
         }
     )
-    return Sending(record, _again(done))
+    return Sending(record, _again(done, office.zone))
 
 
 def _unsent(conn: Connection, state: str, since: datetime) -> list[Unsent]:
@@ -171,9 +173,35 @@ def _tell_waiting(seen: Examination, done: Delivery) -> None:
         )
 
 
-def _again(done: Delivery) -> str:
+def _tell_in_hand(seen: Examination, done: Delivery, zone: ZoneInfo) -> None:
+    if done.in_hand_until is not None:
+        seen.find(
+            "notices.in_hand",
+            Outcome.ATTENTION,
+            _(
+                "Another process has {count} messages in hand until {time}.",
+                count=done.in_hand,
+                time=_clock(done.in_hand_until, zone),
+            ),
+            _(
+                "Where that one was killed, the next run of any workflow that tells people sends "
+                "them after that time."
+            ),
+        )
+
+
+def _clock(moment: datetime, zone: ZoneInfo) -> str:
+    return f"{moment.astimezone(zone):%H:%M}"
+
+
+def _again(done: Delivery, zone: ZoneInfo) -> str:
     if done.down:
         return f"The server of {' and '.join(sorted(done.down))} could not be used."
     if done.unsure:
         return f"Nobody could say which notices of {', '.join(sorted(done.unsure))} are wanted."
-    return "A server put messages off." if done.deferred else ""
+    if done.deferred:
+        return "A server put messages off."
+    if done.in_hand_until is not None:
+        until = _clock(done.in_hand_until, zone)
+        return f"Another process has {done.in_hand} messages in hand until {until}."
+    return ""

@@ -49,6 +49,14 @@ DEFAULT_ARGS: dict[str, Any] = {
     "max_retry_delay": timedelta(minutes=10),
 }
 
+SEND_ARGS: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay": timedelta(minutes=2),
+    "retry_exponential_backoff": True,
+    "max_retry_delay": timedelta(minutes=10),
+}
+"""Of tasks that send: the last try is made after what a killed one had in hand is free again."""
+
 
 def policy() -> PolicyPack:
     """Return the policy pack; a bad one is a DAG import error that names every fault."""

@@ -132,14 +132,25 @@ def test_every_run_is_sealed_and_judged_last(dags: dict[str, Any], name: str):
 @pytest.mark.parametrize("name", NAMES)
 def test_tasks_have_an_owner_retries_and_a_docstring(dags: dict[str, Any], name: str):
     """What Airflow shows beside a task is there."""
-    from include.orchestration.workflow import DEFAULT_ARGS
+    from include.orchestration.workflow import DEFAULT_ARGS, SEND_ARGS
 
     roles = load_pack(SHIPPED).roles
     for task in dags[name].tasks:
         assert task.owner in roles
-        assert task.retries in {0, DEFAULT_ARGS["retries"]}
+        usual = SEND_ARGS if task.task_id == "send" else DEFAULT_ARGS
+        assert task.retries in {0, usual["retries"]}
         assert getattr(task, "python_callable", task).__doc__, task.task_id
         assert hasattr(task, "python_callable") or task.doc_md, task.task_id
+
+
+@pytest.mark.parametrize("name", ["conclude_audit", "remind_training", "review_partners"])
+def test_the_last_try_to_send_comes_when_nothing_is_held_any_more(dags: dict[str, Any], name: str):
+    """What a killed one had in hand is free again by then, so the run itself still sends it."""
+    from include.notify.claims import LEASE
+
+    task = dags[name].get_task("send")
+    assert task.retries * task.retry_delay > LEASE
+    assert task.owner != "airflow"
 
 
 def test_a_seed_may_be_mistyped_more_often_than_services_fail(dags: dict[str, Any]):

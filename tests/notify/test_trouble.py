@@ -55,6 +55,20 @@ def test_greylisting_is_tried_again_after_the_pause(post: Post, server: Smtp) ->
     assert "n2" in server.taken[-1].text("plain")
 
 
+def test_what_was_put_off_waits_in_quiet_hours(post: Post, server: Smtp) -> None:
+    """It is no failure, and no reason for another try before the morning."""
+    server.rule = lambda phase, _: "450 busy" if phase == "RCPT" else None
+    post.queue(notice(1), notice(2, "E2", urgent=True))
+    post.deliver()
+    server.rule = lambda _phase, _address: None
+    post.clock.moment = datetime(2026, 11, 26, 15, tzinfo=UTC)  # 23:00
+    done = sending.send(post.office(), post.clock.now(), "6.2")
+    assert (done.again, done.record.findings) == ("", [])
+    assert (done.record.data["waiting"], done.record.data["messages"]) == (1, 1)
+    post.clock.moment = datetime(2026, 11, 27, 2, tzinfo=UTC)
+    assert post.deliver().sent == 1
+
+
 def test_pauses_grow_and_the_last_one_repeats(post: Post, server: Smtp) -> None:
     """A minute, five, fifteen, an hour, an hour; the same message all day."""
     server.rule = lambda phase, _: "450 busy" if phase == "RCPT" else None
