@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, select
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import record_step
-from include.messages import _
+from include.messages import Message, _
 from include.notify import outbox
 from include.notify.outbox import Run
 from include.partners import history, reminders
@@ -35,20 +35,15 @@ from include.state.notices import notice
 
 _NEVER_FAILS = ("partners.name", "partners.nda_from_missing")
 _CODES = {
-    What.NDA: "partners.nda",
-    What.AGREEMENT: "partners.agreement",
-    What.REVIEW: "partners.review",
-}
-_ENDINGS = {State.LAPSED: "lapsed", State.MISSING: "missing", State.NOT_YET: "not_begun"}
-_MEND = {
-    What.NDA: _("Renew it, or take the partner's access away; sharing is refused until then."),
-    What.AGREEMENT: _(
-        "Renew it, or take the partner's access away; sharing is refused until then."
-    ),
-    What.REVIEW: _(
-        "Review the partner (`partners questionnaire`, `return`, `decide`), or take its access "
-        "away; sharing is refused until then."
-    ),
+    (What.NDA, State.LAPSED): "partners.nda_lapsed",
+    (What.NDA, State.MISSING): "partners.nda_missing",
+    (What.NDA, State.NOT_YET): "partners.nda_not_begun",
+    (What.AGREEMENT, State.LAPSED): "partners.agreement_lapsed",
+    (What.AGREEMENT, State.MISSING): "partners.agreement_missing",
+    (What.REVIEW, State.LAPSED): "partners.review_lapsed",
+    (What.REVIEW, State.MISSING): "partners.review_missing",
+    (What.FAILED, State.LAPSED): "partners.review_failed",
+    (What.REOPENED, State.LAPSED): "partners.review_reopened",
 }
 
 
@@ -104,16 +99,27 @@ def _terms(seen: Examination, one: Bound, today: date) -> None:
         reason = against(term, today)
         if reason is None:
             continue
-        what = What.REVIEW if term.what in (What.FAILED, What.REOPENED) else term.what
-        ending = str(term.what) if term.what is not what else _ENDINGS[term.state(today)]
+        agreed = term.what in (What.NDA, What.AGREEMENT)
         seen.find(
-            f"{_CODES[what]}_{ending}",
+            _CODES[term.what, term.state(today)],
             Outcome.FAIL,
-            _("{partner}: {what}", partner=one.partner.title, what=reason),
-            _MEND[what],
+            _("{partner}: {what}", partner=one.partner.called, what=reason),
+            _renew() if agreed else _review_it(one.partner.number),
             subject=one.partner.number,
-            clause=CLAUSE_REVIEW if what is What.REVIEW else CLAUSE_BOUND,
+            clause=CLAUSE_BOUND if agreed else CLAUSE_REVIEW,
         )
+
+
+def _renew() -> Message:
+    return _("Renew it, or take the partner's access away; sharing is refused until then.")
+
+
+def _review_it(number: str) -> Message:
+    return _(
+        "Review the partner, or take its access away; sharing is refused until then. The review "
+        "begins with ./parcelseal partners questionnaire {partner} --out FILE --by ID",
+        partner=number,
+    )
 
 
 def _abroad(seen: Examination, one: Bound) -> None:
@@ -128,14 +134,16 @@ def _abroad(seen: Examination, one: Bound) -> None:
             Outcome.ATTENTION,
             _(
                 "{partner}: sub-processors that are not given as in China: {count} ({countries}).",
-                partner=one.partner.title,
+                partner=one.partner.called,
                 count=len(named),
                 countries=countries(named),
             ),
             _(
                 "See whether customer information may be provided there (Personal Information "
                 "Protection Law (2021-11-01) 38-40) and whether the partner's answers say so; "
-                "else open the review again: `partners reopen`."
+                "else open the review again, which refuses sharing at once: ./parcelseal partners "
+                "reopen {partner} --because TEXT --by ID",
+                partner=one.partner.number,
             ),
             subject=one.partner.number,
         )
@@ -148,7 +156,7 @@ def _oddities(seen: Examination, register: Register) -> None:
         seen.find(
             one.code,
             Outcome.FAIL if fails else Outcome.ATTENTION,
-            _("{partner}: {what}", partner=partner.title, what=one.message),
+            _("{partner}: {what}", partner=partner.called, what=one.message),
             one.action,
             subject=one.partner,
         )
@@ -201,7 +209,10 @@ def _reviews(
                 "partners.gone",
                 Outcome.ATTENTION,
                 _("Review {id} is open, and the register has no such partner.", id=review.id),
-                _("End it: `partners decide {partner} --failed`.", partner=number),
+                _(
+                    "End it: ./parcelseal partners decide {partner} --failed --by ID --reason TEXT",
+                    partner=number,
+                ),
                 subject=number,
                 clause=CLAUSE_REVIEW,
             )
@@ -212,13 +223,17 @@ def _reviews(
         if review.returned_at is None:
             code = "partners.questionnaire_out"
             message = _("{partner}: the questionnaire has been out since {day}.",
-                        partner=partners[number].title, day=_day(desk, since))  # fmt: skip
+                        partner=partners[number].called, day=_day(desk, since))  # fmt: skip
             action = _("Ask the partner for it, or decide that the review failed.")
         else:
             code = "partners.undecided"
             message = _("{partner}: the answers have been back since {day}, and nobody decided.",
-                        partner=partners[number].title, day=_day(desk, since))  # fmt: skip
-            action = _("Have somebody who did not hand them in decide: `partners decide`.")
+                        partner=partners[number].called, day=_day(desk, since))  # fmt: skip
+            action = _(
+                "Have somebody who did not hand them in decide: ./parcelseal partners decide "
+                "{partner} --passed --by ID --reason TEXT (or --failed)",
+                partner=number,
+            )
         seen.find(code, Outcome.ATTENTION, message, action, subject=number, clause=CLAUSE_REVIEW)
 
 

@@ -15,7 +15,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
 from include.approvals.reasons import names_a_person
-from include.messages import Message, _
+from include.messages import Message, _, verbatim
 from include.policy.datamap import MappedDatabase
 from include.policy.fragments import pack_sql
 from include.policy.partners import PartnerRules
@@ -88,6 +88,11 @@ class Partner:
     last_review_on: date | None = None
     live: bool = True
     clear: bool = True
+
+    @property
+    def called(self) -> Message:
+        """Its name, for what says the number beside it."""
+        return verbatim(self.name) if self.name else _("partner without a name")
 
     @property
     def title(self) -> Message:

@@ -63,7 +63,7 @@ def test_a_run_tells_of_each_partner_with_access(rig: Rig) -> None:
     assert codes(record) == [("partners.sub_processor_abroad", "attention", "1")]
     (found,) = record.findings
     assert Translator("en").text(found.message) == (
-        "Company 1 (1): sub-processors that are not given as in China: 3 (Singapore, US)."
+        "Company 1: sub-processors that are not given as in China: 3 (Singapore, US)."
     )
     assert "Singapore, US" in Translator("zh_CN").text(found.message)
     pass_with(rig, "1", others[:1])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from include.partners.names import UNBOUND, UNREVIEWED
+from include.reports.i18n import Translator
 from tests.partners.rig import Rig, codes, figures
 
 
@@ -141,6 +142,22 @@ def test_what_waits_for_too_long_is_told(rig: Rig) -> None:
     assert codes(rig.look()) == []
     rig.today += timedelta(days=31)
     assert codes(rig.look()) == [("partners.undecided", "attention", "1")]
+
+
+def test_a_finding_names_its_partner_once_and_its_command_whole(rig: Rig) -> None:
+    """Whoever reads it has the number before it, and can copy what to do."""
+    rig.ally("11", company="Süd & Söhne", seen_on=None)
+    rig.ally("12", company="", seen_on=None)
+    english = Translator("en")
+    first, second, _name = sorted(
+        rig.look().findings, key=lambda one: (one.subject, -ord(one.code[9]))
+    )
+    assert english.text(first.message).startswith("Süd & Söhne: No day of a security review")
+    assert english.text(first.action).endswith(
+        "./parcelseal partners questionnaire 11 --out FILE --by ID"
+    )
+    assert english.text(second.message).startswith("partner without a name: No day")
+    assert "`" not in english.text(first.action) + english.text(second.action)
 
 
 def test_the_record_names_no_contact(rig: Rig) -> None:
