@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings
 from psycopg import sql
 
 from include.local.postgres import SUPERUSER, EmbeddedPostgres
@@ -16,6 +17,9 @@ from include.state.connect import engine
 from include.state.migrate import migrate
 from tests.support.databases import fresh
 
+# A slow moment of a busy machine is no finding; pytest-timeout ends what hangs.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 # Not durable, since tests never survive a power cut; and a password in one round instead of 4096,
 # which take most of the time of the twenty thousand connections that tests open.
 HASTY = {"fsync": "off", "full_page_writes": "off", "scram_iterations": "1"}

@@ -46,7 +46,11 @@ def remind(
     Returns:
         Numbers of the findings whose owners were reminded.
     """
-    due = [one for one in register.listed(conn, kind) if one.to_be_reminded(now)]
+    due = [
+        one
+        for one in register.listed(conn, kind)
+        if one.to_be_reminded(now) and one.owner in roles  # nobody was reminded who is not told
+    ]
     for one in due:
         register.remind(conn, one.id, by=run.dag_id, at=now)
     outbox.queue(conn, _notices(due, notice, roles, now), run, now, rules)
@@ -63,8 +67,6 @@ def _notices(
     due: Sequence[Found], kind: str, roles: Mapping[str, Role], now: datetime
 ) -> Iterator[Notice]:
     for one in due:
-        if one.owner not in roles:
-            continue
         values = {"number": one.id, "what": one.what, "day": one.due_on}
         if one.overdue(now.date()):
             line = _("No. {number}, was due on {day} and is overdue: {what}", **values)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 from airflow.sdk import get_current_context
 
-from include.evidence.model import StepRecord
+from include.evidence.model import Finding, Outcome, StepRecord
 from include.messages import _
 from include.notify import sending
 from include.notify.claims import Confirm
@@ -20,41 +19,53 @@ from include.orchestration.run import require_open, step
 from include.services.errors import ServiceError
 from include.workplace import Workplace
 
-__all__ = ["CONFIRM", "STEP_SEND", "office", "send"]
+__all__ = ["KINDS", "STEP_SEND", "confirming", "office", "send"]
 
 
-def _of(module: str, function: str, *words: str) -> Callable[[Workplace], Confirm]:
-    """Who confirms a kind, found when it is asked: workflows import this module, and it them."""
+def confirming(kind: str) -> Callable[[Workplace], Confirm]:
+    """Return who says which queued notices of a kind are still wanted.
 
-    def find(place: Workplace) -> Confirm:
-        found = getattr(import_module(f"include.orchestration.{module}"), function)
-        for word in words:
-            found = found(word)
-        confirm: Confirm = found(place)
-        return confirm
+    Any workflow may send the notices of any other, so all of them stand here; they are imported
+    when they are asked for, since they import this module.
 
-    return find
+    Raises:
+        KeyError: nobody says it of this kind.
+    """
+    from include.orchestration import audit_conclusion, partners, training
+    from include.partners.names import CONTACT
+    from include.partners.names import REMINDER as PARTNERS
+    from include.sampling.names import NOTICE as FINDING
+    from include.training.names import COPY, DEPARTMENT
+    from include.training.names import REMINDER as TRAINING
+
+    found: dict[str, Callable[[Workplace], Confirm]] = {
+        FINDING: audit_conclusion.confirming,
+        PARTNERS: partners.confirming,
+        CONTACT: partners.confirming,
+        **{one: training.confirming(one) for one in (TRAINING, COPY, DEPARTMENT)},
+    }
+    return found[kind]
 
 
-CONFIRM: dict[str, Callable[[Workplace], Confirm]] = {
-    "audit.finding": _of("audit_conclusion", "confirming"),
-    "partners.reminder": _of("partners", "confirming"),
-    "partners.contact": _of("partners", "confirming"),
-    "training.reminder": _of("training", "confirming", "training.reminder"),
-    "training.copy": _of("training", "confirming", "training.copy"),
-    "training.department": _of("training", "confirming", "training.department"),
-}
-"""By kind of notice: who says which are still wanted. Any workflow may send those of any other."""
+KINDS = (
+    "audit.finding",
+    "partners.reminder",
+    "partners.contact",
+    "training.reminder",
+    "training.copy",
+    "training.department",
+)
+"""Every kind of notice; a test holds them against the names that workflows queue."""
 
 
 def office(place: Workplace) -> Office:
     """Return what messages are sent with."""
-    confirm = {kind: partial(_asked, place, find) for kind, find in CONFIRM.items()}
+    confirm = {kind: partial(_asked, place, kind) for kind in KINDS}
     return office_of(place.pack, place.state, place.clock, place.connection, confirm)
 
 
-def _asked(place: Workplace, find: Callable[[Workplace], Confirm], keys: Sequence[str]) -> set[str]:
-    return find(place)(keys)
+def _asked(place: Workplace, kind: str, keys: Sequence[str]) -> set[str]:
+    return confirming(kind)(place)(keys)
 
 
 def send(clause: str) -> dict[str, Any]:
@@ -76,6 +87,31 @@ def send(clause: str) -> dict[str, Any]:
         done = sending.send(office(place), began or place.clock.now(), clause)
         if done.again and not last:
             raise ServiceError(done.again, "The task is repeated; nothing is lost meanwhile.")
-        return done.record
+        return _on_this_machine(done.record, clause) if place.is_local("mail") else done.record
 
     return step(STEP_SEND, "", _("The sending"), work, clause)
+
+
+def _on_this_machine(record: StepRecord, clause: str) -> StepRecord:
+    """Say that mail was written to files: a forgotten connection must not look like success."""
+    count = record.data.get("messages", 0)
+    if not count:
+        return record
+    finding = Finding(
+        code="notices.local_only",
+        severity=Outcome.ATTENTION,
+        subject="mail",
+        message=_(
+            "No connection mail is configured: {count} messages were written to files on this "
+            "machine, and nobody got them.",
+            count=count,
+        ),
+        action=_("Set AIRFLOW_CONN_MAIL to your mail server: docs/connections.md."),
+        clause=clause,
+    )
+    return record.model_copy(
+        update={
+            "findings": [*record.findings, finding],
+            "outcome": Outcome.worst([record.outcome, Outcome.ATTENTION]),
+        }
+    )

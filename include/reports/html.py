@@ -165,6 +165,13 @@ class _View:
         moment, _space, offset = text.rpartition(" ")
         return (moment, offset) if offset.startswith("UTC") else (text, "")
 
+    def indicator(self, control: ControlStatus) -> str | float:
+        """A control's figure in the unit of its target; in percent not rounded up to it."""
+        value = control.value
+        if value is not None and control.target.endswith("%"):
+            return f"{value * 100:.6g}%"
+        return "" if value is None else value
+
     def cell(self, value: Cell, kind: ColumnKind) -> str:
         if kind in ("bytes", "duration", "percent"):
             return self._translator.quantity(value, kind)

@@ -1,0 +1,60 @@
+"""Whoever queues notices is asked, just before they are sent, which are still wanted."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2] / "include"
+pytestmark = pytest.mark.airflow
+
+
+def queued() -> set[str]:
+    """Every kind that a workflow's names.py calls its own."""
+    found = set()
+    for room in ("training", "partners", "sampling"):
+        for node in ast.parse((ROOT / room / "names.py").read_text()).body:
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+                value = str(node.value.value)
+                if value.count(".") == 1 and not value.endswith((".csv", ".json", ".xlsx")):
+                    found.add(value)
+    return found
+
+
+def test_every_kind_that_is_queued_is_confirmed():
+    """A kind that nobody confirms would be told whatever happened since."""
+    from include.orchestration.notices import KINDS
+
+    assert {one for one in queued() if one.split(".")[0] in ("training", "partners", "audit")} == (
+        set(KINDS)
+    )
+
+
+def test_every_kind_finds_who_confirms_it():
+    """And a pack without the workflow's file wants none of its notices any more."""
+    from include.orchestration.notices import KINDS, confirming
+
+    place: Any = SimpleNamespace(pack=SimpleNamespace(training=None, partners=None))
+    for kind in KINDS:
+        confirm = confirming(kind)(place)
+        if not kind.startswith("audit."):
+            assert confirm(["any key"]) == set()
+    with pytest.raises(KeyError):
+        confirming("nobody.knows")
+
+
+def test_mail_that_stays_on_this_machine_is_not_called_sent():
+    """A forgotten connection looks like success otherwise; a run that sent nothing is silent."""
+    from include.evidence.model import Outcome, StepRecord
+    from include.orchestration.notices import _on_this_machine
+
+    record = StepRecord(step="send", outcome=Outcome.PASS, data={"messages": 3})
+    told = _on_this_machine(record, "6.2")
+    assert told.outcome is Outcome.ATTENTION
+    assert [one.code for one in told.findings] == ["notices.local_only"]
+    nothing = StepRecord(step="send", outcome=Outcome.PASS, data={"messages": 0})
+    assert _on_this_machine(nothing, "6.2") is nothing
