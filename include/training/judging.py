@@ -100,16 +100,18 @@ def judge(
     return whole
 
 
-def waivers_of_nobody(seen: Examination, unknown: Sequence[Waived]) -> None:
-    """Note waivers of people whom the roster does not have: a mistyped number waives nothing."""
+def waivers_of_nothing(seen: Examination, unknown: Sequence[Waived]) -> None:
+    """Note waivers of people or courses that do not exist: a mistyped one waives nothing."""
     if not unknown:
         return
-    people = sorted({one.person for one in unknown})
     seen.find(
-        "training.waiver_of_nobody",
+        "training.waiver_of_nothing",
         Outcome.ATTENTION,
-        _("Waived for people who are in no roster: {people}.", people=_named(people)),
-        _("End them and grant them again for whom they are meant: `training unwaive`, `waive`."),
+        _(
+            "Waivers of people or courses that do not exist: {waivers}.",
+            waivers=_named([f"{one.person} {one.course}" for one in unknown]),
+        ),
+        _("End them and grant them again as they are meant: `training unwaive`, `waive`."),
         subject="training.yaml",
     )
 

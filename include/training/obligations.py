@@ -284,6 +284,13 @@ def of_people(
         return [_due(row) for row in rows]
 
 
+def codes(sources: Sources) -> set[str]:
+    """Codes of all courses, those that cannot be used too."""
+    query = SQL("SELECT DISTINCT course FROM {} AS c WHERE course <> ''").format(sources["courses"])
+    with telling("courses"):
+        return {course for (course,) in sources.connection.execute(query, {})}
+
+
 def _query(
     whole: SQL, sources: Sources, waived: Sequence[Waiver], *, some: bool = False
 ) -> Composed:

@@ -30,7 +30,7 @@ from include.training.names import (
     REMINDER,
     STEP_PLAN,
 )
-from include.training.obligations import Due
+from include.training.obligations import Due, codes
 from include.training.people import Roster
 from include.training.standing import Standing, standing
 from include.training.weeks import week_of
@@ -65,9 +65,10 @@ def plan(desk: Desk) -> StepRecord:
             keep_artifact(
                 conn, desk.run.dag_id, desk.run.run_id, OVERDUE_FILE, _listing(late, desk.today)
             )
-        unknown = [one for one in waived if one.person not in roster.find([one.person])]
+        people, courses = roster.find(one.person for one in waived), codes(sources)
+        unknown = [one for one in waived if one.person not in people or one.course not in courses]
     whole = judging.judge(seen, desk, found, late, faults)
-    judging.waivers_of_nobody(seen, unknown)
+    judging.waivers_of_nothing(seen, unknown)
     judging.shrunk(seen, found.people, before)
     return seen.record(
         {
@@ -90,6 +91,7 @@ def plan(desk: Desk) -> StepRecord:
                     "course": one.course,
                     "until": one.until.isoformat(),
                     "reason": one.reason,
+                    "waives": one not in unknown,
                 }
                 for one in waived
             ],

@@ -328,7 +328,12 @@ def _overdue(data: Mapping[str, Any]) -> Section:
 
 def _waived(data: Mapping[str, Any]) -> Section:
     rows: list[list[Cell]] = [
-        [one["person"], one["course"], date.fromisoformat(one["until"]), one["reason"]]
+        [
+            one["person"],
+            one["course"],
+            date.fromisoformat(one["until"]),
+            one["reason"] if one["waives"] else _("waives nothing: no such person or course"),
+        ]
         for one in data["waived"]
     ]
     return Section(

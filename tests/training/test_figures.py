@@ -17,18 +17,22 @@ from tests.training.rig import Rig
 from tests.training.test_plan import artifacts_of_run, codes, metrics, trained
 
 
-def test_a_waiver_of_nobody_is_told(rig: Rig):
-    """A mistyped staff number waives nothing, and the person goes on being reminded."""
+def test_a_waiver_of_nothing_is_told(rig: Rig):
+    """A mistyped number or code waives nothing, and the person goes on being reminded."""
     trained(rig)
     with rig.engine.begin() as conn:
-        for person in ("P0", "PO"):
+        for person, course in (("P0", "LAW"), ("PO", "LAW"), ("P0", "law")):
             waivers.grant(
-                conn, person, "LAW", reason="long illness", until=date(2026, 6, 30), by="E1",
+                conn, person, course, reason="long illness", until=date(2026, 6, 30), by="E1",
                 at=rig.now(),
             )  # fmt: skip
     record = plan(rig.desk())
     [finding] = record.findings
-    assert Translator("en").text(finding.message) == ("Waived for people who are in no roster: PO.")
+    assert Translator("en").text(finding.message) == (
+        "Waivers of people or courses that do not exist: P0 law, PO LAW."
+    )
+    waives = {(one["person"], one["course"]): one["waives"] for one in record.data["waived"]}
+    assert waives == {("P0", "LAW"): True, ("PO", "LAW"): False, ("P0", "law"): False}
 
 
 @pytest.mark.parametrize(
