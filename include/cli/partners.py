@@ -220,21 +220,26 @@ def reopen(
     as_json: AsJson = False,
 ) -> int:
     """After an incident: open a review again; nothing may be shared until it passes."""
-    from include.partners import reviews
+    from include.partners import history, reviews
 
     place = workplace()
     with local_stack(place):
         _desk(place).partner(partner)  # one that exists: a typing error would block nobody
         with place.state.begin() as conn:
+            before = history.open_one(conn, partner)
             review = reviews.reopen(conn, partner, because=because, by=by, at=place.clock.now())
+    changed = review != before
+    if as_json:
+        print_json(_review(review) | {"changed": changed})
+        return 0
     _show(review, as_json)
-    if not as_json:
-        results.print(
-            f"Sharing with partner {partner} is refused from now on, until a review passes. Next: "
-            f"./parcelseal partners questionnaire {partner} --out FILE --by ID",
-            soft_wrap=True,
-            markup=False,
-        )
+    said = "is refused from now on" if changed else "was refused already, nothing changed"
+    results.print(
+        f"Sharing with partner {partner} {said}, until a review passes. Next: "
+        f"./parcelseal partners questionnaire {partner} --out FILE --by ID",
+        soft_wrap=True,
+        markup=False,
+    )
     return 0
 
 

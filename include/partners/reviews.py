@@ -181,8 +181,9 @@ def decide(
 def reopen(conn: Connection, partner: str, *, because: str, by: str, at: datetime) -> Review:
     """Open a partner's review again, as after an incident; until it passes, nothing is shared.
 
-    One that is open already becomes one that was opened again, and what was answered before counts
-    no more.
+    One that is open already becomes one that was opened again, and what was issued and answered
+    before counts no more, whatever the words: the same ones may be of a second incident. Only while
+    nothing was issued since, the same words again change nothing.
 
     Args:
         conn: the state database, in a transaction.
@@ -199,8 +200,9 @@ def reopen(conn: Connection, partner: str, *, because: str, by: str, at: datetim
         raise UsageError("The reason says nothing.", "Write it in plain words: --because.")
     why = value_free_reason(because)
     review = open_one(conn, partner) or _new(conn, partner, by, at)
-    if f"; {why}; " in f"; {review.because}; ":
-        return review  # said again
+    answering = review.issued is not None or review.returned_at is not None
+    if not answering and f"; {why}; " in f"; {review.because}; ":
+        return review  # said again, and nothing happened since: it is blocked as it was
     # What was answered before it became known cannot be an answer to it
     _forget_answers(conn, review)
     _set(

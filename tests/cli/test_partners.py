@@ -180,6 +180,10 @@ def test_an_incident_blocks_sharing_at_once(rig: Rig, capsys: pytest.CaptureFixt
         "The security review was opened again and is not decided on."
     ]
     code, out, _said = run(capsys, "reopen", "1", *words)
+    assert (code, "was refused already, nothing changed" in out) == (0, True)
+    assert told(capsys, "reopen", "1", *words)[1]["changed"] is False
+    rig.issue("1")
+    code, out, _said = run(capsys, "reopen", "1", *words)
     assert (code, "Sharing with partner 1 is refused from now on" in out) == (0, True)
     code, _out, said = run(capsys, "reopen", "11", *words)
     assert (code, "The register has no partner 11." in said) == (2, True)

@@ -273,3 +273,41 @@ def test_two_who_issue_at_once_open_one_review(rig: Rig) -> None:
     thread.join(10)
     assert found == [first.id]
     assert len(of(rig)) == 1
+
+
+@pytest.mark.parametrize("second", ["incident 2026-07", "incident 2026-11", "incident 2026"])
+def test_a_second_incident_blocks_whatever_its_words(rig: Rig, second: str) -> None:
+    """What was issued and answered after the first one is no answer to the second."""
+    rig.ally("1")
+    rig.review("1")
+    rig.reopen("1", "incident 2026-07")
+    first = rig.hand_in(rig.issue("1"))
+    assert first.score is not None
+    assert first.score.passes
+    rig.today += LATER
+    again = rig.reopen("1", second)
+    assert (again.issued, again.returned_at, dict(again.answers)) == (None, None, {})
+    assert again.reopened_at == rig.now
+    assert len(again.because.split("; ")) == 2
+    with pytest.raises(UsageError, match="is not back"):
+        rig.decide("1", passed=True)
+    assert not rig.desk.standing("1").allowed
+    with pytest.raises(UsageError, match="not open"):
+        rig.hand_in(first)  # the answers of before
+    rig.hand_in(rig.issue("1"))
+    rig.decide("1", passed=True)
+    assert rig.desk.standing("1").allowed
+
+
+def test_an_incident_while_the_questionnaire_is_out_asks_anew(rig: Rig) -> None:
+    """Said again before anything was issued, it changes nothing."""
+    rig.ally("1")
+    rig.reopen("1")
+    issued = rig.issue("1")
+    rig.today += LATER
+    again = rig.reopen("1")
+    assert again.issued is None
+    rig.today += LATER
+    assert rig.reopen("1") == again
+    with pytest.raises(UsageError, match="not open"):
+        rig.hand_in(issued)
