@@ -14,8 +14,8 @@ of the policy pack; connections `partners_db` (reads the register), `state_db`, 
 
 **Writes:** the outbox to `state_db`; mail; a sealed bundle with the report (English, Chinese) to `evidence_store`.
 
-**Red means** that a partner with access has no agreement in force or no review that holds, or that the register does not
-say one thing of it. Sharing with it is refused until then, whether this workflow runs or not. **What to do:** read the
+**Red means** that a partner with access has no agreement in force or no review that holds, or that the register is empty
+or does not say one thing of it. Sharing with it is refused until then, whether this workflow runs or not. **What to do:** read the
 report in the bundle that the task `gate` names (no bundle: read the log of the task `seal`); renew the agreement, do the
 review, or take the partner's access away; correct the register. Mail server down: `send` is repeated, and what could not
 be sent goes with the next run (`./parcelseal notices list`). More: docs/partners.md. **Owner:** compliance.
