@@ -253,7 +253,7 @@ class MailSession:
         if code == _TOO_MANY:
             self._drop()
         codes = _code(code, said)
-        later = code < 500 or codes == _FULL_AFTER_ALL
+        later = code < 500 or codes == _FULL_AFTER_ALL or _is_of_the_sender(codes)
         return Reply(Fate.DEFERRED if later else Fate.REFUSED, codes)
 
     def _last_answer(self, smtp: smtplib.SMTP) -> tuple[int, bytes]:
@@ -276,7 +276,9 @@ class MailSession:
             reset = False
         if not reset or code == _TOO_MANY:
             self._drop()
-        return Reply(Fate.REFUSED if permanent else Fate.DEFERRED, _code(code, said))
+        codes = _code(code, said)
+        permanent = permanent and not _is_of_the_sender(codes)
+        return Reply(Fate.REFUSED if permanent else Fate.DEFERRED, codes)
 
     def _drop(self) -> None:
         if self._smtp is not None:
@@ -310,6 +312,14 @@ class MailSession:
             smtp.close()
             raise _Lost from None
         return smtp
+
+
+def _is_of_the_sender(codes: str) -> bool:
+    """Whether a refusal is one of policy (RFC 3463, 5.7.X): relaying, DMARC, a blocked sender.
+
+    Nothing is wrong with the recipient's address then: put off, it is sent once the server lets us.
+    """
+    return codes.partition(" ")[2].startswith("5.7.")
 
 
 def _context(server: MailServer) -> ssl.SSLContext:
