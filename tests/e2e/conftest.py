@@ -130,9 +130,9 @@ def checked(cli: Cli) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def partners(cli: Cli) -> dict[str, Any]:
+def partners(cli: Cli, any_hour: str) -> dict[str, Any]:
     """The sample's look at its partners, red as it should be."""
-    return cli.json("run", "review_partners", code=1)
+    return cli.json("run", "review_partners", code=1, PARCELSEAL_POLICY=any_hour)
 
 
 @pytest.fixture(scope="session")
