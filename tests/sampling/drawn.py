@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine
 
 from include.evidence.ahead import FolderAhead
 from include.policy.audit import AuditRules
+from include.policy.rules import Role
 from include.sampling import issue, papers
 from include.sampling.commitment import Commitment, Committed, Sealed
 from include.sampling.desk import Desk
@@ -27,6 +28,12 @@ from include.sampling.workpapers.sheet import ItemAnswers
 from include.sampling.workpapers.writing import Workpapers, write
 from include.services.clock import FixedClock
 from include.services.objectstore.directory import DirectoryStore
+
+OWNER = Role(
+    id="management",
+    title={"en": "Management", "zh-CN": "公司管理层"},
+    mail=("management@shop.example",),
+)
 from tests.sampling.workpapers.support import PEOPLE, edited, fill
 
 ISSUED = datetime(2026, 10, 5, 1, 30, tzinfo=UTC)  # 09:30 in Shanghai
@@ -198,6 +205,7 @@ def desk_of(
         run_id=run,
         policy_hash="ef" * 32,
         code_version="1",
+        roles={OWNER.id: OWNER},
     )
 
 
