@@ -29,13 +29,13 @@ from include.sampling.workpapers.writing import Workpapers, write
 from include.services.clock import FixedClock
 from include.services.objectstore.directory import DirectoryStore
 
+from tests.sampling.workpapers.support import PEOPLE, edited, fill
+
 OWNER = Role(
     id="management",
     title={"en": "Management", "zh-CN": "公司管理层"},
     mail=("management@shop.example",),
 )
-from tests.sampling.workpapers.support import PEOPLE, edited, fill
-
 ISSUED = datetime(2026, 10, 5, 1, 30, tzinfo=UTC)  # 09:30 in Shanghai
 ZONE = "Asia/Shanghai"
 RUN = ("sample_audit", "drawn")
