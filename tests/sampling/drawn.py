@@ -28,7 +28,6 @@ from include.sampling.workpapers.sheet import ItemAnswers
 from include.sampling.workpapers.writing import Workpapers, write
 from include.services.clock import FixedClock
 from include.services.objectstore.directory import DirectoryStore
-
 from tests.sampling.workpapers.support import PEOPLE, edited, fill
 
 OWNER = Role(
