@@ -62,20 +62,23 @@ MAKE = text(
     """
 )
 # Of each recipient so many as one message holds, those that are due first; the others follow.
+# Each part is worked out once, whatever PostgreSQL knows of a table that was just filled.
 ATTACH = text(
     """
-    WITH given AS (
+    WITH given AS MATERIALIZED (
         SELECT * FROM unnest(cast(:ids AS bigint[]), cast(:recipients AS text[]),
             cast(:mosts AS int[])) AS m (message, recipient, most)
-    ), ranked AS (
-        SELECT n.id, g.message, g.most - (SELECT count(*) FROM notice h
-                WHERE h.message = g.message AND h.state = 'pending') AS room,
+    ), held AS MATERIALIZED (
+        SELECT message, count(*) AS notices FROM notice
+        WHERE message = ANY(cast(:ids AS bigint[])) AND state = 'pending' GROUP BY message
+    ), ranked AS MATERIALIZED (
+        SELECT n.id, g.message, g.most - coalesce(h.notices, 0) AS room,
             row_number() OVER (PARTITION BY n.recipient ORDER BY n.due_on, n.id) AS place
-        FROM notice n JOIN given g USING (recipient)
+        FROM notice n JOIN given g USING (recipient) LEFT JOIN held h ON h.message = g.message
         WHERE n.state = 'pending' AND n.message IS NULL AND n.channel = :channel
             AND n.urgent = :urgent AND n.kind <> ALL(:unsure)
     ), mine AS (
-        SELECT n.id, r.message FROM notice n JOIN ranked r USING (id)
+        SELECT n.id, r.message FROM ranked r JOIN notice n ON n.id = r.id
         WHERE r.place <= r.room AND n.state = 'pending' AND n.message IS NULL
         ORDER BY n.id FOR UPDATE OF n SKIP LOCKED
     )
