@@ -7,7 +7,6 @@ overwritten, every step is an event with who and when. Whoever ever answered it 
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -16,12 +15,12 @@ from enum import StrEnum
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
+from include.approvals.names import as_compared
 from include.approvals.reasons import says_something, value_free_reason
 from include.messages import Message
 from include.services.errors import UsageError
 from include.state.findings import finding, finding_event
 
-_UNSEEN = ("Cf", "Cc")  # characters that nobody sees
 REMIND_AHEAD = timedelta(days=7)  # of the day on which it is due
 REMIND_EVERY = timedelta(days=7)
 
@@ -196,7 +195,7 @@ def retest(conn: Connection, number: int, *, met: bool, by: str, at: datetime) -
         )
     if not by.strip():
         raise UsageError("Nobody is named who tested.", "Name the person with --by.")
-    if _same(by) in map(_same, found.answerers):
+    if as_compared(by) in map(as_compared, found.answerers):
         raise UsageError(
             f"{by} answered finding {number} and cannot test it.", "Have somebody else test it."
         )
@@ -281,12 +280,6 @@ def _one(row: dict[str, object], events: Sequence[dict[str, object]]) -> Found:
     fields |= {"due_on": due[-1], "moved": len(due) - 1, "first_due_on": due[0]}
     fields |= {"answerers": tuple(answerers)}
     return Found(**fields, **said, what=what, retests=tests)  # type: ignore[arg-type]  # columns are the fields
-
-
-def _same(name: str) -> str:
-    """A person's name as it is compared: however it was typed."""
-    seen = "".join(one for one in name if unicodedata.category(one) not in _UNSEEN)
-    return " ".join(unicodedata.normalize("NFKC", seen).casefold().split())
 
 
 def _happened(

@@ -13,6 +13,7 @@ from datetime import date, datetime, timedelta
 from sqlalchemy import ColumnElement, Connection, and_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from include.approvals.names import as_compared
 from include.approvals.reasons import says_something, value_free_reason
 from include.services.errors import UsageError
 from include.state.training import training_waiver as table
@@ -20,7 +21,6 @@ from include.training.obligations import Waiver
 
 LONGEST = timedelta(days=366)
 _LONGEST_CODE = 100  # characters of a staff number or of a course's code
-_UNSEEN = ("Cf", "Cc")  # characters that nobody sees
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def grant(
     person, course = _code(person, "staff number"), _code(course, "course")
     if not by.strip():
         raise UsageError("Nobody is named who grants it.", "Name the person with --by.")
-    if _same(by) == _same(person):
+    if as_compared(by) == as_compared(person):
         raise UsageError(f"{person} cannot waive their own course.", "Have somebody else do it.")
     if not says_something(reason):
         raise UsageError("The reason says nothing.", "Write it in plain words.")
@@ -160,9 +160,3 @@ def _code(text: str, what: str) -> str:
     if not code or len(code) > _LONGEST_CODE or not code.isprintable():
         raise UsageError(f"That is no {what}.", "Write it as it stands in the roster or courses.")
     return code
-
-
-def _same(name: str) -> str:
-    """A person's name as it is compared: however it was typed."""
-    seen = "".join(one for one in name if unicodedata.category(one) not in _UNSEEN)
-    return " ".join(unicodedata.normalize("NFKC", seen).casefold().split())
