@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from include.policy import audit as audits
+from include.policy import incident_checks
 from include.policy import intake as intakes
 from include.policy import partners as partnerships
 from include.policy import retention as retentions
@@ -26,6 +27,7 @@ from include.policy.document import (
     without_faults,
 )
 from include.policy.expectations import Suite
+from include.policy.incident import IncidentRules
 from include.policy.intake import IntakeRule
 from include.policy.manifests import DataMap, read_datamap
 from include.policy.model import PackFile, PolicyPack
@@ -46,6 +48,7 @@ _WITH_DEFAULT = ("backup.yaml", "calendar.yaml", "controls.yaml", "notices.yaml"
 _WITHOUT_DEFAULT = (
     "audit.yaml",
     "disposition.yaml",
+    "incident.yaml",
     "intake.yaml",
     "partners.yaml",
     "purposes.yaml",
@@ -63,8 +66,8 @@ def load_pack(folder: Path) -> PolicyPack:
     Only ``datamap/*.yaml`` has to be there. Files that the pack leaves out are read from the
     shipped pack, except ``retention.yaml``, without which nothing expires, ``intake.yaml``, without
     which nothing is taken in, ``audit.yaml``, without which nothing is audited,
-    ``training.yaml``, without which nobody is reminded of courses, and ``partners.yaml``, without
-    which no partner is looked at.
+    ``training.yaml``, without which nobody is reminded of courses, ``partners.yaml``, without
+    which no partner is looked at, and ``incident.yaml``, without which no incident is led.
 
     Args:
         folder: the pack.
@@ -119,6 +122,11 @@ def load_pack(folder: Path) -> PolicyPack:
         partners, datamap.inventory, {one.id for one in roles.values()}
     ):
         checks.add("partners.yaml", loc, message)
+    incident = reader.section("incident.yaml", TypeAdapter(IncidentRules))
+    for loc, message in incident_checks.faults(
+        incident, datamap.inventory, {one.id for one in roles.values()}
+    ):
+        checks.add("incident.yaml", loc, message)
     taken = set(intakes.check_ids(intake.values(), datamap.inventory))
     suites = reader.suites(checks, reader.named("intake.yaml", "collection"), taken)
     reader.check_unknown_files()
@@ -136,6 +144,7 @@ def load_pack(folder: Path) -> PolicyPack:
         audit=audit,
         training=training,
         partners=partners,
+        incident=incident,
         calendar=calendar or Calendar(),
         notices=notices,
         roles={one.id: one for one in roles.values()},

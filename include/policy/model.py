@@ -9,6 +9,7 @@ from pathlib import Path
 from include.policy.audit import AuditRules
 from include.policy.datamap import MappedDatabase
 from include.policy.expectations import Suite
+from include.policy.incident import IncidentRules
 from include.policy.intake import IntakeRule
 from include.policy.notices import NoticeRules
 from include.policy.partners import PartnerRules
@@ -49,6 +50,7 @@ class PolicyPack(Rule):
         audit: of audit.yaml; None when the pack has none.
         training: of training.yaml; None when the pack has none.
         partners: of partners.yaml; None when the pack has none.
+        incident: of incident.yaml; None when the pack has none.
         calendar: of calendar.yaml.
         notices: of notices.yaml.
         roles: of roles.yaml, by id.
@@ -68,6 +70,7 @@ class PolicyPack(Rule):
     audit: AuditRules | None = None
     training: TrainingRules | None = None
     partners: PartnerRules | None = None
+    incident: IncidentRules | None = None
     calendar: Calendar
     notices: NoticeRules = NoticeRules()
     roles: Mapping[str, Role]

@@ -1,0 +1,249 @@
+"""The timeline of an incident: entries are appended, never changed, and each seals the one before.
+
+An entry's digest is SHA-256 over its canonical JSON, in which the digest of the entry before
+stands; the first one has zeros there. So whoever has the last digest, which every bundle of the
+incident holds, can show that nothing before it was changed, left out or put in between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, select, text
+
+from include.incident.names import Kind
+from include.messages import Message
+from include.reports.i18n import visible
+from include.services.clock import Clock
+from include.services.errors import UsageError
+from include.state.incidents import incident, incident_entry
+
+FIRST = "0" * 64
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry.
+
+    Attributes:
+        place: from 1, without gaps.
+        kind: what it is about.
+        recorded_at: when it was written.
+        happened_at: when it happened, by who says so.
+        by: user id of a person, or the name of a step.
+        words: for readers; no customer's value.
+        data: what the kind says of it (`Kind`); no customer's value, no floats.
+        previous: digest of the entry before.
+        sha256: digest of this one.
+    """
+
+    place: int
+    kind: Kind
+    recorded_at: datetime
+    happened_at: datetime
+    by: str
+    words: Message
+    data: Mapping[str, Any]
+    previous: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Broken:
+    """The first entry at which a timeline does not hold.
+
+    Attributes:
+        place: of the entry.
+        reason: what is wrong with it.
+    """
+
+    place: int
+    reason: str
+
+
+def append(
+    conn: Connection,
+    incident_id: int,
+    kind: Kind,
+    words: Message,
+    *,
+    by: str,
+    clock: Clock,
+    happened_at: datetime | None = None,
+    data: Mapping[str, Any] | None = None,
+    once: str | None = None,
+) -> Entry:
+    """Append an entry; whoever else does so waits until this transaction ends.
+
+    Args:
+        conn: the state database, in a transaction.
+        incident_id: of the incident.
+        kind: what it is about.
+        words: for readers; no customer's value.
+        by: user id of a person, or the name of a step.
+        clock: when it is written.
+        happened_at: when it happened, timezone-aware; now where nothing is said.
+        data: JSON without floats.
+        once: what makes it the same entry when a task is repeated; then the one that is there comes
+            back as it is.
+
+    Raises:
+        UsageError: there is no such incident, or it happened later than now.
+    """
+    now = clock.now().astimezone(UTC)
+    moment = (happened_at or now).astimezone(UTC)
+    if moment > now:
+        raise UsageError(f"{moment.isoformat()} is yet to come.", "Enter when it happened.")
+    locked = select(incident.c.number).where(incident.c.id == incident_id).with_for_update()
+    number = conn.scalar(locked)
+    if number is None:
+        raise UsageError(f"There is no incident {incident_id}.")
+    if once is not None:
+        query = select(incident_entry).filter_by(incident_id=incident_id, once=once)
+        if (found := conn.execute(query).mappings().first()) is not None:
+            return _entry(dict(found))
+    last = conn.execute(
+        select(incident_entry.c.place, incident_entry.c.sha256)
+        .where(incident_entry.c.incident_id == incident_id)
+        .order_by(incident_entry.c.place.desc())
+        .limit(1)
+    ).first()
+    row: dict[str, Any] = {
+        "place": last.place + 1 if last else 1,
+        "kind": str(kind),
+        "recorded_at": now,
+        "happened_at": moment,
+        "by": visible(by),
+        "words": _stored(words.model_dump(mode="json")),
+        "data": _stored(dict(data or {})),
+        "previous": last.sha256 if last else FIRST,
+    }
+    row["sha256"] = digest(number, row)
+    written = incident_entry.insert().values(row | {"incident_id": incident_id, "once": once})
+    conn.execute(written)
+    return _entry(row)
+
+
+def entries(conn: Connection, incident_id: int) -> list[Entry]:
+    """The timeline of an incident, oldest entry first."""
+    query = (
+        select(incident_entry)
+        .where(incident_entry.c.incident_id == incident_id)
+        .order_by(incident_entry.c.place)
+    )
+    return [_entry(dict(row)) for row in conn.execute(query).mappings()]
+
+
+def of_kind(found: Sequence[Entry], *kinds: Kind) -> list[Entry]:
+    """Entries of some kinds, oldest first."""
+    return [one for one in found if one.kind in kinds]
+
+
+def last_of(found: Sequence[Entry], *kinds: Kind) -> Entry | None:
+    """The newest entry of some kinds."""
+    return next((one for one in reversed(found) if one.kind in kinds), None)
+
+
+def verify(number: str, found: Sequence[Entry]) -> Broken | None:
+    """Say at which entry a timeline does not hold, None where all of it does.
+
+    Args:
+        number: of the incident.
+        found: its entries, oldest first.
+    """
+    previous = FIRST
+    for place, one in enumerate(found, 1):
+        if one.place != place:
+            return Broken(place, "an entry is missing")
+        if one.previous != previous:
+            return Broken(place, "it does not follow the entry before")
+        if one.sha256 != digest(number, as_row(one)):
+            return Broken(place, "it was changed")
+        previous = one.sha256
+    return None
+
+
+def head(found: Sequence[Entry]) -> str:
+    """Digest of the newest entry, zeros where there is none: what a bundle keeps."""
+    return found[-1].sha256 if found else FIRST
+
+
+def as_row(one: Entry) -> dict[str, Any]:
+    """An entry's fields as they are digested and written to a file."""
+    return {
+        "place": one.place,
+        "kind": str(one.kind),
+        "recorded_at": one.recorded_at,
+        "happened_at": one.happened_at,
+        "by": one.by,
+        "words": one.words.model_dump(mode="json"),
+        "data": dict(one.data),
+        "previous": one.previous,
+    }
+
+
+def digest(number: str, row: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of an entry's canonical JSON.
+
+    Keys sorted, no blanks between, UTF-8, moments in UTC with microseconds.
+    """
+    content = {"incident": number} | {
+        key: _utc(value) if isinstance(value, datetime) else value for key, value in row.items()
+    }
+    return hashlib.sha256(canonical(content)).hexdigest()
+
+
+def canonical(content: Mapping[str, Any]) -> bytes:
+    """JSON that is the same wherever it is made: keys sorted, no blanks, UTF-8, no floats."""
+    _refuse_floats(content)
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def lock(conn: Connection) -> None:
+    """Let nobody else open an incident until this transaction ends."""
+    conn.execute(text("LOCK TABLE incident IN SHARE ROW EXCLUSIVE MODE"))
+
+
+def _utc(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _stored(value: Any) -> Any:
+    """What JSONB takes and gives back unchanged."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, Mapping):
+        return {visible(str(key)): _stored(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_stored(one) for one in value]
+    return value
+
+
+def _refuse_floats(value: Any) -> None:
+    if isinstance(value, float):
+        raise TypeError("a float is not the same in every JSON")
+    if isinstance(value, Mapping):
+        for one in value.values():
+            _refuse_floats(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            _refuse_floats(one)
+
+
+def _entry(row: dict[str, Any]) -> Entry:
+    return Entry(
+        place=row["place"],
+        kind=Kind(row["kind"]),
+        recorded_at=row["recorded_at"],
+        happened_at=row["happened_at"],
+        by=row["by"],
+        words=Message.model_validate(row["words"]),
+        data=row["data"],
+        previous=row["previous"],
+        sha256=row["sha256"],
+    )

@@ -1,0 +1,107 @@
+"""What incident.yaml says and the data maps or other files of the pack do not have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from include.policy.incident import IncidentRules
+from include.policy.people import staff_faults
+
+if TYPE_CHECKING:
+    from include.policy.mapping import Inventory
+
+Loc = tuple[str | int, ...]
+
+
+def faults(
+    rules: IncidentRules | None, inventory: Inventory, roles: set[str]
+) -> Iterator[tuple[Loc, str]]:
+    """Say what of incident.yaml nothing else knows, or what stands twice; each with its place."""
+    if rules is None:
+        return
+    yield from staff_faults(rules.staff, inventory)
+    for place in ("team", "types", "grades", "authorities", "clocks", "scenarios"):
+        yield from _twice(place, "id", [one.id for one in getattr(rules, place)])
+    yield from _twice("scope", "database", [one.database for one in rules.scope])
+    for at, kind in enumerate(rules.types):
+        ids = [one.id for one in kind.checklist]
+        for place, message in _twice("checklist", "id", ids):
+            yield ("types", at, *place), message
+    yield from _people(rules, roles)
+    yield from _names(rules)
+    yield from _scope(rules, inventory)
+
+
+def _people(rules: IncidentRules, roles: set[str]) -> Iterator[tuple[Loc, str]]:
+    duties = {one.id for one in rules.team}
+    for at, duty in enumerate(rules.team):
+        if duty.role not in roles:
+            yield ("team", at, "role"), f"roles.yaml has no role {duty.role!r}"
+        if not duty.people.accounts and duty.people.where is None:
+            yield ("team", at, "people"), "should name accounts, or a condition where"
+    if rules.management not in duties:
+        yield ("management",), f"the team has no duty {rules.management!r}"
+    for step, named in rules.steps.items():
+        if named not in duties:
+            yield ("steps", step), f"the team has no duty {named!r}"
+    if rules.steps["decide"] == rules.steps["impact"]:
+        message = "whoever decides must not be who wrote the impact: name another duty"
+        yield ("steps", "decide"), message
+
+
+def _names(rules: IncidentRules) -> Iterator[tuple[Loc, str]]:
+    grades, types = {one.id for one in rules.grades}, {one.id for one in rules.types}
+    authorities = {one.id for one in rules.authorities}
+    for place in ("authorities", "clocks"):
+        for at, one in enumerate(getattr(rules, place)):
+            yield from _unknown((place, at, "grades"), "grade", one.grades, grades)
+            yield from _unknown((place, at, "types"), "type", one.types, types)
+    for at, clock in enumerate(rules.clocks):
+        if clock.authority is not None and clock.authority not in authorities:
+            yield ("clocks", at, "authority"), f"there is no authority {clock.authority!r}"
+    for at, scenario in enumerate(rules.scenarios):
+        if scenario.type not in types:
+            yield ("scenarios", at, "type"), f"there is no type {scenario.type!r}"
+    for at, authority in enumerate(rules.authorities):
+        if not any(one.authority == authority.id for one in rules.clocks):
+            yield ("authorities", at, "id"), f"no clock is for {authority.id!r}"
+
+
+def _unknown(
+    place: Loc, what: str, named: Iterable[str], known: set[str]
+) -> Iterator[tuple[Loc, str]]:
+    for name in named:
+        if name not in known:
+            yield place, f"there is no {what} {name!r}"
+
+
+def _scope(rules: IncidentRules, inventory: Inventory) -> Iterator[tuple[Loc, str]]:
+    for at, one in enumerate(rules.scope):
+        if one.database not in inventory:
+            yield ("scope", at, "database"), f"the pack maps no database {one.database!r}"
+            continue
+        columns: list[tuple[Loc, str, str]] = [
+            (("subject", "key"), one.subject.collection, one.subject.key)
+        ]
+        if one.subject.mail is not None:
+            columns.append((("subject", "mail"), one.subject.collection, one.subject.mail))
+        if one.access is not None:
+            named = (one.access.at, *one.access.columns)
+            columns += [(("access", "columns"), one.access.collection, name) for name in named]
+        if one.shares is not None:
+            columns.append((("shares", "at"), one.shares.collection, one.shares.at))
+        for place, collection, column in columns:
+            if not inventory.has_column(one.database, collection, column):
+                message = f"{one.database} has no field {collection}.{column}"
+                yield ("scope", at, *place), message
+        for number, records in enumerate(one.records):
+            if not inventory.has_collection(one.database, records.collection):
+                message = f"{one.database} has no collection {records.collection!r}"
+                yield ("scope", at, "records", number, "collection"), message
+
+
+def _twice(place: str, key: str, names: list[str]) -> Iterator[tuple[Loc, str]]:
+    for at, name in enumerate(names):
+        if name in names[:at]:
+            yield (place, at, key), f"{name} stands twice"
