@@ -57,7 +57,7 @@ MAKE = text(
             || replace(gen_random_uuid()::text, '-', '') || '@' || :domain,
         recipient, :channel, :day, :urgent, 'sending', :now
     FROM unnest(cast(:recipients AS text[])) AS r (recipient) ORDER BY recipient
-    ON CONFLICT (recipient, channel, day) WHERE NOT urgent AND state <> 'dissolved' DO NOTHING
+    ON CONFLICT (recipient, channel, day, text) WHERE NOT urgent AND state <> 'dissolved' DO NOTHING
     RETURNING id, message_id, recipient, urgent, tries, created_at, copies, false AS doubtful
     """
 )

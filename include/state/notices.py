@@ -21,7 +21,14 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from include.state.tables import MOMENT, metadata
 
-notice_message = Table(  # one message of one channel to one recipient; a digest of notices
+notice_text = Table(  # what a letter says that many get
+    "notice_text",
+    metadata,
+    Column("sha256", Text, primary_key=True),  # of the content, as include.notify.texts writes it
+    Column("content", JSONB, nullable=False),  # a LetterText; no customer's value
+)
+
+notice_message = Table(  # one message of one channel to one recipient; a digest, or a letter
     "notice_message",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
@@ -30,6 +37,7 @@ notice_message = Table(  # one message of one channel to one recipient; a digest
     Column("channel", Text, nullable=False),
     Column("day", Date, nullable=False),  # in the pack's timezone
     Column("urgent", Boolean, nullable=False),  # stands beside the digest of the day
+    Column("text", Text, nullable=False, server_default=""),  # of a letter; a digest has none
     Column("state", Text, nullable=False),
     Column("tries", Integer, nullable=False, server_default="0"),
     Column("copies", Integer, nullable=False, server_default="0"),  # sent while it was in doubt
@@ -47,6 +55,7 @@ notice_message = Table(  # one message of one channel to one recipient; a digest
         "recipient",
         "channel",
         "day",
+        "text",
         unique=True,
         postgresql_where=text("NOT urgent AND state <> 'dissolved'"),
     ),
@@ -63,13 +72,17 @@ notice = Table(  # one thing that one recipient is to be told, once
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("kind", Text, nullable=False),  # training.reminder
     Column("key", Text, nullable=False),  # what makes it the same one, within its kind
-    Column("recipient", Text, nullable=False),  # staff number, role:compliance, partner:3
+    # staff number, role:compliance, partner:3, subject:courier/123
+    Column("recipient", Text, nullable=False),
     Column("name", Text, nullable=False, server_default=""),  # for the greeting
     Column("address", Text, nullable=False, server_default=""),
+    # A customer's address never stands here: its workflow says it when the letter is sent.
+    Column("looked_up", Boolean, nullable=False, server_default=text("false")),
     Column("channel", Text, nullable=False),  # mail, robot
     Column("urgent", Boolean, nullable=False, server_default=text("false")),
     Column("heading", JSONB, nullable=False),  # a message of the catalogue
     Column("line", JSONB, nullable=False),  # likewise
+    Column("text", Text, ForeignKey(notice_text.c.sha256)),  # makes it a letter of its own
     Column("due_on", Date),
     Column("dag_id", Text, nullable=False),
     Column("run_id", Text, nullable=False),
@@ -79,6 +92,11 @@ notice = Table(  # one thing that one recipient is to be told, once
     Column("message", BigInteger, ForeignKey(notice_message.c.id), index=True),
     Column("settled_at", MOMENT, index=True),
     UniqueConstraint("kind", "key"),
+    Index("notice_key_idx", "kind", text('key COLLATE "C"')),  # for all that begin alike
+    CheckConstraint("text IS NULL OR channel = 'mail'", name="letter"),
+    CheckConstraint(
+        "NOT looked_up OR text IS NOT NULL AND address = '' AND name = ''", name="looked_up"
+    ),
     CheckConstraint(
         "state IN ('pending', 'sent', 'withdrawn', 'undeliverable', 'in_doubt')", name="state"
     ),
