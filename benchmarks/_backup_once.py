@@ -16,7 +16,7 @@ from threading import Thread
 
 from include.backup import manifest as manifests
 from include.backup import offsite
-from include.backup.recipients import opening_key_from_pem, recipient_from_pem
+from include.encryption.recipients import opening_key_from_pem, recipient_from_pem
 from include.evidence.model import Outcome, Result, RunContext
 from include.evidence.signing import Signer
 from include.policy.datamap import MappedDatabase

@@ -18,7 +18,7 @@ import psycopg
 from psycopg import sql
 
 from benchmarks._measure import Run, console, machine, measure, require, shell, show
-from include.backup.recipients import new_pair
+from include.encryption.recipients import new_pair
 from include.evidence.signing import generate_key
 from include.local.postgres import EmbeddedPostgres
 from include.local.sample import load

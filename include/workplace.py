@@ -7,7 +7,6 @@ neither connections nor environment.
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -29,8 +28,7 @@ if TYPE_CHECKING:
 
     from include.backup.drill import DrillPlace
     from include.backup.offsite import Offsite
-    from include.backup.preflight import UnreadableRecipient
-    from include.backup.recipients import OpeningKey, Recipient
+    from include.encryption.recipients import OpeningKey, Recipient, UnreadableRecipient
     from include.erasure.ledger import ErasureKeys
     from include.evidence.signing import Signer
     from include.retention.desk import Desk
@@ -39,7 +37,6 @@ ROOT = Path(__file__).resolve().parent.parent
 STORES = ("offsite_store", "evidence_store")
 HOME_VARIABLE, POLICY_VARIABLE = "PARCELSEAL_HOME", "PARCELSEAL_POLICY"
 LONGEST_NAME = 100  # characters of a key file's name that a message shows
-REVISION_FILE = ROOT / "REVISION"  # written into images, which have no git
 
 Lookup = Callable[[str], ConnectionSpec | None]
 
@@ -172,7 +169,7 @@ class Workplace:
 
     def _recipient_faults(self) -> list[str]:
         try:
-            usable, unusable = self._recipients()
+            usable, unusable = self.recipients()
         except UsageError as error:
             return [str(error)]
         faults = [f"Recipient {one.name}: {one.reason}" for one in unusable]
@@ -222,10 +219,34 @@ class Workplace:
         """Return the off-site store with its recipients and signer."""
         from include.backup.offsite import Offsite
 
-        recipients, unreadable = self._recipients()
+        recipients, unreadable = self.recipients()
         return Offsite(
             self.store("offsite_store"), recipients, unreadable, self.signer, self.trusted
         )
+
+    def recipients(self) -> tuple[list[Recipient], list[UnreadableRecipient]]:
+        """Return to whose keys copies and evidence are encrypted, and who cannot be used."""
+        from include.encryption.recipients import (
+            UnreadableRecipient,
+            recipient_from_kms,
+            recipient_from_pem,
+        )
+
+        spec = self.connection("offsite_store")
+        found: list[Recipient] = []
+        unreadable: list[UnreadableRecipient] = []
+        for number, one in enumerate(_listed(spec, "recipients"), 1):
+            given = one if isinstance(one, Mapping) else {"certificate": one}
+            name = str(given.get("name") or f"recipient {number}")
+            try:
+                if arn := given.get("kms_key"):
+                    found.append(recipient_from_kms(name, str(arn), self._kms()))
+                else:
+                    pem = self._material("offsite_store", str(given.get("certificate") or ""))
+                    found.append(recipient_from_pem(name, pem))
+            except UsageError as error:
+                unreadable.append(UnreadableRecipient(name, error.message))
+        return found, unreadable
 
     @cached_property
     def erasure_keys(self) -> ErasureKeys:
@@ -296,7 +317,7 @@ class Workplace:
 
     def drill_key(self) -> OpeningKey:
         """Return the private key that drills decrypt with, or its KMS key."""
-        from include.backup.recipients import KMS_KIND, OpeningKey, opening_key_from_pem
+        from include.encryption.recipients import KMS_KIND, OpeningKey, opening_key_from_pem
 
         spec = self.connection("drill_db")
         if arn := spec.text("kms_key"):
@@ -307,37 +328,9 @@ class Workplace:
     @cached_property
     def code_version(self) -> str:
         """The git commit of this code, with ``+changes`` when files were changed since."""
-        if REVISION_FILE.exists():
-            return REVISION_FILE.read_text().strip()
-        commit = self._git("rev-parse", "HEAD")
-        return f"{commit}+changes" if self._git("status", "--porcelain", "-uno") else commit
+        from include.services.revision import code_version
 
-    @staticmethod
-    def _git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(ROOT), *words], check=False, capture_output=True, text=True
-        )
-        return done.stdout.strip() if done.returncode == 0 else "unknown"
-
-    def _recipients(self) -> tuple[list[Recipient], list[UnreadableRecipient]]:
-        from include.backup.preflight import UnreadableRecipient
-        from include.backup.recipients import recipient_from_kms, recipient_from_pem
-
-        spec = self.connection("offsite_store")
-        found: list[Recipient] = []
-        unreadable: list[UnreadableRecipient] = []
-        for number, one in enumerate(_listed(spec, "recipients"), 1):
-            given = one if isinstance(one, Mapping) else {"certificate": one}
-            name = str(given.get("name") or f"recipient {number}")
-            try:
-                if arn := given.get("kms_key"):
-                    found.append(recipient_from_kms(name, str(arn), self._kms()))
-                else:
-                    pem = self._material("offsite_store", str(given.get("certificate") or ""))
-                    found.append(recipient_from_pem(name, pem))
-            except UsageError as error:
-                unreadable.append(UnreadableRecipient(name, error.message))
-        return found, unreadable
+        return code_version(ROOT)
 
     def _kms(self) -> Any:
         from include.services.kms import kms_client

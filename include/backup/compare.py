@@ -14,7 +14,7 @@ from include.backup.archive import ArchiveReader, Entry, read_archive
 from include.backup.child import pg_dump_command
 from include.backup.manifest import LargeObjectsRecord, Manifest
 from include.backup.restore import Source
-from include.backup.stream import PIECE
+from include.encryption.stream import PIECE
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError
 

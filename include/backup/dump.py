@@ -28,9 +28,9 @@ from include.backup.manifest import (
     RecipientRecord,
     TableRecord,
 )
-from include.backup.recipients import Recipient
 from include.backup.snapshot import Clock, Snapshot, open_snapshot
-from include.backup.stream import PIECE, Filled, Stage
+from include.encryption.recipients import Recipient
+from include.encryption.stream import PIECE, Filled, Stage
 from include.services.database import DatabaseAddress, DatabaseUnavailable
 from include.services.errors import ServiceError, UsageError
 from include.services.objectstore.base import ObjectStore, StoredObject
@@ -107,7 +107,7 @@ def take_backup(
                 dump.killed_on_error(),
             ):
                 # Takes 0.3 s to load; pg_dump reads the catalogue meanwhile.
-                from include.backup import crypto
+                from include.encryption import crypto
 
                 message = crypto.encrypting(Filled(packed), recipients, context)
                 while piece := message.read(crypto.FRAME):

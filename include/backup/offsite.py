@@ -13,13 +13,12 @@ from include.backup.dump import Progress, take_backup
 from include.backup.manifest import Manifest, RestorePoint
 from include.backup.preflight import (
     CLAUSE,
-    UnreadableRecipient,
     check_recipients,
     check_sites,
     check_store,
 )
-from include.backup.recipients import Recipient
 from include.backup.snapshot import Clock as ClockColumn
+from include.encryption.recipients import Recipient, UnreadableRecipient
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.signing import Signer

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from include.backup.recipients import Recipient, distinct
+from include.encryption.recipients import Recipient, UnreadableRecipient, distinct
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome
 from include.messages import Message, _
@@ -15,14 +14,6 @@ from include.policy.rules import Recipients
 from include.services.objectstore.base import ObjectStore, StoreProblem
 
 CLAUSE = "4.2"
-
-
-@dataclass(frozen=True)
-class UnreadableRecipient:
-    """A recipient that is configured and cannot be used."""
-
-    name: str
-    reason: str
 
 
 def check_store(seen: Examination, store: ObjectStore) -> Sequence[StoreProblem]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from random import SystemRandom
 
-from include.backup.crypto import Readable, Refused, decrypting
-from include.backup.recipients import OpeningKey, new_pair, opening_key_from_pem
 from include.backup.restore import Source
-from include.backup.stream import PIECE
+from include.encryption.crypto import Readable, Refused, decrypting
+from include.encryption.recipients import OpeningKey, new_pair, opening_key_from_pem
+from include.encryption.stream import PIECE
 
 WRONG_KEY_BITS = 3072
 

@@ -27,12 +27,12 @@ from psycopg import sql
 
 from include.backup.archive import SECTION_DATA, ArchiveReader, Entry
 from include.backup.connection import connected
-from include.backup.crypto import Readable, Refused, decrypting
 from include.backup.explain import explain
 from include.backup.manifest import Manifest, TableRecord
-from include.backup.recipients import OpeningKey
 from include.backup.snapshot import ALL_TABLES
-from include.backup.stream import PIECE
+from include.encryption.crypto import Readable, Refused, decrypting
+from include.encryption.recipients import OpeningKey
+from include.encryption.stream import PIECE
 from include.services.database import DatabaseAddress
 from include.services.errors import ControlFailed, ParcelSealError, ServiceError, UsageError
 from include.services.objectstore.base import (

@@ -16,7 +16,7 @@ from include.workplace import Workplace
 
 if TYPE_CHECKING:
     from include.backup.manifest import RestorePoint
-    from include.backup.recipients import OpeningKey
+    from include.encryption.recipients import OpeningKey
     from include.erasure.replay import Replay
     from include.policy.datamap import MappedDatabase
     from include.services.database import DatabaseAddress
@@ -148,7 +148,7 @@ def _choose(place: Workplace, database: str, point: str) -> RestorePoint:
 
 
 def _key(place: Workplace, given: str) -> OpeningKey:
-    from include.backup.recipients import KMS_KIND, OpeningKey, opening_key_from_pem
+    from include.encryption.recipients import KMS_KIND, OpeningKey, opening_key_from_pem
 
     if given.startswith("arn:"):
         from include.services.kms import kms_client

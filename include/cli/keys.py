@@ -29,7 +29,7 @@ def new(
     folder: Annotated[Path, typer.Option(help="Where to write NAME.key and NAME.crt.")] = Path(),
 ) -> int:
     """Make a pair: the certificate goes to the backup host, the private key never does."""
-    from include.backup.recipients import new_pair
+    from include.encryption.recipients import new_pair
 
     private_file, public_file = folder / f"{name}.key", folder / f"{name}.crt"
     for path in (private_file, public_file):

@@ -149,7 +149,7 @@ class LocalProfile:
         return self.home / "keys" / f"{name}.crt"
 
     def _make_keys(self, now: datetime, tell: Callable[[str], None]) -> None:
-        from include.backup.recipients import new_pair
+        from include.encryption.recipients import new_pair
         from include.evidence.signing import Signer, generate_key
 
         (self.home / "keys").mkdir(exist_ok=True)

@@ -11,13 +11,7 @@ import pytest
 from psycopg import sql
 from sqlalchemy import Engine, text
 
-from include.backup.recipients import (
-    OpeningKey,
-    Recipient,
-    new_pair,
-    opening_key_from_pem,
-    recipient_from_pem,
-)
+from include.encryption.recipients import Recipient
 from include.evidence.signing import Signer, generate_key
 from include.local.postgres import EmbeddedPostgres
 from include.services.database import DatabaseAddress
@@ -25,40 +19,13 @@ from include.services.objectstore.directory import DirectoryStore
 from include.state.connect import engine
 from include.state.migrate import migrate
 from include.state.tables import metadata
-from tests.backup.support import NOW, RICH, Holder, Taken, take
+from tests.backup.support import RICH, Taken, take
+from tests.support.holders import offline, operations, recipients, stranger
 from tests.support.s3 import MotoServer, start_moto
 
+__all__ = ["offline", "operations", "recipients", "stranger"]
+
 EMPTY = text(f"TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY")
-
-
-def _holder(name: str) -> Holder:
-    private, certificate = new_pair(name, NOW, bits=3072)
-    return Holder(
-        recipient_from_pem(name, certificate),
-        opening_key_from_pem(private, f"{name}.key"),
-        private,
-        certificate,
-    )
-
-
-@pytest.fixture(scope="session")
-def operations() -> Holder:
-    return _holder("operations")
-
-
-@pytest.fixture(scope="session")
-def offline() -> Holder:
-    return _holder("offline")
-
-
-@pytest.fixture(scope="session")
-def stranger() -> OpeningKey:
-    return _holder("stranger").opening
-
-
-@pytest.fixture(scope="session")
-def recipients(operations: Holder, offline: Holder) -> list[Recipient]:
-    return [operations.recipient, offline.recipient]
 
 
 @pytest.fixture(scope="session")

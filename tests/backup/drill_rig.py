@@ -15,7 +15,8 @@ from include.policy.datamap import MappedDatabase
 from include.policy.rules import Drill as DrillRules
 from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
-from tests.backup.support import NOW, mapped, rows
+from tests.backup.support import mapped, rows
+from tests.support.holders import NOW
 
 KEYS = ErasureKeys({"1": b"k" * 32}, "1")
 

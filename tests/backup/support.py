@@ -5,21 +5,19 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from include.backup import manifest as manifests
 from include.backup.dump import take_backup
 from include.backup.manifest import Manifest
-from include.backup.recipients import OpeningKey, Recipient
 from include.backup.restore import Source
 from include.backup.snapshot import Clock as ClockColumn
+from include.encryption.recipients import OpeningKey, Recipient
 from include.evidence.signing import Signer
 from include.policy.datamap import MappedCollection, MappedDatabase, NewestClock
 from include.services.database import DatabaseAddress
 from include.services.objectstore.base import ObjectStore
 from include.services.programs import program
-
-NOW = datetime.now(UTC)  # noqa: TID251 - certificates and locks follow the real clock
 
 RICH = r"""
 CREATE SCHEMA "Großes Schema";
@@ -107,16 +105,6 @@ ALTER TABLE public.unchecked ADD CONSTRAINT old FOREIGN KEY (id) REFERENCES publ
 COMMENT ON TABLE public.unchecked IS 'it''s "odd"';
 """
 SEEN = ClockColumn("customer", "public", "customer", "seen")
-
-
-@dataclass(frozen=True)
-class Holder:
-    """One recipient with its private half."""
-
-    recipient: Recipient
-    opening: OpeningKey
-    private_pem: bytes
-    certificate_pem: bytes
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ from dataclasses import replace
 import pytest
 
 from include.backup.compare import check_foreign_keys, compare
-from include.backup.recipients import Recipient
 from include.backup.restore import restore
+from include.encryption.recipients import Recipient
 from include.evidence.signing import Signer
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError
 from include.services.objectstore.directory import DirectoryStore
-from tests.backup.support import Holder, Taken, run, take
+from tests.backup.support import Taken, run, take
+from tests.support.holders import Holder
 
 FILL = r"""
 CREATE TABLE customer (id int PRIMARY KEY, name text, at timestamptz DEFAULT '2026-11-24 10:00+08');

@@ -21,9 +21,9 @@ from include.backup.drill import (
 )
 from include.backup.drill_report import past_drills
 from include.backup.manifest import Manifest, Rejected, RestorePoint
-from include.backup.recipients import OpeningKey, Recipient
 from include.backup.refusals import prove_refusals
 from include.backup.restore import Restored, Source
+from include.encryption.recipients import OpeningKey, Recipient
 from include.erasure import replay as replays
 from include.erasure.ledger import ErasureKeys
 from include.erasure.masks import Mask
@@ -36,7 +36,8 @@ from include.services.errors import ControlFailed, UsageError
 from include.services.objectstore.directory import DirectoryStore
 from include.state.tables import scratch_database
 from tests.backup.drill_rig import KEYS, Rig
-from tests.backup.support import NOW, SEEN, Holder, Taken, mapped, rows, run, take
+from tests.backup.support import SEEN, Taken, mapped, rows, run, take
+from tests.support.holders import NOW, Holder
 
 COURIER = f"""
 CREATE TABLE customer (id int PRIMARY KEY, name text, seen timestamptz);

@@ -17,17 +17,18 @@ import zstandard
 
 from include.backup.archive import read_archive
 from include.backup.compare import compare
-from include.backup.crypto import decrypting
 from include.backup.dump import take_backup
 from include.backup.manifest import restore_points
-from include.backup.recipients import Recipient
 from include.backup.restore import restore
+from include.encryption.crypto import decrypting
+from include.encryption.recipients import Recipient
 from include.evidence.signing import Signer
 from include.services.database import DatabaseAddress
 from include.services.errors import ParcelSealError, ServiceError, UsageError
 from include.services.objectstore.directory import DirectoryStore
 from include.services.programs import pg_version, program
-from tests.backup.support import SEEN, Holder, Taken, rows, run, take
+from tests.backup.support import SEEN, Taken, rows, run, take
+from tests.support.holders import Holder
 
 
 def test_the_manifest_says_what_was_dumped(
@@ -205,7 +206,7 @@ def test_whatever_fails_leaves_neither_object_nor_thread_nor_program(
     wanted: type[ParcelSealError] = Stop
     clocks = []
     if fails == "encrypt":
-        monkeypatch.setattr("include.backup.crypto.encrypting", stop)
+        monkeypatch.setattr("include.encryption.crypto.encrypting", stop)
     elif fails == "nobody":
         recipients, wanted = [], UsageError
     elif fails == "clock":

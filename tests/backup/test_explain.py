@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.backup.explain import explain
-from include.backup.recipients import Recipient
 from include.backup.restore import restore
+from include.encryption.recipients import Recipient
 from include.evidence.signing import Signer
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError, UsageError
 from include.services.objectstore.directory import DirectoryStore
-from tests.backup.support import Holder, run, take
+from tests.backup.support import run, take
+from tests.support.holders import Holder
 
 TARGET = DatabaseAddress.from_conninfo("host=/run/x dbname=copy user=u password=hidden")
 SECRET = "王小明13800138000"

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from include.backup import manifest as manifests
-from include.backup.crypto import Refused
 from include.backup.manifest import (
     DUMP_NAME,
     MANIFEST_NAME,
@@ -26,11 +25,13 @@ from include.backup.manifest import (
     restore_points,
 )
 from include.backup.restore import Source
+from include.encryption.crypto import Refused
 from include.evidence.signing import Signer, generate_key
 from include.services.objectstore.base import ObjectLocked, ObjectMissing
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
-from tests.backup.support import NOW, Holder, Taken
+from tests.backup.support import Taken
+from tests.support.holders import NOW, Holder
 from tests.support.s3 import MotoServer, client_for, new_bucket
 
 Publish = Callable[..., Manifest]
@@ -220,7 +221,7 @@ def test_a_whole_restore_point_under_another_name_is_refused(
     publish(store, forged, signer, None)
     source = replace(taken.source(operations.opening), store=store, manifest=forged)
     source.check()
-    with pytest.raises(Refused, match="another restore point"):
+    with pytest.raises(Refused, match="as another object"):
         source.head()
 
 

@@ -11,7 +11,7 @@ import pytest
 from include.backup import manifest as manifests
 from include.backup.manifest import DUMP_NAME, MANIFEST_NAME
 from include.backup.offsite import Offsite, back_up, prune_restore_points
-from include.backup.recipients import Recipient
+from include.encryption.recipients import Recipient
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.signing import Signer
 from include.policy.rules import BackupRules
@@ -21,7 +21,8 @@ from include.services.errors import UsageError
 from include.services.objectstore.base import ObjectDamaged, ObjectStore
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
-from tests.backup.support import NOW, Taken, mapped
+from tests.backup.support import Taken, mapped
+from tests.support.holders import NOW
 from tests.support.s3 import MotoServer, client_for, new_bucket
 
 RULES = BackupRules()

@@ -12,12 +12,11 @@ import pytest
 from include.backup.offsite import Offsite, check
 from include.backup.preflight import (
     CLAUSE,
-    UnreadableRecipient,
     check_recipients,
     check_sites,
     check_store,
 )
-from include.backup.recipients import Recipient
+from include.encryption.recipients import Recipient, UnreadableRecipient
 from include.evidence.examination import Examination
 from include.evidence.model import Finding, Outcome
 from include.evidence.signing import Signer
@@ -27,7 +26,8 @@ from include.services.clock import FixedClock
 from include.services.objectstore.base import ObjectStore
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
-from tests.backup.support import NOW, mapped
+from tests.backup.support import mapped
+from tests.support.holders import NOW
 from tests.support.s3 import MotoServer, client_for, new_bucket
 
 

@@ -13,7 +13,8 @@ from include.backup.manifest import Manifest
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
 from include.messages import _
 from include.reports.conclusion import Conclusion
-from tests.backup.support import NOW, Taken, mapped
+from tests.backup.support import Taken, mapped
+from tests.support.holders import NOW
 
 PASS, ATTENTION, FAIL = Outcome.PASS, Outcome.ATTENTION, Outcome.FAIL
 

@@ -10,16 +10,17 @@ from dataclasses import replace
 import pytest
 
 from include.backup.compare import check_foreign_keys, compare
-from include.backup.crypto import Refused
 from include.backup.manifest import Manifest
-from include.backup.recipients import OpeningKey, Recipient
 from include.backup.restore import Restored, require_match, restore, share_out
+from include.encryption.crypto import Refused
+from include.encryption.recipients import OpeningKey, Recipient
 from include.evidence.signing import Signer
 from include.services.database import DatabaseAddress
 from include.services.errors import ControlFailed, UsageError
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
-from tests.backup.support import Holder, Taken, pg_dump, rows, run, take
+from tests.backup.support import Taken, pg_dump, rows, run, take
+from tests.support.holders import Holder
 from tests.support.s3 import MotoServer, client_for, new_bucket
 
 ROWS = """

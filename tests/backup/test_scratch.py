@@ -14,7 +14,8 @@ from include.services.clock import FixedClock
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError
 from include.state.tables import scratch_database
-from tests.backup.support import NOW, rows, run
+from tests.backup.support import rows, run
+from tests.support.holders import NOW
 
 CLOCK = FixedClock(NOW)
 

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from include.backup.recipients import new_pair
+from include.encryption.recipients import new_pair
 from include.evidence.signing import generate_key
 from include.local.postgres import EmbeddedPostgres
 from include.state.connect import engine

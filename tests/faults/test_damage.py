@@ -10,11 +10,11 @@ from datetime import timedelta
 import pytest
 
 from include.backup import manifest as manifests
-from include.backup.crypto import Refused
 from include.backup.drill import choose, chosen
 from include.backup.dump import take_backup
 from include.backup.manifest import Manifest
 from include.backup.restore import Source, restore
+from include.encryption.crypto import Refused
 from include.evidence.model import Outcome
 from include.services.database import DatabaseAddress
 from include.services.errors import ControlFailed
@@ -153,7 +153,7 @@ def test_damage_behind_a_forged_checksum(request: pytest.FixtureRequest, kind: s
             list(iter(lambda: archive.read(1 << 20), b""))
         assert key in caught.value.message
         swapped = damage(original) == other
-        assert ("another restore point" in caught.value.message) == swapped
+        assert ("as another object" in caught.value.message) == swapped
 
 
 def test_a_wrong_key(damaged: Damaged, database: str) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from include.backup.crypto import Refused, decrypting, encrypting
-from include.backup.recipients import KMS_KIND, OpeningKey, Recipient, recipient_from_kms
+from include.encryption.crypto import Refused, decrypting, encrypting
+from include.encryption.recipients import KMS_KIND, OpeningKey, Recipient, recipient_from_kms
 from include.services.connections import ConnectionSpec
 from include.services.errors import ServiceError
 from include.services.kms import kms_client
-from tests.backup.support import Holder
+from tests.support.holders import Holder
 from tests.support.s3 import ACCESS_KEY, REGION, SECRET_KEY, MotoServer
 
 CONTEXT = {"database": "courier", "restore_point": "p"}
@@ -77,7 +77,7 @@ def test_kms_and_rsa_recipients_mix(
 
 
 def test_a_kms_that_cannot_be_reached_is_no_tampering(client: Any, operations: Holder):
-    """Neither when a backup is taken nor when it is opened; the secret is not in the message."""
+    """Neither when a message is made nor when it is opened; the secret is not in the message."""
     arn = new_key(client)
     message = encrypted([recipient_from_kms("kms", arn, client)])
     gone = kms_client(spec("http://127.0.0.1:9"))
@@ -90,7 +90,7 @@ def test_a_kms_that_cannot_be_reached_is_no_tampering(client: Any, operations: H
         assert SECRET_KEY not in str(error.value)
 
 
-def test_a_kms_key_that_is_not_there_stops_the_backup(client: Any, operations: Holder):
+def test_a_kms_key_that_is_not_there_stops_the_encryption(client: Any, operations: Holder):
     """With one line, not with the SDK's traceback."""
     absent = f"arn:aws:kms:{REGION}:123456789012:key/00000000-0000-0000-0000-000000000000"
     with pytest.raises(ServiceError, match="could not be encrypted"):

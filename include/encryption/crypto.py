@@ -1,8 +1,8 @@
-"""Encryption of backup streams in the AWS Encryption SDK message format.
+"""Encryption of streams in the AWS Encryption SDK message format.
 
-The committing suite without a trailing signature: the manifest is signed, and a signature at the
-end of a stream would be known only after the data was used. Frames of 1 MiB are each authenticated,
-so nothing that was tampered with leaves the decryptor.
+The committing suite without a trailing signature: the manifest or bundle that names a message is
+signed, and a signature at the end of a stream would be known only after the data was used. Frames
+of 1 MiB are each authenticated, so nothing that was tampered with leaves the decryptor.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from aws_encryption_sdk.key_providers.raw import RawMasterKeyProvider
 from botocore.exceptions import BotoCoreError
 from cryptography.exceptions import InvalidTag
 
-from include.backup.recipients import KMS_KIND, RSA_KIND, OpeningKey, Recipient
+from include.encryption.recipients import KMS_KIND, RSA_KIND, OpeningKey, Recipient
 from include.services.errors import ControlFailed, ServiceError, UsageError
 
 SUITE = Algorithm.AES_256_GCM_HKDF_SHA512_COMMIT_KEY
@@ -56,19 +56,20 @@ def encrypting(
     Args:
         source: clear bytes; must fill each ``read`` until it ends.
         recipients: any one of them can open the message.
-        context: authenticated but not secret; binds the message to its restore point.
+        context: authenticated but not secret; binds the message to what it belongs to (a
+            restore point, an incident).
 
     Raises:
         UsageError: no recipient, or more than the format takes.
     """
     if not recipients:
         raise UsageError(
-            "There is no recipient, so nobody could open the backup.",
+            "There is no recipient, so nobody could open what is encrypted.",
             "Name recipients in the connection offsite_store.",
         )
     if len(recipients) > MOST_RECIPIENTS:
         raise UsageError(
-            f"There are {len(recipients)} recipients; a backup can have {MOST_RECIPIENTS}.",
+            f"There are {len(recipients)} recipients; the format takes {MOST_RECIPIENTS}.",
             "Leave some out of the connection offsite_store.",
         )
     return _Encrypting(source, recipients, context)
@@ -88,7 +89,7 @@ class _Encrypting:
             return cast(bytes, self._stream.read(size))
         except (AWSEncryptionSDKClientError, BotoCoreError) as error:
             raise ServiceError(
-                f"The backup could not be encrypted: {_kms_reason(error)}.",
+                f"The data could not be encrypted: {_kms_reason(error)}.",
                 "Check the recipients' KMS keys, their grants and the way to them.",
             ) from None
 
@@ -113,7 +114,7 @@ def decrypting(
         key: of one recipient.
         context: what the message must be bound to.
         name: the object, for the refusal. Reading raises Refused for a wrong key and for bytes
-            that were tampered with, truncated or belong to another restore point, and
+            that were tampered with, truncated or were encrypted as another object, and
             ServiceError when its KMS does not answer.
     """
     return _Decrypting(source, key, context, name)
@@ -149,8 +150,8 @@ class _Decrypting:
         found = self._stream.header.encryption_context
         if any(found.get(key) != value for key, value in self._expected.items()):
             raise Refused(
-                f"{self._name} belongs to another restore point or database.",
-                "Objects were swapped in the store: use another restore point, raise an incident.",
+                f"{self._name} was encrypted as another object, not as this one.",
+                "Objects were swapped in the store: use another copy, raise an incident.",
             )
         self._checked = True
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.backup import crypto
-from include.backup.crypto import FRAME, MOST_RECIPIENTS, Refused, decrypting, encrypting
-from include.backup.recipients import OpeningKey, Recipient
+from include.encryption import crypto
+from include.encryption.crypto import FRAME, MOST_RECIPIENTS, Refused, decrypting, encrypting
+from include.encryption.recipients import OpeningKey, Recipient
 from include.services.errors import UsageError
-from tests.backup.support import Holder
+from tests.support.holders import Holder
 
 CONTEXT = {"database": "courier", "restore_point": "20261124T020000Z-abc123"}
 CLEAR = bytes(range(256)) * 3
@@ -121,7 +121,7 @@ def test_a_message_of_another_restore_point_is_refused(
     message: bytes, operations: Holder, context: dict[str, str]
 ):
     """Objects that were swapped in the store open with the right key; they are still wrong."""
-    with pytest.raises(Refused, match="another restore point or database"):
+    with pytest.raises(Refused, match="encrypted as another object"):
         opened(message, operations.opening, context)
 
 
@@ -141,7 +141,7 @@ def test_no_clear_byte_leaves_before_its_frame_was_authenticated(
 
 
 def test_nobody_and_too_many_are_no_recipients(operations: Holder):
-    """A backup that nobody opens is none, and the format holds only so many."""
+    """What nobody opens is lost, and the format holds only so many."""
     with pytest.raises(UsageError, match="no recipient"):
         encrypted(CLEAR, [])
     many = [

@@ -1,4 +1,4 @@
-"""Whom a backup is encrypted to: public keys and KMS keys. The backup host holds no private key."""
+"""Whom data is encrypted to: public keys and KMS keys. Who encrypts holds no private key."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ KMS_KIND = "kms"
 
 @dataclass(frozen=True)
 class Recipient:
-    """One key that can open the backup.
+    """One key that can open what is encrypted.
 
     Attributes:
-        name: as the pack and the manifest call it, ``operations``.
+        name: as the connection and the records call it, ``operations``.
         kind: ``rsa`` or ``kms``.
         key_id: SHA-256 of the public key's DER (hex) for RSA, the ARN for KMS.
         public_pem: the public key, empty for KMS.
@@ -79,8 +79,16 @@ def recipient_from_kms(name: str, arn: str, client: Any) -> Recipient:
 
 
 @dataclass(frozen=True)
+class UnreadableRecipient:
+    """A recipient that is configured and cannot be used."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class OpeningKey:
-    """A key that opens backups: an RSA private key, or a KMS key with its client."""
+    """A key that opens: an RSA private key, or a KMS key with its client."""
 
     kind: str
     key_id: str

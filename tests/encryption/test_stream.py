@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.backup.stream import DEPTH, Filled, Stage
+from include.encryption.stream import DEPTH, Filled, Stage
 
 
 def names() -> set[str]:

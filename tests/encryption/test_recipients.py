@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
-from include.backup.recipients import (
+from include.encryption.recipients import (
     Recipient,
     distinct,
     opening_key_from_pem,
@@ -23,7 +23,7 @@ from include.backup.recipients import (
     recipient_from_pem,
 )
 from include.services.errors import UsageError
-from tests.backup.support import NOW, Holder
+from tests.support.holders import NOW, Holder
 
 PEM, SPKI = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
 

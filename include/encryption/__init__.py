@@ -1,0 +1,1 @@
+"""Encryption to the holders of keys: backups and evidence extracts alike, as streams."""
