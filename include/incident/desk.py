@@ -1,0 +1,91 @@
+"""What the steps of an incident work with: the rules, the databases, the state, the time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Connection, Engine
+
+from include.incident import register, timeline
+from include.incident.register import Incident
+from include.incident.timeline import Entry
+from include.notify.outbox import Run
+from include.policy.datamap import MappedDatabase
+from include.policy.incident import IncidentRules, Scenario
+from include.policy.notices import NoticeRules
+from include.policy.rules import Role
+from include.services.clock import Clock
+from include.services.database import DatabaseAddress
+
+
+@dataclass(frozen=True)
+class Desk:
+    """The rules and the services.
+
+    Attributes:
+        rules: incident.yaml.
+        roles: of roles.yaml, by id.
+        notices: of notices.yaml.
+        databases: in which is counted what is affected, by name.
+        readers: where these are, as one who may read just that, by name.
+        staff: the database of the staff table, and where it is.
+        state: the state database; a sandbox of it in a drill.
+        clock: the time.
+        zone: of the pack.
+        run: that works on it; empty outside of one.
+        started_by: user id of who started that run; None where nobody did.
+        scenario: of a drill; None for a real incident.
+    """
+
+    rules: IncidentRules
+    roles: Mapping[str, Role]
+    notices: NoticeRules
+    databases: Mapping[str, MappedDatabase]
+    readers: Mapping[str, DatabaseAddress]
+    staff: tuple[MappedDatabase, DatabaseAddress]
+    state: Engine
+    clock: Clock
+    zone: ZoneInfo
+    run: Run
+    started_by: str | None = None
+    scenario: Scenario | None = None
+
+    @property
+    def now(self) -> datetime:
+        """The moment in the pack's timezone."""
+        return self.clock.now().astimezone(self.zone)
+
+    def file(self, number: str) -> File:
+        """All that is known of an incident now.
+
+        Raises:
+            UsageError: there is none of that number.
+        """
+        with self.state.connect() as conn:
+            return file_of(conn, number)
+
+
+@dataclass(frozen=True)
+class File:
+    """An incident with its timeline.
+
+    Attributes:
+        incident: the incident.
+        entries: its timeline, oldest entry first.
+    """
+
+    incident: Incident
+    entries: Sequence[Entry]
+
+
+def file_of(conn: Connection, number: str) -> File:
+    """All that is known of an incident, as of this transaction.
+
+    Raises:
+        UsageError: there is none of that number.
+    """
+    found = register.get(conn, number)
+    return File(found, timeline.entries(conn, found.id))

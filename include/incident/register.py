@@ -1,0 +1,232 @@
+"""The register of incidents: opened once, however often Trigger is pressed; ended once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, func, select, update
+
+from include.incident import timeline
+from include.incident.form import Form
+from include.incident.names import Kind, State
+from include.incident.selection import Selection
+from include.messages import _
+from include.notify.outbox import Run
+from include.policy.incident import ClockRule, IncidentRules
+from include.services.clock import Clock
+from include.services.errors import UsageError
+from include.state.incidents import incident
+
+
+@dataclass(frozen=True)
+class Incident:
+    """One incident.
+
+    Attributes:
+        id: in the state database.
+        number: for people, ``INC-2026-0001``.
+        run: that leads it.
+        type: of incident.yaml.
+        what: what happened, value-free.
+        noticed_by: who noticed, value-free.
+        opened_by: user id of who pressed Trigger; empty where nobody is known.
+        opened_at: when it was registered.
+        aware_at: when the company became aware.
+        began_at: when the leak began; None where nobody knows.
+        partner: number of the partner at which it happened.
+        selection: what is affected, as it was said first.
+        clocks: their rules, as they were when it was opened.
+        duplicate_of: number of the incident that this one is.
+        state: where it stands.
+        grade: as a person confirmed it last; None before.
+        ended_at: when it was closed or cancelled.
+    """
+
+    id: int
+    number: str
+    run: Run
+    type: str
+    what: str
+    noticed_by: str
+    opened_by: str
+    opened_at: datetime
+    aware_at: datetime
+    began_at: datetime | None
+    partner: str | None
+    selection: Selection
+    clocks: tuple[ClockRule, ...]
+    duplicate_of: str | None
+    state: State
+    grade: str | None
+    ended_at: datetime | None
+
+    @property
+    def is_led(self) -> bool:
+        """Whether its steps are to be done: it is neither a duplicate nor cancelled."""
+        return self.state in (State.OPEN, State.CLOSED)
+
+
+def open_incident(
+    conn: Connection,
+    form: Form,
+    rules: IncidentRules,
+    run: Run,
+    *,
+    by: str,
+    clock: Clock,
+    year: int,
+) -> Incident:
+    """Register an incident; the same run again is the same incident.
+
+    A form that is equal to that of an open incident of the last while is that incident: it is
+    registered as its duplicate, told on its timeline, and led no further.
+
+    Args:
+        conn: the state database, in a transaction.
+        form: as it was filled in.
+        rules: incident.yaml.
+        run: that leads it.
+        by: user id of who pressed Trigger; empty where nobody is known.
+        clock: when.
+        year: of the number, in the pack's timezone.
+    """
+    timeline.lock(conn)
+    if (found := of_run(conn, run)) is not None:
+        return found
+    now = clock.now().astimezone(UTC)
+    first = None if form.another else _open_alike(conn, form, rules, now)
+    row = {
+        "number": _number(conn, rules.numbering, year),
+        "dag_id": run.dag_id,
+        "run_id": run.run_id,
+        "type": form.type,
+        "what": form.what,
+        "noticed_by": form.noticed_by,
+        "opened_by": by,
+        "opened_at": now,
+        "aware_at": form.aware_at,
+        "began_at": form.began_at,
+        "partner": form.selection.partner,
+        "selection": form.selection.as_json(),
+        "fingerprint": form.fingerprint,
+        "clocks": [one.model_dump(mode="json") for one in rules.clocks],
+        "duplicate_of": first.id if first else None,
+        "state": str(State.DUPLICATE if first else State.OPEN),
+    }
+    conn.execute(incident.insert().values(row))
+    made = of_run(conn, run)
+    assert made is not None
+    words = _("Opened: {what}", what=form.what)
+    if first is not None:
+        words = _("The same as {number}: led there.", number=first.number)
+        again = _("Trigger was pressed again: {number}, a duplicate.", number=made.number)
+        timeline.append(
+            conn, first.id, Kind.PRESSED_AGAIN, again, by=by or run.dag_id, clock=clock,
+            data={"number": made.number}, once=f"pressed:{made.number}",
+        )  # fmt: skip
+    timeline.append(
+        conn, made.id, Kind.OPENED, words, by=by or run.dag_id, clock=clock,
+        data={"noticed_by": form.noticed_by}, once="opened",
+    )  # fmt: skip
+    return made
+
+
+def of_run(conn: Connection, run: Run) -> Incident | None:
+    """The incident that a run leads."""
+    return _first(conn, incident.c.dag_id == run.dag_id, incident.c.run_id == run.run_id)
+
+
+def get(conn: Connection, number: str) -> Incident:
+    """The incident of that number.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = _first(conn, incident.c.number == number.strip().upper())
+    if found is None:
+        raise UsageError(f"There is no incident {number}.", "See ./parcelseal incident list.")
+    return found
+
+
+def listed(conn: Connection) -> list[Incident]:
+    """All incidents, the newest first."""
+    query = select(incident).order_by(incident.c.id.desc())
+    return _read(conn, conn.execute(query).mappings().all())
+
+
+def graded(conn: Connection, incident_id: int, grade: str) -> None:
+    """Keep the grade that a person confirmed; what was said before stands on the timeline."""
+    conn.execute(update(incident).where(incident.c.id == incident_id).values(grade=grade))
+
+
+def ended(conn: Connection, incident_id: int, state: State, at: datetime) -> None:
+    """Close or cancel an open incident; one that ended stays as it ended.
+
+    Raises:
+        UsageError: it ended otherwise before.
+    """
+    changed = conn.execute(
+        update(incident)
+        .where(incident.c.id == incident_id, incident.c.state == str(State.OPEN))
+        .values(state=str(state), ended_at=at)
+    ).rowcount
+    now = conn.scalar(select(incident.c.state).where(incident.c.id == incident_id))
+    if not changed and now != str(state):
+        raise UsageError(f"The incident is {now}: it cannot be {state}.", "Open a new one.")
+
+
+def _open_alike(
+    conn: Connection, form: Form, rules: IncidentRules, now: datetime
+) -> Incident | None:
+    within = rules.duplicate_within
+    since = now - timedelta(days=within.months * 30 + within.days, seconds=within.seconds)
+    return _first(
+        conn,
+        incident.c.fingerprint == form.fingerprint,
+        incident.c.state == str(State.OPEN),
+        incident.c.opened_at > since,
+    )
+
+
+def _number(conn: Connection, begins: str, year: int) -> str:
+    """The next number of a year; the caller holds the lock."""
+    stem = f"{begins}-{year}-"
+    query = select(func.count()).where(incident.c.number.startswith(stem, autoescape=True))
+    return f"{stem}{conn.scalars(query).one() + 1:04d}"
+
+
+def _first(conn: Connection, *conditions: Any) -> Incident | None:
+    query = select(incident).where(*conditions).order_by(incident.c.id).limit(1)
+    found = _read(conn, conn.execute(query).mappings().all())
+    return found[0] if found else None
+
+
+def _read(conn: Connection, rows: Sequence[Mapping[Any, Any]]) -> list[Incident]:
+    ids = {row["duplicate_of"] for row in rows if row["duplicate_of"] is not None}
+    query = select(incident.c.id, incident.c.number).where(incident.c.id.in_(ids))
+    numbers: dict[int, str] = {one.id: one.number for one in conn.execute(query)} if ids else {}
+    return [
+        Incident(
+            id=row["id"],
+            number=row["number"],
+            run=Run(row["dag_id"], row["run_id"]),
+            type=row["type"],
+            what=row["what"],
+            noticed_by=row["noticed_by"],
+            opened_by=row["opened_by"],
+            opened_at=row["opened_at"],
+            aware_at=row["aware_at"],
+            began_at=row["began_at"],
+            partner=row["partner"],
+            selection=Selection.model_validate(row["selection"]),
+            clocks=tuple(ClockRule.model_validate(one) for one in row["clocks"]),
+            duplicate_of=numbers.get(row["duplicate_of"]),
+            state=State(row["state"]),
+            grade=row["grade"],
+            ended_at=row["ended_at"],
+        )
+        for row in rows
+    ]
