@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from openpyxl import Workbook
 from openpyxl.writer.excel import ExcelWriter
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # of a zip file: the earliest it can say
+from include.workbooks.archive import archived, parts_of, utf8
 
 
 def saved(book: Workbook, title: str, issued_at: datetime) -> bytes:
@@ -27,12 +27,5 @@ def saved(book: Workbook, title: str, issued_at: datetime) -> bytes:
     made = io.BytesIO()
     # Not Workbook.save, which puts the present time in
     ExcelWriter(book, zipfile.ZipFile(made, "w")).save()
-    fixed = io.BytesIO()
-    # Stored, not compressed: another zlib would give other bytes for the same workbook
-    with zipfile.ZipFile(made) as source, zipfile.ZipFile(fixed, "w", zipfile.ZIP_STORED) as target:
-        for name in source.namelist():
-            entry = zipfile.ZipInfo(name, _EPOCH)
-            entry.external_attr = 0o600 << 16
-            entry.create_system = 3
-            target.writestr(entry, source.read(name))
-    return fixed.getvalue()
+    parts = parts_of(made.getvalue())
+    return archived({name: utf8(content) for name, content in parts.items()})

@@ -17,6 +17,7 @@ from include.messages import Message
 from include.reports.i18n import Translator
 from include.sampling.workpapers.reading import Returned, read
 from include.sampling.workpapers.writing import Attribute, Item, Paper, Workpapers, form, write
+from include.workbooks.archive import parts_of, utf8
 from include.workbooks.faults import WorkbookRefused
 
 HOSTILE = (
@@ -106,9 +107,12 @@ def edited(content: bytes, change: Callable[[Workbook], object]) -> bytes:
                 if isinstance(cell.value, str) and cell.data_type != "f":
                     cell.data_type = "s"
     change(book)
-    saved = io.BytesIO()
+    saved, written = io.BytesIO(), io.BytesIO()
     book.save(saved)
-    return saved.getvalue()
+    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, part in parts_of(saved.getvalue()).items():
+            archive.writestr(name, utf8(part))  # as spreadsheet programs write them
+    return written.getvalue()
 
 
 def fill(
