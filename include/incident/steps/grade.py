@@ -1,0 +1,92 @@
+"""Grading: what the counts propose, confirmed or changed by a person; nothing is guessed as zero."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from include.approvals.question import Field, Question
+from include.evidence.model import StepRecord
+from include.incident import register, scopes, timeline
+from include.incident.desk import Desk, File
+from include.incident.grading import propose
+from include.incident.names import Kind
+from include.incident.scope_words import scope_lines
+from include.incident.steps import common
+from include.incident.steps.common import Given
+from include.messages import _
+
+STEP = "grade"
+CONFIRM = "Confirm"
+REASON = "reason"
+GRADE = "grade"
+
+
+def ask(desk: Desk, number: str) -> Question | None:
+    """Ask for the grade, with what was counted; None where the incident is not led."""
+    file = common.led(desk, number)
+    if file is None:
+        return None
+    scope = scopes.newest(desk, file.incident.id)
+    proposed = propose(scope, desk.rules)
+    form = [
+        Field(
+            name=GRADE,
+            title=_("Grade"),
+            kind="choice",
+            options=tuple((one.id, one.message) for one in desk.rules.grades),
+            value=proposed.grade,
+        ),
+        Field(
+            name=REASON,
+            title=_("Reasons; needed where it is not the proposed grade"),
+            kind="long_text",
+            longest=common.LONGEST,
+        ),
+    ]
+    return common.question(
+        desk,
+        file,
+        STEP,
+        _("confirm the grade"),
+        [
+            _("What happened: {what}", what=file.incident.what),
+            *scope_lines(scope),
+            proposed.words,
+            _("The grade says whom it is reported to, and by when. It can be changed later."),
+        ],
+        choices=[CONFIRM],
+        form=form,
+    )
+
+
+def take(desk: Desk, number: str, given: Given) -> StepRecord:
+    """Take the grade.
+
+    Raises:
+        AskAgain: nobody answered, there is no such grade, or a change has no reasons.
+    """
+    file = desk.file(number)
+    who = common.person(desk, file, STEP, given)
+    chosen = str(given.values.get(GRADE) or "")
+    if chosen not in {one.id for one in desk.rules.grades}:
+        cause = _("there is no grade {grade}", grade=chosen or "-")
+        common.refuse(desk, file, STEP, given, cause, REASON)
+    proposed = propose(scopes.newest(desk, file.incident.id), desk.rules)
+    if (chosen != proposed.grade or not proposed.certain) and not common.says(given, REASON):
+        cause = _("it is not what the counts propose, or not all could be counted: give reasons")
+        common.refuse(desk, file, STEP, given, cause, REASON)
+    return enter(desk, file, chosen, given.text(REASON), who, given, given.at)
+
+
+def enter(
+    desk: Desk, file: File, grade: str, reason: str, who: str, given: Given, at: datetime
+) -> StepRecord:
+    """Enter a grade that a person confirmed."""
+    words = _("Graded {grade}. {reason}", grade=desk.rules.grade(grade).message, reason=reason)
+    with desk.state.begin() as conn:
+        timeline.lock(conn)
+        register.graded(conn, file.incident.id, grade)
+    data = {"grade": grade, "reason": reason}
+    return common.done(
+        desk, file, STEP, Kind.GRADED, words, by=who, given=given, data=data, happened_at=at
+    )

@@ -1,0 +1,80 @@
+"""Impact: cause, possible harm, measures, what people can do - the words of reports and notices."""
+
+from __future__ import annotations
+
+from include.approvals.question import Field, Question
+from include.evidence.model import StepRecord
+from include.incident.desk import Desk
+from include.incident.names import Kind
+from include.incident.steps import common
+from include.incident.steps.common import Given
+from include.messages import Message, _, listed
+
+STEP = "impact"
+ASSESSED = "Assessed"
+TEXTS: dict[str, Message] = {
+    "cause": _("Preliminary cause"),
+    "harm": _("Possible harm to people"),
+    "measures": _("Measures taken and their effect"),
+    "self_help": _("What people can do themselves"),
+    "next_steps": _("Trend, leads and next steps"),
+}
+"""What every report and notice needs: PIPL (2021-11-01) 57; National Incident Reporting Measures
+(2025-11-01) 7. In both languages, since people are told in both."""
+LANGUAGES = {"zh": _("in Chinese"), "en": _("in English")}
+
+
+def ask(desk: Desk, number: str) -> Question | None:
+    """Ask for the words that reports and notices need; None where the incident is not led."""
+    file = common.led(desk, number)
+    if file is None:
+        return None
+    form = [
+        Field(
+            name=f"{name}_{language}",
+            title=_("{what} {language}", what=title, language=words),
+            kind="long_text",
+            required=True,
+            longest=common.LONGEST,
+        )
+        for name, title in TEXTS.items()
+        for language, words in LANGUAGES.items()
+    ]
+    return common.question(
+        desk,
+        file,
+        STEP,
+        _("write what happened, what may come of it, and what people can do"),
+        [
+            _("What happened: {what}", what=file.incident.what),
+            _("These words go into the authority's report and into notices to people, as written."),
+            _("Whoever writes them does not decide whether people are told."),
+        ],
+        choices=[ASSESSED],
+        form=form,
+    )
+
+
+def take(desk: Desk, number: str, given: Given) -> StepRecord:
+    """Take the words.
+
+    Raises:
+        AskAgain: nobody answered, or a field says nothing.
+    """
+    file = desk.file(number)
+    who = common.person(desk, file, STEP, given)
+    fields = [f"{name}_{language}" for name in TEXTS for language in LANGUAGES]
+    if missing := [one for one in fields if not common.says(given, one)]:
+        titles = [
+            _(
+                "{what} {language}",
+                what=TEXTS[one.rpartition("_")[0]],
+                language=LANGUAGES[one.rpartition("_")[2]],
+            )
+            for one in missing
+        ]
+        cause = _("these fields say nothing: {fields}", fields=listed(titles))
+        common.refuse(desk, file, STEP, given, cause, *fields)
+    data = {"texts": {one: given.text(one) for one in fields}}
+    words = _("The impact was assessed.")
+    return common.done(desk, file, STEP, Kind.IMPACT, words, by=who, given=given, data=data)
