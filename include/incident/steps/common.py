@@ -7,25 +7,26 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NoReturn
 
+from include.approvals.form import Entry as Entered
+from include.approvals.form import Field, read_form, refilled
 from include.approvals.question import (
     LANGUAGES,
     AskAgain,
-    Field,
     Question,
     harmless,
     in_both,
     markdown_table,
     names,
 )
-from include.approvals.reasons import says_something, value_free_reason
+from include.approvals.reasons import says_something
 from include.evidence.model import Outcome, StepRecord
-from include.incident import selection, timeline
+from include.incident import timeline
 from include.incident.clock_words import clock_rows
 from include.incident.desk import Desk, File, file_of
 from include.incident.names import Kind
 from include.incident.standing import clocks_of
 from include.incident.team import Team, team_of
-from include.messages import Message, _
+from include.messages import Message, _, listed
 from include.policy.incident import HumanStep
 from include.reports.i18n import Translator
 from include.services.errors import ServiceError
@@ -43,22 +44,37 @@ class Given:
         user: id of the person; None where nobody answered.
         name: of the person, which some auth managers keep apart from the id.
         at: when.
-        values: what was entered, by field.
+        entered: as it came, by field; `read` makes something of it.
     """
 
     option: str
     user: str | None
     name: str | None
     at: datetime
-    values: Mapping[str, Any] = field(default_factory=dict)
+    entered: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Values:
+    """What was entered, as the fields have it.
+
+    Attributes:
+        found: by field; nothing that was left empty.
+    """
+
+    found: Mapping[str, Entered]
 
     def text(self, name: str) -> str:
         """What was entered, value-free; empty where nothing was."""
-        return value_free_reason(str(self.values.get(name) or ""), LONGEST)
+        return str(self.found.get(name, ""))
 
     def ticked(self, name: str) -> bool:
         """Whether a box was ticked."""
-        return str(self.values.get(name)).lower() == "true"
+        return self.found.get(name) is True
+
+    def says(self, name: str) -> bool:
+        """Whether a field says something in words."""
+        return says_something(self.text(name))
 
 
 def led(desk: Desk, number: str) -> File | None:
@@ -119,9 +135,12 @@ def question(
                 )
     subject = in_both(_("{number}: {title}", number=number, title=title))
     kept = _kept(file, step)
-    filled = tuple(one.with_value(kept[one.name]) if one.name in kept else one for one in form)
     return Question(
-        subject, "\n\n".join(parts) + "\n", list(team.people), form=filled, choices=tuple(choices)
+        subject,
+        "\n\n".join(parts) + "\n",
+        list(team.people),
+        form=refilled(form, kept),
+        choices=tuple(choices),
     )
 
 
@@ -133,8 +152,10 @@ def person(desk: Desk, file: File, step: HumanStep, given: Given, never: Iterabl
             timeline, and others are asked.
     """
     if not given.user or not given.option:
-        _keep(desk, file, Kind.UNANSWERED, step, _("Nobody answered {step} in time.", step=step), {})
-        raise AskAgain(_("Nobody answered in time: deputies and management are asked too."))
+        _keep(
+            desk, file, Kind.UNANSWERED, step, _("Nobody answered {step} in time.", step=step), {}
+        )
+        raise AskAgain("Nobody answered in time.")
     team = team_of(desk, file, step, never)
     who = next((one for one in (given.user, given.name) if one and team.may(one)), None)
     if who is None:
@@ -142,8 +163,32 @@ def person(desk: Desk, file: File, step: HumanStep, given: Given, never: Iterabl
     return who
 
 
+def read(desk: Desk, file: File, step: HumanStep, given: Given, form: Sequence[Field]) -> Values:
+    """Read what was entered.
+
+    Args:
+        desk: of the incident.
+        file: the incident.
+        step: which one.
+        given: the answer.
+        form: with which it was asked.
+
+    Raises:
+        AskAgain: a field is missing or wrong; it is on the timeline, and asked again.
+    """
+    found = read_form(form, given.entered, desk.zone)
+    if found.problems:
+        refuse(desk, file, step, given, listed(found.problems), Values(found.values))
+    return Values(found.values)
+
+
 def refuse(
-    desk: Desk, file: File, step: HumanStep, given: Given, cause: Message, *keep: str
+    desk: Desk,
+    file: File,
+    step: HumanStep,
+    given: Given,
+    cause: Message,
+    values: Values | None = None,
 ) -> NoReturn:
     """Enter an answer that does not count, and ask again with what was entered.
 
@@ -153,16 +198,22 @@ def refuse(
         step: which one.
         given: the answer.
         cause: why it does not count.
-        keep: names of fields whose text is shown again.
+        values: what is shown again.
 
     Raises:
         AskAgain: always.
     """
-    kept = {name: given.text(name) for name in keep if given.text(name)}
+    kept = {name: _json(one) for name, one in (values.found if values else {}).items()}
     words = _("The answer to {step} did not count: {cause}", step=step, cause=cause)
     data = {"cause": cause.model_dump(mode="json"), "given": kept, "option": given.option}
     _keep(desk, file, Kind.REFUSED, step, words, data, by=given.user or step)
-    raise AskAgain(cause)
+    raise AskAgain(Translator("en", desk.zone.key).text(cause))
+
+
+def _json(value: Entered) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return list(value) if isinstance(value, tuple) else value
 
 
 def done(
@@ -213,41 +264,34 @@ def moment(
     file: File,
     step: HumanStep,
     given: Given,
+    values: Values,
     name: str,
-    *,
-    keep: Sequence[str] = (),
     after: datetime | None = None,
 ) -> datetime:
-    """A moment that was entered, of the answer where nothing was.
+    """A moment that was entered, that of the answer where nothing was.
 
     Args:
         desk: of the incident.
         file: the incident.
         step: which one.
         given: the answer.
+        values: what was entered.
         name: of the field.
-        keep: fields whose text is shown again where it does not count.
-        after: before which it cannot have been; the beginning of the leak where nothing is said.
+        after: before which it cannot have been; the beginning of the leak, else awareness, where
+            nothing is said.
 
     Raises:
-        AskAgain: it is no moment, is yet to come, or lies too early.
+        AskAgain: it is yet to come, or lies too early.
     """
-    try:
-        found = selection.moment(str(given.values.get(name) or ""), desk.zone) or given.at
-    except ValueError:
-        refuse(desk, file, step, given, _("{field} is no moment", field=name), *keep)
+    entered = values.found.get(name)
+    found = entered if isinstance(entered, datetime) else given.at
     if found > desk.clock.now():
-        refuse(desk, file, step, given, _("{field} is yet to come", field=name), *keep)
+        refuse(desk, file, step, given, _("{field} is yet to come", field=name), values)
     first = after or file.incident.began_at or file.incident.aware_at
     if found < first:
         cause = _("{field} lies before {first}", field=name, first=first)
-        refuse(desk, file, step, given, cause, *keep)
+        refuse(desk, file, step, given, cause, values)
     return found
-
-
-def says(given: Given, name: str) -> bool:
-    """Whether a field says something."""
-    return says_something(given.text(name))
 
 
 def again(desk: Desk, number: str) -> File:
@@ -287,9 +331,10 @@ def _refused(file: File, step: str) -> list[Message]:
     return [_("The last answer, by {who}, did not count: {cause}.", who=found.by, cause=cause)]
 
 
-def _kept(file: File, step: str) -> dict[str, str]:
+def _kept(file: File, step: str) -> dict[str, Entered]:
     found = _last_refused(file, step)
-    return dict(found.data.get("given", {})) if found else {}
+    given = found.data.get("given", {}) if found else {}
+    return {name: tuple(one) if isinstance(one, list) else one for name, one in given.items()}
 
 
 def _silent(team: Team) -> list[Message]:
@@ -312,5 +357,7 @@ def _who(team: Team) -> list[Message]:
     ]
     if team.left_out:
         left = names(team.left_out[:MOST_NAMES])
-        found.append(_("Not asked, since it is about them or they were taken off: {out}.", out=left))
+        found.append(
+            _("Not asked, since it is about them or they were taken off: {out}.", out=left)
+        )
     return [*found, _("Write no customer's data into any field.")]

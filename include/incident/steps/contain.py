@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from include.approvals.question import Field, Question
+from include.approvals.form import Field
+from include.approvals.question import Question
 from include.evidence.model import StepRecord
-from include.incident.desk import Desk
+from include.incident.desk import Desk, File
 from include.incident.names import Kind
 from include.incident.steps import common
 from include.incident.steps.common import Given
@@ -12,7 +13,23 @@ from include.messages import _, listed
 
 STEP = "contain"
 CONTAINED = "Contained"
-NOTES = "notes"
+NOTES, WHEN = "notes", "contained_at"
+
+
+def form(desk: Desk, file: File) -> list[Field]:
+    """The checklist as fields."""
+    boxes = [
+        Field(name=one.id, title=one.message, kind="yes_no", value=False)
+        for one in desk.rules.type(file.incident.type).checklist
+    ]
+    when = Field(name=WHEN, title=_("When it was contained; empty means now"), kind="moment")
+    notes = Field(
+        name=NOTES,
+        title=_("What was done; of each item that is not ticked, why it does not apply"),
+        kind="long_text",
+        longest=common.LONGEST,
+    )
+    return [*boxes, when, notes]
 
 
 def ask(desk: Desk, number: str) -> Question | None:
@@ -20,34 +37,18 @@ def ask(desk: Desk, number: str) -> Question | None:
     file = common.led(desk, number)
     if file is None:
         return None
-    kind = desk.rules.type(file.incident.type)
-    boxes = [
-        Field(name=one.id, title=one.message, kind="yes_no", value=False)
-        for one in kind.checklist
-    ]
-    notes = Field(
-        name=NOTES,
-        title=_("What was done; of each item that is not ticked, why it does not apply"),
-        kind="long_text",
-        longest=common.LONGEST,
-    )
-    when = Field(
-        name="contained_at",
-        title=_("When it was contained; empty means now"),
-        kind="moment",
-    )
     return common.question(
         desk,
         file,
         STEP,
-        _("contain it: {type}", type=kind.message),
+        _("contain it: {type}", type=desk.rules.type(file.incident.type).message),
         [
             _("What happened: {what}", what=file.incident.what),
             _("Do what the checklist says, then tick it and choose Contained."),
             _("Do not switch off or clean up what is evidence before it is secured."),
         ],
         choices=[CONTAINED],
-        form=[*boxes, when, notes],
+        form=form(desk, file),
     )
 
 
@@ -60,20 +61,21 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
     file = desk.file(number)
     who = common.person(desk, file, STEP, given)
     kind = desk.rules.type(file.incident.type)
-    left = [one for one in kind.checklist if not given.ticked(one.id)]
-    if left and not common.says(given, NOTES):
+    values = common.read(desk, file, STEP, given, form(desk, file))
+    left = [one for one in kind.checklist if not values.ticked(one.id)]
+    if left and not values.says(NOTES):
         missing = listed([one.message for one in left])
         cause = _("not ticked, and nothing says why: {items}", items=missing)
-        common.refuse(desk, file, STEP, given, cause, NOTES)
-    at = common.moment(desk, file, STEP, given, "contained_at", keep=(NOTES,))
-    items = [one.id for one in kind.checklist if given.ticked(one.id)]
+        common.refuse(desk, file, STEP, given, cause, values)
+    at = common.moment(desk, file, STEP, given, values, WHEN)
+    items = [one.id for one in kind.checklist if values.ticked(one.id)]
     words = _(
         "Contained: {done} of {all} items of the checklist done. {notes}",
         done=len(items),
         all=len(kind.checklist),
-        notes=given.text(NOTES),
+        notes=values.text(NOTES),
     )
-    data = {"items": items, "left": [one.id for one in left], "notes": given.text(NOTES)}
+    data = {"items": items, "left": [one.id for one in left], "notes": values.text(NOTES)}
     return common.done(
         desk, file, STEP, Kind.CONTAINED, words, by=who, given=given, data=data, happened_at=at
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from include.approvals.question import Field, Question
+from include.approvals.form import Field
+from include.approvals.question import Question
 from include.evidence.model import StepRecord
-from include.incident import register, scopes, timeline
+from include.incident import register, scopes
 from include.incident.desk import Desk, File
 from include.incident.grading import propose
 from include.incident.names import Kind
@@ -21,20 +22,16 @@ REASON = "reason"
 GRADE = "grade"
 
 
-def ask(desk: Desk, number: str) -> Question | None:
-    """Ask for the grade, with what was counted; None where the incident is not led."""
-    file = common.led(desk, number)
-    if file is None:
-        return None
-    scope = scopes.newest(desk, file.incident.id)
-    proposed = propose(scope, desk.rules)
-    form = [
+def form(desk: Desk, proposed: str | None = None) -> list[Field]:
+    """Grade and reasons as fields."""
+    return [
         Field(
             name=GRADE,
             title=_("Grade"),
             kind="choice",
-            options=tuple((one.id, one.message) for one in desk.rules.grades),
-            value=proposed.grade,
+            options={one.id: one.message for one in desk.rules.grades},
+            value=proposed,
+            required=True,
         ),
         Field(
             name=REASON,
@@ -43,6 +40,15 @@ def ask(desk: Desk, number: str) -> Question | None:
             longest=common.LONGEST,
         ),
     ]
+
+
+def ask(desk: Desk, number: str) -> Question | None:
+    """Ask for the grade, with what was counted; None where the incident is not led."""
+    file = common.led(desk, number)
+    if file is None:
+        return None
+    scope = scopes.newest(desk, file.incident.id)
+    proposed = propose(scope, desk.rules)
     return common.question(
         desk,
         file,
@@ -55,7 +61,7 @@ def ask(desk: Desk, number: str) -> Question | None:
             _("The grade says whom it is reported to, and by when. It can be changed later."),
         ],
         choices=[CONFIRM],
-        form=form,
+        form=form(desk, proposed.grade),
     )
 
 
@@ -67,15 +73,13 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
     """
     file = desk.file(number)
     who = common.person(desk, file, STEP, given)
-    chosen = str(given.values.get(GRADE) or "")
-    if chosen not in {one.id for one in desk.rules.grades}:
-        cause = _("there is no grade {grade}", grade=chosen or "-")
-        common.refuse(desk, file, STEP, given, cause, REASON)
+    values = common.read(desk, file, STEP, given, form(desk))
+    chosen = values.text(GRADE)
     proposed = propose(scopes.newest(desk, file.incident.id), desk.rules)
-    if (chosen != proposed.grade or not proposed.certain) and not common.says(given, REASON):
+    if (chosen != proposed.grade or not proposed.certain) and not values.says(REASON):
         cause = _("it is not what the counts propose, or not all could be counted: give reasons")
-        common.refuse(desk, file, STEP, given, cause, REASON)
-    return enter(desk, file, chosen, given.text(REASON), who, given, given.at)
+        common.refuse(desk, file, STEP, given, cause, values)
+    return enter(desk, file, chosen, values.text(REASON), who, given, given.at)
 
 
 def enter(
@@ -84,7 +88,6 @@ def enter(
     """Enter a grade that a person confirmed."""
     words = _("Graded {grade}. {reason}", grade=desk.rules.grade(grade).message, reason=reason)
     with desk.state.begin() as conn:
-        timeline.lock(conn)
         register.graded(conn, file.incident.id, grade)
     data = {"grade": grade, "reason": reason}
     return common.done(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from include.approvals.question import Field, Question
+from include.approvals.form import Field
+from include.approvals.question import Question
 from include.evidence.model import StepRecord
 from include.incident.desk import Desk
 from include.incident.names import Kind
@@ -24,12 +25,9 @@ TEXTS: dict[str, Message] = {
 LANGUAGES = {"zh": _("in Chinese"), "en": _("in English")}
 
 
-def ask(desk: Desk, number: str) -> Question | None:
-    """Ask for the words that reports and notices need; None where the incident is not led."""
-    file = common.led(desk, number)
-    if file is None:
-        return None
-    form = [
+def form() -> list[Field]:
+    """The texts as fields, each in both languages."""
+    return [
         Field(
             name=f"{name}_{language}",
             title=_("{what} {language}", what=title, language=words),
@@ -40,6 +38,13 @@ def ask(desk: Desk, number: str) -> Question | None:
         for name, title in TEXTS.items()
         for language, words in LANGUAGES.items()
     ]
+
+
+def ask(desk: Desk, number: str) -> Question | None:
+    """Ask for the words that reports and notices need; None where the incident is not led."""
+    file = common.led(desk, number)
+    if file is None:
+        return None
     return common.question(
         desk,
         file,
@@ -51,7 +56,7 @@ def ask(desk: Desk, number: str) -> Question | None:
             _("Whoever writes them does not decide whether people are told."),
         ],
         choices=[ASSESSED],
-        form=form,
+        form=form(),
     )
 
 
@@ -63,18 +68,11 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
     """
     file = desk.file(number)
     who = common.person(desk, file, STEP, given)
-    fields = [f"{name}_{language}" for name in TEXTS for language in LANGUAGES]
-    if missing := [one for one in fields if not common.says(given, one)]:
-        titles = [
-            _(
-                "{what} {language}",
-                what=TEXTS[one.rpartition("_")[0]],
-                language=LANGUAGES[one.rpartition("_")[2]],
-            )
-            for one in missing
-        ]
-        cause = _("these fields say nothing: {fields}", fields=listed(titles))
-        common.refuse(desk, file, STEP, given, cause, *fields)
-    data = {"texts": {one: given.text(one) for one in fields}}
+    fields = form()
+    values = common.read(desk, file, STEP, given, fields)
+    if silent := [one.title for one in fields if not values.says(one.name)]:
+        cause = _("these fields say nothing: {fields}", fields=listed(silent))
+        common.refuse(desk, file, STEP, given, cause, values)
+    data = {"texts": {one.name: values.text(one.name) for one in fields}}
     words = _("The impact was assessed.")
     return common.done(desk, file, STEP, Kind.IMPACT, words, by=who, given=given, data=data)
