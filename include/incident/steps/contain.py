@@ -7,8 +7,8 @@ from include.approvals.question import Question
 from include.evidence.model import StepRecord
 from include.incident.desk import Desk, File
 from include.incident.names import Kind
-from include.incident.steps import common
-from include.incident.steps.common import Given
+from include.incident.steps import answer, page
+from include.incident.steps.answer import Given
 from include.messages import _, listed
 
 STEP = "contain"
@@ -27,17 +27,17 @@ def form(desk: Desk, file: File) -> list[Field]:
         name=NOTES,
         title=_("What was done; of each item that is not ticked, why it does not apply"),
         kind="long_text",
-        longest=common.LONGEST,
+        longest=page.LONGEST,
     )
     return [*boxes, when, notes]
 
 
 def ask(desk: Desk, number: str) -> Question | None:
     """Ask for the checklist; None where the incident is not led."""
-    file = common.led(desk, number)
+    file = page.led(desk, number)
     if file is None:
         return None
-    return common.question(
+    return page.question(
         desk,
         file,
         STEP,
@@ -59,15 +59,15 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
         AskAgain: nobody answered, or an item is neither ticked nor explained.
     """
     file = desk.file(number)
-    who = common.person(desk, file, STEP, given)
+    who = answer.person(desk, file, STEP, given)
     kind = desk.rules.type(file.incident.type)
-    values = common.read(desk, file, STEP, given, form(desk, file))
+    values = answer.read(desk, file, STEP, given, form(desk, file))
     left = [one for one in kind.checklist if not values.ticked(one.id)]
     if left and not values.says(NOTES):
         missing = listed([one.message for one in left])
         cause = _("not ticked, and nothing says why: {items}", items=missing)
-        common.refuse(desk, file, STEP, given, cause, values)
-    at = common.moment(desk, file, STEP, given, values, WHEN)
+        answer.refuse(desk, file, STEP, given, cause, values)
+    at = answer.moment(desk, file, STEP, given, values, WHEN)
     items = [one.id for one in kind.checklist if values.ticked(one.id)]
     words = _(
         "Contained: {done} of {all} items of the checklist done. {notes}",
@@ -76,6 +76,6 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
         notes=values.text(NOTES),
     )
     data = {"items": items, "left": [one.id for one in left], "notes": values.text(NOTES)}
-    return common.done(
+    return answer.done(
         desk, file, STEP, Kind.CONTAINED, words, by=who, given=given, data=data, happened_at=at
     )

@@ -1,4 +1,4 @@
-"""Grading: what the counts propose, confirmed or changed by a person; nothing is guessed as zero."""
+"""Grading: what the counts propose, confirmed or changed by a person; nothing is guessed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from include.incident.desk import Desk, File
 from include.incident.grading import propose
 from include.incident.names import Kind
 from include.incident.scope_words import scope_lines
-from include.incident.steps import common
-from include.incident.steps.common import Given
+from include.incident.steps import answer, page
+from include.incident.steps.answer import Given
 from include.messages import _
 
 STEP = "grade"
@@ -37,19 +37,19 @@ def form(desk: Desk, proposed: str | None = None) -> list[Field]:
             name=REASON,
             title=_("Reasons; needed where it is not the proposed grade"),
             kind="long_text",
-            longest=common.LONGEST,
+            longest=page.LONGEST,
         ),
     ]
 
 
 def ask(desk: Desk, number: str) -> Question | None:
     """Ask for the grade, with what was counted; None where the incident is not led."""
-    file = common.led(desk, number)
+    file = page.led(desk, number)
     if file is None:
         return None
     scope = scopes.newest(desk, file.incident.id)
     proposed = propose(scope, desk.rules)
-    return common.question(
+    return page.question(
         desk,
         file,
         STEP,
@@ -72,13 +72,13 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
         AskAgain: nobody answered, there is no such grade, or a change has no reasons.
     """
     file = desk.file(number)
-    who = common.person(desk, file, STEP, given)
-    values = common.read(desk, file, STEP, given, form(desk))
+    who = answer.person(desk, file, STEP, given)
+    values = answer.read(desk, file, STEP, given, form(desk))
     chosen = values.text(GRADE)
     proposed = propose(scopes.newest(desk, file.incident.id), desk.rules)
     if (chosen != proposed.grade or not proposed.certain) and not values.says(REASON):
         cause = _("it is not what the counts propose, or not all could be counted: give reasons")
-        common.refuse(desk, file, STEP, given, cause, values)
+        answer.refuse(desk, file, STEP, given, cause, values)
     return enter(desk, file, chosen, values.text(REASON), who, given, given.at)
 
 
@@ -90,6 +90,6 @@ def enter(
     with desk.state.begin() as conn:
         register.graded(conn, file.incident.id, grade)
     data = {"grade": grade, "reason": reason}
-    return common.done(
+    return answer.done(
         desk, file, STEP, Kind.GRADED, words, by=who, given=given, data=data, happened_at=at
     )

@@ -7,8 +7,8 @@ from include.approvals.question import Question
 from include.evidence.model import StepRecord
 from include.incident.desk import Desk
 from include.incident.names import Kind
-from include.incident.steps import common
-from include.incident.steps.common import Given
+from include.incident.steps import answer, page
+from include.incident.steps.answer import Given
 from include.messages import Message, _, listed
 
 STEP = "impact"
@@ -33,7 +33,7 @@ def form() -> list[Field]:
             title=_("{what} {language}", what=title, language=words),
             kind="long_text",
             required=True,
-            longest=common.LONGEST,
+            longest=page.LONGEST,
         )
         for name, title in TEXTS.items()
         for language, words in LANGUAGES.items()
@@ -42,10 +42,10 @@ def form() -> list[Field]:
 
 def ask(desk: Desk, number: str) -> Question | None:
     """Ask for the words that reports and notices need; None where the incident is not led."""
-    file = common.led(desk, number)
+    file = page.led(desk, number)
     if file is None:
         return None
-    return common.question(
+    return page.question(
         desk,
         file,
         STEP,
@@ -67,12 +67,12 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
         AskAgain: nobody answered, or a field says nothing.
     """
     file = desk.file(number)
-    who = common.person(desk, file, STEP, given)
+    who = answer.person(desk, file, STEP, given)
     fields = form()
-    values = common.read(desk, file, STEP, given, fields)
+    values = answer.read(desk, file, STEP, given, fields)
     if silent := [one.title for one in fields if not values.says(one.name)]:
         cause = _("these fields say nothing: {fields}", fields=listed(silent))
-        common.refuse(desk, file, STEP, given, cause, values)
+        answer.refuse(desk, file, STEP, given, cause, values)
     data = {"texts": {one.name: values.text(one.name) for one in fields}}
     words = _("The impact was assessed.")
-    return common.done(desk, file, STEP, Kind.IMPACT, words, by=who, given=given, data=data)
+    return answer.done(desk, file, STEP, Kind.IMPACT, words, by=who, given=given, data=data)

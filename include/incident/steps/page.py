@@ -1,0 +1,143 @@
+"""The page of a human step: what to do, what is due by when, who may answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from include.approvals.form import Entry as Entered
+from include.approvals.form import Field, refilled
+from include.approvals.question import (
+    LANGUAGES,
+    Question,
+    harmless,
+    in_both,
+    markdown_table,
+    names,
+)
+from include.incident import timeline
+from include.incident.clock_words import clock_rows
+from include.incident.desk import Desk, File
+from include.incident.names import Kind
+from include.incident.standing import clocks_of
+from include.incident.team import Team, team_of
+from include.messages import Message, _
+from include.policy.incident import HumanStep
+from include.reports.i18n import Translator
+from include.services.errors import ServiceError
+
+MOST_NAMES = 10  # of those who may answer; the others are counted
+LONGEST = 2_000  # characters of a text that is entered
+
+
+def led(desk: Desk, number: str) -> File | None:
+    """The incident, None where its steps are not to be done: a duplicate, or cancelled."""
+    found = desk.file(number)
+    return found if found.incident.is_led else None
+
+
+def question(
+    desk: Desk,
+    file: File,
+    step: HumanStep,
+    title: Message,
+    lines: Sequence[Message],
+    *,
+    choices: Sequence[str],
+    form: Sequence[Field] = (),
+    tables: Sequence[tuple[Sequence[Message], Sequence[Sequence[Message]]]] = (),
+    never: Iterable[str] = (),
+) -> Question:
+    """Make the page of a human step: what to do, by when what is due, who may answer.
+
+    Args:
+        desk: of the incident.
+        file: the incident.
+        step: which one.
+        title: what is asked, in a line.
+        lines: what the person has to know and do.
+        choices: what may be answered; the first one lets the run go on.
+        form: what else is entered; what was entered in an answer that did not count is there.
+        tables: heads and rows.
+        never: user ids of people whose own work it is about.
+
+    Raises:
+        ServiceError: nobody is left who may answer.
+    """
+    team = team_of(desk, file, step, never)
+    if not team.people:
+        raise ServiceError(
+            f"Nobody may do the step {step} of {file.incident.number}.",
+            "Assign somebody: workflow update_incident, action `assign`.",
+        )
+    number = file.incident.number
+    drill = [_("DRILL: nothing leaves, nobody is told, nothing is held.")] if desk.scenario else []
+    shown = [*drill, *_refused(file, step), *_silent(team), *lines, *_who(team)]
+    parts = []
+    for language, name in LANGUAGES.items():
+        words = Translator(language, desk.zone.key)
+        parts.append(f"### {name}")
+        parts.append("\n".join(f"- {words.text(one)}" for one in shown))
+        for head, rows in [*tables, clock_rows(clocks_of(desk, file))]:
+            if rows:
+                parts.append(
+                    markdown_table(
+                        [words.text(one) for one in head],
+                        [[harmless(words.text(cell)) for cell in row] for row in rows],
+                    )
+                )
+    subject = in_both(_("{number}: {title}", number=number, title=title))
+    kept = _kept(file, step)
+    return Question(
+        subject,
+        "\n\n".join(parts) + "\n",
+        list(team.people),
+        form=refilled(form, kept),
+        choices=tuple(choices),
+    )
+
+
+def _last_refused(file: File, step: str) -> timeline.Entry | None:
+    """The refusal after which nothing of the step counted."""
+    mine = [one for one in file.entries if one.data.get("step") == step]
+    answers = [one for one in mine if one.kind is not Kind.UNANSWERED]
+    return answers[-1] if answers and answers[-1].kind is Kind.REFUSED else None
+
+
+def _refused(file: File, step: str) -> list[Message]:
+    found = _last_refused(file, step)
+    if found is None:
+        return []
+    cause = Message.model_validate(found.data["cause"])
+    return [_("The last answer, by {who}, did not count: {cause}.", who=found.by, cause=cause)]
+
+
+def _kept(file: File, step: str) -> dict[str, Entered]:
+    found = _last_refused(file, step)
+    given = found.data.get("given", {}) if found else {}
+    return {name: tuple(one) if isinstance(one, list) else one for name, one in given.items()}
+
+
+def _silent(team: Team) -> list[Message]:
+    if not team.silent:
+        return []
+    return [
+        _(
+            "Nobody has answered {count} times: deputies and management are asked too.",
+            count=team.silent,
+        )
+    ]
+
+
+def _who(team: Team) -> list[Message]:
+    shown, more = names(team.people[:MOST_NAMES]), len(team.people[MOST_NAMES:])
+    found = [
+        _("Only {people} and {more} more may answer.", people=shown, more=more)
+        if more
+        else _("Only {people} may answer.", people=shown)
+    ]
+    if team.left_out:
+        left = names(team.left_out[:MOST_NAMES])
+        found.append(
+            _("Not asked, since it is about them or they were taken off: {out}.", out=left)
+        )
+    return [*found, _("Write no customer's data into any field.")]
