@@ -76,6 +76,26 @@ def team_of(desk: Desk, file: File, step: HumanStep, never: Iterable[str] = ()) 
     return Team(tuple(dict.fromkeys(_without(found, out))), tuple(out), silent)
 
 
+def everybody(desk: Desk, file: File) -> Team:
+    """Whoever has any duty of the team, or is a deputy or of its management; suspects left out.
+
+    Raises:
+        ServiceError: the database of the staff table is not there.
+    """
+    database, address = desk.staff
+    groups = [group for duty in desk.rules.team for group in (duty.people, duty.deputies)]
+    with address.connect(autocommit=True) as connection:
+        found = [
+            account
+            for group in groups
+            for account in members(connection, database, desk.rules.staff, group)
+        ]
+    assigned = [one for one in file.entries if one.kind is Kind.ASSIGNED]
+    found += [str(one.data["account"]) for one in assigned]
+    out = _left_out(file)
+    return Team(tuple(dict.fromkeys(_without(found, out))), tuple(out))
+
+
 def _more(connection: psycopg.Connection[Any], desk: Desk, step: HumanStep) -> list[str]:
     duty = desk.rules.duty(desk.rules.steps[step])
     database = desk.staff[0]

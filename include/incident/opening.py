@@ -1,0 +1,100 @@
+"""Opening an incident: it is registered, its clocks begin, and the team is called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from include.evidence.model import Outcome, StepRecord
+from include.incident import form, register, timeline
+from include.incident.desk import Desk
+from include.incident.names import ALERT, STEP_OPEN, Kind, State
+from include.incident.register import Incident
+from include.messages import _
+from include.notify import outbox
+from include.notify.notice import Notice
+from include.notify.roles import to_role
+from include.notify.status import statuses
+
+
+def open_incident(desk: Desk, given: Mapping[str, Any], pressed_at: datetime) -> StepRecord:
+    """Register an incident and queue the call to its team; safe to repeat.
+
+    Args:
+        desk: of the incident.
+        given: the trigger form.
+        pressed_at: when the run was triggered.
+
+    Raises:
+        UsageError: the form cannot be used; nothing was opened.
+    """
+    read = form.read(given, desk.rules, pressed_at, desk.zone)
+    with desk.state.begin() as conn:
+        made = register.open_incident(
+            conn,
+            read,
+            desk.rules,
+            desk.run,
+            by=desk.started_by or "",
+            clock=desk.clock,
+            year=desk.now.year,
+        )
+        if made.state is not State.DUPLICATE:
+            outbox.queue(conn, _calls(desk, made), desk.run, desk.clock.now(), desk.notices)
+    data = {
+        "number": made.number,
+        "type": made.type,
+        "aware_at": made.aware_at.isoformat(),
+        "duplicate_of": made.duplicate_of,
+    }
+    return StepRecord(step=STEP_OPEN, outcome=Outcome.PASS, data=data)
+
+
+def called(conn: Connection, desk: Desk, found: Incident) -> bool:
+    """Enter that the team was called, once the call to every duty has left; whether it has.
+
+    Args:
+        conn: the state database, in a transaction.
+        desk: of the incident.
+        found: the incident.
+    """
+    if any(one.kind is Kind.TEAM_CALLED for one in timeline.entries(conn, found.id)):
+        return True
+    waiting = [
+        duty.id
+        for duty in desk.rules.team
+        if not statuses(conn, ALERT, _prefix(found.number, duty.id)).get(("sent", ""))
+    ]
+    if waiting:
+        return False
+    words = _("The team was called: {count} duties.", count=len(desk.rules.team))
+    timeline.append(
+        conn, found.id, Kind.TEAM_CALLED, words, by=STEP_OPEN, clock=desk.clock, once="called"
+    )
+    return True
+
+
+def _calls(desk: Desk, made: Incident) -> Iterator[Notice]:
+    kind = desk.rules.type(made.type).message
+    for duty in desk.rules.team:
+        yield from to_role(
+            desk.roles[duty.role],
+            kind=ALERT,
+            key=f"{_prefix(made.number, duty.id)}call",
+            heading=_("Incident {number}: {type}", number=made.number, type=kind),
+            line=_(
+                "You are called: {duty}. Open Airflow, Required actions; {number} shows what is "
+                "to be done by when. Aware since {aware}.",
+                duty=duty.message,
+                number=made.number,
+                aware=made.aware_at,
+            ),
+            urgent=True,
+        )
+
+
+def _prefix(number: str, duty: str) -> str:
+    return f"{number}/called/{duty}/"

@@ -1,0 +1,192 @@
+"""What people add to an incident at any time: notes, hand-overs, people, another grade, an end.
+
+Every update is an entry of the timeline; none changes what stands there. Whoever is of the team or
+of its management may enter one; whoever is a suspect or was taken off may not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from include.approvals.reasons import says_something, value_free_reason
+from include.incident import register, timeline
+from include.incident.desk import Desk, File
+from include.incident.names import Kind, State
+from include.incident.selection import moment
+from include.incident.team import everybody
+from include.incident.timeline import Entry
+from include.messages import Message, _
+from include.services.errors import UsageError
+
+LONGEST = 2_000
+
+
+class Action(StrEnum):
+    """What an update does."""
+
+    NOTE = "note"
+    HAND_OVER = "hand_over"
+    TAKE_OFF = "take_off"
+    ASSIGN = "assign"
+    REGRADE = "regrade"
+    TOLD_OTHERWISE = "told_otherwise"
+    WIDEN = "widen"
+    CANCEL = "cancel"
+
+
+@dataclass(frozen=True)
+class Update:
+    """One update as it was entered.
+
+    Attributes:
+        action: what it does.
+        words: what happened or why, in the person's words.
+        account: of whom it is: taken off, assigned, or whom the shift is handed to.
+        duty: that is assigned.
+        grade: that is confirmed.
+        at: when it happened, as it was typed; empty means now.
+    """
+
+    action: Action
+    words: str
+    account: str = ""
+    duty: str = ""
+    grade: str = ""
+    at: str = ""
+
+
+def enter(desk: Desk, number: str, update: Update, *, by: str, once: str | None = None) -> Entry:
+    """Enter an update; `Action.WIDEN` is only noted here, and counted by who calls this.
+
+    Args:
+        desk: of the incident.
+        number: of the incident.
+        update: as it was entered.
+        by: user id of who enters it.
+        once: what makes it the same one when a task is repeated.
+
+    Raises:
+        UsageError: there is no such incident, it ended, a field is missing or wrong, or the person
+            may not.
+    """
+    file = desk.file(number)
+    _refuse(desk, file, update, by)
+    words = value_free_reason(update.words, LONGEST)
+    kind, message, data = _ACTIONS[update.action](desk, update, words)
+    happened_at = _moment(desk, file, update)
+    with desk.state.begin() as conn:
+        entry = timeline.append(
+            conn, file.incident.id, kind, message, by=by, clock=desk.clock,
+            happened_at=happened_at, data={"action": str(update.action), **data}, once=once,
+        )  # fmt: skip
+        if update.action is Action.REGRADE:
+            register.graded(conn, file.incident.id, update.grade)
+        elif update.action is Action.CANCEL:
+            register.ended(conn, file.incident.id, State.CANCELLED, entry.happened_at)
+    return entry
+
+
+def _refuse(desk: Desk, file: File, update: Update, by: str) -> None:
+    number, state = file.incident.number, file.incident.state
+    if state is not State.OPEN and update.action is not Action.NOTE:
+        raise UsageError(f"{number} is {state}: only notes are added to it.", "Add a note.")
+    if not by.strip():
+        raise UsageError("Nobody is named who enters it.", "Start it as a person, not by a script.")
+    if not everybody(desk, file).may(by):
+        raise UsageError(
+            f"{by} is not of the team of {number}, or was taken off, or it is about them.",
+            "Have somebody of the team enter it.",
+        )
+    if not says_something(update.words):
+        raise UsageError("`words` says nothing.", "Write what happened, or why.")
+
+
+def _moment(desk: Desk, file: File, update: Update) -> datetime | None:
+    try:
+        found = moment(update.at, desk.zone)
+    except ValueError:
+        raise UsageError(
+            f"`at` is no moment: {update.at}.", "Write 2026-11-26T03:15+08:00."
+        ) from None
+    if found is not None and found > desk.clock.now():
+        raise UsageError("`at` is yet to come.", "Enter when it happened.")
+    first = file.incident.began_at or file.incident.aware_at
+    if found is not None and found < first:
+        raise UsageError(f"`at` lies before {first.isoformat()}.", "Enter when it happened.")
+    return found
+
+
+Made = tuple[Kind, Message, Mapping[str, Any]]
+
+
+def _note(_desk: Desk, _update: Update, words: str) -> Made:
+    return Kind.NOTE, _("{words}", words=words), {}
+
+
+def _hand_over(_desk: Desk, update: Update, words: str) -> Made:
+    account = _needed("account", update.account)
+    message = _("The shift was handed over to {account}. {words}", account=account, words=words)
+    return Kind.HANDED_OVER, message, {"to": account}
+
+
+def _take_off(_desk: Desk, update: Update, words: str) -> Made:
+    account = _needed("account", update.account)
+    message = _("{account} was taken off: {words}", account=account, words=words)
+    return Kind.TAKEN_OFF, message, {"account": account}
+
+
+def _assign(desk: Desk, update: Update, words: str) -> Made:
+    account, named = _needed("account", update.account), _needed("duty", update.duty)
+    duty = {one.id: one for one in desk.rules.team}.get(named)
+    if duty is None:
+        known = ", ".join(one.id for one in desk.rules.team)
+        raise UsageError(f"`duty`: there is none called {named}.", f"There are: {known}.")
+    message = _(
+        "{account} was assigned: {duty}. {words}", account=account, duty=duty.message, words=words
+    )
+    return Kind.ASSIGNED, message, {"account": account, "duty": duty.id}
+
+
+def _regrade(desk: Desk, update: Update, words: str) -> Made:
+    named = _needed("grade", update.grade)
+    grade = {one.id: one for one in desk.rules.grades}.get(named)
+    if grade is None:
+        known = ", ".join(one.id for one in desk.rules.grades)
+        raise UsageError(f"`grade`: there is none called {named}.", f"There are: {known}.")
+    message = _("Graded {grade}. {reason}", grade=grade.message, reason=words)
+    return Kind.GRADED, message, {"grade": named, "reason": words}
+
+
+def _told_otherwise(_desk: Desk, _update: Update, words: str) -> Made:
+    message = _("People without a usable address were told otherwise: {words}", words=words)
+    return Kind.TOLD_OTHERWISE, message, {}
+
+
+def _widen(_desk: Desk, _update: Update, words: str) -> Made:
+    return Kind.NOTE, _("What is affected was widened: {words}", words=words), {}
+
+
+def _cancel(_desk: Desk, _update: Update, words: str) -> Made:
+    return Kind.CANCELLED, _("Cancelled, it was none: {words}", words=words), {}
+
+
+_ACTIONS = {
+    Action.NOTE: _note,
+    Action.HAND_OVER: _hand_over,
+    Action.TAKE_OFF: _take_off,
+    Action.ASSIGN: _assign,
+    Action.REGRADE: _regrade,
+    Action.TOLD_OTHERWISE: _told_otherwise,
+    Action.WIDEN: _widen,
+    Action.CANCEL: _cancel,
+}
+
+
+def _needed(name: str, value: str) -> str:
+    if not value.strip():
+        raise UsageError(f"`{name}` is missing.", "Fill it in.")
+    return value.strip()
