@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from include.approvals.form import Field
 from include.messages import Message
 from include.reports.i18n import Translator
 
@@ -27,11 +28,26 @@ class Question:
         subject: one line.
         body: Markdown.
         assigned: user ids of those who may answer; never empty.
+        form: what else is entered, in place of the form of the step; empty leaves the step's.
+        choices: what may be answered, in place of the choices of the step; empty leaves the step's.
     """
 
     subject: str
     body: str
     assigned: list[str]
+    form: tuple[Field, ...] = ()
+    choices: tuple[str, ...] = ()
+
+
+class AskAgain(Exception):
+    """Raised by who takes an answer that does not count, or silence: the question is asked anew.
+
+    It is made anew too, with the people and the words of then; so what it has to say about the
+    answer before is kept where it is made from.
+
+    Args:
+        words: why, for the log: no customer data.
+    """
 
 
 def harmless(text: str) -> str:
