@@ -17,12 +17,14 @@ from include.incident import register, timeline
 from include.incident.desk import Desk, File
 from include.incident.names import Kind, State
 from include.incident.selection import moment
-from include.incident.team import everybody
+from include.incident.team import everybody, team_of
 from include.incident.timeline import Entry
 from include.messages import Message, _
+from include.policy.incident import HumanStep
 from include.services.errors import UsageError
 
 LONGEST = 2_000
+MOST_NAMES = 10
 
 
 class Action(StrEnum):
@@ -96,10 +98,12 @@ def _refuse(desk: Desk, file: File, update: Update, by: str) -> None:
         raise UsageError(f"{number} is {state}: only notes are added to it.", "Add a note.")
     if not by.strip():
         raise UsageError("Nobody is named who enters it.", "Start it as a person, not by a script.")
-    if not everybody(desk, file).may(by):
+    step = _ENTITLED.get(update.action)
+    team = team_of(desk, file, step) if step else everybody(desk, file)
+    if not team.may(by):
         raise UsageError(
-            f"{by} is not of the team of {number}, or was taken off, or it is about them.",
-            "Have somebody of the team enter it.",
+            f"{by} may not do that with {number}: not of its team for it, taken off, or a suspect.",
+            f"Have somebody else enter it: {', '.join(team.people[:MOST_NAMES]) or 'nobody left'}.",
         )
     if not says_something(update.words):
         raise UsageError("`words` says nothing.", "Write what happened, or why.")
@@ -119,6 +123,9 @@ def _moment(desk: Desk, file: File, update: Update) -> datetime | None:
         raise UsageError(f"`at` lies before {first.isoformat()}.", "Enter when it happened.")
     return found
 
+
+# Who may confirm a grade may confirm another; who decides whether people are told, that it was none.
+_ENTITLED: Mapping[Action, HumanStep] = {Action.REGRADE: "grade", Action.CANCEL: "decide"}
 
 Made = tuple[Kind, Message, Mapping[str, Any]]
 

@@ -1,0 +1,66 @@
+"""Closing: refused while anything is open, and said what that is."""
+
+from __future__ import annotations
+
+from include.approvals.form import Field
+from include.approvals.question import Question
+from include.evidence.model import StepRecord
+from include.incident import register
+from include.incident.desk import Desk
+from include.incident.names import Kind, State
+from include.incident.open_points import open_points
+from include.incident.steps import answer, page
+from include.incident.steps.answer import Given
+from include.messages import _, listed
+
+STEP = "close"
+CLOSE, NOT_YET = "Close", "Not yet"
+WORDS = "words"
+
+
+def form() -> list[Field]:
+    """How it ended, in words."""
+    title = _("How it ended; what remains to be watched")
+    return [Field(name=WORDS, title=title, kind="long_text", longest=page.LONGEST)]
+
+
+def ask(desk: Desk, number: str) -> Question | None:
+    """Ask whether the handling is over; None where the incident is not led."""
+    file = page.led(desk, number)
+    if file is None:
+        return None
+    left = open_points(desk, file)
+    said = [_("Still open: {point}", point=one) for one in left] or [
+        _("Nothing is open: the handling can be closed.")
+    ]
+    return page.question(
+        desk,
+        file,
+        STEP,
+        _("close the handling"),
+        [*said, _("The summary is due 30 days after this. Legal holds stay until released.")],
+        choices=[CLOSE, NOT_YET],
+        form=form(),
+    )
+
+
+def take(desk: Desk, number: str, given: Given) -> StepRecord:
+    """Close it.
+
+    Raises:
+        AskAgain: nobody answered, it is not to be closed yet, or something is open.
+    """
+    file = desk.file(number)
+    who = answer.person(desk, file, STEP, given)
+    values = answer.read(desk, file, STEP, given, form())
+    if given.option != CLOSE:
+        cause = _("not yet: {words}", words=values.text(WORDS))
+        answer.refuse(desk, file, STEP, given, cause, values)
+    if left := open_points(desk, file):
+        cause = _("it cannot be closed: {points}", points=listed(left))
+        answer.refuse(desk, file, STEP, given, cause, values)
+    words = _("The handling was closed. {words}", words=values.text(WORDS))
+    record = answer.done(desk, file, STEP, Kind.CLOSED, words, by=who, given=given)
+    with desk.state.begin() as conn:
+        register.ended(conn, file.incident.id, State.CLOSED, given.at)
+    return record

@@ -1,0 +1,125 @@
+"""Review: what was learned, and corrective actions in the one register of findings."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+from dateutil.relativedelta import relativedelta
+
+from include.approvals.form import Field
+from include.approvals.question import Question
+from include.evidence.model import StepRecord
+from include.findings.register import open_finding
+from include.incident.desk import Desk
+from include.incident.names import FINDING_KIND, Kind
+from include.incident.steps import answer, page
+from include.incident.steps.answer import Given, Values
+from include.messages import _
+
+STEP = "review"
+REVIEWED = "Reviewed"
+LESSONS = "lessons"
+MOST_ACTIONS = 5
+
+
+def form(desk: Desk) -> list[Field]:
+    """Lessons and up to five corrective actions, each with its owner and days."""
+    roles = {one.id: one.message for one in desk.roles.values()}
+    lessons = Field(
+        name=LESSONS,
+        title=_("What was learned: what went well, what did not, why it could happen"),
+        kind="long_text",
+        required=True,
+        longest=page.LONGEST,
+    )
+    found = [lessons]
+    for number in range(1, MOST_ACTIONS + 1):
+        found += [
+            Field(
+                name=f"action_{number}",
+                title=_("Corrective action {number}", number=number),
+                kind="long_text",
+                longest=page.LONGEST,
+            ),
+            Field(
+                name=f"owner_{number}",
+                title=_("Who answers for action {number}", number=number),
+                kind="choice",
+                options=roles,
+            ),
+            Field(
+                name=f"days_{number}",
+                title=_("Days until action {number} is due; empty: by the policy", number=number),
+                kind="number",
+            ),
+        ]
+    return found
+
+
+def ask(desk: Desk, number: str) -> Question | None:
+    """Ask for lessons and corrective actions; None where the incident is not led."""
+    file = page.led(desk, number)
+    if file is None:
+        return None
+    return page.question(
+        desk,
+        file,
+        STEP,
+        _("review it: lessons and corrective actions"),
+        [
+            _("Every corrective action becomes a finding: its owner is reminded until a second "
+              "test by another person closes it."),
+            _("An incident without any corrective action needs reasons in the lessons."),
+        ],
+        choices=[REVIEWED],
+        form=form(desk),
+    )  # fmt: skip
+
+
+def take(desk: Desk, number: str, given: Given) -> StepRecord:
+    """Take lessons and actions; every action is entered as a finding, once.
+
+    Raises:
+        AskAgain: nobody answered, the lessons say nothing, or an action has no owner.
+    """
+    file = desk.file(number)
+    who = answer.person(desk, file, STEP, given)
+    values = answer.read(desk, file, STEP, given, form(desk))
+    if not values.says(LESSONS):
+        cause = _("the lessons say nothing")
+        answer.refuse(desk, file, STEP, given, cause, values)
+    numbers = [n for n in range(1, MOST_ACTIONS + 1) if values.says(f"action_{n}")]
+    for one in numbers:
+        if not values.text(f"owner_{one}"):
+            cause = _("nobody answers for action {number}", number=one)
+            answer.refuse(desk, file, STEP, given, cause, values)
+    actions = []
+    with desk.state.begin() as conn:
+        for one in numbers:
+            what = values.text(f"action_{one}")
+            found = open_finding(
+                conn,
+                kind=FINDING_KIND,
+                reference=f"{number}/{one}",
+                what=_("{number}: {action}", number=number, action=what),
+                owner=values.text(f"owner_{one}"),
+                opened_at=given.at,
+                due_on=_due(desk, values, one),
+            )
+            actions.append({"finding": found, "owner": values.text(f"owner_{one}")})
+    words = _(
+        "Reviewed, {count} corrective actions. {lessons}",
+        count=len(actions),
+        lessons=values.text(LESSONS),
+    )
+    data = {"lessons": values.text(LESSONS), "actions": actions}
+    return answer.done(desk, file, STEP, Kind.REVIEWED, words, by=who, given=given, data=data)
+
+
+def _due(desk: Desk, values: Values, number: int) -> date:
+    days = values.found.get(f"days_{number}")
+    today = desk.now.date()
+    if isinstance(days, int):
+        return today + timedelta(days=min(days, 3_650))
+    period = desk.rules.actions_within
+    return today + relativedelta(months=period.months, days=period.days)
