@@ -124,7 +124,7 @@ def _moment(desk: Desk, file: File, update: Update) -> datetime | None:
     return found
 
 
-# Who may confirm a grade may confirm another; who decides whether people are told, that it was none.
+# Who may confirm a grade may change it; who decides whether people are told, that it was none.
 _ENTITLED: Mapping[Action, HumanStep] = {Action.REGRADE: "grade", Action.CANCEL: "decide"}
 
 Made = tuple[Kind, Message, Mapping[str, Any]]

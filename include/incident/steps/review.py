@@ -15,6 +15,7 @@ from include.incident.names import FINDING_KIND, Kind
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given, Values
 from include.messages import _
+from include.policy.rules import in_languages
 
 STEP = "review"
 REVIEWED = "Reviewed"
@@ -24,7 +25,7 @@ MOST_ACTIONS = 5
 
 def form(desk: Desk) -> list[Field]:
     """Lessons and up to five corrective actions, each with its owner and days."""
-    roles = {one.id: one.message for one in desk.roles.values()}
+    roles = {one.id: in_languages(one.title) for one in desk.roles.values()}
     lessons = Field(
         name=LESSONS,
         title=_("What was learned: what went well, what did not, why it could happen"),
