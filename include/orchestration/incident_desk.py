@@ -54,7 +54,9 @@ def desk_of(
         notices=pack.notices,
         databases=databases,
         readers={
-            name: place.role_database(rules.connection, mapped.connection)
+            name: place.role_database(
+                rules.scope_of(name).connection or rules.connection, mapped.connection
+            )
             for name, mapped in databases.items()
         },
         staff=(staff, place.role_database(rules.connection, staff.connection)),

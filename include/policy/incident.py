@@ -238,6 +238,8 @@ class ScopeRule(Rule):
 
     Attributes:
         database: of the data map.
+        connection: id of the Airflow connection that reads it for incidents, where it is not that
+            of all: one connection is one database.
         subject: the data subjects.
         records: what there is about them.
         access: the log of accesses; None where there is none.
@@ -245,6 +247,7 @@ class ScopeRule(Rule):
     """
 
     database: Name
+    connection: Text | None = None
     subject: Subject
     records: Annotated[tuple[Records, ...], AfterValidator(some)]
     access: AccessLog | None = None
