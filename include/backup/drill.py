@@ -13,7 +13,6 @@ from sqlalchemy import Engine, select
 from sqlalchemy.dialects.postgresql import insert
 
 from include.backup.compare import check_foreign_keys, compare
-from include.backup.connection import connected
 from include.backup.manifest import Manifest, Rejected, RestorePoint
 from include.backup.offsite import CLOCK_TOLERANCE, clock_columns
 from include.backup.preflight import CLAUSE
@@ -31,7 +30,7 @@ from include.messages import _
 from include.policy.datamap import MappedDatabase
 from include.policy.rules import Drill as DrillRules
 from include.services.clock import Clock
-from include.services.database import DatabaseAddress
+from include.services.database import DatabaseAddress, connected
 from include.services.errors import ControlFailed
 from include.state.tables import drill as drill_table
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import secrets
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,29 +16,22 @@ import zstandard
 from include.backup import manifest as manifests
 from include.backup.archive import ArchiveError, ArchiveReader, Entry
 from include.backup.child import pg_dump_command
-from include.backup.connection import lost
 from include.backup.manifest import (
-    EncryptionRecord,
     LargeObjectsRecord,
     Manifest,
     ObjectRecord,
-    RecipientRecord,
     TableRecord,
 )
 from include.backup.snapshot import Clock, Snapshot, open_snapshot
+from include.encryption.packing import COMPRESSION, packed
 from include.encryption.recipients import Recipient
-from include.encryption.stream import PIECE, Filled, Stage
-from include.services.database import DatabaseAddress, DatabaseUnavailable
+from include.encryption.records import EncryptionRecord, RecipientRecord
+from include.encryption.stream import Filled, Pipe, Stage
+from include.services.database import DatabaseAddress, DatabaseUnavailable, lost
 from include.services.errors import ServiceError, UsageError
 from include.services.objectstore.base import ObjectStore, StoredObject
 from include.services.programs import ErrorLines, pg_version
 
-# Measured on courier data: level 1 takes half the CPU of level 3 and its output is no larger.
-ZSTD_LEVEL = 1
-ZSTD_WINDOW_LOG = 17  # 128 KiB stay in the processor's cache: a fifth faster, 4% larger
-SMALL_READ = 256 * 1024  # bytes
-GATHER = 0.002  # seconds
-PIPE_SIZE = 1024 * 1024  # bytes; the default of 64 KiB makes both ends wait for each other
 # Our own connection holds a lock on every table by then. If pg_dump has to wait all the same, then
 # for somebody's DROP or ALTER that waits for us: it would wait in vain, and the table's users too.
 LOCK_WAIT = "3s"
@@ -103,13 +93,13 @@ def take_backup(
             with (
                 counts,
                 Stage(dump.pieces, "dump") as clear,
-                Stage(lambda: _compress(clear), "zstd") as packed,
+                Stage(lambda: packed(clear), "zstd") as zstd,
                 dump.killed_on_error(),
             ):
                 # Takes 0.3 s to load; pg_dump reads the catalogue meanwhile.
                 from include.encryption import crypto
 
-                message = crypto.encrypting(Filled(packed), recipients, context)
+                message = crypto.encrypting(Filled(zstd), recipients, context)
                 while piece := message.read(crypto.FRAME):
                     writer.write(piece)
                 dump.finish()
@@ -137,20 +127,9 @@ def take_backup(
                 version_id=stored.version_id,
             ),
             dump_bytes=dump.total,
-            compression=f"zstd level {ZSTD_LEVEL}",
-            encryption=EncryptionRecord(
-                suite=crypto.SUITE.name,
-                frame_bytes=crypto.FRAME,
-                wrapping=crypto.WRAPPING.name,
-                provider=crypto.PROVIDER,
-                context=context,
-            ),
-            recipients=tuple(
-                RecipientRecord(
-                    name=one.name, kind=one.kind, key_id=one.key_id, expires_at=one.expires_at
-                )
-                for one in recipients
-            ),
+            compression=COMPRESSION,
+            encryption=EncryptionRecord.of(context),
+            recipients=tuple(RecipientRecord.of(one) for one in recipients),
             expires_at=expires_after(snapshot.taken_at),
             dag_id=dag_id,
             run_id=run_id,
@@ -172,19 +151,6 @@ def _missing(
     return missing
 
 
-def _compress(pieces: Stage) -> Iterator[bytes]:
-    # In this stage's own thread: zstd's worker threads only add copies and memory here, since the
-    # server's single COPY process is slower than one compressor.
-    parameters = zstandard.ZstdCompressionParameters.from_level(
-        ZSTD_LEVEL, window_log=ZSTD_WINDOW_LOG, write_checksum=True
-    )
-    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
-    for piece in pieces:
-        if out := packer.compress(piece):
-            yield out
-    yield packer.flush()
-
-
 class _PgDump:
     """The running pg_dump: its output in pieces, its end as an error or none."""
 
@@ -192,8 +158,6 @@ class _PgDump:
         self, source: DatabaseAddress, snapshot: Snapshot, progress: Progress | None
     ) -> None:
         self.reader = ArchiveReader()
-        self.total = 0
-        self._buffer = memoryview(bytearray(PIECE))
         self._source = source
         self._snapshot = snapshot
         self._progress = progress
@@ -213,9 +177,14 @@ class _PgDump:
         )
         assert self._process.stdout is not None
         assert self._process.stderr is not None
-        fcntl.fcntl(self._process.stdout.fileno(), fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+        self._pipe = Pipe(self._process.stdout.fileno())
         self._errors.read(self._process.stderr)
         return self
+
+    @property
+    def total(self) -> int:
+        """Bytes dumped so far."""
+        return self._pipe.total
 
     def __exit__(self, *_: object) -> None:
         if self._process.poll() is None:
@@ -235,26 +204,11 @@ class _PgDump:
             raise
 
     def pieces(self) -> Iterator[bytes]:
-        while piece := self._read():
+        for piece in self._pipe.pieces():
             self.reader.feed(piece)
-            self.total += len(piece)
             if self._progress:
                 self._progress("dumped", self.total)
             yield piece
-
-    def _read(self) -> bytes:
-        """Fill a piece. pg_dump writes 4 KiB at a time: wait a little for the pipe to fill."""
-        output = self._process.stdout
-        assert output is not None
-        view, filled = self._buffer, 0
-        while filled < PIECE:
-            count = os.readv(output.fileno(), [view[filled:]])
-            if not count:
-                break
-            filled += count
-            if count < SMALL_READ and filled < PIECE:
-                time.sleep(GATHER)
-        return bytes(view[:filled])
 
     def finish(self) -> None:
         """Check that pg_dump ended well and the archive is whole."""

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from include.backup.archive import LargeObjects
+from include.encryption.records import EncryptionRecord, Frozen, RecipientRecord
 from include.evidence import signing
 from include.services.errors import ControlFailed, UsageError
 from include.services.objectstore.base import (
@@ -30,11 +31,7 @@ MANIFEST_NAME = "manifest.json"
 SIGNATURE_NAME = "manifest.json.sig"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TableRecord(_Frozen):
+class TableRecord(Frozen):
     """One table of the snapshot.
 
     Attributes:
@@ -55,7 +52,7 @@ class TableRecord(_Frozen):
         return f"{self.schema_name}.{self.name}"
 
 
-class LargeObjectsRecord(_Frozen):
+class LargeObjectsRecord(Frozen):
     """All large objects of the snapshot.
 
     Attributes:
@@ -74,7 +71,7 @@ class LargeObjectsRecord(_Frozen):
         return cls(count=found.count, bytes=found.bytes, sum=f"{found.sum:064x}")
 
 
-class NewestRecord(_Frozen):
+class NewestRecord(Frozen):
     """The latest moment in a mapped clock column, None for an empty table."""
 
     collection: str
@@ -82,7 +79,7 @@ class NewestRecord(_Frozen):
     moment: datetime | None
 
 
-class ObjectRecord(_Frozen):
+class ObjectRecord(Frozen):
     """The encrypted object."""
 
     key: str
@@ -92,27 +89,7 @@ class ObjectRecord(_Frozen):
     version_id: str = ""
 
 
-class RecipientRecord(_Frozen):
-    """A key that opens this restore point."""
-
-    name: str
-    kind: Literal["rsa", "kms"]
-    key_id: str
-    expires_at: datetime | None = None
-
-
-class EncryptionRecord(_Frozen):
-    """How the object was encrypted; the context is authenticated with it."""
-
-    format: str = "AWS Encryption SDK message, version 2"
-    suite: str
-    frame_bytes: int
-    wrapping: str
-    provider: str
-    context: dict[str, str]
-
-
-class Manifest(_Frozen):
+class Manifest(Frozen):
     """Everything a restore needs to know, and a drill compares with.
 
     Attributes:

@@ -26,14 +26,13 @@ import zstandard
 from psycopg import sql
 
 from include.backup.archive import SECTION_DATA, ArchiveReader, Entry
-from include.backup.connection import connected
 from include.backup.explain import explain
 from include.backup.manifest import Manifest, TableRecord
 from include.backup.snapshot import ALL_TABLES
 from include.encryption.crypto import Readable, Refused, decrypting
 from include.encryption.recipients import OpeningKey
-from include.encryption.stream import PIECE
-from include.services.database import DatabaseAddress
+from include.encryption.stream import PIECE, PIPE_SIZE
+from include.services.database import DatabaseAddress, connected
 from include.services.errors import ControlFailed, ParcelSealError, ServiceError, UsageError
 from include.services.objectstore.base import (
     ObjectDamaged,
@@ -43,7 +42,6 @@ from include.services.objectstore.base import (
 )
 from include.services.programs import ending_with_us, program
 
-PIPE_SIZE = 1024 * 1024
 # Which database on which start of which server, whatever name or address led to it.
 WHO_AM_I = (
     "SELECT oid, pg_postmaster_start_time() FROM pg_database WHERE datname = current_database()"

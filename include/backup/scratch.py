@@ -11,9 +11,8 @@ import psycopg
 from psycopg import errors, sql
 from sqlalchemy import Engine, insert, select, update
 
-from include.backup.connection import lost
 from include.services.clock import Clock
-from include.services.database import DatabaseAddress
+from include.services.database import DatabaseAddress, lost
 from include.services.errors import ServiceError, UsageError
 from include.state.locks import exclusive
 from include.state.tables import scratch_database

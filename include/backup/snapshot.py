@@ -10,9 +10,8 @@ from datetime import datetime
 import psycopg
 from psycopg import errors, sql
 
-from include.backup.connection import connected
 from include.backup.manifest import NewestRecord
-from include.services.database import DatabaseAddress
+from include.services.database import DatabaseAddress, connected
 from include.services.errors import ServiceError, UsageError
 
 LOCK_TIMEOUT = "60s"
