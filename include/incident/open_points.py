@@ -1,0 +1,84 @@
+"""What keeps an incident from being closed: everything that somebody still has to do."""
+
+from __future__ import annotations
+
+from include.incident import notifying, scopes
+from include.incident.authority_report import Phase
+from include.incident.desk import Desk, File
+from include.incident.names import Kind
+from include.incident.steps.decide import decided_on
+from include.incident.steps.report import authorities, handed_in
+from include.incident.timeline import last_of
+from include.messages import Message, _, listed, verbatim
+from include.services.errors import ControlFailed
+
+
+def open_points(desk: Desk, file: File) -> list[Message]:
+    """What still has to be done, in the order in which it is done; nothing where it can be closed.
+
+    Args:
+        desk: of the incident.
+        file: the incident.
+    """
+    return [*_secured(desk, file), *_reports(desk, file), *_people(desk, file)]
+
+
+def _secured(desk: Desk, file: File) -> list[Message]:
+    lacking = {
+        Kind.CONTAINED: _("it is not contained"),
+        Kind.PRESERVED: _("the evidence is not secured"),
+        Kind.GRADED: _("nobody confirmed the grade"),
+        Kind.IMPACT: _("nobody assessed the impact"),
+    }
+    found = [words for kind, words in lacking.items() if last_of(file.entries, kind) is None]
+    unknown = scopes.newest(desk, file.incident.id).unknown
+    if unknown:
+        names = listed([verbatim(one.database) for one in unknown])
+        found.append(_("nobody could count what is affected in {databases}", databases=names))
+    return found
+
+
+def _reports(desk: Desk, file: File) -> list[Message]:
+    phases = {
+        Phase.FIRST: _("first report to: {authority}"),
+        Phase.REST: _("follow-up report to: {authority}"),
+    }
+    return [
+        words.model_copy(update={"values": {"authority": one.message}})
+        for phase, words in phases.items()
+        for one in authorities(desk, file)
+        if not handed_in(file, one.id, phase)
+    ]
+
+
+def _people(desk: Desk, file: File) -> list[Message]:
+    try:
+        made = notifying.plan(desk, file)
+    except ControlFailed as error:
+        return [verbatim(error.message)]
+    if not made.people:
+        return []
+    if not decided_on(file, made):
+        return [_("nobody decided whether the people that are affected now are told")]
+    decided = last_of(file.entries, Kind.DECIDED)
+    assert decided is not None
+    if not decided.data["tell"]:
+        return []
+    queued = last_of(file.entries, Kind.QUEUED)
+    if queued is None or queued.data["sha256"] != made.sha256:
+        return [_("the notices to people are not queued")]
+    with desk.state.connect() as conn:
+        found = notifying.delivery(conn, file.incident.number)
+    if waiting := found.get("pending", 0):
+        return [_("{count} notices wait to be sent", count=waiting)]
+    untold = sum(found.values()) - found.get("sent", 0)
+    otherwise = last_of(file.entries, Kind.TOLD_OTHERWISE)
+    if untold and (otherwise is None or otherwise.place < queued.place):
+        return [
+            _(
+                "{count} people could not be told by mail: tell them otherwise, then enter it "
+                "(update_incident, action told_otherwise)",
+                count=untold,
+            )
+        ]
+    return []

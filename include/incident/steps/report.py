@@ -1,0 +1,151 @@
+"""Reports to authorities: a person hands the document in and enters when, and the receipt.
+
+Nothing is sent to an authority by itself: portals, hotlines and counters want a person, and a first
+report that nobody read does more harm than one that is ten minutes later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from include.approvals.form import Field
+from include.approvals.question import Question
+from include.evidence.model import StepRecord
+from include.incident.authority_report import Phase
+from include.incident.clocks import Bearing, bearing
+from include.incident.desk import Desk, File
+from include.incident.names import Kind
+from include.incident.standing import facts_from
+from include.incident.steps import answer, page
+from include.incident.steps.answer import Given
+from include.incident.timeline import of_kind
+from include.messages import Message, _, listed
+from include.policy.incident import Authority, HumanStep
+from include.policy.rules import in_languages
+
+HANDED_IN, NOT_NEEDED = "Handed in", "Not needed"
+WHEN, RECEIPT, REASON = "handed_in_at", "receipt", "reason"
+STEPS: dict[Phase, HumanStep] = {Phase.FIRST: "report", Phase.REST: "report_rest"}
+
+
+def form() -> list[Field]:
+    """When, the receipt, and reasons where it is not needed."""
+    return [
+        Field(name=WHEN, title=_("When it was handed in; empty means now"), kind="moment"),
+        Field(
+            name=RECEIPT,
+            title=_("Number of the receipt, or who took it"),
+            longest=100,
+            exact=True,
+        ),
+        Field(
+            name=REASON,
+            title=_("Reasons, where it is not needed"),
+            kind="long_text",
+            longest=page.LONGEST,
+        ),
+    ]
+
+
+def authorities(desk: Desk, file: File) -> list[Authority]:
+    """Authorities that an incident is reported to now, in the order of the pack."""
+    facts = facts_from(desk, file)
+    return [
+        one
+        for one in desk.rules.authorities
+        if bearing(one, facts) in (Bearing.YES, Bearing.PROVISIONAL)
+    ]
+
+
+def ask(
+    desk: Desk,
+    number: str,
+    authority: str,
+    phase: Phase,
+    documents: str,
+    missing: Sequence[Message],
+) -> Question | None:
+    """Ask to hand a report in; None where the incident is not led, or it was handed in.
+
+    Args:
+        desk: of the incident.
+        number: of the incident.
+        authority: id of incident.yaml.
+        phase: which report.
+        documents: path of the sealed bundle that holds the document.
+        missing: required fields of the document that say nothing.
+    """
+    file = page.led(desk, number)
+    if file is None or handed_in(file, authority, phase):
+        return None
+    named = desk.rules.authority(authority)
+    blocked = (
+        [_("The document lacks: {fields}. It cannot be handed in.", fields=listed(missing))]
+        if missing
+        else []
+    )
+    return page.question(
+        desk,
+        file,
+        STEPS[phase],
+        _("report to: {authority}", authority=named.message),
+        [
+            *blocked,
+            _("The document (HTML, PDF, Word; Chinese and English) lies in {path}", path=documents),
+            in_languages(named.how),
+            _("Nothing is sent by itself: hand it in, then enter when, and the receipt."),
+        ],
+        choices=[HANDED_IN, NOT_NEEDED],
+        form=form(),
+    )
+
+
+def take(
+    desk: Desk,
+    number: str,
+    authority: str,
+    phase: Phase,
+    given: Given,
+    missing: Sequence[Message],
+) -> StepRecord:
+    """Take that it was handed in.
+
+    Raises:
+        AskAgain: nobody answered, the document lacks a field, there is no receipt, or no reasons.
+    """
+    step = STEPS[phase]
+    file = desk.file(number)
+    who = answer.person(desk, file, step, given)
+    values = answer.read(desk, file, step, given, form())
+    handed = given.option == HANDED_IN
+    if handed and missing:
+        cause = _("the document lacks: {fields}", fields=listed(missing))
+        answer.refuse(desk, file, step, given, cause, values)
+    if handed and not values.text(RECEIPT):
+        answer.refuse(desk, file, step, given, _("the receipt is missing"), values)
+    if not handed and not values.says(REASON):
+        answer.refuse(desk, file, step, given, _("the reasons say nothing"), values)
+    at = answer.moment(desk, file, step, given, values, WHEN, file.incident.aware_at)
+    title = desk.rules.authority(authority).message
+    words = (
+        _(
+            "Reported to: {authority}. Receipt: {receipt}",
+            authority=title,
+            receipt=values.text(RECEIPT),
+        )
+        if handed
+        else _("Not reported to: {authority}. {why}", authority=title, why=values.text(REASON))
+    )
+    data = {"authority": authority, "phase": str(phase), "complete": handed}
+    return answer.done(
+        desk, file, step, Kind.REPORTED, words, by=who, given=given, data=data,
+        happened_at=at, part=authority,
+    )  # fmt: skip
+
+
+def handed_in(file: File, authority: str, phase: Phase) -> bool:
+    """Whether an answer to a report stands: handed in, or said not to be needed."""
+    return any(
+        one.data.get("authority") == authority and one.data.get("phase") == phase
+        for one in of_kind(file.entries, Kind.REPORTED)
+    )

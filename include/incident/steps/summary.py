@@ -1,0 +1,83 @@
+"""The summary that is due 30 days after the end of the handling: handed in, or approved here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from include.approvals.form import Field
+from include.approvals.question import Question
+from include.evidence.model import StepRecord
+from include.incident.desk import Desk
+from include.incident.names import Kind
+from include.incident.steps import answer, page
+from include.incident.steps.answer import Given
+from include.messages import Message, _, listed
+
+STEP = "summary"
+DONE = "Handed in or approved"
+WHEN, RECEIPT = "handed_in_at", "receipt"
+
+
+def form() -> list[Field]:
+    """When, and the receipt."""
+    return [
+        Field(name=WHEN, title=_("When it was handed in; empty means now"), kind="moment"),
+        Field(
+            name=RECEIPT,
+            title=_("Number of the receipt, or who approved it"),
+            required=True,
+            longest=100,
+            exact=True,
+        ),
+    ]
+
+
+def ask(desk: Desk, number: str, documents: str, missing: Sequence[Message]) -> Question | None:
+    """Ask to hand the summary in; None where the incident is not led.
+
+    Args:
+        desk: of the incident.
+        number: of the incident.
+        documents: path of the sealed bundle that holds the document.
+        missing: required fields of the document that say nothing.
+    """
+    file = page.led(desk, number)
+    if file is None:
+        return None
+    blocked = (
+        [_("The document lacks: {fields}. It cannot be handed in.", fields=listed(missing))]
+        if missing
+        else []
+    )
+    return page.question(
+        desk,
+        file,
+        STEP,
+        _("hand in the summary"),
+        [
+            *blocked,
+            _("The document (HTML, PDF, Word; Chinese and English) lies in {path}", path=documents),
+            _("From the grade that the law names it goes to the authority, else to management."),
+        ],
+        choices=[DONE],
+        form=form(),
+    )
+
+
+def take(desk: Desk, number: str, given: Given, missing: Sequence[Message]) -> StepRecord:
+    """Take that it was handed in.
+
+    Raises:
+        AskAgain: nobody answered, the document lacks a field, or there is no receipt.
+    """
+    file = desk.file(number)
+    who = answer.person(desk, file, STEP, given)
+    values = answer.read(desk, file, STEP, given, form())
+    if missing:
+        cause = _("the document lacks: {fields}", fields=listed(missing))
+        answer.refuse(desk, file, STEP, given, cause, values)
+    at = answer.moment(desk, file, STEP, given, values, WHEN, file.incident.ended_at)
+    words = _("The summary was handed in. Receipt: {receipt}", receipt=values.text(RECEIPT))
+    return answer.done(
+        desk, file, STEP, Kind.SUMMARISED, words, by=who, given=given, happened_at=at
+    )
