@@ -13,10 +13,11 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from include.messages import Message
 from include.policy.audit import Basis, ExactRate
+from include.policy.incident_scope import ScopeRule
 from include.policy.people import Group, Staff
 from include.policy.period import Period, PositivePeriod
 from include.policy.rates import parse_rate
-from include.policy.rules import Identifier, Name, Rule, Sql, Text, Texts, in_languages, some
+from include.policy.rules import Identifier, Rule, Text, Texts, in_languages, some
 
 Milestone = Literal[
     "opened", "team_called", "graded", "contained", "preserved", "reported", "individuals_told",
@@ -163,95 +164,6 @@ class IncidentType(Titled):
     help: Texts
     checklist: Annotated[tuple[ChecklistItem, ...], AfterValidator(some), Field(max_length=30)]
     partner: bool = False
-
-
-class Subject(Rule):
-    """Where the data subjects of a database are.
-
-    Attributes:
-        collection: one row a person, named ``s`` in conditions.
-        key: column with the person's key.
-        minor: SQL condition over ``s``: under 14 at ``:moment``; None where the age is not known.
-        department: SQL expression over ``s``: the department that answers for the record.
-        mail: column with an address for notices; None where people are told by other means.
-    """
-
-    collection: Name
-    key: Name
-    minor: Sql | None = None
-    department: Sql | None = None
-    mail: Name | None = None
-
-
-class Records(Rule):
-    """Records about data subjects.
-
-    Attributes:
-        collection: rows, named ``r`` in expressions.
-        subjects: SQL expressions over ``r`` that give the keys of those whom a row is about.
-        at: SQL expression over ``r``: when it was made; None where rows have no moment.
-        department: SQL expression over ``r``; the subject's where it has none.
-    """
-
-    collection: Name
-    subjects: Annotated[tuple[Sql, ...], AfterValidator(some)]
-    at: Sql | None = None
-    department: Sql | None = None
-
-
-class AccessLog(Rule):
-    """The log of accesses: whose records an account opened, and what is kept as evidence.
-
-    Attributes:
-        collection: rows, named ``a`` in expressions.
-        subject: SQL expression over ``a``: key of the data subject.
-        account: SQL expression over ``a``: the account, as people write it.
-        at: column with the moment.
-        columns: of the evidence extract; keys and moments, nothing that says more of a customer.
-    """
-
-    collection: Name
-    subject: Sql
-    account: Sql
-    at: Name
-    columns: Annotated[tuple[Name, ...], AfterValidator(some)]
-
-
-class ShareLog(Rule):
-    """The log of what partners were given.
-
-    Attributes:
-        collection: rows, named ``g`` in expressions.
-        subject: SQL expression over ``g``: key of the data subject.
-        partner: SQL expression over ``g``: the partner's number, as text.
-        at: column with the moment.
-    """
-
-    collection: Name
-    subject: Sql
-    partner: Sql
-    at: Name
-
-
-class ScopeRule(Rule):
-    """How what is affected in one database is counted.
-
-    Attributes:
-        database: of the data map.
-        connection: id of the Airflow connection that reads it for incidents, where it is not that
-            of all: one connection is one database.
-        subject: the data subjects.
-        records: what there is about them.
-        access: the log of accesses; None where there is none.
-        shares: the log of sharing; None where there is none.
-    """
-
-    database: Name
-    connection: Text | None = None
-    subject: Subject
-    records: Annotated[tuple[Records, ...], AfterValidator(some)]
-    access: AccessLog | None = None
-    shares: ShareLog | None = None
 
 
 class HoldRule(Rule):

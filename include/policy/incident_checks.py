@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from include.policy.incident import IncidentRules
+from include.policy.incident_scope import Lookup, Named, ScopeRule
 from include.policy.people import staff_faults
 
 if TYPE_CHECKING:
@@ -99,6 +100,31 @@ def _scope(rules: IncidentRules, inventory: Inventory) -> Iterator[tuple[Loc, st
             if not inventory.has_collection(one.database, records.collection):
                 message = f"{one.database} has no collection {records.collection!r}"
                 yield ("scope", at, "records", number, "collection"), message
+        for place, message in _twice("records", "collection", [r.collection for r in one.records]):
+            yield ("scope", at, *place), message
+        for place, message in _lookups(one, inventory):
+            yield ("scope", at, *place), message
+
+
+def _lookups(rule: ScopeRule, inventory: Inventory) -> Iterator[tuple[Loc, str]]:
+    """Names that are looked up in a table which is not there, or by a column that is not."""
+    named: list[tuple[Loc, str, Named | None]] = [
+        (("subject", "department"), rule.subject.collection, rule.subject.department)
+    ]
+    for at, records in enumerate(rule.records):
+        named.append((("records", at, "department"), records.collection, records.department))
+    if rule.access is not None:
+        named.append((("access", "account"), rule.access.collection, rule.access.account))
+    for place, collection, one in named:
+        if not isinstance(one, Lookup):
+            continue
+        for key, holder, column in (
+            ("column", collection, one.column),
+            ("key", one.collection, one.key),
+            ("name", one.collection, one.name),
+        ):
+            if not inventory.has_column(rule.database, holder, column):
+                yield (*place, key), f"{rule.database} has no field {holder}.{column}"
 
 
 def _twice(place: str, key: str, names: list[str]) -> Iterator[tuple[Loc, str]]:
