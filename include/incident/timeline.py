@@ -193,7 +193,7 @@ def digest(number: str, row: Mapping[str, Any]) -> str:
     Keys sorted, no blanks between, UTF-8, moments in UTC with microseconds.
     """
     content = {"incident": number} | {
-        key: _utc(value) if isinstance(value, datetime) else value for key, value in row.items()
+        key: in_utc(value) if isinstance(value, datetime) else value for key, value in row.items()
     }
     return hashlib.sha256(canonical(content)).hexdigest()
 
@@ -209,7 +209,8 @@ def lock(conn: Connection) -> None:
     conn.execute(text("LOCK TABLE incident IN SHARE ROW EXCLUSIVE MODE"))
 
 
-def _utc(moment: datetime) -> str:
+def in_utc(moment: datetime) -> str:
+    """A moment as entries are digested with: UTC, with microseconds."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 

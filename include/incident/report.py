@@ -1,0 +1,321 @@
+"""What the evidence of an incident says: by when what was due and done, what, whom, and the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from include.approvals import registry
+from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.incident import clock_words, notifying, register, response_times, response_words
+from include.incident import timeline as timelines
+from include.incident.clocks import Clock, ClockState
+from include.incident.desk import Desk, File, file_of
+from include.incident.milestones import milestones
+from include.incident.names import CLAUSE, Kind, State
+from include.incident.response_times import Figures, Handled
+from include.incident.scope import Scope
+from include.incident.scope_words import scope_table
+from include.incident.standing import clocks_of
+from include.incident.timeline import last_of, of_kind
+from include.messages import Message, _
+from include.reports.conclusion import Conclusion, worst
+from include.reports.model import Cell, Column, Fact, Paragraph, Section, Steps, Table
+
+TIMELINE = "timeline.jsonl"
+_TITLE = _("Incident response")
+_STATES = {
+    State.OPEN: _("open"),
+    State.CLOSED: _("closed"),
+    State.CANCELLED: _("cancelled"),
+    State.DUPLICATE: _("duplicate"),
+}
+
+
+def conclude(
+    desk: Desk, number: str, scope: Scope | None, records: Sequence[StepRecord]
+) -> Conclusion:
+    """Judge the run of an incident from its timeline and what its steps left.
+
+    Args:
+        desk: of the incident.
+        number: of the incident.
+        scope: what is affected, as it was counted last; None where nobody counted.
+        records: of the run.
+    """
+    with desk.state.connect() as conn:
+        file = file_of(conn, number)
+        approvals = registry.approvals_of(conn, desk.run.dag_id, desk.run.run_id)
+        delivered = notifying.delivery(conn, number)
+        every = [file_of(conn, one.number) for one in register.listed(conn)]
+    clocks = clocks_of(desk, file)
+    told = [one for record in records for one in record.findings]
+    told += [*_late(clocks), *_broken(file), *_unfinished(file)]
+    if file.incident.state is State.DUPLICATE:
+        told.append(_duplicate(file))
+    return Conclusion(
+        title=_TITLE,
+        summary=_summary(desk, file, clocks),
+        outcome=worst(records, told),
+        findings=told,
+        metrics=[*(one for record in records for one in record.metrics), *_metrics(file, clocks)],
+        facts=_facts(desk, file, clocks, scope),
+        sections=[
+            *_about(desk, file),
+            Section(heading=_("By when, and when"), blocks=[clock_words.clock_table(clocks)]),
+            *_affected(scope),
+            *_delivery(delivered),
+            *_learned(file),
+            Section(heading=_("Timeline"), blocks=[_timeline(file)]),
+            Section(
+                heading=_("All incidents"),
+                blocks=response_words.blocks(*_register(desk, every)),
+            ),
+        ],
+        approvals=approvals,
+    )
+
+
+def nothing_opened(records: Sequence[StepRecord]) -> Conclusion:
+    """Say that no incident was opened: the form could not be used, or the pack has no rules."""
+    return Conclusion(
+        title=_TITLE,
+        summary=_("No incident was opened. See the findings, then trigger it again."),
+        outcome=worst(records, []),
+        findings=[one for record in records for one in record.findings],
+        metrics=[],
+    )
+
+
+def timeline_file(file: File) -> bytes:
+    """The timeline as a file of the bundle: one entry a line, with the digests that chain them."""
+    lines = []
+    for one in file.entries:
+        row = timelines.as_row(one) | {"sha256": one.sha256, "incident": file.incident.number}
+        row["recorded_at"] = timelines.in_utc(one.recorded_at)
+        row["happened_at"] = timelines.in_utc(one.happened_at)
+        lines.append(json.dumps(row, ensure_ascii=False, sort_keys=True))
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _late(clocks: Sequence[Clock]) -> list[Finding]:
+    return [
+        Finding(
+            code="incident.clock_ran_out",
+            severity=Outcome.FAIL,
+            subject=one.id,
+            message=_(
+                "“{title}” was due by {due}: {state}.",
+                title=one.rule.message,
+                due=one.due_at,
+                state=clock_words.state(one),
+            ),
+            action=_("Do it now, and enter when it was done.")
+            if one.state is ClockState.OVERDUE
+            else _("Say in the summary why, and what is changed so that it does not come again."),
+            clause=CLAUSE,
+        )
+        for one in clocks
+        if one.is_late
+    ]
+
+
+def _broken(file: File) -> list[Finding]:
+    broken = timelines.verify(file.incident.number, file.entries)
+    if broken is None:
+        return []
+    return [
+        Finding(
+            code="incident.timeline_broken",
+            severity=Outcome.FAIL,
+            subject=file.incident.number,
+            message=_(
+                "The timeline does not hold at entry {place}: {reason}.",
+                place=broken.place,
+                reason=broken.reason,
+            ),
+            action=_(
+                "Somebody changed the state database: find out who; restore a copy beside it."
+            ),
+            clause=CLAUSE,
+        )
+    ]
+
+
+def _unfinished(file: File) -> list[Finding]:
+    """That a run ends though its incident does not."""
+    one = file.incident
+    summarised = last_of(file.entries, Kind.SUMMARISED)
+    if not one.is_led or (one.state is State.CLOSED and summarised):
+        return []
+    return [
+        Finding(
+            code="incident.not_finished",
+            severity=Outcome.FAIL,
+            subject=one.number,
+            message=_(
+                "The run ends, but {number} is not closed and summarised.", number=one.number
+            ),
+            action=_("Find the task that failed in Airflow, remove the cause, clear that task."),
+            clause=CLAUSE,
+        )
+    ]
+
+
+def _duplicate(file: File) -> Finding:
+    return Finding(
+        code="incident.duplicate",
+        severity=Outcome.ATTENTION,
+        subject=file.incident.number,
+        message=_(
+            "The same form was sent twice: it is {number}, and led there.",
+            number=file.incident.duplicate_of or "",
+        ),
+        action=_("Was it another incident? Trigger it with “This is another incident”."),
+        clause=CLAUSE,
+    )
+
+
+def _summary(desk: Desk, file: File, clocks: Sequence[Clock]) -> Message:
+    one, late = file.incident, [clock for clock in clocks if clock.is_late]
+    values = {"number": one.number, "type": desk.rules.type(one.type).message}
+    if desk.scenario is not None:
+        return _(
+            "DRILL {number}, {type}: {late} of {all} periods ran out. Nothing left the sandbox.",
+            late=len(late),
+            all=len([clock for clock in clocks if clock.due_at]),
+            **values,
+        )
+    if one.state is State.DUPLICATE:
+        return _(
+            "{number} is the same as {first}.", number=one.number, first=one.duplicate_of or ""
+        )
+    if one.state is State.CANCELLED:
+        return _("{number}, {type}: cancelled, it was none.", **values)
+    if late:
+        return _("{number}, {type}: {late} periods ran out.", late=len(late), **values)
+    return _("{number}, {type}: everything that was due was done in time.", **values)
+
+
+def _metrics(file: File, clocks: Sequence[Clock]) -> list[Metric]:
+    if file.incident.state is State.DUPLICATE:
+        # what is led elsewhere is judged there; here nothing ran out
+        return [Metric(name="incident.clocks_ran_out", value=0, unit="1")]
+    reports = [one for one in clocks if one.rule.ends == "reported"]
+    people = [one for one in clocks if one.rule.ends == "individuals_told"]
+    return [
+        Metric(name="incident.clocks_ran_out", value=_ran_out(clocks), unit="1"),
+        Metric(name="incident.reports_late", value=_ran_out(reports), unit="1"),
+        Metric(name="incident.people_told_late", value=_ran_out(people), unit="1"),
+    ]
+
+
+def _ran_out(clocks: Sequence[Clock]) -> int:
+    return sum(one.is_late for one in clocks)
+
+
+def _facts(desk: Desk, file: File, clocks: Sequence[Clock], scope: Scope | None) -> list[Fact]:
+    one = file.incident
+    ran_out = _ran_out(clocks)
+    return [
+        Fact(
+            label=_("Grade"),
+            value=desk.rules.grade(one.grade).message if one.grade else None,
+            note=_STATES[one.state],
+        ),
+        Fact(label=_("People affected"), value=scope.subjects if scope and scope.counted else None),
+        Fact(
+            label=_("Periods that ran out"),
+            value=ran_out,
+            status=Outcome.FAIL if ran_out else Outcome.PASS,
+        ),
+        Fact(label=_("Became known"), value=one.aware_at),
+    ]
+
+
+def _about(desk: Desk, file: File) -> list[Section]:
+    one = file.incident
+    lines = [
+        _("What happened: {what}", what=one.what),
+        _("Noticed by: {who}", who=one.noticed_by),
+        _("Opened by {who} at {at}", who=one.opened_by or "-", at=one.opened_at),
+    ]
+    if desk.scenario is not None:
+        lines.insert(0, _("DRILL: this is not a real incident."))
+    return [Section(heading=_("What happened"), blocks=[Paragraph(text=line) for line in lines])]
+
+
+def _affected(scope: Scope | None) -> list[Section]:
+    if scope is None:
+        return []
+    return [Section(heading=_("What is affected"), blocks=[scope_table(scope)])]
+
+
+def _delivery(delivered: Mapping[str, int]) -> list[Section]:
+    if not delivered:
+        return []
+    titles = {
+        "pending": _("wait to be sent"),
+        "sent": _("sent"),
+        "withdrawn": _("taken back"),
+        "undeliverable": _("could not be delivered"),
+        "in_doubt": _("may have arrived"),
+    }
+    rows: list[list[Cell]] = [[titles[state], count] for state, count in delivered.items()]
+    table = Table(
+        caption=_("Notices to people"),
+        columns=[Column(label=_("State")), Column(label=_("People"), kind="number")],
+        rows=rows,
+    )
+    return [Section(heading=_("Notices to people"), blocks=[table])]
+
+
+def _learned(file: File) -> list[Section]:
+    found = of_kind(file.entries, Kind.REVIEWED)
+    if not found:
+        return []
+    actions = [
+        _("Finding {finding}, answered for by {owner}", finding=one["finding"], owner=one["owner"])
+        for entry in found
+        for one in entry.data["actions"]
+    ]
+    blocks: list[Paragraph | Steps] = [Paragraph(text=entry.words) for entry in found]
+    return [
+        Section(
+            heading=_("Lessons and corrective actions"),
+            blocks=[*blocks, *([Steps(items=actions)] if actions else [])],
+        )
+    ]
+
+
+def _timeline(file: File) -> Table:
+    return Table(
+        caption=_("Each entry holds the digest of the one before"),
+        columns=[
+            Column(label=_("Entry"), kind="number"),
+            Column(label=_("Happened"), kind="datetime"),
+            Column(label=_("Entered"), kind="datetime"),
+            Column(label=_("By"), kind="code"),
+            Column(label=_("What")),
+            Column(label=_("Digest"), kind="code"),
+        ],
+        rows=[
+            [one.place, one.happened_at, one.recorded_at, one.by, one.words, one.sha256[:12]]
+            for one in file.entries
+        ],
+    )
+
+
+def _register(desk: Desk, files: Sequence[File]) -> tuple[list[Figures], list[Handled]]:
+    found = [
+        response_times.handled(
+            one.incident.number,
+            one.incident.state,
+            began_at=one.incident.began_at,
+            aware_at=one.incident.aware_at,
+            reached=milestones(one.entries),
+            clocks=clocks_of(desk, one),
+        )
+        for one in files
+    ]
+    return response_times.figures(found, desk.zone), found
