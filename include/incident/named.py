@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from psycopg.sql import SQL, Composable, Identifier, Placeholder
+from psycopg.sql import SQL, Composable, Identifier
 
 from include.policy.datamap import MappedDatabase
 from include.policy.fragments import pack_sql, quoted
@@ -36,19 +36,18 @@ def value(database: MappedDatabase, row: str, named: Named) -> Composable:
     )  # fmt: skip
 
 
-def among(database: MappedDatabase, row: str, named: Named, parameter: str) -> Composable:
-    """Whether the name of a row is one of those in a parameter, a list of texts.
+def among(database: MappedDatabase, row: str, named: Named, wanted: Composable) -> Composable:
+    """Whether the name of a row is one of some; found by one look into the table of the names.
 
     Args:
         database: in which it is looked up.
         row: alias of the row in the query.
         named: of incident.yaml.
-        parameter: name of the parameter.
+        wanted: array of texts.
     """
-    wanted = SQL("ANY({}::text[])").format(Placeholder(parameter))
     if isinstance(named, str):
-        return SQL("({})::text = {}").format(pack_sql(named), wanted)
-    return SQL("{} IN (SELECT n.{} FROM {} AS n WHERE n.{}::text = {})").format(
+        return SQL("({})::text = ANY({})").format(pack_sql(named), wanted)
+    return SQL("{} IN (SELECT n.{} FROM {} AS n WHERE n.{}::text = ANY({}))").format(
         column(row, named.column), quoted(named.key), table(database, named.collection),
         quoted(named.name), wanted,
     )  # fmt: skip
