@@ -1,0 +1,114 @@
+"""When an incident reached which milestone, as its timeline has it.
+
+What counts is when something happened, not when it was recorded: Airflow may have been down. The
+recording is kept beside it, so that nobody takes an entry made afterwards for one made at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from include.incident.names import Kind
+from include.incident.timeline import Entry
+
+CLOSED, INDIVIDUALS_TOLD = "closed", "individuals_told"
+VOIDS = "voids"
+"""Key of an entry's data: places of earlier entries that were made by mistake and do not count."""
+COMPLETE = "complete"
+"""Key of an entry's data: false where the step was begun but not done."""
+_PLAIN = {
+    Kind.OPENED: "opened",
+    Kind.TEAM_CALLED: "team_called",
+    Kind.GRADED: "graded",
+    Kind.CONTAINED: "contained",
+    Kind.PRESERVED: "preserved",
+    Kind.TOLD: INDIVIDUALS_TOLD,
+    Kind.CLOSED: CLOSED,
+    Kind.SUMMARISED: "summarised",
+}
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A milestone that was reached.
+
+    Attributes:
+        at: when it happened.
+        recorded_at: when that was entered.
+        place: of the entry.
+    """
+
+    at: datetime
+    recorded_at: datetime
+    place: int
+
+
+@dataclass(frozen=True)
+class Graded:
+    """A grade that a person confirmed.
+
+    Attributes:
+        grade: of incident.yaml.
+        at: when.
+    """
+
+    grade: str
+    at: datetime
+
+
+def reported(authority: str) -> str:
+    """Name of the milestone of a report to an authority."""
+    return f"reported:{authority}"
+
+
+def milestones(entries: Sequence[Entry]) -> dict[str, Reached]:
+    """Say when each milestone was first reached; those that were not are left out.
+
+    A grade that is changed later, a second report or notices to people found later leave the first
+    time as it is. What was voided by a later entry counts for nothing, and neither does the
+    decision that people need not be told once it was decided that they are.
+
+    Args:
+        entries: of one incident, oldest first.
+    """
+    found: dict[str, Reached] = {}
+    for name, one in _counting(entries):
+        if name not in found or one.at < found[name].at:
+            found[name] = one
+    return found
+
+
+def grades(entries: Sequence[Entry]) -> tuple[Graded, ...]:
+    """The grades that were confirmed one after the other; the last one stands."""
+    return tuple(
+        Graded(str(one.data["grade"]), one.happened_at)
+        for one in valid(entries)
+        if one.kind is Kind.GRADED
+    )
+
+
+def valid(entries: Sequence[Entry]) -> list[Entry]:
+    """Entries that no later entry voids, unless that one was voided itself; oldest first."""
+    void: set[int] = set()
+    for one in reversed(entries):
+        if one.place not in void:
+            void.update(place for place in one.data.get(VOIDS, ()) if place < one.place)
+    return [one for one in entries if one.place not in void]
+
+
+def _counting(entries: Sequence[Entry]) -> Iterator[tuple[str, Reached]]:
+    untold: list[Reached] = []
+    for one in valid(entries):
+        moment = Reached(one.happened_at, one.recorded_at, one.place)
+        if one.data.get(COMPLETE) is False:
+            continue
+        if one.kind in _PLAIN:
+            yield _PLAIN[one.kind], moment
+        elif one.kind is Kind.REPORTED:
+            yield reported(str(one.data["authority"])), moment
+        elif one.kind is Kind.DECIDED:
+            untold = [] if one.data["tell"] else [*untold, moment]
+    for moment in untold:
+        yield INDIVIDUALS_TOLD, moment
