@@ -12,8 +12,9 @@ from email.utils import format_datetime
 from typing import Protocol
 from urllib.parse import quote
 
-from include.notify.letters import LONGEST_NAME, Letter, Writer, one_line
+from include.notify.letters import LONGEST_NAME, Letter, Writer
 from include.notify.names import NO_ROBOT, NOT_WRITTEN
+from include.notify.rendering import one_line
 from include.reports.i18n import visible
 from include.services.errors import UsageError
 from include.services.fate import Fate, Reply
@@ -146,7 +147,8 @@ def mail_of(letter: Letter, server: MailServer, writer: Writer) -> bytes:
     the library would refuse another one.
     """
     mail = EmailMessage(policy=SMTP if letter.address.isascii() else SMTPUTF8)
-    name = server.sender_name or SENDER
+    # Whoever is no user of it takes a name that says nothing to them for a fraud's.
+    name = server.sender_name or ("" if letter.text else SENDER)
     ask = server.reply_to or server.sender
     mail["From"] = Address(_display(name), addr_spec=server.sender)
     mail["To"] = Address(_display(letter.name), addr_spec=letter.address)
@@ -159,8 +161,9 @@ def mail_of(letter: Letter, server: MailServer, writer: Writer) -> bytes:
     if letter.refusable and server.unsubscribe_to:
         about = quote(f"unsubscribe {letter.recipient} {letter.items[0].kind}")
         mail["List-Unsubscribe"] = f"<mailto:{server.unsubscribe_to}?subject={about}>"
-    mail.set_content(writer.text(letter, name, ask), cte="base64")
-    mail.add_alternative(writer.html(letter, name, ask), subtype="html", cte="base64")
+    by = name or server.sender
+    mail.set_content(writer.text(letter, by, ask), cte="base64")
+    mail.add_alternative(writer.html(letter, by, ask), subtype="html", cte="base64")
     mail["Content-Language"] = ", ".join(writer.languages)  # set_content would take it away
     return mail.as_bytes()
 

@@ -7,7 +7,7 @@ deliver at once and none waits; the unique index on recipient, channel and day h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -16,14 +16,16 @@ from sqlalchemy import Connection, text
 
 from include.notify import queries
 from include.notify.addresses import fault
+from include.notify.asking import Asked, Confirm, LookUp, ask
 from include.notify.letters import Item
-from include.notify.names import NOT_WANTED, OPTED_OUT
+from include.notify.names import IN_DOUBT, NOT_WANTED, OPTED_OUT
 from include.notify.notice import ChannelKind
 from include.policy.notices import NoticeRules
 
-Confirm = Callable[[Sequence[str]], set[str]]
-"""Of these keys of a kind: those that are still wanted now."""
+Place = tuple[str, str]
+"""Where a search stands: recipient, and digest of the text or nothing."""
 
+START: Place = ("", "")
 LEASE = timedelta(minutes=5)  # whoever is alive renews it in time
 MOST_NOTICES = 200  # in one message; nobody reads more, and a server may refuse it by its size
 MOST_COPIES = 2  # of a message in doubt; what did not arrive by then is told to people
@@ -38,6 +40,7 @@ class Claimed:
         copies: how often it was sent while it was in doubt, this time included.
         tries: this one included.
         address: by which the recipient is reached.
+        text: of a letter; empty for a digest.
         items: what is in it, at least one.
         queued_at: of each item, by its id.
         refusable: whether the recipient may refuse every kind that is in it.
@@ -53,7 +56,8 @@ class Claimed:
     doubtful: bool
     copies: int
     name: str
-    address: str
+    address: str = field(repr=False)
+    text: str = field(repr=False)
     items: Sequence[Item]
     queued_at: Mapping[int, datetime]
     refusable: bool
@@ -80,8 +84,8 @@ class Terms:
     Attributes:
         telling: whether what can wait may be sent: a workday, and no quiet hours.
         report: whether messages in doubt are reported instead of sent again.
-        unsure: kinds of which nobody can say now whether they are still wanted; they wait. With
-            the kind of error.
+        unsure: kinds of which nobody can say now whether they are still wanted, or where they go;
+            they wait. With the kind of error.
         small: by recipient, how many notices a message may hold, where a server refused more.
     """
 
@@ -89,6 +93,7 @@ class Terms:
     domain: str
     rules: NoticeRules
     confirm: Mapping[str, Confirm]
+    look_up: Mapping[str, LookUp]
     now: datetime
     day: date
     telling: bool
@@ -107,14 +112,14 @@ class Taken:
         undeliverable: notices whose address cannot be used.
         in_doubt: notices of messages that may have been sent and are not sent again.
         withdrawn: notices that nobody wants any more.
-        last: recipient at which the search stopped; None when it is at its end.
+        last: where the search stopped; None when it is at its end.
     """
 
     messages: list[Claimed] = field(default_factory=list)
     undeliverable: list[Unsent] = field(default_factory=list)
     in_doubt: list[Unsent] = field(default_factory=list)
     withdrawn: int = 0
-    last: str | None = None
+    last: Place | None = None
 
 
 def dissolve_old(conn: Connection, day: date, now: datetime) -> None:
@@ -122,10 +127,10 @@ def dissolve_old(conn: Connection, day: date, now: datetime) -> None:
     conn.execute(queries.DISSOLVE, {"day": day, "now": now})
 
 
-def claim_again(conn: Connection, terms: Terms) -> Taken:
-    """Take messages that wait for another try, or that were cut off."""
-    rows = conn.execute(queries.AGAIN, _values(terms)).mappings().all()
-    taken = Taken(last="" if len(rows) == terms.size else None)
+def claim_again(conn: Connection, terms: Terms, *, letters: bool) -> Taken:
+    """Take messages that wait for another try, or that were cut off: letters, or digests."""
+    rows = conn.execute(queries.AGAIN, _values(terms) | {"letters": letters}).mappings().all()
+    taken = Taken(last=START if len(rows) == terms.size else None)
     lost = {row["id"] for row in rows if row["doubtful"] and _enough(terms, row)}
     if lost:
         taken.in_doubt = report_in_doubt(conn, sorted(lost), terms.now)
@@ -137,14 +142,17 @@ def claim_again(conn: Connection, terms: Terms) -> Taken:
     return taken
 
 
-def claim_new(conn: Connection, terms: Terms, after: str, *, urgent: bool) -> Taken:
-    """Make messages of what is due, for recipients that come after one."""
-    values = _values(terms) | {"after": after, "urgent": urgent}
-    recipients = list(conn.scalars(queries.DUE, values))
-    taken = Taken(last=recipients[-1] if len(recipients) == terms.size else None)
-    if not recipients:
+def claim_new(
+    conn: Connection, terms: Terms, after: Place, *, urgent: bool, letters: bool
+) -> Taken:
+    """Make messages of what is due, from a place on: letters, or digests."""
+    values = _values(terms) | {"urgent": urgent, "letters": letters}
+    found = conn.execute(queries.DUE, values | {"after": after[0], "after_text": after[1]}).all()
+    taken = Taken(last=(found[-1][0], found[-1][1]) if len(found) == terms.size else None)
+    if not found:
         return taken
-    values |= {"recipients": recipients, "domain": terms.domain}
+    values |= {"recipients": [one[0] for one in found], "texts": [one[1] for one in found]}
+    values["domain"] = terms.domain
     rows = conn.execute(queries.MAKE, values).mappings().all()
     if rows:
         _attach(conn, terms, rows, urgent=urgent)
@@ -196,7 +204,7 @@ def _attach(conn: Connection, terms: Terms, rows: Sequence[Any], *, urgent: bool
     conn.execute(queries.ATTACH, values)
 
 
-_PAIR = {"ids": "id", "recipients": "recipient"}
+_PAIR = {"ids": "id", "recipients": "recipient", "texts": "text"}
 
 
 def _fill(conn: Connection, terms: Terms, rows: Sequence[Any], taken: Taken) -> None:
@@ -205,7 +213,7 @@ def _fill(conn: Connection, terms: Terms, rows: Sequence[Any], taken: Taken) -> 
         return
     values = {"ids": [row["id"] for row in rows], "optional": list(terms.rules.may_opt_out)}
     found = conn.execute(queries.CONTENT, values).mappings().all()
-    wanted, unsure = _confirmed(terms, found)
+    asked = ask(conn, found, terms.confirm, terms.look_up, terms.unsure)
     content: dict[int, list[Any]] = {row["id"]: [] for row in rows}
     waiting: dict[int, list[int]] = {}
     refused, done, sent_perhaps = [], [], []
@@ -213,9 +221,9 @@ def _fill(conn: Connection, terms: Terms, rows: Sequence[Any], taken: Taken) -> 
     for one in found:
         if one["refused"]:
             refused.append(one["id"])
-        elif one["kind"] in unsure:
+        elif one["kind"] in asked.unsure:
             waiting.setdefault(one["message"], []).append(one["id"])
-        elif one["id"] in wanted:
+        elif one["id"] in asked.wanted:
             content[one["message"]].append(one)
         elif one["message"] in doubtful:
             sent_perhaps.append(one["id"])
@@ -237,14 +245,19 @@ def _fill(conn: Connection, terms: Terms, rows: Sequence[Any], taken: Taken) -> 
         inside = content[row["id"]]
         if row["id"] in held:
             continue
-        cause = inside and fault(terms.channel, inside[-1]["address"], terms.rules.domains)
-        if cause:
+        address, cause = _address(terms, inside, asked) if inside else ("", "")
+        if cause and row["doubtful"]:  # it may have arrived while there was an address
+            _settled(conn, [one["id"] for one in inside], "in_doubt", IN_DOUBT, terms.now)
+            taken.in_doubt += [Unsent(one["kind"], row["recipient"], IN_DOUBT) for one in inside]
+        elif cause:
             _settled(conn, [one["id"] for one in inside], "undeliverable", cause, terms.now)
             taken.undeliverable += [Unsent(one["kind"], row["recipient"], cause) for one in inside]
         if cause or not inside:
             empty.append(row)
         else:
-            taken.messages.append(_message(terms, row, inside, follow.get(row["id"], 0)))
+            words = asked.texts.get(row["text"], "")
+            more = follow.get(row["id"], 0)
+            taken.messages.append(_message(terms, row, inside, address, words, more))
     _end_empty(conn, empty, terms.now)
     ids = [*(one.id for one in taken.messages), *held]
     copies = [one.id for one in taken.messages if one.doubtful]
@@ -252,21 +265,13 @@ def _fill(conn: Connection, terms: Terms, rows: Sequence[Any], taken: Taken) -> 
     conn.execute(queries.TAKE, given)
 
 
-def _confirmed(terms: Terms, found: Sequence[Any]) -> tuple[set[int], set[str]]:
-    """Ids of the notices that are still wanted, and kinds that nobody could be asked about."""
-    keys: dict[str, list[str]] = {}
-    for one in found:
-        if not one["refused"]:
-            keys.setdefault(one["kind"], []).append(one["key"])
-    wanted: dict[str, set[str]] = {}
-    unsure = set()
-    for kind, mine in keys.items():
-        try:
-            wanted[kind] = terms.confirm[kind](mine) if kind in terms.confirm else set(mine)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the other kinds go
-            terms.unsure[kind] = type(error).__name__  # its words may quote what is in its database
-            unsure.add(kind)
-    return {one["id"] for one in found if one["key"] in wanted.get(one["kind"], ())}, unsure
+def _address(terms: Terms, inside: Sequence[Any], asked: Asked) -> tuple[str, str]:
+    """The address of a message, the newest one that is known, and why it cannot be used."""
+    found = [asked.addresses.get(one["id"], one["address"]) for one in inside]
+    address = next((one for one in reversed(found) if one), "")
+    # Where mail may go is said of the lists of people at work; a customer's address is anywhere.
+    looked_up = any(one["looked_up"] for one in inside)
+    return address, fault(terms.channel, address, () if looked_up else terms.rules.domains)
 
 
 def _following(conn: Connection, terms: Terms, rows: Sequence[Any]) -> dict[int, int]:
@@ -276,7 +281,9 @@ def _following(conn: Connection, terms: Terms, rows: Sequence[Any]) -> dict[int,
     return {row[0]: row[1] for row in found}
 
 
-def _message(terms: Terms, row: Any, inside: Sequence[Any], more: int) -> Claimed:
+def _message(
+    terms: Terms, row: Any, inside: Sequence[Any], address: str, words: str, more: int
+) -> Claimed:
     names = [one["name"] for one in inside if one["name"]]
     return Claimed(
         id=row["id"],
@@ -288,7 +295,8 @@ def _message(terms: Terms, row: Any, inside: Sequence[Any], more: int) -> Claime
         doubtful=row["doubtful"],
         copies=row["copies"] + row["doubtful"],
         name=names[-1] if names else "",
-        address=inside[-1]["address"],
+        address=address,
+        text=words,
         items=[
             Item(one["id"], one["kind"], one["key"], one["heading"], one["line"], one["due_on"])
             for one in inside

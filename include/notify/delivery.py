@@ -19,11 +19,13 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection, Engine
 
 from include.notify import due, marks
+from include.notify.asking import Confirm, LookUp
 from include.notify.channels import Channel, Line
 from include.notify.claims import (
     LEASE,
+    START,
     Claimed,
-    Confirm,
+    Place,
     Taken,
     Terms,
     Unsent,
@@ -38,6 +40,7 @@ from include.notify.outcome import Delivery
 from include.policy.notices import NoticeRules
 from include.policy.rules import Quiet
 from include.services.clock import Clock
+from include.services.errors import UsageError
 from include.services.fate import Fate, Reply
 from include.workdays.calendar import Workdays
 
@@ -63,6 +66,8 @@ class Office:
         clock: the time. Clocks of machines that deliver at once may differ by less than `LEASE`.
         confirm: by kind of notice, says just before a batch is sent which are still wanted; a
             kind without one always is. One that fails lets its kind wait.
+        addresses: by kind of notice, says at the same moment where letters go whose address is
+            looked up, and is asked anew with every try. Without one, or where it fails, they wait.
     """
 
     state: Engine
@@ -73,27 +78,40 @@ class Office:
     zone: ZoneInfo
     clock: Clock
     confirm: Mapping[str, Confirm] = field(default_factory=dict)
+    addresses: Mapping[str, LookUp] = field(default_factory=dict)
 
 
-def deliver(office: Office) -> Delivery:
+def deliver(office: Office, *, letters: bool = True) -> Delivery:
     """Send everything that is due; safe to repeat, and to run in several processes at once.
 
+    Args:
+        office: what messages are sent with.
+        letters: whether letters go too. Who wakes people leaves them to whoever queued them:
+            100,000 take minutes, and from a slow server a day.
+
     Raises:
-        UsageError: something is to be sent by a channel that is not configured.
+        UsageError: something is to be sent by a channel that is not configured; the others' is
+            sent.
         ServiceError: the state database cannot be used.
     """
     done = Delivery()
     with office.state.begin() as conn:
         dissolve_old(conn, _moment(office)[0], office.clock.now())
-    for kind, channel in office.channels.items():
-        if _due(office, kind):  # no server is troubled otherwise, and none that is down a trouble
-            _Round(office, kind, channel, done).run()
-    day, telling = _moment(office)
+    unusable: list[UsageError] = []
+    # Chats first: they are few and quick, and somebody may have to be woken.
+    for kind in sorted(office.channels, key=lambda one: one == "mail"):
+        if _due(office, kind, letters):  # no server is troubled otherwise, none that is down told
+            try:
+                _Round(office, kind, letters, done).run()
+            except UsageError as error:
+                unusable.append(error)
+    if unusable:
+        raise unusable[0]
     for kind in get_args(ChannelKind):
         with office.state.begin() as conn:
-            now = office.clock.now()
-            here, later = due.left(conn, kind, day=day, now=now, telling=telling)
-            done.held(*due.in_hand(conn, kind, now))
+            look = _look(office, kind, letters)
+            here, later = due.left(conn, look)
+            done.held(*due.in_hand(conn, look))
         done.deferred += here if kind in office.channels else 0
         done.waiting += later if kind in office.channels else here + later
     return done
@@ -104,12 +122,16 @@ def _reports(rules: NoticeRules, kind: ChannelKind) -> bool:
     return (rules.in_doubt.mail if kind == "mail" else rules.in_doubt.robot) == "report"
 
 
-def _due(office: Office, kind: ChannelKind) -> bool:
+def _due(office: Office, kind: ChannelKind, letters: bool) -> bool:
     """Whether anything of a channel is to be done now."""
-    day, telling = _moment(office)
-    report, now = _reports(office.rules, kind), office.clock.now()
+    report = _reports(office.rules, kind)
     with office.state.begin() as conn:
-        return due.anything(conn, kind, day=day, now=now, telling=telling, report=report)
+        return due.anything(conn, _look(office, kind, letters), report=report)
+
+
+def _look(office: Office, kind: ChannelKind, letters: bool) -> due.Look:
+    day, telling = _moment(office)
+    return due.Look(kind, day, office.clock.now(), telling, letters)
 
 
 def _moment(office: Office) -> tuple[date, bool]:
@@ -142,13 +164,27 @@ class _Batch:
     until: datetime
 
 
+_Claim = Callable[[Connection, Terms, Place], Taken]
+
+
+def _again(conn: Connection, terms: Terms, _after: Place, *, letters: bool) -> Taken:
+    return claim_again(conn, terms, letters=letters)
+
+
+def _what_can_wait(conn: Connection, terms: Terms, after: Place, *, letters: bool) -> Taken:
+    if not terms.telling:
+        return Taken()
+    return claim_new(conn, terms, after, urgent=False, letters=letters)
+
+
 class _Round:
     """One channel's part of a delivery."""
 
-    def __init__(self, office: Office, kind: ChannelKind, channel: Channel, done: Delivery) -> None:
-        self.office, self.kind, self.channel, self.done = office, kind, channel, done
+    def __init__(self, office: Office, kind: ChannelKind, letters: bool, done: Delivery) -> None:
+        self.office, self.kind, self.letters, self.done = office, kind, letters, done
+        self.channel = office.channels[kind]
         self.report = _reports(office.rules, kind)
-        self.domain = channel.domain
+        self.domain = self.channel.domain
         self.silent = 0
         self.small: dict[str, int] = {}  # by recipient, what a message may hold
         self.halved = False  # whether a message is to be made anew, and smaller
@@ -170,8 +206,7 @@ class _Round:
             ready = stations[0].line.ready()
             if ready.fate is Fate.UNAVAILABLE:
                 self._down(ready)
-            self._send_all(pool, stations, lambda conn, terms, _after: claim_again(conn, terms))
-            for claim in (partial(claim_new, urgent=True), self._digests):
+            for claim in self._turns():
                 self.halved = True
                 while self.halved and not self.stop.is_set():
                     self.halved = False
@@ -179,9 +214,12 @@ class _Round:
         if self.kind in self.done.down:
             self._give_up()
 
-    @staticmethod
-    def _digests(conn: Connection, terms: Terms, after: str) -> Taken:
-        return claim_new(conn, terms, after, urgent=False) if terms.telling else Taken()
+    def _turns(self) -> Iterator[_Claim]:
+        """What is claimed one after the other: who is to be woken waits for nobody's letter."""
+        for letters in (False, True) if self.letters else (False,):
+            yield partial(_again, letters=letters)
+            yield partial(claim_new, urgent=True, letters=letters)
+            yield partial(_what_can_wait, letters=letters)
 
     def _terms(self) -> Terms:
         day, telling = _moment(self.office)
@@ -190,6 +228,7 @@ class _Round:
             domain=self.domain,
             rules=self.office.rules,
             confirm=self.office.confirm,
+            look_up=self.office.addresses,
             now=self.office.clock.now(),
             day=day,
             telling=telling,
@@ -203,9 +242,9 @@ class _Round:
         self,
         pool: ThreadPoolExecutor,
         stations: Sequence[_Station],
-        claim: Callable[[Connection, Terms, str], Taken],
+        claim: _Claim,
     ) -> None:
-        after: str | None = ""
+        after: Place | None = START
         while after is not None and not self.stop.is_set():
             with self.office.state.begin() as conn:
                 terms = self._terms()
@@ -279,6 +318,7 @@ class _Round:
             address=one.address,
             urgent=one.urgent,
             at=self.office.clock.now().astimezone(self.office.zone),
+            text=one.text,
             items=one.items,
             refusable=one.refusable,
             more=one.more,
@@ -328,11 +368,10 @@ class _Round:
 
     def _give_up(self) -> None:
         """Report what has waited for too long for a server that cannot be used."""
-        day, telling = _moment(self.office)
-        now = self.office.clock.now()
-        limit = now - marks.span(self.office.rules.give_up_after)
+        look = _look(self.office, self.kind, self.letters)
+        limit = look.now - marks.span(self.office.rules.give_up_after)
         with self.office.state.begin() as conn:
-            found = due.give_up(conn, self.kind, day=day, now=now, telling=telling, limit=limit)
+            found = due.give_up(conn, look, limit)
         self.done.failed(found)
 
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-
 from include.messages import Message, _
+from include.notify.pages import Page, page
+from include.notify.rendering import one_line, rendered, translated, translator
 from include.reports.i18n import Translator
 
-TEMPLATES = Path(__file__).parent / "templates"
 LONGEST_NAME = 80  # characters of a name that a greeting shows
 _FAR = date.max
 
@@ -52,17 +48,20 @@ class Letter:
         items: what it says, at least one.
         refusable: whether the recipient may refuse every kind that is in it.
         more: how many lines did not fit and follow.
+        text: what it says instead, to somebody outside of the company: a `LetterText` as
+            `include.notify.texts.content` writes it; empty for a digest.
     """
 
     message_id: str
     recipient: str
     name: str
-    address: str
+    address: str = field(repr=False)
     urgent: bool
     at: datetime
     items: Sequence[Item]
     refusable: bool = False
     more: int = 0
+    text: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -106,9 +105,11 @@ class Writer:
 
     def subject(self, letter: Letter) -> str:
         """One line in the first language: what it is about, and how much of it."""
+        if letter.text:
+            return self._page(letter).subject
         language = self.languages[0]
         headings = _grouped(letter.items)
-        first = _translated(language, self.timezone, next(iter(headings)))
+        first = translated(language, self.timezone, next(iter(headings)))
         count = len(letter.items)
         if len(headings) == 1:
             said = _("{heading} ({count})", heading=first, count=count)
@@ -116,7 +117,7 @@ class Writer:
             said = _("{heading}, and more ({count})", heading=first, count=count)
         if letter.urgent:
             said = _("Urgent: {subject}", subject=said)
-        return one_line(_translator(language, self.timezone).text(said))
+        return one_line(translator(language, self.timezone).text(said))
 
     def html(self, letter: Letter, sender: str, ask: str) -> str:
         """The letter as a page of its own.
@@ -126,10 +127,14 @@ class Writer:
             sender: who sends it, as the mail's head has it.
             ask: address for questions.
         """
+        if letter.text:
+            return self._page(letter, sender).html
         return self._rendered("mail.html.j2", letter, sender, ask)
 
     def text(self, letter: Letter, sender: str, ask: str) -> str:
         """The letter as plain text."""
+        if letter.text:
+            return self._page(letter, sender).plain
         return self._rendered("mail.txt.j2", letter, sender, ask)
 
     def chat(self, letter: Letter, longest: int) -> str:
@@ -152,7 +157,7 @@ class Writer:
                 return text
         (part,) = parts[:1]
         lines = [part.greeting, *_chat_lines(part)]
-        said, total = _translator(part.language, self.timezone), len(letter.items) + letter.more
+        said, total = translator(part.language, self.timezone), len(letter.items) + letter.more
         for kept in range(len(lines), 0, -1):
             left = total - sum(line.startswith("- ") for line in lines[:kept])
             more = said.text(_("… and {count} more: see the report of the run.", count=left))
@@ -161,52 +166,47 @@ class Writer:
                 return text
         return more
 
+    def _page(self, letter: Letter, sender: str = "") -> Page:
+        return page(letter.text, tuple(self.languages), self.timezone, sender)
+
     def _rendered(self, template: str, letter: Letter, sender: str, ask: str) -> str:
-        return (
-            _environment()
-            .get_template(template)
-            .render(
-                parts=self.parts(letter),
-                subject=self.subject(letter),
-                sender=one_line(sender),
-                ask=ask,
-                more=letter.more,
-                refusable=letter.refusable,
-                main=self.languages[0],
-            )
+        return rendered(
+            template,
+            parts=self.parts(letter),
+            subject=self.subject(letter),
+            sender=one_line(sender),
+            ask=ask,
+            more=letter.more,
+            refusable=letter.refusable,
+            main=self.languages[0],
         )
 
     def _part(self, letter: Letter, language: str) -> Part:
-        translator = _translator(language, self.timezone)
+        mine = translator(language, self.timezone)
 
         def words(text: str, **values: Any) -> str:
-            return translator.text(Message(text=text, values=values))
+            return mine.text(Message(text=text, values=values))
 
         name = one_line(letter.name)[:LONGEST_NAME]
         blocks = [
             Block(
-                one_line(_translated(language, self.timezone, heading)),
+                one_line(translated(language, self.timezone, heading)),
                 [
-                    _line(one, one_line(_translated(language, self.timezone, one.line)), translator)
+                    _line(one, one_line(translated(language, self.timezone, one.line)), mine)
                     for one in items
                 ],
             )
             for heading, items in _grouped(letter.items).items()
         ]
-        greeting = translator.text(_("Dear {name},", name=name) if name else _("Hello,"))
+        greeting = mine.text(_("Dear {name},", name=name) if name else _("Hello,"))
         return Part(language, words, greeting, blocks)
 
 
-def one_line(text: str) -> str:
-    """A text whose line breaks are blanks: it can neither begin a header nor a second line."""
-    return " ".join(text.split())
-
-
-def _line(one: Item, said: str, translator: Translator) -> tuple[str, str]:
+def _line(one: Item, said: str, mine: Translator) -> tuple[str, str]:
     """A line and, where it does not say so itself, the day by which it is due."""
     if one.due_on is None or one.due_on.isoformat() in said:
         return "", said
-    return translator.text(_("due {day}", day=one.due_on)), said
+    return mine.text(_("due {day}", day=one.due_on)), said
 
 
 def _chat_lines(part: Part) -> list[str]:
@@ -226,29 +226,3 @@ def _grouped(items: Sequence[Item]) -> dict[str, list[Item]]:
     for one in sorted(items, key=lambda one: (one.due_on or _FAR, one.id)):
         found.setdefault(one.heading, []).append(one)
     return found
-
-
-def _translator(language: str, timezone: str) -> Translator:
-    return _made(language.replace("-", "_"), timezone)
-
-
-@lru_cache
-def _made(locale: str, timezone: str) -> Translator:
-    return Translator(locale, timezone)
-
-
-@lru_cache(maxsize=4096)  # the same course is told to thousands
-def _translated(language: str, timezone: str, message: str) -> str:
-    return _translator(language, timezone).text(Message.model_validate(json.loads(message)))
-
-
-@lru_cache
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=select_autoescape(["html.j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
-    )

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 from sqlalchemy import Engine
 
+from include.notify.asking import Confirm, LookUp
 from include.notify.channels import MailChannel, RobotChannel
-from include.notify.claims import Confirm
 from include.notify.delivery import Office
 from include.notify.letters import Writer
 from include.policy import PolicyPack
@@ -26,6 +26,7 @@ def office_of(
     clock: Clock,
     connection: Callable[[str], ConnectionSpec],
     confirm: Mapping[str, Confirm] | None = None,
+    addresses: Mapping[str, LookUp] | None = None,
 ) -> Office:
     """Return the office of a company; connections are looked up when something is sent by them.
 
@@ -35,6 +36,7 @@ def office_of(
         clock: the time.
         connection: finds a connection; raises UsageError where there is none.
         confirm: by kind of notice, who says which are still wanted.
+        addresses: by kind of notice, who says where letters go whose address is looked up.
     """
     writer = Writer(pack.notices.languages, pack.calendar.timezone)
     return Office(
@@ -51,4 +53,5 @@ def office_of(
         zone=pack.calendar.zone,
         clock=clock,
         confirm=confirm or {},
+        addresses=addresses or {},
     )

@@ -6,8 +6,6 @@ stands or falls with what the caller keeps beside it.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,22 +19,29 @@ from include.messages import Message
 from include.notify.addresses import fault
 from include.notify.names import GAVE_UP, OPTED_OUT
 from include.notify.notice import Notice
+from include.notify.status import Untold, statuses, undelivered
+from include.notify.stored import stored
+from include.notify.texts import keep_text
 from include.policy.notices import NoticeRules
 from include.reports.i18n import visible
 from include.services.errors import UsageError
 from include.state.connect import StateLock, lock_for_transaction
 from include.state.notices import notice, notice_optout
 
-_NOT_STORED = re.compile(r"\\u0000|\\ud[89a-f]", re.IGNORECASE)  # by JSONB
+__all__ = [
+    "Queued", "Run", "Untold", "keep_text", "listed", "opt_in", "opt_out", "pending", "queue",
+    "retry", "retry_all", "statuses", "undelivered", "untold", "withdraw",
+]  # fmt: skip
 _OPTIONAL = get_args(get_args(NoticeRules.model_fields["may_opt_out"].annotation)[0])
 _MANY = 1000
 _COLUMNS = (
-    "at", "kind", "key", "recipient", "name", "address", "channel", "urgent", "heading", "line",
-    "due_on", "cause",
+    "at", "kind", "key", "recipient", "name", "address", "looked_up", "channel", "urgent",
+    "heading", "line", "text", "due_on", "cause",
 )  # fmt: skip
 # One that could not be delivered is tried again with another address, or where only its time
-# had run out: nothing is wrong with that address. One that was taken back, and is wanted again, is
-# told after all: a completion was entered by mistake, somebody came back from leave.
+# had run out: nothing is wrong with that address. What is looked up may be another address now. One
+# that was taken back, and is wanted again, is told after all: a completion was entered by mistake,
+# somebody came back from leave.
 _QUEUE = text(
     f"""
     WITH given AS (
@@ -45,23 +50,24 @@ _QUEUE = text(
         FROM queued_notice q LEFT JOIN notice_optout o USING (recipient, kind)
         ORDER BY kind, key, at
     ), kept AS (
-        INSERT INTO notice AS n (kind, key, recipient, name, address, channel, urgent, heading,
-            line, due_on, dag_id, run_id, queued_at, state, cause, settled_at)
-        SELECT kind, key, recipient, name, address, channel, urgent, heading, line, due_on,
-            :dag_id, :run_id, :at,
+        INSERT INTO notice AS n (kind, key, recipient, name, address, looked_up, channel, urgent,
+            heading, line, text, due_on, dag_id, run_id, queued_at, state, cause, settled_at)
+        SELECT kind, key, recipient, name, address, looked_up, channel, urgent, heading, line,
+            text, due_on, :dag_id, :run_id, :at,
             CASE WHEN refused THEN 'withdrawn' WHEN cause <> '' THEN 'undeliverable'
                 ELSE 'pending' END,
             CASE WHEN refused THEN '{OPTED_OUT}' ELSE cause END,
             CASE WHEN refused OR cause <> '' THEN cast(:at AS timestamptz) END
         FROM given ORDER BY at
-        ON CONFLICT (kind, key) DO UPDATE SET (recipient, name, address, channel, urgent, heading,
-            line, due_on, dag_id, run_id, queued_at, state, cause, settled_at, message) =
-            (excluded.recipient, excluded.name, excluded.address, excluded.channel,
-            excluded.urgent, excluded.heading, excluded.line, excluded.due_on, excluded.dag_id,
-            excluded.run_id, excluded.queued_at, excluded.state, excluded.cause,
-            excluded.settled_at, NULL)
+        ON CONFLICT (kind, key) DO UPDATE SET (recipient, name, address, looked_up, channel,
+            urgent, heading, line, text, due_on, dag_id, run_id, queued_at, state, cause,
+            settled_at, message) =
+            (excluded.recipient, excluded.name, excluded.address, excluded.looked_up,
+            excluded.channel, excluded.urgent, excluded.heading, excluded.line, excluded.text,
+            excluded.due_on, excluded.dag_id, excluded.run_id, excluded.queued_at, excluded.state,
+            excluded.cause, excluded.settled_at, NULL)
         WHERE n.state = 'undeliverable' AND ((n.address, n.channel) IS DISTINCT FROM
-            (excluded.address, excluded.channel) OR n.cause = '{GAVE_UP}')
+            (excluded.address, excluded.channel) OR n.cause = '{GAVE_UP}' OR excluded.looked_up)
             OR n.state = 'withdrawn' AND n.cause <> '{OPTED_OUT}'
         RETURNING state, xmax = 0 AS made
     )
@@ -155,8 +161,9 @@ def queue(
     conn.execute(
         text(
             "CREATE TEMP TABLE IF NOT EXISTS queued_notice (at bigint, kind text, key text,"
-            " recipient text, name text, address text, channel text, urgent boolean,"
-            " heading jsonb, line jsonb, due_on date, cause text) ON COMMIT DROP"
+            " recipient text, name text, address text, looked_up boolean, channel text,"
+            " urgent boolean, heading jsonb, line jsonb, text text, due_on date, cause text)"
+            " ON COMMIT DROP"
         )
     )
     conn.execute(text("TRUNCATE queued_notice"))
@@ -169,12 +176,14 @@ def queue(
                     given,
                     *(visible(part) for part in (one.kind, one.key, one.recipient, one.name)),
                     visible(one.address),
+                    one.looked_up,
                     one.channel,
                     one.urgent,
-                    _stored(one.heading),
-                    _stored(one.line),
+                    stored(one.heading),
+                    stored(one.line),
+                    one.text or None,
                     one.due_on,
-                    fault(one.channel, one.address, domains),
+                    "" if one.looked_up else fault(one.channel, one.address, domains),
                 )
             )
     if not given:
@@ -313,18 +322,3 @@ def _cursor(conn: Connection) -> psycopg.Cursor[Any]:
     driver = conn.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
     return driver.cursor()
-
-
-def _stored(message: Message) -> str:
-    """A message as JSONB takes it: what that cannot hold is written out."""
-    plain = message.model_dump(mode="json")
-    dumped = json.dumps(plain)
-    return json.dumps(_written_out(plain)) if _NOT_STORED.search(dumped) else dumped
-
-
-def _written_out(value: Any) -> Any:
-    if isinstance(value, str):
-        return visible(value)
-    if isinstance(value, dict):
-        return {key: _written_out(one) for key, one in value.items()}
-    return value

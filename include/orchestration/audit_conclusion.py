@@ -9,7 +9,7 @@ from include.evidence.model import Outcome, StepRecord
 from include.findings import register as findings
 from include.findings.following import still_open
 from include.messages import _
-from include.notify.delivery import Confirm
+from include.notify.asking import Confirm
 from include.orchestration.notices import STEP_SEND
 from include.orchestration.run import seal_run, step
 from include.orchestration.sampling import desk_of

@@ -7,7 +7,7 @@ from typing import Any
 
 from include.evidence.model import Outcome, StepRecord
 from include.messages import _
-from include.notify.claims import Confirm
+from include.notify.asking import Confirm
 from include.notify.outbox import Run
 from include.orchestration import notices
 from include.orchestration.partners_desk import desk_of

@@ -7,7 +7,7 @@ from typing import Any
 
 from include.evidence.model import Outcome, StepRecord
 from include.messages import _
-from include.notify.delivery import Confirm
+from include.notify.asking import Confirm
 from include.notify.outbox import Run
 from include.orchestration.notices import STEP_SEND
 from include.orchestration.run import require_open, run_key, seal_run, step

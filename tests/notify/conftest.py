@@ -25,7 +25,9 @@ def shared(postgres: EmbeddedPostgres, migrated_once: str) -> Iterator[str]:
 def state(shared: str) -> Engine:
     made = engine(shared)
     with made.begin() as conn:
-        conn.execute(text("TRUNCATE notice, notice_message, notice_optout RESTART IDENTITY"))
+        conn.execute(
+            text("TRUNCATE notice, notice_message, notice_optout, notice_text RESTART IDENTITY")
+        )
     return made
 
 

@@ -9,14 +9,15 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from include.messages import _
+from include.messages import _, verbatim
 from include.notify import outbox
+from include.notify.asking import Confirm, LookUp
 from include.notify.channels import MailChannel, RobotChannel
-from include.notify.claims import Confirm
 from include.notify.delivery import Delivery, Office, deliver
 from include.notify.letters import Writer
 from include.notify.notice import Notice
 from include.notify.outbox import Queued, Run
+from include.notify.texts import LetterPart, LetterText
 from include.policy.notices import NoticeRules
 from include.policy.rules import Calendar
 from include.services.connections import ConnectionSpec
@@ -30,6 +31,7 @@ THURSDAY = datetime(2026, 11, 26, 2, tzinfo=UTC)  # 10:00 in Shanghai
 CALENDAR = Calendar()
 RUN = Run("remind_training", "r1")
 KIND = "training.reminder"
+LETTER = "About your personal information"
 HEADING = _("Training that you have to take")
 
 
@@ -61,6 +63,17 @@ def notice(number: int, person: str = "E1", **more: Any) -> Notice:
     return Notice(**given | more)
 
 
+def letter(part: str = "Somebody copied it.", **more: Any) -> LetterText:
+    """The text of a letter; its one part says which it is."""
+    given = {
+        "heading": verbatim(LETTER),
+        "opening": verbatim("We tell you of a security incident."),
+        "parts": (LetterPart(title=verbatim("What happened"), words=verbatim(part)),),
+        "contact": verbatim("Hotline 4000000000"),
+    }
+    return LetterText(**given | more)
+
+
 @dataclass
 class Post:
     """An office; what it sends with can be changed between deliveries."""
@@ -70,6 +83,7 @@ class Post:
     clock: MovingClock = field(default_factory=MovingClock)
     rules: NoticeRules = field(default_factory=NoticeRules)
     confirm: Mapping[str, Confirm] = field(default_factory=dict)
+    addresses: Mapping[str, LookUp] = field(default_factory=dict)
     robots: RobotServer | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -87,6 +101,7 @@ class Post:
             zone=CALENDAR.zone,
             clock=self.clock,
             confirm=self.confirm,
+            addresses=self.addresses,
         )
 
     def _server(self) -> MailServer:
@@ -107,8 +122,12 @@ class Post:
         with self.state.begin() as conn:
             return outbox.queue(conn, notices, RUN, self.clock.now(), rules)
 
-    def deliver(self) -> Delivery:
-        return deliver(self.office())
+    def keep(self, words: LetterText) -> str:
+        with self.state.begin() as conn:
+            return outbox.keep_text(conn, words)
+
+    def deliver(self, **more: Any) -> Delivery:
+        return deliver(self.office(), **more)
 
     def untold(self, keys: Iterable[str], kind: str = KIND) -> set[str]:
         with self.state.begin() as conn:

@@ -1,0 +1,135 @@
+"""The words of a letter that many people get: kept once, and named by their digest.
+
+A letter with such a text goes to a person outside of the company, so it is none of the digests in
+which people at work read their lines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from sqlalchemy import Connection, text
+from sqlalchemy.dialects.postgresql import insert
+
+from include.messages import Message
+from include.notify.stored import storable
+from include.state.notices import notice_text
+
+
+class LetterPart(BaseModel):
+    """What a letter says about one thing.
+
+    Attributes:
+        title: stands above it.
+        words: a blank line in them begins a paragraph, a line break a line.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: Message
+    words: Message
+
+
+class LetterText(BaseModel):
+    """What a letter says, to everybody who gets it; nothing in it is about one of them alone.
+
+    Attributes:
+        heading: the subject of the mail, and what stands above the letter.
+        opening: after the greeting; as the words of a part.
+        parts: in their order.
+        closing: after them; None where there is nothing to add.
+        contact: whom the reader may ask, and how; stands at the letter's foot.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    heading: Message
+    opening: Message
+    parts: tuple[LetterPart, ...] = ()
+    closing: Message | None = None
+    contact: Message
+
+
+class TextChanged(Exception):
+    """A text in the state database is not the one that its digest names."""
+
+
+def content(words: LetterText) -> str:
+    """A letter's text as JSON that is the same wherever it is written, and after JSONB had it.
+
+    Raises:
+        ValueError: a value is no number that JSON knows.
+    """
+    plain = storable(_settled(words.model_dump(mode="json")))
+    return json.dumps(
+        plain, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
+    )
+
+
+def digest(words: LetterText) -> str:
+    """SHA-256 of `content` in hex: what a decision about the text is bound to.
+
+    Raises:
+        ValueError: as `content`.
+    """
+    return hashlib.sha256(content(words).encode()).hexdigest()
+
+
+def keep_text(conn: Connection, words: LetterText) -> str:
+    """Keep a letter's text; the same again is the one that is there.
+
+    Args:
+        conn: the state database, in a transaction.
+        words: of the letter; no customer's value.
+
+    Returns:
+        Its `digest`, by which notices name it.
+
+    Raises:
+        ValueError: as `content`.
+    """
+    sha256 = digest(words)
+    row = {"sha256": sha256, "content": json.loads(content(words))}
+    conn.execute(insert(notice_text).values(row).on_conflict_do_nothing())
+    return sha256
+
+
+def kept_texts(conn: Connection, digests: Iterable[str]) -> dict[str, str]:
+    """The texts of these digests, each as its `content`.
+
+    Raises:
+        TextChanged: one is not what its digest names: somebody changed it since it was kept.
+    """
+    wanted = sorted(set(digests))
+    if not wanted:
+        return {}
+    query = text("SELECT sha256, content::text FROM notice_text WHERE sha256 = ANY(:wanted)")
+    found = {sha256: _read(words) for sha256, words in conn.execute(query, {"wanted": wanted})}
+    for sha256, words in found.items():
+        if hashlib.sha256(words.encode()).hexdigest() != sha256:
+            raise TextChanged
+    return found
+
+
+def _read(words: str) -> str:
+    try:
+        return content(LetterText.model_validate_json(words))
+    except ValidationError as error:
+        raise TextChanged from error
+
+
+def _settled(value: Any) -> Any:
+    """Whole numbers as such, for JSONB gives 1e22 back as one; line ends as a form has them."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str):
+        return value.replace("\r\n", "\n").replace("\r", "\n")
+    if isinstance(value, dict):
+        return {key: _settled(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_settled(one) for one in value]
+    return value
