@@ -96,7 +96,7 @@ def read(
     what = value_free_reason(drill.story["en"] if drill else str(given.get("what") or ""), LONGEST)
     if not drill and not says_something(what):
         faults.append("what says nothing: write in a sentence what happened")
-    selection = _selection(given, at, faults)
+    affected = _selection(given, at, faults)
     if faults:
         raise UsageError(f"The form cannot be used: {'; '.join(faults)}.", "Trigger it again.")
     return Form(
@@ -105,10 +105,36 @@ def read(
         noticed_by=value_free_reason(str(given.get("noticed_by") or "")) or NOBODY,
         aware_at=_drilled(drill, aware, pressed_at, given),
         began_at=began,
-        selection=checked(selection, rules),
+        selection=checked(affected, rules),
         another=bool(given.get("another")),
         scenario=scenario,
     )
+
+
+def selection(given: Mapping[str, Any], rules: IncidentRules, zone: ZoneInfo) -> Selection:
+    """Read what is affected alone, with the databases that it means.
+
+    Args:
+        given: parameters of the run.
+        rules: incident.yaml.
+        zone: of moments without offset.
+
+    Raises:
+        UsageError: a field cannot be used; names all that cannot.
+    """
+    faults: list[str] = []
+
+    def at(field: str) -> datetime | None:
+        try:
+            return moment(given.get(field), zone)
+        except ValueError:
+            faults.append(f"{field} is no moment (2026-11-26T03:15+08:00)")
+            return None
+
+    found = _selection(given, at, faults)
+    if faults:
+        raise UsageError(f"The form cannot be used: {'; '.join(faults)}.", "Trigger it again.")
+    return checked(found, rules)
 
 
 def _drilled(drill: Any, aware: datetime, pressed_at: datetime, given: Mapping[str, Any]) -> Any:

@@ -24,6 +24,7 @@ from include.reports.model import Cell, Column, Fact, Paragraph, Section, Steps,
 
 TIMELINE = "timeline.jsonl"
 _TITLE = _("Incident response")
+_UPDATE = _("Addition to an incident")
 _STATES = {
     State.OPEN: _("open"),
     State.CLOSED: _("closed"),
@@ -81,6 +82,48 @@ def nothing_opened(records: Sequence[StepRecord]) -> Conclusion:
     return Conclusion(
         title=_TITLE,
         summary=_("No incident was opened. See the findings, then trigger it again."),
+        outcome=worst(records, []),
+        findings=[one for record in records for one in record.findings],
+        metrics=[],
+    )
+
+
+def conclude_update(
+    desk: Desk, file: File, scope: Scope | None, entry: int, records: Sequence[StepRecord]
+) -> Conclusion:
+    """Judge what was added to an incident.
+
+    Args:
+        desk: of the incident.
+        file: the incident.
+        scope: what is affected, as it was counted last.
+        entry: place of the entry that was made.
+        records: of the run.
+    """
+    told = [*(one for record in records for one in record.findings), *_broken(file)]
+    made = next(one for one in file.entries if one.place == entry)
+    clocks = clocks_of(desk, file)
+    return Conclusion(
+        title=_UPDATE,
+        summary=_("{number}, entry {place}: {words}", number=file.incident.number, place=entry,
+                  words=made.words),
+        outcome=worst(records, told),
+        findings=told,
+        metrics=[one for record in records for one in record.metrics],
+        facts=_facts(desk, file, clocks, scope),
+        sections=[
+            Section(heading=_("By when, and when"), blocks=[clock_words.clock_table(clocks)]),
+            *_affected(scope),
+            Section(heading=_("Timeline"), blocks=[_timeline(file)]),
+        ],
+    )  # fmt: skip
+
+
+def nothing_entered(records: Sequence[StepRecord]) -> Conclusion:
+    """Say that an update was not entered."""
+    return Conclusion(
+        title=_UPDATE,
+        summary=_("Nothing was entered. See the findings, then trigger it again."),
         outcome=worst(records, []),
         findings=[one for record in records for one in record.findings],
         metrics=[],

@@ -24,6 +24,7 @@ class Tag(StrEnum):
     AUDIT = "audit"
     TRAINING = "training"
     PARTNERS = "partners"
+    INCIDENT = "incident"
     CLAUSE_4_1 = "clause 4.1"
     CLAUSE_4_2 = "clause 4.2"
     CLAUSE_4_3 = "clause 4.3"
@@ -33,10 +34,12 @@ class Tag(StrEnum):
     CLAUSE_5_3 = "clause 5.3"
     CLAUSE_6_1 = "clause 6.1"
     CLAUSE_6_2 = "clause 6.2"
+    CLAUSE_6_3 = "clause 6.3"
     HUMAN = "asks people"
     DAILY = "daily"
     WEEKLY = "weekly"
     QUARTERLY = "quarterly"
+    ON_DEMAND = "on demand"
 
 
 OWNER = "data_engineering"  # a role of the shipped roles.yaml; a DAG may name another

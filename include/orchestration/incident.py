@@ -1,0 +1,197 @@
+"""Tasks of `respond_to_incident`: services in, step records out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow.sdk import get_current_context
+
+from include.evidence.model import StepRecord
+from include.incident import assessing, opening, preserving, register, report, scopes, watching
+from include.incident.desk import Desk
+from include.incident.names import (
+    CLAUSE,
+    STEP_ASSESS,
+    STEP_NOTIFY,
+    STEP_OPEN,
+    STEP_PRESERVE,
+)
+from include.incident.notifying import queue
+from include.incident.steps.report import authorities as applying
+from include.messages import Message, _
+from include.notify.delivery import deliver
+from include.notify.outbox import Run
+from include.orchestration import notices
+from include.orchestration.incident_desk import desk_of
+from include.orchestration.run import run_key, seal_run, step, workplace
+from include.orchestration.sandbox import clear_leftovers, sandboxed
+from include.orchestration.starter import started_by
+from include.orchestration.watching import watch as watching_task
+from include.policy import PolicyPack
+from include.reports.conclusion import Conclusion
+from include.services.errors import ServiceError, UsageError
+from include.workplace import Workplace
+
+AT_MOST = timedelta(minutes=5)  # between two looks at an incident
+
+
+def scenario() -> str:
+    """The scenario that this run plays; empty for a real incident."""
+    return str(get_current_context()["params"].get("tabletop") or "")
+
+
+def place() -> Workplace:
+    """The workplace of this run: in a drill one whose state is a sandbox."""
+    return sandboxed(workplace(), *run_key()) if scenario() else workplace()
+
+
+def beginning() -> Workplace:
+    """The workplace of a run's first step, which makes a drill's state."""
+    return sandboxed(workplace(), *run_key(), begins=True) if scenario() else workplace()
+
+
+def desk(found: Workplace) -> Desk:
+    """What this run's steps work with."""
+    run = Run(*run_key())
+    return desk_of(found, run, started_by=started_by(), scenario=scenario())
+
+
+def work(
+    name: str, number: str, title: Message, act: Callable[[Workplace, Desk], StepRecord]
+) -> dict[str, Any]:
+    """Do one step of an incident; what it returns names the incident."""
+    done = step(name, "", title, lambda found: act(found, desk(found)), CLAUSE, place)
+    return done | {"part": number}
+
+
+def open_incident(params: dict[str, Any]) -> dict[str, Any]:
+    """Register the incident, or say of which one it is a duplicate; call its team."""
+    numbers: list[str] = []
+
+    def act(found: Workplace) -> StepRecord:
+        if scenario():
+            clear_leftovers(workplace())
+        mine = desk(found)
+        record = opening.open_incident(mine, params, _pressed_at(found))
+        numbers.append(str(record.data["number"]))
+        return record
+
+    done = step(STEP_OPEN, "", _("The opening"), act, CLAUSE, beginning)
+    send_now(numbers[0])
+    return done | {"part": numbers[0]}
+
+
+def assess(number: str) -> dict[str, Any]:
+    """Count what is affected in every database, and propose a grade; unknown is never zero."""
+
+    def act(_found: Workplace, mine: Desk) -> StepRecord:
+        context = get_current_context()
+        last = context["ti"].try_number > context["ti"].max_tries
+        record, unknown = assessing.assess(mine, number)
+        if unknown and not last:
+            raise ServiceError(unknown, "The task is repeated, then it goes on without it.")
+        return record
+
+    return work(STEP_ASSESS, number, _("The count of what is affected"), act)
+
+
+def preserve(number: str) -> dict[str, Any]:
+    """Freeze the list of people, extract the log of accesses, place legal holds."""
+
+    def act(found: Workplace, mine: Desk) -> StepRecord:
+        return preserving.preserve(
+            mine, number, lambda: found.store("evidence_store"), lambda: found.recipients()[0]
+        )
+
+    return work(STEP_PRESERVE, number, _("The evidence"), act)
+
+
+def authorities(number: str) -> list[dict[str, Any]]:
+    """Name the authorities that it is reported to, each with the incident."""
+    mine = desk(place())
+    file = mine.file(number)
+    if not file.incident.is_led:
+        return []
+    return [{"part": f"{number}/{one.id}"} for one in applying(mine, file)]
+
+
+def notify(number: str) -> dict[str, Any]:
+    """Queue the notices that were decided on, each once."""
+
+    def act(_found: Workplace, mine: Desk) -> StepRecord:
+        return preserving.queued(mine, number, queue(mine, mine.file(number)))
+
+    return work(STEP_NOTIFY, number, _("The queueing of notices"), act)
+
+
+def send(number: str) -> dict[str, Any]:
+    """Send what is queued, and enter what came of it."""
+    done = notices.send(CLAUSE, place)
+    watching.settle(desk(place()), number)
+    return done | {"part": number}
+
+
+def send_now(number: str) -> None:
+    """Send what is urgent; what cannot leave now waits for the next look."""
+    found = place()
+    try:
+        deliver(notices.office(found))
+    except (ServiceError, UsageError):  # the task `send` tells it; the call must not be held up
+        return
+    watching.settle(desk(found), number)
+
+
+def watch(number: str) -> int:
+    """Look at the clocks, wake people, send; again until nothing is left to watch."""
+    found = place()
+
+    def look() -> datetime | None:
+        seen = watching.look(desk(found), number)
+        if seen.waiting:
+            send_now(number)
+        return None if seen.over else seen.again_at
+
+    return watching_task(found.clock, look, AT_MOST)
+
+
+def seal_incident() -> dict[str, Any]:
+    """Seal the evidence of an incident, or of a drill, whose state is dropped then."""
+
+    def conclude(
+        found: Workplace, records: Sequence[StepRecord], artifacts: dict[str, bytes]
+    ) -> Conclusion:
+        if found.pack.incident is None:
+            return report.nothing_opened(records)
+        mine = desk(found)
+        with mine.state.connect() as conn:
+            opened = register.of_run(conn, mine.run)
+        if opened is None:
+            return report.nothing_opened(records)
+        artifacts[report.TIMELINE] = report.timeline_file(mine.file(opened.number))
+        scope = scopes.found(mine, opened.id)
+        return report.conclude(mine, opened.number, scope, records)
+
+    return seal_run(conclude, place)
+
+
+def _pressed_at(found: Workplace) -> datetime:
+    run = get_current_context()["dag_run"]
+    moment: datetime = getattr(run, "queued_at", None) or run.start_date or found.clock.now()
+    return moment
+
+
+def choices(pack: PolicyPack) -> dict[str, list[str]]:
+    """What the trigger form offers: ids of types, databases, collections, scenarios."""
+    rules = pack.incident
+    if rules is None:
+        return {name: [] for name in ("types", "databases", "collections", "scenarios")}
+    return {
+        "types": [one.id for one in rules.types],
+        "databases": [one.database for one in rules.scope],
+        "collections": [
+            f"{one.database}.{records.collection}" for one in rules.scope for records in one.records
+        ],
+        "scenarios": [one.id for one in rules.scenarios],
+    }

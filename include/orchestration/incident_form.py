@@ -1,0 +1,225 @@
+"""The trigger forms of incidents: what the person on call is asked, with safe defaults."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import Param
+
+from include.incident.updating import Action
+from include.orchestration.workflow import policy
+from include.policy.incident import IncidentRules
+
+_WHAT, _SCOPE, _DRILL = "1. What happened", "2. What is affected, as far as known", "3. Drill"
+_MOMENT = "2026-11-26T03:15+08:00; without an offset it is the policy pack's timezone."
+
+
+def trigger() -> dict[str, Param]:
+    """The form of `respond_to_incident`; every field may stay as it is but type and words."""
+    rules = policy().incident
+    return {**_happened(rules), **_affected(rules), **_drill(rules)}
+
+
+def _happened(rules: IncidentRules | None) -> dict[str, Param]:
+    types = (
+        {one.id: f"{one.title['en']} / {one.title['zh-CN']}" for one in rules.types}
+        if rules
+        else {}
+    )
+    helps = " ".join(f"{one.title['en']}: {one.help['en']}" for one in rules.types) if rules else ""
+    return {
+        "type": Param(
+            next(iter(types), "none"),
+            type="string",
+            enum=list(types) or ["none"],
+            values_display=types,
+            title="Type / 类型",
+            description=f"What contains it depends on it. {helps}",
+            section=_WHAT,
+        ),
+        "what": Param(
+            "",
+            type="string",
+            format="multiline",
+            maxLength=2_000,
+            title="What happened / 发生了什么",
+            description="A sentence or two. No customer's name, number or address. 勿写客户信息。",
+            section=_WHAT,
+        ),
+        "noticed_by": _text("Noticed by / 发现人", "Who noticed: a person, a system.", _WHAT),
+        "aware_at": _moment(
+            "Aware since / 知悉时间",
+            "When the company became aware; clocks begin here. Empty: now.",
+            _WHAT,
+        ),
+        "began_at": _moment("Began / 开始时间", "When the leak began, if known.", _WHAT),
+        "another": Param(
+            False,
+            type="boolean",
+            title="This is another incident / 这是另一起事件",
+            description="Only if the same form was sent before and this is not the same incident.",
+            section=_WHAT,
+        ),
+    }
+
+
+def _affected(rules: IncidentRules | None) -> dict[str, Param]:
+    databases = [one.database for one in rules.scope] if rules else []
+    collections = (
+        [f"{one.database}.{records.collection}" for one in rules.scope for records in one.records]
+        if rules
+        else []
+    )
+    return {
+        "databases": _several("Systems / 系统", "Empty: all of them.", databases),
+        "collections": _several("Tables / 数据表", "Empty: all of the systems'.", collections),
+        "since": _moment(
+            "From / 起", "Records made, or opened by the accounts, from then on.", _SCOPE
+        ),
+        "until": _moment("Until / 止", "Before then.", _SCOPE),
+        "departments": _several("Departments / 部门", "Names; empty: all.", []),
+        "accounts": _several(
+            "Accounts / 账号",
+            "Whose doing it was, or whose password leaked: what they opened is affected. They are "
+            "not asked in any step.",
+            [],
+        ),
+        "partner": _text(
+            "Partner / 合作方", "Number in the register, of a breach at a partner.", _SCOPE
+        ),
+        "keys_of": _text(
+            "Keys of / 编号所属数据表", "Table of the keys below; empty: people.", _SCOPE
+        ),
+        "keys": Param(
+            "",
+            type=["null", "string"],
+            format="multiline",
+            title="Listed keys / 编号清单",
+            description="One a line: database/key. Never a phone or ID number.",
+            section=_SCOPE,
+        ),
+    }
+
+
+def _drill(rules: IncidentRules | None) -> dict[str, Param]:
+    scenarios = (
+        {one.id: f"{one.title['en']} / {one.title['zh-CN']}" for one in rules.scenarios}
+        if rules
+        else {}
+    )
+    return {
+        "tabletop": Param(
+            None,
+            type=["null", "string"],
+            enum=[None, *scenarios],
+            values_display=scenarios,
+            title="Drill / 演练",
+            description="A scenario: nothing leaves, nobody is told, nothing is held. Empty: real.",
+            section=_DRILL,
+        )
+    }
+
+
+def _text(title: str, description: str, section: str) -> Param:
+    return Param(
+        None,
+        type=["null", "string"],
+        maxLength=500,
+        title=title,
+        description=description,
+        section=section,
+    )
+
+
+def _moment(title: str, description: str, section: str) -> Param:
+    return Param(
+        None,
+        type=["null", "string"],
+        format="date-time",
+        title=title,
+        description=description,
+        section=section,
+    )
+
+
+def _several(title: str, description: str, known: list[str]) -> Param:
+    more: dict[str, Any] = (
+        {"items": {"type": "string", "enum": known}, "examples": known}
+        if known
+        else {"items": {"type": "string"}}
+    )
+    return Param(
+        [], type=["null", "array"], title=title, description=description, section=_SCOPE, **more
+    )
+
+
+def update() -> dict[str, Param]:
+    """The form of `update_incident`."""
+    rules = policy().incident
+    duties = (
+        {one.id: f"{one.title['en']} / {one.title['zh-CN']}" for one in rules.team} if rules else {}
+    )
+    grades = (
+        {one.id: f"{one.title['en']} / {one.title['zh-CN']}" for one in rules.grades}
+        if rules
+        else {}
+    )
+    first = "Which incident, and what"
+    affected = {name: param for name, param in _affected(rules).items() if name not in ("another",)}
+    return {
+        "incident": Param(
+            "",
+            type="string",
+            pattern="^[A-Z]{2,8}-[0-9]{4}-[0-9]{4,}$",
+            title="Incident / 事件编号",
+            description="INC-2026-0001",
+            section=first,
+        ),
+        "action": Param(
+            str(Action.NOTE),
+            type="string",
+            enum=[str(one) for one in Action],
+            values_display=_ACTIONS,
+            title="What / 操作",
+            description="It stands on the timeline with your name; nothing there is changed.",
+            section=first,
+        ),
+        "words": Param(
+            "",
+            type="string",
+            format="multiline",
+            maxLength=2_000,
+            title="What happened, or why / 说明",
+            description="No customer's name, number or address. 勿写客户信息。",
+            section=first,
+        ),
+        "at": _moment("When / 时间", f"When it happened. {_MOMENT} Empty: now.", first),
+        "account": _text("Account / 账号", "Who is taken off, assigned, or takes over.", first),
+        "duty": _choice("Duty / 职责", "To which somebody is assigned.", duties, first),
+        "grade": _choice("Grade / 级别", "The other grade.", grades, first),
+        **affected,
+    }
+
+
+_ACTIONS = {
+    str(Action.NOTE): "Note / 记录",
+    str(Action.HAND_OVER): "Hand over the shift / 交接班",
+    str(Action.TAKE_OFF): "Take a person off / 回避或移出人员",
+    str(Action.ASSIGN): "Assign a person / 指派人员",
+    str(Action.REGRADE): "Change the grade / 调整级别",
+    str(Action.TOLD_OTHERWISE): "People were told otherwise / 已通过其他方式告知",
+    str(Action.WIDEN): "More is affected / 扩大影响范围",
+    str(Action.CANCEL): "Cancel: it was none / 撤销（误报）",
+}
+
+
+def _choice(title: str, description: str, known: dict[str, str], section: str) -> Param:
+    return Param(
+        None,
+        type=["null", "string"],
+        enum=[None, *known],
+        values_display=known,
+        title=title,
+        description=description,
+        section=section,
+    )

@@ -1,0 +1,297 @@
+"""The human steps of `respond_to_incident`: between Airflow and the domain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow.sdk import TriggerRule
+
+from include.approvals.question import Question
+from include.documents.missing import missing
+from include.documents.model import Document
+from include.documents.render import render_forms
+from include.evidence.ledger import find
+from include.evidence.model import Outcome, StepRecord
+from include.evidence.steps import keep_artifact
+from include.incident import authority_report, evidence_kept, scopes
+from include.incident.authority_report import Phase
+from include.incident.desk import Desk, File
+from include.incident.names import CLAUSE, WORKFLOW
+from include.incident.standing import clocks_of
+from include.incident.steps import close, contain, decide, grade, impact, report, review, summary
+from include.incident.steps.answer import Given
+from include.messages import Message, _
+from include.orchestration.human import Answer, wait
+from include.orchestration.incident import desk, place
+from include.orchestration.run import run_key, seal_aside, step
+from include.orchestration.sandbox import SandboxedWorkplace
+from include.orchestration.workflow import policy
+from include.reports.conclusion import Conclusion
+from include.workplace import Workplace
+
+_NOT_LED = _("The incident is not led any more: nothing was asked.")
+
+
+def response_timeout() -> timedelta:
+    """How long a step waits before it asks deputies and management too."""
+    rules = policy().incident
+    return wait(0, 0, 1_800) if rules is None else _wait(rules.answer_within)
+
+
+def _wait(period: Any) -> timedelta:
+    return wait(period.months, period.days, period.seconds)
+
+
+def given_of(answer: Answer, now: datetime) -> Given:
+    """An answer as the domain has it."""
+    return Given(answer.option, answer.user, answer.name, answer.at or now, answer.entered)
+
+
+def _taking(
+    name: str, part: str, title: Message, act: Callable[[Workplace, Desk], StepRecord]
+) -> dict[str, Any]:
+    """Take an answer; an incident that was cancelled meanwhile takes none."""
+    number = part.partition("/")[0]
+
+    def work(found: Workplace) -> StepRecord:
+        mine = desk(found)
+        if not mine.file(number).incident.is_led:
+            data = {"asked": False}
+            return StepRecord(step=name, part=part, outcome=Outcome.PASS, data=data)
+        return act(found, mine)
+
+    done = step(name, part if "/" in part else "", title, work, CLAUSE, place)
+    return done | {"part": number}
+
+
+def ask_contain(number: str) -> Question | None:
+    """Contain it: the checklist of its type."""
+    return contain.ask(desk(place()), number)
+
+
+def take_contain(number: str, answer: Answer) -> dict[str, Any]:
+    """Take the checklist back."""
+
+    def act(_found: Workplace, mine: Desk) -> StepRecord:
+        return contain.take(mine, number, given_of(answer, mine.clock.now()))
+
+    return _taking(contain.STEP, number, _("The containment"), act)
+
+
+def ask_grade(number: str) -> Question | None:
+    """Confirm the grade that the counts propose, or another one with reasons."""
+    return grade.ask(desk(place()), number)
+
+
+def take_grade(number: str, answer: Answer) -> dict[str, Any]:
+    """Take the grade."""
+
+    def act(_found: Workplace, mine: Desk) -> StepRecord:
+        return grade.take(mine, number, given_of(answer, mine.clock.now()))
+
+    return _taking(grade.STEP, number, _("The grading"), act)
+
+
+def ask_impact(number: str) -> Question | None:
+    """Write cause, possible harm, measures and what people can do, in both languages."""
+    return impact.ask(desk(place()), number)
+
+
+def take_impact(number: str, answer: Answer) -> dict[str, Any]:
+    """Take the words."""
+
+    def act(_found: Workplace, mine: Desk) -> StepRecord:
+        return impact.take(mine, number, given_of(answer, mine.clock.now()))
+
+    return _taking(impact.STEP, number, _("The impact assessment"), act)
+
+
+def ask_decide(number: str) -> Question | None:
+    """Decide whether affected people are told; shows the letter and the dry run."""
+    return decide.ask(desk(place()), number)
+
+
+def take_decide(number: str, answer: Answer) -> dict[str, Any]:
+    """Take the decision."""
+
+    def act(_found: Workplace, mine: Desk) -> StepRecord:
+        return decide.take(mine, number, given_of(answer, mine.clock.now()))
+
+    return _taking(decide.STEP, number, _("The decision on notices"), act)
+
+
+def ask_report(part: str) -> Question | None:
+    """Hand the first report to an authority, then enter when and the receipt."""
+    return _ask_report(part, Phase.FIRST)
+
+
+def take_report(part: str, answer: Answer) -> dict[str, Any]:
+    """Take that the first report was handed in."""
+    return _take_report(part, Phase.FIRST, answer)
+
+
+def ask_report_rest(part: str) -> Question | None:
+    """Hand the follow-up report to an authority, then enter when and the receipt."""
+    return _ask_report(part, Phase.REST)
+
+
+def take_report_rest(part: str, answer: Answer) -> dict[str, Any]:
+    """Take that the follow-up report was handed in."""
+    return _take_report(part, Phase.REST, answer)
+
+
+def _ask_report(part: str, phase: Phase) -> Question | None:
+    number, _slash, authority = part.partition("/")
+    found = place()
+    mine = desk(found)
+    file = mine.file(number)
+    if not file.incident.is_led or report.handed_in(file, authority, phase):
+        return None
+    document = _report(mine, file, authority, phase)
+    lacking = missing(document)
+    path = "" if lacking else sealed_document(found, mine, document, f"{phase}-{authority}")
+    return report.ask(mine, number, authority, phase, path, lacking)
+
+
+def _take_report(part: str, phase: Phase, answer: Answer) -> dict[str, Any]:
+    number, _slash, authority = part.partition("/")
+
+    def act(_found: Workplace, mine: Desk) -> StepRecord:
+        lacking = missing(_report(mine, mine.file(number), authority, phase))
+        given = given_of(answer, mine.clock.now())
+        return report.take(mine, number, authority, phase, given, lacking)
+
+    return _taking(report.STEPS[phase], part, _("The report to {part}", part=authority), act)
+
+
+def _report(mine: Desk, file: File, authority: str, phase: Phase) -> Document:
+    return authority_report.report(
+        mine,
+        file,
+        scopes.newest(mine, file.incident.id),
+        clocks_of(mine, file),
+        mine.rules.authority(authority),
+        phase,
+        evidence_kept.lines(mine, file),
+    )
+
+
+def ask_close(number: str) -> Question | None:
+    """Close the handling; refused while anything is open."""
+    return close.ask(desk(place()), number)
+
+
+def take_close(number: str, answer: Answer) -> dict[str, Any]:
+    """Close it."""
+
+    def act(_found: Workplace, mine: Desk) -> StepRecord:
+        return close.take(mine, number, given_of(answer, mine.clock.now()))
+
+    return _taking(close.STEP, number, _("The closing"), act)
+
+
+def ask_review(number: str) -> Question | None:
+    """Review it: lessons and corrective actions, which become findings."""
+    return review.ask(desk(place()), number)
+
+
+def take_review(number: str, answer: Answer) -> dict[str, Any]:
+    """Take lessons and actions."""
+
+    def act(_found: Workplace, mine: Desk) -> StepRecord:
+        return review.take(mine, number, given_of(answer, mine.clock.now()))
+
+    return _taking(review.STEP, number, _("The review"), act)
+
+
+def ask_summary(number: str) -> Question | None:
+    """Hand in the summary, or have it approved; due 30 days after the closing."""
+    found = place()
+    mine = desk(found)
+    file = mine.file(number)
+    if not file.incident.is_led:
+        return None
+    document = _summary(mine, file)
+    lacking = missing(document)
+    path = "" if lacking else sealed_document(found, mine, document, "summary")
+    return summary.ask(mine, number, path, lacking)
+
+
+def take_summary(number: str, answer: Answer) -> dict[str, Any]:
+    """Take that the summary was handed in."""
+
+    def act(_found: Workplace, mine: Desk) -> StepRecord:
+        lacking = missing(_summary(mine, mine.file(number)))
+        return summary.take(mine, number, given_of(answer, mine.clock.now()), lacking)
+
+    return _taking(summary.STEP, number, _("The summary"), act)
+
+
+def _summary(mine: Desk, file: File) -> Document:
+    return authority_report.summary(
+        mine,
+        file,
+        scopes.newest(mine, file.incident.id),
+        clocks_of(mine, file),
+        evidence_kept.lines(mine, file),
+    )
+
+
+def sealed_document(found: Workplace, mine: Desk, document: Document, name: str) -> str:
+    """Seal a document in a bundle of its own, before people hand it in; where it lies.
+
+    The first one of a name stands: what somebody may have handed in is not made anew. In a drill it
+    lies in the drill's own bundle.
+    """
+    if isinstance(found, SandboxedWorkplace):
+        rendered = render_forms(document, mine.zone.key, name)
+        with mine.state.begin() as conn:
+            for file_name, content in rendered.files.items():
+                keep_artifact(conn, *run_key(), file_name, content)
+        return "-"
+    workflow = f"{WORKFLOW}.{name}"
+    with mine.state.connect() as conn:
+        if (row := find(conn, workflow, run_key()[1])) is not None:
+            return f"{found.store('evidence_store').description}/{row.bundle}"
+    rendered = render_forms(document, mine.zone.key, name)
+    conclusion = Conclusion(
+        title=document.title,
+        summary=_("{title}, {reference}", title=document.title, reference=document.reference),
+        outcome=Outcome.PASS,
+        findings=[],
+        metrics=[],
+    )
+    row = seal_aside(workflow, found, conclusion, rendered.files)
+    return f"{found.store('evidence_store').description}/{row.bundle}"
+
+
+_STEPS: dict[str, tuple[Callable[[str], Question | None], Callable[..., dict[str, Any]]]] = {
+    contain.STEP: (ask_contain, take_contain),
+    grade.STEP: (ask_grade, take_grade),
+    "report": (ask_report, take_report),
+    impact.STEP: (ask_impact, take_impact),
+    decide.STEP: (ask_decide, take_decide),
+    "report_rest": (ask_report_rest, take_report_rest),
+    close.STEP: (ask_close, take_close),
+    review.STEP: (ask_review, take_review),
+    summary.STEP: (ask_summary, take_summary),
+}
+
+
+def asking(step_name: str, trigger_rule: TriggerRule = TriggerRule.NONE_FAILED) -> dict[str, Any]:
+    """What a human step is made of: how it asks, how it takes the answer, how long it waits.
+
+    Args:
+        step_name: of the step.
+        trigger_rule: no authority may apply: then nothing is mapped, and what follows goes on.
+    """
+    ask, take = _STEPS[step_name]
+    return {
+        "ask": ask,
+        "take": take,
+        "doc_md": ask.__doc__,
+        "response_timeout": response_timeout(),
+        "trigger_rule": trigger_rule,
+    }
