@@ -27,7 +27,7 @@ from include.evidence.sums import Link
 from include.messages import Message, _
 from include.services.errors import UsageError
 from include.services.objectstore.base import ObjectMissing, ObjectStore
-from include.state.connect import StateLock
+from include.state.connect import StateLock, lock_number
 from include.state.tables import evidence_intent
 
 
@@ -243,7 +243,7 @@ def _take_stock(store: ObjectStore, conn: Connection, keys: TrustedKeys) -> _Evi
 
 @contextmanager
 def _no_seal_under_way(conn: Connection) -> Iterator[None]:
-    lock = {"lock": int(StateLock.EVIDENCE)}
+    lock = {"lock": lock_number(conn, StateLock.EVIDENCE)}
     ours = not conn.in_transaction()
     conn.execute(text("SELECT pg_advisory_lock_shared(:lock)"), lock)
     try:

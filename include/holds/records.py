@@ -21,7 +21,7 @@ from sqlalchemy.exc import OperationalError, PendingRollbackError
 from include.holds.keys import split
 from include.holds.registry import RECORD_KINDS, Hold, HoldKind, active, version, with_released
 from include.services.errors import ServiceError
-from include.state.connect import StateLock
+from include.state.connect import StateLock, lock_number
 
 WAIT = timedelta(minutes=2)  # for a hold that is being placed, which itself waits for batches
 # The server's own limits would end a session that waits for a deletion elsewhere.
@@ -37,7 +37,6 @@ STILL_LOCKED = text(
     " AND pid = pg_backend_pid() AND mode = 'ShareLock' AND objsubid = 1"
     " AND classid::bigint = :lock >> 32 AND objid::bigint = :lock & 4294967295)"
 )
-NAME = {"lock": int(StateLock.HOLDS)}
 
 
 @dataclass(frozen=True)
@@ -186,7 +185,7 @@ class HoldGuard:
             ServiceError: it is not, so that a hold may have been placed meanwhile: roll back.
         """
         with _named_when_lost():
-            if not self._session.scalar(STILL_LOCKED, NAME):
+            if not self._session.scalar(STILL_LOCKED, _name(self._session)):
                 raise _lost()
 
     @property
@@ -199,7 +198,7 @@ class HoldGuard:
         """Give the lock back; whether it was still there."""
         try:
             with _named_when_lost():
-                if conn.scalar(UNLOCK, NAME):
+                if conn.scalar(UNLOCK, _name(conn)):
                     return True
         except ServiceError:
             pass
@@ -212,9 +211,13 @@ class HoldGuard:
             conn.close()
 
 
+def _name(conn: Connection) -> dict[str, int]:
+    return {"lock": lock_number(conn, StateLock.HOLDS)}
+
+
 def _lock(conn: Connection) -> None:
     try:
-        conn.execute(LOCK, NAME)
+        conn.execute(LOCK, _name(conn))
     except OperationalError as error:
         if not isinstance(error.orig, LockNotAvailable):
             raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,15 +11,17 @@ from airflow.sdk import get_current_context
 from include.evidence.model import Finding, Outcome, StepRecord
 from include.messages import _
 from include.notify import sending
-from include.notify.claims import Confirm
+from include.notify.asking import Confirm, LookUp
 from include.notify.delivery import Office
 from include.notify.office import office_of
+from include.notify.sandbox import sandbox_office
 from include.notify.sending import STEP_SEND
 from include.orchestration.run import require_open, step
+from include.orchestration.sandbox import SandboxedWorkplace
 from include.services.errors import ServiceError
 from include.workplace import Workplace
 
-__all__ = ["KINDS", "STEP_SEND", "confirming", "office", "send"]
+__all__ = ["ADDRESSED", "KINDS", "STEP_SEND", "addressing", "confirming", "office", "send"]
 
 
 def confirming(kind: str) -> Callable[[Workplace], Confirm]:
@@ -58,17 +60,37 @@ KINDS = (
 """Every kind of notice; a test holds them against the names that workflows queue."""
 
 
+def addressing(kind: str) -> Callable[[Workplace], LookUp]:
+    """Return who says where letters of a kind go, whose addresses are looked up.
+
+    Raises:
+        KeyError: nobody says it of this kind.
+    """
+    found: dict[str, Callable[[Workplace], LookUp]] = {}
+    return found[kind]
+
+
+ADDRESSED: tuple[str, ...] = ()
+"""Every kind of notice whose address is looked up when it is sent."""
+
+
 def office(place: Workplace) -> Office:
-    """Return what messages are sent with."""
+    """Return what messages are sent with; in a drill nothing that leaves."""
     confirm = {kind: partial(_asked, place, kind) for kind in KINDS}
-    return office_of(place.pack, place.state, place.clock, place.connection, confirm)
+    addresses = {kind: partial(_looked_up, place, kind) for kind in ADDRESSED}
+    made = office_of(place.pack, place.state, place.clock, place.connection, confirm, addresses)
+    return sandbox_office(made) if isinstance(place, SandboxedWorkplace) else made
 
 
 def _asked(place: Workplace, kind: str, keys: Sequence[str]) -> set[str]:
     return confirming(kind)(place)(keys)
 
 
-def send(clause: str) -> dict[str, Any]:
+def _looked_up(place: Workplace, kind: str, keys: Sequence[str]) -> Mapping[str, str]:
+    return addressing(kind)(place)(keys)
+
+
+def send(clause: str, make: Callable[[], Workplace] | None = None) -> dict[str, Any]:
     """Send what is due, and keep what came of it.
 
     Where a server is down or puts messages off, all tries but the last fail, so that Airflow
@@ -77,6 +99,7 @@ def send(clause: str) -> dict[str, Any]:
 
     Args:
         clause: of the policy that findings name.
+        make: makes the workplace, see `step`.
     """
     context = get_current_context()
     last = context["ti"].try_number > context["ti"].max_tries
@@ -89,7 +112,7 @@ def send(clause: str) -> dict[str, Any]:
             raise ServiceError(done.again, "The task is repeated; nothing is lost meanwhile.")
         return _on_this_machine(done.record, clause) if place.is_local("mail") else done.record
 
-    return step(STEP_SEND, "", _("The sending"), work, clause)
+    return step(STEP_SEND, "", _("The sending"), work, clause, make)
 
 
 def _on_this_machine(record: StepRecord, clause: str) -> StepRecord:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.sdk import Connection, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 
+from include.approvals.question import AskAgain
 from include.evidence.bundle import SealedBundle, seal
 from include.evidence.controls import judge, unexplained
-from include.evidence.ledger import LedgerRow, find, find_bundle
+from include.evidence.ledger import LedgerRow, find_bundle
 from include.evidence.model import Finding, Outcome, Result, RunContext, StepRecord, StepSummary
 from include.evidence.steps import artifacts_of, record_step, steps_of
 from include.messages import Message, _, verbatim
+from include.orchestration.sandbox import SandboxedWorkplace, live_of, refuse_sealed
 from include.orchestration.unforeseen import value_free
 from include.reports.conclusion import Conclusion
 from include.reports.model import Report
 from include.services.connections import ConnectionSpec
-from include.services.errors import ControlFailed, ParcelSealError, ServiceError
+from include.services.errors import ParcelSealError, ServiceError
 from include.workplace import Workplace
 
 EVIDENCE_LOCK = timedelta(
@@ -28,6 +31,7 @@ EVIDENCE_LOCK = timedelta(
 )  # Network Data Regulations 12 (2025-01-01): records >= 3 years
 
 _SUMMARY = {"step", "part", "outcome", "data"}
+Conclude = Callable[[Workplace, Sequence[StepRecord], dict[str, bytes]], Conclusion]
 
 
 def workplace() -> Workplace:
@@ -60,7 +64,12 @@ def run_key() -> tuple[str, str]:
 
 
 def step(
-    name: str, part: str, title: Message, work: Callable[[Workplace], StepRecord], clause: str
+    name: str,
+    part: str,
+    title: Message,
+    work: Callable[[Workplace], StepRecord],
+    clause: str,
+    make: Callable[[], Workplace] | None = None,
 ) -> dict[str, Any]:
     """Do one step and keep its record for the seal, whatever happens.
 
@@ -72,6 +81,7 @@ def step(
         title: the step for people.
         work: returns the step's record.
         clause: of the policy.
+        make: makes the workplace, in which the record is kept too; `workplace` where none is given.
 
     Returns:
         Ids, counts and the outcome: what may stand in XCom.
@@ -79,8 +89,9 @@ def step(
     Raises:
         AirflowFailException: the step failed in a way that no retry mends.
         ServiceError: a service failed, or nobody foresaw it; Airflow repeats the task.
+        AskAgain: an answer that the work took does not count.
     """
-    place = workplace()
+    place = (make or workplace)()
     dag_id, run_id = run_key()
 
     def keep(record: StepRecord) -> None:
@@ -90,6 +101,8 @@ def step(
     keep(_failed(name, part, title, _("it was started and did not finish"), clause))
     try:
         record = work(place)
+    except AskAgain:
+        raise
     except ParcelSealError as error:
         keep(_failed(name, part, title, verbatim(error.message), clause, verbatim(error.action)))
         if isinstance(error, ServiceError):
@@ -129,39 +142,68 @@ def require_open(place: Workplace) -> None:
     Raises:
         ControlFailed: the run is sealed.
     """
-    with place.state.connect() as conn:
-        if find(conn, *run_key()) is not None:
-            raise ControlFailed(
-                "This run is sealed: nothing can be done in it any more.",
-                "Start a new run; what a sealed one lacks is done there.",
-            )
+    with live_of(place).state.connect() as conn:
+        refuse_sealed(conn, *run_key())
 
 
-def seal_run(
-    conclude: Callable[[Workplace, Sequence[StepRecord], dict[str, bytes]], Conclusion],
-) -> dict[str, Any]:
+def seal_run(conclude: Conclude, make: Callable[[], Workplace] | None = None) -> dict[str, Any]:
     """Write the run's sealed bundle from what its steps left.
 
     Args:
         conclude: judges the records; is given the artifacts by name too.
+        make: makes the workplace; `workplace` where none is given. A drill's bundle is sealed in
+            the live store and ledger, without what it wrote ahead, and its state is dropped.
 
     Returns:
         The bundle's path, the digest of its SHA256SUMS and the outcome.
     """
-    place = workplace()
+    place = (make or workplace)()
+    if isinstance(place, SandboxedWorkplace):
+        return _seal_drill(place, conclude)
+    result, sealed = _seal_records(place, conclude)
+    return _told(sealed.path, sealed.sums_sha256, result)
+
+
+def _seal_drill(place: SandboxedWorkplace, conclude: Conclude) -> dict[str, Any]:
+    """Seal a drill and drop its state; a try that was killed in between is gone on with."""
+    if before := place.sealed():
+        row, result = before
+        told = _told(row.bundle, row.sums_sha256, result)
+    else:
+        lost = [] if place.is_there() else [_lost()]
+        result, sealed = _seal_records(replace(place, begins=True), conclude, lost)
+        told = _told(sealed.path, sealed.sums_sha256, result)
+    place.drop()
+    return told
+
+
+def _seal_records(
+    place: Workplace, conclude: Conclude, more: Sequence[StepRecord] = ()
+) -> tuple[Result, SealedBundle]:
     dag_id, run_id = run_key()
     with place.state.connect() as conn:
-        records = steps_of(conn, dag_id, run_id)
+        records = [*steps_of(conn, dag_id, run_id), *more]
         artifacts = artifacts_of(conn, dag_id, run_id)
     records += _without_record(records)
     conclusion = conclude(place, records, artifacts)
-    result, sealed = _seal(place, run_context(place), conclusion, artifacts, records)
+    live = live_of(place)
+    if live is not place:
+        conclusion = replace(conclusion, ahead={})  # it stands in the sandbox, and goes with it
+    return _seal(live, run_context(live), conclusion, artifacts, records)
+
+
+def _told(bundle: str, sums_sha256: str, result: Result) -> dict[str, Any]:
     return {
-        "bundle": sealed.path,
-        "sums_sha256": sealed.sums_sha256,
+        "bundle": bundle,
+        "sums_sha256": sums_sha256,
         "outcome": str(result.outcome),
         "findings": len(result.findings),
     }
+
+
+def _lost() -> StepRecord:
+    reason = _("its state was cleared away, or never made, before it was sealed")
+    return _failed("drill", "", _("The drill"), reason, "", _("Start another drill."))
 
 
 def seal_aside(

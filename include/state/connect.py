@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from hashlib import sha256
 from typing import Any
 
 import psycopg
@@ -22,6 +23,10 @@ UNION ALL SELECT set_config(name, value, false) FROM (VALUES
 """
 
 
+SEARCH_PATH = "SELECT set_config('search_path', quote_ident(%s), false)"
+_SCHEMA = "parcelseal_schema"  # execution option of an engine that works in one schema only
+
+
 class StateLock(IntEnum):
     """Advisory locks of the state database; one number per thing that must not run twice."""
 
@@ -34,11 +39,16 @@ class StateLock(IntEnum):
     )
 
 
-def engine(conninfo: str) -> Engine:
+def engine(conninfo: str, schema: str = "") -> Engine:
     """Return a SQLAlchemy engine for a libpq connection string or URL.
 
     libpq itself reads the string, so Unix sockets, service files and TLS settings work as in psql.
     Every connection is new: tasks are short, and Airflow forks its workers.
+
+    Args:
+        conninfo: of the state database.
+        schema: the only one in which names are looked up, and whose locks are its own; empty for
+            the database's usual ones.
 
     Raises:
         ServiceError: on first use, the server does not answer or refuses.
@@ -48,6 +58,8 @@ def engine(conninfo: str) -> Engine:
         try:
             connection = psycopg.connect(conninfo, application_name="parcelseal")
             connection.execute(SESSION)
+            if schema:
+                connection.execute(SEARCH_PATH, [schema])
             connection.commit()
         except psycopg.OperationalError as error:
             reason = " ".join(str(error).split())
@@ -56,9 +68,32 @@ def engine(conninfo: str) -> Engine:
             ) from error
         return connection
 
-    return create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
+    return create_engine(
+        "postgresql+psycopg://",
+        creator=connect,
+        poolclass=NullPool,
+        execution_options={_SCHEMA: schema},
+    )
+
+
+def schema_of(conn: Connection) -> str:
+    """Return the only schema in which a connection works; empty where it has the usual ones."""
+    return str(conn.get_execution_options().get(_SCHEMA, ""))
+
+
+def lock_number(conn: Connection, lock: StateLock) -> int:
+    """Return the key of an advisory lock as this connection means it.
+
+    Advisory locks are those of the whole database: what works in a schema of its own has its own,
+    or a drill would keep deletions waiting, and they it.
+    """
+    schema = schema_of(conn)
+    if not schema:
+        return int(lock)
+    digest = sha256(f"{schema}:{lock.name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1  # a bigint that is not negative
 
 
 def lock_for_transaction(conn: Connection, lock: StateLock) -> None:
     """Wait for an exclusive lock that ends with the transaction, or with the process."""
-    conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": int(lock)})
+    conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock_number(conn, lock)})

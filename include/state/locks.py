@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
 from include.services.errors import ServiceError
+from include.state.connect import schema_of
 
 
 @contextmanager
@@ -32,6 +33,8 @@ def exclusive(
         ServiceError: another process holds it.
     """
     with state.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+        if schema := schema_of(conn):
+            name = f"{schema}:{name}"  # see `lock_number`
         if not (_locked(conn, name, wait) if wait else _locked_at_once(conn, name)):
             raise ServiceError(
                 f"Another run is busy with {what}.", "Wait for it to end; this one changed nothing."

@@ -29,10 +29,23 @@ def migrate(engine: Engine, revision: str = "head") -> None:
     """
     with engine.begin() as conn:
         lock_for_transaction(conn, StateLock.MIGRATIONS)
-        _refuse_newer(current_revision(conn))
-        config = _config()
-        config.attributes["connection"] = conn
-        command.upgrade(config, revision)
+        migrate_here(conn, revision)
+
+
+def migrate_here(conn: Connection, revision: str = "head") -> None:
+    """Apply what is missing where a connection looks for tables; the caller holds a lock.
+
+    Args:
+        conn: in a transaction, with which all of it stands or falls.
+        revision: where to stop.
+
+    Raises:
+        UsageError: what is there was migrated by a newer version.
+    """
+    _refuse_newer(current_revision(conn))
+    config = _config()
+    config.attributes["connection"] = conn
+    command.upgrade(config, revision)
 
 
 def current_revision(conn: Connection) -> str | None:

@@ -1,0 +1,358 @@
+"""A drill's state stands apart from the live one, works like it, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import Connection, Engine, func, select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+
+from include.services.errors import ControlFailed, ServiceError, UsageError
+from include.state import sandbox
+from include.state.connect import StateLock, engine, lock_for_transaction
+from include.state.locks import exclusive
+from include.state.migrate import current_revision, migrate, newest_revision
+from include.state.partners import partner_answer, partner_review
+from include.state.sandbox import Sandbox, find_sandbox, kept, name_of, open_sandbox
+from include.state.tables import run_step
+from tests.support.state_snapshot import differences, snapshot
+
+ROOT = Path(__file__).parents[2]
+NOW = datetime(2026, 11, 26, 2, tzinfo=UTC)
+RUN = ("respond_to_incident", "manual__1")
+OTHER = ("respond_to_incident", "manual__2")
+OPEN = """
+import sys
+from datetime import UTC, datetime
+from include.state.sandbox import open_sandbox
+sys.stdin.read()
+made = open_sandbox(sys.argv[1], *sys.argv[2:4], datetime.now(UTC), lambda conn: None)
+with made.begin() as conn:
+    conn.exec_driver_sql("INSERT INTO run_step VALUES ('d', 'r', %s, '', now(), '{}')",
+                         (sys.argv[4],))
+"""
+KILLED = """
+import os, signal, sys
+from datetime import UTC, datetime
+from include.state import sandbox
+sandbox.TABLES.create_all = lambda conn: os.kill(os.getpid(), signal.SIGKILL)
+sandbox.open_sandbox(sys.argv[1], *sys.argv[2:4], datetime.now(UTC), lambda conn: None)
+"""
+
+
+def anybody(_conn: Connection) -> None:
+    """Refuse nobody."""
+
+
+def opened(conninfo: str, run: tuple[str, str] = RUN, at: datetime = NOW) -> Engine:
+    return open_sandbox(conninfo, *run, at, anybody)
+
+
+def dropped(conninfo: str, run: tuple[str, str] = RUN) -> bool:
+    return sandbox.drop_sandbox(engine(conninfo), *run)
+
+
+def a_step(conn: Connection, step: str, at: datetime = NOW) -> None:
+    row = {"dag_id": "d", "run_id": "r", "step": step, "part": "", "recorded_at": at}
+    conn.execute(run_step.insert().values(**row, record={}))
+
+
+def steps(state: Engine) -> int:
+    with state.connect() as conn:
+        return conn.scalar(select(func.count()).select_from(run_step)) or 0
+
+
+def test_it_has_all_that_the_live_state_has(migrated_database: str) -> None:
+    """Tables, keys, checks, indexes, triggers and functions: what a migration forgets is missed."""
+    state = opened(migrated_database)
+    name = name_of(*RUN)
+    live, mine = _definitions(migrated_database, "public"), _definitions(migrated_database, name)
+    own = {line for line in mine if "sandbox_" in line}
+    assert live
+    assert any(line.startswith("trigger") for line in live)
+    assert mine - own == live
+    with state.connect() as conn:
+        assert current_revision(conn) == newest_revision()
+
+
+def _definitions(conninfo: str, schema: str) -> set[str]:
+    """How everything in a schema is defined, without the schema's name."""
+    query = """
+    SELECT format('%%s %%s', relkind, relname) FROM pg_class
+    WHERE relnamespace = to_regnamespace(%(schema)s)
+    UNION ALL SELECT format('column %%s %%s %%s %%s %%s', attrelid::regclass, attname, attnotnull,
+        format_type(atttypid, atttypmod), attidentity) FROM pg_attribute
+    JOIN pg_class c ON c.oid = attrelid WHERE relnamespace = to_regnamespace(%(schema)s)
+        AND attnum > 0
+    UNION ALL SELECT format('default %%s %%s %%s', adrelid::regclass, adnum,
+        pg_get_expr(adbin, adrelid)) FROM pg_attrdef JOIN pg_class c ON c.oid = adrelid
+    WHERE relnamespace = to_regnamespace(%(schema)s)
+    UNION ALL SELECT format('constraint %%s %%s %%s', conrelid::regclass, conname,
+        pg_get_constraintdef(oid)) FROM pg_constraint
+    WHERE connamespace = to_regnamespace(%(schema)s)
+    UNION ALL SELECT 'index ' || indexdef FROM pg_indexes WHERE schemaname = %(schema)s
+    UNION ALL SELECT 'trigger ' || pg_get_triggerdef(t.oid) FROM pg_trigger t
+    JOIN pg_class c ON c.oid = tgrelid WHERE relnamespace = to_regnamespace(%(schema)s)
+        AND NOT tgisinternal
+    UNION ALL SELECT format('function %%s %%s %%s', proname, pg_get_function_arguments(oid), prosrc)
+    FROM pg_proc WHERE pronamespace = to_regnamespace(%(schema)s)
+    """
+    with psycopg.connect(conninfo) as connection:
+        connection.execute("SELECT set_config('search_path', %s, false)", [schema])
+        found = connection.execute(query.encode(), {"schema": schema}).fetchall()
+    return {line.replace(f"{schema}.", "") for (line,) in found}
+
+
+def test_making_and_dropping_one_leaves_the_database_as_it_was(migrated_database: str) -> None:
+    """With rows in it, and no object, number or comment elsewhere that is another."""
+    with engine(migrated_database).begin() as conn:
+        a_step(conn, "live")
+    before = snapshot(migrated_database)
+    state = opened(migrated_database)
+    with state.begin() as conn:
+        a_step(conn, "drilled")
+        conn.execute(partner_review.insert().values(partner="1", opened_at=NOW, opened_by="E1"))
+    during = differences(before, snapshot(migrated_database))
+    assert during
+    name = name_of(*RUN)
+    assert [one for one in during if name not in one] == []
+    assert dropped(migrated_database)
+    assert differences(before, snapshot(migrated_database)) == {}
+    assert not dropped(migrated_database)
+
+
+def test_a_change_that_a_snapshot_did_not_see_would_prove_nothing(migrated_database: str) -> None:
+    """A new row, one changed in place, a number that was drawn and a new table are all seen."""
+    state = engine(migrated_database)
+    first = snapshot(migrated_database)
+    with state.begin() as conn:
+        a_step(conn, "live")
+    second = snapshot(migrated_database)
+    assert differences(first, second) == {"public.run_step": 1}
+    with state.begin() as conn:
+        conn.execute(run_step.update().values(recorded_at=NOW + timedelta(seconds=1)))
+    assert differences(second, snapshot(migrated_database)) == {"public.run_step": 0}
+    with state.begin() as conn:
+        conn.execute(run_step.update().values(recorded_at=NOW))
+        conn.exec_driver_sql("SELECT nextval(pg_get_serial_sequence('partner_review', 'id'))")
+        conn.exec_driver_sql("CREATE TABLE another (id integer)")
+    third = differences(second, snapshot(migrated_database))
+    assert {"sequence public.partner_review_id_seq 1", "r public.another"} <= set(third)
+
+
+def test_no_statement_falls_through_to_the_live_tables(migrated_database: str) -> None:
+    """On no connection: neither what exists live only, nor anything once the drill is over."""
+    live = engine(migrated_database)
+    with live.begin() as conn:
+        conn.exec_driver_sql("CREATE TABLE only_live (id integer)")
+        conn.exec_driver_sql("CREATE FUNCTION live_only() RETURNS integer RETURN 1")
+        a_step(conn, "live")
+    state = opened(migrated_database)
+    assert steps(state) == 0
+    for _again in range(2):
+        for statement in ("SELECT * FROM only_live", "SELECT live_only()"):
+            with pytest.raises(ProgrammingError, match="does not exist"), state.connect() as conn:
+                conn.exec_driver_sql(statement)
+    with state.connect() as conn:
+        conn.rollback()  # what was set is the session's, not a transaction's
+        assert conn.scalar(text("SELECT current_schemas(false)")) == [name_of(*RUN)]
+    dropped(migrated_database)
+    with pytest.raises(ProgrammingError, match="does not exist"), state.begin() as conn:
+        a_step(conn, "late")
+    with pytest.raises(ProgrammingError, match="no schema"), state.begin() as conn:
+        conn.exec_driver_sql("CREATE TABLE late (id integer)")
+    assert steps(live) == 1
+
+
+def test_triggers_look_at_their_own_tables(migrated_database: str) -> None:
+    """A review that was decided on in a drill is history there, and nothing elsewhere."""
+    live, state = engine(migrated_database), opened(migrated_database)
+    review: dict[str, Any] = {"partner": "1", "opened_at": NOW, "opened_by": "E1"}
+    answer = {"review_id": 1, "question": "q", "answer": "yes", "note": ""}
+    for one in (live, state):
+        with one.begin() as conn:
+            conn.execute(partner_review.insert().values(**review))
+            conn.execute(partner_answer.insert().values(**answer))
+    decided = {"decided_at": NOW, "decided_by": "E2", "passed": False, "reason": "r"}
+    with state.begin() as conn:
+        conn.execute(partner_review.update().values(**decided))
+    changes = [
+        partner_review.update().values(opened_by="E3"),
+        partner_answer.update().values(answer="no"),
+        text("TRUNCATE partner_answer"),
+    ]
+    for change in changes:
+        with pytest.raises(IntegrityError, match="history"), state.begin() as conn:
+            conn.execute(change)
+        with live.begin() as conn:
+            conn.execute(change)
+
+
+def test_two_drills_know_nothing_of_each_other(migrated_database: str) -> None:
+    """And the end of one is not the end of the other."""
+    one, other = opened(migrated_database), opened(migrated_database, OTHER)
+    with one.begin() as conn:
+        a_step(conn, "one")
+    assert (steps(one), steps(other)) == (1, 0)
+    assert kept(one, "key", lambda: b"1") == b"1"
+    assert kept(other, "key", lambda: b"2") == b"2"
+    assert kept(one, "key", lambda: b"3") == b"1"
+    assert dropped(migrated_database)
+    assert steps(other) == 0
+    assert sandbox.sandboxes(engine(migrated_database)) == [Sandbox(name_of(*OTHER), *OTHER, NOW)]
+    with pytest.raises(ControlFailed, match="gone"):
+        find_sandbox(migrated_database, *RUN)
+
+
+def test_tasks_that_open_it_at_once_get_the_same(migrated_database: str) -> None:
+    """Four processes wait for the start signal; one makes it, all of them work in it."""
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPEN, migrated_database, *RUN, str(number)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for number in range(4)
+    ]
+    errors = [worker.communicate(timeout=60)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0] * 4, errors
+    assert steps(find_sandbox(migrated_database, *RUN)) == 4
+    assert len(sandbox.sandboxes(engine(migrated_database))) == 1
+
+
+def test_a_task_that_is_killed_while_it_makes_one_leaves_nothing(migrated_database: str) -> None:
+    """All or nothing: the next try begins anew, and waits for nobody."""
+    before = snapshot(migrated_database)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, migrated_database, *RUN], cwd=ROOT, check=False, timeout=60
+    )
+    assert done.returncode == -9
+    assert differences(before, snapshot(migrated_database)) == {}
+    assert steps(opened(migrated_database)) == 0
+
+
+def test_nothing_is_made_for_a_run_that_may_not_have_one(migrated_database: str) -> None:
+    """The question is asked under the lock that the end of a drill takes as well."""
+
+    def refuse(conn: Connection) -> None:
+        assert conn.scalar(text("SELECT count(*) FROM evidence_ledger")) == 0  # the live one
+        raise ControlFailed("sealed")
+
+    before = snapshot(migrated_database)
+    with pytest.raises(ControlFailed, match="sealed"):
+        open_sandbox(migrated_database, *RUN, NOW, refuse)
+    assert differences(before, snapshot(migrated_database)) == {}
+
+
+def test_what_is_not_ours_is_neither_used_nor_dropped(migrated_database: str) -> None:
+    """By its name, by its comment, or by the run that its comment names."""
+    live, name = engine(migrated_database), name_of(*RUN)
+    comments = [
+        None,
+        "somebody's",
+        "[]",
+        '{"kind": "other"}',
+        f'{{"kind": "{sandbox.KIND}", "dag_id": "d", "run_id": "r", "made_at": "yesterday"}}',
+    ]
+    with psycopg.connect(migrated_database, autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
+        for comment in comments:
+            query = sql.SQL("COMMENT ON SCHEMA {} IS {}")
+            admin.execute(query.format(sql.Identifier(name), sql.Literal(comment)))
+            for use in (opened, dropped):
+                with pytest.raises(ControlFailed, match="stays as it is"):
+                    use(migrated_database)
+            assert sandbox.sandboxes(live) == []
+        theirs = (
+            f'{{"kind": "{sandbox.KIND}", "dag_id": "d", "run_id": "r",'
+            f' "made_at": "{NOW.isoformat()}"}}'
+        )
+        admin.execute(query.format(sql.Identifier(name), sql.Literal(theirs)))
+    with pytest.raises(ControlFailed, match="stays as it is"):
+        opened(migrated_database)
+    for other in ("public", "tabletop_1", f"{name}; DROP SCHEMA public", name.upper()):
+        with pytest.raises(ControlFailed, match="stays as it is"):
+            sandbox.drop(live, other)
+
+
+def test_a_role_that_may_make_no_schema_is_told_what_it_needs(
+    database: str, migrated_once: str
+) -> None:
+    """By name, with the statement that gives it."""
+    del migrated_once
+    with psycopg.connect(database, autocommit=True) as admin:
+        admin.execute("CREATE ROLE reader_of_state LOGIN PASSWORD 'x'")
+        try:
+            weak = psycopg.conninfo.make_conninfo(database, user="reader_of_state", password="x")
+            with pytest.raises(UsageError, match="GRANT CREATE ON DATABASE"):
+                opened(weak)
+        finally:
+            admin.execute("DROP ROLE reader_of_state")
+
+
+def test_a_drill_that_outlives_an_upgrade_goes_on(migrated_database: str) -> None:
+    """What an older version made is brought up by the first task of the newer one."""
+    made = Sandbox(name_of(*RUN), *RUN, NOW)
+    state = engine(migrated_database, made.name)
+    with engine(migrated_database).begin() as conn:
+        sandbox._make(conn, made)
+    migrate(state, "0001")
+    assert steps(find_sandbox(migrated_database, *RUN)) == 0
+    with state.connect() as conn:
+        assert current_revision(conn) == newest_revision()
+
+
+def test_its_locks_are_its_own(migrated_database: str) -> None:
+    """A drill keeps no deletion waiting, and no backup; nor do they it."""
+    live, state = engine(migrated_database), opened(migrated_database)
+    with live.begin() as conn, state.begin() as drilled, state.begin() as again:
+        for lock in StateLock:
+            lock_for_transaction(conn, lock)
+            drilled.execute(text("SET LOCAL lock_timeout = '2s'"))
+            lock_for_transaction(drilled, lock)
+        again.execute(text("SET LOCAL lock_timeout = '20ms'"))
+        with pytest.raises(DBAPIError, match="lock timeout"):
+            lock_for_transaction(again, StateLock.HOLDS)
+    with (
+        exclusive(live, "x", "x"),
+        exclusive(state, "x", "x"),
+        pytest.raises(ServiceError, match="busy"),
+        exclusive(state, "x", "x"),
+    ):
+        pass
+
+
+def test_drills_that_nobody_ended_are_found(migrated_database: str) -> None:
+    """Those in which nothing happened since a moment; one that is still played is let be."""
+    live = engine(migrated_database)
+    opened(migrated_database)
+    with opened(migrated_database, OTHER).begin() as conn:
+        a_step(conn, "played", NOW + timedelta(days=9))
+    early = NOW + timedelta(days=1)
+    assert sandbox.leftovers(live, NOW) == []
+    assert sandbox.leftovers(live, early) == [Sandbox(name_of(*RUN), *RUN, NOW)]
+    assert len(sandbox.leftovers(live, NOW + timedelta(days=10))) == 2
+    assert sandbox.drop(live, name_of(*RUN))
+    assert sandbox.leftovers(live, early) == []
+
+
+def test_what_a_task_still_works_in_is_not_dropped(
+    migrated_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After some patience that is told; the schema is whole."""
+    monkeypatch.setattr(sandbox, "_PATIENCE", "50ms")
+    state = opened(migrated_database)
+    with state.begin() as conn:
+        a_step(conn, "busy")
+        with pytest.raises(ServiceError, match="still works in it"):
+            dropped(migrated_database)
+    assert steps(state) == 1
+    assert dropped(migrated_database)
