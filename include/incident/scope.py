@@ -1,0 +1,190 @@
+"""What is affected, counted: by database, and what could not be counted with the reason.
+
+A database that nobody could count in is never zero: it is unknown, and so is every total.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from include.incident.selection import Selection
+from include.messages import Message
+from include.policy.incident import Scenario
+
+FICTION = "scenario"
+"""Name that stands for the databases of a drill."""
+
+
+class Counted(BaseModel):
+    """What is affected in one database.
+
+    Attributes:
+        database: of the data map.
+        everything: whether nothing narrowed it down: all that incident.yaml names there.
+        subjects: data subjects, each once.
+        records: records by collection; each once, also where it is about several people.
+        categories: people of whom an affected record has a value, by data category of the data map.
+            Whoever a record is about counts with all that stands on it.
+        sensitive: people of whom an affected record has a value of a sensitive category.
+        minors: people under 14; None where incident.yaml does not say how their age is known.
+        age_unknown: people whose age nobody knows.
+        unlisted: people whom records name and who do not stand in the collection of people.
+        undated: records without a moment; the time window does not leave them out.
+        first: moment of the oldest affected record; None where none has one.
+        last: of the newest.
+        departments: people by the department that answers for them; empty where everything is
+            affected, and where people have none.
+        accounts: people whose records each account opened; those named that opened none are there.
+        log_rows: entries of the logs of accesses and sharing that say so.
+        log_first: the oldest of these.
+        log_last: the newest.
+        not_narrowed: collections that have no moment or department, so that all of them counts.
+        listed: keys that were listed for this database.
+        not_found: of these, the ones that it does not have.
+        not_found_at: places of the first of them in the list, from 1.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    database: str
+    everything: bool = False
+    subjects: int
+    records: dict[str, int] = {}
+    categories: dict[str, int] = {}
+    sensitive: int = 0
+    minors: int | None = None
+    age_unknown: int = 0
+    unlisted: int = 0
+    undated: int = 0
+    first: AwareDatetime | None = None
+    last: AwareDatetime | None = None
+    departments: dict[str, int] = {}
+    accounts: dict[str, int] = {}
+    log_rows: int = 0
+    log_first: AwareDatetime | None = None
+    log_last: AwareDatetime | None = None
+    not_narrowed: tuple[str, ...] = ()
+    listed: int = 0
+    not_found: int = 0
+    not_found_at: tuple[int, ...] = ()
+
+
+class Unknown(BaseModel):
+    """A database in which nobody could count.
+
+    Attributes:
+        database: of the data map.
+        reason: why; no value of a record.
+        passing: whether it may be worth another try soon.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    database: str
+    reason: Message
+    passing: bool = False
+
+
+class Scope(BaseModel):
+    """What is affected, over all databases. A person who stands in two of them counts twice.
+
+    Attributes:
+        version: from 1.
+        selection: as it was said.
+        counted: by database.
+        unknown: databases in which nobody could count.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int
+    selection: Selection
+    counted: tuple[Counted, ...] = ()
+    unknown: tuple[Unknown, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every database was counted in."""
+        return not self.unknown
+
+    @property
+    def subjects(self) -> int:
+        """People in the databases that were counted in."""
+        return sum(one.subjects for one in self.counted)
+
+    @property
+    def records(self) -> int:
+        """Records in them."""
+        return sum(sum(one.records.values()) for one in self.counted)
+
+    @property
+    def sensitive(self) -> int:
+        """People of whom sensitive information is affected, in them."""
+        return sum(one.sensitive for one in self.counted)
+
+    @property
+    def minors(self) -> int | None:
+        """People under 14 where their age is known; None where it is known nowhere."""
+        known = [one.minors for one in self.counted if one.minors is not None]
+        return sum(known) if known else None
+
+    @property
+    def age_unknown(self) -> int:
+        """People whose age nobody knows."""
+        return sum(one.age_unknown for one in self.counted)
+
+    @property
+    def categories(self) -> dict[str, int]:
+        """People by data category, in them."""
+        found: dict[str, int] = {}
+        for one in self.counted:
+            for category, people in one.categories.items():
+                found[category] = found.get(category, 0) + people
+        return dict(sorted(found.items()))
+
+    @property
+    def first(self) -> datetime | None:
+        """Moment of the oldest affected record."""
+        return min((one.first for one in self.counted if one.first), default=None)
+
+    @property
+    def last(self) -> datetime | None:
+        """Moment of the newest affected record."""
+        return max((one.last for one in self.counted if one.last), default=None)
+
+    @property
+    def nobody(self) -> bool:
+        """Whether all was counted and nobody found: rather a slip of the pen than good news."""
+        return self.complete and self.subjects == 0
+
+    def affected(self) -> dict[str, int | None]:
+        """People by database; None where nobody could count."""
+        found: dict[str, int | None] = {one.database: one.subjects for one in self.counted}
+        return found | dict.fromkeys((one.database for one in self.unknown), None)
+
+    def as_json(self) -> dict[str, Any]:
+        """For the state database and reports; no floats."""
+        return self.model_dump(mode="json")
+
+
+def from_json(content: Mapping[str, Any]) -> Scope:
+    """A scope as `Scope.as_json` wrote it."""
+    return Scope.model_validate(content)
+
+
+def of_scenario(scenario: Scenario, version: int, selection: Selection) -> Scope:
+    """The scope of a drill: what the scenario says; nothing is counted."""
+    said = scenario.counts
+    counted = Counted(
+        database=FICTION,
+        subjects=said.subjects,
+        records={FICTION: said.records},
+        categories=dict.fromkeys(said.categories, said.subjects),
+        sensitive=said.sensitive,
+        minors=said.minors,
+    )
+    return Scope(version=version, selection=selection, counted=(counted,))
