@@ -1,0 +1,166 @@
+"""An incident is opened once, however often Trigger is pressed, and ends once."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import IntegrityError
+
+from include.incident import form, register, timeline
+from include.incident.form import Form
+from include.incident.names import Kind, State
+from include.incident.register import Incident
+from include.notify.outbox import Run
+from include.policy import SHIPPED, load_pack
+from include.services.clock import FixedClock
+from include.services.errors import UsageError
+
+NOW = datetime(2026, 11, 25, 19, 5, tzinfo=UTC)  # after three at night in Shanghai
+ZONE = ZoneInfo("Asia/Shanghai")
+RULES = load_pack(SHIPPED).incident
+assert RULES is not None
+GIVEN = {"type": "lost_device", "what": "A scanner was left in a taxi"}
+
+
+def filled(**more: object) -> Form:
+    assert RULES is not None
+    return form.read(GIVEN | more, RULES, NOW, ZONE)
+
+
+def opened(
+    conn: Connection, run: str = "manual__1", at: datetime = NOW, year: int = 2026, **more: object
+) -> Incident:
+    assert RULES is not None
+    return register.open_incident(
+        conn,
+        filled(**more),
+        RULES,
+        Run("respond_to_incident", run),
+        by="E00001",
+        clock=FixedClock(at),
+        year=year,
+    )
+
+
+def test_the_same_run_again_is_the_same_incident(conn: Connection) -> None:
+    """A task that is repeated opens nothing twice."""
+    first = opened(conn)
+    assert opened(conn) == first
+    assert (first.number, first.state, first.type) == ("INC-2026-0001", State.OPEN, "lost_device")
+    assert [one.kind for one in timeline.entries(conn, first.id)] == [Kind.OPENED]
+
+
+def test_the_same_form_by_another_run_is_a_linked_duplicate(conn: Connection) -> None:
+    """It is told on the first one's timeline, and led no further."""
+    first = opened(conn)
+    again = opened(conn, "manual__2", NOW + timedelta(minutes=3))
+    assert (again.state, again.duplicate_of) == (State.DUPLICATE, first.number)
+    assert not again.is_led
+    told = timeline.entries(conn, first.id)[-1]
+    assert (told.kind, told.data) == (Kind.PRESSED_AGAIN, {"number": again.number})
+    assert opened(conn, "manual__3").duplicate_of == first.number
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"another": True},
+        {"what": "A laptop was stolen"},
+        {"type": "ransomware"},
+        {"databases": ["courier"], "accounts": ["E00007"]},
+    ],
+)
+def test_whatever_differs_is_another_incident(conn: Connection, more: dict[str, object]) -> None:
+    """Or what somebody says is another; an incident that is never led is the worse mistake."""
+    opened(conn)
+    assert opened(conn, "manual__2", **more).state is State.OPEN
+
+
+def test_the_same_form_half_a_day_later_is_another_incident(conn: Connection) -> None:
+    """Within duplicate_within it is the same one; what ended is never the same."""
+    first = opened(conn)
+    assert opened(conn, "2", NOW + timedelta(hours=12)).state is State.OPEN
+    register.ended(conn, first.id, State.CANCELLED, NOW)
+    assert opened(conn, "3", NOW + timedelta(hours=1)).duplicate_of != first.number
+
+
+def test_two_who_press_at_once_open_one(state: Engine) -> None:
+    """Whoever comes second waits, and is the duplicate."""
+
+    def press(run: str) -> Incident:
+        with state.begin() as conn:
+            return opened(conn, run, year=2031, what="Two pressed at once")
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(press, map(str, range(8))))
+    assert sorted(one.state for one in found) == [State.DUPLICATE] * 7 + [State.OPEN]
+    assert sorted(one.number for one in found) == [f"INC-2031-{n:04d}" for n in range(1, 9)]
+
+
+def test_what_an_incident_began_with_cannot_be_changed(conn: Connection) -> None:
+    """Neither can its end, once it has one; the database itself refuses."""
+    found = opened(conn)
+    for change in ("aware_at = now()", "type = 'ransomware'", "clocks = '[]'"):
+        refused(conn, f"UPDATE incident SET {change}")
+    refused(conn, "DELETE FROM incident")
+    refused(conn, "TRUNCATE incident CASCADE")
+    register.graded(conn, found.id, "larger")
+    register.ended(conn, found.id, State.CLOSED, NOW)
+    register.ended(conn, found.id, State.CLOSED, NOW + timedelta(days=1))  # repeated: as it was
+    assert register.get(conn, found.number).ended_at == NOW
+    with pytest.raises(UsageError, match="is closed"):
+        register.ended(conn, found.id, State.CANCELLED, NOW)
+    refused(conn, "UPDATE incident SET grade = 'general'")
+
+
+def refused(conn: Connection, statement: str) -> None:
+    with pytest.raises(IntegrityError, match="history"), conn.begin_nested():
+        conn.execute(text(statement))
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ({"aware_at": "2026-11-26T03:06+08:00"}, "aware_at is yet to come"),
+        ({"aware_at": "2026-11-26T03:00", "began_at": "2026-11-26T03:01"}, "began_at is after"),
+        ({"aware_at": "tonight"}, "aware_at is no moment"),
+        ({"type": "nothing"}, "type: there is none"),
+        ({"what": " "}, "what says nothing"),
+        ({"what": "13800138000"}, "what says nothing"),
+        ({"keys": "courier/1\n13800138000"}, "keys, line 2,"),
+        ({"since": "2026-11-02", "until": "2026-11-01"}, "until should be after since"),
+        ({"databases": ["elsewhere"]}, "no database elsewhere"),
+        ({"collections": ["courier.nothing"]}, "no records courier.nothing"),
+        ({"tabletop": "none"}, "there is no scenario none"),
+    ],
+)
+def test_a_form_that_cannot_be_used_names_the_field(more: dict[str, object], named: str) -> None:
+    """And opens nothing."""
+    with pytest.raises(UsageError, match=named):
+        filled(**more)
+
+
+def test_every_fault_of_a_form_is_named_at_once() -> None:
+    """At three in the morning nobody wants to press three times."""
+    with pytest.raises(UsageError, match="aware_at") as error:
+        filled(aware_at="2027-01-01", type="nothing", what="")
+    assert "type" in str(error.value)
+    assert "what" in str(error.value)
+
+
+def test_awareness_counts_in_the_zone_that_was_typed() -> None:
+    """Without offset it is the pack's; empty is when Trigger was pressed."""
+    assert filled(aware_at="2026-11-26T03:00").aware_at == datetime(2026, 11, 25, 19, tzinfo=UTC)
+    assert filled(aware_at="2026-11-25T13:00-05:00").aware_at.hour == 18
+    assert filled().aware_at == NOW
+
+
+def test_what_people_write_is_kept_without_customers_numbers() -> None:
+    """What happened, and who noticed."""
+    found = filled(what="The phone 13800138000 leaked", noticed_by="a@b.example called")
+    assert found.what == "The phone … leaked"
+    assert found.noticed_by == "… called"
