@@ -56,8 +56,8 @@ def harmless(text: str) -> str:
 
 
 def in_both(message: Message) -> str:
-    """Return a message in both languages, on one line."""
-    return " / ".join(Translator(one).text(message) for one in LANGUAGES)
+    """Return a message in both languages, on one line; once where it is the same in both."""
+    return " / ".join(dict.fromkeys(Translator(one).text(message) for one in LANGUAGES))
 
 
 def names(accounts: Sequence[str]) -> str:

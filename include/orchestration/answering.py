@@ -7,6 +7,7 @@ goes through the very function behind `PATCH .../hitlDetails`, as a person whom 
 from __future__ import annotations
 
 import _thread
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from threading import Event, Thread
 from typing import Any
 
 from include.approvals.reasons import COMMAND_LINE
+from include.orchestration.human import UNFIT, human_steps, options, setting
 from include.orchestration.unforeseen import value_free
 from include.services.clock import SystemClock
 from include.services.errors import UsageError
@@ -27,8 +29,10 @@ REASON = COMMAND_LINE
 log = logging.getLogger(__name__)
 
 
-def _reason(words: str, _at: datetime) -> dict[str, str]:
-    return {"reason": f"{REASON} {words}".strip()}
+def _reason(words: str, _at: datetime) -> dict[str, Any]:
+    """A form from a JSON object of its fields, else a reason."""
+    fields = json.loads(words) if words.startswith("{") else {"reason": words}
+    return fields | {"reason": f"{REASON} {fields.get('reason') or ''}".strip()}
 
 
 @dataclass(frozen=True)
@@ -45,20 +49,15 @@ class Given:
 
     option: str
     words: str = ""
-    fill: Callable[[str, datetime], dict[str, str]] = _reason
-
-
-def human_steps(dag: Any) -> dict[str, Any]:
-    """Return the tasks of a DAG that ask people, by id."""
-    from airflow.providers.standard.operators.hitl import HITLOperator
-
-    return {
-        task_id: task for task_id, task in dag.task_dict.items() if isinstance(task, HITLOperator)
-    }
+    fill: Callable[[str, datetime], Mapping[str, Any]] = _reason
 
 
 def read_answers(dag: Any, answers: Sequence[str]) -> dict[str, Given]:
     """Match ``TASK=OPTION`` or ``TASK=OPTION:REASON`` with the human steps of a DAG.
+
+    Of a step with several fields, a JSON object may stand in place of the reason:
+    ``TASK=OPTION:{"measures": "..."}``. A field that it leaves out keeps what stands in it. Which
+    fields there are is known when the step asks; the run fails at one that it does not have.
 
     A task inside of groups may be named without them where that is clear. A step that rarely asks
     needs no answer; when it asks nevertheless, nobody answers.
@@ -74,23 +73,37 @@ def read_answers(dag: Any, answers: Sequence[str]) -> dict[str, Given]:
             raise UsageError(f"--answer {one} is not TASK=OPTION.", _how(dag, steps))
         task_id = _task(dag, steps, name)
         option, _, words = chosen.partition(":")
-        options = {str(known).lower(): str(known) for known in steps[task_id].options}
-        if option.lower() not in options:
+        known = {one.lower(): one for one in options(steps[task_id])}
+        if option.lower() not in known:
             raise UsageError(
                 f"{task_id} has no option {option or '(nothing)'}.",
-                f"It has: {', '.join(options.values())}.",
+                f"It has: {', '.join(known.values())}.",
             )
         if task_id in given:
             raise UsageError(f"--answer answers {task_id} twice.", "Answer each step once.")
-        fill = getattr(steps[task_id], "in_advance", None) or _reason
-        given[task_id] = Given(options[option.lower()], words, fill)
-    optional = {one for one, task in steps.items() if getattr(task, "optional", False)}
+        fill = setting(steps[task_id], "in_advance")
+        if fill is None:
+            _require_fields(task_id, words)
+        given[task_id] = Given(known[option.lower()], words, fill or _reason)
+    optional = {one for one, task in steps.items() if setting(task, "optional")}
     if left := sorted(set(steps) - set(given) - optional):
         raise UsageError(
             f"{dag.dag_id} asks people ({', '.join(left)}), and nobody would answer here.",
             f"{_how(dag, steps)} In production start it in Airflow, where people answer.",
         )
     return given
+
+
+def _require_fields(task_id: str, words: str) -> None:
+    if not words.startswith("{"):
+        return
+    try:
+        json.loads(words)
+    except ValueError as error:
+        raise UsageError(
+            f"--answer of {task_id} holds no JSON object: {error}.",
+            'Write its fields as {"name": "value"}, or a reason that does not begin with a brace.',
+        ) from None
 
 
 def _task(dag: Any, steps: Mapping[str, Any], name: str) -> str:
@@ -107,9 +120,9 @@ def _task(dag: Any, steps: Mapping[str, Any], name: str) -> str:
 def _how(dag: Any, steps: Mapping[str, Any]) -> str:
     if not steps:
         return f"{dag.dag_id} asks nobody: leave out --answer."
-    needed = [one for one, task in steps.items() if not getattr(task, "optional", False)]
+    needed = [one for one, task in steps.items() if not setting(task, "optional")]
     examples = [
-        f"--answer {one.rpartition('.')[2]}={steps[one].options[0]}" for one in needed or steps
+        f"--answer {one.rpartition('.')[2]}={options(steps[one])[0]}" for one in needed or steps
     ]
     return f"Write {' '.join(examples)}."
 
@@ -175,15 +188,36 @@ def _answer_waiting(dag_id: str, logical_date: datetime, given: Mapping[str, Giv
     )
     with create_session() as session:
         for task, detail in session.execute(query).all():
+            answer = given.get(task.task_id)
             if detail.response_received:
-                _resume(task, detail, session)
-            elif detail.assigned_users:
-                _respond(task, detail.assigned_users[0]["id"], given[task.task_id], session)
-            else:
+                _resume(task, detail.as_resume_event_payload(), session)
+            elif answer is None or not detail.assigned_users:
                 log.error("%s names nobody who may answer it.", task.task_id)
+            elif (filled := _filled(detail, answer)) is None:
+                _resume(task, _unfit(detail, answer), session)
+            else:
+                _respond(task, detail.assigned_users[0]["id"], answer.option, filled, session)
 
 
-def _respond(task: Any, user: str, answer: Given, session: Any) -> None:
+def _filled(detail: Any, answer: Given) -> dict[str, Any] | None:
+    """What stands in the form and what was given; None where they do not fit the question."""
+    form = {name: one["value"] for name, one in (detail.params or {}).items()}
+    given = answer.fill(answer.words, SystemClock().now())
+    if answer.option not in detail.options or set(given) - set(form) - {"reason"}:
+        return None
+    return form | dict(given)
+
+
+def _unfit(detail: Any, answer: Given) -> dict[str, str]:
+    """The event that fails the step, as an answer that it cannot take."""
+    words = (
+        f"The answer that was given with --answer does not fit the question. It has the choices "
+        f"{', '.join(detail.options)} and the fields {', '.join(detail.params or {}) or 'none'}."
+    )
+    return {"error": words, "error_type": UNFIT}
+
+
+def _respond(task: Any, user: str, option: str, form: dict[str, Any], session: Any) -> None:
     from airflow.api_fastapi.app import create_auth_manager
     from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
     from airflow.api_fastapi.core_api.datamodels.hitl import UpdateHITLDetailPayload
@@ -195,8 +229,7 @@ def _respond(task: Any, user: str, answer: Given, session: Any) -> None:
         dag_run_id=task.run_id,
         task_id=task.task_id,
         update_hitl_detail_payload=UpdateHITLDetailPayload(
-            chosen_options=[answer.option],
-            params_input=answer.fill(answer.words, SystemClock().now()),
+            chosen_options=[option], params_input=form
         ),
         user=SimpleAuthManagerUser(username=user, role="user"),
         session=session,
@@ -204,10 +237,13 @@ def _respond(task: Any, user: str, answer: Given, session: Any) -> None:
     )
 
 
-def _resume(task: Any, detail: Any, session: Any) -> None:
-    """Wake a task whose answer came while the runner was still parking it, over which it wrote."""
+def _resume(task: Any, event: dict[str, Any], session: Any) -> None:
+    """Wake a task whose answer came while the runner was still parking it, over which it wrote.
+
+    So does one whose answer does not fit: it has to fail by itself.
+    """
     from airflow.models.trigger import handle_event_submit
     from airflow.triggers.base import TriggerEvent
 
-    event = TriggerEvent(detail.as_resume_event_payload())  # type: ignore[no-untyped-call]
-    handle_event_submit(event, task_instance=task, session=session)
+    found = TriggerEvent(event)  # type: ignore[no-untyped-call]
+    handle_event_submit(found, task_instance=task, session=session)

@@ -7,6 +7,7 @@ see is made when the question is asked and kept nowhere but in Airflow's table o
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,15 +15,30 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Param
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.definitions.param import ParamsDict
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowRescheduleException,
+    TaskAwaitingInput,
+)
 
+from include.approvals.question import AskAgain
 from include.approvals.reasons import LONGEST_REASON
 from include.approvals.registry import APPROVE, REJECT
+from include.orchestration.forms import params_of
+from include.services.clock import SystemClock
+from include.services.errors import ServiceError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from include.approvals.form import Field
+
 REASON = "reason"
+UNFIT = "unfit"  # error type of an answer given in advance that does not fit the question
+# A task that is on again within the second meets the scheduler's look at the worker that ended it:
+# Airflow 3.3 takes it for killed. A busy machine is slow to look.
+AGAIN_AFTER = timedelta(seconds=10)
 
 
 class Asked(Protocol):
@@ -43,6 +59,16 @@ class Asked(Protocol):
         """User ids of those who may answer."""
         ...
 
+    @property
+    def form(self) -> tuple[Field, ...]:
+        """Fields in place of the step's form; none leave it."""
+        ...
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Choices in place of the step's; none leave them."""
+        ...
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -53,8 +79,10 @@ class Answer:
         reason: the person's words.
         user: id of the person; None when nobody answered in time.
         at: when; None when nobody answered.
-        given: what else the person entered, by name.
+        given: what else the person entered, by name, as text.
         name: of the person, which some auth managers keep apart from the id.
+        entered: the same as Airflow hands it over: texts, numbers, booleans, lists; whoever answers
+            may send anything, so it is read with `include.approvals.form.read_form`.
     """
 
     option: str
@@ -63,10 +91,15 @@ class Answer:
     at: datetime | None
     name: str | None = None
     given: Mapping[str, str] = field(default_factory=dict)
+    entered: Mapping[str, Any] = field(default_factory=dict)
 
 
 class HumanStep(HITLOperator):
     """Approve or Reject, or another choice, by one of the people that the question names.
+
+    Where ``take`` raises `AskAgain`, the step asks anew: ``ask`` makes the question again, with the
+    people, the words and the form of then. It may do so without end; it is no failure and no retry.
+    So does a step that somebody clears.
 
     Args:
         about: what the task before returned; its ``part`` says what is asked about.
@@ -75,11 +108,13 @@ class HumanStep(HITLOperator):
         optional: whether runs as a rule ask nobody. An in-process run then needs no answer given in
             advance, and a question that comes nevertheless counts as unanswered.
         choices: what may be answered; the first one is what lets the run go on.
-        form: what else is entered, beside or in place of a reason.
+        form: what else is entered, beside or in place of a reason; a question may have its own.
         in_advance: what the form holds when the answer was given with the command, from its words
             and the moment at which it is entered.
         take: takes the answer for a part; what it returns goes into XCom: ids and the outcome.
         response_timeout: how long the step waits. Then ``take`` is told that nobody answered.
+        unattended: whether nobody can answer, as in an in-process run; see `attend`.
+        answered_ahead: whether the answer was given with the command; see `attend`.
     """
 
     template_fields = ("about",)
@@ -94,6 +129,8 @@ class HumanStep(HITLOperator):
         choices: Sequence[str] = (APPROVE, REJECT),
         form: Mapping[str, Param] | None = None,
         in_advance: Callable[[str, datetime], dict[str, str]] | None = None,
+        unattended: bool = False,
+        answered_ahead: bool = False,
         **kwargs: Any,
     ) -> None:
         kwargs.pop("params", None)  # the DAG's own; the form asks for a reason only
@@ -106,7 +143,8 @@ class HumanStep(HITLOperator):
         self.about = about
         self.ask = ask
         self.optional = optional
-        self.unattended = False  # whether nobody can answer, as in an in-process run
+        self.unattended = unattended
+        self.answered_ahead = answered_ahead
         self.take = take
         self.in_advance = in_advance
         self.doc_md = self.doc_md or ask.__doc__
@@ -117,21 +155,107 @@ class HumanStep(HITLOperator):
         if question is None:
             return {"part": self._part, "asked": False}
         if self.unattended:
-            return self.take(self._part, Answer("", "", None, None))
+            return self._take(Answer("", "", None, None))
         if not question.assigned:  # to Airflow an empty list means everybody
             raise AirflowFailException("Nobody may answer this question.")
         self.subject, self.body = question.subject, question.body
         self.assigned_users = [{"id": one, "name": one} for one in question.assigned]
-        return super().execute(context)
+        if question.form:
+            self.params = ParamsDict(params_of(question.form))
+        if question.choices:
+            self.options = list(question.choices)
+        self._show(context)
+        raise TaskAwaitingInput(method_name="execute_complete", timeout=self.response_timeout)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Take the answer; that nobody answered is an answer too, and never an approval."""
         del context
-        return self.take(self._part, answer_of(event))
+        return self._take(answer_of(event))
+
+    def _show(self, context: Context) -> None:
+        """Put the question before people, as `HITLOperator` does, and look at what they see."""
+        from airflow.sdk.execution_time.comms import CreateHITLDetailPayload
+        from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
+
+        wanted = CreateHITLDetailPayload(
+            ti_id=context["task_instance"].id,
+            options=self.options,
+            subject=self.subject,
+            body=self.body,
+            params=self.serialized_params,
+            assigned_users=self.assigned_users,
+        )
+        shown = SUPERVISOR_COMMS.send(msg=wanted)
+        for part in ("subject", "body", "options", "assigned_users", "params"):
+            if _plain(getattr(shown, part)) != _plain(getattr(wanted, part)):
+                raise ServiceError(
+                    f"Airflow shows an earlier question of this step: another {part}.",
+                    "Give API server and scheduler the folder plugins as their plugins_folder, "
+                    "and clear this task.",
+                )
+
+    def _take(self, answer: Answer) -> dict[str, Any]:
+        try:
+            return self.take(self._part, answer)
+        except AskAgain as again:
+            words = str(again)
+        if self.unattended or self.answered_ahead:
+            raise AirflowFailException(f"Nobody can be asked again here. {words}")
+        self.log.info("Asking again: %s", words)
+        then = SystemClock().now() + AGAIN_AFTER
+        raise AirflowRescheduleException(then)  # type: ignore[no-untyped-call]
 
     @property
     def _part(self) -> str:
         return str(self.about["part"])
+
+
+def _plain(shown: Any) -> Any:
+    """As it goes over the wire."""
+    if isinstance(shown, Sequence) and not isinstance(shown, str):
+        return [getattr(one, "id", one) for one in shown]
+    return sorted(shown) if isinstance(shown, Mapping) else shown
+
+
+def human_steps(dag: Any) -> dict[str, Any]:
+    """Return the tasks of a DAG that ask people, mapped ones too, by id."""
+    return {
+        task_id: task
+        for task_id, task in dag.task_dict.items()
+        if issubclass(getattr(task, "operator_class", type(task)), HITLOperator)
+    }
+
+
+def setting(task: Any, name: str) -> Any:
+    """Return what a human step was given as that argument; None where it was not.
+
+    Args:
+        task: the step, mapped or not.
+        name: of an argument of `HumanStep`.
+    """
+    if hasattr(task, "partial_kwargs"):
+        return task.partial_kwargs.get(name)
+    return getattr(task, "options" if name == "choices" else name, None)
+
+
+def options(task: Any) -> list[str]:
+    """Return what may be answered in a human step, as far as it is known before it asks."""
+    return [str(one) for one in setting(task, "choices") or (APPROVE, REJECT)]
+
+
+def attend(task: Any, *, answered: bool) -> None:
+    """Tell a human step that it is in an in-process run, where nobody can be asked again.
+
+    Args:
+        task: the step, mapped or not.
+        answered: whether an answer was given with the command.
+    """
+    told = {"unattended": not answered, "answered_ahead": answered}
+    if hasattr(task, "partial_kwargs"):
+        task.partial_kwargs.update(told)
+    else:
+        for name, value in told.items():
+            setattr(task, name, value)
 
 
 def _reason() -> Param:
@@ -148,8 +272,11 @@ def answer_of(event: Mapping[str, Any]) -> Answer:
     """Read the event with which Airflow resumes a human step.
 
     Raises:
-        AirflowFailException: Airflow could not wait for the answer.
+        AirflowFailException: Airflow could not wait for the answer, or one that was given with the
+            command does not fit the question.
     """
+    if event.get("error_type") == UNFIT:
+        raise AirflowFailException(event["error"])
     if "error" in event and event.get("error_type") != "timeout":
         raise AirflowFailException(f"Airflow could not wait for the answer: {event['error_type']}.")
     user = event.get("responded_by_user")
@@ -164,8 +291,12 @@ def answer_of(event: Mapping[str, Any]) -> Answer:
     )
     at = event["responded_at"]
     moment = at if isinstance(at, datetime) else datetime.fromisoformat(str(at))
-    entered = {str(key): str(value) for key, value in given.items() if value is not None}
-    return Answer(str(chosen[0]), entered.get(REASON, ""), str(who), moment, name, entered)
+    texts = {str(key): _as_text(value) for key, value in given.items() if value is not None}
+    return Answer(str(chosen[0]), texts.get(REASON, ""), str(who), moment, name, texts, dict(given))
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def wait(months: int, days: int, seconds: int) -> timedelta:

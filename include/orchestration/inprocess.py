@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from include.orchestration.answering import Given, answering, human_steps, read_answers
+from include.orchestration import anew
+from include.orchestration.answering import Given, answering, read_answers
+from include.orchestration.human import attend, human_steps
 from include.services.errors import UsageError
 
 
@@ -44,6 +46,7 @@ class Prepared:
         from airflow import settings
         from airflow.sdk import timezone
 
+        anew.install()
         try:
             now = timezone.utcnow()
             with answering(self.dag.dag_id, now, self.given):
@@ -72,7 +75,7 @@ def prepare(
     dag = _find(folder, dag_id)
     given = read_answers(dag, answers)
     for task_id, step in human_steps(dag).items():
-        step.unattended = task_id not in given
+        attend(step, answered=task_id in given)
     _check_parameters(dag, parameters)
     return Prepared(dag, parameters, given)
 

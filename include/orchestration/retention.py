@@ -18,6 +18,7 @@ from include.holds.registry import restore_points_held
 from include.messages import _
 from include.orchestration.human import Answer, wait
 from include.orchestration.run import run_key, seal_run, step
+from include.orchestration.starter import started_by
 from include.orchestration.workflow import policy
 from include.reports.conclusion import Conclusion
 from include.retention import erasing, proof, report, steps
@@ -34,8 +35,6 @@ from include.retention.report_case import Past
 from include.services.errors import ControlFailed, ParcelSealError
 from include.state.locks import exclusive
 from include.workplace import Workplace
-
-NOT_PEOPLE = {"dag_test"}  # whom Airflow names where nobody started a run
 
 
 def response_timeout() -> timedelta:
@@ -150,12 +149,7 @@ def _trend(place: Workplace, database: str) -> list[Past]:
 
 
 def _desk(place: Workplace, database: str) -> Desk:
-    return place.retention_desk(database, run_key(), _starter())
-
-
-def _starter() -> str | None:
-    name = getattr(get_current_context()["dag_run"], "triggering_user_name", None)
-    return name if name and name not in NOT_PEOPLE else None
+    return place.retention_desk(database, run_key(), started_by())
 
 
 def _records(desk: Desk) -> dict[tuple[str, str], StepRecord]:

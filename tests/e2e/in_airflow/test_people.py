@@ -221,11 +221,56 @@ def test_in_the_browser_the_reviewer_sees_what_is_decided_on(
 
 
 @pytest.fixture(scope="module")
+def anew(running: Running, api: AirflowApi, asked: Asked) -> dict[str, Any]:
+    """The last question after its reviewer turned out to have a part in it and it was cleared."""
+    with running.courier() as conn:
+        conn.execute(
+            "UPDATE intake_record SET entered_by = (SELECT employee_id FROM employee "
+            "WHERE number = %s) WHERE batch_id = %s",
+            [REVIEWER, MARKED],
+        )
+    task = asked.details[MARKED]["task_instance"]
+    body = {
+        "dag_run_id": asked.run_id,
+        "task_ids": [[task["task_id"], task["map_index"]]],
+        "dry_run": False,
+        "only_failed": False,
+    }
+    api.call("POST", "dags/review_intake/clearTaskInstances", body)
+
+    def waits() -> bool:
+        found = api.call("GET", asked.path(MARKED))
+        return (found["state"], found["try_number"]) == ("awaiting_input", 2)
+
+    until(waits, "the question is asked anew")
+    return response(api, asked, MARKED)
+
+
+def test_a_cleared_question_is_asked_anew_of_the_people_of_now(
+    running: Running, asked: Asked, anew: dict[str, Any]
+) -> None:
+    """Airflow alone would show the question of before, to the people of before."""
+    before = {one["id"] for one in asked.details[MARKED]["assigned_users"]}
+    assert REVIEWER in before
+    assert {one["id"] for one in anew["assigned_users"]} == before - {REVIEWER}
+    assert f"entered by {REVIEWER}" in anew["body"]
+    assert patch(running.airflow.api_as(REVIEWER), asked.path(MARKED)) == 403
+    first = f"{asked.path(MARKED)}/hitlDetails/tries/1"
+    kept = running.airflow.api().call("GET", first)
+    assert kept["body"] == asked.details[MARKED]["body"]  # as its history has it
+
+
+@pytest.fixture(scope="module")
 def sealed(
-    running: Running, api: AirflowApi, asked: Asked, over_rest: dict[str, Any], in_browser: str
+    running: Running,
+    api: AirflowApi,
+    asked: Asked,
+    over_rest: dict[str, Any],
+    in_browser: str,
+    anew: dict[str, Any],
 ) -> dict[str, Any]:
     """The run's evidence, after the administrator marked the last question as done."""
-    del over_rest, in_browser
+    del over_rest, in_browser, anew
     api.call("PATCH", asked.path(MARKED), {"new_state": "success"})
     done = running.ended(api, "review_intake", asked.run_id)
     assert (done.state, done.outcome) == ("success", "attention")
