@@ -20,6 +20,7 @@ _WHY = {
     Why.SYSTEMS: _("not for this company's systems"),
     Why.REGRADED: _("not any more: the incident was regraded"),
     Why.CANCELLED: _("not any more: the incident was cancelled"),
+    Why.NOT_NEEDED: _("not any more: a person decided that it is not needed"),
 }
 _OUTCOMES = {
     ClockState.OVERDUE: Outcome.FAIL,
@@ -114,13 +115,19 @@ def _state(clock: Clock) -> Message:
             return _("done {at}, late by {length:duration}", at=_done(clock), length=lateness)
         case ClockState.MET:
             return _("done {at}, in time", at=_done(clock))
-        case ClockState.MISSED if clock.why is Why.REGRADED:
-            return _("not done: overdue by {length:duration} when regraded", length=lateness)
         case ClockState.MISSED:
-            return _("not done: overdue by {length:duration} when cancelled", length=lateness)
+            return _(
+                "not done, and was overdue by {length:duration}: {why}",
+                length=lateness,
+                why=_why(clock),
+            )
         case _:
-            assert clock.why is not None
-            return _WHY[clock.why]
+            return _why(clock)
+
+
+def _why(clock: Clock) -> Message:
+    assert clock.why is not None
+    return _WHY[clock.why]
 
 
 def _done(clock: Clock) -> Message:

@@ -8,7 +8,7 @@ workflow that stood still for six hours, or was never started, changes none of t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from zoneinfo import ZoneInfo
@@ -19,6 +19,7 @@ from include.incident.milestones import (
     Reached,
     grades,
     milestones,
+    not_needed,
     reported,
     valid,
 )
@@ -43,7 +44,7 @@ class ClockState(StrEnum):
     MISSED = "missed"  # ran out, and need not be done any more
     MET = "met"  # done in time
     LAPSED = "lapsed"  # ended in time by a grade to which it does not apply
-    STOPPED = "stopped"  # ended in time by the incident being cancelled
+    STOPPED = "stopped"  # ended in time by a person: cancelled, or said not to be needed
     NOT_APPLICABLE = "not_applicable"
 
 
@@ -59,6 +60,7 @@ class Why(StrEnum):
     SYSTEMS = "systems"  # for companies with, or without, critical systems
     REGRADED = "regraded"
     CANCELLED = "cancelled"
+    NOT_NEEDED = "not_needed"
 
 
 class Bearing(StrEnum):
@@ -84,6 +86,7 @@ class Facts:
             be counted and it may be higher: then every grade is held possible.
         closed_at: when its handling ended.
         cancelled_at: when it was found to be none.
+        not_needed: milestones that need not be reached, as a person decided, and since when.
     """
 
     aware_at: datetime
@@ -93,6 +96,7 @@ class Facts:
     proposed: str | None = None
     closed_at: datetime | None = None
     cancelled_at: datetime | None = None
+    not_needed: Mapping[str, datetime] = field(default_factory=dict)
 
     @property
     def grade(self) -> str | None:
@@ -118,6 +122,7 @@ def facts_of(
         proposed=proposed,
         closed_at=closed.at if closed else None,
         cancelled_at=cancelled.happened_at if cancelled else None,
+        not_needed=not_needed(entries),
     )
 
 
@@ -132,7 +137,7 @@ class Clock:
         begins_at: None where it has not begun or does not apply.
         due_at: done then is done in time, a moment later is late; None likewise.
         done: what stopped it, and when that was entered; None where nothing did in its time.
-        ended_at: when the incident was regraded or cancelled, if that ended it.
+        ended_at: when people ended it: regraded, cancelled, or said that it is not needed.
         why: why it does not run.
         lateness: how long after it was due it was done, ended, or is looked at; zero where it was
             not late.
@@ -191,8 +196,8 @@ def clocks(
 ) -> list[Clock]:
     """Say how each clock stands, in the order of the rules.
 
-    What was late when an incident was regraded or cancelled stays late, for as long as it was by
-    then; a clock whose grade nobody had confirmed was never a duty, and is not.
+    What was late when people ended it stays late, for as long as it was by then; a clock whose
+    grade nobody had confirmed was never a duty, and is not.
 
     Args:
         rules: as they were when the incident was opened.
@@ -258,8 +263,8 @@ def _clock(
     stands, why, ended = _bearing(rule, facts)
     if stands is Bearing.NO:
         return Clock(rule, ClockState.NOT_APPLICABLE, why=why)
-    if ended is None and facts.cancelled_at is not None:
-        ended, why = utc(facts.cancelled_at), Why.CANCELLED
+    if ended is None:
+        ended, why = _ended(facts, milestone_of(rule)) or (None, why)
     start = facts.aware_at if rule.begins == "awareness" else facts.closed_at
     begins = utc(start) if start else None
     due = later(begins, rule.within, zone) if begins else None
@@ -285,6 +290,16 @@ def _clock(
     )
 
 
+def _ended(facts: Facts, milestone: str) -> tuple[datetime, Why] | None:
+    """When people ended a clock, and how; the first of both."""
+    found = []
+    if facts.cancelled_at is not None:
+        found.append((utc(facts.cancelled_at), Why.CANCELLED))
+    if (at := facts.not_needed.get(milestone)) is not None:
+        found.append((utc(at), Why.NOT_NEEDED))
+    return min(found, default=None)
+
+
 def _state(
     stands: Bearing,
     why: Why | None,
@@ -302,7 +317,7 @@ def _state(
         was_a_duty = stands in (Bearing.YES, Bearing.LAPSED)
         if due and ended > due and was_a_duty:
             return ClockState.MISSED, ended
-        return (ClockState.STOPPED if why is Why.CANCELLED else ClockState.LAPSED), ended
+        return (ClockState.LAPSED if why is Why.REGRADED else ClockState.STOPPED), ended
     if stands is Bearing.NOT_YET:
         return ClockState.NOT_YET, None
     if due is None:

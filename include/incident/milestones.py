@@ -17,7 +17,7 @@ CLOSED, INDIVIDUALS_TOLD = "closed", "individuals_told"
 VOIDS = "voids"
 """Key of an entry's data: places of earlier entries that were made by mistake and do not count."""
 COMPLETE = "complete"
-"""Key of an entry's data: false where the step was begun but not done."""
+"""Key of an entry's data: false where the step was not done, or only in part."""
 _PLAIN = {
     Kind.OPENED: "opened",
     Kind.TEAM_CALLED: "team_called",
@@ -87,6 +87,19 @@ def grades(entries: Sequence[Entry]) -> tuple[Graded, ...]:
         for one in valid(entries)
         if one.kind is Kind.GRADED
     )
+
+
+def not_needed(entries: Sequence[Entry]) -> dict[str, datetime]:
+    """Reports that need not be handed in, as a person decided: milestone -> when that was entered.
+
+    When it was entered counts: a decision is made in Airflow, and nobody decides in the past.
+    """
+    found: dict[str, datetime] = {}
+    handed_in = milestones(entries)
+    for one in valid(entries):
+        if one.kind is Kind.REPORTED and one.data.get(COMPLETE) is False:
+            found.setdefault(reported(str(one.data["authority"])), one.recorded_at)
+    return {name: at for name, at in found.items() if name not in handed_in}
 
 
 def valid(entries: Sequence[Entry]) -> list[Entry]:

@@ -72,7 +72,7 @@ def wake_ups(
     wake: Wake,
     now: datetime,
     zone: ZoneInfo,
-    told: Collection[str] = (),
+    before: Collection[str] = (),
 ) -> list[WakeUp]:
     """What people are to be told now, at most once for each clock.
 
@@ -82,14 +82,14 @@ def wake_ups(
         wake: of incident.yaml.
         now: when somebody looks.
         zone: of the pack.
-        told: keys that were told before.
+        before: keys of what they were told before.
     """
     newest = (
         passed[-1]
         for one in clocks
         if (passed := [rung for rung in _rungs(number, one, wake, zone) if rung.at <= utc(now)])
     )
-    return sorted((one for one in newest if one.key not in told), key=lambda one: one.at)
+    return sorted((one for one in newest if one.key not in before), key=lambda one: one.at)
 
 
 def next_look(

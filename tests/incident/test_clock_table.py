@@ -79,6 +79,11 @@ class Row:
                 grade, _, moment = rest.partition(" ")
                 at = _at(moment, self.zone)
                 found.append((at, at, Kind.GRADED, {"grade": grade}))
+            elif word == "declined":
+                authority, _, moment = rest.partition(" ")
+                at = _at(moment, self.zone)
+                data = {"authority": authority, "complete": False}
+                found.append((at, at, Kind.REPORTED, data))
             elif word in ("closed", "cancelled"):
                 at = _at(rest, self.zone)
                 found.append((at, at, Kind(word), {}))
