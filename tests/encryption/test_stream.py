@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 from collections.abc import Iterator
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.encryption.stream import DEPTH, Filled, Stage
+from include.encryption.stream import DEPTH, PIECE, Filled, Pipe, Stage
 
 
 def names() -> set[str]:
@@ -93,3 +94,25 @@ def test_filled_reads_like_a_file(pieces: list[bytes], sizes: list[int]):
         assert filled.total == file.tell()
     assert filled.read() == file.read()
     assert filled.read(5) == b""
+
+
+def test_a_pipe_is_read_to_its_end_in_large_pieces():
+    """However small the writes are; nothing is lost, and an empty pipe has no piece."""
+    content = os.urandom(3 * PIECE + 17)
+    reading, writing = os.pipe()
+
+    def write() -> None:
+        with os.fdopen(writing, "wb", buffering=0) as end:
+            for start in range(0, len(content), 4096):
+                end.write(content[start : start + 4096])
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    pipe = Pipe(reading)
+    pieces = list(pipe.pieces())
+    thread.join()
+    assert b"".join(pieces) == content
+    assert pipe.total == len(content)
+    assert [len(one) for one in pieces] == [PIECE] * 3 + [17]
+    assert list(pipe.pieces()) == []
+    os.close(reading)
