@@ -17,6 +17,7 @@ from include.cli import (
     evidence,
     findings,
     hold,
+    incident,
     keys,
     notices,
     partners,
@@ -55,6 +56,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(erasure.app, name="erasure")
 app.add_typer(findings.app, name="findings")
 app.add_typer(hold.app, name="hold")
+app.add_typer(incident.app, name="incident")
 app.add_typer(keys.app, name="keys")
 app.add_typer(notices.app, name="notices")
 app.add_typer(partners.app, name="partners")

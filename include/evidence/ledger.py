@@ -98,6 +98,15 @@ def find(conn: Connection, dag_id: str, run_id: str) -> LedgerRow | None:
     return _first(conn, wanted)
 
 
+def begun_with(conn: Connection, start: str, run_id: str) -> list[LedgerRow]:
+    """Return the rows of a run whose workflow's name begins so: what was sealed while it went on."""
+    ledger = evidence_ledger.c
+    wanted = select(evidence_ledger).where(
+        ledger.dag_id.startswith(start, autoescape=True), ledger.run_id == run_id
+    )
+    return _rows(conn, wanted.order_by(ledger.seq))
+
+
 def find_bundle(conn: Connection, bundle: str) -> LedgerRow | None:
     """Return the row of a bundle's folder, None when the ledger does not have it."""
     return _first(conn, select(evidence_ledger).where(evidence_ledger.c.bundle == bundle))

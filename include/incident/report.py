@@ -16,6 +16,7 @@ from include.incident.names import CLAUSE, Kind, State
 from include.incident.response_times import Figures, Handled
 from include.incident.scope import Scope
 from include.incident.scope_words import scope_table
+from include.incident.score import score, score_sheet
 from include.incident.standing import clocks_of
 from include.incident.timeline import last_of, of_kind
 from include.messages import Message, _
@@ -63,6 +64,7 @@ def conclude(
         facts=_facts(desk, file, clocks, scope),
         sections=[
             *_about(desk, file),
+            *_score(desk, clocks),
             Section(heading=_("By when, and when"), blocks=[clock_words.clock_table(clocks)]),
             *_affected(scope),
             *_delivery(delivered),
@@ -286,6 +288,14 @@ def _about(desk: Desk, file: File) -> list[Section]:
     if desk.scenario is not None:
         lines.insert(0, _("DRILL: this is not a real incident."))
     return [Section(heading=_("What happened"), blocks=[Paragraph(text=line) for line in lines])]
+
+
+def _score(desk: Desk, clocks: Sequence[Clock]) -> list[Section]:
+    if desk.scenario is None:
+        return []
+    points, most = score(clocks)
+    words = _("{points} of {most} clocks were met.", points=points, most=most)
+    return [Section(heading=_("Score sheet"), blocks=[Paragraph(text=words), score_sheet(clocks)])]
 
 
 def _affected(scope: Scope | None) -> list[Section]:

@@ -1,0 +1,233 @@
+"""``parcelseal incident``: what there is, by when what is due, and the timeline, without Airflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from include.cli.console import errors, print_json, results
+from include.cli.stack import local_stack, workplace
+from include.cli.table import print_table
+from include.services.errors import UsageError
+
+if TYPE_CHECKING:
+    from include.incident.clocks import Clock
+    from include.incident.desk import Desk, File
+    from include.messages import Message
+
+app = typer.Typer(no_args_is_help=True, help="Incidents, their clocks and their timeline.")
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Number = Annotated[str, typer.Argument(help="Number of the incident: INC-2026-0001.")]
+By = Annotated[str, typer.Option("--by", help="User id of the person.")]
+
+
+@app.command("list")
+def list_incidents(as_json: AsJson = False) -> int:
+    """Show every incident, the newest first, and what is overdue of it."""
+    place = workplace()
+    with local_stack(place):
+        from include.incident import register
+        from include.incident.desk import file_of
+
+        desk = _desk(place)
+        with place.state.connect() as conn:
+            files = [file_of(conn, one.number) for one in register.listed(conn)]
+        found = [_told(desk, one) for one in files]
+    if as_json:
+        print_json({"incidents": found})
+        return 0
+    print_table(
+        ("incident", "type", "state", "grade", "aware", "ran out", "next due"),
+        [
+            (
+                one["incident"],
+                one["type"],
+                one["state"],
+                one["grade"] or "not graded",
+                one["aware_at"][:16],
+                str(one["ran_out"]),
+                (one["next_due_at"] or "")[:16],
+            )
+            for one in found
+        ],
+    )
+    return 0
+
+
+@app.command("show")
+def show(number: Number, as_json: AsJson = False) -> int:
+    """Show an incident with its clocks and its timeline."""
+    place = workplace()
+    with local_stack(place):
+        from include.incident.clock_words import due, state
+        from include.incident.clocks import ClockState, for_people
+        from include.incident.standing import clocks_of
+        from include.incident.timeline import as_row, in_utc
+
+        desk = _desk(place)
+        file = desk.file(number)
+        clocks = [
+            one
+            for one in for_people(clocks_of(desk, file))
+            if one.state is not ClockState.NOT_APPLICABLE
+        ]
+        told = _told(desk, file)
+        if as_json:
+            rows = [
+                as_row(one)
+                | {"recorded_at": in_utc(one.recorded_at), "happened_at": in_utc(one.happened_at)}
+                | {"sha256": one.sha256}
+                for one in file.entries
+            ]
+            print_json(told | {"clocks": [_clock(one) for one in clocks], "timeline": rows})
+            return 0
+        results.print(f"{told['incident']}: {file.incident.what}", markup=False, soft_wrap=True)
+        print_table(
+            ("clock", "due", "state"),
+            [(_text(one.rule.message), _text(due(one)), _text(state(one))) for one in clocks],
+        )
+        print_table(
+            ("entry", "happened", "by", "what"),
+            [
+                (
+                    str(one.place),
+                    one.happened_at.astimezone(desk.zone).isoformat(timespec="minutes"),
+                    one.by,
+                    _text(one.words),
+                )
+                for one in file.entries
+            ],
+        )
+    return 0
+
+
+@app.command("verify")
+def verify(number: Number, as_json: AsJson = False) -> int:
+    """Work out the digests of a timeline again; exit 1 where it does not hold."""
+    place = workplace()
+    with local_stack(place):
+        from include.incident import timeline
+
+        file = _desk(place).file(number)
+        broken = timeline.verify(file.incident.number, file.entries)
+    told: dict[str, Any] = {
+        "incident": file.incident.number,
+        "verified": broken is None,
+        "entries": len(file.entries),
+        "head": timeline.head(file.entries),
+        "first_bad": broken.place if broken else None,
+        "reason": broken.reason if broken else None,
+    }
+    if as_json:
+        print_json(told)
+    elif broken is None:
+        results.print(f"{told['incident']}: {told['entries']} entries hold, {told['head']}")
+    else:
+        errors.print(f"{told['incident']}: entry {broken.place}: {broken.reason}", markup=False)
+    return 0 if broken is None else 1
+
+
+@app.command("note")
+def note(
+    number: Number,
+    words: Annotated[str, typer.Argument(help="What happened; no customer's data.")],
+    by: By,
+    at: Annotated[str, typer.Option("--at", help="When; now where nothing is said.")] = "",
+    as_json: AsJson = False,
+) -> int:
+    """Add a note to the timeline, where Airflow is down."""
+    place = workplace()
+    with local_stack(place):
+        from include.incident.updating import Action, Update, enter
+
+        entry = enter(_desk(place), number, Update(Action.NOTE, words, at=at), by=by)
+    if as_json:
+        print_json({"incident": number, "entry": entry.place, "sha256": entry.sha256})
+    else:
+        results.print(f"Entry {entry.place} of {number}: {entry.sha256}")
+    return 0
+
+
+@app.command("documents")
+def documents(
+    number: Number,
+    out: Annotated[Path, typer.Option("--out", help="The folder to write them into.")],
+    as_json: AsJson = False,
+) -> int:
+    """Write the documents of an incident that were sealed: reports to authorities, the summary."""
+    place = workplace()
+    with local_stack(place):
+        from include.evidence.folder import StoreFolder
+        from include.evidence.ledger import begun_with
+        from include.incident.names import WORKFLOW
+
+        found = _desk(place).file(number).incident
+        store = place.store("evidence_store")
+        with place.state.connect() as conn:
+            rows = begun_with(conn, f"{WORKFLOW}.", found.run.run_id)
+        if not rows:
+            raise UsageError(
+                f"No document of {found.number} was sealed yet.",
+                "Documents are made when their step asks for them.",
+            )
+        out.mkdir(parents=True, exist_ok=True)
+        written = []
+        for row in rows:
+            name = row.dag_id.removeprefix(f"{WORKFLOW}.")
+            folder = StoreFolder(store, row.bundle)
+            for file in folder.names():
+                if file.startswith(f"{name}."):
+                    (out / file).write_bytes(folder.read(file))
+                    written.append(str(out / file))
+    if as_json:
+        print_json({"incident": found.number, "documents": written})
+    else:
+        for one in written:
+            results.print(one, markup=False, soft_wrap=True)
+    return 0
+
+
+def _desk(place: Any) -> Desk:
+    from include.orchestration.incident_desk import desk_of
+
+    return desk_of(place)
+
+
+def _told(desk: Desk, file: File) -> dict[str, Any]:
+    from include.incident.standing import clocks_of
+
+    one, clocks = file.incident, clocks_of(desk, file)
+    due = [clock.due_at for clock in clocks if clock.is_open and clock.due_at]
+    return {
+        "incident": one.number,
+        "type": one.type,
+        "state": str(one.state),
+        "duplicate_of": one.duplicate_of,
+        "grade": one.grade,
+        "what": one.what,
+        "began_at": one.began_at.isoformat() if one.began_at else None,
+        "aware_at": one.aware_at.isoformat(),
+        "ended_at": one.ended_at.isoformat() if one.ended_at else None,
+        "ran_out": sum(clock.is_late for clock in clocks),
+        "next_due_at": min(due).isoformat() if due else None,
+        "run_id": one.run.run_id,
+    }
+
+
+def _clock(one: Clock) -> dict[str, Any]:
+    return {
+        "clock": one.id,
+        "state": str(one.state),
+        "due_at": one.due_at.isoformat() if one.due_at else None,
+        "done_at": one.done_at.isoformat() if one.done_at else None,
+        "late_by_seconds": one.lateness.total_seconds(),
+    }
+
+
+def _text(message: Message) -> str:
+    from include.reports.i18n import Translator
+
+    return Translator("en").text(message)
