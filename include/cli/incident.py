@@ -1,4 +1,4 @@
-"""``parcelseal incident``: what there is, by when what is due, and the timeline, without Airflow."""
+"""``parcelseal incident``: clocks and timeline of incidents, without Airflow."""
 
 from __future__ import annotations
 

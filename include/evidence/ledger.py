@@ -99,7 +99,7 @@ def find(conn: Connection, dag_id: str, run_id: str) -> LedgerRow | None:
 
 
 def begun_with(conn: Connection, start: str, run_id: str) -> list[LedgerRow]:
-    """Return the rows of a run whose workflow's name begins so: what was sealed while it went on."""
+    """Return the rows of a run under names that begin so: what was sealed while it went on."""
     ledger = evidence_ledger.c
     wanted = select(evidence_ledger).where(
         ledger.dag_id.startswith(start, autoescape=True), ledger.run_id == run_id
