@@ -6,7 +6,8 @@ password. Who is taken off or put on later stands on the timeline with who said 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from include.incident.desk import Desk, File
 from include.incident.names import Kind
 from include.incident.timeline import Entry
 from include.policy.incident import HumanStep
+from include.policy.people import Group
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,12 @@ def team_of(desk: Desk, file: File, step: HumanStep, never: Iterable[str] = ()) 
     groups = [duty.people]
     if silent:
         groups += [duty.deputies, desk.rules.duty(desk.rules.management).people]
-    database, address = desk.staff
-    with address.connect(autocommit=True) as connection:
-        found = [
-            account
-            for group in groups
-            for account in members(connection, database, desk.rules.staff, group)
-        ]
-        if not _without(found, out := _left_out(file)) and not silent:
-            found += _more(connection, desk, step)  # everybody is a suspect: deputies at once
+    with _staff(desk) as connection:
+        found = _members(connection, desk, groups)
+        if not _without(found, _left_out(file)) and not silent:
+            # everybody is a suspect: deputies and management at once
+            more = [duty.deputies, desk.rules.duty(desk.rules.management).people]
+            found += _members(connection, desk, more)
     found += [
         str(one.data["account"])
         for one in file.entries
@@ -82,28 +81,28 @@ def everybody(desk: Desk, file: File) -> Team:
     Raises:
         ServiceError: the database of the staff table is not there.
     """
-    database, address = desk.staff
     groups = [group for duty in desk.rules.team for group in (duty.people, duty.deputies)]
-    with address.connect(autocommit=True) as connection:
-        found = [
-            account
-            for group in groups
-            for account in members(connection, database, desk.rules.staff, group)
-        ]
+    with _staff(desk) as connection:
+        found = _members(connection, desk, groups)
     assigned = [one for one in file.entries if one.kind is Kind.ASSIGNED]
     found += [str(one.data["account"]) for one in assigned]
     out = _left_out(file)
     return Team(tuple(dict.fromkeys(_without(found, out))), tuple(out))
 
 
-def _more(connection: psycopg.Connection[Any], desk: Desk, step: HumanStep) -> list[str]:
-    duty = desk.rules.duty(desk.rules.steps[step])
-    database = desk.staff[0]
-    return [
-        account
-        for group in (duty.deputies, desk.rules.duty(desk.rules.management).people)
-        for account in members(connection, database, desk.rules.staff, group)
-    ]
+@contextmanager
+def _staff(desk: Desk) -> Iterator[psycopg.Connection[Any]]:
+    """A session in which conditions of the pack may name tables without their schema."""
+    database, address = desk.staff
+    with address.connect(autocommit=True) as connection:
+        path = [database.schema_name]
+        connection.execute("SELECT set_config('search_path', quote_ident(%s), false)", path)
+        yield connection
+
+
+def _members(connection: psycopg.Connection[Any], desk: Desk, groups: Iterable[Group]) -> list[str]:
+    database, rule = desk.staff[0], desk.rules.staff
+    return [account for group in groups for account in members(connection, database, rule, group)]
 
 
 def _left_out(file: File) -> list[str]:
