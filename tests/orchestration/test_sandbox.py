@@ -40,7 +40,7 @@ from tests.support.state_snapshot import differences, snapshot
 
 pytestmark = pytest.mark.airflow
 
-RUN = ("respond_to_incident", "manual__drill")
+RUN = ("drilled", "manual__1")  # a workflow without controls
 NIGHT = datetime(2026, 11, 28, 19, tzinfo=UTC)  # Sunday, 03:00 in Shanghai
 CLAUSE = "6.3"
 
