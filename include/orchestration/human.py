@@ -107,7 +107,8 @@ class HumanStep(HITLOperator):
             the task's description.
         optional: whether runs as a rule ask nobody. An in-process run then needs no answer given in
             advance, and a question that comes nevertheless counts as unanswered.
-        choices: what may be answered; the first one is what lets the run go on.
+        choices: what may be answered; the first one is what lets the run go on. A question may have
+            its own; with the command only the step's can be given.
         form: what else is entered, beside or in place of a reason; a question may have its own.
         in_advance: what the form holds when the answer was given with the command, from its words
             and the moment at which it is entered.
