@@ -231,7 +231,8 @@ def _take_stock(store: ObjectStore, conn: Connection, keys: TrustedKeys) -> _Evi
         begun = set(conn.scalars(select(evidence_intent.c.bundle)))
         for one in store.list():
             parts = one.key.split("/")
-            folders.setdefault("/".join(parts[:DEPTH]), set()).add("/".join(parts[DEPTH:]))
+            if len(parts) > DEPTH:  # what lies higher up is no bundle's: extracts of incidents
+                folders.setdefault("/".join(parts[:DEPTH]), set()).add("/".join(parts[DEPTH:]))
     checkpoint = marks[-1] if marks else None
     pruned = checkpoint.up_to_seq if checkpoint else 0
     gone = {row.bundle for row in every if row.seq <= pruned} | {one.bundle for one in marks[:-1]}

@@ -14,17 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import psycopg
 from psycopg import errors
-from psycopg.sql import SQL, Composable, Composed, Literal, Placeholder
+from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from include.encryption.stream import Pipe
-from include.incident.named import among, column, table
-from include.policy.datamap import MappedDatabase
-from include.policy.fragments import both
-from include.policy.incident_scope import AccessLog
+from include.incident.log_query import LogQuery
 from include.services.database import (
     PRINTING,
     DatabaseAddress,
@@ -47,59 +43,6 @@ LOST = ("08", "57P")  # SQLSTATE: connection lost; server or session was shut do
 OF_A_VALUE = ("21", "22")  # SQLSTATE: an expression that cannot be worked out for a row
 
 
-@dataclass(frozen=True)
-class LogQuery:
-    """Which rows of a database's access log.
-
-    Attributes:
-        database: of the data map.
-        log: of incident.yaml; a moment without a zone is read as UTC.
-        since: rows from then on, timezone-aware; None for all before ``until``.
-        until: rows before then.
-        accounts: only their rows; empty means all.
-    """
-
-    database: MappedDatabase
-    log: AccessLog
-    since: datetime | None = None
-    until: datetime | None = None
-    accounts: tuple[str, ...] = ()
-
-    @property
-    def place(self) -> str:
-        """Where the pack says so, for errors."""
-        return f"incident.yaml, scope of {self.database.name}, access"
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """Values of the statements."""
-        return {"since": self.since, "until": self.until, "accounts": list(self.accounts)}
-
-    def rows(self, columns: Composable) -> Composed:
-        """The statement that selects columns of these rows."""
-        at = column("a", self.log.at)
-        conditions: list[Composable] = []
-        if self.since is not None:
-            conditions.append(SQL("{} >= {}").format(at, Placeholder("since")))
-        if self.until is not None:
-            conditions.append(SQL("{} < {}").format(at, Placeholder("until")))
-        if self.accounts:
-            listed = SQL("{}::text[]").format(Placeholder("accounts"))
-            conditions.append(among(self.database, "a", self.log.account, listed))
-        return SQL("SELECT {} FROM {} AS a WHERE {}").format(
-            columns, table(self.database, self.log.collection), both(conditions)
-        )
-
-    def copied(self) -> Composed:
-        """The statement that selects what is copied."""
-        return self.rows(SQL(", ").join(column("a", one) for one in self.log.columns))
-
-    def edges(self) -> Composed:
-        """The statement that selects the earliest and the latest moment."""
-        at = column("a", self.log.at)
-        return self.rows(SQL("min({0})::timestamptz, max({0})::timestamptz").format(at))
-
-
 @dataclass
 class LogSnapshot:
     """An open read-only transaction whose view of a log psql joins.
@@ -108,6 +51,7 @@ class LogSnapshot:
         source: the database.
         connection: in that transaction.
         query: which rows.
+        kind: oid of the moment's type.
         name: for ``SET TRANSACTION SNAPSHOT``.
         taken_at: the server's time of the snapshot.
     """
@@ -115,6 +59,7 @@ class LogSnapshot:
     source: DatabaseAddress
     connection: psycopg.Connection
     query: LogQuery
+    kind: int
     name: str
     taken_at: datetime
 
@@ -124,8 +69,9 @@ class LogSnapshot:
         Raises:
             UsageError: the pack's SQL cannot be worked out for a row.
         """
+        statement = self.query.edges(self.kind)
         try:
-            row = self.connection.execute(self.query.edges(), self.query.parameters).fetchone()
+            row = self.connection.execute(statement, self.query.parameters).fetchone()
         except (psycopg.ProgrammingError, psycopg.DataError) as error:
             raise _of_a_row(self.query, self.source, error.sqlstate) from None
         assert row is not None
@@ -137,12 +83,12 @@ class LogSnapshot:
         Server errors come as their SQLSTATE only: a message may quote a value.
         """
         cursor = psycopg.ClientCursor(self.connection)
-        query = cursor.mogrify(self.query.copied(), self.query.parameters)
+        query = cursor.mogrify(self.query.copied(self.kind), self.query.parameters)
         lines = [
             r"\set ON_ERROR_STOP 1",
             r"\set VERBOSITY sqlstate",
             f"{NO_END};",
-            f"{_settled().as_string(self.connection)};",
+            f"{_settled(self.query).as_string(self.connection)};",
             "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;",
             f"SET TRANSACTION SNAPSHOT {Literal(self.name).as_string(self.connection)};",
             f"COPY ({query}",
@@ -165,10 +111,11 @@ def log_snapshot(source: DatabaseAddress, query: LogQuery) -> Iterator[LogSnapsh
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.read_only = True
         connection.execute(NO_END)
-        connection.execute(_settled())
+        connection.execute(_settled(query))
         try:
-            for statement in (query.copied(), query.edges()):
-                connection.execute(SQL("{} LIMIT 0").format(statement), query.parameters)
+            kind = _try(connection, query, query.moment())
+            for statement in (query.copied(kind), query.edges(kind)):
+                _try(connection, query, statement)
             row = connection.execute(
                 "SELECT pg_export_snapshot(), transaction_timestamp()"
             ).fetchone()
@@ -184,7 +131,14 @@ def log_snapshot(source: DatabaseAddress, query: LogQuery) -> Iterator[LogSnapsh
                 "Correct the collection, columns and expressions there.",
             ) from None
         assert row is not None
-        yield LogSnapshot(source, connection, query, row[0], row[1])
+        yield LogSnapshot(source, connection, query, kind, row[0], row[1])
+
+
+def _try(connection: psycopg.Connection, query: LogQuery, statement: Composed) -> int:
+    """Let the server look at a statement without a row; returns the first column's type oid."""
+    done = connection.execute(SQL("{} LIMIT 0").format(statement), query.parameters)
+    assert done.description is not None
+    return done.description[0].type_code
 
 
 def _reason(error: psycopg.Error) -> str:
@@ -202,8 +156,10 @@ def _of_a_row(query: LogQuery, source: DatabaseAddress, sqlstate: str | None) ->
     )
 
 
-def _settled() -> Composed:
-    return SETTLED.format(Literal(list(SETTINGS)), Literal(list(SETTINGS.values())))
+def _settled(query: LogQuery) -> Composed:
+    schema = Identifier(query.database.schema_name).as_string(None)
+    settings = {**SETTINGS, "search_path": f"{schema}, pg_catalog"}
+    return SETTLED.format(Literal(list(settings)), Literal(list(settings.values())))
 
 
 class RowCounter:

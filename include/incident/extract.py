@@ -18,7 +18,8 @@ from include.encryption.packing import COMPRESSION, packed
 from include.encryption.recipients import OpeningKey, Recipient
 from include.encryption.records import EncryptionRecord, Frozen, RecipientRecord
 from include.encryption.stream import PIECE, Filled, Stage
-from include.incident.copying import Copying, LogQuery, LogSnapshot, RowCounter, log_snapshot
+from include.incident.copying import Copying, LogSnapshot, RowCounter, log_snapshot
+from include.incident.log_query import LogQuery
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress
 from include.services.errors import UsageError

@@ -283,6 +283,14 @@ def test_an_intent_hides_no_bundle_but_the_next_one(chain: Evidence) -> None:
     assert not chain.verify().verified
 
 
+def test_what_lies_beside_the_bundles_is_no_remark(chain: Evidence) -> None:
+    """An incident's extract stands in the same store; a bundle names its digest."""
+    chain.store.put("incidents/INC-2026-0001/access.courier.csv.zst.enc", b"encrypted")
+    found = chain.verify()
+    assert found.verified
+    assert found.remarks == []
+
+
 def test_unfinished_folders_are_a_remark(chain: Evidence) -> None:
     """They are no bundles, and no failure."""
     chain.store.put("x/2026/11/y/report.en.html", b"")

@@ -17,8 +17,8 @@ from typing import Any
 import psycopg
 
 from include.encryption.recipients import Recipient, recipient_from_pem
-from include.incident.copying import LogQuery
 from include.incident.extract import Extract, context_of, extract, key_of
+from include.incident.log_query import LogQuery
 from include.policy.datamap import MappedCollection, MappedDatabase
 from include.policy.incident_scope import AccessLog, Lookup
 from include.services.clock import FixedClock
@@ -30,7 +30,6 @@ from include.services.objectstore.directory_writer import DirectoryWriter
 NUMBER, DATABASE = "INC-2026-0001", "courier"
 KEY, CONTEXT = key_of(NUMBER, DATABASE), context_of(NUMBER, DATABASE)
 CLOCK = FixedClock(datetime(2026, 11, 26, 8, tzinfo=UTC))
-MINUTE = "2026-11-24 12:{}:00+00"
 
 # Twelve rows, one a minute from 12:00 UTC; the last texts are what CSV and psql trip over.
 FILL = r"""
@@ -56,6 +55,17 @@ INSERT INTO wide_log SELECT n, (
     FROM generate_series(1, 24) part
 ), timestamptz '2026-11-24 12:00+00' FROM generate_series(1, 12000) n;
 """
+# The same moments with a zone, in Shanghai without one, and as a day there.
+ZONES = r"""
+CREATE TABLE IF NOT EXISTS zones (
+    access_id int PRIMARY KEY, employee_id int, accessed_at timestamptz, noted timestamp, day date
+);
+INSERT INTO zones SELECT n, 1, at, at AT TIME ZONE 'Asia/Shanghai',
+    (at AT TIME ZONE 'Asia/Shanghai')::date
+FROM unnest(ARRAY['2026-11-24 15:30Z', '2026-11-24 16:30Z', '2026-11-24 17:59Z',
+    '2026-11-24 18:00Z', '2026-11-25 16:00Z', 'infinity', NULL]::timestamptz[])
+    WITH ORDINALITY AS u(at, n) ON CONFLICT DO NOTHING;
+"""
 
 LOG = AccessLog(
     collection="access",
@@ -67,7 +77,12 @@ LOG = AccessLog(
 WIDE_LOG = LOG.model_copy(
     update={"collection": "wide_log", "columns": ("access_id", "purpose", "accessed_at")}
 )
-TABLES = {"access": "access_log", "wide_log": "wide_log", "employee": "employee"}
+TABLES = {
+    "access": "access_log",
+    "wide_log": "wide_log",
+    "employee": "employee",
+    "zones": "zones",
+}
 MAPPED = MappedDatabase.model_validate(
     {
         "name": DATABASE,

@@ -22,6 +22,7 @@ import zstandard
 from include.encryption.crypto import Refused, decrypting
 from include.encryption.recipients import OpeningKey, Recipient
 from include.incident.extract import Extract, opened
+from include.incident.log_query import LogQuery
 from include.local.postgres import EmbeddedPostgres
 from include.services.database import DatabaseAddress, DatabaseUnavailable
 from include.services.errors import ServiceError, UsageError
@@ -43,8 +44,8 @@ from tests.incident.extract_rig import (
     WHOLE,
     WIDE,
     WIDE_WHOLE,
+    ZONES,
     Disturbed,
-    LogQuery,
     made,
     minute,
     plain,
@@ -180,6 +181,37 @@ def test_the_window_begins_with_its_first_moment_and_ends_before_its_last(
     assert one.rows == len(list(expected))
     edges = (minute(expected[0]), minute(expected[-1])) if expected else (None, None)
     assert (one.first, one.last) == edges
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [("accessed_at", [2, 3, 7]), ("noted", [2, 3, 7]), ("day", [2, 3, 4, 7])],
+)
+def test_a_moment_without_a_zone_is_meant_in_the_packs(
+    source: DatabaseAddress,
+    store: DirectoryStore,
+    recipients: list[Recipient],
+    operations: Holder,
+    column: str,
+    expected: list[int],
+):
+    """A day is in the window where a part of it is; what has no moment, or none that a calendar
+    has, may be in any. What is printed does not depend on the zone.
+    """
+    run(source, ZONES)
+    log = LOG.model_copy(
+        update={"collection": "zones", "at": column, "columns": ("access_id", "accessed_at")}
+    )
+    first, last = minute(0).replace(hour=16), minute(0).replace(hour=18)  # Shanghai: midnight, 2:00
+    query = LogQuery(MAPPED, log, first, last, timezone="Asia/Shanghai")
+    one = made(source, store, recipients, query)
+    numbers = ",".join(map(str, expected))
+    text = f"SELECT access_id, accessed_at FROM zones WHERE access_id IN ({numbers})"
+    assert content(store, one, operations.opening) == plain(source, text)
+    assert one.first == (first if column == "day" else minute(30).replace(hour=16))
+    everything = made(source, store, recipients, LogQuery(MAPPED, log, timezone="Asia/Shanghai"))
+    assert everything.rows == 7
+    assert everything.last == minute(0).replace(day=25, hour=16)
 
 
 @pytest.mark.parametrize(
