@@ -160,7 +160,7 @@ def _selection(given: Mapping[str, Any], at: Any, faults: list[str]) -> Selectio
             faults.append(error.message.rstrip("."))
     one = {name: str(given.get(name) or "").strip() or None for name in ("partner", "keys_of")}
     try:
-        return Selection(**said, **one, since=at("since"), until=at("until"))  # type: ignore[arg-type]  # checked by the model
+        return Selection(**said, **one, since=at("since"), until=at("until"))
     except ValidationError as error:
         faults += [str(one["msg"]).removeprefix("Value error, ") for one in error.errors()]
         return Selection()

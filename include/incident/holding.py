@@ -7,15 +7,15 @@ are two holds: the one stays when the other is released.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import date, timedelta
+from datetime import date
 from itertools import islice
 
-from dateutil.relativedelta import relativedelta
 from sqlalchemy import Connection, select
 
 from include.holds import registry
 from include.holds.registry import HoldKind
 from include.incident.desk import Desk
+from include.incident.spans import later
 from include.state.tables import legal_hold
 
 
@@ -85,6 +85,8 @@ def _placed(conn: Connection, number: str) -> set[tuple[str, str]]:
 
 
 def _review(desk: Desk) -> date:
-    period = desk.rules.hold.review_after
-    later = relativedelta(months=period.months, days=period.days)
-    return (desk.now + later + timedelta(seconds=period.seconds)).date()
+    return (
+        later(desk.clock.now(), desk.rules.hold.review_after, desk.zone)
+        .astimezone(desk.zone)
+        .date()
+    )

@@ -15,8 +15,7 @@ from sqlalchemy import Connection
 
 from include.approvals import registry
 from include.approvals.registry import Request
-from include.incident import addresses, letter, scopes, subjects, timeline
-from include.incident.addresses import Reach
+from include.incident import letter, scopes, subjects, timeline
 from include.incident.desk import Desk, File
 from include.incident.names import INDIVIDUAL, STEP_NOTIFY, Kind, State
 from include.incident.timeline import canonical, last_of
@@ -43,7 +42,6 @@ class NoticePlan:
         new: those of them to whom nothing was queued before.
         list_sha256: digest of the list of their keys.
         text_sha256: digest of the letter.
-        reach: how many have a usable address; None in a drill.
     """
 
     number: str
@@ -52,7 +50,6 @@ class NoticePlan:
     new: int
     list_sha256: str
     text_sha256: str
-    reach: Reach | None
 
     @property
     def sha256(self) -> str:
@@ -81,7 +78,6 @@ def plan(desk: Desk, file: File) -> NoticePlan:
 
     Raises:
         ControlFailed: a part of the letter is missing; it is named.
-        ServiceError: a database is not there.
     """
     scope = scopes.newest(desk, file.incident.id)
     text_sha256 = digest(text_of(desk, file))
@@ -89,12 +85,11 @@ def plan(desk: Desk, file: File) -> NoticePlan:
         list_sha256 = hashlib.sha256(desk.scenario.id.encode()).hexdigest()
         people = scope.subjects
         return NoticePlan(
-            file.incident.number, scope.version, people, people, list_sha256, text_sha256, None
+            file.incident.number, scope.version, people, people, list_sha256, text_sha256
         )
     with desk.state.connect() as conn:
         frozen = subjects.frozen(conn, file.incident.id)
         queued = sum(statuses(conn, INDIVIDUAL, f"{file.incident.number}/").values())
-        reach = addresses.reach(desk, conn, file.incident.id)
     return NoticePlan(
         number=file.incident.number,
         version=scope.version,
@@ -102,7 +97,6 @@ def plan(desk: Desk, file: File) -> NoticePlan:
         new=frozen.people - queued,
         list_sha256=frozen.sha256,
         text_sha256=text_sha256,
-        reach=reach,
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
-from include.incident import addresses, notifying, waking
+from include.incident import notifying, waking
+from include.incident.addresses import AddressBook
 from include.incident.desk import Desk, File, file_of
 from include.incident.standing import clocks_of
 from include.notify.asking import Confirm, LookUp
@@ -44,10 +46,16 @@ def addressing(place: Workplace) -> LookUp:
     """Return what looks up where letters to people go; nothing of it is kept."""
 
     def look_up(keys: Sequence[str]) -> Mapping[str, str]:
-        desk = _desk(place)
-        return {} if desk is None else addresses.look_up(desk, keys)
+        book = _book(place)
+        return {} if book is None else book.look_up(keys)
 
     return look_up
+
+
+@lru_cache(maxsize=4)  # which addresses many people share is looked up once for all letters
+def _book(place: Workplace) -> AddressBook | None:
+    desk = _desk(place)
+    return None if desk is None else AddressBook(desk)
 
 
 def _desk(place: Workplace) -> Desk | None:

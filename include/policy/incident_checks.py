@@ -27,8 +27,8 @@ def faults(
     yield from _twice("scope", "database", [one.database for one in rules.scope])
     for at, kind in enumerate(rules.types):
         ids = [one.id for one in kind.checklist]
-        for place, message in _twice("checklist", "id", ids):
-            yield ("types", at, *place), message
+        for loc, message in _twice("checklist", "id", ids):
+            yield ("types", at, *loc), message
     yield from _people(rules, roles)
     yield from _names(rules)
     yield from _scope(rules, inventory)

@@ -12,8 +12,9 @@ from include.incident.open_points import open_points
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
 from include.messages import _, listed
+from include.policy.incident import HumanStep
 
-STEP = "close"
+STEP: HumanStep = "close"
 CLOSE, NOT_YET = "Close", "Not yet"
 WORDS = "words"
 

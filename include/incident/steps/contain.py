@@ -10,8 +10,9 @@ from include.incident.names import Kind
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
 from include.messages import _, listed
+from include.policy.incident import HumanStep
 
-STEP = "contain"
+STEP: HumanStep = "contain"
 CONTAINED = "Contained"
 NOTES, WHEN = "notes", "contained_at"
 

@@ -12,6 +12,7 @@ from include.approvals.question import Question
 from include.approvals.registry import APPROVE, REJECT, Refusal
 from include.evidence.model import StepRecord
 from include.incident import notifying, scopes
+from include.incident.addresses import AddressBook, Reach
 from include.incident.desk import Desk, File
 from include.incident.letter_words import letter_lines, reach_lines
 from include.incident.names import Kind
@@ -21,9 +22,10 @@ from include.incident.steps.answer import Given
 from include.incident.team import team_of, who_answered
 from include.incident.timeline import last_of
 from include.messages import _
+from include.policy.incident import HumanStep
 from include.services.errors import ControlFailed
 
-STEP = "decide"
+STEP: HumanStep = "decide"
 TELL, DO_NOT_TELL = "Tell people", "Do not tell"
 REASON, LOOKED = "reason", "list_looked_at"
 
@@ -71,15 +73,13 @@ def ask(desk: Desk, number: str) -> Question | None:
         _("decide whether {count} people are told", count=made.people),
         [
             _("Nothing has been sent. This is what would be sent, and to whom:"),
-            *reach_lines(made, desk.rules.letter),
+            *reach_lines(made, _reach(desk, file), desk.rules.letter),
             *letter_lines(notifying.text_of(desk, file)),
             _(
                 "Your decision is bound to these words and this list: SHA-256 {sha}",
                 sha=made.sha256,
             ),
-            _(
-                "People need not be told where measures avoid the harm; the authority is told anyway."
-            ),
+            _("People need not be told where measures avoid the harm; authorities are anyway."),
         ],
         choices=[TELL, DO_NOT_TELL],
         form=form(),
@@ -105,7 +105,7 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
     except ControlFailed as error:
         answer.refuse(desk, file, STEP, given, _("{words}", words=error.message), values)
     tell = given.option == TELL
-    if tell and _many_unusable(desk, made) and not values.ticked(LOOKED):
+    if tell and _many_unusable(desk, file, made) and not values.ticked(LOOKED):
         cause = _("too many people have no usable address: look at the list, and say so")
         answer.refuse(desk, file, STEP, given, cause, values)
     with desk.state.begin() as conn:
@@ -143,8 +143,16 @@ def decided_on(file: File, made: NoticePlan) -> bool:
     return found is not None and found.data["sha256"] == made.sha256
 
 
-def _many_unusable(desk: Desk, made: NoticePlan) -> bool:
-    reach = made.reach
+def _reach(desk: Desk, file: File) -> Reach | None:
+    """How many can be reached; nobody is looked up in a drill."""
+    if desk.scenario is not None:
+        return None
+    with desk.state.connect() as conn:
+        return AddressBook(desk).reach(conn, file.incident.id)
+
+
+def _many_unusable(desk: Desk, file: File, made: NoticePlan) -> bool:
+    reach = _reach(desk, file)
     if reach is None or not made.people:
         return False
     return reach.unusable > desk.rules.letter.unusable_at_most * made.people

@@ -15,8 +15,9 @@ from include.incident.scope_words import scope_lines
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
 from include.messages import _
+from include.policy.incident import HumanStep
 
-STEP = "grade"
+STEP: HumanStep = "grade"
 CONFIRM = "Confirm"
 REASON = "reason"
 GRADE = "grade"

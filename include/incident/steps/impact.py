@@ -10,8 +10,9 @@ from include.incident.names import Kind
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
 from include.messages import Message, _, listed
+from include.policy.incident import HumanStep
 
-STEP = "impact"
+STEP: HumanStep = "impact"
 ASSESSED = "Assessed"
 TEXTS: dict[str, Message] = {
     "cause": _("Preliminary cause"),

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 
-from dateutil.relativedelta import relativedelta
-
 from include.approvals.form import Field
 from include.approvals.question import Question
 from include.evidence.model import StepRecord
 from include.findings.register import open_finding
 from include.incident.desk import Desk
 from include.incident.names import FINDING_KIND, Kind
+from include.incident.spans import later
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given, Values
 from include.messages import _
+from include.policy.incident import HumanStep
 from include.policy.rules import in_languages
 
-STEP = "review"
+STEP: HumanStep = "review"
 REVIEWED = "Reviewed"
 LESSONS = "lessons"
 MOST_ACTIONS = 5
@@ -122,5 +122,5 @@ def _due(desk: Desk, values: Values, number: int) -> date:
     today = desk.now.date()
     if isinstance(days, int):
         return today + timedelta(days=min(days, 3_650))
-    period = desk.rules.actions_within
-    return today + relativedelta(months=period.months, days=period.days)
+    due = later(desk.clock.now(), desk.rules.actions_within, desk.zone)
+    return due.astimezone(desk.zone).date()

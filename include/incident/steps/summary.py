@@ -12,8 +12,9 @@ from include.incident.names import Kind
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
 from include.messages import Message, _, listed
+from include.policy.incident import HumanStep
 
-STEP = "summary"
+STEP: HumanStep = "summary"
 DONE = "Handed in or approved"
 WHEN, RECEIPT = "handed_in_at", "receipt"
 

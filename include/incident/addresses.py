@@ -1,0 +1,151 @@
+"""Addresses of affected people: looked up when a letter is sent, and kept nowhere.
+
+An address that many people share is nobody's own: a branch's, or a wrong list. Such people are told
+otherwise, as those without an address are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from psycopg.sql import SQL
+from sqlalchemy import Connection
+
+from include.incident import subjects
+from include.incident.desk import Desk
+from include.incident.named import column, table
+from include.incident.reading import CannotCount, reading
+from include.notify.addresses import fault
+from include.services.errors import ServiceError
+
+BATCH = 5_000  # keys that are looked up at once
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How many affected people can be told by mail.
+
+    Attributes:
+        usable: people with an address of their own.
+        without: people without any.
+        malformed: people whose address is none, or to which the policy sends nothing.
+        shared: people whose address too many have.
+    """
+
+    usable: int = 0
+    without: int = 0
+    malformed: int = 0
+    shared: int = 0
+
+    @property
+    def unusable(self) -> int:
+        """People who have to be told otherwise."""
+        return self.without + self.malformed + self.shared
+
+
+@dataclass
+class AddressBook:
+    """Looks up addresses; which of them many people share is looked up once.
+
+    Args:
+        desk: of incidents.
+    """
+
+    desk: Desk
+    _shared: dict[str, frozenset[str]] = field(default_factory=dict, repr=False)
+
+    def look_up(self, keys: Sequence[str]) -> Mapping[str, str]:
+        """The address of each affected person that has a usable one.
+
+        Args:
+            keys: of notices, ``INC-2026-0001/courier/123``.
+
+        Raises:
+            ServiceError: a database cannot be read.
+        """
+        wanted: dict[str, dict[str, list[str]]] = {}
+        for notice in keys:
+            _number, _slash, rest = notice.partition("/")
+            database, _slash, key = rest.partition("/")
+            wanted.setdefault(database, {}).setdefault(key, []).append(notice)
+        return {
+            notice: address
+            for database, named in wanted.items()
+            for key, address in self._found(database, list(named)).items()
+            if not self._fault(database, address)
+            for notice in named[key]
+        }
+
+    def reach(self, conn: Connection, incident_id: int) -> Reach:
+        """How many of the frozen list can be told by mail.
+
+        Raises:
+            ServiceError: a database cannot be read.
+        """
+        counts = {"usable": 0, "without": 0, "malformed": 0, "shared": 0}
+        rows = subjects.rows(conn, incident_id)
+        for database, keys in _batches(rows):
+            found = self._found(database, keys)
+            for key in keys:
+                address = found.get(key, "")
+                why = (self._fault(database, address) or "usable") if address else "without"
+                counts[why] += 1
+        return Reach(**counts)
+
+    def _fault(self, database: str, address: str) -> str:
+        """Why an address is not used; empty where it is."""
+        if fault("mail", address, self.desk.notices.domains):
+            return "malformed"
+        return "shared" if address.casefold() in self._shared_of(database) else ""
+
+    def _found(self, database: str, keys: Sequence[str]) -> dict[str, str]:
+        rule = self.desk.rules.scope_of(database).subject
+        if rule.mail is None or database not in self.desk.databases:
+            return {}
+        mapped = self.desk.databases[database]
+        person, mail = column("s", rule.key), column("s", rule.mail)
+        query = SQL(
+            "SELECT {person}::text, {mail}::text FROM {people} AS s"
+            " WHERE {person}::text = ANY(%(keys)s::text[]) AND {mail} IS NOT NULL"
+        ).format(person=person, mail=mail, people=table(mapped, rule.collection))
+        return dict(self._rows(database, query, {"keys": list(keys)}))
+
+    def _shared_of(self, database: str) -> frozenset[str]:
+        if database not in self._shared:
+            rule = self.desk.rules.scope_of(database).subject
+            assert rule.mail is not None
+            query = SQL(
+                "SELECT lower({mail}::text), '' FROM {people} AS s WHERE {mail} IS NOT NULL"
+                " GROUP BY 1 HAVING count(*) >= %(most)s"
+            ).format(
+                mail=column("s", rule.mail),
+                people=table(self.desk.databases[database], rule.collection),
+            )
+            rows = self._rows(database, query, {"most": self.desk.rules.letter.shared_by})
+            self._shared[database] = frozenset(mail.casefold() for mail, _nothing in rows)
+        return self._shared[database]
+
+    def _rows(
+        self, database: str, query: object, values: Mapping[str, object]
+    ) -> list[tuple[str, str]]:
+        mapped, address = self.desk.databases[database], self.desk.readers[database]
+        try:
+            with reading(address, mapped, self.desk.zone.key) as connection:
+                return connection.execute(query, values).fetchall()  # type: ignore[call-overload, no-any-return]  # composed above
+        except CannotCount as error:
+            raise ServiceError(
+                f"Addresses cannot be looked up in {database}: {error}.",
+                "Make it reachable; what waits is sent then.",
+            ) from None
+
+
+def _batches(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]:
+    """Keys of one database at a time, so many as are looked up at once."""
+    left = iter(rows)
+    while batch := list(islice(left, BATCH)):
+        by_database: dict[str, list[str]] = {}
+        for database, key in batch:
+            by_database.setdefault(database, []).append(key)
+        yield from by_database.items()
