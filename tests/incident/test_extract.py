@@ -5,17 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import psutil
-import psycopg
 import pytest
 import zstandard
 
@@ -23,86 +20,37 @@ from include.encryption.crypto import Refused, decrypting
 from include.encryption.recipients import OpeningKey, Recipient
 from include.incident.extract import Extract, opened
 from include.incident.log_query import LogQuery
-from include.local.postgres import EmbeddedPostgres
-from include.services.database import DatabaseAddress, DatabaseUnavailable
+from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError, UsageError
 from include.services.objectstore.base import (
     ObjectDamaged,
     ObjectLocked,
     ObjectMissing,
     ObjectStore,
-    StoreError,
 )
 from include.services.objectstore.directory import DirectoryStore
-from include.services.objectstore.s3 import S3Store
+from include.workplace import ROOT
+from tests.incident.extract_places import any_store, proxy, s3, source, store
 from tests.incident.extract_rig import (
     CONTEXT,
-    FILL,
     KEY,
     LOG,
     MAPPED,
     WHOLE,
-    WIDE,
     WIDE_WHOLE,
     ZONES,
-    Disturbed,
     made,
     minute,
     plain,
     run,
 )
-from tests.support.databases import fresh
-from tests.support.faulty_proxy import Fault, FaultyProxy
 from tests.support.holders import NOW, Holder, offline, operations, recipients, stranger
-from tests.support.s3 import client_for, new_bucket, start_moto, unfinished_uploads
 
-__all__ = ["offline", "operations", "recipients", "stranger"]
+__all__ = ["any_store", "proxy", "s3", "source", "store"]
+__all__ += ["offline", "operations", "recipients", "stranger"]
 
 COLUMNS = ", ".join(f'a."{one.replace(chr(34), chr(34) * 2)}"' for one in LOG.columns)
 LATER = NOW.replace(microsecond=0) + timedelta(days=30)
-
-
-@pytest.fixture(scope="module")
-def source(postgres: EmbeddedPostgres) -> Iterator[DatabaseAddress]:
-    """The log; tests only read it."""
-    with fresh(postgres) as name:
-        address = DatabaseAddress.from_conninfo(postgres.conninfo(name))
-        run(address, FILL)
-        run(address, f"ALTER DATABASE {name} SET timezone = 'Asia/Shanghai'")
-        run(address, f"ALTER DATABASE {name} SET statement_timeout = '100ms'")
-        yield address
-
-
-@pytest.fixture(scope="module")
-def wide(source: DatabaseAddress) -> DatabaseAddress:
-    """With a log of 37 MB beside."""
-    run(source, WIDE)
-    return source
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> DirectoryStore:
-    return DirectoryStore(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def proxy() -> Iterator[FaultyProxy]:
-    server = start_moto()
-    with FaultyProxy(server.endpoint) as made_one:
-        yield made_one
-    server.stop()
-
-
-@pytest.fixture
-def s3(proxy: FaultyProxy) -> S3Store:
-    client = client_for(proxy.endpoint, max_attempts=2)
-    return S3Store(client, new_bucket(client))
-
-
-@pytest.fixture(params=["store", "s3"])
-def any_store(request: pytest.FixtureRequest) -> ObjectStore:
-    found: ObjectStore = request.getfixturevalue(request.param)
-    return found
 
 
 def content(store: ObjectStore, one: Extract, key: OpeningKey) -> bytes:
@@ -244,76 +192,6 @@ def test_no_row_is_an_extract_too(
     assert content(any_store, one, operations.opening) == header
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"columns": ("access_id", "phone")}, "phone"),
-        ({"at": "seen_at"}, "seen_at"),
-        ({"account": "a.nobody"}, "nobody"),
-        ({"account": "a.access_id); DROP TABLE access_log; --"}, "multiple commands|syntax"),
-        ({"account": "1 / (a.access_id - 3)"}, "SQLSTATE 22012"),
-        ({"collection": "wide_log"}, "employee_id"),
-    ],
-)
-def test_a_pack_that_does_not_fit_is_named(
-    source: DatabaseAddress,
-    store: DirectoryStore,
-    recipients: list[Recipient],
-    changes: dict[str, Any],
-    said: str,
-):
-    """With the place in incident.yaml and what is wrong there; nothing is stored."""
-    query = LogQuery(MAPPED, LOG.model_copy(update=changes), accounts=("E001",))
-    with pytest.raises(UsageError, match=said) as refused:
-        made(source, store, recipients, query)
-    assert "incident.yaml, scope of courier, access" in refused.value.message
-    assert not list(store.list())
-    assert plain(source, "SELECT count(*) FROM access_log") == b"count\n12\n"
-
-
-def test_an_expression_that_fails_in_the_midst_is_named(
-    wide: DatabaseAddress, store: DirectoryStore, recipients: list[Recipient]
-):
-    """Also where only the copy meets the row; the value is not repeated."""
-    run(
-        wide,
-        "CREATE OR REPLACE VIEW bad AS SELECT access_id, accessed_at,"
-        " CASE access_id WHEN 11000 THEN purpose::numeric ELSE 0 END AS purpose FROM wide_log",
-    )
-    tables = {"bad": MAPPED.collections["wide_log"].model_copy(update={"table": "bad"})}
-    database = MAPPED.model_copy(update={"collections": {**MAPPED.collections, **tables}})
-    query = LogQuery(database, WIDE_WHOLE.log.model_copy(update={"collection": "bad"}))
-    with pytest.raises(UsageError, match="SQLSTATE 22P02") as refused:
-        made(wide, store, recipients, query)
-    assert len(str(refused.value)) < 300
-    assert not list(store.list())
-
-
-def test_a_role_that_may_not_see_all_is_refused(
-    source: DatabaseAddress, store: DirectoryStore, recipients: list[Recipient]
-):
-    """Neither without the right to a column nor where row-level security would hide rows."""
-    with psycopg.connect(source.conninfo(), autocommit=True) as conn:
-        conn.execute("SET statement_timeout = 0")
-        conn.execute("CREATE ROLE clerk_of_incidents LOGIN PASSWORD 'x'")
-        try:
-            conn.execute("GRANT SELECT (access_id, accessed_at) ON wide_log TO clerk_of_incidents")
-            clerk = replace(source, password="x")
-            clerk = replace(clerk, parameters={**source.parameters, "user": "clerk_of_incidents"})
-            with pytest.raises(UsageError, match="may not read all of the log"):
-                made(clerk, store, recipients, WIDE_WHOLE)
-            conn.execute("GRANT SELECT ON wide_log TO clerk_of_incidents")
-            conn.execute("ALTER TABLE wide_log ENABLE ROW LEVEL SECURITY")
-            with pytest.raises(UsageError, match="row-level security"):
-                made(clerk, store, recipients, WIDE_WHOLE)
-            conn.execute("ALTER TABLE wide_log DISABLE ROW LEVEL SECURITY")
-            assert made(clerk, store, recipients, WIDE_WHOLE).rows >= 0
-        finally:
-            conn.execute("ALTER TABLE wide_log DISABLE ROW LEVEL SECURITY")
-            conn.execute("DROP OWNED BY clerk_of_incidents")
-            conn.execute("DROP ROLE clerk_of_incidents")
-
-
 def test_what_is_known_is_verified_and_not_made_again(
     source: DatabaseAddress, any_store: ObjectStore, recipients: list[Recipient]
 ):
@@ -365,14 +243,6 @@ def test_what_could_not_be_kept_is_made_anew(
     assert one.sha256_stored == hashlib.sha256(any_store.get(KEY)).hexdigest()
 
 
-def test_without_recipients_nothing_is_copied(source: DatabaseAddress, store: DirectoryStore):
-    """Nobody could open it."""
-    with pytest.raises(UsageError, match="no recipient"):
-        made(source, store, [])
-    assert not list(store.list())
-    assert not [one for one in psutil.Process().children() if one.name() == "psql"]
-
-
 def test_an_extract_that_was_exchanged_does_not_open(
     source: DatabaseAddress,
     store: DirectoryStore,
@@ -398,102 +268,6 @@ def test_an_extract_that_was_exchanged_does_not_open(
         content(store, first, operations.opening)
 
 
-@pytest.mark.parametrize("application", ["psql", "all"])
-def test_a_database_that_is_lost_in_the_midst_leaves_nothing(
-    wide: DatabaseAddress, tmp_path: Path, recipients: list[Recipient], application: str
-):
-    """Whether the copy alone is cut or the server goes; the next attempt is whole."""
-
-    def cut() -> None:
-        with psycopg.connect(wide.with_database("postgres").conninfo(), autocommit=True) as conn:
-            done = conn.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
-                " AND (query LIKE 'COPY%%' OR %s = 'all')",
-                [wide.name, application],
-            ).fetchall()
-        assert len(done) == {"psql": 1, "all": 2}[application]
-
-    with pytest.raises(DatabaseUnavailable, match=r"cut|lost") as lost:
-        made(wide, Disturbed(tmp_path, 2_000_000, cut), recipients, WIDE_WHOLE)
-    assert "1f40fc92da24169475" not in str(lost.value)
-    store = DirectoryStore(tmp_path)
-    assert not list(store.list())
-    assert not list(tmp_path.rglob(".*.partial-*"))
-    assert made(wide, store, recipients, WIDE_WHOLE).rows == 12_000
-
-
-def test_a_store_that_goes_down_in_the_midst_shows_nothing(
-    wide: DatabaseAddress,
-    proxy: FaultyProxy,
-    s3: S3Store,
-    recipients: list[Recipient],
-    operations: Holder,
-):
-    """Its upload is cleared by the next attempt, which is whole, of several parts."""
-    proxy.rule = lambda request: (
-        Fault(status=503, code="SlowDown") if request.method in {"PUT", "DELETE"} else None
-    )
-    try:
-        with pytest.raises(StoreError):
-            made(wide, s3, recipients, WIDE_WHOLE)
-    finally:
-        proxy.rule = lambda _: None
-    client, bucket = client_for(proxy.endpoint), s3.description.removeprefix("s3://").split("/")[0]
-    assert not list(s3.list())
-    assert unfinished_uploads(client, bucket) == 1
-    assert not [one for one in psutil.Process().children() if one.name() == "psql"]
-    one = made(wide, s3, recipients, WIDE_WHOLE, lock_until=LATER)
-    assert unfinished_uploads(client, bucket) == 0
-    assert one.checksum.endswith("-2")  # two parts
-    assert sum(len(piece) for piece in opened(s3, one, operations.opening)) == one.bytes_csv
-
-
-def test_a_killed_extract_leaves_nothing_and_nobody(
-    wide: DatabaseAddress, tmp_path: Path, recipients: list[Recipient], operations: Holder
-):
-    """No psql works on, nothing is listed, and the next attempt clears what lies there."""
-    root = tmp_path / "store"
-    root.mkdir()
-    told = {
-        "root": str(root),
-        "conninfo": wide.conninfo(),
-        "certificate": operations.certificate_pem.decode(),
-    }
-    (tmp_path / "told.json").write_text(json.dumps(told))
-    words = [sys.executable, "-m", "tests.incident.extract_rig", str(tmp_path / "told.json")]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, env=os.environ) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"writing\n"
-        helpers = psutil.Process(child.pid).children(recursive=True)
-        assert [one.name() for one in helpers] == ["psql"]
-        child.kill()
-    with suppress(psutil.NoSuchProcess):
-        helpers[0].wait(5)
-    assert not helpers[0].is_running()
-    store = DirectoryStore(root)
-    assert not list(store.list())
-    assert list(root.rglob(".*.partial-*"))
-    assert made(wide, store, recipients, WIDE_WHOLE).rows == 12_000
-    assert not list(root.rglob(".*.partial-*"))
-
-
-def test_the_password_and_the_accounts_are_on_no_command_line(
-    wide: DatabaseAddress, tmp_path: Path, recipients: list[Recipient]
-):
-    """Everybody on the machine can read those."""
-    seen: list[str] = []
-
-    def look() -> None:
-        (child,) = (one for one in psutil.Process().children() if one.name() == "psql")
-        seen.append(" ".join(child.cmdline()))
-
-    log = WIDE_WHOLE.log.model_copy(update={"account": "'E001'"})
-    query = LogQuery(MAPPED, log, accounts=("E001",))
-    made(wide, Disturbed(tmp_path, 1, look), recipients, query)
-    assert wide.password not in seen[0]
-    assert "E001" not in seen[0]
-
-
 def test_a_longer_lock_is_left_alone(
     source: DatabaseAddress, store: DirectoryStore, recipients: list[Recipient]
 ):
@@ -503,3 +277,38 @@ def test_a_longer_lock_is_left_alone(
     assert store.stat(KEY).locked_until == LATER
     with pytest.raises(ObjectLocked):
         made(source, store, recipients)
+
+
+def test_the_page_opens_an_extract_without_us(
+    source: DatabaseAddress, tmp_path: Path, recipients: list[Recipient], operations: Holder
+):
+    """Its lines, as printed, with the runbook's script."""
+    store = DirectoryStore(tmp_path / "store")
+    (tmp_path / "store").mkdir()
+    one = made(source, store, recipients)
+    (tmp_path / "extract.courier.json").write_bytes(one.as_bytes())
+    (tmp_path / "escrow.key").write_bytes(operations.private_pem)
+    runbook = (ROOT / "docs" / "restore-runbook.md").read_text()
+    script = runbook.split("decrypt.py\" <<'END'\n")[1].split("\nEND\n")[0]
+    (tmp_path / "decrypt.py").write_text(script)
+    (block,) = re.findall(
+        r"^```sh\n(.*?)^```$", (ROOT / "docs" / "evidence.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    block = block.replace("/mnt/evidence", "store").replace("/media/escrow/", "")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    words = ["bash", "-c", block]
+    environment = {"PATH": path, "HOME": str(tmp_path)}
+    done = subprocess.run(
+        words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "12 rows, as the server counted" in done.stdout
+    expected = plain(source, f"SELECT {COLUMNS} FROM access_log a")
+    assert (tmp_path / "access.csv").read_bytes() == expected
+    key = tmp_path / "store" / one.key
+    key.write_bytes(key.read_bytes()[:-1] + b"x")
+    again = subprocess.run(
+        words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert again.returncode != 0
+    assert "FAILED" in again.stdout
