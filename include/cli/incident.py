@@ -119,14 +119,15 @@ def verify(number: Number, as_json: AsJson = False) -> int:
         "entries": len(file.entries),
         "head": timeline.head(file.entries),
         "first_bad": broken.place if broken else None,
-        "reason": broken.reason if broken else None,
+        "reason": broken.reason.text if broken else None,
     }
     if as_json:
         print_json(told)
     elif broken is None:
         results.print(f"{told['incident']}: {told['entries']} entries hold, {told['head']}")
     else:
-        errors.print(f"{told['incident']}: entry {broken.place}: {broken.reason}", markup=False)
+        said = f"{told['incident']}: entry {broken.place}: {broken.reason.text}"
+        errors.print(said, markup=False)
     return 0 if broken is None else 1
 
 

@@ -166,7 +166,7 @@ def _affected(scope: Scope) -> Section:
     unknown = [verbatim(one.database) for one in scope.unknown]
     counted = bool(scope.counted)
     entries: list[tuple[Message, EntryValue, bool]] = [
-        (_("People"), scope.subjects if counted else _NOT_KNOWN, True),
+        (_("People affected"), scope.subjects if counted else _NOT_KNOWN, True),
         (_("Records"), scope.records if counted else _NOT_KNOWN, True),
         (_("Types of information"), tuple(types_of(scope.categories)) or _NOT_KNOWN, True),
         (_("People of whom sensitive information is affected"), scope.sensitive, False),

@@ -13,12 +13,6 @@ from include.incident.scope import Scope
 from include.messages import Message, _, listed, verbatim
 from include.policy.incident import Grade, IncidentRules
 
-_FIGURES = {
-    "people": _("{count} people are affected, from {limit} on"),
-    "sensitive": _("sensitive information of {count} people is affected, from {limit} on"),
-    "minors": _("{count} people under 14 are affected, from {limit} on"),
-}
-
 
 @dataclass(frozen=True)
 class Proposal:
@@ -76,8 +70,19 @@ def _reached(scope: Scope, grade: Grade) -> Iterator[Message]:
     for name, count in _figures(scope).items():
         limit = getattr(grade, name)
         if limit is not None and count is not None and count >= limit:
-            values = {"count": count, "limit": limit}
-            yield _FIGURES[name].model_copy(update={"values": values})
+            yield _reason(name, count, limit)
+
+
+def _reason(figure: str, count: int, limit: int) -> Message:
+    if figure == "people":
+        return _("{count} people are affected, from {limit} on", count=count, limit=limit)
+    if figure == "sensitive":
+        return _(
+            "sensitive information of {count} people is affected, from {limit} on",
+            count=count,
+            limit=limit,
+        )
+    return _("{count} people under 14 are affected, from {limit} on", count=count, limit=limit)
 
 
 def _minors_matter(scope: Scope, rules: IncidentRules, worst: Grade) -> bool:

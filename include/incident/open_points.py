@@ -39,13 +39,11 @@ def _secured(desk: Desk, file: File) -> list[Message]:
 
 
 def _reports(desk: Desk, file: File) -> list[Message]:
-    phases = {
-        Phase.FIRST: _("first report to: {authority}"),
-        Phase.REST: _("follow-up report to: {authority}"),
-    }
     return [
-        words.model_copy(update={"values": {"authority": one.message}})
-        for phase, words in phases.items()
+        _("first report to: {authority}", authority=one.message)
+        if phase is Phase.FIRST
+        else _("follow-up report to: {authority}", authority=one.message)
+        for phase in (Phase.FIRST, Phase.REST)
         for one in authorities(desk, file)
         if not handed_in(file, one.id, phase)
     ]

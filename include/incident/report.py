@@ -317,7 +317,7 @@ def _delivery(delivered: Mapping[str, int]) -> list[Section]:
     rows: list[list[Cell]] = [[titles[state], count] for state, count in delivered.items()]
     table = Table(
         caption=_("Notices to people"),
-        columns=[Column(label=_("State")), Column(label=_("People"), kind="number")],
+        columns=[Column(label=_("State")), Column(label=_("People affected"), kind="number")],
         rows=rows,
     )
     return [Section(heading=_("Notices to people"), blocks=[table])]
@@ -349,7 +349,7 @@ def _timeline(file: File) -> Table:
             Column(label=_("Happened"), kind="datetime"),
             Column(label=_("Entered"), kind="datetime"),
             Column(label=_("By"), kind="code"),
-            Column(label=_("What")),
+            Column(label=_("What was entered")),
             Column(label=_("Digest"), kind="code"),
         ],
         rows=[

@@ -73,7 +73,7 @@ def scope_table(scope: Scope) -> Table:
         caption=_("By database; whoever stands in two of them counts twice"),
         columns=[
             Column(label=_("Database")),
-            Column(label=_("People"), kind="number"),
+            Column(label=_("People affected"), kind="number"),
             Column(label=_("Records"), kind="number"),
             Column(label=_("Of them sensitive"), kind="number"),
             Column(label=_("Under 14"), kind="number"),

@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, select, text
 
 from include.incident.names import Kind
-from include.messages import Message
+from include.messages import Message, _
 from include.reports.i18n import visible
 from include.services.clock import Clock
 from include.services.errors import UsageError
@@ -63,7 +63,7 @@ class Broken:
     """
 
     place: int
-    reason: str
+    reason: Message
 
 
 def append(
@@ -159,11 +159,11 @@ def verify(number: str, found: Sequence[Entry]) -> Broken | None:
     previous = FIRST
     for place, one in enumerate(found, 1):
         if one.place != place:
-            return Broken(place, "an entry is missing")
+            return Broken(place, _("an entry is missing"))
         if one.previous != previous:
-            return Broken(place, "it does not follow the entry before")
+            return Broken(place, _("it does not follow the entry before"))
         if one.sha256 != digest(number, as_row(one)):
-            return Broken(place, "it was changed")
+            return Broken(place, _("it was changed"))
         previous = one.sha256
     return None
 

@@ -203,7 +203,7 @@ def take_review(number: str, answer: Answer) -> dict[str, Any]:
     def act(_found: Workplace, mine: Desk) -> StepRecord:
         return review.take(mine, number, given_of(answer, mine.clock.now()))
 
-    return _taking(review.STEP, number, _("The review"), act)
+    return _taking(review.STEP, number, _("The review of the incident"), act)
 
 
 def ask_summary(number: str) -> Question | None:
