@@ -15,9 +15,9 @@ Required Actions* for those who may answer; each shows what is due by when. Sile
 **Writes:** incident, timeline, legal holds and notices to `state_db`; documents and access-log extracts to
 `evidence_store`; mail; a sealed bundle with report and timeline (English, Chinese). A drill (`tabletop`) leaves its bundle only.
 
-**Red means** that a clock ran out before its step was done, that the timeline was tampered with, or that the run ended before the
-incident did. **What to do:** the page for the night is docs/on-call.md. A failed task: read its log, remove the cause, clear it;
-nothing is done twice. Notes, hand-overs, suspects, a wider scope, a wrong alarm: workflow `update_incident`. **Owner:** compliance.
+**Red means** that a clock ran out before its step was done, that the timeline was tampered with, or that the run ended before
+the incident did. **What to do:** docs/on-call.md. A failed task: read its log, remove the cause, clear it; nothing is done
+twice. Notes, hand-overs, suspects, a wider scope, a false alarm: workflow `update_incident`. **Owner:** compliance.
 """
 
 from __future__ import annotations
@@ -100,19 +100,13 @@ def respond_to_incident() -> None:
 
     opened, sealed = open_incident(), seal()
     assessed, grade, contain = assess(opened), asks("grade", opened), asks("contain", opened)
-    preserved, named, notified, sent = (
-        preserve(opened),
-        authorities(opened),
-        notify(opened),
-        send(opened),
-    )
+    preserved, named, notified = preserve(opened), authorities(opened), notify(opened)
     report, report_rest = asks_each("report", named), asks_each("report_rest", named)
     impact, decide, close = asks("impact", opened), asks("decide", opened), asks("close", opened)
     assessed >> [preserved, grade]
     grade >> named
     grade >> impact >> [decide, report_rest]
-    [decide, preserved] >> notified >> sent
-    preserved >> decide
+    preserved >> decide >> notified >> (sent := send(opened))
     [contain, report, preserved, decide] >> report_rest
     [sent, report_rest] >> close >> asks("review", opened) >> asks("summary", opened) >> sealed
     watch(opened) >> sealed

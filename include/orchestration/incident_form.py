@@ -168,8 +168,8 @@ def update() -> dict[str, Param]:
     affected = {name: param for name, param in _affected(rules).items() if name not in ("another",)}
     return {
         "incident": Param(
-            "",
-            type="string",
+            None,
+            type=["null", "string"],
             pattern="^[A-Z]{2,8}-[0-9]{4}-[0-9]{4,}$",
             title="Incident / 事件编号",
             description="INC-2026-0001",

@@ -33,7 +33,8 @@ def confirming(kind: str) -> Callable[[Workplace], Confirm]:
     Raises:
         KeyError: nobody says it of this kind.
     """
-    from include.orchestration import audit_conclusion, partners, training
+    from include.incident.names import ALERT, INDIVIDUAL
+    from include.orchestration import audit_conclusion, incident_notices, partners, training
     from include.partners.names import CONTACT
     from include.partners.names import REMINDER as PARTNERS
     from include.sampling.names import NOTICE as FINDING
@@ -42,6 +43,8 @@ def confirming(kind: str) -> Callable[[Workplace], Confirm]:
 
     found: dict[str, Callable[[Workplace], Confirm]] = {
         FINDING: audit_conclusion.confirming,
+        ALERT: incident_notices.confirming_alerts,
+        INDIVIDUAL: incident_notices.confirming_letters,
         PARTNERS: partners.confirming,
         CONTACT: partners.confirming,
         **{one: training.confirming(one) for one in (TRAINING, COPY, DEPARTMENT)},
@@ -51,6 +54,8 @@ def confirming(kind: str) -> Callable[[Workplace], Confirm]:
 
 KINDS = (
     "audit.finding",
+    "incident.alert",
+    "incident.individual",
     "partners.reminder",
     "partners.contact",
     "training.reminder",
@@ -66,11 +71,14 @@ def addressing(kind: str) -> Callable[[Workplace], LookUp]:
     Raises:
         KeyError: nobody says it of this kind.
     """
-    found: dict[str, Callable[[Workplace], LookUp]] = {}
+    from include.incident.names import INDIVIDUAL
+    from include.orchestration import incident_notices
+
+    found: dict[str, Callable[[Workplace], LookUp]] = {INDIVIDUAL: incident_notices.addressing}
     return found[kind]
 
 
-ADDRESSED: tuple[str, ...] = ()
+ADDRESSED: tuple[str, ...] = ("incident.individual",)
 """Every kind of notice whose address is looked up when it is sent."""
 
 

@@ -11,12 +11,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2] / "include"
 pytestmark = pytest.mark.airflow
+OURS = ("training", "partners", "audit", "incident")
 
 
 def queued() -> set[str]:
     """Every kind that a workflow's names.py calls its own."""
     found = set()
-    for room in ("training", "partners", "sampling"):
+    for room in ("training", "partners", "sampling", "incident"):
         for node in ast.parse((ROOT / room / "names.py").read_text()).body:
             if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
                 value = str(node.value.value)
@@ -29,7 +30,7 @@ def test_every_kind_that_is_queued_is_confirmed():
     """A kind that nobody confirms would be told whatever happened since."""
     from include.orchestration.notices import KINDS
 
-    assert {one for one in queued() if one.split(".")[0] in ("training", "partners", "audit")} == (
+    assert {one for one in queued() if one.split(".")[0] in OURS} == (
         set(KINDS)
     )
 
@@ -38,7 +39,7 @@ def test_every_kind_finds_who_confirms_it():
     """And a pack without the workflow's file wants none of its notices any more."""
     from include.orchestration.notices import KINDS, confirming
 
-    place: Any = SimpleNamespace(pack=SimpleNamespace(training=None, partners=None))
+    place: Any = SimpleNamespace(pack=SimpleNamespace(training=None, partners=None, incident=None))
     for kind in KINDS:
         confirm = confirming(kind)(place)
         if not kind.startswith("audit."):
