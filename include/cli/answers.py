@@ -31,9 +31,10 @@ _LOG_IN = re.compile(r"[\w.@-]+")
 
 
 def people(place: Workplace) -> list[str]:
-    """Return the user ids of the sample company's reviewers, approvers and auditors, by the pack.
+    """Return the user ids of the sample company's people whom workflows ask, by the pack.
 
-    Nobody, where the state database is a real one: nobody answers for real people.
+    Reviewers, approvers, auditors and the incident team. Nobody, where the state database is a real
+    one: nobody answers for real people.
     """
     if not place.is_local("state_db"):
         return []
@@ -46,7 +47,8 @@ def people(place: Workplace) -> list[str]:
             connection.autocommit = True
             with unit_of_work(connection, incoming, write=False):
                 found |= dict.fromkeys(reviewers(connection, incoming))
-    return [*dict.fromkeys([*_able(found), *_able(_approvers(place)), *_able(_auditors(place))])]
+    asked = [found, _approvers(place), _auditors(place), *_incident_team(place)]
+    return [*dict.fromkeys(one for group in asked for one in _able(group))]
 
 
 def _approvers(place: Workplace) -> Sequence[str]:
@@ -69,6 +71,18 @@ def _auditors(place: Workplace) -> Sequence[str]:
     with suppress(psycopg.Error), _staff(place, holder) as connection:
         return members(connection, holder, rules.staff, rules.auditors)
     return ()
+
+
+def _incident_team(place: Workplace) -> list[Sequence[str]]:
+    """Who may answer a step of `respond_to_incident`, by duty."""
+    rules = place.pack.incident
+    if rules is None:
+        return []
+    groups = [group for duty in rules.team for group in (duty.people, duty.deputies)]
+    holder = place.pack.database_of(rules.staff.collection, rules.staff.database)
+    with suppress(psycopg.Error), _staff(place, holder) as connection:
+        return [members(connection, holder, rules.staff, group) for group in groups]
+    return [group.accounts for group in groups]
 
 
 @contextmanager

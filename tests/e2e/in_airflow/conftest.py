@@ -18,6 +18,7 @@ ON_DEMAND = {"respond_to_incident", "update_incident"}  # have no schedule
 REVIEWER = "E00003"
 OTHER_REVIEWER = "E00017"  # entered one record of the first batch
 ENTERER = "E00002"  # of the second batch; logs in with the same role as the reviewers
+TECHNICIAN, MANAGER = "E00004", "E00001"  # of the incident team only
 REST = "IN-000003"  # the first batch
 
 
@@ -26,6 +27,7 @@ def running() -> Iterator[Running]:
     """Airflow; one of its reviewers entered a record of the first batch."""
     with running_airflow(CUSTOMERS, [ENTERER]) as made:
         assert {REVIEWER, OTHER_REVIEWER, ENTERER, ADMIN} <= set(made.airflow.passwords)
+        assert {TECHNICIAN, MANAGER} <= set(made.airflow.passwords)
         with made.courier() as conn:
             conn.execute(
                 "UPDATE intake_record SET entered_by = (SELECT employee_id FROM employee "
