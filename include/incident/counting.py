@@ -12,9 +12,8 @@ from include.incident.affected import Affected, affected
 from include.incident.listed import printed
 from include.incident.live import look
 from include.incident.logs import Logged
-from include.incident.people import everybody, offers, some
-from include.incident.reading import CannotCount, in_utc, reading
-from include.incident.records import rows_of
+from include.incident.people import everybody, some
+from include.incident.reading import CannotCount, reading
 from include.incident.scope import Counted, Scope, Unknown
 from include.incident.selection import Selection
 from include.policy.datamap import MappedDatabase
@@ -70,11 +69,7 @@ def count(found: Affected, sensitive: Sequence[str]) -> Counted:
     Raises:
         psycopg.Error: the database is not as incident.yaml says, or was lost.
     """
-    rows = {
-        name: rows_of(found, one, offers(one, sensitive) if found.everybody else {})
-        for name, one in found.collections.items()
-    }
-    who = everybody(found, rows, sensitive) if found.everybody else some(found, sensitive)
+    who, rows = everybody(found, sensitive) if found.everybody else some(found, sensitive)
     logged = found.logged or Logged(SQL(""))
     places = missing(found)
     return Counted(
@@ -88,13 +83,13 @@ def count(found: Affected, sensitive: Sequence[str]) -> Counted:
         age_unknown=who.age_unknown,
         unlisted=who.unlisted,
         undated=sum(one.undated for one in rows.values()),
-        first=in_utc(min((one.first for one in rows.values() if one.first), default=None)),
-        last=in_utc(max((one.last for one in rows.values() if one.last), default=None)),
+        first=min((one.first for one in rows.values() if one.first), default=None),
+        last=max((one.last for one in rows.values() if one.last), default=None),
         departments=dict(who.departments),
         accounts=dict(logged.accounts),
         log_rows=logged.rows,
-        log_first=in_utc(logged.first),
-        log_last=in_utc(logged.last),
+        log_first=logged.first,
+        log_last=logged.last,
         not_narrowed=found.not_narrowed,
         listed=len(found.listed.keys),
         not_found=len(places),
@@ -128,12 +123,11 @@ def missing(found: Affected) -> list[int]:
         return []
     keys = [key for place, key in zip(listed.places, listed.keys, strict=True) if place in left]
     named = [
-        SQL("SELECT {} FROM {} AS r WHERE {}").format(
-            printed(live, live.as_key(one.keys[place])), one.table, selector.where
+        SQL("SELECT {} FROM {} AS r WHERE {} IN ({})").format(
+            printed(live, live.as_key(key)), one.table, key, listed.people(live)
         )
         for one in found.collections.values()
-        for selector in found.of_list(one)
-        for place in selector.people
+        for key in one.keys
     ]
     strangers = _texts(found, named, keys) if named else set()
     return [place for place in listed.missing(strangers, live.key) if place in left]

@@ -40,19 +40,18 @@ class Listed:
             live: the database.
             keys: other ones than all.
         """
-        given = list(self.keys if keys is None else keys)
+        given = list(dict.fromkeys(self.keys if keys is None else keys))
         return {
-            "listed_people": [one for key in given if (one := _as_key(key, live.key)) is not None],
-            "listed_numbers": [one for key in given if (one := _number(key, 2**63)) is not None],
+            "listed_people": _different(_as_key(key, live.key) for key in given),
+            "listed_numbers": _different(_number(key, 2**63) for key in given),
             "listed_texts": given,
         }
 
     def people(self, live: Live) -> Composable:
-        """A relation of the listed people's keys ``k``; some may not be there."""
+        """A relation of the listed people's keys ``k``, each once; some may not be there."""
         if _is_typed(live.key):
-            return SQL("SELECT one::{} AS k FROM unnest(%(listed_people)s::text[]) AS one").format(
-                live.key_name
-            )
+            typed = "SELECT DISTINCT one::{} AS k FROM unnest(%(listed_people)s::text[]) AS one"
+            return SQL(typed).format(live.key_name)
         return SQL("SELECT {} AS k FROM {} AS s WHERE {} = ANY(%(listed_people)s::text[])").format(
             live.person, live.people, printed(live, live.person)
         )
@@ -97,6 +96,10 @@ def printed(live: Live, key: Composable) -> Composable:
     if live.key == _TIMESTAMPTZ:
         return SQL("(({}) AT TIME ZONE 'UTC')::text || '+00'").format(key)
     return SQL("({})::text").format(key)
+
+
+def _different(keys: Iterable[str | None]) -> list[str]:
+    return list(dict.fromkeys(one for one in keys if one is not None))
 
 
 def _is_typed(kind: int) -> bool:

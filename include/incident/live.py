@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg
@@ -12,6 +12,8 @@ from psycopg.sql import SQL, Composable, Identifier
 
 from include.incident.categories import by_category
 from include.incident.named import column, table
+from include.incident.reading import CannotCount
+from include.messages import _
 from include.policy.datamap import MappedDatabase
 from include.policy.fragments import pack_sql
 from include.policy.incident_scope import Records, ScopeRule
@@ -29,6 +31,15 @@ JOIN pg_attribute f ON f.attrelid = c.confrelid AND f.attnum = c.confkey[1]
 WHERE c.contype = 'f' AND c.convalidated AND cardinality(c.conkey) = 1
     AND c.conrelid = %(table)s::regclass AND c.confrelid = %(people)s::regclass
     AND f.attname = %(key)s
+"""
+# Nobody counts twice who stands there once; where no index says so, it is looked at.
+_PEOPLE = """
+SELECT format_type(%(type)s, NULL), greatest(c.reltuples, 0)::bigint, EXISTS (
+    SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
+    WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate
+        AND i.indpred IS NULL AND i.indnkeyatts = 1 AND a.attname = %(key)s AND a.attnotnull
+)
+FROM pg_class c WHERE c.oid = %(people)s::regclass
 """
 
 
@@ -81,6 +92,7 @@ class Live:
         database: of the data map.
         rule: of incident.yaml.
         people: the table of people, whose rows are ``s``.
+        rows: about how many there are.
         key: type of their key.
         key_name: its name in SQL.
         collections: all of the rule, by name.
@@ -91,6 +103,7 @@ class Live:
     database: MappedDatabase
     rule: ScopeRule
     people: Composable
+    rows: int
     key: int
     key_name: Composable
     collections: Mapping[str, Collected]
@@ -110,17 +123,28 @@ def look(connection: psycopg.Connection[Any], database: MappedDatabase, rule: Sc
     """Look at what incident.yaml names.
 
     Raises:
+        CannotCount: the key of people does not tell them apart.
         psycopg.Error: something of it is not there, or may not be read.
     """
     people = table(database, rule.subject.collection)
-    (kind,) = _types(connection, people, "s", [column("s", rule.subject.key)])
-    named = connection.execute("SELECT format_type(%s, NULL)", [kind]).fetchone()
-    assert named is not None
-    found = Live(connection, database, rule, people, kind, pack_sql(named[0]), {})
+    key = column("s", rule.subject.key)
+    (kind,) = _types(connection, people, "s", [key])
+    values = {"people": people.as_string(None), "key": rule.subject.key, "type": kind}
+    about = connection.execute(_PEOPLE, values).fetchone()
+    assert about is not None
+    type_name, rows, unique = about
+    if not unique and _repeats(connection, people, key):
+        raise CannotCount(
+            _("incident.yaml names a key of people there that several of them have, or none.")
+        )
+    found = Live(connection, database, rule, people, rows, kind, pack_sql(type_name), {})
     collections = {one.collection: _collected(found, one) for one in rule.records}
-    own = next((one for one in collections.values() if one.own), None)
-    values = _values(found, rule.subject.collection, "s") if own else {}
-    return Live(connection, database, rule, people, kind, found.key_name, collections, values)
+    own = any(one.own for one in collections.values())
+    return replace(
+        found,
+        collections=collections,
+        own=_values(found, rule.subject.collection, "s") if own else {},
+    )
 
 
 def plain_column(expression: str) -> str | None:
@@ -129,6 +153,14 @@ def plain_column(expression: str) -> str | None:
     if found is None:
         return None
     return found["quoted"] or found["plain"].lower()
+
+
+def _repeats(connection: psycopg.Connection[Any], people: Composable, key: Composable) -> bool:
+    query = SQL(
+        "SELECT EXISTS (SELECT {key} FROM {people} AS s GROUP BY 1 HAVING count(*) > 1)"
+        " OR EXISTS (SELECT FROM {people} AS s WHERE {key} IS NULL)"
+    ).format(key=key, people=people)
+    return connection.execute(query, {}).fetchone() == (True,)
 
 
 def _collected(found: Live, rule: Records) -> Collected:

@@ -12,7 +12,7 @@ from psycopg.sql import SQL, Composable, Placeholder
 from include.incident.listed import printed
 from include.incident.live import Live
 from include.incident.named import among, column, joined, table, value
-from include.incident.reading import CannotCount, span
+from include.incident.reading import CannotCount, moment, span
 from include.incident.selection import Selection
 from include.incident.window import in_window
 from include.messages import _
@@ -30,6 +30,7 @@ class Logged:
 
     Attributes:
         people: a relation of keys ``k``, each once.
+        people_count: how many, where their keys are parameters; None where they are too many.
         values: parameters of it.
         rows: entries that say so.
         first: moment of the oldest of these; None where none has one.
@@ -38,6 +39,7 @@ class Logged:
     """
 
     people: Composable
+    people_count: int | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
     rows: int = 0
     first: datetime | None = None
@@ -73,8 +75,10 @@ def logged(live: Live, selection: Selection) -> Logged | None:
     if len(found) == 1:
         return found[0]
     opened, shared = found
+    counts = [one.people_count for one in found if one.people_count is not None]
     return Logged(
         people=SQL("{} INTERSECT {}").format(opened.people, shared.people),
+        people_count=min(counts, default=None),
         values={**opened.values, **shared.values},
         rows=opened.rows + shared.rows,
         first=min(filter(None, (opened.first, shared.first)), default=None),
@@ -128,10 +132,10 @@ def _read(live: Live, log: _Log, selection: Selection, name: str) -> Logged:
     groups = live.connection.execute(some, {**given, "most": MOST_KEYS + 1}).fetchall()
     if len(groups) <= MOST_KEYS:
         keys = sorted({key for key, *_rest in groups if key is not None})
-        people = SQL("SELECT one::{} AS k FROM unnest({}::text[]) AS one").format(
+        people = SQL("SELECT DISTINCT one::{} AS k FROM unnest({}::text[]) AS one").format(
             live.key_name, Placeholder(name)
         )
-        return _summed(groups, people, {name: keys}, selection)
+        return _summed(groups, people, {name: keys}, selection, len(keys))
     people = SQL("SELECT DISTINCT {} AS k FROM {} WHERE {} AND {} IS NOT NULL").format(
         kept, log.source, log.where, log.subject
     )
@@ -146,6 +150,7 @@ def _summed(
     people: Composable,
     values: Mapping[str, Any],
     selection: Selection,
+    keys: int | None = None,
 ) -> Logged:
     """Add up groups: key or not, account, entries, people, first and last moment."""
     accounts = dict.fromkeys(selection.accounts, 0)
@@ -154,9 +159,10 @@ def _summed(
             accounts[who] = accounts.get(who, 0) + count
     return Logged(
         people=people,
+        people_count=keys,
         values=values,
         rows=sum(one[2] for one in groups),
-        first=min((one[4] for one in groups if one[4]), default=None),
-        last=max((one[5] for one in groups if one[5]), default=None),
+        first=min(filter(None, (moment(one[4]) for one in groups)), default=None),
+        last=max(filter(None, (moment(one[5]) for one in groups)), default=None),
         accounts=accounts,
     )

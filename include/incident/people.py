@@ -11,20 +11,26 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
-from include.incident.affected import Affected, Pairs
-from include.incident.categories import any_of
-from include.incident.live import Collected
+from include.incident.affected import Affected, Pairs, each_key
+from include.incident.categories import any_of, is_below
+from include.incident.live import plain_column
 from include.incident.named import column, joined, value
-from include.incident.records import Rows
+from include.incident.reading import moments, span
+from include.incident.records import Rows, rows_of
 from include.policy.fragments import both, either, negated, pack_sql
 from include.policy.incident_scope import Lookup
 
 SENSITIVE = ""
 """Stands for any sensitive category, beside the categories."""
+_ALL_ROWS = "*"
 _MOMENT = re.compile(r"(?<!:):moment\b")
+_BY_HASH = (
+    "SELECT set_config('enable_nestloop', 'off', true), set_config('enable_sort', 'off', true)"
+)
 _BITS = 62  # of a bigint that stays positive
 
 
@@ -51,77 +57,82 @@ class People:
     departments: Mapping[str, int] = field(default_factory=dict)
 
 
-def offers(one: Collected, sensitive: Sequence[str]) -> dict[str, Composable]:
-    """Whether a row ``r`` has a value, by category, and of any sensitive one."""
-    return _with_sensitive(one.values, sensitive)
-
-
-def everybody(found: Affected, rows: Mapping[str, Rows], sensitive: Sequence[str]) -> People:
-    """Count people where all are affected.
+def everybody(found: Affected, sensitive: Sequence[str]) -> tuple[People, dict[str, Rows]]:
+    """Count people where all are affected, and the affected records by collection.
 
     Args:
         found: what is affected; `Affected.everybody` holds.
-        rows: of its collections, with their values counted.
         sensitive: categories that count as such, with those below them.
     """
     live = found.live
     own = _with_sensitive(live.own, sensitive)
-    minor, unknown = _age(found)
-    query = SQL("SELECT count(*), {} FROM {} AS s").format(
-        _counts([*own.values(), minor, unknown]), live.people
-    )
-    count, *rest = _row(found, query)
-    age_unknown, minors = rest.pop(), rest.pop()
-    valued = dict(zip(own, rest, strict=True))
-    for family in _families(found, rows, sensitive, valued, count):
-        lacking = {name: negated(own[name]) for name in family.names if name in own}
-        for name, more in _elsewhere(found, family, lacking).items():
+    count, valued, minors, age_unknown, mine = _own(found, own)
+    lacking = {
+        name: {
+            category: condition
+            for category, condition in _with_sensitive(one.values, sensitive).items()
+            if valued.get(category, 0) < count
+        }
+        for name, one in found.collections.items()
+        if not one.own
+    }
+    rows = {
+        name: rows_of(found, one, lacking[name]) if name in lacking else mine
+        for name, one in found.collections.items()
+    }
+    for family in _families(lacking, rows, set(own)):
+        without = {name: negated(own[name]) for name in family.names if name in own}
+        for name, more in _elsewhere(found, family, without).items():
             valued[name] = valued.get(name, 0) + more
-    return People(
+    people = People(
         count=count,
         categories=_present(valued),
         sensitive=valued.get(SENSITIVE, 0),
         minors=None if live.rule.subject.minor is None else minors,
         age_unknown=age_unknown,
     )
+    return people, rows
 
 
-def some(found: Affected, sensitive: Sequence[str]) -> People:
-    """Count people by putting their records together.
+def some(found: Affected, sensitive: Sequence[str]) -> tuple[People, dict[str, Rows]]:
+    """Count people by putting their records together, and the records by collection.
 
     Args:
         found: what is affected.
         sensitive: categories that count as such, with those below them.
     """
     live, subject = found.live, found.live.rule.subject
+    rows = {name: rows_of(found, one, one.values) for name, one in found.collections.items()}
     names = sorted({name for one in found.collections.values() for name in one.values})
     places = {name: at for at, name in enumerate(names)}
     pairs = list(found.pairs())
     if not pairs:
-        return People(minors=None if subject.minor is None else 0)
+        return People(minors=None if subject.minor is None else 0), rows
     masks = range(len(names) // _BITS + 1)
-    parts = [_with_masks(found, one, places, masks) for one in pairs]
+    parts = [_with_masks(found, one, places, masks, rows) for one in pairs]
     each = SQL(", ").join(SQL("bit_or({0}) AS {0}").format(Identifier(f"m{one}")) for one in masks)
     department, source = _department(found)
     minor, unknown = _age(found)
     nobody = SQL("{} IS NULL").format(live.person)
-    marked = [name for name in names if any_of({name: SQL("true")}, sensitive)]
     conditions = [_has(places[name]) for name in names]
-    conditions += [
-        either([_has(places[name]) for name in marked]), minor, either([nobody, unknown]), nobody,
-    ]  # fmt: skip
+    marked = [_has(places[name]) for name in names if is_below(name, sensitive)]
+    conditions += [either(marked), minor, either([nobody, unknown]), nobody]
     query = SQL(
-        "SELECT {}, count(*), {} FROM (SELECT k, {} FROM ({}) AS pair GROUP BY k) AS p"
-        " LEFT JOIN {} AS s ON {} = p.k{} GROUP BY 1"
+        "SELECT {}, count(*), {} FROM (SELECT k, {} FROM ({}) AS pair WHERE k IS NOT NULL"
+        " GROUP BY k) AS p LEFT JOIN {} AS s ON {} = p.k{} GROUP BY 1"
     ).format(
         department, _counts(conditions), each, SQL(" UNION ALL ").join(parts), live.people,
         live.person, source,
     )  # fmt: skip
+    if not found.few:
+        # People of several collections are 200 to PostgreSQL, so that it would look a million up
+        # one by one, and sort them all.
+        live.connection.execute(_BY_HASH)
     groups = live.connection.execute(query, found.values).fetchall()
     totals = [sum(numbers) for numbers in zip(*(one[1:] for one in groups), strict=True)]
     count, *rest = totals or [0] * (len(conditions) + 1)
     unlisted, age_unknown, minors, is_sensitive = (rest.pop() for _ in range(4))
-    return People(
+    people = People(
         count=count,
         categories=_present(dict(zip(names, rest, strict=True))),
         sensitive=is_sensitive,
@@ -130,6 +141,31 @@ def some(found: Affected, sensitive: Sequence[str]) -> People:
         unlisted=unlisted,
         departments={one[0]: one[1] for one in sorted(groups, key=str) if one[0] is not None},
     )
+    return people, rows
+
+
+def _own(
+    found: Affected, own: Mapping[str, Composable]
+) -> tuple[int, dict[str, int], int, int, Rows]:
+    """People, by what their own row has; those under 14, those of unknown age; and their rows."""
+    live = found.live
+    (one,) = (each for each in found.collections.values() if each.own)
+    minor, unknown = _age(found)
+    at = plain_column(one.rule.at) if one.rule.at else None
+    dated = column("s", at) if at else SQL("NULL::timestamptz")
+    source = SQL("{} AS s").format(live.people)
+    query = SQL("SELECT {}, count({}), count(*), {} FROM {}").format(
+        span(dated, one.at.type if one.at else None), dated,
+        _counts([*own.values(), minor, unknown]), source,
+    )  # fmt: skip
+    first, last, known, count, *rest = _row(found, query)
+    age_unknown, minors = rest.pop(), rest.pop()
+    valued = dict(zip(own, rest, strict=True))
+    if one.at is not None and at is None:  # its moment is more than a column: by itself
+        return count, valued, minors, age_unknown, rows_of(found, one, {})
+    first, last = moments(live.connection, (first, last), dated, source, found.values)
+    rows = Rows(count, count - known if one.at else 0, first, last)
+    return count, valued, minors, age_unknown, rows
 
 
 @dataclass(frozen=True)
@@ -146,37 +182,28 @@ class _Family:
 
 
 def _families(
-    found: Affected,
-    rows: Mapping[str, Rows],
-    sensitive: Sequence[str],
-    valued: Mapping[str, int],
-    count: int,
+    offered: Mapping[str, Mapping[str, Composable]], rows: Mapping[str, Rows], own: set[str]
 ) -> list[_Family]:
-    """What is looked for beside people's own rows: nothing that everybody has, or that no row has.
+    """What is looked for beside people's own rows.
+
+    Categories share a look at collections where all of whose rows have a value of each.
 
     Args:
-        found: what is affected.
-        rows: of its collections, with their values counted.
-        sensitive: categories that count as such.
-        valued: people by what their own row has.
-        count: all of them.
+        offered: by collection and category, whether a row has a value; what everybody has in their
+            own row is not there.
+        rows: of the collections, with those values counted.
+        own: categories that people's own rows may have.
     """
-    offered = {
-        name: offers(one, sensitive) for name, one in found.collections.items() if not one.own
-    }
     families: dict[tuple[bool, tuple[tuple[str, str], ...]], list[str]] = {}
     for name in sorted({name for values in offered.values() for name in values}):
-        if valued.get(name, 0) == count:
-            continue
         others = []
         for collection, values in offered.items():
             there = rows[collection].valued.get(name)
             if name in values and there != 0:
-                # Categories share a look at a collection where all of its rows have them.
-                shared = there == rows[collection].count
-                others.append((collection, _ALL_ROWS if shared else name))
+                whole = there == rows[collection].count
+                others.append((collection, _ALL_ROWS if whole else name))
         if others:
-            families.setdefault((name in valued, tuple(others)), []).append(name)
+            families.setdefault((name in own, tuple(others)), []).append(name)
     return [
         _Family(
             names,
@@ -187,9 +214,6 @@ def _families(
         )
         for (_own, others), names in families.items()
     ]
-
-
-_ALL_ROWS = "*"
 
 
 def _elsewhere(
@@ -206,50 +230,56 @@ def _elsewhere(
     parts = []
     for name, condition in family.where.items():
         one = found.collections[name]
-        for selector in found.selectors(one):
-            for key in (one.keys[place] for place in selector.people):
-                conditions = [selector.where, condition, SQL("{} IS NOT NULL").format(key)]
+        for match in found.matches(one):
+            for place, person in match.people.items():
+                conditions = [match.where, condition, *([person] if person else [])]
                 if lacking:
                     without = SQL("{} IN (SELECT {} FROM {} AS s WHERE {})").format(
-                        key, live.person, live.people, either(list(lacking.values()))
+                        one.keys[place], live.person, live.people, either(list(lacking.values()))
                     )
                     conditions.append(without)
-                parts.append(
-                    SQL("SELECT {} AS k FROM {} AS r WHERE {}").format(
-                        live.as_key(key), one.table, both(conditions)
-                    )
-                )
-    each = SQL("SELECT k FROM ({}) AS pair GROUP BY k").format(SQL(" UNION ALL ").join(parts))
+                key = one.keys[place]
+                conditions.append(SQL("{} IS NOT NULL").format(key))
+                each = SQL("SELECT {} AS k FROM {} WHERE {}")
+                parts.append(each.format(live.as_key(key), match.source, both(conditions)))
+    people = SQL("SELECT k FROM ({}) AS pair GROUP BY k").format(SQL(" UNION ALL ").join(parts))
     if not lacking:
-        (people,) = _row(found, SQL("SELECT count(*) FROM ({}) AS p").format(each))
-        return dict.fromkeys(family.names, people)
+        (count,) = _row(found, SQL("SELECT count(*) FROM ({}) AS p").format(people))
+        return dict.fromkeys(family.names, count)
     query = SQL("SELECT {} FROM ({}) AS p JOIN {} AS s ON {} = p.k").format(
-        _counts(list(lacking.values())), each, live.people, live.person
+        _counts(list(lacking.values())), people, live.people, live.person
     )
     return dict(zip(lacking, _row(found, query), strict=True))
 
 
 def _with_masks(
-    found: Affected, pair: Pairs, places: Mapping[str, int], masks: Sequence[int]
+    found: Affected,
+    pair: Pairs,
+    places: Mapping[str, int],
+    masks: Sequence[int],
+    rows: Mapping[str, Rows],
 ) -> Composable:
     """People with what a record has of them, a bit for each category."""
-    values = pair.collected.values if pair.collected else {}
-    columns = []
-    for mask in masks:
-        bits = [
-            SQL("CASE WHEN {} THEN {}::bigint ELSE 0 END").format(
-                condition, Literal(1 << places[name] % _BITS)
-            )
-            for name, condition in values.items()
-            if places[name] // _BITS == mask
-        ]
-        columns.append(SQL(" | ").join(bits) if bits else SQL("0::bigint"))
+    columns: list[list[Composable]] = [[] for _ in masks]
+    whole = [0 for _ in masks]
+    one = pair.collected
+    for name, condition in one.values.items() if one else ():
+        mask, bit = divmod(places[name], _BITS)
+        there = rows[one.name].valued.get(name) if one else None
+        if one and there is not None and there == rows[one.name].count:
+            whole[mask] |= 1 << bit
+        elif there != 0:
+            has = SQL("CASE WHEN {} THEN {}::bigint ELSE 0 END")
+            columns[mask].append(has.format(condition, Literal(1 << bit)))
     named = [
-        SQL("{} AS {}").format(one, Identifier(f"m{mask}"))
-        for mask, one in zip(masks, columns, strict=True)
+        SQL("{} AS {}").format(
+            SQL(" | ").join([SQL("{}::bigint").format(Literal(whole[mask])), *columns[mask]]),
+            Identifier(f"m{mask}"),
+        )
+        for mask in masks
     ]
     return SQL("SELECT {} AS k, {} FROM {}").format(
-        found.live.as_key(pair.key), SQL(", ").join(named), pair.source
+        each_key(found.live, pair.keys), SQL(", ").join(named), pair.source
     )
 
 
@@ -291,7 +321,7 @@ def _counts(conditions: Sequence[Composable]) -> Composable:
     return SQL(", ").join(SQL("count(*) FILTER (WHERE {})").format(one) for one in conditions)
 
 
-def _row(found: Affected, query: Composed) -> list[int]:
+def _row(found: Affected, query: Composed) -> list[Any]:
     row = found.live.connection.execute(query, found.values).fetchone()
     assert row is not None
     return list(row)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,7 @@ from psycopg.sql import SQL, Composable
 
 from include.messages import Message, _
 from include.policy.datamap import MappedDatabase
-from include.policy.fragments import pack_sql, quoted
+from include.policy.fragments import quoted
 from include.services.database import PRINTING, DatabaseAddress
 from include.services.errors import ParcelSealError, ServiceError
 
@@ -20,13 +20,12 @@ MINUTES = 15  # of one statement; a scan of 100 million rows takes less
 _SETTINGS = {
     "statement_timeout": f"{MINUTES}min",
     "lock_timeout": "30s",  # reading waits only for changes of tables, which must not wait for us
-    "work_mem": "64MB",
+    "work_mem": "128MB",
     "jit": "off",  # it compiles for every partition anew
 }
 _OF_THE_SQL, _OF_THE_DATA = "42", "22"  # SQLSTATE classes; the former says no value of a row
 _CANCELLED, _LOCKED = "57014", "55P03"
-# What Python's datetime holds in any timezone; infinity and BC are no moments of a report.
-_SOONEST, _LATEST = "0001-01-03Z", "9999-12-29Z"
+_MOMENTS = {1082, 1114, 1184}  # type oids of PostgreSQL: date, timestamp, timestamptz
 
 
 class CannotCount(Exception):
@@ -113,17 +112,49 @@ def _reason(error: psycopg.Error) -> CannotCount:
     return CannotCount(_("The database refused the query ({code}).", code=state or "?"))
 
 
-def span(expression: Composable) -> Composable:
-    """Aggregates: the first and the last moment, without those that Python cannot hold."""
-    at = SQL("({})::timestamptz").format(expression)
-    limits = [pack_sql(f"timestamptz '{one}'") for one in (_SOONEST, _LATEST)]
-    parts = [
-        SQL("{}({}) FILTER (WHERE {} BETWEEN {} AND {})").format(SQL(name), at, at, *limits)
-        for name in ("min", "max")
-    ]
-    return SQL(", ").join(parts)
+def span(at: Composable, kind: int | None = None) -> Composable:
+    """Aggregates: the first and the last moment as texts, for `moments`.
+
+    Args:
+        at: the moment.
+        kind: oid of its type; None where it is sure to be a moment.
+    """
+    if kind is not None and kind not in _MOMENTS:
+        at = SQL("({})::timestamptz").format(at)
+    return SQL("min({at})::timestamptz::text, max({at})::timestamptz::text").format(at=at)
 
 
-def in_utc(moment: datetime | None) -> datetime | None:
-    """A moment as it is kept."""
-    return None if moment is None else moment.astimezone(UTC)
+def moments(
+    connection: psycopg.Connection[Any],
+    texts: Sequence[str | None],
+    at: Composable,
+    source: Composable,
+    values: Mapping[str, Any],
+) -> tuple[datetime | None, datetime | None]:
+    """The first and the last moment; without those that Python cannot hold, which are rare.
+
+    Args:
+        connection: to the database.
+        texts: what `span` gave.
+        at: the moment.
+        source: where `span` found it, with its condition.
+        values: parameters.
+    """
+    first, last = (moment(one) for one in texts)
+    if (first is None) != (texts[0] is None) or (last is None) != (texts[1] is None):
+        held = SQL(
+            "SELECT min(at)::text, max(at)::text FROM (SELECT ({})::timestamptz AS at FROM {})"
+            " AS one WHERE at BETWEEN '0001-01-03Z' AND '9999-12-29Z'"
+        ).format(at, source)
+        row = connection.execute(held, values).fetchone()
+        assert row is not None
+        first, last = (moment(one) for one in row)
+    return first, last
+
+
+def moment(text: str | None) -> datetime | None:
+    """A moment that PostgreSQL printed, in UTC; None for infinity, BC and after 9999."""
+    try:
+        return None if text is None else datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None

@@ -10,7 +10,7 @@ from psycopg.sql import SQL, Composable
 
 from include.incident.affected import Affected
 from include.incident.live import Collected
-from include.incident.reading import span
+from include.incident.reading import moments, span
 
 
 @dataclass(frozen=True)
@@ -38,30 +38,31 @@ def rows_of(found: Affected, one: Collected, values: Mapping[str, Composable]) -
     Args:
         found: what is affected.
         one: a collection of it.
-        values: conditions over ``r`` whose rows are counted too, where one selector is all.
+        values: conditions over ``r``: rows that meet them are counted too, where the collection is
+            looked through.
     """
-    selectors = found.selectors(one)
-    if not selectors:
+    matches = found.matches(one)
+    if not matches:
         return Rows()
     at = one.at.sql if one.at else SQL("NULL::timestamptz")
-    if len(selectors) == 1:
-        source = SQL("{} AS r WHERE {}").format(one.table, selectors[0].where)
-        asked = values
+    if len(matches) == 1:
+        source = SQL("{} WHERE {}").format(matches[0].source, matches[0].where)
     else:
         parts = [
-            SQL("SELECT {}, {} AS made_at FROM {} AS r WHERE {}").format(
-                SQL(", ").join(one.identity), at, one.table, selector.where
+            SQL("SELECT {}, {} AS made_at FROM {} WHERE {}").format(
+                SQL(", ").join(one.identity), at, match.source, match.where
             )
-            for selector in selectors
+            for match in matches
         ]
         source = SQL("({}) AS r").format(SQL(" UNION ").join(parts))
-        at, asked = SQL("made_at"), {}
-    valued = [SQL(", count(*) FILTER (WHERE {})").format(condition) for condition in asked.values()]
+        at, values = SQL("made_at"), {}
+    valued = [SQL(", count(*) FILTER (WHERE {})").format(each) for each in values.values()]
     query = SQL("SELECT count(*), count({}), {}{} FROM {}").format(
-        at, span(at), SQL("").join(valued), source
+        at, span(at, one.at.type if one.at else None), SQL("").join(valued), source
     )
     row = found.live.connection.execute(query, found.values).fetchone()
     assert row is not None
     count, dated, first, last, *rest = row
+    first, last = moments(found.live.connection, (first, last), at, source, found.values)
     undated = count - dated if one.at else 0
-    return Rows(count, undated, first, last, dict(zip(asked, rest, strict=True)))
+    return Rows(count, undated, first, last, dict(zip(values, rest, strict=True)))
