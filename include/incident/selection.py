@@ -66,9 +66,7 @@ class Selection(BaseModel):
     @property
     def only_keys(self) -> bool:
         """Whether listed keys are all that is said, beside where."""
-        return bool(self.keys) and not (
-            self.by_log or self.departments or self.since or self.until
-        )
+        return bool(self.keys) and not (self.by_log or self.departments or self.since or self.until)
 
     @property
     def by_log(self) -> bool:
