@@ -31,8 +31,6 @@ _MOMENT = re.compile(r"(?<!:):moment\b")
 _BY_HASH = (
     "SELECT set_config('enable_nestloop', 'off', true), set_config('enable_sort', 'off', true)"
 )
-    "SELECT set_config('enable_nestloop', 'off', true), set_config('enable_sort', 'off', true)"
-)
 _BITS = 62  # of a bigint that stays positive
 
 
