@@ -67,11 +67,10 @@ def render_html(report: Report, locale: str) -> str:
     """
     translator = Translator(locale, report.run.timezone)
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(f"\n{style}".encode()).digest()).decode()
-    view = _View(translator)
+    view = View(translator)
     findings = sorted(report.findings, key=lambda finding: finding.severity is not Outcome.FAIL)
     return (
-        _environment()
+        environment(TEMPLATES)
         .get_template("report.html.j2")
         .render(
             report=report,
@@ -80,13 +79,20 @@ def render_html(report: Report, locale: str) -> str:
             verdict=_verdict(report),
             check_commands=CHECK_COMMANDS,
             language=language_tag(locale),
-            style=Markup(f"\n{style}"),  # noqa: S704 - our own file, and its hash is in the policy
-            style_hash=digest,
+            **styles(style),
             _=translator_function(translator),
             t=translator,
             view=view,
         )
     )
+
+
+def styles(sheet: str) -> dict[str, str]:
+    """A style sheet as a template puts it in, and its hash for the page's security policy."""
+    text = f"\n{sheet}"
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    sheet_as_it_is = Markup(text)  # noqa: S704 - our own file, and its hash is in the policy
+    return {"style": sheet_as_it_is, "style_hash": digest}
 
 
 def _verdict(report: Report) -> Message:
@@ -123,13 +129,14 @@ def _judged(mark: Bar | TrendPoint) -> Outcome | Message | None:
     return mark.status or (None if mark.value is None else _("not judged"))
 
 
-class _View:
-    """What the template asks for beside plain fields."""
+class View:
+    """What a template asks for beside plain fields."""
 
     def __init__(self, translator: Translator) -> None:
         self._translator = translator
 
     def chart(self, chart: BarChart | TrendChart, identifier: str) -> Markup:
+        """A chart as SVG."""
         if isinstance(chart, BarChart):
             drawn = charts.bar_chart(chart, self._translator, identifier)
         else:
@@ -137,6 +144,7 @@ class _View:
         return Markup(drawn)  # noqa: S704 - ElementTree wrote it and escaped every text
 
     def chart_columns(self, chart: BarChart | TrendChart) -> list[Column]:
+        """Columns of the table beside a chart."""
         kind = _CHART_KINDS.get(chart.unit, "number")
         if isinstance(chart, BarChart):
             first = Column(label=chart.category)
@@ -148,6 +156,7 @@ class _View:
         return columns
 
     def chart_rows(self, chart: BarChart | TrendChart) -> list[list[Cell]]:
+        """Rows of the table beside a chart."""
         rows: list[list[Cell]]
         if isinstance(chart, BarChart):
             rows = [[bar.label, bar.value, _judged(bar)] for bar in chart.bars]
@@ -173,6 +182,7 @@ class _View:
         return "" if value is None else value
 
     def cell(self, value: Cell, kind: ColumnKind) -> str:
+        """A cell that is no outcome, as text."""
         if kind in ("bytes", "duration", "percent"):
             return self._translator.quantity(value, kind)
         return self._translator.value(value)
@@ -190,31 +200,35 @@ class _View:
         kinds = [one.kind for one in columns]
         heading = [self._translator.text(one.label) for one in columns]
         cells = [
-            [self._shown(value, kind) for value, kind in zip(row, kinds, strict=True)]
+            [self.shown(value, kind) for value, kind in zip(row, kinds, strict=True)]
             for row in rows[:MAX_ROWS]
         ]
         return kept_columns(kinds, [heading, *cells])
 
-    def _shown(self, value: Cell, kind: ColumnKind) -> str:
+    def shown(self, value: Cell, kind: ColumnKind) -> str:
+        """A cell as plain text, an outcome as its word."""
         outcome = self.cell_outcome(value, kind)
         return self._translator.outcome(outcome) if outcome else self.cell(value, kind)
 
     def numeric(self, kind: ColumnKind) -> bool:
+        """Whether a column is aligned by its digits."""
         return kind in _NUMERIC
 
     def missing(self, value: Message | Value | None) -> bool:
+        """Whether a value was not measured."""
         return value is None or (isinstance(value, float) and value != value)
 
 
 @lru_cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+def environment(folder: Path) -> Environment:
+    """The templates of a folder: escaped, and strict about names that they do not know."""
+    made = Environment(
+        loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["visible"] = visible
-    return environment
+    made.filters["visible"] = visible
+    return made

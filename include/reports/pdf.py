@@ -1,4 +1,4 @@
-"""PDF of a report's HTML, made by WeasyPrint in a child process.
+"""PDF of a page, a report's or a document's, made by WeasyPrint in a child process.
 
 The child keeps the caller's memory flat and turns a crash of the library into a reason. Importing
 this module is cheap: WeasyPrint is imported by the child alone.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import json
 import logging
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 # 3a would claim that the tags are complete, which nothing here can prove.
 PDF_VARIANT = "pdf/a-3u"
 TIMEOUT_S = 180
+_LENGTH = 8  # bytes of a file's length before it, in what the child writes
 _LIBRARIES = ("libpango-1.0.so.0", "libpangoft2-1.0.so.0", "libharfbuzz-subset.so.0")
 _NO_PANGO = _(
     "Pango, which lays out PDF text, is not installed. Install it: "
@@ -56,12 +59,44 @@ def render_pdf(html: str, timeout_s: float = TIMEOUT_S) -> bytes:
         PdfNotMade: the library failed or took too long, or the page asked for something outside
             itself.
     """
+    return _made([html], timeout_s)[0]
+
+
+def render_pdfs(pages: Mapping[str, str]) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Make PDF/A-3u files of self-contained pages; each stands for itself.
+
+    One child makes them all, since its start costs as much as a page.
+
+    Args:
+        pages: HTML by name of the file that is made of it.
+
+    Returns:
+        What was made, by name, and why the others were not.
+    """
+    files: dict[str, bytes] = {}
+    not_made: dict[str, str] = {}
+    if not pages:
+        return files, not_made
+    try:
+        return dict(zip(pages, _made(list(pages.values())), strict=True)), not_made
+    except PdfNotMade as error:
+        if len(pages) == 1:
+            return files, dict.fromkeys(pages, error.message)
+    for name, html in pages.items():
+        try:
+            files[name] = render_pdf(html)
+        except PdfNotMade as error:
+            not_made[name] = error.message
+    return files, not_made
+
+
+def _made(pages: list[str], timeout_s: float = TIMEOUT_S) -> list[bytes]:
     command = [sys.executable, "-m", "include.reports.pdf"]
     root = Path(__file__).parents[2]  # the child finds the package from here
     try:
         child = subprocess.run(
             command,
-            input=html.encode(),
+            input=json.dumps(pages).encode(),
             capture_output=True,
             cwd=root,
             timeout=timeout_s,
@@ -69,11 +104,23 @@ def render_pdf(html: str, timeout_s: float = TIMEOUT_S) -> bytes:
         )
     except subprocess.TimeoutExpired as error:
         raise PdfNotMade(_TOO_LONG.text) from error
-    if child.returncode != 0 or not child.stdout.startswith(b"%PDF-"):
+    files = [] if child.returncode else _unframed(child.stdout)
+    if len(files) != len(pages) or not all(one.startswith(b"%PDF-") for one in files):
         lines = child.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
         log.error("PDF child ended with %s: %s", child.returncode, lines[-1])
         raise PdfNotMade(_FAILED.text)
-    return child.stdout
+    return files
+
+
+def _unframed(output: bytes) -> list[bytes]:
+    """The files that the child wrote, each after its length."""
+    files, at = [], 0
+    while at < len(output):
+        at += _LENGTH
+        size = int.from_bytes(output[at - _LENGTH : at])
+        files.append(output[at : at + size])
+        at += size
+    return files
 
 
 def _libraries_load(names: tuple[str, ...]) -> bool:
@@ -121,7 +168,9 @@ def _convert(html: str) -> bytes:
 
 
 def _main() -> None:
-    sys.stdout.buffer.write(_convert(sys.stdin.buffer.read().decode()))
+    for html in json.loads(sys.stdin.buffer.read()):
+        made = _convert(html)
+        sys.stdout.buffer.write(len(made).to_bytes(_LENGTH) + made)
 
 
 if __name__ == "__main__":

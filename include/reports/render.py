@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from include.reports.html import render_html
 from include.reports.i18n import LOCALES, language_tag
 from include.reports.model import Report
-from include.reports.pdf import PdfNotMade, pdf_unavailable_reason, render_pdf
+from include.reports.pdf import pdf_unavailable_reason, render_pdfs
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,13 @@ def render_all(report: Report) -> Rendered:
     Raises:
         ValueError: the report holds a time without timezone.
     """
+    pages = {f"report.{language_tag(one)}.pdf": render_html(report, one) for one in LOCALES}
     files: dict[str, bytes] = {}
-    not_made = dict(report.not_made)
-    unavailable = pdf_unavailable_reason()
-    for locale in LOCALES:
-        name = f"report.{language_tag(locale)}.pdf"
-        if unavailable:
-            not_made[name] = unavailable
-            continue
-        try:
-            files[name] = render_pdf(render_html(report, locale))
-        except PdfNotMade as error:
-            not_made[name] = error.message
+    if unavailable := pdf_unavailable_reason():
+        reasons = dict.fromkeys(pages, unavailable)
+    else:
+        files, reasons = render_pdfs(pages)
+    not_made = report.not_made | reasons
     complete = report.model_copy(update={"not_made": not_made})
     for locale in LOCALES:
         files[f"report.{language_tag(locale)}.html"] = render_html(complete, locale).encode()

@@ -13,10 +13,10 @@ import pytest
 from pypdf import PdfReader
 
 from include.messages import _
-from include.reports import pdf, render
+from include.reports import pdf
 from include.reports.html import render_html
 from include.reports.model import Column, Section, Table
-from include.reports.pdf import PdfNotMade, pdf_unavailable_reason, render_pdf
+from include.reports.pdf import PdfNotMade, pdf_unavailable_reason, render_pdf, render_pdfs
 from include.reports.render import render_all
 from tests.reports import sample
 
@@ -200,19 +200,15 @@ def test_without_pdf_the_html_says_why(monkeypatch: pytest.MonkeyPatch):
     assert "安装命令" in rendered.files["report.zh-CN.html"].decode()
 
 
-def test_one_failed_language_does_not_cost_the_other(monkeypatch: pytest.MonkeyPatch):
-    """Each file stands for itself."""
-
-    def only_english(html: str) -> bytes:
-        if 'lang="zh-CN"' in html:
-            raise PdfNotMade("it fell over")
-        return b"%PDF-"
-
-    monkeypatch.setattr(render, "pdf_unavailable_reason", lambda: None)
-    monkeypatch.setattr(render, "render_pdf", only_english)
-    rendered = render_all(sample.passed())
-    assert "report.en.pdf" in rendered.files
-    assert rendered.not_made == {"report.zh-CN.pdf": "it fell over"}
+@pytest.mark.pdf
+def test_one_failed_page_does_not_cost_the_others():
+    """Each file stands for itself, also where one child makes them all."""
+    good, bad = _glyphs("x"), '<!DOCTYPE html><title>x</title><img src="file:///x" alt="x">'
+    files, not_made = render_pdfs({"good.pdf": good, "bad.pdf": bad, "good2.pdf": good})
+    assert files == dict.fromkeys(["good.pdf", "good2.pdf"], render_pdf(good))
+    assert list(not_made) == ["bad.pdf"]
+    assert "stopped with an error" in not_made["bad.pdf"]
+    assert render_pdfs({}) == ({}, {})
 
 
 def test_importing_the_module_does_not_import_weasyprint():

@@ -1,0 +1,96 @@
+"""What an official document says, before it has a language or a file format.
+
+A workflow builds one `Document`; `include.documents.render.render_document` makes its files. It is
+what a company hands in or sends, so it says what people stated, and nothing that was not stated
+passes for an answer: `include.documents.missing.missing` names what is still blank.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+from include.messages import Message, Value
+from include.reports.model import Paragraph, Steps, Table
+
+EntryValue = Message | Value | tuple[Message, ...] | None
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Entry(_Part):
+    """One line of a form.
+
+    Attributes:
+        label: what is asked for, "Possible harm".
+        value: a text (``verbatim`` for a person's words, with line feeds), a moment with its
+            timezone, a number, several texts as a list, or None when nothing was stated.
+        unit: of a number: ``people``, ``records``, ``seconds`` ...; see
+            `include.reports.i18n.Translator.quantity`.
+        required: the document may not go out while the value is blank.
+
+    Raises:
+        ValueError: a moment without timezone.
+    """
+
+    label: Message
+    value: EntryValue = None
+    unit: str = ""
+    required: bool = True
+
+    @model_validator(mode="after")
+    def _moments_have_a_timezone(self) -> Entry:
+        if isinstance(self.value, datetime) and self.value.tzinfo is None:
+            raise ValueError(f"the moment beside {self.label.text!r} has no timezone")
+        return self
+
+
+class Form(_Part):
+    """Labels and what stands beside them, in reading order."""
+
+    kind: Literal["form"] = "form"
+    entries: tuple[Entry, ...]
+
+
+Block = Annotated[Form | Paragraph | Table | Steps, Field(discriminator="kind")]
+
+
+class Section(_Part):
+    """A part of the document; headings are numbered where there are two or more of them."""
+
+    heading: Message | None = None
+    blocks: tuple[Block, ...]
+
+
+class Document(_Part):
+    """A whole document in no language yet.
+
+    Attributes:
+        title: what it is, "Report on a security incident".
+        dated: of which moment it is. Not when the file is made: what a task makes again has to be
+            the same, byte by byte.
+        subtitle: which of several, "First report".
+        reference: the sender's number of it.
+        addressee: how it opens, without a colon: "To the Postal Administration of Zhejiang",
+            "Dear customer"; in Chinese the authority's name, 尊敬的客户.
+        sender: the company.
+        sections: what it says.
+        signature: lines at the end, such as name and day; without a value there is room to sign.
+        footer: a small note below everything, such as who keeps the original.
+        marked: a warning that stands on every page, "DRILL - not a real incident".
+    """
+
+    title: Message
+    dated: AwareDatetime
+    subtitle: Message | None = None
+    reference: str = ""
+    addressee: Message | None = None
+    sender: Message | None = None
+    sections: tuple[Section, ...] = ()
+    signature: tuple[Entry, ...] = ()
+    footer: Message | None = None
+    marked: Message | None = None
