@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from email.headerregistry import Address
+from email.headerregistry import Address, BaseHeader, HeaderRegistry
 from email.message import EmailMessage
 from email.policy import SMTP, SMTPUTF8
 from email.utils import format_datetime
@@ -23,6 +23,24 @@ from include.services.robot import Robots
 
 SENDER = "ParcelSeal"
 _LONGEST_SUBJECT = 150  # characters
+
+
+class _Headers(HeaderRegistry):
+    """Makes a class for each name of a header; the library makes one for each header of a mail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: dict[str, type[BaseHeader]] = {}
+
+    def __getitem__(self, name: str) -> type[BaseHeader]:
+        key = name.lower()
+        if key not in self._made:
+            self._made[key] = super().__getitem__(name)
+        return self._made[key]
+
+
+_HEADERS = _Headers()
+_ASCII, _UTF8 = SMTP.clone(header_factory=_HEADERS), SMTPUTF8.clone(header_factory=_HEADERS)
 _SPECIAL = re.compile(r'[()<>\[\]:;@\\,."=?]')
 
 
@@ -146,7 +164,7 @@ def mail_of(letter: Letter, server: MailServer, writer: Writer) -> bytes:
     Every text that stands in a header is one line without control characters before it gets there;
     the library would refuse another one.
     """
-    mail = EmailMessage(policy=SMTP if letter.address.isascii() else SMTPUTF8)
+    mail = EmailMessage(policy=_ASCII if letter.address.isascii() else _UTF8)
     # Whoever is no user of it takes a name that says nothing to them for a fraud's.
     name = server.sender_name or ("" if letter.text else SENDER)
     ask = server.reply_to or server.sender

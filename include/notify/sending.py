@@ -157,7 +157,8 @@ def _tell_waiting(seen: Examination, done: Delivery) -> None:
             "notices.unsure",
             Outcome.ATTENTION,
             _(
-                "Nobody could say which notices of {kind} are still wanted ({error}); they wait.",
+                "Nobody could say which notices of {kind} are still wanted, or where they go "
+                "({error}); they wait.",
                 kind=kind,
                 error=error,
             ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -68,7 +69,7 @@ def undelivered(
         states: those that are wanted; ``pending`` too where one that waits counts as not told.
         page: how many are read at once.
     """
-    values = {"kind": kind, "first": prefix, "end": after_all(prefix)}
+    values: dict[str, Any] = {"kind": kind, "first": prefix, "end": after_all(prefix)}
     values |= {"states": list(states), "page": page}
     rows = conn.execute(_PAGE, values).all()
     while rows:

@@ -6,12 +6,13 @@ import sys
 from datetime import datetime
 
 from include.state.connect import engine
-from tests.notify.rig import MovingClock, Post
+from tests.notify.rig import TOLD, Company, MovingClock, Post
 from tests.support.robots import RobotServer
 
 
 def main(conninfo: str, port: str, moment: str, robots: str) -> None:
     post = Post(engine(conninfo), int(port), MovingClock(datetime.fromisoformat(moment)))
+    post.addresses = {TOLD: Company(post.state)}
     if robots:
         post.robots = RobotServer.__new__(RobotServer)  # the server is the test's
         post.robots.url = robots

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -31,6 +31,7 @@ THURSDAY = datetime(2026, 11, 26, 2, tzinfo=UTC)  # 10:00 in Shanghai
 CALENDAR = Calendar()
 RUN = Run("remind_training", "r1")
 KIND = "training.reminder"
+TOLD = "incident.individual"
 LETTER = "About your personal information"
 HEADING = _("Training that you have to take")
 
@@ -72,6 +73,26 @@ def letter(part: str = "Somebody copied it.", **more: Any) -> LetterText:
         "contact": verbatim("Hotline 4000000000"),
     }
     return LetterText(**given | more)
+
+
+@dataclass(frozen=True)
+class Company:
+    """The company's customers, beside the tables of the state database."""
+
+    engine: Engine
+
+    def fill(self, addresses: Mapping[str, str]) -> None:
+        with self.engine.begin() as conn:
+            conn.execute(text("CREATE SCHEMA IF NOT EXISTS company"))
+            conn.execute(text("DROP TABLE IF EXISTS company.customer"))
+            conn.execute(text("CREATE TABLE company.customer (key text, address text)"))
+            rows = [{"key": key, "address": address} for key, address in addresses.items()]
+            conn.execute(text("INSERT INTO company.customer VALUES (:key, :address)"), rows)
+
+    def __call__(self, keys: Sequence[str]) -> Mapping[str, str]:
+        query = text("SELECT key, address FROM company.customer WHERE key = ANY(:keys)")
+        with self.engine.begin() as conn:
+            return {row[0]: row[1] for row in conn.execute(query, {"keys": list(keys)})}
 
 
 @dataclass

@@ -7,15 +7,20 @@ from datetime import UTC, datetime
 
 import pytest
 
+from include.messages import verbatim
 from include.notify import outbox
 from include.notify.claims import Unsent
+from include.notify.outbox import Queued
+from include.notify.roles import to_role
 from include.policy.notices import NoticeRules
+from include.policy.rules import Role
 from include.services.errors import ServiceError, UsageError
-from tests.notify.rig import KIND, THURSDAY, Post, notice
+from tests.notify.rig import HEADING, KIND, THURSDAY, Post, notice
 from tests.support.robots import RobotServer
 from tests.support.smtp import Smtp
 
 WEEKLY = "training.department"
+TITLES = {"en": "On call", "zh-CN": "值班"}
 
 
 def test_everything_for_a_recipient_goes_into_one_digest_a_day(post: Post, server: Smtp) -> None:
@@ -200,3 +205,27 @@ def test_without_a_mail_server_nothing_is_claimed(post: Post) -> None:
     with pytest.raises(UsageError, match="from_email"):
         post.deliver()
     assert post.messages() == []
+
+
+def test_a_chat_is_woken_whatever_is_wrong_with_mail(
+    post: Post, server: Smtp, robots: RobotServer
+) -> None:
+    """At night, on a day off, before any mail; a wrong connection is told afterwards."""
+    post.robots = robots
+    post.clock.moment = datetime(2026, 10, 3, 19, tzinfo=UTC)  # a holiday, 03:00 in Shanghai
+    alert = {"kind": "incident.alert", "urgent": True}
+    role = Role(id="on_call", title=TITLES, mail=("duty@courier.example",), robot="chat")
+    words = {"heading": HEADING, "line": verbatim("One hour is left.")}
+    post.queue(*to_role(role, key="INC-1/report/PT1H", **alert, **words))
+    seen = []
+    server.rule = lambda phase, _: seen.append((phase, len(robots.texts)))
+    post.extra = {"from_email": ""}
+    with pytest.raises(UsageError, match="from_email"):
+        post.deliver()
+    assert len(robots.texts) == 1
+    post.extra = {}
+    post.queue(*to_role(role, key="INC-1/report/PT15M", **alert, **words))
+    assert post.deliver().sent == 2
+    assert {count for _phase, count in seen} == {2}
+    assert post.queue(*to_role(role, key="INC-1/report/PT15M", **alert, **words)) == Queued()
+    assert len(server.taken) == 1

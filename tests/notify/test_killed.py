@@ -13,7 +13,7 @@ from sqlalchemy import text
 from include.notify import sending
 from include.notify.claims import LEASE, Unsent
 from include.reports.i18n import Translator
-from tests.notify.rig import KIND, THURSDAY, Post, notice
+from tests.notify.rig import KIND, THURSDAY, TOLD, Company, Post, letter, notice
 from tests.support.robots import RobotServer
 from tests.support.smtp import Smtp
 
@@ -106,6 +106,46 @@ def test_a_mail_that_was_sent_and_not_recorded_is_sent_again_under_its_id(
         f"e{number:02}@courier.example" for number in range(30)
     }
     assert set(post.states().values()) == {"sent"}
+
+
+@pytest.mark.parametrize("phase", ["RCPT", "DATA"])
+def test_letters_of_a_killed_delivery_go_to_the_addresses_of_now(
+    post: Post, server: Smtp, children: Children, phase: str
+) -> None:
+    """Killed before anything left, each is sent once; after, a copy has the id of the first."""
+    text = post.keep(letter())
+    company = Company(post.state)
+    places = [f"c{number}" for number in range(6)]
+    company.fill({key: f"{key}@customers.example" for key in places})
+    more = {"kind": TOLD, "text": text, "looked_up": True, "name": "", "address": ""}
+    post.queue(*(notice(1, f"subject:courier/{key}", key=key, **more) for key in places))
+    child = children.start(post)
+
+    def rule(now: str, _address: str) -> str | None:
+        if now == phase:
+            child.kill()
+            child.wait()
+        return None
+
+    server.rule = rule
+    go(child)
+    child.wait()
+    server.rule = lambda _phase, _address: None
+    wait_for_rollback(post)
+    claimed = {row[0] for row in post.rows("SELECT message_id FROM notice_message")}
+    company.fill({key: f"{key}@new.example" for key in places})
+    post.addresses = {TOLD: company}
+    before = len(server.taken)
+    post.clock.moment += LEASE
+    assert post.deliver().sent == 6
+    assert {one.recipient for one in server.taken[before:]} == {
+        f"{key}@new.example" for key in places
+    }
+    copies = server.copies()
+    assert set(copies) == claimed
+    assert max(copies.values()) == (1 if phase == "RCPT" else 2)
+    assert set(post.states().values()) == {"sent"}
+    assert post.deliver().sent == 0
 
 
 def test_a_robot_is_never_told_twice(post: Post, robots: RobotServer, children: Children) -> None:

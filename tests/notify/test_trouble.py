@@ -307,9 +307,9 @@ def test_a_kind_whose_confirmer_breaks_holds_up_no_other(post: Post, server: Smt
     done = sending.send(post.office(), post.clock.now(), "6.2")
     assert [one.recipient for one in server.taken] == ["e2@courier.example"]
     said = Translator("en").text(done.record.findings[0].message)
-    assert (
-        said
-        == f"Nobody could say which notices of {KIND} are still wanted (ValueError); they wait."
+    assert said == (
+        f"Nobody could say which notices of {KIND} are still wanted, or where they go (ValueError);"
+        " they wait."
     )
     assert "E1/1" not in done.record.model_dump_json()
     assert done.again
