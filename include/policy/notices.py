@@ -38,6 +38,7 @@ class NoticeRules(Rule):
         give_up_after: age at which what could not be delivered is reported instead.
         in_doubt: what is done when nobody knows whether a message went out.
         domains: mail goes to addresses of these domains and their subdomains only; empty means any.
+            Letters to customers, whose addresses are looked up, are not held against it.
         may_opt_out: kinds of notices that a recipient may refuse; all others are duties.
     """
 
