@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
@@ -19,7 +19,7 @@ from include.incident.affected import Affected, Pairs, each_key
 from include.incident.categories import any_of, is_below
 from include.incident.live import plain_column
 from include.incident.named import column, joined, value
-from include.incident.reading import moments, span
+from include.incident.reading import first_and_last, span
 from include.incident.records import Rows, rows_of
 from include.policy.fragments import both, either, negated, pack_sql
 from include.policy.incident_scope import Lookup
@@ -66,12 +66,12 @@ def everybody(found: Affected, sensitive: Sequence[str]) -> tuple[People, dict[s
     """
     live = found.live
     own = _with_sensitive(live.own, sensitive)
-    count, valued, minors, age_unknown, mine = _own(found, own)
+    people, valued, mine = _own(found, own)
     lacking = {
         name: {
             category: condition
             for category, condition in _with_sensitive(one.values, sensitive).items()
-            if valued.get(category, 0) < count
+            if valued.get(category, 0) < people.count
         }
         for name, one in found.collections.items()
         if not one.own
@@ -84,14 +84,8 @@ def everybody(found: Affected, sensitive: Sequence[str]) -> tuple[People, dict[s
         without = {name: negated(own[name]) for name in family.names if name in own}
         for name, more in _elsewhere(found, family, without).items():
             valued[name] = valued.get(name, 0) + more
-    people = People(
-        count=count,
-        categories=_present(valued),
-        sensitive=valued.get(SENSITIVE, 0),
-        minors=None if live.rule.subject.minor is None else minors,
-        age_unknown=age_unknown,
-    )
-    return people, rows
+    sensitive_of = valued.get(SENSITIVE, 0)
+    return replace(people, categories=_present(valued), sensitive=sensitive_of), rows
 
 
 def some(found: Affected, sensitive: Sequence[str]) -> tuple[People, dict[str, Rows]]:
@@ -129,8 +123,7 @@ def some(found: Affected, sensitive: Sequence[str]) -> tuple[People, dict[str, R
         # one by one, and sort them all.
         live.connection.execute(_BY_HASH)
     groups = live.connection.execute(query, found.values).fetchall()
-    totals = [sum(numbers) for numbers in zip(*(one[1:] for one in groups), strict=True)]
-    count, *rest = totals or [0] * (len(conditions) + 1)
+    count, *rest = _totals(groups, len(conditions) + 1)
     unlisted, age_unknown, minors, is_sensitive = (rest.pop() for _ in range(4))
     people = People(
         count=count,
@@ -139,33 +132,51 @@ def some(found: Affected, sensitive: Sequence[str]) -> tuple[People, dict[str, R
         minors=None if subject.minor is None else minors,
         age_unknown=age_unknown,
         unlisted=unlisted,
-        departments={one[0]: one[1] for one in sorted(groups, key=str) if one[0] is not None},
+        departments=_by_department(groups),
     )
     return people, rows
 
 
-def _own(
-    found: Affected, own: Mapping[str, Composable]
-) -> tuple[int, dict[str, int], int, int, Rows]:
-    """People, by what their own row has; those under 14, those of unknown age; and their rows."""
+def _own(found: Affected, own: Mapping[str, Composable]) -> tuple[People, dict[str, int], Rows]:
+    """All people by one look at their table, by what their own row has, and their rows."""
     live = found.live
     (one,) = (each for each in found.collections.values() if each.own)
     minor, unknown = _age(found)
     at = plain_column(one.rule.at) if one.rule.at else None
     dated = column("s", at) if at else SQL("NULL::timestamptz")
+    department, joined_name = _department(found)
     source = SQL("{} AS s").format(live.people)
-    query = SQL("SELECT {}, count({}), count(*), {} FROM {}").format(
-        span(dated, one.at.type if one.at else None), dated,
-        _counts([*own.values(), minor, unknown]), source,
+    query = SQL("SELECT {}, count(*), {}, count({}), {} FROM {}{} GROUP BY 1").format(
+        department, _counts([*own.values(), minor, unknown]), dated,
+        span(dated, one.at.type if one.at else None), source, joined_name,
     )  # fmt: skip
-    first, last, known, count, *rest = _row(found, query)
-    age_unknown, minors = rest.pop(), rest.pop()
+    groups = live.connection.execute(query, found.values).fetchall()
+    count, *rest = _totals([one[:-2] for one in groups], len(own) + 4)
+    known, age_unknown, minors = rest.pop(), rest.pop(), rest.pop()
+    people = People(
+        count=count,
+        minors=None if live.rule.subject.minor is None else minors,
+        age_unknown=age_unknown,
+        departments=_by_department(groups),
+    )
     valued = dict(zip(own, rest, strict=True))
     if one.at is not None and at is None:  # its moment is more than a column: by itself
-        return count, valued, minors, age_unknown, rows_of(found, one, {})
-    first, last = moments(live.connection, (first, last), dated, source, found.values)
-    rows = Rows(count, count - known if one.at else 0, first, last)
-    return count, valued, minors, age_unknown, rows
+        return people, valued, rows_of(found, one, {})
+    first, last = first_and_last(
+        live.connection, [each[-2:] for each in groups], dated, source, found.values
+    )
+    return people, valued, Rows(count, count - known if one.at else 0, first, last)
+
+
+def _totals(groups: Sequence[Sequence[Any]], width: int) -> list[int]:
+    """Sums of the numbers behind the name of each group."""
+    if not groups:
+        return [0] * width
+    return [sum(numbers) for numbers in zip(*(one[1:] for one in groups), strict=True)]
+
+
+def _by_department(groups: Sequence[Sequence[Any]]) -> dict[str, int]:
+    return {name: count for name, count, *_ in sorted(groups, key=str) if name is not None}
 
 
 @dataclass(frozen=True)

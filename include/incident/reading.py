@@ -113,7 +113,7 @@ def _reason(error: psycopg.Error) -> CannotCount:
 
 
 def span(at: Composable, kind: int | None = None) -> Composable:
-    """Aggregates: the first and the last moment as texts, for `moments`.
+    """Aggregates: the first and the last moment as texts, for `first_and_last`.
 
     Args:
         at: the moment.
@@ -124,9 +124,9 @@ def span(at: Composable, kind: int | None = None) -> Composable:
     return SQL("min({at})::timestamptz::text, max({at})::timestamptz::text").format(at=at)
 
 
-def moments(
+def first_and_last(
     connection: psycopg.Connection[Any],
-    texts: Sequence[str | None],
+    texts: Sequence[Sequence[str | None]],
     at: Composable,
     source: Composable,
     values: Mapping[str, Any],
@@ -135,21 +135,19 @@ def moments(
 
     Args:
         connection: to the database.
-        texts: what `span` gave.
+        texts: what `span` gave, of each group.
         at: the moment.
         source: where `span` found it, with its condition.
         values: parameters.
     """
-    first, last = (moment(one) for one in texts)
-    if (first is None) != (texts[0] is None) or (last is None) != (texts[1] is None):
+    if any((moment(one) is None) != (one is None) for group in texts for one in group):
         held = SQL(
             "SELECT min(at)::text, max(at)::text FROM (SELECT ({})::timestamptz AS at FROM {})"
             " AS one WHERE at BETWEEN '0001-01-03Z' AND '9999-12-29Z'"
         ).format(at, source)
-        row = connection.execute(held, values).fetchone()
-        assert row is not None
-        first, last = (moment(one) for one in row)
-    return first, last
+        texts = connection.execute(held, values).fetchall()
+    firsts, lasts = ([moment(one[place]) for one in texts] for place in (0, 1))
+    return min(filter(None, firsts), default=None), max(filter(None, lasts), default=None)
 
 
 def moment(text: str | None) -> datetime | None:

@@ -10,7 +10,7 @@ from psycopg.sql import SQL, Composable
 
 from include.incident.affected import Affected
 from include.incident.live import Collected
-from include.incident.reading import moments, span
+from include.incident.reading import first_and_last, span
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,6 @@ def rows_of(found: Affected, one: Collected, values: Mapping[str, Composable]) -
     row = found.live.connection.execute(query, found.values).fetchone()
     assert row is not None
     count, dated, first, last, *rest = row
-    first, last = moments(found.live.connection, (first, last), at, source, found.values)
+    first, last = first_and_last(found.live.connection, [(first, last)], at, source, found.values)
     undated = count - dated if one.at else 0
     return Rows(count, undated, first, last, dict(zip(values, rest, strict=True)))
