@@ -163,8 +163,9 @@ class Workplace:
 
     def _roles(self) -> set[str]:
         """The connections with which workflows have rights of their own on mapped databases."""
-        rules = (self.pack.audit, self.pack.training, self.pack.partners, *self.pack.intake)
-        retention = {self.pack.disposition.connection} if self.pack.retention else set()
+        pack = self.pack
+        rules = (pack.audit, pack.training, pack.partners, pack.incident, *pack.intake)
+        retention = {pack.disposition.connection} if pack.retention else set()
         return retention | {one.connection for one in rules if one is not None}
 
     def _recipient_faults(self) -> list[str]:

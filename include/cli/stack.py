@@ -90,7 +90,7 @@ def _grant(connection: psycopg.Connection) -> None:
     """Give the roles that let records in and dispose of them their rights, in an older home too."""
     from include.local.sample.load import statements
 
-    for room in ("", "_retention", "_audit", "_training", "_partners"):
+    for room in ("", "_retention", "_audit", "_training", "_partners", "_incident"):
         file = f"grants{room}.sql"
         for statement in statements(file):
             connection.execute(statement)

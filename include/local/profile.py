@@ -25,8 +25,8 @@ from include.services.connections import ConnectionSpec
 
 RECIPIENTS = ("operations", "escrow", "drill")
 STATE, COURIER = "parcelseal_state", "courier"
-# intake_db, retention_db, audit_db, training_db, partners_db are not: they stand in only where
-# customer_db does
+# intake_db, retention_db, audit_db, training_db, partners_db, incident_db are not: they stand in
+# only where customer_db does
 STAND_INS = ("customer_db", "state_db", "drill_db", "offsite_store", "evidence_store")
 AIRFLOW, AIRFLOW_RUNS = "airflow", "airflow_runs"
 # role -> what it may do; each logs in with a password of its own
@@ -41,6 +41,7 @@ ROLES = {
     "courier_audit": "",
     "courier_training": "",
     "courier_partners": "",
+    "courier_incident": "",
 }
 DATABASES = {
     AIRFLOW: "airflow",
@@ -102,6 +103,7 @@ class LocalProfile:
             "audit_db": lambda: self._database("audit_db", COURIER, "courier_audit"),
             "training_db": lambda: self._database("training_db", COURIER, "courier_training"),
             "partners_db": lambda: self._database("partners_db", COURIER, "courier_partners"),
+            "incident_db": lambda: self._database("incident_db", COURIER, "courier_incident"),
             "state_db": self._state,
             "drill_db": self._drill,
             "offsite_store": self._offsite,
@@ -197,7 +199,7 @@ class LocalProfile:
         admin.execute(
             f"GRANT CONNECT ON DATABASE {COURIER} "
             "TO courier_reader, courier_intake, courier_retention, courier_audit, "
-            "courier_training, courier_partners"
+            "courier_training, courier_partners, courier_incident"
         )
 
     def _database(

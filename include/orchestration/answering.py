@@ -139,6 +139,7 @@ def answering(dag_id: str, logical_date: datetime, given: Mapping[str, Given]) -
     if not given:
         yield
         return
+    _import_all()
     ended = Event()
     helper = Thread(target=_answer_until, args=(ended, dag_id, logical_date, given), daemon=True)
     helper.start()
@@ -147,6 +148,25 @@ def answering(dag_id: str, logical_date: datetime, given: Mapping[str, Given]) -
     finally:
         ended.set()
         helper.join()
+
+
+def _import_all() -> None:
+    """Import here what the helper thread needs, and map Airflow's models.
+
+    Two threads that import Airflow at once may wait for each other for ever: one has the lock of a
+    module and wants that of SQLAlchemy's mappers, the other has those the other way about.
+    """
+    import airflow.api_fastapi.app
+    import airflow.api_fastapi.auth.managers.simple.user
+    import airflow.api_fastapi.core_api.routes.public.hitl
+    import airflow.models.dagrun
+    import airflow.models.hitl
+    import airflow.models.taskinstance
+    import airflow.models.trigger
+    import airflow.triggers.base  # noqa: F401 - imported for what it does
+    from sqlalchemy.orm import configure_mappers
+
+    configure_mappers()
 
 
 def _answer_until(

@@ -267,16 +267,18 @@ def sealed_document(found: Workplace, mine: Desk, document: Document, name: str)
     return f"{found.store('evidence_store').description}/{row.bundle}"
 
 
-_STEPS: dict[str, tuple[Callable[[str], Question | None], Callable[..., dict[str, Any]]]] = {
-    contain.STEP: (ask_contain, take_contain),
-    grade.STEP: (ask_grade, take_grade),
-    "report": (ask_report, take_report),
-    impact.STEP: (ask_impact, take_impact),
-    decide.STEP: (ask_decide, take_decide),
-    "report_rest": (ask_report_rest, take_report_rest),
-    close.STEP: (ask_close, take_close),
-    review.STEP: (ask_review, take_review),
-    summary.STEP: (ask_summary, take_summary),
+_Step = tuple[Callable[[str], Question | None], Callable[..., dict[str, Any]], tuple[str, ...]]
+_REPORTED = (report.HANDED_IN, report.NOT_NEEDED)
+_STEPS: dict[str, _Step] = {
+    contain.STEP: (ask_contain, take_contain, (contain.CONTAINED,)),
+    grade.STEP: (ask_grade, take_grade, (grade.CONFIRM,)),
+    "report": (ask_report, take_report, _REPORTED),
+    impact.STEP: (ask_impact, take_impact, (impact.ASSESSED,)),
+    decide.STEP: (ask_decide, take_decide, (decide.TELL, decide.DO_NOT_TELL)),
+    "report_rest": (ask_report_rest, take_report_rest, _REPORTED),
+    close.STEP: (ask_close, take_close, (close.CLOSE, close.NOT_YET)),
+    review.STEP: (ask_review, take_review, (review.REVIEWED,)),
+    summary.STEP: (ask_summary, take_summary, (summary.DONE,)),
 }
 
 
@@ -287,10 +289,11 @@ def asking(step_name: str, trigger_rule: TriggerRule = TriggerRule.NONE_FAILED) 
         step_name: of the step.
         trigger_rule: no authority may apply: then nothing is mapped, and what follows goes on.
     """
-    ask, take = _STEPS[step_name]
+    ask, take, choices = _STEPS[step_name]
     return {
         "ask": ask,
         "take": take,
+        "choices": choices,
         "doc_md": ask.__doc__,
         "response_timeout": response_timeout(),
         "trigger_rule": trigger_rule,
