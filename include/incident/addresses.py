@@ -7,15 +7,18 @@ otherwise, as those without an address are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 
-from psycopg.sql import SQL
+from psycopg.sql import SQL, Composable
 from sqlalchemy import Connection
 
 from include.incident import subjects
 from include.incident.desk import Desk
-from include.incident.named import column, table
+from include.incident.listed import Listed, printed
+from include.incident.live import Live, people_of
+from include.incident.named import column
 from include.incident.reading import CannotCount, reading
 from include.notify.addresses import fault
 from include.services.errors import ServiceError
@@ -30,7 +33,7 @@ class Reach:
     Attributes:
         usable: people with an address of their own.
         without: people without any.
-        malformed: people whose address is none, or to which the policy sends nothing.
+        malformed: people whose address is none.
         shared: people whose address too many have.
     """
 
@@ -96,47 +99,52 @@ class AddressBook:
 
     def _fault(self, database: str, address: str) -> str:
         """Why an address is not used; empty where it is."""
-        if fault("mail", address, self.desk.notices.domains):
+        if fault("mail", address):  # to which domains people at work may be told binds no customer
             return "malformed"
         return "shared" if address.casefold() in self._shared_of(database) else ""
 
     def _found(self, database: str, keys: Sequence[str]) -> dict[str, str]:
-        rule = self.desk.rules.scope_of(database).subject
-        if rule.mail is None or database not in self.desk.databases:
+        mail = self._mail(database)
+        if mail is None:
             return {}
-        mapped = self.desk.databases[database]
-        person, mail = column("s", rule.key), column("s", rule.mail)
-        query = SQL(
-            "SELECT {person}::text, {mail}::text FROM {people} AS s"
-            " WHERE {person}::text = ANY(%(keys)s::text[]) AND {mail} IS NOT NULL"
-        ).format(person=person, mail=mail, people=table(mapped, rule.collection))
-        return dict(self._rows(database, query, {"keys": list(keys)}))
+        with self._reading(database) as live:
+            listed = Listed(keys, range(len(keys)))
+            query = SQL(
+                "SELECT {}, {mail}::text FROM {} AS s WHERE {} IN ({}) AND {mail} IS NOT NULL"
+            ).format(
+                printed(live, live.person), live.people, live.person, listed.people(live),
+                mail=mail,
+            )  # fmt: skip
+            return dict(live.connection.execute(query, listed.values(live)).fetchall())
 
     def _shared_of(self, database: str) -> frozenset[str]:
         if database not in self._shared:
-            rule = self.desk.rules.scope_of(database).subject
-            assert rule.mail is not None
-            query = SQL(
-                "SELECT lower({mail}::text), '' FROM {people} AS s WHERE {mail} IS NOT NULL"
-                " GROUP BY 1 HAVING count(*) >= %(most)s"
-            ).format(
-                mail=column("s", rule.mail),
-                people=table(self.desk.databases[database], rule.collection),
-            )
-            rows = self._rows(database, query, {"most": self.desk.rules.letter.shared_by})
-            self._shared[database] = frozenset(mail.casefold() for mail, _nothing in rows)
+            with self._reading(database) as live:
+                query = SQL(
+                    "SELECT lower({mail}::text) FROM {people} AS s WHERE {mail} IS NOT NULL"
+                    " GROUP BY 1 HAVING count(*) >= %(most)s"
+                ).format(mail=self._mail(database), people=live.people)
+                most = {"most": self.desk.rules.letter.shared_by}
+                rows = live.connection.execute(query, most).fetchall()
+            self._shared[database] = frozenset(mail.casefold() for (mail,) in rows)
         return self._shared[database]
 
-    def _rows(
-        self, database: str, query: object, values: Mapping[str, object]
-    ) -> list[tuple[str, str]]:
+    def _mail(self, database: str) -> Composable | None:
+        """The column with addresses; None where people are told by other means."""
+        if database not in self.desk.databases:
+            return None
+        mail = self.desk.rules.scope_of(database).subject.mail
+        return None if mail is None else column("s", mail)
+
+    @contextmanager
+    def _reading(self, database: str) -> Iterator[Live]:
         mapped, address = self.desk.databases[database], self.desk.readers[database]
         try:
             with reading(address, mapped, self.desk.zone.key) as connection:
-                return connection.execute(query, values).fetchall()  # type: ignore[call-overload, no-any-return]  # composed above
+                yield people_of(connection, mapped, self.desk.rules.scope_of(database))
         except CannotCount as error:
             raise ServiceError(
-                f"Addresses cannot be looked up in {database}: {error}.",
+                f"Addresses cannot be looked up in {database}: {error}",
                 "Make it reachable; what waits is sent then.",
             ) from None
 

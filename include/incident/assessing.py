@@ -11,10 +11,11 @@ from include.incident.counting import count_all
 from include.incident.desk import Desk, File
 from include.incident.grading import propose
 from include.incident.names import CLAUSE, STEP_ASSESS, Kind
-from include.incident.scope import Scope, of_scenario
+from include.incident.scope import Scope, Unknown, of_scenario
 from include.incident.selection import Selection
 from include.incident.timeline import Entry
 from include.messages import _, listed, verbatim
+from include.reports.i18n import Translator
 
 
 def assess(desk: Desk, number: str) -> tuple[StepRecord, str]:
@@ -37,7 +38,7 @@ def assess(desk: Desk, number: str) -> tuple[StepRecord, str]:
     counted = _count(desk, file, file.incident.selection, before)
     passing = [one for one in counted.unknown if one.passing]
     _keep(desk, file, counted, by=STEP_ASSESS)
-    return _record(desk, counted), "; ".join(one.reason.text for one in passing)
+    return _record(desk, counted), " ".join(_plain(one) for one in passing)
 
 
 def widen(desk: Desk, number: str, more: Selection, *, by: str) -> StepRecord:
@@ -119,3 +120,8 @@ def _record(desk: Desk, counted: Scope) -> StepRecord:
         )
     seen.measure("incident.people_affected", counted.subjects if counted.complete else None, "1")
     return seen.record({"scope": counted.as_json()})
+
+
+def _plain(unknown: Unknown) -> str:
+    """Why nobody could count, for a task's log."""
+    return f"{unknown.database}: {Translator('en').text(unknown.reason)}"

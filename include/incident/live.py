@@ -126,18 +126,11 @@ def look(connection: psycopg.Connection[Any], database: MappedDatabase, rule: Sc
         CannotCount: the key of people does not tell them apart.
         psycopg.Error: something of it is not there, or may not be read.
     """
-    people = table(database, rule.subject.collection)
-    key = column("s", rule.subject.key)
-    (kind,) = _types(connection, people, "s", [key])
-    values = {"people": people.as_string(None), "key": rule.subject.key, "type": kind}
-    about = connection.execute(_PEOPLE, values).fetchone()
-    assert about is not None
-    type_name, rows, unique = about
-    if not unique and _repeats(connection, people, key):
+    found, unique = _people(connection, database, rule)
+    if not unique and _repeats(connection, found.people, found.person):
         raise CannotCount(
             _("incident.yaml names a key of people there that several of them have, or none.")
         )
-    found = Live(connection, database, rule, people, rows, kind, pack_sql(type_name), {})
     collections = {one.collection: _collected(found, one) for one in rule.records}
     own = any(one.own for one in collections.values())
     return replace(
@@ -147,12 +140,36 @@ def look(connection: psycopg.Connection[Any], database: MappedDatabase, rule: Sc
     )
 
 
+def people_of(
+    connection: psycopg.Connection[Any], database: MappedDatabase, rule: ScopeRule
+) -> Live:
+    """Look at nothing but the collection of people.
+
+    Raises:
+        psycopg.Error: it is not there, or may not be read.
+    """
+    return _people(connection, database, rule)[0]
+
+
 def plain_column(expression: str) -> str | None:
     """The column of a row ``r`` that an expression is; None where it is more than one."""
     found = _PLAIN.fullmatch(expression)
     if found is None:
         return None
     return found["quoted"] or found["plain"].lower()
+
+
+def _people(
+    connection: psycopg.Connection[Any], database: MappedDatabase, rule: ScopeRule
+) -> tuple[Live, bool]:
+    """The collection of people, and whether an index says that each stands there once."""
+    people = table(database, rule.subject.collection)
+    (kind,) = _types(connection, people, "s", [column("s", rule.subject.key)])
+    values = {"people": people.as_string(None), "key": rule.subject.key, "type": kind}
+    about = connection.execute(_PEOPLE, values).fetchone()
+    assert about is not None
+    type_name, rows, unique = about
+    return Live(connection, database, rule, people, rows, kind, pack_sql(type_name), {}), unique
 
 
 def _repeats(connection: psycopg.Connection[Any], people: Composable, key: Composable) -> bool:

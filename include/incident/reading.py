@@ -13,6 +13,7 @@ from psycopg.sql import SQL, Composable
 from include.messages import Message, _
 from include.policy.datamap import MappedDatabase
 from include.policy.fragments import quoted
+from include.reports.i18n import Translator
 from include.services.database import PRINTING, DatabaseAddress
 from include.services.errors import ParcelSealError, ServiceError
 
@@ -37,7 +38,7 @@ class CannotCount(Exception):
     """
 
     def __init__(self, reason: Message, *, passing: bool = False) -> None:
-        super().__init__(reason.text)
+        super().__init__(Translator("en", "UTC").text(reason))
         self.reason = reason
         self.passing = passing
 
