@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from include.approvals.reasons import value_free_reason
 from include.evidence.model import Outcome
 from include.incident.information import types_of
-from include.incident.scope import FICTION, Scope
+from include.incident.scope import FICTION, Counted, Scope
 from include.messages import Message, _, listed, verbatim
 from include.reports.model import Cell, Column, Table
 
@@ -90,31 +93,48 @@ def _name(database: str) -> Message:
 
 
 def _warnings(scope: Scope) -> list[Message]:
-    found: list[Message] = []
-    for one in scope.counted:
-        if one.everything and one.database != FICTION:
-            found.append(
-                _(
-                    "{database}: nothing narrowed it down, so everything counts.",
-                    database=one.database,
-                )
-            )
-        if one.not_found:
-            found.append(
-                _(
-                    "{database}: {count} of {listed} listed keys are not there.",
-                    database=one.database,
-                    count=one.not_found,
-                    listed=one.listed,
-                )
-            )
-        if one.unlisted:
-            found.append(
-                _(
-                    "{database}: {count} people stand on records, but not among the people: they "
-                    "cannot be told by mail.",
-                    database=one.database,
-                    count=one.unlisted,
-                )
-            )
-    return found
+    chosen = scope.selection
+    windowed = bool(chosen.since or chosen.until) and not chosen.by_log
+    return [one for each in scope.counted for one in _warnings_of(each, windowed=windowed)]
+
+
+def _warnings_of(one: Counted, *, windowed: bool) -> Iterator[Message]:
+    name = one.database
+    if one.everything and name != FICTION:
+        yield _("{database}: nothing narrowed it down, so everything counts.", database=name)
+    if one.not_found:
+        yield _(
+            "{database}: {count} of {listed} listed keys are not there; in the list: {places}.",
+            database=name,
+            count=one.not_found,
+            listed=one.listed,
+            places=", ".join(map(str, one.not_found_at))
+            + ("…" if one.not_found > len(one.not_found_at) else ""),
+        )
+    if idle := [account for account, people in one.accounts.items() if not people]:
+        yield _(
+            "{database}: these accounts opened nobody's records then: {accounts}. Are they spelt "
+            "right?",
+            database=name,
+            accounts=value_free_reason(", ".join(idle)),
+        )
+    if one.not_narrowed:
+        yield _(
+            "{database}: {collections} could not be narrowed down by moment or department, so all "
+            "of that counts.",
+            database=name,
+            collections=", ".join(one.not_narrowed),
+        )
+    if one.undated and windowed:
+        yield _(
+            "{database}: {count} records without a moment count too; they may be of that time.",
+            database=name,
+            count=one.undated,
+        )
+    if one.unlisted:
+        yield _(
+            "{database}: {count} people stand on records, but not among the people: they cannot "
+            "be told by mail.",
+            database=name,
+            count=one.unlisted,
+        )
