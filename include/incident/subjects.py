@@ -140,6 +140,5 @@ def stream(state: Engine, incident_id: int, since: int = 1) -> Iterator[tuple[st
 def rows(conn: Connection, incident_id: int, since: int = 1) -> Iterator[tuple[str, str]]:
     """As `stream`, on a connection that is open."""
     values = {"incident": incident_id, "since": since}
-    streaming = conn.execution_options(yield_per=PAGE)
-    for row in streaming.execute(_LISTED, values):
+    for row in conn.execute(_LISTED.execution_options(yield_per=PAGE), values):
         yield row.database, row.key
