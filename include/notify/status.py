@@ -6,19 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 _UNTOLD = ("undeliverable", "in_doubt", "withdrawn")
 _LAST = 0x10FFFF
-# By code points, as Python compares and the index has them, whatever the database's collation is.
-_ALIKE = 'kind = :kind AND key COLLATE "C" >= :first AND (:end = \'\' OR key COLLATE "C" < :end)'
-_COUNTS = text(
-    f"SELECT state, cause, count(*) FROM notice WHERE {_ALIKE}"  # noqa: S608 - words of our own
-    " GROUP BY state, cause ORDER BY state, cause"
-)
-_PAGE = text(
-    f"SELECT key, recipient, state, cause FROM notice WHERE {_ALIKE}"  # noqa: S608 - ours
-    ' AND state = ANY(:states) ORDER BY key COLLATE "C" LIMIT :page'
+_COUNTS = "SELECT state, cause, count(*) FROM notice WHERE {} GROUP BY state, cause ORDER BY 1, 2"
+_PAGE = (
+    "SELECT key, recipient, state, cause FROM notice WHERE {} AND state = ANY(:states)"
+    " ORDER BY key USING ~<~ LIMIT :page"
 )
 
 
@@ -48,8 +43,8 @@ def statuses(conn: Connection, kind: str, prefix: str) -> Mapping[tuple[str, str
     Returns:
         By state and cause (``("undeliverable", "refused 550 5.1.1")``, ``("sent", "")``).
     """
-    values = {"kind": kind, "first": prefix, "end": after_all(prefix)}
-    return {(state, cause): count for state, cause, count in conn.execute(_COUNTS, values)}
+    query, values = _alike(_COUNTS, kind, prefix)
+    return {(state, cause): count for state, cause, count in conn.execute(query, values)}
 
 
 def undelivered(
@@ -69,13 +64,20 @@ def undelivered(
         states: those that are wanted; ``pending`` too where one that waits counts as not told.
         page: how many are read at once.
     """
-    values: dict[str, Any] = {"kind": kind, "first": prefix, "end": after_all(prefix)}
+    query, values = _alike(_PAGE, kind, prefix)
     values |= {"states": list(states), "page": page}
-    rows = conn.execute(_PAGE, values).all()
+    rows = conn.execute(query, values).all()
     while rows:
         yield from (Untold(*row) for row in rows)
         values["first"] = f"{rows[-1].key}\x01"
-        rows = conn.execute(_PAGE, values).all() if len(rows) == page else []
+        rows = conn.execute(query, values).all() if len(rows) == page else []
+
+
+def _alike(query: str, kind: str, prefix: str) -> tuple[TextClause, dict[str, Any]]:
+    """A query about keys that begin so: by code points, as the index has them."""
+    end = after_all(prefix)
+    limits = "kind = :kind AND key ~>=~ :first" + (" AND key ~<~ :end" if end else "")
+    return text(query.format(limits)), {"kind": kind, "first": prefix, "end": end}
 
 
 def after_all(prefix: str) -> str:

@@ -92,7 +92,9 @@ notice = Table(  # one thing that one recipient is to be told, once
     Column("message", BigInteger, ForeignKey(notice_message.c.id), index=True),
     Column("settled_at", MOMENT, index=True),
     UniqueConstraint("kind", "key"),
-    Index("notice_key_idx", "kind", text('key COLLATE "C"')),  # for all that begin alike
+    Index(  # for all that begin alike, whatever the database's collation is
+        "notice_key_idx", "kind", "key", postgresql_ops={"key": "text_pattern_ops"}
+    ),
     CheckConstraint("text IS NULL OR channel = 'mail'", name="letter"),
     CheckConstraint(
         "NOT looked_up OR text IS NOT NULL AND address = '' AND name = ''", name="looked_up"

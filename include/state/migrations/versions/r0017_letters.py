@@ -32,7 +32,9 @@ def upgrade() -> None:
         "notice",
         "NOT looked_up OR text IS NOT NULL AND address = '' AND name = ''",
     )
-    op.create_index("notice_key_idx", "notice", ["kind", sa.text('key COLLATE "C"')])
+    op.create_index(
+        "notice_key_idx", "notice", ["kind", "key"], postgresql_ops={"key": "text_pattern_ops"}
+    )
     op.add_column("notice_message", sa.Column("text", sa.Text, nullable=False, server_default=""))
     op.drop_index(DIGEST, "notice_message")
     op.create_index(
