@@ -113,10 +113,14 @@ def valid(entries: Sequence[Entry]) -> list[Entry]:
 
 def _counting(entries: Sequence[Entry]) -> Iterator[tuple[str, Reached]]:
     untold: list[Reached] = []
+    sent = False  # whether notices went out, be it not to everybody
     for one in valid(entries):
         moment = Reached(one.happened_at, one.recorded_at, one.place)
+        sent = sent or one.kind is Kind.TOLD
         if one.data.get(COMPLETE) is False:
             continue
+        if one.kind is Kind.TOLD_OTHERWISE and sent:  # those whom no notice reached
+            yield INDIVIDUALS_TOLD, moment
         if one.kind in _PLAIN:
             yield _PLAIN[one.kind], moment
         elif one.kind is Kind.REPORTED:

@@ -148,7 +148,10 @@ def queue(desk: Desk, file: File) -> Queued | None:
 
 
 def told(conn: Connection, desk: Desk, file: File) -> bool:
-    """Enter that people were told, once nothing waits any more; whether that is so.
+    """Enter what became of the notices, once nothing waits any more; whether that is so.
+
+    Everybody was told where each notice was sent; else once somebody enters that the others were
+    told otherwise.
 
     Args:
         conn: the state database, in a transaction.
@@ -161,11 +164,12 @@ def told(conn: Connection, desk: Desk, file: File) -> bool:
     found = delivery(conn, file.incident.number)
     if found.get("pending"):
         return False
-    data = {"version": queued.data["version"], "complete": True, "states": found}
+    left = sum(found.values()) - found.get("sent", 0)
+    data = {"version": queued.data["version"], "complete": not left, "states": found}
     words = _(
-        "People were told: {sent} notices sent, {not_sent} not.",
+        "Notices: {sent} sent, {left} not; who got none is told otherwise.",
         sent=found.get("sent", 0),
-        not_sent=sum(found.values()) - found.get("sent", 0),
+        left=left,
     )
     if desk.scenario is not None:
         words = _("DRILL: nobody was told.")

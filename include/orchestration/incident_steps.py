@@ -53,16 +53,16 @@ def _taking(
     name: str, part: str, title: Message, act: Callable[[Workplace, Desk], StepRecord]
 ) -> dict[str, Any]:
     """Take an answer; an incident that was cancelled meanwhile takes none."""
-    number = part.partition("/")[0]
+    number, _slash, authority = part.partition("/")
 
     def work(found: Workplace) -> StepRecord:
         mine = desk(found)
         if not mine.file(number).incident.is_led:
             data = {"asked": False}
-            return StepRecord(step=name, part=part, outcome=Outcome.PASS, data=data)
+            return StepRecord(step=name, part=authority, outcome=Outcome.PASS, data=data)
         return act(found, mine)
 
-    done = step(name, part if "/" in part else "", title, work, CLAUSE, place)
+    done = step(name, authority, title, work, CLAUSE, place)
     return done | {"part": number}
 
 

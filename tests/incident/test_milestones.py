@@ -146,3 +146,12 @@ def test_grades_are_told_one_after_the_other():
         said(Kind.NOTE, 4, voids=[2]),
     )
     assert grades(said_so) == (Graded("larger", h(1)), Graded("general", h(3)))
+
+
+def test_people_are_told_once_those_without_an_address_are_too() -> None:
+    """Notices that did not reach everybody stop no clock; telling the others otherwise does."""
+    told = said(Kind.TOLD, 1, complete=False)
+    otherwise = said(Kind.TOLD_OTHERWISE, 2)
+    assert "individuals_told" not in reached(told)
+    assert "individuals_told" not in reached(otherwise)
+    assert reached(told, otherwise)["individuals_told"] == h(2)
