@@ -157,7 +157,7 @@ def _what(desk: Desk, file: File) -> Section:
             (_("Became known"), one.aware_at, True),
             (_("Began"), one.began_at or _NOT_KNOWN, True),
             (_("What happened"), verbatim(one.what), True),
-            (_("Noticed by"), verbatim(one.noticed_by), False),
+            (_("Noticed by"), verbatim(one.noticed_by) if one.noticed_by else None, False),
         ],
     )
 

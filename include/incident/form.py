@@ -19,7 +19,6 @@ from include.policy.incident import IncidentRules
 from include.services.errors import UsageError
 
 LONGEST = 2_000  # characters of what happened
-NOBODY = "not named"
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Form:
     Attributes:
         type: of the incident.
         what: what happened, value-free.
-        noticed_by: who noticed, value-free.
+        noticed_by: who noticed, value-free; empty where nobody said.
         aware_at: when the company became aware; clocks begin here.
         began_at: when the leak began, None where nobody knows.
         selection: what is affected; with the databases that it means.
@@ -102,7 +101,7 @@ def read(
     return Form(
         type=kind,
         what=what,
-        noticed_by=value_free_reason(str(given.get("noticed_by") or "")) or NOBODY,
+        noticed_by=value_free_reason(str(given.get("noticed_by") or "")),
         aware_at=_drilled(drill, aware, pressed_at, given),
         began_at=began,
         selection=checked(affected, rules),

@@ -26,6 +26,7 @@ from include.reports.model import Cell, Column, Fact, Paragraph, Section, Steps,
 TIMELINE = "timeline.jsonl"
 _TITLE = _("Incident response")
 _UPDATE = _("Addition to an incident")
+_NOT_NAMED, _COMMAND = _("not named"), _("a command, in nobody's name,")
 _STATES = {
     State.OPEN: _("open"),
     State.CLOSED: _("closed"),
@@ -239,6 +240,8 @@ def _summary(desk: Desk, file: File, clocks: Sequence[Clock]) -> Message:
         return _("{number}, {type}: cancelled, it was none.", **values)
     if late:
         return _("{number}, {type}: {late} periods ran out.", late=len(late), **values)
+    if one.state is State.OPEN:
+        return _("{number}, {type}: not closed yet; nothing ran out so far.", **values)
     return _("{number}, {type}: everything that was due was done in time.", **values)
 
 
@@ -282,8 +285,8 @@ def _about(desk: Desk, file: File) -> list[Section]:
     one = file.incident
     lines = [
         _("What happened: {what}", what=one.what),
-        _("Noticed by: {who}", who=one.noticed_by),
-        _("Opened by {who} at {at}", who=one.opened_by or "-", at=one.opened_at),
+        _("Noticed by: {who}", who=one.noticed_by or _NOT_NAMED),
+        _("Opened by {who} at {at}", who=one.opened_by or _COMMAND, at=one.opened_at),
     ]
     if desk.scenario is not None:
         lines.insert(0, _("DRILL: this is not a real incident."))
