@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -58,6 +59,36 @@ class Canary(BaseModel):
     places: tuple[tuple[str, int], ...]
 
 
+class IncidentAnswer(BaseModel):
+    """What one incident affects.
+
+    Attributes:
+        name: of the incident.
+        selection: what is entered; moments as ISO texts with their offset.
+        subjects: customers.
+        records: records by collection.
+        sensitive: customers of whom an ID number or a religion is affected.
+        minors: customers under 14.
+        age_unknown: customers without a birth date.
+        grade: that these figures reach.
+        log_rows: entries of the logs that say so.
+        not_found: listed keys that are not there.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    selection: dict[str, Any]
+    subjects: int
+    records: dict[str, int]
+    sensitive: int
+    minors: int
+    age_unknown: int
+    grade: str
+    log_rows: int = 0
+    not_found: int = 0
+
+
 class AnswerSheet(BaseModel):
     """What a sample holds; the same for the same seed, size and moment.
 
@@ -69,6 +100,7 @@ class AnswerSheet(BaseModel):
         planted: row sets by the name of their rule (``include.local.sample.rules``).
         canaries: every marked value.
         duties: courses that people have to take, as of no day: nothing was taken since the moment.
+        incidents: whom some incidents would affect.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -80,6 +112,7 @@ class AnswerSheet(BaseModel):
     planted: dict[str, RowSet]
     canaries: tuple[Canary, ...]
     duties: tuple[Duty, ...] = ()
+    incidents: tuple[IncidentAnswer, ...] = ()
 
 
 class Notes:
@@ -90,6 +123,7 @@ class Notes:
         self._rows: dict[str, list[tuple[int, ...]]] = {name: [] for name in RULES}
         self._canaries: dict[tuple[int, str, str], list[tuple[str, int]]] = {}
         self.duties: list[Duty] = []
+        self.incidents: tuple[IncidentAnswer, ...] = ()
 
     def add(self, rule: str, keys: Ints | Iterable[int]) -> None:
         """Note rows of a rule; keys ascend from call to call and within one."""
@@ -134,6 +168,7 @@ class Notes:
                 for name, rule in RULES.items()
             },
             duties=tuple(self.duties),
+            incidents=self.incidents,
             canaries=tuple(
                 Canary(value=value, kind=kind, customer_id=customer, places=tuple(places))
                 for (customer, kind, value), places in self._canaries.items()

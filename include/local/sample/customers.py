@@ -86,6 +86,21 @@ def consent_given(world: World, ids: Ints) -> Ints:
     return world.customer_created(ids) + 300
 
 
+def branches_of(world: World, ids: Ints) -> Ints:
+    """The branch that answers for each customer's record."""
+    found: Ints = np.array(BRANCHES)[world.chance.below(ids, len(BRANCHES), "branch")]
+    return found
+
+
+def consents_of(world: World, ids: Ints) -> Ints:
+    """How many consents each customer gave."""
+    kinds, plan = world.kinds(ids), world.customer_plan
+    marketing = _subscribed(world, ids) & (kinds != plan.code("consent_not_covering_purpose"))
+    delivery = kinds != plan.code("consent_missing")
+    found: Ints = np.sum([delivery, marketing, consents_to_sharing(world, ids)], axis=0)
+    return found
+
+
 def _customers(world: World, notes: Notes) -> Iterator[bytes]:
     enterers = _numbers(world, CUSTOMER_SERVICE)
     reviewers = _numbers(world, INFORMATION_MANAGEMENT)
@@ -144,7 +159,7 @@ def _customers(world: World, notes: Notes) -> Iterator[bytes]:
             ),
             choose((b"active", b"dormant", b"closed"), status),
             choose((b"personal", b"sensitive"), minor.astype(np.int64)),
-            digits(np.array(BRANCHES)[chance.below(ids, len(BRANCHES), "branch")], 2),
+            digits(branches_of(world, ids), 2),
             digits(ids * 2 - 1, 10),
             choose((b"f", b"t"), _subscribed(world, ids).astype(np.int64)),
             _preferences(world, ids),

@@ -125,6 +125,52 @@ def _approvals(world: World, notes: Notes, strays: list[tuple[Staff, int]]) -> I
         )
 
 
+def openings(world: World) -> Iterator[tuple[Ints, Ints, Ints]]:
+    """Each access again: employee, customer and moment, some thousand at a time."""
+    plan = Plan(world.chance, "access", world.rates.access_defects)
+    last, strays = world.approvals * ACCESSES_PER_APPROVAL, _strays(world)
+    for ids in chunks(1, last):
+        accessed, _late = _accessed(world, ids, plan)
+        employee = _requesters(world, (ids - 1) // ACCESSES_PER_APPROVAL + 1)[0]
+        yield employee, world.customer_for(ids, accessed, "accessed whom"), accessed
+    if strays:
+        ids, which, accessed = _stray_moments(strays, last)
+        employee = np.array([one.employee_id for one, _ in strays])[which]
+        yield employee, world.customer_for(ids, accessed, "accessed whom"), accessed
+
+
+def sharings(world: World) -> Iterator[tuple[Ints, Ints, Ints]]:
+    """Each share again: partner, customer and moment, some thousand at a time."""
+    plan = Plan(world.chance, "share", world.rates.share_defects)
+    for ids in chunks(1, world.shares):
+        shared, partner = _shared(world, ids, plan)[:2]
+        yield partner, world.customer_for(ids, shared, "shared whom"), shared
+    for ids, late in _late_returns(world):
+        yield _late_partner(world, ids), late, _late_shared(world, late)
+
+
+def _accessed(world: World, ids: Ints, plan: Plan) -> tuple[Ints, Mask]:
+    """When records were opened, and which of them after the approval."""
+    approved = _approved(world, (ids - 1) // ACCESSES_PER_APPROVAL + 1)
+    window = np.minimum(APPROVAL_DAYS * DAY, world.now - HOUR - approved)
+    share = world.chance.unit(ids, "accessed")
+    accessed = approved + (share * window).astype(np.int64)
+    late: Mask = (plan.kinds(ids) == plan.code("access_after_approval")) & (
+        approved < world.now - (APPROVAL_DAYS + 6) * DAY
+    )
+    accessed += late * (APPROVAL_DAYS * DAY + HOUR)
+    late &= accessed > approved + APPROVAL_DAYS * DAY
+    return accessed, late
+
+
+def _stray_moments(strays: list[tuple[Staff, int]], last: int) -> tuple[Ints, Ints, Ints]:
+    """Numbers of their accesses, which of them each is by, and when."""
+    ids = last + 1 + np.arange(len(strays) * _ACCESSES_OF_EACH)
+    which, turn = np.divmod(ids - last - 1, _ACCESSES_OF_EACH)
+    accessed = np.array([moment for _, moment in strays])[which] + 3 * DAY + turn * 5 * HOUR
+    return ids, which, accessed
+
+
 def _accesses(world: World, notes: Notes, strays: list[tuple[Staff, int]]) -> Iterator[bytes]:
     plan = Plan(world.chance, "access", world.rates.access_defects)
     last = world.approvals * ACCESSES_PER_APPROVAL
@@ -133,14 +179,7 @@ def _accesses(world: World, notes: Notes, strays: list[tuple[Staff, int]]) -> It
         kinds = plan.kinds(ids)
         approval = (ids - 1) // ACCESSES_PER_APPROVAL + 1
         approved = _approved(world, approval)
-        window = np.minimum(APPROVAL_DAYS * DAY, world.now - HOUR - approved)
-        share = world.chance.unit(ids, "accessed")
-        accessed = approved + (share * window).astype(np.int64)
-        late = (kinds == plan.code("access_after_approval")) & (
-            approved < world.now - (APPROVAL_DAYS + 6) * DAY
-        )
-        accessed += late * (APPROVAL_DAYS * DAY + HOUR)
-        late &= accessed > approved + APPROVAL_DAYS * DAY
+        accessed, late = _accessed(world, ids, plan)
         without = kinds == plan.code("access_without_approval")
         foreign = kinds == plan.code("access_out_of_purpose")
         notes.add("access_after_approval", ids[late])
@@ -167,9 +206,7 @@ def _accesses(world: World, notes: Notes, strays: list[tuple[Staff, int]]) -> It
 def _stray_accesses(
     world: World, notes: Notes, strays: list[tuple[Staff, int]], last: int
 ) -> bytes:
-    ids = last + 1 + np.arange(len(strays) * _ACCESSES_OF_EACH)
-    which, turn = np.divmod(ids - last - 1, _ACCESSES_OF_EACH)
-    accessed = np.array([moment for _, moment in strays])[which] + 3 * DAY + turn * 5 * HOUR
+    ids, which, accessed = _stray_moments(strays, last)
     left = np.array([one.left_on is not None for one, _ in strays])[which]
     notes.add("access_by_leaver", ids[left])
     notes.add("access_by_untrained", ids[~left])
@@ -211,18 +248,43 @@ def _partners(world: World, notes: Notes) -> Table:
     )  # fmt: skip
 
 
+def _shared(world: World, ids: Ints, plan: Plan) -> tuple[Ints, Ints, Mask]:
+    """When records were shared with which partner, and which of them after its NDA had lapsed."""
+    start, end = world.now - SHARE_DAYS * DAY, world.now - HOUR
+    share = (ids - 1 + world.chance.unit(ids, "shared")) / world.shares
+    shared = (start + share * (end - start)).astype(np.int64)
+    lapse = (world.today - _LAPSED_DAYS + 1) * DAY
+    lapsed: Mask = (plan.kinds(ids) == plan.code("share_lapsed_nda")) & (shared > lapse)
+    bits = world.chance.bits(ids, "share")
+    return shared, np.where(lapsed, _LAPSED, 1 + pick(bits, _HEALTHY, 24)), lapsed
+
+
+def _late_returns(world: World) -> Iterator[tuple[Ints, Ints]]:
+    """Shares that a partner gave back late: their numbers, and whose records they are."""
+    first = world.shares + 1
+    for customers in chunks(1, world.customers):
+        late = customers[world.late_returns(customers)]
+        late = late[world.past(world.closed_at(late), 3)]
+        if late.size:
+            yield np.arange(first, first + len(late)), late
+            first += len(late)
+
+
+def _late_shared(world: World, customers: Ints) -> Ints:
+    return world.closed_at(customers) - 20 * DAY
+
+
+def _late_partner(world: World, ids: Ints) -> Ints:
+    return 1 + world.chance.below(ids, _HEALTHY, "late partner")
+
+
 def _shares(world: World, notes: Notes) -> Iterator[bytes]:
     plan = Plan(world.chance, "share", world.rates.share_defects)
-    start, end = world.now - SHARE_DAYS * DAY, world.now - HOUR
-    lapse = (world.today - _LAPSED_DAYS + 1) * DAY
     kept = _KeptByShare(world)
     for ids in chunks(1, world.shares):
         kinds = plan.kinds(ids)
-        bits = world.chance.bits(ids, "share")
-        share = (ids - 1 + world.chance.unit(ids, "shared")) / world.shares
-        shared = (start + share * (end - start)).astype(np.int64)
-        ended = shared + (30 + pick(bits, 150)) * DAY
-        lapsed = (kinds == plan.code("share_lapsed_nda")) & (shared > lapse)
+        shared, partner, lapsed = _shared(world, ids, plan)
+        ended = shared + (30 + pick(world.chance.bits(ids, "share"), 150)) * DAY
         without = kinds == plan.code("share_without_basis")
         excess = kinds == plan.code("share_excess_fields")
         notes.add("share_lapsed_nda", ids[lapsed])
@@ -237,7 +299,7 @@ def _shares(world: World, notes: Notes) -> Iterator[bytes]:
             len(ids),
             digits(ids, 10),
             (b"S", digits(ids, 10)),
-            digits(np.where(lapsed, _LAPSED, 1 + pick(bits, _HEALTHY, 24)), 2),
+            digits(partner, 2),
             digits(customer, 10),
             b"last_mile_delivery",
             choose(
@@ -250,16 +312,10 @@ def _shares(world: World, notes: Notes) -> Iterator[bytes]:
             null_where(~done, stamps(ended)),
         )
         kept.add(customer[~expired], (agreed & ~without)[~expired])
-    first = world.shares + 1
-    for customers in chunks(1, world.customers):
-        late = customers[world.late_returns(customers)]
-        late = late[world.past(world.closed_at(late), 3)]
-        if not late.size:
-            continue
+    for ids, late in _late_returns(world):
         consented = late % 2 == 1
         kept.add(late, consented)
-        yield _late_shares(world, np.arange(first, first + len(late)), late, consented)
-        first += len(late)
+        yield _late_shares(world, ids, late, consented)
     notes.add("expired_customer_kept_by_share", sorted(kept.customers))
     notes.add("expired_consent_kept_by_share", sorted(kept.consents))
 
@@ -285,13 +341,13 @@ class _KeptByShare:
 
 def _late_shares(world: World, ids: Ints, customer: Ints, consented: Mask) -> bytes:
     """Shares that ended years after the customer had left: the partner kept the record."""
-    shared = world.closed_at(customer) - 20 * DAY
+    shared = _late_shared(world, customer)
     ended = world.years_ago(3) + (2 + world.chance.below(ids, 90, "late return")) * DAY
     return rows(
         len(ids),
         digits(ids, 10),
         (b"S", digits(ids, 10)),
-        digits(1 + world.chance.below(ids, _HEALTHY, "late partner"), 2),
+        digits(_late_partner(world, ids), 2),
         digits(customer, 10),
         b"last_mile_delivery",
         _APPROVED_FIELDS,

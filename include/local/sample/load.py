@@ -17,6 +17,7 @@ from psycopg import sql
 
 from include.local.sample import complaints, customers, governance, intake, staff, waybills
 from include.local.sample.answers import AnswerSheet, Notes
+from include.local.sample.incidents import incidents
 from include.local.sample.rates import Rates
 from include.local.sample.tables import Table
 from include.local.sample.world import World
@@ -69,6 +70,7 @@ def load(
         for statement in statements("cycles.sql"):
             connection.execute(statement)
         _restart_identities(connection)
+        notes.incidents = incidents(world)
         tell("analyze", 0, 1)
         _analyze(connection, counts)
         tell("analyze", 1, 1)

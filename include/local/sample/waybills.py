@@ -162,6 +162,11 @@ def senders(world: World, ids: Ints, created: Ints, marked: dict[int, int]) -> I
     return chosen
 
 
+def contacts(world: World, ids: Ints, created: Ints, marked: dict[int, int]) -> tuple[Ints, Ints]:
+    """Who sent the waybills, and to whom."""
+    return senders(world, ids, created, marked), world.customer_for(ids, created, "receiver")
+
+
 def build(world: World, notes: Notes) -> list[Table]:
     """Make a table for each month's partition, and the proofs of delivery."""
     marked = canary_waybills(world)
@@ -186,8 +191,7 @@ def _waybills(world: World, notes: Notes, month: Month, marked: dict[int, int]) 
     for ids in chunks(month.first, month.last):
         kinds = plan.kinds(ids)
         journey = journeys(world, ids, marked)
-        sender = senders(world, ids, journey.created, marked)
-        receiver = world.customer_for(ids, journey.created, "receiver")
+        sender, receiver = contacts(world, ids, journey.created, marked)
         arrived = journey.status == DELIVERED
         due, spared = _due(world, journey), _spared(world, ids, marked)
         masked = due & ~spared
