@@ -38,8 +38,8 @@ def run(
     answer: Annotated[
         list[str] | None,
         typer.Option(
-            help="TASK=OPTION[:REASON or JSON object of fields]: answer a human step as the sample's "
-            "right person."
+            help="TASK=OPTION[:REASON or JSON object of fields]: answer a human step as the "
+            "sample's right person."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
