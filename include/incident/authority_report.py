@@ -152,6 +152,7 @@ def _what(desk: Desk, file: File) -> Section:
         [
             (_("Unit"), in_languages(rules.company), True),
             (_("Systems"), systems, True),
+            (_("Place"), in_languages(rules.place), True),
             (_("Type"), rules.type(one.type).message, True),
             (_("Grade"), grade, True),
             (_("Became known"), one.aware_at, True),

@@ -257,6 +257,7 @@ class IncidentRules(Rule):
             database's own where it is not configured.
         numbering: what numbers begin with: ``INC`` makes ``INC-2026-0001``.
         company: the unit, as reports name it, by language.
+        place: where its systems are, as reports name it, by language.
         critical: whether its systems are critical information infrastructure.
         staff: where the people are.
         team: who answers for what.
@@ -280,6 +281,7 @@ class IncidentRules(Rule):
     connection: Text = "incident_db"
     numbering: Annotated[str, StringConstraints(pattern=r"^[A-Z]{2,8}\z")] = "INC"
     company: Texts
+    place: Texts
     critical: bool = False
     staff: Staff
     team: Annotated[tuple[Duty, ...], AfterValidator(some)]
