@@ -11,7 +11,7 @@ import psycopg
 from psycopg.sql import SQL, Composable, Identifier
 
 from include.incident.categories import by_category
-from include.incident.named import column, table
+from include.incident.named import as_text, column, table
 from include.incident.reading import CannotCount
 from include.messages import _
 from include.policy.datamap import MappedDatabase
@@ -165,7 +165,7 @@ def _people(
     """The collection of people, and whether an index says that each stands there once."""
     people = table(database, rule.subject.collection)
     (kind,) = _types(connection, people, "s", [column("s", rule.subject.key)])
-    values = {"people": people.as_string(None), "key": rule.subject.key, "type": kind}
+    values = {"people": as_text(people), "key": rule.subject.key, "type": kind}
     about = connection.execute(_PEOPLE, values).fetchone()
     assert about is not None
     type_name, rows, unique = about
@@ -222,8 +222,8 @@ def _values(found: Live, collection: str, row: str) -> dict[str, Composable]:
 
 def _links(found: Live, relation: Composable) -> set[str | None]:
     values = {
-        "table": relation.as_string(None),
-        "people": found.people.as_string(None),
+        "table": as_text(relation),
+        "people": as_text(found.people),
         "key": found.rule.subject.key,
     }
     return {name for here, name in found.connection.execute(_LINKS, values) if here}

@@ -15,6 +15,11 @@ def table(database: MappedDatabase, collection: str) -> Composable:
     return quoted(found.schema_name, found.table)
 
 
+def as_text(name: Composable) -> str:
+    """A name as PostgreSQL writes it, for a parameter: there a percent sign is one."""
+    return name.as_string(None).replace("%%", "%")
+
+
 def column(row: str, name: str) -> Composable:
     """A column of a row that a query knows by an alias."""
     return quoted(row, name)

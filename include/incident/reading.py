@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL, Composable
 
+from include.incident.named import as_text
 from include.messages import Message, _
 from include.policy.datamap import MappedDatabase
 from include.policy.fragments import quoted
@@ -65,7 +66,7 @@ def reading(
             connection.read_only = True
             connection.prepare_threshold = None  # every statement is planned for its values
             settings = {**PRINTING, **_SETTINGS, "TimeZone": timezone}
-            path = quoted(database.schema_name).as_string(None)
+            path = as_text(quoted(database.schema_name))
             settings["search_path"] = f"{path}, pg_catalog"
             for name, value in settings.items():
                 connection.execute("SELECT set_config(%s, %s, true)", [name, value])
