@@ -5,7 +5,7 @@
 **What it does.** It looks which workpapers auditors handed in (`./parcelseal sampling return FILE`), judges every population by
 the plan that was made before the draw - deviations, estimated rate, exact one-sided upper limit against the tolerable
 rate - and opens a finding with an owner and a day for every deviation. Where a plan has a second stage and needs it, it
-issues its workpapers. Every day it looks at all open findings: owners are mailed once a week from a week before the
+issues its workpapers. Every day it looks at all open findings, those that incidents left too: owners are mailed once a week from a week before the
 day on, until it is closed, at the addresses of their role (`roles.yaml`); only a second test by another person closes a
 finding (`./parcelseal findings`).
 

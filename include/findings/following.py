@@ -22,7 +22,6 @@ _HEADING = _("Findings that you answer for")
 
 def remind(
     conn: Connection,
-    kind: str,
     notice: str,
     *,
     roles: Mapping[str, Role],
@@ -32,11 +31,11 @@ def remind(
 ) -> list[int]:
     """Remind the owners of open findings that are due soon or over, each once a week.
 
-    The register keeps that they were reminded, and their notices are queued with it.
+    Whatever work they are of: there is one register, and nobody else reminds. It keeps that they
+    were reminded, and their notices are queued with it.
 
     Args:
         conn: the state database, in a transaction.
-        kind: of findings, ``audit``.
         notice: kind of the notices, ``audit.finding``.
         roles: of roles.yaml; an owner that is none of them is not told.
         rules: of notices.yaml.
@@ -48,7 +47,7 @@ def remind(
     """
     due = [
         one
-        for one in register.listed(conn, kind)
+        for one in register.listed(conn)
         if one.to_be_reminded(now) and one.owner in roles  # nobody was reminded who is not told
     ]
     for one in due:
@@ -57,9 +56,9 @@ def remind(
     return [one.id for one in due]
 
 
-def still_open(conn: Connection, kind: str, keys: Sequence[str]) -> set[str]:
+def still_open(conn: Connection, keys: Sequence[str]) -> set[str]:
     """Of these keys of notices, those whose finding nobody closed since."""
-    open_ones = {str(one.id) for one in register.listed(conn, kind)}
+    open_ones = {str(one.id) for one in register.listed(conn)}
     return {key for key in keys if key.partition("/")[0] in open_ones}
 
 

@@ -10,14 +10,14 @@ from include.findings import register as findings
 from include.findings.following import still_open
 from include.messages import _
 from include.notify.asking import Confirm
+from include.notify.outbox import Run
 from include.orchestration.notices import STEP_SEND
-from include.orchestration.run import seal_run, step
+from include.orchestration.run import run_key, seal_run, step
 from include.orchestration.sampling import desk_of
 from include.reports.conclusion import Conclusion
 from include.sampling import closing, conclusion_report, following
 from include.sampling.names import (
     CLAUSE,
-    FINDINGS,
     STEP_EVALUATE,
     STEP_FOLLOW_UP,
     STEP_LOOK,
@@ -50,12 +50,20 @@ def evaluate(part: str) -> dict[str, Any]:
 
 
 def follow_up() -> dict[str, Any]:
-    """Remind the owners of open findings and say which are overdue."""
+    """Remind the owners of open findings, whatever left them, and say which are overdue."""
 
     def work(place: Workplace) -> StepRecord:
-        if place.pack.audit is None:
-            return StepRecord(step=STEP_FOLLOW_UP, outcome=Outcome.PASS, data={})
-        return following.follow_up(desk_of(place))
+        pack = place.pack
+        if pack.audit is not None:
+            return following.follow_up(desk_of(place))
+        with place.state.begin() as conn:
+            return following.follow_up_only(
+                conn,
+                roles=pack.roles,
+                rules=pack.notices,
+                run=Run(*run_key()),
+                now=place.clock.now().astimezone(pack.calendar.zone),
+            )
 
     return step(STEP_FOLLOW_UP, "", _("The follow-up"), work, CLAUSE)
 
@@ -65,7 +73,7 @@ def confirming(place: Workplace) -> Confirm:
 
     def confirm(keys: Sequence[str]) -> set[str]:
         with place.state.connect() as conn:
-            return still_open(conn, FINDINGS, keys)
+            return still_open(conn, keys)
 
     return confirm
 
@@ -78,10 +86,10 @@ def seal_conclusion() -> dict[str, Any]:
     ) -> Conclusion:
         del artifacts
         pack = place.pack
-        if pack.audit is None:
-            return conclusion_report.nothing_to_audit(records)
         with place.state.connect() as conn:
-            every = findings.listed(conn, FINDINGS, closed=True)
+            every = findings.listed(conn, closed=True)
+        if pack.audit is None:
+            return conclusion_report.nothing_to_audit(records, roles=pack.roles, findings=every)
         return conclusion_report.conclude(
             records,
             roles=pack.roles,

@@ -48,7 +48,7 @@ def conclude(
     Args:
         records: of the run.
         roles: of roles.yaml.
-        findings: of audits, closed ones too.
+        findings: the whole register, closed ones too.
         today: the day in the pack's timezone.
         send: name of the step that sends.
     """
@@ -94,14 +94,23 @@ def conclude(
     )
 
 
-def nothing_to_audit(records: Sequence[StepRecord]) -> Conclusion:
-    """Say that the pack has no audit.yaml: nothing was done, and nothing is shown."""
+def nothing_to_audit(
+    records: Sequence[StepRecord], *, roles: Mapping[str, Role], findings: Sequence[Found]
+) -> Conclusion:
+    """Say that the pack has no audit.yaml; of the register is shown what others left there.
+
+    Args:
+        records: of the run.
+        roles: of roles.yaml.
+        findings: the whole register, closed ones too.
+    """
     return Conclusion(
         title=_("Audit conclusion"),
         summary=_("The policy pack has no audit.yaml: nothing is audited by samples."),
         outcome=worst(records, []),
         findings=[one for record in records for one in record.findings],
-        metrics=[],
+        metrics=[one for record in records for one in record.metrics],
+        sections=[_register(findings, roles)] if findings else [],
     )
 
 
@@ -152,7 +161,7 @@ class Seen:
         out: workpapers that are out; None when nobody looked.
         back: names of those that are back, likewise.
         evaluated: names of those that were evaluated.
-        findings: of audits, closed ones too.
+        findings: the whole register, closed ones too.
     """
 
     verdicts: Sequence[Verdict]
@@ -296,7 +305,7 @@ def _register(findings: Sequence[Found], roles: Mapping[str, Role]) -> Section:
     blocks: list[Block] = [
         Paragraph(
             text=_(
-                "Closed findings of audits, tested again by somebody and met: {count}.",
+                "Closed findings, tested again by somebody and met: {count}.",
                 count=closed,
             )
         )

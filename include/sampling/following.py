@@ -1,9 +1,16 @@
-"""The last step of `conclude_audit`: open findings, their owners, and what is still not mended."""
+"""The last step of `conclude_audit`: open findings, their owners, and what is still not mended.
+
+It follows the whole register: corrective actions of incidents have owners and days as findings of
+audits do, and nothing else reminds.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
+
+from sqlalchemy import Connection
 
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
@@ -11,28 +18,54 @@ from include.findings import register as findings
 from include.findings.following import remind
 from include.messages import _
 from include.notify.outbox import Run
+from include.policy.notices import NoticeRules
+from include.policy.rules import Role
 from include.sampling import results
 from include.sampling.desk import Desk
-from include.sampling.names import CLAUSE, FINDINGS, NOTICE, STEP_FOLLOW_UP
+from include.sampling.names import CLAUSE, NOTICE, STEP_FOLLOW_UP
 
 
 def follow_up(desk: Desk) -> StepRecord:
     """Remind the owners of open findings, each once a week, and say which are overdue."""
     seen = Examination(STEP_FOLLOW_UP, CLAUSE)
     with desk.state.begin() as conn:
-        remind(
-            conn,
-            FINDINGS,
-            NOTICE,
-            roles=desk.roles,
-            rules=desk.notices,
-            run=Run(*desk.run),
-            now=desk.now,
-        )
-        left = findings.listed(conn, FINDINGS)
+        left = _reminded(conn, desk.roles, desk.notices, Run(*desk.run), desk.now)
         last = results.latest(conn)
     _still_not_accepted(seen, desk, last, left)
-    late = [one for one in left if one.overdue(desk.today)]
+    return _followed(seen, left, desk.now)
+
+
+def follow_up_only(
+    conn: Connection,
+    *,
+    roles: Mapping[str, Role],
+    rules: NoticeRules,
+    run: Run,
+    now: datetime,
+) -> StepRecord:
+    """Do the same where nothing is audited by samples: incidents leave corrective actions too.
+
+    Args:
+        conn: the state database, in a transaction.
+        roles: of roles.yaml.
+        rules: of notices.yaml.
+        run: that reminds.
+        now: the moment, in the timezone whose days count.
+    """
+    left = _reminded(conn, roles, rules, run, now)
+    return _followed(Examination(STEP_FOLLOW_UP, CLAUSE), left, now)
+
+
+def _reminded(
+    conn: Connection, roles: Mapping[str, Role], rules: NoticeRules, run: Run, now: datetime
+) -> list[findings.Found]:
+    """Remind; the findings that are open."""
+    remind(conn, NOTICE, roles=roles, rules=rules, run=run, now=now)
+    return findings.listed(conn)
+
+
+def _followed(seen: Examination, left: Sequence[findings.Found], now: datetime) -> StepRecord:
+    late = [one for one in left if one.overdue(now.date())]
     for owner in sorted({one.owner for one in late}):
         numbers = [one.id for one in late if one.owner == owner]
         seen.find(
@@ -50,7 +83,7 @@ def follow_up(desk: Desk) -> StepRecord:
     seen.measure("sampling.findings_open", len(left), "1")
     return seen.record(
         {
-            "reminded": [one.id for one in left if _reminded(one, desk)],
+            "reminded": [one.id for one in left if _today(one, now)],
             "open": [_told(one) for one in left],
         }
     )
@@ -90,10 +123,10 @@ def _still_not_accepted(
     seen.measure("populations_above_tolerable_rate", above if last else None, "1")
 
 
-def _reminded(one: findings.Found, desk: Desk) -> bool:
+def _today(one: findings.Found, now: datetime) -> bool:
     """Whether its owner was reminded today, by this try of the step or an earlier one."""
     at = one.reminded_at
-    return at is not None and at.astimezone(desk.zone).date() == desk.today
+    return at is not None and at.astimezone(now.tzinfo).date() == now.date()
 
 
 def _told(one: findings.Found) -> dict[str, Any]:

@@ -43,9 +43,7 @@ def state(migrated_database: str) -> Engine:
 def reminded(state: Engine, now: datetime) -> list[int]:
     with state.begin() as conn:
         run = Run("conclude_audit", str(now))
-        return remind(
-            conn, "audit", "audit.finding", roles=ROLES, rules=NoticeRules(), run=run, now=now
-        )
+        return remind(conn, "audit.finding", roles=ROLES, rules=NoticeRules(), run=run, now=now)
 
 
 def keys(state: Engine) -> list[str]:
@@ -71,7 +69,7 @@ def test_nothing_is_queued_where_the_register_did_not_keep_it(state: Engine) -> 
     """Reminder and notice stand or fall together."""
     run, now = Run("conclude_audit", "r1"), datetime(2026, 11, 10, tzinfo=UTC)
     with state.connect() as conn:
-        remind(conn, "audit", "audit.finding", roles=ROLES, rules=NoticeRules(), run=run, now=now)
+        remind(conn, "audit.finding", roles=ROLES, rules=NoticeRules(), run=run, now=now)
         conn.rollback()
     assert keys(state) == []
     assert reminded(state, datetime(2026, 11, 10, 9, tzinfo=SHANGHAI)) == [1]
@@ -82,8 +80,30 @@ def test_a_finding_that_was_closed_meanwhile_is_wanted_no_more(state: Engine) ->
     reminded(state, datetime(2026, 11, 10, 9, tzinfo=SHANGHAI))
     asked = ["1/2026-11-10", "1/2026-11-10#1", "2/2026-11-10", "77/2026-11-10"]
     with state.begin() as conn:
-        assert still_open(conn, "audit", asked) == set(asked[:3])
+        assert still_open(conn, asked) == set(asked[:3])
         register.answer(conn, 1, cause="No form", action="A form", by="owner", at=OPENED)
-        assert still_open(conn, "audit", asked) == set(asked[:3])
+        assert still_open(conn, asked) == set(asked[:3])
         register.retest(conn, 1, met=True, by="auditor", at=OPENED)
-        assert still_open(conn, "audit", asked) == {"2/2026-11-10"}
+        assert still_open(conn, asked) == {"2/2026-11-10"}
+
+
+def test_corrective_actions_of_incidents_are_followed_by_the_same_register(state: Engine) -> None:
+    """Reminded as findings of audits are, and wanted until somebody tested again."""
+    with state.begin() as conn:
+        number = register.open_finding(
+            conn,
+            kind="incident",
+            reference="INC-2026-0001/1",
+            what=verbatim("Scan repositories daily"),
+            owner="management",
+            opened_at=OPENED,
+            due_on=DUE,
+        )
+    now = datetime(2026, 11, 10, 9, tzinfo=SHANGHAI)
+    assert reminded(state, now) == [1, number]
+    assert f"{number}/2026-11-10" in keys(state)
+    with state.begin() as conn:
+        assert still_open(conn, [f"{number}/2026-11-10"])
+        register.answer(conn, number, cause="None did", action="Scan", by="owner", at=OPENED)
+        register.retest(conn, number, met=True, by="auditor", at=OPENED)
+        assert not still_open(conn, [f"{number}/2026-11-10"])

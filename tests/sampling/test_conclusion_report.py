@@ -6,12 +6,14 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from include.evidence.model import Outcome, RunContext, StepRecord
 from include.findings import register
 from include.findings.register import Found
-from include.messages import Message
+from include.messages import Message, verbatim
+from include.notify.outbox import Run as Sender
+from include.policy.notices import NoticeRules
 from include.policy.rules import Role
 from include.reports.conclusion import Conclusion
 from include.reports.i18n import Translator
@@ -44,6 +46,22 @@ SENT = StepRecord(
         "in_doubt_count": 0,
     },
 )
+
+
+SENDER = Sender("conclude_audit", "r2")
+
+
+def incident_action(conn: Connection) -> int:
+    """A corrective action, as the review of an incident leaves it."""
+    return register.open_finding(
+        conn,
+        kind="incident",
+        reference="INC-2026-0001/1",
+        what=verbatim("Scan repositories daily"),
+        owner="management",
+        opened_at=ISSUED,
+        due_on=TODAY + timedelta(days=30),
+    )
 
 
 class Run:
@@ -230,7 +248,7 @@ def test_a_population_that_goes_on_is_not_judged_yet(state: Engine, tmp_path: Pa
         "No verdict was reached yet; open findings: 1. To the next stage of their plan: Intake."
     )
     assert Translator("zh_CN").text(found.summary) == (
-        "尚未得出结论；未关闭的审计发现：1。按计划进入下一阶段：总体intake。"
+        "尚未得出结论；未关闭的发现事项：1。按计划进入下一阶段：总体intake。"
     )
     assert facts(found)["Workpapers that are out"] == 1  # this run issued them
     (out,) = rows(found, "Not handed in yet")
@@ -338,7 +356,31 @@ def test_it_can_be_read_in_both_languages(run: Run) -> None:
 
 
 def test_a_pack_without_audits_says_so(run: Run) -> None:
-    """And no figure."""
-    found = conclusion_report.nothing_to_audit(run.records[:1])
-    assert found.metrics == []
+    """No figure of audits; of the register what incidents left there."""
+    found = conclusion_report.nothing_to_audit([], roles=ROLES, findings=[])
+    assert (found.metrics, found.sections) == ([], [])
     assert "has no audit.yaml" in english(found.summary)
+    with run.state.begin() as conn:
+        incident_action(conn)
+        left = register.listed(conn, "incident")
+        now = ISSUED + timedelta(days=100)
+        values = {"roles": ROLES, "rules": NoticeRules(), "run": SENDER, "now": now}
+        record = following.follow_up_only(conn, **values)
+    found = conclusion_report.nothing_to_audit([record], roles=ROLES, findings=left)
+    late = {one.name: one.value for one in found.metrics}["audit_findings_overdue"]
+    assert (late, found.outcome) == (1 + len(run.findings()) - 1, Outcome.FAIL)
+    ((number, what, owner, *_rest),) = rows(found, "Open findings")
+    assert (what, owner) == ("Scan repositories daily", "Management")
+    assert int(number) == left[0].id in record.data["reminded"]
+
+
+def test_corrective_actions_of_incidents_stand_beside_what_audits_found(run: Run) -> None:
+    """One register: shown, counted and followed with the others."""
+    before = facts(run.concluded())["Open findings"]
+    with run.state.begin() as conn:
+        incident_action(conn)
+    record = following.follow_up(run.desk)
+    assert "INC-2026-0001/1" in [one["reference"] for one in record.data["open"]]
+    found = run.concluded([*run.records[:-1], record])
+    assert facts(found)["Open findings"] == before + 1  # type: ignore[operator]  # a count
+    assert "Scan repositories daily" in [row[1] for row in rows(found, "Open findings")]
