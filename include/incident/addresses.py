@@ -21,6 +21,7 @@ from include.incident.live import Live, people_of
 from include.incident.named import column
 from include.incident.reading import CannotCount, reading
 from include.notify.addresses import fault
+from include.notify.names import NO_ADDRESS
 from include.services.errors import ServiceError
 
 BATCH = 5_000  # keys that are looked up at once
@@ -93,14 +94,14 @@ class AddressBook:
             found = self._found(database, keys)
             for key in keys:
                 address = found.get(key, "")
-                why = (self._fault(database, address) or "usable") if address else "without"
-                counts[why] += 1
+                counts[self._fault(database, address) or "usable"] += 1
         return Reach(**counts)
 
     def _fault(self, database: str, address: str) -> str:
         """Why an address is not used; empty where it is."""
-        if fault("mail", address):  # to which domains people at work may be told binds no customer
-            return "malformed"
+        cause = fault("mail", address)  # the policy's domains are of people at work
+        if cause:
+            return "without" if cause == NO_ADDRESS else "malformed"
         return "shared" if address.casefold() in self._shared_of(database) else ""
 
     def _found(self, database: str, keys: Sequence[str]) -> dict[str, str]:
