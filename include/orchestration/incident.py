@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from airflow.sdk import get_current_context
@@ -23,8 +24,9 @@ from include.incident.steps.report import authorities as applying
 from include.messages import Message, _
 from include.notify.delivery import deliver
 from include.notify.outbox import Run
-from include.orchestration import notices
+from include.orchestration import notices, partners_desk
 from include.orchestration.incident_desk import desk_of
+from include.orchestration.incident_partner import reopen_review
 from include.orchestration.run import run_key, seal_run, step, workplace
 from include.orchestration.sandbox import clear_leftovers, sandboxed
 from include.orchestration.starter import started_by
@@ -76,6 +78,8 @@ def open_incident(params: dict[str, Any]) -> dict[str, Any]:
         mine = desk(found)
         record = opening.open_incident(mine, params, _pressed_at(found))
         numbers.append(str(record.data["number"]))
+        known = found.pack.partners is not None
+        reopen_review(mine, numbers[0], partial(partners_desk.desk_of, found) if known else None)
         return record
 
     done = step(STEP_OPEN, "", _("The opening"), act, CLAUSE, beginning)
@@ -137,7 +141,7 @@ def send_now(number: str) -> None:
     """Send what is urgent; what cannot leave now waits for the next look."""
     found = place()
     try:
-        deliver(notices.office(found))
+        deliver(notices.office(found), letters=False)  # people are not woken behind 100,000 letters
     except (ServiceError, UsageError):  # the task `send` tells it; the call must not be held up
         return
     watching.settle(desk(found), number)
