@@ -178,7 +178,9 @@ def decide(
     return one(conn, review.id)
 
 
-def reopen(conn: Connection, partner: str, *, because: str, by: str, at: datetime) -> Review:
+def reopen(
+    conn: Connection, partner: str, *, because: str, by: str, at: datetime, incident: str = ""
+) -> Review:
     """Open a partner's review again, as after an incident; until it passes, nothing is shared.
 
     One that is open already becomes one that was opened again, and what was issued and answered
@@ -191,6 +193,8 @@ def reopen(conn: Connection, partner: str, *, because: str, by: str, at: datetim
         because: why, in plain words.
         by: who opens it.
         at: the moment.
+        incident: number of the incident that is why; it stands before the words, from which
+            numbers are blotted out.
 
     Raises:
         UsageError: nobody is named, or the reason says nothing.
@@ -198,7 +202,7 @@ def reopen(conn: Connection, partner: str, *, because: str, by: str, at: datetim
     _named(by)
     if not says_something(because):
         raise UsageError("The reason says nothing.", "Write it in plain words: --because.")
-    why = value_free_reason(because)
+    why = f"{incident}: {value_free_reason(because)}" if incident else value_free_reason(because)
     review = open_one(conn, partner) or _new(conn, partner, by, at)
     answering = review.issued is not None or review.returned_at is not None
     if not answering and f"; {why}; " in f"; {review.because}; ":

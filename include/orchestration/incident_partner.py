@@ -1,0 +1,86 @@
+"""An incident at a partner opens its security review again; until that passes nothing is shared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from include.incident import timeline
+from include.incident.desk import Desk
+from include.incident.names import STEP_OPEN, Kind
+from include.messages import Message, _
+from include.partners import reviews
+from include.partners.desk import Desk as Partners
+from include.services.errors import ParcelSealError
+
+REVIEW = "review"
+"""Key of the entry's data: number of the partner's review; none where no review was opened."""
+
+
+def reopen_review(desk: Desk, number: str, partners: Callable[[], Partners] | None) -> None:
+    """Open the review of the partner at which an incident happened again, and enter it; once.
+
+    What the partner answers later stays when the task is repeated. A drill reopens nothing.
+
+    Args:
+        desk: of the incident.
+        number: of the incident.
+        partners: makes what reads the register; None where the pack has none.
+    """
+    file = desk.file(number)
+    one = file.incident
+    if desk.scenario is not None or not one.is_led or one.partner is None:
+        return
+    if not desk.rules.type(one.type).partner or any(REVIEW in entry.data for entry in file.entries):
+        return
+    now, by = desk.clock.now(), desk.started_by or desk.run.dag_id
+    with desk.state.begin() as conn:
+        review = None
+        if partners is None:
+            words = _no_register(one.partner)
+        elif not _stands(partners, one.partner):
+            words = _unknown(one.partner)
+        else:
+            because = desk.rules.type(one.type).title["en"]
+            made = reviews.reopen(
+                conn, one.partner, because=because, by=by, at=now, incident=number
+            )
+            review, words = made.id, _opened(one.partner)
+        timeline.append(
+            conn, one.id, Kind.NOTE, words, by=STEP_OPEN, clock=desk.clock,
+            data={"partner": one.partner, REVIEW: review}, once="partner_review",
+        )  # fmt: skip
+
+
+def _stands(partners: Callable[[], Partners], number: str) -> bool:
+    """Whether the register has that partner; so it counts where nobody can read the register.
+
+    A review too many is seen and decided on; a partner that leaks and goes on being served is not.
+    """
+    try:
+        return number in partners().register().partners
+    except ParcelSealError:
+        return True
+
+
+def _opened(partner: str) -> Message:
+    return _(
+        "The security review of partner {partner} was opened again: nothing is shared with it "
+        "until it passes.",
+        partner=partner,
+    )
+
+
+def _unknown(partner: str) -> Message:
+    return _(
+        "The register has no partner {partner}: no security review was opened again. Look for its "
+        "number (./parcelseal partners list), then reopen its review.",
+        partner=partner,
+    )
+
+
+def _no_register(partner: str) -> Message:
+    return _(
+        "The policy pack has no partners.yaml: no security review of partner {partner} was opened "
+        "again; stop sharing with it by other means.",
+        partner=partner,
+    )
