@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from include.local.profile import STAND_INS, LocalProfile
-from include.policy import SHIPPED, PolicyPack, load_pack
+from include.policy import SHIPPED, PolicyPack
+from include.policy.kept import kept_pack
 from include.services.clock import Clock, SystemClock
 from include.services.connections import ConnectionSpec, from_environment
 from include.services.database import DatabaseAddress
@@ -73,7 +74,7 @@ class Workplace:
     @cached_property
     def pack(self) -> PolicyPack:
         """The policy pack; raises PackError with every fault of a bad one."""
-        return load_pack(self.policy)
+        return kept_pack(self.policy)
 
     @cached_property
     def local(self) -> LocalProfile:

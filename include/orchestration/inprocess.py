@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,9 @@ from include.orchestration import anew
 from include.orchestration.answering import Given, answering, read_answers
 from include.orchestration.human import attend, human_steps
 from include.services.errors import UsageError
+
+_DISCOVERY = "AIRFLOW__CORE__MIGHT_CONTAIN_DAG_CALLABLE"
+_read_only: str | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Prepared:
         anew.install()
         try:
             now = timezone.utcnow()
-            with answering(self.dag.dag_id, now, self.given):
+            with only_file(self.dag.fileloc), answering(self.dag.dag_id, now, self.given):
                 run = self.dag.test(logical_date=now, run_conf=dict(self.parameters))
             return Finished(run.run_id, str(run.state))
         finally:
@@ -80,10 +85,38 @@ def prepare(
     return Prepared(dag, parameters, given)
 
 
+@contextmanager
+def only_file(file: str) -> Iterator[None]:
+    """Let Airflow, which reads the whole folder anew at each run, read this one of its files."""
+    global _read_only
+    before, _read_only = _read_only, file
+    named = os.environ.get(_DISCOVERY)
+    os.environ[_DISCOVERY] = f"{__name__}.{may_hold_the_dag.__name__}"
+    try:
+        yield
+    finally:
+        _read_only = before
+        if named is None:
+            del os.environ[_DISCOVERY]
+        else:
+            os.environ[_DISCOVERY] = named
+
+
+def may_hold_the_dag(file_path: str, zip_file: Any = None) -> bool:
+    """Answer Airflow, which asks of each file whether it is one to read for DAGs.
+
+    Args:
+        file_path: of the folder.
+        zip_file: an archive that the file is in; there are none.
+    """
+    return zip_file is None and file_path == _read_only
+
+
 def _find(folder: Path, dag_id: str) -> Any:
     from airflow.dag_processing.dagbag import DagBag
 
-    bag = DagBag(str(folder))
+    own = folder / f"{dag_id}.py"  # as all of ours are named; the others need not be read for it
+    bag = DagBag(str(own if own.is_file() else folder))
     if bag.import_errors:
         path, error = next(iter(bag.import_errors.items()))
         raise UsageError(f"{Path(path).name} cannot be read: {error.strip().splitlines()[-1]}")
