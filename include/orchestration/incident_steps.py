@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.sdk import TriggerRule
 
-from include.approvals.question import Question
+from include.approvals.question import Question, in_both
 from include.documents.missing import missing
 from include.documents.model import Document
 from include.documents.render import render_forms
 from include.evidence.ledger import find
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import keep_artifact
-from include.incident import authority_report, evidence_kept, scopes
+from include.incident import authority_report, evidence_kept, notifying, scopes
 from include.incident.authority_report import Phase
 from include.incident.desk import Desk, File
+from include.incident.letter_document import letter_document
 from include.incident.names import CLAUSE, WORKFLOW
 from include.incident.standing import clocks_of
 from include.incident.steps import close, contain, decide, grade, impact, report, review, summary
 from include.incident.steps.answer import Given
 from include.messages import Message, _
+from include.notify.texts import digest
 from include.orchestration.human import Answer, wait
 from include.orchestration.incident import desk, place
 from include.orchestration.run import run_key, seal_aside, step
@@ -110,7 +113,20 @@ def take_impact(number: str, answer: Answer) -> dict[str, Any]:
 
 def ask_decide(number: str) -> Question | None:
     """Decide whether affected people are told; shows the letter and the dry run."""
-    return decide.ask(desk(place()), number)
+    found = place()
+    mine = desk(found)
+    asked = decide.ask(mine, number)
+    if asked is None:
+        return None
+    file = mine.file(number)
+    document = letter_document(mine, file, scopes.newest(mine, file.incident.id).categories)
+    # Other words are another document: what somebody may have printed is not made anew.
+    name = f"notice-{digest(notifying.text_of(mine, file))[:8]}"
+    path = sealed_document(found, mine, document, name)
+    line = in_both(
+        _("The letter as a document, for those who are told on paper: {path}", path=path)
+    )
+    return replace(asked, body=f"{asked.body}\n{line}\n")
 
 
 def take_decide(number: str, answer: Answer) -> dict[str, Any]:
