@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from include.approvals.form import Entry as Entered
@@ -9,7 +10,6 @@ from include.approvals.form import Field, refilled
 from include.approvals.question import (
     LANGUAGES,
     Question,
-    harmless,
     in_both,
     markdown_table,
     names,
@@ -46,6 +46,7 @@ def question(
     form: Sequence[Field] = (),
     tables: Sequence[tuple[Sequence[Message], Sequence[Sequence[Message]]]] = (),
     never: Iterable[str] = (),
+    part: str = "",
 ) -> Question:
     """Make the page of a human step: what to do, by when what is due, who may answer.
 
@@ -59,6 +60,7 @@ def question(
         form: what else is entered; what was entered in an answer that did not count is there.
         tables: heads and rows.
         never: user ids of people whose own work it is about.
+        part: of the step, where it is done several times.
 
     Raises:
         ServiceError: nobody is left who may answer.
@@ -71,48 +73,59 @@ def question(
         )
     number = file.incident.number
     drill = [_("DRILL: nothing leaves, nobody is told, nothing is held.")] if desk.scenario else []
-    shown = [*drill, *_refused(file, step), *_silent(team), *lines, *_who(team)]
+    refused = _last_refused(file, step, part)
+    shown = [*drill, *_refused(refused), *_silent(team), *lines, *_who(team)]
     parts = []
     for language, name in LANGUAGES.items():
         words = Translator(language, desk.zone.key)
         parts.append(f"### {name}")
-        parts.append("\n".join(f"- {words.text(one)}" for one in shown))
+        parts.append("\n".join(f"- {_one_line(words.text(one))}" for one in shown))
         for head, rows in [*tables, clock_rows(clocks_of(desk, file))]:
             if rows:
                 parts.append(
                     markdown_table(
                         [words.text(one) for one in head],
-                        [[harmless(words.text(cell)) for cell in row] for row in rows],
+                        [[_one_line(words.text(cell)) for cell in row] for row in rows],
                     )
                 )
     subject = in_both(_("{number}: {title}", number=number, title=title))
-    kept = _kept(file, step)
     return Question(
         subject,
         "\n\n".join(parts) + "\n",
         list(team.people),
-        form=refilled(form, kept),
+        form=refilled(form, _kept(refused)),
         choices=tuple(choices),
     )
 
 
-def _last_refused(file: File, step: str) -> timeline.Entry | None:
+def _one_line(text: str) -> str:
+    """A line of the page: what people entered makes no heading, no link and no line of its own.
+
+    Unlike `include.approvals.question.harmless` it changes nothing of what is read: a letter is
+    decided on as it is sent, and a clock's due day is read with its offset.
+    """
+    return re.sub(r"([\[\]<>`*#|~])", r"\\\1", " ".join(text.split()))
+
+
+def _last_refused(file: File, step: str, part: str) -> timeline.Entry | None:
     """The refusal after which nothing of the step counted."""
-    mine = [one for one in file.entries if one.data.get("step") == step]
+    mine = [
+        one
+        for one in file.entries
+        if (one.data.get("step"), one.data.get("part", "")) == (step, part)
+    ]
     answers = [one for one in mine if one.kind is not Kind.UNANSWERED]
     return answers[-1] if answers and answers[-1].kind is Kind.REFUSED else None
 
 
-def _refused(file: File, step: str) -> list[Message]:
-    found = _last_refused(file, step)
+def _refused(found: timeline.Entry | None) -> list[Message]:
     if found is None:
         return []
     cause = Message.model_validate(found.data["cause"])
     return [_("The last answer, by {who}, did not count: {cause}.", who=found.by, cause=cause)]
 
 
-def _kept(file: File, step: str) -> dict[str, Entered]:
-    found = _last_refused(file, step)
+def _kept(found: timeline.Entry | None) -> dict[str, Entered]:
     given = found.data.get("given", {}) if found else {}
     return {name: tuple(one) if isinstance(one, list) else one for name, one in given.items()}
 
