@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from include.evidence.examination import Examination
@@ -13,7 +14,8 @@ from include.incident.grading import propose
 from include.incident.names import CLAUSE, STEP_ASSESS, Kind
 from include.incident.scope import Scope, Unknown, of_scenario
 from include.incident.selection import Selection
-from include.incident.timeline import Entry
+from include.incident.timeline import last_of
+from include.incident.widening import refuse_less, widened
 from include.messages import _, listed, verbatim
 from include.reports.i18n import Translator
 
@@ -34,11 +36,13 @@ def assess(desk: Desk, number: str) -> tuple[StepRecord, str]:
         return StepRecord(step=STEP_ASSESS, outcome=Outcome.PASS, data={"asked": False}), ""
     before = scopes.found(desk, file.incident.id)
     if before is not None and before.complete:  # a repeated task: it was counted
-        return _record(desk, before), ""
-    counted = _count(desk, file, file.incident.selection, before)
+        return _record(desk, before, file), ""
+    # as it was said last: it may have been widened where nobody could count
+    chosen = before.selection if before is not None else file.incident.selection
+    counted, _fewer = widened(before, _count(desk, file, chosen))
+    counted = _keep(desk, file, counted, by=STEP_ASSESS)
     passing = [one for one in counted.unknown if one.passing]
-    _keep(desk, file, counted, by=STEP_ASSESS)
-    return _record(desk, counted), " ".join(_plain(one) for one in passing)
+    return _record(desk, counted, desk.file(number)), " ".join(_plain(one) for one in passing)
 
 
 def widen(desk: Desk, number: str, more: Selection, *, by: str) -> StepRecord:
@@ -49,16 +53,36 @@ def widen(desk: Desk, number: str, more: Selection, *, by: str) -> StepRecord:
         number: of the incident.
         more: all that is affected as far as is known now.
         by: user id of who says so.
+
+    Raises:
+        UsageError: it leaves out a database that is affected already.
     """
     file = desk.file(number)
     before = scopes.found(desk, file.incident.id)
-    counted = _count(desk, file, more, before)
-    _keep(desk, file, counted, by=by)
-    return _record(desk, counted)
+    refuse_less(before, more)
+    counted, fewer = widened(before, _count(desk, file, more))
+    counted = _keep(desk, file, counted, by=by)
+    return _record(desk, counted, desk.file(number), fewer)
 
 
-def _count(desk: Desk, file: File, selection: Selection, before: Scope | None) -> Scope:
-    version = before.version + 1 if before else 1
+def outgrown(desk: Desk, file: File) -> str | None:
+    """The grade that is proposed, where it is worse than the one that was confirmed before.
+
+    Args:
+        desk: of the incident.
+        file: the incident.
+    """
+    counted, graded = last_of(file.entries, Kind.SCOPED), last_of(file.entries, Kind.GRADED)
+    if counted is None or graded is None or graded.place > counted.place:
+        return None
+    order = [one.id for one in desk.rules.grades]
+    proposed, confirmed = str(counted.data["proposed"]), str(graded.data["grade"])
+    return proposed if order.index(proposed) > order.index(confirmed) else None
+
+
+def _count(desk: Desk, file: File, selection: Selection) -> Scope:
+    """Count; which version it is, is known when it is kept."""
+    version = 0
     if desk.scenario is not None:
         return of_scenario(desk.scenario, version, selection)
     return count_all(
@@ -72,7 +96,8 @@ def _count(desk: Desk, file: File, selection: Selection, before: Scope | None) -
     )
 
 
-def _keep(desk: Desk, file: File, counted: Scope, *, by: str) -> Entry:
+def _keep(desk: Desk, file: File, counted: Scope, *, by: str) -> Scope:
+    """Keep a count as the next version: an addition may have been counted meanwhile."""
     proposed = propose(counted, desk.rules)
     words = _(
         "Counted: {people} people, {records} records; proposed grade: {grade}.",
@@ -84,23 +109,24 @@ def _keep(desk: Desk, file: File, counted: Scope, *, by: str) -> Entry:
         names = listed([verbatim(one.database) for one in counted.unknown])
         words = _("{words} Could not be counted: {databases}.", words=words, databases=names)
     data: dict[str, Any] = {
-        "version": counted.version,
         "people": counted.subjects,
         "unknown": [one.database for one in counted.unknown],
         "proposed": proposed.grade,
         "certain": proposed.certain,
     }
     with desk.state.begin() as conn:
-        entry = timeline.append(
-            conn, file.incident.id, Kind.SCOPED, words, by=by, clock=desk.clock, data=data,
-            once=f"scope:{counted.version}",
+        timeline.lock_incident(conn, file.incident.id)
+        version = len(scopes.every(conn, file.incident.id)) + 1
+        timeline.append(
+            conn, file.incident.id, Kind.SCOPED, words, by=by, clock=desk.clock,
+            data=data | {"version": version},
         )  # fmt: skip
-        if counted.version > len(scopes.every(conn, file.incident.id)):
-            scopes.keep(conn, desk, file.incident.id, counted)
-    return entry
+        kept = counted.model_copy(update={"version": version})
+        scopes.keep(conn, desk, file.incident.id, kept)
+    return kept
 
 
-def _record(desk: Desk, counted: Scope) -> StepRecord:
+def _record(desk: Desk, counted: Scope, file: File, fewer: Sequence[str] = ()) -> StepRecord:
     seen = Examination(STEP_ASSESS, CLAUSE)
     for one in counted.unknown:
         seen.find(
@@ -118,6 +144,23 @@ def _record(desk: Desk, counted: Scope) -> StepRecord:
             _("By what was entered nobody is affected."),
             _("Look at the form again: a wrong table, time or account finds nobody."),
         )
+    for database in fewer:
+        seen.find(
+            "incident.fewer_affected",
+            Outcome.ATTENTION,
+            _("{database}: by this entry fewer people are affected than before; the figures of "
+              "before stand.", database=database),
+            _("Enter all that is affected as far as is known now, not only what came to it."),
+            subject=database,
+        )  # fmt: skip
+    if proposed := outgrown(desk, file):
+        seen.find(
+            "incident.grade_outgrown",
+            Outcome.ATTENTION,
+            _("More is affected than the confirmed grade is for; proposed: {grade}.",
+              grade=desk.rules.grade(proposed).message),
+            _("Have who grades it confirm the grade: update_incident, action regrade."),
+        )  # fmt: skip
     seen.measure("incident.people_affected", counted.subjects if counted.complete else None, "1")
     return seen.record({"scope": counted.as_json()})
 

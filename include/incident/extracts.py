@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from include.evidence.examination import Examination
@@ -11,8 +12,8 @@ from include.evidence.model import Outcome
 from include.evidence.steps import artifacts_of, keep_artifact
 from include.incident.desk import Desk, File
 from include.incident.scope import Scope
-from include.messages import _, verbatim
-from include.services.errors import UsageError
+from include.messages import _
+from include.services.errors import ServiceError, UsageError
 from include.services.objectstore.base import ObjectStore
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def take(
     store: Callable[[], ObjectStore],
     recipients: Callable[[], Sequence[Recipient]],
     seen: Examination,
+    *,
+    last: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Extract the log of every database that could be counted in; what is known of each, by name.
 
@@ -41,9 +44,10 @@ def take(
         store: opens the store in which extracts are kept.
         recipients: whose keys open them.
         seen: gets what could not be extracted.
+        last: whether no other try comes.
 
     Raises:
-        ServiceError: a service failed; what was made stays.
+        ServiceError: a service failed, and another try comes; what was made stays.
     """
     found = {}
     for one in scope.counted:
@@ -59,13 +63,16 @@ def take(
             continue
         try:
             made = _take(desk, file, scope, one.database, store(), recipients())
-        except UsageError as error:
+        except (UsageError, ServiceError) as error:
+            if isinstance(error, ServiceError) and not last:
+                raise
             seen.find(
                 "incident.not_extracted",
                 Outcome.FAIL,
                 _("The access log of {database} was not extracted: {reason}",
                   database=one.database, reason=error.message),
-                verbatim(error.action or "Correct incident.yaml, then clear the task `preserve`."),
+                _("Remove the cause, then clear the task `preserve`: what is there is not done "
+                  "twice."),
                 subject=one.database,
             )  # fmt: skip
             continue
@@ -90,6 +97,8 @@ def _take(
 
     number = file.incident.number
     place = f"{database}.{scope.version}"
+    if desk.run != file.incident.run:  # an addition makes its own, and writes over nobody's
+        place += f".{sha256(desk.run.run_id.encode()).hexdigest()[:8]}"
     name = f"extract.{place}.json"
 
     def keep(made: Extract) -> None:

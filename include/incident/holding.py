@@ -13,9 +13,11 @@ from itertools import islice
 from sqlalchemy import Connection, select
 
 from include.holds import registry
+from include.holds.keys import refuse_personal_key
 from include.holds.registry import HoldKind
 from include.incident.desk import Desk
 from include.incident.spans import later
+from include.services.errors import UsageError
 from include.state.tables import legal_hold
 
 
@@ -33,7 +35,8 @@ def place(
         desk: of the incident.
         number: of the incident.
         affected: affected people by database; None where nobody could count them: then all of the
-            database is held.
+            database is held. So it is where a key looks like a person's number, which no registry
+            keeps.
         keys: database and key of every affected person; read only where few are affected.
 
     Raises:
@@ -42,15 +45,16 @@ def place(
     registry.wait_for_deletions(conn, "The holds of the incident were not placed")
     there = _placed(conn, number)
     most = desk.rules.hold.each_up_to
-    many = [name for name, count in affected.items() if count is None or count > most]
-    wanted = [(HoldKind.DATABASE, name) for name in many]
-    few = {name for name in affected if name not in many}
+    many = {name for name, count in affected.items() if count is None or count > most}
+    few, each = set(affected) - many, []
     if few:
-        each = ((database, key) for database, key in keys if database in few)
-        wanted += [
-            (HoldKind.SUBJECT, f"{database}/{key}")
-            for database, key in islice(each, most * len(few))
-        ]
+        listed = (one for one in keys if one[0] in few)
+        each = list(islice(listed, most * len(few)))
+        many |= {database for database, key in each if not _may_name(database, key)}
+    wanted = [(HoldKind.DATABASE, name) for name in affected if name in many]
+    wanted += [
+        (HoldKind.SUBJECT, f"{database}/{key}") for database, key in each if database not in many
+    ]
     made = dict.fromkeys((str(HoldKind.DATABASE), str(HoldKind.SUBJECT)), 0)
     for kind, value in wanted:
         if (str(kind), value) in there:
@@ -67,6 +71,14 @@ def place(
         )
         made[str(kind)] += 1
     return made
+
+
+def _may_name(database: str, key: str) -> bool:
+    try:
+        refuse_personal_key("A hold's value", f"{database}/{key}")
+    except UsageError:
+        return False
+    return True
 
 
 def placed(conn: Connection, number: str) -> dict[str, int]:

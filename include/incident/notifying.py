@@ -41,7 +41,9 @@ class NoticePlan:
         people: affected people, all of them.
         new: those of them to whom nothing was queued before.
         list_sha256: digest of the list of their keys.
-        text_sha256: digest of the letter.
+        text_sha256: digest of the letter; of nothing where nobody is affected.
+        words_sha256: digest of the timeline's entry that has the words of the letter; words that
+            were changed and changed back are not those that were decided on.
     """
 
     number: str
@@ -50,11 +52,13 @@ class NoticePlan:
     new: int
     list_sha256: str
     text_sha256: str
+    words_sha256: str
 
     @property
     def sha256(self) -> str:
         """What the decision is bound to: letter and list."""
         bound = {"number": self.number, "list": self.list_sha256, "text": self.text_sha256}
+        bound |= {"words": self.words_sha256}
         return hashlib.sha256(canonical(bound)).hexdigest()
 
 
@@ -68,7 +72,9 @@ def text_of(desk: Desk, file: File) -> LetterText:
     if lacking := letter.missing(file.entries, categories):
         raise ControlFailed(
             f"The letter to people lacks {', '.join(one.text for one in lacking)}.",
-            "Clear the task `impact`, and write what is missing.",
+            "Clear the task `impact`, and write what is missing."
+            if categories
+            else "Make the databases reachable and clear the task `assess`: types are counted.",
         )
     return letter.letter_text(desk.rules, file.entries, categories)
 
@@ -80,24 +86,56 @@ def plan(desk: Desk, file: File) -> NoticePlan:
         ControlFailed: a part of the letter is missing; it is named.
     """
     scope = scopes.newest(desk, file.incident.id)
-    text_sha256 = digest(text_of(desk, file))
     if desk.scenario is not None:
+        people = new = scope.subjects
         list_sha256 = hashlib.sha256(desk.scenario.id.encode()).hexdigest()
-        people = scope.subjects
-        return NoticePlan(
-            file.incident.number, scope.version, people, people, list_sha256, text_sha256
-        )
-    with desk.state.connect() as conn:
-        frozen = subjects.frozen(conn, file.incident.id)
-        queued = sum(statuses(conn, INDIVIDUAL, f"{file.incident.number}/").values())
+    else:
+        with desk.state.connect() as conn:
+            frozen = subjects.frozen(conn, file.incident.id)
+            queued = sum(statuses(conn, INDIVIDUAL, f"{file.incident.number}/").values())
+        people, list_sha256 = frozen.people, frozen.sha256
+        new = people - queued
+    written = last_of(file.entries, Kind.IMPACT)
     return NoticePlan(
         number=file.incident.number,
         version=scope.version,
-        people=frozen.people,
-        new=frozen.people - queued,
-        list_sha256=frozen.sha256,
-        text_sha256=text_sha256,
+        people=people,
+        new=new,
+        list_sha256=list_sha256,
+        text_sha256=digest(text_of(desk, file)) if people else hashlib.sha256().hexdigest(),
+        words_sha256=written.sha256 if written else timeline.FIRST,
     )
+
+
+def not_listed(desk: Desk, file: File) -> list[str]:
+    """Databases of which there is no list of affected people: not counted in, or not secured.
+
+    Args:
+        desk: of the incident.
+        file: the incident.
+    """
+    scope = scopes.newest(desk, file.incident.id)
+    secured = last_of(file.entries, Kind.PRESERVED)
+    if secured is None or secured.data["version"] < scope.version:
+        return list(scope.affected())
+    return [*dict.fromkeys([*(one.database for one in scope.unknown), *secured.data["not_listed"]])]
+
+
+def nobody(desk: Desk, file: File, made: NoticePlan) -> None:
+    """Enter that nobody is affected, so that nobody is to be told; whoever is found later is.
+
+    Args:
+        desk: of the incident.
+        file: the incident.
+        made: the plan, of nobody.
+    """
+    words = _("Nobody is affected by what was counted: nobody has to be told.")
+    with desk.state.begin() as conn:
+        timeline.append(
+            conn, file.incident.id, Kind.DECIDED, words, by=STEP_NOTIFY, clock=desk.clock,
+            data={"tell": False, "sha256": made.sha256, "request": None, "people": 0},
+            once=f"nobody:{made.sha256}",
+        )  # fmt: skip
 
 
 def request(conn: Connection, desk: Desk, made: NoticePlan, writers: Sequence[str]) -> Request:

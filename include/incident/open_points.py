@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from include.incident import notifying, scopes
+from include.incident.assessing import outgrown
 from include.incident.authority_report import Phase
 from include.incident.desk import Desk, File
 from include.incident.names import Kind
@@ -24,17 +25,25 @@ def open_points(desk: Desk, file: File) -> list[Message]:
 
 
 def _secured(desk: Desk, file: File) -> list[Message]:
+    scope = scopes.newest(desk, file.incident.id)
     lacking = {
         Kind.CONTAINED: _("it is not contained"),
-        Kind.PRESERVED: _("the evidence is not secured"),
         Kind.GRADED: _("nobody confirmed the grade"),
         Kind.IMPACT: _("nobody assessed the impact"),
     }
     found = [words for kind, words in lacking.items() if last_of(file.entries, kind) is None]
-    unknown = scopes.newest(desk, file.incident.id).unknown
-    if unknown:
-        names = listed([verbatim(one.database) for one in unknown])
+    secured = last_of(file.entries, Kind.PRESERVED)
+    if secured is None or secured.data["version"] < scope.version or not secured.data["complete"]:
+        found.append(_("the evidence is not secured (task preserve)"))
+    if scope.unknown:
+        names = listed([verbatim(one.database) for one in scope.unknown])
         found.append(_("nobody could count what is affected in {databases}", databases=names))
+    if proposed := outgrown(desk, file):
+        title = desk.rules.grade(proposed).message
+        found.append(
+            _("more is affected than it was graded for, {grade} is proposed: confirm the grade "
+              "(update_incident, action regrade)", grade=title)
+        )  # fmt: skip
     return found
 
 

@@ -29,14 +29,18 @@ def preserve(
     number: str,
     store: Callable[[], ObjectStore],
     recipients: Callable[[], Sequence[Recipient]],
+    *,
+    last: bool = False,
 ) -> StepRecord:
-    """Freeze the list, extract the access logs, place the holds.
+    """Freeze the list, place the holds, extract the access logs.
 
     Args:
         desk: of the incident.
         number: of the incident.
         store: opens the store in which extracts are kept.
         recipients: whose keys open them.
+        last: whether no other try comes: then what cannot be extracted is told, and people need
+            not wait for it.
 
     Raises:
         ServiceError: a service failed; what was done stays, and the next try goes on.
@@ -48,16 +52,16 @@ def preserve(
     seen = Examination(STEP_PRESERVE, CLAUSE)
     if desk.scenario is not None:
         return _drilled(desk, file, scope, seen)
-    _freeze(desk, file, scope, seen)
-    made = extracts.take(desk, file, scope, store, recipients, seen)
+    unread = _freeze(desk, file, scope, seen)
     with desk.state.begin() as conn:
         counts = subjects.by_database(conn, file.incident.id)
         affected: dict[str, int | None] = {
-            name: None if people is None else counts.get(name, 0)
+            name: None if people is None or name in unread else counts.get(name, 0)
             for name, people in scope.affected().items()
         }
         keys = subjects.stream(desk.state, file.incident.id)
         holding.place(conn, desk, number, affected, keys)
+    made = extracts.take(desk, file, scope, store, recipients, seen, last=last)
     with desk.state.begin() as conn:
         frozen = subjects.frozen(conn, file.incident.id)
         data: dict[str, Any] = {
@@ -66,7 +70,8 @@ def preserve(
             "list_sha256": frozen.sha256,
             "extracts": made,
             "holds": holding.placed(conn, number),
-            "complete": not seen.findings,
+            "not_listed": unread,
+            "complete": all(one.severity is not Outcome.FAIL for one in seen.findings),
         }
         words = _(
             "Evidence secured: a list of {people} people, {extracts} extracts, {holds} holds.",
@@ -96,7 +101,9 @@ def queued(desk: Desk, number: str, found: Queued | None) -> StepRecord:
     return StepRecord(step=STEP_NOTIFY, outcome=Outcome.PASS, data=data)
 
 
-def _freeze(desk: Desk, file: File, scope: Scope, seen: Examination) -> None:
+def _freeze(desk: Desk, file: File, scope: Scope, seen: Examination) -> list[str]:
+    """Freeze the lists; names of the databases of which there is none."""
+    unread = []
     for one in scope.counted:
         try:
             with desk.state.begin() as conn:
@@ -112,11 +119,13 @@ def _freeze(desk: Desk, file: File, scope: Scope, seen: Examination) -> None:
                     zone=desk.zone,
                 )
         except CannotCount as error:
+            unread.append(one.database)
             seen.find(
                 "incident.list_not_frozen",
                 Outcome.FAIL,
                 _(
-                    "The list of affected people of {database} could not be secured: {reason}",
+                    "The list of affected people of {database} could not be secured: {reason} All "
+                    "of it is held.",
                     database=one.database,
                     reason=error.reason,
                 ),
@@ -124,6 +133,8 @@ def _freeze(desk: Desk, file: File, scope: Scope, seen: Examination) -> None:
                 subject=one.database,
             )
     for missing in scope.unknown:
+        if missing.database in unread:
+            continue
         seen.find(
             "incident.list_not_frozen",
             Outcome.FAIL,
@@ -135,6 +146,7 @@ def _freeze(desk: Desk, file: File, scope: Scope, seen: Examination) -> None:
             _("Make it reachable, clear the task `assess`, or trigger update_incident."),
             subject=missing.database,
         )
+    return unread
 
 
 def _drilled(desk: Desk, file: File, scope: Scope, seen: Examination) -> StepRecord:
@@ -145,6 +157,7 @@ def _drilled(desk: Desk, file: File, scope: Scope, seen: Examination) -> StepRec
         "list_sha256": "-",
         "extracts": {},
         "holds": {FICTION: 0},
+        "not_listed": [],
         "complete": True,
     }
     words = _("DRILL: evidence would be secured; nothing is extracted, nothing is held.")

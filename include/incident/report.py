@@ -246,9 +246,8 @@ def _summary(desk: Desk, file: File, clocks: Sequence[Clock]) -> Message:
 
 
 def _metrics(file: File, clocks: Sequence[Clock]) -> list[Metric]:
-    if file.incident.state is State.DUPLICATE:
-        # what is led elsewhere is judged there; here nothing ran out
-        return [Metric(name="incident.clocks_ran_out", value=0, unit="1")]
+    if file.incident.state is State.DUPLICATE:  # what is led elsewhere is judged there
+        return []
     reports = [one for one in clocks if one.rule.ends == "reported"]
     people = [one for one in clocks if one.rule.ends == "individuals_told"]
     return [

@@ -1,7 +1,8 @@
 """Who may do a step: the duty's people, without suspects and those who were taken off.
 
 Whose account did it, by the trigger form, is never asked: it may be the person, or whoever has the
-password. Who is taken off or put on later stands on the timeline with who said so and why.
+password. Who is taken off or put on later stands on the timeline with who said so and why. Where
+the staff table is what was hit, those are asked whom the pack names by account.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from include.incident.names import Kind
 from include.incident.timeline import Entry
 from include.policy.incident import HumanStep
 from include.policy.people import Group
+from include.services.errors import ServiceError, UsageError
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,12 @@ class Team:
 
     def may(self, account: str) -> bool:
         """Whether that person is of the team now."""
-        return as_compared(account) in {as_compared(one) for one in self.people}
+        return self.member(account) is not None
+
+    def member(self, account: str) -> str | None:
+        """That person's user id as the team has it; None where the person is not of it."""
+        wanted = as_compared(account)
+        return next((one for one in self.people if as_compared(one) == wanted), None)
 
 
 def team_of(desk: Desk, file: File, step: HumanStep, never: Iterable[str] = ()) -> Team:
@@ -51,27 +58,28 @@ def team_of(desk: Desk, file: File, step: HumanStep, never: Iterable[str] = ()) 
         never: user ids of people whose own work it is about.
 
     Raises:
-        ServiceError: the database of the staff table is not there.
+        ServiceError: the database of the staff table is not there, and the pack names nobody by
+            account.
     """
     silent = sum(
         one.kind is Kind.UNANSWERED and one.data.get("step") == step for one in file.entries
     )
     duty = desk.rules.duty(desk.rules.steps[step])
-    groups = [duty.people]
-    if silent:
-        groups += [duty.deputies, desk.rules.duty(desk.rules.management).people]
-    with _staff(desk) as connection:
-        found = _members(connection, desk, groups)
-        if not _without(found, _left_out(file)) and not silent:
-            # everybody is a suspect: deputies and management at once
-            more = [duty.deputies, desk.rules.duty(desk.rules.management).people]
-            found += _members(connection, desk, more)
-    found += [
+    out = [*_left_out(file), *never]
+    assigned = [
         str(one.data["account"])
         for one in file.entries
         if one.kind is Kind.ASSIGNED and one.data.get("duty") == duty.id
     ]
-    out = [*_left_out(file), *never]
+    others = [duty.deputies, desk.rules.duty(desk.rules.management).people]
+    try:
+        found = [*_members(desk, [duty.people]), *assigned]
+        if silent or not _without(found, out):  # or everybody is a suspect, or wrote it
+            found += _members(desk, others)
+    except ServiceError:
+        found = [*_named([duty.people, *others]), *assigned]
+        if not _without(found, out):
+            raise
     return Team(tuple(dict.fromkeys(_without(found, out))), tuple(out), silent)
 
 
@@ -79,14 +87,18 @@ def everybody(desk: Desk, file: File) -> Team:
     """Whoever has any duty of the team, or is a deputy or of its management; suspects left out.
 
     Raises:
-        ServiceError: the database of the staff table is not there.
+        ServiceError: the database of the staff table is not there, and the pack names nobody by
+            account.
     """
     groups = [group for duty in desk.rules.team for group in (duty.people, duty.deputies)]
-    with _staff(desk) as connection:
-        found = _members(connection, desk, groups)
-    assigned = [one for one in file.entries if one.kind is Kind.ASSIGNED]
-    found += [str(one.data["account"]) for one in assigned]
+    assigned = [str(one.data["account"]) for one in file.entries if one.kind is Kind.ASSIGNED]
     out = _left_out(file)
+    try:
+        found = [*_members(desk, groups), *assigned]
+    except ServiceError:
+        found = [*_named(groups), *assigned]
+        if not _without(found, out):
+            raise
     return Team(tuple(dict.fromkeys(_without(found, out))), tuple(out))
 
 
@@ -100,9 +112,25 @@ def _staff(desk: Desk) -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
-def _members(connection: psycopg.Connection[Any], desk: Desk, groups: Iterable[Group]) -> list[str]:
+def _members(desk: Desk, groups: Sequence[Group]) -> list[str]:
     database, rule = desk.staff[0], desk.rules.staff
-    return [account for group in groups for account in members(connection, database, rule, group)]
+    if not any(group.where for group in groups):
+        return _named(groups)
+    try:
+        with _staff(desk) as connection:
+            found = [members(connection, database, rule, group) for group in groups]
+    except UsageError as error:  # its password was changed, or it was dropped
+        raise ServiceError(error.message, error.action) from None
+    except psycopg.Error as error:
+        raise ServiceError(
+            f"The staff table cannot be read (SQLSTATE {error.sqlstate}).",
+            "Restore it, or correct `team` in incident.yaml.",
+        ) from None
+    return [account for group in found for account in group]
+
+
+def _named(groups: Iterable[Group]) -> list[str]:
+    return [account for group in groups for account in group.accounts]
 
 
 def _left_out(file: File) -> list[str]:

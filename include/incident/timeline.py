@@ -99,14 +99,9 @@ def append(
     moment = (happened_at or now).astimezone(UTC)
     if moment > now:
         raise UsageError(f"{moment.isoformat()} is yet to come.", "Enter when it happened.")
-    locked = select(incident.c.number).where(incident.c.id == incident_id).with_for_update()
-    number = conn.scalar(locked)
-    if number is None:
-        raise UsageError(f"There is no incident {incident_id}.")
-    if once is not None:
-        query = select(incident_entry).filter_by(incident_id=incident_id, once=once)
-        if (found := conn.execute(query).mappings().first()) is not None:
-            return _entry(dict(found))
+    number = lock_incident(conn, incident_id)
+    if once is not None and (found := entered(conn, incident_id, once)) is not None:
+        return found
     last = conn.execute(
         select(incident_entry.c.place, incident_entry.c.sha256)
         .where(incident_entry.c.incident_id == incident_id)
@@ -127,6 +122,26 @@ def append(
     written = incident_entry.insert().values(row | {"incident_id": incident_id, "once": once})
     conn.execute(written)
     return _entry(row)
+
+
+def lock_incident(conn: Connection, incident_id: int) -> str:
+    """Let nobody else append to a timeline until this transaction ends; the incident's number.
+
+    Raises:
+        UsageError: there is no such incident.
+    """
+    locked = select(incident.c.number).where(incident.c.id == incident_id).with_for_update()
+    number: str | None = conn.scalar(locked)
+    if number is None:
+        raise UsageError(f"There is no incident {incident_id}.")
+    return number
+
+
+def entered(conn: Connection, incident_id: int, once: str) -> Entry | None:
+    """The entry that was made once under that name; None where there is none yet."""
+    query = select(incident_entry).filter_by(incident_id=incident_id, once=once)
+    found = conn.execute(query).mappings().first()
+    return _entry(dict(found)) if found is not None else None
 
 
 def entries(conn: Connection, incident_id: int) -> list[Entry]:

@@ -76,9 +76,14 @@ def enter(desk: Desk, number: str, update: Update, *, by: str, once: str | None 
             may not.
     """
     file = desk.file(number)
+    if once is not None:
+        with desk.state.connect() as conn:
+            before = timeline.entered(conn, file.incident.id, once)
+        if before is not None:  # a repeated task; it may have been cancelled by this very entry
+            return before
     _refuse(desk, file, update, by)
     words = value_free_reason(update.words, LONGEST)
-    kind, message, data = _ACTIONS[update.action](desk, update, words)
+    kind, message, data = _ACTIONS[update.action](desk, file, update, words)
     happened_at = _moment(desk, file, update)
     with desk.state.begin() as conn:
         entry = timeline.append(
@@ -94,8 +99,9 @@ def enter(desk: Desk, number: str, update: Update, *, by: str, once: str | None 
 
 def _refuse(desk: Desk, file: File, update: Update, by: str) -> None:
     number, state = file.incident.number, file.incident.state
-    if state is not State.OPEN and update.action is not Action.NOTE:
-        raise UsageError(f"{number} is {state}: only notes are added to it.", "Add a note.")
+    if state is not State.OPEN and update.action not in _AFTER_THE_END[state]:
+        may = ", ".join(sorted(_AFTER_THE_END[state]))
+        raise UsageError(f"{number} is {state}: what may still be added is {may}.", "Add a note.")
     if not by.strip():
         raise UsageError("Nobody is named who enters it.", "Start it as a person, not by a script.")
     step = _ENTITLED.get(update.action)
@@ -127,26 +133,39 @@ def _moment(desk: Desk, file: File, update: Update) -> datetime | None:
 # Who may confirm a grade may change it; who decides whether people are told, that it was none.
 _ENTITLED: Mapping[Action, HumanStep] = {Action.REGRADE: "grade", Action.CANCEL: "decide"}
 
+# Review and summary come after the closing, and whoever does them may turn out to be a suspect.
+_PEOPLE = {Action.NOTE, Action.HAND_OVER, Action.TAKE_OFF, Action.ASSIGN}
+_AFTER_THE_END: Mapping[State, set[Action]] = {
+    State.CLOSED: _PEOPLE,
+    State.CANCELLED: {Action.NOTE},
+    State.DUPLICATE: {Action.NOTE},
+}
+
 Made = tuple[Kind, Message, Mapping[str, Any]]
 
 
-def _note(_desk: Desk, _update: Update, words: str) -> Made:
+def _note(_desk: Desk, _file: File, _update: Update, words: str) -> Made:
     return Kind.NOTE, _("{words}", words=words), {}
 
 
-def _hand_over(_desk: Desk, update: Update, words: str) -> Made:
+def _hand_over(desk: Desk, file: File, update: Update, words: str) -> Made:
     account = _needed("account", update.account)
+    if not everybody(desk, file).may(account):
+        raise UsageError(
+            f"{account} is not of the team of {file.incident.number}, was taken off, or a suspect.",
+            "Assign that person first: action `assign`.",
+        )
     message = _("The shift was handed over to {account}. {words}", account=account, words=words)
     return Kind.HANDED_OVER, message, {"to": account}
 
 
-def _take_off(_desk: Desk, update: Update, words: str) -> Made:
+def _take_off(_desk: Desk, _file: File, update: Update, words: str) -> Made:
     account = _needed("account", update.account)
     message = _("{account} was taken off: {words}", account=account, words=words)
     return Kind.TAKEN_OFF, message, {"account": account}
 
 
-def _assign(desk: Desk, update: Update, words: str) -> Made:
+def _assign(desk: Desk, _file: File, update: Update, words: str) -> Made:
     account, named = _needed("account", update.account), _needed("duty", update.duty)
     duty = {one.id: one for one in desk.rules.team}.get(named)
     if duty is None:
@@ -158,7 +177,7 @@ def _assign(desk: Desk, update: Update, words: str) -> Made:
     return Kind.ASSIGNED, message, {"account": account, "duty": duty.id}
 
 
-def _regrade(desk: Desk, update: Update, words: str) -> Made:
+def _regrade(desk: Desk, _file: File, update: Update, words: str) -> Made:
     named = _needed("grade", update.grade)
     grade = {one.id: one for one in desk.rules.grades}.get(named)
     if grade is None:
@@ -168,16 +187,16 @@ def _regrade(desk: Desk, update: Update, words: str) -> Made:
     return Kind.GRADED, message, {"grade": named, "reason": words}
 
 
-def _told_otherwise(_desk: Desk, _update: Update, words: str) -> Made:
+def _told_otherwise(_desk: Desk, _file: File, _update: Update, words: str) -> Made:
     message = _("People without a usable address were told otherwise: {words}", words=words)
     return Kind.TOLD_OTHERWISE, message, {}
 
 
-def _widen(_desk: Desk, _update: Update, words: str) -> Made:
+def _widen(_desk: Desk, _file: File, _update: Update, words: str) -> Made:
     return Kind.NOTE, _("What is affected was widened: {words}", words=words), {}
 
 
-def _cancel(_desk: Desk, _update: Update, words: str) -> Made:
+def _cancel(_desk: Desk, _file: File, _update: Update, words: str) -> Made:
     return Kind.CANCELLED, _("Cancelled, it was none: {words}", words=words), {}
 
 

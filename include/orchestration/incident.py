@@ -105,8 +105,13 @@ def preserve(number: str) -> dict[str, Any]:
     """Freeze the list of people, extract the log of accesses, place legal holds."""
 
     def act(found: Workplace, mine: Desk) -> StepRecord:
+        context = get_current_context()
         return preserving.preserve(
-            mine, number, lambda: found.store("evidence_store"), lambda: found.recipients()[0]
+            mine,
+            number,
+            lambda: found.store("evidence_store"),
+            lambda: found.recipients()[0],
+            last=context["ti"].try_number > context["ti"].max_tries,
         )
 
     return work(STEP_PRESERVE, number, _("The evidence"), act)

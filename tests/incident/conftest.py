@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, Engine
 
 from include.local.postgres import EmbeddedPostgres
+from include.services.database import DatabaseAddress
 from include.state.connect import engine
+from tests.incident.desk_rig import TABLES, Company
+from tests.incident.extract_rig import run
 from tests.support.databases import fresh
 
 
@@ -25,3 +29,18 @@ def conn(state: Engine) -> Iterator[Connection]:
     with state.connect() as made:
         yield made
         made.rollback()
+
+
+@pytest.fixture(scope="module")
+def address(postgres: EmbeddedPostgres) -> Iterator[DatabaseAddress]:
+    """The tables of the small company of `desk_rig`."""
+    with fresh(postgres) as name:
+        found = DatabaseAddress.from_conninfo(postgres.conninfo(name))
+        run(found, TABLES)
+        yield found
+
+
+@pytest.fixture
+def company(state: Engine, address: DatabaseAddress, tmp_path: Path) -> Company:
+    """That company at night; incidents of tests before stay in its state."""
+    return Company(state, address, tmp_path)

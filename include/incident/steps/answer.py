@@ -31,6 +31,7 @@ class Given:
         name: of the person, which some auth managers keep apart from the id.
         at: when.
         entered: as it came, by field; `read` makes something of it.
+        part: of the step, where it is done several times: the authority of a report.
     """
 
     option: str
@@ -38,6 +39,7 @@ class Given:
     name: str | None
     at: datetime
     entered: Mapping[str, Any] = field(default_factory=dict)
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,19 +66,19 @@ class Values:
 
 
 def person(desk: Desk, file: File, step: HumanStep, given: Given, never: Iterable[str] = ()) -> str:
-    """Who answered, if that person may.
+    """Who answered, if that person may, as the team spells it.
 
     Raises:
         AskAgain: nobody answered, or somebody who is not of the team any more; it is on the
             timeline, and others are asked.
     """
     if not given.user or not given.option:
-        _keep(
-            desk, file, Kind.UNANSWERED, step, _("Nobody answered {step} in time.", step=step), {}
-        )
+        words = _("Nobody answered {step} in time.", step=step)
+        _keep(desk, file, Kind.UNANSWERED, step, words, {"part": given.part})
         raise AskAgain("Nobody answered in time.")
     team = team_of(desk, file, step, never)
-    who = next((one for one in (given.user, given.name) if one and team.may(one)), None)
+    said = (one for one in (given.user, given.name) if one)
+    who = next((member for one in said if (member := team.member(one))), None)
     if who is None:
         refuse(desk, file, step, given, _("who answered is not of the team for this step"))
     return who
@@ -125,6 +127,7 @@ def refuse(
     kept = {name: _json(one) for name, one in (values.found if values else {}).items()}
     words = _("The answer to {step} did not count: {cause}", step=step, cause=cause)
     data = {"cause": cause.model_dump(mode="json"), "given": kept, "option": given.option}
+    data |= {"part": given.part}
     _keep(desk, file, Kind.REFUSED, step, words, data, by=given.user or step)
     raise AskAgain(Translator("en", desk.zone.key).text(cause))
 
@@ -146,7 +149,6 @@ def done(
     given: Given,
     data: Mapping[str, Any] | None = None,
     happened_at: datetime | None = None,
-    part: str = "",
 ) -> StepRecord:
     """Enter an answer that counts, once; the step's record.
 
@@ -160,8 +162,9 @@ def done(
         given: the answer.
         data: of the entry.
         happened_at: when what is told happened; when it was answered where nothing is said.
-        part: of the step, where there are several.
     """
+    # The API server's clock, by which it was answered, may be ahead of this machine's.
+    at = min(happened_at or given.at, desk.clock.now())
     with desk.state.begin() as conn:
         entry = timeline.append(
             conn,
@@ -170,12 +173,12 @@ def done(
             words,
             by=by,
             clock=desk.clock,
-            happened_at=happened_at or given.at,
-            data={"step": step, "option": given.option, **(data or {})},
-            once=f"{step}:{part}:{given.at.isoformat()}",
+            happened_at=at,
+            data={"step": step, "option": given.option, "part": given.part, **(data or {})},
+            once=f"{step}:{given.part}:{given.at.isoformat()}",
         )
     kept = {"entry": entry.place, "by": by, "option": given.option}
-    return StepRecord(step=step, part=part, outcome=Outcome.PASS, data=kept)
+    return StepRecord(step=step, part=given.part, outcome=Outcome.PASS, data=kept)
 
 
 def moment(
@@ -184,7 +187,7 @@ def moment(
     step: HumanStep,
     given: Given,
     values: Values,
-    name: str,
+    asked: Field,
     after: datetime | None = None,
 ) -> datetime:
     """A moment that was entered, that of the answer where nothing was.
@@ -195,20 +198,24 @@ def moment(
         step: which one.
         given: the answer.
         values: what was entered.
-        name: of the field.
+        asked: the field.
         after: before which it cannot have been; the beginning of the leak, else awareness, where
             nothing is said.
 
     Raises:
         AskAgain: it is yet to come, or lies too early.
     """
-    entered = values.found.get(name)
-    found = entered if isinstance(entered, datetime) else given.at
-    if found > desk.clock.now():
-        refuse(desk, file, step, given, _("{field} is yet to come", field=name), values)
+    found = values.found.get(asked.name)
+    if not isinstance(found, datetime):
+        return given.at
     first = after or file.incident.began_at or file.incident.aware_at
-    if found < first:
-        cause = _("{field} lies before {first}", field=name, first=first)
+    problem = None
+    if found > desk.clock.now():
+        problem = _("is yet to come")
+    elif found < first:
+        problem = _("lies before {first}", first=first)
+    if problem is not None:
+        cause = _("{field}: {problem}", field=asked.title, problem=problem)
         refuse(desk, file, step, given, cause, values)
     return found
 

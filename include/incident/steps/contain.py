@@ -14,7 +14,8 @@ from include.policy.incident import HumanStep
 
 STEP: HumanStep = "contain"
 CONTAINED = "Contained"
-NOTES, WHEN = "notes", "contained_at"
+NOTES = "notes"
+WHEN = Field(name="contained_at", title=_("When it was contained; empty means now"), kind="moment")
 
 
 def form(desk: Desk, file: File) -> list[Field]:
@@ -23,14 +24,13 @@ def form(desk: Desk, file: File) -> list[Field]:
         Field(name=one.id, title=one.message, kind="yes_no", value=False)
         for one in desk.rules.type(file.incident.type).checklist
     ]
-    when = Field(name=WHEN, title=_("When it was contained; empty means now"), kind="moment")
     notes = Field(
         name=NOTES,
         title=_("What was done; of each item that is not ticked, why it does not apply"),
         kind="long_text",
         longest=page.LONGEST,
     )
-    return [*boxes, when, notes]
+    return [*boxes, WHEN, notes]
 
 
 def ask(desk: Desk, number: str) -> Question | None:

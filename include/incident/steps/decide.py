@@ -6,22 +6,24 @@ reasons too. It is bound to the letter's words and the list of people, by their 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from include.approvals import registry
 from include.approvals.form import Field
 from include.approvals.question import Question
 from include.approvals.registry import APPROVE, REJECT, Refusal
 from include.evidence.model import StepRecord
-from include.incident import notifying, scopes
+from include.incident import notifying
 from include.incident.addresses import AddressBook, Reach
 from include.incident.desk import Desk, File
 from include.incident.letter_words import letter_lines, reach_lines
-from include.incident.names import Kind
+from include.incident.names import UPDATES, Kind
 from include.incident.notifying import NoticePlan
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
 from include.incident.team import team_of, who_answered
 from include.incident.timeline import last_of
-from include.messages import _
+from include.messages import Message, _, listed, verbatim
 from include.policy.incident import HumanStep
 from include.services.errors import ControlFailed
 
@@ -52,16 +54,28 @@ def form() -> list[Field]:
 def ask(desk: Desk, number: str) -> Question | None:
     """Ask for the decision, with the dry run; None where one stands for just these people.
 
+    Where nobody is affected, or an addition comes before the first decision, which will be about
+    all, nobody is asked either.
+
     Raises:
-        ControlFailed: a part of the letter is missing; it is named.
+        ControlFailed: a part of the letter is missing, or there is no list of people at all; it is
+            named.
     """
     file = page.led(desk, number)
     if file is None:
         return None
-    made = notifying.plan(desk, file)
-    if not made.people and not scopes.newest(desk, file.incident.id).unknown:
+    if desk.run.dag_id == UPDATES and last_of(file.entries, Kind.DECIDED) is None:
         return None
+    made, left = notifying.plan(desk, file), notifying.not_listed(desk, file)
     if decided_on(file, made):
+        return None
+    if not made.people:
+        if left:
+            raise ControlFailed(
+                f"There is no list of affected people yet: nothing was read in {', '.join(left)}.",
+                "Make it reachable, clear the tasks `assess` and `preserve`, then this one.",
+            )
+        notifying.nobody(desk, file, made)
         return None
     writers = sorted(who_answered(file.entries, Kind.IMPACT))
     with desk.state.begin() as conn:
@@ -73,6 +87,7 @@ def ask(desk: Desk, number: str) -> Question | None:
         _("decide whether {count} people are told", count=made.people),
         [
             _("Nothing has been sent. This is what would be sent, and to whom:"),
+            *_left_lines(left),
             *reach_lines(made, _reach(desk, file), desk.rules.letter),
             *letter_lines(notifying.text_of(desk, file)),
             _(
@@ -108,10 +123,15 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
     if tell and _many_unusable(desk, file, made) and not values.ticked(LOOKED):
         cause = _("too many people have no usable address: look at the list, and say so")
         answer.refuse(desk, file, STEP, given, cause, values)
-    with desk.state.begin() as conn:
+    with desk.state.connect() as conn:
         asked = registry.request_of(conn, *_run(desk), notifying.APPROVAL, number)
-        if asked is None or asked.sha256 != made.sha256:
-            answer.refuse(desk, file, STEP, given, _("words or list changed: look again"), values)
+    if asked is None or asked.sha256 != made.sha256:
+        answer.refuse(desk, file, STEP, given, _("words or list changed: look again"), values)
+    before = last_of(file.entries, Kind.DECIDED)
+    if before is not None and decided_on(file, made) and before.data["request"] != asked.id:
+        answer.refuse(desk, file, STEP, given, _("it was decided elsewhere meanwhile"), values)
+    may = team_of(desk, file, STEP, writers).people
+    with desk.state.begin() as conn:
         decided = registry.decide(
             conn,
             asked,
@@ -119,7 +139,7 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
             reason=values.text(REASON),
             decided_by=who,
             decided_at=given.at,
-            may_decide=team_of(desk, file, STEP, writers).people,
+            may_decide=may,
         )
     if isinstance(decided, Refusal):
         cause = _("it was not accepted: {cause}", cause=str(decided.cause))
@@ -141,6 +161,19 @@ def decided_on(file: File, made: NoticePlan) -> bool:
     """Whether a decision stands for just these words and people."""
     found = last_of(file.entries, Kind.DECIDED)
     return found is not None and found.data["sha256"] == made.sha256
+
+
+def _left_lines(left: Sequence[str]) -> list[Message]:
+    if not left:
+        return []
+    names = listed([verbatim(one) for one in left])
+    return [
+        _(
+            "NOT ON THE LIST: people of {databases}, in which nobody could read. A decision of its "
+            "own is asked for once they are found.",
+            databases=names,
+        )
+    ]
 
 
 def _reach(desk: Desk, file: File) -> Reach | None:

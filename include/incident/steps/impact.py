@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from include.approvals.form import Field
 from include.approvals.question import Question
 from include.evidence.model import StepRecord
@@ -9,6 +11,7 @@ from include.incident.desk import Desk
 from include.incident.names import Kind
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
+from include.incident.timeline import last_of
 from include.messages import Message, _, listed
 from include.policy.incident import HumanStep
 
@@ -26,8 +29,13 @@ TEXTS: dict[str, Message] = {
 LANGUAGES = {"zh": _("in Chinese"), "en": _("in English")}
 
 
-def form() -> list[Field]:
-    """The texts as fields, each in both languages."""
+def form(before: Mapping[str, str] | None = None) -> list[Field]:
+    """The texts as fields, each in both languages.
+
+    Args:
+        before: what was written before, where it is written anew.
+    """
+    texts = before or {}
     return [
         Field(
             name=f"{name}_{language}",
@@ -35,6 +43,7 @@ def form() -> list[Field]:
             kind="long_text",
             required=True,
             longest=page.LONGEST,
+            value=texts.get(f"{name}_{language}"),
         )
         for name, title in TEXTS.items()
         for language, words in LANGUAGES.items()
@@ -46,6 +55,7 @@ def ask(desk: Desk, number: str) -> Question | None:
     file = page.led(desk, number)
     if file is None:
         return None
+    written = last_of(file.entries, Kind.IMPACT)
     return page.question(
         desk,
         file,
@@ -57,7 +67,7 @@ def ask(desk: Desk, number: str) -> Question | None:
             _("Whoever writes them does not decide whether people are told."),
         ],
         choices=[ASSESSED],
-        form=form(),
+        form=form(written.data["texts"] if written else None),
     )
 
 

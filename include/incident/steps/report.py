@@ -7,6 +7,7 @@ report that nobody read does more harm than one that is ten minutes later.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from include.approvals.form import Field
 from include.approvals.question import Question
@@ -24,14 +25,15 @@ from include.policy.incident import Authority, HumanStep
 from include.policy.rules import in_languages
 
 HANDED_IN, NOT_NEEDED = "Handed in", "Not needed"
-WHEN, RECEIPT, REASON = "handed_in_at", "receipt", "reason"
+RECEIPT, REASON = "receipt", "reason"
+WHEN = Field(name="handed_in_at", title=_("When it was handed in; empty means now"), kind="moment")
 STEPS: dict[Phase, HumanStep] = {Phase.FIRST: "report", Phase.REST: "report_rest"}
 
 
 def form() -> list[Field]:
     """When, the receipt, and reasons where it is not needed."""
     return [
-        Field(name=WHEN, title=_("When it was handed in; empty means now"), kind="moment"),
+        WHEN,
         Field(
             name=RECEIPT,
             title=_("Number of the receipt, or who took it"),
@@ -97,6 +99,7 @@ def ask(
         ],
         choices=[HANDED_IN, NOT_NEEDED],
         form=form(),
+        part=authority,
     )
 
 
@@ -115,6 +118,7 @@ def take(
     """
     step = STEPS[phase]
     file = desk.file(number)
+    given = replace(given, part=authority)
     who = answer.person(desk, file, step, given)
     values = answer.read(desk, file, step, given, form())
     handed = given.option == HANDED_IN
@@ -139,7 +143,7 @@ def take(
     data = {"authority": authority, "phase": str(phase), "complete": handed}
     return answer.done(
         desk, file, step, Kind.REPORTED, words, by=who, given=given, data=data,
-        happened_at=at, part=authority,
+        happened_at=at,
     )  # fmt: skip
 
 

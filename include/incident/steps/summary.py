@@ -16,13 +16,14 @@ from include.policy.incident import HumanStep
 
 STEP: HumanStep = "summary"
 DONE = "Handed in or approved"
-WHEN, RECEIPT = "handed_in_at", "receipt"
+RECEIPT = "receipt"
+WHEN = Field(name="handed_in_at", title=_("When it was handed in; empty means now"), kind="moment")
 
 
 def form() -> list[Field]:
     """When, and the receipt."""
     return [
-        Field(name=WHEN, title=_("When it was handed in; empty means now"), kind="moment"),
+        WHEN,
         Field(
             name=RECEIPT,
             title=_("Number of the receipt, or who approved it"),

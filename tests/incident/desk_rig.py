@@ -1,0 +1,413 @@
+"""A small company in which incidents are led: its tables, its people, and a clock that tests move.
+
+Duties are one or two people each. Customers 1 to 12: 11 has no address, 12 an impossible one; the
+log says that account B2 opened 1 to 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from sqlalchemy import Connection, Engine, text
+
+from include.approvals.question import Question
+from include.documents.missing import missing
+from include.evidence.model import StepRecord
+from include.incident import (
+    assessing,
+    authority_report,
+    evidence_kept,
+    notifying,
+    opening,
+    preserving,
+    scopes,
+    updating,
+)
+from include.incident.authority_report import Phase
+from include.incident.desk import Desk, File
+from include.incident.names import UPDATES, WORKFLOW, Kind
+from include.incident.standing import clocks_of
+from include.incident.steps import close, contain, decide, grade, impact, report, review, summary
+from include.incident.steps.answer import Given
+from include.incident.timeline import Entry, of_kind
+from include.incident.updating import Action, Update
+from include.messages import Message
+from include.notify.outbox import Run
+from include.policy import SHIPPED, load_pack
+from include.policy.datamap import MappedCollection, MappedDatabase, MappedField
+from include.policy.incident import Duty, HoldRule, IncidentRules
+from include.policy.incident_scope import AccessLog, Records, ScopeRule, Subject
+from include.policy.people import Group, Staff
+from include.reports.i18n import Translator
+from include.services.database import DatabaseAddress
+from include.services.objectstore.directory import DirectoryStore
+from tests.notify.rig import MovingClock
+
+NIGHT = datetime(2026, 11, 25, 19, 15, tzinfo=UTC)  # 03:15 in Shanghai
+PACK = load_pack(SHIPPED)
+LEAD, TECH, COMP, SERVICE, BOSS, OTHER_BOSS = "L1", "T1", "C1", "S1", "B1", "B2"
+EACH_UP_TO = 4
+TABLES = """
+CREATE TABLE staff (number text PRIMARY KEY, duty text NOT NULL, away boolean DEFAULT false);
+INSERT INTO staff VALUES ('L1', 'command'), ('T1', 'technical'), ('T2', 'technical'),
+    ('T9', 'technical'), ('C1', 'compliance'), ('S1', 'customer_service'), ('B1', 'management'),
+    ('B2', 'management');
+UPDATE staff SET away = true WHERE number = 'T9';
+CREATE TABLE customer (customer_id bigint PRIMARY KEY, name text, mail text, made timestamptz);
+INSERT INTO customer SELECT n, 'Name ' || n, 'c' || n || '@customer.example', '2026-11-01Z'
+    FROM generate_series(1, 10) n;
+INSERT INTO customer VALUES (11, 'Name 11', NULL, '2026-11-01Z'),
+    (12, 'Name 12', 'nowhere', '2026-11-01Z');
+CREATE TABLE opened (opened_id bigint PRIMARY KEY, number text, customer_id bigint, at timestamptz);
+INSERT INTO opened SELECT n, 'B2', n, '2026-11-24 12:00Z' FROM generate_series(1, 3) n;
+"""
+TEXTS = {
+    f"{name}_{language}": f"{name}, said in {language}"
+    for name in impact.TEXTS
+    for language in impact.LANGUAGES
+}
+CHECKLIST = {one.id: True for one in PACK.incident.type("lost_device").checklist}  # type: ignore[union-attr] # the pack has one
+
+
+def _mapped(name: str, tables: Mapping[str, Mapping[str, str]]) -> MappedDatabase:
+    collections = {
+        table: MappedCollection(
+            name=table,
+            schema_name="public",
+            table=table,
+            fields={
+                one: MappedField(
+                    name=one,
+                    categories=(category,) if category else (),
+                    primary_key=one in (f"{table}_id", "number"),
+                )
+                for one, category in fields.items()
+            },
+        )
+        for table, fields in tables.items()
+    }
+    return MappedDatabase(
+        name=name,
+        title=name.title(),
+        connection=f"{name}_db",
+        schema_name="public",
+        rto=timedelta(hours=4),
+        rpo=timedelta(hours=24),
+        collections=collections,
+    )
+
+
+CUSTOMER = {
+    "customer_id": "user.unique_id",
+    "name": "user.name",
+    "mail": "user.contact.email",
+    "made": "",
+}
+COURIER = _mapped(
+    "courier",
+    {
+        "staff": {"number": "", "duty": "", "away": ""},
+        "customer": CUSTOMER,
+        "opened": {"opened_id": "", "number": "", "customer_id": "", "at": ""},
+    },
+)
+ARCHIVE = _mapped("archive", {"customer": CUSTOMER})
+_PEOPLE = Subject(collection="customer", key="customer_id", mail="mail")
+_RECORDS = (Records(collection="customer", subjects=("r.customer_id",), at="r.made"),)
+_SCOPES = (
+    ScopeRule(
+        database="courier",
+        subject=_PEOPLE,
+        records=_RECORDS,
+        access=AccessLog(
+            collection="opened",
+            subject="a.customer_id",
+            account="a.number",
+            at="at",
+            columns=("opened_id", "number", "customer_id", "at"),
+        ),
+    ),
+    ScopeRule(database="archive", subject=_PEOPLE, records=_RECORDS),
+)
+
+
+def _duty(one: Duty) -> Duty:
+    people = Group(where=f"p.duty = '{one.id}' AND NOT p.away")
+    deputies = Group(accounts=("D1",)) if one.id in ("technical", "compliance") else Group()
+    return one.model_copy(update={"people": people, "deputies": deputies})
+
+
+def rules(**more: Any) -> IncidentRules:
+    """The shipped rules for the small company; it has no people under 14."""
+    assert PACK.incident is not None
+    changed = {
+        "staff": Staff(database="courier", collection="staff", account="number"),
+        "team": tuple(_duty(one) for one in PACK.incident.team),
+        "scope": _SCOPES,
+        "hold": HoldRule(each_up_to=EACH_UP_TO),
+    }
+    return PACK.incident.model_copy(update=changed | more)
+
+
+@dataclass
+class Company:
+    """An incident's night.
+
+    Attributes:
+        state: the state database.
+        address: of the company's database; the archive is another connection to it.
+        folder: of the store.
+        clock: that the test moves.
+        rules: incident.yaml.
+        broken: databases that cannot be reached.
+    """
+
+    state: Engine
+    address: DatabaseAddress
+    folder: Path
+    clock: MovingClock = field(default_factory=lambda: MovingClock(NIGHT))
+    rules: IncidentRules = field(default_factory=rules)
+    broken: set[str] = field(default_factory=set)
+    runs: dict[str, Run] = field(default_factory=dict)
+
+    @property
+    def nowhere(self) -> DatabaseAddress:
+        """Where no server answers."""
+        return replace(self.address, parameters={**self.address.parameters, "port": "1"})
+
+    def desk(self, run: Run, by: str | None = LEAD, scenario: str = "") -> Desk:
+        """What that run works with."""
+        there = {
+            name: self.nowhere if name in self.broken else self.address
+            for name in ("courier", "archive")
+        }
+        return Desk(
+            rules=self.rules,
+            roles=PACK.roles,
+            notices=PACK.notices,
+            databases={"courier": COURIER, "archive": ARCHIVE},
+            readers=there,
+            staff=(COURIER, self.address),
+            state=self.state,
+            clock=self.clock,
+            zone=PACK.calendar.zone,
+            run=run,
+            started_by=by,
+            scenario=self.rules.scenario(scenario) if scenario else None,
+        )
+
+    def open(self, *keys: int, scenario: str = "", **form: Any) -> Case:
+        """Trigger an incident; these customers are affected."""
+        run = Run(WORKFLOW, f"manual__{len(self.runs) + 1}__{id(self)}")
+        given = {
+            "type": "lost_device",
+            "what": "A scanner was left in a taxi",
+            "another": True,
+            "databases": ["courier"],
+            "keys": [f"courier/{one}" for one in keys],
+            "tabletop": scenario,
+        } | form
+        desk = self.desk(run, scenario=scenario)
+        record = opening.open_incident(desk, given, self.clock.now())
+        number = str(record.data["number"])
+        self.runs[number] = run
+        return Case(self, number, run, scenario)
+
+    def run(self, statement: str) -> None:
+        """Change the company's database."""
+        with psycopg.connect(self.address.conninfo(), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+
+@dataclass(frozen=True)
+class Case:
+    """One incident in the hands of a test."""
+
+    company: Company
+    number: str
+    run: Run
+    scenario: str = ""
+
+    @property
+    def desk(self) -> Desk:
+        """What its run works with now."""
+        return self.company.desk(self.run, scenario=self.scenario)
+
+    @property
+    def file(self) -> File:
+        """All that is known now."""
+        return self.desk.file(self.number)
+
+    def entries(self, *kinds: Kind) -> list[Entry]:
+        """Its timeline, of some kinds."""
+        return of_kind(self.file.entries, *kinds) if kinds else list(self.file.entries)
+
+    def said(self, *kinds: Kind) -> list[str]:
+        """The words of its timeline, in English."""
+        return [english(one.words) for one in self.entries(*kinds)]
+
+    def counted(self) -> Case:
+        """Counted and secured."""
+        assessing.assess(self.desk, self.number)
+        self.preserve()
+        return self
+
+    def preserve(self, run: Run | None = None) -> StepRecord:
+        """Secure the evidence; nobody holds the store up here."""
+        desk = self.company.desk(run or self.run, scenario=self.scenario)
+        return preserving.preserve(desk, self.number, self._store, _recipients)
+
+    def _store(self) -> DirectoryStore:
+        return DirectoryStore(self.company.folder)
+
+    def ask(self, step: str, authority: str = "cac") -> Question | None:
+        """The page of a step."""
+        if step in ("report", "report_rest"):
+            phase = _phase(step)
+            return report.ask(
+                self.desk, self.number, authority, phase, "PATH", self.lacking(step, authority)
+            )
+        if step == "summary":
+            return summary.ask(self.desk, self.number, "PATH", self.lacking(step))
+        return _ASK[step](self.desk, self.number)
+
+    def page(self, step: str, authority: str = "cac") -> Question:
+        """The page of a step that has to ask."""
+        found = self.ask(step, authority)
+        assert found is not None
+        return found
+
+    def take(self, step: str, given: Given, authority: str = "cac") -> StepRecord:
+        """Take an answer."""
+        if step in ("report", "report_rest"):
+            lacking = self.lacking(step, authority)
+            return report.take(self.desk, self.number, authority, _phase(step), given, lacking)
+        if step == "summary":
+            return summary.take(self.desk, self.number, given, self.lacking(step))
+        return _TAKE[step](self.desk, self.number, given)
+
+    def answer(
+        self, step: str, user: str | None = None, option: str | None = None,
+        authority: str = "cac", **entered: Any,
+    ) -> StepRecord:  # fmt: skip
+        """Answer as the right person does, unless the test says otherwise."""
+        who, chosen, usual = USUAL[step]
+        given = Given(
+            chosen if option is None else option,
+            who if user is None else user or None,
+            None,
+            self.company.clock.now(),
+            dict(usual) | entered,
+        )
+        return self.take(step, given, authority)
+
+    def lacking(self, step: str, authority: str = "cac") -> list[Message]:
+        """What the document of a step lacks."""
+        desk, file = self.desk, self.file
+        scope = scopes.newest(desk, file.incident.id)
+        clocks, kept = clocks_of(desk, file), evidence_kept.lines(desk, file)
+        if step == "summary":
+            return missing(authority_report.summary(desk, file, scope, clocks, kept))
+        named = desk.rules.authority(authority)
+        made = authority_report.report(desk, file, scope, clocks, named, _phase(step), kept)
+        return missing(made)
+
+    def until(self, last: str) -> Case:
+        """Do every step up to and with that one, as it should be done."""
+        for step in STEPS:
+            if step == "counted":
+                self.counted()
+            elif step == "notify":
+                self.notify()
+            elif step.startswith("report"):
+                for authority in ("cac", "postal"):
+                    self.answer(step, authority=authority)
+            elif step != "decide" or self.ask("decide") is not None:
+                self.answer(step)
+            self.company.clock.on(minutes=1)
+            if step == last:
+                return self
+        raise AssertionError(last)
+
+    def notify(self, run: Run | None = None) -> Any:
+        """Queue what was decided on."""
+        desk = self.company.desk(run or self.run, scenario=self.scenario)
+        return notifying.queue(desk, self.file)
+
+    def settle(self) -> None:
+        """Take note of what was sent."""
+        with self.company.state.begin() as conn:
+            notifying.told(conn, self.desk, self.file)
+
+    def update(self, action: Action, by: str = LEAD, words: str = "as said", **more: Any) -> Entry:
+        """Add to it."""
+        run = Run(UPDATES, f"update__{len(self.file.entries)}")
+        desk = self.company.desk(run, by)
+        return updating.enter(desk, self.number, Update(action, words, **more), by=by)
+
+    def delivered(self, state: str = "sent") -> None:
+        """Say that everything that waits arrived, without a mail server."""
+        with self.company.state.begin() as conn:
+            conn.execute(
+                text("UPDATE notice SET state = :state WHERE key LIKE :mine"),
+                {"state": state, "mine": f"{self.number}/%"},
+            )
+        self.settle()
+
+
+def english(message: Message) -> str:
+    """A message as an English reader has it."""
+    return Translator("en", "Asia/Shanghai").text(message)
+
+
+def holds(conn: Connection, number: str) -> set[tuple[str, str]]:
+    """Kind and value of the holds that an incident has in force."""
+    rows = conn.execute(
+        text("SELECT kind, value FROM legal_hold WHERE case_ref = :n AND released_at IS NULL"),
+        {"n": number},
+    )
+    return {(kind, value) for kind, value in rows}
+
+
+def _phase(step: str) -> Phase:
+    return Phase.FIRST if step == "report" else Phase.REST
+
+
+def _recipients() -> list[Any]:
+    """One recipient, whose private half nobody kept; made once, since it takes long."""
+    from include.encryption.recipients import new_pair, recipient_from_pem
+
+    if not _MADE:
+        _MADE.append(recipient_from_pem("drill", new_pair("drill", NIGHT, bits=3072)[1]))
+    return _MADE
+
+
+_MADE: list[Any] = []
+STEPS = (
+    "counted", "contain", "grade", "report", "impact", "decide", "notify", "report_rest",
+    "close", "review", "summary",
+)  # fmt: skip
+"""As they are done one after the other."""
+USUAL: dict[str, tuple[str, str, Mapping[str, Any]]] = {
+    "contain": (TECH, contain.CONTAINED, CHECKLIST),
+    "grade": (COMP, grade.CONFIRM, {"grade": "general"}),
+    "report": (COMP, report.HANDED_IN, {"receipt": "R-1"}),
+    "impact": (SERVICE, impact.ASSESSED, TEXTS),
+    "decide": (BOSS, decide.TELL, {"reason": "The risk is high", "list_looked_at": True}),
+    "report_rest": (COMP, report.HANDED_IN, {"receipt": "R-2"}),
+    "close": (LEAD, close.CLOSE, {"words": "It is over"}),
+    "review": (LEAD, review.REVIEWED, {"lessons": "Lock scanners"}),
+    "summary": (COMP, summary.DONE, {"receipt": "S-1"}),
+}
+"""Who does a step, and how."""
+_ASK: dict[str, Any] = {
+    one.STEP: one.ask for one in (contain, grade, impact, decide, close, review)
+}
+_TAKE: dict[str, Any] = {
+    one.STEP: one.take for one in (contain, grade, impact, decide, close, review)
+}
