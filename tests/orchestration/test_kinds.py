@@ -30,9 +30,7 @@ def test_every_kind_that_is_queued_is_confirmed():
     """A kind that nobody confirms would be told whatever happened since."""
     from include.orchestration.notices import KINDS
 
-    assert {one for one in queued() if one.split(".")[0] in OURS} == (
-        set(KINDS)
-    )
+    assert {one for one in queued() if one.split(".")[0] in OURS} == (set(KINDS))
 
 
 def test_every_kind_finds_who_confirms_it():

@@ -13,7 +13,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import CheckConstraint, DateTime, inspect, select, text
 
 from include.services.errors import ServiceError, UsageError
-from include.state import audits, findings, notices, partners, training
+from include.state import audits, findings, incidents, notices, partners, training
 from include.state.connect import engine
 from include.state.migrate import VERSION_TABLE, ensure_current, migrate, newest_revision
 from include.state.tables import metadata, run_artifact, run_step
@@ -31,6 +31,7 @@ migrate(engine(sys.argv[1]))
 MODULES = (
     audits,
     findings,
+    incidents,
     notices,
     partners,
     training,
