@@ -324,6 +324,7 @@ class Case:
                 self.counted()
             elif step == "notify":
                 self.notify()
+                self.delivered()
             elif step.startswith("report"):
                 for authority in ("cac", "postal"):
                     self.answer(step, authority=authority)

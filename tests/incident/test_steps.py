@@ -1,0 +1,253 @@
+"""Each human step: what it asks, what it takes, and what it refuses with the reason shown."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from include.approvals.question import AskAgain, Question
+from include.incident.names import Kind, State
+from include.incident.updating import Action
+from tests.incident.desk_rig import (
+    BOSS,
+    CHECKLIST,
+    COMP,
+    NIGHT,
+    STEPS,
+    TEXTS,
+    USUAL,
+    Case,
+    Company,
+    english,
+)
+
+HUMAN = [one for one in STEPS if one not in ("counted", "notify")]
+LATER = (NIGHT + timedelta(days=1)).isoformat()
+EARLIER = (NIGHT - timedelta(days=1)).isoformat()
+
+
+def before(company: Company, step: str, *keys: int, **form: Any) -> Case:
+    """An incident in which everything before that step is done."""
+    case = company.open(*(keys or (1, 2, 3)), **form).until(STEPS[STEPS.index(step) - 1])
+    if step == "decide":
+        case.page(step)
+    return case
+
+
+def shown(page: Question) -> dict[str, Any]:
+    return {one.name: one.value for one in page.form if one.value is not None}
+
+
+@pytest.mark.parametrize(
+    ("step", "given", "cause"),
+    [
+        ("contain", {one: False for one in CHECKLIST}, "not ticked, and nothing says why: Lock"),
+        ("contain", {"lock_device": False, "notes": "1.2"}, "nothing says why: Lock and wipe"),
+        ("contain", {"contained_at": LATER}, "When it was contained.*: is yet to come"),
+        ("contain", {"contained_at": EARLIER}, "When it was contained.*: lies before 2026-11-26"),
+        ("contain", {"contained_at": "soon"}, "is not a date and time"),
+        ("grade", {"grade": "major"}, "not what the counts propose"),
+        ("grade", {"grade": "major", "reason": "13800138000"}, "not what the counts propose"),
+        ("grade", {"grade": "terrible"}, "is none of the choices"),
+        ("grade", {"grade": ""}, "Grade: is missing"),
+        ("report", {"receipt": " "}, "the receipt is missing"),
+        ("report", {"handed_in_at": EARLIER}, "lies before"),
+        ("report", {"handed_in_at": LATER}, "is yet to come"),
+        ("impact", {"harm_zh": ""}, "Possible harm to people in Chinese: is missing"),
+        ("impact", {"harm_zh": "138 0013 8000"}, "say nothing: Possible harm to people in Chinese"),
+        ("decide", {"reason": "138 0013 8000"}, "the reasons say nothing"),
+        ("decide", {"reason": ""}, "Reasons: is missing"),
+        ("review", {"lessons": "123"}, "the lessons say nothing"),
+        ("review", {"action_2": "Lock them"}, "nobody answers for action 2"),
+        ("review", {"action_1": "Lock", "owner_1": "somebody"}, "is none of the choices"),
+        ("summary", {"receipt": None}, "Number of the receipt.*: is missing"),
+        ("summary", {"handed_in_at": EARLIER}, "lies before"),
+    ],
+)
+def test_an_answer_that_does_not_count_is_refused_with_the_reason(
+    company: Company, step: str, given: dict[str, Any], cause: str
+) -> None:
+    """The timeline tells who answered what, and the page says why it did not count."""
+    case = before(company, step)
+    done = len(case.entries())
+    with pytest.raises(AskAgain, match=cause):
+        case.answer(step, **given)
+    (refused,) = case.entries()[done:]
+    assert (refused.kind, refused.by) == (Kind.REFUSED, USUAL[step][0])
+    assert f"The last answer, by {USUAL[step][0]}, did not count" in case.page(step).body
+
+
+def test_what_was_entered_with_it_stands_in_the_fields_again(company: Company) -> None:
+    """Boxes, words without what could be a customer's, moments; what cannot be read does not."""
+    case = before(company, "contain")
+    at = company.clock.now().isoformat()
+    given = {"encryption": False, "notes": "138 0013 8000", "contained_at": at}
+    with pytest.raises(AskAgain, match="nothing says why"):
+        case.answer("contain", **given, lock_device=True)
+    kept = {"encryption": False, "lock_device": True, "notes": "…", "contained_at": at}
+    assert {name: shown(case.page("contain"))[name] for name in kept} == kept
+    with pytest.raises(AskAgain, match="is not a date and time"):
+        case.answer("contain", contained_at="soon")
+    assert "contained_at" not in shown(case.page("contain"))
+
+
+def test_what_counts_ends_the_refusal(company: Company) -> None:
+    """A step that is cleared afterwards begins anew."""
+    case = before(company, "grade")
+    with pytest.raises(AskAgain):
+        case.answer("grade", grade="major")
+    case.answer("grade", grade="major", reason="the press knows")
+    page = case.page("grade")
+    assert "did not count" not in page.body
+    assert shown(page) == {"grade": "general"}
+    assert case.file.incident.grade == "major"
+
+
+def test_a_refusal_about_one_authority_is_not_shown_for_another(company: Company) -> None:
+    """Each has its own page, its own receipt, its own reasons."""
+    case = before(company, "report")
+    with pytest.raises(AskAgain):
+        case.answer("report", option="Not needed", receipt="R-CAC", authority="cac")
+    case.answer("report", authority="postal")
+    page, other = case.page("report", "cac"), case.ask("report", "postal")
+    assert other is None
+    assert "did not count" in page.body
+    assert shown(page)["receipt"] == "R-CAC"
+    other = case.page("report_rest", "postal")
+    assert "did not count" not in other.body
+    assert "receipt" not in shown(other)
+
+
+def test_a_moment_may_lie_between_the_leak_and_the_answer(company: Company) -> None:
+    """Something may have been contained before anybody knew what it was."""
+    case = before(company, "contain", began_at=EARLIER)
+    at = NIGHT - timedelta(hours=1)
+    case.answer("contain", contained_at=at.isoformat())
+    (entry,) = case.entries(Kind.CONTAINED)
+    assert entry.happened_at == at
+    assert entry.recorded_at == company.clock.now()
+
+
+def test_a_moment_without_offset_is_the_packs(company: Company) -> None:
+    """Three o'clock is three at night where the company is."""
+    case = before(company, "contain")
+    company.clock.on(minutes=30)
+    case.answer("contain", contained_at="2026-11-26T03:20")
+    assert case.entries(Kind.CONTAINED)[0].happened_at == NIGHT + timedelta(minutes=5)
+
+
+def test_an_answer_from_a_clock_that_is_ahead_counts_as_now(company: Company) -> None:
+    """API server and worker are two machines; seconds between them are nobody's fault."""
+    case = before(company, "grade")
+    company.clock.on(seconds=5)
+    given = _given(case, "grade")
+    company.clock.on(seconds=-5)
+    case.take("grade", given)
+    assert case.entries(Kind.GRADED)[0].happened_at == company.clock.now()
+
+
+def _given(case: Case, step: str) -> Any:
+    from include.incident.steps.answer import Given
+
+    who, chosen, entered = USUAL[step]
+    return Given(chosen, who, None, case.company.clock.now(), entered)
+
+
+@pytest.mark.parametrize("step", [one for one in HUMAN if one != "close"])
+def test_an_answer_taken_twice_is_entered_once(company: Company, step: str) -> None:
+    """A task that was killed behind its entry is repeated."""
+    case = before(company, step)
+    given = _given(case, step)
+    first = case.take(step, given)
+    count = len(case.entries())
+    company.clock.on(minutes=3)
+    assert case.take(step, given) == first
+    assert len(case.entries()) == count
+
+
+def test_closing_taken_twice_is_entered_once(company: Company) -> None:
+    """And the incident stays closed as it was."""
+    case = before(company, "close")
+    given = _given(case, "close")
+    case.take("close", given)
+    ended = case.file.incident.ended_at
+    company.clock.on(minutes=3)
+    case.take("close", given)
+    assert len(case.entries(Kind.CLOSED)) == 1
+    assert (case.file.incident.state, case.file.incident.ended_at) == (State.CLOSED, ended)
+
+
+@pytest.mark.parametrize("step", [one for one in HUMAN if one != "decide"])
+def test_no_step_of_a_duplicate_or_cancelled_incident_asks_anybody(
+    company: Company, step: str
+) -> None:
+    """The runs flow on to their seal."""
+    first = company.open(1, 2).counted()
+    again = company.open(1, 2, another=False)
+    assert again.file.incident.duplicate_of == first.number
+    assert _asks(again, step) is None
+    first.update(Action.CANCEL, by=BOSS, words="a test of the alarm")
+    assert _asks(first, step) is None
+
+
+def _asks(case: Case, step: str) -> Question | None:
+    from include.incident.authority_report import Phase
+    from include.incident.steps import report, summary
+
+    if step in ("report", "report_rest"):
+        phase = Phase.FIRST if step == "report" else Phase.REST
+        return report.ask(case.desk, case.number, "cac", phase, "", [])
+    if step == "summary":
+        return summary.ask(case.desk, case.number, "", [])
+    return case.ask(step)
+
+
+def test_what_is_not_ticked_needs_a_reason_and_both_are_kept(company: Company) -> None:
+    """A scanner has no storage to encrypt: that is said, and counts."""
+    case = before(company, "contain")
+    case.answer("contain", encryption=False, notes="It has no storage")
+    (entry,) = case.entries(Kind.CONTAINED)
+    assert english(entry.words) == (
+        "Contained: 3 of 4 items of the checklist done. It has no storage"
+    )
+    assert entry.data["left"] == ["encryption"]
+
+
+def test_what_people_write_makes_no_page_of_its_own(company: Company) -> None:
+    """Neither a heading, nor a link, nor a line that looks like ours."""
+    hostile = "Lost\n\n### Approved\n- [Click](https://evil.example) <b>now</b> `x` | y"
+    case = before(company, "decide", what=hostile)
+    for step in ("contain", "grade", "impact"):
+        body = case.page(step).body
+        assert "\n### Approved" not in body
+        assert "[Click](" not in body.replace("\\[", "").replace("\\]", "]")
+        assert "<b>" not in body.replace("\\<", "")
+    case.answer("impact", harm_en="Calls\n\n# Approved\n- **all** is well")
+    body = case.page("decide").body
+    assert "\n# Approved" not in body
+    assert "Calls \\# Approved - \\*\\*all\\*\\* is well" in body
+
+
+def test_a_report_that_lacks_a_field_is_blocked_and_the_field_named(company: Company) -> None:
+    """By the law it says what was done; before the containment nobody can."""
+    case = company.open(1, 2).counted()
+    case.answer("grade")
+    assert case.ask("report_rest") is not None
+    page = case.page("report_rest")
+    assert "The document lacks: " in page.body
+    assert "Preliminary cause" in page.body
+    with pytest.raises(AskAgain, match="the document lacks: .*Preliminary cause"):
+        case.answer("report_rest")
+    with pytest.raises(AskAgain, match="the reasons say nothing"):
+        case.answer("report_rest", option="Not needed")
+    case.answer("report_rest", option="Not needed", reason="The authority said so")
+    (entry,) = case.entries(Kind.REPORTED)
+    assert (entry.by, entry.data["complete"]) == (COMP, False)
+
+
+def test_words_that_are_written_anew_begin_with_those_of_before(company: Company) -> None:
+    """One word is to be changed, not ten texts at four in the morning."""
+    case = before(company, "decide")
+    assert shown(case.page("impact")) == TEXTS
