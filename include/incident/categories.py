@@ -6,7 +6,7 @@ what the column itself is said to hold, it holds where it is not NULL.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from psycopg.sql import SQL, Composable
 
@@ -16,10 +16,14 @@ from include.policy.fragments import either, literal
 
 _TEXTS = {25, 1042, 1043}  # type oids of PostgreSQL: text, character, character varying
 _JSON = {114, 3802}
+ALWAYS = SQL("true")
 
 
 def by_category(
-    row: str, fields: Mapping[str, MappedField], types: Mapping[str, int]
+    row: str,
+    fields: Mapping[str, MappedField],
+    types: Mapping[str, int],
+    never_null: Collection[str] = (),
 ) -> dict[str, Composable]:
     """The conditions, by category of personal data, sorted by its name.
 
@@ -27,12 +31,16 @@ def by_category(
         row: alias of the row.
         fields: of the collection.
         types: oid of each field's type.
+        never_null: columns that the database keeps from being NULL.
     """
     found: dict[str, list[Composable]] = {}
     for name, one in fields.items():
-        for category, condition in _of_field(column(row, name), types[name], one):
+        certain = name in never_null
+        for category, condition in _of_field(column(row, name), types[name], one, certain=certain):
             found.setdefault(category, []).append(condition)
-    return {name: either(found[name]) for name in sorted(found)}
+    return {
+        name: ALWAYS if ALWAYS in found[name] else either(found[name]) for name in sorted(found)
+    }
 
 
 def is_below(category: str, above: Iterable[str]) -> bool:
@@ -46,9 +54,12 @@ def any_of(values: Mapping[str, Composable], above: Sequence[str]) -> Composable
     return either(parts) if parts else None
 
 
-def _of_field(value: Composable, kind: int, field: MappedField) -> Iterator[tuple[str, Composable]]:
-    text = kind in _TEXTS
-    here = SQL("{} <> ''" if text else "{} IS NOT NULL").format(value)
+def _of_field(
+    value: Composable, kind: int, field: MappedField, *, certain: bool
+) -> Iterator[tuple[str, Composable]]:
+    here: Composable = SQL("{} <> ''" if kind in _TEXTS else "{} IS NOT NULL").format(value)
+    if certain and kind not in _TEXTS:
+        here = ALWAYS
     for category in _personal(field):
         yield category, here
     for path, inner in _inside(field, ()):
@@ -56,7 +67,8 @@ def _of_field(value: Composable, kind: int, field: MappedField) -> Iterator[tupl
         if kind in _JSON:
             condition = SQL("{} #>> {} <> ''").format(value, literal(list(path)))
         for category in _personal(inner):
-            yield category, condition
+            if category not in field.categories:  # else the column says it already
+                yield category, condition
 
 
 def _inside(

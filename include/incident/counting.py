@@ -9,10 +9,11 @@ from zoneinfo import ZoneInfo
 from psycopg.sql import SQL, Composable
 
 from include.incident.affected import Affected, affected
+from include.incident.everybody import everybody
 from include.incident.listed import printed
 from include.incident.live import look
 from include.incident.logs import Logged
-from include.incident.people import everybody, some
+from include.incident.people import some
 from include.incident.reading import CannotCount, reading
 from include.incident.scope import Counted, Scope, Unknown
 from include.incident.selection import Selection

@@ -32,6 +32,11 @@ WHERE c.contype = 'f' AND c.convalidated AND cardinality(c.conkey) = 1
     AND c.conrelid = %(table)s::regclass AND c.confrelid = %(people)s::regclass
     AND f.attname = %(key)s
 """
+_NEVER_NULL = """
+SELECT attname::text FROM pg_attribute
+WHERE attrelid = %(table)s::regclass AND attnum > 0 AND attnotnull
+"""
+
 # Nobody counts twice who stands there once; where no index says so, it is looked at.
 _PEOPLE = """
 SELECT format_type(%(type)s, NULL), greatest(c.reltuples, 0)::bigint, EXISTS (
@@ -210,14 +215,16 @@ def _collected(found: Live, rule: Records) -> Collected:
 
 
 def _values(found: Live, collection: str, row: str) -> dict[str, Composable]:
+    relation = table(found.database, collection)
     fields = {
         name: one
         for name, one in found.database.collections[collection].fields.items()
         if one.is_personal or any(inner.is_personal for inner in one.fields.values())
     }
-    columns = [column(row, name) for name in fields]
-    kinds = _types(found.connection, table(found.database, collection), row, columns)
-    return by_category(row, fields, dict(zip(fields, kinds, strict=True)))
+    kinds = _types(found.connection, relation, row, [column(row, name) for name in fields])
+    named = {"table": as_text(relation)}
+    never_null = {name for (name,) in found.connection.execute(_NEVER_NULL, named)}
+    return by_category(row, fields, dict(zip(fields, kinds, strict=True)), never_null)
 
 
 def _links(found: Live, relation: Composable) -> set[str | None]:

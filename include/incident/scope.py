@@ -36,7 +36,8 @@ class Counted(BaseModel):
         undated: records without a moment; the time window does not leave them out.
         first: moment of the oldest affected record; None where none has one.
         last: of the newest.
-        departments: people by the department that answers for them; those without one are left out.
+        departments: people by the department that answers for them, those without one left out;
+            empty where everybody is affected.
         accounts: people whose records each account opened; those named that opened none are there.
         log_rows: entries of the logs of accesses and sharing that say so.
         log_first: the oldest of these.

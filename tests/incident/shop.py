@@ -240,6 +240,8 @@ def _counted(
     narrowed = any(narrowing) or bool(chosen.keys)
     tagged = "tag" in chosen.collections_of(rule) and main and not chosen.accounts
     blurred = tagged and chosen.partner is None and bool(chosen.since or chosen.until)
+    linked = all(one.collection != "memo" for one in rule.records)
+    everybody = main and linked and "person" in chosen.collections_of(rule) and not any(narrowing)
     return Counted(
         database="shop",
         everything=whole and not narrowed,
@@ -256,7 +258,7 @@ def _counted(
         undated=undated,
         first=min(moments, default=None),
         last=max(moments, default=None),
-        departments=dict(departments),
+        departments={} if everybody else dict(departments),
         accounts={name: len(keys) for name, keys in accounts.items()},
         log_rows=len(entries),
         log_first=min(dated, default=None),

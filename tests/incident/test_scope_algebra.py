@@ -16,8 +16,9 @@ from include.incident import affected as affecting
 from include.incident import logs
 from include.incident.affected import Affected, affected
 from include.incident.counting import count
+from include.incident.everybody import everybody
 from include.incident.live import look
-from include.incident.people import everybody, some
+from include.incident.people import some
 from include.incident.selection import Selection
 from include.local.postgres import EmbeddedPostgres
 from include.policy.incident_scope import ScopeRule

@@ -1,0 +1,211 @@
+"""Counting people where everybody is affected: few looks at tables that may be large.
+
+People are counted by one look at their table. A data category that all rows of another collection
+have needs no look at their values there; one that some people lack in their own row is looked for
+in other records of just these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.sql import SQL, Composable
+
+from include.incident.affected import Affected
+from include.incident.bits import Bits
+from include.incident.categories import ALWAYS
+from include.incident.live import plain_column
+from include.incident.logs import MOST_KEYS
+from include.incident.named import column
+from include.incident.people import SENSITIVE, People, age, counts, present, row, with_sensitive
+from include.incident.reading import first_and_last, span
+from include.incident.records import Rows, rows_of
+from include.policy.fragments import both, either, negated
+
+Values = Mapping[str, Composable]
+"""By data category, whether a row has a value of it."""
+_ALL_ROWS = "*"
+
+
+def everybody(found: Affected, sensitive: Sequence[str]) -> tuple[People, dict[str, Rows]]:
+    """Count people where all are affected, and the affected records by collection.
+
+    Args:
+        found: what is affected; `Affected.everybody` holds.
+        sensitive: categories that count as such, with those below them.
+    """
+    own = with_sensitive(found.live.own, sensitive)
+    people, valued, mine = _own(found, own)
+    offered = {
+        name: with_sensitive(one.values, sensitive)
+        for name, one in found.collections.items()
+        if not one.own
+    }
+    elsewhere = {
+        name: {category: each for category, each in values.items() if category not in own}
+        for name, values in offered.items()
+    }
+    rows = {
+        name: rows_of(found, one, elsewhere[name]) if name in elsewhere else mine
+        for name, one in found.collections.items()
+    }
+    for family in _families(elsewhere, rows):
+        valued |= dict.fromkeys(family.names, _having(found, family))
+    for name, more in _completing(found, own, offered, valued, people.count).items():
+        valued[name] += more
+    counted = People(
+        count=people.count,
+        categories=present(valued),
+        sensitive=valued.get(SENSITIVE, 0),
+        minors=people.minors,
+        age_unknown=people.age_unknown,
+    )
+    return counted, rows
+
+
+def _own(found: Affected, own: Values) -> tuple[People, dict[str, int], Rows]:
+    """All people by one look at their table, by what their own row has, and their rows."""
+    live = found.live
+    (one,) = (each for each in found.collections.values() if each.own)
+    at = plain_column(one.rule.at) if one.rule.at else None
+    dated = column("s", at) if at else SQL("NULL::timestamptz")
+    source = SQL("{} AS s").format(live.people)
+    asked = {name: condition for name, condition in own.items() if condition is not ALWAYS}
+    query = SQL("SELECT {}, count({}), count(*), {} FROM {}").format(
+        span(dated, one.at.type if one.at else None), dated,
+        counts([*asked.values(), *age(found)]), source,
+    )  # fmt: skip
+    first, last, known, count, *rest = row(found, query)
+    age_unknown, minors = rest.pop(), rest.pop()
+    people = People(
+        count=count,
+        minors=None if live.rule.subject.minor is None else minors,
+        age_unknown=age_unknown,
+    )
+    valued = dict.fromkeys(own, count) | dict(zip(asked, rest, strict=True))
+    if one.at is not None and at is None:  # its moment is more than a column: by itself
+        return people, valued, rows_of(found, one, {})
+    first, last = first_and_last(live.connection, [(first, last)], dated, source, found.values)
+    return people, valued, Rows(count, count - known if one.at else 0, first, last)
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Categories that are looked for in the same records.
+
+    Attributes:
+        names: of them.
+        where: by collection, which of its affected records have a value.
+    """
+
+    names: Sequence[str]
+    where: Values
+
+
+def _families(elsewhere: Mapping[str, Values], rows: Mapping[str, Rows]) -> list[_Family]:
+    """Categories that no own row has; they share a look where all rows have a value of each.
+
+    Args:
+        elsewhere: by collection and category, whether a row has a value.
+        rows: of the collections, with those values counted.
+    """
+    families: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for name in sorted({name for values in elsewhere.values() for name in values}):
+        others = []
+        for collection, values in elsewhere.items():
+            there = rows[collection].valued.get(name)
+            if name in values and there != 0:
+                whole = there == rows[collection].count
+                others.append((collection, _ALL_ROWS if whole else name))
+        if others:
+            families.setdefault(tuple(others), []).append(name)
+    return [
+        _Family(
+            names,
+            {
+                collection: SQL("true") if name == _ALL_ROWS else elsewhere[collection][name]
+                for collection, name in others
+            },
+        )
+        for others, names in families.items()
+    ]
+
+
+def _having(found: Affected, family: _Family) -> int:
+    """People who have the categories of a family."""
+    parts = []
+    for name, condition in family.where.items():
+        one = found.collections[name]
+        for match in found.matches(one):
+            for place, person in match.people.items():
+                key = one.keys[place]
+                conditions = [match.where, condition, SQL("{} IS NOT NULL").format(key)]
+                where = both([*conditions, *([person] if person else [])])
+                each = SQL("SELECT {} AS k FROM {} WHERE {}")
+                parts.append(each.format(found.live.as_key(key), match.source, where))
+    people = SQL("SELECT k FROM ({}) AS pair GROUP BY k").format(SQL(" UNION ALL ").join(parts))
+    (count,) = row(found, SQL("SELECT count(*) FROM ({}) AS p").format(people))
+    return int(count)
+
+
+def _completing(
+    found: Affected,
+    own: Values,
+    offered: Mapping[str, Values],
+    valued: Mapping[str, int],
+    count: int,
+) -> dict[str, int]:
+    """People who have categories in other records, and lack them in their own row.
+
+    Args:
+        found: what is affected.
+        own: of a row ``s``.
+        offered: of rows ``r``, by collection.
+        valued: people by what their own row has.
+        count: all of them.
+    """
+    live = found.live
+    lacking = {
+        name: negated(own[name])
+        for name in own
+        if valued[name] < count and any(name in values for values in offered.values())
+    }
+    if not lacking:
+        return {}
+    those, values = _those(
+        found, list(lacking.values()), sum(count - valued[one] for one in lacking)
+    )
+    bits, parts = Bits(list(lacking)), []
+    for collection, offers in offered.items():
+        one = found.collections[collection]
+        for match in found.matches(one):
+            for place, person in match.people.items():
+                conditions = [match.where, SQL("{} IN ({})").format(one.keys[place], those)]
+                where = both([*conditions, *([person] if person else [])])
+                each = SQL("SELECT {} AS k, {} FROM {} WHERE {}")
+                if not offers.keys().isdisjoint(lacking):
+                    key = live.as_key(one.keys[place])
+                    parts.append(each.format(key, bits.columns(offers), match.source, where))
+    query = SQL(
+        "SELECT {} FROM (SELECT k, {} FROM ({}) AS pair GROUP BY k) AS p JOIN {} AS s ON {} = p.k"
+    ).format(
+        counts([both([without, bits.has(name)]) for name, without in lacking.items()]),
+        bits.merged, SQL(" UNION ALL ").join(parts), live.people, live.person,
+    )  # fmt: skip
+    return dict(zip(lacking, row(found, query, values), strict=True))
+
+
+def _those(
+    found: Affected, lacking: Sequence[Composable], at_most: int
+) -> tuple[Composable, dict[str, Any]]:
+    """People who lack any of some categories: a relation of their keys, and its parameters."""
+    live = found.live
+    query = SQL("SELECT {} FROM {} AS s WHERE {}")
+    if at_most > MOST_KEYS:
+        return query.format(live.person, live.people, either(lacking)), {}
+    named = query.format(SQL("({})::text").format(live.person), live.people, either(lacking))
+    keys = [key for (key,) in live.connection.execute(named, found.values)]
+    typed = SQL("SELECT DISTINCT one::{} FROM unnest(%(lacking)s::text[]) AS one")
+    return typed.format(live.key_name), {"lacking": keys}
