@@ -279,7 +279,7 @@ def sealed_document(found: Workplace, mine: Desk, document: Document, name: str)
         findings=[],
         metrics=[],
     )
-    row = seal_aside(workflow, found, conclusion, rendered.files)
+    row = seal_aside(workflow, found, conclusion, rendered.files, pdf=False)
     return f"{found.store('evidence_store').description}/{row.bundle}"
 
 

@@ -207,7 +207,12 @@ def _lost() -> StepRecord:
 
 
 def seal_aside(
-    workflow: str, place: Workplace, conclusion: Conclusion, files: Mapping[str, bytes]
+    workflow: str,
+    place: Workplace,
+    conclusion: Conclusion,
+    files: Mapping[str, bytes],
+    *,
+    pdf: bool = True,
 ) -> LedgerRow:
     """Seal a bundle of its own while the run goes on: what has to stand before its next step.
 
@@ -219,12 +224,14 @@ def seal_aside(
         place: of the task.
         conclusion: what it says.
         files: its artifacts by name.
+        pdf: whether its report is a PDF too; where people wait for what is among the files, that
+            is time lost.
 
     Returns:
         Its row of the ledger.
     """
     context = run_context(place).model_copy(update={"dag_id": workflow})
-    _result, sealed = _seal(place, context, conclusion, files, [])
+    _result, sealed = _seal(place, context, conclusion, files, [], pdf=pdf)
     with place.state.connect() as conn:
         row = find_bundle(conn, sealed.path)
     assert row is not None
@@ -237,6 +244,8 @@ def _seal(
     conclusion: Conclusion,
     artifacts: Mapping[str, bytes],
     records: Sequence[StepRecord],
+    *,
+    pdf: bool = True,
 ) -> tuple[Result, SealedBundle]:
     from include.reports.render import render_all
 
@@ -254,7 +263,7 @@ def _seal(
         sections=conclusion.sections,
         findings=findings,
     )
-    rendered = render_all(report)
+    rendered = render_all(report, pdf=pdf)
     result = Result(
         run=context,
         controls=controls,

@@ -23,17 +23,24 @@ class Rendered:
     not_made: dict[str, str] = field(default_factory=dict)
 
 
-def render_all(report: Report) -> Rendered:
+def render_all(report: Report, *, pdf: bool = True) -> Rendered:
     """Render a report in every language; a PDF that cannot be made becomes a reason.
 
     The HTML files name everything that was not made, the PDF files included.
+
+    Args:
+        report: what to say.
+        pdf: False leaves the PDF files out; they cost most of the time.
 
     Raises:
         ValueError: the report holds a time without timezone.
     """
     pages = {f"report.{language_tag(one)}.pdf": render_html(report, one) for one in LOCALES}
     files: dict[str, bytes] = {}
-    if unavailable := pdf_unavailable_reason():
+    reasons: dict[str, str] = {}
+    if not pdf:
+        pages = {}
+    elif unavailable := pdf_unavailable_reason():
         reasons = dict.fromkeys(pages, unavailable)
     else:
         files, reasons = render_pdfs(pages)
