@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from email.headerregistry import Address, BaseHeader, HeaderRegistry
 from email.message import EmailMessage
 from email.policy import SMTP, SMTPUTF8
 from email.utils import format_datetime
+from functools import lru_cache
 from typing import Protocol
 from urllib.parse import quote
 
 from include.notify.letters import LONGEST_NAME, Letter, Writer
 from include.notify.names import NO_ROBOT, NOT_WRITTEN
+from include.notify.pages import Page, page
 from include.notify.rendering import one_line
 from include.reports.i18n import visible
 from include.services.errors import UsageError
@@ -165,25 +167,59 @@ def mail_of(letter: Letter, server: MailServer, writer: Writer) -> bytes:
     the library would refuse another one.
     """
     mail = EmailMessage(policy=_ASCII if letter.address.isascii() else _UTF8)
-    # Whoever is no user of it takes a name that says nothing to them for a fraud's.
-    name = server.sender_name or ("" if letter.text else SENDER)
-    ask = server.reply_to or server.sender
-    mail["From"] = Address(_display(name), addr_spec=server.sender)
     mail["To"] = Address(_display(letter.name), addr_spec=letter.address)
-    if server.reply_to:
-        mail["Reply-To"] = server.reply_to
-    mail["Subject"] = _header(writer.subject(letter))[:_LONGEST_SUBJECT]
     mail["Date"] = format_datetime(letter.at)
     mail["Message-ID"] = f"<{letter.message_id}>"
-    mail["Auto-Submitted"] = "auto-generated"
     if letter.refusable and server.unsubscribe_to:
         about = quote(f"unsubscribe {letter.recipient} {letter.items[0].kind}")
         mail["List-Unsubscribe"] = f"<mailto:{server.unsubscribe_to}?subject={about}>"
+    languages = tuple(writer.languages)
+    # Whoever is no user of it takes a name that says nothing to them for a fraud's.
+    name = server.sender_name or ("" if letter.text else SENDER)
+    sender = Sender(server.sender, name, server.reply_to)
+    if letter.text:
+        shared = _shared(letter.text, languages, writer.timezone, sender)
+        return mail.as_bytes().removesuffix(b"\r\n") + shared
+    ask = server.reply_to or server.sender
     by = name or server.sender
-    mail.set_content(writer.text(letter, by, ask), cte="base64")
-    mail.add_alternative(writer.html(letter, by, ask), subtype="html", cte="base64")
-    mail["Content-Language"] = ", ".join(writer.languages)  # set_content would take it away
+    said = writer.text(letter, by, ask), writer.html(letter, by, ask)
+    _write(mail, sender, languages, Page(writer.subject(letter), *said))
     return mail.as_bytes()
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Who sends a mail.
+
+    Attributes:
+        address: that it comes from.
+        name: beside it; may be empty.
+        reply_to: address for answers; empty where they go to the sender.
+    """
+
+    address: str
+    name: str
+    reply_to: str
+
+
+@lru_cache(maxsize=16)  # of a letter to many: writing it anew for each would take most of the time
+def _shared(text: str, languages: tuple[str, ...], timezone: str, sender: Sender) -> bytes:
+    """What all mails with one text have in common: all but the headers that name a recipient."""
+    found = page(text, languages, timezone, sender.name or sender.address)
+    mail = EmailMessage(policy=_ASCII)
+    _write(mail, sender, languages, found)
+    return mail.as_bytes()
+
+
+def _write(mail: EmailMessage, sender: Sender, languages: Sequence[str], words: Page) -> None:
+    mail["From"] = Address(_display(sender.name), addr_spec=sender.address)
+    if sender.reply_to:
+        mail["Reply-To"] = sender.reply_to
+    mail["Subject"] = _header(words.subject)[:_LONGEST_SUBJECT]
+    mail["Auto-Submitted"] = "auto-generated"
+    mail.set_content(words.plain, cte="base64")
+    mail.add_alternative(words.html, subtype="html", cte="base64")
+    mail["Content-Language"] = ", ".join(languages)  # set_content would take it away
 
 
 def _display(name: str) -> str:

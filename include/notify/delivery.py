@@ -357,8 +357,6 @@ class _Round:
             if reply.fate is Fate.ACCEPTED:
                 done.sent += 1
                 done.notices += len(one.items)
-                for item in one.items:
-                    done.told.setdefault(item.kind, set()).add(one.recipient)
             if reply.fate is Fate.UNAVAILABLE or self.silent >= _SILENT:
                 self._down(reply)
 

@@ -24,7 +24,6 @@ class Delivery:
         withdrawn: notices that nobody wants any more.
         waiting: notices whose time has not come: quiet hours, no workday, a digest was sent today.
         recipients: of undeliverable and in doubt ones, with the cause.
-        told: recipients of sent notices, by kind.
         down: channels whose server could not be used, with the codes of its answer.
         unsure: kinds of which nobody could say whether they are still wanted, with the kind of
             error.
@@ -40,7 +39,6 @@ class Delivery:
     in_hand: int = 0
     in_hand_until: datetime | None = None
     recipients: list[Unsent] = field(default_factory=list)
-    told: dict[str, set[str]] = field(default_factory=dict)
     down: dict[str, str] = field(default_factory=dict)
     unsure: dict[str, str] = field(default_factory=dict)
 

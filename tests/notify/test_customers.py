@@ -121,6 +121,22 @@ def test_a_letter_has_its_text_in_both_languages_and_both_parts(
     assert "<h2>Cause</h2>\n<p>A &lt;b&gt;file&lt;/b&gt; &amp; a link.<br>Open.</p>" in html
 
 
+def test_mails_of_one_letter_differ_in_recipient_moment_and_id_alone(
+    post: Post, server: Smtp, addresses: AddressList
+) -> None:
+    """The rest is written once for all: each header stands there once, and nobody else's."""
+    post.queue(told(post, 1), told(post, 2))
+    assert post.deliver().sent == 2
+    first, second = (dict(one.mail.items()) for one in server.taken)
+    assert {name for name in first if first[name] != second.get(name)} == {"To", "Message-ID"}
+    assert {str(first["To"]), str(second["To"])} == {CANARY, "two@customers.example"}
+    for one in server.taken:
+        names = [name.lower() for name in one.mail]
+        assert len(names) == len(set(names))
+    bodies = {one.content.split(b"\r\n\r\n", 1)[1] for one in server.taken}
+    assert len(bodies) == 1
+
+
 def test_a_letter_is_never_mixed_with_lines_or_with_another_letter(
     post: Post, server: Smtp
 ) -> None:
