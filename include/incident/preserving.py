@@ -7,6 +7,7 @@ could not be read is said, and its database is held as a whole.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from include.evidence.examination import Examination
@@ -59,8 +60,8 @@ def preserve(
             name: None if people is None or name in unread else counts.get(name, 0)
             for name, people in scope.affected().items()
         }
-        keys = subjects.stream(desk.state, file.incident.id)
-        holding.place(conn, desk, number, affected, keys)
+        with closing(subjects.stream(desk.state, file.incident.id)) as keys:
+            holding.place(conn, desk, number, affected, keys)
     made = extracts.take(desk, file, scope, store, recipients, seen, last=last)
     with desk.state.begin() as conn:
         frozen = subjects.frozen(conn, file.incident.id)
@@ -79,9 +80,10 @@ def preserve(
             extracts=len(made),
             holds=sum(data["holds"].values()),
         )
+        once = ("preserved", desk.run.run_id, scope.version, frozen.sha256, data["complete"])
         timeline.append(
             conn, file.incident.id, Kind.PRESERVED, words, by=STEP_PRESERVE, clock=desk.clock,
-            data=data, once=f"preserved:{scope.version}:{frozen.sha256}:{data['complete']}",
+            data=data, once=":".join(map(str, once)),
         )  # fmt: skip
     return seen.record(data)
 

@@ -7,7 +7,7 @@ first. Keys are all that is kept: no name, no address.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -125,7 +125,7 @@ def by_database(conn: Connection, incident_id: int) -> dict[str, int]:
     return {row[0]: row[1] for row in conn.execute(counted, {"incident": incident_id})}
 
 
-def stream(state: Engine, incident_id: int, since: int = 1) -> Iterator[tuple[str, str]]:
+def stream(state: Engine, incident_id: int, since: int = 1) -> Generator[tuple[str, str]]:
     """Database and key of everybody on the list, sorted; any number of them in flat memory.
 
     Args:
@@ -140,5 +140,6 @@ def stream(state: Engine, incident_id: int, since: int = 1) -> Iterator[tuple[st
 def rows(conn: Connection, incident_id: int, since: int = 1) -> Iterator[tuple[str, str]]:
     """As `stream`, on a connection that is open."""
     values = {"incident": incident_id, "since": since}
-    for row in conn.execute(_LISTED.execution_options(yield_per=PAGE), values):
-        yield row.database, row.key
+    with conn.execute(_LISTED.execution_options(yield_per=PAGE), values) as found:
+        for row in found:
+            yield row.database, row.key

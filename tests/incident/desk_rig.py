@@ -257,10 +257,10 @@ class Case:
         self.preserve()
         return self
 
-    def preserve(self, run: Run | None = None) -> StepRecord:
+    def preserve(self, run: Run | None = None, *, last: bool = False) -> StepRecord:
         """Secure the evidence; nobody holds the store up here."""
         desk = self.company.desk(run or self.run, scenario=self.scenario)
-        return preserving.preserve(desk, self.number, self._store, _recipients)
+        return preserving.preserve(desk, self.number, self._store, _recipients, last=last)
 
     def _store(self) -> DirectoryStore:
         return DirectoryStore(self.company.folder)
@@ -304,6 +304,7 @@ class Case:
             self.company.clock.now(),
             dict(usual) | entered,
         )
+        self.company.clock.on(seconds=1)
         return self.take(step, given, authority)
 
     def lacking(self, step: str, authority: str = "cac") -> list[Message]:

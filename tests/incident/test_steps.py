@@ -43,7 +43,7 @@ def shown(page: Question) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("step", "given", "cause"),
     [
-        ("contain", {one: False for one in CHECKLIST}, "not ticked, and nothing says why: Lock"),
+        ("contain", dict.fromkeys(CHECKLIST, False), "not ticked, and nothing says why: Lock"),
         ("contain", {"lock_device": False, "notes": "1.2"}, "nothing says why: Lock and wipe"),
         ("contain", {"contained_at": LATER}, "When it was contained.*: is yet to come"),
         ("contain", {"contained_at": EARLIER}, "When it was contained.*: lies before 2026-11-26"),
@@ -238,7 +238,7 @@ def test_a_report_that_lacks_a_field_is_blocked_and_the_field_named(company: Com
     page = case.page("report_rest")
     assert "The document lacks: " in page.body
     assert "Preliminary cause" in page.body
-    with pytest.raises(AskAgain, match="the document lacks: .*Preliminary cause"):
+    with pytest.raises(AskAgain, match=r"the document lacks: .*Preliminary cause"):
         case.answer("report_rest")
     with pytest.raises(AskAgain, match="the reasons say nothing"):
         case.answer("report_rest", option="Not needed")

@@ -1,0 +1,282 @@
+"""Whether people are told: by another person, bound to words and list, to each person once."""
+
+from __future__ import annotations
+
+import pytest
+
+from include.approvals.question import AskAgain
+from include.incident import assessing, notifying, register
+from include.incident.clocks import ClockState
+from include.incident.desk import Desk
+from include.incident.names import INDIVIDUAL, UPDATES, Kind, State
+from include.incident.selection import Selection
+from include.incident.standing import clocks_of
+from include.incident.steps import decide
+from include.incident.updating import Action
+from include.notify.outbox import Run
+from include.notify.status import statuses, undelivered
+from include.services.errors import ControlFailed
+from tests.incident.desk_rig import BOSS, OTHER_BOSS, SERVICE, Case, Company
+
+
+def asked(company: Company, *keys: int, **form: object) -> Case:
+    """An incident in which the decision is asked for."""
+    case = company.open(*(keys or (1, 2, 3)), **form).until("impact")
+    case.page("decide")
+    return case
+
+
+def later(case: Case) -> Desk:
+    """The desk of an addition."""
+    return case.company.desk(Run(UPDATES, f"update__{case.number}"))
+
+
+def widened(case: Case, *keys: int) -> Desk:
+    """More people are affected, as an addition says; secured too."""
+    desk = later(case)
+    more = Selection(databases=("courier",), keys=tuple(f"courier/{one}" for one in keys))
+    assessing.widen(desk, case.number, more, by="L1")
+    case.preserve(desk.run)
+    return desk
+
+
+def told(case: Case) -> list[str]:
+    """Keys of all notices to people that were queued."""
+    states = ("pending", "sent", "undeliverable", "in_doubt", "withdrawn")
+    with case.company.state.connect() as conn:
+        return [
+            one.key.removeprefix(f"{case.number}/")
+            for one in undelivered(conn, INDIVIDUAL, f"{case.number}/", states=states)
+        ]
+
+
+def test_the_page_is_a_dry_run(company: Company) -> None:
+    """Whom it reaches, the letter as it would be sent, the digest; nothing is queued."""
+    case = asked(company, 1, 2, 11)
+    body = case.page("decide").body
+    assert "3 people are affected; 3 of them were sent nothing before" in body
+    assert "2 have an address of their own; 1 have none" in body
+    assert "harm, said in en" in body
+    assert "harm, said in zh" in body
+    assert notifying.plan(case.desk, case.file).sha256 in body
+    assert told(case) == []
+
+
+def test_who_wrote_the_letter_does_not_decide(company: Company) -> None:
+    """Nor is asked; a second manager, or who stands in for them, does."""
+    case = company.open(1, 2).until("grade")
+    case.update(Action.ASSIGN, account=BOSS, duty="customer_service", words="nobody else is there")
+    case.answer("impact", BOSS)
+    page = case.page("decide")
+    assert page.assigned == [OTHER_BOSS]
+    assert "Not asked, since it is about them or they were taken off: B1" in page.body
+    with pytest.raises(AskAgain, match="not of the team"):
+        case.answer("decide", BOSS)
+    case.answer("decide", OTHER_BOSS)
+    assert case.entries(Kind.DECIDED)[0].by == OTHER_BOSS
+
+
+def test_where_all_who_decide_wrote_it_deputies_and_management_are_asked(company: Company) -> None:
+    """Whoever remains; where nobody does, somebody is assigned."""
+    case = company.open(accounts=[OTHER_BOSS]).until("grade")
+    case.update(Action.ASSIGN, account=BOSS, duty="customer_service", words="nobody else is there")
+    case.answer("impact", BOSS)
+    case.update(Action.ASSIGN, account="X7", duty="management", words="the parent company")
+    assert case.page("decide").assigned == ["X7"]
+
+
+def test_the_decision_is_void_once_words_change_even_back(company: Company) -> None:
+    """What was open on the page is not what would be sent."""
+    case = asked(company)
+    case.answer("impact", harm_en="Something else")
+    with pytest.raises(AskAgain, match="words or list changed"):
+        case.answer("decide")
+    assert case.ask("decide") is not None
+    case.answer("decide")
+    case.notify()
+    case.answer("impact")
+    with pytest.raises(ControlFailed, match="not what was approved"):
+        case.notify()
+    case.page("decide")
+    case.answer("decide", OTHER_BOSS, option="Do not tell", reason="It was nothing")
+    assert case.notify() is None
+    assert len(case.entries(Kind.DECIDED)) == 2
+
+
+def test_the_decision_is_void_once_more_people_are_found(company: Company) -> None:
+    """Before it was made it is asked anew; the addition itself asks nobody then."""
+    case = asked(company, 1, 2)
+    desk = widened(case, 1, 2, 3)
+    assert decide.ask(desk, case.number) is None
+    with pytest.raises(AskAgain, match="words or list changed"):
+        case.answer("decide")
+    assert "3 people are affected" in case.page("decide").body
+    case.answer("decide")
+    case.notify()
+    assert told(case) == ["courier/1", "courier/2", "courier/3"]
+
+
+def test_found_later_is_told_by_a_decision_of_its_own_and_nobody_twice(company: Company) -> None:
+    """Supplementary notices go to the new people only."""
+    case = asked(company, 1, 2)
+    case.answer("decide")
+    case.notify()
+    case.delivered()
+    desk = widened(case, 1, 2, 4, 5)
+    page = decide.ask(desk, case.number)
+    assert page is not None
+    assert "4 people are affected; 2 of them were sent nothing before" in page.body
+    with pytest.raises(ControlFailed):
+        notifying.queue(desk, case.file)
+    given = _given(case, reason="They too")
+    decide.take(desk, case.number, given)
+    queued = notifying.queue(desk, case.file)
+    assert queued is not None
+    assert queued.new == 2
+    assert told(case) == [f"courier/{one}" for one in (1, 2, 4, 5)]
+    assert case.ask("decide") is None
+
+
+def test_of_two_decisions_on_the_same_people_the_second_is_not_taken(company: Company) -> None:
+    """Two additions may be open at once; both ask, one is answered."""
+    case = asked(company, 1, 2)
+    case.answer("decide")
+    case.notify()
+    desk = widened(case, 1, 2, 4)
+    assert decide.ask(desk, case.number) is not None
+    assert case.ask("decide") is not None
+    case.answer("decide")
+    with pytest.raises(AskAgain, match="decided elsewhere"):
+        decide.take(desk, case.number, _given(case, reason="They too"))
+    assert decide.ask(desk, case.number) is None
+
+
+def _given(case: Case, **entered: object) -> object:
+    from include.incident.steps.answer import Given
+
+    entered |= {"list_looked_at": True}
+    return Given(decide.TELL, BOSS, None, case.company.clock.now(), entered)
+
+
+@pytest.mark.parametrize("looked", [True, False])
+def test_many_without_an_address_have_to_be_looked_at(company: Company, looked: bool) -> None:
+    """Whoever took the wrong list finds out before a letter leaves."""
+    case = asked(company, 1, 2, 11, 12)
+    assert "UNUSUALLY MANY" in case.page("decide").body
+    if looked:
+        case.answer("decide", list_looked_at=True)
+        return
+    with pytest.raises(AskAgain, match="too many people have no usable address"):
+        case.answer("decide", list_looked_at=False)
+    case.answer("decide", option="Do not tell", list_looked_at=False)
+
+
+def test_where_nobody_is_affected_nobody_is_asked_and_the_clock_is_met(company: Company) -> None:
+    """It stands on the timeline; who is found later is decided on."""
+    case = company.open(since="2026-11-20T00:00").until("impact")
+    assert case.ask("decide") is None
+    assert case.ask("decide") is None
+    assert case.said(Kind.DECIDED) == [
+        "Nobody is affected by what was counted: nobody has to be told."
+    ]
+    assert case.notify() is None
+    clock = {one.id: one for one in clocks_of(case.desk, case.file)}["individuals"]
+    assert clock.state is ClockState.MET
+    for authority in ("cac", "postal"):
+        case.answer("report", authority=authority)
+        case.answer("report_rest", authority=authority)
+    case.answer("close")
+    assert case.file.incident.state is State.CLOSED
+
+
+def test_who_is_found_after_nobody_was_is_decided_on(company: Company) -> None:
+    """And the clock runs again: it was met by nobody's being affected."""
+    case = company.open(since="2026-11-20T00:00").until("impact")
+    assert case.ask("decide") is None
+    desk = widened(case, 1)
+    assert decide.ask(desk, case.number) is not None
+    decide.take(desk, case.number, _given(case, reason="One person"))
+    clock = {one.id: one for one in clocks_of(case.desk, case.file)}["individuals"]
+    assert clock.is_open
+
+
+def test_where_nothing_could_be_read_the_decision_waits_and_says_for_what(company: Company) -> None:
+    """Unknown is not nobody."""
+    company.broken = {"archive"}
+    case = company.open(databases=["archive"], keys=[]).counted()
+    case.answer("impact")
+    with pytest.raises(ControlFailed, match=r"no list of affected people yet.*archive") as blocked:
+        case.ask("decide")
+    assert "assess" in blocked.value.action
+    assert case.entries(Kind.DECIDED) == []
+
+
+def test_where_one_database_could_not_be_read_the_page_says_so(company: Company) -> None:
+    """The others' people need not wait for it."""
+    company.broken = {"archive"}
+    case = company.open(databases=["courier", "archive"], keys=[]).counted()
+    case.answer("impact")
+    body = case.page("decide").body
+    assert "NOT ON THE LIST: people of archive" in body
+    assert "12 people are affected" in body
+    case.answer("decide")
+    company.broken = set()
+    assessing.assess(case.desk, case.number)
+    case.preserve()
+    assert "24 people are affected; 24 of them" in case.page("decide").body
+
+
+def test_a_list_that_could_not_be_secured_is_not_nobody(company: Company) -> None:
+    """The database went away between the count and the list."""
+    case = company.open(databases=["archive"], keys=[])
+    assessing.assess(case.desk, case.number)
+    company.broken = {"archive"}
+    record = case.preserve()
+    assert {one.code for one in record.findings} == {
+        "incident.list_not_frozen", "incident.no_access_log",
+    }  # fmt: skip
+    case.answer("impact")
+    with pytest.raises(ControlFailed, match=r"no list of affected people yet.*archive"):
+        case.ask("decide")
+
+
+def test_a_letter_that_lacks_its_words_is_blocked_and_they_are_named(company: Company) -> None:
+    """Nothing is asked, nothing is sent."""
+    case = company.open(1).counted()
+    with pytest.raises(ControlFailed, match="lacks What happened, What may come of it") as blocked:
+        case.ask("decide")
+    assert "impact" in blocked.value.action
+    assert notifying.wanted({case.number: case.file}, [f"{case.number}/courier/1"]) == set()
+
+
+def test_of_a_cancelled_incident_no_letter_is_wanted_any_more(company: Company) -> None:
+    """What waits is withdrawn by the notifier, which asks before it sends."""
+    case = asked(company, 1, 2)
+    case.answer("decide")
+    case.notify()
+    keys = [f"{case.number}/courier/{one}" for one in (1, 2)]
+    assert notifying.wanted({case.number: case.file}, keys) == set(keys)
+    case.update(Action.CANCEL, by=BOSS, words="a test of the alarm")
+    assert notifying.wanted({case.number: case.file}, keys) == set()
+    with company.state.begin() as conn:
+        register.ended(conn, case.file.incident.id, State.CANCELLED, company.clock.now())
+        assert sum(statuses(conn, INDIVIDUAL, f"{case.number}/").values()) == 2
+
+
+def test_people_are_told_once_every_notice_left_or_the_rest_was_told_otherwise(
+    company: Company,
+) -> None:
+    """The clock stops with the last of them."""
+    case = asked(company, 1, 2)
+    case.answer("decide")
+    case.notify()
+    case.settle()
+    assert case.entries(Kind.TOLD) == []
+    case.delivered("undeliverable")
+    assert case.said(Kind.TOLD) == ["Notices: 0 sent, 2 not; who got none is told otherwise."]
+    clocks = {one.id: one for one in clocks_of(case.desk, case.file)}
+    assert clocks["individuals"].is_open
+    company.clock.on(hours=1)
+    case.update(Action.TOLD_OTHERWISE, by=SERVICE, words="called, and wrote letters on paper")
+    clocks = {one.id: one for one in clocks_of(case.desk, case.file)}
+    assert clocks["individuals"].done_at == company.clock.now()
