@@ -98,15 +98,34 @@ class Affected:
         return {name: one for name, one in self.live.collections.items() if name in wanted}
 
     @cached_property
-    def everybody(self) -> bool:
-        """Whether the affected people are all rows of the collection of people, for sure."""
-        own = next((one for one in self.collections.values() if one.own), None)
+    def by_own_row(self) -> bool:
+        """Whether whoever is affected is so by a row in the collection of people, for sure.
+
+        Then `those` says who: foreign keys promise that no record names anybody else.
+        """
+        chosen = self.selection
+        whole = not chosen.departments and (chosen.by_log or not (chosen.since or chosen.until))
         return (
-            own is not None
-            and self.logged is None
-            and any(one.where is ALL for one in self.matches(own))
+            any(one.own and name in self._chosen for name, one in self.collections.items())
             and all(one.linked for one in self.collections.values())
+            and self.listed.collection is None
+            and (not self._main or whole)
+            and (self.logged is None or self.logged.linked)
         )
+
+    @cached_property
+    def those(self) -> Composable | None:
+        """A relation of the keys ``k`` of those whom logs and lists name; None for everybody."""
+        if self._main and self.logged is None:
+            return None
+        named = []
+        if self.logged is not None:
+            named.append(SQL("SELECT k FROM ({}) AS logged").format(self.logged.people))
+        if self.listed.keys and self.listed.collection is None:
+            people = self.listed.people(self.live)
+            named.append(SQL("SELECT k FROM ({}) AS listed").format(people))
+        nobody = SQL("SELECT NULL::{} AS k WHERE false").format(self.live.key_name)
+        return SQL(" UNION ").join(named) if named else nobody
 
     @cached_property
     def everything(self) -> bool:
@@ -156,9 +175,11 @@ class Affected:
 
     def people(self) -> Composable:
         """A relation of the affected people's keys ``k``, each once."""
-        if self.everybody:
-            query = SQL("SELECT {} AS k FROM {} AS s")
-            return query.format(self.live.person, self.live.people)
+        if self.by_own_row:
+            query = SQL("SELECT {} AS k FROM {} AS s").format(self.live.person, self.live.people)
+            if self.those is not None:
+                query += SQL(" WHERE {} IN ({})").format(self.live.person, self.those)
+            return query
         parts = [
             SQL("SELECT {} AS k FROM {}").format(each_key(self.live, one.keys), one.source)
             for one in self.pairs()

@@ -9,10 +9,10 @@ from zoneinfo import ZoneInfo
 from psycopg.sql import SQL, Composable
 
 from include.incident.affected import Affected, affected
-from include.incident.everybody import everybody
 from include.incident.listed import printed
 from include.incident.live import look
 from include.incident.logs import Logged
+from include.incident.own_rows import by_own_row
 from include.incident.people import some
 from include.incident.reading import CannotCount, reading
 from include.incident.scope import Counted, Scope, Unknown
@@ -70,7 +70,7 @@ def count(found: Affected, sensitive: Sequence[str]) -> Counted:
     Raises:
         psycopg.Error: the database is not as incident.yaml says, or was lost.
     """
-    who, rows = everybody(found, sensitive) if found.everybody else some(found, sensitive)
+    who, rows = by_own_row(found, sensitive) if found.by_own_row else some(found, sensitive)
     logged = found.logged or Logged(SQL(""))
     places = missing(found)
     return Counted(

@@ -19,7 +19,7 @@ from include.policy.fragments import pack_sql
 from include.policy.incident_scope import Records, ScopeRule
 
 INTEGERS = {21: 2**15, 23: 2**31, 20: 2**63}  # type oids of PostgreSQL, and what they stay below
-_PLAIN = re.compile(r'\s*r\.(?:"(?P<quoted>[^"]+)"|(?P<plain>[A-Za-z_]\w*))\s*')
+_PLAIN = re.compile(r'\s*(?P<row>[a-z])\.(?:"(?P<quoted>[^"]+)"|(?P<plain>[A-Za-z_]\w*))\s*')
 
 # A foreign key that was never validated promises nothing (nor does one that is not enforced, which
 # cannot be validated).
@@ -156,12 +156,31 @@ def people_of(
     return _people(connection, database, rule)[0]
 
 
-def plain_column(expression: str) -> str | None:
-    """The column of a row ``r`` that an expression is; None where it is more than one."""
+def plain_column(expression: str, row: str = "r") -> str | None:
+    """The column of a row that an expression is; None where it is more than one."""
     found = _PLAIN.fullmatch(expression)
-    if found is None:
+    if found is None or found["row"] != row:
         return None
     return found["quoted"] or found["plain"].lower()
+
+
+def linked(found: Live, collection: str, columns: Sequence[str | None]) -> bool:
+    """Whether foreign keys say that whoever is in these columns stands among the people.
+
+    Args:
+        found: the database.
+        collection: with the columns.
+        columns: None for an expression, of which no foreign key says anything.
+    """
+    if None in columns:
+        return False
+    values = {
+        "table": as_text(table(found.database, collection)),
+        "people": as_text(found.people),
+        "key": found.rule.subject.key,
+    }
+    there = {name for here, name in found.connection.execute(_LINKS, values) if here}
+    return set(columns) <= there
 
 
 def _people(
@@ -209,7 +228,7 @@ def _collected(found: Live, rule: Records) -> Collected:
         named=[Value(_bracketed(one), kind) for one, kind in zip(rule.named, names, strict=True)],
         identity=identity or [column("r", "tableoid"), column("r", "ctid")],
         values=_values(found, rule.collection, "r"),
-        linked=own or (None not in columns and set(columns) <= _links(found, relation)),
+        linked=own or linked(found, rule.collection, columns),
         own=own,
     )
 
@@ -225,15 +244,6 @@ def _values(found: Live, collection: str, row: str) -> dict[str, Composable]:
     named = {"table": as_text(relation)}
     never_null = {name for (name,) in found.connection.execute(_NEVER_NULL, named)}
     return by_category(row, fields, dict(zip(fields, kinds, strict=True)), never_null)
-
-
-def _links(found: Live, relation: Composable) -> set[str | None]:
-    values = {
-        "table": as_text(relation),
-        "people": as_text(found.people),
-        "key": found.rule.subject.key,
-    }
-    return {name for here, name in found.connection.execute(_LINKS, values) if here}
 
 
 def _types(

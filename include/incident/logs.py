@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from psycopg.sql import SQL, Composable, Placeholder
 
-from include.incident.listed import printed
-from include.incident.live import Live
+from include.incident.live import Live, linked, plain_column
 from include.incident.named import among, column, joined, table, value
-from include.incident.reading import CannotCount, moment, span
+from include.incident.reading import CannotCount, moment
 from include.incident.selection import Selection
 from include.incident.window import in_window
 from include.messages import _
 from include.policy.fragments import both, pack_sql
 from include.policy.incident_scope import Lookup
 
-MOST_KEYS = 200_000
-"""So many people's keys are brought here and given to what counts; where a log names more, each
-query looks into the log itself. Either way no more than these are held in memory."""
+MOST_KEYS = 3_000_000
+"""So many people's keys are brought here, as one text, and given to what counts; where a log names
+more, each query looks into the log itself."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,7 @@ class Logged:
     Attributes:
         people: a relation of keys ``k``, each once.
         people_count: how many, where their keys are parameters; None where they are too many.
+        linked: whether all of them stand in the collection of people, for sure.
         values: parameters of it.
         rows: entries that say so.
         first: moment of the oldest of these; None where none has one.
@@ -40,6 +40,7 @@ class Logged:
 
     people: Composable
     people_count: int | None = None
+    linked: bool = False
     values: Mapping[str, Any] = field(default_factory=dict)
     rows: int = 0
     first: datetime | None = None
@@ -56,6 +57,7 @@ class _Log:
     who: Composable
     at: Composable
     where: Composable
+    linked: bool
 
 
 def logged(live: Live, selection: Selection) -> Logged | None:
@@ -79,6 +81,7 @@ def logged(live: Live, selection: Selection) -> Logged | None:
     return Logged(
         people=SQL("{} INTERSECT {}").format(opened.people, shared.people),
         people_count=min(counts, default=None),
+        linked=opened.linked or shared.linked,
         values={**opened.values, **shared.values},
         rows=opened.rows + shared.rows,
         first=min(filter(None, (opened.first, shared.first)), default=None),
@@ -100,8 +103,11 @@ def _accesses(live: Live, selection: Selection) -> _Log:
         who = SQL("{}::text").format(column("n", log.account.name))
     wanted = among(live.database, "a", log.account, SQL("%(accounts)s::text[]"))
     at = column("a", log.at)
-    return _Log(source, SQL("({})").format(pack_sql(log.subject)), who, at,
-                both([wanted, in_window(at, selection)]))  # fmt: skip
+    return _Log(
+        source, SQL("({})").format(pack_sql(log.subject)), who, at,
+        both([wanted, in_window(at, selection)]),
+        linked(live, log.collection, [plain_column(log.subject, "a")]),
+    )  # fmt: skip
 
 
 def _shares(live: Live, selection: Selection) -> _Log:
@@ -113,8 +119,28 @@ def _shares(live: Live, selection: Selection) -> _Log:
     source = SQL("{} AS g").format(table(live.database, log.collection))
     wanted = SQL("({})::text = %(partner)s::text").format(pack_sql(log.partner))
     at = column("g", log.at)
-    return _Log(source, SQL("({})").format(pack_sql(log.subject)), SQL("NULL::text"), at,
-                both([wanted, in_window(at, selection)]))  # fmt: skip
+    return _Log(
+        source, SQL("({})").format(pack_sql(log.subject)), SQL("NULL::text"), at,
+        both([wanted, in_window(at, selection)]),
+        linked(live, log.collection, [plain_column(log.subject, "g")]),
+    )  # fmt: skip
+
+
+# The log is looked through once: what each account did, and the keys, unless they are too many.
+_ENTRIES = """
+WITH pair AS MATERIALIZED (
+    SELECT {key} AS k, {who} AS who, count(*) AS entries,
+        min({at}) FILTER (WHERE isfinite({at})) AS first,
+        max({at}) FILTER (WHERE isfinite({at})) AS last
+    FROM {source} WHERE {where} GROUP BY 1, 2
+), person AS MATERIALIZED (SELECT DISTINCT k FROM pair WHERE k IS NOT NULL),
+counted AS MATERIALIZED (SELECT count(*) AS people FROM person)
+SELECT true, who, count(k), sum(entries)::bigint, min(first)::timestamptz::text,
+    max(last)::timestamptz::text, NULL
+FROM pair GROUP BY who
+UNION ALL SELECT false, NULL, people, 0, NULL, NULL,
+    CASE WHEN people <= %(most)s THEN (SELECT array_agg(k)::text FROM person) END FROM counted
+"""
 
 
 def _read(live: Live, log: _Log, selection: Selection, name: str) -> Logged:
@@ -125,44 +151,36 @@ def _read(live: Live, log: _Log, selection: Selection, name: str) -> Logged:
         "since": selection.since,
         "until": selection.until,
     }
-    kept, whom = live.as_key(log.subject), printed(live, live.as_key(log.subject))
-    some = SQL(
-        "SELECT {}, {}, count(*), 1, {} FROM {} WHERE {} GROUP BY 1, 2 LIMIT %(most)s"
-    ).format(whom, log.who, span(log.at), log.source, log.where)
-    groups = live.connection.execute(some, {**given, "most": MOST_KEYS + 1}).fetchall()
-    if len(groups) <= MOST_KEYS:
-        keys = sorted({key for key, *_rest in groups if key is not None})
-        people = SQL("SELECT DISTINCT one::{} AS k FROM unnest({}::text[]) AS one").format(
-            live.key_name, Placeholder(name)
-        )
-        return _summed(groups, people, {name: keys}, selection, len(keys))
-    people = SQL("SELECT DISTINCT {} AS k FROM {} WHERE {} AND {} IS NOT NULL").format(
-        kept, log.source, log.where, log.subject
+    query = SQL(_ENTRIES).format(
+        key=live.as_key(log.subject), who=log.who, at=log.at, source=log.source, where=log.where
     )
-    sums = SQL(
-        "SELECT '', {}, count(*), count(DISTINCT {}), {} FROM {} WHERE {} GROUP BY 2"
-    ).format(log.who, kept, span(log.at), log.source, log.where)
-    return _summed(live.connection.execute(sums, given).fetchall(), people, given, selection)
-
-
-def _summed(
-    groups: Sequence[tuple[Any, ...]],
-    people: Composable,
-    values: Mapping[str, Any],
-    selection: Selection,
-    keys: int | None = None,
-) -> Logged:
-    """Add up groups: key or not, account, entries, people, first and last moment."""
+    rows = live.connection.execute(query, {**given, "most": MOST_KEYS}).fetchall()
     accounts = dict.fromkeys(selection.accounts, 0)
-    for key, who, _rows, count, _first, _last in groups:
-        if key is not None and who is not None:
-            accounts[who] = accounts.get(who, 0) + count
+    groups = [rest for is_group, *rest in rows if is_group]
+    ((_, people, _, _, _, keys),) = (rest for is_group, *rest in rows if not is_group)
+    for who, count, *_ in groups:
+        if who is not None:
+            accounts[who] = count
+    few = people <= MOST_KEYS
     return Logged(
-        people=people,
-        people_count=keys,
-        values=values,
+        people=_given(live, name) if few else _looked_up(live, log),
+        people_count=people if few else None,
+        linked=log.linked,
+        values={name: keys or "{}"} if few else given,
         rows=sum(one[2] for one in groups),
-        first=min(filter(None, (moment(one[4]) for one in groups)), default=None),
-        last=max(filter(None, (moment(one[5]) for one in groups)), default=None),
+        first=min(filter(None, (moment(one[3]) for one in groups)), default=None),
+        last=max(filter(None, (moment(one[4]) for one in groups)), default=None),
         accounts=accounts,
+    )
+
+
+def _given(live: Live, name: str) -> Composable:
+    return SQL("SELECT DISTINCT one AS k FROM unnest({}::{}[]) AS one").format(
+        Placeholder(name), live.key_name
+    )
+
+
+def _looked_up(live: Live, log: _Log) -> Composable:
+    return SQL("SELECT DISTINCT {} AS k FROM {} WHERE {} AND {} IS NOT NULL").format(
+        live.as_key(log.subject), log.source, log.where, log.subject
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,9 +21,8 @@ from include.policy.incident_scope import Lookup
 SENSITIVE = ""
 """Stands for any sensitive category, beside the categories."""
 _MOMENT = re.compile(r"(?<!:):moment\b")
-_BY_HASH = (
-    "SELECT set_config('enable_nestloop', 'off', true), set_config('enable_sort', 'off', true)"
-)
+_BY_HASH = "SELECT set_config(name, %s, true) FROM unnest(%s::text[]) AS name"
+_WAYS = ["enable_nestloop", "enable_sort"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def some(found: Affected, sensitive: Sequence[str]) -> tuple[People, dict[str, R
     parts = [_with_bits(found, one, bits, rows) for one in found.pairs()]
     if not parts:
         return People(minors=None if subject.minor is None else 0), rows
-    department, source = _department(found)
+    name, source = department(found)
     minor, unknown = age(found)
     nobody = SQL("{} IS NULL").format(live.person)
     conditions = [bits.has(name) for name in names]
@@ -72,15 +72,12 @@ def some(found: Affected, sensitive: Sequence[str]) -> tuple[People, dict[str, R
         "SELECT {}, count(*), {} FROM (SELECT k, {} FROM ({}) AS pair WHERE k IS NOT NULL"
         " GROUP BY k) AS p LEFT JOIN {} AS s ON {} = p.k{} GROUP BY 1"
     ).format(
-        department, counts(conditions), bits.merged, SQL(" UNION ALL ").join(parts), live.people,
+        name, counts(conditions), bits.merged, SQL(" UNION ALL ").join(parts), live.people,
         live.person, source,
     )  # fmt: skip
-    if not found.few:
-        # People of several collections are 200 to PostgreSQL, so that it would look a million up
-        # one by one, and sort them all.
-        live.connection.execute(_BY_HASH)
-    groups = live.connection.execute(query, found.values).fetchall()
-    count, *rest = _totals(groups, len(conditions) + 1)
+    with by_hash(found):
+        groups = live.connection.execute(query, found.values).fetchall()
+    count, *rest = totals(groups, len(conditions) + 1)
     unlisted, age_unknown, minors, is_sensitive = (rest.pop() for _ in range(4))
     people = People(
         count=count,
@@ -89,19 +86,34 @@ def some(found: Affected, sensitive: Sequence[str]) -> tuple[People, dict[str, R
         minors=None if subject.minor is None else minors,
         age_unknown=age_unknown,
         unlisted=unlisted,
-        departments=_by_department(groups),
+        departments=by_department(groups),
     )
     return people, rows
 
 
-def _totals(groups: Sequence[Sequence[Any]], width: int) -> list[int]:
+@contextmanager
+def by_hash(found: Affected) -> Iterator[None]:
+    """Let a query find many people by hash, for PostgreSQL takes them for 200.
+
+    It would look a million of them up one by one, and sort them all.
+    """
+    if found.few:
+        yield
+        return
+    found.live.connection.execute(_BY_HASH, ["off", _WAYS])
+    yield
+    found.live.connection.execute(_BY_HASH, ["on", _WAYS])
+
+
+def totals(groups: Sequence[Sequence[Any]], width: int) -> list[int]:
     """Sums of the numbers behind the name of each group."""
     if not groups:
         return [0] * width
     return [sum(numbers) for numbers in zip(*(one[1:] for one in groups), strict=True)]
 
 
-def _by_department(groups: Sequence[Sequence[Any]]) -> dict[str, int]:
+def by_department(groups: Sequence[Sequence[Any]]) -> dict[str, int]:
+    """People by the name of their group; those without one are left out."""
     return {name: count for name, count, *_ in sorted(groups, key=str) if name is not None}
 
 
@@ -128,7 +140,7 @@ def age(found: Affected) -> tuple[Composable, Composable]:
     return minor, SQL("{} IS NULL").format(minor)
 
 
-def _department(found: Affected) -> tuple[Composable, Composable]:
+def department(found: Affected) -> tuple[Composable, Composable]:
     """The department of a person ``s``, and what has to be joined for it."""
     live, named = found.live, found.live.rule.subject.department
     if named is None:

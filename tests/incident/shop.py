@@ -41,11 +41,13 @@ CREATE TABLE doc (id integer PRIMARY KEY, no text, writer integer REFERENCES per
 CREATE TABLE memo (id integer PRIMARY KEY, person integer, day date, words text);
 CREATE TABLE tag (id integer PRIMARY KEY, person integer REFERENCES person, words text);
 CREATE TABLE opened (id integer PRIMARY KEY, clerk integer, person integer, at timestamptz);
+CREATE TABLE seen (id integer PRIMARY KEY, clerk integer, person integer REFERENCES person,
+    at timestamptz);
 CREATE TABLE given (id integer PRIMARY KEY, partner integer, person integer, at timestamptz);
 INSERT INTO unit VALUES (1, 'North'), (2, 'South');
 INSERT INTO clerk VALUES (1, 'ann'), (2, 'bob');
 """
-TABLES = ("person", "doc", "memo", "tag", "opened", "given")
+TABLES = ("person", "doc", "memo", "tag", "opened", "seen", "given")
 
 
 def _collection(called: str, /, **fields: str | MappedField) -> MappedCollection:
@@ -86,6 +88,7 @@ SHOP = MappedDatabase(
             _collection("memo", id="", person="user.unique_id", day="", words="user.contact.email"),
             _collection("tag", id="", person="", words="user.name"),
             _collection("opened", id="", clerk="", person="", at=""),
+            _collection("seen", id="", clerk="", person="", at=""),
             _collection("given", id="", partner="", person="", at=""),
         )
     },
@@ -121,8 +124,14 @@ RULE = ScopeRule(
     ),
     shares=ShareLog(collection="given", subject="g.person", partner="g.partner", at="at"),
 )
-LINKED = RULE.model_copy(update={"records": _RECORDS[:3]})
-"""Without memos: every person whom a record names stands in the collection of people."""
+assert RULE.access is not None
+LINKED = RULE.model_copy(
+    update={
+        "records": _RECORDS[:3],
+        "access": RULE.access.model_copy(update={"collection": "seen"}),
+    }
+)
+"""Without memos, and with another log: whom these name stands in the collection of people."""
 
 
 @dataclass
@@ -134,6 +143,7 @@ class Rows:
     memo: list[tuple[Any, ...]] = field(default_factory=list)
     tag: list[tuple[Any, ...]] = field(default_factory=list)
     opened: list[tuple[Any, ...]] = field(default_factory=list)
+    seen: list[tuple[Any, ...]] = field(default_factory=list)
     given: list[tuple[Any, ...]] = field(default_factory=list)
 
     def put(self, connection: psycopg.Connection[Any]) -> None:
@@ -163,7 +173,7 @@ def expected(rows: Rows, chosen: Selection, rule: ScopeRule) -> Counted:
     where = chosen.collections_of(rule)
     narrowing = (chosen.since, chosen.until, chosen.departments, chosen.accounts, chosen.partner)
     main = not chosen.keys or any(narrowing)
-    logged, entries = _logged(rows, chosen)
+    logged, entries = _logged(rows, chosen, rule)
     people_listed = {int(one) for one in chosen.keys if one.lstrip("-").isdigit()}
     listed = set() if chosen.keys_of else people_listed
     found: dict[int, set[str]] = defaultdict(set)
@@ -270,7 +280,9 @@ def _counted(
     )
 
 
-def _logged(rows: Rows, chosen: Selection) -> tuple[set[int] | None, list[tuple[Any, ...]]]:
+def _logged(
+    rows: Rows, chosen: Selection, rule: ScopeRule
+) -> tuple[set[int] | None, list[tuple[Any, ...]]]:
     """People whom the logs name, and their entries: log, account, person, moment."""
     sets, entries = [], []
 
@@ -280,7 +292,7 @@ def _logged(rows: Rows, chosen: Selection) -> tuple[set[int] | None, list[tuple[
     if chosen.accounts:
         mine = [
             ("opened", clerk, person, at)
-            for _, clerk, person, at in rows.opened
+            for _, clerk, person, at in (rows.seen if rule is LINKED else rows.opened)
             if CLERKS.get(clerk) in chosen.accounts and inside(at)
         ]
         entries += mine

@@ -28,7 +28,7 @@ def built(postgres: EmbeddedPostgres, state: Engine) -> Iterator[Rig]:
 @pytest.fixture
 def rig(built: Rig) -> Rig:
     """The shop without people."""
-    built.owner.execute("TRUNCATE person, doc, tag, memo, opened, given")
+    built.owner.execute("TRUNCATE person, doc, tag, memo, opened, seen, given")
     return built
 
 

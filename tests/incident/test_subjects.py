@@ -30,7 +30,7 @@ def built(postgres: EmbeddedPostgres, state: Engine) -> Iterator[Rig]:
 @pytest.fixture
 def rig(built: Rig) -> Rig:
     """The shop with three people and a document."""
-    built.owner.execute("TRUNCATE person, doc, tag, memo, opened, given")
+    built.owner.execute("TRUNCATE person, doc, tag, memo, opened, seen, given")
     built.owner.execute("INSERT INTO person (id) VALUES (1), (2), (10)")
     built.owner.execute("INSERT INTO doc (id, writer, reader) VALUES (7, 10, 2)")
     return built

@@ -1,6 +1,6 @@
-"""Counting people where everybody is affected: few looks at tables that may be large.
+"""Counting people who are all affected by their own row: few looks at tables that may be large.
 
-People are counted by one look at their table. A data category that all rows of another collection
+People are counted by one look at their rows. A data category that all rows of another collection
 have needs no look at their values there; one that some people lack in their own row is looked for
 in other records of just these.
 """
@@ -8,7 +8,7 @@ in other records of just these.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from psycopg.sql import SQL, Composable
@@ -19,7 +19,19 @@ from include.incident.categories import ALWAYS
 from include.incident.live import plain_column
 from include.incident.logs import MOST_KEYS
 from include.incident.named import column
-from include.incident.people import SENSITIVE, People, age, counts, present, row, with_sensitive
+from include.incident.people import (
+    SENSITIVE,
+    People,
+    age,
+    by_department,
+    by_hash,
+    counts,
+    department,
+    present,
+    row,
+    totals,
+    with_sensitive,
+)
 from include.incident.reading import first_and_last, span
 from include.incident.records import Rows, rows_of
 from include.policy.fragments import both, either, negated
@@ -29,11 +41,11 @@ Values = Mapping[str, Composable]
 _ALL_ROWS = "*"
 
 
-def everybody(found: Affected, sensitive: Sequence[str]) -> tuple[People, dict[str, Rows]]:
-    """Count people where all are affected, and the affected records by collection.
+def by_own_row(found: Affected, sensitive: Sequence[str]) -> tuple[People, dict[str, Rows]]:
+    """Count people who are affected by their own row, and the affected records by collection.
 
     Args:
-        found: what is affected; `Affected.everybody` holds.
+        found: what is affected; `Affected.by_own_row` holds.
         sensitive: categories that count as such, with those below them.
     """
     own = with_sensitive(found.live.own, sensitive)
@@ -55,39 +67,42 @@ def everybody(found: Affected, sensitive: Sequence[str]) -> tuple[People, dict[s
         valued |= dict.fromkeys(family.names, _having(found, family))
     for name, more in _completing(found, own, offered, valued, people.count).items():
         valued[name] += more
-    counted = People(
-        count=people.count,
-        categories=present(valued),
-        sensitive=valued.get(SENSITIVE, 0),
-        minors=people.minors,
-        age_unknown=people.age_unknown,
-    )
-    return counted, rows
+    sensitive_of = valued.get(SENSITIVE, 0)
+    return replace(people, categories=present(valued), sensitive=sensitive_of), rows
 
 
 def _own(found: Affected, own: Values) -> tuple[People, dict[str, int], Rows]:
-    """All people by one look at their table, by what their own row has, and their rows."""
+    """People by one look at their rows, by what these have, and the rows."""
     live = found.live
     (one,) = (each for each in found.collections.values() if each.own)
     at = plain_column(one.rule.at) if one.rule.at else None
     dated = column("s", at) if at else SQL("NULL::timestamptz")
-    source = SQL("{} AS s").format(live.people)
     asked = {name: condition for name, condition in own.items() if condition is not ALWAYS}
-    query = SQL("SELECT {}, count({}), count(*), {} FROM {}").format(
-        span(dated, one.at.type if one.at else None), dated,
-        counts([*asked.values(), *age(found)]), source,
+    # Of everybody it says nothing to which department they belong, and takes a fifth longer.
+    name, more = (SQL("NULL"), SQL("")) if found.those is None else department(found)
+    rows = SQL("{} AS s{}").format(live.people, more)
+    if found.those is not None:
+        rows += SQL(" WHERE {} IN ({})").format(live.person, found.those)
+    query = SQL("SELECT {}, count(*), {}, count({}), {} FROM {} GROUP BY 1").format(
+        name, counts([*asked.values(), *age(found)]), dated,
+        span(dated, one.at.type if one.at else None), rows,
     )  # fmt: skip
-    first, last, known, count, *rest = row(found, query)
-    age_unknown, minors = rest.pop(), rest.pop()
+    with by_hash(found):
+        groups = live.connection.execute(query, found.values).fetchall()
+    count, *rest = totals([each[:-2] for each in groups], len(asked) + 4)
+    known, age_unknown, minors = rest.pop(), rest.pop(), rest.pop()
     people = People(
         count=count,
         minors=None if live.rule.subject.minor is None else minors,
         age_unknown=age_unknown,
+        departments=by_department(groups),
     )
     valued = dict.fromkeys(own, count) | dict(zip(asked, rest, strict=True))
     if one.at is not None and at is None:  # its moment is more than a column: by itself
         return people, valued, rows_of(found, one, {})
-    first, last = first_and_last(live.connection, [(first, last)], dated, source, found.values)
+    first, last = first_and_last(
+        live.connection, [each[-2:] for each in groups], dated, rows, found.values
+    )
     return people, valued, Rows(count, count - known if one.at else 0, first, last)
 
 
@@ -201,11 +216,13 @@ def _those(
     found: Affected, lacking: Sequence[Composable], at_most: int
 ) -> tuple[Composable, dict[str, Any]]:
     """People who lack any of some categories: a relation of their keys, and its parameters."""
-    live = found.live
+    live, conditions = found.live, [either(lacking)]
+    if found.those is not None:
+        conditions.append(SQL("{} IN ({})").format(live.person, found.those))
     query = SQL("SELECT {} FROM {} AS s WHERE {}")
     if at_most > MOST_KEYS:
-        return query.format(live.person, live.people, either(lacking)), {}
-    named = query.format(SQL("({})::text").format(live.person), live.people, either(lacking))
-    keys = [key for (key,) in live.connection.execute(named, found.values)]
-    typed = SQL("SELECT DISTINCT one::{} FROM unnest(%(lacking)s::text[]) AS one")
-    return typed.format(live.key_name), {"lacking": keys}
+        return query.format(live.person, live.people, both(conditions)), {}
+    keys = SQL("array_agg({})::text").format(live.person)
+    (text,) = row(found, query.format(keys, live.people, both(conditions)))
+    given = SQL("SELECT DISTINCT one FROM unnest(%(lacking)s::{}[]) AS one")
+    return given.format(live.key_name), {"lacking": text or "{}"}
