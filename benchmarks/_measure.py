@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -47,6 +48,24 @@ class Run:
     seconds: float
     cpu: float
     peak: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a run, in a process of its own.
+
+    Attributes:
+        run: its process.
+        answer: what it says of itself.
+    """
+
+    run: Run
+    answer: dict[str, Any]
+
+    @property
+    def seconds(self) -> float:
+        """Of the work itself, without the start of Python."""
+        return float(self.answer["seconds"])
 
 
 @dataclass
@@ -117,6 +136,27 @@ def show(title: str, runs: Mapping[str, Sequence[Run]], base: str) -> None:
             f"{max(one.peak for one in found) / 2**20:.0f}",
         )
     console.print(table)
+
+
+def parts_table(title: str) -> Table:
+    """Return an empty table of parts."""
+    table = Table(title=title, title_justify="left", box=None)
+    for name in ("what", "s", "min", "max", "ratio", "whole", "CPU", "MiB"):
+        table.add_column(name, no_wrap=True)
+    return table
+
+
+def parts_row(table: Table, name: str, parts: Sequence[Part], ratio: str = "") -> None:
+    """Add what a part took: median, least and most seconds of the work, and of its process."""
+    seconds = [one.seconds for one in parts]
+    table.add_row(
+        name,
+        *(f"{of(seconds):.2f}" for of in (statistics.median, min, max)),
+        ratio,
+        f"{statistics.median(one.run.seconds for one in parts):.2f}",
+        f"{statistics.median(one.run.cpu for one in parts):.2f}",
+        f"{max(one.run.peak for one in parts) / 2**20:.0f}",
+    )
 
 
 def machine() -> str:

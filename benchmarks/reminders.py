@@ -18,13 +18,19 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import psycopg
-from rich.table import Table
 
 from benchmarks import _reminders_data as data
-from benchmarks._measure import Run, Targets, console, machine, measure
+from benchmarks._measure import (
+    Part,
+    Targets,
+    console,
+    machine,
+    measure,
+    parts_row,
+    parts_table,
+)
 from include.local.postgres import EmbeddedPostgres
 from include.state.connect import engine
 from include.state.migrate import migrate
@@ -36,24 +42,6 @@ GROWTH = 16  # MiB that ten times as many mails may take
 AGAIN = 0.1  # of the first run's time, at most
 COMPANY, EMPTY = "company", "empty_state"
 SETTINGS = {"max_wal_size": "8GB"}  # else the tables are made between two checkpoints a minute
-
-
-@dataclass(frozen=True)
-class Part:
-    """One part of a run.
-
-    Attributes:
-        run: its process.
-        answer: what it says of itself.
-    """
-
-    run: Run
-    answer: dict[str, Any]
-
-    @property
-    def seconds(self) -> float:
-        """Of the work itself, without the start of Python."""
-        return float(self.answer["seconds"])
 
 
 @dataclass(frozen=True)
@@ -196,9 +184,9 @@ def measure_obligations(bench: RemindersBench, rounds: int, targets: Targets) ->
         ours.seconds / hand.seconds
         for ours, hand in zip(counted["ours"], counted["by_hand"], strict=True)
     ]
-    table = _table("Who has to take which course by when")
-    _row(table, "query by hand", counted["by_hand"], "1.00")
-    _row(table, "ParcelSeal", counted["ours"], f"{median(ratios):.2f}")
+    table = parts_table("Who has to take which course by when")
+    parts_row(table, "query by hand", counted["by_hand"], "1.00")
+    parts_row(table, "ParcelSeal", counted["ours"], f"{median(ratios):.2f}")
     console.print(table)
     answer = counted["ours"][0].answer
     with bench.company() as connection:
@@ -218,16 +206,16 @@ def measure_sending(bench: RemindersBench, rounds: int, targets: Targets) -> Non
     with bench.company() as connection:
         data.take_back(connection)
     days = [bench.day() for _round in range(rounds)]
-    table = _table("Two runs of one day")
+    table = parts_table("Two runs of one day")
     count = days[0].first[1].answer["sent"]
     for place, name in enumerate(("plan", "send")):
-        _row(table, f"first run, {name}, {count:,} mails", [one.first[place] for one in days], "")
+        parts_row(table, f"first run, {name}, {count:,} mails", [one.first[place] for one in days])
     for place, name in enumerate(("plan", "send")):
         ratio = f"{median(one.again for one in days):.2f}" if place else ""
-        _row(table, f"second run, {name}", [one.second[place] for one in days], ratio)
+        parts_row(table, f"second run, {name}", [one.second[place] for one in days], ratio)
     small = few.first[1].answer["sent"]
     for place, name in enumerate(("plan", "send")):
-        _row(table, f"first run, {name}, {small:,} mails", [few.first[place]], "")
+        parts_row(table, f"first run, {name}, {small:,} mails", [few.first[place]])
     console.print(table)
     size = days[0].received["bytes"] / count / 1024
     console.print(
@@ -238,25 +226,6 @@ def measure_sending(bench: RemindersBench, rounds: int, targets: Targets) -> Non
     targets.most(f"memory for {count:,} mails beyond {small:,}", grown / 2**20, GROWTH, " MiB")
     again = median(one.again for one in days)
     targets.most("second run of the day against the first", again, AGAIN)
-
-
-def _table(title: str) -> Table:
-    table = Table(title=title, title_justify="left", box=None)
-    for name in ("what", "s", "min", "max", "ratio", "whole", "CPU", "MiB"):
-        table.add_column(name, no_wrap=True)
-    return table
-
-
-def _row(table: Table, name: str, parts: list[Part], ratio: str) -> None:
-    seconds = [one.seconds for one in parts]
-    table.add_row(
-        name,
-        *(f"{of(seconds):.2f}" for of in (median, min, max)),
-        ratio,
-        f"{median(one.run.seconds for one in parts):.2f}",
-        f"{median(one.run.cpu for one in parts):.2f}",
-        f"{max(one.run.peak for one in parts) / 2**20:.0f}",
-    )
 
 
 if __name__ == "__main__":

@@ -29,16 +29,20 @@ def bench(
         float | None, typer.Option(help="Size of the generated database in GiB (backup).")
     ] = None,
     rows: Annotated[
-        int | None, typer.Option(min=10_000, help="Rows of the large table (retention, sampling).")
+        int | None,
+        typer.Option(min=10_000, help="Rows of the large table (retention, sampling, incident)."),
     ] = None,
     customers: Annotated[
-        int | None, typer.Option(min=1_000, help="Customers in the database (quality).")
+        int | None, typer.Option(min=1_000, help="Customers in the database (quality, incident).")
+    ] = None,
+    log: Annotated[
+        int | None, typer.Option(min=1_000, help="Rows in the log of accesses (incident).")
     ] = None,
     employees: Annotated[
         int | None, typer.Option(min=1_000, help="Employees of the company (reminders).")
     ] = None,
     mails: Annotated[
-        int | None, typer.Option(min=100, help="People who are due (reminders).")
+        int | None, typer.Option(min=100, help="People who get a mail (reminders, incident).")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median is shown.")] = 3,
     without_peers: Annotated[
@@ -54,6 +58,7 @@ def bench(
         ("--size", size),
         ("--customers", customers),
         ("--rows", rows),
+        ("--log", log),
         ("--employees", employees),
         ("--mails", mails),
     )

@@ -1,0 +1,91 @@
+"""The incident benchmark runs, and stops where figures differ or somebody gets no letter."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import _incident_data, _incident_hand, _incident_once, incident
+from benchmarks._measure import Run
+from include.local.postgres import EmbeddedPostgres
+from tests.support.databases import fresh
+
+DELIVERED = {"mails": 104, "sent": 104, "left": 0}  # four calls to the team among them
+
+
+def in_process(command: list[str]) -> Run:
+    """Do in this process what would be measured in one of its own: it starts a second sooner."""
+    file = Path(command[-1])
+    given = json.loads(file.read_text())
+    begun = time.monotonic()
+    file.write_text(json.dumps(_incident_once.PARTS[given["part"]](given)))
+    return Run(time.monotonic() - begun, 0, 0)
+
+
+def test_it_measures_every_target_at_a_small_size(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would stop where figures differ or somebody gets no letter. Its figures do not count.
+
+    The extract has a test of its own.
+    """
+    monkeypatch.setattr(incident, "measure", in_process)
+    extracts: list[int] = []
+    monkeypatch.setattr(
+        incident, "measure_extract", lambda bench, rounds, targets: extracts.append(rounds)
+    )
+    words = ["--customers", "3000", "--log", "15000", "--mails", "100", "--rows", "1000"]
+    monkeypatch.setattr("sys.argv", ["incident", *words, "--rounds", "1"])
+    with pytest.raises(SystemExit) as ended:
+        incident.main()
+    assert ended.value.code in (0, 1)
+    printed = capsys.readouterr().out
+    for what in (
+        "trigger to grade against queries by hand",
+        "letters a second, queued and rendered",
+        "memory to queue 100 beyond 10",
+        "memory to render 100 beyond 10",
+    ):
+        assert f"  {what}" in printed
+    for case in _incident_hand.CASES.values():
+        assert f"{case.name}: by hand" in printed
+    assert "ParcelSeal, 3,000 people" in printed
+    assert "All figures are those of the queries by hand" in printed
+    assert "Each of 100 people got one mail of" in printed
+    assert extracts == [1]
+
+
+def test_queries_by_hand_that_come_to_other_figures_stop_it(
+    postgres: EmbeddedPostgres, migrated_database: str
+) -> None:
+    """Two ways on which both agree, and children who are a year older than the law says."""
+    with fresh(postgres) as name:
+        given: dict[str, Any] = {"courier": postgres.conninfo(name), "state": migrated_database}
+        _incident_data.make(given["courier"], 2000, 10_000)
+        for case in ("accounts", "window"):
+            asked = given | {"case": case, "run": case}
+            ours, hand = _incident_once.ours(asked), _incident_once.by_hand(asked)
+            figures = incident._same([ours["figures"], hand["figures"]])
+            assert figures["minors"] > 0
+            assert 0 < figures["subjects"] < 2000
+        with pytest.MonkeyPatch.context() as patch:
+            older = _incident_hand._MARKED.replace("'14 years'", "'5 years'")
+            patch.setattr(_incident_hand, "_MARKED", older)
+            wrong = _incident_once.by_hand(asked)
+    with pytest.raises(SystemExit, match="Figures differ, one of them is wrong"):
+        incident._same([ours["figures"], wrong["figures"]])
+
+
+@pytest.mark.parametrize(
+    ("queued", "wrong"),
+    [(99, {}), (100, {"left": 1}), (100, {"sent": 103}), (100, {"mails": 99, "sent": 99})],
+)
+def test_letters_that_somebody_did_not_get_count_not(queued: int, wrong: dict[str, int]) -> None:
+    """Their rate would mean nothing."""
+    incident._require_all(100, DELIVERED, 100)
+    with pytest.raises(SystemExit, match="Not everybody got one letter"):
+        incident._require_all(queued, DELIVERED | wrong, 100)
