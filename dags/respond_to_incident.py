@@ -52,7 +52,7 @@ def respond_to_incident() -> None:
         """Register the incident, start its clocks, call its team."""
         return incident.open_incident(params or {})
 
-    @task
+    @task(**incident.WATCH_ARGS)
     def watch(opened: dict[str, Any]) -> int:
         """Wake people before and after clocks run out, until nothing is left to watch."""
         return incident.watch(opened["part"])

@@ -76,7 +76,7 @@ def read(
         try:
             return moment(given.get(field), zone)
         except ValueError:
-            faults.append(f"{field} is no moment (2026-11-26T03:15+08:00)")
+            faults.append(f"{field} is no moment (2026-11-26T03:15:00+08:00)")
             return None
 
     if (scenario := str(given.get("tabletop") or "")) and scenario not in {
@@ -127,7 +127,7 @@ def selection(given: Mapping[str, Any], rules: IncidentRules, zone: ZoneInfo) ->
         try:
             return moment(given.get(field), zone)
         except ValueError:
-            faults.append(f"{field} is no moment (2026-11-26T03:15+08:00)")
+            faults.append(f"{field} is no moment (2026-11-26T03:15:00+08:00)")
             return None
 
     found = _selection(given, at, faults)

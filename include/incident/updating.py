@@ -120,7 +120,7 @@ def _moment(desk: Desk, file: File, update: Update) -> datetime | None:
         found = moment(update.at, desk.zone)
     except ValueError:
         raise UsageError(
-            f"`at` is no moment: {update.at}.", "Write 2026-11-26T03:15+08:00."
+            f"`at` is no moment: {update.at}.", "Write 2026-11-26T03:15:00+08:00."
         ) from None
     if found is not None and found > desk.clock.now():
         raise UsageError("`at` is yet to come.", "Enter when it happened.")

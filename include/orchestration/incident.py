@@ -36,6 +36,8 @@ from include.reports.conclusion import Conclusion
 from include.services.errors import ServiceError, UsageError
 from include.workplace import Workplace
 
+WATCH_ARGS: dict[str, Any] = {"retries": 100}
+"""Of a task that looks for weeks: each worker that is killed meanwhile takes one."""
 AT_MOST = timedelta(minutes=5)  # between two looks at an incident
 
 

@@ -11,7 +11,7 @@ from include.orchestration.workflow import policy
 from include.policy.incident import IncidentRules
 
 _WHAT, _SCOPE, _DRILL = "1. What happened", "2. What is affected, as far as known", "3. Drill"
-_MOMENT = "2026-11-26T03:15+08:00; without an offset it is the policy pack's timezone."
+_MOMENT = "2026-11-26T03:15:00+08:00; without an offset it is the policy pack's timezone."
 
 
 def trigger() -> dict[str, Param]:

@@ -34,7 +34,7 @@ from include.orchestration.workflow import policy
 from include.reports.conclusion import Conclusion
 from include.workplace import Workplace
 
-_NOT_LED = _("The incident is not led any more: nothing was asked.")
+RETRIES = 20  # of a step that is open for weeks: each worker that is killed meanwhile takes one
 
 
 def response_timeout() -> timedelta:
@@ -312,5 +312,6 @@ def asking(step_name: str, trigger_rule: TriggerRule = TriggerRule.NONE_FAILED) 
         "choices": choices,
         "doc_md": ask.__doc__,
         "response_timeout": response_timeout(),
+        "retries": RETRIES,
         "trigger_rule": trigger_rule,
     }

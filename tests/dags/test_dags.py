@@ -22,6 +22,17 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "dags").glob("*.py"))
 NAMES = [path.stem for path in FILES]
 SHORTEST, LONGEST = 60, 120  # lines
+AT_ONCE = {
+    "open_incident",
+    "assess",
+    "preserve",
+    "notify",
+    "send",
+    "enter",
+    "widen",
+    "seal",
+    "gate",
+}
 SEVERAL = {"respond_to_incident", "update_incident"}
 MAY_IMPORT = {"__future__", "typing", "airflow", "include"}
 # What the person on call looks for, in the words that every page uses.
@@ -139,7 +150,9 @@ def test_tasks_have_an_owner_retries_and_a_docstring(dags: dict[str, Any], name:
     for task in dags[name].tasks:
         assert task.owner in roles
         usual = SEND_ARGS if task.task_id == "send" else DEFAULT_ARGS
-        assert task.retries in {0, usual["retries"]}
+        # what waits for weeks outlives more workers that are killed
+        longer = {20, 100} if name in SEVERAL and task.task_id not in AT_ONCE else set()
+        assert task.retries in {0, usual["retries"]} | longer
         assert getattr(task, "python_callable", task).__doc__, task.task_id
         assert hasattr(task, "python_callable") or task.doc_md, task.task_id
 
