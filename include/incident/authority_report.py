@@ -12,13 +12,14 @@ from datetime import datetime
 from enum import StrEnum
 
 from include.documents.model import Document, Entry, EntryValue, Form, Section
-from include.incident.clock_words import clock_table
-from include.incident.clocks import Clock
+from include.incident.clock_words import document_table
+from include.incident.clocks import Clock, ClockState
 from include.incident.desk import Desk, File
 from include.incident.information import types_of
 from include.incident.letter import texts_of
 from include.incident.names import Kind
 from include.incident.scope import Scope
+from include.incident.timeline import Entry as TimelineEntry
 from include.incident.timeline import last_of, of_kind
 from include.messages import Message, _, listed, verbatim
 from include.policy.incident import Authority
@@ -56,7 +57,7 @@ def report(
         evidence: what is kept as evidence.
     """
     first = phase is Phase.FIRST
-    sections = [_what(desk, file), _affected(scope), _measures(file, required=not first)]
+    sections = [_what(desk, file, scope), _affected(scope), _measures(file, required=not first)]
     if not first:
         sections += [_rest(file, evidence), _reported_before(file, authority)]
     sections.append(_clocks(clocks, authority))
@@ -97,14 +98,17 @@ def summary(
     """
     reviewed = last_of(file.entries, Kind.REVIEWED)
     lessons = verbatim(str(reviewed.data["lessons"])) if reviewed else None
-    actions = len(reviewed.data["actions"]) if reviewed else None
+    actions = tuple(action_lines(desk, reviewed)) if reviewed else ()
     learned = Section(
         heading=_("Accountability, rectification, lessons"),
         blocks=(
             Form(
                 entries=(
                     Entry(label=_("Lessons and accountability"), value=lessons),
-                    Entry(label=_("Corrective actions in the register"), value=actions),
+                    Entry(
+                        label=_("Corrective actions in the register"),
+                        value=actions or (_("none; see the lessons") if reviewed else None),
+                    ),
                 )
             ),
         ),
@@ -115,7 +119,7 @@ def summary(
         reference=file.incident.number,
         sender=in_languages(desk.rules.company),
         sections=(
-            _what(desk, file),
+            _what(desk, file, scope),
             _affected(scope),
             _measures(file, required=True),
             _rest(file, evidence),
@@ -125,6 +129,33 @@ def summary(
         signature=(Entry(label=_("For the company"), required=False),),
         marked=marked(desk),
     )
+
+
+def told(desk: Desk, file: File) -> Message:
+    """What happened; in a drill the story, which the pack has in both languages."""
+    if desk.scenario is not None:
+        return in_languages(desk.scenario.story)
+    return verbatim(file.incident.what)
+
+
+def action_lines(desk: Desk, reviewed: TimelineEntry) -> list[Message]:
+    """Corrective actions of a review, a line each: what, who answers for it, which finding.
+
+    Args:
+        desk: of the incident.
+        reviewed: the entry of the review.
+    """
+    return [
+        _(
+            "{action} (finding {finding}, answered for by {owner})",
+            action=one["what"],
+            finding=one["finding"],
+            owner=in_languages(desk.roles[one["owner"]].title)
+            if one["owner"] in desk.roles
+            else one["owner"],
+        )
+        for one in reviewed.data["actions"]
+    ]
 
 
 def marked(desk: Desk) -> Message | None:
@@ -143,9 +174,10 @@ def _form(heading: Message, entries: Iterable[tuple[Message, EntryValue, bool]])
     return Section(heading=heading, blocks=(Form(entries=tuple(rows)),))
 
 
-def _what(desk: Desk, file: File) -> Section:
+def _what(desk: Desk, file: File, scope: Scope) -> Section:
     one, rules = file.incident, desk.rules
-    systems = listed([verbatim(desk.databases[name].title) for name in desk.databases])
+    hit = [name for name in desk.databases if name in scope.affected()]
+    systems = listed([verbatim(desk.databases[name].title) for name in hit or desk.databases])
     grade = rules.grade(one.grade).message if one.grade else None
     return _form(
         _("What happened"),
@@ -157,7 +189,7 @@ def _what(desk: Desk, file: File) -> Section:
             (_("Grade"), grade, True),
             (_("Became known"), one.aware_at, True),
             (_("Began"), one.began_at or _NOT_KNOWN, True),
-            (_("What happened"), verbatim(one.what), True),
+            (_("What happened"), told(desk, file), True),
             (_("Noticed by"), verbatim(one.noticed_by) if one.noticed_by else None, False),
         ],
     )
@@ -216,8 +248,13 @@ def _reported_before(file: File, authority: Authority) -> Section:
 
 
 def _clocks(clocks: Sequence[Clock], authority: Authority | None = None) -> Section:
-    shown = [one for one in clocks if authority is None or one.rule.authority == authority.id]
+    shown = [
+        one
+        for one in clocks
+        if (authority is None or one.rule.authority == authority.id)
+        and one.state is not ClockState.NOT_APPLICABLE
+    ]
     if not shown:
         none = Paragraph(text=_("No period runs for this authority."))
-        return Section(heading=_("By when, and when"), blocks=(none,))
-    return Section(heading=_("By when, and when"), blocks=(clock_table(shown),))
+        return Section(heading=_("Time limits and when they were met"), blocks=(none,))
+    return Section(heading=_("Time limits and when they were met"), blocks=(document_table(shown),))

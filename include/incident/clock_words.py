@@ -9,7 +9,7 @@ from include.evidence.model import Outcome
 from include.incident.clocks import Clock, ClockState, Why, for_people, late
 from include.messages import Message, _
 from include.policy.incident import ClockRule
-from include.reports.model import Bar, BarChart, Column, Table
+from include.reports.model import Bar, BarChart, Cell, Column, Table
 
 _ENTERED = 60
 """Seconds between a moment and its entry from which on both are told."""
@@ -46,9 +46,19 @@ def clock_table(clocks: Iterable[Clock]) -> Table:
         caption=_("By when what has to be done"),
         columns=[Column(label=one) for one in _HEADS] + [Column(label=_("Result"), kind="outcome")],
         rows=[
-            [one.rule.message, due(one), state(one), basis(one.rule), outcome(one)]
+            [one.rule.message, due(one), state(one), basis(one.rule), result(one)]
             for one in for_people(clocks)
         ],
+    )
+
+
+def document_table(clocks: Iterable[Clock]) -> Table:
+    """Clocks for who is handed a document: those that apply, or applied."""
+    heads, rows = clock_rows(clocks)
+    return Table(
+        caption=_("By when what has to be done"),
+        columns=[Column(label=one) for one in heads],
+        rows=[list(one) for one in rows],
     )
 
 
@@ -68,6 +78,15 @@ def late_chart(clocks: Iterable[Clock]) -> BarChart:
 def outcome(clock: Clock) -> Outcome | None:
     """Red where something ran out, None where nothing can be said yet or has to be."""
     return _OUTCOMES.get(clock.state)
+
+
+def result(clock: Clock) -> Cell:
+    """The outcome, or in a word why there is none."""
+    if (found := outcome(clock)) is not None:
+        return found
+    if clock.is_open or clock.state is ClockState.NOT_BEGUN:
+        return _("still open")
+    return _("does not apply")
 
 
 def due(clock: Clock) -> Message:
@@ -132,10 +151,14 @@ def _why(clock: Clock) -> Message:
 
 def _done(clock: Clock) -> Message:
     assert clock.done is not None
-    done = clock.done
-    if (done.recorded_at - done.at).total_seconds() < _ENTERED:
-        return _moment(done.at)
-    return _("{at} (entered {entered})", at=done.at, entered=done.recorded_at)
+    return happened(clock.done.at, clock.done.recorded_at)
+
+
+def happened(at: datetime, entered: datetime) -> Message:
+    """A moment, and when it was entered where that was later."""
+    if (entered - at).total_seconds() < _ENTERED:
+        return _moment(at)
+    return _("{at} (entered {entered})", at=at, entered=entered)
 
 
 def _moment(at: datetime) -> Message:

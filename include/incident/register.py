@@ -16,6 +16,7 @@ from include.incident.selection import Selection
 from include.messages import _
 from include.notify.outbox import Run
 from include.policy.incident import ClockRule, IncidentRules
+from include.policy.rules import in_languages
 from include.services.clock import Clock
 from include.services.errors import UsageError
 from include.state.incidents import incident
@@ -119,7 +120,8 @@ def open_incident(
     conn.execute(incident.insert().values(row))
     made = of_run(conn, run)
     assert made is not None
-    words = _("Opened: {what}", what=form.what)
+    story = rules.scenario(form.scenario).story if form.scenario else None
+    words = _("Opened: {what}", what=in_languages(story) if story else form.what)
     if first is not None:
         words = _("The same as {number}: led there.", number=first.number)
         again = _("Trigger was pressed again: {number}, a duplicate.", number=made.number)

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from include.approvals import registry
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
-from include.incident import clock_words, notifying, register, response_times, response_words
+from include.incident import clock_words, notifying, register
+from include.incident import report_sections as sections
 from include.incident import timeline as timelines
 from include.incident.clocks import Clock, ClockState
 from include.incident.desk import Desk, File, file_of
-from include.incident.milestones import milestones
 from include.incident.names import CLAUSE, Kind, State
-from include.incident.response_times import Figures, Handled
 from include.incident.scope import Scope
-from include.incident.scope_words import scope_table
-from include.incident.score import score, score_sheet
 from include.incident.standing import clocks_of
-from include.incident.timeline import last_of, of_kind
+from include.incident.timeline import last_of
 from include.messages import Message, _
 from include.reports.conclusion import Conclusion, worst
-from include.reports.model import Cell, Column, Fact, Paragraph, Section, Steps, Table
+from include.reports.model import Fact
 
 TIMELINE = "timeline.jsonl"
 _TITLE = _("Incident response")
+_DRILL = _("DRILL of the incident response")
 _UPDATE = _("Addition to an incident")
-_NOT_NAMED, _COMMAND = _("not named"), _("a command, in nobody's name,")
 _STATES = {
     State.OPEN: _("open"),
     State.CLOSED: _("closed"),
@@ -57,24 +54,21 @@ def conclude(
     if file.incident.state is State.DUPLICATE:
         told.append(_duplicate(file))
     return Conclusion(
-        title=_TITLE,
+        title=_TITLE if desk.scenario is None else _DRILL,
         summary=_summary(desk, file, clocks),
         outcome=worst(records, told),
         findings=told,
         metrics=[*(one for record in records for one in record.metrics), *_metrics(file, clocks)],
         facts=_facts(desk, file, clocks, scope),
         sections=[
-            *_about(desk, file),
-            *_score(desk, clocks),
-            Section(heading=_("By when, and when"), blocks=[clock_words.clock_table(clocks)]),
-            *_affected(scope),
-            *_delivery(delivered),
-            *_learned(file),
-            Section(heading=_("Timeline"), blocks=[_timeline(file)]),
-            Section(
-                heading=_("All incidents"),
-                blocks=response_words.blocks(*_register(desk, every)),
-            ),
+            sections.about(desk, file),
+            *sections.score_of(desk, clocks),
+            sections.times(clocks),
+            *sections.affected(scope),
+            *sections.delivery(delivered),
+            *sections.learned(desk, file),
+            sections.timeline_of(file),
+            *sections.register_of(desk, every),
         ],
         approvals=approvals,
     )
@@ -115,9 +109,9 @@ def conclude_update(
         metrics=[one for record in records for one in record.metrics],
         facts=_facts(desk, file, clocks, scope),
         sections=[
-            Section(heading=_("By when, and when"), blocks=[clock_words.clock_table(clocks)]),
-            *_affected(scope),
-            Section(heading=_("Timeline"), blocks=[_timeline(file)]),
+            sections.times(clocks),
+            *sections.affected(scope),
+            sections.timeline_of(file),
         ],
     )  # fmt: skip
 
@@ -278,99 +272,3 @@ def _facts(desk: Desk, file: File, clocks: Sequence[Clock], scope: Scope | None)
         ),
         Fact(label=_("Became known"), value=one.aware_at),
     ]
-
-
-def _about(desk: Desk, file: File) -> list[Section]:
-    one = file.incident
-    lines = [
-        _("What happened: {what}", what=one.what),
-        _("Noticed by: {who}", who=one.noticed_by or _NOT_NAMED),
-        _("Opened by {who} at {at}", who=one.opened_by or _COMMAND, at=one.opened_at),
-    ]
-    if desk.scenario is not None:
-        lines.insert(0, _("DRILL: this is not a real incident."))
-    return [Section(heading=_("What happened"), blocks=[Paragraph(text=line) for line in lines])]
-
-
-def _score(desk: Desk, clocks: Sequence[Clock]) -> list[Section]:
-    if desk.scenario is None:
-        return []
-    points, most = score(clocks)
-    words = _("{points} of {most} clocks were met.", points=points, most=most)
-    return [Section(heading=_("Score sheet"), blocks=[Paragraph(text=words), score_sheet(clocks)])]
-
-
-def _affected(scope: Scope | None) -> list[Section]:
-    if scope is None:
-        return []
-    return [Section(heading=_("What is affected"), blocks=[scope_table(scope)])]
-
-
-def _delivery(delivered: Mapping[str, int]) -> list[Section]:
-    if not delivered:
-        return []
-    titles = {
-        "pending": _("wait to be sent"),
-        "sent": _("sent"),
-        "withdrawn": _("taken back"),
-        "undeliverable": _("could not be delivered"),
-        "in_doubt": _("may have arrived"),
-    }
-    rows: list[list[Cell]] = [[titles[state], count] for state, count in delivered.items()]
-    table = Table(
-        caption=_("Notices to people"),
-        columns=[Column(label=_("State")), Column(label=_("People affected"), kind="number")],
-        rows=rows,
-    )
-    return [Section(heading=_("Notices to people"), blocks=[table])]
-
-
-def _learned(file: File) -> list[Section]:
-    found = of_kind(file.entries, Kind.REVIEWED)
-    if not found:
-        return []
-    actions = [
-        _("Finding {finding}, answered for by {owner}", finding=one["finding"], owner=one["owner"])
-        for entry in found
-        for one in entry.data["actions"]
-    ]
-    blocks: list[Paragraph | Steps] = [Paragraph(text=entry.words) for entry in found]
-    return [
-        Section(
-            heading=_("Lessons and corrective actions"),
-            blocks=[*blocks, *([Steps(items=actions)] if actions else [])],
-        )
-    ]
-
-
-def _timeline(file: File) -> Table:
-    return Table(
-        caption=_("Each entry holds the digest of the one before"),
-        columns=[
-            Column(label=_("Entry"), kind="number"),
-            Column(label=_("Happened"), kind="datetime"),
-            Column(label=_("Entered"), kind="datetime"),
-            Column(label=_("By"), kind="code"),
-            Column(label=_("What was entered")),
-            Column(label=_("Digest"), kind="code"),
-        ],
-        rows=[
-            [one.place, one.happened_at, one.recorded_at, one.by, one.words, one.sha256[:12]]
-            for one in file.entries
-        ],
-    )
-
-
-def _register(desk: Desk, files: Sequence[File]) -> tuple[list[Figures], list[Handled]]:
-    found = [
-        response_times.handled(
-            one.incident.number,
-            one.incident.state,
-            began_at=one.incident.began_at,
-            aware_at=one.incident.aware_at,
-            reached=milestones(one.entries),
-            clocks=clocks_of(desk, one),
-        )
-        for one in files
-    ]
-    return response_times.figures(found, desk.zone), found

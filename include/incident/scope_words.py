@@ -45,12 +45,16 @@ def scope_lines(scope: Scope) -> list[Message]:
             unknown=scope.age_unknown,
         )
     )
-    if types := types_of(scope.categories):
-        lines.append(_("Types of information: {types}", types=listed(types)))
     if scope.first and scope.last:
         lines.append(_("Records from {first} to {last}", first=scope.first, last=scope.last))
-    lines += _warnings(scope)
-    return lines
+    return [*lines, *scope_notes(scope)]
+
+
+def scope_notes(scope: Scope) -> list[Message]:
+    """What figures do not say: which types of information, and what has to be looked at."""
+    types = types_of(scope.categories)
+    said = [_("Types of information: {types}", types=listed(types))] if types else []
+    return [*said, *_warnings(scope)]
 
 
 def scope_table(scope: Scope) -> Table:
@@ -64,7 +68,7 @@ def scope_table(scope: Scope) -> Table:
             one.minors,
             one.first,
             one.last,
-            None,
+            Outcome.PASS,
         ]
         for one in scope.counted
     ]
@@ -82,7 +86,7 @@ def scope_table(scope: Scope) -> Table:
             Column(label=_("Under 14"), kind="number"),
             Column(label=_("From"), kind="datetime"),
             Column(label=_("Until"), kind="datetime"),
-            Column(label=_("Result"), kind="outcome"),
+            Column(label=_("Counted"), kind="outcome"),
         ],
         rows=rows,
     )

@@ -318,8 +318,8 @@ class Case:
         made = authority_report.report(desk, file, scope, clocks, named, _phase(step), kept)
         return missing(made)
 
-    def until(self, last: str) -> Case:
-        """Do every step up to and with that one, as it should be done."""
+    def until(self, last: str, **entered: Mapping[str, Any]) -> Case:
+        """Do every step up to and with that one, as it should be done; or as is said by step."""
         for step in STEPS:
             if step == "counted":
                 self.counted()
@@ -330,7 +330,7 @@ class Case:
                 for authority in ("cac", "postal"):
                     self.answer(step, authority=authority)
             elif step != "decide" or self.ask("decide") is not None:
-                self.answer(step)
+                self.answer(step, **entered.get(step, {}))
             self.company.clock.on(minutes=1)
             if step == last:
                 return self

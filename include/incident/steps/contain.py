@@ -5,6 +5,7 @@ from __future__ import annotations
 from include.approvals.form import Field
 from include.approvals.question import Question
 from include.evidence.model import StepRecord
+from include.incident.authority_report import told
 from include.incident.desk import Desk, File
 from include.incident.names import Kind
 from include.incident.steps import answer, page
@@ -44,7 +45,7 @@ def ask(desk: Desk, number: str) -> Question | None:
         STEP,
         _("contain it: {type}", type=desk.rules.type(file.incident.type).message),
         [
-            _("What happened: {what}", what=file.incident.what),
+            _("What happened: {what}", what=told(desk, file)),
             _("Do what the checklist says, then tick it and choose Contained."),
             _("Do not switch off or clean up what is evidence before it is secured."),
         ],

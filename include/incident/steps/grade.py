@@ -8,6 +8,7 @@ from include.approvals.form import Field
 from include.approvals.question import Question
 from include.evidence.model import StepRecord
 from include.incident import register, scopes
+from include.incident.authority_report import told
 from include.incident.desk import Desk, File
 from include.incident.grading import propose
 from include.incident.names import Kind
@@ -56,7 +57,7 @@ def ask(desk: Desk, number: str) -> Question | None:
         STEP,
         _("confirm the grade"),
         [
-            _("What happened: {what}", what=file.incident.what),
+            _("What happened: {what}", what=told(desk, file)),
             *scope_lines(scope),
             proposed.words,
             _("The grade says whom it is reported to, and by when. It can be changed later."),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from include.approvals.form import Field
 from include.approvals.question import Question
 from include.evidence.model import StepRecord
+from include.incident.authority_report import told
 from include.incident.desk import Desk
 from include.incident.names import Kind
 from include.incident.steps import answer, page
@@ -62,7 +63,7 @@ def ask(desk: Desk, number: str) -> Question | None:
         STEP,
         _("write what happened, what may come of it, and what people can do"),
         [
-            _("What happened: {what}", what=file.incident.what),
+            _("What happened: {what}", what=told(desk, file)),
             _("These words go into the authority's report and into notices to people, as written."),
             _("Whoever writes them does not decide whether people are told."),
         ],

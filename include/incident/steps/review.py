@@ -107,7 +107,8 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
                 opened_at=given.at,
                 due_on=_due(desk, values, one),
             )
-            actions.append({"finding": found, "owner": values.text(f"owner_{one}")})
+            owner = values.text(f"owner_{one}")
+            actions.append({"finding": found, "owner": owner, "what": what})
     words = _(
         "Reviewed, {count} corrective actions. {lessons}",
         count=len(actions),

@@ -1,0 +1,142 @@
+"""Sections of an incident's report: what happened, whom, by when, what was learned, timeline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from include.incident import clock_words, response_times, response_words
+from include.incident.authority_report import action_lines, told
+from include.incident.clocks import Clock
+from include.incident.desk import Desk, File
+from include.incident.milestones import milestones
+from include.incident.names import Kind
+from include.incident.response_times import Figures, Handled
+from include.incident.scope import Scope
+from include.incident.scope_words import scope_notes, scope_table
+from include.incident.score import score, score_sheet
+from include.incident.standing import clocks_of
+from include.incident.timeline import of_kind
+from include.messages import _
+from include.reports.model import Cell, Column, Paragraph, Section, Steps, Table
+
+_NOT_NAMED, _COMMAND = _("not named"), _("a command, in nobody's name,")
+
+
+def about(desk: Desk, file: File) -> Section:
+    """What happened, who noticed, who opened it."""
+    one = file.incident
+    lines = [
+        _("What happened: {what}", what=told(desk, file)),
+        _("Noticed by: {who}", who=one.noticed_by or _NOT_NAMED),
+        _("Opened by {who} at {at}", who=one.opened_by or _COMMAND, at=one.opened_at),
+    ]
+    if desk.scenario is not None:
+        lines.insert(0, _("DRILL: this is not a real incident."))
+    return Section(heading=_("What happened"), blocks=[Paragraph(text=line) for line in lines])
+
+
+def score_of(desk: Desk, clocks: Sequence[Clock]) -> list[Section]:
+    """A drill's score sheet; nothing of a real incident."""
+    if desk.scenario is None:
+        return []
+    points, most = score(clocks)
+    words = _("{points} of {most} clocks were met.", points=points, most=most)
+    return [Section(heading=_("Score sheet"), blocks=[Paragraph(text=words), score_sheet(clocks)])]
+
+
+def times(clocks: Sequence[Clock]) -> Section:
+    """By when everything was due, and when it was done."""
+    heading = _("Time limits and when they were met")
+    return Section(heading=heading, blocks=[clock_words.clock_table(clocks)])
+
+
+def affected(scope: Scope | None) -> list[Section]:
+    """Whom and what it hit; nothing where nobody counted."""
+    if scope is None:
+        return []
+    notes = [Paragraph(text=one) for one in scope_notes(scope)]
+    return [Section(heading=_("What is affected"), blocks=[scope_table(scope), *notes])]
+
+
+def delivery(delivered: Mapping[str, int]) -> list[Section]:
+    """What became of the notices to people; nothing where there are none."""
+    if not delivered:
+        return []
+    titles = {
+        "pending": _("wait to be sent"),
+        "sent": _("sent"),
+        "withdrawn": _("taken back"),
+        "undeliverable": _("could not be delivered"),
+        "in_doubt": _("may have arrived"),
+    }
+    rows: list[list[Cell]] = [[titles[state], count] for state, count in delivered.items()]
+    table = Table(
+        caption=_("Notices to people"),
+        columns=[Column(label=_("State")), Column(label=_("People affected"), kind="number")],
+        rows=rows,
+    )
+    return [Section(heading=_("Notices to people"), blocks=[table])]
+
+
+def learned(desk: Desk, file: File) -> list[Section]:
+    """Lessons and corrective actions; nothing before the review."""
+    found = of_kind(file.entries, Kind.REVIEWED)
+    if not found:
+        return []
+    actions = [line for entry in found for line in action_lines(desk, entry)]
+    blocks: list[Paragraph | Steps] = [Paragraph(text=entry.words) for entry in found]
+    return [
+        Section(
+            heading=_("Lessons and corrective actions"),
+            blocks=[*blocks, *([Steps(items=actions)] if actions else [])],
+        )
+    ]
+
+
+def timeline_of(file: File) -> Section:
+    """Every entry, with the beginning of its digest."""
+    table = Table(
+        caption=_("Each entry holds the digest of the one before"),
+        columns=[
+            Column(label=_("Entry"), kind="number"),
+            Column(label=_("Happened")),
+            Column(label=_("By"), kind="code"),
+            Column(label=_("What was entered")),
+            Column(label=_("Digest"), kind="code"),
+        ],
+        rows=[
+            [
+                one.place,
+                clock_words.happened(one.happened_at, one.recorded_at),
+                one.by,
+                one.words,
+                one.sha256[:12],
+            ]
+            for one in file.entries
+        ],
+    )
+    return Section(heading=_("Timeline"), blocks=[table])
+
+
+def register_of(desk: Desk, files: Sequence[File]) -> list[Section]:
+    """How long all incidents took, by year; a drill knows of itself only, and says nothing."""
+    if desk.scenario is not None:
+        return []
+    return [
+        Section(heading=_("All incidents"), blocks=response_words.blocks(*_figures(desk, files)))
+    ]
+
+
+def _figures(desk: Desk, files: Sequence[File]) -> tuple[list[Figures], list[Handled]]:
+    found = [
+        response_times.handled(
+            one.incident.number,
+            one.incident.state,
+            began_at=one.incident.began_at,
+            aware_at=one.incident.aware_at,
+            reached=milestones(one.entries),
+            clocks=clocks_of(desk, one),
+        )
+        for one in files
+    ]
+    return response_times.figures(found, desk.zone), found
