@@ -160,8 +160,9 @@ def _having(found: Affected, family: _Family) -> int:
                 where = both([*conditions, *([person] if person else [])])
                 each = SQL("SELECT {} AS k FROM {} WHERE {}")
                 parts.append(each.format(found.live.as_key(key), match.source, where))
-    people = SQL("SELECT k FROM ({}) AS pair GROUP BY k").format(SQL(" UNION ALL ").join(parts))
-    (count,) = row(found, SQL("SELECT count(*) FROM ({}) AS p").format(people))
+    # By an index of the key, where there is one; a sort is quicker than a table of hashes too.
+    query = SQL("SELECT count(DISTINCT k) FROM ({}) AS pair")
+    (count,) = row(found, query.format(SQL(" UNION ALL ").join(parts)))
     return int(count)
 
 
