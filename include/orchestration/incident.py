@@ -173,13 +173,11 @@ def seal_incident() -> dict[str, Any]:
     def conclude(
         found: Workplace, records: Sequence[StepRecord], artifacts: dict[str, bytes]
     ) -> Conclusion:
-        if found.pack.incident is None:
+        with found.state.connect() as conn:
+            opened = register.of_run(conn, Run(*run_key()))
+        if opened is None:  # there are no rules either, where the pack or the scenario is wrong
             return report.nothing_opened(records)
         mine = desk(found)
-        with mine.state.connect() as conn:
-            opened = register.of_run(conn, mine.run)
-        if opened is None:
-            return report.nothing_opened(records)
         artifacts[report.TIMELINE] = report.timeline_file(mine.file(opened.number))
         scope = scopes.found(mine, opened.id)
         return report.conclude(mine, opened.number, scope, records)

@@ -180,6 +180,11 @@ class Company:
         """Where no server answers."""
         return replace(self.address, parameters={**self.address.parameters, "port": "1"})
 
+    @property
+    def anywhere(self) -> Desk:
+        """The desk of a command: it is in no run."""
+        return self.desk(Run("", ""), None)
+
     def desk(self, run: Run, by: str | None = LEAD, scenario: str = "") -> Desk:
         """What that run works with."""
         there = {

@@ -1,0 +1,188 @@
+"""``incident``: list, show, verify, note and documents, in words and as JSON, without Airflow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from include.cli import app
+from include.cli import incident as command
+from include.incident.names import Kind
+from include.incident.updating import Action
+from include.local.postgres import EmbeddedPostgres
+from include.services.database import DatabaseAddress
+from include.state.connect import engine
+from tests.incident.desk_rig import LEAD, NIGHT, TABLES, Case, Company
+from tests.incident.extract_rig import run as run_sql
+from tests.support.databases import fresh
+
+
+@pytest.fixture(scope="module")
+def state(postgres: EmbeddedPostgres, migrated_once: str) -> Iterator[Engine]:
+    """A state database that the tests share."""
+    with fresh(postgres, migrated_once) as name:
+        yield engine(postgres.conninfo(name))
+
+
+@pytest.fixture(scope="module")
+def address(postgres: EmbeddedPostgres) -> Iterator[DatabaseAddress]:
+    with fresh(postgres) as name:
+        found = DatabaseAddress.from_conninfo(postgres.conninfo(name))
+        run_sql(found, TABLES)
+        yield found
+
+
+@pytest.fixture
+def company(
+    state: Engine, address: DatabaseAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Company:
+    """A company whose commands work on its state."""
+    made = Company(state, address, tmp_path)
+    monkeypatch.setattr(command, "workplace", lambda: made)
+    monkeypatch.setattr(command, "local_stack", lambda _place: nullcontext())
+    monkeypatch.setattr(command, "_desk", lambda _place: made.anywhere)
+    monkeypatch.setattr(Company, "store", lambda *_: None, raising=False)
+    return made
+
+
+@pytest.fixture
+def case(company: Company) -> Case:
+    return company.open(1, 2, began_at="2026-11-26T01:00").until("grade")
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """Run a command; its exit code, what it said on stdout and on stderr."""
+    code = app._run(["incident", *words])
+    told = capsys.readouterr()
+    return code, told.out, told.err
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, Any]]:
+    code, out, _said = run(capsys, *words, "--json")
+    assert out.count("\n") == 1
+    found = json.loads(out)
+    assert isinstance(found, dict)
+    return code, found
+
+
+def test_incidents_are_listed_with_what_is_due_and_what_ran_out(
+    company: Company, case: Case, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The newest first; the truth of now, though nothing was running meanwhile."""
+    company.clock.on(hours=6)
+    code, found = told(capsys, "list")
+    assert code == 0
+    first = found["incidents"][0]
+    assert first["incident"] == case.number
+    assert (first["state"], first["grade"], first["type"]) == ("open", "general", "lost_device")
+    assert first["ran_out"] == 2  # the team was not called, the postal administration not told
+    assert first["began_at"] == "2026-11-25T17:00:00+00:00"
+    assert first["run_id"] == case.run.run_id
+    _code, said, _ = run(capsys, "list")
+    assert case.number in said
+
+
+def test_an_incident_is_shown_with_its_clocks_and_its_timeline(
+    company: Company, case: Case, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However its number is typed; what does not apply is left out."""
+    company.clock.on(minutes=30)
+    code, found = told(capsys, "show", case.number.lower())
+    assert code == 0
+    states = {one["clock"]: one["state"] for one in found["clocks"]}
+    assert (states["graded"], states["postal_first"]) == ("met", "running")
+    assert "cac_first_critical" not in states
+    assert [one["place"] for one in found["timeline"]] == list(range(1, len(case.entries()) + 1))
+    assert found["timeline"][0]["kind"] == "opened"
+    _code, said, _ = run(capsys, "show", case.number)
+    assert "A scanner was left in a taxi" in said
+    assert "Graded General." in said
+
+
+def test_a_note_is_added_where_airflow_is_down(
+    company: Company, case: Case, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the name of one of the team, with the moment at which it happened."""
+    company.clock.on(hours=6)
+    words = ("note", case.number, "The police came", "--by", LEAD, "--at", "2026-11-26T04:00")
+    code, found = told(capsys, *words)
+    assert (code, found["incident"]) == (0, case.number)
+    entry = case.entries(Kind.NOTE)[-1]
+    assert (entry.place, entry.sha256) == (found["entry"], found["sha256"])
+    assert (entry.by, entry.happened_at) == (LEAD, NIGHT + timedelta(minutes=45))
+    code, said, _ = run(capsys, "note", case.number, "And left", "--by", LEAD)
+    assert code == 0
+    assert f"Entry {entry.place + 1} of {case.number}" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (("Z9", "It rained", ""), "Z9 may not do that"),
+        (("T2", "It rained", ""), "T2 may not do that"),
+        ((LEAD, "1 2 3", ""), "says nothing"),
+        ((LEAD, "It rained", "noon"), "is no moment"),
+        ((LEAD, "It rained", "2027-01-01T00:00"), "is yet to come"),
+    ],
+)
+def test_a_note_that_cannot_be_is_refused_with_what_to_do(
+    case: Case, capsys: pytest.CaptureFixture[str], words: tuple[str, str, str], fault: str
+) -> None:
+    """Nothing is entered."""
+    case.update(Action.TAKE_OFF, account="T2")
+    count = len(case.entries())
+    by, said, at = words
+    code, _out, err = run(capsys, "note", case.number, said, "--by", by, "--at", at)
+    assert code == 2
+    assert fault in " ".join(err.split())
+    assert len(case.entries()) == count
+
+
+def test_a_timeline_is_verified_and_tampering_is_found(
+    company: Company, case: Case, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 1, and the entry at which it does not hold."""
+    code, found = told(capsys, "verify", case.number)
+    assert (code, found["verified"], found["first_bad"]) == (0, True, None)
+    assert (found["entries"], found["head"]) == (len(case.entries()), case.entries()[-1].sha256)
+    with company.state.begin() as conn:
+        conn.execute(text("SET LOCAL session_replication_role = replica"))
+        conn.execute(
+            text("UPDATE incident_entry SET by = 'E9' WHERE incident_id = :id AND place = 2"),
+            {"id": case.file.incident.id},
+        )
+    code, found = told(capsys, "verify", case.number)
+    assert (code, found["verified"], found["first_bad"]) == (1, False, 2)
+    code, _out, err = run(capsys, "verify", case.number)
+    assert code == 1
+    assert "entry 2" in err
+
+
+@pytest.mark.parametrize("name", ["show", "verify", "documents"])
+def test_an_incident_that_there_is_not_is_named(
+    company: Company, capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
+) -> None:
+    """With where to look."""
+    out = ("--out", str(tmp_path / "out")) if name == "documents" else ()
+    code, _out, err = run(capsys, name, "INC-1999-0001", *out)
+    assert code == 2
+    assert "There is no incident INC-1999-0001" in err
+    assert company.broken == set()
+
+
+def test_documents_that_were_not_made_yet_are_none(
+    case: Case, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """And no folder is left."""
+    out = tmp_path / "out"
+    code, _out, err = run(capsys, "documents", case.number, "--out", str(out))
+    assert code == 2
+    assert "No document of" in err
+    assert not out.exists()

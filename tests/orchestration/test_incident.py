@@ -1,0 +1,111 @@
+"""The tasks of incidents where nothing can be opened: the run says so in a sealed bundle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from include.evidence import ledger
+from include.policy import SHIPPED
+from include.state.sandbox import sandboxes
+from include.workplace import Workplace
+from tests.orchestration.test_sandbox import NIGHT, RUN, Play
+from tests.support.state_snapshot import differences, snapshot
+
+pytestmark = pytest.mark.airflow
+
+GOOD = {"type": "lost_device", "what": "A scanner was left in a taxi"}
+
+
+@pytest.fixture
+def play(tmp_path: Path, migrated_database: str) -> Play:
+    return Play(tmp_path, migrated_database)
+
+
+def triggered(play: Play, monkeypatch: pytest.MonkeyPatch, **params: Any) -> dict[str, Any]:
+    """What the DAG's tasks see of Airflow; the form as it was filled in."""
+    from include.orchestration import incident, run, starter
+
+    dag_run = SimpleNamespace(
+        dag_id=RUN[0],
+        run_id=RUN[1],
+        start_date=NIGHT,
+        queued_at=NIGHT,
+        data_interval_start=None,
+        data_interval_end=None,
+        triggering_user_name="E00003",
+    )
+    task = SimpleNamespace(get_task_states=lambda **_: {}, try_number=1, max_tries=2)
+    context = {"dag_run": dag_run, "ti": task, "params": params}
+    for module in (run, incident, starter):
+        monkeypatch.setattr(module, "get_current_context", lambda: context)
+    for module in (run, incident):
+        monkeypatch.setattr(module, "workplace", lambda: play.live)
+    return params
+
+
+def sealed(play: Play) -> dict[str, Any]:
+    """What the seal says, and the report of it."""
+    from include.orchestration.incident import seal_incident
+
+    told = seal_incident()
+    with play.live.state.connect() as conn:
+        row = ledger.find(conn, *RUN)
+    assert row is not None
+    assert row.bundle == told["bundle"]
+    content = play.live.store("evidence_store").get(f"{row.bundle}/result.json")
+    found: dict[str, Any] = json.loads(content)
+    return found
+
+
+def refused(params: dict[str, Any], match: str) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from include.orchestration.incident import open_incident
+
+    with pytest.raises(AirflowFailException, match=match):
+        open_incident(params)
+
+
+def test_a_form_that_cannot_be_used_opens_nothing_and_is_told_in_the_bundle(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every fault at once, and the way on; as here of a drill, which leaves its bundle only."""
+    before = snapshot(play.state)
+    form = {"aware_at": "2027-01-01T00:00", "began_at": "noon", "tabletop": "scanner_lost"}
+    params = triggered(play, monkeypatch, **GOOD, **form)
+    refused(params, r"began_at is no moment .*; aware_at is yet to come")
+    found = sealed(play)
+    assert found["outcome"] == "fail"
+    assert [one["code"] for one in found["findings"]] == ["open_incident.failed"]
+    assert differences(before, snapshot(play.state)) == {"public.evidence_ledger": 1}
+    assert sandboxes(play.live.state) == []
+
+
+def test_a_scenario_that_the_pack_has_not_any_more_opens_nothing(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another pack was put in place between trigger and run."""
+    before = snapshot(play.state)
+    refused(triggered(play, monkeypatch, tabletop="flood"), "no scenario flood")
+    assert sealed(play)["outcome"] == "fail"
+    assert differences(before, snapshot(play.state)) == {"public.evidence_ledger": 1}
+
+
+def test_a_pack_without_incident_yaml_leads_none_and_says_so(
+    play: Play, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nobody would know whom to ask."""
+    pack = tmp_path / "pack"
+    shutil.copytree(SHIPPED, pack)
+    (pack / "incident.yaml").unlink()
+    play.live = Workplace(tmp_path / "other", pack, play.live.lookup, play.clock)
+    refused(triggered(play, monkeypatch, **GOOD), "no incident.yaml")
+    found = sealed(play)
+    assert found["outcome"] == "fail"
+    assert "no incident.yaml" in json.dumps(found["findings"])
