@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import wraps
 from typing import Any
 
 from airflow.sdk import TriggerRule
+from airflow.sdk.exceptions import AirflowFailException
 
 from include.approvals.question import Question, in_both
 from include.documents.missing import missing
@@ -30,8 +32,10 @@ from include.orchestration.human import Answer, wait
 from include.orchestration.incident import desk, place
 from include.orchestration.run import run_key, seal_aside, step
 from include.orchestration.sandbox import SandboxedWorkplace
+from include.orchestration.unforeseen import value_free
 from include.orchestration.workflow import policy
 from include.reports.conclusion import Conclusion
+from include.services.errors import ParcelSealError, ServiceError
 from include.workplace import Workplace
 
 RETRIES = 20  # of a step that is open for weeks: each worker that is killed meanwhile takes one
@@ -283,6 +287,27 @@ def sealed_document(found: Workplace, mine: Desk, document: Document, name: str)
     return f"{found.store('evidence_store').description}/{row.bundle}"
 
 
+def _explained(ask: Callable[[str], Question | None]) -> Callable[[str], Question | None]:
+    """A step that is blocked, as by a letter that lacks its words, fails at once and says by what.
+
+    Only a service that failed is asked again; what nobody foresaw is told without its words, which
+    may quote a value.
+    """
+
+    @wraps(ask)
+    def asks(part: str) -> Question | None:
+        try:
+            return ask(part)
+        except ServiceError:
+            raise
+        except ParcelSealError as error:
+            raise AirflowFailException(str(error)) from None
+        except Exception as error:  # noqa: BLE001 - raised again, without words that may quote a value
+            raise ServiceError(f"Nobody foresaw this:\n{value_free(error)}") from None
+
+    return asks
+
+
 _Step = tuple[Callable[[str], Question | None], Callable[..., dict[str, Any]], tuple[str, ...]]
 _REPORTED = (report.HANDED_IN, report.NOT_NEEDED)
 _STEPS: dict[str, _Step] = {
@@ -307,7 +332,7 @@ def asking(step_name: str, trigger_rule: TriggerRule = TriggerRule.NONE_FAILED) 
     """
     ask, take, choices = _STEPS[step_name]
     return {
-        "ask": ask,
+        "ask": _explained(ask),
         "take": take,
         "choices": choices,
         "doc_md": ask.__doc__,

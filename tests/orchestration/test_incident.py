@@ -12,6 +12,7 @@ import pytest
 
 from include.evidence import ledger
 from include.policy import SHIPPED
+from include.services.errors import ControlFailed, ServiceError
 from include.state.sandbox import sandboxes
 from include.workplace import Workplace
 from tests.orchestration.test_sandbox import NIGHT, RUN, Play
@@ -109,3 +110,30 @@ def test_a_pack_without_incident_yaml_leads_none_and_says_so(
     found = sealed(play)
     assert found["outcome"] == "fail"
     assert "no incident.yaml" in json.dumps(found["findings"])
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "said"),
+    [
+        (ControlFailed("The letter lacks its cause.", "Write it."), "AirflowFailException",
+         "The letter lacks its cause. Write it."),
+        (ServiceError("No connection.", "Wait."), "ServiceError", "No connection. Wait."),
+        (KeyError("13800138000"), "ServiceError", "KeyError"),
+    ],
+)  # fmt: skip
+def test_a_step_that_cannot_ask_says_why_and_only_a_service_is_tried_again(
+    error: Exception, raised: str, said: str
+) -> None:
+    """Nobody waits for tries that come to the same; no customer's value gets into the log."""
+    from include.orchestration.incident_steps import _explained
+
+    def ask(_part: str) -> None:
+        """Ask."""
+        raise error
+
+    asks = _explained(ask)
+    assert asks.__doc__ == "Ask."
+    with pytest.raises(Exception, match=said) as told:
+        asks("INC-2026-0001")
+    assert type(told.value).__name__ == raised
+    assert "13800138000" not in str(told.value)
