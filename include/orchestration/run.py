@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from airflow.sdk import Connection, get_current_context
@@ -36,7 +37,7 @@ Conclude = Callable[[Workplace, Sequence[StepRecord], dict[str, bytes]], Conclus
 
 def workplace() -> Workplace:
     """Return the workplace of this task: Airflow's connections, else the local profile's."""
-    return Workplace.from_environment(os.environ, _from_airflow)
+    return Workplace.from_environment(os.environ, cache(_from_airflow))  # each is asked for once
 
 
 def _from_airflow(conn_id: str) -> ConnectionSpec | None:

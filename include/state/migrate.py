@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -20,6 +21,9 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 def migrate(engine: Engine, revision: str = "head") -> None:
     """Apply what is missing, all or nothing. Several processes may do so at once.
 
+    Where nothing is missing it asks for the revision and no more: every task of the local profile
+    comes here.
+
     Args:
         engine: the state database.
         revision: where to stop; for tests of upgrades.
@@ -27,6 +31,10 @@ def migrate(engine: Engine, revision: str = "head") -> None:
     Raises:
         UsageError: the database was migrated by a newer version.
     """
+    if revision == "head":
+        with engine.connect() as conn:
+            if current_revision(conn) == newest_revision():
+                return
     with engine.begin() as conn:
         lock_for_transaction(conn, StateLock.MIGRATIONS)
         migrate_here(conn, revision)
@@ -55,6 +63,7 @@ def current_revision(conn: Connection) -> str | None:
     ).get_current_revision()
 
 
+@cache  # reading the migrations takes as long as a small query
 def newest_revision() -> str:
     """Return the revision that this version of the code needs."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
@@ -80,12 +89,17 @@ def ensure_current(engine: Engine) -> None:
 
 
 def _refuse_newer(current: str | None) -> None:
-    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if current is not None and current not in known:
+    if current is not None and current not in _known():
         raise UsageError(
             f"The state database is at revision {current}, which this version does not know.",
             "Use the version of ParcelSeal that migrated it, or a newer one.",
         )
+
+
+@cache
+def _known() -> frozenset[str]:
+    scripts = ScriptDirectory.from_config(_config()).walk_revisions()
+    return frozenset(script.revision for script in scripts)
 
 
 def _config() -> Config:
