@@ -13,7 +13,7 @@ from typing import Any
 
 from psycopg.sql import SQL, Composable
 
-from include.incident.affected import Affected
+from include.incident.affected import ALL, Affected
 from include.incident.bits import Bits
 from include.incident.categories import ALWAYS
 from include.incident.live import plain_column
@@ -60,11 +60,13 @@ def by_own_row(found: Affected, sensitive: Sequence[str]) -> tuple[People, dict[
         for name, values in offered.items()
     }
     rows = {
-        name: rows_of(found, one, elsewhere[name]) if name in elsewhere else mine
+        name: mine
+        if one.own
+        else rows_of(found, one, elsewhere[name], people=bool(elsewhere[name]))
         for name, one in found.collections.items()
     }
     for family in _families(elsewhere, rows):
-        valued |= dict.fromkeys(family.names, _having(found, family))
+        valued |= dict.fromkeys(family.names, _having(found, family, rows))
     for name, more in _completing(found, own, offered, valued, people.count).items():
         valued[name] += more
     sensitive_of = valued.get(SENSITIVE, 0)
@@ -140,7 +142,7 @@ def _families(elsewhere: Mapping[str, Values], rows: Mapping[str, Rows]) -> list
         _Family(
             names,
             {
-                collection: SQL("true") if name == _ALL_ROWS else elsewhere[collection][name]
+                collection: ALL if name == _ALL_ROWS else elsewhere[collection][name]
                 for collection, name in others
             },
         )
@@ -148,8 +150,13 @@ def _families(elsewhere: Mapping[str, Values], rows: Mapping[str, Rows]) -> list
     ]
 
 
-def _having(found: Affected, family: _Family) -> int:
+def _having(found: Affected, family: _Family, rows: Mapping[str, Rows]) -> int:
     """People who have the categories of a family."""
+    if len(family.where) == 1:
+        ((name, condition),) = family.where.items()
+        known = rows[name].people
+        if condition is ALL and known is not None:
+            return known
     parts = []
     for name, condition in family.where.items():
         one = found.collections[name]
@@ -193,17 +200,15 @@ def _completing(
     those, values = _those(
         found, list(lacking.values()), sum(count - valued[one] for one in lacking)
     )
-    bits, parts = Bits(list(lacking)), []
-    for collection, offers in offered.items():
-        one = found.collections[collection]
-        for match in found.matches(one):
-            for place, person in match.people.items():
-                conditions = [match.where, SQL("{} IN ({})").format(one.keys[place], those)]
-                where = both([*conditions, *([person] if person else [])])
-                each = SQL("SELECT {} AS k, {} FROM {} WHERE {}")
-                if not offers.keys().isdisjoint(lacking):
-                    key = live.as_key(one.keys[place])
-                    parts.append(each.format(key, bits.columns(offers), match.source, where))
+    bits = Bits(list(lacking))
+    parts = [  # all that names one of them is affected
+        SQL("SELECT {} AS k, {} FROM {} AS r WHERE {} IN ({})").format(
+            live.as_key(key), bits.columns(offers), found.collections[name].table, key, those
+        )
+        for name, offers in offered.items()
+        if not offers.keys().isdisjoint(lacking)
+        for key in found.collections[name].keys
+    ]
     query = SQL(
         "SELECT {} FROM (SELECT k, {} FROM ({}) AS pair GROUP BY k) AS p JOIN {} AS s ON {} = p.k"
     ).format(
@@ -225,5 +230,5 @@ def _those(
         return query.format(live.person, live.people, both(conditions)), {}
     keys = SQL("array_agg({})::text").format(live.person)
     (text,) = row(found, query.format(keys, live.people, both(conditions)))
-    given = SQL("SELECT DISTINCT one FROM unnest(%(lacking)s::{}[]) AS one")
+    given = SQL("SELECT one FROM unnest(%(lacking)s::{}[]) AS one")
     return given.format(live.key_name), {"lacking": text or "{}"}
