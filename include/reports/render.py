@@ -35,17 +35,18 @@ def render_all(report: Report, *, pdf: bool = True) -> Rendered:
     Raises:
         ValueError: the report holds a time without timezone.
     """
-    pages = {f"report.{language_tag(one)}.pdf": render_html(report, one) for one in LOCALES}
+    pages = {f"report.{language_tag(one)}": render_html(report, one) for one in LOCALES}
     files: dict[str, bytes] = {}
     reasons: dict[str, str] = {}
     if not pdf:
-        pages = {}
+        pass
     elif unavailable := pdf_unavailable_reason():
-        reasons = dict.fromkeys(pages, unavailable)
+        reasons = {f"{name}.pdf": unavailable for name in pages}
     else:
-        files, reasons = render_pdfs(pages)
+        files, reasons = render_pdfs({f"{name}.pdf": page for name, page in pages.items()})
     not_made = report.not_made | reasons
-    complete = report.model_copy(update={"not_made": not_made})
-    for locale in LOCALES:
-        files[f"report.{language_tag(locale)}.html"] = render_html(complete, locale).encode()
+    if reasons:
+        complete = report.model_copy(update={"not_made": not_made})
+        pages = {f"report.{language_tag(one)}": render_html(complete, one) for one in LOCALES}
+    files |= {f"{name}.html": page.encode() for name, page in pages.items()}
     return Rendered(files, not_made)
