@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ ADMIN = "admin"
 READY_TIMEOUT = 180  # seconds
 STOP_TIMEOUT = 20  # seconds
 FIRST_PORT = 8080
+_CLAIMED: list[IO[str]] = []  # open for the life of this process
 
 
 def settings(
@@ -84,12 +86,34 @@ def settings(
 
 
 def free_port() -> int:
-    """Return the first free port from 8080 on."""
+    """Return the first port from 8080 on that is free, and that no other process was given.
+
+    Airflow takes half a minute until it listens; two that are started meanwhile would get the same
+    port, and the log-ins of one would be asked of the other.
+    """
     for port in range(FIRST_PORT, FIRST_PORT + 200):
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                continue
+        if _claim(port):
+            return port
     raise ServiceError("No free port from 8080 to 8279.", "Stop a server and try again.")
+
+
+def _claim(port: int) -> bool:
+    """Hold a port until this process ends; the system lets go of it then, however it ends."""
+    path = Path(tempfile.gettempdir()) / f"parcelseal-port-{port}.lock"
+    try:
+        lock = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "a")
+    except OSError:
+        return False  # somebody else's
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return False
+    _CLAIMED.append(lock)
+    return True
 
 
 def migrate(environment: Mapping[str, str], log: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from include.local.airflow import hold, stop_orphan
+from include.local import airflow as local_airflow
+from include.local.airflow import free_port, hold, stop_orphan
 from include.local.profile import LocalProfile
 from include.services.errors import UsageError
 
@@ -21,6 +22,20 @@ def test_a_home_is_held_by_one_up_at_a_time(tmp_path: Path) -> None:
         pass
     with hold(tmp_path):
         pass
+
+
+def test_no_two_servers_that_are_started_at_once_get_the_same_port() -> None:
+    """None of them listens yet; a process that ended leaves its port to others."""
+    mine = free_port()
+    words = "from include.local.airflow import free_port; print(free_port())"
+    others = [
+        int(subprocess.run([sys.executable, "-c", words], check=True, capture_output=True).stdout)
+        for _ in range(2)
+    ]
+    assert mine not in others
+    assert len({free_port(), free_port(), mine}) == 3
+    for port in others:
+        assert port >= local_airflow.FIRST_PORT
 
 
 def test_a_killed_up_holds_nothing(tmp_path: Path) -> None:
