@@ -24,6 +24,7 @@ TIMELINE = "timeline.jsonl"
 _TITLE = _("Incident response")
 _DRILL = _("DRILL of the incident response")
 _UPDATE = _("Addition to an incident")
+_MENDED = {"incident.not_counted", "incident.list_not_frozen", "incident.not_extracted"}
 _STATES = {
     State.OPEN: _("open"),
     State.CLOSED: _("closed"),
@@ -49,6 +50,7 @@ def conclude(
         delivered = notifying.delivery(conn, number)
         every = [file_of(conn, one.number) for one in register.listed(conn)]
     clocks = clocks_of(desk, file)
+    records = [_mended(one, file, scope) for one in records]
     told = [one for record in records for one in record.findings]
     told += [*_late(clocks), *_broken(file), *_unfinished(file)]
     if file.incident.state is State.DUPLICATE:
@@ -72,6 +74,28 @@ def conclude(
         ],
         approvals=approvals,
     )
+
+
+def _mended(record: StepRecord, file: File, scope: Scope | None) -> StepRecord:
+    """What a step could not do and an addition did since needs a look, and is no failure."""
+    secured = last_of(file.entries, Kind.PRESERVED)
+    done = scope is not None and scope.complete and secured is not None and secured.data["complete"]
+    red = [one for one in record.findings if one.severity is Outcome.FAIL]
+    if not done or not red or any(one.code not in _MENDED for one in red):
+        return record
+    findings = [
+        one.model_copy(
+            update={
+                "severity": Outcome.ATTENTION,
+                "message": _("{message} It was done later.", message=one.message),
+                "action": _("Nothing; see the timeline for when."),
+            }
+        )
+        if one in red
+        else one
+        for one in record.findings
+    ]
+    return record.model_copy(update={"findings": findings, "outcome": Outcome.ATTENTION})
 
 
 def nothing_opened(records: Sequence[StepRecord]) -> Conclusion:

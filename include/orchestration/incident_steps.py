@@ -38,13 +38,19 @@ from include.reports.conclusion import Conclusion
 from include.services.errors import ParcelSealError, ServiceError
 from include.workplace import Workplace
 
+_PATIENCE = {"report_rest": 8, "close": 8, "review": 48, "summary": 48}
 RETRIES = 20  # of a step that is open for weeks: each worker that is killed meanwhile takes one
 
 
-def response_timeout() -> timedelta:
-    """How long a step waits before it asks deputies and management too."""
+def response_timeout(step_name: str) -> timedelta:
+    """How long a step waits before it asks deputies and management too.
+
+    What the incident's first hours do not depend on waits longer: else thirty days until a summary
+    is due would be a timeline of silence, and of pages that nobody has to read yet.
+    """
     rules = policy().incident
-    return wait(0, 0, 1_800) if rules is None else _wait(rules.answer_within)
+    period = wait(0, 0, 1_800) if rules is None else _wait(rules.answer_within)
+    return period * _PATIENCE.get(step_name, 1)
 
 
 def _wait(period: Any) -> timedelta:
@@ -336,7 +342,7 @@ def asking(step_name: str, trigger_rule: TriggerRule = TriggerRule.NONE_FAILED) 
         "take": take,
         "choices": choices,
         "doc_md": ask.__doc__,
-        "response_timeout": response_timeout(),
+        "response_timeout": response_timeout(step_name),
         "retries": RETRIES,
         "trigger_rule": trigger_rule,
     }

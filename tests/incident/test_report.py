@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from include.evidence.controls import judge
 from include.evidence.model import ControlState, Finding, Outcome, StepRecord
-from include.incident import report, scopes, timeline
+from include.incident import assessing, report, scopes, timeline
 from include.incident.names import UPDATES, Kind
 from include.incident.updating import Action
 from include.messages import Message, verbatim
@@ -132,16 +132,37 @@ def test_a_timeline_that_was_tampered_with_is_red_and_the_entry_named(company: C
     assert "entry 3" in english(found.findings[0].message)
 
 
-def test_what_steps_found_stands_in_it_and_decides_with_the_rest(company: Company) -> None:
-    """The worst of all."""
+def test_what_steps_could_not_do_is_red_until_an_addition_did_it(company: Company) -> None:
+    """Then it needs a look: why it was not there at first."""
+    company.broken = {"archive"}
+    case = company.open(databases=["courier", "archive"], keys=["courier/1"])
+    counted, _ = assessing.assess(case.desk, case.number)
+    secured = case.preserve()
+    found = concluded(case, counted, secured)
+    assert found.outcome is Outcome.FAIL
+    unread = ["incident.not_counted", "incident.list_not_frozen", "incident.not_finished"]
+    assert codes(found) == unread
+    company.broken = set()
+    desk = company.desk(Run(UPDATES, "later"))
+    chosen = scopes.newest(desk, case.file.incident.id).selection
+    assessing.widen(desk, case.number, chosen, by="L1")
+    case.preserve(desk.run)
+    found = concluded(case, counted, secured)
+    assert codes(found) == unread
+    assert [one.severity for one in found.findings[:2]] == [Outcome.ATTENTION] * 2
+    assert english(found.findings[0].message).endswith("It was done later.")
+
+
+def test_a_step_that_failed_otherwise_stays_red(company: Company) -> None:
+    """The worst of all decides."""
     case = company.open(1).until("summary")
-    words = verbatim("It was not there.")
+    words = verbatim("Nobody foresaw it.")
     seen = Finding(
-        code="incident.not_counted", severity=Outcome.FAIL, subject="archive", message=words,
+        code="assess.failed", severity=Outcome.FAIL, subject="archive", message=words,
         action=words, clause="6.3",
     )  # fmt: skip
     found = concluded(case, StepRecord(step="assess", outcome=Outcome.FAIL, findings=[seen]))
-    assert (found.outcome, codes(found)) == (Outcome.FAIL, ["incident.not_counted"])
+    assert (found.outcome, codes(found)) == (Outcome.FAIL, ["assess.failed"])
 
 
 def test_a_drill_says_so_everywhere_and_has_a_score_sheet(company: Company) -> None:

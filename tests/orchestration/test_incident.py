@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -137,3 +138,19 @@ def test_a_step_that_cannot_ask_says_why_and_only_a_service_is_tried_again(
         asks("INC-2026-0001")
     assert type(told.value).__name__ == raised
     assert "13800138000" not in str(told.value)
+
+
+def test_steps_of_the_first_hours_wait_half_an_hour_and_the_last_ones_a_day(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the shipped pack: thirty days of silence before a summary are no escalation."""
+    monkeypatch.delenv("PARCELSEAL_POLICY", raising=False)
+    from include.orchestration.incident_steps import asking
+
+    waits = {
+        step: asking(step)["response_timeout"] / timedelta(minutes=30)
+        for step in ("contain", "grade", "report", "impact", "decide", "close", "review", "summary")
+    }
+    assert waits == dict.fromkeys(("contain", "grade", "report", "impact", "decide"), 1) | {
+        "close": 8, "review": 48, "summary": 48,
+    }  # fmt: skip
