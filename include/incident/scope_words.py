@@ -8,6 +8,7 @@ from include.approvals.reasons import value_free_reason
 from include.evidence.model import Outcome
 from include.incident.information import types_of
 from include.incident.scope import FICTION, Counted, Scope
+from include.incident.selection_words import selection_line
 from include.messages import Message, _, listed, verbatim
 from include.reports.model import Cell, Column, Table
 
@@ -51,10 +52,12 @@ def scope_lines(scope: Scope) -> list[Message]:
 
 
 def scope_notes(scope: Scope) -> list[Message]:
-    """What figures do not say: which types of information, and what has to be looked at."""
+    """What figures do not say: what was entered, types of information, what to look at."""
     types = types_of(scope.categories)
+    drilled = any(one.database == FICTION for one in scope.counted)
+    entered = [] if drilled else [selection_line(scope.selection)]
     said = [_("Types of information: {types}", types=listed(types))] if types else []
-    return [*said, *_warnings(scope)]
+    return [*entered, *said, *_warnings(scope)]
 
 
 def scope_table(scope: Scope) -> Table:
