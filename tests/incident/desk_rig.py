@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 from sqlalchemy import Connection, Engine, text
@@ -39,13 +40,12 @@ from include.incident.updating import Action, Update
 from include.messages import Message
 from include.notify.outbox import Run
 from include.policy import SHIPPED, load_pack
-from include.policy.datamap import MappedCollection, MappedDatabase, MappedField
-from include.policy.incident import Duty, HoldRule, IncidentRules
-from include.policy.incident_scope import AccessLog, Records, ScopeRule, Subject
-from include.policy.people import Group, Staff
+from include.policy.incident import HoldRule, IncidentRules
+from include.policy.people import Staff
 from include.reports.i18n import Translator
 from include.services.database import DatabaseAddress
 from include.services.objectstore.directory import DirectoryStore
+from tests.incident.desk_world import ARCHIVE, COURIER, SCOPES, small_duty
 from tests.notify.rig import MovingClock
 
 NIGHT = datetime(2026, 11, 25, 19, 15, tzinfo=UTC)  # 03:15 in Shanghai
@@ -74,81 +74,13 @@ TEXTS = {
 CHECKLIST = {one.id: True for one in PACK.incident.type("lost_device").checklist}  # type: ignore[union-attr] # the pack has one
 
 
-def _mapped(name: str, tables: Mapping[str, Mapping[str, str]]) -> MappedDatabase:
-    collections = {
-        table: MappedCollection(
-            name=table,
-            schema_name="public",
-            table=table,
-            fields={
-                one: MappedField(
-                    name=one,
-                    categories=(category,) if category else (),
-                    primary_key=one in (f"{table}_id", "number"),
-                )
-                for one, category in fields.items()
-            },
-        )
-        for table, fields in tables.items()
-    }
-    return MappedDatabase(
-        name=name,
-        title=name.title(),
-        connection=f"{name}_db",
-        schema_name="public",
-        rto=timedelta(hours=4),
-        rpo=timedelta(hours=24),
-        collections=collections,
-    )
-
-
-CUSTOMER = {
-    "customer_id": "user.unique_id",
-    "name": "user.name",
-    "mail": "user.contact.email",
-    "made": "",
-}
-COURIER = _mapped(
-    "courier",
-    {
-        "staff": {"number": "", "duty": "", "away": ""},
-        "customer": CUSTOMER,
-        "opened": {"opened_id": "", "number": "", "customer_id": "", "at": ""},
-    },
-)
-ARCHIVE = _mapped("archive", {"customer": CUSTOMER})
-_PEOPLE = Subject(collection="customer", key="customer_id", mail="mail")
-_RECORDS = (Records(collection="customer", subjects=("r.customer_id",), at="r.made"),)
-_SCOPES = (
-    ScopeRule(
-        database="courier",
-        subject=_PEOPLE,
-        records=_RECORDS,
-        access=AccessLog(
-            collection="opened",
-            subject="a.customer_id",
-            account="a.number",
-            at="at",
-            columns=("opened_id", "number", "customer_id", "at"),
-        ),
-    ),
-    ScopeRule(database="archive", subject=_PEOPLE, records=_RECORDS),
-)
-
-
-def _duty(one: Duty) -> Duty:
-    people = Group(where=f"p.duty = '{one.id}' AND NOT p.away")
-    deputies = Group(accounts=("D1",)) if one.id in ("technical", "compliance") else Group()
-    return one.model_copy(update={"people": people, "deputies": deputies})
-
-
 def rules(**more: Any) -> IncidentRules:
     """The shipped rules for the small company; it has no people under 14."""
     assert PACK.incident is not None
     changed = {
         "staff": Staff(database="courier", collection="staff", account="number"),
-        "team": tuple(_duty(one) for one in PACK.incident.team),
-        "scope": _SCOPES,
+        "team": tuple(small_duty(one) for one in PACK.incident.team),
+        "scope": SCOPES,
         "hold": HoldRule(each_up_to=EACH_UP_TO),
     }
     return PACK.incident.model_copy(update=changed | more)
@@ -208,7 +140,7 @@ class Company:
 
     def open(self, *keys: int, scenario: str = "", **form: Any) -> Case:
         """Trigger an incident; these customers are affected."""
-        run = Run(WORKFLOW, f"manual__{len(self.runs) + 1}__{id(self)}")
+        run = Run(WORKFLOW, f"manual__{uuid4().hex}")  # an id() comes again
         given = {
             "type": "lost_device",
             "what": "A scanner was left in a taxi",
@@ -353,7 +285,7 @@ class Case:
 
     def update(self, action: Action, by: str = LEAD, words: str = "as said", **more: Any) -> Entry:
         """Add to it."""
-        run = Run(UPDATES, f"update__{len(self.file.entries)}")
+        run = Run(UPDATES, f"update__{uuid4().hex}")
         desk = self.company.desk(run, by)
         return updating.enter(desk, self.number, Update(action, words, **more), by=by)
 

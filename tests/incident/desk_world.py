@@ -1,0 +1,79 @@
+"""What the small company of the desk's tests has: its tables, and what of them is affected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from include.policy.datamap import MappedCollection, MappedDatabase, MappedField
+from include.policy.incident import Duty
+from include.policy.incident_scope import AccessLog, Records, ScopeRule, Subject
+from include.policy.people import Group
+
+
+def _mapped(name: str, tables: Mapping[str, Mapping[str, str]]) -> MappedDatabase:
+    collections = {
+        table: MappedCollection(
+            name=table,
+            schema_name="public",
+            table=table,
+            fields={
+                one: MappedField(
+                    name=one,
+                    categories=(category,) if category else (),
+                    primary_key=one in (f"{table}_id", "number"),
+                )
+                for one, category in fields.items()
+            },
+        )
+        for table, fields in tables.items()
+    }
+    return MappedDatabase(
+        name=name,
+        title=name.title(),
+        connection=f"{name}_db",
+        schema_name="public",
+        rto=timedelta(hours=4),
+        rpo=timedelta(hours=24),
+        collections=collections,
+    )
+
+
+CUSTOMER = {
+    "customer_id": "user.unique_id",
+    "name": "user.name",
+    "mail": "user.contact.email",
+    "made": "",
+}
+COURIER = _mapped(
+    "courier",
+    {
+        "staff": {"number": "", "duty": "", "away": ""},
+        "customer": CUSTOMER,
+        "opened": {"opened_id": "", "number": "", "customer_id": "", "at": ""},
+    },
+)
+ARCHIVE = _mapped("archive", {"customer": CUSTOMER})
+_PEOPLE = Subject(collection="customer", key="customer_id", mail="mail")
+_RECORDS = (Records(collection="customer", subjects=("r.customer_id",), at="r.made"),)
+SCOPES = (
+    ScopeRule(
+        database="courier",
+        subject=_PEOPLE,
+        records=_RECORDS,
+        access=AccessLog(
+            collection="opened",
+            subject="a.customer_id",
+            account="a.number",
+            at="at",
+            columns=("opened_id", "number", "customer_id", "at"),
+        ),
+    ),
+    ScopeRule(database="archive", subject=_PEOPLE, records=_RECORDS),
+)
+
+
+def small_duty(one: Duty) -> Duty:
+    people = Group(where=f"p.duty = '{one.id}' AND NOT p.away")
+    deputies = Group(accounts=("D1",)) if one.id in ("technical", "compliance") else Group()
+    return one.model_copy(update={"people": people, "deputies": deputies})
