@@ -222,9 +222,9 @@ from include.cli.console import output_to
 from include.cli.stack import workplace
 from include.local import airflow as local_airflow
 from include.local.profile import AIRFLOW_RUNS
-from include.orchestration.inprocess import prepare
 from include.workplace import ROOT
 os.environ.update(local_airflow.settings(workplace().local, ROOT, AIRFLOW_RUNS, None))
+from include.orchestration.inprocess import prepare  # imports Airflow, which reads its settings
 folder = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
 with output_to(Path(sys.argv[1])):
     runs = {"early": prepare(folder, "early", {}, []).run()}
