@@ -17,7 +17,6 @@ from threading import Event, Thread
 from typing import Any
 
 from include.approvals.reasons import COMMAND_LINE
-from include.orchestration.human import UNFIT, human_steps, options, setting
 from include.orchestration.unforeseen import value_free
 from include.services.clock import SystemClock
 from include.services.errors import UsageError
@@ -27,6 +26,13 @@ MOST_FAILURES = 30  # looks in a row that may fail before the run is given up
 REASON = COMMAND_LINE
 
 log = logging.getLogger(__name__)
+
+
+def _human() -> Any:
+    """What imports Airflow, which reads its settings then: they have to be there before."""
+    from include.orchestration import human
+
+    return human
 
 
 def _reason(words: str, _at: datetime) -> dict[str, Any]:
@@ -65,7 +71,7 @@ def read_answers(dag: Any, answers: Sequence[str]) -> dict[str, Given]:
     Raises:
         UsageError: no such task or option, no human step, or a step that nobody answers.
     """
-    steps = human_steps(dag)
+    steps = _human().human_steps(dag)
     given: dict[str, Given] = {}
     for one in answers:
         name, sign, chosen = one.partition("=")
@@ -73,7 +79,7 @@ def read_answers(dag: Any, answers: Sequence[str]) -> dict[str, Given]:
             raise UsageError(f"--answer {one} is not TASK=OPTION.", _how(dag, steps))
         task_id = _task(dag, steps, name)
         option, _, words = chosen.partition(":")
-        known = {one.lower(): one for one in options(steps[task_id])}
+        known = {one.lower(): one for one in _human().options(steps[task_id])}
         if option.lower() not in known:
             raise UsageError(
                 f"{task_id} has no option {option or '(nothing)'}.",
@@ -81,11 +87,11 @@ def read_answers(dag: Any, answers: Sequence[str]) -> dict[str, Given]:
             )
         if task_id in given:
             raise UsageError(f"--answer answers {task_id} twice.", "Answer each step once.")
-        fill = setting(steps[task_id], "in_advance")
+        fill = _human().setting(steps[task_id], "in_advance")
         if fill is None:
             _require_fields(task_id, words)
         given[task_id] = Given(known[option.lower()], words, fill or _reason)
-    optional = {one for one, task in steps.items() if setting(task, "optional")}
+    optional = {one for one, task in steps.items() if _human().setting(task, "optional")}
     if left := sorted(set(steps) - set(given) - optional):
         raise UsageError(
             f"{dag.dag_id} asks people ({', '.join(left)}), and nobody would answer here.",
@@ -120,9 +126,10 @@ def _task(dag: Any, steps: Mapping[str, Any], name: str) -> str:
 def _how(dag: Any, steps: Mapping[str, Any]) -> str:
     if not steps:
         return f"{dag.dag_id} asks nobody: leave out --answer."
-    needed = [one for one, task in steps.items() if not setting(task, "optional")]
+    needed = [one for one, task in steps.items() if not _human().setting(task, "optional")]
     examples = [
-        f"--answer {one.rpartition('.')[2]}={options(steps[one])[0]}" for one in needed or steps
+        f"--answer {one.rpartition('.')[2]}={_human().options(steps[one])[0]}"
+        for one in needed or steps
     ]
     return f"Write {' '.join(examples)}."
 
@@ -234,7 +241,7 @@ def _unfit(detail: Any, answer: Given) -> dict[str, str]:
         f"The answer that was given with --answer does not fit the question. It has the choices "
         f"{', '.join(detail.options)} and the fields {', '.join(detail.params or {}) or 'none'}."
     )
-    return {"error": words, "error_type": UNFIT}
+    return {"error": words, "error_type": _human().UNFIT}
 
 
 def _respond(task: Any, user: str, option: str, form: dict[str, Any], session: Any) -> None:

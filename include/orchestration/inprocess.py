@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from include.orchestration import anew
 from include.orchestration.answering import Given, answering, read_answers
-from include.orchestration.human import attend, human_steps
 from include.services.errors import UsageError
 
 _DISCOVERY = "AIRFLOW__CORE__MIGHT_CONTAIN_DAG_CALLABLE"
@@ -51,6 +49,8 @@ class Prepared:
         from airflow import settings
         from airflow.sdk import timezone
 
+        from include.orchestration import anew
+
         anew.install()
         try:
             now = timezone.utcnow()
@@ -76,6 +76,8 @@ def prepare(
         UsageError: no such workflow, parameter, human step or option; a value of the wrong type; a
             human step without an answer, at which the run would wait for ever.
     """
+    from include.orchestration.human import attend, human_steps
+
     sys.path.insert(0, str(folder))
     dag = _find(folder, dag_id)
     given = read_answers(dag, answers)

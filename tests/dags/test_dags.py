@@ -169,7 +169,7 @@ def test_the_last_try_to_send_comes_when_nothing_is_held_any_more(dags: dict[str
 
 def test_a_seed_may_be_mistyped_more_often_than_services_fail(dags: dict[str, Any]):
     """Each refusal takes a question of its own, one after the other; a run needs one answer."""
-    from include.orchestration.answering import human_steps
+    from include.orchestration.human import human_steps
     from include.orchestration.workflow import DEFAULT_ARGS
 
     steps = human_steps(dags["sample_audit"])
