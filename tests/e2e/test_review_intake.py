@@ -165,12 +165,12 @@ from include.cli.console import output_to
 from include.orchestration import answering
 place = {}
 respond = answering._respond
-def told(task, user, answer, session):
+def told(task, user, option, form, session):
     if place:
-        return respond(task, user, answer, session)
+        return respond(task, user, option, form, session)
     def status(who):
         try:
-            respond(task, who, answer, session)
+            respond(task, who, option, form, session)
         except HTTPException as error:
             return error.status_code
         return 200
