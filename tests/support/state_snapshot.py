@@ -13,7 +13,7 @@ SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.rel
 WHERE c.relkind IN ('r', 'p', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
     AND n.nspname NOT LIKE 'pg_toast%' ORDER BY 1, 2
 """
-# Everything that has a name: what somebody made or dropped, or made otherwise, is seen here; but not
+# Everything that has a name: what somebody made or dropped, or made otherwise, is seen here; not
 # the schemas that PostgreSQL makes once for the temporary tables of a session, and keeps empty.
 _OBJECTS = """
 SELECT format('schema %s %s', nspname, obj_description(oid, 'pg_namespace')) FROM pg_namespace
