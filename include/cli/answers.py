@@ -15,7 +15,8 @@ from include.cli.console import tell
 from include.intake.batches import unit_of_work
 from include.intake.names import Incoming
 from include.intake.people import reviewers
-from include.local.airflow import AirflowApi, Question, Standalone
+from include.local.airflow import Standalone
+from include.local.airflow_api import AirflowApi, Question
 from include.policy.datamap import MappedDatabase
 from include.retention.people import people_of
 from include.sampling import seeds

@@ -18,7 +18,8 @@ from include.cli.console import errors, results, tell
 from include.cli.report import RunResult, result_of
 from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, make_home, workplace
 from include.local import airflow as local_airflow
-from include.local.airflow import AirflowApi, Standalone
+from include.local.airflow import Standalone
+from include.local.airflow_api import AirflowApi
 from include.local.profile import AIRFLOW
 from include.services.errors import ServiceError
 from include.workplace import ROOT, Workplace

@@ -13,14 +13,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import quote
+from typing import IO
 
 import psutil
 import requests
 
+from include.local.airflow_api import AirflowApi
 from include.local.profile import LocalProfile
 from include.services.errors import ServiceError, UsageError
 
@@ -206,114 +206,6 @@ class Standalone:
         """Stop Airflow and everything it started."""
         stop_tree(self.process.pid)
         self.process.wait()
-
-
-@dataclass
-class AirflowApi:
-    """The few calls of Airflow's REST API that the command line needs."""
-
-    url: str
-    session: requests.Session
-
-    @classmethod
-    def login(cls, url: str, user: str, password: str) -> AirflowApi:
-        """Return a session as that user; raises ServiceError."""
-        session = requests.Session()
-        answer = session.post(
-            f"{url}/auth/token", json={"username": user, "password": password}, timeout=30
-        )
-        if not answer.ok:
-            raise ServiceError(f"Airflow refused the log-in of {user} ({answer.status_code}).")
-        session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
-        return cls(url, session)
-
-    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Call the API and return its JSON; raises ServiceError."""
-        try:
-            answer = self.session.request(
-                method, f"{self.url}/api/v2/{path}", json=body, timeout=60
-            )
-        except requests.RequestException as error:
-            raise ServiceError(f"Airflow's API does not answer: {type(error).__name__}.") from None
-        if not answer.ok:
-            raise ServiceError(
-                f"Airflow's API answered {answer.status_code} to {method} {path}: "
-                f"{answer.text[:200]}."
-            )
-        found: dict[str, Any] = answer.json()
-        return found
-
-    def scheduled_workflows(self, wanted: int, seconds: float = 90) -> list[str]:
-        """Return the ids of all scheduled DAGs, once as many as wanted were parsed."""
-        end = time.monotonic() + seconds
-        while True:
-            found = self.call("GET", "dags?limit=100&exclude_stale=true")["dags"]
-            if len(found) >= wanted or time.monotonic() > end:
-                return sorted(dag["dag_id"] for dag in found if dag["timetable_summary"])
-            time.sleep(1)
-
-    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
-        """Start a run and return its id."""
-        body = {"logical_date": None, "conf": dict(conf or {})}
-        return str(self.call("POST", f"dags/{dag_id}/dagRuns", body)["dag_run_id"])
-
-    def state(self, dag_id: str, run_id: str) -> str:
-        """Return a run's state: ``queued``, ``running``, ``success`` or ``failed``."""
-        found = self.call("GET", f"dags/{dag_id}/dagRuns/{quote(run_id, safe='')}")
-        return str(found["state"])
-
-    def questions(self, dag_id: str) -> list[Question]:
-        """Return the human steps of a workflow, in any of its runs, that wait for an answer."""
-        path = f"dags/{dag_id}/dagRuns/~/hitlDetails"
-        found = self.call("GET", f"{path}?response_received=false&limit=1000")["hitl_details"]
-        return [
-            Question(
-                run_id=one["task_instance"]["dag_run_id"],
-                task_id=one["task_instance"]["task_id"],
-                map_index=one["task_instance"]["map_index"],
-                options=list(one["options"]),
-                assigned=[person["id"] for person in one.get("assigned_users") or []],
-                form=list(one.get("params") or {}),
-            )
-            for one in found
-            if one["task_instance"]["state"] == "awaiting_input"
-        ]
-
-    def answer(
-        self, dag_id: str, question: Question, option: str, given: Mapping[str, str]
-    ) -> None:
-        """Answer a human step as the person who is logged in; raises ServiceError.
-
-        Args:
-            dag_id: of the run.
-            question: the step.
-            option: one of the question's.
-            given: what its form holds.
-        """
-        path = (
-            f"dags/{dag_id}/dagRuns/{quote(question.run_id, safe='')}/taskInstances/"
-            f"{quote(question.task_id, safe='')}/{question.map_index}/hitlDetails"
-        )
-        self.call("PATCH", path, {"chosen_options": [option], "params_input": dict(given)})
-
-
-@dataclass(frozen=True)
-class Question:
-    """A human step that waits.
-
-    Attributes:
-        map_index: of a mapped task, else -1.
-        options: what may be chosen.
-        assigned: user ids of those who may answer.
-        form: names of what else is entered.
-    """
-
-    run_id: str
-    task_id: str
-    map_index: int
-    options: list[str]
-    assigned: list[str]
-    form: list[str] = field(default_factory=list)
 
 
 def stop_tree(pid: int) -> None:
