@@ -49,11 +49,12 @@ def conclude(
         approvals = registry.approvals_of(conn, desk.run.dag_id, desk.run.run_id)
         delivered = notifying.delivery(conn, number)
         every = [file_of(conn, one.number) for one in register.listed(conn)]
-    clocks = clocks_of(desk, file)
+    led_elsewhere = file.incident.state is State.DUPLICATE
+    clocks = [] if led_elsewhere else clocks_of(desk, file)
     records = [_mended(one, file, scope) for one in records]
     told = [one for record in records for one in record.findings]
     told += [*_late(clocks), *_broken(file), *_unfinished(file)]
-    if file.incident.state is State.DUPLICATE:
+    if led_elsewhere:
         told.append(_duplicate(file))
     return Conclusion(
         title=_TITLE if desk.scenario is None else _DRILL,
@@ -65,7 +66,7 @@ def conclude(
         sections=[
             sections.about(desk, file),
             *sections.score_of(desk, clocks),
-            sections.times(clocks),
+            *([] if led_elsewhere else [sections.times(clocks)]),
             *sections.affected(scope),
             *sections.delivery(delivered),
             *sections.learned(desk, file),

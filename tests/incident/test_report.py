@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
@@ -95,6 +96,18 @@ def test_a_duplicate_needs_a_look_and_is_evidence_of_no_control(company: Company
     assert (found.outcome, codes(found)) == (Outcome.ATTENTION, ["incident.duplicate"])
     assert again.file.incident.duplicate_of in english(found.summary)
     assert controls(found) == {ControlState.NOT_SHOWN}
+
+
+def test_a_duplicate_is_late_with_nothing(company: Company) -> None:
+    """Also where Trigger was pressed twice hours after awareness: its clocks run elsewhere."""
+    aware = (company.clock.now() - timedelta(hours=7)).isoformat()
+    company.open(5, aware_at=aware)
+    again = company.open(5, aware_at=aware, another=False)
+    found = concluded(again)
+    assert (found.outcome, codes(found)) == (Outcome.ATTENTION, ["incident.duplicate"])
+    facts = {english(one.label): one.value for one in found.facts}
+    assert facts["Periods that ran out"] == 0
+    assert "By when, and when" not in {english(one.heading) for one in found.sections}
 
 
 def test_a_false_alarm_passes_where_nothing_had_run_out(company: Company) -> None:
