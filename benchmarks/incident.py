@@ -21,6 +21,7 @@ from statistics import median
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from benchmarks import _incident_data as data
 from benchmarks._incident_extract import ExtractBench, make_log, measure_extract
@@ -71,10 +72,15 @@ class IncidentBench:
             admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
         return self.server.conninfo(name)
 
-    def state(self) -> str:
-        """Create a state database in which nothing happened yet; its connection string."""
+    def state(self, copied: str = "") -> str:
+        """Create a state database; its connection string.
+
+        Args:
+            copied: connection string of the one that it is a copy of; else nothing happened yet.
+        """
         self.states += 1
-        return self.create(f"state_{self.states}", EMPTY)
+        template = conninfo_to_dict(copied)["dbname"] if copied else EMPTY
+        return self.create(f"state_{self.states}", str(template))
 
     def part(self, name: str, state: str = "", **asked: Any) -> Part:
         """Do one part in a process of its own."""
@@ -168,8 +174,8 @@ def _same(figures: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 
 def measure_letters(bench: IncidentBench, mails: int, targets: Targets) -> None:
     """Queue and render a tenth of the letters, sending these too, then all of them."""
-    few, many = (_letters(bench, count) for count in (mails // 10, mails))
-    sending = _sent(bench, mails // 10)
+    few, many = _letters(bench, mails // 10, send=True), _letters(bench, mails)
+    sending = few.pop("send")
     table = parts_table("Letters to affected people")
     for count, parts in ((mails, many), (mails // 10, few)):
         for name, part in parts.items():
@@ -188,19 +194,20 @@ def measure_letters(bench: IncidentBench, mails: int, targets: Targets) -> None:
         targets.most(f"memory to {name} {mails:,} beyond {mails // 10:,}", grown, GROWTH, " MiB")
 
 
-def _letters(bench: IncidentBench, count: int) -> dict[str, Part]:
-    """Queue and render so many; stop where not everybody gets one mail."""
+def _letters(bench: IncidentBench, count: int, *, send: bool = False) -> dict[str, Part]:
+    """Queue and render so many, and send them too; stop where not everybody gets one mail."""
     state = bench.state()
     number = bench.part("prepare", state, letters=count).answer["number"]
-    parts = {name: bench.part(name, state, number=number, port=25) for name in ("queue", "render")}
-    _require_all(parts["queue"].answer["new"], parts["render"].answer, count)
+    parts = {"queue": bench.part("queue", state, number=number)}
+    queued = parts["queue"].answer["new"]
+    if send:
+        parts["send"] = _sent(bench, bench.state(copied=state), number, count)
+    parts["render"] = bench.part("render", state, number=number, port=25)
+    _require_all(queued, parts["render"].answer, count)
     return parts
 
 
-def _sent(bench: IncidentBench, count: int) -> Part:
-    state = bench.state()
-    number = bench.part("prepare", state, letters=count).answer["number"]
-    queued = bench.part("queue", state, number=number).answer["new"]
+def _sent(bench: IncidentBench, state: str, number: str, count: int) -> Part:
     words, pipe = [sys.executable, "-m", "benchmarks._reminders_smtp"], subprocess.PIPE
     with subprocess.Popen(words, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as server:
         assert server.stdin is not None
@@ -208,7 +215,7 @@ def _sent(bench: IncidentBench, count: int) -> Part:
         part = bench.part("send", state, number=number, port=int(server.stdout.readline()))
         server.stdin.close()
         received = json.loads(server.stdout.read())
-    _require_all(queued, part.answer | {"mails": received["ids"]}, count)
+    _require_all(count, part.answer | {"mails": received["ids"]}, count)
     return part
 
 

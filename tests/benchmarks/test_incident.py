@@ -34,6 +34,8 @@ def test_it_measures_every_target_at_a_small_size(
     The extract has a test of its own.
     """
     monkeypatch.setattr(incident, "measure", in_process)
+    hasty = {"fsync": "off", "full_page_writes": "off"}
+    monkeypatch.setattr(incident, "SETTINGS", incident.SETTINGS | hasty)
     extracts: list[int] = []
     monkeypatch.setattr(
         incident, "measure_extract", lambda bench, rounds, targets: extracts.append(rounds)
