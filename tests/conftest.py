@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from include.state.connect import engine
 from include.state.migrate import migrate
 from tests.support.databases import fresh
 
+# Python's collector would go over all modules and six thousand tests again and again.
+gc.set_threshold(50_000, 20, 20)
 # A slow moment of a busy machine is no finding; pytest-timeout ends what hangs.
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
