@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import psycopg
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, event
 
 from include.evidence.model import StepRecord
 from tests.retention.rig import Rig
@@ -151,22 +151,3 @@ def watched(pool: Engine | None = None) -> Iterator[Watched]:
             pool.dispose()
         if pool is not None:
             event.remove(pool, "checkout", taken)
-
-
-def pooled(source: str) -> Engine:
-    """An engine that keeps its connections and cleans them like new ones, for thousands of runs."""
-
-    def connect() -> psycopg.Connection[Any]:
-        return psycopg.connect(source, prepare_threshold=None)  # cleaning would take them away
-
-    made = create_engine("postgresql+psycopg://", creator=connect, pool_size=8)
-
-    @event.listens_for(made, "reset")
-    def clean(connection: psycopg.Connection[Any], _record: object, state: Any) -> None:
-        if not connection.closed and not state.terminate_only:
-            connection.rollback()
-            connection.autocommit = True
-            connection.execute("DISCARD ALL")
-            connection.autocommit = False
-
-    return made

@@ -17,7 +17,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from include.state.tables import metadata
-from tests.retention.kills import pooled
 from tests.retention.play import (
     STAGES,
     WORLDS,
@@ -34,6 +33,7 @@ from tests.retention.play import (
     Touch,
 )
 from tests.retention.rig import Rig, make_partitions
+from tests.support.databases import pooled
 
 LONGER = os.environ.get("TEST_INTERLEAVINGS", "")
 NUMBER = int(LONGER or 200)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.policy import default
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -35,7 +36,7 @@ class Received:
     recipient: str
     content: bytes
 
-    @property
+    @cached_property
     def mail(self) -> EmailMessage:
         return cast("EmailMessage", email.message_from_bytes(self.content, policy=default))
 

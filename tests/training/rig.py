@@ -59,6 +59,7 @@ class Rig:
         today: the day, which tests move on.
         time: of day at which runs begin.
         rules: training.yaml.
+        pool: an engine of the state database in place of one that always connects anew.
     """
 
     source: str
@@ -67,10 +68,11 @@ class Rig:
     time: time = time(9, 30)
     rules: TrainingRules = field(default_factory=rules)
     workdays: Workdays = WORKDAYS
+    pool: Engine | None = None
     engine: Engine = field(init=False)
 
     def __post_init__(self) -> None:
-        self.engine = engine(self.state)
+        self.engine = self.pool or engine(self.state)
 
     def desk(self, run: str = "r1") -> Desk:
         return Desk(

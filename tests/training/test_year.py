@@ -11,7 +11,7 @@ import os
 import re
 from calendar import monthrange
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, time, timedelta
 from random import Random
 
@@ -25,6 +25,7 @@ from include.training.confirm import still_wanted
 from include.training.names import COPY, DEPARTMENT, REMINDER
 from include.training.plan import plan
 from tests.notify.rig import MovingClock, Post
+from tests.support.databases import pooled
 from tests.support.smtp import DROP, Received, Smtp
 from tests.training import oracle
 from tests.training.rig import Rig, new_rig
@@ -255,7 +256,9 @@ class Year:
 def firm(postgres: EmbeddedPostgres, migrated_once: str) -> Iterator[Rig]:
     """One company for every year."""
     with new_rig(postgres, migrated_once) as made:
-        yield made
+        kept = pooled(made.state)
+        yield replace(made, pool=kept)
+        kept.dispose()
 
 
 @settings(
