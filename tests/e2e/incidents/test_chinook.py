@@ -59,7 +59,7 @@ def counted(cli: Cli) -> tuple[int, int]:
 
 
 @pytest.fixture(scope="module")
-def led(cli: Cli, counted: tuple[int, int]) -> dict[str, Any]:
+def breach(cli: Cli, counted: tuple[int, int]) -> dict[str, Any]:
     """The incident, led to its end."""
     form = {
         "type": "misdirected", "what": WHAT, "since": SINCE, "until": UNTIL,
@@ -78,17 +78,17 @@ def led(cli: Cli, counted: tuple[int, int]) -> dict[str, Any]:
 
 
 def test_the_workflow_runs_with_the_packs_own_people_clocks_and_figures(
-    led: dict[str, Any], counted: tuple[int, int]
+    breach: dict[str, Any], counted: tuple[int, int]
 ) -> None:
     """No log of accesses is kept: that needs a look, and nothing else does."""
-    bundle = Path(led["bundle"])
+    bundle = Path(breach["bundle"])
     result = json.loads((bundle / "result.json").read_text())
     lines = (bundle / "timeline.jsonl").read_text(encoding="utf-8").splitlines()
     entries = [json.loads(one) for one in lines]
     assert {one["code"] for one in result["findings"]} == {
         "incident.no_access_log", "notices.local_only",
     }  # fmt: skip
-    assert (led["state"], led["outcome"]) == ("success", "attention")
+    assert (breach["state"], breach["outcome"]) == ("success", "attention")
     assert all(one["incident"].startswith("BREACH-") for one in entries)
     scoped = {step["step"]: step["data"] for step in result["steps"]}["assess"]["scope"]
     (found,) = scoped["counted"]
@@ -104,10 +104,10 @@ def test_the_workflow_runs_with_the_packs_own_people_clocks_and_figures(
 
 
 def test_its_documents_can_be_taken_out_by_command(
-    cli: Cli, led: dict[str, Any], tmp_path: Path
+    cli: Cli, breach: dict[str, Any], tmp_path: Path
 ) -> None:
     """In three forms and two languages, as they were sealed before they were handed in."""
-    entry = json.loads((Path(led["bundle"]) / "timeline.jsonl").read_text().splitlines()[0])
+    entry = json.loads((Path(breach["bundle"]) / "timeline.jsonl").read_text().splitlines()[0])
     policy = {"PARCELSEAL_POLICY": str(ROOT / "examples" / "packs" / "chinook")}
     told = cli.json("incident", "documents", entry["incident"], "--out", str(tmp_path), **policy)
     names = {Path(one).name.partition(".") for one in told["documents"]}
