@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
+import psycopg
+
 from benchmarks._incident_desk import desk_of, opened, pack
 from include.approvals import registry
 from include.incident import notifying, subjects, timeline
@@ -74,15 +76,18 @@ class Counting:
         """Nothing is open."""
 
 
-def keys(count: int) -> list[str]:
-    """Keys of so many customers who have an address for mail: three in four have."""
-    return [str(number) for number in range(1, count * 4 // 3 + 5) if number % 4][:count]
+# When the first of so many of the newest customers came; all of these have an address for mail.
+_NEWEST = "SELECT created_at FROM customer ORDER BY customer_id DESC LIMIT 1 OFFSET %s"
 
 
 def prepare(given: dict[str, Any]) -> dict[str, Any]:
-    """Open an incident about listed people, freeze their list, and decide that they are told."""
+    """Open an incident about the newest customers, freeze their list, decide that they are told."""
     desk = desk_of(given)
-    number = opened(desk, {"keys": "\n".join(keys(given["letters"]))})
+    with psycopg.connect(given["courier"]) as connection:
+        row = connection.execute(_NEWEST, [given["letters"] - 1]).fetchone()
+    assert row is not None
+    since = row[0].astimezone(desk.zone).isoformat()
+    number = opened(desk, {"collections": "courier.customer", "since": since})
     _record, unknown = assess(desk, number)
     assert not unknown
     file = desk.file(number)
