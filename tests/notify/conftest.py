@@ -8,9 +8,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from include.local.postgres import EmbeddedPostgres
-from include.state.connect import engine
 from tests.notify.rig import Post
-from tests.support.databases import fresh
+from tests.support.databases import fresh, pooled
 from tests.support.robots import RobotServer
 from tests.support.smtp import Smtp
 
@@ -21,14 +20,21 @@ def shared(postgres: EmbeddedPostgres, migrated_once: str) -> Iterator[str]:
         yield postgres.conninfo(name)
 
 
+@pytest.fixture(scope="module")
+def kept(shared: str) -> Iterator[Engine]:
+    """The database with connections that are kept: these tests alone open four thousand."""
+    made = pooled(shared)
+    yield made
+    made.dispose()
+
+
 @pytest.fixture
-def state(shared: str) -> Engine:
-    made = engine(shared)
-    with made.begin() as conn:
+def state(kept: Engine) -> Engine:
+    with kept.begin() as conn:
         conn.execute(
             text("TRUNCATE notice, notice_message, notice_optout, notice_text RESTART IDENTITY")
         )
-    return made
+    return kept
 
 
 @pytest.fixture
