@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+from email.mime.text import MIMEText
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ from tests.e2e import audited as audits
 from tests.e2e import databases
 from tests.e2e.audited import Audited
 from tests.e2e.conftest import Cli, FailedRuns, Probed
+from tests.e2e.incidents.led import Played
 from tests.e2e.retained import Retained
-from tests.e2e.search import Search, forms
+from tests.e2e.search import LETTER, Search, forms, without_its_reader
 
 # Alone, its first test makes every run of this folder.
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
@@ -49,6 +52,7 @@ def ran(
     probed: Probed,
     retained: Retained,
     audited: Audited,
+    led: dict[str, Played],
 ) -> None:
     """Every workflow ran, and failed in every way that we know."""
 
@@ -67,6 +71,35 @@ def test_the_marked_values_are_in_the_databases(cli: Cli, canaries: list[str], r
 def test_no_marked_value_is_in_what_we_write(cli: Cli, canaries: list[str], ran: None):
     """Logs, bundles with reports, manifests, backups, keys: every file of the home."""
     assert list(Search(canaries).folder(cli.home)) == []
+
+
+def test_a_letter_to_a_customer_holds_its_readers_address_and_no_other_value(
+    cli: Cli, canaries: list[str], ran: None
+):
+    """Marked people were written to: the address stands once in each letter, as where it goes."""
+    found: set[str] = set()
+    for path in (cli.home / "mail").glob("*.eml"):
+        content = path.read_bytes()
+        values = {one.value for one in Search(canaries).content(content, path.name)}
+        if without_its_reader(content) == content:
+            assert not values
+            continue
+        (to,) = re.findall(rb"(?m)^To: (\S+)", content)
+        assert all(value.encode() in to for value in values)  # one of them marks the address
+        assert content.count(to) == 1
+        found |= values
+    assert any("@" in value for value in found)
+
+
+def test_only_letters_may_hold_an_address():
+    """And only as where they go: no other header, no line of the text."""
+    plain = f"To: {PLANTED}\r\nSubject: Hello\r\n\r\nTo: {PLANTED}\r\n".encode()
+    assert without_its_reader(plain) == plain
+    letter = MIMEText(f"To: {PLANTED}", _charset="utf-8")
+    letter["To"], letter["Subject"], letter["Cc"] = "a@b.example", LETTER, "a@b.example"
+    kept = without_its_reader(letter.as_bytes())
+    assert kept.count(b"a@b.example") == 1
+    assert [one.value for one in Search([PLANTED]).content(kept, "letter")] == [PLANTED]
 
 
 @pytest.mark.parametrize("database", ["airflow_runs", "parcelseal_state"])
