@@ -26,6 +26,7 @@ from tests.e2e.incidents.script import (
     OTHERWISE,
     TAKEN_OFF,
     TOLD_OTHERWISE,
+    WHY_TAKEN_OFF,
     leaked_credentials,
 )
 from tests.e2e.running import RUNS, Running, until
@@ -73,7 +74,7 @@ def night(running: Running, api: AirflowApi) -> Night:
 
     def take_off(_played: Played) -> None:
         grader = played.team["compliance"][0]
-        add(lead, action="take_off", account=grader, words="Knows whose account it is")
+        add(lead, action="take_off", account=grader, words=WHY_TAKEN_OFF)
 
     def hand_over_and_tell(_played: Played) -> None:
         add(lead, action="hand_over", account=relief, words="Everything is said")

@@ -18,7 +18,14 @@ from typing import Any, cast
 
 from tests.e2e.incidents.led import Played, assigned
 from tests.e2e.incidents.sample import Sample
-from tests.e2e.incidents.script import ACTION, DUTY, IMPACT, LESSONS, OTHERWISE
+from tests.e2e.incidents.script import (
+    ACTION,
+    DUTY,
+    IMPACT,
+    LESSONS,
+    OTHERWISE,
+    WHY_TAKEN_OFF,
+)
 
 GRADES = {"general": ("General", "一般"), "larger": ("Larger", "较大")}
 ROLES = {
@@ -37,7 +44,7 @@ _DUE = re.compile(r"\d\d:\d\d UTC\S* \|")
 _COMMAND = re.compile(r"\./parcelseal[ a-zA-Z]+")  # to be typed as it stands
 _FREE = (
     *(IMPACT[name] for name in IMPACT if name.endswith("_en")),
-    *(LESSONS, ACTION, OTHERWISE, "Nothing was sold"),
+    *(LESSONS, ACTION, OTHERWISE, WHY_TAKEN_OFF, "Nothing was sold"),
 )
 """What people entered in one language only, or in each: it is shown as it was entered."""
 

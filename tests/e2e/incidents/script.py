@@ -34,6 +34,7 @@ IMPACT = {
 LESSONS = "Scanners were never locked"
 ACTION = "Lock every scanner after a minute"
 TOLD_OTHERWISE, TAKEN_OFF = "told_otherwise", "taken_off"
+WHY_TAKEN_OFF = "Knows whose account it is"
 OTHERWISE = "By telephone and by a notice on the web site"
 
 
