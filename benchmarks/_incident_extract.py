@@ -23,8 +23,8 @@ import psycopg
 from benchmarks._measure import Run, Targets, console, measure, require, shell, show
 from include.encryption.packing import ZSTD_LEVEL
 from include.encryption.recipients import new_pair, opening_key_from_pem, recipient_from_pem
-from include.incident.extract import Extract, context_of, extract, key_of, opened
-from include.incident.log_query import LogQuery
+from include.incident.evidence.extract import Extract, context_of, extract, key_of, opened
+from include.incident.evidence.log_query import LogQuery
 from include.policy.datamap import MappedDatabase
 from include.policy.incident_scope import AccessLog
 from include.services.clock import SystemClock

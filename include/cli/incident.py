@@ -13,7 +13,7 @@ from include.cli.table import print_table
 from include.services.errors import UsageError
 
 if TYPE_CHECKING:
-    from include.incident.clocks import Clock
+    from include.incident.clocks.clock import Clock
     from include.incident.desk import Desk, File
     from include.messages import Message
 
@@ -62,9 +62,9 @@ def show(number: Number, as_json: AsJson = False) -> int:
     """Show an incident with its clocks and its timeline."""
     place = workplace()
     with local_stack(place):
-        from include.incident.clock_words import due, state
-        from include.incident.clocks import ClockState, for_people
-        from include.incident.standing import clocks_of
+        from include.incident.clocks.clock import ClockState, for_people
+        from include.incident.clocks.clock_words import due, state
+        from include.incident.clocks.standing import clocks_of
         from include.incident.timeline import as_row, in_utc
 
         desk = _desk(place)
@@ -198,7 +198,7 @@ def _desk(place: Any) -> Desk:
 
 
 def _told(desk: Desk, file: File) -> dict[str, Any]:
-    from include.incident.standing import clocks_of
+    from include.incident.clocks.standing import clocks_of
 
     one, clocks = file.incident, clocks_of(desk, file)
     due = [clock.due_at for clock in clocks if clock.is_open and clock.due_at]

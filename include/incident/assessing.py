@@ -8,7 +8,7 @@ from typing import Any
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
 from include.incident import scopes, timeline
-from include.incident.counting import count_all
+from include.incident.counting.database import count_all
 from include.incident.desk import Desk, File
 from include.incident.grading import propose
 from include.incident.names import CLAUSE, STEP_ASSESS, Kind

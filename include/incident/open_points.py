@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from include.incident import notifying, scopes
+from include.incident import scopes
 from include.incident.assessing import outgrown
-from include.incident.authority_report import Phase
 from include.incident.desk import Desk, File
 from include.incident.names import Kind
 from include.incident.steps.decide import decided_on
 from include.incident.steps.report import authorities, handed_in
+from include.incident.telling import notifying
+from include.incident.telling.authority_report import Phase
 from include.incident.timeline import last_of
 from include.messages import Message, _, listed, verbatim
 from include.services.errors import ControlFailed

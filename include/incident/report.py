@@ -7,14 +7,16 @@ from collections.abc import Sequence
 
 from include.approvals import registry
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
-from include.incident import clock_words, notifying, register
+from include.incident import register
 from include.incident import report_sections as sections
 from include.incident import timeline as timelines
-from include.incident.clocks import Clock, ClockState
+from include.incident.clocks import clock_words
+from include.incident.clocks.clock import Clock, ClockState
+from include.incident.clocks.standing import clocks_of
 from include.incident.desk import Desk, File, file_of
 from include.incident.names import CLAUSE, Kind, State
 from include.incident.scope import Scope
-from include.incident.standing import clocks_of
+from include.incident.telling import notifying
 from include.incident.timeline import last_of
 from include.messages import Message, _
 from include.reports.conclusion import Conclusion, worst

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from include.incident import clock_words, response_times, response_words
-from include.incident.authority_report import action_lines, told
-from include.incident.clocks import Clock
+from include.incident.clocks import clock_words, response_times, response_words
+from include.incident.clocks.clock import Clock
+from include.incident.clocks.milestones import milestones
+from include.incident.clocks.response_times import Figures, Handled
+from include.incident.clocks.standing import clocks_of
 from include.incident.desk import Desk, File
-from include.incident.milestones import milestones
 from include.incident.names import Kind
-from include.incident.response_times import Figures, Handled
 from include.incident.scope import Scope
 from include.incident.scope_words import scope_notes, scope_table
 from include.incident.score import score, score_sheet
-from include.incident.standing import clocks_of
+from include.incident.telling.authority_report import action_lines, told
 from include.incident.timeline import of_kind
 from include.messages import _
 from include.reports.model import Cell, Column, Paragraph, Section, Steps, Table

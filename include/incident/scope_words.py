@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from include.approvals.reasons import value_free_reason
 from include.evidence.model import Outcome
-from include.incident.information import types_of
 from include.incident.scope import FICTION, Counted, Scope
 from include.incident.selection_words import selection_line
+from include.incident.telling.information import types_of
 from include.messages import Message, _, listed, verbatim
 from include.reports.model import Cell, Column, Table
 

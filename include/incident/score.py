@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from include.evidence.model import Outcome
-from include.incident.clocks import Clock, ClockState
+from include.incident.clocks.clock import Clock, ClockState
 from include.messages import _
 from include.reports.model import Cell, Column, Table
 

@@ -10,8 +10,10 @@ from typing import Any
 from airflow.sdk import get_current_context
 
 from include.evidence.model import StepRecord
-from include.incident import assessing, opening, preserving, register, report, scopes, watching
+from include.incident import assessing, opening, register, report, scopes
+from include.incident.clocks import watching
 from include.incident.desk import Desk
+from include.incident.evidence import preserving
 from include.incident.names import (
     CLAUSE,
     STEP_ASSESS,
@@ -19,8 +21,8 @@ from include.incident.names import (
     STEP_OPEN,
     STEP_PRESERVE,
 )
-from include.incident.notifying import queue
 from include.incident.steps.report import authorities as applying
+from include.incident.telling.notifying import queue
 from include.messages import Message, _
 from include.notify.delivery import deliver
 from include.notify.outbox import Run

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
-from include.incident import notifying, waking
-from include.incident.addresses import AddressBook
+from include.incident.clocks import waking
+from include.incident.clocks.standing import clocks_of
 from include.incident.desk import Desk, File, file_of
-from include.incident.standing import clocks_of
+from include.incident.telling import notifying
+from include.incident.telling.addresses import AddressBook
 from include.notify.asking import Confirm, LookUp
 from include.orchestration.incident_desk import desk_of
 from include.orchestration.sandbox import SandboxedWorkplace

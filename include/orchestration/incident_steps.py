@@ -18,14 +18,16 @@ from include.documents.render import render_forms
 from include.evidence.ledger import find
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import keep_artifact
-from include.incident import authority_report, evidence_kept, notifying, scopes
-from include.incident.authority_report import Phase
+from include.incident import scopes
+from include.incident.clocks.standing import clocks_of
 from include.incident.desk import Desk, File
-from include.incident.letter_document import letter_document
+from include.incident.evidence import kept_words as evidence_kept
 from include.incident.names import CLAUSE, WORKFLOW
-from include.incident.standing import clocks_of
 from include.incident.steps import close, contain, decide, grade, impact, report, review, summary
 from include.incident.steps.answer import Given
+from include.incident.telling import authority_report, notifying
+from include.incident.telling.authority_report import Phase
+from include.incident.telling.letter_document import letter_document
 from include.messages import Message, _
 from include.notify.texts import digest
 from include.orchestration.human import Answer, wait

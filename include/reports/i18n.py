@@ -6,6 +6,7 @@ reviewed in git is what readers get, and no compiled ``.mo`` can be forgotten or
 
 from __future__ import annotations
 
+import gc
 import re
 import string
 from collections.abc import Callable, Mapping
@@ -78,8 +79,14 @@ def _catalogue(locale: str) -> Mapping[str, str]:
         return {}
     if locale not in LOCALES:
         raise ValueError(f"no catalogue for locale {locale!r}; there are {', '.join(LOCALES)}")
-    with (LOCALE_DIR / locale / "LC_MESSAGES" / "messages.po").open("rb") as stream:
-        catalogue = read_po(stream, locale=locale)
+    collecting = gc.isenabled()
+    gc.disable()  # else it goes over all that is there again and again, four times as long
+    try:
+        with (LOCALE_DIR / locale / "LC_MESSAGES" / "messages.po").open("rb") as stream:
+            catalogue = read_po(stream, locale=locale)
+    finally:
+        if collecting:
+            gc.enable()
     return {
         str(entry.id): str(entry.string)
         for entry in catalogue

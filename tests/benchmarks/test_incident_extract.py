@@ -12,7 +12,7 @@ import pytest
 from benchmarks import _incident_extract as bench_module
 from benchmarks._incident_extract import ExtractBench, make_log, measure_extract
 from benchmarks._measure import Run, Targets, measure
-from include.incident import extract
+from include.incident.evidence import extract
 from include.local.postgres import EmbeddedPostgres
 from tests.support.databases import fresh
 

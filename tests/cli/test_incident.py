@@ -20,7 +20,7 @@ from include.local.postgres import EmbeddedPostgres
 from include.services.database import DatabaseAddress
 from include.state.connect import engine
 from tests.incident.desk_rig import LEAD, NIGHT, TABLES, Case, Company
-from tests.incident.extract_rig import run as run_sql
+from tests.incident.evidence.extract_rig import run as run_sql
 from tests.support.databases import fresh
 
 

@@ -12,7 +12,7 @@ from include.local.postgres import EmbeddedPostgres
 from include.services.database import DatabaseAddress
 from include.state.connect import engine
 from tests.incident.desk_rig import TABLES, Company
-from tests.incident.extract_rig import run
+from tests.incident.evidence.extract_rig import run
 from tests.support.databases import fresh
 
 

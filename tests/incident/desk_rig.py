@@ -19,22 +19,16 @@ from sqlalchemy import Connection, Engine, text
 from include.approvals.question import Question
 from include.documents.missing import missing
 from include.evidence.model import StepRecord
-from include.incident import (
-    assessing,
-    authority_report,
-    evidence_kept,
-    notifying,
-    opening,
-    preserving,
-    scopes,
-    updating,
-)
-from include.incident.authority_report import Phase
+from include.incident import assessing, opening, scopes, updating
+from include.incident.clocks.standing import clocks_of
 from include.incident.desk import Desk, File
+from include.incident.evidence import kept_words as evidence_kept
+from include.incident.evidence import preserving
 from include.incident.names import UPDATES, WORKFLOW, Kind
-from include.incident.standing import clocks_of
 from include.incident.steps import close, contain, decide, grade, impact, report, review, summary
 from include.incident.steps.answer import Given
+from include.incident.telling import authority_report, notifying
+from include.incident.telling.authority_report import Phase
 from include.incident.timeline import Entry, of_kind
 from include.incident.updating import Action, Update
 from include.messages import Message

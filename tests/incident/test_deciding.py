@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from include.approvals.question import AskAgain
-from include.incident import assessing, notifying, register
-from include.incident.clocks import ClockState
+from include.incident import assessing, register
+from include.incident.clocks.clock import ClockState
+from include.incident.clocks.standing import clocks_of
 from include.incident.desk import Desk
 from include.incident.names import INDIVIDUAL, UPDATES, Kind, State
 from include.incident.selection import Selection
-from include.incident.standing import clocks_of
 from include.incident.steps import decide
+from include.incident.telling import notifying
 from include.incident.updating import Action
 from include.notify.outbox import Run
 from include.notify.status import statuses, undelivered

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from include.incident.selection import MOST_KEYS, Selection, checked, located, moment
 from include.policy import SHIPPED, load_pack
 from include.services.errors import UsageError
-from tests.incident.shop import RULE
+from tests.incident.counting.shop import RULE
 
 _SHIPPED = load_pack(SHIPPED).incident
 assert _SHIPPED is not None

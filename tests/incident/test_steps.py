@@ -193,8 +193,8 @@ def test_no_step_of_a_duplicate_or_cancelled_incident_asks_anybody(
 
 
 def _asks(case: Case, step: str) -> Question | None:
-    from include.incident.authority_report import Phase
     from include.incident.steps import report, summary
+    from include.incident.telling.authority_report import Phase
 
     if step in ("report", "report_rest"):
         phase = Phase.FIRST if step == "report" else Phase.REST

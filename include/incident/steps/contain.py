@@ -5,11 +5,11 @@ from __future__ import annotations
 from include.approvals.form import Field
 from include.approvals.question import Question
 from include.evidence.model import StepRecord
-from include.incident.authority_report import told
 from include.incident.desk import Desk, File
 from include.incident.names import Kind
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
+from include.incident.telling.authority_report import told
 from include.messages import _, listed
 from include.policy.incident import HumanStep
 

@@ -13,15 +13,15 @@ from include.approvals.form import Field
 from include.approvals.question import Question
 from include.approvals.registry import APPROVE, REJECT, Refusal
 from include.evidence.model import StepRecord
-from include.incident import notifying
-from include.incident.addresses import AddressBook, Reach
 from include.incident.desk import Desk, File
-from include.incident.letter_words import letter_lines, reach_lines
 from include.incident.names import UPDATES, Kind
-from include.incident.notifying import NoticePlan
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
 from include.incident.team import team_of, who_answered
+from include.incident.telling import notifying
+from include.incident.telling.addresses import AddressBook, Reach
+from include.incident.telling.letter_words import letter_lines, reach_lines
+from include.incident.telling.notifying import NoticePlan
 from include.incident.timeline import last_of
 from include.messages import Message, _, listed, verbatim
 from include.policy.incident import HumanStep

@@ -8,13 +8,13 @@ from include.approvals.form import Field
 from include.approvals.question import Question
 from include.evidence.model import StepRecord
 from include.incident import register, scopes
-from include.incident.authority_report import told
 from include.incident.desk import Desk, File
 from include.incident.grading import propose
 from include.incident.names import Kind
 from include.incident.scope_words import scope_lines
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
+from include.incident.telling.authority_report import told
 from include.messages import _
 from include.policy.incident import HumanStep
 

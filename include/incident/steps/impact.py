@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from include.approvals.form import Field
 from include.approvals.question import Question
 from include.evidence.model import StepRecord
-from include.incident.authority_report import told
 from include.incident.desk import Desk
 from include.incident.names import Kind
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
+from include.incident.telling.authority_report import told
 from include.incident.timeline import last_of
 from include.messages import Message, _, listed
 from include.policy.incident import HumanStep

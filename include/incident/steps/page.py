@@ -15,10 +15,10 @@ from include.approvals.question import (
     names,
 )
 from include.incident import timeline
-from include.incident.clock_words import clock_rows
+from include.incident.clocks.clock_words import clock_rows
+from include.incident.clocks.standing import clocks_of
 from include.incident.desk import Desk, File
 from include.incident.names import Kind
-from include.incident.standing import clocks_of
 from include.incident.team import Team, team_of
 from include.messages import Message, _
 from include.policy.incident import HumanStep

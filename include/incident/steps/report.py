@@ -12,13 +12,13 @@ from dataclasses import replace
 from include.approvals.form import Field
 from include.approvals.question import Question
 from include.evidence.model import StepRecord
-from include.incident.authority_report import Phase
-from include.incident.clocks import Bearing, bearing
+from include.incident.clocks.clock import Bearing, bearing
+from include.incident.clocks.standing import facts_from
 from include.incident.desk import Desk, File
 from include.incident.names import Kind
-from include.incident.standing import facts_from
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
+from include.incident.telling.authority_report import Phase
 from include.incident.timeline import of_kind
 from include.messages import Message, _, listed
 from include.policy.incident import Authority, HumanStep

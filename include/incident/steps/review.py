@@ -8,9 +8,9 @@ from include.approvals.form import Field
 from include.approvals.question import Question
 from include.evidence.model import StepRecord
 from include.findings.register import open_finding
+from include.incident.clocks.spans import later
 from include.incident.desk import Desk
 from include.incident.names import FINDING_KIND, Kind
-from include.incident.spans import later
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given, Values
 from include.messages import _

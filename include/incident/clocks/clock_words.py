@@ -1,0 +1,165 @@
+"""What people read of clocks: in questions, reports and on the timeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from include.evidence.model import Outcome
+from include.incident.clocks.clock import Clock, ClockState, Why, for_people, late
+from include.messages import Message, _
+from include.policy.incident import ClockRule
+from include.reports.model import Bar, BarChart, Cell, Column, Table
+
+_ENTERED = 60
+"""Seconds between a moment and its entry from which on both are told."""
+_HEADS = (_("What"), _("Due"), _("State"), _("Basis"))
+_WHY = {
+    Why.GRADE: _("not for this grade"),
+    Why.TYPE: _("not for this type of incident"),
+    Why.SYSTEMS: _("not for this company's systems"),
+    Why.REGRADED: _("not any more: the incident was regraded"),
+    Why.CANCELLED: _("not any more: the incident was cancelled"),
+    Why.NOT_NEEDED: _("not any more: a person decided that it is not needed"),
+}
+_OUTCOMES = {
+    ClockState.OVERDUE: Outcome.FAIL,
+    ClockState.LATE: Outcome.FAIL,
+    ClockState.MISSED: Outcome.FAIL,
+    ClockState.DUE_SOON: Outcome.ATTENTION,
+    ClockState.MET: Outcome.PASS,
+}
+
+
+def clock_rows(clocks: Iterable[Clock]) -> tuple[Sequence[Message], list[list[Message]]]:
+    """Heads and rows for a page on which somebody is asked; only what applies or may yet.
+
+    What has to be done comes first.
+    """
+    shown = [one for one in for_people(clocks) if one.state is not ClockState.NOT_APPLICABLE]
+    return _HEADS, [[one.rule.message, due(one), state(one), basis(one.rule)] for one in shown]
+
+
+def clock_table(clocks: Iterable[Clock]) -> Table:
+    """All clocks for a report, those that do not apply with the reason; red ones fail."""
+    return Table(
+        caption=_("By when what has to be done"),
+        columns=[Column(label=one) for one in _HEADS] + [Column(label=_("Result"), kind="outcome")],
+        rows=[
+            [one.rule.message, due(one), state(one), basis(one.rule), result(one)]
+            for one in for_people(clocks)
+        ],
+    )
+
+
+def document_table(clocks: Iterable[Clock]) -> Table:
+    """Clocks for who is handed a document: those that apply, or applied."""
+    heads, rows = clock_rows(clocks)
+    return Table(
+        caption=_("By when what has to be done"),
+        columns=[Column(label=one) for one in heads],
+        rows=[list(one) for one in rows],
+    )
+
+
+def late_chart(clocks: Iterable[Clock]) -> BarChart:
+    """How late what was late is."""
+    return BarChart(
+        caption=_("Later than due"),
+        category=_("What"),
+        unit="seconds",
+        bars=[
+            Bar(label=one.rule.message, value=one.lateness.total_seconds(), status=Outcome.FAIL)
+            for one in late(clocks)
+        ],
+    )
+
+
+def outcome(clock: Clock) -> Outcome | None:
+    """Red where something ran out, None where nothing can be said yet or has to be."""
+    return _OUTCOMES.get(clock.state)
+
+
+def result(clock: Clock) -> Cell:
+    """The outcome, or in a word why there is none."""
+    if (found := outcome(clock)) is not None:
+        return found
+    if clock.is_open or clock.state is ClockState.NOT_BEGUN:
+        return _("still open")
+    return _("does not apply")
+
+
+def due(clock: Clock) -> Message:
+    """When it is due, in words."""
+    if clock.due_at is not None:
+        return _moment(clock.due_at)
+    if clock.state is ClockState.NOT_APPLICABLE:
+        return _("never")
+    within = clock.rule.within
+    if within.months:
+        return _("{period} after the end of the handling", period=str(within))
+    length = within.days * 86_400 + within.seconds
+    return _("{length:duration} after the end of the handling", length=length)
+
+
+def state(clock: Clock) -> Message:
+    """Where it stands, in words that need no colour."""
+    words = _state(clock)
+    if clock.provisional and (clock.is_open or clock.is_late):
+        return _("{state}; the grade is not confirmed yet", state=words)
+    return words
+
+
+def basis(rule: ClockRule) -> Message:
+    """The source of the period, and whether the figure is the company's."""
+    if isinstance(rule.basis, str):
+        return _("the company's own rule")
+    if rule.immediate:
+        return _("{source}: at once; the figure is the company's", source=rule.basis.message)
+    return rule.basis.message
+
+
+def _state(clock: Clock) -> Message:
+    lateness = clock.lateness.total_seconds()
+    match clock.state:
+        case ClockState.OVERDUE:
+            return _("OVERDUE by {length:duration}", length=lateness)
+        case ClockState.DUE_SOON | ClockState.RUNNING if clock.remaining is not None:
+            return _("{length:duration} left", length=clock.remaining.total_seconds())
+        case ClockState.NOT_YET:
+            return _("only if it is graded otherwise than proposed")
+        case ClockState.NOT_BEGUN:
+            return _("begins with the end of the handling")
+        case ClockState.LATE:
+            return _("done {at}, late by {length:duration}", at=_done(clock), length=lateness)
+        case ClockState.MET:
+            return _("done {at}, in time", at=_done(clock))
+        case ClockState.MISSED:
+            return _(
+                "not done, and was overdue by {length:duration}: {why}",
+                length=lateness,
+                why=_why(clock),
+            )
+        case _:
+            return _why(clock)
+
+
+def _why(clock: Clock) -> Message:
+    assert clock.why is not None
+    return _WHY[clock.why]
+
+
+def _done(clock: Clock) -> Message:
+    assert clock.done is not None
+    return happened(clock.done.at, clock.done.recorded_at)
+
+
+def happened(at: datetime, entered: datetime) -> Message:
+    """A moment, and when it was entered where that was later."""
+    if (entered - at).total_seconds() < _ENTERED:
+        return _moment(at)
+    return _("{at} (entered {entered})", at=at, entered=entered)
+
+
+def _moment(at: datetime) -> Message:
+    return Message(text="{at}", values={"at": at})

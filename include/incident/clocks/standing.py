@@ -1,0 +1,43 @@
+"""How an incident's clocks stand, from its file."""
+
+from __future__ import annotations
+
+from include.incident.clocks.clock import Clock, Facts, clocks, facts_of
+from include.incident.clocks.milestones import milestones
+from include.incident.desk import Desk, File
+from include.incident.names import Kind
+from include.incident.timeline import last_of
+
+
+def facts_from(desk: Desk, file: File) -> Facts:
+    """What clocks have to know of an incident.
+
+    Args:
+        desk: of the incident.
+        file: the incident.
+    """
+    scoped = last_of(file.entries, Kind.SCOPED)
+    certain = scoped is not None and scoped.data.get("certain") is True
+    return facts_of(
+        file.entries,
+        aware_at=file.incident.aware_at,
+        type=file.incident.type,
+        critical=desk.rules.critical,
+        proposed=str(scoped.data["proposed"]) if scoped is not None and certain else None,
+    )
+
+
+def clocks_of(desk: Desk, file: File) -> list[Clock]:
+    """How its clocks stand now, by the rules as they were when it was opened.
+
+    Args:
+        desk: of the incident.
+        file: the incident.
+    """
+    return clocks(
+        file.incident.clocks,
+        facts_from(desk, file),
+        milestones(file.entries),
+        desk.clock.now(),
+        desk.zone,
+    )

@@ -1,0 +1,219 @@
+"""Waking people about clocks: once for each rung, whatever happened to the machines meanwhile.
+
+Who looks again after a long night is told only the newest rung that passed: what came before it
+says nothing that it does not. Whether a clock is late never depends on whether anybody was told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, get_args
+from zoneinfo import ZoneInfo
+
+from include.incident.clocks.clock import Clock, ClockState
+from include.incident.clocks.spans import earlier, later, utc
+from include.incident.names import ALERT, WORKFLOW
+from include.messages import Message, _
+from include.notify.notice import Notice
+from include.notify.roles import to_role
+from include.policy.incident import HumanStep, IncidentRules, Milestone, Wake
+from include.policy.period import Period
+from include.policy.rules import Role
+
+Phase = Literal["before", "after"]
+
+STEPS: Mapping[Milestone, tuple[HumanStep, ...]] = {
+    "graded": ("grade",),
+    "contained": ("contain",),
+    "reported": ("report",),
+    "individuals_told": ("impact", "decide"),
+    "closed": ("close",),
+    "summarised": ("summary",),
+}
+"""The human steps that reach a milestone. The others are reached by tasks: whoever leads is woken,
+who closes the incident in the end."""
+_LEADS: HumanStep = "close"
+
+
+@dataclass(frozen=True)
+class WakeUp:
+    """A rung that a clock has come to.
+
+    Attributes:
+        number: of the incident.
+        clock: as it stands.
+        phase: before or after it is due.
+        rung: how long before or after.
+        at: when it was to be told, in UTC.
+    """
+
+    number: str
+    clock: Clock
+    phase: Phase
+    rung: Period
+    at: datetime
+
+    @property
+    def key(self) -> str:
+        """What makes it the same one: ``INC-2026-0001/cac_first/before/PT1H``."""
+        return f"{self.number}/{self.clock.id}/{self.phase}/{self.rung}"
+
+    @property
+    def steps(self) -> tuple[HumanStep, ...]:
+        """The human steps that reach the milestone; empty where a task does."""
+        return STEPS.get(self.clock.rule.ends, ())
+
+
+def wake_ups(
+    number: str,
+    clocks: Iterable[Clock],
+    wake: Wake,
+    now: datetime,
+    zone: ZoneInfo,
+    before: Collection[str] = (),
+) -> list[WakeUp]:
+    """What people are to be told now, at most once for each clock.
+
+    Args:
+        number: of the incident.
+        clocks: as they stand now.
+        wake: of incident.yaml.
+        now: when somebody looks.
+        zone: of the pack.
+        before: keys of what they were told before.
+    """
+    newest = (
+        passed[-1]
+        for one in clocks
+        if (passed := [rung for rung in _rungs(number, one, wake, zone) if rung.at <= utc(now)])
+    )
+    return sorted((one for one in newest if one.key not in before), key=lambda one: one.at)
+
+
+def next_look(
+    clocks: Iterable[Clock], wake: Wake, now: datetime, zone: ZoneInfo
+) -> datetime | None:
+    """When something is to be told next if nothing happens, in UTC; None where nothing is."""
+    at = (rung.at for one in clocks for rung in _rungs("", one, wake, zone))
+    return min((one for one in at if one > utc(now)), default=None)
+
+
+def notices(
+    found: Iterable[WakeUp], rules: IncidentRules, roles: Mapping[str, Role], zone: ZoneInfo
+) -> Iterator[Notice]:
+    """Urgent notices to those who have to act, and to management once a clock has run out.
+
+    Args:
+        found: what they are to be told.
+        rules: incident.yaml.
+        roles: of roles.yaml, by id.
+        zone: of the pack; days are those there.
+    """
+    for one in found:
+        due = one.clock.due_at
+        assert due is not None
+        for role in _told(one, rules):
+            yield from to_role(
+                roles[role],
+                kind=ALERT,
+                key=f"{one.key}/{role}",
+                heading=_heading(one),
+                line=line(one),
+                due_on=due.astimezone(zone).date(),
+                urgent=True,
+            )
+
+
+def wanted(keys: Sequence[str], number: str, clocks: Iterable[Clock]) -> set[str]:
+    """Of these keys of notices about an incident, those that are not about a rung any more open.
+
+    Nobody is woken about what was done, or ended, before the mail could leave; nor told that
+    something will be due once it is overdue, nor of two rungs of one clock at a time. Keys of
+    notices about anything else are always wanted.
+
+    Args:
+        keys: of waiting notices.
+        number: of the incident; keys of other incidents are left out of the answer.
+        clocks: as they stand now.
+    """
+    open_now = {one.id: one for one in clocks if one.is_open}
+    latest: dict[tuple[str, str], tuple[int, str]] = {}
+    found: set[str] = set()
+    for key in keys:
+        if key.partition("/")[0] != number:
+            continue
+        parts = key.split("/")
+        if len(parts) != 5 or parts[2] not in get_args(Phase):
+            found.add(key)
+            continue
+        clock, role = open_now.get(parts[1]), parts[4]
+        if clock is None or (parts[2] == "after") != (clock.state is ClockState.OVERDUE):
+            continue
+        length = Period.parse(parts[3])
+        rank = (length.months * 31 + length.days) * 86_400 + length.seconds
+        rank = rank if parts[2] == "after" else -rank
+        latest[clock.id, role] = max(latest.get((clock.id, role), (rank, key)), (rank, key))
+    return found | {key for _rank, key in latest.values()}
+
+
+def line(one: WakeUp) -> Message:
+    """What is due when, and where in Airflow it is done; no customer's value."""
+    values = {"title": one.clock.rule.message, "due": one.clock.due_at, "where": _where(one)}
+    if one.phase == "before":
+        said = _("“{title}” is due by {due}. {where}", **values)
+    else:
+        said = _(
+            "OVERDUE: “{title}” was due by {due} and is not done. {where} Do it now, and enter "
+            "when it was done.",
+            **values,
+        )
+    if not one.clock.provisional:
+        return said
+    return _("{said} The grade is not confirmed yet: confirm it first.", said=said)
+
+
+def told_words(one: WakeUp) -> Message:
+    """What the timeline says of it."""
+    values = {"title": one.clock.rule.message, "due": one.clock.due_at}
+    if one.phase == "before":
+        return _("People were told that “{title}” is due by {due}.", **values)
+    return _("People and management were told that “{title}” is overdue since {due}.", **values)
+
+
+def _heading(one: WakeUp) -> Message:
+    if one.phase == "before":
+        return _("Incident {number}: due soon", number=one.number)
+    return _("Incident {number}: OVERDUE", number=one.number)
+
+
+def _where(one: WakeUp) -> Message:
+    if not one.steps:
+        return _("See the run of {workflow} in Airflow.", workflow=WORKFLOW)
+    return _("In Airflow: {workflow}, step {steps}.", workflow=WORKFLOW, steps=", ".join(one.steps))
+
+
+def _told(one: WakeUp, rules: IncidentRules) -> list[str]:
+    duties = [rules.steps[step] for step in one.steps or (_LEADS,)]
+    if one.phase == "after":
+        duties.append(rules.management)
+    return list(dict.fromkeys(rules.duty(duty).role for duty in duties))
+
+
+def _rungs(number: str, clock: Clock, wake: Wake, zone: ZoneInfo) -> list[WakeUp]:
+    """The rungs of a clock in which something has to be done, by their moments.
+
+    One that lies before the clock began is none: people were called just then. Once it ran out
+    nobody is told any more that it is due.
+    """
+    if not clock.is_open or clock.due_at is None or clock.begins_at is None:
+        return []
+    due, begun = clock.due_at, clock.begins_at
+    found = [WakeUp(number, clock, "after", rung, later(due, rung, zone)) for rung in wake.after]
+    if clock.state is not ClockState.OVERDUE:
+        soon = (
+            WakeUp(number, clock, "before", rung, earlier(due, rung, zone)) for rung in wake.before
+        )
+        found += [one for one in soon if one.at > begun]
+    return sorted(found, key=lambda one: one.at)

@@ -1,0 +1,87 @@
+"""Looking at an incident from time to time: wake people, and enter what has happened meanwhile.
+
+Whoever looks late loses nothing: rungs that passed are told once, and lateness is computed from
+timestamps, never from when anybody looked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from include.incident import opening, timeline
+from include.incident.clocks import waking
+from include.incident.clocks.standing import clocks_of
+from include.incident.desk import Desk, file_of
+from include.incident.names import ALERT, INDIVIDUAL, STEP_WATCH, Kind, State
+from include.incident.telling import notifying
+from include.notify import outbox
+from include.notify.status import statuses
+
+SOON = timedelta(minutes=1)  # while messages wait to be sent
+IDLE = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look came to.
+
+    Attributes:
+        over: nothing is left to watch: it was cancelled, or summarised.
+        again_at: when to look next.
+        waiting: messages of the incident that are queued and not sent.
+    """
+
+    over: bool
+    again_at: datetime
+    waiting: int
+
+
+def look(desk: Desk, number: str) -> Look:
+    """Queue what people are to be woken about; enter what has been reached.
+
+    Args:
+        desk: of the incident.
+        number: of the incident.
+    """
+    now = desk.clock.now()
+    with desk.state.begin() as conn:
+        file = file_of(conn, number)
+        clocks = clocks_of(desk, file)
+        if file.incident.is_led:
+            woken = [one for one in file.entries if one.kind is Kind.WOKEN]
+            told = {str(one.data["key"]) for one in woken}
+            due = waking.wake_ups(number, clocks, desk.rules.wake, now, desk.zone, told)
+            rows = waking.notices(due, desk.rules, desk.roles, desk.zone)
+            outbox.queue(conn, rows, desk.run, now, desk.notices)
+            for one in due:
+                timeline.append(
+                    conn, file.incident.id, Kind.WOKEN, waking.told_words(one), by=STEP_WATCH,
+                    clock=desk.clock, data={"key": one.key, "clock": one.clock.id}, once=one.key,
+                )  # fmt: skip
+    waiting = settle(desk, number)
+    again = SOON if waiting else IDLE
+    following = waking.next_look(clocks, desk.rules.wake, now, desk.zone)
+    over = not file.incident.is_led or any(one.kind is Kind.SUMMARISED for one in file.entries)
+    return Look(over and not waiting, min(now + again, following or now + again), waiting)
+
+
+def settle(desk: Desk, number: str) -> int:
+    """Enter that the team was called and people were told, once it is so; how many still wait.
+
+    Args:
+        desk: of the incident.
+        number: of the incident.
+    """
+    with desk.state.begin() as conn:
+        file = file_of(conn, number)
+        if file.incident.state is State.DUPLICATE:
+            return 0
+        opening.called(conn, desk, file.incident)
+        notifying.told(conn, desk, file)
+        return sum(
+            count
+            for kind in (ALERT, INDIVIDUAL)
+            for (state, _cause), count in statuses(conn, kind, f"{number}/").items()
+            if state == "pending"
+        )

@@ -1,0 +1,340 @@
+"""What a selection means in one database: which records, and who of those they are about.
+
+Where logs or lists name few people their records are looked up, person by person; otherwise each
+collection is looked through once. Both find the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from psycopg.sql import SQL, Composable, Identifier
+
+from include.incident.counting.listed import Listed, of_database
+from include.incident.counting.live import Collected, Live
+from include.incident.counting.logs import Logged, logged
+from include.incident.counting.named import among
+from include.incident.counting.window import in_window
+from include.incident.selection import Selection
+from include.policy.fragments import both, either
+
+ALL = SQL("true")
+_WANTED = SQL("%(departments)s::text[]")
+_FEW = 400  # one in so many people: to look their records up is cheaper than to look through all
+
+
+@dataclass(frozen=True)
+class Match:
+    """Affected records of a collection; another match may have some of them too.
+
+    Attributes:
+        source: the collection's rows ``r``, and what is joined to each; no row comes twice.
+        where: which of them.
+        people: of those whom such a row is about, by place in the collection's keys, who is
+            affected by it; None means that whoever is about it is.
+    """
+
+    source: Composable
+    where: Composable
+    people: Mapping[int, Composable | None]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Some affected records, with a key for each of the people in them.
+
+    Attributes:
+        collected: the collection; None where people are named by a log or a list only.
+        keys: of those people over the rows of ``source``; some may be NULL.
+        source: rows and condition: ``waybill AS r WHERE ...``.
+    """
+
+    collected: Collected | None
+    keys: Sequence[Composable]
+    source: Composable
+
+
+@dataclass(frozen=True)
+class Affected:
+    """A selection in a database.
+
+    Attributes:
+        live: the database.
+        selection: what is affected, `selection.checked`.
+        logged: whom logs name; None where it asks for none.
+        listed: the keys that were listed for this database.
+        moment: as of which the age of people counts, timezone-aware.
+    """
+
+    live: Live
+    selection: Selection
+    logged: Logged | None = None
+    listed: Listed = field(default_factory=Listed)
+    moment: datetime | None = None
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """The parameters of every query."""
+        chosen = self.selection
+        return {
+            "since": chosen.since,
+            "until": chosen.until,
+            "departments": list(chosen.departments),
+            "moment": self.moment,
+            **self.listed.values(self.live),
+            **(self.logged.values if self.logged else {}),
+        }
+
+    @cached_property
+    def collections(self) -> Mapping[str, Collected]:
+        """The collections that have affected records, in the order of incident.yaml."""
+        wanted = set(self._chosen)
+        if self.listed.collection is not None:
+            wanted.add(self.listed.collection)
+        return {name: one for name, one in self.live.collections.items() if name in wanted}
+
+    @cached_property
+    def by_own_row(self) -> bool:
+        """Whether whoever is affected is so by a row in the collection of people, for sure.
+
+        Then `those` says who: foreign keys promise that no record names anybody else.
+        """
+        chosen = self.selection
+        whole = not chosen.departments and (chosen.by_log or not (chosen.since or chosen.until))
+        return (
+            any(one.own and name in self._chosen for name, one in self.collections.items())
+            and all(one.linked for one in self.collections.values())
+            and self.listed.collection is None
+            and (not self._main or whole)
+            and (self.logged is None or self.logged.linked)
+        )
+
+    @cached_property
+    def those(self) -> Composable | None:
+        """A relation of the keys ``k`` of those whom logs and lists name; None for everybody."""
+        if self._main and self.logged is None:
+            return None
+        named = []
+        if self.logged is not None:
+            named.append(SQL("SELECT k FROM ({}) AS logged").format(self.logged.people))
+        if self.listed.keys and self.listed.collection is None:
+            people = self.listed.people(self.live)
+            named.append(SQL("SELECT k FROM ({}) AS listed").format(people))
+        nobody = SQL("SELECT NULL::{} AS k WHERE false").format(self.live.key_name)
+        return SQL(" UNION ").join(named) if named else nobody
+
+    @cached_property
+    def everything(self) -> bool:
+        """Whether nothing narrows it down."""
+        chosen = self.selection
+        return not chosen.narrowed and set(self._chosen) == set(self.live.collections)
+
+    @cached_property
+    def not_narrowed(self) -> tuple[str, ...]:
+        """Collections of which all counts, since they have no moment or no department."""
+        return tuple(
+            name
+            for name, one in self.collections.items()
+            if name in self._chosen and self._main and self._blurred(one)
+        )
+
+    @cached_property
+    def few(self) -> bool:
+        """Whether logs and lists alone say who is affected, and name few."""
+        if self._main and self.logged is None:
+            return False
+        named = len(self.listed.keys)
+        if self._main and self.logged is not None:
+            if self.logged.people_count is None:
+                return False
+            named += self.logged.people_count
+        return named * _FEW <= max(self.live.rows, 400_000)
+
+    def matches(self, one: Collected) -> list[Match]:
+        """The affected records of a collection; one match where it is looked through."""
+        if self.few:
+            return list(self._looked_up(one))
+        return [self._looked_through(one)]
+
+    def pairs(self) -> Iterator[Pairs]:
+        """All affected people with the records about them, some of them many times."""
+        for one in self.collections.values():
+            for match in self.matches(one):
+                keys = [
+                    one.keys[place]
+                    if condition is None
+                    else SQL("CASE WHEN {} THEN {} END").format(condition, one.keys[place])
+                    for place, condition in match.people.items()
+                ]
+                yield Pairs(one, keys, SQL("{} WHERE {}").format(match.source, match.where))
+        yield from self._of_nothing()
+
+    def people(self) -> Composable:
+        """A relation of the affected people's keys ``k``, each once."""
+        if self.by_own_row:
+            query = SQL("SELECT {} AS k FROM {} AS s").format(self.live.person, self.live.people)
+            if self.those is not None:
+                query += SQL(" WHERE {} IN ({})").format(self.live.person, self.those)
+            return query
+        parts = [
+            SQL("SELECT {} AS k FROM {}").format(each_key(self.live, one.keys), one.source)
+            for one in self.pairs()
+        ]
+        if not parts:
+            return SQL("SELECT NULL::{} AS k WHERE false").format(self.live.key_name)
+        return SQL("SELECT k FROM ({}) AS pair WHERE k IS NOT NULL GROUP BY k").format(
+            SQL(" UNION ALL ").join(parts)
+        )
+
+    @cached_property
+    def _chosen(self) -> Sequence[str]:
+        """The collections in which it looks, beside that of listed records."""
+        return self.selection.collections_of(self.live.rule)
+
+    @property
+    def _main(self) -> bool:
+        """Whether more is said than keys and where."""
+        return not self.selection.only_keys
+
+    def _looked_up(self, one: Collected) -> Iterator[Match]:
+        """The records of few people, or few records: a match for each way to find them."""
+        rows, everybody = self._rows(one), dict.fromkeys(range(len(one.keys)))
+        if self.logged is not None and one.name in self._chosen and self._main:
+            conditions, answering = self._conditions(one)
+            alternatives: list[list[Composable]] = [[]]
+            if answering is not None:
+                alternatives = [[_in(key, answering)] for key in one.keys]
+            for more in alternatives:
+                for place, key in enumerate(one.keys):
+                    known = _in(key, self.logged.people)
+                    yield Match(rows, both([*conditions, *more, known]), {place: None})
+        for condition in self._listed_records(one):
+            yield Match(rows, condition, everybody)
+        if self._lists_people(one):
+            for place, key in enumerate(one.keys):
+                yield Match(rows, _in(key, self.listed.people(self.live)), {place: None})
+
+    def _looked_through(self, one: Collected) -> Match:
+        """All affected records of a collection by one look at each."""
+        source, places = self._rows(one), range(len(one.keys))
+        rows: list[Composable] = []  # of these conditions one holds for an affected record
+        people: list[list[Composable]] = [[] for _ in places]  # and of a person's, for the person
+
+        def hits(name: str, relation: Composable) -> list[Composable]:
+            nonlocal source
+            for place in places:
+                alias = Identifier(f"{name}{place}")
+                joined = " LEFT JOIN ({}) AS {} ON {}.k = {}"
+                source += SQL(joined).format(relation, alias, alias, one.keys[place])
+            return [SQL("{}.k IS NOT NULL").format(Identifier(f"{name}{at}")) for at in places]
+
+        if self._main and one.name in self._chosen:
+            conditions, answering = self._conditions(one)
+            if answering is not None:
+                conditions = [*conditions, either(hits("answering", answering))]
+            if self.logged is None:
+                if not conditions:
+                    return Match(source, ALL, dict.fromkeys(places))
+                rows.append(both(conditions))
+                for place in places:
+                    people[place].append(rows[-1])
+            else:
+                known = hits("logged", self.logged.people)
+                rows.append(both([*conditions, either(known)]))
+                for place in places:
+                    people[place].append(both([*conditions, known[place]]))
+        for condition in self._listed_records(one):
+            rows.append(condition)
+            for place in places:
+                people[place].append(condition)
+        if self._lists_people(one):
+            listed = hits("listed", self.listed.people(self.live))
+            rows += listed
+            for place in places:
+                people[place].append(listed[place])
+        whole = len(places) == 1 or all(one == rows for one in people)
+        return Match(
+            source,
+            rows[0] if len(rows) == 1 else either(rows),
+            {place: None if whole else either(people[place]) for place in places},
+        )
+
+    def _conditions(self, one: Collected) -> tuple[list[Composable], Composable | None]:
+        """Conditions of window and department over ``r``.
+
+        Where only people have departments, the second is a relation of the keys ``k`` of those for
+        whom one of the departments answers: a record counts that is about one of them.
+        """
+        chosen, conditions = self.selection, []
+        if not chosen.by_log and (chosen.since or chosen.until) and one.at:
+            conditions.append(in_window(one.at.sql, chosen, one.at.type))
+        subject = self.live.rule.subject
+        if not chosen.departments:
+            return conditions, None
+        if one.rule.department is not None:
+            conditions.append(among(self.live.database, "r", one.rule.department, _WANTED))
+        elif subject.department is not None:
+            return conditions, SQL("SELECT {} AS k FROM {} AS s WHERE {}").format(
+                self.live.person,
+                self.live.people,
+                among(self.live.database, "s", subject.department, _WANTED),
+            )
+        return conditions, None
+
+    def _listed_records(self, one: Collected) -> list[Composable]:
+        return self.listed.records(one) if self.listed.collection == one.name else []
+
+    def _lists_people(self, one: Collected) -> bool:
+        people = bool(self.listed.keys) and self.listed.collection is None
+        return people and one.name in self._chosen
+
+    @staticmethod
+    def _rows(one: Collected) -> Composable:
+        return SQL("{} AS r").format(one.table)
+
+    def _of_nothing(self) -> Iterator[Pairs]:
+        """People who are affected though there may be no record about them."""
+        if self.listed.keys and self.listed.collection is None:
+            there = _in(self.live.person, self.listed.people(self.live))
+            source = SQL("{} AS s WHERE {}").format(self.live.people, there)
+            yield Pairs(None, [self.live.person], source)
+        if self.logged and not self.selection.departments and not self.selection.collections:
+            source = SQL("({}) AS logged").format(self.logged.people)
+            yield Pairs(None, [SQL("k")], source)
+
+    def _blurred(self, one: Collected) -> bool:
+        chosen, rule = self.selection, one.rule
+        dated = chosen.by_log or not (chosen.since or chosen.until) or one.at is not None
+        known = rule.department is not None or self.live.rule.subject.department is not None
+        return not dated or (bool(chosen.departments) and not known)
+
+
+def affected(live: Live, selection: Selection, moment: datetime) -> Affected:
+    """Find what a selection means in a database.
+
+    Args:
+        live: the database.
+        selection: what is affected, `selection.checked`.
+        moment: as of which the age of people counts, timezone-aware.
+
+    Raises:
+        CannotCount: the selection asks for a log that the database does not have.
+        psycopg.Error: the database is not as incident.yaml says.
+    """
+    listed = of_database(selection, live.rule.database)
+    return Affected(live, selection, logged(live, selection), listed, moment)
+
+
+def each_key(live: Live, keys: Sequence[Composable]) -> Composable:
+    """Keys in the type of the people's key, a row each."""
+    if len(keys) == 1:
+        return live.as_key(keys[0])
+    return SQL("unnest(ARRAY[{}])").format(SQL(", ").join(live.as_key(one) for one in keys))
+
+
+def _in(key: Composable, relation: Composable) -> Composable:
+    return SQL("{} IN ({})").format(key, relation)

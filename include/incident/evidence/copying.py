@@ -1,0 +1,289 @@
+"""Rows of an access log as CSV, out of one snapshot, as fast as PostgreSQL's own psql brings them.
+
+psql writes the rows to a pipe of its own, so that its answers (``COPY 42``) do not mix with them.
+It reads its commands from its standard input: neither a password nor an account stands on a command
+line. What the log holds is only ever in memory here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+from psycopg import errors
+from psycopg.sql import SQL, Composed, Identifier, Literal
+
+from include.encryption.stream import Pipe
+from include.incident.evidence.log_query import LogQuery
+from include.services.database import (
+    PRINTING,
+    DatabaseAddress,
+    DatabaseUnavailable,
+    connected,
+    lost,
+)
+from include.services.errors import ServiceError, UsageError
+from include.services.programs import ending_with_us, program
+
+SETTINGS = {**PRINTING, "lock_timeout": "60s", "client_min_messages": "error"}
+NO_END = "SET statement_timeout = 0"  # first of all, and quick
+SETTLED = SQL(
+    "SELECT set_config(name, '0', false) FROM pg_settings"
+    " WHERE name IN ('transaction_timeout', 'idle_in_transaction_session_timeout')"
+    " UNION ALL SELECT set_config(name, value, false)"
+    " FROM unnest({}::text[], {}::text[]) AS u(name, value)"
+)
+LOST = ("08", "57P")  # SQLSTATE: connection lost; server or session was shut down
+OF_A_VALUE = ("21", "22")  # SQLSTATE: an expression that cannot be worked out for a row
+
+
+@dataclass
+class LogSnapshot:
+    """An open read-only transaction whose view of a log psql joins.
+
+    Attributes:
+        source: the database.
+        connection: in that transaction.
+        query: which rows.
+        kind: oid of the moment's type.
+        name: for ``SET TRANSACTION SNAPSHOT``.
+        taken_at: the server's time of the snapshot.
+    """
+
+    source: DatabaseAddress
+    connection: psycopg.Connection
+    query: LogQuery
+    kind: int
+    name: str
+    taken_at: datetime
+
+    def edges(self) -> tuple[datetime | None, datetime | None]:
+        """The earliest and the latest moment of the rows; None where there is no row.
+
+        Raises:
+            UsageError: the pack's SQL cannot be worked out for a row.
+        """
+        statement = self.query.edges(self.kind)
+        try:
+            row = self.connection.execute(statement, self.query.parameters).fetchone()
+        except (psycopg.ProgrammingError, psycopg.DataError) as error:
+            raise _of_a_row(self.query, self.source, error.sqlstate) from None
+        assert row is not None
+        return row[0], row[1]
+
+    def script(self, target: int) -> bytes:
+        """Psql's commands that copy the rows into the file descriptor.
+
+        Server errors come as their SQLSTATE only: a message may quote a value.
+        """
+        cursor = psycopg.ClientCursor(self.connection)
+        query = cursor.mogrify(self.query.copied(self.kind), self.query.parameters)
+        lines = [
+            r"\set ON_ERROR_STOP 1",
+            r"\set VERBOSITY sqlstate",
+            f"{NO_END};",
+            f"{_settled(self.query).as_string(self.connection)};",
+            "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;",
+            f"SET TRANSACTION SNAPSHOT {Literal(self.name).as_string(self.connection)};",
+            f"COPY ({query}",
+            rf") TO STDOUT (FORMAT csv, HEADER true, ENCODING 'UTF8') \g /dev/fd/{target}",
+            "COMMIT;",
+        ]
+        return "\n".join(lines).encode() + b"\n"
+
+
+@contextmanager
+def log_snapshot(source: DatabaseAddress, query: LogQuery) -> Iterator[LogSnapshot]:
+    """Open a snapshot in which the log is there and can be read.
+
+    Raises:
+        UsageError: the pack names a column that is not there, its SQL is wrong, or the role may not
+            read the log or sees only some of its rows.
+        ServiceError: the server cannot be reached, goes away or cannot do what it is asked.
+    """
+    with connected(source) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        connection.read_only = True
+        connection.execute(NO_END)
+        connection.execute(_settled(query))
+        try:
+            kind = _try(connection, query, query.moment())
+            for statement in (query.copied(kind), query.edges(kind)):
+                _try(connection, query, statement)
+            row = connection.execute(
+                "SELECT pg_export_snapshot(), transaction_timestamp()"
+            ).fetchone()
+        except errors.InsufficientPrivilege as error:
+            raise UsageError(
+                f"{query.place}: the role may not read all of the log in {source.place}: "
+                f"{error.diag.message_primary}.",
+                "Grant SELECT on its columns; where row-level security hides rows, BYPASSRLS.",
+            ) from None
+        except (psycopg.ProgrammingError, psycopg.DataError) as error:
+            raise UsageError(
+                f"{query.place}: the log cannot be read in {source.place}: {_reason(error)}.",
+                "Correct the collection, columns and expressions there.",
+            ) from None
+        assert row is not None
+        yield LogSnapshot(source, connection, query, kind, row[0], row[1])
+
+
+def _try(connection: psycopg.Connection, query: LogQuery, statement: Composed) -> int:
+    """Let the server look at a statement without a row; returns the first column's type oid."""
+    done = connection.execute(SQL("{} LIMIT 0").format(statement), query.parameters)
+    assert done.description is not None
+    return done.description[0].type_code
+
+
+def _reason(error: psycopg.Error) -> str:
+    # Of a data error the server's text may repeat the value.
+    if isinstance(error, psycopg.DataError):
+        return f"a value does not fit ({error.sqlstate or 'it holds a NUL byte'})"
+    return error.diag.message_primary or " ".join(str(error).split()).rstrip(".")
+
+
+def _of_a_row(query: LogQuery, source: DatabaseAddress, sqlstate: str | None) -> UsageError:
+    return UsageError(
+        f"{query.place}: an expression cannot be worked out for a row of {source.place} "
+        f"(SQLSTATE {sqlstate}).",
+        "Correct the expressions there.",
+    )
+
+
+def _settled(query: LogQuery) -> Composed:
+    schema = Identifier(query.database.schema_name).as_string(None)
+    settings = {**SETTINGS, "search_path": f"{schema}, pg_catalog"}
+    return SETTLED.format(Literal(list(settings)), Literal(list(settings.values())))
+
+
+class RowCounter:
+    """Counts the records of CSV as it flows by; a line break inside quotes ends none.
+
+    Attributes:
+        records: that ended so far, the header among them.
+    """
+
+    def __init__(self) -> None:
+        self.records = 0
+        self._quoted = False
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next bytes. A quote inside a value is written twice, so quotes come in pairs."""
+        if not self._quoted and b'"' not in piece:
+            self.records += piece.count(b"\n")
+            return
+        parts = piece.split(b'"')
+        for part in parts[int(self._quoted) :: 2]:
+            self.records += part.count(b"\n")
+        self._quoted ^= len(parts) % 2 == 0
+
+
+class Copying:
+    """The running psql: the log's rows in pieces, its end as their number or an error."""
+
+    def __init__(self, snapshot: LogSnapshot) -> None:
+        self._snapshot = snapshot
+        self._source = snapshot.source
+        self._counter = RowCounter()
+
+    def __enter__(self) -> Copying:
+        self._reading, writing = os.pipe()
+        try:
+            self._pipe = Pipe(self._reading)
+            # Every word that psql says is short: rows have a pipe of their own.
+            self._process = subprocess.Popen(
+                ending_with_us(
+                    [
+                        program("psql"),
+                        "--no-psqlrc",
+                        "--no-password",
+                        "--no-align",
+                        "--tuples-only",
+                        f"--dbname={self._source.public_conninfo()}",
+                    ]
+                ),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=[writing],
+                env=self._source.environment(),
+            )
+            assert self._process.stdin is not None
+            with suppress(BrokenPipeError), self._process.stdin as commands:
+                commands.write(self._snapshot.script(writing))
+        except BaseException:
+            os.close(self._reading)
+            raise
+        finally:
+            os.close(writing)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        os.close(self._reading)
+
+    @property
+    def total(self) -> int:
+        """Bytes copied so far."""
+        return self._pipe.total
+
+    @contextmanager
+    def killed_on_error(self) -> Iterator[None]:
+        """End psql at once when a later stage fails, so that no thread waits for its rows."""
+        try:
+            yield
+        except BaseException:
+            self._process.kill()
+            raise
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the CSV, header first."""
+        for piece in self._pipe.pieces():
+            self._counter.feed(piece)
+            yield piece
+
+    def finish(self) -> int:
+        """Return how many rows were copied, when psql ended well and all of them came through.
+
+        Raises:
+            UsageError: the pack's SQL cannot be worked out for a row.
+            ServiceError: the server or psql failed, or rows are missing.
+        """
+        assert self._process.stdout is not None
+        said = self._process.stdout.read().decode(errors="replace")
+        code = self._process.wait()
+        found = re.search(r"^COPY (\d+)$", said, re.MULTILINE)
+        if code or found is None:
+            raise self._failure(said, code)
+        rows, came = int(found.group(1)), max(self._counter.records - 1, 0)
+        if rows != came:
+            raise ServiceError(
+                f"The server of {self._source.place} sent {rows} rows, {came} of them arrived.",
+                "Nothing was recorded as done. The extract is made anew.",
+            )
+        return rows
+
+    def _failure(self, said: str, code: int) -> UsageError | ServiceError:
+        try:
+            self._snapshot.connection.execute("SELECT 1")
+        except psycopg.OperationalError as error:
+            return lost(self._source, error)
+        state = re.search(r"^(?:ERROR|FATAL|PANIC): +(\w{5})$", said, re.MULTILINE)
+        sqlstate = state.group(1) if state else ""
+        place, again = self._source.place, "Nothing was recorded as done. The run is repeated."
+        if sqlstate.startswith(OF_A_VALUE):
+            return _of_a_row(self._snapshot.query, self._source, sqlstate)
+        if sqlstate.startswith(LOST) or "server closed the connection" in said:
+            return DatabaseUnavailable(f"The connection to {place} was cut.", again)
+        reason = f"SQLSTATE {sqlstate}" if sqlstate else f"psql ended with exit code {code}"
+        return ServiceError(f"The log of {place} could not be copied: {reason}.", again)

@@ -1,0 +1,173 @@
+"""Securing the evidence of an incident: list of people, access logs, legal holds.
+
+Safe to repeat: people are added, an extract that was made is verified, holds are placed once. What
+could not be read is said, and its database is held as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from include.evidence.examination import Examination
+from include.evidence.model import Outcome, StepRecord
+from include.incident import scopes, timeline
+from include.incident.counting import subjects
+from include.incident.counting.reading import CannotCount
+from include.incident.desk import Desk, File
+from include.incident.evidence import extracts, holding
+from include.incident.names import CLAUSE, STEP_NOTIFY, STEP_PRESERVE, Kind
+from include.incident.scope import FICTION, Scope
+from include.messages import _
+from include.notify.outbox import Queued
+from include.services.objectstore.base import ObjectStore
+
+if TYPE_CHECKING:
+    from include.encryption.recipients import Recipient
+
+
+def preserve(
+    desk: Desk,
+    number: str,
+    store: Callable[[], ObjectStore],
+    recipients: Callable[[], Sequence[Recipient]],
+    *,
+    last: bool = False,
+) -> StepRecord:
+    """Freeze the list, place the holds, extract the access logs.
+
+    Args:
+        desk: of the incident.
+        number: of the incident.
+        store: opens the store in which extracts are kept.
+        recipients: whose keys open them.
+        last: whether no other try comes: then what cannot be extracted is told, and people need
+            not wait for it.
+
+    Raises:
+        ServiceError: a service failed; what was done stays, and the next try goes on.
+    """
+    file = desk.file(number)
+    if not file.incident.is_led:
+        return StepRecord(step=STEP_PRESERVE, outcome=Outcome.PASS, data={"asked": False})
+    scope = scopes.newest(desk, file.incident.id)
+    seen = Examination(STEP_PRESERVE, CLAUSE)
+    if desk.scenario is not None:
+        return _drilled(desk, file, scope, seen)
+    unread = _freeze(desk, file, scope, seen)
+    with desk.state.begin() as conn:
+        counts = subjects.by_database(conn, file.incident.id)
+        affected: dict[str, int | None] = {
+            name: None if people is None or name in unread else counts.get(name, 0)
+            for name, people in scope.affected().items()
+        }
+        with closing(subjects.stream(desk.state, file.incident.id)) as keys:
+            holding.place(conn, desk, number, affected, keys)
+    made = extracts.take(desk, file, scope, store, recipients, seen, last=last)
+    with desk.state.begin() as conn:
+        frozen = subjects.frozen(conn, file.incident.id)
+        data: dict[str, Any] = {
+            "version": scope.version,
+            "people": frozen.people,
+            "list_sha256": frozen.sha256,
+            "extracts": made,
+            "holds": holding.placed(conn, number),
+            "not_listed": unread,
+            "complete": all(one.severity is not Outcome.FAIL for one in seen.findings),
+        }
+        words = _(
+            "Evidence secured: a list of {people} people, {extracts} extracts, {holds} holds.",
+            people=frozen.people,
+            extracts=len(made),
+            holds=sum(data["holds"].values()),
+        )
+        once = ("preserved", desk.run.run_id, scope.version, frozen.sha256, data["complete"])
+        timeline.append(
+            conn, file.incident.id, Kind.PRESERVED, words, by=STEP_PRESERVE, clock=desk.clock,
+            data=data, once=":".join(map(str, once)),
+        )  # fmt: skip
+    return seen.record(data)
+
+
+def queued(desk: Desk, number: str, found: Queued | None) -> StepRecord:
+    """The record of queueing notices.
+
+    Args:
+        desk: of the incident.
+        number: of the incident.
+        found: what was queued; None where people are not told.
+    """
+    del desk
+    data: dict[str, Any] = {"number": number, "told": found is not None}
+    if found is not None:
+        data |= {"new": found.new, "again": found.again, "undeliverable": found.undeliverable}
+    return StepRecord(step=STEP_NOTIFY, outcome=Outcome.PASS, data=data)
+
+
+def _freeze(desk: Desk, file: File, scope: Scope, seen: Examination) -> list[str]:
+    """Freeze the lists; names of the databases of which there is none."""
+    unread = []
+    for one in scope.counted:
+        try:
+            with desk.state.begin() as conn:
+                subjects.freeze(
+                    conn,
+                    file.incident.id,
+                    scope.version,
+                    scope.selection,
+                    desk.rules.scope_of(one.database),
+                    desk.databases[one.database],
+                    desk.readers[one.database],
+                    moment=file.incident.aware_at,
+                    zone=desk.zone,
+                )
+        except CannotCount as error:
+            unread.append(one.database)
+            seen.find(
+                "incident.list_not_frozen",
+                Outcome.FAIL,
+                _(
+                    "The list of affected people of {database} could not be secured: {reason} All "
+                    "of it is held.",
+                    database=one.database,
+                    reason=error.reason,
+                ),
+                _("Make it reachable, then clear the task `preserve`."),
+                subject=one.database,
+            )
+    for missing in scope.unknown:
+        if missing.database in unread:
+            continue
+        seen.find(
+            "incident.list_not_frozen",
+            Outcome.FAIL,
+            _(
+                "Nobody could count in {database}, so there is no list of its affected people; all "
+                "of it is held.",
+                database=missing.database,
+            ),
+            _("Make it reachable, clear the task `assess`, or trigger update_incident."),
+            subject=missing.database,
+        )
+    return unread
+
+
+def _drilled(desk: Desk, file: File, scope: Scope, seen: Examination) -> StepRecord:
+    """A drill secures nothing, and says so."""
+    data: dict[str, Any] = {
+        "version": scope.version,
+        "people": scope.subjects,
+        "list_sha256": "-",
+        "extracts": {},
+        "holds": {FICTION: 0},
+        "not_listed": [],
+        "complete": True,
+    }
+    words = _("DRILL: evidence would be secured; nothing is extracted, nothing is held.")
+    with desk.state.begin() as conn:
+        timeline.append(
+            conn, file.incident.id, Kind.PRESERVED, words, by=STEP_PRESERVE, clock=desk.clock,
+            data=data, once="preserved",
+        )  # fmt: skip
+    return seen.record(data)

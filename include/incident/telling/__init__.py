@@ -1,0 +1,1 @@
+"""What authorities and affected people are told: documents, letters, addresses, notices."""

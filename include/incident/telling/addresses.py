@@ -1,0 +1,160 @@
+"""Addresses of affected people: looked up when a letter is sent, and kept nowhere.
+
+An address that many people share is nobody's own: a branch's, or a wrong list. Such people are told
+otherwise, as those without an address are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+
+from psycopg.sql import SQL, Composable
+from sqlalchemy import Connection
+
+from include.incident.counting import subjects
+from include.incident.counting.listed import Listed, printed
+from include.incident.counting.live import Live, people_of
+from include.incident.counting.named import column
+from include.incident.counting.reading import CannotCount, reading
+from include.incident.desk import Desk
+from include.notify.addresses import fault
+from include.notify.names import NO_ADDRESS
+from include.services.errors import ServiceError
+
+BATCH = 5_000  # keys that are looked up at once
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How many affected people can be told by mail.
+
+    Attributes:
+        usable: people with an address of their own.
+        without: people without any.
+        malformed: people whose address is none.
+        shared: people whose address too many have.
+    """
+
+    usable: int = 0
+    without: int = 0
+    malformed: int = 0
+    shared: int = 0
+
+    @property
+    def unusable(self) -> int:
+        """People who have to be told otherwise."""
+        return self.without + self.malformed + self.shared
+
+
+@dataclass
+class AddressBook:
+    """Looks up addresses; which of them many people share is looked up once.
+
+    Args:
+        desk: of incidents.
+    """
+
+    desk: Desk
+    _shared: dict[str, frozenset[str]] = field(default_factory=dict, repr=False)
+
+    def look_up(self, keys: Sequence[str]) -> Mapping[str, str]:
+        """The address of each affected person that has a usable one.
+
+        Args:
+            keys: of notices, ``INC-2026-0001/courier/123``.
+
+        Raises:
+            ServiceError: a database cannot be read.
+        """
+        wanted: dict[str, dict[str, list[str]]] = {}
+        for notice in keys:
+            _number, _slash, rest = notice.partition("/")
+            database, _slash, key = rest.partition("/")
+            wanted.setdefault(database, {}).setdefault(key, []).append(notice)
+        return {
+            notice: address
+            for database, named in wanted.items()
+            for key, address in self._found(database, list(named)).items()
+            if not self._fault(database, address)
+            for notice in named[key]
+        }
+
+    def reach(self, conn: Connection, incident_id: int) -> Reach:
+        """How many of the frozen list can be told by mail.
+
+        Raises:
+            ServiceError: a database cannot be read.
+        """
+        counts = {"usable": 0, "without": 0, "malformed": 0, "shared": 0}
+        rows = subjects.rows(conn, incident_id)
+        for database, keys in _batches(rows):
+            found = self._found(database, keys)
+            for key in keys:
+                address = found.get(key, "")
+                counts[self._fault(database, address) or "usable"] += 1
+        return Reach(**counts)
+
+    def _fault(self, database: str, address: str) -> str:
+        """Why an address is not used; empty where it is."""
+        cause = fault("mail", address)  # the policy's domains are of people at work
+        if cause:
+            return "without" if cause == NO_ADDRESS else "malformed"
+        return "shared" if address.casefold() in self._shared_of(database) else ""
+
+    def _found(self, database: str, keys: Sequence[str]) -> dict[str, str]:
+        mail = self._mail(database)
+        if mail is None:
+            return {}
+        with self._reading(database) as live:
+            listed = Listed(keys, range(len(keys)))
+            query = SQL(
+                "SELECT {}, {mail}::text FROM {} AS s WHERE {} IN ({}) AND {mail} IS NOT NULL"
+            ).format(
+                printed(live, live.person), live.people, live.person, listed.people(live),
+                mail=mail,
+            )  # fmt: skip
+            return dict(live.connection.execute(query, listed.values(live)).fetchall())
+
+    def _shared_of(self, database: str) -> frozenset[str]:
+        if database not in self._shared:
+            with self._reading(database) as live:
+                query = SQL(
+                    "SELECT lower({mail}::text) FROM {people} AS s WHERE {mail} IS NOT NULL"
+                    " GROUP BY 1 HAVING count(*) >= %(most)s"
+                ).format(mail=self._mail(database), people=live.people)
+                most = {"most": self.desk.rules.letter.shared_by}
+                rows = live.connection.execute(query, most).fetchall()
+            self._shared[database] = frozenset(mail.casefold() for (mail,) in rows)
+        return self._shared[database]
+
+    def _mail(self, database: str) -> Composable | None:
+        """The column with addresses; None where people are told by other means."""
+        if database not in self.desk.databases:
+            return None
+        mail = self.desk.rules.scope_of(database).subject.mail
+        return None if mail is None else column("s", mail)
+
+    @contextmanager
+    def _reading(self, database: str) -> Iterator[Live]:
+        mapped, address = self.desk.databases[database], self.desk.readers[database]
+        try:
+            with reading(address, mapped, self.desk.zone.key) as connection:
+                yield people_of(connection, mapped, self.desk.rules.scope_of(database))
+        except CannotCount as error:
+            raise ServiceError(
+                f"Addresses cannot be looked up in {database}: {error}",
+                "Make it reachable; what waits is sent then.",
+            ) from None
+
+
+def _batches(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]:
+    """Keys of one database at a time, so many as are looked up at once."""
+    left = iter(rows)
+    while batch := list(islice(left, BATCH)):
+        by_database: dict[str, list[str]] = {}
+        for database, key in batch:
+            by_database.setdefault(database, []).append(key)
+        yield from by_database.items()

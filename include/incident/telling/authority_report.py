@@ -1,0 +1,260 @@
+"""What an authority is handed: the first report, what is known later, and the summary at the end.
+
+First unit and system, time, place, type, grade, impact, measures; then trend, preliminary cause,
+leads, next steps and the evidence that is kept: National Cybersecurity Incident Reporting Measures
+(2025-11-01) 7; at the end cause, measures, harm, accountability, rectification and lessons: 8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from enum import StrEnum
+
+from include.documents.model import Document, Entry, EntryValue, Form, Section
+from include.incident.clocks.clock import Clock, ClockState
+from include.incident.clocks.clock_words import document_table
+from include.incident.desk import Desk, File
+from include.incident.names import Kind
+from include.incident.scope import Scope
+from include.incident.telling.information import types_of
+from include.incident.telling.letter import texts_of
+from include.incident.timeline import Entry as TimelineEntry
+from include.incident.timeline import last_of, of_kind
+from include.messages import Message, _, listed, verbatim
+from include.policy.incident import Authority
+from include.policy.rules import in_languages
+from include.reports.model import Paragraph
+
+_NOT_KNOWN = _("not known yet")
+
+
+class Phase(StrEnum):
+    """Which of an authority's reports it is."""
+
+    FIRST = "first"
+    REST = "rest"
+
+
+def report(
+    desk: Desk,
+    file: File,
+    scope: Scope,
+    clocks: Sequence[Clock],
+    authority: Authority,
+    phase: Phase,
+    evidence: Sequence[Message] = (),
+) -> Document:
+    """A report to one authority.
+
+    Args:
+        desk: of the incident.
+        file: the incident.
+        scope: what is affected, as it was counted last.
+        clocks: as they stand.
+        authority: whom it is to.
+        phase: the first report has what is known at once, the other one the rest too.
+        evidence: what is kept as evidence.
+    """
+    first = phase is Phase.FIRST
+    sections = [_what(desk, file, scope), _affected(scope), _measures(file, required=not first)]
+    if not first:
+        sections += [_rest(file, evidence), _reported_before(file, authority)]
+    sections.append(_clocks(clocks, authority))
+    return Document(
+        title=_("Report on a personal information security incident"),
+        subtitle=_("First report; what is not known yet follows")
+        if first
+        else _("Follow-up report"),
+        dated=_dated(file),
+        reference=file.incident.number,
+        addressee=authority.message,
+        sender=in_languages(desk.rules.company),
+        sections=tuple(sections),
+        signature=(
+            Entry(label=_("Contact"), value=in_languages(desk.rules.letter.contact)),
+            Entry(label=_("For the company"), required=False),
+        ),
+        footer=_("How it is handed in: {how}", how=in_languages(authority.how)),
+        marked=marked(desk),
+    )
+
+
+def summary(
+    desk: Desk,
+    file: File,
+    scope: Scope,
+    clocks: Sequence[Clock],
+    evidence: Sequence[Message] = (),
+) -> Document:
+    """The summary that is due 30 days after the end of the handling.
+
+    Args:
+        desk: of the incident.
+        file: the incident.
+        scope: what is affected, as it was counted last.
+        clocks: as they stand.
+        evidence: what is kept as evidence.
+    """
+    reviewed = last_of(file.entries, Kind.REVIEWED)
+    lessons = verbatim(str(reviewed.data["lessons"])) if reviewed else None
+    actions = tuple(action_lines(desk, reviewed)) if reviewed else ()
+    learned = Section(
+        heading=_("Accountability, rectification, lessons"),
+        blocks=(
+            Form(
+                entries=(
+                    Entry(label=_("Lessons and accountability"), value=lessons),
+                    Entry(
+                        label=_("Corrective actions in the register"),
+                        value=actions or (_("none; see the lessons") if reviewed else None),
+                    ),
+                )
+            ),
+        ),
+    )
+    return Document(
+        title=_("Summary of a personal information security incident"),
+        dated=_dated(file),
+        reference=file.incident.number,
+        sender=in_languages(desk.rules.company),
+        sections=(
+            _what(desk, file, scope),
+            _affected(scope),
+            _measures(file, required=True),
+            _rest(file, evidence),
+            learned,
+            _clocks(clocks),
+        ),
+        signature=(Entry(label=_("For the company"), required=False),),
+        marked=marked(desk),
+    )
+
+
+def told(desk: Desk, file: File) -> Message:
+    """What happened; in a drill the story, which the pack has in both languages."""
+    if desk.scenario is not None:
+        return in_languages(desk.scenario.story)
+    return verbatim(file.incident.what)
+
+
+def action_lines(desk: Desk, reviewed: TimelineEntry) -> list[Message]:
+    """Corrective actions of a review, a line each: what, who answers for it, which finding.
+
+    Args:
+        desk: of the incident.
+        reviewed: the entry of the review.
+    """
+    return [
+        _(
+            "{action} (finding {finding}, answered for by {owner})",
+            action=one["what"],
+            finding=one["finding"],
+            owner=in_languages(desk.roles[one["owner"]].title)
+            if one["owner"] in desk.roles
+            else one["owner"],
+        )
+        for one in reviewed.data["actions"]
+    ]
+
+
+def marked(desk: Desk) -> Message | None:
+    """What stands on every page of a drill's documents."""
+    if desk.scenario is None:
+        return None
+    return _("DRILL: this is not a real incident. Do not hand it in.")
+
+
+def _dated(file: File) -> datetime:
+    return file.entries[-1].recorded_at if file.entries else file.incident.opened_at
+
+
+def _form(heading: Message, entries: Iterable[tuple[Message, EntryValue, bool]]) -> Section:
+    rows = [Entry(label=label, value=value, required=needed) for label, value, needed in entries]
+    return Section(heading=heading, blocks=(Form(entries=tuple(rows)),))
+
+
+def _what(desk: Desk, file: File, scope: Scope) -> Section:
+    one, rules = file.incident, desk.rules
+    hit = [name for name in desk.databases if name in scope.affected()]
+    systems = listed([verbatim(desk.databases[name].title) for name in hit or desk.databases])
+    grade = rules.grade(one.grade).message if one.grade else None
+    return _form(
+        _("What happened"),
+        [
+            (_("Unit"), in_languages(rules.company), True),
+            (_("Systems"), systems, True),
+            (_("Place"), in_languages(rules.place), True),
+            (_("Type"), rules.type(one.type).message, True),
+            (_("Grade"), grade, True),
+            (_("Became known"), one.aware_at, True),
+            (_("Began"), one.began_at or _NOT_KNOWN, True),
+            (_("What happened"), told(desk, file), True),
+            (_("Noticed by"), verbatim(one.noticed_by) if one.noticed_by else None, False),
+        ],
+    )
+
+
+def _affected(scope: Scope) -> Section:
+    unknown = [verbatim(one.database) for one in scope.unknown]
+    counted = bool(scope.counted)
+    entries: list[tuple[Message, EntryValue, bool]] = [
+        (_("People affected"), scope.subjects if counted else _NOT_KNOWN, True),
+        (_("Records"), scope.records if counted else _NOT_KNOWN, True),
+        (_("Types of information"), tuple(types_of(scope.categories)) or _NOT_KNOWN, True),
+        (_("People of whom sensitive information is affected"), scope.sensitive, False),
+        (_("People under 14"), _NOT_KNOWN if scope.minors is None else scope.minors, False),
+    ]
+    if unknown:
+        entries.append((_("Could not be counted yet"), listed(unknown), True))
+    return _form(_("What is affected"), entries)
+
+
+def _measures(file: File, *, required: bool) -> Section:
+    contained = last_of(file.entries, Kind.CONTAINED)
+    texts = texts_of(file.entries)
+    done = contained.words if contained else _("being contained; no result yet")
+    return _form(
+        _("Measures and effect"),
+        [
+            (_("Containment"), done, True),
+            (_("Measures taken and their effect"), texts["measures"], required),
+            (_("Possible harm to people"), texts["harm"], required),
+        ],
+    )
+
+
+def _rest(file: File, evidence: Sequence[Message]) -> Section:
+    texts = texts_of(file.entries)
+    decided = last_of(file.entries, Kind.DECIDED)
+    return _form(
+        _("Cause, leads and evidence"),
+        [
+            (_("Preliminary cause"), texts["cause"], True),
+            (_("Trend, leads and next steps"), texts["next_steps"], True),
+            (_("Evidence that is kept"), tuple(evidence) or None, True),
+            (_("Whether affected people are told"), decided.words if decided else None, True),
+        ],
+    )
+
+
+def _reported_before(file: File, authority: Authority) -> Section:
+    before = [
+        _("{at}: {words}", at=one.happened_at, words=one.words)
+        for one in of_kind(file.entries, Kind.REPORTED)
+        if one.data.get("authority") == authority.id
+    ]
+    return _form(_("Reported before"), [(_("Reports"), tuple(before) or None, False)])
+
+
+def _clocks(clocks: Sequence[Clock], authority: Authority | None = None) -> Section:
+    shown = [
+        one
+        for one in clocks
+        if (authority is None or one.rule.authority == authority.id)
+        and one.state is not ClockState.NOT_APPLICABLE
+    ]
+    if not shown:
+        none = Paragraph(text=_("No period runs for this authority."))
+        return Section(heading=_("Time limits and when they were met"), blocks=(none,))
+    return Section(heading=_("Time limits and when they were met"), blocks=(document_table(shown),))

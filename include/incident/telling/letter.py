@@ -1,0 +1,85 @@
+"""The letter to affected people: what the law asks for, from what people entered.
+
+Types, cause, possible harm, remedy, what people can do themselves, contact: PIPL (2021-11-01) 57;
+Network Data Security Management Regulations (2025-01-01) 11. A part that nobody wrote blocks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from include.incident.names import Kind
+from include.incident.telling.information import types_of
+from include.incident.timeline import Entry, last_of
+from include.messages import Message, _, listed
+from include.notify.texts import LetterPart, LetterText
+from include.policy.incident import IncidentRules
+from include.policy.rules import in_languages
+
+PARTS: dict[str, Message] = {
+    "cause": _("What happened"),
+    "harm": _("What may come of it"),
+    "measures": _("What we have done"),
+    "self_help": _("What you can do"),
+}
+
+
+def texts_of(entries: Sequence[Entry]) -> dict[str, Message | None]:
+    """The words that people entered on the impact, by field; None where nobody did.
+
+    Args:
+        entries: of the incident, oldest first.
+    """
+    found = last_of(entries, Kind.IMPACT)
+    texts = found.data["texts"] if found else {}
+    return {
+        name: in_languages({"en": texts[f"{name}_en"], "zh-CN": texts[f"{name}_zh"]})
+        if texts.get(f"{name}_en") and texts.get(f"{name}_zh")
+        else None
+        for name in (*PARTS, "next_steps")
+    }
+
+
+def missing(entries: Sequence[Entry], categories: Iterable[str]) -> list[Message]:
+    """What the letter lacks, by name; while it lacks anything it is not sent.
+
+    Args:
+        entries: of the incident, oldest first.
+        categories: data categories that are affected.
+    """
+    texts = texts_of(entries)
+    lacking = [title for name, title in PARTS.items() if texts[name] is None]
+    return ([] if types_of(categories) else [_("Types of information")]) + lacking
+
+
+def letter_text(
+    rules: IncidentRules, entries: Sequence[Entry], categories: Iterable[str]
+) -> LetterText:
+    """The letter as it would be sent.
+
+    Args:
+        rules: incident.yaml.
+        entries: of the incident, oldest first.
+        categories: data categories that are affected.
+
+    Raises:
+        ValueError: a part is missing; `missing` names it.
+    """
+    types = types_of(categories)
+    if lacking := missing(entries, categories):
+        raise ValueError(f"the letter lacks {', '.join(one.text for one in lacking)}")
+    texts = texts_of(entries)
+    parts = [LetterPart(title=_("Which information of yours may be affected"), words=listed(types))]
+    parts += [
+        LetterPart(title=title, words=words)
+        for name, title in PARTS.items()
+        if (words := texts[name]) is not None
+    ]
+    letter = rules.letter
+    return LetterText(
+        heading=in_languages(letter.heading),
+        opening=in_languages(letter.opening),
+        parts=tuple(parts),
+        closing=in_languages(letter.closing),
+        contact=in_languages(letter.contact),
+    )

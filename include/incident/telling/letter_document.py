@@ -1,0 +1,53 @@
+"""The letter to affected people as a document: for those who are told on paper, or by a notice.
+
+It says what the mails say: PIPL (2021-11-01) 57; Network Data Security Management Regulations
+(2025-01-01) 11.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from include.documents.model import Document, Entry, Form, Section
+from include.incident.desk import Desk, File
+from include.incident.names import Kind
+from include.incident.telling.authority_report import marked
+from include.incident.telling.information import types_of
+from include.incident.telling.letter import PARTS, texts_of
+from include.incident.timeline import last_of
+from include.messages import _
+from include.policy.rules import in_languages
+from include.reports.model import Paragraph
+
+
+def letter_document(desk: Desk, file: File, categories: Iterable[str]) -> Document:
+    """The letter as a document; what is not written yet is blank and blocks it.
+
+    Args:
+        desk: of the incident.
+        file: the incident.
+        categories: data categories that are affected.
+    """
+    letter, texts = desk.rules.letter, texts_of(file.entries)
+    written = last_of(file.entries, Kind.IMPACT)
+    types = tuple(types_of(categories)) or None
+    said = [Entry(label=_("Which information of yours may be affected"), value=types)]
+    said += [Entry(label=title, value=texts[name]) for name, title in PARTS.items()]
+    said.append(Entry(label=_("Whom you may ask"), value=in_languages(letter.contact)))
+    return Document(
+        title=in_languages(letter.heading),
+        dated=written.recorded_at if written else file.incident.opened_at,
+        reference=file.incident.number,
+        addressee=_("Dear customer"),
+        sender=in_languages(desk.rules.company),
+        sections=(
+            Section(
+                blocks=(
+                    Paragraph(text=in_languages(letter.opening)),
+                    Form(entries=tuple(said)),
+                    Paragraph(text=in_languages(letter.closing)),
+                )
+            ),
+        ),
+        marked=marked(desk),
+    )

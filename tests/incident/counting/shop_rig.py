@@ -1,0 +1,97 @@
+"""The shop with an incident in the state database, and a desk to work on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from sqlalchemy import Connection, Engine, text
+
+from include.incident.counting import subjects
+from include.incident.desk import Desk
+from include.incident.selection import Selection, checked
+from include.local.postgres import EmbeddedPostgres
+from include.notify.outbox import Run
+from include.policy import SHIPPED, load_pack
+from include.policy.incident_scope import ScopeRule
+from include.services.clock import FixedClock
+from include.services.database import DatabaseAddress
+from tests.incident.counting.shop import MOMENT, RULE, SCHEMA, SENSITIVE, SHOP, ZONE
+from tests.support.databases import fresh
+
+PACK = load_pack(SHIPPED)
+assert PACK.incident is not None
+RULES = PACK.incident.model_copy(update={"scope": (RULE,), "sensitive": SENSITIVE})
+_INCIDENT = text(
+    "INSERT INTO incident (number, dag_id, run_id, type, what, noticed_by, opened_by, opened_at,"
+    " aware_at, selection, fingerprint, clocks, state) VALUES (:number, 'd', :number, 't', 'w',"
+    " 'n', 'o', :at, :at, '{}', 'f', '[]', 'open') RETURNING id"
+)
+
+
+@dataclass
+class Rig:
+    """The shop and the state database.
+
+    Attributes:
+        address: of the shop.
+        owner: of it, in autocommit.
+        state: the state database.
+    """
+
+    address: DatabaseAddress
+    owner: psycopg.Connection[Any]
+    state: Engine
+
+    def incident(self, number: str = "INC-2026-0001") -> int:
+        """Enter an incident; its id."""
+        with self.state.begin() as conn:
+            return int(conn.scalar(_INCIDENT, {"number": number, "at": MOMENT}) or 0)
+
+    def freeze(
+        self,
+        incident: int,
+        version: int = 1,
+        said: Selection | None = None,
+        *,
+        rule: ScopeRule = RULE,
+        address: DatabaseAddress | None = None,
+        conn: Connection | None = None,
+    ) -> int:
+        """Freeze who is affected; how many of them are new."""
+        given = (
+            incident, version, checked(said or Selection(), RULES), rule, SHOP,
+            address or self.address,
+        )  # fmt: skip
+        if conn is not None:
+            return subjects.freeze(conn, *given, moment=MOMENT, zone=ZONE)
+        with self.state.begin() as made:
+            return subjects.freeze(made, *given, moment=MOMENT, zone=ZONE)
+
+    def desk(self, rule: ScopeRule = RULE, address: DatabaseAddress | None = None) -> Desk:
+        """What works on the incidents of the shop."""
+        return Desk(
+            rules=RULES.model_copy(update={"scope": (rule,)}),
+            roles=PACK.roles,
+            notices=PACK.notices,
+            databases={"shop": SHOP},
+            readers={"shop": address or self.address},
+            staff=(SHOP, self.address),
+            state=self.state,
+            clock=FixedClock(MOMENT),
+            zone=ZONE,
+            run=Run("respond_to_incident", "r"),
+        )
+
+
+@contextmanager
+def new_rig(postgres: EmbeddedPostgres, state: Engine) -> Iterator[Rig]:
+    """Make the empty shop."""
+    with fresh(postgres) as name:
+        conninfo = postgres.conninfo(name)
+        with psycopg.connect(conninfo, autocommit=True) as owner:
+            owner.execute(SCHEMA)
+            yield Rig(DatabaseAddress.from_conninfo(conninfo), owner, state)

@@ -1,0 +1,144 @@
+"""From the decision to people's mail boxes: each once, and what became of it is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import pytest
+from sqlalchemy import text
+
+from include.incident import opening
+from include.incident.clocks import waking
+from include.incident.clocks.standing import clocks_of
+from include.incident.clocks.watching import settle
+from include.incident.names import ALERT, INDIVIDUAL, Kind
+from include.incident.telling import notifying
+from include.incident.telling.addresses import AddressBook
+from include.incident.updating import Action
+from tests.incident.desk_rig import BOSS, Case, Company
+from tests.notify.rig import Post
+from tests.support.smtp import Smtp
+
+TOLD = "@customer.example"
+
+
+@pytest.fixture
+def server() -> Iterator[Smtp]:
+    with Smtp() as made:
+        yield made
+
+
+@pytest.fixture
+def post(company: Company, server: Smtp) -> Post:
+    """The office; nothing waits in it from before."""
+    with company.state.begin() as conn:
+        conn.execute(text("TRUNCATE notice, notice_message, notice_text RESTART IDENTITY"))
+    return Post(company.state, server.port, clock=company.clock)
+
+
+def decided(company: Company, *keys: int) -> Case:
+    case = company.open(*keys).until("impact")
+    case.page("decide")
+    case.answer("decide")
+    return case
+
+
+def sent(post: Post, case: Case) -> None:
+    """Send what waits, as the tasks do."""
+
+    def wanted(keys: Sequence[str]) -> set[str]:
+        return notifying.wanted({case.number: case.file}, keys)
+
+    def alerts(keys: Sequence[str]) -> set[str]:
+        return waking.wanted(keys, case.number, clocks_of(case.desk, case.file))
+
+    post.confirm = {INDIVIDUAL: wanted, ALERT: alerts}
+    post.addresses = {INDIVIDUAL: partial(AddressBook.look_up, AddressBook(case.desk))}
+    post.deliver()
+    settle(case.desk, case.number)
+
+
+def boxes(server: Smtp) -> list[str]:
+    """To whom letters went; the team's mail is left out."""
+    return sorted(one.recipient for one in server.taken if one.recipient.endswith(TOLD))
+
+
+def test_each_person_with_an_address_gets_the_letter_once(
+    company: Company, post: Post, server: Smtp
+) -> None:
+    """In both languages; who has none is told otherwise, and then people are told."""
+    case = decided(company, 1, 2, 11, 12)
+    case.notify()
+    case.notify()
+    sent(post, case)
+    sent(post, case)
+    assert boxes(server) == [f"c{one}{TOLD}" for one in (1, 2)]
+    [letter] = [one for one in server.taken if one.recipient == f"c1{TOLD}"]
+    body = letter.text("plain")
+    for words in ("harm, said in zh", "harm, said in en", "privacy@courier.example", "姓名"):
+        assert words in body
+    assert case.said(Kind.TOLD) == ["Notices: 2 sent, 2 not; who got none is told otherwise."]
+    with company.state.connect() as conn:
+        assert notifying.delivery(conn, case.number) == {"sent": 2, "undeliverable": 2}
+
+
+def test_while_the_mail_server_is_down_letters_wait_and_nobody_is_told(
+    company: Company, post: Post, server: Smtp
+) -> None:
+    """Then each goes once, and the clock stops when they left."""
+    case = decided(company, 1, 2)
+    case.notify()
+    server.rule = lambda phase, _address: "421 4.3.2 down" if phase == "MAIL" else None
+    sent(post, case)
+    assert case.entries(Kind.TOLD) == []
+    with company.state.connect() as conn:
+        assert notifying.delivery(conn, case.number) == {"pending": 2}
+    server.rule = lambda *_: None
+    company.clock.on(hours=1)
+    sent(post, case)
+    assert boxes(server) == [f"c{one}{TOLD}" for one in (1, 2)]
+    assert case.entries(Kind.TOLD)[0].happened_at == company.clock.now()
+
+
+def test_letters_of_a_cancelled_incident_are_taken_back(
+    company: Company, post: Post, server: Smtp
+) -> None:
+    """Those that did not leave yet; the team is not woken about it either."""
+    case = decided(company, 1, 2)
+    case.notify()
+    case.update(Action.CANCEL, by=BOSS, words="a test of the alarm")
+    sent(post, case)
+    assert boxes(server) == []
+    with company.state.connect() as conn:
+        assert notifying.delivery(conn, case.number) == {"withdrawn": 2}
+
+
+def test_a_decision_against_it_after_one_for_it_takes_back_what_waits(
+    company: Company, post: Post, server: Smtp
+) -> None:
+    """The words were changed before anything left."""
+    case = decided(company, 1, 2)
+    case.notify()
+    case.answer("impact")
+    case.page("decide")
+    case.answer("decide", option="Do not tell", reason="The scanner was found, locked")
+    sent(post, case)
+    assert boxes(server) == []
+
+
+def test_the_team_is_called_once_every_duty_was_reached(
+    company: Company, post: Post, server: Smtp
+) -> None:
+    """By mail to each role; that is when the clock of the call stops."""
+    case = company.open(1)
+    with company.state.begin() as conn:
+        assert not opening.called(conn, case.desk, case.file.incident)
+    company.clock.on(minutes=2)
+    sent(post, case)
+    assert case.said(Kind.TEAM_CALLED) == ["The team was called: 5 duties."]
+    assert case.entries(Kind.TEAM_CALLED)[0].happened_at == company.clock.now()
+    assert all(case.number in str(one.mail["Subject"]) + one.text("plain") for one in server.taken)
+    assert server.taken
+    sent(post, case)
+    assert len(case.entries(Kind.TEAM_CALLED)) == 1
