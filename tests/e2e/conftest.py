@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,11 +19,13 @@ import pytest
 import yaml
 
 from include.cli.stack import local_stack
+from include.local.profile import AIRFLOW_RUNS
 from include.policy import SHIPPED
 from include.state.connect import engine
 from include.workplace import ROOT, Workplace
 from tests.e2e import databases
 from tests.e2e.audited import Audited, audit
+from tests.e2e.forked import Forked
 from tests.e2e.incidents.led import Played, lead
 from tests.e2e.retained import Retained, retain
 
@@ -54,10 +56,12 @@ class Cli:
     Attributes:
         place: the same home for looking into.
         environment: of every command.
+        forked: makes processes for runs of workflows.
     """
 
     place: Workplace
     environment: dict[str, str] = field(default_factory=dict)
+    forked: Forked | None = None
 
     @property
     def home(self) -> Path:
@@ -67,6 +71,13 @@ class Cli:
         self, *words: str, timeout: float = 280, **more: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a command; the environment has what is needed and nothing of this shell's."""
+        environment = {**self.environment, **more}
+        if self._may_be_forked(words, more):
+            assert self.forked is not None
+            try:
+                return self.forked.call(words, environment)
+            finally:
+                self.forked.busy.release()
         return subprocess.run(
             [sys.executable, "-m", "include.cli", *words],
             check=False,
@@ -74,8 +85,18 @@ class Cli:
             text=True,
             timeout=timeout,
             cwd=self.home,
-            env={**self.environment, **more},
+            env=environment,
         )
+
+    def _may_be_forked(self, words: Sequence[str], more: Mapping[str, str]) -> bool:
+        """Whether Airflow would be imported as it is; then nobody else is served meanwhile.
+
+        The first run is a process of its own, as a user's.
+        """
+        known = (self.home / "airflow" / f"migrated-{AIRFLOW_RUNS}").exists()
+        own = any(name.startswith("AIRFLOW__") for name in more)
+        mine = self.forked is not None and words[0] == "run" and known and not own
+        return mine and self.forked.busy.acquire(blocking=False)
 
     def json(self, *words: str, code: int = 0, **more: str) -> dict[str, Any]:
         """Run a command with --json: stdout is one object in one line, and the exit code fits."""
@@ -113,7 +134,9 @@ def cli() -> Iterator[Cli]:
         "PARCELSEAL_HOME": str(home),
     }
     with local_stack(place, customers=CUSTOMERS, always=True):
-        yield Cli(place, environment)
+        forked = Forked(environment, home)
+        yield Cli(place, environment, forked)
+        forked.stop()
     place.local.postgres.stop()
     engine(place.database("state_db").conninfo()).dispose()
     shutil.rmtree(home, ignore_errors=True)

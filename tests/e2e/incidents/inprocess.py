@@ -14,7 +14,6 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +22,10 @@ from include.cli.stack import workplace
 from include.local import airflow as local_airflow
 from include.local.profile import AIRFLOW_RUNS
 from include.workplace import ROOT
+from tests.e2e.forked import ALL, child, preload
 
 DAG = "respond_to_incident"
 HASTY = timedelta(seconds=3)  # waits the step that nobody answers
-EVERYBODYS = (
-    "airflow.dag_processing.dagbag",
-    "airflow.jobs.scheduler_job_runner",
-    "aws_encryption_sdk",
-    "docx",
-    "include.orchestration.audit_conclusion",
-    "include.orchestration.partners",
-    "include.orchestration.training",
-    "matplotlib.figure",
-)
 FAILED = "incident-{}.failed"
 LOOK_EVERY = 0.5  # seconds
 WATCH_EVERY = timedelta(seconds=10)
@@ -47,7 +37,7 @@ def main(folder: Path, wanted: list[dict[str, Any]]) -> dict[str, Any]:
     dags = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
     with output_to(folder / "incidents.log"):
         ready = {one["name"]: _prepared(dags, one) for one in wanted}
-        _imported()
+        preload(ALL)
         _without_pdf()
         _known(folder)
         children = {_forked(folder, name, one): name for name, one in ready.items()}
@@ -94,20 +84,6 @@ def _hasty(step: Any) -> None:
     step.response_timeout, step.ask = HASTY, asks
 
 
-def _imported() -> None:
-    """What every child needs; no thread and no connection may be there when they are forked."""
-    for name in EVERYBODYS:
-        import_module(name)
-    from airflow import settings
-    from airflow.sdk.execution_time.supervisor import in_process_api_server
-
-    from include.orchestration.answering import _import_all
-
-    _import_all()
-    in_process_api_server().app._cadwyn_initialize()  # seconds; done when first asked
-    settings.dispose_orm()
-
-
 def _known(folder: Path) -> None:
     """Let Airflow write down the workflows once: every run does, and all at once they collide."""
     os.waitpid(_in_a_child(folder, "known", _sync), 0)
@@ -136,21 +112,15 @@ def _forked(folder: Path, name: str, ready: Any) -> int:
 
 
 def _in_a_child(folder: Path, name: str, do: Callable[[], None]) -> int:
-    if pid := os.fork():
-        return pid
-    code = 1
-    try:
-        from airflow import settings
-
+    def logged() -> None:
         with output_to(folder / f"incident-{name}.log"):
-            settings.configure_orm()
-            do()
-        code = 0
-    except BaseException:
-        (folder / FAILED.format(name)).write_text(traceback.format_exc())
-        raise
-    finally:
-        os._exit(code)  # never returns into what its parent does
+            try:
+                do()
+            except BaseException:
+                (folder / FAILED.format(name)).write_text(traceback.format_exc())
+                raise
+
+    return child(logged)
 
 
 def _meanwhile(folder: Path, children: dict[int, str]) -> None:

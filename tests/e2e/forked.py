@@ -1,0 +1,164 @@
+"""Commands in processes forked from one that has imported Airflow, as long as most of a run takes.
+
+``python -m tests.e2e.forked`` runs a command for each line of its input, a JSON object with
+``words``, ``environment``, ``folder``, ``out`` and ``err``, and writes its exit code. The command
+line's own code runs from its beginning; only what it imports is there already.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from include.cli.app import main as command_line
+from include.cli.stack import workplace
+from include.local import airflow as local_airflow
+from include.local.profile import AIRFLOW_RUNS
+from include.workplace import ROOT
+
+ALL = (
+    "airflow.dag_processing.dagbag",
+    "airflow.jobs.scheduler_job_runner",
+    "aws_encryption_sdk",
+    "docx",
+    "include.orchestration.audit_conclusion",
+    "include.orchestration.partners",
+    "include.orchestration.training",
+    "matplotlib.figure",
+)
+SOME = ("great_expectations", "weasyprint")
+"""What all workflows import, and what some do."""
+
+
+def preload(names: Sequence[str]) -> None:
+    """Import what workflows need; no thread and no connection may be there when it is forked."""
+    os.environ.update(local_airflow.settings(workplace().local, ROOT, AIRFLOW_RUNS, None))
+    for name in names:
+        import_module(name)
+    from airflow import settings
+    from airflow.sdk.execution_time.supervisor import in_process_api_server
+
+    from include.orchestration.answering import _import_all
+
+    _import_all()
+    in_process_api_server().app._cadwyn_initialize()  # seconds; done when first asked
+    settings.dispose_orm()
+
+
+def child(do: Callable[[], None]) -> int:
+    """Fork a process that does something on Airflow's database; its id.
+
+    It exits with 0, or with what a `SystemExit` says; with 70 after any other error.
+    """
+    if pid := os.fork():
+        return pid
+    code = 70
+    try:
+        from airflow import settings
+
+        settings.configure_orm()
+        do()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        raise
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # never returns into what its parent does
+
+
+class Forked:
+    """Runs commands one after the other; a second one at the same time is told to wait.
+
+    Args:
+        environment: of the process from which they are forked.
+    """
+
+    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
+        self._environment, self._folder = dict(environment), folder
+        self._process: subprocess.Popen[str] | None = None
+        self.busy = Lock()
+
+    def call(
+        self, words: Sequence[str], environment: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command; `busy` has to be held."""
+        process = self._process = self._process or self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with tempfile.TemporaryDirectory() as folder:
+            out, err = Path(folder, "out"), Path(folder, "err")
+            asked = {
+                "words": list(words),
+                "environment": dict(environment),
+                "folder": str(self._folder),
+                "out": str(out),
+                "err": str(err),
+            }
+            process.stdin.write(json.dumps(asked) + "\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+            assert answer, "the process from which commands are forked has ended"
+            return subprocess.CompletedProcess(words, int(answer), out.read_text(), err.read_text())
+
+    def stop(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            self._process.stdin.close()
+            self._process.wait(30)
+            self._process.stdout.close()
+
+    def _start(self) -> subprocess.Popen[str]:
+        with (self._folder / "logs" / "forked.log").open("a") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "tests.e2e.forked"],
+                env=self._environment,
+                cwd=self._folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+
+
+def _command(asked: Mapping[str, Any]) -> None:
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(asked[name], os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    os.chdir(asked["folder"])
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    sys.argv = ["parcelseal", *asked["words"]]
+    command_line()
+
+
+def main() -> None:
+    """Serve."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what Airflow says of itself is no answer
+    preload((*ALL, *SOME))
+    gc.freeze()  # nobody looks for garbage among what is imported
+    gc.set_threshold(50_000, 20, 20)  # as the command line has it
+    for line in sys.stdin:
+        asked = json.loads(line)
+        _pid, status = os.waitpid(child(lambda: _command(asked)), 0)  # noqa: B023 - called at once
+        answers.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
