@@ -118,23 +118,11 @@ def test_two_commands_of_one_second_have_logs_of_their_own(tmp_path: Path):
     assert {path.name[:35] for path in (one, other)} == {"run-backup_offsite-20260301T000000-"}
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["review_intake"], "asks people (each.review)"),
-        (["review_intake", "--answer", "review=Maybe"], "has no option Maybe"),
-        (["drill_restore", "--answer", "gate=Approve"], "is no human step"),
-        (["backup_offsite", "--conf", '{"databases": ["curier"]}'], "curier"),
-        (["backup_offsite", "--conf", '{"database": []}'], "has no parameter database"),
-    ],
-)
-def test_a_run_that_was_asked_for_wrongly_is_refused_before_it_begins(
-    home: Path, words: list[str], said: str
-):
-    """No server is started, nothing is said to be running, and no log is left."""
-    done = call(home, "run", *words)
+def test_a_run_that_was_asked_for_wrongly_is_refused_before_it_begins(home: Path):
+    """No server is started, nothing is said to be running, no log is left; more in tests/e2e."""
+    done = call(home, "run", "backup_offsite", "--conf", '{"database": []}')
     assert done.returncode == 2, done.stderr
-    assert said in done.stderr
+    assert "has no parameter database" in done.stderr
     assert "running" not in done.stderr
     assert "Traceback" not in done.stderr
     assert not (home / "postgres").exists()

@@ -71,15 +71,24 @@ class Cli:
         self, *words: str, timeout: float = 280, **more: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a command; the environment has what is needed and nothing of this shell's."""
+        return self._done(["-m", "include.cli", *words], timeout, more, words[0] == "run")
+
+    def script(self, text: str, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run a workflow by a text in Python, which gets the words."""
+        return self._done(["-c", text, *words], 280, more, True)
+
+    def _done(
+        self, words: Sequence[str], timeout: float, more: Mapping[str, str], runs: bool
+    ) -> subprocess.CompletedProcess[str]:
         environment = {**self.environment, **more}
-        if self._may_be_forked(words, more):
+        if runs and self._may_be_forked(more):
             assert self.forked is not None
             try:
                 return self.forked.call(words, environment)
             finally:
                 self.forked.busy.release()
         return subprocess.run(
-            [sys.executable, "-m", "include.cli", *words],
+            [sys.executable, *words],
             check=False,
             capture_output=True,
             text=True,
@@ -88,15 +97,16 @@ class Cli:
             env=environment,
         )
 
-    def _may_be_forked(self, words: Sequence[str], more: Mapping[str, str]) -> bool:
+    def _may_be_forked(self, more: Mapping[str, str]) -> bool:
         """Whether Airflow would be imported as it is; then nobody else is served meanwhile.
 
         The first run is a process of its own, as a user's.
         """
         known = (self.home / "airflow" / f"migrated-{AIRFLOW_RUNS}").exists()
         own = any(name.startswith("AIRFLOW__") for name in more)
-        mine = self.forked is not None and words[0] == "run" and known and not own
-        return mine and self.forked.busy.acquire(blocking=False)
+        if self.forked is None or own or not known:
+            return False
+        return self.forked.busy.acquire(blocking=False)
 
     def json(self, *words: str, code: int = 0, **more: str) -> dict[str, Any]:
         """Run a command with --json: stdout is one object in one line, and the exit code fits."""

@@ -1,8 +1,9 @@
 """Commands in processes forked from one that has imported Airflow, as long as most of a run takes.
 
-``python -m tests.e2e.forked`` runs a command for each line of its input, a JSON object with
-``words``, ``environment``, ``folder``, ``out`` and ``err``, and writes its exit code. The command
-line's own code runs from its beginning; only what it imports is there already.
+``python -m tests.e2e.forked`` does for each line of its input, a JSON object with ``words`` (of
+Python: ``-m MODULE ...`` or ``-c TEXT ...``), ``environment``, ``folder``, ``out`` and ``err``,
+what Python would do, and writes the exit code. What is run runs from its beginning; only what it
+imports is there already.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -20,7 +22,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from include.cli.app import main as command_line
 from include.cli.stack import workplace
 from include.local import airflow as local_airflow
 from include.local.profile import AIRFLOW_RUNS
@@ -142,8 +143,12 @@ def _command(asked: Mapping[str, Any]) -> None:
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["environment"])
-    sys.argv = ["parcelseal", *asked["words"]]
-    command_line()
+    how, what, *words = asked["words"]
+    sys.argv = [what if how == "-m" else how, *words]
+    if how == "-m":
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        exec(what, {"__name__": "__main__"})  # noqa: S102 - as `python -c` does
 
 
 def main() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -197,17 +195,9 @@ def test_who_is_not_asked_gets_403_and_a_second_answer_409(cli: Cli, copy: dict[
     with psycopg.connect(cli.postgres(name)) as conn:
         conn.execute("UPDATE intake_record SET status = 'pending' WHERE batch_id = 'IN-000003'")
     owner = cli.place.local.passwords["courier_owner"]
-    done = subprocess.run(
-        [sys.executable, "-c", API, str(cli.home / "logs" / "api.log")],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=cli.home,
-        env={
-            **cli.environment,
-            "AIRFLOW_CONN_CUSTOMER_DB": cli.uri(name, "courier_owner", owner),
-        },
-    )
+    log = str(cli.home / "logs" / "api.log")
+    customers = cli.uri(name, "courier_owner", owner)
+    done = cli.script(API, log, AIRFLOW_CONN_CUSTOMER_DB=customers)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["answers"] == [403, 403, 200, 409]
