@@ -178,7 +178,7 @@ def _what(desk: Desk, file: File, scope: Scope) -> Section:
     one, rules = file.incident, desk.rules
     hit = [name for name in desk.databases if name in scope.affected()]
     systems = listed([verbatim(desk.databases[name].title) for name in hit or desk.databases])
-    grade = rules.grade(one.grade).message if one.grade else None
+    grade = rules.grade(file.grade).message if file.grade else None
     return _form(
         _("What happened"),
         [
@@ -214,12 +214,14 @@ def _measures(file: File, *, required: bool) -> Section:
     contained = last_of(file.entries, Kind.CONTAINED)
     texts = texts_of(file.entries)
     done = contained.words if contained else _("being contained; no result yet")
+    # Measures 7: both belong to the first report, which nobody waits with until all is known
+    pending = None if required else _("being assessed; the follow-up report has it")
     return _form(
         _("Measures and effect"),
         [
             (_("Containment"), done, True),
-            (_("Measures taken and their effect"), texts["measures"], required),
-            (_("Possible harm to people"), texts["harm"], required),
+            (_("Measures taken and their effect"), texts["measures"] or pending, True),
+            (_("Possible harm to people"), texts["harm"] or pending, True),
         ],
     )
 
