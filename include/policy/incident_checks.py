@@ -92,6 +92,9 @@ def _scope(rules: IncidentRules, inventory: Inventory) -> Iterator[tuple[Loc, st
             columns += [(("access", "columns"), one.access.collection, name) for name in named]
         if one.shares is not None:
             columns.append((("shares", "at"), one.shares.collection, one.shares.at))
+            columns += [
+                (("shares", "columns"), one.shares.collection, name) for name in one.shares.columns
+            ]
         for place, collection, column in columns:
             if not inventory.has_column(one.database, collection, column):
                 message = f"{one.database} has no field {collection}.{column}"

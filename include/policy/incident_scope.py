@@ -99,12 +99,14 @@ class ShareLog(Rule):
         subject: SQL expression over ``g``: key of the data subject.
         partner: SQL expression over ``g``: the partner's number, as text.
         at: column with the moment.
+        columns: of the evidence extract; keys and moments, nothing that says more of a customer.
     """
 
     collection: Name
     subject: Sql
     partner: Sql
     at: Name
+    columns: Annotated[tuple[Name, ...], AfterValidator(some)]
 
 
 class ScopeRule(Rule):

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine, text
 
 from include.approvals.question import Question
 from include.documents.missing import missing
+from include.encryption.recipients import OpeningKey, opening_key_from_pem
 from include.evidence.model import StepRecord
 from include.incident import assessing, opening, scopes, updating
 from include.incident.clocks.standing import clocks_of
@@ -59,6 +60,9 @@ INSERT INTO customer VALUES (11, 'Name 11', NULL, '2026-11-01Z'),
     (12, 'Name 12', 'nowhere', '2026-11-01Z');
 CREATE TABLE opened (opened_id bigint PRIMARY KEY, number text, customer_id bigint, at timestamptz);
 INSERT INTO opened SELECT n, 'B2', n, '2026-11-24 12:00Z' FROM generate_series(1, 3) n;
+CREATE TABLE given (given_id bigint PRIMARY KEY, partner int, customer_id bigint, at timestamptz);
+INSERT INTO given VALUES (1, 7, 4, '2021-01-01Z'), (2, 7, 5, '2026-11-01Z'),
+    (3, 8, 6, '2026-11-01Z');
 """
 TEXTS = {
     f"{name}_{language}": f"{name}, said in {language}"
@@ -287,8 +291,8 @@ class Case:
         """Say that everything that waits arrived, without a mail server."""
         with self.company.state.begin() as conn:
             conn.execute(
-                text("UPDATE notice SET state = :state WHERE key LIKE :mine"),
-                {"state": state, "mine": f"{self.number}/%"},
+                text("UPDATE notice SET state = :state, settled_at = :at WHERE key LIKE :mine"),
+                {"state": state, "mine": f"{self.number}/%", "at": self.company.clock.now()},
             )
         self.settle()
 
@@ -312,12 +316,19 @@ def _phase(step: str) -> Phase:
 
 
 def _recipients() -> list[Any]:
-    """One recipient, whose private half nobody kept; made once, since it takes long."""
+    """One recipient; made once, since it takes long."""
     from include.encryption.recipients import new_pair, recipient_from_pem
 
     if not _MADE:
-        _MADE.append(recipient_from_pem("drill", new_pair("drill", NIGHT, bits=3072)[1]))
-    return _MADE
+        private, certificate = new_pair("drill", NIGHT, bits=3072)
+        _MADE.extend([private, recipient_from_pem("drill", certificate)])
+    return _MADE[1:]
+
+
+def key() -> OpeningKey:
+    """The recipient's private key."""
+    _recipients()
+    return opening_key_from_pem(_MADE[0], "drill")
 
 
 _MADE: list[Any] = []

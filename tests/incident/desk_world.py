@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from include.policy.datamap import MappedCollection, MappedDatabase, MappedField
 from include.policy.incident import Duty
-from include.policy.incident_scope import AccessLog, Records, ScopeRule, Subject
+from include.policy.incident_scope import AccessLog, Records, ScopeRule, ShareLog, Subject
 from include.policy.people import Group
 
 
@@ -51,6 +51,7 @@ COURIER = _mapped(
         "staff": {"number": "", "duty": "", "away": ""},
         "customer": CUSTOMER,
         "opened": {"opened_id": "", "number": "", "customer_id": "", "at": ""},
+        "given": {"given_id": "", "partner": "", "customer_id": "", "at": ""},
     },
 )
 ARCHIVE = _mapped("archive", {"customer": CUSTOMER})
@@ -67,6 +68,13 @@ SCOPES = (
             account="a.number",
             at="at",
             columns=("opened_id", "number", "customer_id", "at"),
+        ),
+        shares=ShareLog(
+            collection="given",
+            subject="g.customer_id",
+            partner="g.partner::text",
+            at="at",
+            columns=("given_id", "partner", "customer_id", "at"),
         ),
     ),
     ScopeRule(database="archive", subject=_PEOPLE, records=_RECORDS),

@@ -1,4 +1,4 @@
-"""The evidence extract of an access log: copied, packed, hashed, encrypted and stored at once.
+"""The evidence extract of a log: copied, packed, hashed, encrypted and stored at once.
 
 Nothing of it is in clear on a disk. The digest of the packed clear bytes lets whoever was given the
 opened file check it; that of the stored bytes shows that the store still has what was written.
@@ -37,6 +37,7 @@ class Extract(Frozen):
         since: rows from then on; None where nothing limited it.
         until: rows before then.
         accounts: whose rows; empty means everybody's.
+        partners: to whom what its rows say was given; empty in an extract of a log of accesses.
         rows: as the server counted them; none is an extract too.
         first: earliest moment of the rows, None without any.
         last: latest moment of the rows.
@@ -61,6 +62,7 @@ class Extract(Frozen):
     since: datetime | None
     until: datetime | None
     accounts: tuple[str, ...]
+    partners: tuple[str, ...] = ()
     rows: int
     first: datetime | None
     last: datetime | None
@@ -79,7 +81,7 @@ class Extract(Frozen):
     recipients: tuple[RecipientRecord, ...]
 
     def as_bytes(self) -> bytes:
-        """The JSON file of a bundle, ``extract.<database>.json``."""
+        """The JSON file of a bundle, ``extract.<database>.<version>.json``."""
         return self.model_dump_json(indent=1).encode() + b"\n"
 
     @property
@@ -95,14 +97,21 @@ class Extract(Frozen):
         )
 
 
-def key_of(number: str, database: str) -> str:
-    """Return where an incident's extract of a database is kept: ``incidents/INC-2026-0001/...``."""
-    return f"incidents/{number}/access.{database}.csv.zst.enc"
+def key_of(number: str, place: str, log: str = "access") -> str:
+    """Return where an incident's extract is kept: ``incidents/INC-2026-0001/...``.
+
+    Args:
+        number: of the incident.
+        place: what tells it from the others: database and version.
+        log: its name in incident.yaml.
+    """
+    return f"incidents/{number}/{log}.{place}.csv.zst.enc"
 
 
-def context_of(number: str, database: str) -> dict[str, str]:
+def context_of(number: str, database: str, log: str = "access") -> dict[str, str]:
     """Return what an extract is bound to, so that no other one can be passed off as it."""
-    return {"incident": number, "database": database, "content": "access log"}
+    content = "access log" if log == "access" else "log of sharing"
+    return {"incident": number, "database": database, "content": content}
 
 
 def extract(
@@ -176,6 +185,7 @@ def _make(
         since=query.since,
         until=query.until,
         accounts=query.accounts,
+        partners=query.partners,
         rows=made.rows,
         first=made.edges[0],
         last=made.edges[1],

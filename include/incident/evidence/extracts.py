@@ -1,17 +1,20 @@
-"""Access-log extracts of an incident: one per database that has a log, made once per count."""
+"""Extracts of the logs of an incident: of each database that has one, made once per count."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome
 from include.evidence.steps import artifacts_of, keep_artifact
+from include.incident import scopes
 from include.incident.desk import Desk, File
-from include.incident.scope import Scope
+from include.incident.evidence import covering
+from include.incident.scope import Counted, Scope
+from include.incident.selection import Selection
 from include.messages import _
 from include.services.errors import ServiceError, UsageError
 from include.services.objectstore.base import ObjectStore
@@ -21,7 +24,6 @@ if TYPE_CHECKING:
     from include.incident.evidence.extract import Extract
     from include.incident.evidence.log_query import LogQuery
 
-BEFORE = timedelta(days=183)  # Cybersecurity Law (2026-01-01) 23(3): logs of six months at least
 LOCKED = timedelta(days=5 * 366)  # the company's default of incident files: closure and five years
 
 
@@ -35,7 +37,9 @@ def take(
     *,
     last: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Extract the log of every database that could be counted in; what is known of each, by name.
+    """Extract the logs of every database that could be counted in; what is known of each, by name.
+
+    The log of accesses goes by the name of its database, that of sharing by ``<database>.shares``.
 
     Args:
         desk: of the incident.
@@ -49,10 +53,11 @@ def take(
     Raises:
         ServiceError: a service failed, and another try comes; what was made stays.
     """
-    found = {}
+    with desk.state.connect() as conn:
+        every = [one.selection for one in scopes.every(conn, file.incident.id)]
+    found: dict[str, dict[str, Any]] = {}
     for one in scope.counted:
-        rule = desk.rules.scope_of(one.database)
-        if rule.access is None:
+        if desk.rules.scope_of(one.database).access is None:
             seen.find(
                 "incident.no_access_log",
                 Outcome.ATTENTION,
@@ -60,28 +65,40 @@ def take(
                 _("Name the log under `access` in incident.yaml, or secure other logs by hand."),
                 subject=one.database,
             )
-            continue
-        try:
-            made = _take(desk, file, scope, one.database, store(), recipients())
-        except (UsageError, ServiceError) as error:
-            if isinstance(error, ServiceError) and not last:
-                raise
-            seen.find(
-                "incident.not_extracted",
-                Outcome.FAIL,
-                _("The access log of {database} was not extracted: {reason}",
-                  database=one.database, reason=error.message),
-                _("Remove the cause, then clear the task `preserve`: what is there is not done "
-                  "twice."),
-                subject=one.database,
-            )  # fmt: skip
-            continue
-        found[one.database] = {
-            "key": made.key,
-            "rows": made.rows,
-            "sha256_clear": made.sha256_clear,
-            "sha256_stored": made.sha256_stored,
-        }
+        said = [each for each in every if one.database in each.databases]
+        made: list[tuple[LogQuery, Extract]] = []
+        queries = _queries(desk, file, one.database, said)
+        for query in queries:
+            try:
+                made.append((query, _take(desk, file, scope, query, store(), recipients())))
+            except (UsageError, ServiceError) as error:
+                if isinstance(error, ServiceError) and not last:
+                    raise
+                _not_extracted(seen, query, error.message)
+        found |= {_name(query): _known(query, extract) for query, extract in made}
+        if len(made) == len(queries):
+            named = any(each.accounts for each in said)
+            _compare(seen, one, [it for query, it in made if named or query.name == "shares"])
+    return found
+
+
+def _queries(desk: Desk, file: File, database: str, said: Sequence[Selection]) -> list[LogQuery]:
+    """What is extracted of a database: rows that any count counted, if not more."""
+    from include.incident.evidence.log_query import LogQuery
+
+    rule, mapped = desk.rules.scope_of(database), desk.databases[database]
+    found = []
+    if rule.access is not None:
+        rows = covering.accesses(said, file.incident.began_at or file.incident.aware_at)
+        found.append(
+            LogQuery(mapped, rule.access, rows.since, rows.until, accounts=rows.whose,
+                     timezone=desk.zone.key)
+        )  # fmt: skip
+    if rule.shares is not None and (given := covering.shares(said)) is not None:
+        found.append(
+            LogQuery(mapped, rule.shares, given.since, given.until, partners=given.whose,
+                     timezone=desk.zone.key)
+        )  # fmt: skip
     return found
 
 
@@ -89,17 +106,17 @@ def _take(
     desk: Desk,
     file: File,
     scope: Scope,
-    database: str,
+    query: LogQuery,
     store: ObjectStore,
     recipients: Sequence[Recipient],
 ) -> Extract:
     from include.incident.evidence.extract import Extract, context_of, extract, key_of
 
-    number = file.incident.number
-    place = f"{database}.{scope.version}"
+    number, database = file.incident.number, query.database.name
+    version = str(scope.version)
     if desk.run != file.incident.run:  # an addition makes its own, and writes over nobody's
-        place += f".{sha256(desk.run.run_id.encode()).hexdigest()[:8]}"
-    name = f"extract.{place}.json"
+        version += f".{sha256(desk.run.run_id.encode()).hexdigest()[:8]}"
+    name = f"extract.{_name(query)}.{version}.json"
 
     def keep(made: Extract) -> None:
         with desk.state.begin() as conn:
@@ -109,11 +126,11 @@ def _take(
         before = artifacts_of(conn, desk.run.dag_id, desk.run.run_id).get(name)
     return extract(
         desk.readers[database],
-        _query(desk, file, scope, database),
+        query,
         store,
-        key_of(number, place),
+        key_of(number, f"{database}.{version}", query.name),
         recipients,
-        context_of(number, database),
+        context_of(number, database, query.name),
         desk.clock,
         keep=keep,
         lock_until=desk.clock.now() + LOCKED if store.kind == "s3" else None,
@@ -121,18 +138,56 @@ def _take(
     )
 
 
-def _query(desk: Desk, file: File, scope: Scope, database: str) -> LogQuery:
-    """What the form names; where it names no time, half a year before the leak and all since."""
-    from include.incident.evidence.log_query import LogQuery
+def _name(query: LogQuery) -> str:
+    database = query.database.name
+    return database if query.name == "access" else f"{database}.{query.name}"
 
-    access, chosen = desk.rules.scope_of(database).access, scope.selection
-    assert access is not None
-    begun: datetime = file.incident.began_at or file.incident.aware_at
-    return LogQuery(
-        database=desk.databases[database],
-        log=access,
-        since=chosen.since or begun - BEFORE,
-        until=chosen.until,
-        accounts=chosen.accounts,
-        timezone=desk.zone.key,
+
+def _known(query: LogQuery, made: Extract) -> dict[str, Any]:
+    return {
+        "database": query.database.name,
+        "log": query.name,
+        "key": made.key,
+        "rows": made.rows,
+        "sha256_clear": made.sha256_clear,
+        "sha256_stored": made.sha256_stored,
+    }
+
+
+def _not_extracted(seen: Examination, query: LogQuery, reason: str) -> None:
+    values = {"database": query.database.name, "reason": reason}
+    seen.find(
+        "incident.not_extracted",
+        Outcome.FAIL,
+        _("The access log of {database} was not extracted: {reason}", **values)
+        if query.name == "access"
+        else _("The log of sharing of {database} was not extracted: {reason}", **values),
+        _("Remove the cause, then clear the task `preserve`: what is there is not done twice."),
+        subject=query.database.name,
+    )
+
+
+def _compare(seen: Examination, counted: Counted, made: Sequence[Extract]) -> None:
+    """Say where rows of a log were counted and are not in an extract.
+
+    Args:
+        seen: gets it.
+        counted: of the database.
+        made: its extracts of the rows of those who were named.
+    """
+    rows = sum(one.rows for one in made)
+    if rows >= counted.log_rows:
+        return
+    seen.find(
+        "incident.extract_incomplete",
+        Outcome.FAIL,
+        _(
+            "{database}: {counted} log rows say who is affected, {extracted} of them were "
+            "extracted.",
+            database=counted.database,
+            counted=counted.log_rows,
+            extracted=rows,
+        ),
+        _("Find out who deletes from the log; secure what is left of it by hand, from a backup."),
+        subject=counted.database,
     )

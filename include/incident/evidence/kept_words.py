@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from include.incident.desk import Desk, File
 from include.incident.names import Kind
 from include.incident.timeline import last_of
@@ -26,16 +29,21 @@ def lines(desk: Desk, file: File) -> list[Message]:
             sha256=data["list_sha256"],
         )
     ]
-    said += [
-        _(
-            "Extract of the access log of {database}: {rows} rows, SHA-256 {sha256}",
-            database=name,
-            rows=one["rows"],
-            sha256=one["sha256_clear"],
-        )
-        for name, one in data["extracts"].items()
-    ]
+    said += [_extract(name, one) for name, one in data["extracts"].items()]
     holds = data["holds"]
     said.append(_("Legal holds in force: {count}", count=sum(holds.values())))
     return [*said, _("Timeline of {count} entries, each with the digest of the one before",
                      count=len(file.entries))]  # fmt: skip
+
+
+def _extract(name: str, known: Mapping[str, Any]) -> Message:
+    values = {
+        "database": known.get("database", name),
+        "rows": known["rows"],
+        "sha256": known["sha256_clear"],
+    }
+    if known.get("log") == "shares":
+        return _(
+            "Extract of the log of sharing of {database}: {rows} rows, SHA-256 {sha256}", **values
+        )
+    return _("Extract of the access log of {database}: {rows} rows, SHA-256 {sha256}", **values)

@@ -1,4 +1,4 @@
-"""Which rows of an access log are copied, in SQL."""
+"""Which rows of a log of accesses or of sharing are copied, in SQL."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from psycopg.sql import SQL, Composable, Composed, Placeholder
 
 from include.incident.counting.named import among, column, table
 from include.policy.datamap import MappedDatabase
-from include.policy.fragments import both
-from include.policy.incident_scope import AccessLog
+from include.policy.fragments import both, quoted
+from include.policy.incident_scope import AccessLog, Named, ShareLog
 
 DATE, WITHOUT_ZONE = 1082, (1082, 1114)  # type oids of PostgreSQL
 # What Python's datetime holds in any timezone; infinity and BC are no moments of a report.
@@ -20,7 +20,7 @@ HELD = SQL("{} BETWEEN timestamptz '0001-01-03Z' AND timestamptz '9999-12-29Z'")
 
 @dataclass(frozen=True)
 class LogQuery:
-    """Which rows of a database's access log.
+    """Which rows of a database's log of accesses, or of its log of sharing.
 
     A row whose moment nobody knows may be in any window, and is copied with it.
 
@@ -29,26 +29,38 @@ class LogQuery:
         log: of incident.yaml.
         since: rows from then on, timezone-aware; None for all before ``until``.
         until: rows before then.
-        accounts: only their rows; empty means all.
+        accounts: only the rows of these in a log of accesses; empty means all.
+        partners: likewise in a log of sharing.
         timezone: of the pack; moments of the log without one are meant in it.
     """
 
     database: MappedDatabase
-    log: AccessLog
+    log: AccessLog | ShareLog
     since: datetime | None = None
     until: datetime | None = None
     accounts: tuple[str, ...] = ()
+    partners: tuple[str, ...] = ()
     timezone: str = "UTC"
 
     @property
     def place(self) -> str:
         """Where the pack says so, for errors."""
-        return f"incident.yaml, scope of {self.database.name}, access"
+        return f"incident.yaml, scope of {self.database.name}, {self.name}"
+
+    @property
+    def name(self) -> str:
+        """The log's in incident.yaml."""
+        return "access" if isinstance(self.log, AccessLog) else "shares"
+
+    @property
+    def row(self) -> str:
+        """Alias of a row, as the pack's SQL has it."""
+        return "a" if isinstance(self.log, AccessLog) else "g"
 
     @property
     def at(self) -> Composable:
         """The moment of a row."""
-        return column("a", self.log.at)
+        return column(self.row, self.log.at)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -56,7 +68,7 @@ class LogQuery:
         return {
             "since": self.since,
             "until": self.until,
-            "accounts": list(self.accounts),
+            "whose": list(self._whose[1]),
             "timezone": self.timezone,
         }
 
@@ -70,7 +82,7 @@ class LogQuery:
         Args:
             kind: oid of the moment's type.
         """
-        columns = SQL(", ").join(column("a", one) for one in self.log.columns)
+        columns = SQL(", ").join(column(self.row, one) for one in self.log.columns)
         window = self._window(kind)
         if window:
             window = [SQL("({} OR {} IS NULL)").format(both(window), self.at)]
@@ -106,9 +118,17 @@ class LogQuery:
 
     def _rows(self, columns: Composable, conditions: list[Composable]) -> Composed:
         wanted = list(conditions)
-        if self.accounts:
-            listed = SQL("{}::text[]").format(Placeholder("accounts"))
-            wanted.append(among(self.database, "a", self.log.account, listed))
-        return SQL("SELECT {} FROM {} AS a WHERE {}").format(
-            columns, table(self.database, self.log.collection), both(wanted)
+        by, names = self._whose
+        if names:
+            listed = SQL("{}::text[]").format(Placeholder("whose"))
+            wanted.append(among(self.database, self.row, by, listed))
+        return SQL("SELECT {} FROM {} AS {} WHERE {}").format(
+            columns, table(self.database, self.log.collection), quoted(self.row), both(wanted)
         )
+
+    @property
+    def _whose(self) -> tuple[Named, tuple[str, ...]]:
+        """Whose a row is, in SQL, and whose are wanted."""
+        if isinstance(self.log, AccessLog):
+            return self.log.account, self.accounts
+        return self.log.partner, self.partners

@@ -122,7 +122,9 @@ RULE = ScopeRule(
         at="at",
         columns=("id",),
     ),
-    shares=ShareLog(collection="given", subject="g.person", partner="g.partner", at="at"),
+    shares=ShareLog(
+        collection="given", subject="g.person", partner="g.partner", at="at", columns=("id",)
+    ),
 )
 assert RULE.access is not None
 LINKED = RULE.model_copy(

@@ -286,7 +286,7 @@ def test_the_page_opens_an_extract_without_us(
     store = DirectoryStore(tmp_path / "store")
     (tmp_path / "store").mkdir()
     one = made(source, store, recipients)
-    (tmp_path / "extract.courier.json").write_bytes(one.as_bytes())
+    (tmp_path / "extract.courier.1.json").write_bytes(one.as_bytes())
     (tmp_path / "escrow.key").write_bytes(operations.private_pem)
     runbook = (ROOT / "docs" / "restore-runbook.md").read_text()
     script = runbook.split("decrypt.py\" <<'END'\n")[1].split("\nEND\n")[0]

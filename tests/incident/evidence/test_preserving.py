@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from datetime import date, timedelta
 from time import process_time
@@ -9,16 +11,19 @@ from time import process_time
 import pytest
 
 from include.evidence.model import Outcome
+from include.evidence.steps import artifacts_of
 from include.holds import registry
 from include.holds.registry import HoldKind
-from include.incident import assessing
-from include.incident.evidence import holding
+from include.incident import assessing, scopes
+from include.incident.evidence import holding, kept_words
+from include.incident.evidence.extract import Extract, opened
 from include.incident.names import UPDATES, Kind
 from include.incident.selection import Selection
 from include.notify.outbox import Run
 from include.policy.incident import HoldRule
 from include.services.errors import ServiceError
-from tests.incident.desk_rig import EACH_UP_TO, NIGHT, Case, Company, holds
+from include.services.objectstore.directory import DirectoryStore
+from tests.incident.desk_rig import EACH_UP_TO, NIGHT, Case, Company, english, holds, key
 
 
 def held(case: Case) -> set[tuple[str, str]]:
@@ -178,3 +183,72 @@ def test_nothing_that_is_kept_has_a_customers_value(company: Company) -> None:
     assert "Name 1" not in text
     assert case.entries(Kind.QUEUED)
     assert company.clock.now() > NIGHT
+
+
+def opened_rows(company: Company, case: Case, name: str) -> list[list[str]]:
+    """The rows of an extract, opened with the recipient's key."""
+    with company.state.connect() as conn:
+        found = artifacts_of(conn, case.run.dag_id, case.run.run_id)[name]
+    pieces = opened(DirectoryStore(company.folder), Extract.model_validate_json(found), key())
+    return sorted(list(csv.reader(io.StringIO(b"".join(pieces).decode())))[1:])
+
+
+def log_rows(company: Company, statement: str) -> list[list[str]]:
+    """What the test's own query finds."""
+    with company.address.connect() as connection:
+        rows = connection.execute(statement.encode()).fetchall()
+    return sorted([str(one) for one in row] for row in rows)
+
+
+def test_all_that_was_counted_by_accounts_is_extracted_however_old(company: Company) -> None:
+    """Without a time the count takes all of the log; with one both take the same."""
+    mine = "SELECT opened_id, number, customer_id FROM opened WHERE number = 'OLD'"
+    company.run("INSERT INTO opened SELECT n, 'OLD', n % 5, timestamptz '2020-01-01Z'"
+                " + n * interval '10 days' FROM generate_series(100, 130) n")  # fmt: skip
+    try:
+        for more, window in (
+            ({}, ""),
+            ({"since": "2023-01-01T00:00+00:00"}, " AND at >= '2023-01-01Z'"),
+        ):
+            case = company.open(keys=[], accounts=["OLD"], **more)
+            assessing.assess(case.desk, case.number)
+            assert case.preserve().outcome is Outcome.PASS
+            rows = opened_rows(company, case, "extract.courier.1.json")
+            assert [row[:3] for row in rows] == log_rows(company, mine + window)
+            assert len(rows) == scopes.newest(case.desk, case.file.incident.id).counted[0].log_rows
+    finally:
+        company.run("DELETE FROM opened WHERE number = 'OLD'")
+
+
+def test_what_a_partner_was_given_is_extracted_beside_the_log_of_accesses(company: Company) -> None:
+    """All of its rows, of any age, and of no other partner."""
+    case = company.open(keys=[], partner="7")
+    assessing.assess(case.desk, case.number)
+    assert case.preserve().outcome is Outcome.PASS
+    rows = opened_rows(company, case, "extract.courier.shares.1.json")
+    own = "SELECT given_id, partner, customer_id FROM given WHERE partner = 7"
+    assert [row[:3] for row in rows] == log_rows(company, own)
+    assert len(rows) == 2
+    (entry,) = case.entries(Kind.PRESERVED)
+    made = entry.data["extracts"]["courier.shares"]
+    assert (made["database"], made["log"], made["rows"]) == ("courier", "shares", 2)
+    assert made["key"] == f"incidents/{case.number}/shares.courier.1.csv.zst.enc"
+    said = [english(one) for one in kept_words.lines(case.desk, case.file)]
+    assert (
+        f"Extract of the log of sharing of courier: 2 rows, SHA-256 {made['sha256_clear']}" in said
+    )
+
+
+def test_fewer_rows_than_were_counted_are_no_complete_evidence(company: Company) -> None:
+    """Somebody deleted from the log meanwhile: both numbers are told, and it is not closed."""
+    company.run("INSERT INTO opened VALUES (90, 'B2', 9, '2026-11-24 13:00Z')")
+    case = company.open(keys=[], accounts=["B2"])
+    assessing.assess(case.desk, case.number)
+    company.run("DELETE FROM opened WHERE opened_id = 90")
+    record = case.preserve()
+    found = [one for one in record.findings if one.code == "incident.extract_incomplete"]
+    assert english(found[0].message) == (
+        "courier: 4 log rows say who is affected, 3 of them were extracted."
+    )
+    assert record.outcome is Outcome.FAIL
+    assert not case.entries(Kind.PRESERVED)[-1].data["complete"]
