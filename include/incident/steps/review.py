@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from hashlib import sha256
 
 from include.approvals.form import Field
 from include.approvals.question import Question
@@ -80,6 +81,9 @@ def ask(desk: Desk, number: str) -> Question | None:
 def take(desk: Desk, number: str, given: Given) -> StepRecord:
     """Take lessons and actions; every action is entered as a finding, once.
 
+    One that is entered again after the task was cleared is the same; another one is another
+    finding, beside those of before.
+
     Raises:
         AskAgain: nobody answered, the lessons say nothing, or an action has no owner.
     """
@@ -97,17 +101,16 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
     actions = []
     with desk.state.begin() as conn:
         for one in numbers:
-            what = values.text(f"action_{one}")
+            what, owner = values.text(f"action_{one}"), values.text(f"owner_{one}")
             found = open_finding(
                 conn,
                 kind=FINDING_KIND,
-                reference=f"{number}/{one}",
+                reference=f"{number}/{sha256(f'{owner} {what}'.encode()).hexdigest()[:8]}",
                 what=_("{number}: {action}", number=number, action=what),
-                owner=values.text(f"owner_{one}"),
+                owner=owner,
                 opened_at=given.at,
                 due_on=_due(desk, values, one),
             )
-            owner = values.text(f"owner_{one}")
             actions.append({"finding": found, "owner": owner, "what": what})
     words = _(
         "Reviewed, {count} corrective actions. {lessons}",
