@@ -11,7 +11,7 @@ from include.incident import scopes, timeline
 from include.incident.counting.database import count_all
 from include.incident.desk import Desk, File
 from include.incident.grading import propose
-from include.incident.names import CLAUSE, STEP_ASSESS, Kind
+from include.incident.names import CLAUSE, STEP_ASSESS, STEP_PRESERVE, Kind
 from include.incident.scope import Scope, Unknown, of_scenario
 from include.incident.selection import Selection
 from include.incident.timeline import last_of
@@ -40,7 +40,7 @@ def assess(desk: Desk, number: str) -> tuple[StepRecord, str]:
     # as it was said last: it may have been widened where nobody could count
     chosen = before.selection if before is not None else file.incident.selection
     counted, _fewer = widened(before, _count(desk, file, chosen))
-    counted = _keep(desk, file, counted, by=STEP_ASSESS)
+    counted = _kept(desk, file, counted, by=STEP_ASSESS)
     passing = [one for one in counted.unknown if one.passing]
     return _record(desk, counted, desk.file(number)), " ".join(_plain(one) for one in passing)
 
@@ -61,8 +61,22 @@ def widen(desk: Desk, number: str, more: Selection, *, by: str) -> StepRecord:
     before = scopes.found(desk, file.incident.id)
     refuse_less(before, more)
     counted, fewer = widened(before, _count(desk, file, more))
-    counted = _keep(desk, file, counted, by=by)
+    counted = _kept(desk, file, counted, by=by)
     return _record(desk, counted, desk.file(number), fewer)
+
+
+def correct(desk: Desk, file: File, corrected: Scope) -> Scope | None:
+    """Keep figures that the frozen list corrected as the next version, and propose a grade anew.
+
+    Args:
+        desk: of the incident.
+        file: the incident.
+        corrected: the newest count, corrected; still with its version.
+
+    Returns:
+        As it is kept; None where somebody counted meanwhile, whose own run looks at the list.
+    """
+    return _keep(desk, file, corrected, by=STEP_PRESERVE, after=corrected.version)
 
 
 def outgrown(desk: Desk, file: File) -> str | None:
@@ -78,6 +92,23 @@ def outgrown(desk: Desk, file: File) -> str | None:
     order = [one.id for one in desk.rules.grades]
     proposed, confirmed = str(counted.data["proposed"]), str(graded.data["grade"])
     return proposed if order.index(proposed) > order.index(confirmed) else None
+
+
+def find_outgrown(seen: Examination, desk: Desk, proposed: str) -> None:
+    """Say that the confirmed grade is for less than is affected.
+
+    Args:
+        seen: gets it.
+        desk: of the incident.
+        proposed: the grade that is proposed.
+    """
+    seen.find(
+        "incident.grade_outgrown",
+        Outcome.ATTENTION,
+        _("More is affected than the confirmed grade is for; proposed: {grade}.",
+          grade=desk.rules.grade(proposed).message),
+        _("Have who grades it confirm the grade: update_incident, action regrade."),
+    )  # fmt: skip
 
 
 def _count(desk: Desk, file: File, selection: Selection) -> Scope:
@@ -96,8 +127,17 @@ def _count(desk: Desk, file: File, selection: Selection) -> Scope:
     )
 
 
-def _keep(desk: Desk, file: File, counted: Scope, *, by: str) -> Scope:
+def _kept(desk: Desk, file: File, counted: Scope, *, by: str) -> Scope:
     """Keep a count as the next version: an addition may have been counted meanwhile."""
+    kept = _keep(desk, file, counted, by=by)
+    assert kept is not None
+    return kept
+
+
+def _keep(
+    desk: Desk, file: File, counted: Scope, *, by: str, after: int | None = None
+) -> Scope | None:
+    """Keep a count as the next version; not where a version is the newest that is not ``after``."""
     proposed = propose(counted, desk.rules)
     words = _(
         "Counted: {people} people, {records} records; proposed grade: {grade}.",
@@ -113,10 +153,14 @@ def _keep(desk: Desk, file: File, counted: Scope, *, by: str) -> Scope:
         "unknown": [one.database for one in counted.unknown],
         "proposed": proposed.grade,
         "certain": proposed.certain,
+        "accounts": list(counted.selection.accounts),  # suspects, who are asked nothing any more
     }
     with desk.state.begin() as conn:
         timeline.lock_incident(conn, file.incident.id)
-        version = len(scopes.every(conn, file.incident.id)) + 1
+        newest = len(scopes.every(conn, file.incident.id))
+        if after is not None and newest != after:
+            return None
+        version = newest + 1
         timeline.append(
             conn, file.incident.id, Kind.SCOPED, words, by=by, clock=desk.clock,
             data=data | {"version": version},
@@ -154,13 +198,7 @@ def _record(desk: Desk, counted: Scope, file: File, fewer: Sequence[str] = ()) -
             subject=database,
         )  # fmt: skip
     if proposed := outgrown(desk, file):
-        seen.find(
-            "incident.grade_outgrown",
-            Outcome.ATTENTION,
-            _("More is affected than the confirmed grade is for; proposed: {grade}.",
-              grade=desk.rules.grade(proposed).message),
-            _("Have who grades it confirm the grade: update_incident, action regrade."),
-        )  # fmt: skip
+        find_outgrown(seen, desk, proposed)
     seen.measure("incident.people_affected", counted.subjects if counted.complete else None, "1")
     return seen.record({"scope": counted.as_json()})
 

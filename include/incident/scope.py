@@ -29,10 +29,13 @@ class Counted(BaseModel):
         records: records by collection; each once, also where it is about several people.
         categories: people of whom an affected record has a value, by data category of the data map.
             Whoever a record is about counts with all that stands on it.
-        sensitive: people of whom an affected record has a value of a sensitive category.
+        sensitive: people of whom an affected record has a value of a sensitive category, and those
+            under 14: PIPL (2021-11-01) 28 counts all information about these.
         minors: people under 14; None where incident.yaml does not say how their age is known.
         age_unknown: people whose age nobody knows.
         unlisted: people whom records name and who do not stand in the collection of people.
+        unseen: people of the frozen list whom this count does not find: where there are any,
+            figures of people are upper bounds and those of records lower ones.
         undated: records without a moment; the time window does not leave them out.
         first: moment of the oldest affected record; None where none has one.
         last: of the newest.
@@ -59,6 +62,7 @@ class Counted(BaseModel):
     minors: int | None = None
     age_unknown: int = 0
     unlisted: int = 0
+    unseen: int = 0
     undated: int = 0
     first: AwareDatetime | None = None
     last: AwareDatetime | None = None

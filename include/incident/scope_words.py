@@ -138,6 +138,14 @@ def _warnings_of(one: Counted, *, windowed: bool) -> Iterator[Message]:
             database=name,
             count=one.undated,
         )
+    if one.unseen:
+        yield _(
+            "{database}: {count} people of the list were found before, or came since; the last "
+            "count does not find them. Figures of people are upper bounds, those of records lower "
+            "ones.",
+            database=name,
+            count=one.unseen,
+        )
     if one.unlisted:
         yield _(
             "{database}: {count} people stand on records, but not among the people: they cannot "

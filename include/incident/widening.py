@@ -63,7 +63,15 @@ def _more(before: Counted, now: Counted) -> Counted:
     """Figure by figure the greater one; what was listed and not found is that of the new count."""
     figures = {
         name: max(getattr(before, name), getattr(now, name))
-        for name in ("everything", "subjects", "sensitive", "age_unknown", "unlisted", "undated")
+        for name in (
+            "everything",
+            "subjects",
+            "sensitive",
+            "age_unknown",
+            "unlisted",
+            "unseen",
+            "undated",
+        )
     }
     figures |= {
         name: _each(getattr(before, name), getattr(now, name))

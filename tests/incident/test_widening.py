@@ -25,7 +25,7 @@ TABLE = st.dictionaries(st.sampled_from("abc"), COUNT)
 MOMENT = st.none() | st.sampled_from([datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)])
 FIGURES: dict[str, st.SearchStrategy[Any]] = {
     "everything": st.booleans(), "subjects": COUNT, "records": TABLE, "categories": TABLE,
-    "sensitive": COUNT, "minors": st.none() | COUNT, "age_unknown": COUNT, "unlisted": COUNT,
+    "sensitive": COUNT, "minors": st.none() | COUNT, "age_unknown": COUNT, "unlisted": COUNT, "unseen": COUNT,
     "undated": COUNT, "first": MOMENT, "last": MOMENT, "departments": TABLE, "accounts": TABLE,
     "log_rows": COUNT, "log_first": MOMENT, "log_last": MOMENT,
 }  # fmt: skip
@@ -144,7 +144,7 @@ def test_two_counts_at_a_time_are_two_versions(company: Company) -> None:
     desk, file = case.desk, case.file
     first = assessing._count(desk, file, chosen(1, 2))
     second = assessing._count(desk, file, chosen(1, 2, 3))
-    kept = [assessing._keep(desk, file, one, by="L1").version for one in (second, first)]
+    kept = [assessing._kept(desk, file, one, by="L1").version for one in (second, first)]
     assert kept == [2, 3]
     with company.state.connect() as conn:
         assert [one.subjects for one in scopes.every(conn, file.incident.id)] == [1, 3, 2]

@@ -16,7 +16,7 @@ from include.incident import scopes, timeline
 from include.incident.counting import subjects
 from include.incident.counting.reading import CannotCount
 from include.incident.desk import Desk, File
-from include.incident.evidence import extracts, holding
+from include.incident.evidence import extracts, holding, listing
 from include.incident.names import CLAUSE, STEP_NOTIFY, STEP_PRESERVE, Kind
 from include.incident.scope import FICTION, Scope
 from include.messages import _
@@ -25,6 +25,10 @@ from include.services.objectstore.base import ObjectStore
 
 if TYPE_CHECKING:
     from include.encryption.recipients import Recipient
+
+
+SHORT = {"incident.list_shorter", "incident.extract_incomplete"}
+"""Findings of which another try may find the same: what was counted may be gone for good."""
 
 
 def preserve(
@@ -56,6 +60,7 @@ def preserve(
     if desk.scenario is not None:
         return _drilled(desk, file, scope, seen)
     unread = _freeze(desk, file, scope, seen)
+    scope = listing.compare(desk, file, scope, unread, seen)
     with desk.state.begin() as conn:
         counts = subjects.by_database(conn, file.incident.id)
         affected: dict[str, int | None] = {
@@ -65,6 +70,7 @@ def preserve(
         with closing(subjects.stream(desk.state, file.incident.id)) as keys:
             holding.place(conn, desk, number, affected, keys)
     made = extracts.take(desk, file, scope, store, recipients, seen, last=last)
+    red = [one for one in seen.findings if one.severity is Outcome.FAIL]
     with desk.state.begin() as conn:
         frozen = subjects.frozen(conn, file.incident.id)
         data: dict[str, Any] = {
@@ -74,7 +80,9 @@ def preserve(
             "extracts": made,
             "holds": holding.placed(conn, number),
             "not_listed": unread,
-            "complete": all(one.severity is not Outcome.FAIL for one in seen.findings),
+            "complete": not red,
+            "short": sorted({one.subject for one in red if one.code in SHORT}),
+            "again": any(one.code not in SHORT for one in red),
         }
         words = _(
             "Evidence secured: a list of {people} people, {extracts} extracts, {holds} holds.",
@@ -87,6 +95,8 @@ def preserve(
             conn, file.incident.id, Kind.PRESERVED, words, by=STEP_PRESERVE, clock=desk.clock,
             data=data, once=":".join(map(str, once)),
         )  # fmt: skip
+    listed = None if scope.unknown or unread else frozen.people
+    seen.measure("incident.people_affected", listed, "1")
     return seen.record(data)
 
 
@@ -110,18 +120,7 @@ def _freeze(desk: Desk, file: File, scope: Scope, seen: Examination) -> list[str
     unread = []
     for one in scope.counted:
         try:
-            with desk.state.begin() as conn:
-                subjects.freeze(
-                    conn,
-                    file.incident.id,
-                    scope.version,
-                    scope.selection,
-                    desk.rules.scope_of(one.database),
-                    desk.databases[one.database],
-                    desk.readers[one.database],
-                    moment=file.incident.aware_at,
-                    zone=desk.zone,
-                )
+            listing.freeze(desk, file, scope, one.database)
         except CannotCount as error:
             unread.append(one.database)
             seen.find(

@@ -1,0 +1,154 @@
+"""The frozen list of affected people beside what was counted: neither may have fewer people.
+
+It is longer where the newest count does not find people who were found before, or where somebody
+came between the count and the list; then figures of people become upper bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from include.evidence.examination import Examination
+from include.evidence.model import Outcome
+from include.incident import assessing, scopes
+from include.incident.counting import subjects
+from include.incident.desk import Desk, File
+from include.incident.evidence.bounding import bounded
+from include.incident.names import Kind
+from include.incident.scope import Counted, Scope
+from include.incident.timeline import last_of
+from include.messages import _
+
+
+def freeze(desk: Desk, file: File, scope: Scope, database: str) -> None:
+    """Add the affected people of a database to the list, by what was said last.
+
+    Where that is fewer than were counted, somebody widened the incident before its first list was
+    frozen, by words that leave these out: then by all that was said before, too.
+
+    Args:
+        desk: of the incident.
+        file: the incident.
+        scope: what is affected.
+        database: in which.
+
+    Raises:
+        CannotCount: nobody can read there.
+    """
+    (counted,) = (one.subjects for one in scope.counted if one.database == database)
+    known = [one for one in _every(desk, file, scope) if database in one.selection.databases]
+    done = []
+    for one in (scope, *reversed(known)):
+        if one.selection in done:
+            continue
+        done.append(one.selection)
+        with desk.state.begin() as conn:
+            subjects.freeze(
+                conn,
+                file.incident.id,
+                one.version,
+                one.selection,
+                desk.rules.scope_of(database),
+                desk.databases[database],
+                desk.readers[database],
+                moment=file.incident.aware_at,
+                zone=desk.zone,
+            )
+            if subjects.by_database(conn, file.incident.id).get(database, 0) >= counted:
+                return
+
+
+def compare(
+    desk: Desk, file: File, scope: Scope, unread: Sequence[str], seen: Examination
+) -> Scope:
+    """Compare the list with what was counted; figures that are less than the list are raised.
+
+    Args:
+        desk: of the incident.
+        file: the incident.
+        scope: what is affected, as it was counted last.
+        unread: databases of which there is no list.
+        seen: gets what differs.
+
+    Returns:
+        What is affected: a version of its own where figures had to be raised.
+    """
+    with desk.state.connect() as conn:
+        lengths = subjects.by_database(conn, file.incident.id)
+    before = _before(desk, file, scope)
+    corrected = []
+    for one in scope.counted:
+        people = lengths.get(one.database, 0)
+        if one.database in unread or people == one.subjects:
+            corrected.append(one)
+            continue
+        if people < one.subjects:
+            corrected.append(one)
+            _shorter(seen, one, people)
+            continue
+        earlier = [
+            each for version in before for each in version.counted if each.database == one.database
+        ]
+        corrected.append(bounded(earlier, one, people))
+        _longer(seen, one, people)
+    if tuple(corrected) == scope.counted:
+        return scope
+    raised = scope.model_copy(update={"counted": tuple(corrected)})
+    kept = assessing.correct(desk, file, raised)
+    if kept is None:
+        return scope
+    if proposed := assessing.outgrown(desk, desk.file(file.incident.number)):
+        assessing.find_outgrown(seen, desk, proposed)
+    return kept
+
+
+def _every(desk: Desk, file: File, scope: Scope) -> list[Scope]:
+    """All counts before one, the oldest first."""
+    with desk.state.connect() as conn:
+        every = scopes.every(conn, file.incident.id)
+    return [one for one in every if one.version < scope.version]
+
+
+def _before(desk: Desk, file: File, scope: Scope) -> list[Scope]:
+    """Counts by other words since the list was compared last; that of then has all before it."""
+    secured = last_of(file.entries, Kind.PRESERVED)
+    since = int(secured.data["version"]) if secured else 1
+    return [
+        one
+        for one in _every(desk, file, scope)
+        if one.version >= since and one.selection != scope.selection
+    ]
+
+
+def _longer(seen: Examination, counted: Counted, people: int) -> None:
+    seen.find(
+        "incident.list_longer",
+        Outcome.ATTENTION,
+        _(
+            "{database}: what was entered or counted last does not find {extra} people who were "
+            "found before, or came since. Figures of people are upper bounds, those of records "
+            "lower ones.",
+            database=counted.database,
+            extra=people - counted.subjects,
+        ),
+        _("Enter all that is affected as far as is known now: update_incident, action widen."),
+        subject=counted.database,
+    )
+
+
+def _shorter(seen: Examination, counted: Counted, people: int) -> None:
+    seen.find(
+        "incident.list_shorter",
+        Outcome.FAIL,
+        _(
+            "{database}: {counted} people were counted, {listed} of them are on the list.",
+            database=counted.database,
+            counted=counted.subjects,
+            listed=people,
+        ),
+        _(
+            "Clear the task `preserve`. Where it stays so, people were deleted since they were "
+            "counted: find out why, and enter it as a note (update_incident, action note)."
+        ),
+        subject=counted.database,
+    )
