@@ -106,29 +106,51 @@ def show(number: Number, as_json: AsJson = False) -> int:
 
 @app.command("verify")
 def verify(number: Number, as_json: AsJson = False) -> int:
-    """Work out the digests of a timeline again; exit 1 where it does not hold."""
+    """Work out a timeline's digests again, and compare with sealed bundles; exit 1 where it fails.
+
+    A chain that was cut off at its end holds by itself: each bundle of the incident and of its
+    additions says which entry was the newest when it was sealed.
+    """
     place = workplace()
     with local_stack(place):
-        from include.incident import timeline
+        from include.incident import bundled, register, timeline
 
         file = _desk(place).file(number)
         broken = timeline.verify(file.incident.number, file.entries)
+        changed = register.changed(file.incident, file.entries)
+        with place.state.connect() as conn:
+            compared = bundled.compare(
+                conn, file.incident, file.entries, lambda: place.store("evidence_store")
+            )
+    verified = broken is None and not changed and compared.holds
     told: dict[str, Any] = {
         "incident": file.incident.number,
-        "verified": broken is None,
+        "verified": verified,
         "entries": len(file.entries),
         "head": timeline.head(file.entries),
         "first_bad": broken.place if broken else None,
         "reason": broken.reason.text if broken else None,
+        "register_changed": changed,
+        "bundles": len(compared.bundles),
+        "contradicting": list(compared.contradicting),
+        "unreadable": list(compared.unreadable),
     }
     if as_json:
         print_json(told)
-    elif broken is None:
-        results.print(f"{told['incident']}: {told['entries']} entries hold, {told['head']}")
+    elif verified:
+        count = f"{told['entries']} entries hold, {told['bundles']} sealed bundles agree"
+        results.print(f"{told['incident']}: {count}, {told['head']}")
     else:
-        said = f"{told['incident']}: entry {broken.place}: {broken.reason.text}"
-        errors.print(said, markup=False)
-    return 0 if broken is None else 1
+        faults = [f"entry {broken.place}: {broken.reason.text}"] if broken else []
+        faults += [f"the register has another {one} than entry 1" for one in changed]
+        faults += [
+            f"{one} knows an entry that is not there, or not as it was"
+            for one in compared.contradicting
+        ]
+        faults += [f"{one} cannot be read" for one in compared.unreadable]
+        for one in faults:
+            errors.print(f"{told['incident']}: {one}", markup=False, soft_wrap=True)
+    return 0 if verified else 1
 
 
 @app.command("note")
@@ -207,7 +229,7 @@ def _told(desk: Desk, file: File) -> dict[str, Any]:
         "type": one.type,
         "state": str(one.state),
         "duplicate_of": one.duplicate_of,
-        "grade": one.grade,
+        "grade": file.grade,
         "what": one.what,
         "began_at": one.began_at.isoformat() if one.began_at else None,
         "aware_at": one.aware_at.isoformat(),

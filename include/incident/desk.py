@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection, Engine
 
 from include.incident import register, timeline
+from include.incident.clocks.milestones import grades
 from include.incident.register import Incident
 from include.incident.timeline import Entry
 from include.notify.outbox import Run
@@ -79,6 +80,15 @@ class File:
 
     incident: Incident
     entries: Sequence[Entry]
+
+    @property
+    def grade(self) -> str | None:
+        """The grade that stands, by the timeline; None before one was confirmed.
+
+        The register's column is for lists alone: it is in no chain of digests.
+        """
+        found = grades(self.entries)
+        return found[-1].grade if found else None
 
 
 def file_of(conn: Connection, number: str) -> File:

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 CLAUSE = "6.3"
 WORKFLOW = "respond_to_incident"
+DRILL = "DRILL"
+"""Begins the numbers of drills: none of them is that of an incident."""
 UPDATES = "update_incident"
 
 ALERT = "incident.alert"
@@ -31,16 +33,16 @@ class State(StrEnum):
 class Kind(StrEnum):
     """What an entry of the timeline is about."""
 
-    OPENED = "opened"
+    OPENED = "opened"  # data: what clocks start from (beginning.py)
     PRESSED_AGAIN = "pressed_again"  # the same form, by a second run
     TEAM_CALLED = "team_called"
     SCOPED = "scoped"  # counted, or why it could not be; data: version, counts, unknown
     PRESERVED = "preserved"
     GRADED = "graded"  # data: grade
     CONTAINED = "contained"  # data: items done
-    REPORTED = "reported"  # data: authority, phase (first, rest), receipt
+    REPORTED = "reported"  # data: authority, phase (first, rest), complete (false: not needed)
     IMPACT = "impact"  # data: what reports and notices say
-    DECIDED = "decided"  # data: tell (bool), sha256
+    DECIDED = "decided"  # data: tell (bool), sha256, bound (what that is the digest of)
     QUEUED = "queued"  # individual notices
     TOLD = "told"  # all that could be sent was
     TOLD_OTHERWISE = "told_otherwise"  # people without a usable address

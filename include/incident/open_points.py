@@ -7,10 +7,10 @@ from include.incident.assessing import outgrown
 from include.incident.desk import Desk, File
 from include.incident.names import Kind
 from include.incident.steps.decide import decided_on
-from include.incident.steps.report import authorities, handed_in
+from include.incident.steps.report import authorities, handed_in, title_of
 from include.incident.telling import notifying
 from include.incident.telling.authority_report import Phase
-from include.incident.timeline import last_of
+from include.incident.timeline import Entry, last_of
 from include.messages import Message, _, listed, verbatim
 from include.services.errors import ControlFailed
 
@@ -34,8 +34,15 @@ def _secured(desk: Desk, file: File) -> list[Message]:
     }
     found = [words for kind, words in lacking.items() if last_of(file.entries, kind) is None]
     secured = last_of(file.entries, Kind.PRESERVED)
-    if secured is None or secured.data["version"] < scope.version or not secured.data["complete"]:
+    again = secured is None or secured.data.get("again", not secured.data["complete"])
+    if secured is None or again or secured.data["version"] < scope.version:
         found.append(_("the evidence is not secured (task preserve)"))
+    elif secured.data.get("short") and not _explained(file, secured):
+        names = listed([verbatim(one) for one in secured.data["short"]])
+        found.append(
+            _("fewer people are listed, or fewer log rows extracted, than were counted in "
+              "{databases}: say why in a note (update_incident, action note)", databases=names)
+        )  # fmt: skip
     if scope.unknown:
         names = listed([verbatim(one.database) for one in scope.unknown])
         found.append(_("nobody could count what is affected in {databases}", databases=names))
@@ -48,14 +55,18 @@ def _secured(desk: Desk, file: File) -> list[Message]:
     return found
 
 
+def _explained(file: File, secured: Entry) -> bool:
+    """Whether somebody wrote a note since: what is gone can be explained, not secured."""
+    noted = last_of(file.entries, Kind.NOTE)
+    return noted is not None and noted.place > secured.place
+
+
 def _reports(desk: Desk, file: File) -> list[Message]:
     return [
-        _("first report to: {authority}", authority=one.message)
-        if phase is Phase.FIRST
-        else _("follow-up report to: {authority}", authority=one.message)
+        title_of(desk, one.id, phase)
         for phase in (Phase.FIRST, Phase.REST)
         for one in authorities(desk, file)
-        if not handed_in(file, one.id, phase)
+        if not handed_in(desk, file, one.id, phase)
     ]
 
 

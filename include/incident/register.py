@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, func, select, update
 
 from include.incident import timeline
+from include.incident.beginning import CRITICAL, begun, differing
+from include.incident.clocks.spans import earlier
 from include.incident.form import Form
-from include.incident.names import Kind, State
+from include.incident.names import DRILL, Kind, State
 from include.incident.selection import Selection
+from include.incident.timeline import Entry
 from include.messages import _
 from include.notify.outbox import Run
 from include.policy.incident import ClockRule, IncidentRules
@@ -42,7 +46,8 @@ class Incident:
         clocks: their rules, as they were when it was opened.
         duplicate_of: number of the incident that this one is.
         state: where it stands.
-        grade: as a person confirmed it last; None before.
+        grade: as a person confirmed it last; None before. For lists: `File.grade` is that of the
+            timeline.
         ended_at: when it was closed or cancelled.
     """
 
@@ -78,12 +83,13 @@ def open_incident(
     *,
     by: str,
     clock: Clock,
+    zone: ZoneInfo,
     year: int,
 ) -> Incident:
     """Register an incident; the same run again is the same incident.
 
-    A form that is equal to that of an open incident of the last while is that incident: it is
-    registered as its duplicate, told on its timeline, and led no further.
+    A form that is equal to that of an incident of the last while is that incident, also where it
+    was closed since: it is registered as its duplicate, told on its timeline, and led no further.
 
     Args:
         conn: the state database, in a transaction.
@@ -92,15 +98,16 @@ def open_incident(
         run: that leads it.
         by: user id of who pressed Trigger; empty where nobody is known.
         clock: when.
+        zone: of the pack; the days of a period are those of its calendar.
         year: of the number, in the pack's timezone.
     """
     timeline.lock(conn)
     if (found := of_run(conn, run)) is not None:
         return found
     now = clock.now().astimezone(UTC)
-    first = None if form.another else _open_alike(conn, form, rules, now)
+    first = None if form.another else _open_alike(conn, form, rules, now, zone)
     row = {
-        "number": _number(conn, rules.numbering, year),
+        "number": _number(conn, DRILL if form.scenario else rules.numbering, year),
         "dag_id": run.dag_id,
         "run_id": run.run_id,
         "type": form.type,
@@ -131,7 +138,8 @@ def open_incident(
         )  # fmt: skip
     timeline.append(
         conn, made.id, Kind.OPENED, words, by=by or run.dag_id, clock=clock,
-        data={"noticed_by": form.noticed_by}, once="opened",
+        data={"noticed_by": form.noticed_by, CRITICAL: rules.critical, **_begun(made)},
+        once="opened",
     )  # fmt: skip
     return made
 
@@ -139,6 +147,18 @@ def open_incident(
 def of_run(conn: Connection, run: Run) -> Incident | None:
     """The incident that a run leads."""
     return _first(conn, incident.c.dag_id == run.dag_id, incident.c.run_id == run.run_id)
+
+
+def changed(found: Incident, entries: Sequence[Entry]) -> list[str]:
+    """What the register says otherwise than the first entry: somebody changed it; names of fields.
+
+    Args:
+        found: the incident.
+        entries: its timeline, oldest entry first.
+    """
+    if not entries or entries[0].kind is not Kind.OPENED:
+        return []
+    return differing(entries[0].data, timeline.stored(_begun(found)))
 
 
 def get(conn: Connection, number: str) -> Incident:
@@ -180,16 +200,24 @@ def ended(conn: Connection, incident_id: int, state: State, at: datetime) -> Non
         raise UsageError(f"The incident is {now}: it cannot be {state}.", "Open a new one.")
 
 
+def _begun(found: Incident) -> dict[str, Any]:
+    return begun(
+        type=found.type,
+        aware_at=found.aware_at,
+        began_at=found.began_at,
+        selection=found.selection,
+        clocks=found.clocks,
+    )
+
+
 def _open_alike(
-    conn: Connection, form: Form, rules: IncidentRules, now: datetime
+    conn: Connection, form: Form, rules: IncidentRules, now: datetime, zone: ZoneInfo
 ) -> Incident | None:
-    within = rules.duplicate_within
-    since = now - timedelta(days=within.months * 30 + within.days, seconds=within.seconds)
     return _first(
         conn,
         incident.c.fingerprint == form.fingerprint,
-        incident.c.state == str(State.OPEN),
-        incident.c.opened_at > since,
+        incident.c.state.in_([str(State.OPEN), str(State.CLOSED)]),
+        incident.c.opened_at > earlier(now, rules.duplicate_within, zone),
     )
 
 

@@ -11,11 +11,13 @@ from include.incident import register
 from include.incident import report_sections as sections
 from include.incident import timeline as timelines
 from include.incident.clocks import clock_words
-from include.incident.clocks.clock import Clock, ClockState
+from include.incident.clocks.clock import Clock, ClockState, Why
+from include.incident.clocks.milestones import declined
 from include.incident.clocks.standing import clocks_of
 from include.incident.desk import Desk, File, file_of
-from include.incident.names import CLAUSE, Kind, State
+from include.incident.names import CLAUSE, STEP_PRESERVE, Kind, State
 from include.incident.scope import Scope
+from include.incident.steps.report import title_of
 from include.incident.telling import notifying
 from include.incident.timeline import last_of
 from include.messages import Message, _
@@ -55,7 +57,7 @@ def conclude(
     clocks = [] if led_elsewhere else clocks_of(desk, file)
     records = [_mended(one, file, scope) for one in records]
     told = [one for record in records for one in record.findings]
-    told += [*_late(clocks), *_broken(file), *_unfinished(file)]
+    told += [*_late(clocks), *_not_needed(desk, file), *_broken(file), *_unfinished(file)]
     if led_elsewhere:
         told.append(_duplicate(file))
     return Conclusion(
@@ -63,7 +65,7 @@ def conclude(
         summary=_summary(desk, file, clocks),
         outcome=worst(records, told),
         findings=told,
-        metrics=[*(one for record in records for one in record.metrics), *_metrics(file, clocks)],
+        metrics=[*_measured(records), *_metrics(file, clocks)],
         facts=_facts(desk, file, clocks, scope),
         sections=[
             sections.about(desk, file),
@@ -77,6 +79,18 @@ def conclude(
         ],
         approvals=approvals,
     )
+
+
+def _measured(records: Sequence[StepRecord]) -> list[Metric]:
+    """What steps measured; how many people are affected, the frozen list says if there is one."""
+    listed = {one.name for record in records if record.step == STEP_PRESERVE
+              for one in record.metrics}  # fmt: skip
+    return [
+        one
+        for record in records
+        for one in record.metrics
+        if record.step == STEP_PRESERVE or one.name not in listed
+    ]
 
 
 def _mended(record: StepRecord, file: File, scope: Scope | None) -> StepRecord:
@@ -133,7 +147,7 @@ def conclude_update(
                   words=made.words),
         outcome=worst(records, told),
         findings=told,
-        metrics=[one for record in records for one in record.metrics],
+        metrics=_measured(records),
         facts=_facts(desk, file, clocks, scope),
         sections=[
             sections.times(clocks),
@@ -187,7 +201,56 @@ def _late(clocks: Sequence[Clock]) -> list[Finding]:
     ]
 
 
+def _not_needed(desk: Desk, file: File) -> list[Finding]:
+    """Each report that one person said need not be handed in: no clock shows it any more."""
+    return [
+        Finding(
+            code="incident.report_not_needed",
+            severity=Outcome.ATTENTION,
+            subject=f"{one.data['authority']}/{one.data.get('phase')}",
+            message=_(
+                "Not handed in, because {who} said that it is not needed: {report}. {words}",
+                who=one.by,
+                report=title_of(desk, str(one.data["authority"]), str(one.data.get("phase"))),
+                words=one.words,
+            ),
+            action=_(
+                "Have management confirm with the authority in writing that it is not needed, and "
+                "keep the answer; else hand it in."
+            ),
+            clause=CLAUSE,
+        )
+        for one in declined(file.entries)
+    ]
+
+
 def _broken(file: File) -> list[Finding]:
+    return [*_chain(file), *_register(file)]
+
+
+def _register(file: File) -> list[Finding]:
+    """What clocks start from, where the register has it otherwise than the timeline."""
+    fields = register.changed(file.incident, file.entries)
+    if not fields:
+        return []
+    return [
+        Finding(
+            code="incident.register_changed",
+            severity=Outcome.FAIL,
+            subject=file.incident.number,
+            message=_(
+                "The register says otherwise than the first entry of the timeline: {fields}.",
+                fields=", ".join(fields),
+            ),
+            action=_(
+                "Somebody changed the state database: find out who; restore a copy beside it."
+            ),
+            clause=CLAUSE,
+        )
+    ]
+
+
+def _chain(file: File) -> list[Finding]:
     broken = timelines.verify(file.incident.number, file.entries)
     if broken is None:
         return []
@@ -263,6 +326,12 @@ def _summary(desk: Desk, file: File, clocks: Sequence[Clock]) -> Message:
         return _("{number}, {type}: {late} periods ran out.", late=len(late), **values)
     if one.state is State.OPEN:
         return _("{number}, {type}: not closed yet; nothing ran out so far.", **values)
+    if unneeded := declined(file.entries):
+        return _(
+            "{number}, {type}: nothing ran out, but {count} reports were said not to be needed.",
+            count=len(unneeded),
+            **values,
+        )
     return _("{number}, {type}: everything that was due was done in time.", **values)
 
 
@@ -273,9 +342,18 @@ def _metrics(file: File, clocks: Sequence[Clock]) -> list[Metric]:
     people = [one for one in clocks if one.rule.ends == "individuals_told"]
     return [
         Metric(name="incident.clocks_ran_out", value=_ran_out(clocks), unit="1"),
-        Metric(name="incident.reports_late", value=_ran_out(reports), unit="1"),
+        Metric(name="incident.reports_late", value=_reports_late(reports), unit="1"),
         Metric(name="incident.people_told_late", value=_ran_out(people), unit="1"),
     ]
+
+
+def _reports_late(reports: Sequence[Clock]) -> int | None:
+    """How many; None where none was, and one was not handed in because a person said so.
+
+    Then nobody has shown that authorities were told in time.
+    """
+    late = _ran_out(reports)
+    return None if not late and any(one.why is Why.NOT_NEEDED for one in reports) else late
 
 
 def _ran_out(clocks: Sequence[Clock]) -> int:
@@ -288,7 +366,7 @@ def _facts(desk: Desk, file: File, clocks: Sequence[Clock], scope: Scope | None)
     return [
         Fact(
             label=_("Grade"),
-            value=desk.rules.grade(one.grade).message if one.grade else None,
+            value=desk.rules.grade(file.grade).message if file.grade else None,
             note=_STATES[one.state],
         ),
         Fact(label=_("People affected"), value=scope.subjects if scope and scope.counted else None),

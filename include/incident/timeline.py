@@ -2,7 +2,7 @@
 
 An entry's digest is SHA-256 over its canonical JSON, in which the digest of the entry before
 stands; the first one has zeros there. So whoever has the last digest, which every bundle of the
-incident holds, can show that nothing before it was changed, left out or put in between.
+incident holds (`bundled`), can show that nothing before it was changed, left out or put in between.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ def append(
         "recorded_at": now,
         "happened_at": moment,
         "by": visible(by),
-        "words": _stored(words.model_dump(mode="json")),
-        "data": _stored(dict(data or {})),
+        "words": stored(words.model_dump(mode="json")),
+        "data": stored(dict(data or {})),
         "previous": last.sha256 if last else FIRST,
     }
     row["sha256"] = digest(number, row)
@@ -229,14 +229,14 @@ def in_utc(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
-def _stored(value: Any) -> Any:
+def stored(value: Any) -> Any:
     """What JSONB takes and gives back unchanged."""
     if isinstance(value, str):
         return visible(value)
     if isinstance(value, Mapping):
-        return {visible(str(key)): _stored(one) for key, one in value.items()}
+        return {visible(str(key)): stored(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_stored(one) for one in value]
+        return [stored(one) for one in value]
     return value
 
 

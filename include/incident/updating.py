@@ -12,12 +12,21 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from include.approvals.names import as_compared
 from include.approvals.reasons import says_something, value_free_reason
 from include.incident import register, timeline
+from include.incident.clocks.milestones import ACTION
 from include.incident.desk import Desk, File
 from include.incident.names import Kind, State
 from include.incident.selection import moment
-from include.incident.team import everybody, team_of
+from include.incident.team import (
+    Team,
+    everybody,
+    is_known,
+    leading,
+    team_of,
+    who_answered,
+)
 from include.incident.timeline import Entry
 from include.messages import Message, _
 from include.policy.incident import HumanStep
@@ -50,7 +59,7 @@ class Update:
         account: of whom it is: taken off, assigned, or whom the shift is handed to.
         duty: that is assigned.
         grade: that is confirmed.
-        at: when it happened, as it was typed; empty means now.
+        at: when it happened, as it was typed; empty means now, and what ends clocks is now.
     """
 
     action: Action
@@ -83,17 +92,18 @@ def enter(desk: Desk, number: str, update: Update, *, by: str, once: str | None 
             return before
     _refuse(desk, file, update, by)
     words = value_free_reason(update.words, LONGEST)
+    _refuse_moment(update)
     kind, message, data = _ACTIONS[update.action](desk, file, update, words)
     happened_at = _moment(desk, file, update)
     with desk.state.begin() as conn:
         entry = timeline.append(
             conn, file.incident.id, kind, message, by=by, clock=desk.clock,
-            happened_at=happened_at, data={"action": str(update.action), **data}, once=once,
+            happened_at=happened_at, data={ACTION: str(update.action), **data}, once=once,
         )  # fmt: skip
         if update.action is Action.REGRADE:
             register.graded(conn, file.incident.id, update.grade)
         elif update.action is Action.CANCEL:
-            register.ended(conn, file.incident.id, State.CANCELLED, entry.happened_at)
+            register.ended(conn, file.incident.id, State.CANCELLED, entry.recorded_at)
     return entry
 
 
@@ -104,8 +114,7 @@ def _refuse(desk: Desk, file: File, update: Update, by: str) -> None:
         raise UsageError(f"{number} is {state}: what may still be added is {may}.", "Add a note.")
     if not by.strip():
         raise UsageError("Nobody is named who enters it.", "Start it as a person, not by a script.")
-    step = _ENTITLED.get(update.action)
-    team = team_of(desk, file, step) if step else everybody(desk, file)
+    team = _entitled(desk, file, update)
     if not team.may(by):
         raise UsageError(
             f"{by} may not do that with {number}: not of its team for it, taken off, or a suspect.",
@@ -113,6 +122,37 @@ def _refuse(desk: Desk, file: File, update: Update, by: str) -> None:
         )
     if not says_something(update.words):
         raise UsageError("`words` says nothing.", "Write what happened, or why.")
+    if update.action is Action.ASSIGN and as_compared(update.account) == as_compared(by):
+        raise UsageError("Nobody assigns a duty to themselves.", "Have somebody else assign it.")
+
+
+def _entitled(desk: Desk, file: File, update: Update) -> Team:
+    """Who may enter it: for what gives or takes power, those who lead.
+
+    An incident is not cancelled by who opened it or wrote its impact: it takes two people.
+    """
+    if update.action is Action.CANCEL:
+        writers = who_answered(file.entries, Kind.IMPACT)
+        return team_of(desk, file, "decide", {*writers, file.incident.opened_by})
+    if update.action is Action.REGRADE:
+        return team_of(desk, file, "grade")
+    if update.action is Action.TAKE_OFF:
+        return leading(desk, file)
+    steps: tuple[HumanStep, ...] = ("grade", "decide", "close")
+    powerful = {desk.rules.steps[one] for one in steps} | {desk.rules.management}
+    if update.action is Action.ASSIGN and update.duty.strip() in powerful:
+        return leading(desk, file)
+    return everybody(desk, file)
+
+
+def _refuse_moment(update: Update) -> None:
+    """Refuse a moment for what is decided here and now."""
+    if update.at.strip() and update.action in _NOW:
+        raise UsageError(
+            f"`at` cannot be said for {update.action}: it counts from when it is entered, so that "
+            "what ran out before stays told.",
+            "Leave `at` empty; write in the words since when it was known.",
+        )
 
 
 def _moment(desk: Desk, file: File, update: Update) -> datetime | None:
@@ -130,8 +170,8 @@ def _moment(desk: Desk, file: File, update: Update) -> datetime | None:
     return found
 
 
-# Who may confirm a grade may change it; who decides whether people are told, that it was none.
-_ENTITLED: Mapping[Action, HumanStep] = {Action.REGRADE: "grade", Action.CANCEL: "decide"}
+# Decided here and now: a moment before would undo what ran out since.
+_NOW = {Action.REGRADE, Action.CANCEL}
 
 # Review and summary come after the closing, and whoever does them may turn out to be a suspect.
 _PEOPLE = {Action.NOTE, Action.HAND_OVER, Action.TAKE_OFF, Action.ASSIGN}
@@ -159,14 +199,14 @@ def _hand_over(desk: Desk, file: File, update: Update, words: str) -> Made:
     return Kind.HANDED_OVER, message, {"to": account}
 
 
-def _take_off(_desk: Desk, _file: File, update: Update, words: str) -> Made:
-    account = _needed("account", update.account)
+def _take_off(desk: Desk, file: File, update: Update, words: str) -> Made:
+    account = _existing(desk, file, update)
     message = _("{account} was taken off: {words}", account=account, words=words)
     return Kind.TAKEN_OFF, message, {"account": account}
 
 
-def _assign(desk: Desk, _file: File, update: Update, words: str) -> Made:
-    account, named = _needed("account", update.account), _needed("duty", update.duty)
+def _assign(desk: Desk, file: File, update: Update, words: str) -> Made:
+    account, named = _existing(desk, file, update), _needed("duty", update.duty)
     duty = {one.id: one for one in desk.rules.team}.get(named)
     if duty is None:
         known = ", ".join(one.id for one in desk.rules.team)
@@ -210,6 +250,17 @@ _ACTIONS = {
     Action.WIDEN: _widen,
     Action.CANCEL: _cancel,
 }
+
+
+def _existing(desk: Desk, file: File, update: Update) -> str:
+    """An account of somebody who is there: a slip of the hand would take off or assign nobody."""
+    account = _needed("account", update.account)
+    if not everybody(desk, file).may(account) and not is_known(desk, account):
+        raise UsageError(
+            "`account`: nobody with that user id is in the staff table.",
+            "Write the user id that the person has in Airflow.",
+        )
+    return account
 
 
 def _needed(name: str, value: str) -> str:

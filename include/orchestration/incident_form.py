@@ -193,7 +193,12 @@ def update() -> dict[str, Param]:
             description="No customer's name, number or address. 勿写客户信息。",
             section=first,
         ),
-        "at": _moment("When / 时间", f"When it happened. {_MOMENT} Empty: now.", first),
+        "at": _moment(
+            "When / 时间",
+            f"When it happened. {_MOMENT} Empty: now; leave it empty for a grade or a cancellation. "
+            "调整级别或撤销时留空。",
+            first,
+        ),
         "account": _text("Account / 账号", "Who is taken off, assigned, or takes over.", first),
         "duty": _choice("Duty / 职责", "To which somebody is assigned.", duties, first),
         "grade": _choice("Grade / 级别", "The other grade.", grades, first),

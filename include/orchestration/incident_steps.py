@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import wraps
+from hashlib import sha256
 from typing import Any
 
 from airflow.sdk import TriggerRule
@@ -18,16 +19,17 @@ from include.documents.render import render_forms
 from include.evidence.ledger import find
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import keep_artifact
-from include.incident import scopes
+from include.incident import bundled, scopes
 from include.incident.clocks.standing import clocks_of
 from include.incident.desk import Desk, File
 from include.incident.evidence import kept_words as evidence_kept
-from include.incident.names import CLAUSE, WORKFLOW
+from include.incident.names import CLAUSE, WORKFLOW, Kind
 from include.incident.steps import close, contain, decide, grade, impact, report, review, summary
 from include.incident.steps.answer import Given
 from include.incident.telling import authority_report, notifying
 from include.incident.telling.authority_report import Phase
 from include.incident.telling.letter_document import letter_document
+from include.incident.timeline import last_of
 from include.messages import Message, _
 from include.notify.texts import digest
 from include.orchestration.human import Answer, wait
@@ -175,7 +177,7 @@ def _ask_report(part: str, phase: Phase) -> Question | None:
     found = place()
     mine = desk(found)
     file = mine.file(number)
-    if not file.incident.is_led or report.handed_in(file, authority, phase):
+    if not file.incident.is_led or report.handed_in(mine, file, authority, phase):
         return None
     document = _report(mine, file, authority, phase)
     lacking = missing(document)
@@ -267,11 +269,23 @@ def _summary(mine: Desk, file: File) -> Document:
     )
 
 
+_READ_BY_DOCUMENTS = (
+    Kind.SCOPED,
+    Kind.PRESERVED,
+    Kind.CONTAINED,
+    Kind.GRADED,
+    Kind.IMPACT,
+    Kind.DECIDED,
+    Kind.REVIEWED,
+)
+
+
 def sealed_document(found: Workplace, mine: Desk, document: Document, name: str) -> str:
     """Seal a document in a bundle of its own, before people hand it in; where it lies.
 
-    The first one of a name stands: what somebody may have handed in is not made anew. In a drill it
-    lies in the drill's own bundle.
+    Once for all that it says: what somebody may have handed in is not made anew. After another
+    grade or count there is another one beside it, so that nobody hands in what is not so any more.
+    In a drill it lies in the drill's own bundle.
     """
     if isinstance(found, SandboxedWorkplace):
         rendered = render_forms(document, mine.zone.key, name)
@@ -279,7 +293,9 @@ def sealed_document(found: Workplace, mine: Desk, document: Document, name: str)
             for file_name, content in rendered.files.items():
                 keep_artifact(conn, *run_key(), file_name, content)
         return "-"
-    workflow = f"{WORKFLOW}.{name}"
+    file = mine.file(document.reference)
+    places = [str(getattr(last_of(file.entries, one), "place", "")) for one in _READ_BY_DOCUMENTS]
+    workflow = f"{WORKFLOW}.{name}-{sha256(':'.join(places).encode()).hexdigest()[:8]}"
     with mine.state.connect() as conn:
         if (row := find(conn, workflow, run_key()[1])) is not None:
             return f"{found.store('evidence_store').description}/{row.bundle}"
@@ -291,7 +307,8 @@ def sealed_document(found: Workplace, mine: Desk, document: Document, name: str)
         findings=[],
         metrics=[],
     )
-    row = seal_aside(workflow, found, conclusion, rendered.files, pdf=False)
+    known = bundled.record(file)
+    row = seal_aside(workflow, found, conclusion, rendered.files, records=[known], pdf=False)
     return f"{found.store('evidence_store').description}/{row.bundle}"
 
 

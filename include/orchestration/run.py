@@ -213,6 +213,7 @@ def seal_aside(
     conclusion: Conclusion,
     files: Mapping[str, bytes],
     *,
+    records: Sequence[StepRecord] = (),
     pdf: bool = True,
 ) -> LedgerRow:
     """Seal a bundle of its own while the run goes on: what has to stand before its next step.
@@ -225,6 +226,7 @@ def seal_aside(
         place: of the task.
         conclusion: what it says.
         files: its artifacts by name.
+        records: what ``result.json`` tells of steps.
         pdf: whether its report is a PDF too; where people wait for what is among the files, that
             is time lost.
 
@@ -232,7 +234,7 @@ def seal_aside(
         Its row of the ledger.
     """
     context = run_context(place).model_copy(update={"dag_id": workflow})
-    _result, sealed = _seal(place, context, conclusion, files, [], pdf=pdf)
+    _result, sealed = _seal(place, context, conclusion, files, records, pdf=pdf)
     with place.state.connect() as conn:
         row = find_bundle(conn, sealed.path)
     assert row is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,16 @@ from sqlalchemy import Engine, text
 
 from include.cli import app
 from include.cli import incident as command
-from include.incident.names import Kind
+from include.evidence.ledger import LedgerRow
+from include.incident import bundled
+from include.incident.names import UPDATES, WORKFLOW, Kind
+from include.incident.report import timeline_file
 from include.incident.updating import Action
 from include.local.postgres import EmbeddedPostgres
 from include.services.database import DatabaseAddress
+from include.services.objectstore.directory import DirectoryStore
 from include.state.connect import engine
+from include.state.tables import evidence_ledger
 from tests.incident.desk_rig import LEAD, NIGHT, TABLES, Case, Company
 from tests.incident.evidence.extract_rig import run as run_sql
 from tests.support.databases import fresh
@@ -186,3 +192,67 @@ def test_documents_that_were_not_made_yet_are_none(
     assert code == 2
     assert "No document of" in err
     assert not out.exists()
+
+
+@pytest.mark.parametrize("kind", ["addition", "document"])
+def test_a_timeline_whose_end_was_cut_off_contradicts_a_sealed_bundle(
+    company: Company,
+    case: Case,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    kind: str,
+) -> None:
+    """What is left of it holds by itself; the bundle knows of an entry that is not there."""
+    store = DirectoryStore(tmp_path)
+    monkeypatch.setattr(Company, "store", lambda *_: store, raising=False)
+    files = {"result.json": _result([])}
+    if kind == "addition":
+        files["timeline.jsonl"] = timeline_file(case.file)
+    else:
+        files["result.json"] = _result([bundled.record(case.file).model_dump(mode="json")])
+    other = {"result.json": _result([]), "timeline.jsonl": timeline_file(company.open(3).file)}
+    now = company.clock.now()
+    with company.state.begin() as conn:
+        conn.execute(text("SET LOCAL session_replication_role = replica"))
+        conn.execute(text("TRUNCATE evidence_ledger"))
+        for place, held in enumerate((files, other), 1):
+            for name, content in held.items():
+                store.put(f"b{kind}{place}/{name}", content)
+            row = LedgerRow(
+                seq=place,
+                bundle=f"b{kind}{place}",
+                dag_id=UPDATES if kind == "addition" or place == 2 else f"{WORKFLOW}.first-cac",
+                run_id=case.run.run_id if place == 1 else f"other-{kind}",
+                outcome="pass",
+                controls=[],
+                started_at=now,
+                sealed_at=now,
+                sums_sha256="0" * 64,
+                previous_sums_sha256="",
+                key_fingerprint="none",
+                row_signature=b"-",
+            )
+            conn.execute(evidence_ledger.insert().values(asdict(row)))
+    case.update(Action.NOTE)
+    code, found = told(capsys, "verify", case.number)
+    assert (code, found["bundles"], found["contradicting"]) == (0, 1, [])
+    with company.state.begin() as conn:
+        conn.execute(text("SET LOCAL session_replication_role = replica"))
+        conn.execute(
+            text("DELETE FROM incident_entry WHERE incident_id = :id AND place >= :last"),
+            {"id": case.file.incident.id, "last": len(case.entries()) - 1},
+        )
+    code, found = told(capsys, "verify", case.number)
+    assert (code, found["verified"], found["first_bad"]) == (1, False, None)
+    assert found["contradicting"] == [f"b{kind}1"]
+    _code, _out, err = run(capsys, "verify", case.number)
+    assert f"b{kind}1 knows an entry that is not there" in err
+    for name in files:
+        (tmp_path / f"b{kind}1" / name).unlink()
+    code, found = told(capsys, "verify", case.number)
+    assert (code, found["unreadable"]) == (1, [f"b{kind}1"])
+
+
+def _result(steps: list[dict[str, Any]]) -> bytes:
+    return json.dumps({"steps": steps}).encode()

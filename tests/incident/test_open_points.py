@@ -6,6 +6,7 @@ import pytest
 
 from include.approvals.question import AskAgain
 from include.incident import assessing
+from include.incident.clocks.standing import clocks_of
 from include.incident.names import State
 from include.incident.open_points import open_points
 from include.incident.selection import Selection
@@ -104,6 +105,23 @@ def test_more_than_it_was_graded_for_is_open(company: Company) -> None:
     assert left(case)[1].startswith("more is affected than it was graded for, Larger is proposed")
     case.update(Action.REGRADE, by=COMP, grade="larger")
     assert all("graded" not in one for one in left(case))
+
+
+def test_a_report_that_was_not_needed_is_open_again_once_it_is_worse(company: Company) -> None:
+    """What was decided for a lesser incident is not decided for this one; down it stays."""
+    case = company.open(1).until("grade")
+    case.answer("report", authority="postal", option="Not needed", reason="One parcel only")
+    first = f"first report to: {POSTAL}"
+    assert first not in left(case)
+    case.update(Action.REGRADE, by=COMP, grade="larger")
+    assert first in left(case)
+    assert case.ask("report", "postal") is not None
+    company.clock.on(hours=5)
+    assert {one.id: one for one in clocks_of(case.desk, case.file)}["postal_first"].is_late
+    case.answer("report", authority="postal", option="Not needed", reason="They said so")
+    assert first not in left(case)
+    case.update(Action.REGRADE, by=COMP, grade="general")
+    assert first not in left(case)
 
 
 @pytest.mark.parametrize("grade", ["general", "major"])

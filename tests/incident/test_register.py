@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -16,6 +18,7 @@ from include.incident.names import Kind, State
 from include.incident.register import Incident
 from include.notify.outbox import Run
 from include.policy import SHIPPED, load_pack
+from include.policy.period import Period
 from include.services.clock import FixedClock
 from include.services.errors import UsageError
 
@@ -42,6 +45,7 @@ def opened(
         Run("respond_to_incident", run),
         by="E00001",
         clock=FixedClock(at),
+        zone=ZONE,
         year=year,
     )
 
@@ -88,6 +92,36 @@ def test_the_same_form_half_a_day_later_is_another_incident(conn: Connection) ->
     assert opened(conn, "3", NOW + timedelta(hours=1)).duplicate_of != first.number
 
 
+@pytest.mark.parametrize(("days", "same"), [(27.9, True), (28.1, False)])
+def test_the_same_form_within_a_month_of_the_calendar_is_a_duplicate(
+    conn: Connection, days: float, same: bool
+) -> None:
+    """From 1 February on that is 28 days."""
+    assert RULES is not None
+    monthly = RULES.model_copy(update={"duplicate_within": Period.parse("P1M")})
+    first = datetime(2026, 2, 1, 1, tzinfo=UTC)
+    made = [
+        register.open_incident(
+            conn, form.read(GIVEN, monthly, at, ZONE), monthly,
+            Run("respond_to_incident", str(at)), by="", clock=FixedClock(at), zone=ZONE, year=2026,
+        )
+        for at in (first, first + timedelta(days=days))
+    ]  # fmt: skip
+    assert (made[1].state is State.DUPLICATE) == same
+
+
+def test_a_drill_begins_months_of_the_calendar_after_awareness() -> None:
+    """A scenario may be about what nobody told anybody for months."""
+    assert RULES is not None
+    named = RULES.scenarios[0].model_copy(update={"aware_before": Period.parse("P1M1DT1H")})
+    rules = RULES.model_copy(update={"scenarios": (named,)})
+    pressed = datetime(2026, 3, 31, 5, tzinfo=UTC)
+    read = form.read({"tabletop": named.id}, rules, pressed, ZONE)
+    assert read.aware_at == datetime(2026, 2, 27, 4, tzinfo=UTC)
+    said = {"tabletop": named.id, "aware_at": "2026-03-30T08:00"}
+    assert form.read(said, rules, pressed, ZONE).aware_at == datetime(2026, 3, 30, tzinfo=UTC)
+
+
 def test_two_who_press_at_once_open_one(state: Engine) -> None:
     """Whoever comes second waits, and is the duplicate."""
 
@@ -115,6 +149,32 @@ def test_what_an_incident_began_with_cannot_be_changed(conn: Connection) -> None
     with pytest.raises(UsageError, match="is closed"):
         register.ended(conn, found.id, State.CANCELLED, NOW)
     refused(conn, "UPDATE incident SET grade = 'general'")
+
+
+def test_what_clocks_start_from_stands_in_the_first_entry(conn: Connection) -> None:
+    """Of listed keys their number and digest alone; who changes the register is found out."""
+    keys = ["courier/7", "courier/8"]
+    found = opened(conn, began_at="2026-11-26T01:00", keys=keys, databases=["courier"])
+    [entry] = timeline.entries(conn, found.id)
+    assert entry.data["aware_at"] == "2026-11-25T19:05:00.000000+00:00"
+    assert entry.data["began_at"] == "2026-11-25T17:00:00.000000+00:00"
+    assert (entry.data["type"], entry.data["critical"]) == ("lost_device", False)
+    digest = hashlib.sha256(b"courier/7\ncourier/8\n").hexdigest()
+    listed = {"databases": ["courier"], "keys": {"count": 2, "sha256": digest}}
+    assert entry.data["selection"] == listed
+    assert register.changed(found, [entry]) == []
+    for change, name in (
+        ("aware_at = aware_at + interval '5 hours'", "aware_at"),
+        ("clocks = '[]'", "clocks_sha256"),
+        ("selection = '{}'", "selection"),
+    ):
+        with conn.begin_nested() as point:
+            conn.execute(text("SET LOCAL session_replication_role = replica"))
+            conn.execute(text(f"UPDATE incident SET {change}"))
+            assert register.changed(register.get(conn, found.number), [entry]) == [name]
+            point.rollback()
+    old = replace(entry, data={"noticed_by": ""})
+    assert register.changed(found, [old]) == []
 
 
 def refused(conn: Connection, statement: str) -> None:

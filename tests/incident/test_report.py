@@ -13,14 +13,18 @@ from include.evidence.controls import judge
 from include.evidence.model import ControlState, Finding, Outcome, StepRecord
 from include.incident import assessing, report, scopes, timeline
 from include.incident.names import UPDATES, Kind
+from include.incident.telling import notifying
 from include.incident.updating import Action
 from include.messages import Message, verbatim
 from include.notify.outbox import Run
+from include.notify.texts import digest
 from include.reports.conclusion import Conclusion
 from include.reports.i18n import Translator
 from include.reports.model import Section, Table
 from tests.incident.desk_rig import BOSS, COMP, PACK, Case, Company, english, holds
 
+TIMES = "Time limits and when they were met"
+CRITICAL = "First report to the cyberspace administration, critical infrastructure"
 DONE = StepRecord(step="close", outcome=Outcome.PASS)
 
 
@@ -145,6 +149,78 @@ def test_a_timeline_that_was_tampered_with_is_red_and_the_entry_named(company: C
     assert "entry 3" in english(found.findings[0].message)
 
 
+def test_a_report_that_was_not_needed_is_never_plain_green(company: Company) -> None:
+    """One person said so: who, why and what to do stand in it, and no control is shown by it."""
+    case = company.open(1).until("grade")
+    for step in ("report", "report_rest"):
+        if step == "report_rest":
+            case.answer("impact")
+            case.page("decide")
+            case.answer("decide")
+        why = "13800138000 says we need not"
+        case.answer(step, authority="postal", option="Not needed", reason=why)
+        case.answer(step, authority="cac")
+    found = concluded(case)
+    unneeded = [one for one in found.findings if one.code == "incident.report_not_needed"]
+    assert [one.subject for one in unneeded] == ["postal/first", "postal/rest"]
+    assert {one.severity for one in unneeded} == {Outcome.ATTENTION}
+    said = english(unneeded[0].message)
+    assert said == (
+        f"Not handed in, because {COMP} said that it is not needed: first report to: Local postal "
+        "administration. Not reported to: Local postal administration. … says we need not"
+    )
+    assert "management confirm with the authority in writing" in english(unneeded[0].action)
+    figures = {one.name: one.value for one in found.metrics}
+    assert figures["incident.reports_late"] is None
+    states = {
+        one.id: one.state for one in judge(PACK.controls_of("respond_to_incident"), found.metrics)
+    }
+    assert states["incidents.reported"] is ControlState.NOT_SHOWN
+
+
+def test_what_stands_is_the_grade_and_the_rules_of_the_timeline(company: Company) -> None:
+    """Not the register's column, nor whether the pack says today that systems are critical."""
+    case = company.open(1, 2).until("grade", grade={"grade": "larger", "reason": "It is a lot"})
+    with company.state.begin() as conn:
+        conn.execute(text("UPDATE incident SET grade = 'general' WHERE number = :n"),
+                     {"n": case.number})  # fmt: skip
+    company.rules = company.rules.model_copy(update={"critical": True})
+    facts = {english(one.label): one.value for one in concluded(case).facts}
+    assert english(facts["Grade"]) == "Larger"  # type: ignore[arg-type] # a grade is a Message
+    rows = {row[0]: row[2] for row in cells(section(concluded(case), TIMES))}
+    assert "not for this company's systems" in str(rows[CRITICAL])
+
+
+def test_a_register_that_was_changed_is_red(company: Company) -> None:
+    """When the company became aware: every clock starts there, and the first entry has it."""
+    case = company.open(1).until("summary")
+    with company.state.begin() as conn:
+        conn.execute(text("SET LOCAL session_replication_role = replica"))
+        conn.execute(
+            text("UPDATE incident SET aware_at = aware_at - interval '1 second' WHERE number = :n"),
+            {"n": case.number},
+        )
+    found = concluded(case)
+    assert (found.outcome, codes(found)) == (Outcome.FAIL, ["incident.register_changed"])
+    assert "first entry of the timeline: aware_at" in english(found.findings[0].message)
+
+
+def test_a_decision_can_be_worked_out_again_from_the_timeline_alone(company: Company) -> None:
+    """Its parts stand there: the words are an entry, the list the one that was secured."""
+    case = company.open(1, 2).until("decide")
+    rows = [json.loads(one) for one in report.timeline_file(case.file).splitlines()]
+    last = {row["kind"]: row for row in rows}
+    decided = last["decided"]["data"]
+    content = json.dumps(
+        decided["bound"], sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    )
+    assert hashlib.sha256(content.encode()).hexdigest() == decided["sha256"]
+    assert decided["bound"]["number"] == case.number
+    assert decided["bound"]["words"] == last["impact"]["sha256"]
+    assert decided["bound"]["list"] == last["preserved"]["data"]["list_sha256"]
+    assert decided["bound"]["text"] == digest(notifying.text_of(case.desk, case.file))
+
+
 def test_what_steps_could_not_do_is_red_until_an_addition_did_it(company: Company) -> None:
     """Then it needs a look: why it was not there at first."""
     company.broken = {"archive"}
@@ -155,6 +231,8 @@ def test_what_steps_could_not_do_is_red_until_an_addition_did_it(company: Compan
     assert found.outcome is Outcome.FAIL
     unread = ["incident.not_counted", "incident.list_not_frozen", "incident.not_finished"]
     assert codes(found) == unread
+    assert [one.severity for one in found.findings] == [Outcome.FAIL] * 3
+    assert not [one for one in found.findings if "done later" in english(one.message)]
     company.broken = set()
     desk = company.desk(Run(UPDATES, "later"))
     chosen = scopes.newest(desk, case.file.incident.id).selection
@@ -254,6 +332,20 @@ def test_an_addition_is_concluded_by_its_entry(company: Company) -> None:
     assert report.nothing_opened([refused]).outcome is Outcome.FAIL
 
 
+def test_a_review_that_is_repeated_loses_no_action_and_enters_none_twice(company: Company) -> None:
+    """Cleared and answered otherwise: what was entered before stays a finding of its own."""
+    case = company.open(1).until("close")
+    first = {"lessons": "Lock", "action_1": "Lock the scanners", "owner_1": "compliance"}
+    case.answer("review", **first)
+    case.answer("review", **first | {"action_1": "Encrypt the disks"})
+    case.answer("review", **first)
+    with company.state.connect() as conn:
+        query = "SELECT what::text FROM finding WHERE reference LIKE :mine ORDER BY id"
+        said = conn.scalars(text(query), {"mine": f"{case.number}/%"}).all()
+    assert ["scanners" in one for one in said] == [True, False]
+    assert "Encrypt the disks" in said[1]
+
+
 def test_corrective_actions_are_named_with_who_answers_for_them(company: Company) -> None:
     """In the report and in the register of findings, each once."""
     case = company.open(1).until("close")
@@ -266,14 +358,14 @@ def test_corrective_actions_are_named_with_who_answers_for_them(company: Company
     with company.state.connect() as conn:
         rows = conn.execute(
             text(
-                "SELECT kind, reference, owner, due_on::text FROM finding"
+                "SELECT kind, owner, due_on::text FROM finding"
                 " WHERE reference LIKE :mine ORDER BY id"
             ),
             {"mine": f"{case.number}/%"},
         ).all()
     assert [tuple(one) for one in rows] == [
-        ("incident", f"{case.number}/1", "data_engineering", "2027-02-24"),
-        ("incident", f"{case.number}/3", "compliance", "2026-12-06"),
+        ("incident", "data_engineering", "2027-02-24"),
+        ("incident", "compliance", "2026-12-06"),
     ]
     case.answer("summary")
     (_, steps) = section(concluded(case), "Lessons and corrective actions").blocks

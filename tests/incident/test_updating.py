@@ -7,6 +7,8 @@ from datetime import timedelta
 import pytest
 
 from include.incident import timeline, updating
+from include.incident.clocks.clock import ClockState
+from include.incident.clocks.standing import clocks_of
 from include.incident.names import UPDATES, Kind, State
 from include.incident.updating import Action, Update
 from include.notify.outbox import Run
@@ -110,6 +112,26 @@ def test_an_addition_tells_when_it_happened_and_when_it_was_entered(company: Com
     assert entry.recorded_at == NIGHT + timedelta(hours=6)
     with pytest.raises(UsageError, match="lies before"):
         case.update(Action.NOTE, at="2026-11-26T00:59:59")
+
+
+@pytest.mark.parametrize("action", [Action.REGRADE, Action.CANCEL])
+def test_no_moment_can_be_said_for_what_ends_clocks(company: Company, action: Action) -> None:
+    """Else whoever is late enters that it was small, or none, before anything ran out."""
+    aware = company.clock.now() - timedelta(hours=8)
+    case = company.open(1, aware_at=aware.isoformat()).counted()
+    case.update(Action.REGRADE, by=COMP, grade="larger")
+    more = {"grade": "general"} if action is Action.REGRADE else {}
+    with pytest.raises(UsageError, match=r"`at` cannot be said for .* what ran out before stays"):
+        case.update(action, by=RIGHT[action], at=(aware + timedelta(hours=3)).isoformat(), **more)
+    company.clock.on(minutes=5)
+    entry = case.update(action, by=RIGHT[action], **more)
+    assert entry.happened_at == entry.recorded_at == company.clock.now()
+    found = {one.id: one for one in clocks_of(case.desk, case.file)}["cac_first"]
+    assert (found.state, found.lateness) == (
+        ClockState.MISSED, timedelta(hours=4, minutes=5),
+    )  # fmt: skip
+    if action is Action.CANCEL:
+        assert case.file.incident.ended_at == company.clock.now()
 
 
 @pytest.mark.parametrize("action", [Action.CANCEL, Action.TAKE_OFF, Action.NOTE])

@@ -17,15 +17,14 @@ from include.incident.clocks.milestones import (
     CLOSED,
     Graded,
     Reached,
+    cancelled_at,
     grades,
     milestones,
     not_needed,
     reported,
-    valid,
 )
 from include.incident.clocks.spans import later, utc
-from include.incident.names import Kind
-from include.incident.timeline import Entry, last_of
+from include.incident.timeline import Entry
 from include.policy.incident import Applies, ClockRule
 
 SOON = timedelta(hours=1)
@@ -85,7 +84,7 @@ class Facts:
         proposed: grade that was proposed; None where none is known, or where something could not
             be counted and it may be higher: then every grade is held possible.
         closed_at: when its handling ended.
-        cancelled_at: when it was found to be none.
+        cancelled_at: when it was entered that it was none.
         not_needed: milestones that need not be reached, as a person decided, and since when.
     """
 
@@ -110,10 +109,11 @@ def facts_of(
     aware_at: datetime,
     type: str,  # noqa: A002 - the incident's own word
     critical: bool,
+    order: Sequence[str],
     proposed: str | None = None,
 ) -> Facts:
-    """Gather the facts from a timeline; see `Facts`."""
-    closed, cancelled = milestones(entries).get(CLOSED), last_of(valid(entries), Kind.CANCELLED)
+    """Gather the facts from a timeline; see `Facts`. `order` has the grades, least first."""
+    closed = milestones(entries).get(CLOSED)
     return Facts(
         aware_at=aware_at,
         type=type,
@@ -121,8 +121,8 @@ def facts_of(
         graded=grades(entries),
         proposed=proposed,
         closed_at=closed.at if closed else None,
-        cancelled_at=cancelled.happened_at if cancelled else None,
-        not_needed=not_needed(entries),
+        cancelled_at=cancelled_at(entries),
+        not_needed=not_needed(entries, order),
     )
 
 

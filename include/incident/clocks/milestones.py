@@ -2,6 +2,8 @@
 
 What counts is when something happened, not when it was recorded: Airflow may have been down. The
 recording is kept beside it, so that nobody takes an entry made afterwards for one made at once.
+Decisions that end a clock are made here, and count from when they were entered: another grade, a
+cancellation, that a report is not needed. Else whoever is late could decide in the past not to be.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from include.incident.timeline import Entry
 CLOSED, INDIVIDUALS_TOLD = "closed", "individuals_told"
 VOIDS = "voids"
 """Key of an entry's data: places of earlier entries that were made by mistake and do not count."""
+ACTION = "action"
+"""Key of an entry's data: which addition it was; entries of steps have none."""
 COMPLETE = "complete"
 """Key of an entry's data: false where the step was not done, or only in part."""
 _PLAIN = {
@@ -81,25 +85,71 @@ def milestones(entries: Sequence[Entry]) -> dict[str, Reached]:
 
 
 def grades(entries: Sequence[Entry]) -> tuple[Graded, ...]:
-    """The grades that were confirmed one after the other; the last one stands."""
-    return tuple(
-        Graded(str(one.data["grade"]), one.happened_at)
-        for one in valid(entries)
-        if one.kind is Kind.GRADED
-    )
+    """The grades that were confirmed one after the other; the last one stands.
+
+    The first one by the step that grades counts from when it was answered, every other from when it
+    was entered.
+    """
+    found: list[Graded] = []
+    for one in valid(entries):
+        if one.kind is Kind.GRADED:
+            found.append(Graded(str(one.data["grade"]), _graded_at(one, first=not found)))
+    return tuple(found)
 
 
-def not_needed(entries: Sequence[Entry]) -> dict[str, datetime]:
+def cancelled_at(entries: Sequence[Entry]) -> datetime | None:
+    """When it was entered that it was none; None where nobody did."""
+    found = [one.recorded_at for one in valid(entries) if one.kind is Kind.CANCELLED]
+    return found[-1] if found else None
+
+
+def not_needed(entries: Sequence[Entry], order: Sequence[str]) -> dict[str, datetime]:
     """Reports that need not be handed in, as a person decided: milestone -> when that was entered.
 
-    When it was entered counts: a decision is made in Airflow, and nobody decides in the past.
+    Args:
+        entries: of one incident, oldest first.
+        order: grades of incident.yaml, least first.
     """
     found: dict[str, datetime] = {}
     handed_in = milestones(entries)
     for one in valid(entries):
-        if one.kind is Kind.REPORTED and one.data.get(COMPLETE) is False:
+        if one.kind is Kind.REPORTED and is_declined(one) and not outgrown(one, entries, order):
             found.setdefault(reported(str(one.data["authority"])), one.recorded_at)
     return {name: at for name, at in found.items() if name not in handed_in}
+
+
+def declined(entries: Sequence[Entry]) -> list[Entry]:
+    """Reports that, by the last answer to each, a person said need not be handed in."""
+    last: dict[tuple[str, str], Entry] = {}
+    for one in valid(entries):
+        if one.kind is Kind.REPORTED:
+            last[str(one.data["authority"]), str(one.data.get("phase"))] = one
+    return [one for one in last.values() if is_declined(one)]
+
+
+def is_declined(report: Entry) -> bool:
+    """Whether an answer to a report says that it need not be handed in."""
+    return report.data.get(COMPLETE) is False
+
+
+def outgrown(answer: Entry, entries: Sequence[Entry], order: Sequence[str]) -> bool:
+    """Whether a worse grade was confirmed after an answer: it was decided for a lesser incident.
+
+    Going down again does not bring it back: what ran out meanwhile would never have.
+
+    Args:
+        answer: an entry.
+        entries: of its incident, oldest first.
+        order: grades of incident.yaml, least first; one that it does not have any more is worse.
+    """
+    rank = {grade: place for place, grade in enumerate(order)}
+    ranks = [
+        (one.place, rank.get(str(one.data["grade"]), len(order)))
+        for one in valid(entries)
+        if one.kind is Kind.GRADED
+    ]
+    then = [grade for place, grade in ranks if place < answer.place]
+    return any(grade > (then[-1] if then else 0) for place, grade in ranks if place > answer.place)
 
 
 def valid(entries: Sequence[Entry]) -> list[Entry]:
@@ -114,8 +164,12 @@ def valid(entries: Sequence[Entry]) -> list[Entry]:
 def _counting(entries: Sequence[Entry]) -> Iterator[tuple[str, Reached]]:
     untold: list[Reached] = []
     sent = False  # whether notices went out, be it not to everybody
+    graded = False
     for one in valid(entries):
-        moment = Reached(one.happened_at, one.recorded_at, one.place)
+        at = one.happened_at
+        if one.kind is Kind.GRADED:
+            at, graded = _graded_at(one, first=not graded), True
+        moment = Reached(at, one.recorded_at, one.place)
         sent = sent or one.kind is Kind.TOLD
         if one.data.get(COMPLETE) is False:
             continue
@@ -129,3 +183,7 @@ def _counting(entries: Sequence[Entry]) -> Iterator[tuple[str, Reached]]:
             untold = [] if one.data["tell"] else [*untold, moment]
     for moment in untold:
         yield INDIVIDUALS_TOLD, moment
+
+
+def _graded_at(one: Entry, *, first: bool) -> datetime:
+    return one.happened_at if first and ACTION not in one.data else one.recorded_at

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from include.incident.beginning import CRITICAL
 from include.incident.clocks.clock import Clock, Facts, clocks, facts_of
 from include.incident.clocks.milestones import milestones
 from include.incident.desk import Desk, File
@@ -18,11 +19,15 @@ def facts_from(desk: Desk, file: File) -> Facts:
     """
     scoped = last_of(file.entries, Kind.SCOPED)
     certain = scoped is not None and scoped.data.get("certain") is True
+    opened = last_of(file.entries, Kind.OPENED)
+    critical = opened.data.get(CRITICAL) if opened is not None else None
     return facts_of(
         file.entries,
         aware_at=file.incident.aware_at,
         type=file.incident.type,
-        critical=desk.rules.critical,
+        # Incidents opened before this was kept have today's.
+        critical=desk.rules.critical if critical is None else critical is True,
+        order=[one.id for one in desk.rules.grades],
         proposed=str(scoped.data["proposed"]) if scoped is not None and certain else None,
     )
 

@@ -153,7 +153,8 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
         if tell
         else _("Affected people are not told. {reason}", reason=values.text(REASON))
     )
-    data = {"tell": tell, "sha256": made.sha256, "request": asked.id, "people": made.people}
+    data = {"tell": tell, "sha256": made.sha256, "bound": made.bound, "request": asked.id}
+    data |= {"people": made.people}
     return answer.done(desk, file, STEP, Kind.DECIDED, words, by=who, given=given, data=data)
 
 

@@ -13,6 +13,7 @@ from include.approvals.form import Field
 from include.approvals.question import Question
 from include.evidence.model import StepRecord
 from include.incident.clocks.clock import Bearing, bearing
+from include.incident.clocks.milestones import COMPLETE, is_declined, outgrown, valid
 from include.incident.clocks.standing import facts_from
 from include.incident.desk import Desk, File
 from include.incident.names import Kind
@@ -20,7 +21,7 @@ from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
 from include.incident.telling.authority_report import Phase
 from include.incident.timeline import of_kind
-from include.messages import Message, _, listed
+from include.messages import Message, _, listed, verbatim
 from include.policy.incident import Authority, HumanStep
 from include.policy.rules import in_languages
 
@@ -78,7 +79,7 @@ def ask(
         missing: required fields of the document that say nothing.
     """
     file = page.led(desk, number)
-    if file is None or handed_in(file, authority, phase):
+    if file is None or handed_in(desk, file, authority, phase):
         return None
     named = desk.rules.authority(authority)
     blocked = (
@@ -140,16 +141,31 @@ def take(
         if handed
         else _("Not reported to: {authority}. {why}", authority=title, why=values.text(REASON))
     )
-    data = {"authority": authority, "phase": str(phase), "complete": handed}
+    data = {"authority": authority, "phase": str(phase), COMPLETE: handed}
     return answer.done(
         desk, file, step, Kind.REPORTED, words, by=who, given=given, data=data,
         happened_at=at,
     )  # fmt: skip
 
 
-def handed_in(file: File, authority: str, phase: Phase) -> bool:
-    """Whether an answer to a report stands: handed in, or said not to be needed."""
+def handed_in(desk: Desk, file: File, authority: str, phase: Phase) -> bool:
+    """Whether an answer to a report stands: handed in, or said not to be needed.
+
+    That it is not needed stands until a worse grade is confirmed.
+    """
+    order = [one.id for one in desk.rules.grades]
     return any(
-        one.data.get("authority") == authority and one.data.get("phase") == phase
-        for one in of_kind(file.entries, Kind.REPORTED)
+        one.data.get("authority") == authority
+        and one.data.get("phase") == phase
+        and not (is_declined(one) and outgrown(one, file.entries, order))
+        for one in of_kind(valid(file.entries), Kind.REPORTED)
     )
+
+
+def title_of(desk: Desk, authority: str, phase: str) -> Message:
+    """Which report it is, in words."""
+    named = {one.id: one.message for one in desk.rules.authorities}
+    to = named.get(authority, verbatim(authority))
+    if phase == Phase.FIRST:
+        return _("first report to: {authority}", authority=to)
+    return _("follow-up report to: {authority}", authority=to)

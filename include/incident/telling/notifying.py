@@ -25,7 +25,7 @@ from include.messages import Message, _
 from include.notify import outbox
 from include.notify.notice import Notice
 from include.notify.outbox import Queued
-from include.notify.status import statuses
+from include.notify.status import last_settled, statuses
 from include.notify.texts import LetterText, digest, keep_text
 from include.services.errors import ControlFailed
 
@@ -57,11 +57,15 @@ class NoticePlan:
     words_sha256: str
 
     @property
-    def sha256(self) -> str:
-        """What the decision is bound to: letter and list."""
+    def bound(self) -> dict[str, str]:
+        """What a decision is bound to, by name: letter and list of that incident."""
         bound = {"number": self.number, "list": self.list_sha256, "text": self.text_sha256}
-        bound |= {"words": self.words_sha256}
-        return hashlib.sha256(canonical(bound)).hexdigest()
+        return bound | {"words": self.words_sha256}
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 (hex) of the canonical JSON of `bound`; the timeline has both."""
+        return hashlib.sha256(canonical(self.bound)).hexdigest()
 
 
 def text_of(desk: Desk, file: File) -> LetterText:
@@ -135,7 +139,8 @@ def nobody(desk: Desk, file: File, made: NoticePlan) -> None:
     with desk.state.begin() as conn:
         timeline.append(
             conn, file.incident.id, Kind.DECIDED, words, by=STEP_NOTIFY, clock=desk.clock,
-            data={"tell": False, "sha256": made.sha256, "request": None, "people": 0},
+            data={"tell": False, "sha256": made.sha256, "bound": made.bound, "request": None,
+                  "people": 0},
             once=f"nobody:{made.sha256}",
         )  # fmt: skip
 
@@ -191,7 +196,8 @@ def told(conn: Connection, desk: Desk, file: File) -> bool:
     """Enter what became of the notices, once nothing waits any more; whether that is so.
 
     Everybody was told where each notice was sent; else once somebody enters that the others were
-    told otherwise.
+    told otherwise. It happened when the last of them left or was given up, whoever looks however
+    late; where nothing was to be sent, when that was entered.
 
     Args:
         conn: the state database, in a transaction.
@@ -213,9 +219,11 @@ def told(conn: Connection, desk: Desk, file: File) -> bool:
     )
     if desk.scenario is not None:
         words = _("DRILL: nobody was told.")
+    settled = last_settled(conn, INDIVIDUAL, f"{file.incident.number}/") or queued.happened_at
     timeline.append(
         conn, file.incident.id, Kind.TOLD, words, by=STEP_NOTIFY, clock=desk.clock, data=data,
-        once=f"told:{queued.place}",
+        # who sent it may have a clock that is ahead of this machine's
+        happened_at=min(settled, desk.clock.now()), once=f"told:{queued.place}",
     )  # fmt: skip
     return True
 

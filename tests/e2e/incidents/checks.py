@@ -150,7 +150,8 @@ def clocks_ran_out_as_played(played: Played) -> None:
     late = {one["subject"] for one in findings if one["code"] == "incident.clock_ran_out"}
     assert late == played.script.late
     others = {one["code"] for one in findings} - {"incident.clock_ran_out"}
-    assert all(one.startswith("notices.") for one in others), others
+    unneeded = set() if all(played.script.reported) else {"incident.report_not_needed"}
+    assert {one for one in others if not one.startswith("notices.")} == unneeded
     expected = ("fail", "failed") if late else ("attention", "success")  # mail is written to files
     assert (played.result["outcome"], played.state) == expected
     figures = {one["name"]: one["value"] for one in played.result["metrics"]}
@@ -245,8 +246,8 @@ def letters_went_to_who_has_an_address(played: Played) -> None:
 
 def corrective_action_is_a_finding(played: Played, sample_state: Sample) -> None:
     """With its owner and its day."""
-    query = "SELECT kind, owner, what FROM finding WHERE reference = %(reference)s"
-    ((kind, owner, what),) = sample_state.rows(query, {"reference": f"{played.number}/1"})
+    query = "SELECT kind, owner, what FROM finding WHERE reference LIKE %(reference)s"
+    ((kind, owner, what),) = sample_state.rows(query, {"reference": f"{played.number}/%"})
     assert (kind, owner) == ("incident", "data_engineering")
     assert ACTION in json.dumps(what)
 

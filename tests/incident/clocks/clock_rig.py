@@ -77,7 +77,12 @@ def look(
 ) -> dict[str, Clock]:
     """The clocks of an incident at a moment, by their ids."""
     facts = facts_of(
-        entries, aware_at=aware_at, type="misdelivery", critical=critical, proposed=proposed
+        entries,
+        aware_at=aware_at,
+        type="misdelivery",
+        critical=critical,
+        order=[one.id for one in shipped().grades],
+        proposed=proposed,
     )
     found = clocks(rules or shipped().clocks, facts, milestones(entries), now, zone)
     return {one.id: one for one in found}

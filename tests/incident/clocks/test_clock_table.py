@@ -75,10 +75,12 @@ class Row:
         name, _, untold = self.clock.partition(" ")
         found: list[tuple[datetime, datetime, Kind, dict[str, Any]]] = []
         for word, rest in self.happened:
+            rest, _, entered = rest.partition(" entered ")
             if word == "graded":
                 grade, _, moment = rest.partition(" ")
                 at = _at(moment, self.zone)
-                found.append((at, at, Kind.GRADED, {"grade": grade}))
+                when = _at(entered, self.zone) if entered else at
+                found.append((when, at, Kind.GRADED, {"grade": grade}))
             elif word == "declined":
                 authority, _, moment = rest.partition(" ")
                 at = _at(moment, self.zone)
@@ -86,7 +88,8 @@ class Row:
                 found.append((at, at, Kind.REPORTED, data))
             elif word in ("closed", "cancelled"):
                 at = _at(rest, self.zone)
-                found.append((at, at, Kind(word), {}))
+                when = _at(entered, self.zone) if entered else at
+                found.append((when, at, Kind(word), {}))
             elif word == "done" and name != "graded":
                 at = _at(rest, self.zone)
                 ended = next(one for one in RULES if one.id == name)

@@ -148,6 +148,17 @@ def test_grades_are_told_one_after_the_other():
     assert grades(said_so) == (Graded("larger", h(1)), Graded("general", h(3)))
 
 
+@pytest.mark.parametrize("action", [None, "regrade"])
+def test_a_grade_that_an_addition_enters_counts_from_when_it_was_entered(action: str | None):
+    """Nobody grades in the past: an addition as little as whoever grades for a second time."""
+    more = {"action": action} if action else {}
+    first = entry(1, Kind.GRADED, h(1), recorded=h(3), grade="larger", **more)
+    second = entry(2, Kind.GRADED, h(2), recorded=h(9), grade="general", **more)
+    at = h(3) if action else h(1)
+    assert grades([first, second]) == (Graded("larger", at), Graded("general", h(9)))
+    assert milestones([first, second])["graded"].at == at
+
+
 def test_people_are_told_once_those_without_an_address_are_too() -> None:
     """Notices that did not reach everybody stop no clock; telling the others otherwise does."""
     told = said(Kind.TOLD, 1, complete=False)
