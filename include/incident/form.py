@@ -13,9 +13,10 @@ from pydantic import ValidationError
 
 from include.approvals.reasons import says_something, value_free_reason
 from include.holds.keys import refuse_personal_key
+from include.incident.clocks.spans import earlier
 from include.incident.selection import Selection, checked, moment
 from include.incident.timeline import canonical
-from include.policy.incident import IncidentRules
+from include.policy.incident import IncidentRules, Scenario
 from include.services.errors import UsageError
 
 LONGEST = 2_000  # characters of what happened
@@ -102,7 +103,7 @@ def read(
         type=kind,
         what=what,
         noticed_by=value_free_reason(str(given.get("noticed_by") or "")),
-        aware_at=_drilled(drill, aware, pressed_at, given),
+        aware_at=_drilled(drill, aware, pressed_at, given, zone),
         began_at=began,
         selection=checked(affected, rules),
         another=bool(given.get("another")),
@@ -136,15 +137,17 @@ def selection(given: Mapping[str, Any], rules: IncidentRules, zone: ZoneInfo) ->
     return checked(found, rules)
 
 
-def _drilled(drill: Any, aware: datetime, pressed_at: datetime, given: Mapping[str, Any]) -> Any:
+def _drilled(
+    drill: Scenario | None,
+    aware: datetime,
+    pressed_at: datetime,
+    given: Mapping[str, Any],
+    zone: ZoneInfo,
+) -> datetime:
     """A drill's awareness lies where the scenario says, unless the form does."""
     if drill is None or drill.aware_before is None or given.get("aware_at"):
         return aware.astimezone(UTC)
-    from datetime import timedelta
-
-    before = drill.aware_before
-    ago = timedelta(days=before.days, seconds=before.seconds)
-    return (pressed_at - ago).astimezone(UTC)
+    return earlier(pressed_at, drill.aware_before, zone)
 
 
 def _selection(given: Mapping[str, Any], at: Any, faults: list[str]) -> Selection:

@@ -17,7 +17,7 @@ from include.messages import _
 from include.notify import outbox
 from include.notify.notice import Notice
 from include.notify.roles import to_role
-from include.notify.status import statuses
+from include.notify.status import first_sent
 
 
 def open_incident(desk: Desk, given: Mapping[str, Any], pressed_at: datetime) -> StepRecord:
@@ -39,6 +39,7 @@ def open_incident(desk: Desk, given: Mapping[str, Any], pressed_at: datetime) ->
             desk.rules,
             desk.run,
             by=desk.started_by or "",
+            zone=desk.zone,
             clock=desk.clock,
             year=desk.now.year,
         )
@@ -56,6 +57,8 @@ def open_incident(desk: Desk, given: Mapping[str, Any], pressed_at: datetime) ->
 def called(conn: Connection, desk: Desk, found: Incident) -> bool:
     """Enter that the team was called, once the call to every duty has left; whether it has.
 
+    That is when the mail left for the duty that was reached last, whoever looks however late.
+
     Args:
         conn: the state database, in a transaction.
         desk: of the incident.
@@ -63,17 +66,17 @@ def called(conn: Connection, desk: Desk, found: Incident) -> bool:
     """
     if any(one.kind is Kind.TEAM_CALLED for one in timeline.entries(conn, found.id)):
         return True
-    waiting = [
-        duty.id
-        for duty in desk.rules.team
-        if not statuses(conn, ALERT, _prefix(found.number, duty.id)).get(("sent", ""))
-    ]
-    if waiting:
+    left = [first_sent(conn, ALERT, _prefix(found.number, duty.id)) for duty in desk.rules.team]
+    reached = [one for one in left if one is not None]
+    if len(reached) < len(left):
         return False
+    # who sent it may have a clock that is ahead of this machine's
+    at = min(max(reached), desk.clock.now())
     words = _("The team was called: {count} duties.", count=len(desk.rules.team))
     timeline.append(
-        conn, found.id, Kind.TEAM_CALLED, words, by=STEP_OPEN, clock=desk.clock, once="called"
-    )
+        conn, found.id, Kind.TEAM_CALLED, words, by=STEP_OPEN, clock=desk.clock, happened_at=at,
+        once="called",
+    )  # fmt: skip
     return True
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, TextClause, text
@@ -11,6 +12,10 @@ from sqlalchemy import Connection, TextClause, text
 _UNTOLD = ("undeliverable", "in_doubt", "withdrawn")
 _LAST = 0x10FFFF
 _COUNTS = "SELECT state, cause, count(*) FROM notice WHERE {} GROUP BY state, cause ORDER BY 1, 2"
+_MOMENTS = (
+    "SELECT min(settled_at) FILTER (WHERE state = 'sent') AS sent, max(settled_at) AS last"
+    " FROM notice WHERE {}"
+)
 _PAGE = (
     "SELECT key, recipient, state, cause FROM notice WHERE {} AND state = ANY(:states)"
     " ORDER BY key USING ~<~ LIMIT :page"
@@ -45,6 +50,35 @@ def statuses(conn: Connection, kind: str, prefix: str) -> Mapping[tuple[str, str
     """
     query, values = _alike(_COUNTS, kind, prefix)
     return {(state, cause): count for state, cause, count in conn.execute(query, values)}
+
+
+def first_sent(conn: Connection, kind: str, prefix: str) -> datetime | None:
+    """When the first notice of a kind left, whenever anybody looks; None where none did.
+
+    Args:
+        conn: the state database.
+        kind: of the notices.
+        prefix: with which their keys begin.
+    """
+    query, values = _alike(_MOMENTS, kind, prefix)
+    found: datetime | None = conn.execute(query, values).one().sent
+    return found
+
+
+def last_settled(conn: Connection, kind: str, prefix: str) -> datetime | None:
+    """When the last notice of a kind that does not wait any more left, or was given up.
+
+    Args:
+        conn: the state database.
+        kind: of the notices.
+        prefix: with which their keys begin.
+
+    Returns:
+        None where there is none, or all of them wait.
+    """
+    query, values = _alike(_MOMENTS, kind, prefix)
+    found: datetime | None = conn.execute(query, values).one().last
+    return found
 
 
 def undelivered(

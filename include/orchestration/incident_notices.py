@@ -27,7 +27,7 @@ def confirming_alerts(place: Workplace) -> Confirm:
         found: set[str] = set()
         for number, file in _files(desk, keys).items():
             if file.incident.is_led:
-                found |= waking.wanted(keys, number, clocks_of(desk, file))
+                found |= waking.wanted(keys, number, clocks_of(desk, file), desk.zone)
         return found
 
     return confirm

@@ -126,7 +126,7 @@ def notices(
             )
 
 
-def wanted(keys: Sequence[str], number: str, clocks: Iterable[Clock]) -> set[str]:
+def wanted(keys: Sequence[str], number: str, clocks: Iterable[Clock], zone: ZoneInfo) -> set[str]:
     """Of these keys of notices about an incident, those that are not about a rung any more open.
 
     Nobody is woken about what was done, or ended, before the mail could leave; nor told that
@@ -137,9 +137,10 @@ def wanted(keys: Sequence[str], number: str, clocks: Iterable[Clock]) -> set[str
         keys: of waiting notices.
         number: of the incident; keys of other incidents are left out of the answer.
         clocks: as they stand now.
+        zone: of the pack.
     """
     open_now = {one.id: one for one in clocks if one.is_open}
-    latest: dict[tuple[str, str], tuple[int, str]] = {}
+    latest: dict[tuple[str, str], tuple[datetime, str]] = {}
     found: set[str] = set()
     for key in keys:
         if key.partition("/")[0] != number:
@@ -149,13 +150,14 @@ def wanted(keys: Sequence[str], number: str, clocks: Iterable[Clock]) -> set[str
             found.add(key)
             continue
         clock, role = open_now.get(parts[1]), parts[4]
-        if clock is None or (parts[2] == "after") != (clock.state is ClockState.OVERDUE):
+        after = parts[2] == "after"
+        if clock is None or after != (clock.state is ClockState.OVERDUE):
             continue
-        length = Period.parse(parts[3])
-        rank = (length.months * 31 + length.days) * 86_400 + length.seconds
-        rank = rank if parts[2] == "after" else -rank
-        latest[clock.id, role] = max(latest.get((clock.id, role), (rank, key)), (rank, key))
-    return found | {key for _rank, key in latest.values()}
+        assert clock.due_at is not None  # it is open
+        move = later if after else earlier
+        rung = (move(clock.due_at, Period.parse(parts[3]), zone), key)
+        latest[clock.id, role] = max(latest.get((clock.id, role), rung), rung)
+    return found | {key for _at, key in latest.values()}
 
 
 def line(one: WakeUp) -> Message:

@@ -243,19 +243,19 @@ def test_what_could_not_leave_in_time_is_taken_back():
         keys += keys_of([one for one in found if one.clock.id == "postal_first"])
     assert len(keys) == 6
     before, after = keys[:2], keys[2:]
-    assert wanted(before, NUMBER, shipped_at(h(3.8))) == {before[1]}
-    assert wanted(keys, NUMBER, shipped_at(h(5.5))) == set(after[2:])
-    assert wanted(before, NUMBER, shipped_at(h(5.5))) == set()
+    assert wanted(before, NUMBER, shipped_at(h(3.8)), SHANGHAI) == {before[1]}
+    assert wanted(keys, NUMBER, shipped_at(h(5.5)), SHANGHAI) == set(after[2:])
+    assert wanted(before, NUMBER, shipped_at(h(5.5)), SHANGHAI) == set()
     done = entry(1, Kind.REPORTED, h(5.2), authority="postal")
     stands = look([done], h(5.5), aware_at=AWARE).values()
-    assert wanted(keys, NUMBER, stands) == set()
+    assert wanted(keys, NUMBER, stands, SHANGHAI) == set()
 
 
 def test_what_is_no_wake_up_of_this_incident_is_none_of_ours():
     """The call to the team is always wanted; what another incident wants only it knows."""
     call, other = f"{NUMBER}/called/technical", "INC-2026-0002/called/technical"
     second = f"{NUMBER}/called/technical#1"
-    assert wanted([call, second, other], NUMBER, standing(h(3))) == {call, second}
+    assert wanted([call, second, other], NUMBER, standing(h(3)), SHANGHAI) == {call, second}
 
 
 def test_every_address_of_a_role_keeps_its_newest_rung():
@@ -266,4 +266,15 @@ def test_every_address_of_a_role_keeps_its_newest_rung():
         for rung in ("PT1S", "PT6H", "PT1H")
     ]
     newest = {one for one in keys if "/PT6H/" in one}
-    assert wanted(keys, NUMBER, standing(h(11))) == newest
+    assert wanted(keys, NUMBER, standing(h(11)), SHANGHAI) == newest
+
+
+@pytest.mark.parametrize(("month", "newest"), [(2, "P30D"), (3, "P1M")])
+def test_a_month_is_that_of_the_calendar(month: int, newest: str):
+    """From 10 February it is 28 days, from 10 March 31."""
+    due = datetime(2026, month, 10, 1, tzinfo=UTC)
+    keys = [f"{NUMBER}/x/after/{rung}/compliance" for rung in ("P30D", "P1M")]
+    late = look(
+        [], due + timedelta(days=32), rules=[FOUR_HOURS], aware_at=due - timedelta(hours=4)
+    ).values()
+    assert wanted(keys, NUMBER, late, SHANGHAI) == {f"{NUMBER}/x/after/{newest}/compliance"}

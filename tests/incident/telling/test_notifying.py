@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -10,13 +11,14 @@ from sqlalchemy import text
 
 from include.incident import opening
 from include.incident.clocks import waking
+from include.incident.clocks.clock import ClockState
 from include.incident.clocks.standing import clocks_of
-from include.incident.clocks.watching import settle
+from include.incident.clocks.watching import look, settle
 from include.incident.names import ALERT, INDIVIDUAL, Kind
 from include.incident.telling import notifying
 from include.incident.telling.addresses import AddressBook
 from include.incident.updating import Action
-from tests.incident.desk_rig import BOSS, Case, Company
+from tests.incident.desk_rig import BOSS, PACK, Case, Company, english
 from tests.notify.rig import Post
 from tests.support.smtp import Smtp
 
@@ -45,18 +47,23 @@ def decided(company: Company, *keys: int) -> Case:
 
 
 def sent(post: Post, case: Case) -> None:
-    """Send what waits, as the tasks do."""
+    """Send what waits and enter what came of it, as the tasks do."""
+    left(post, case)
+    settle(case.desk, case.number)
+
+
+def left(post: Post, case: Case) -> None:
+    """Send what waits; whoever did is gone before it entered anything."""
 
     def wanted(keys: Sequence[str]) -> set[str]:
         return notifying.wanted({case.number: case.file}, keys)
 
     def alerts(keys: Sequence[str]) -> set[str]:
-        return waking.wanted(keys, case.number, clocks_of(case.desk, case.file))
+        return waking.wanted(keys, case.number, clocks_of(case.desk, case.file), case.desk.zone)
 
     post.confirm = {INDIVIDUAL: wanted, ALERT: alerts}
     post.addresses = {INDIVIDUAL: partial(AddressBook.look_up, AddressBook(case.desk))}
     post.deliver()
-    settle(case.desk, case.number)
 
 
 def boxes(server: Smtp) -> list[str]:
@@ -142,3 +149,96 @@ def test_the_team_is_called_once_every_duty_was_reached(
     assert server.taken
     sent(post, case)
     assert len(case.entries(Kind.TEAM_CALLED)) == 1
+
+
+def test_a_call_that_left_in_time_is_in_time_however_late_anybody_looks(
+    company: Company, post: Post
+) -> None:
+    """Airflow was down for six hours from a minute later on."""
+    case = company.open(1)
+    company.clock.on(minutes=1)
+    at = company.clock.now()
+    left(post, case)
+    company.clock.on(hours=6)
+    assert case.entries(Kind.TEAM_CALLED) == []
+    look(case.desk, case.number)
+    (entry,) = case.entries(Kind.TEAM_CALLED)
+    assert (entry.happened_at, entry.recorded_at) == (at, company.clock.now())
+    stands = {one.id: one for one in clocks_of(case.desk, case.file)}["team_called"]
+    assert (stands.state, stands.done_at) == (ClockState.MET, at)
+
+
+def test_the_team_is_called_when_the_last_duty_was_reached(
+    company: Company, post: Post, server: Smtp
+) -> None:
+    """Not when the first one was; a second mail to a duty that was reached changes nothing."""
+    case = company.open(1)
+    company.clock.on(minutes=1)
+    far = PACK.roles["management"].mail[0]
+    server.rule = lambda phase, to: "421 4.3.2 down" if phase == "RCPT" and far in to else None
+    left(post, case)
+    server.rule = lambda *_: None
+    company.clock.on(hours=1)
+    left(post, case)
+    last = company.clock.now()
+    company.clock.on(hours=1)
+    settle(case.desk, case.number)
+    assert case.entries(Kind.TEAM_CALLED)[0].happened_at == last
+
+
+def test_people_were_told_when_the_last_letter_left_however_late_anybody_looks(
+    company: Company, post: Post
+) -> None:
+    """They left in the 70th hour; who sent them was killed, and others looked in the 80th."""
+    case = decided(company, 1, 2)
+    case.notify()
+    at = case.file.incident.aware_at + timedelta(hours=70)
+    company.clock.moment = at
+    left(post, case)
+    company.clock.on(hours=10)
+    look(case.desk, case.number)
+    (entry,) = case.entries(Kind.TOLD)
+    assert (entry.happened_at, entry.recorded_at) == (at, company.clock.now())
+    stands = {one.id: one for one in clocks_of(case.desk, case.file)}["individuals"]
+    assert stands.state is ClockState.MET
+
+
+def test_a_mail_that_left_by_a_clock_that_is_ahead_left_now(company: Company, post: Post) -> None:
+    """Another machine sent it; nothing is entered before it happened."""
+    case = company.open(1)
+    company.clock.on(seconds=5)
+    left(post, case)
+    company.clock.on(seconds=-5)
+    settle(case.desk, case.number)
+    assert case.entries(Kind.TEAM_CALLED)[0].happened_at == company.clock.now()
+
+
+def test_a_drill_tells_nobody_and_says_so(company: Company) -> None:
+    """At once, whoever looks when: nothing had to be sent."""
+    case = company.open(scenario="scanner_lost", keys=[], databases=[]).counted()
+    for step in ("contain", "grade", "impact"):
+        case.answer(step)
+    case.page("decide")
+    case.answer("decide")
+    at = company.clock.now()
+    case.notify()
+    company.clock.on(hours=5)
+    case.settle()
+    (entry,) = case.entries(Kind.TOLD)
+    assert english(entry.words) == "DRILL: nobody was told."
+    assert entry.happened_at == at
+    with company.state.connect() as conn:
+        assert notifying.delivery(conn, case.number) == {}
+
+
+def test_while_mail_waits_it_is_looked_at_every_minute(
+    company: Company, post: Post, server: Smtp
+) -> None:
+    """A server that comes back sends within a minute, not within five."""
+    case = company.open(1)
+    now = company.clock.now()
+    seen = look(case.desk, case.number)
+    assert (seen.waiting > 0, seen.again_at) == (True, now + timedelta(minutes=1))
+    sent(post, case)
+    seen = look(case.desk, case.number)
+    assert (seen.waiting, seen.again_at) == (0, now + timedelta(minutes=5))
