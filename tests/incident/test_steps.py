@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from include.approvals.question import AskAgain, Question
 from include.incident.names import Kind, State
 from include.incident.updating import Action
+from include.policy.period import Period
 from tests.incident.desk_rig import (
     BOSS,
     CHECKLIST,
@@ -251,3 +257,91 @@ def test_words_that_are_written_anew_begin_with_those_of_before(company: Company
     """One word is to be changed, not ten texts at four in the morning."""
     case = before(company, "decide")
     assert shown(case.page("impact")) == TEXTS
+
+
+@pytest.mark.parametrize("step", ["grade", "close"])
+@pytest.mark.parametrize(("table", "event"), [("incident", "UPDATE"), ("incident_entry", "INSERT")])
+def test_the_register_and_the_timeline_say_the_same_whatever_fails_between(
+    company: Company, step: str, table: str, event: str
+) -> None:
+    """Either has the answer or neither; taken again, both have it."""
+    case = before(company, step)
+    kind = {"grade": Kind.GRADED, "close": Kind.CLOSED}[step]
+    given = _given(case, step)
+
+    def kept() -> tuple[int, object]:
+        incident = case.file.incident
+        said = incident.grade if step == "grade" else incident.ended_at
+        return len(case.entries(kind)), said
+
+    with fault(company, table, event), pytest.raises(DBAPIError, match="out of space"):
+        case.take(step, given)
+    assert kept() == (0, None)
+    case.take(step, given)
+    assert kept()[0] == 1
+    assert kept()[1] is not None
+
+
+@contextmanager
+def fault(company: Company, table: str, event: str) -> Iterator[None]:
+    """The database can no longer write that."""
+    begin = """
+    CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE 'out of space'; END $$;
+    CREATE TRIGGER fail BEFORE {event} ON {table} FOR EACH ROW EXECUTE FUNCTION fail();
+    """
+    with company.state.begin() as conn:
+        conn.execute(text(begin.format(event=event, table=table)))
+    try:
+        yield
+    finally:
+        with company.state.begin() as conn:
+            conn.execute(text("DROP FUNCTION fail() CASCADE"))
+
+
+def test_a_grade_that_is_taken_again_does_not_undo_a_later_one(company: Company) -> None:
+    """The task was killed behind its entry, and somebody regraded before it was repeated."""
+    case = before(company, "grade")
+    given = _given(case, "grade")
+    case.take("grade", given)
+    company.clock.on(minutes=1)
+    case.update(Action.REGRADE, by=COMP, grade="major", words="it is in the press")
+    case.take("grade", given)
+    assert case.file.incident.grade == "major"
+
+
+@pytest.mark.parametrize(
+    ("within", "said"), [("P45D", "due 45 d after the end"), ("P2M", "due P2M after the end")]
+)
+def test_closing_says_when_the_summary_is_due_by_the_pack(
+    company: Company, within: str, said: str
+) -> None:
+    """Of the grade's own clock, by its period; other clocks that begin then are told too."""
+    found = [
+        one.model_copy(update={"within": Period.parse(within)}) if one.begins == "closing" else one
+        for one in company.rules.clocks
+    ]
+    company.rules = company.rules.model_copy(update={"clocks": tuple(found)})
+    case = company.open(1).counted()
+    case.answer("grade")
+    body = case.page("close").body
+    assert f"Post-incident summary approved: {said}" in body
+    assert "Post-incident summary handed in" not in body
+    assert "Legal holds stay until they are released." in body
+
+
+def test_corrective_actions_and_holds_have_periods_of_their_own(company: Company) -> None:
+    """The one says when an action is due, the other when somebody asks about a hold."""
+    hold = company.rules.hold.model_copy(update={"review_after": Period.parse("P10D")})
+    more = {"actions_within": Period.parse("P20D"), "hold": hold}
+    company.rules = company.rules.model_copy(update=more)
+    case = company.open(1).until("close")
+    case.answer("review", action_1="Lock scanners", owner_1="compliance")
+    with company.state.connect() as conn:
+        actions = text("SELECT due_on FROM finding WHERE reference LIKE :mine")
+        due = conn.scalar(actions, {"mine": f"{case.number}/%"})
+        ask = conn.scalar(
+            text("SELECT review_on FROM legal_hold WHERE case_ref = :mine"), {"mine": case.number}
+        )
+    today = company.clock.now().astimezone(ZoneInfo("Asia/Shanghai")).date()
+    assert (due - today, ask - today) == (timedelta(days=20), timedelta(days=10))

@@ -150,6 +150,23 @@ def test_whatever_is_changed_left_out_or_moved_is_seen(data: st.DataObject) -> N
     assert timeline.verify("INC-2026-0001", [*chain[:at], *chain[at + 1 :]]) is not None
 
 
+def test_an_entry_that_was_forged_with_its_digest_is_seen(conn: Connection) -> None:
+    """Whoever knows the rule works the digest out again; the next entry holds the old one."""
+    found = opened(conn)
+    for words in ("first", "second"):
+        noted(conn, found.id, words)
+    entries = timeline.entries(conn, found.id)
+    row = timeline.as_row(entries[1]) | {"words": verbatim("forged").model_dump(mode="json")}
+    forged = dataclasses.replace(
+        entries[1], words=verbatim("forged"), sha256=timeline.digest(found.number, row)
+    )
+    broken = timeline.verify(found.number, [entries[0], forged, entries[2]])
+    assert broken is not None
+    assert broken.place == 3
+    assert broken.reason.text == "it does not follow the entry before"
+    assert timeline.verify(found.number, [entries[0], forged]) is None  # the end was cut off
+
+
 def test_an_entry_keeps_signs_that_no_database_takes(conn: Connection) -> None:
     """They are written out, and the chain holds after a round through the database."""
     found = opened(conn)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NoReturn
+
+from sqlalchemy import Connection
 
 from include.approvals.form import Entry as Entered
 from include.approvals.form import Field, read_form
@@ -13,7 +15,7 @@ from include.approvals.question import AskAgain
 from include.approvals.reasons import says_something
 from include.evidence.model import Outcome, StepRecord
 from include.incident import timeline
-from include.incident.desk import Desk, File, file_of
+from include.incident.desk import Desk, File
 from include.incident.names import Kind
 from include.incident.team import team_of
 from include.messages import Message, _, listed
@@ -149,6 +151,7 @@ def done(
     given: Given,
     data: Mapping[str, Any] | None = None,
     happened_at: datetime | None = None,
+    also: Callable[[Connection], None] | None = None,
 ) -> StepRecord:
     """Enter an answer that counts, once; the step's record.
 
@@ -162,11 +165,16 @@ def done(
         given: the answer.
         data: of the entry.
         happened_at: when what is told happened; when it was answered where nothing is said.
+        also: what is written elsewhere with the entry, both or neither; not again where the answer
+            was entered before, since other things may have been entered after it.
     """
     # The API server's clock, by which it was answered, may be ahead of this machine's.
     at = min(happened_at or given.at, desk.clock.now())
+    once = f"{step}:{given.part}:{given.at.isoformat()}"
     with desk.state.begin() as conn:
-        entry = timeline.append(
+        timeline.lock_incident(conn, file.incident.id)
+        before = timeline.entered(conn, file.incident.id, once)
+        entry = before or timeline.append(
             conn,
             file.incident.id,
             kind,
@@ -175,8 +183,10 @@ def done(
             clock=desk.clock,
             happened_at=at,
             data={"step": step, "option": given.option, "part": given.part, **(data or {})},
-            once=f"{step}:{given.part}:{given.at.isoformat()}",
+            once=once,
         )
+        if before is None and also is not None:
+            also(conn)
     kept = {"entry": entry.place, "by": by, "option": given.option}
     return StepRecord(step=step, part=given.part, outcome=Outcome.PASS, data=kept)
 
@@ -218,12 +228,6 @@ def moment(
         cause = _("{field}: {problem}", field=asked.title, problem=problem)
         refuse(desk, file, step, given, cause, values)
     return found
-
-
-def again(desk: Desk, number: str) -> File:
-    """The incident as it is now, after something was entered."""
-    with desk.state.connect() as conn:
-        return file_of(conn, number)
 
 
 def _keep(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from sqlalchemy import Connection
+
 from include.approvals.form import Field
 from include.approvals.question import Question
 from include.evidence.model import StepRecord
 from include.incident import register
-from include.incident.desk import Desk
+from include.incident.clocks.clock import ClockState
+from include.incident.clocks.clock_words import due
+from include.incident.clocks.standing import clocks_of
+from include.incident.desk import Desk, File
 from include.incident.names import Kind, State
 from include.incident.open_points import open_points
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
-from include.messages import _, listed
+from include.messages import Message, _, listed
 from include.policy.incident import HumanStep
 
 STEP: HumanStep = "close"
@@ -39,10 +44,19 @@ def ask(desk: Desk, number: str) -> Question | None:
         file,
         STEP,
         _("close the handling"),
-        [*said, _("The summary is due 30 days after this. Legal holds stay until released.")],
+        [*said, *_summary_due(desk, file), _("Legal holds stay until they are released.")],
         choices=[CLOSE, NOT_YET],
         form=form(),
     )
+
+
+def _summary_due(desk: Desk, file: File) -> list[Message]:
+    """When the summary is due, by each clock that begins when the incident is closed."""
+    return [
+        _("{what}: due {due}.", what=one.rule.message, due=due(one))
+        for one in clocks_of(desk, file)
+        if one.rule.begins == "closing" and (one.is_open or one.state is ClockState.NOT_BEGUN)
+    ]
 
 
 def take(desk: Desk, number: str, given: Given) -> StepRecord:
@@ -61,7 +75,8 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
         cause = _("it cannot be closed: {points}", points=listed(left))
         answer.refuse(desk, file, STEP, given, cause, values)
     words = _("The handling was closed. {words}", words=values.text(WORDS))
-    record = answer.done(desk, file, STEP, Kind.CLOSED, words, by=who, given=given)
-    with desk.state.begin() as conn:
+
+    def end(conn: Connection) -> None:
         register.ended(conn, file.incident.id, State.CLOSED, given.at)
-    return record
+
+    return answer.done(desk, file, STEP, Kind.CLOSED, words, by=who, given=given, also=end)

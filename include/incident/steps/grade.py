@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from sqlalchemy import Connection
+
 from include.approvals.form import Field
 from include.approvals.question import Question
 from include.evidence.model import StepRecord
@@ -89,9 +91,12 @@ def enter(
 ) -> StepRecord:
     """Enter a grade that a person confirmed."""
     words = _("Graded {grade}. {reason}", grade=desk.rules.grade(grade).message, reason=reason)
-    with desk.state.begin() as conn:
+
+    def keep(conn: Connection) -> None:
         register.graded(conn, file.incident.id, grade)
+
     data = {"grade": grade, "reason": reason}
     return answer.done(
-        desk, file, STEP, Kind.GRADED, words, by=who, given=given, data=data, happened_at=at
-    )
+        desk, file, STEP, Kind.GRADED, words, by=who, given=given, data=data, happened_at=at,
+        also=keep,
+    )  # fmt: skip
