@@ -31,6 +31,11 @@ HumanStep = Literal[
 ]
 HUMAN_STEPS: tuple[HumanStep, ...] = get_args(HumanStep)
 
+CHECKLIST_FIELDS: tuple[str, str] = ("contained_at", "notes")
+"""Fields beside the boxes of a checklist; no item may be called so."""
+FIGURES: tuple[str, ...] = ("people", "sensitive", "minors")
+"""What grades are reached by."""
+
 People = Annotated[int, Field(ge=0, le=10_000_000_000)]
 Category = Annotated[str, StringConstraints(pattern=r"^(user|system)(\.[a-z_]+)*\z")]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from include.policy.incident import IncidentRules
+from include.policy.incident import CHECKLIST_FIELDS, FIGURES, Grade, IncidentRules
 from include.policy.incident_scope import Lookup, Named, ScopeRule
 from include.policy.people import staff_faults
 
@@ -29,9 +29,28 @@ def faults(
         ids = [one.id for one in kind.checklist]
         for loc, message in _twice("checklist", "id", ids):
             yield ("types", at, *loc), message
+        for place, name in enumerate(ids):
+            if name in CHECKLIST_FIELDS:
+                message = f"{name} is another field of the form: give it another id"
+                yield ("types", at, "checklist", place, "id"), message
+    yield from _rising(rules.grades)
     yield from _people(rules, roles)
     yield from _names(rules)
     yield from _scope(rules, inventory)
+
+
+def _rising(grades: Iterable[Grade]) -> Iterator[tuple[Loc, str]]:
+    """Grades are least first: a worse one is reached by more, or nothing would ever reach it."""
+    for figure in FIGURES:
+        before: tuple[str, int] | None = None
+        for at, one in enumerate(grades):
+            value: int | None = getattr(one, figure)
+            if value is None:
+                continue
+            if before is not None and value <= before[1]:
+                message = f"should be more than the {before[1]} of {before[0]}: least comes first"
+                yield ("grades", at, figure), message
+            before = one.id, value
 
 
 def _people(rules: IncidentRules, roles: set[str]) -> Iterator[tuple[Loc, str]]:

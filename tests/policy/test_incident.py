@@ -68,6 +68,17 @@ def test_the_shipped_scope_looks_names_up() -> None:
 
 
 SCOPE = ("scope", 0)
+ITEM = ("types", 0, "checklist", 0)
+
+
+def graded(figure: str, *least: int | None) -> list[dict[str, Any]]:
+    """Grades one after the other, reached by so many; None is reached otherwise."""
+    return [
+        RULES["grades"][0] | {"id": f"g{at}"} | ({figure: one} if one is not None else {})
+        for at, one in enumerate(least)
+    ]
+
+
 FAULTS = [
     (put("team", 0, "role", value="nobody"), "team[0].role", "has no role 'nobody'"),
     (put("team", 0, "people", value={}), "team[0].people", "should name accounts"),
@@ -118,6 +129,15 @@ FAULTS = [
     ),
     (put(*SCOPE, "records", value=[]), "scope[0].records", "should not be empty"),
     (put("sensitive", value=["health"]), "sensitive[0]", "should"),
+    *(
+        (put(*ITEM, "id", value=name), "types[0].checklist[0].id", "another field of the form")
+        for name in ("notes", "contained_at")
+    ),
+    *(
+        (put("grades", value=graded(figure, 10, None, least)), f"grades[2].{figure}", "of g0")
+        for figure in ("people", "sensitive", "minors")
+        for least in (10, 9)
+    ),
 ]
 
 

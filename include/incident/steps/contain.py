@@ -11,12 +11,12 @@ from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
 from include.incident.telling.authority_report import told
 from include.messages import _, listed
-from include.policy.incident import HumanStep
+from include.policy.incident import CHECKLIST_FIELDS, HumanStep
 
 STEP: HumanStep = "contain"
 CONTAINED = "Contained"
-NOTES = "notes"
-WHEN = Field(name="contained_at", title=_("When it was contained; empty means now"), kind="moment")
+AT, NOTES = CHECKLIST_FIELDS
+WHEN = Field(name=AT, title=_("When it was contained; empty means now"), kind="moment")
 
 
 def form(desk: Desk, file: File) -> list[Field]:
