@@ -33,7 +33,6 @@ from include.orchestration.run import run_key, seal_run, step, workplace
 from include.orchestration.sandbox import clear_leftovers, sandboxed
 from include.orchestration.starter import started_by
 from include.orchestration.watching import watch as watching_task
-from include.policy import PolicyPack
 from include.reports.conclusion import Conclusion
 from include.services.errors import ServiceError, UsageError
 from include.workplace import Workplace
@@ -191,18 +190,3 @@ def _pressed_at(found: Workplace) -> datetime:
     run = get_current_context()["dag_run"]
     moment: datetime = getattr(run, "queued_at", None) or run.start_date or found.clock.now()
     return moment
-
-
-def choices(pack: PolicyPack) -> dict[str, list[str]]:
-    """What the trigger form offers: ids of types, databases, collections, scenarios."""
-    rules = pack.incident
-    if rules is None:
-        return {name: [] for name in ("types", "databases", "collections", "scenarios")}
-    return {
-        "types": [one.id for one in rules.types],
-        "databases": [one.database for one in rules.scope],
-        "collections": [
-            f"{one.database}.{records.collection}" for one in rules.scope for records in one.records
-        ],
-        "scenarios": [one.id for one in rules.scenarios],
-    }

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from include.evidence.model import Outcome
-from include.incident.clocks.clock import Clock, ClockState, Why, for_people, late
+from include.incident.clocks.clock import Clock, ClockState, Why, for_people
 from include.messages import Message, _
 from include.policy.incident import ClockRule
-from include.reports.model import Bar, BarChart, Cell, Column, Table
+from include.reports.model import Cell, Column, Table
 
 _ENTERED = 60
 """Seconds between a moment and its entry from which on both are told."""
@@ -59,19 +59,6 @@ def document_table(clocks: Iterable[Clock]) -> Table:
         caption=_("By when what has to be done"),
         columns=[Column(label=one) for one in heads],
         rows=[list(one) for one in rows],
-    )
-
-
-def late_chart(clocks: Iterable[Clock]) -> BarChart:
-    """How late what was late is."""
-    return BarChart(
-        caption=_("Later than due"),
-        category=_("What"),
-        unit="seconds",
-        bars=[
-            Bar(label=one.rule.message, value=one.lateness.total_seconds(), status=Outcome.FAIL)
-            for one in late(clocks)
-        ],
     )
 
 

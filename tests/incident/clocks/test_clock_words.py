@@ -9,7 +9,7 @@ import pytest
 
 from include.evidence.model import Outcome
 from include.incident.clocks.clock import Clock, ClockState
-from include.incident.clocks.clock_words import basis, clock_rows, clock_table, late_chart
+from include.incident.clocks.clock_words import basis, clock_rows, clock_table
 from include.incident.names import Kind
 from include.incident.timeline import Entry
 from include.reports.i18n import Translator
@@ -112,9 +112,6 @@ def test_every_state_has_words_and_a_colour_in_both_languages():
     assert by_state["OVERDUE"] is Outcome.FAIL
     late = [one for one in found if one.is_late]
     assert [row[4] for row in table.rows].count(Outcome.FAIL) == len(late)
-    assert [bar.value for bar in late_chart(found).bars] == [
-        one.lateness.total_seconds() for one in sorted(late, key=lambda one: (one.due_at, one.id))
-    ]
 
 
 def test_a_page_leaves_out_what_does_not_apply():
