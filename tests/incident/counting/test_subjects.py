@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
+import subprocess
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import IntegrityError
 
 from include.incident.counting import subjects
 from include.incident.counting.reading import CannotCount
 from include.incident.counting.subjects import Frozen
 from include.incident.selection import Selection
 from include.local.postgres import EmbeddedPostgres
+from include.services.programs import program
 from tests.incident.counting.shop import RULE
 from tests.incident.counting.shop_rig import Rig, new_rig
 
@@ -158,3 +165,55 @@ def test_memory_is_flat(rig: Rig) -> None:
     finally:
         tracemalloc.stop()
     assert most < 12_000_000  # bytes; a list of all would take twice as much
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM incident_subject WHERE key = '10'",
+        "UPDATE incident_subject SET key = '11' WHERE key = '10'",
+        "TRUNCATE incident_subject",
+    ],
+)
+def test_the_database_refuses_to_change_a_frozen_list(rig: Rig, statement: str) -> None:
+    """As it does the timeline, whoever asks for it."""
+    number = incident(rig)
+    rig.freeze(number)
+    with pytest.raises(IntegrityError, match="history"), rig.state.begin() as conn:
+        conn.execute(text(statement))
+    assert len(listed(rig, number)) == 3
+
+
+def test_an_outsider_writes_the_list_whose_digest_it_is_with_psql(
+    rig: Rig, postgres: EmbeddedPostgres
+) -> None:
+    """The line of docs/evidence.md, as it stands there."""
+    number = incident(rig)
+    rig.owner.execute("INSERT INTO person (id) VALUES (9), (100)")
+    rig.freeze(number)
+    with rig.state.connect() as conn:
+        named = conn.scalar(text("SELECT number FROM incident WHERE id = :id"), {"id": number})
+        driver = conn.connection.driver_connection
+        assert isinstance(driver, psycopg.Connection)
+        state = postgres.conninfo(driver.info.dbname)
+    page = (Path(__file__).parents[3] / "docs" / "evidence.md").read_text()
+    (line,) = re.findall(r"^psql .*$", page, re.MULTILINE)
+    done = subprocess.run(
+        [
+            "bash",
+            "-o",
+            "pipefail",
+            "-c",
+            line.replace("INC-2026-0001", str(named)) + " | sha256sum",
+        ],
+        env={
+            **os.environ,
+            "STATE": state,
+            "PATH": f"{Path(program('psql')).parent}{os.pathsep}{os.environ['PATH']}",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split()[0] == frozen(rig, number).sha256
+    assert frozen(rig, number).people == 5
