@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from psycopg.sql import SQL
 
 from include.approvals.names import as_compared
 from include.approvals.people import members
 from include.incident.desk import Desk, File
 from include.incident.names import Kind
 from include.incident.timeline import Entry
+from include.policy.fragments import quoted
 from include.policy.incident import HumanStep
 from include.policy.people import Group
 from include.services.errors import ServiceError, UsageError
@@ -102,6 +104,47 @@ def everybody(desk: Desk, file: File) -> Team:
     return Team(tuple(dict.fromkeys(_without(found, out))), tuple(out))
 
 
+def is_known(desk: Desk, account: str) -> bool:
+    """Whether there is such a person: in the staff table, or named by the pack.
+
+    Where the staff table cannot be read, only whom the pack names is known.
+    """
+    groups = [group for duty in desk.rules.team for group in (duty.people, duty.deputies)]
+    if as_compared(account) in {as_compared(one) for one in _named(groups)}:
+        return True
+    database, rule = desk.staff[0], desk.rules.staff
+    table = database.collections[rule.collection]
+    query = SQL("SELECT EXISTS (SELECT FROM {staff} AS p WHERE p.{account}::text = %s)").format(
+        staff=quoted(table.schema_name, table.table), account=quoted(rule.account)
+    )
+    try:
+        with _staff(desk) as connection:
+            (found,) = connection.execute(query, [account.strip()]).fetchone() or (False,)
+    except (ServiceError, UsageError, psycopg.Error):
+        return False
+    return bool(found)
+
+
+def leading(desk: Desk, file: File) -> Team:
+    """Who leads the incident or is of its management, and their deputies; suspects left out.
+
+    Where nobody of these is left, everybody of the team.
+
+    Raises:
+        ServiceError: the database of the staff table is not there, and the pack names nobody by
+            account.
+    """
+    duties = [desk.rules.duty(one) for one in (desk.rules.steps["close"], desk.rules.management)]
+    groups = [group for duty in duties for group in (duty.people, duty.deputies)]
+    out = _left_out(file)
+    try:
+        found = _members(desk, groups)
+    except ServiceError:
+        found = _named(groups)
+    found = _without(found, out)
+    return Team(tuple(dict.fromkeys(found)), tuple(out)) if found else everybody(desk, file)
+
+
 @contextmanager
 def _staff(desk: Desk) -> Iterator[psycopg.Connection[Any]]:
     """A session in which conditions of the pack may name tables without their schema."""
@@ -134,10 +177,18 @@ def _named(groups: Iterable[Group]) -> list[str]:
 
 
 def _left_out(file: File) -> list[str]:
-    """Suspects of the form, and whoever was taken off and not put on again since."""
+    """Suspects of the form or of an addition, and who was taken off; without who was put on again.
+
+    Whose accounts are named in a later count is a suspect from then on.
+    """
     out = list(file.incident.selection.accounts)
+    named = {as_compared(one) for one in out}
     for one in file.entries:
         account = str(one.data.get("account", ""))
+        for suspect in one.data.get("accounts", ()) if one.kind is Kind.SCOPED else ():
+            if as_compared(suspect) not in named:
+                named.add(as_compared(suspect))
+                out.append(suspect)
         if one.kind is Kind.TAKEN_OFF:
             out.append(account)
         elif one.kind is Kind.ASSIGNED:

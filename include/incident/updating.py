@@ -6,6 +6,7 @@ of its management may enter one; whoever is a suspect or was taken off may not.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,6 +34,7 @@ from include.policy.incident import HumanStep
 from include.services.errors import UsageError
 
 LONGEST = 2_000
+_USER_ID = re.compile(r"[\w.@-]{1,100}")
 MOST_NAMES = 10
 
 
@@ -206,7 +208,7 @@ def _take_off(desk: Desk, file: File, update: Update, words: str) -> Made:
 
 
 def _assign(desk: Desk, file: File, update: Update, words: str) -> Made:
-    account, named = _existing(desk, file, update), _needed("duty", update.duty)
+    account, named = _account(update), _needed("duty", update.duty)
     duty = {one.id: one for one in desk.rules.team}.get(named)
     if duty is None:
         known = ", ".join(one.id for one in desk.rules.team)
@@ -252,12 +254,24 @@ _ACTIONS = {
 }
 
 
-def _existing(desk: Desk, file: File, update: Update) -> str:
-    """An account of somebody who is there: a slip of the hand would take off or assign nobody."""
+def _account(update: Update) -> str:
+    """A user id; whoever is assigned may be of another company, and stand in no table."""
     account = _needed("account", update.account)
+    if not _USER_ID.fullmatch(account) or value_free_reason(account, LONGEST) != account:
+        raise UsageError(
+            "`account` is no user id: letters, digits, `.`, `_`, `-` and `@`, and no number or "
+            "address that could be a customer's.",
+            "Write the user id that the person has in Airflow.",
+        )
+    return account
+
+
+def _existing(desk: Desk, file: File, update: Update) -> str:
+    """The user id of somebody who is there: after a slip of the hand nobody would be taken off."""
+    account = _account(update)
     if not everybody(desk, file).may(account) and not is_known(desk, account):
         raise UsageError(
-            "`account`: nobody with that user id is in the staff table.",
+            f"`account`: nobody has the user id {account}.",
             "Write the user id that the person has in Airflow.",
         )
     return account

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from include.approvals.question import AskAgain
+from include.incident import assessing
 from include.incident.names import Kind
 from include.incident.team import everybody, team_of
 from include.incident.updating import Action
@@ -63,6 +64,18 @@ def test_who_was_taken_off_since_is_refused_and_asked_no_more(company: Company) 
     assert page.assigned == [TECH]
     assert "The last answer, by T2, did not count: who answered is not of the team" in page.body
     case.update(Action.ASSIGN, account="T2", duty="technical", words="found to be none")
+    assert asked(case, "contain") == ["T1", "T2"]
+
+
+def test_whose_accounts_are_named_in_an_addition_is_asked_nothing_from_then_on(
+    company: Company,
+) -> None:
+    """As if it had been known at the trigger; put on again, they are."""
+    case = company.open(1).counted()
+    more = case.file.incident.selection.model_copy(update={"accounts": ("T2",)})
+    assessing.widen(case.desk, case.number, more, by="L1")
+    assert asked(case, "contain") == ["T1"]
+    case.update(Action.ASSIGN, account="T2", duty="technical", words="it was not him")
     assert asked(case, "contain") == ["T1", "T2"]
 
 

@@ -31,7 +31,7 @@ MORE = {
     Action.ASSIGN: {"account": "X7", "duty": "technical"},
     Action.REGRADE: {"grade": "larger"},
 }
-RIGHT = {Action.REGRADE: COMP, Action.CANCEL: BOSS}
+RIGHT = {Action.REGRADE: COMP, Action.CANCEL: BOSS, Action.TAKE_OFF: LEAD}
 
 
 @pytest.mark.parametrize("action", Action)
@@ -88,6 +88,9 @@ def test_grades_and_ends_are_of_those_who_grade_and_decide(
         (Action.HAND_OVER, {"account": "Z9"}, "Z9 is not of the team"),
         (Action.HAND_OVER, {"account": "T2"}, "T2 is not of the team"),
         (Action.TAKE_OFF, {}, "`account` is missing"),
+        (Action.TAKE_OFF, {"account": "T-2"}, "nobody has the user id T-2"),
+        (Action.TAKE_OFF, {"account": "T1 T2"}, "is no user id"),
+        (Action.ASSIGN, {"account": "13800138000", "duty": "technical"}, "is no user id"),
         (Action.ASSIGN, {"account": "X7"}, "`duty` is missing"),
         (Action.ASSIGN, {"account": "X7", "duty": "cook"}, "none called cook"),
         (Action.REGRADE, {"grade": "terrible"}, "none called terrible"),
@@ -101,6 +104,37 @@ def test_a_field_that_is_missing_or_wrong_is_named(
     with pytest.raises(UsageError, match=fault):
         case.update(action, by=RIGHT.get(action, LEAD), **more)
     assert len(case.entries()) == 1
+
+
+@pytest.mark.parametrize(
+    ("who", "action", "more"),
+    [
+        (LEAD, Action.ASSIGN, {"account": LEAD, "duty": "technical"}),
+        (BOSS, Action.ASSIGN, {"account": BOSS, "duty": "management"}),
+        (SERVICE, Action.ASSIGN, {"account": "T2", "duty": "management"}),
+        (SERVICE, Action.ASSIGN, {"account": "T2", "duty": "command"}),
+        (TECH, Action.ASSIGN, {"account": "T2", "duty": "compliance"}),
+        (SERVICE, Action.TAKE_OFF, {"account": BOSS}),
+    ],
+)
+def test_nobody_gives_themselves_a_duty_and_powers_are_given_by_who_leads(
+    company: Company, who: str, action: Action, more: dict[str, str]
+) -> None:
+    """Else one log-in could grade, decide and cancel alone, or leave only strangers to be asked."""
+    case = company.open(1)
+    with pytest.raises(UsageError, match=r"to themselves|may not do that"):
+        case.update(action, by=who, **more)
+    assert len(case.entries()) == 1
+
+
+def test_who_wrote_the_impact_or_opened_it_does_not_cancel_it(company: Company) -> None:
+    """It takes two people to make it none."""
+    case = company.open(1).until("grade")
+    case.update(Action.ASSIGN, by=BOSS, account=SERVICE, duty="management")
+    case.answer("impact")
+    with pytest.raises(UsageError, match="may not do that"):
+        case.update(Action.CANCEL, by=SERVICE)
+    case.update(Action.CANCEL, by=BOSS)
 
 
 def test_an_addition_tells_when_it_happened_and_when_it_was_entered(company: Company) -> None:
