@@ -106,14 +106,16 @@ def show(number: Number, as_json: AsJson = False) -> int:
 
 @app.command("verify")
 def verify(number: Number, as_json: AsJson = False) -> int:
-    """Work out a timeline's digests again, and compare with sealed bundles; exit 1 where it fails.
+    """Work out the digests of timeline and evidence again; exit 1 where one does not hold.
 
     A chain that was cut off at its end holds by itself: each bundle of the incident and of its
-    additions says which entry was the newest when it was sealed.
+    additions says which entry was the newest when it was sealed. The list of affected people and
+    the stored extracts of logs are compared with what the timeline says of them.
     """
     place = workplace()
     with local_stack(place):
         from include.incident import bundled, register, timeline
+        from include.incident.evidence import checking
 
         file = _desk(place).file(number)
         broken = timeline.verify(file.incident.number, file.entries)
@@ -122,7 +124,9 @@ def verify(number: Number, as_json: AsJson = False) -> int:
             compared = bundled.compare(
                 conn, file.incident, file.entries, lambda: place.store("evidence_store")
             )
+            kept = checking.check(conn, file, lambda: place.store("evidence_store"))
     verified = broken is None and not changed and compared.holds
+    verified = verified and all(one.holds for one in kept)
     told: dict[str, Any] = {
         "incident": file.incident.number,
         "verified": verified,
@@ -134,11 +138,22 @@ def verify(number: Number, as_json: AsJson = False) -> int:
         "bundles": len(compared.bundles),
         "contradicting": list(compared.contradicting),
         "unreadable": list(compared.unreadable),
+        "evidence": [
+            {
+                "name": one.name,
+                "entry": one.entry,
+                "sha256": one.expected,
+                "found": one.found,
+                "holds": one.holds,
+            }
+            for one in kept
+        ],
     }
     if as_json:
         print_json(told)
     elif verified:
         count = f"{told['entries']} entries hold, {told['bundles']} sealed bundles agree"
+        count += f", {len(kept)} pieces of evidence are there"
         results.print(f"{told['incident']}: {count}, {told['head']}")
     else:
         faults = [f"entry {broken.place}: {broken.reason.text}"] if broken else []
@@ -148,6 +163,7 @@ def verify(number: Number, as_json: AsJson = False) -> int:
             for one in compared.contradicting
         ]
         faults += [f"{one} cannot be read" for one in compared.unreadable]
+        faults += checking.faults(kept)
         for one in faults:
             errors.print(f"{told['incident']}: {one}", markup=False, soft_wrap=True)
     return 0 if verified else 1

@@ -54,7 +54,7 @@ def company(
     monkeypatch.setattr(command, "workplace", lambda: made)
     monkeypatch.setattr(command, "local_stack", lambda _place: nullcontext())
     monkeypatch.setattr(command, "_desk", lambda _place: made.anywhere)
-    monkeypatch.setattr(Company, "store", lambda *_: None, raising=False)
+    monkeypatch.setattr(Company, "store", lambda *_: DirectoryStore(made.folder), raising=False)
     return made
 
 
@@ -169,6 +169,39 @@ def test_a_timeline_is_verified_and_tampering_is_found(
     code, _out, err = run(capsys, "verify", case.number)
     assert code == 1
     assert "entry 2" in err
+
+
+def test_evidence_that_is_gone_or_changed_is_named(
+    company: Company, case: Case, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The frozen list in the state database, and each extract in the store."""
+    (entry,) = case.entries(Kind.PRESERVED)
+    key = entry.data["extracts"]["courier"]["key"]
+    code, found = told(capsys, "verify", case.number)
+    assert (code, found["verified"]) == (0, True)
+    assert [(one["name"], one["entry"], one["holds"]) for one in found["evidence"]] == [
+        ("incident_subject", entry.place, True), (key, entry.place, True),
+    ]  # fmt: skip
+    assert found["evidence"][0]["sha256"] == entry.data["list_sha256"]
+    path = company.folder / key
+    content = path.read_bytes()
+    path.chmod(0o600)
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    code, found = told(capsys, "verify", case.number)
+    assert (code, [one["holds"] for one in found["evidence"]]) == (1, [True, False])
+    path.unlink()
+    code, _out, err = run(capsys, "verify", case.number)
+    assert (code, f"{key} is gone (entry {entry.place})" in err) == (1, True)
+    path.write_bytes(content)
+    with company.state.begin() as conn:
+        conn.execute(text("SET LOCAL session_replication_role = replica"))
+        conn.execute(
+            text("DELETE FROM incident_subject WHERE incident_id = :id AND key = '2'"),
+            {"id": case.file.incident.id},
+        )
+    code, _out, err = run(capsys, "verify", case.number)
+    assert code == 1
+    assert "incident_subject is not what was secured" in err
 
 
 @pytest.mark.parametrize("name", ["show", "verify", "documents"])

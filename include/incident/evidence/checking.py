@@ -1,0 +1,93 @@
+"""Whether what was secured is still there as the timeline says: the list, and every extract."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from include.incident.counting import subjects
+from include.incident.desk import File
+from include.incident.names import Kind
+from include.incident.timeline import of_kind
+from include.services.objectstore.base import ObjectMissing, ObjectStore
+
+LIST = "incident_subject"
+_PIECE = 1024 * 1024
+_DRILLED = "-"  # a drill secures nothing
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One piece of evidence.
+
+    Attributes:
+        name: of the table with the list, or the extract's key in the store.
+        entry: place of the newest entry of the timeline that names it.
+        expected: its SHA-256 by that entry, hex.
+        found: as it is now; None where it is gone.
+    """
+
+    name: str
+    entry: int
+    expected: str
+    found: str | None
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is as the timeline says."""
+        return self.found == self.expected
+
+
+def check(conn: Connection, file: File, store: Callable[[], ObjectStore]) -> list[Kept]:
+    """Work out the digests of everything that was secured, anew.
+
+    The list is that of the newest entry; while `preserve` runs it may be longer already. Extracts
+    are those of every entry, each read as the store gives it to whoever asks for it now.
+
+    Args:
+        conn: the state database.
+        file: the incident.
+        store: opens the evidence store; not called where there is no extract.
+
+    Raises:
+        ServiceError: the store failed.
+    """
+    secured = of_kind(file.entries, Kind.PRESERVED)
+    if not secured or secured[-1].data["list_sha256"] == _DRILLED:
+        return []
+    newest = secured[-1]
+    listed = subjects.frozen(conn, file.incident.id).sha256
+    found = [Kept(LIST, newest.place, newest.data["list_sha256"], listed)]
+    named = {
+        one["key"]: (entry.place, one["sha256_stored"])
+        for entry in secured
+        for one in entry.data["extracts"].values()
+    }
+    opened = store() if named else None
+    for key, (place, expected) in sorted(named.items()):
+        assert opened is not None
+        found.append(Kept(key, place, expected, _sha256(opened, key)))
+    return found
+
+
+def _sha256(store: ObjectStore, key: str) -> str | None:
+    digest = hashlib.sha256()
+    try:
+        with store.open_reader(key) as reader:
+            while piece := reader.read(_PIECE):
+                digest.update(piece)
+    except ObjectMissing:
+        return None
+    return digest.hexdigest()
+
+
+def faults(found: Sequence[Kept]) -> Iterator[str]:
+    """What does not hold, a sentence each."""
+    for one in found:
+        if one.found is None:
+            yield f"{one.name} is gone (entry {one.entry})"
+        elif not one.holds:
+            yield f"{one.name} is not what was secured (entry {one.entry})"
