@@ -14,8 +14,8 @@ from include.incident.names import Kind
 from include.incident.scope import Scope
 from include.incident.scope_words import scope_notes, scope_table
 from include.incident.score import score, score_sheet
-from include.incident.telling.authority_report import action_lines, told
 from include.incident.timeline import of_kind
+from include.incident.words import action_lines, told
 from include.messages import _
 from include.reports.model import Cell, Column, Paragraph, Section, Steps, Table
 

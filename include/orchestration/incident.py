@@ -22,7 +22,7 @@ from include.incident.names import (
     STEP_PRESERVE,
 )
 from include.incident.steps.report import authorities as applying
-from include.incident.telling.notifying import queue
+from include.incident.telling.notifying import queue, queued
 from include.messages import Message, _
 from include.notify.delivery import deliver
 from include.notify.outbox import Run
@@ -133,7 +133,7 @@ def notify(number: str) -> dict[str, Any]:
     """Queue the notices that were decided on, each once."""
 
     def act(_found: Workplace, mine: Desk) -> StepRecord:
-        return preserving.queued(mine, number, queue(mine, mine.file(number)))
+        return queued(number, queue(mine, mine.file(number)))
 
     return work(STEP_NOTIFY, number, _("The queueing of notices"), act)
 

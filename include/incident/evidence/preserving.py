@@ -17,10 +17,9 @@ from include.incident.counting import subjects
 from include.incident.counting.reading import CannotCount
 from include.incident.desk import Desk, File
 from include.incident.evidence import extracts, holding, listing
-from include.incident.names import CLAUSE, STEP_NOTIFY, STEP_PRESERVE, Kind
+from include.incident.names import CLAUSE, STEP_PRESERVE, Kind
 from include.incident.scope import FICTION, Scope
 from include.messages import _
-from include.notify.outbox import Queued
 from include.services.objectstore.base import ObjectStore
 
 if TYPE_CHECKING:
@@ -98,21 +97,6 @@ def preserve(
     listed = None if scope.unknown or unread else frozen.people
     seen.measure("incident.people_affected", listed, "1")
     return seen.record(data)
-
-
-def queued(desk: Desk, number: str, found: Queued | None) -> StepRecord:
-    """The record of queueing notices.
-
-    Args:
-        desk: of the incident.
-        number: of the incident.
-        found: what was queued; None where people are not told.
-    """
-    del desk
-    data: dict[str, Any] = {"number": number, "told": found is not None}
-    if found is not None:
-        data |= {"new": found.new, "again": found.again, "undeliverable": found.undeliverable}
-    return StepRecord(step=STEP_NOTIFY, outcome=Outcome.PASS, data=data)
 
 
 def _freeze(desk: Desk, file: File, scope: Scope, seen: Examination) -> list[str]:

@@ -134,6 +134,24 @@ def refuse(
     raise AskAgain(Translator("en", desk.zone.key).text(cause))
 
 
+def refuse_lacking(
+    desk: Desk,
+    file: File,
+    step: HumanStep,
+    given: Given,
+    missing: Sequence[Message],
+    values: Values,
+) -> None:
+    """Refuse that a document was handed in that lacks required fields; see `refuse`.
+
+    Raises:
+        AskAgain: it does.
+    """
+    if missing:
+        cause = _("the document lacks: {fields}", fields=listed(missing))
+        refuse(desk, file, step, given, cause, values)
+
+
 def _json(value: Entered) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()

@@ -9,7 +9,7 @@ from include.incident.desk import Desk, File
 from include.incident.names import Kind
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
-from include.incident.telling.authority_report import told
+from include.incident.words import told
 from include.messages import _, listed
 from include.policy.incident import CHECKLIST_FIELDS, HumanStep
 

@@ -16,7 +16,7 @@ from include.incident.names import Kind
 from include.incident.scope_words import scope_lines
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
-from include.incident.telling.authority_report import told
+from include.incident.words import told
 from include.messages import _
 from include.policy.incident import HumanStep
 

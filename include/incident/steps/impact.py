@@ -11,8 +11,8 @@ from include.incident.desk import Desk
 from include.incident.names import Kind
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
-from include.incident.telling.authority_report import told
 from include.incident.timeline import last_of
+from include.incident.words import told
 from include.messages import Message, _, listed
 from include.policy.incident import HumanStep
 

@@ -20,7 +20,7 @@ from include.incident.clocks.standing import clocks_of
 from include.incident.desk import Desk, File
 from include.incident.names import Kind
 from include.incident.team import Team, team_of
-from include.messages import Message, _
+from include.messages import Message, _, listed
 from include.policy.incident import HumanStep
 from include.reports.i18n import Translator
 from include.services.errors import ServiceError
@@ -96,6 +96,17 @@ def question(
         form=refilled(form, _kept(refused)),
         choices=tuple(choices),
     )
+
+
+def blocked(missing: Sequence[Message]) -> list[Message]:
+    """Say that a document cannot be handed in, where it lacks required fields.
+
+    Args:
+        missing: required fields that say nothing.
+    """
+    if not missing:
+        return []
+    return [_("The document lacks: {fields}. It cannot be handed in.", fields=listed(missing))]
 
 
 def _one_line(text: str) -> str:

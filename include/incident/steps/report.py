@@ -21,7 +21,7 @@ from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
 from include.incident.telling.authority_report import Phase
 from include.incident.timeline import of_kind
-from include.messages import Message, _, listed, verbatim
+from include.messages import Message, _, verbatim
 from include.policy.incident import Authority, HumanStep
 from include.policy.rules import in_languages
 
@@ -82,18 +82,13 @@ def ask(
     if file is None or handed_in(desk, file, authority, phase):
         return None
     named = desk.rules.authority(authority)
-    blocked = (
-        [_("The document lacks: {fields}. It cannot be handed in.", fields=listed(missing))]
-        if missing
-        else []
-    )
     return page.question(
         desk,
         file,
         STEPS[phase],
         _("report to: {authority}", authority=named.message),
         [
-            *blocked,
+            *page.blocked(missing),
             _("The document (HTML, PDF, Word; Chinese and English) lies in {path}", path=documents),
             in_languages(named.how),
             _("Nothing is sent by itself: hand it in, then enter when, and the receipt."),
@@ -123,9 +118,8 @@ def take(
     who = answer.person(desk, file, step, given)
     values = answer.read(desk, file, step, given, form())
     handed = given.option == HANDED_IN
-    if handed and missing:
-        cause = _("the document lacks: {fields}", fields=listed(missing))
-        answer.refuse(desk, file, step, given, cause, values)
+    if handed:
+        answer.refuse_lacking(desk, file, step, given, missing, values)
     if handed and not values.text(RECEIPT):
         answer.refuse(desk, file, step, given, _("the receipt is missing"), values)
     if not handed and not values.says(REASON):

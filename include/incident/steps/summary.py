@@ -1,4 +1,4 @@
-"""The summary that is due 30 days after the end of the handling: handed in, or approved here."""
+"""The summary that is due some time after the closing: handed in, or approved here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from include.incident.desk import Desk
 from include.incident.names import Kind
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
-from include.messages import Message, _, listed
+from include.messages import Message, _
 from include.policy.incident import HumanStep
 
 STEP: HumanStep = "summary"
@@ -46,18 +46,13 @@ def ask(desk: Desk, number: str, documents: str, missing: Sequence[Message]) -> 
     file = page.led(desk, number)
     if file is None:
         return None
-    blocked = (
-        [_("The document lacks: {fields}. It cannot be handed in.", fields=listed(missing))]
-        if missing
-        else []
-    )
     return page.question(
         desk,
         file,
         STEP,
         _("hand in the summary"),
         [
-            *blocked,
+            *page.blocked(missing),
             _("The document (HTML, PDF, Word; Chinese and English) lies in {path}", path=documents),
             _("From the grade that the law names it goes to the authority, else to management."),
         ],
@@ -75,9 +70,7 @@ def take(desk: Desk, number: str, given: Given, missing: Sequence[Message]) -> S
     file = desk.file(number)
     who = answer.person(desk, file, STEP, given)
     values = answer.read(desk, file, STEP, given, form())
-    if missing:
-        cause = _("the document lacks: {fields}", fields=listed(missing))
-        answer.refuse(desk, file, STEP, given, cause, values)
+    answer.refuse_lacking(desk, file, STEP, given, missing, values)
     at = answer.moment(desk, file, STEP, given, values, WHEN, file.incident.ended_at)
     words = _("The summary was handed in. Receipt: {receipt}", receipt=values.text(RECEIPT))
     return answer.done(

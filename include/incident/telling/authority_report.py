@@ -19,8 +19,8 @@ from include.incident.names import Kind
 from include.incident.scope import Scope
 from include.incident.telling.information import types_of
 from include.incident.telling.letter import texts_of
-from include.incident.timeline import Entry as TimelineEntry
 from include.incident.timeline import last_of, of_kind
+from include.incident.words import action_lines, marked, told
 from include.messages import Message, _, listed, verbatim
 from include.policy.incident import Authority
 from include.policy.rules import in_languages
@@ -87,7 +87,7 @@ def summary(
     clocks: Sequence[Clock],
     evidence: Sequence[Message] = (),
 ) -> Document:
-    """The summary that is due 30 days after the end of the handling.
+    """The summary that is due some time after the closing.
 
     Args:
         desk: of the incident.
@@ -129,40 +129,6 @@ def summary(
         signature=(Entry(label=_("For the company"), required=False),),
         marked=marked(desk),
     )
-
-
-def told(desk: Desk, file: File) -> Message:
-    """What happened; in a drill the story, which the pack has in both languages."""
-    if desk.scenario is not None:
-        return in_languages(desk.scenario.story)
-    return verbatim(file.incident.what)
-
-
-def action_lines(desk: Desk, reviewed: TimelineEntry) -> list[Message]:
-    """Corrective actions of a review, a line each: what, who answers for it, which finding.
-
-    Args:
-        desk: of the incident.
-        reviewed: the entry of the review.
-    """
-    return [
-        _(
-            "{action} (finding {finding}, answered for by {owner})",
-            action=one["what"],
-            finding=one["finding"],
-            owner=in_languages(desk.roles[one["owner"]].title)
-            if one["owner"] in desk.roles
-            else one["owner"],
-        )
-        for one in reviewed.data["actions"]
-    ]
-
-
-def marked(desk: Desk) -> Message | None:
-    """What stands on every page of a drill's documents."""
-    if desk.scenario is None:
-        return None
-    return _("DRILL: this is not a real incident. Do not hand it in.")
 
 
 def _dated(file: File) -> datetime:

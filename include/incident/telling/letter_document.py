@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from include.documents.model import Document, Entry, Form, Section
 from include.incident.desk import Desk, File
 from include.incident.names import Kind
-from include.incident.telling.authority_report import marked
 from include.incident.telling.information import types_of
 from include.incident.telling.letter import PARTS, texts_of
 from include.incident.timeline import last_of
+from include.incident.words import marked
 from include.messages import _
 from include.policy.rules import in_languages
 from include.reports.model import Paragraph

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection
 
 from include.approvals import registry
 from include.approvals.registry import Request
+from include.evidence.model import Outcome, StepRecord
 from include.incident import scopes, timeline
 from include.incident.counting import subjects
 from include.incident.desk import Desk, File
@@ -190,6 +192,19 @@ def queue(desk: Desk, file: File) -> Queued | None:
         said = _("Notices queued for {count} people.", count=found.new)
         _enter(conn, desk, file, Kind.QUEUED, said, made)
     return found
+
+
+def queued(number: str, found: Queued | None) -> StepRecord:
+    """The record of queueing notices.
+
+    Args:
+        number: of the incident.
+        found: what was queued; None where people are not told.
+    """
+    data: dict[str, Any] = {"number": number, "told": found is not None}
+    if found is not None:
+        data |= {"new": found.new, "again": found.again, "undeliverable": found.undeliverable}
+    return StepRecord(step=STEP_NOTIFY, outcome=Outcome.PASS, data=data)
 
 
 def told(conn: Connection, desk: Desk, file: File) -> bool:
