@@ -29,10 +29,10 @@ def faults(
         ids = [one.id for one in kind.checklist]
         for loc, message in _twice("checklist", "id", ids):
             yield ("types", at, *loc), message
-        for place, name in enumerate(ids):
+        for number, name in enumerate(ids):
             if name in CHECKLIST_FIELDS:
                 message = f"{name} is another field of the form: give it another id"
-                yield ("types", at, "checklist", place, "id"), message
+                yield ("types", at, "checklist", number, "id"), message
     yield from _rising(rules.grades)
     yield from _people(rules, roles)
     yield from _names(rules)
