@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -32,6 +32,7 @@ from include.orchestration.incident_partner import reopen_review
 from include.orchestration.run import run_key, seal_run, step, workplace
 from include.orchestration.sandbox import clear_leftovers, sandboxed
 from include.orchestration.starter import started_by
+from include.orchestration.watching import ENDED, others
 from include.orchestration.watching import watch as watching_task
 from include.reports.conclusion import Conclusion
 from include.services.errors import ServiceError, UsageError
@@ -145,27 +146,42 @@ def send(number: str) -> dict[str, Any]:
     return done | {"part": number}
 
 
-def send_now(number: str) -> None:
-    """Send what is urgent; what cannot leave now waits for the next look."""
+def send_now(number: str, *, letters: bool = False) -> None:
+    """Send what is urgent, then letters too where asked to; what cannot leave now waits.
+
+    People are not woken behind 100,000 letters.
+    """
     found = place()
     try:
-        deliver(notices.office(found), letters=False)  # people are not woken behind 100,000 letters
+        for each in (False, True) if letters else (False,):
+            deliver(notices.office(found), letters=each)
     except (ServiceError, UsageError):  # the task `send` tells it; the call must not be held up
         return
     watching.settle(desk(found), number)
 
 
 def watch(number: str) -> int:
-    """Look at the clocks, wake people, send; again until nothing is left to watch."""
+    """Look at the clocks, wake people, send; again until nothing is left to watch.
+
+    While the incident is not over a failed task ends nothing: people are told, and may clear it.
+    Letters that `send` could not send for want of a mail server are sent here once it is back.
+    """
     found = place()
 
     def look() -> datetime | None:
         seen = watching.look(desk(found), number)
         if seen.waiting:
-            send_now(number)
+            send_now(number, letters=others().get("send") in ENDED)
         return None if seen.over else seen.again_at
 
-    return watching_task(found.clock, look, AT_MOST)
+    def goes_on(states: Mapping[str, str]) -> bool:
+        failed = sorted(name for name, state in states.items() if state == "failed")
+        going_on = watching.failed(desk(found), number, failed)
+        if going_on:
+            send_now(number)
+        return going_on
+
+    return watching_task(found.clock, look, AT_MOST, goes_on)
 
 
 def seal_incident() -> dict[str, Any]:

@@ -195,7 +195,7 @@ def update() -> dict[str, Param]:
         ),
         "at": _moment(
             "When / 时间",
-            f"When it happened. {_MOMENT} Empty: now; leave it empty for a grade or a cancellation. "
+            f"When it happened. {_MOMENT} Empty: now, as for a grade or a cancellation always. "
             "调整级别或撤销时留空。",
             first,
         ),

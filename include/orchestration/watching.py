@@ -6,7 +6,7 @@ is far away makes a run that is over wait for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,17 +21,24 @@ ENDED = {"success", "failed", "skipped", "upstream_failed", "removed"}
 IN_PROCESS = timedelta(seconds=1)  # nobody else waits for the slot, but the command for its end
 
 
-def watch(clock: Clock, look: Callable[[], datetime | None], at_most: timedelta) -> int:
+def watch(
+    clock: Clock,
+    look: Callable[[], datetime | None],
+    at_most: timedelta,
+    goes_on: Callable[[Mapping[str, str]], bool] = lambda _states: False,
+) -> int:
     """Look, then look again at the moment that the look named, until there is nothing to watch.
 
     There is nothing to watch when a look says so, or when every other task of the run has ended
-    that does not wait for this one: then nothing in it can happen any more.
+    that does not wait for this one, and it does not go on without them.
 
     Args:
         clock: of the run.
         look: does what there is to do and returns when something happens next; None when it is
             over. It is done once more after the others ended.
         at_most: time between two looks, whatever the look says.
+        goes_on: says whether to go on watching though all others ended, by their states: somebody
+            may clear one that failed. Never asked in one process, where nobody can.
 
     Returns:
         How many tasks had ended when it was over.
@@ -39,22 +46,23 @@ def watch(clock: Clock, look: Callable[[], datetime | None], at_most: timedelta)
     Raises:
         AirflowRescheduleException: at the end of every look but the last.
     """
-    ended, going_on = _others()  # before the look, which then sees all that they did
+    states = others()  # before the look, which then sees all that they did
+    ended = sum(state in ENDED for state in states.values())
     next_moment = look()
-    if next_moment is None or not going_on:
+    if next_moment is None:
+        return ended
+    if ended == len(states) and (is_in_process() or not goes_on(states)):
         return ended
     now = clock.now()
     pause = IN_PROCESS if is_in_process() else min(max(next_moment - now, AGAIN_AFTER), at_most)
     raise AirflowRescheduleException(now + pause)  # type: ignore[no-untyped-call]
 
 
-def _others() -> tuple[int, int]:
-    """How many tasks of the run have ended and how many have not, without this one and its own."""
+def others() -> Mapping[str, str]:
+    """States of the run's other tasks by id, without this one and those that wait for it."""
     context: Any = get_current_context()
     run, task = context["dag_run"], context["task"]
     waiting = {task.task_id, *task.get_flat_relative_ids(upstream=False)}
     wanted = sorted(set(context["dag"].task_dict) - waiting)
     found = context["ti"].get_task_states(dag_id=run.dag_id, run_ids=[run.run_id], task_ids=wanted)
-    states = list(found.get(run.run_id, {}).values())
-    ended = sum(state in ENDED for state in states)
-    return ended, len(states) - ended
+    return dict(found.get(run.run_id, {}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +21,7 @@ def watched(
     states: dict[str, str | None],
     look: Callable[[], datetime | None],
     starter: str = "E00003",
+    goes_on: Callable[[Mapping[str, str]], bool] = lambda _states: False,
 ) -> Any:
     """Look once in a run of those states; returns the moment of the next look, or the end."""
     from airflow.sdk import DAG, task
@@ -52,7 +53,7 @@ def watched(
     }
     with set_current_context(context):
         try:
-            return watch(FixedClock(NOW), look, AT_MOST)
+            return watch(FixedClock(NOW), look, AT_MOST, goes_on)
         except AirflowRescheduleException as again:
             return again.reschedule_date
 
@@ -92,6 +93,21 @@ def test_it_ends_with_the_others_after_a_last_look() -> None:
 
     assert watched(ENDED, look) == 3
     assert looks == [1]
+
+
+def test_it_goes_on_where_a_failed_task_may_be_cleared() -> None:
+    """Else the evidence would be sealed in the midst of an incident; in one process nobody can."""
+    asked: list[Mapping[str, str]] = []
+
+    def goes_on(states: Mapping[str, str]) -> bool:
+        asked.append(states)
+        return True
+
+    assert watched(ENDED, lambda: NOW + LATER, goes_on=goes_on) == NOW + LATER
+    assert asked == [ENDED]
+    assert watched(ENDED, lambda: None, goes_on=goes_on) == 3
+    assert watched(ENDED, lambda: NOW + LATER, "dag_test", goes_on) == 3
+    assert asked == [ENDED]
 
 
 def test_in_a_run_of_the_command_it_looks_every_second() -> None:

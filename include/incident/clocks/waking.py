@@ -126,6 +126,41 @@ def notices(
             )
 
 
+def failed(
+    number: str,
+    tasks: Iterable[str],
+    rules: IncidentRules,
+    roles: Mapping[str, Role],
+    now: datetime,
+) -> Iterator[Notice]:
+    """Urgent notices of tasks that failed, to who leads and to management; once for each task.
+
+    Args:
+        number: of the incident.
+        tasks: their ids.
+        rules: incident.yaml.
+        roles: of roles.yaml, by id.
+        now: the moment, in the timezone whose days count.
+    """
+    for task in tasks:
+        for duty in dict.fromkeys((rules.steps[_LEADS], rules.management)):
+            role = rules.duty(duty).role
+            yield from to_role(
+                roles[role],
+                kind=ALERT,
+                key=f"{number}/failed/{task}/{role}",
+                heading=_("Incident {number}: a task failed", number=number),
+                line=_(
+                    "The task {task} of {workflow} failed, and what comes after it waits. In "
+                    "Airflow: open its log, remove the cause, then clear the task.",
+                    task=task,
+                    workflow=WORKFLOW,
+                ),
+                due_on=now.date(),
+                urgent=True,
+            )
+
+
 def wanted(keys: Sequence[str], number: str, clocks: Iterable[Clock], zone: ZoneInfo) -> set[str]:
     """Of these keys of notices about an incident, those that are not about a rung any more open.
 

@@ -6,6 +6,7 @@ timestamps, never from when anybody looked.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -64,6 +65,25 @@ def look(desk: Desk, number: str) -> Look:
     following = waking.next_look(clocks, desk.rules.wake, now, desk.zone)
     over = not file.incident.is_led or any(one.kind is Kind.SUMMARISED for one in file.entries)
     return Look(over and not waiting, min(now + again, following or now + again), waiting)
+
+
+def failed(desk: Desk, number: str, tasks: Sequence[str]) -> bool:
+    """Tell those who lead of tasks that failed for good, each once; whether the incident goes on.
+
+    Args:
+        desk: of the incident.
+        number: of the incident.
+        tasks: ids of those tasks.
+    """
+    now = desk.clock.now()
+    with desk.state.begin() as conn:
+        file = file_of(conn, number)
+        summarised = any(one.kind is Kind.SUMMARISED for one in file.entries)
+        if not file.incident.is_led or summarised:
+            return False
+        rows = waking.failed(number, tasks, desk.rules, desk.roles, now.astimezone(desk.zone))
+        outbox.queue(conn, rows, desk.run, now, desk.notices)
+    return True
 
 
 def settle(desk: Desk, number: str) -> int:

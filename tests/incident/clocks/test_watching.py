@@ -1,0 +1,38 @@
+"""Whoever leads is told of a task that failed; the incident goes on until it is over."""
+
+from __future__ import annotations
+
+from sqlalchemy import text
+
+from include.incident.clocks import watching
+from include.incident.updating import Action
+from tests.incident.desk_rig import BOSS, Case, Company
+
+
+def failed(case: Case) -> list[str]:
+    """Who is told of which failed task of it."""
+    query = "SELECT key FROM notice WHERE key LIKE :mine ORDER BY id"
+    with case.company.state.connect() as conn:
+        keys = conn.scalars(text(query), {"mine": f"{case.number}/failed/%"}).all()
+    return [key.removeprefix(f"{case.number}/failed/") for key in keys]
+
+
+def test_those_who_lead_are_told_of_each_failed_task_once(company: Company) -> None:
+    """However often somebody looks, and of another one when that fails."""
+    case = company.open(1).counted()
+    for _look in range(2):
+        assert watching.failed(case.desk, case.number, ["decide"])
+    assert watching.failed(case.desk, case.number, ["decide", "preserve"])
+    told = failed(case)
+    assert len(told) == len(set(told))
+    assert {one.partition("/")[0] for one in told} == {"decide", "preserve"}
+
+
+def test_when_it_is_over_nobody_is_told_and_the_run_may_end(company: Company) -> None:
+    """Cancelled, a duplicate, or summarised."""
+    case = company.open(1).counted()
+    case.update(Action.CANCEL, by=BOSS)
+    assert not watching.failed(case.desk, case.number, ["decide"])
+    done = company.open(2).until("summary")
+    assert not watching.failed(done.desk, done.number, ["decide"])
+    assert failed(case) == failed(done) == []
