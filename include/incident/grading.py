@@ -86,8 +86,16 @@ def _reason(figure: str, count: int, limit: int) -> Message:
 
 
 def _minors_matter(scope: Scope, rules: IncidentRules, worst: Grade) -> bool:
-    """Whether people of whom nobody knows the age could make it worse."""
+    """Whether people of whom nobody knows the age could make it worse.
+
+    Whoever is under 14 counts as sensitive, too.
+    """
     unknown = scope.subjects if scope.minors is None else scope.age_unknown
     at_most = (scope.minors or 0) + unknown
     worse = rules.grades[rules.grades.index(worst) + 1 :]
-    return any(one.minors is not None and at_most >= one.minors for one in worse)
+    sensitive = min(scope.sensitive + unknown, scope.subjects)
+    return any(
+        (one.minors is not None and at_most >= one.minors)
+        or (one.sensitive is not None and unknown > 0 and sensitive >= one.sensitive)
+        for one in worse
+    )

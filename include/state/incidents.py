@@ -1,8 +1,8 @@
 """The tables of incidents: what happened, what is affected, and what was done about it when.
 
-The timeline is append-only: triggers of the migrations refuse every change of an entry, and each has
-the digest of the one before. They refuse changes of scopes and lists of people, too. An incident's own row changes in its state, its grade and its end; the
-scope and the affected people only ever grow.
+The timeline is append-only: triggers of the migrations refuse every change of an entry, and each
+has the digest of the one before. They refuse changes of scopes and lists of people, too, which only
+ever grow. An incident's own row changes in its state, its grade and its end.
 """
 
 from __future__ import annotations

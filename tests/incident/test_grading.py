@@ -100,6 +100,13 @@ def test_an_age_that_nobody_knows_is_said_where_it_matters(
     assert ("Nobody knows how many of them are under 14" in said(found)) is not certain
 
 
+@pytest.mark.parametrize(("unknown", "certain"), [(0, True), (999, True), (1_000, False)])
+def test_who_may_be_under_14_may_be_sensitive_too(unknown: int, *, certain: bool) -> None:
+    """All information about people under 14 is sensitive: 100,000 of these are a worse grade."""
+    found = scope(counted(200_000, 99_000, 0, unknown))
+    assert propose(found, RULES).certain is certain
+
+
 def test_ages_do_not_matter_where_it_cannot_get_worse_by_them() -> None:
     """Larger already, and no worse grade is about minors."""
     assert propose(scope(counted(1_000_000, 0, None, 1_000_000)), RULES).certain

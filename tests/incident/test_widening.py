@@ -25,9 +25,10 @@ TABLE = st.dictionaries(st.sampled_from("abc"), COUNT)
 MOMENT = st.none() | st.sampled_from([datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)])
 FIGURES: dict[str, st.SearchStrategy[Any]] = {
     "everything": st.booleans(), "subjects": COUNT, "records": TABLE, "categories": TABLE,
-    "sensitive": COUNT, "minors": st.none() | COUNT, "age_unknown": COUNT, "unlisted": COUNT, "unseen": COUNT,
-    "undated": COUNT, "first": MOMENT, "last": MOMENT, "departments": TABLE, "accounts": TABLE,
-    "log_rows": COUNT, "log_first": MOMENT, "log_last": MOMENT,
+    "sensitive": COUNT, "minors": st.none() | COUNT, "age_unknown": COUNT, "unlisted": COUNT,
+    "unseen": COUNT, "undated": COUNT, "first": MOMENT, "last": MOMENT,
+    "departments": TABLE, "accounts": TABLE, "log_rows": COUNT,
+    "log_first": MOMENT, "log_last": MOMENT,
 }  # fmt: skip
 OF_THE_FORM = {"not_narrowed", "listed", "not_found", "not_found_at"}
 EARLIEST = {"first", "log_first"}

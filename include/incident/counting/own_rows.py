@@ -30,6 +30,7 @@ from include.incident.counting.people import (
     present,
     row,
     totals,
+    with_minors,
     with_sensitive,
 )
 from include.incident.counting.reading import first_and_last, span
@@ -49,6 +50,8 @@ def by_own_row(found: Affected, sensitive: Sequence[str]) -> tuple[People, dict[
         sensitive: categories that count as such, with those below them.
     """
     own = with_sensitive(found.live.own, sensitive)
+    if marked := with_minors(found, [own[SENSITIVE]] if SENSITIVE in own else []):
+        own[SENSITIVE] = either(marked)
     people, valued, mine = _own(found, own)
     offered = {
         name: with_sensitive(one.values, sensitive)

@@ -32,7 +32,7 @@ class People:
     Attributes:
         count: all of them.
         categories: those of whom an affected record has a value, by data category.
-        sensitive: those of whom one has a value of a sensitive category.
+        sensitive: those of whom one has a value of a sensitive category, and those under 14.
         minors: those under 14; None where nobody can know.
         age_unknown: those whose age is not known.
         unlisted: those who do not stand in the collection of people.
@@ -67,7 +67,7 @@ def some(found: Affected, sensitive: Sequence[str]) -> tuple[People, dict[str, R
     nobody = SQL("{} IS NULL").format(live.person)
     conditions = [bits.has(name) for name in names]
     marked = [bits.has(name) for name in names if is_below(name, sensitive)]
-    conditions += [either(marked), minor, either([nobody, unknown]), nobody]
+    conditions += [either(with_minors(found, marked)), minor, either([nobody, unknown]), nobody]
     query = SQL(
         "SELECT {}, count(*), {} FROM (SELECT k, {} FROM ({}) AS pair WHERE k IS NOT NULL"
         " GROUP BY k) AS p LEFT JOIN {} AS s ON {} = p.k{} GROUP BY 1"
@@ -138,6 +138,17 @@ def age(found: Affected) -> tuple[Composable, Composable]:
     parts = [pack_sql(one) for one in _MOMENT.split(text)]
     minor = SQL("({})").format(SQL("%(moment)s::timestamptz").join(parts))
     return minor, SQL("{} IS NULL").format(minor)
+
+
+def with_minors(found: Affected, marked: Sequence[Composable]) -> list[Composable]:
+    """Conditions of sensitive information, with that a person ``s`` is under 14.
+
+    All information about these is sensitive: PIPL (2021-11-01) 28. Where nobody can know who is
+    under 14, nobody counts by that.
+    """
+    if found.live.rule.subject.minor is None:
+        return list(marked)
+    return [*marked, age(found)[0]]
 
 
 def department(found: Affected) -> tuple[Composable, Composable]:

@@ -67,7 +67,7 @@ class IncidentAnswer(BaseModel):
         selection: what is entered; moments as ISO texts with their offset.
         subjects: customers.
         records: records by collection.
-        sensitive: customers of whom an ID number or a religion is affected.
+        sensitive: customers of whom an ID number or a religion is affected, or who are under 14.
         minors: customers under 14.
         age_unknown: customers without a birth date.
         grade: that these figures reach.

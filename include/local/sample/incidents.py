@@ -172,7 +172,8 @@ def _counted(world: World, cases: list[_Case]) -> Iterator[IncidentAnswer]:
                 found["customer"] += int(mine.sum())
                 found["address"] += int(addresses[mine].sum())
                 found["consent"] += int(consents[mine].sum())
-                figure[0] += int((sensitive & mine).sum())
+            whole = sensitive if case.all_records else np.zeros_like(sensitive)
+            figure[0] += int(((whole | minor) & mine).sum())
             figure[1] += int((minor & mine).sum())
             figure[2] += int((unborn & mine).sum())
     for ids in chunks(1, world.waybills):

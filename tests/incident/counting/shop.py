@@ -254,17 +254,19 @@ def _counted(
     blurred = tagged and chosen.partner is None and bool(chosen.since or chosen.until)
     linked = all(one.collection != "memo" for one in rule.records)
     everybody = main and linked and "person" in chosen.collections_of(rule) and not any(narrowing)
+    young = {
+        key
+        for key, one in born.items()
+        if one is not None and datetime(one.year, one.month, one.day, tzinfo=ZONE) > limit
+    }
     return Counted(
         database="shop",
         everything=whole and not narrowed,
         subjects=len(found),
         records=records,
         categories=dict(sorted(categories.items())),
-        sensitive=sum(bool(values & sensitive) for values in found.values()),
-        minors=sum(
-            one is not None and datetime(one.year, one.month, one.day, tzinfo=ZONE) > limit
-            for one in born.values()
-        ),
+        sensitive=sum(bool(values & sensitive) or key in young for key, values in found.items()),
+        minors=len(young),
         age_unknown=sum(one is None for one in born.values()),
         unlisted=len(set(found) - set(persons)),
         undated=undated,
