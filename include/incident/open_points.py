@@ -7,7 +7,7 @@ from include.incident.assessing import outgrown
 from include.incident.desk import Desk, File
 from include.incident.names import Kind
 from include.incident.steps.decide import decided_on
-from include.incident.steps.report import authorities, handed_in, title_of
+from include.incident.steps.report import answered, authorities, title_of
 from include.incident.telling import notifying
 from include.incident.telling.authority_report import Phase
 from include.incident.timeline import Entry, last_of
@@ -66,7 +66,7 @@ def _reports(desk: Desk, file: File) -> list[Message]:
         title_of(desk, one.id, phase)
         for phase in (Phase.FIRST, Phase.REST)
         for one in authorities(desk, file)
-        if not handed_in(desk, file, one.id, phase)
+        if not answered(desk, file, one.id, phase)
     ]
 
 

@@ -137,10 +137,15 @@ def ask_decide(number: str) -> Question | None:
     # Other words are another document: what somebody may have printed is not made anew.
     name = f"notice-{digest(notifying.text_of(mine, file))[:8]}"
     path = sealed_document(found, mine, document, name)
-    line = in_both(
-        _("The letter as a document, for those who are told on paper: {path}", path=path)
-    )
-    return replace(asked, body=f"{asked.body}\n{line}\n")
+    lines = [_("The letter as a document, for those who are told on paper: {path}", path=path)]
+    if found.is_local("mail") and mine.scenario is None:
+        lines.append(
+            _(
+                "WARNING: no mail server is configured. Letters would be written to files on this "
+                "machine, and nobody would get them."
+            )
+        )
+    return replace(asked, body="\n\n".join([asked.body, *map(in_both, lines)]) + "\n")
 
 
 def take_decide(number: str, answer: Answer) -> dict[str, Any]:
@@ -177,7 +182,7 @@ def _ask_report(part: str, phase: Phase) -> Question | None:
     found = place()
     mine = desk(found)
     file = mine.file(number)
-    if not file.incident.is_led or report.handed_in(mine, file, authority, phase):
+    if not file.incident.is_led or report.handed_in(file, authority, phase):
         return None
     document = _report(mine, file, authority, phase)
     lacking = missing(document)

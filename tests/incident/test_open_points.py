@@ -113,15 +113,17 @@ def test_a_report_that_was_not_needed_is_open_again_once_it_is_worse(company: Co
     case.answer("report", authority="postal", option="Not needed", reason="One parcel only")
     first = f"first report to: {POSTAL}"
     assert first not in left(case)
+    assert case.ask("report", "postal") is not None  # its task was cleared
     case.update(Action.REGRADE, by=COMP, grade="larger")
     assert first in left(case)
-    assert case.ask("report", "postal") is not None
     company.clock.on(hours=5)
     assert {one.id: one for one in clocks_of(case.desk, case.file)}["postal_first"].is_late
     case.answer("report", authority="postal", option="Not needed", reason="They said so")
     assert first not in left(case)
     case.update(Action.REGRADE, by=COMP, grade="general")
     assert first not in left(case)
+    case.answer("report", authority="postal")
+    assert case.ask("report", "postal") is None
 
 
 @pytest.mark.parametrize("grade", ["general", "major"])

@@ -20,7 +20,7 @@ from include.incident.names import Kind
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
 from include.incident.telling.authority_report import Phase
-from include.incident.timeline import of_kind
+from include.incident.timeline import Entry, of_kind
 from include.messages import Message, _, verbatim
 from include.policy.incident import Authority, HumanStep
 from include.policy.rules import in_languages
@@ -70,6 +70,8 @@ def ask(
 ) -> Question | None:
     """Ask to hand a report in; None where the incident is not led, or it was handed in.
 
+    Whoever clears the task of one that was said not to be needed is asked again.
+
     Args:
         desk: of the incident.
         number: of the incident.
@@ -79,7 +81,7 @@ def ask(
         missing: required fields of the document that say nothing.
     """
     file = page.led(desk, number)
-    if file is None or handed_in(desk, file, authority, phase):
+    if file is None or handed_in(file, authority, phase):
         return None
     named = desk.rules.authority(authority)
     return page.question(
@@ -142,18 +144,29 @@ def take(
     )  # fmt: skip
 
 
-def handed_in(desk: Desk, file: File, authority: str, phase: Phase) -> bool:
+def handed_in(file: File, authority: str, phase: Phase) -> bool:
+    """Whether a report was handed in."""
+    return any(not is_declined(one) for one in _answers(file, authority, phase))
+
+
+def answered(desk: Desk, file: File, authority: str, phase: Phase) -> bool:
     """Whether an answer to a report stands: handed in, or said not to be needed.
 
     That it is not needed stands until a worse grade is confirmed.
     """
     order = [one.id for one in desk.rules.grades]
     return any(
-        one.data.get("authority") == authority
-        and one.data.get("phase") == phase
-        and not (is_declined(one) and outgrown(one, file.entries, order))
-        for one in of_kind(valid(file.entries), Kind.REPORTED)
+        not (is_declined(one) and outgrown(one, file.entries, order))
+        for one in _answers(file, authority, phase)
     )
+
+
+def _answers(file: File, authority: str, phase: Phase) -> list[Entry]:
+    return [
+        one
+        for one in of_kind(valid(file.entries), Kind.REPORTED)
+        if one.data.get("authority") == authority and one.data.get("phase") == phase
+    ]
 
 
 def title_of(desk: Desk, authority: str, phase: str) -> Message:
