@@ -154,3 +154,27 @@ def test_steps_of_the_first_hours_wait_half_an_hour_and_the_last_ones_a_day(
     assert waits == dict.fromkeys(("contain", "grade", "report", "impact", "decide"), 1) | {
         "close": 8, "review": 48, "summary": 48,
     }  # fmt: skip
+
+
+def test_a_document_is_sealed_with_the_newest_entry_of_its_timeline(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the bundle that lies there before the incident ends shows what is cut off later."""
+    from include.documents.model import Document
+    from include.incident import bundled, opening
+    from include.messages import verbatim
+    from include.orchestration import incident
+    from include.orchestration.incident_steps import sealed_document
+
+    mine = incident.desk(play.live) if triggered(play, monkeypatch, **GOOD) else None
+    assert mine is not None
+    number = str(opening.open_incident(mine, GOOD, NIGHT).data["number"])
+    document = Document(title=verbatim("Report"), dated=NIGHT, reference=number)
+    sealed_document(play.live, mine, document, "first-cac")
+    file = mine.file(number)
+    with play.live.state.connect() as conn:
+        found = [
+            bundled.compare(conn, file.incident, known, lambda: play.live.store("evidence_store"))
+            for known in (file.entries, file.entries[:-1])
+        ]
+    assert [(len(one.bundles), one.holds) for one in found] == [(1, True), (1, False)]
