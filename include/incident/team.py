@@ -34,11 +34,13 @@ class Team:
         people: user ids of those who may answer; deputies and management after silence.
         left_out: user ids of suspects and those who were taken off.
         silent: how often nobody answered so far.
+        involved: user ids of those who would be asked, were it not about their own work.
     """
 
     people: Sequence[str]
     left_out: Sequence[str]
     silent: int = 0
+    involved: Sequence[str] = ()
 
     def may(self, account: str) -> bool:
         """Whether that person is of the team now."""
@@ -67,7 +69,8 @@ def team_of(desk: Desk, file: File, step: HumanStep, never: Iterable[str] = ()) 
         one.kind is Kind.UNANSWERED and one.data.get("step") == step for one in file.entries
     )
     duty = desk.rules.duty(desk.rules.steps[step])
-    out = [*_left_out(file), *never]
+    suspects, involved = _left_out(file), [*never]
+    out = [*suspects, *involved]
     assigned = [
         str(one.data["account"])
         for one in file.entries
@@ -82,7 +85,9 @@ def team_of(desk: Desk, file: File, step: HumanStep, never: Iterable[str] = ()) 
         found = [*_named([duty.people, *others]), *assigned]
         if not _without(found, out):
             raise
-    return Team(tuple(dict.fromkeys(_without(found, out))), tuple(out), silent)
+    people = tuple(dict.fromkeys(_without(found, out)))
+    writers = set(_without(found, suspects)) - set(_without(found, out))
+    return Team(people, tuple(suspects), silent, tuple(sorted(writers)))
 
 
 def everybody(desk: Desk, file: File) -> Team:

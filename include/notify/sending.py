@@ -72,7 +72,9 @@ def send(office: Office, since: datetime, clause: str) -> Sending:
         messages = int(conn.scalar(_MESSAGES, {"since": since}) or 0)
         undeliverable = _unsent(conn, "undeliverable", since)
         in_doubt = _unsent(conn, "in_doubt", since)
-    _tell_unsent(seen, undeliverable, in_doubt)
+    letters = frozenset(office.addresses)
+    _tell_letters(seen, [one for one in undeliverable if one.kind in letters])
+    _tell_unsent(seen, [one for one in undeliverable if one.kind not in letters], in_doubt)
     _tell_waiting(seen, done)
     _tell_in_hand(seen, done, office.zone)
     seen.measure("notices.sent", messages, "1")
@@ -133,6 +135,26 @@ def _tell_unsent(
             ),
             _("Ask them; where nothing came: ./parcelseal notices retry NUMBER."),
             subject=IN_DOUBT,
+        )
+
+
+def _tell_letters(seen: Examination, undeliverable: Sequence[Unsent]) -> None:
+    """Letters whose address is looked up: nobody is named, and no next run tells them."""
+    for cause in sorted({one.cause for one in undeliverable}):
+        seen.find(
+            "notices.letters_undeliverable",
+            Outcome.ATTENTION,
+            _(
+                "Letters that could not be sent ({cause}): {count}.",
+                cause=explained(cause),
+                count=sum(one.cause == cause for one in undeliverable),
+            ),
+            _(
+                "Tell these people otherwise, and enter that. Or correct their addresses, then "
+                "./parcelseal notices retry NUMBER. Who they are: ./parcelseal notices list "
+                "--state undeliverable."
+            ),
+            subject=f"letters:{cause.partition(' ')[0]}",
         )
 
 

@@ -328,3 +328,17 @@ def test_who_wakes_people_leaves_the_letters_to_others(
     server.stop()
     post.queue(told(post, 3))
     assert post.deliver(letters=False).down == {}  # the server is not even asked
+
+
+def test_letters_that_could_not_be_sent_name_nobody_and_promise_no_next_run(
+    post: Post, server: Smtp, addresses: AddressList
+) -> None:
+    """Whoever was told otherwise meanwhile would be told twice."""
+    del addresses, server
+    post.queue(told(post, 8), told(post, 9))
+    found = sending.send(post.office(), post.clock.now(), "6.3").record.findings
+    (one,) = [each for each in found if each.code == "notices.letters_undeliverable"]
+    english = Translator("en").text
+    assert english(one.message) == "Letters that could not be sent (no address is known): 2."
+    assert "Tell these people otherwise" in english(one.action)
+    assert "courier/8" not in one.model_dump_json()

@@ -164,4 +164,7 @@ def _who(team: Team) -> list[Message]:
         found.append(
             _("Not asked, since it is about them or they were taken off: {out}.", out=left)
         )
+    if team.involved:
+        involved = names(team.involved[:MOST_NAMES])
+        found.append(_("Not asked, since they wrote it: {people}.", people=involved))
     return [*found, _("Write no customer's data into any field.")]
