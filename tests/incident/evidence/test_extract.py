@@ -292,7 +292,9 @@ def test_the_page_opens_an_extract_without_us(
     script = runbook.split("decrypt.py\" <<'END'\n")[1].split("\nEND\n")[0]
     (tmp_path / "decrypt.py").write_text(script)
     (block,) = re.findall(
-        r"^```sh\n(.*?)^```$", (ROOT / "docs" / "evidence.md").read_text(), re.DOTALL | re.MULTILINE
+        r"^```sh\n(RECORD=.*?)^```$",
+        (ROOT / "docs" / "evidence.md").read_text(),
+        re.DOTALL | re.MULTILINE,
     )
     block = block.replace("/mnt/evidence", "store").replace("/media/escrow/", "")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
