@@ -213,14 +213,19 @@ def documents(
                 "Documents are made when their step asks for them.",
             )
         out.mkdir(parents=True, exist_ok=True)
-        written = []
-        for row in rows:
-            name = row.dag_id.removeprefix(f"{WORKFLOW}.")
+        written: list[str] = []
+        for row in reversed(rows):  # the newest of a kind has the plain name
+            sealed_as = row.dag_id.removeprefix(f"{WORKFLOW}.")
+            name = sealed_as.rpartition("-")[0]
             folder = StoreFolder(store, row.bundle)
             for file in folder.names():
-                if file.startswith(f"{name}."):
-                    (out / file).write_bytes(folder.read(file))
-                    written.append(str(out / file))
+                if not file.startswith(f"{name}."):
+                    continue
+                target = out / file
+                if str(target) in written:
+                    target = out / file.replace(name, sealed_as, 1)
+                target.write_bytes(folder.read(file))
+                written.append(str(target))
     if as_json:
         print_json({"incident": found.number, "documents": written})
     else:

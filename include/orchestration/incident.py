@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -58,6 +59,9 @@ def beginning() -> Workplace:
     return sandboxed(workplace(), *run_key(), begins=True) if scenario() else workplace()
 
 
+log = logging.getLogger(__name__)
+
+
 def desk(found: Workplace) -> Desk:
     """What this run's steps work with."""
     run = Run(*run_key())
@@ -87,6 +91,12 @@ def open_incident(params: dict[str, Any]) -> dict[str, Any]:
         return record
 
     done = step(STEP_OPEN, "", _("The opening"), act, CLAUSE, beginning)
+    if first := desk(place()).file(numbers[0]).incident.duplicate_of:
+        log.warning(
+            "This is %s, a duplicate of %s: nothing is done here. Answer the steps of %s. If it is "
+            "another incident, trigger again with `This is another incident`.",
+            numbers[0], first, first,
+        )  # fmt: skip
     send_now(numbers[0])
     return done | {"part": numbers[0]}
 

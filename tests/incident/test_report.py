@@ -167,7 +167,8 @@ def test_a_report_that_was_not_needed_is_never_plain_green(company: Company) -> 
     said = english(unneeded[0].message)
     assert said == (
         f"Not handed in, because {COMP} said that it is not needed: first report to: Local postal "
-        "administration. Not reported to: Local postal administration. … says we need not"
+        "administration. Not handed in: first report to: Local postal administration. … says we "
+        "need not"
     )
     assert "management confirm with the authority in writing" in english(unneeded[0].action)
     figures = {one.name: one.value for one in found.metrics}

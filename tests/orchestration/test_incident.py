@@ -11,7 +11,12 @@ from typing import Any
 
 import pytest
 
+from include.documents.model import Document
 from include.evidence import ledger
+from include.incident import opening, timeline
+from include.incident.names import Kind
+from include.messages import verbatim
+from include.notify.outbox import Run
 from include.policy import SHIPPED
 from include.services.errors import ControlFailed, ServiceError
 from include.state.sandbox import sandboxes
@@ -178,3 +183,39 @@ def test_a_document_is_sealed_with_the_newest_entry_of_its_timeline(
             for known in (file.entries, file.entries[:-1])
         ]
     assert [(len(one.bundles), one.holds) for one in found] == [(1, True), (1, False)]
+
+
+def test_a_document_is_sealed_anew_once_it_would_say_something_else(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the page offers a report with the old grade; until then it is made once."""
+    from include.orchestration import incident_steps
+    from include.orchestration.incident_desk import desk_of
+
+    triggered(play, monkeypatch)
+    desk = desk_of(play.live, Run(*RUN))
+    number = str(opening.open_incident(desk, GOOD, NIGHT).data["number"])
+
+    def sealed_as(grade: str) -> str:
+        document = Document(
+            title=verbatim("Report"),
+            dated=NIGHT,
+            reference=number,
+            sender=verbatim(grade),
+            sections=(),
+        )
+        return incident_steps.sealed_document(play.live, desk, document, "first-cac")
+
+    first = sealed_as("general")
+    assert sealed_as("general") == first
+    with desk.state.begin() as conn:
+        timeline.append(
+            conn, desk.file(number).incident.id, Kind.GRADED, verbatim("Graded"), by="E00007",
+            clock=desk.clock, data={"grade": "major"},
+        )  # fmt: skip
+    second = sealed_as("major")
+    assert second != first
+    store = play.live.store("evidence_store")
+    bundles = [one.partition("evidence/")[2] for one in (first, second)]
+    said = [store.get(f"{one}/first-cac.en.html").decode() for one in bundles]
+    assert ["general" in one for one in said] == [True, False]

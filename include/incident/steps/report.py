@@ -21,6 +21,7 @@ from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
 from include.incident.telling.authority_report import Phase
 from include.incident.timeline import Entry, of_kind
+from include.incident.words import told
 from include.messages import Message, _, verbatim
 from include.policy.incident import Authority, HumanStep
 from include.policy.rules import in_languages
@@ -88,9 +89,10 @@ def ask(
         desk,
         file,
         STEPS[phase],
-        _("report to: {authority}", authority=named.message),
+        title_of(desk, authority, phase),
         [
             *page.blocked(missing),
+            _("What happened: {what}", what=told(desk, file)),
             _("The document (HTML, PDF, Word; Chinese and English) lies in {path}", path=documents),
             in_languages(named.how),
             _("Nothing is sent by itself: hand it in, then enter when, and the receipt."),
@@ -127,15 +129,11 @@ def take(
     if not handed and not values.says(REASON):
         answer.refuse(desk, file, step, given, _("the reasons say nothing"), values)
     at = answer.moment(desk, file, step, given, values, WHEN, file.incident.aware_at)
-    title = desk.rules.authority(authority).message
+    title = title_of(desk, authority, phase)
     words = (
-        _(
-            "Reported to: {authority}. Receipt: {receipt}",
-            authority=title,
-            receipt=values.text(RECEIPT),
-        )
+        _("Handed in: {report}. Receipt: {receipt}", report=title, receipt=values.text(RECEIPT))
         if handed
-        else _("Not reported to: {authority}. {why}", authority=title, why=values.text(REASON))
+        else _("Not handed in: {report}. {why}", report=title, why=values.text(REASON))
     )
     data = {"authority": authority, "phase": str(phase), COMPLETE: handed}
     return answer.done(
