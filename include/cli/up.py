@@ -55,8 +55,8 @@ def up(
             with _interrupted_later():
                 airflow = Standalone.start(place.local, ROOT, environment)
             airflow.wait_until_ready()
-            if not once:
-                tell(f"Airflow is at {airflow.url}")
+            if not once:  # nobody has to wait for the runs before they log in
+                tell(f"Airflow is at {airflow.url}: user admin, password {airflow.password}")
             done = run_all(place, airflow, answer=once)
             verified = show(place, done)
             if once:

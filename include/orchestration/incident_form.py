@@ -34,7 +34,7 @@ def _happened(rules: IncidentRules | None) -> dict[str, Param]:
             enum=list(types) or ["none"],
             values_display=types,
             title="Type / 类型",
-            description=f"What contains it depends on it. {helps}",
+            description=f"What contains it depends on it. 处置清单因类型而异。 {helps}",
             section=_WHAT,
         ),
         "what": Param(
@@ -43,21 +43,30 @@ def _happened(rules: IncidentRules | None) -> dict[str, Param]:
             format="multiline",
             maxLength=2_000,
             title="What happened / 发生了什么",
-            description="A sentence or two. No customer's name, number or address. 勿写客户信息。",
+            description="A sentence or two, which authorities will read as it stands. No customer's "
+            "name, number or address. 一两句话，监管部门将看到原文；勿写客户信息。",
             section=_WHAT,
         ),
-        "noticed_by": _text("Noticed by / 发现人", "Who noticed: a person, a system.", _WHAT),
-        "aware_at": _moment(
-            "Aware since / 知悉时间",
-            "When the company became aware; clocks begin here. Empty: now.",
+        "noticed_by": _text(
+            "Noticed by / 发现人",
+            "Who noticed: a person, a system. 由谁（人员或系统）发现。",
             _WHAT,
         ),
-        "began_at": _moment("Began / 开始时间", "When the leak began, if known.", _WHAT),
+        "aware_at": _moment(
+            "Aware since / 知悉时间",
+            "When the company became aware; clocks begin here. Empty: now. "
+            "公司知悉的时间，各项时限由此起算；留空为现在。",
+            _WHAT,
+        ),
+        "began_at": _moment(
+            "Began / 开始时间", "When the leak began, if known. 泄露开始的时间（如已知）。", _WHAT
+        ),
         "another": Param(
             False,
             type="boolean",
             title="This is another incident / 这是另一起事件",
-            description="Only if the same form was sent before and this is not the same incident.",
+            description="Only if the same form was sent before and this is not the same incident. "
+            "仅在此前提交过相同表单、且并非同一事件时勾选。",
             section=_WHAT,
         ),
     }
@@ -71,31 +80,46 @@ def _affected(rules: IncidentRules | None) -> dict[str, Param]:
         else []
     )
     return {
-        "databases": _several("Systems / 系统", "Empty: all of them.", databases),
-        "collections": _several("Tables / 数据表", "Empty: all of the systems'.", collections),
-        "since": _moment(
-            "From / 起", "Records made, or opened by the accounts, from then on.", _SCOPE
+        "databases": _several("Systems / 系统", "Empty: all of them. 留空为全部。", databases),
+        "collections": _several(
+            "Tables / 数据表",
+            "Empty: all of the systems'. 留空为所选系统的全部数据表。",
+            collections,
         ),
-        "until": _moment("Until / 止", "Before then.", _SCOPE),
-        "departments": _several("Departments / 部门", "Names; empty: all.", []),
+        "since": _moment(
+            "From / 起",
+            "Records made, or opened by the accounts, from then on. "
+            "自此时起产生、或被上述账号查看的记录。",
+            _SCOPE,
+        ),
+        "until": _moment("Until / 止", "Before then. 此时之前。", _SCOPE),
+        "departments": _several(
+            "Departments / 部门", "Names; empty: all. 部门名称；留空为全部。", []
+        ),
         "accounts": _several(
             "Accounts / 账号",
             "Whose doing it was, or whose password leaked: what they opened is affected. They are "
-            "not asked in any step.",
+            "not asked in any step. "
+            "当事人或口令泄露的账号：其查看过的记录视为受影响；这些人不参与任何步骤。",
             [],
         ),
         "partner": _text(
-            "Partner / 合作方", "Number in the register, of a breach at a partner.", _SCOPE
+            "Partner / 合作方",
+            "Number in the register, of a breach at a partner. 合作方泄露时，其登记编号。",
+            _SCOPE,
         ),
         "keys_of": _text(
-            "Keys of / 编号所属数据表", "Table of the keys below; empty: people.", _SCOPE
+            "Keys of / 编号所属数据表",
+            "Table of the keys below; empty: people. 下列编号所属的数据表；留空为个人。",
+            _SCOPE,
         ),
         "keys": Param(
             "",
             type=["null", "string"],
             format="multiline",
             title="Listed keys / 编号清单",
-            description="One a line: database/key. Never a phone or ID number.",
+            description="One a line: database/key. Never a phone or ID number. "
+            "每行一个：数据库/主键；不得填写电话或证件号码。",
             section=_SCOPE,
         ),
     }
@@ -114,7 +138,8 @@ def _drill(rules: IncidentRules | None) -> dict[str, Param]:
             enum=[None, *scenarios],
             values_display=scenarios,
             title="Drill / 演练",
-            description="A scenario: nothing leaves, nobody is told, nothing is held. Empty: real.",
+            description="A scenario: nothing leaves, nobody is told, nothing is held. Empty: real. "
+            "演练情景：不外发、不告知、不保全；留空为真实事件。",
             section=_DRILL,
         )
     }
@@ -181,7 +206,8 @@ def update() -> dict[str, Param]:
             enum=[str(one) for one in Action],
             values_display=_ACTIONS,
             title="What / 操作",
-            description="It stands on the timeline with your name; nothing there is changed.",
+            description="It stands on the timeline with your name; nothing there is changed. "
+            "以你的名义记入时间线；已有记录不会改动。",
             section=first,
         ),
         "words": Param(
@@ -199,9 +225,15 @@ def update() -> dict[str, Param]:
             "调整级别或撤销时留空。",
             first,
         ),
-        "account": _text("Account / 账号", "Who is taken off, assigned, or takes over.", first),
-        "duty": _choice("Duty / 职责", "To which somebody is assigned.", duties, first),
-        "grade": _choice("Grade / 级别", "The other grade.", grades, first),
+        "account": _text(
+            "Account / 账号",
+            "Who is taken off, assigned, or takes over. 被移出、被指派或接班的人员。",
+            first,
+        ),
+        "duty": _choice(
+            "Duty / 职责", "To which somebody is assigned. 指派的职责。", duties, first
+        ),
+        "grade": _choice("Grade / 级别", "The other grade. 调整后的级别。", grades, first),
         **affected,
     }
 
