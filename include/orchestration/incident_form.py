@@ -43,7 +43,7 @@ def _happened(rules: IncidentRules | None) -> dict[str, Param]:
             format="multiline",
             maxLength=2_000,
             title="What happened / 发生了什么",
-            description="A sentence or two, which authorities will read as it stands. No customer's "
+            description="A sentence or two, which authorities will read as it is. No customer's "
             "name, number or address. 一两句话，监管部门将看到原文；勿写客户信息。",
             section=_WHAT,
         ),
