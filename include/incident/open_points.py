@@ -6,9 +6,8 @@ from include.incident import scopes
 from include.incident.assessing import outgrown
 from include.incident.desk import Desk, File
 from include.incident.names import Kind
-from include.incident.steps.decide import decided_on
 from include.incident.steps.report import answered, authorities, title_of
-from include.incident.telling import notifying
+from include.incident.telling import decisions, notifying, reached
 from include.incident.telling.authority_report import Phase
 from include.incident.timeline import Entry, last_of
 from include.messages import Message, _, listed, verbatim
@@ -77,22 +76,18 @@ def _people(desk: Desk, file: File) -> list[Message]:
         return [verbatim(error.message)]
     if not made.people:
         return []
-    if not decided_on(file, made):
+    if notifying.stands(file, made) is None:
         return [_("nobody decided whether the people that are affected now are told")]
-    decided = last_of(file.entries, Kind.DECIDED)
-    assert decided is not None
-    if not decided.data["tell"]:
+    if not decisions.tells(file.entries):
         return []
-    queued = last_of(file.entries, Kind.QUEUED)
-    if queued is None or queued.data["sha256"] != made.sha256:
+    if decisions.unqueued(file.entries):
         return [_("the notices to people are not queued")]
     with desk.state.connect() as conn:
-        found = notifying.delivery(conn, file.incident.number)
-    if waiting := found.get("pending", 0):
+        waiting = reached.delivery(conn, file.incident.number).get("pending", 0)
+        untold = reached.unreached(conn, file)
+    if waiting:
         return [_("{count} notices wait to be sent", count=waiting)]
-    untold = sum(found.values()) - found.get("sent", 0)
-    otherwise = last_of(file.entries, Kind.TOLD_OTHERWISE)
-    if untold and (otherwise is None or otherwise.place < queued.place):
+    if untold:
         return [
             _(
                 "{count} people could not be told by mail: tell them otherwise, then enter it "

@@ -18,7 +18,7 @@ from include.incident.desk import Desk, File, file_of
 from include.incident.names import CLAUSE, STEP_PRESERVE, Kind, State
 from include.incident.scope import Scope
 from include.incident.steps.report import title_of
-from include.incident.telling import notifying
+from include.incident.telling import reached
 from include.incident.timeline import last_of
 from include.messages import Message, _
 from include.reports.conclusion import Conclusion, worst
@@ -51,7 +51,7 @@ def conclude(
     with desk.state.connect() as conn:
         file = file_of(conn, number)
         approvals = registry.approvals_of(conn, desk.run.dag_id, desk.run.run_id)
-        delivered = notifying.delivery(conn, number)
+        delivered = reached.delivery(conn, number)
         every = [file_of(conn, one.number) for one in register.listed(conn)]
     led_elsewhere = file.incident.state is State.DUPLICATE
     clocks = [] if led_elsewhere else clocks_of(desk, file)

@@ -19,7 +19,7 @@ from include.messages import Message
 from include.notify.addresses import fault
 from include.notify.names import GAVE_UP, OPTED_OUT
 from include.notify.notice import Notice
-from include.notify.status import Untold, statuses, undelivered
+from include.notify.status import Untold, alike, statuses, undelivered
 from include.notify.stored import stored
 from include.notify.texts import keep_text
 from include.policy.notices import NoticeRules
@@ -31,6 +31,7 @@ from include.state.notices import notice, notice_optout
 __all__ = [
     "Queued", "Run", "Untold", "keep_text", "listed", "opt_in", "opt_out", "pending", "queue",
     "retry", "retry_all", "statuses", "undelivered", "untold", "withdraw",
+    "withdraw_alike",
 ]  # fmt: skip
 _OPTIONAL = get_args(get_args(NoticeRules.model_fields["may_opt_out"].annotation)[0])
 _MANY = 1000
@@ -86,6 +87,12 @@ _WITHDRAWN = text(
     ORDER BY id FOR UPDATE
     """
 )
+_WITHDRAWN_ALIKE = """
+    SELECT id FROM notice n WHERE {} AND state = 'pending' AND text IS DISTINCT FROM :but
+        AND NOT EXISTS (SELECT FROM notice_message m WHERE m.id = n.message
+            AND m.state = 'sending')
+    ORDER BY id FOR UPDATE
+    """
 _WITHDRAW = text(
     "UPDATE notice SET state = 'withdrawn', cause = :cause, settled_at = :at, message = NULL"
     " WHERE id = ANY(:ids)"
@@ -220,6 +227,26 @@ def withdraw(conn: Connection, kind: str, keys: Iterable[str], cause: str, at: d
     if found:
         values = {"ids": found, "cause": visible(cause), "at": at}
         conn.execute(_WITHDRAW, values)
+    return len(found)
+
+
+def withdraw_alike(
+    conn: Connection, kind: str, prefix: str, cause: str, at: datetime, *, but: str | None = None
+) -> int:
+    """As `withdraw`, all whose keys begin alike.
+
+    Args:
+        conn: the state database, in a transaction.
+        kind: of the notices.
+        prefix: with which their keys begin.
+        cause: why, in a word or two; no customer's value.
+        at: the moment.
+        but: digest of the letter text whose notices stay.
+    """
+    query, values = alike(_WITHDRAWN_ALIKE, kind, prefix)
+    found = list(conn.scalars(query, values | {"but": but}))
+    if found:
+        conn.execute(_WITHDRAW, {"ids": found, "cause": visible(cause), "at": at})
     return len(found)
 
 

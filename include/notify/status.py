@@ -16,6 +16,7 @@ _MOMENTS = (
     "SELECT min(settled_at) FILTER (WHERE state = 'sent') AS sent, max(settled_at) AS last"
     " FROM notice WHERE {}"
 )
+_UNREACHED = "SELECT count(*) FROM notice WHERE {} AND state = ANY(:states) AND settled_at > :since"
 _PAGE = (
     "SELECT key, recipient, state, cause FROM notice WHERE {} AND state = ANY(:states)"
     " ORDER BY key USING ~<~ LIMIT :page"
@@ -48,7 +49,7 @@ def statuses(conn: Connection, kind: str, prefix: str) -> Mapping[tuple[str, str
     Returns:
         By state and cause (``("undeliverable", "refused 550 5.1.1")``, ``("sent", "")``).
     """
-    query, values = _alike(_COUNTS, kind, prefix)
+    query, values = alike(_COUNTS, kind, prefix)
     return {(state, cause): count for state, cause, count in conn.execute(query, values)}
 
 
@@ -60,7 +61,7 @@ def first_sent(conn: Connection, kind: str, prefix: str) -> datetime | None:
         kind: of the notices.
         prefix: with which their keys begin.
     """
-    query, values = _alike(_MOMENTS, kind, prefix)
+    query, values = alike(_MOMENTS, kind, prefix)
     found: datetime | None = conn.execute(query, values).one().sent
     return found
 
@@ -76,9 +77,23 @@ def last_settled(conn: Connection, kind: str, prefix: str) -> datetime | None:
     Returns:
         None where there is none, or all of them wait.
     """
-    query, values = _alike(_MOMENTS, kind, prefix)
+    query, values = alike(_MOMENTS, kind, prefix)
     found: datetime | None = conn.execute(query, values).one().last
     return found
+
+
+def unreached_since(conn: Connection, kind: str, prefix: str, since: datetime) -> int:
+    """How many notices of a kind did not reach anybody, as became known after a moment.
+
+    Args:
+        conn: the state database.
+        kind: of the notices.
+        prefix: with which their keys begin.
+        since: the moment.
+    """
+    query, values = alike(_UNREACHED, kind, prefix)
+    found = conn.scalar(query, values | {"states": list(_UNTOLD), "since": since})
+    return int(found or 0)
 
 
 def undelivered(
@@ -98,7 +113,7 @@ def undelivered(
         states: those that are wanted; ``pending`` too where one that waits counts as not told.
         page: how many are read at once.
     """
-    query, values = _alike(_PAGE, kind, prefix)
+    query, values = alike(_PAGE, kind, prefix)
     values |= {"states": list(states), "page": page}
     rows = conn.execute(query, values).all()
     while rows:
@@ -107,8 +122,17 @@ def undelivered(
         rows = conn.execute(query, values).all() if len(rows) == page else []
 
 
-def _alike(query: str, kind: str, prefix: str) -> tuple[TextClause, dict[str, Any]]:
-    """A query about keys that begin so: by code points, as the index has them."""
+def alike(query: str, kind: str, prefix: str) -> tuple[TextClause, dict[str, Any]]:
+    """A query about keys that begin so: by code points, as the index has them.
+
+    Args:
+        query: with ``{}`` where the kind and the keys are limited.
+        kind: of the notices.
+        prefix: with which their keys begin.
+
+    Returns:
+        The query, and the values of its limits.
+    """
     end = after_all(prefix)
     limits = "kind = :kind AND key ~>=~ :first" + (" AND key ~<~ :end" if end else "")
     return text(query.format(limits)), {"kind": kind, "first": prefix, "end": end}

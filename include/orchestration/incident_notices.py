@@ -38,7 +38,7 @@ def confirming_letters(place: Workplace) -> Confirm:
 
     def confirm(keys: Sequence[str]) -> set[str]:
         desk = _desk(place)
-        return set() if desk is None else notifying.wanted(_files(desk, keys), keys)
+        return set() if desk is None else notifying.wanted(desk, _files(desk, keys), keys)
 
     return confirm
 

@@ -28,7 +28,7 @@ from include.incident.evidence import preserving
 from include.incident.names import UPDATES, WORKFLOW, Kind
 from include.incident.steps import close, contain, decide, grade, impact, report, review, summary
 from include.incident.steps.answer import Given
-from include.incident.telling import authority_report, notifying
+from include.incident.telling import authority_report, notifying, reached
 from include.incident.telling.authority_report import Phase
 from include.incident.timeline import Entry, of_kind
 from include.incident.updating import Action, Update
@@ -279,7 +279,7 @@ class Case:
     def settle(self) -> None:
         """Take note of what was sent."""
         with self.company.state.begin() as conn:
-            notifying.told(conn, self.desk, self.file)
+            reached.told(conn, self.desk, self.file)
 
     def update(self, action: Action, by: str = LEAD, words: str = "as said", **more: Any) -> Entry:
         """Add to it."""

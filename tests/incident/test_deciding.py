@@ -2,53 +2,30 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import pytest
 
+from include.approvals import registry
 from include.approvals.question import AskAgain
 from include.incident import assessing, register
 from include.incident.clocks.clock import ClockState
 from include.incident.clocks.standing import clocks_of
-from include.incident.desk import Desk
-from include.incident.names import INDIVIDUAL, UPDATES, Kind, State
-from include.incident.selection import Selection
+from include.incident.names import INDIVIDUAL, Kind, State
 from include.incident.steps import decide
 from include.incident.telling import notifying
 from include.incident.updating import Action
-from include.notify.outbox import Run
-from include.notify.status import statuses, undelivered
+from include.notify.status import statuses
 from include.services.errors import ControlFailed
-from tests.incident.desk_rig import BOSS, OTHER_BOSS, SERVICE, Case, Company
-
-
-def asked(company: Company, *keys: int, **form: object) -> Case:
-    """An incident in which the decision is asked for."""
-    case = company.open(*(keys or (1, 2, 3)), **form).until("impact")
-    case.page("decide")
-    return case
-
-
-def later(case: Case) -> Desk:
-    """The desk of an addition."""
-    return case.company.desk(Run(UPDATES, f"update__{case.number}"))
-
-
-def widened(case: Case, *keys: int) -> Desk:
-    """More people are affected, as an addition says; secured too."""
-    desk = later(case)
-    more = Selection(databases=("courier",), keys=tuple(f"courier/{one}" for one in keys))
-    assessing.widen(desk, case.number, more, by="L1")
-    case.preserve(desk.run)
-    return desk
-
-
-def told(case: Case) -> list[str]:
-    """Keys of all notices to people that were queued."""
-    states = ("pending", "sent", "undeliverable", "in_doubt", "withdrawn")
-    with case.company.state.connect() as conn:
-        return [
-            one.key.removeprefix(f"{case.number}/")
-            for one in undelivered(conn, INDIVIDUAL, f"{case.number}/", states=states)
-        ]
+from tests.incident.deciding_rig import (
+    asked,
+    given,
+    later,
+    told,
+    widened,
+)
+from tests.incident.desk_rig import BOSS, OTHER_BOSS, Company
 
 
 def test_the_page_is_a_dry_run(company: Company) -> None:
@@ -70,7 +47,8 @@ def test_who_wrote_the_letter_does_not_decide(company: Company) -> None:
     case.answer("impact", BOSS)
     page = case.page("decide")
     assert page.assigned == [OTHER_BOSS]
-    assert "Not asked, since it is about them or they were taken off: B1" in page.body
+    assert "Not asked, since they wrote it: B1" in page.body
+    assert "taken off" not in page.body  # nobody did anything wrong
     with pytest.raises(AskAgain, match="not of the team"):
         case.answer("decide", BOSS)
     case.answer("decide", OTHER_BOSS)
@@ -127,10 +105,9 @@ def test_found_later_is_told_by_a_decision_of_its_own_and_nobody_twice(company: 
     page = decide.ask(desk, case.number)
     assert page is not None
     assert "4 people are affected; 2 of them were sent nothing before" in page.body
-    with pytest.raises(ControlFailed):
-        notifying.queue(desk, case.file)
-    given = _given(case, reason="They too")
-    decide.take(desk, case.number, given)
+    notifying.queue(desk, case.file)
+    assert told(case) == ["courier/1", "courier/2"]
+    decide.take(desk, case.number, given(case, reason="They too"))
     queued = notifying.queue(desk, case.file)
     assert queued is not None
     assert queued.new == 2
@@ -148,15 +125,8 @@ def test_of_two_decisions_on_the_same_people_the_second_is_not_taken(company: Co
     assert case.ask("decide") is not None
     case.answer("decide")
     with pytest.raises(AskAgain, match="decided elsewhere"):
-        decide.take(desk, case.number, _given(case, reason="They too"))
+        decide.take(desk, case.number, given(case, reason="They too"))
     assert decide.ask(desk, case.number) is None
-
-
-def _given(case: Case, **entered: object) -> object:
-    from include.incident.steps.answer import Given
-
-    entered |= {"list_looked_at": True}
-    return Given(decide.TELL, BOSS, None, case.company.clock.now(), entered)
 
 
 @pytest.mark.parametrize("looked", [True, False])
@@ -196,7 +166,7 @@ def test_who_is_found_after_nobody_was_is_decided_on(company: Company) -> None:
     assert case.ask("decide") is None
     desk = widened(case, 1)
     assert decide.ask(desk, case.number) is not None
-    decide.take(desk, case.number, _given(case, reason="One person"))
+    decide.take(desk, case.number, given(case, reason="One person"))
     clock = {one.id: one for one in clocks_of(case.desk, case.file)}["individuals"]
     assert clock.is_open
 
@@ -247,7 +217,9 @@ def test_a_letter_that_lacks_its_words_is_blocked_and_they_are_named(company: Co
     with pytest.raises(ControlFailed, match="lacks What happened, What may come of it") as blocked:
         case.ask("decide")
     assert "impact" in blocked.value.action
-    assert notifying.wanted({case.number: case.file}, [f"{case.number}/courier/1"]) == set()
+    assert (
+        notifying.wanted(case.desk, {case.number: case.file}, [f"{case.number}/courier/1"]) == set()
+    )
 
 
 def test_of_a_cancelled_incident_no_letter_is_wanted_any_more(company: Company) -> None:
@@ -256,28 +228,78 @@ def test_of_a_cancelled_incident_no_letter_is_wanted_any_more(company: Company) 
     case.answer("decide")
     case.notify()
     keys = [f"{case.number}/courier/{one}" for one in (1, 2)]
-    assert notifying.wanted({case.number: case.file}, keys) == set(keys)
+    assert notifying.wanted(case.desk, {case.number: case.file}, keys) == set(keys)
     case.update(Action.CANCEL, by=BOSS, words="a test of the alarm")
-    assert notifying.wanted({case.number: case.file}, keys) == set()
+    assert notifying.wanted(case.desk, {case.number: case.file}, keys) == set()
     with company.state.begin() as conn:
         register.ended(conn, case.file.incident.id, State.CANCELLED, company.clock.now())
         assert sum(statuses(conn, INDIVIDUAL, f"{case.number}/").values()) == 2
 
 
-def test_people_are_told_once_every_notice_left_or_the_rest_was_told_otherwise(
+def test_a_decision_whose_process_was_killed_is_entered_by_the_next_answer(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it is left, or all of it; and one that an older program left half counts."""
+    case = asked(company, 1, 2)
+
+    def killed(*_given: object, **_more: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(decide.answer, "enter", killed)
+        with pytest.raises(MemoryError):
+            case.answer("decide")
+    with company.state.begin() as conn:
+        asked_for = registry.request_of(
+            conn, case.run.dag_id, case.run.run_id, notifying.APPROVAL, case.number
+        )
+        assert asked_for is not None
+        assert registry.decision_on(conn, asked_for.id) is None
+        registry.decide(
+            conn, asked_for, decision=registry.APPROVE, reason="The risk is high", decided_by=BOSS,
+            decided_at=company.clock.now(), may_decide=[BOSS],
+        )  # fmt: skip
+    company.clock.on(minutes=5)
+    with pytest.raises(AskAgain, match="decided before, by B1: Tell people"):
+        case.answer("decide", OTHER_BOSS, option="Do not tell", reason="No")
+    assert [(one.by, one.data["tell"]) for one in case.entries(Kind.DECIDED)] == [(BOSS, True)]
+    assert case.ask("decide") is None
+    assert case.notify().new == 2
+
+
+def test_an_answer_that_a_repeated_task_takes_again_is_the_one_that_is_there(
     company: Company,
 ) -> None:
-    """The clock stops with the last of them."""
+    """Its process was killed after it was entered."""
+    for option in (decide.TELL, decide.DO_NOT_TELL):
+        case = asked(company, 1)
+        answer = given(case, option, reason="As said")
+        company.clock.on(seconds=1)
+        first = case.take("decide", answer)
+        assert case.take("decide", answer) == first
+        assert len(case.entries(Kind.DECIDED)) == 1
+
+
+def test_of_two_decisions_at_once_one_counts(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the main run and by an addition: whoever comes second is asked again."""
     case = asked(company, 1, 2)
     case.answer("decide")
-    case.notify()
-    case.settle()
-    assert case.entries(Kind.TOLD) == []
-    case.delivered("undeliverable")
-    assert case.said(Kind.TOLD) == ["Notices: 0 sent, 2 not; who got none is told otherwise."]
-    clocks = {one.id: one for one in clocks_of(case.desk, case.file)}
-    assert clocks["individuals"].is_open
-    company.clock.on(hours=1)
-    case.update(Action.TOLD_OTHERWISE, by=SERVICE, words="called, and wrote letters on paper")
-    clocks = {one.id: one for one in clocks_of(case.desk, case.file)}
-    assert clocks["individuals"].done_at == company.clock.now()
+    case.answer("impact", harm_en="other")
+    desk = later(case)
+    case.page("decide")
+    assert decide.ask(desk, case.number) is not None
+    here = Barrier(2, timeout=20)
+    real = decide._entered
+    monkeypatch.setattr(decide, "_entered", lambda *some: (here.wait(), real(*some))[1])
+
+    both = [given(case, decide.TELL, reason="because so")]
+    company.clock.on(seconds=1)
+    both.append(given(case, decide.DO_NOT_TELL, reason="because so"))
+    with ThreadPoolExecutor(2) as pool:
+        each = zip((case.desk, desk), both, strict=True)
+        answers = [pool.submit(decide.take, mine, case.number, one) for mine, one in each]
+    (refused,) = [str(one.exception()) for one in answers if one.exception() is not None]
+    assert "decided elsewhere" in refused
+    assert len(case.entries(Kind.DECIDED)) == 2

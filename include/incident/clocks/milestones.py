@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from include.incident.names import Kind
-from include.incident.timeline import Entry
+from include.incident.telling.decisions import everybody, tells
+from include.incident.timeline import Entry, last_of
 
 CLOSED, INDIVIDUALS_TOLD = "closed", "individuals_told"
 VOIDS = "voids"
@@ -32,6 +33,9 @@ _PLAIN = {
     Kind.CLOSED: CLOSED,
     Kind.SUMMARISED: "summarised",
 }
+
+_ON_PEOPLE = (Kind.DECIDED, Kind.SCOPED, Kind.PRESERVED)
+"""What changes whether all that are affected are known and decided on."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ def milestones(entries: Sequence[Entry]) -> dict[str, Reached]:
 
     A grade that is changed later, a second report or notices to people found later leave the first
     time as it is. What was voided by a later entry counts for nothing, and neither does the
-    decision that people need not be told once it was decided that they are.
+    decision that people need not be told once it was decided that they are. People are told only
+    once all that are affected are known and were decided on.
 
     Args:
         entries: of one incident, oldest first.
@@ -163,24 +168,30 @@ def valid(entries: Sequence[Entry]) -> list[Entry]:
 
 def _counting(entries: Sequence[Entry]) -> Iterator[tuple[str, Reached]]:
     untold: list[Reached] = []
-    sent = False  # whether notices went out, be it not to everybody
+    sent = False  # whether notices went out, be it not to everybody, and none was queued since
     graded = False
-    for one in valid(entries):
+    counting = valid(entries)
+    for place, one in enumerate(counting, 1):
         at = one.happened_at
         if one.kind is Kind.GRADED:
             at, graded = _graded_at(one, first=not graded), True
         moment = Reached(at, one.recorded_at, one.place)
-        sent = sent or one.kind is Kind.TOLD
+        if one.kind in (Kind.TOLD, Kind.QUEUED):
+            sent = one.kind is Kind.TOLD
+        if one.kind in _ON_PEOPLE:
+            known = counting[:place]
+            if tells(known):
+                untold = []
+            elif last_of(known, Kind.DECIDED) is not None and everybody(known):
+                untold.append(moment)
         if one.data.get(COMPLETE) is False:
             continue
-        if one.kind is Kind.TOLD_OTHERWISE and sent:  # those whom no notice reached
-            yield INDIVIDUALS_TOLD, moment
+        if one.kind is Kind.TOLD_OTHERWISE and sent and everybody(counting[:place]):
+            yield INDIVIDUALS_TOLD, moment  # those whom no notice reached
         if one.kind in _PLAIN:
             yield _PLAIN[one.kind], moment
         elif one.kind is Kind.REPORTED:
             yield reported(str(one.data["authority"])), moment
-        elif one.kind is Kind.DECIDED:
-            untold = [] if one.data["tell"] else [*untold, moment]
     for moment in untold:
         yield INDIVIDUALS_TOLD, moment
 

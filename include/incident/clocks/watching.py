@@ -15,7 +15,7 @@ from include.incident.clocks import waking
 from include.incident.clocks.standing import clocks_of
 from include.incident.desk import Desk, file_of
 from include.incident.names import ALERT, INDIVIDUAL, STEP_WATCH, Kind, State
-from include.incident.telling import notifying
+from include.incident.telling import reached
 from include.notify import outbox
 from include.notify.status import statuses
 
@@ -98,7 +98,7 @@ def settle(desk: Desk, number: str) -> int:
         if file.incident.state is State.DUPLICATE:
             return 0
         opening.called(conn, desk, file.incident)
-        notifying.told(conn, desk, file)
+        reached.told(conn, desk, file)
         return sum(
             count
             for kind in (ALERT, INDIVIDUAL)

@@ -34,7 +34,7 @@ _NEW = text(
 )
 # By code points, so that an outsider can sort the list the same anywhere.
 _LISTED = text(
-    "SELECT database, key FROM incident_subject WHERE incident_id = :incident"
+    "SELECT database, key, version FROM incident_subject WHERE incident_id = :incident"
     ' AND version >= :since ORDER BY database COLLATE "C", key COLLATE "C"'
 )
 
@@ -117,6 +117,12 @@ def frozen(conn: Connection, incident_id: int) -> Frozen:
     return Frozen(people, digest.hexdigest())
 
 
+def of_versions(state: Engine, incident_id: int) -> Generator[tuple[str, str, int]]:
+    """As `stream`, with the version of the scope that found each of them."""
+    with state.connect() as conn:
+        yield from _rows(conn, incident_id, 1)
+
+
 def by_database(conn: Connection, incident_id: int) -> dict[str, int]:
     """How many people of each database are on the list."""
     counted = text(
@@ -139,7 +145,11 @@ def stream(state: Engine, incident_id: int, since: int = 1) -> Generator[tuple[s
 
 def rows(conn: Connection, incident_id: int, since: int = 1) -> Iterator[tuple[str, str]]:
     """As `stream`, on a connection that is open."""
+    return ((database, key) for database, key, _version in _rows(conn, incident_id, since))
+
+
+def _rows(conn: Connection, incident_id: int, since: int) -> Generator[tuple[str, str, int]]:
     values = {"incident": incident_id, "since": since}
     with conn.execute(_LISTED.execution_options(yield_per=PAGE), values) as found:
         for row in found:
-            yield row.database, row.key
+            yield row.database, row.key, row.version

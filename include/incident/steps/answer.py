@@ -186,26 +186,62 @@ def done(
         also: what is written elsewhere with the entry, both or neither; not again where the answer
             was entered before, since other things may have been entered after it.
     """
-    # The API server's clock, by which it was answered, may be ahead of this machine's.
-    at = min(happened_at or given.at, desk.clock.now())
-    once = f"{step}:{given.part}:{given.at.isoformat()}"
     with desk.state.begin() as conn:
         timeline.lock_incident(conn, file.incident.id)
-        before = timeline.entered(conn, file.incident.id, once)
-        entry = before or timeline.append(
-            conn,
-            file.incident.id,
-            kind,
-            words,
-            by=by,
-            clock=desk.clock,
-            happened_at=at,
-            data={"step": step, "option": given.option, "part": given.part, **(data or {})},
-            once=once,
-        )
-        if before is None and also is not None:
+        found = taken(conn, file, step, given)
+        if found is not None:
+            return found
+        found = enter(
+            conn, desk, file, step, kind, words, by=by, given=given, data=data or {},
+            happened_at=happened_at,
+        )  # fmt: skip
+        if also is not None:
             also(conn)
-    kept = {"entry": entry.place, "by": by, "option": given.option}
+    return found
+
+
+def taken(conn: Connection, file: File, step: HumanStep, given: Given) -> StepRecord | None:
+    """The record of a step whose answer was entered before, by a task that is repeated."""
+    entry = timeline.entered(conn, file.incident.id, _once(step, given))
+    return _record(step, given, entry) if entry is not None else None
+
+
+def enter(
+    conn: Connection,
+    desk: Desk,
+    file: File,
+    step: HumanStep,
+    kind: Kind,
+    words: Message,
+    *,
+    by: str,
+    given: Given,
+    data: Mapping[str, Any],
+    happened_at: datetime | None = None,
+) -> StepRecord:
+    """As `done`, in a transaction that holds the incident's lock."""
+    # The API server's clock, by which it was answered, may be ahead of this machine's.
+    at = min(happened_at or given.at, desk.clock.now())
+    entry = timeline.append(
+        conn,
+        file.incident.id,
+        kind,
+        words,
+        by=by,
+        clock=desk.clock,
+        happened_at=at,
+        data={"step": step, "option": given.option, "part": given.part, **data},
+        once=_once(step, given),
+    )
+    return _record(step, given, entry)
+
+
+def _once(step: HumanStep, given: Given) -> str:
+    return f"{step}:{given.part}:{given.at.isoformat()}"
+
+
+def _record(step: HumanStep, given: Given, entry: timeline.Entry) -> StepRecord:
+    kept = {"entry": entry.place, "by": entry.by, "option": given.option}
     return StepRecord(step=step, part=given.part, outcome=Outcome.PASS, data=kept)
 
 

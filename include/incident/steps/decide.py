@@ -1,29 +1,36 @@
 """Whether affected people are told: decided by another person than who wrote the impact.
 
 They need not be told where measures avoid the harm (PIPL (2021-11-01) 57); that is a decision with
-reasons too. It is bound to the letter's words and the list of people, by their digest.
+reasons too. It is bound to the letter's words and the list of people, by their digest. An addition
+decides on the people who came to the list since; what was decided on the others stands.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+
+from sqlalchemy import Connection
 
 from include.approvals import registry
 from include.approvals.form import Field
 from include.approvals.question import Question
-from include.approvals.registry import APPROVE, REJECT, Refusal
+from include.approvals.registry import APPROVE, REJECT, Decision, Refusal, Request
 from include.evidence.model import StepRecord
-from include.incident.desk import Desk, File
-from include.incident.names import UPDATES, Kind
+from include.incident import timeline
+from include.incident.desk import Desk, File, file_of
+from include.incident.names import INDIVIDUAL, UPDATES, Kind
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
 from include.incident.team import team_of, who_answered
-from include.incident.telling import notifying
+from include.incident.telling import decisions, notifying
 from include.incident.telling.addresses import AddressBook, Reach
 from include.incident.telling.letter_words import letter_lines, reach_lines
 from include.incident.telling.notifying import NoticePlan
-from include.incident.timeline import last_of
+from include.incident.timeline import Entry, last_of, of_kind
 from include.messages import Message, _, listed, verbatim
+from include.notify import outbox
+from include.notify.names import NOT_WANTED
 from include.policy.incident import HumanStep
 from include.services.errors import ControlFailed
 
@@ -54,8 +61,9 @@ def form() -> list[Field]:
 def ask(desk: Desk, number: str) -> Question | None:
     """Ask for the decision, with the dry run; None where one stands for just these people.
 
-    Where nobody is affected, or an addition comes before the first decision, which will be about
-    all, nobody is asked either.
+    That people are not told may be decided anew: the step asks whenever it is cleared. Where nobody
+    is affected, or an addition comes before the first decision, which will be about all, nobody is
+    asked either.
 
     Raises:
         ControlFailed: a part of the letter is missing, or there is no list of people at all; it is
@@ -67,7 +75,8 @@ def ask(desk: Desk, number: str) -> Question | None:
     if desk.run.dag_id == UPDATES and last_of(file.entries, Kind.DECIDED) is None:
         return None
     made, left = notifying.plan(desk, file), notifying.not_listed(desk, file)
-    if decided_on(file, made):
+    before = notifying.stands(file, made)
+    if before is not None and not _asks_again(desk, before):
         return None
     if not made.people:
         if left:
@@ -77,6 +86,7 @@ def ask(desk: Desk, number: str) -> Question | None:
             )
         notifying.nobody(desk, file, made)
         return None
+    made = notifying.reconsidered(file, made)
     writers = sorted(who_answered(file.entries, Kind.IMPACT))
     with desk.state.begin() as conn:
         notifying.request(conn, desk, made, writers)
@@ -84,9 +94,12 @@ def ask(desk: Desk, number: str) -> Question | None:
         desk,
         file,
         STEP,
-        _("decide whether {count} people are told", count=made.people),
+        _("decide whether {count} people are told", count=made.covers),
         [
-            _("Nothing has been sent. This is what would be sent, and to whom:"),
+            *_before_lines(file, made),
+            _("Nothing has been sent. This is what would be sent, and to whom:")
+            if made.new == made.people
+            else _("This is what would be sent, and to whom:"),
             *_left_lines(left),
             *reach_lines(made, _reach(desk, file), desk.rules.letter),
             *letter_lines(notifying.text_of(desk, file)),
@@ -106,10 +119,13 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
     """Take the decision.
 
     Raises:
-        AskAgain: nobody answered, it has no reasons, the list was not looked at, or words or list
-            changed since it was asked.
+        AskAgain: nobody answered, it has no reasons, the list was not looked at, words or list
+            changed since it was asked, or somebody else decided meanwhile.
     """
     file = desk.file(number)
+    with desk.state.connect() as conn:
+        if (done := answer.taken(conn, file, STEP, given)) is not None:
+            return done
     writers = sorted(who_answered(file.entries, Kind.IMPACT))
     who = answer.person(desk, file, STEP, given, writers)
     values = answer.read(desk, file, STEP, given, form())
@@ -119,49 +135,125 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
         made = notifying.plan(desk, file)
     except ControlFailed as error:
         answer.refuse(desk, file, STEP, given, _("{words}", words=error.message), values)
-    tell = given.option == TELL
-    if tell and _many_unusable(desk, file, made) and not values.ticked(LOOKED):
+    if given.option == TELL and _many_unusable(desk, file, made) and not values.ticked(LOOKED):
         cause = _("too many people have no usable address: look at the list, and say so")
         answer.refuse(desk, file, STEP, given, cause, values)
-    with desk.state.connect() as conn:
-        asked = registry.request_of(conn, *_run(desk), notifying.APPROVAL, number)
-    if asked is None or asked.sha256 != made.sha256:
-        answer.refuse(desk, file, STEP, given, _("words or list changed: look again"), values)
-    before = last_of(file.entries, Kind.DECIDED)
-    if before is not None and decided_on(file, made) and before.data["request"] != asked.id:
-        answer.refuse(desk, file, STEP, given, _("it was decided elsewhere meanwhile"), values)
     may = team_of(desk, file, STEP, writers).people
+    found = _entered(desk, file, given, who, values.text(REASON), may)
+    if isinstance(found, Message):
+        answer.refuse(desk, file, STEP, given, found, values)
+    return found
+
+
+def _entered(
+    desk: Desk, file: File, given: Given, who: str, reason: str, may: Sequence[str]
+) -> StepRecord | Message:
+    """Enter a decision in the registry and on the timeline, both or neither; else why not.
+
+    Whoever else decides waits until then, and whatever they add to the timeline.
+    """
     with desk.state.begin() as conn:
-        decided = registry.decide(
-            conn,
-            asked,
-            decision=APPROVE if tell else REJECT,
-            reason=values.text(REASON),
-            decided_by=who,
-            decided_at=given.at,
-            may_decide=may,
-        )
-    if isinstance(decided, Refusal):
-        cause = _("it was not accepted: {cause}", cause=str(decided.cause))
-        answer.refuse(desk, file, STEP, given, cause, values)
-    words = (
-        _(
-            "{count} affected people are told. {reason}",
-            count=made.people,
-            reason=values.text(REASON),
-        )
-        if tell
-        else _("Affected people are not told. {reason}", reason=values.text(REASON))
-    )
-    data = {"tell": tell, "sha256": made.sha256, "bound": made.bound, "request": asked.id}
-    data |= {"people": made.people}
-    return answer.done(desk, file, STEP, Kind.DECIDED, words, by=who, given=given, data=data)
+        timeline.lock_incident(conn, file.incident.id)
+        file = file_of(conn, file.incident.number)
+        if (done := answer.taken(conn, file, STEP, given)) is not None:
+            return done
+        plain = notifying.plan(desk, file)
+        made = notifying.reconsidered(file, plain)
+        asked = registry.request_of(conn, *_run(desk), notifying.APPROVAL, file.incident.number)
+        if asked is None or asked.sha256 != made.sha256:
+            return _changed(file, plain, asked)
+        if notifying.stands(file, plain) is not None and not made.again:
+            return _("it was decided elsewhere meanwhile")
+        kept = registry.decision_on(conn, asked.id)
+        if kept is None:
+            decided = registry.decide(
+                conn,
+                asked,
+                decision=APPROVE if given.option == TELL else REJECT,
+                reason=reason,
+                decided_by=who,
+                decided_at=given.at,
+                may_decide=may,
+            )
+            if isinstance(decided, Refusal):
+                return _("it was not accepted: {cause}", cause=str(decided.cause))
+            return _write(conn, desk, file, made, asked, decided, given)
+        # Taken before by a process that was killed: that one counts, not this.
+        option = TELL if kept.approved else DO_NOT_TELL
+        before = replace(given, option=option, at=kept.decided_at)
+        record = _write(conn, desk, file, made, asked, kept, before)
+        if (kept.decided_by, option) == (who, given.option):
+            return record
+    return _("it was decided before, by {who}: {option}", who=kept.decided_by, option=option)
 
 
-def decided_on(file: File, made: NoticePlan) -> bool:
-    """Whether a decision stands for just these words and people."""
-    found = last_of(file.entries, Kind.DECIDED)
-    return found is not None and found.data["sha256"] == made.sha256
+def _write(
+    conn: Connection,
+    desk: Desk,
+    file: File,
+    made: NoticePlan,
+    asked: Request,
+    decided: Decision,
+    given: Given,
+) -> StepRecord:
+    """Enter it; letters with words that are decided on no more are taken back."""
+    before = decisions.on_last_words(file.entries)
+    if before and decisions.words_of(before[-1]) != (made.text_sha256, made.words_sha256):
+        prefix = f"{file.incident.number}/"
+        outbox.withdraw_alike(conn, INDIVIDUAL, prefix, NOT_WANTED, desk.clock.now())
+    data = {"tell": decided.approved, "sha256": made.sha256, "bound": made.bound}
+    data |= {"request": asked.id, "people": made.people, "version": made.version}
+    data |= {decisions.ADDS_TO: made.adds_to, "covers": made.covers}
+    return answer.enter(
+        conn, desk, file, STEP, Kind.DECIDED, _said(made, decided), by=decided.decided_by,
+        given=given, data=data,
+    )  # fmt: skip
+
+
+def _said(made: NoticePlan, decided: Decision) -> Message:
+    count, reason = made.covers, decided.reason
+    if made.adds_to is not None:
+        if decided.approved:
+            return _("{count} more affected people are told. {reason}", count=count, reason=reason)
+        return _("{count} more affected people are not told. {reason}", count=count, reason=reason)
+    if decided.approved:
+        return _("{count} affected people are told. {reason}", count=count, reason=reason)
+    return _("Affected people are not told. {reason}", reason=reason)
+
+
+def _changed(file: File, made: NoticePlan, asked: Request | None) -> Message:
+    found = notifying.stands(file, made)
+    if found is not None and (asked is None or found.data["request"] != asked.id):
+        return _("it was decided elsewhere meanwhile")
+    return _("words or list changed: look again")
+
+
+def _asks_again(desk: Desk, before: Entry) -> bool:
+    """Whether a decision that stands is asked for anew, by a step that somebody cleared.
+
+    One to tell people is not. An addition asks whoever cleared the step with which it was decided.
+    """
+    if before.data["tell"] or before.data["request"] is None:
+        return False
+    if desk.run.dag_id != UPDATES:
+        return True
+    with desk.state.connect() as conn:
+        asked = registry.request(conn, int(before.data["request"]))
+    return (asked.dag_id, asked.run_id) == _run(desk)
+
+
+def _before_lines(file: File, made: NoticePlan) -> list[Message]:
+    """What was decided before, and what of it stands."""
+    decided = of_kind(file.entries, Kind.DECIDED)
+    lines = [_("Decided {at}: {words}", at=one.happened_at, words=one.words) for one in decided]
+    if made.adds_to is not None:
+        lines.append(
+            _("Decide on the {count} people who came to the list since; what was decided on the "
+              "others stands.", count=made.covers)
+        )  # fmt: skip
+    elif decided:
+        lines.append(_("Decide anew, on everybody to whom nothing was sent: the last one counts."))
+    return lines
 
 
 def _left_lines(left: Sequence[str]) -> list[Message]:

@@ -194,14 +194,16 @@ def _measures(file: File, *, required: bool) -> Section:
 
 def _rest(file: File, evidence: Sequence[Message]) -> Section:
     texts = texts_of(file.entries)
-    decided = last_of(file.entries, Kind.DECIDED)
+    decided = of_kind(file.entries, Kind.DECIDED)
+    said = tuple(_("{at}: {words}", at=one.happened_at, words=one.words) for one in decided)
+    telling = decided[0].words if len(decided) == 1 else said or None
     return _form(
         _("Cause, leads and evidence"),
         [
             (_("Preliminary cause"), texts["cause"], True),
             (_("Trend, leads and next steps"), texts["next_steps"], True),
             (_("Evidence that is kept"), tuple(evidence) or None, True),
-            (_("Whether affected people are told"), decided.words if decided else None, True),
+            (_("Whether affected people are told"), telling, True),
         ],
     )
 

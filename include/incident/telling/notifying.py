@@ -2,34 +2,39 @@
 
 The plan is what a person decides on: the words of the letter and the list of people, by their
 digests, and how many of them can be reached. Whoever is found later is told by a plan of its own;
-whoever was told before is not told again, since the notice's key names incident and person.
+whoever was told before is not told again, since the notice's key names incident and person. A
+letter that waits leaves with the words that were decided on last, or not at all.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from include.approvals import registry
 from include.approvals.registry import Request
 from include.evidence.model import Outcome, StepRecord
 from include.incident import scopes, timeline
 from include.incident.counting import subjects
-from include.incident.desk import Desk, File
+from include.incident.desk import Desk, File, file_of
 from include.incident.names import INDIVIDUAL, STEP_NOTIFY, Kind, State
-from include.incident.telling import letter
-from include.incident.timeline import canonical, last_of
+from include.incident.telling import decisions, letter
+from include.incident.timeline import Entry, canonical, last_of
 from include.messages import Message, _
 from include.notify import outbox
+from include.notify.names import NOT_WANTED
 from include.notify.notice import Notice
 from include.notify.outbox import Queued
-from include.notify.status import last_settled, statuses
+from include.notify.status import statuses
 from include.notify.texts import LetterText, digest, keep_text
 from include.services.errors import ControlFailed
+from include.state.connect import StateLock, lock_for_transaction
+from include.state.notices import notice
 
 APPROVAL = "incident.notices"
 """Kind of the request for approval."""
@@ -48,6 +53,10 @@ class NoticePlan:
         text_sha256: digest of the letter; of nothing where nobody is affected.
         words_sha256: digest of the timeline's entry that has the words of the letter; words that
             were changed and changed back are not those that were decided on.
+        adds_to: place of the decision on the same words to which one on this plan adds; None where
+            it is about everybody to whom nothing was sent.
+        covers: how many people a decision would be about.
+        again: digest of the decision not to tell just these people, where it is asked for anew.
     """
 
     number: str
@@ -57,12 +66,16 @@ class NoticePlan:
     list_sha256: str
     text_sha256: str
     words_sha256: str
+    adds_to: int | None = None
+    covers: int = 0
+    again: str = ""
 
     @property
     def bound(self) -> dict[str, str]:
         """What a decision is bound to, by name: letter and list of that incident."""
         bound = {"number": self.number, "list": self.list_sha256, "text": self.text_sha256}
-        return bound | {"words": self.words_sha256}
+        bound["words"] = self.words_sha256
+        return bound | ({"again": self.again} if self.again else {})
 
     @property
     def sha256(self) -> str:
@@ -103,16 +116,58 @@ def plan(desk: Desk, file: File) -> NoticePlan:
             queued = sum(statuses(conn, INDIVIDUAL, f"{file.incident.number}/").values())
         people, list_sha256 = frozen.people, frozen.sha256
         new = people - queued
-    written = last_of(file.entries, Kind.IMPACT)
-    return NoticePlan(
+    made = NoticePlan(
         number=file.incident.number,
         version=scope.version,
         people=people,
         new=new,
         list_sha256=list_sha256,
         text_sha256=digest(text_of(desk, file)) if people else hashlib.sha256().hexdigest(),
-        words_sha256=written.sha256 if written else timeline.FIRST,
+        words_sha256=_words(file),
     )
+    adds_to = _adds_to(desk, file, made)
+    before = int(adds_to.data["people"]) if adds_to else 0
+    return replace(made, adds_to=adds_to.place if adds_to else None, covers=people - before)
+
+
+def stands(file: File, made: NoticePlan) -> Entry | None:
+    """The decision that stands for just these words and people; None where there is none."""
+    found = last_of(file.entries, Kind.DECIDED)
+    if found is None or decisions.words_of(found) != (made.text_sha256, made.words_sha256):
+        return None
+    return found if decisions.list_of(found) == made.list_sha256 else None
+
+
+def reconsidered(file: File, made: NoticePlan) -> NoticePlan:
+    """The plan, asked for anew where it was decided that just these people are not told."""
+    found = stands(file, made)
+    if found is None or found.data["tell"]:
+        return made
+    return replace(made, again=found.sha256)
+
+
+def _words(file: File) -> str:
+    written = last_of(file.entries, Kind.IMPACT)
+    return written.sha256 if written else timeline.FIRST
+
+
+def _adds_to(desk: Desk, file: File, made: NoticePlan) -> Entry | None:
+    """The decision to which one on this plan adds: on the same words, about fewer people.
+
+    None where nobody can say any more whom that was about: people were put on the list since among
+    those that were found before.
+    """
+    before = decisions.chain(file.entries)
+    if not before or decisions.words_of(before[-1]) != (made.text_sha256, made.words_sha256):
+        return None
+    if decisions.list_of(before[-1]) == made.list_sha256:  # decided anew: in the place of that one
+        return before[-2] if len(before) > 1 else None
+    sha256 = hashlib.sha256()
+    with closing(subjects.of_versions(desk.state, file.incident.id)) as rows:
+        for database, key, version in rows:
+            if version <= before[-1].data["version"]:
+                sha256.update(f"{database}/{key}\n".encode())
+    return before[-1] if sha256.hexdigest() == decisions.list_of(before[-1]) else None
 
 
 def not_listed(desk: Desk, file: File) -> list[str]:
@@ -142,7 +197,7 @@ def nobody(desk: Desk, file: File, made: NoticePlan) -> None:
         timeline.append(
             conn, file.incident.id, Kind.DECIDED, words, by=STEP_NOTIFY, clock=desk.clock,
             data={"tell": False, "sha256": made.sha256, "bound": made.bound, "request": None,
-                  "people": 0},
+                  "people": 0, "version": made.version, decisions.ADDS_TO: None},
             once=f"nobody:{made.sha256}",
         )  # fmt: skip
 
@@ -171,27 +226,63 @@ def request(conn: Connection, desk: Desk, made: NoticePlan, writers: Sequence[st
 def queue(desk: Desk, file: File) -> Queued | None:
     """Queue the notices that were decided on, each once; None where people are not told.
 
+    Those who came to the list since the decision are left out: it is not about them.
+
     Raises:
-        ControlFailed: nobody decided on what would be sent now.
+        ControlFailed: nobody decided on what would be sent now; nothing was queued.
     """
-    decided = last_of(file.entries, Kind.DECIDED)
-    if decided is None or not decided.data["tell"]:
+    if not decisions.tells(file.entries):
         return None
-    made = plan(desk, file)
-    words = text_of(desk, file)
     with desk.state.begin() as conn:
-        registry.require(conn, int(decided.data["request"]), made.sha256)
+        # before the incident, as who wakes people takes them
+        lock_for_transaction(conn, StateLock.NOTICES)
+        timeline.lock_incident(conn, file.incident.id)
+        file = file_of(conn, file.incident.number)
+        before = decisions.chain(file.entries)
+        telling = [one for one in before if one.data["tell"]]
+        if not telling:
+            return None
+        text_sha256, now = keep_text(conn, text_of(desk, file)), desk.clock.now()
+        for one in telling:
+            bound = dict(one.data["bound"]) | {"text": text_sha256, "words": _words(file)}
+            sha256 = hashlib.sha256(canonical(bound)).hexdigest()
+            registry.require(conn, int(one.data["request"]), sha256)
         if desk.scenario is not None:
-            _enter(conn, desk, file, Kind.QUEUED, _drilled(made), made)
+            _enter(conn, desk, file, telling[-1], _drilled(telling[-1].data["people"]))
             return Queued()
-        text_sha256 = keep_text(conn, words)
-        rows = subjects.stream(desk.state, file.incident.id)
-        found = outbox.queue(
-            conn, _notices(made.number, rows, text_sha256), desk.run, desk.clock.now(), desk.notices
-        )
+        prefix = f"{file.incident.number}/"
+        outbox.withdraw_alike(conn, INDIVIDUAL, prefix, NOT_WANTED, now, but=text_sha256)
+        with closing(_decided_on(desk, file, before)) as rows:
+            notices = _notices(file.incident.number, rows, text_sha256)
+            found = outbox.queue(conn, notices, desk.run, now, desk.notices)
         said = _("Notices queued for {count} people.", count=found.new)
-        _enter(conn, desk, file, Kind.QUEUED, said, made)
+        _enter(conn, desk, file, telling[-1], said)
     return found
+
+
+def _decided_on(desk: Desk, file: File, before: Sequence[Entry]) -> Generator[tuple[str, str]]:
+    """The people of whom it was decided that they are told, by database and key.
+
+    Raises:
+        ControlFailed: a list is not the one that was decided on; after the last of them.
+    """
+    digests = [hashlib.sha256() for _one in before]
+    with closing(subjects.of_versions(desk.state, file.incident.id)) as rows:
+        for database, key, version in rows:
+            mine: Entry | None = None
+            for one, sha256 in zip(before, digests, strict=True):
+                if version <= one.data["version"]:
+                    sha256.update(f"{database}/{key}\n".encode())
+                    mine = mine or one
+            if mine is not None and mine.data["tell"]:
+                yield database, key
+    for one, sha256 in zip(before, digests, strict=True):
+        if sha256.hexdigest() != decisions.list_of(one):
+            raise ControlFailed(
+                f"The list of people of {file.incident.number} is not what was approved: people "
+                "were put on it since, among those that were found before.",
+                "Clear the task `decide`: the decision is asked for anew, about all of them.",
+            )
 
 
 def queued(number: str, found: Queued | None) -> StepRecord:
@@ -207,65 +298,47 @@ def queued(number: str, found: Queued | None) -> StepRecord:
     return StepRecord(step=STEP_NOTIFY, outcome=Outcome.PASS, data=data)
 
 
-def told(conn: Connection, desk: Desk, file: File) -> bool:
-    """Enter what became of the notices, once nothing waits any more; whether that is so.
+def wanted(desk: Desk, files: Mapping[str, File], keys: Sequence[str]) -> set[str]:
+    """Of these keys of notices, those that may leave with the words that they have.
 
-    Everybody was told where each notice was sent; else once somebody enters that the others were
-    told otherwise. It happened when the last of them left or was given up, whoever looks however
-    late; where nothing was to be sent, when that was entered.
-
-    Args:
-        conn: the state database, in a transaction.
-        desk: of the incident.
-        file: the incident.
-    """
-    queued = last_of(file.entries, Kind.QUEUED)
-    if queued is None:
-        return False
-    found = delivery(conn, file.incident.number)
-    if found.get("pending"):
-        return False
-    left = sum(found.values()) - found.get("sent", 0)
-    data = {"version": queued.data["version"], "complete": not left, "states": found}
-    words = _(
-        "Notices: {sent} sent, {left} not; who got none is told otherwise.",
-        sent=found.get("sent", 0),
-        left=left,
-    )
-    if desk.scenario is not None:
-        words = _("DRILL: nobody was told.")
-    settled = last_settled(conn, INDIVIDUAL, f"{file.incident.number}/") or queued.happened_at
-    timeline.append(
-        conn, file.incident.id, Kind.TOLD, words, by=STEP_NOTIFY, clock=desk.clock, data=data,
-        # who sent it may have a clock that is ahead of this machine's
-        happened_at=min(settled, desk.clock.now()), once=f"told:{queued.place}",
-    )  # fmt: skip
-    return True
-
-
-def delivery(conn: Connection, number: str) -> dict[str, int]:
-    """How many notices of an incident are in which state."""
-    found: dict[str, int] = {}
-    for (state, _cause), count in statuses(conn, INDIVIDUAL, f"{number}/").items():
-        found[state] = found.get(state, 0) + count
-    return found
-
-
-def wanted(files: Mapping[str, File], keys: Iterable[str]) -> set[str]:
-    """Of these keys of notices, those of incidents that were not cancelled or decided otherwise.
+    That is, by a decision that stands on the words of now; an incident that was cancelled, or of
+    which it was decided otherwise, has none.
 
     Args:
+        desk: of incidents.
         files: incidents by number.
         keys: ``INC-2026-0001/courier/123``.
     """
-    tell = {
-        number
+    texts = {
+        number: text
         for number, file in files.items()
-        if file.incident.state is not State.CANCELLED
-        and (decided := last_of(file.entries, Kind.DECIDED)) is not None
-        and decided.data["tell"]
+        if file.incident.state is not State.CANCELLED and (text := text_that_goes(desk, file))
     }
-    return {key for key in keys if key.partition("/")[0] in tell}
+    query = select(notice.c.key, notice.c.text).where(
+        notice.c.kind == INDIVIDUAL, notice.c.key.in_(list(keys))
+    )
+    with desk.state.connect() as conn:
+        rows = conn.execute(query).all()
+    return {
+        row.key for row in rows if row.text and row.text == texts.get(row.key.partition("/")[0])
+    }
+
+
+def text_that_goes(desk: Desk, file: File) -> str | None:
+    """Digest of the letter that goes to people, where it was decided that its words of now do.
+
+    Args:
+        desk: of the incident.
+        file: the incident.
+    """
+    decided = decisions.on_last_words(file.entries)
+    if not any(one.data["tell"] for one in decided):
+        return None
+    try:
+        text = digest(text_of(desk, file))
+    except ControlFailed:
+        return None
+    return text if decisions.words_of(decided[-1]) == (text, _words(file)) else None
 
 
 def _notices(number: str, rows: Iterable[tuple[str, str]], text: str) -> Iterator[Notice]:
@@ -284,15 +357,13 @@ def _notices(number: str, rows: Iterable[tuple[str, str]], text: str) -> Iterato
         )
 
 
-def _drilled(made: NoticePlan) -> Message:
-    return _("DRILL: {count} people would be told; nobody is.", count=made.people)
+def _drilled(people: int) -> Message:
+    return _("DRILL: {count} people would be told; nobody is.", count=people)
 
 
-def _enter(
-    conn: Connection, desk: Desk, file: File, kind: Kind, words: Message, made: NoticePlan
-) -> None:
+def _enter(conn: Connection, desk: Desk, file: File, decided: Entry, words: Message) -> None:
+    data = {name: decided.data[name] for name in ("version", "people", "sha256")}
     timeline.append(
-        conn, file.incident.id, kind, words, by=STEP_NOTIFY, clock=desk.clock,
-        data={"version": made.version, "people": made.people, "sha256": made.sha256},
-        once=f"{kind}:{made.sha256}",
+        conn, file.incident.id, Kind.QUEUED, words, by=STEP_NOTIFY, clock=desk.clock, data=data,
+        once=f"{Kind.QUEUED}:{decided.place}",
     )  # fmt: skip

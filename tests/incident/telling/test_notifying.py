@@ -15,7 +15,7 @@ from include.incident.clocks.clock import ClockState
 from include.incident.clocks.standing import clocks_of
 from include.incident.clocks.watching import look, settle
 from include.incident.names import ALERT, INDIVIDUAL, Kind
-from include.incident.telling import notifying
+from include.incident.telling import notifying, reached
 from include.incident.telling.addresses import AddressBook
 from include.incident.updating import Action
 from tests.incident.desk_rig import BOSS, PACK, Case, Company, english
@@ -56,7 +56,7 @@ def left(post: Post, case: Case) -> None:
     """Send what waits; whoever did is gone before it entered anything."""
 
     def wanted(keys: Sequence[str]) -> set[str]:
-        return notifying.wanted({case.number: case.file}, keys)
+        return notifying.wanted(case.desk, {case.number: case.file}, keys)
 
     def alerts(keys: Sequence[str]) -> set[str]:
         return waking.wanted(keys, case.number, clocks_of(case.desk, case.file), case.desk.zone)
@@ -87,7 +87,7 @@ def test_each_person_with_an_address_gets_the_letter_once(
         assert words in body
     assert case.said(Kind.TOLD) == ["Notices: 2 sent, 2 not; who got none is told otherwise."]
     with company.state.connect() as conn:
-        assert notifying.delivery(conn, case.number) == {"sent": 2, "undeliverable": 2}
+        assert reached.delivery(conn, case.number) == {"sent": 2, "undeliverable": 2}
 
 
 def test_while_the_mail_server_is_down_letters_wait_and_nobody_is_told(
@@ -100,7 +100,7 @@ def test_while_the_mail_server_is_down_letters_wait_and_nobody_is_told(
     sent(post, case)
     assert case.entries(Kind.TOLD) == []
     with company.state.connect() as conn:
-        assert notifying.delivery(conn, case.number) == {"pending": 2}
+        assert reached.delivery(conn, case.number) == {"pending": 2}
     server.rule = lambda *_: None
     company.clock.on(hours=1)
     sent(post, case)
@@ -118,7 +118,7 @@ def test_letters_of_a_cancelled_incident_are_taken_back(
     sent(post, case)
     assert boxes(server) == []
     with company.state.connect() as conn:
-        assert notifying.delivery(conn, case.number) == {"withdrawn": 2}
+        assert reached.delivery(conn, case.number) == {"withdrawn": 2}
 
 
 def test_a_decision_against_it_after_one_for_it_takes_back_what_waits(
@@ -228,7 +228,7 @@ def test_a_drill_tells_nobody_and_says_so(company: Company) -> None:
     assert english(entry.words) == "DRILL: nobody was told."
     assert entry.happened_at == at
     with company.state.connect() as conn:
-        assert notifying.delivery(conn, case.number) == {}
+        assert reached.delivery(conn, case.number) == {}
 
 
 def test_while_mail_waits_it_is_looked_at_every_minute(

@@ -1,0 +1,120 @@
+"""Whom the notices reached, and when people were told: what became of what was queued."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from include.incident import timeline
+from include.incident.clocks.milestones import INDIVIDUALS_TOLD, milestones
+from include.incident.desk import Desk, File
+from include.incident.names import INDIVIDUAL, STEP_NOTIFY, Kind
+from include.incident.telling import decisions
+from include.incident.telling.notifying import text_that_goes
+from include.incident.timeline import Entry, canonical, last_of
+from include.messages import Message, _
+from include.notify.status import last_settled, statuses, unreached_since
+
+
+def told(conn: Connection, desk: Desk, file: File) -> bool:
+    """Enter what became of the notices, once nothing waits any more; whether that is so.
+
+    Entered again where that changes: one is sent after all, others are told too. Everybody was told
+    once all that are affected are known and decided on, and each notice was sent, or somebody
+    entered that the others were told otherwise. It happened when the last of them left or was given
+    up, whoever looks however late; where nothing was to be sent, when that was entered.
+
+    Args:
+        conn: the state database, in a transaction.
+        desk: of the incident.
+        file: the incident.
+    """
+    queued = last_of(file.entries, Kind.QUEUED)
+    if queued is None:
+        return False
+    number, now = file.incident.number, desk.clock.now()
+    found = delivery(conn, number)
+    if found.get("pending"):
+        return False
+    left = sum(found.values()) - found.get("sent", 0)
+    if left and (decisions.unqueued(file.entries) or not text_that_goes(desk, file)):
+        return False  # decided anew, or about to be: some are queued again, or not told at all
+    settled = last_settled(conn, INDIVIDUAL, f"{number}/") or queued.happened_at
+    open_ones = unreached(conn, file)
+    base = settled
+    if left and not open_ones and (otherwise := last_of(file.entries, Kind.TOLD_OTHERWISE)):
+        base = max(settled, otherwise.happened_at)
+    done_at = decisions.everybody_since(file.entries, base)
+    complete = done_at is not None and not open_ones
+    data: dict[str, Any] = {"version": queued.data["version"], "complete": complete}
+    data |= {"everybody": done_at is not None, "states": found}
+    data["settled"] = timeline.in_utc(settled)
+    before = last_of(file.entries, Kind.TOLD)
+    if before is not None and _same(file, before, data):
+        return True
+    # who sent it may have a clock that is ahead of this machine's
+    at = min(done_at if complete and done_at else settled, now)
+    once = hashlib.sha256(canonical(data)).hexdigest()
+    timeline.append(
+        conn, file.incident.id, Kind.TOLD, _said(desk, found, left, everybody=data["everybody"]),
+        by=STEP_NOTIFY, clock=desk.clock, data=data, happened_at=at,
+        once=f"told:{before.place if before else 0}:{once}",
+    )  # fmt: skip
+    return True
+
+
+def unreached(conn: Connection, file: File) -> int:
+    """How many people no notice reached, of whom nobody entered that they were told otherwise.
+
+    Args:
+        conn: the state database.
+        file: the incident.
+    """
+    found = delivery(conn, file.incident.number)
+    left = sum(found.values()) - found.get("sent", 0) - found.get("pending", 0)
+    otherwise = last_of(file.entries, Kind.TOLD_OTHERWISE)
+    if not left or otherwise is None:
+        return left
+    noted = last_of(file.entries[: otherwise.place - 1], Kind.TOLD)
+    if noted is None:  # nobody could know yet who would be left
+        return left
+    since = datetime.fromisoformat(noted.data["settled"])
+    return unreached_since(conn, INDIVIDUAL, f"{file.incident.number}/", since)
+
+
+def delivery(conn: Connection, number: str) -> dict[str, int]:
+    """How many notices of an incident are in which state.
+
+    Args:
+        conn: the state database.
+        number: of the incident.
+    """
+    found: dict[str, int] = {}
+    for (state, _cause), count in statuses(conn, INDIVIDUAL, f"{number}/").items():
+        found[state] = found.get(state, 0) + count
+    return found
+
+
+def _same(file: File, before: Entry, data: Mapping[str, Any]) -> bool:
+    """Whether an entry says that already; that it is complete may be said by other entries."""
+    if dict(before.data) == dict(data):
+        return True
+    said = dict(before.data) | {"complete": data["complete"]}
+    return said == dict(data) and INDIVIDUALS_TOLD in milestones(file.entries)
+
+
+def _said(desk: Desk, found: Mapping[str, int], left: int, *, everybody: bool) -> Message:
+    if desk.scenario is not None:
+        return _("DRILL: nobody was told.")
+    words = _(
+        "Notices: {sent} sent, {left} not; who got none is told otherwise.",
+        sent=found.get("sent", 0),
+        left=left,
+    )
+    if everybody:
+        return words
+    return _("{words} Not all who are affected are known and decided on yet.", words=words)
