@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, text
 
 from include.approvals import registry
 from include.approvals.registry import Request
@@ -34,7 +34,6 @@ from include.notify.status import statuses
 from include.notify.texts import LetterText, digest, keep_text
 from include.services.errors import ControlFailed
 from include.state.connect import StateLock, lock_for_transaction
-from include.state.notices import notice
 
 APPROVAL = "incident.notices"
 """Kind of the request for approval."""
@@ -310,18 +309,18 @@ def wanted(desk: Desk, files: Mapping[str, File], keys: Sequence[str]) -> set[st
         keys: ``INC-2026-0001/courier/123``.
     """
     texts = {
-        number: text
+        number: sha256
         for number, file in files.items()
-        if file.incident.state is not State.CANCELLED and (text := text_that_goes(desk, file))
+        if file.incident.state is not State.CANCELLED and (sha256 := text_that_goes(desk, file))
     }
-    query = select(notice.c.key, notice.c.text).where(
-        notice.c.kind == INDIVIDUAL, notice.c.key.in_(list(keys))
-    )
+    query = text("SELECT key, text FROM notice WHERE kind = :kind AND key = ANY(:keys)")
     with desk.state.connect() as conn:
-        rows = conn.execute(query).all()
-    return {
-        row.key for row in rows if row.text and row.text == texts.get(row.key.partition("/")[0])
-    }
+        rows = conn.execute(query, {"kind": INDIVIDUAL, "keys": list(keys)}).all()
+    return {row.key for row in rows if row.text and row.text == texts.get(_number(row.key))}
+
+
+def _number(key: str) -> str:
+    return key.partition("/")[0]
 
 
 def text_that_goes(desk: Desk, file: File) -> str | None:
@@ -335,13 +334,13 @@ def text_that_goes(desk: Desk, file: File) -> str | None:
     if not any(one.data["tell"] for one in decided):
         return None
     try:
-        text = digest(text_of(desk, file))
+        sha256 = digest(text_of(desk, file))
     except ControlFailed:
         return None
-    return text if decisions.words_of(decided[-1]) == (text, _words(file)) else None
+    return sha256 if decisions.words_of(decided[-1]) == (sha256, _words(file)) else None
 
 
-def _notices(number: str, rows: Iterable[tuple[str, str]], text: str) -> Iterator[Notice]:
+def _notices(number: str, rows: Iterable[tuple[str, str]], sha256: str) -> Iterator[Notice]:
     heading = _("Incident {number}", number=number)
     line = _("Notice to an affected person")
     for database, key in rows:
@@ -352,7 +351,7 @@ def _notices(number: str, rows: Iterable[tuple[str, str]], text: str) -> Iterato
             heading=heading,
             line=line,
             urgent=True,
-            text=text,
+            text=sha256,
             looked_up=True,
         )
 

@@ -134,6 +134,30 @@ def test_a_decision_against_it_after_one_for_it_takes_back_what_waits(
     assert boxes(server) == []
 
 
+def test_letters_that_waited_while_their_words_changed_leave_once_with_the_new_words(
+    company: Company, post: Post, server: Smtp
+) -> None:
+    """The mail server was down meanwhile, and came back before anybody decided on them."""
+    case = decided(company, 1, 2)
+    case.notify()
+    server.rule = lambda phase, _address: "421 4.3.2 down" if phase == "MAIL" else None
+    sent(post, case)
+    case.answer("impact", harm_en="Far less than we thought")
+    server.rule = lambda *_: None
+    company.clock.on(hours=1)
+    sent(post, case)
+    assert boxes(server) == []
+    case.page("decide")
+    case.answer("decide")
+    case.notify()
+    sent(post, case)
+    assert boxes(server) == [f"c{one}{TOLD}" for one in (1, 2)]
+    for letter in (one for one in server.taken if one.recipient.endswith(TOLD)):
+        assert "Far less than we thought" in letter.text("plain")
+        assert "harm, said in en" not in letter.text("plain")
+    assert case.entries(Kind.TOLD)[-1].data["complete"]
+
+
 def test_the_team_is_called_once_every_duty_was_reached(
     company: Company, post: Post, server: Smtp
 ) -> None:
