@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 from zoneinfo import ZoneInfo
 
 from include.incident.clocks.clock import Clock, ClockState
@@ -154,6 +154,41 @@ def failed(
                     "The task {task} of {workflow} failed, and what comes after it waits. In "
                     "Airflow: open its log, remove the cause, then clear the task.",
                     task=task,
+                    workflow=WORKFLOW,
+                ),
+                due_on=now.date(),
+                urgent=True,
+            )
+
+
+def silent(
+    number: str,
+    steps: Mapping[str, int],
+    rules: IncidentRules,
+    roles: Mapping[str, Role],
+    now: datetime,
+) -> Iterator[Notice]:
+    """Urgent notices of steps that nobody answered, to whose step it is and to management.
+
+    Args:
+        number: of the incident.
+        steps: how often nobody answered, by step; each time is told once.
+        rules: incident.yaml.
+        roles: of roles.yaml, by id.
+        now: the moment, in the timezone whose days count.
+    """
+    for step, times in steps.items():
+        duties = (rules.steps.get(cast("HumanStep", step), rules.management), rules.management)
+        for role in dict.fromkeys(rules.duty(duty).role for duty in duties):
+            yield from to_role(
+                roles[role],
+                kind=ALERT,
+                key=f"{number}/silent/{step}/{times}/{role}",
+                heading=_("Incident {number}: nobody answers", number=number),
+                line=_(
+                    "Nobody answered the step {step}. Deputies and management may answer now too. "
+                    "In Airflow: {workflow}, step {step}.",
+                    step=step,
                     workflow=WORKFLOW,
                 ),
                 due_on=now.date(),

@@ -6,6 +6,7 @@ timestamps, never from when anybody looked.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -55,6 +56,11 @@ def look(desk: Desk, number: str) -> Look:
             due = waking.wake_ups(number, clocks, desk.rules.wake, now, desk.zone, told)
             rows = waking.notices(due, desk.rules, desk.roles, desk.zone)
             outbox.queue(conn, rows, desk.run, now, desk.notices)
+            unanswered = Counter(
+                str(one.data["step"]) for one in file.entries if one.kind is Kind.UNANSWERED
+            )
+            quiet = waking.silent(number, unanswered, desk.rules, desk.roles, desk.now)
+            outbox.queue(conn, quiet, desk.run, now, desk.notices)
             for one in due:
                 timeline.append(
                     conn, file.incident.id, Kind.WOKEN, waking.told_words(one), by=STEP_WATCH,

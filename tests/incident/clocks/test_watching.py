@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from sqlalchemy import text
 
+from include.approvals.question import AskAgain
 from include.incident.clocks import watching
 from include.incident.updating import Action
 from tests.incident.desk_rig import BOSS, Case, Company
@@ -26,6 +28,24 @@ def test_those_who_lead_are_told_of_each_failed_task_once(company: Company) -> N
     told = failed(case)
     assert len(told) == len(set(told))
     assert {one.partition("/")[0] for one in told} == {"decide", "preserve"}
+
+
+def test_each_silence_is_told_once_to_whose_step_it_is_and_to_management(
+    company: Company,
+) -> None:
+    """In the same night, not first when a clock is about to run out."""
+    case = company.open(1).counted()
+    for _silence in range(2):
+        with pytest.raises(AskAgain):
+            case.answer("contain", "", "")
+        for _look in range(2):
+            watching.look(case.desk, case.number)
+    query = "SELECT key FROM notice WHERE key LIKE :mine ORDER BY id"
+    with company.state.connect() as conn:
+        keys = conn.scalars(text(query), {"mine": f"{case.number}/silent/%"}).all()
+    told = [key.removeprefix(f"{case.number}/silent/contain/") for key in keys]
+    assert len(told) == len(set(told))
+    assert [one.partition("/")[0] for one in told] == ["1", "1", "2", "2"]
 
 
 def test_when_it_is_over_nobody_is_told_and_the_run_may_end(company: Company) -> None:
