@@ -197,3 +197,45 @@ def test_who_is_put_on_the_list_while_letters_are_queued_gets_none(
         case.notify()
     assert "decide" in refused.value.action
     assert told(case) == ["courier/1", "courier/2"]
+
+
+def test_letters_of_words_that_were_written_anew_stay_unwanted_if_they_are_the_same(
+    company: Company,
+) -> None:
+    """It was decided that these people are not told; later others are, by the same letter."""
+    case = asked(company, 1, 2)
+    case.answer("decide")
+    case.notify()
+    keys = [f"{case.number}/courier/{one}" for one in (1, 2)]
+    case.answer("impact")
+    assert notifying.wanted(case.desk, {case.number: case.file}, keys) == set()
+    case.page("decide")
+    case.answer("decide", option="Do not tell", reason="The scanner was locked")
+    desk = widened(case, 1, 2, 4)
+    company.clock.on(minutes=1)
+    decide.ask(desk, case.number)
+    decide.take(desk, case.number, given(case, reason="This one saw it"))
+    case.notify()
+    with company.state.connect() as conn:
+        assert reached.delivery(conn, case.number) == {"withdrawn": 2, "pending": 1}
+
+
+def test_where_nobody_can_say_whom_the_last_decision_was_about_the_next_is_about_all(
+    company: Company,
+) -> None:
+    """Somebody was put on the list among those who were found before."""
+    case = asked(company, 1, 2)
+    case.answer("decide", option="Do not tell", reason="The scanner was locked")
+    version = scopes.newest(case.desk, case.file.incident.id).version
+    with company.state.begin() as conn:
+        conn.execute(
+            text("INSERT INTO incident_subject (incident_id, database, key, version)"
+                 " VALUES (:id, 'courier', '3', :version)"),
+            {"id": case.file.incident.id, "version": version},
+        )  # fmt: skip
+    page = case.page("decide")
+    assert "decide whether 3 people are told" in page.subject
+    assert "on everybody to whom nothing was sent" in page.body
+    case.answer("decide")
+    case.notify()
+    assert told(case) == ["courier/1", "courier/2", "courier/3"]

@@ -11,6 +11,7 @@ from include.incident.steps import decide
 from include.incident.updating import Action
 from tests.incident.deciding_rig import (
     asked,
+    given,
     left,
     open_individuals,
     widened,
@@ -142,3 +143,20 @@ def test_people_are_told_once_every_notice_left_or_the_rest_was_told_otherwise(
     case.update(Action.TOLD_OTHERWISE, by=SERVICE, words="called, and wrote letters on paper")
     clocks = {one.id: one for one in clocks_of(case.desk, case.file)}
     assert clocks["individuals"].done_at == company.clock.now()
+
+
+def test_told_otherwise_while_others_are_undecided_stops_no_clock(company: Company) -> None:
+    """It does once it was decided on them."""
+    case = asked(company, 1, 2)
+    case.answer("decide")
+    case.notify()
+    case.delivered("undeliverable")
+    desk = widened(case, 1, 2, 3)
+    case.update(Action.TOLD_OTHERWISE, by=SERVICE, words="we called them")
+    case.settle()
+    assert open_individuals(case).is_open
+    company.clock.on(hours=1)
+    decide.ask(desk, case.number)
+    decide.take(desk, case.number, given(case, decide.DO_NOT_TELL, reason="It is our own man"))
+    case.settle()
+    assert open_individuals(case).done_at == company.clock.now()
