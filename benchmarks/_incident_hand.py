@@ -105,7 +105,8 @@ _PEOPLE = """
 SELECT count(*) AS people,
     count(*) FILTER (WHERE birth_date > %(moment)s::timestamptz - interval '14 years') AS minors,
     count(birth_date) AS birth,
-    count(*) FILTER (WHERE id_number <> '' OR religion <> '') AS sensitive,
+    count(*) FILTER (WHERE id_number <> '' OR religion <> ''
+        OR birth_date > %(moment)s::timestamptz - interval '14 years') AS sensitive,
     count(*) FILTER (WHERE id_number <> '') AS id_number,
     count(*) FILTER (WHERE religion <> '') AS religion,
     count(*) FILTER (WHERE name <> '') AS name,
@@ -246,7 +247,8 @@ _MARKED = """
 SELECT count(*) AS people,
     count(*) FILTER (WHERE birth_date > %(moment)s::timestamptz - interval '14 years') AS minors,
     count(*) FILTER (WHERE birth_date IS NULL) AS age_unknown,
-    count(*) FILTER (WHERE has & 1 > 0 AND (id_number <> '' OR religion <> '')) AS sensitive,
+    count(*) FILTER (WHERE has & 1 > 0 AND (id_number <> '' OR religion <> '')
+        OR birth_date > %(moment)s::timestamptz - interval '14 years') AS sensitive,
     count(*) FILTER (WHERE has & 1 > 0) AS "user.account",
     count(preferences) FILTER (WHERE has & 1 > 0) AS "user.account.settings",
     count(*) FILTER (WHERE has & 18 > 0 OR has & 1 > 0 AND default_address_id IS NOT NULL)
