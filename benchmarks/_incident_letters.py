@@ -22,7 +22,7 @@ from include.incident.assessing import assess
 from include.incident.counting import subjects
 from include.incident.desk import Desk
 from include.incident.names import INDIVIDUAL, Kind
-from include.incident.telling import notifying
+from include.incident.telling import decisions, notifying
 from include.incident.telling.addresses import AddressBook
 from include.incident.telling.letter import PARTS
 from include.messages import verbatim
@@ -124,7 +124,9 @@ def prepare(given: dict[str, Any]) -> dict[str, Any]:
             decided_at=desk.clock.now(),
             may_decide=[DECIDER],
         )
-        data = {"tell": True, "sha256": made.sha256, "request": asked.id, "people": made.people}
+        data = {"tell": True, "sha256": made.sha256, "bound": made.bound}
+        data |= {"request": asked.id, "people": made.people, "version": made.version}
+        data |= {decisions.ADDS_TO: made.adds_to, "covers": made.covers}
         _enter(conn, desk, number, Kind.DECIDED, data, DECIDER)
     return {"number": number, "people": made.people}
 
@@ -163,7 +165,7 @@ def _delivered(given: dict[str, Any], channel: Channel) -> dict[str, Any]:
     book = AddressBook(desk)
 
     def confirm(keys: Sequence[str]) -> set[str]:
-        return notifying.wanted({given["number"]: desk.file(given["number"])}, keys)
+        return notifying.wanted(desk, {given["number"]: desk.file(given["number"])}, keys)
 
     office = Office(
         state=desk.state,

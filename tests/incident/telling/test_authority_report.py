@@ -117,7 +117,9 @@ def test_only_clocks_that_run_for_it_stand_in_it(company: Company) -> None:
     """An authority does not have to read which rules are not for it."""
     case = company.open(1).until("grade")
     rows = clocks(report(case, Phase.FIRST))
-    assert [row[0] for row in rows] == ["Report to the cyberspace administration below that grade"]
+    assert [row[0] for row in rows] == [
+        "Report to the cyberspace administration of a general incident"
+    ]
     case.update(Action.REGRADE, by=COMP, grade="larger", words="more was found")
     rows = clocks(report(case, Phase.FIRST))
     assert "First report to the cyberspace administration" in {row[0] for row in rows}
