@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from include.incident import scopes
+from include.incident import decisions, scopes
 from include.incident.assessing import outgrown
 from include.incident.desk import Desk, File
 from include.incident.names import Kind
 from include.incident.steps.report import answered, authorities, title_of
-from include.incident.telling import decisions, notifying, reached
+from include.incident.telling import notifying, reached
 from include.incident.telling.authority_report import Phase
 from include.incident.timeline import Entry, last_of
 from include.messages import Message, _, listed, verbatim

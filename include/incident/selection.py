@@ -141,6 +141,9 @@ def located(selection: Selection) -> Iterator[tuple[int, str, str]]:
             yield place, only, given
 
 
+_FIRST_YEAR, _LAST_YEAR = 1900, 9000
+
+
 def moment(value: str | None, zone: Any) -> datetime | None:
     """Read a moment of a form; one without offset is in the pack's timezone.
 
@@ -150,7 +153,10 @@ def moment(value: str | None, zone: Any) -> datetime | None:
     if value is None or not value.strip():
         return None
     found = datetime.fromisoformat(value.strip())
-    return found if found.tzinfo else found.replace(tzinfo=zone)
+    found = found if found.tzinfo else found.replace(tzinfo=zone)
+    if not _FIRST_YEAR <= found.year <= _LAST_YEAR:  # else it cannot be said in every timezone
+        raise ValueError(f"{value} is no moment of an incident")
+    return found
 
 
 def _only(selection: Selection) -> str | None:

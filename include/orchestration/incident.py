@@ -11,8 +11,7 @@ from typing import Any
 from airflow.sdk import get_current_context
 
 from include.evidence.model import StepRecord
-from include.incident import assessing, opening, register, report, scopes
-from include.incident.clocks import watching
+from include.incident import assessing, opening, register, report, scopes, watching
 from include.incident.desk import Desk
 from include.incident.evidence import preserving
 from include.incident.names import (

@@ -85,11 +85,26 @@ def test_whatever_differs_is_another_incident(conn: Connection, more: dict[str, 
 
 
 def test_the_same_form_half_a_day_later_is_another_incident(conn: Connection) -> None:
-    """Within duplicate_within it is the same one; what ended is never the same."""
+    """Within duplicate_within it is the same one; what was cancelled is never the same."""
     first = opened(conn)
     assert opened(conn, "2", NOW + timedelta(hours=12)).state is State.OPEN
     register.ended(conn, first.id, State.CANCELLED, NOW)
     assert opened(conn, "3", NOW + timedelta(hours=1)).duplicate_of != first.number
+
+
+def test_the_same_form_after_the_closing_is_a_duplicate_too(conn: Connection) -> None:
+    """Else the same people would get the same letter twice."""
+    first = opened(conn)
+    register.ended(conn, first.id, State.CLOSED, NOW)
+    again = opened(conn, "2", NOW + timedelta(hours=1))
+    assert (again.state, again.duplicate_of) == (State.DUPLICATE, first.number)
+
+
+def test_no_drill_has_the_number_of_an_incident(conn: Connection) -> None:
+    """Who practises an addition with it would change the real one."""
+    assert RULES is not None
+    drill = opened(conn, "drill", tabletop=RULES.scenarios[0].id)
+    assert drill.number.startswith("DRILL-2026-")
 
 
 @pytest.mark.parametrize(("days", "same"), [(27.9, True), (28.1, False)])
@@ -188,6 +203,7 @@ def refused(conn: Connection, statement: str) -> None:
         ({"aware_at": "2026-11-26T03:06+08:00"}, "aware_at is yet to come"),
         ({"aware_at": "2026-11-26T03:00", "began_at": "2026-11-26T03:01"}, "began_at is after"),
         ({"aware_at": "tonight"}, "aware_at is no moment"),
+        ({"began_at": "9999-12-31T23:59:59-08:00"}, "began_at is no moment"),
         ({"type": "nothing"}, "type: there is none"),
         ({"what": " "}, "what says nothing"),
         ({"what": "13800138000"}, "what says nothing"),

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from include.incident.decisions import everybody, tells
 from include.incident.names import Kind
-from include.incident.telling.decisions import everybody, tells
 from include.incident.timeline import Entry, last_of
 
 CLOSED, INDIVIDUALS_TOLD = "closed", "individuals_told"

@@ -17,13 +17,13 @@ from include.approvals.form import Field
 from include.approvals.question import Question
 from include.approvals.registry import APPROVE, REJECT, Decision, Refusal, Request
 from include.evidence.model import StepRecord
-from include.incident import timeline
+from include.incident import decisions, timeline
 from include.incident.desk import Desk, File, file_of
 from include.incident.names import INDIVIDUAL, UPDATES, Kind
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
 from include.incident.team import team_of, who_answered
-from include.incident.telling import decisions, notifying
+from include.incident.telling import notifying
 from include.incident.telling.addresses import AddressBook, Reach
 from include.incident.telling.letter_words import letter_lines, reach_lines
 from include.incident.telling.notifying import NoticePlan

@@ -19,11 +19,11 @@ from sqlalchemy import Connection, text
 from include.approvals import registry
 from include.approvals.registry import Request
 from include.evidence.model import Outcome, StepRecord
-from include.incident import scopes, timeline
+from include.incident import decisions, scopes, timeline
 from include.incident.counting import subjects
 from include.incident.desk import Desk, File, file_of
 from include.incident.names import INDIVIDUAL, STEP_NOTIFY, Kind, State
-from include.incident.telling import decisions, letter
+from include.incident.telling import letter
 from include.incident.timeline import Entry, canonical, last_of
 from include.messages import Message, _
 from include.notify import outbox

@@ -9,11 +9,10 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from include.incident import timeline
+from include.incident import decisions, timeline
 from include.incident.clocks.milestones import INDIVIDUALS_TOLD, milestones
 from include.incident.desk import Desk, File
 from include.incident.names import INDIVIDUAL, STEP_NOTIFY, Kind
-from include.incident.telling import decisions
 from include.incident.telling.notifying import text_that_goes
 from include.incident.timeline import Entry, canonical, last_of
 from include.messages import Message, _

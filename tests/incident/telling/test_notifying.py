@@ -13,11 +13,11 @@ from include.incident import opening
 from include.incident.clocks import waking
 from include.incident.clocks.clock import ClockState
 from include.incident.clocks.standing import clocks_of
-from include.incident.clocks.watching import look, settle
 from include.incident.names import ALERT, INDIVIDUAL, Kind
 from include.incident.telling import notifying, reached
 from include.incident.telling.addresses import AddressBook
 from include.incident.updating import Action
+from include.incident.watching import look, settle
 from tests.incident.desk_rig import BOSS, PACK, Case, Company, english
 from tests.notify.rig import Post
 from tests.support.smtp import Smtp

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from include.approvals.question import AskAgain
-from include.incident.clocks import watching
+from include.incident import watching
 from include.incident.updating import Action
 from tests.incident.desk_rig import BOSS, Case, Company
 
