@@ -17,12 +17,12 @@ import psycopg
 
 from benchmarks._incident_desk import desk_of, opened, pack
 from include.approvals import registry
-from include.incident import timeline
+from include.incident import decisions, timeline
 from include.incident.assessing import assess
 from include.incident.counting import subjects
 from include.incident.desk import Desk
 from include.incident.names import INDIVIDUAL, Kind
-from include.incident.telling import decisions, notifying
+from include.incident.telling import notifying
 from include.incident.telling.addresses import AddressBook
 from include.incident.telling.letter import PARTS
 from include.messages import verbatim
