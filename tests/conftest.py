@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -20,8 +21,11 @@ from tests.support.databases import fresh
 
 # Python's collector would go over all modules and six thousand tests again and again.
 gc.set_threshold(50_000, 20, 20)
-# A slow moment of a busy machine is no finding; pytest-timeout ends what hangs.
-settings.register_profile("suite", deadline=None)
+# A slow moment of a busy machine is no finding; pytest-timeout ends what hangs. Each run tries
+# other examples; TEST_EXAMPLES tries more of them where a test does not say how many.
+settings.register_profile(
+    "suite", deadline=None, max_examples=int(os.environ.get("TEST_EXAMPLES", "40"))
+)
 settings.load_profile("suite")
 # Not durable, since tests never survive a power cut; and a password in one round instead of 4096,
 # which take most of the time of the twenty thousand connections that tests open.
