@@ -105,7 +105,7 @@ def open_incident(
     if (found := of_run(conn, run)) is not None:
         return found
     now = clock.now().astimezone(UTC)
-    first = None if form.another else _open_alike(conn, form, rules, now, zone)
+    first = None if form.another else _alike(conn, form, rules, now, zone)
     row = {
         "number": _number(conn, DRILL if form.scenario else rules.numbering, year),
         "dag_id": run.dag_id,
@@ -210,7 +210,7 @@ def _begun(found: Incident) -> dict[str, Any]:
     )
 
 
-def _open_alike(
+def _alike(
     conn: Connection, form: Form, rules: IncidentRules, now: datetime, zone: ZoneInfo
 ) -> Incident | None:
     return _first(

@@ -18,7 +18,6 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -51,7 +50,7 @@ incident = Table(
     CheckConstraint("(state = 'duplicate') = (duplicate_of IS NOT NULL)", name="duplicate"),
     CheckConstraint("(state IN ('closed', 'cancelled')) = (ended_at IS NOT NULL)", name="ended"),
     CheckConstraint("began_at <= aware_at", name="aware"),
-    Index("incident_open_idx", "fingerprint", postgresql_where=text("state = 'open'")),
+    Index("incident_fingerprint_idx", "fingerprint"),
 )
 
 incident_entry = Table(  # the timeline

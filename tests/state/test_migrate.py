@@ -11,6 +11,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import CheckConstraint, DateTime, inspect, select, text
+from sqlalchemy.exc import IntegrityError
 
 from include.services.errors import ServiceError, UsageError
 from include.state import audits, findings, incidents, notices, partners, training
@@ -116,6 +117,32 @@ def test_upgrade_keeps_what_an_older_version_wrote(database: str) -> None:
     with db.connect() as conn:
         assert conn.scalar(select(run_step.c.record)) == {"a": 1}
         assert conn.scalar(select(run_artifact.c.content)) == b"\0"
+
+
+def test_incidents_of_an_older_version_become_history_that_stays(database: str) -> None:
+    """The list of people too; while there is no incident, its tables may be emptied."""
+    db = engine(database)
+    migrate(db, "0018")
+    migrate(db)
+    with db.begin() as conn:
+        conn.execute(text("TRUNCATE incident CASCADE"))
+        incident_id = conn.scalar(
+            text(
+                "INSERT INTO incident (number, dag_id, run_id, type, what, noticed_by, opened_by,"
+                " opened_at, aware_at, selection, fingerprint, clocks, state) VALUES ('INC-1', 'd',"
+                " 'r', 't', 'w', '', '', now(), now(), '{}', 'f', '[]', 'open') RETURNING id"
+            )
+        )
+        row = {"incident": incident_id}
+        conn.execute(text("INSERT INTO incident_subject VALUES (:incident, 'd', '1', 1)"), row)
+    for statement in (
+        "TRUNCATE incident CASCADE",
+        "TRUNCATE incident_subject",
+        "DELETE FROM incident_subject",
+        "UPDATE incident_subject SET key = '2'",
+    ):
+        with db.begin() as conn, pytest.raises(IntegrityError, match="is history"):
+            conn.execute(text(statement))
 
 
 def test_a_failed_migration_leaves_nothing_behind(database: str) -> None:

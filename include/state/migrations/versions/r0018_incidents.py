@@ -18,15 +18,6 @@ BEGIN
         USING ERRCODE = 'restrict_violation', HINT = 'Append what corrects it.';
 END $$;
 
-CREATE FUNCTION incidents_are_not_emptied() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    IF EXISTS (SELECT FROM incident) THEN
-        RAISE EXCEPTION '% is history', TG_TABLE_NAME
-            USING ERRCODE = 'restrict_violation', HINT = 'Append what corrects it.';
-    END IF;
-    RETURN NULL;
-END $$;
-
 CREATE FUNCTION incident_facts_stay() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF (OLD.id, OLD.number, OLD.dag_id, OLD.run_id, OLD.type, OLD.what, OLD.noticed_by,
@@ -54,7 +45,7 @@ CREATE TRIGGER history BEFORE UPDATE OR DELETE ON {table}
 """
 EMPTY = """
 CREATE TRIGGER emptied BEFORE TRUNCATE ON {table}
-    FOR EACH STATEMENT EXECUTE FUNCTION incidents_are_not_emptied();
+    FOR EACH STATEMENT EXECUTE FUNCTION incident_history_stays();
 """
 
 
