@@ -19,6 +19,7 @@ from include.incident.names import ALERT, INDIVIDUAL, STEP_WATCH, Kind, State
 from include.incident.telling import reached
 from include.notify import outbox
 from include.notify.status import statuses
+from include.policy.incident import HumanStep
 
 SOON = timedelta(minutes=1)  # while messages wait to be sent
 IDLE = timedelta(minutes=5)
@@ -56,8 +57,8 @@ def look(desk: Desk, number: str) -> Look:
             due = waking.wake_ups(number, clocks, desk.rules.wake, now, desk.zone, told)
             rows = waking.notices(due, desk.rules, desk.roles, desk.zone)
             outbox.queue(conn, rows, desk.run, now, desk.notices)
-            unanswered = Counter(
-                str(one.data["step"]) for one in file.entries if one.kind is Kind.UNANSWERED
+            unanswered: Counter[HumanStep] = Counter(
+                one.data["step"] for one in file.entries if one.kind is Kind.UNANSWERED
             )
             quiet = waking.silent(number, unanswered, desk.rules, desk.roles, desk.now)
             outbox.queue(conn, quiet, desk.run, now, desk.notices)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal, cast, get_args
+from datetime import date, datetime
+from typing import Literal, get_args
 from zoneinfo import ZoneInfo
 
 from include.incident.clocks.clock import Clock, ClockState
@@ -114,16 +114,8 @@ def notices(
     for one in found:
         due = one.clock.due_at
         assert due is not None
-        for role in _told(one, rules):
-            yield from to_role(
-                roles[role],
-                kind=ALERT,
-                key=f"{one.key}/{role}",
-                heading=_heading(one),
-                line=line(one),
-                due_on=due.astimezone(zone).date(),
-                urgent=True,
-            )
+        day = due.astimezone(zone).date()
+        yield from _urgent(one.key, _heading(one), line(one), _told(one, rules), roles, day)
 
 
 def failed(
@@ -143,27 +135,22 @@ def failed(
         now: the moment, in the timezone whose days count.
     """
     for task in tasks:
-        for duty in dict.fromkeys((rules.steps[_LEADS], rules.management)):
-            role = rules.duty(duty).role
-            yield from to_role(
-                roles[role],
-                kind=ALERT,
-                key=f"{number}/failed/{task}/{role}",
-                heading=_("Incident {number}: a task failed", number=number),
-                line=_(
-                    "The task {task} of {workflow} failed, and what comes after it waits. In "
-                    "Airflow: open its log, remove the cause, then clear the task.",
-                    task=task,
-                    workflow=WORKFLOW,
-                ),
-                due_on=now.date(),
-                urgent=True,
-            )
+        line = _(
+            "The task {task} of {workflow} failed, and what comes after it waits. In Airflow: open "
+            "its log, remove the cause, then clear the task.",
+            task=task,
+            workflow=WORKFLOW,
+        )
+        heading = _("Incident {number}: a task failed", number=number)
+        duties = (rules.steps[_LEADS], rules.management)
+        yield from _urgent(
+            f"{number}/failed/{task}", heading, line, _roles(rules, duties), roles, now.date()
+        )
 
 
 def silent(
     number: str,
-    steps: Mapping[str, int],
+    steps: Mapping[HumanStep, int],
     rules: IncidentRules,
     roles: Mapping[str, Role],
     now: datetime,
@@ -178,22 +165,43 @@ def silent(
         now: the moment, in the timezone whose days count.
     """
     for step, times in steps.items():
-        duties = (rules.steps.get(cast("HumanStep", step), rules.management), rules.management)
-        for role in dict.fromkeys(rules.duty(duty).role for duty in duties):
-            yield from to_role(
-                roles[role],
-                kind=ALERT,
-                key=f"{number}/silent/{step}/{times}/{role}",
-                heading=_("Incident {number}: nobody answers", number=number),
-                line=_(
-                    "Nobody answered the step {step}. Deputies and management may answer now too. "
-                    "In Airflow: {workflow}, step {step}.",
-                    step=step,
-                    workflow=WORKFLOW,
-                ),
-                due_on=now.date(),
-                urgent=True,
-            )
+        line = _(
+            "Nobody answered the step {step}. Deputies and management may answer now too. In "
+            "Airflow: {workflow}, step {step}.",
+            step=step,
+            workflow=WORKFLOW,
+        )
+        heading = _("Incident {number}: nobody answers", number=number)
+        duties = (rules.steps[step], rules.management)
+        yield from _urgent(
+            f"{number}/silent/{step}/{times}", heading, line, _roles(rules, duties), roles,
+            now.date(),
+        )  # fmt: skip
+
+
+def _roles(rules: IncidentRules, duties: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(rules.duty(duty).role for duty in duties))
+
+
+def _urgent(
+    key: str,
+    heading: Message,
+    line: Message,
+    told: Iterable[str],
+    roles: Mapping[str, Role],
+    due_on: date,
+) -> Iterator[Notice]:
+    """The same urgent notice to each of these roles."""
+    for role in told:
+        yield from to_role(
+            roles[role],
+            kind=ALERT,
+            key=f"{key}/{role}",
+            heading=heading,
+            line=line,
+            due_on=due_on,
+            urgent=True,
+        )
 
 
 def wanted(keys: Sequence[str], number: str, clocks: Iterable[Clock], zone: ZoneInfo) -> set[str]:
@@ -270,7 +278,7 @@ def _told(one: WakeUp, rules: IncidentRules) -> list[str]:
     duties = [rules.steps[step] for step in one.steps or (_LEADS,)]
     if one.phase == "after":
         duties.append(rules.management)
-    return list(dict.fromkeys(rules.duty(duty).role for duty in duties))
+    return _roles(rules, duties)
 
 
 def _rungs(number: str, clock: Clock, wake: Wake, zone: ZoneInfo) -> list[WakeUp]:
