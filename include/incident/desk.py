@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection, Engine
 
 from include.incident import register, timeline
-from include.incident.clocks.milestones import grades
+from include.incident.clocks.milestones import grades, valid
 from include.incident.register import Incident
 from include.incident.timeline import Entry
 from include.notify.outbox import Run
@@ -80,6 +80,11 @@ class File:
 
     incident: Incident
     entries: Sequence[Entry]
+
+    @property
+    def valid(self) -> list[Entry]:
+        """What counts of the timeline: entries that were not corrected, oldest first."""
+        return valid(self.entries)
 
     @property
     def grade(self) -> str | None:

@@ -53,6 +53,7 @@ class Kind(StrEnum):
     REFUSED = "refused"  # an answer that did not count; data: step, cause, given
     UNANSWERED = "unanswered"  # data: step
     WOKEN = "woken"  # data: clock, rung
+    CORRECTED = "corrected"  # data: voids, places of entries that were made by mistake
     CLOSED = "closed"
     CANCELLED = "cancelled"
     REVIEWED = "reviewed"

@@ -31,7 +31,7 @@ def _secured(desk: Desk, file: File) -> list[Message]:
         Kind.GRADED: _("nobody confirmed the grade"),
         Kind.IMPACT: _("nobody assessed the impact"),
     }
-    found = [words for kind, words in lacking.items() if last_of(file.entries, kind) is None]
+    found = [words for kind, words in lacking.items() if last_of(file.valid, kind) is None]
     secured = last_of(file.entries, Kind.PRESERVED)
     again = secured is None or secured.data.get("again", not secured.data["complete"])
     if secured is None or again or secured.data["version"] < scope.version:

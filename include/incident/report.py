@@ -12,14 +12,14 @@ from include.incident import report_sections as sections
 from include.incident import timeline as timelines
 from include.incident.clocks import clock_words
 from include.incident.clocks.clock import Clock, ClockState, Why
-from include.incident.clocks.milestones import declined
+from include.incident.clocks.milestones import VOIDS, declined
 from include.incident.clocks.standing import clocks_of
 from include.incident.desk import Desk, File, file_of
 from include.incident.names import CLAUSE, STEP_PRESERVE, Kind, State
 from include.incident.scope import Scope
 from include.incident.steps.report import title_of
 from include.incident.telling import reached
-from include.incident.timeline import last_of
+from include.incident.timeline import Entry, last_of
 from include.messages import Message, _
 from include.reports.conclusion import Conclusion, worst
 from include.reports.model import Fact
@@ -138,8 +138,9 @@ def conclude_update(
         entry: place of the entry that was made.
         records: of the run.
     """
-    told = [*(one for record in records for one in record.findings), *_broken(file)]
     made = next(one for one in file.entries if one.place == entry)
+    told = [one for record in records for one in record.findings]
+    told += [*_corrected(file, made), *_broken(file)]
     clocks = clocks_of(desk, file)
     return Conclusion(
         title=_UPDATE,
@@ -155,6 +156,28 @@ def conclude_update(
             sections.timeline_of(file),
         ],
     )  # fmt: skip
+
+
+def _corrected(file: File, made: Entry) -> list[Finding]:
+    """That a step whose answer was a mistake has to be done again: it does not ask by itself."""
+    wrong = [one for one in file.entries if one.place in made.data.get(VOIDS, ())]
+    return [
+        Finding(
+            code="incident.corrected",
+            severity=Outcome.ATTENTION,
+            subject=f"{file.incident.number}/{one.place}",
+            message=_("It counts as not done: {words}", words=one.words),
+            action=_(
+                "Clear the task {step} in the incident's run in Airflow: it asks again.",
+                step=str(one.data["step"]),
+            )
+            if "step" in one.data
+            else _("Tell them, then enter it again (update_incident, action told_otherwise)."),
+            clause=CLAUSE,
+        )
+        for one in wrong
+        if one.kind is not Kind.TOLD
+    ]
 
 
 def nothing_entered(records: Sequence[StepRecord]) -> Conclusion:

@@ -16,7 +16,7 @@ from typing import Any
 from include.approvals.names import as_compared
 from include.approvals.reasons import says_something, value_free_reason
 from include.incident import register, timeline
-from include.incident.clocks.milestones import ACTION
+from include.incident.clocks.milestones import ACTION, VOIDS
 from include.incident.desk import Desk, File
 from include.incident.names import Kind, State
 from include.incident.selection import moment
@@ -47,6 +47,7 @@ class Action(StrEnum):
     ASSIGN = "assign"
     REGRADE = "regrade"
     TOLD_OTHERWISE = "told_otherwise"
+    CORRECT = "correct"
     WIDEN = "widen"
     CANCEL = "cancel"
 
@@ -61,6 +62,7 @@ class Update:
         account: of whom it is: taken off, assigned, or whom the shift is handed to.
         duty: that is assigned.
         grade: that is confirmed.
+        entry: place of the entry that was made by mistake.
         at: when it happened, as it was typed; empty means now, and what ends clocks is now.
     """
 
@@ -69,6 +71,7 @@ class Update:
     account: str = ""
     duty: str = ""
     grade: str = ""
+    entry: int | None = None
     at: str = ""
 
 
@@ -138,7 +141,7 @@ def _entitled(desk: Desk, file: File, update: Update) -> Team:
         return team_of(desk, file, "decide", {*writers, file.incident.opened_by})
     if update.action is Action.REGRADE:
         return team_of(desk, file, "grade")
-    if update.action is Action.TAKE_OFF:
+    if update.action in (Action.TAKE_OFF, Action.CORRECT):
         return leading(desk, file)
     steps: tuple[HumanStep, ...] = ("grade", "decide", "close")
     powerful = {desk.rules.steps[one] for one in steps} | {desk.rules.management}
@@ -172,8 +175,11 @@ def _moment(desk: Desk, file: File, update: Update) -> datetime | None:
     return found
 
 
+# What can be found to have been a mistake, and cannot be undone by entering the contrary.
+_CORRECTABLE = (Kind.REPORTED, Kind.CONTAINED, Kind.TOLD_OTHERWISE)
+
 # Decided here and now: a moment before would undo what ran out since.
-_NOW = {Action.REGRADE, Action.CANCEL}
+_NOW = {Action.REGRADE, Action.CANCEL, Action.CORRECT}
 
 # Review and summary come after the closing, and whoever does them may turn out to be a suspect.
 _PEOPLE = {Action.NOTE, Action.HAND_OVER, Action.TAKE_OFF, Action.ASSIGN}
@@ -234,6 +240,26 @@ def _told_otherwise(_desk: Desk, _file: File, _update: Update, words: str) -> Ma
     return Kind.TOLD_OTHERWISE, message, {}
 
 
+def _correct(_desk: Desk, file: File, update: Update, words: str) -> Made:
+    if update.entry is None:
+        raise UsageError("`entry` is missing.", "Write its number in the timeline.")
+    wrong = next((one for one in file.valid if one.place == update.entry), None)
+    if wrong is None or wrong.kind not in _CORRECTABLE:
+        can = ", ".join(str(one.place) for one in file.valid if one.kind in _CORRECTABLE)
+        raise UsageError(
+            f"`entry`: {update.entry} is none that can be corrected: what was handed in, contained "
+            "or told otherwise.",
+            f"There are: {can or 'none'}. For anything else enter how it is now.",
+        )
+    # that all were told was found because of it
+    follows = wrong.kind is Kind.TOLD_OTHERWISE
+    found = [one.place for one in file.valid if one.kind is Kind.TOLD and one.place > wrong.place]
+    message = _(
+        "Entry {entry} was a mistake and does not count: {words}", entry=wrong.place, words=words
+    )
+    return Kind.CORRECTED, message, {VOIDS: [wrong.place, *(found if follows else ())]}
+
+
 def _widen(_desk: Desk, _file: File, _update: Update, words: str) -> Made:
     return Kind.NOTE, _("What is affected was widened: {words}", words=words), {}
 
@@ -249,6 +275,7 @@ _ACTIONS = {
     Action.ASSIGN: _assign,
     Action.REGRADE: _regrade,
     Action.TOLD_OTHERWISE: _told_otherwise,
+    Action.CORRECT: _correct,
     Action.WIDEN: _widen,
     Action.CANCEL: _cancel,
 }

@@ -234,6 +234,15 @@ def update() -> dict[str, Param]:
             "Duty / 职责", "To which somebody is assigned. 指派的职责。", duties, first
         ),
         "grade": _choice("Grade / 级别", "The other grade. 调整后的级别。", grades, first),
+        "entry": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            title="Entry / 条目",
+            description="Number in the timeline of what was entered by mistake. "
+            "误记条目在时间线中的序号。",
+            section=first,
+        ),
         **affected,
     }
 
@@ -245,6 +254,7 @@ _ACTIONS = {
     str(Action.ASSIGN): "Assign a person / 指派人员",
     str(Action.REGRADE): "Change the grade / 调整级别",
     str(Action.TOLD_OTHERWISE): "People were told otherwise / 已通过其他方式告知",
+    str(Action.CORRECT): "An entry was a mistake / 更正误记",
     str(Action.WIDEN): "More is affected / 扩大影响范围",
     str(Action.CANCEL): "Cancel: it was none / 撤销（误报）",
 }

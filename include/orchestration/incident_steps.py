@@ -278,6 +278,7 @@ _READ_BY_DOCUMENTS = (
     Kind.SCOPED,
     Kind.PRESERVED,
     Kind.CONTAINED,
+    Kind.CORRECTED,
     Kind.GRADED,
     Kind.IMPACT,
     Kind.DECIDED,

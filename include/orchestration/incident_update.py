@@ -82,5 +82,6 @@ def _update(params: dict[str, Any]) -> Update:
         account=text("account"),
         duty=text("duty"),
         grade=text("grade"),
+        entry=params.get("entry"),
         at=text("at"),
     )

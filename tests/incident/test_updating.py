@@ -30,8 +30,9 @@ MORE = {
     Action.TAKE_OFF: {"account": "T2"},
     Action.ASSIGN: {"account": "X7", "duty": "technical"},
     Action.REGRADE: {"grade": "larger"},
+    Action.CORRECT: {"entry": 2},
 }
-RIGHT = {Action.REGRADE: COMP, Action.CANCEL: BOSS, Action.TAKE_OFF: LEAD}
+RIGHT = {Action.REGRADE: COMP, Action.CANCEL: BOSS, Action.TAKE_OFF: LEAD, Action.CORRECT: LEAD}
 
 
 @pytest.mark.parametrize("action", Action)
@@ -40,6 +41,7 @@ def test_every_addition_is_an_entry_in_the_name_of_who_made_it(
 ) -> None:
     """With what it is about, and nothing that could be a customer's."""
     case = company.open(1)
+    case.answer("contain")
     who = RIGHT.get(action, SERVICE)
     words = "as 13800138000 said"
     entry = case.update(action, by=who, words=words, **MORE.get(action, {}))

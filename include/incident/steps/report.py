@@ -13,7 +13,7 @@ from include.approvals.form import Field
 from include.approvals.question import Question
 from include.evidence.model import StepRecord
 from include.incident.clocks.clock import Bearing, bearing
-from include.incident.clocks.milestones import COMPLETE, is_declined, outgrown, valid
+from include.incident.clocks.milestones import COMPLETE, is_declined, outgrown
 from include.incident.clocks.standing import facts_from
 from include.incident.desk import Desk, File
 from include.incident.names import Kind
@@ -162,7 +162,7 @@ def answered(desk: Desk, file: File, authority: str, phase: Phase) -> bool:
 def _answers(file: File, authority: str, phase: Phase) -> list[Entry]:
     return [
         one
-        for one in of_kind(valid(file.entries), Kind.REPORTED)
+        for one in of_kind(file.valid, Kind.REPORTED)
         if one.data.get("authority") == authority and one.data.get("phase") == phase
     ]
 

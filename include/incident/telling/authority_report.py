@@ -177,7 +177,7 @@ def _affected(scope: Scope) -> Section:
 
 
 def _measures(file: File, *, required: bool) -> Section:
-    contained = last_of(file.entries, Kind.CONTAINED)
+    contained = last_of(file.valid, Kind.CONTAINED)
     texts = texts_of(file.entries)
     done = contained.words if contained else _("being contained; no result yet")
     # Measures 7: both belong to the first report, which nobody waits with until all is known
@@ -211,7 +211,7 @@ def _rest(file: File, evidence: Sequence[Message]) -> Section:
 def _reported_before(file: File, authority: Authority) -> Section:
     before = [
         _("{at}: {words}", at=one.happened_at, words=one.words)
-        for one in of_kind(file.entries, Kind.REPORTED)
+        for one in of_kind(file.valid, Kind.REPORTED)
         if one.data.get("authority") == authority.id
     ]
     return _form(_("Reported before"), [(_("Reports"), tuple(before) or None, False)])

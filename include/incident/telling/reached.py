@@ -45,7 +45,7 @@ def told(conn: Connection, desk: Desk, file: File) -> bool:
     settled = last_settled(conn, INDIVIDUAL, f"{number}/") or queued.happened_at
     open_ones = unreached(conn, file)
     base = settled
-    if left and not open_ones and (otherwise := last_of(file.entries, Kind.TOLD_OTHERWISE)):
+    if left and not open_ones and (otherwise := last_of(file.valid, Kind.TOLD_OTHERWISE)):
         base = max(settled, otherwise.happened_at)
     done_at = decisions.everybody_since(file.entries, base)
     complete = done_at is not None and not open_ones
@@ -75,7 +75,7 @@ def unreached(conn: Connection, file: File) -> int:
     """
     found = delivery(conn, file.incident.number)
     left = sum(found.values()) - found.get("sent", 0) - found.get("pending", 0)
-    otherwise = last_of(file.entries, Kind.TOLD_OTHERWISE)
+    otherwise = last_of(file.valid, Kind.TOLD_OTHERWISE)
     if not left or otherwise is None:
         return left
     noted = last_of(file.entries[: otherwise.place - 1], Kind.TOLD)

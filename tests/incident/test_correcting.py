@@ -1,0 +1,121 @@
+"""What was entered by mistake: it is said to be one, counts no more, and stays to be read."""
+
+from __future__ import annotations
+
+import pytest
+
+from include.incident import report, scopes, timeline
+from include.incident.clocks.clock import Clock, ClockState
+from include.incident.clocks.standing import clocks_of
+from include.incident.names import Kind
+from include.incident.open_points import open_points
+from include.incident.updating import Action
+from include.services.errors import UsageError
+from tests.incident.desk_rig import COMP, LEAD, SERVICE, Case, Company, english
+
+
+def left(case: Case) -> list[str]:
+    return [english(one) for one in open_points(case.desk, case.file)]
+
+
+def clock(case: Case, ends: str) -> Clock:
+    """The first clock that ends with a milestone."""
+    return next(one for one in clocks_of(case.desk, case.file) if one.rule.ends == ends)
+
+
+def test_a_report_that_was_not_handed_in_is_due_again(company: Company) -> None:
+    """Its clock runs as if nobody had answered; the step asks again, and the next answer counts."""
+    case = company.open(1).until("grade", grade={"grade": "larger", "reason": "the press knows"})
+    case.answer("report")
+    wrong = case.entries(Kind.REPORTED)[-1].place
+    assert not clock(case, "reported").is_open
+    assert case.ask("report") is None
+    company.clock.on(hours=30)
+    entry = case.update(Action.CORRECT, by=LEAD, words="it was another incident's", entry=wrong)
+    assert entry.kind is Kind.CORRECTED
+    assert english(entry.words).startswith(f"Entry {wrong} was a mistake")
+    assert clock(case, "reported").state is ClockState.OVERDUE
+    assert any(one.startswith("first report to") for one in left(case))
+    assert case.ask("report") is not None
+    scope = scopes.found(case.desk, case.file.incident.id)
+    told = report.conclude_update(case.desk, case.file, scope, entry.place, []).findings
+    assert [(one.subject, english(one.action)) for one in told] == [
+        (f"{case.number}/{wrong}",
+         "Clear the task report in the incident's run in Airflow: it asks again."),
+    ]  # fmt: skip
+    case.answer("report")
+    late = clock(case, "reported")
+    assert (late.is_open, late.is_late, late.done_at) == (
+        False,
+        True,
+        case.entries(Kind.REPORTED)[-1].happened_at,
+    )
+    assert wrong in [one.place for one in case.entries(Kind.REPORTED)]
+    assert timeline.verify(case.number, case.file.entries) is None
+
+
+def test_a_mistaken_not_needed_is_no_finding_any_more(company: Company) -> None:
+    """And the report is asked for."""
+    case = company.open(1).until("grade", grade={"grade": "larger", "reason": "the press knows"})
+    case.answer("report", option="Not needed", receipt="", reason="they know")
+    case.update(Action.CORRECT, by=LEAD, entry=case.entries(Kind.REPORTED)[-1].place)
+    assert clock(case, "reported").is_open
+    assert any(one.startswith("first report to") for one in left(case))
+
+
+def test_what_is_not_contained_after_all_keeps_it_open(company: Company) -> None:
+    """The next answer to the checklist counts."""
+    case = company.open(1).counted()
+    case.answer("contain")
+    assert "it is not contained" not in left(case)
+    case.update(Action.CORRECT, by=LEAD, entry=case.entries(Kind.CONTAINED)[-1].place)
+    assert "it is not contained" in left(case)
+    assert clock(case, "contained").is_open
+    case.answer("contain")
+    assert "it is not contained" not in left(case)
+    assert not clock(case, "contained").is_open
+
+
+def test_people_who_were_not_told_otherwise_after_all_wait_again(company: Company) -> None:
+    """That all were told was found because of it, and goes with it."""
+    case = company.open(1, 11).until("decide")
+    case.notify()
+    case.delivered("undeliverable")
+    case.update(Action.TOLD_OTHERWISE, by=SERVICE, words="called them")
+    case.settle()
+    assert not clock(case, "individuals_told").is_open
+    wrong = case.entries(Kind.TOLD_OTHERWISE)[-1].place
+    case.update(Action.CORRECT, by=LEAD, words="nobody picked up", entry=wrong)
+    assert clock(case, "individuals_told").is_open
+    assert any("could not be told by mail" in one for one in left(case))
+    case.settle()
+    assert clock(case, "individuals_told").is_open
+    company.clock.on(hours=1)
+    case.update(Action.TOLD_OTHERWISE, by=SERVICE, words="wrote to them")
+    case.settle()
+    assert clock(case, "individuals_told").done_at == company.clock.now()
+
+
+@pytest.mark.parametrize("place", [None, 0, 1, 2, 99])
+def test_only_what_can_be_a_mistake_is_corrected_and_the_choice_is_named(
+    company: Company, place: int | None
+) -> None:
+    """Another grade or decision is entered anew; nothing is corrected twice."""
+    case = company.open(1)
+    case.answer("contain")
+    case.update(Action.CORRECT, by=LEAD, entry=2)
+    case.answer("contain")
+    count = len(case.entries())
+    with pytest.raises(UsageError, match=r"`entry`(:| is missing)") as refused:
+        case.update(Action.CORRECT, by=LEAD, entry=place)
+    assert place is None or refused.value.action.startswith("There are: 4.")
+    assert len(case.entries()) == count
+
+
+@pytest.mark.parametrize("who", [COMP, SERVICE])
+def test_who_handed_in_does_not_take_it_back_alone(company: Company, who: str) -> None:
+    """Who leads does."""
+    case = company.open(1)
+    case.answer("contain")
+    with pytest.raises(UsageError, match="may not do that"):
+        case.update(Action.CORRECT, by=who, entry=2)
