@@ -89,24 +89,25 @@ def outgrown(desk: Desk, file: File) -> str | None:
     counted, graded = last_of(file.entries, Kind.SCOPED), last_of(file.entries, Kind.GRADED)
     if counted is None or graded is None or graded.place > counted.place:
         return None
-    order = [one.id for one in desk.rules.grades]
+    order = [one.id for one in desk.rules_of(file).grades]
     proposed, confirmed = str(counted.data["proposed"]), str(graded.data["grade"])
     return proposed if order.index(proposed) > order.index(confirmed) else None
 
 
-def find_outgrown(seen: Examination, desk: Desk, proposed: str) -> None:
+def find_outgrown(seen: Examination, desk: Desk, file: File, proposed: str) -> None:
     """Say that the confirmed grade is for less than is affected.
 
     Args:
         seen: gets it.
         desk: of the incident.
+        file: the incident.
         proposed: the grade that is proposed.
     """
     seen.find(
         "incident.grade_outgrown",
         Outcome.ATTENTION,
         _("More is affected than the confirmed grade is for; proposed: {grade}.",
-          grade=desk.rules.grade(proposed).message),
+          grade=desk.rules_of(file).grade(proposed).message),
         _("Have who grades it confirm the grade: update_incident, action regrade."),
     )  # fmt: skip
 
@@ -138,12 +139,12 @@ def _keep(
     desk: Desk, file: File, counted: Scope, *, by: str, after: int | None = None
 ) -> Scope | None:
     """Keep a count as the next version; not where a version is the newest that is not ``after``."""
-    proposed = propose(counted, desk.rules)
+    proposed = propose(counted, desk.rules_of(file))
     words = _(
         "Counted: {people} people, {records} records; proposed grade: {grade}.",
         people=counted.subjects,
         records=counted.records,
-        grade=desk.rules.grade(proposed.grade).message,
+        grade=desk.rules_of(file).grade(proposed.grade).message,
     )
     if counted.unknown:
         names = listed([verbatim(one.database) for one in counted.unknown])
@@ -198,7 +199,7 @@ def _record(desk: Desk, counted: Scope, file: File, fewer: Sequence[str] = ()) -
             subject=database,
         )  # fmt: skip
     if proposed := outgrown(desk, file):
-        find_outgrown(seen, desk, proposed)
+        find_outgrown(seen, desk, file, proposed)
     seen.measure("incident.people_affected", counted.subjects if counted.complete else None, "1")
     return seen.record({"scope": counted.as_json()})
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from include.incident.as_opened import Kept
 from include.incident.selection import Selection
 from include.incident.timeline import canonical, in_utc
 from include.policy.incident import ClockRule
@@ -22,6 +23,7 @@ def begun(
     began_at: datetime | None,
     selection: Selection,
     clocks: Iterable[ClockRule],
+    kept: Kept | None,
 ) -> dict[str, Any]:
     """What an incident began with, as JSON.
 
@@ -33,18 +35,23 @@ def begun(
             SHA-256 of their lines, each with a line feed.
         clocks: their rules; the SHA-256 is of the canonical JSON of ``{"clocks": [...]}``, in which
             what has its default is left out.
+        kept: other rules, digested in the same way; None of incidents that kept none.
     """
     said = selection.as_json()
     if selection.keys:
         said["keys"] = {"count": len(selection.keys), "sha256": _digest(selection.keys)}
     rules = [one.model_dump(mode="json", exclude_defaults=True) for one in clocks]
-    return {
+    begun = {
         "type": type,
         "aware_at": in_utc(aware_at),
         "began_at": in_utc(began_at) if began_at else None,
         "selection": said,
         "clocks_sha256": hashlib.sha256(canonical({"clocks": rules})).hexdigest(),
     }
+    if kept is not None:
+        others = kept.model_dump(mode="json", exclude_defaults=True)
+        begun["kept_sha256"] = hashlib.sha256(canonical(others)).hexdigest()
+    return begun
 
 
 def differing(kept: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection, Engine
 
 from include.incident import register, timeline
+from include.incident.as_opened import as_opened
 from include.incident.clocks.milestones import grades, valid
 from include.incident.register import Incident
 from include.incident.timeline import Entry
@@ -27,7 +28,7 @@ class Desk:
     """The rules and the services.
 
     Attributes:
-        rules: incident.yaml.
+        rules: incident.yaml of today; `rules_of` are those of an incident.
         roles: of roles.yaml, by id.
         notices: of notices.yaml.
         databases: in which is counted what is affected, by name.
@@ -58,6 +59,10 @@ class Desk:
     def now(self) -> datetime:
         """The moment in the pack's timezone."""
         return self.clock.now().astimezone(self.zone)
+
+    def rules_of(self, file: File) -> IncidentRules:
+        """The rules that an incident is measured by (`as_opened`)."""
+        return as_opened(self.rules, file.incident.kept, file.incident.clocks)
 
     def file(self, number: str) -> File:
         """All that is known of an incident now.

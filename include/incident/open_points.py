@@ -46,7 +46,7 @@ def _secured(desk: Desk, file: File) -> list[Message]:
         names = listed([verbatim(one.database) for one in scope.unknown])
         found.append(_("nobody could count what is affected in {databases}", databases=names))
     if proposed := outgrown(desk, file):
-        title = desk.rules.grade(proposed).message
+        title = desk.rules_of(file).grade(proposed).message
         found.append(
             _("more is affected than it was graded for, {grade} is proposed: confirm the grade "
               "(update_incident, action regrade)", grade=title)
@@ -62,7 +62,7 @@ def _explained(file: File, secured: Entry) -> bool:
 
 def _reports(desk: Desk, file: File) -> list[Message]:
     return [
-        title_of(desk, one.id, phase)
+        title_of(desk, file, one.id, phase)
         for phase in (Phase.FIRST, Phase.REST)
         for one in authorities(desk, file)
         if not answered(desk, file, one.id, phase)

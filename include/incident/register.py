@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection, func, select, update
 
 from include.incident import timeline
+from include.incident.as_opened import Kept, kept_of
 from include.incident.beginning import CRITICAL, begun, differing
 from include.incident.clocks.spans import earlier
 from include.incident.form import Form
@@ -44,6 +45,7 @@ class Incident:
         partner: number of the partner at which it happened.
         selection: what is affected, as it was said first.
         clocks: their rules, as they were when it was opened.
+        kept: other rules as they were then; None of incidents that are older than the keeping.
         duplicate_of: number of the incident that this one is.
         state: where it stands.
         grade: as a person confirmed it last; None before. For lists: `File.grade` is that of the
@@ -64,6 +66,7 @@ class Incident:
     partner: str | None
     selection: Selection
     clocks: tuple[ClockRule, ...]
+    kept: Kept | None
     duplicate_of: str | None
     state: State
     grade: str | None
@@ -121,6 +124,7 @@ def open_incident(
         "selection": form.selection.as_json(),
         "fingerprint": form.fingerprint,
         "clocks": [one.model_dump(mode="json") for one in rules.clocks],
+        "kept": kept_of(rules, form.type).model_dump(mode="json"),
         "duplicate_of": first.id if first else None,
         "state": str(State.DUPLICATE if first else State.OPEN),
     }
@@ -207,6 +211,7 @@ def _begun(found: Incident) -> dict[str, Any]:
         began_at=found.began_at,
         selection=found.selection,
         clocks=found.clocks,
+        kept=found.kept,
     )
 
 
@@ -253,6 +258,7 @@ def _read(conn: Connection, rows: Sequence[Mapping[Any, Any]]) -> list[Incident]
             partner=row["partner"],
             selection=Selection.model_validate(row["selection"]),
             clocks=tuple(ClockRule.model_validate(one) for one in row["clocks"]),
+            kept=Kept.model_validate(row["kept"]) if row["kept"] else None,
             duplicate_of=numbers.get(row["duplicate_of"]),
             state=State(row["state"]),
             grade=row["grade"],

@@ -234,7 +234,7 @@ def _not_needed(desk: Desk, file: File) -> list[Finding]:
             message=_(
                 "Not handed in, because {who} said that it is not needed: {report}. {words}",
                 who=one.by,
-                report=title_of(desk, str(one.data["authority"]), str(one.data.get("phase"))),
+                report=title_of(desk, file, str(one.data["authority"]), str(one.data.get("phase"))),
                 words=one.words,
             ),
             action=_(
@@ -331,7 +331,7 @@ def _duplicate(file: File) -> Finding:
 
 def _summary(desk: Desk, file: File, clocks: Sequence[Clock]) -> Message:
     one, late = file.incident, [clock for clock in clocks if clock.is_late]
-    values = {"number": one.number, "type": desk.rules.type(one.type).message}
+    values = {"number": one.number, "type": desk.rules_of(file).type(one.type).message}
     if desk.scenario is not None:
         return _(
             "DRILL {number}, {type}: {late} of {all} periods ran out. Nothing left the sandbox.",
@@ -389,7 +389,7 @@ def _facts(desk: Desk, file: File, clocks: Sequence[Clock], scope: Scope | None)
     return [
         Fact(
             label=_("Grade"),
-            value=desk.rules.grade(file.grade).message if file.grade else None,
+            value=desk.rules_of(file).grade(file.grade).message if file.grade else None,
             note=_STATES[one.state],
         ),
         Fact(label=_("People affected"), value=scope.subjects if scope and scope.counted else None),

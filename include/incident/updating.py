@@ -225,11 +225,11 @@ def _assign(desk: Desk, file: File, update: Update, words: str) -> Made:
     return Kind.ASSIGNED, message, {"account": account, "duty": duty.id}
 
 
-def _regrade(desk: Desk, _file: File, update: Update, words: str) -> Made:
+def _regrade(desk: Desk, file: File, update: Update, words: str) -> Made:
     named = _needed("grade", update.grade)
-    grade = {one.id: one for one in desk.rules.grades}.get(named)
+    grade = {one.id: one for one in desk.rules_of(file).grades}.get(named)
     if grade is None:
-        known = ", ".join(one.id for one in desk.rules.grades)
+        known = ", ".join(one.id for one in desk.rules_of(file).grades)
         raise UsageError(f"`grade`: there is none called {named}.", f"There are: {known}.")
     message = _("Graded {grade}. {reason}", grade=grade.message, reason=words)
     return Kind.GRADED, message, {"grade": named, "reason": words}

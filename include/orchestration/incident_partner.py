@@ -30,7 +30,9 @@ def reopen_review(desk: Desk, number: str, partners: Callable[[], Partners] | No
     one = file.incident
     if desk.scenario is not None or not one.is_led or one.partner is None:
         return
-    if not desk.rules.type(one.type).partner or any(REVIEW in entry.data for entry in file.entries):
+    if not desk.rules_of(file).type(one.type).partner or any(
+        REVIEW in entry.data for entry in file.entries
+    ):
         return
     now, by = desk.clock.now(), desk.started_by or desk.run.dag_id
     with desk.state.begin() as conn:
@@ -40,7 +42,7 @@ def reopen_review(desk: Desk, number: str, partners: Callable[[], Partners] | No
         elif not _stands(partners, one.partner):
             words = _unknown(one.partner)
         else:
-            because = desk.rules.type(one.type).title["en"]
+            because = desk.rules_of(file).type(one.type).title["en"]
             made = reviews.reopen(
                 conn, one.partner, because=because, by=by, at=now, incident=number
             )

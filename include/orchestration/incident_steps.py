@@ -207,7 +207,7 @@ def _report(mine: Desk, file: File, authority: str, phase: Phase) -> Document:
         file,
         scopes.newest(mine, file.incident.id),
         clocks_of(mine, file),
-        mine.rules.authority(authority),
+        mine.rules_of(file).authority(authority),
         phase,
         evidence_kept.lines(mine, file),
     )

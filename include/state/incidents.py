@@ -41,6 +41,7 @@ incident = Table(
     Column("selection", JSONB, nullable=False),  # what is affected, as it was said
     Column("fingerprint", Text, nullable=False),  # of the form: the same again is the same incident
     Column("clocks", JSONB, nullable=False),  # rules, as they were when it was opened
+    Column("kept", JSONB),  # other rules, likewise; none before 0020
     Column("duplicate_of", BigInteger, ForeignKey("incident.id")),
     Column("state", Text, nullable=False),
     Column("grade", Text),  # as a person confirmed it last

@@ -249,7 +249,7 @@ class Case:
         clocks, kept = clocks_of(desk, file), evidence_kept.lines(desk, file)
         if step == "summary":
             return missing(authority_report.summary(desk, file, scope, clocks, kept))
-        named = desk.rules.authority(authority)
+        named = desk.rules_of(file).authority(authority)
         made = authority_report.report(desk, file, scope, clocks, named, _phase(step), kept)
         return missing(made)
 

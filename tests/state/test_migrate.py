@@ -140,6 +140,7 @@ def test_incidents_of_an_older_version_become_history_that_stays(database: str) 
         "TRUNCATE incident_subject",
         "DELETE FROM incident_subject",
         "UPDATE incident_subject SET key = '2'",
+        "UPDATE incident SET kept = '{}'",
     ):
         with db.begin() as conn, pytest.raises(IntegrityError, match="is history"):
             conn.execute(text(statement))

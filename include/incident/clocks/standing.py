@@ -27,7 +27,7 @@ def facts_from(desk: Desk, file: File) -> Facts:
         type=file.incident.type,
         # Incidents opened before this was kept have today's.
         critical=desk.rules.critical if critical is None else critical is True,
-        order=[one.id for one in desk.rules.grades],
+        order=[one.id for one in desk.rules_of(file).grades],
         proposed=str(scoped.data["proposed"]) if scoped is not None and certain else None,
     )
 

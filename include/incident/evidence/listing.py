@@ -98,7 +98,7 @@ def compare(
     if kept is None:
         return scope
     if proposed := assessing.outgrown(desk, desk.file(file.incident.number)):
-        assessing.find_outgrown(seen, desk, proposed)
+        assessing.find_outgrown(seen, desk, file, proposed)
     return kept
 
 

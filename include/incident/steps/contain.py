@@ -23,7 +23,7 @@ def form(desk: Desk, file: File) -> list[Field]:
     """The checklist as fields."""
     boxes = [
         Field(name=one.id, title=one.message, kind="yes_no", value=False)
-        for one in desk.rules.type(file.incident.type).checklist
+        for one in desk.rules_of(file).type(file.incident.type).checklist
     ]
     notes = Field(
         name=NOTES,
@@ -43,7 +43,7 @@ def ask(desk: Desk, number: str) -> Question | None:
         desk,
         file,
         STEP,
-        _("contain it: {type}", type=desk.rules.type(file.incident.type).message),
+        _("contain it: {type}", type=desk.rules_of(file).type(file.incident.type).message),
         [
             _("What happened: {what}", what=told(desk, file)),
             _("Do what the checklist says, then tick it and choose Contained."),
@@ -62,7 +62,7 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
     """
     file = desk.file(number)
     who = answer.person(desk, file, STEP, given)
-    kind = desk.rules.type(file.incident.type)
+    kind = desk.rules_of(file).type(file.incident.type)
     values = answer.read(desk, file, STEP, given, form(desk, file))
     left = [one for one in kind.checklist if not values.ticked(one.id)]
     if left and not values.says(NOTES):

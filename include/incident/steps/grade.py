@@ -26,14 +26,14 @@ REASON = "reason"
 GRADE = "grade"
 
 
-def form(desk: Desk, proposed: str | None = None) -> list[Field]:
+def form(desk: Desk, file: File, proposed: str | None = None) -> list[Field]:
     """Grade and reasons as fields."""
     return [
         Field(
             name=GRADE,
             title=_("Grade"),
             kind="choice",
-            options={one.id: one.message for one in desk.rules.grades},
+            options={one.id: one.message for one in desk.rules_of(file).grades},
             value=proposed,
             required=True,
         ),
@@ -52,7 +52,7 @@ def ask(desk: Desk, number: str) -> Question | None:
     if file is None:
         return None
     scope = scopes.newest(desk, file.incident.id)
-    proposed = propose(scope, desk.rules)
+    proposed = propose(scope, desk.rules_of(file))
     return page.question(
         desk,
         file,
@@ -65,7 +65,7 @@ def ask(desk: Desk, number: str) -> Question | None:
             _("The grade says whom it is reported to, and by when. It can be changed later."),
         ],
         choices=[CONFIRM],
-        form=form(desk, proposed.grade),
+        form=form(desk, file, proposed.grade),
     )
 
 
@@ -77,9 +77,9 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
     """
     file = desk.file(number)
     who = answer.person(desk, file, STEP, given)
-    values = answer.read(desk, file, STEP, given, form(desk))
+    values = answer.read(desk, file, STEP, given, form(desk, file))
     chosen = values.text(GRADE)
-    proposed = propose(scopes.newest(desk, file.incident.id), desk.rules)
+    proposed = propose(scopes.newest(desk, file.incident.id), desk.rules_of(file))
     if (chosen != proposed.grade or not proposed.certain) and not values.says(REASON):
         cause = _("it is not what the counts propose, or not all could be counted: give reasons")
         answer.refuse(desk, file, STEP, given, cause, values)
@@ -90,7 +90,11 @@ def enter(
     desk: Desk, file: File, grade: str, reason: str, who: str, given: Given, at: datetime
 ) -> StepRecord:
     """Enter a grade that a person confirmed."""
-    words = _("Graded {grade}. {reason}", grade=desk.rules.grade(grade).message, reason=reason)
+    words = _(
+        "Graded {grade}. {reason}",
+        grade=desk.rules_of(file).grade(grade).message,
+        reason=reason,
+    )
 
     def keep(conn: Connection) -> None:
         register.graded(conn, file.incident.id, grade)

@@ -56,7 +56,7 @@ def authorities(desk: Desk, file: File) -> list[Authority]:
     facts = facts_from(desk, file)
     return [
         one
-        for one in desk.rules.authorities
+        for one in desk.rules_of(file).authorities
         if bearing(one, facts) in (Bearing.YES, Bearing.PROVISIONAL)
     ]
 
@@ -84,12 +84,12 @@ def ask(
     file = page.led(desk, number)
     if file is None or handed_in(file, authority, phase):
         return None
-    named = desk.rules.authority(authority)
+    named = desk.rules_of(file).authority(authority)
     return page.question(
         desk,
         file,
         STEPS[phase],
-        title_of(desk, authority, phase),
+        title_of(desk, file, authority, phase),
         [
             *page.blocked(missing),
             _("What happened: {what}", what=told(desk, file)),
@@ -129,7 +129,7 @@ def take(
     if not handed and not values.says(REASON):
         answer.refuse(desk, file, step, given, _("the reasons say nothing"), values)
     at = answer.moment(desk, file, step, given, values, WHEN, file.incident.aware_at)
-    title = title_of(desk, authority, phase)
+    title = title_of(desk, file, authority, phase)
     words = (
         _("Handed in: {report}. Receipt: {receipt}", report=title, receipt=values.text(RECEIPT))
         if handed
@@ -152,7 +152,7 @@ def answered(desk: Desk, file: File, authority: str, phase: Phase) -> bool:
 
     That it is not needed stands until a worse grade is confirmed.
     """
-    order = [one.id for one in desk.rules.grades]
+    order = [one.id for one in desk.rules_of(file).grades]
     return any(
         not (is_declined(one) and outgrown(one, file.entries, order))
         for one in _answers(file, authority, phase)
@@ -167,9 +167,9 @@ def _answers(file: File, authority: str, phase: Phase) -> list[Entry]:
     ]
 
 
-def title_of(desk: Desk, authority: str, phase: str) -> Message:
+def title_of(desk: Desk, file: File, authority: str, phase: str) -> Message:
     """Which report it is, in words."""
-    named = {one.id: one.message for one in desk.rules.authorities}
+    named = {one.id: one.message for one in desk.rules_of(file).authorities}
     to = named.get(authority, verbatim(authority))
     if phase == Phase.FIRST:
         return _("first report to: {authority}", authority=to)

@@ -141,7 +141,7 @@ def _form(heading: Message, entries: Iterable[tuple[Message, EntryValue, bool]])
 
 
 def _what(desk: Desk, file: File, scope: Scope) -> Section:
-    one, rules = file.incident, desk.rules
+    one, rules = file.incident, desk.rules_of(file)
     hit = [name for name in desk.databases if name in scope.affected()]
     systems = listed([verbatim(desk.databases[name].title) for name in hit or desk.databases])
     grade = rules.grade(file.grade).message if file.grade else None
