@@ -246,14 +246,15 @@ def _counted(
     for clerk, person in ((one[1], one[2]) for one in entries if one[0] == "opened"):
         if person is not None:
             accounts[CLERKS[clerk]].add(person)
-    whole = {one.collection for one in rule.records} == set(chosen.collections_of(rule))
+    there = set(chosen.collections_of(rule))
+    whole = {one.collection for one in rule.records} == there
     dated = [one[3] for one in entries if one[3]]
     narrowing = (chosen.since, chosen.until, chosen.departments, chosen.accounts, chosen.partner)
     narrowed = any(narrowing) or bool(chosen.keys)
-    tagged = "tag" in chosen.collections_of(rule) and main and not chosen.accounts
+    tagged = "tag" in there and main and not chosen.accounts
     blurred = tagged and chosen.partner is None and bool(chosen.since or chosen.until)
-    linked = all(one.collection != "memo" for one in rule.records)
-    everybody = main and linked and "person" in chosen.collections_of(rule) and not any(narrowing)
+    linked = "memo" not in there  # it alone has no foreign key
+    everybody = main and linked and "person" in there and not any(narrowing)
     young = {
         key
         for key, one in born.items()
