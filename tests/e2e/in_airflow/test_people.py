@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, expect
 
 from include.cli.answers import PATIENCE
 from include.local.airflow import ADMIN, AirflowApi
-from tests.e2e.browsing import log_in, open_form, open_question, press, start
+from tests.e2e.browsing import logged_in, open_form, open_question, press, start
 from tests.e2e.in_airflow.conftest import ENTERER, OTHER_REVIEWER, REST, REVIEWER
 from tests.e2e.running import RUNS, Running, patch, path_of, until
 from tests.reports.test_browser import CHROMIUM
@@ -136,34 +136,33 @@ def test_check_quality_from_the_trigger_form(
     running: Running, api: AirflowApi, browser: Browser
 ) -> None:
     """The form offers the mapped databases and explains itself; what is chosen is what runs."""
-    page = log_in(browser, running.airflow, ADMIN)
-    form = open_form(page, "Quality of collected records")
-    expect(form).to_contain_text("Names from the data map; empty means all of them.")
-    expect(form).to_contain_text("Look at all records")
-    form.get_by_role("combobox").press("ArrowDown")
-    page.get_by_role("option", name="courier").click()
-    form.locator("label:has(input[name=element_full])").click()
-    run = start(page, form, f"/{RUNS.format('check_quality')}")
-    assert run["conf"] == {"databases": ["courier"], "full": True}
-    assert run["triggering_user_name"] == ADMIN
-    done = running.ended(api, "check_quality", run["dag_run_id"])
-    assert (done.state, done.outcome) == ("failed", "fail")
-    assert done.bundle
-    page.goto(f"{running.airflow.url}/dags/check_quality/runs/{quote(run['dag_run_id'])}")
-    expect(page.get_by_text("Failed").first).to_be_visible()
+    with logged_in(browser, running.airflow, ADMIN) as page:
+        form = open_form(page, "Quality of collected records")
+        expect(form).to_contain_text("Names from the data map; empty means all of them.")
+        expect(form).to_contain_text("Look at all records")
+        form.get_by_role("combobox").press("ArrowDown")
+        page.get_by_role("option", name="courier").click()
+        form.locator("label:has(input[name=element_full])").click()
+        run = start(page, form, f"/{RUNS.format('check_quality')}")
+        assert run["conf"] == {"databases": ["courier"], "full": True}
+        assert run["triggering_user_name"] == ADMIN
+        done = running.ended(api, "check_quality", run["dag_run_id"])
+        assert (done.state, done.outcome) == ("failed", "fail")
+        assert done.bundle
+        page.goto(f"{running.airflow.url}/dags/check_quality/runs/{quote(run['dag_run_id'])}")
+        expect(page.get_by_text("Failed").first).to_be_visible()
 
 
 @pytest.fixture(scope="module")
 def refused(running: Running, api: AirflowApi, asked: Asked, browser: Browser) -> tuple[int, str]:
     """Somebody with the reviewers' role who entered the batch tries to approve it."""
     asked.take_time()
-    page = log_in(browser, running.airflow, ENTERER)
-    open_question(page, BROWSER)
-    status = press(page, "Approve")
-    expect(page.get_by_text("Access Denied")).to_be_visible()
-    page.reload()
-    expect(page.get_by_role("button", name="Approve")).to_be_enabled()
-    page.context.close()
+    with logged_in(browser, running.airflow, ENTERER) as page:
+        open_question(page, BROWSER)
+        status = press(page, "Approve")
+        expect(page.get_by_text("Access Denied")).to_be_visible()
+        page.reload()
+        expect(page.get_by_role("button", name="Approve")).to_be_enabled()
     return status, state(api, asked, BROWSER)
 
 
@@ -181,17 +180,16 @@ def in_browser(
 ) -> str:
     """The reviewer approves one batch and turns another down; returns what the page showed."""
     del refused  # comes first: the same question
-    page = log_in(browser, running.airflow, REVIEWER)
-    open_question(page, BROWSER)
-    shown = page.locator("body").inner_text()
-    assert press(page, "Approve") == 200
-    page.reload()
-    expect(page.get_by_text(re.compile(f"Response received at .* {REVIEWER}"))).to_be_visible()
-    open_question(page, TURNED_DOWN)
-    expect(page.get_by_text("Reason / 理由")).to_be_visible()
-    page.locator("input[name=element_reason]").fill(WORDS)
-    assert press(page, "Reject") == 200
-    page.context.close()
+    with logged_in(browser, running.airflow, REVIEWER) as page:
+        open_question(page, BROWSER)
+        shown = page.locator("body").inner_text()
+        assert press(page, "Approve") == 200
+        page.reload()
+        expect(page.get_by_text(re.compile(f"Response received at .* {REVIEWER}"))).to_be_visible()
+        open_question(page, TURNED_DOWN)
+        expect(page.get_by_text("Reason / 理由")).to_be_visible()
+        page.locator("input[name=element_reason]").fill(WORDS)
+        assert press(page, "Reject") == 200
     return shown
 
 
@@ -335,24 +333,22 @@ def test_a_question_marked_as_done_is_nobodys_answer(sealed: dict[str, Any]) -> 
 @pytest.fixture(scope="module")
 def retention(running: Running, api: AirflowApi, browser: Browser) -> dict[str, Any]:
     """A retention run that the administrator starts by its form and an approver lets go on."""
-    page = log_in(browser, running.airflow, ADMIN)
-    form = open_form(page, "Retention: what has expired is gone")
-    expect(form).to_contain_text("empty means today")
-    run = start(page, form, f"/{RUNS.format('enforce_retention')}")
-    page.context.close()
+    with logged_in(browser, running.airflow, ADMIN) as page:
+        form = open_form(page, "Retention: what has expired is gone")
+        expect(form).to_contain_text("empty means today")
+        run = start(page, form, f"/{RUNS.format('enforce_retention')}")
     until(lambda: len(api.questions("enforce_retention")) == 1, "the question waits")
     since = time.monotonic()
     (detail,) = api.call("GET", f"{RUNS.format('enforce_retention')}/~/hitlDetails")["hitl_details"]
     path = path_of(detail["task_instance"])
-    page = log_in(browser, running.airflow, APPROVER)
-    open_question(page, "wait for your approval")
-    shown = page.locator("body").inner_text()
-    time.sleep(max(0.0, since + PATIENCE - time.monotonic()))
-    said = {user: patch(running.airflow.api_as(user), path) for user in (ADMIN, REVIEWER)}
-    said["waits"] = api.call("GET", path)["state"] == "awaiting_input"
-    said[APPROVER] = press(page, "Approve")
-    said["again"] = patch(running.airflow.api_as(APPROVER), path)
-    page.context.close()
+    with logged_in(browser, running.airflow, APPROVER) as page:
+        open_question(page, "wait for your approval")
+        shown = page.locator("body").inner_text()
+        time.sleep(max(0.0, since + PATIENCE - time.monotonic()))
+        said = {user: patch(running.airflow.api_as(user), path) for user in (ADMIN, REVIEWER)}
+        said["waits"] = api.call("GET", path)["state"] == "awaiting_input"
+        said[APPROVER] = press(page, "Approve")
+        said["again"] = patch(running.airflow.api_as(APPROVER), path)
     done = running.ended(api, "enforce_retention", run["dag_run_id"])
     return {"run": run, "shown": shown, "said": said, "detail": detail, "done": done}
 

@@ -26,7 +26,7 @@ from include.local.airflow import ADMIN, AirflowApi
 from include.sampling import issue
 from include.sampling.workpapers import form
 from include.services.clock import SystemClock
-from tests.e2e.browsing import log_in, press
+from tests.e2e.browsing import logged_in, press
 from tests.e2e.in_airflow.conftest import ENTERER, REVIEWER
 from tests.e2e.running import RUNS, Running, path_of, until
 from tests.reports.test_browser import CHROMIUM
@@ -102,18 +102,17 @@ def entered(running: Running, api: AirflowApi, browser: Browser) -> Entered:
         said[user] = answer(running.airflow.api_as(user), path, early)
     until(lambda: waits(api, "seed_2"), "the seed is asked for again")
     since = time.monotonic()
-    page = log_in(browser, running.airflow, auditor)
-    page.get_by_role("button", name="Browse").click()
-    page.get_by_role("menuitem", name="Required Actions").click()
-    page.get_by_role("link", name=re.compile("enter another seed")).click()
-    expect(page.get_by_role("button", name="Enter")).to_be_visible(timeout=30_000)
-    shown = page.locator("body").inner_text()
-    page.locator("input[name=element_seed]").fill(SEED)
-    page.locator("input[name=element_source]").fill(SOURCE)
-    page.locator("input[name=element_published_at]").fill(SystemClock().now().isoformat())
-    time.sleep(max(0.0, since + PATIENCE - time.monotonic()))
-    status = press(page, "Enter")
-    page.context.close()
+    with logged_in(browser, running.airflow, auditor) as page:
+        page.get_by_role("button", name="Browse").click()
+        page.get_by_role("menuitem", name="Required Actions").click()
+        page.get_by_role("link", name=re.compile("enter another seed")).click()
+        expect(page.get_by_role("button", name="Enter")).to_be_visible(timeout=30_000)
+        shown = page.locator("body").inner_text()
+        page.locator("input[name=element_seed]").fill(SEED)
+        page.locator("input[name=element_source]").fill(SOURCE)
+        page.locator("input[name=element_published_at]").fill(SystemClock().now().isoformat())
+        time.sleep(max(0.0, since + PATIENCE - time.monotonic()))
+        status = press(page, "Enter")
     again = path_of(details(api, run_id)["seed_2"]["task_instance"])
     pressed = (status, answer(running.airflow.api_as(auditor), again, early))
     return Entered(said, auditor, shown, first, pressed, running.ended(api, DAG, run_id))

@@ -1,0 +1,47 @@
+"""What is loaded before Airflow forks: all that DAG files import, and nothing that may change."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = """
+import json, os, runpy, sys
+from pathlib import Path
+
+from airflow.listeners.listener import get_listener_manager
+
+manager = get_listener_manager()
+policy = os.environ.pop("THEN")
+manager.hook.on_starting(component=None)
+before = set(sys.modules)
+os.environ["PARCELSEAL_POLICY"] = policy
+for path in sorted(Path("dags").glob("*.py")):
+    runpy.run_path(str(path))
+more = sorted(name for name in set(sys.modules) - before if name.startswith("include"))
+print(json.dumps({"more": more, "loaded": "include.orchestration.incident_steps" in before}))
+"""
+
+
+def test_dag_files_import_nothing_of_ours_that_is_not_there_when_airflow_forks(
+    tmp_path: Path,
+) -> None:
+    """By Airflow's own hook, from the plugin; a pack that is not there yet is not missed."""
+    environment = os.environ | {
+        "AIRFLOW_HOME": str(tmp_path),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "PYTHONPATH": str(ROOT),
+        "PARCELSEAL_POLICY": str(tmp_path / "none"),
+        "THEN": str(ROOT / "include/policy/pack"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env=environment, cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found == {"more": [], "loaded": True}
