@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
-import sys
+from multiprocessing.connection import Connection
+
+import great_expectations  # noqa: F401 - settling needs it, and importing it takes two seconds
 
 from include.evidence.steps import record_step, steps_of
 from include.intake import settle
@@ -11,11 +13,12 @@ from include.state.connect import engine
 from tests.intake.conftest import desk_of
 
 
-def main(conninfo: str, state: str, pause_at: str) -> None:
+def main(conninfo: str, state: str, pause_at: str, said: Connection) -> None:
+    """Settle; say when that stage is reached and wait there for ever, or say that it is done."""
+
     def progress(stage: str) -> None:
         if stage == pause_at:
-            sys.stdout.write(f"{stage}\n")
-            sys.stdout.flush()
+            said.send(stage)
             signal.pause()
 
     desk = desk_of(conninfo, engine(state))
@@ -25,7 +28,4 @@ def main(conninfo: str, state: str, pause_at: str) -> None:
     with desk.state.begin() as conn:
         record_step(conn, "review_intake", "run", record, desk.clock)
     progress("recorded")
-    sys.stdout.write("done\n")
-
-
-main(*sys.argv[1:])
+    said.send("done")

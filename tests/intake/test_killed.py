@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import multiprocessing
 import time
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 
 import pytest
 from sqlalchemy import select
 
 from include.evidence.steps import steps_of
 from include.state.tables import approval_decision
+from tests.intake import child
 from tests.intake.conftest import OLDEST, Rig
 
 pytestmark = pytest.mark.fault
-ROOT = Path(__file__).parents[2]
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload([child.__name__])
 
 
-def settle(rig: Rig, pause_at: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.intake.child", rig.conninfo, rig.state, pause_at]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+@contextmanager
+def settle(rig: Rig, pause_at: str) -> Iterator[tuple[BaseProcess, Connection]]:
+    """A settlement in a process of its own, and what it says."""
+    said, theirs = FORKS.Pipe(duplex=False)
+    process = FORKS.Process(target=child.main, args=(rig.conninfo, rig.state, pause_at, theirs))
+    process.start()
+    theirs.close()
+    yield process, said
+    process.join(60)
+    assert process.exitcode is not None
 
 
 def wait_for_rollback(rig: Rig) -> None:
@@ -47,20 +58,18 @@ def test_a_kill_at_a_boundary_neither_loses_nor_repeats_anything(
     rig.answered(checked, option)
     customers = rig.one("SELECT count(*) FROM customer")
     approved = option == "Approve"
-    with settle(rig, boundary) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == f"{boundary}\n"
-        child.kill()
+    with settle(rig, boundary) as (process, said):
+        assert said.recv() == boundary
+        process.kill()
     wait_for_rollback(rig)
     by_then = promoted_by_then if approved else 0
     assert rig.one("SELECT count(*) FROM customer") == customers + by_then
     assert (rig.states() == {"pending": 30}) is (boundary == "before commit")
 
     for _repeat in range(2):
-        with settle(rig, "never") as child:
-            assert child.stdout is not None
-            assert child.stdout.read() == "done\n"
-        assert child.returncode == 0
+        with settle(rig, "never") as (process, said):
+            assert said.recv() == "done"
+        assert process.exitcode == 0
     made = 24 if approved else 0
     assert rig.one("SELECT count(*) FROM customer") == customers + made
     formal = "FROM intake_record i JOIN customer c USING (customer_id) WHERE i.batch_id = %s"
@@ -80,9 +89,8 @@ def test_two_settlements_at_once_make_each_record_once(rig: Rig) -> None:
     checked = rig.checked()
     rig.answered(checked)
     customers = rig.one("SELECT count(*) FROM customer")
-    with settle(rig, "never") as one, settle(rig, "never") as two:
-        for each in (one, two):
-            each.communicate()  # leaving the block would close what they write to
-    assert 0 in (one.returncode, two.returncode)
+    with settle(rig, "never") as (one, _), settle(rig, "never") as (two, _):
+        pass
+    assert 0 in (one.exitcode, two.exitcode)
     assert rig.one("SELECT count(*) FROM customer") == customers + 24
     assert rig.states() == {"promoted": 24, "rejected": 6}
