@@ -6,20 +6,18 @@ import json
 from collections.abc import Sequence
 
 from include.approvals import registry
-from include.evidence.model import Finding, Metric, Outcome, StepRecord
-from include.incident import register
+from include.evidence.model import Metric, Outcome, StepRecord
+from include.incident import register, report_findings
 from include.incident import report_sections as sections
 from include.incident import timeline as timelines
-from include.incident.clocks import clock_words
-from include.incident.clocks.clock import Clock, ClockState, Why
-from include.incident.clocks.milestones import VOIDS, declined
+from include.incident.clocks.clock import Clock, Why
+from include.incident.clocks.milestones import declined
 from include.incident.clocks.standing import clocks_of
 from include.incident.desk import Desk, File, file_of
-from include.incident.names import CLAUSE, STEP_PRESERVE, Kind, State
+from include.incident.names import STEP_PRESERVE, Kind, State
 from include.incident.scope import Scope
-from include.incident.steps.report import title_of
 from include.incident.telling import reached
-from include.incident.timeline import Entry, last_of
+from include.incident.timeline import last_of
 from include.messages import Message, _
 from include.reports.conclusion import Conclusion, worst
 from include.reports.model import Fact
@@ -57,9 +55,14 @@ def conclude(
     clocks = [] if led_elsewhere else clocks_of(desk, file)
     records = [_mended(one, file, scope) for one in records]
     told = [one for record in records for one in record.findings]
-    told += [*_late(clocks), *_not_needed(desk, file), *_broken(file), *_unfinished(file)]
+    told += [
+        *report_findings.late(clocks),
+        *report_findings.not_needed(desk, file),
+        *report_findings.broken(file),
+        *report_findings.unfinished(file),
+    ]
     if led_elsewhere:
-        told.append(_duplicate(file))
+        told.append(report_findings.duplicate(file))
     return Conclusion(
         title=_TITLE if desk.scenario is None else _DRILL,
         summary=_summary(desk, file, clocks),
@@ -140,7 +143,7 @@ def conclude_update(
     """
     made = next(one for one in file.entries if one.place == entry)
     told = [one for record in records for one in record.findings]
-    told += [*_corrected(file, made), *_broken(file)]
+    told += [*report_findings.corrected(file, made), *report_findings.broken(file)]
     clocks = clocks_of(desk, file)
     return Conclusion(
         title=_UPDATE,
@@ -156,28 +159,6 @@ def conclude_update(
             sections.timeline_of(file),
         ],
     )  # fmt: skip
-
-
-def _corrected(file: File, made: Entry) -> list[Finding]:
-    """That a step whose answer was a mistake has to be done again: it does not ask by itself."""
-    wrong = [one for one in file.entries if one.place in made.data.get(VOIDS, ())]
-    return [
-        Finding(
-            code="incident.corrected",
-            severity=Outcome.ATTENTION,
-            subject=f"{file.incident.number}/{one.place}",
-            message=_("It counts as not done: {words}", words=one.words),
-            action=_(
-                "Clear the task {step} in the incident's run in Airflow: it asks again.",
-                step=str(one.data["step"]),
-            )
-            if "step" in one.data
-            else _("Tell them, then enter it again (update_incident, action told_otherwise)."),
-            clause=CLAUSE,
-        )
-        for one in wrong
-        if one.kind is not Kind.TOLD
-    ]
 
 
 def nothing_entered(records: Sequence[StepRecord]) -> Conclusion:
@@ -200,133 +181,6 @@ def timeline_file(file: File) -> bytes:
         row["happened_at"] = timelines.in_utc(one.happened_at)
         lines.append(json.dumps(row, ensure_ascii=False, sort_keys=True))
     return ("\n".join(lines) + "\n").encode()
-
-
-def _late(clocks: Sequence[Clock]) -> list[Finding]:
-    return [
-        Finding(
-            code="incident.clock_ran_out",
-            severity=Outcome.FAIL,
-            subject=one.id,
-            message=_(
-                "“{title}” was due by {due}: {state}.",
-                title=one.rule.message,
-                due=one.due_at,
-                state=clock_words.state(one),
-            ),
-            action=_("Do it now, and enter when it was done.")
-            if one.state is ClockState.OVERDUE
-            else _("Say in the summary why, and what is changed so that it does not come again."),
-            clause=CLAUSE,
-        )
-        for one in clocks
-        if one.is_late
-    ]
-
-
-def _not_needed(desk: Desk, file: File) -> list[Finding]:
-    """Each report that one person said need not be handed in: no clock shows it any more."""
-    return [
-        Finding(
-            code="incident.report_not_needed",
-            severity=Outcome.ATTENTION,
-            subject=f"{one.data['authority']}/{one.data.get('phase')}",
-            message=_(
-                "Not handed in, because {who} said that it is not needed: {report}. {words}",
-                who=one.by,
-                report=title_of(desk, file, str(one.data["authority"]), str(one.data.get("phase"))),
-                words=one.words,
-            ),
-            action=_(
-                "Have management confirm with the authority in writing that it is not needed, and "
-                "keep the answer; else hand it in."
-            ),
-            clause=CLAUSE,
-        )
-        for one in declined(file.entries)
-    ]
-
-
-def _broken(file: File) -> list[Finding]:
-    return [*_chain(file), *_register(file)]
-
-
-def _register(file: File) -> list[Finding]:
-    """What clocks start from, where the register has it otherwise than the timeline."""
-    fields = register.changed(file.incident, file.entries)
-    if not fields:
-        return []
-    return [
-        Finding(
-            code="incident.register_changed",
-            severity=Outcome.FAIL,
-            subject=file.incident.number,
-            message=_(
-                "The register says otherwise than the first entry of the timeline: {fields}.",
-                fields=", ".join(fields),
-            ),
-            action=_(
-                "Somebody changed the state database: find out who; restore a copy beside it."
-            ),
-            clause=CLAUSE,
-        )
-    ]
-
-
-def _chain(file: File) -> list[Finding]:
-    broken = timelines.verify(file.incident.number, file.entries)
-    if broken is None:
-        return []
-    return [
-        Finding(
-            code="incident.timeline_broken",
-            severity=Outcome.FAIL,
-            subject=file.incident.number,
-            message=_(
-                "The timeline does not hold at entry {place}: {reason}.",
-                place=broken.place,
-                reason=broken.reason,
-            ),
-            action=_(
-                "Somebody changed the state database: find out who; restore a copy beside it."
-            ),
-            clause=CLAUSE,
-        )
-    ]
-
-
-def _unfinished(file: File) -> list[Finding]:
-    """That a run ends though its incident does not."""
-    one = file.incident
-    summarised = last_of(file.entries, Kind.SUMMARISED)
-    if not one.is_led or (one.state is State.CLOSED and summarised):
-        return []
-    return [
-        Finding(
-            code="incident.not_finished",
-            severity=Outcome.FAIL,
-            subject=one.number,
-            message=_(
-                "The run ends, but {number} is not closed and summarised.", number=one.number
-            ),
-            action=_("Find the task that failed in Airflow, remove the cause, clear that task."),
-            clause=CLAUSE,
-        )
-    ]
-
-
-def _duplicate(file: File) -> Finding:
-    return Finding(
-        code="incident.duplicate",
-        severity=Outcome.ATTENTION,
-        subject=file.incident.number,
-        message=_(
-            "The same form was sent twice: it is {number}, and led there.",
-            number=file.incident.duplicate_of or "",
-        ),
-        action=_("Was it another incident? Trigger it with “This is another incident”."),
-        clause=CLAUSE,
-    )
 
 
 def _summary(desk: Desk, file: File, clocks: Sequence[Clock]) -> Message:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 from hashlib import sha256
+from typing import Any
+
+from sqlalchemy import Connection
 
 from include.approvals.form import Field
 from include.approvals.question import Question
 from include.evidence.model import StepRecord
 from include.findings.register import open_finding
+from include.incident import timeline
 from include.incident.clocks.spans import later
 from include.incident.desk import Desk
 from include.incident.names import FINDING_KIND, Kind
@@ -98,27 +102,37 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
         if not values.text(f"owner_{one}"):
             cause = _("nobody answers for action {number}", number=one)
             answer.refuse(desk, file, STEP, given, cause, values)
-    actions = []
     with desk.state.begin() as conn:
-        for one in numbers:
-            what, owner = values.text(f"action_{one}"), values.text(f"owner_{one}")
-            found = open_finding(
-                conn,
-                kind=FINDING_KIND,
-                reference=f"{number}/{sha256(f'{owner} {what}'.encode()).hexdigest()[:8]}",
-                what=_("{number}: {action}", number=number, action=what),
-                owner=owner,
-                opened_at=given.at,
-                due_on=_due(desk, values, one),
-            )
-            actions.append({"finding": found, "owner": owner, "what": what})
-    words = _(
-        "Reviewed, {count} corrective actions. {lessons}",
-        count=len(actions),
-        lessons=values.text(LESSONS),
+        timeline.lock_incident(conn, file.incident.id)
+        if (done := answer.taken(conn, file, STEP, given)) is not None:
+            return done
+        actions = [_opened(conn, desk, number, given, values, one) for one in numbers]
+        words = _(
+            "Reviewed, {count} corrective actions. {lessons}",
+            count=len(actions),
+            lessons=values.text(LESSONS),
+        )
+        data = {"lessons": values.text(LESSONS), "actions": actions}
+        return answer.enter(
+            conn, desk, file, STEP, Kind.REVIEWED, words, by=who, given=given, data=data
+        )
+
+
+def _opened(
+    conn: Connection, desk: Desk, number: str, given: Given, values: Values, place: int
+) -> dict[str, Any]:
+    """A corrective action, entered as a finding."""
+    what, owner = values.text(f"action_{place}"), values.text(f"owner_{place}")
+    found = open_finding(
+        conn,
+        kind=FINDING_KIND,
+        reference=f"{number}/{sha256(f'{owner} {what}'.encode()).hexdigest()[:8]}",
+        what=_("{number}: {action}", number=number, action=what),
+        owner=owner,
+        opened_at=given.at,
+        due_on=_due(desk, values, place),
     )
-    data = {"lessons": values.text(LESSONS), "actions": actions}
-    return answer.done(desk, file, STEP, Kind.REVIEWED, words, by=who, given=given, data=data)
+    return {"finding": found, "owner": owner, "what": what}
 
 
 def _due(desk: Desk, values: Values, number: int) -> date:
