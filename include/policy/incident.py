@@ -208,15 +208,16 @@ class Wake(Rule):
     """How people are woken about clocks.
 
     Attributes:
-        before: periods before a clock runs out at which those who have to act are told, once each.
+        before: periods before a clock runs out at which those who have to act are told, once each;
+            of a short clock those that lie after its beginning.
         after: periods after it ran out, once each; management is told too.
     """
 
-    before: tuple[PositivePeriod, ...] = (Period.parse("PT1H"), Period.parse("PT15M"))
-    after: tuple[PositivePeriod, ...] = (
-        Period.parse("PT1S"),
-        Period.parse("PT1H"),
-        Period.parse("PT6H"),
+    before: tuple[PositivePeriod, ...] = tuple(
+        Period.parse(one) for one in ("P7D", "P1D", "PT1H", "PT15M")
+    )
+    after: tuple[PositivePeriod, ...] = tuple(
+        Period.parse(one) for one in ("PT1S", "PT1H", "PT6H", "P1D", "P3D", "P7D")
     )
 
 

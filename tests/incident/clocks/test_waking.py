@@ -60,7 +60,7 @@ def woken(now: datetime, before: set[str] | None = None) -> list[str]:
         (4.99, ["x/after/PT1S"]),
         (5, ["x/after/PT1H"]),
         (10, ["x/after/PT6H"]),
-        (1000, ["x/after/PT6H"]),
+        (1000, ["x/after/P7D"]),
     ],
 )
 def test_the_newest_rung_that_passed_is_told(hours: float, found: list[str]):
@@ -110,6 +110,9 @@ def test_whoever_looks_whenever_it_says_tells_every_rung():
         "after/PT1S",
         "after/PT1H",
         "after/PT6H",
+        "after/P1D",
+        "after/P3D",
+        "after/P7D",
     ]
 
 
@@ -126,6 +129,15 @@ def test_nobody_is_told_before_the_clock_begins():
     short = look([], h(0.1), rules=[rule("y", within="PT30M")], aware_at=AWARE)
     assert wake_ups(NUMBER, short.values(), WAKE, h(0.1), SHANGHAI) == []
     assert next_look(short.values(), WAKE, h(0.1), SHANGHAI) == h(0.25)
+
+
+def test_a_clock_of_a_month_is_told_of_a_week_and_a_day_before():
+    """By a ladder for hours alone, whoever writes the summary would hear of it an hour before."""
+    rules, due = [rule("y", within="P30D")], AWARE + timedelta(days=30)
+    month = list(look([], AWARE, rules=rules, aware_at=AWARE).values())
+    first = next_look(month, WAKE, AWARE, SHANGHAI)
+    assert first == due - timedelta(days=7)
+    assert next_look(month, WAKE, first, SHANGHAI) == due - timedelta(days=1)
 
 
 def test_nobody_is_told_that_something_will_be_due_once_it_was():
