@@ -155,12 +155,17 @@ def _selection(given: Mapping[str, Any], at: Any, faults: list[str]) -> Selectio
         name: _lines(given.get(name))
         for name in ("databases", "collections", "departments", "accounts", "keys")
     }
-    for number, key in enumerate(said["keys"], 1):
+    one = {name: str(given.get(name) or "").strip() or None for name in ("partner", "keys_of")}
+    typed = [
+        (f"{name}, line {number},", value)
+        for name in ("keys", "departments")
+        for number, value in enumerate(said[name], 1)
+    ]
+    for name, value in (*typed, ("partner", one["partner"] or "")):
         try:
-            refuse_personal_key(f"keys, line {number},", key)
+            refuse_personal_key(name, value)
         except UsageError as error:
             faults.append(error.message.rstrip("."))
-    one = {name: str(given.get(name) or "").strip() or None for name in ("partner", "keys_of")}
     try:
         return Selection(**said, **one, since=at("since"), until=at("until"))
     except ValidationError as error:

@@ -208,6 +208,8 @@ def refused(conn: Connection, statement: str) -> None:
         ({"what": " "}, "what says nothing"),
         ({"what": "13800138000"}, "what says nothing"),
         ({"keys": "courier/1\n13800138000"}, "keys, line 2,"),
+        ({"departments": ["North", "138 0013 8000"]}, "departments, line 2, looks like a mobile"),
+        ({"partner": "53010219200508011X"}, "partner looks like a mobile or ID number"),
         ({"since": "2026-11-02", "until": "2026-11-01"}, "until should be after since"),
         ({"databases": ["elsewhere"]}, "no database elsewhere"),
         ({"collections": ["courier.nothing"]}, "no records courier.nothing"),
