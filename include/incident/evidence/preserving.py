@@ -84,7 +84,7 @@ def preserve(
             "again": any(one.code not in SHORT for one in red),
         }
         words = _(
-            "Evidence secured: a list of {people} people, {extracts} extracts, {holds} holds.",
+            "Evidence secured. People listed: {people}; log extracts: {extracts}; holds: {holds}.",
             people=frozen.people,
             extracts=len(made),
             holds=sum(data["holds"].values()),
