@@ -10,17 +10,18 @@ from sqlalchemy import Connection, Engine
 
 from include.local.postgres import EmbeddedPostgres
 from include.services.database import DatabaseAddress
-from include.state.connect import engine
 from tests.incident.desk_rig import TABLES, Company
 from tests.incident.evidence.extract_rig import run
-from tests.support.databases import fresh
+from tests.support.databases import fresh, pooled
 
 
 @pytest.fixture(scope="module")
 def state(postgres: EmbeddedPostgres, migrated_once: str) -> Iterator[Engine]:
     """A state database."""
     with fresh(postgres, migrated_once) as name:
-        yield engine(postgres.conninfo(name))
+        made = pooled(postgres.conninfo(name))
+        yield made
+        made.dispose()
 
 
 @pytest.fixture

@@ -23,8 +23,7 @@ from include.local.sample import load
 from include.policy import SHIPPED, load_pack
 from include.services.clock import FixedClock
 from include.services.database import DatabaseAddress
-from include.state.connect import engine
-from tests.support.databases import fresh
+from tests.support.databases import fresh, pooled
 
 KEYS = ErasureKeys({"1": b"k" * 32}, "1")
 NOW = datetime(2026, 3, 2, 1, 30, tzinfo=UTC)
@@ -91,7 +90,7 @@ def rig(postgres: EmbeddedPostgres, template: str, migrated_database: str) -> It
     """A fresh courier and an empty state database."""
     with fresh(postgres, template) as name:
         conninfo = postgres.conninfo(name)
-        state = engine(migrated_database)
+        state = pooled(migrated_database)
         yield Rig(desk_of(conninfo, state), conninfo, migrated_database)
         state.dispose()
 

@@ -23,11 +23,10 @@ from include.partners.look import look
 from include.policy import PolicyPack, load_pack
 from include.services.clock import FixedClock
 from include.services.database import DatabaseAddress
-from include.state.connect import engine
 from include.workdays.calendar import Workdays
 from tests.partners.books import answered
 from tests.policy.packs import write_pack
-from tests.support.databases import fresh
+from tests.support.databases import fresh, pooled
 
 ZONE = ZoneInfo("Asia/Shanghai")
 BOTH = {"en": "One", "zh-CN": "一"}
@@ -200,7 +199,7 @@ def new_rig(postgres: EmbeddedPostgres, migrated: str, folder: Path) -> Iterator
     with fresh(postgres) as shop, fresh(postgres, migrated) as state:
         with psycopg.connect(postgres.conninfo(shop), autocommit=True) as connection:
             connection.execute(TABLE)
-        made = engine(postgres.conninfo(state))
+        made = pooled(postgres.conninfo(state))
         yield Rig(pack_at(folder), postgres.conninfo(shop), made, postgres.conninfo(state))
         made.dispose()
 

@@ -16,8 +16,8 @@ from include.policy import PolicyPack, load_pack
 from include.quality.check import Checked, check_database
 from include.quality.run import Run
 from include.services.database import DatabaseAddress
-from include.state.connect import engine
 from tests.policy.packs import write_pack
+from tests.support.databases import pooled
 
 MONDAY = datetime(2026, 3, 2, 5, 0, tzinfo=UTC)
 TABLES = """
@@ -103,7 +103,7 @@ class Company:
         """Create tables and write the pack; the state database is migrated already."""
         with psycopg.connect(conninfo) as connection:
             connection.execute(TABLES)
-        db = engine(state)
+        db = pooled(state)
         files = {"datamap__shop": MAP, "quality__person": SUITE, **files}
         return cls(conninfo, db, load_pack(write_pack(folder, **files)))
 

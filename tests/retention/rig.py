@@ -43,10 +43,10 @@ from include.retention.desk import Desk
 from include.retention.work import Progress
 from include.services.clock import Clock, SystemClock
 from include.services.database import DatabaseAddress
-from include.state.connect import engine
 from include.state.locks import exclusive
 from include.state.migrate import migrate
 from include.state.tables import metadata
+from tests.support.databases import pooled
 
 NAME = "courier"
 DAG = "enforce_retention"
@@ -202,7 +202,7 @@ class Rig:
     engine: Engine = field(init=False)
 
     def __post_init__(self) -> None:
-        self.engine = self.pool or engine(self.state_source)
+        self.engine = self.pool or pooled(self.state_source)
 
     def but(self, **changes: Any) -> Rig:
         """The same databases with another clock, rules, keys, data map or disposition."""

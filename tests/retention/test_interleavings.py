@@ -36,7 +36,7 @@ from tests.retention.rig import Rig, make_partitions
 from tests.support.databases import pooled
 
 LONGER = os.environ.get("TEST_INTERLEAVINGS", "")
-NUMBER = int(LONGER or 100)
+NUMBER = int(LONGER or 60)
 USED = (
     "erasure", "erasure_batch", "erasure_request", "legal_hold", "disposition", "run_step",
     "run_artifact",

@@ -35,10 +35,9 @@ from include.sampling.quarters import Quarter, quarter_of
 from include.services.clock import FixedClock
 from include.services.database import DatabaseAddress
 from include.services.objectstore.directory import DirectoryStore
-from include.state.connect import engine
 from include.state.tables import metadata
 from tests.policy.packs import write_pack
-from tests.support.databases import fresh
+from tests.support.databases import fresh, pooled
 
 DAG = "sample_audit"
 NOW = datetime(2026, 10, 5, 0, tzinfo=UTC)  # 08:00 in the shop's timezone
@@ -130,7 +129,7 @@ class Rig:
     engine: Engine = field(init=False)
 
     def __post_init__(self) -> None:
-        self.engine = engine(self.state)
+        self.engine = pooled(self.state)
         self.pack = _loaded(self.folder)
 
     def audit(self, *populations: dict[str, Any]) -> None:

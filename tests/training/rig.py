@@ -20,14 +20,13 @@ from include.policy.rules import Calendar, Role
 from include.policy.training import TrainingRules
 from include.services.clock import FixedClock
 from include.services.database import DatabaseAddress
-from include.state.connect import engine
 from include.state.tables import metadata
 from include.training.desk import Desk
 from include.training.ladder import reached
 from include.training.obligations import Due, Row, Waiver, everything
 from include.training.sources import COLUMNS, Sources
 from include.workdays.calendar import Workdays
-from tests.support.databases import fresh
+from tests.support.databases import fresh, pooled
 
 DAG = "remind_training"
 ZONE = ZoneInfo("Asia/Shanghai")
@@ -72,7 +71,7 @@ class Rig:
     engine: Engine = field(init=False)
 
     def __post_init__(self) -> None:
-        self.engine = self.pool or engine(self.state)
+        self.engine = self.pool or pooled(self.state)
 
     def desk(self, run: str = "r1") -> Desk:
         return Desk(
