@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from include.incident.as_opened import Kept
 from include.incident.selection import Selection
 from include.incident.timeline import canonical, in_utc
 from include.policy.incident import ClockRule
@@ -22,8 +21,8 @@ def begun(
     aware_at: datetime,
     began_at: datetime | None,
     selection: Selection,
-    clocks: Iterable[ClockRule],
-    kept: Kept | None,
+    duplicate_of: str | None,
+    rules: str,
 ) -> dict[str, Any]:
     """What an incident began with, as JSON.
 
@@ -33,25 +32,36 @@ def begun(
         began_at: when the leak began; None where nobody knows.
         selection: what is affected, as it was said first; of listed keys their number and the
             SHA-256 of their lines, each with a line feed.
-        clocks: their rules; the SHA-256 is of the canonical JSON of ``{"clocks": [...]}``, in which
-            what has its default is left out.
-        kept: other rules, digested in the same way; None of incidents that kept none.
+        duplicate_of: number of the incident that it is.
+        rules: SHA-256 of those that it is measured by (`rules_digest`).
     """
     said = selection.as_json()
     if selection.keys:
         said["keys"] = {"count": len(selection.keys), "sha256": _digest(selection.keys)}
-    rules = [one.model_dump(mode="json", exclude_defaults=True) for one in clocks]
-    begun = {
+    return {
         "type": type,
         "aware_at": in_utc(aware_at),
         "began_at": in_utc(began_at) if began_at else None,
         "selection": said,
-        "clocks_sha256": hashlib.sha256(canonical({"clocks": rules})).hexdigest(),
+        "duplicate_of": duplicate_of,
+        "rules_sha256": rules,
     }
-    if kept is not None:
-        others = kept.model_dump(mode="json", exclude_defaults=True)
-        begun["kept_sha256"] = hashlib.sha256(canonical(others)).hexdigest()
-    return begun
+
+
+def rules_digest(clocks: Any, kept: Any) -> str:
+    """SHA-256 (hex) of the rules of an incident, as the register has them.
+
+    Args:
+        clocks: the column, JSON.
+        kept: the column, JSON; None where it is empty.
+    """
+    return hashlib.sha256(canonical({"clocks": clocks, "kept": kept})).hexdigest()
+
+
+def clocks_digest(clocks: Iterable[ClockRule]) -> str:
+    """SHA-256 (hex) of clocks as first entries held it before 0020: without what is default."""
+    rules = [one.model_dump(mode="json", exclude_defaults=True) for one in clocks]
+    return hashlib.sha256(canonical({"clocks": rules})).hexdigest()
 
 
 def differing(kept: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

@@ -68,7 +68,7 @@ def compare(
 ) -> Compared:
     """Hold a timeline against every sealed bundle of its incident and of additions to it.
 
-    Bundles are taken as they are: ``evidence verify`` says whether they are genuine. A bundle that
+    Bundles are taken as they are: ``verify --all`` says whether they are genuine. A bundle that
     an older version sealed without a digest of the timeline is left out.
 
     Args:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, select, update
 
 from include.incident import timeline
 from include.incident.as_opened import Kept, kept_of
-from include.incident.beginning import CRITICAL, begun, differing
+from include.incident.beginning import CRITICAL, begun, clocks_digest, differing, rules_digest
 from include.incident.clocks.spans import earlier
 from include.incident.form import Form
 from include.incident.names import DRILL, Kind, State
@@ -25,6 +25,9 @@ from include.policy.rules import in_languages
 from include.services.clock import Clock
 from include.services.errors import UsageError
 from include.state.incidents import incident
+
+_ENDS = {State.CLOSED: Kind.CLOSED, State.CANCELLED: Kind.CANCELLED}
+"""States that an entry of the timeline has to say."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Incident:
         selection: what is affected, as it was said first.
         clocks: their rules, as they were when it was opened.
         kept: other rules as they were then; None of incidents that are older than the keeping.
+        rules_sha256: of both, as they are stored (`rules_digest`).
         duplicate_of: number of the incident that this one is.
         state: where it stands.
         grade: as a person confirmed it last; None before. For lists: `File.grade` is that of the
@@ -67,6 +71,7 @@ class Incident:
     selection: Selection
     clocks: tuple[ClockRule, ...]
     kept: Kept | None
+    rules_sha256: str
     duplicate_of: str | None
     state: State
     grade: str | None
@@ -162,7 +167,12 @@ def changed(found: Incident, entries: Sequence[Entry]) -> list[str]:
     """
     if not entries or entries[0].kind is not Kind.OPENED:
         return []
-    return differing(entries[0].data, timeline.stored(_begun(found)))
+    says = _begun(found) | {"clocks_sha256": clocks_digest(found.clocks)}
+    fields = differing(entries[0].data, timeline.stored(says))
+    end = _ENDS.get(found.state)
+    if end is not None and not timeline.of_kind(entries, end):
+        fields.append("state")
+    return fields
 
 
 def get(conn: Connection, number: str) -> Incident:
@@ -210,8 +220,8 @@ def _begun(found: Incident) -> dict[str, Any]:
         aware_at=found.aware_at,
         began_at=found.began_at,
         selection=found.selection,
-        clocks=found.clocks,
-        kept=found.kept,
+        duplicate_of=found.duplicate_of,
+        rules=found.rules_sha256,
     )
 
 
@@ -259,6 +269,7 @@ def _read(conn: Connection, rows: Sequence[Mapping[Any, Any]]) -> list[Incident]
             selection=Selection.model_validate(row["selection"]),
             clocks=tuple(ClockRule.model_validate(one) for one in row["clocks"]),
             kept=Kept.model_validate(row["kept"]) if row["kept"] else None,
+            rules_sha256=rules_digest(row["clocks"], row["kept"]),
             duplicate_of=numbers.get(row["duplicate_of"]),
             state=State(row["state"]),
             grade=row["grade"],

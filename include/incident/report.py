@@ -60,6 +60,7 @@ def conclude(
         *report_findings.not_needed(desk, file),
         *report_findings.broken(file),
         *report_findings.unfinished(file),
+        *report_findings.mistakes(file),
     ]
     if led_elsewhere:
         told.append(report_findings.duplicate(file))
@@ -203,6 +204,12 @@ def _summary(desk: Desk, file: File, clocks: Sequence[Clock]) -> Message:
         return _("{number}, {type}: {late} periods ran out.", late=len(late), **values)
     if one.state is State.OPEN:
         return _("{number}, {type}: not closed yet; nothing ran out so far.", **values)
+    if running := [clock for clock in clocks if clock.is_open]:
+        return _(
+            "{number}, {type}: nothing ran out so far, but {count} periods still run.",
+            count=len(running),
+            **values,
+        )
     if unneeded := declined(file.entries):
         return _(
             "{number}, {type}: nothing ran out, but {count} reports were said not to be needed.",
@@ -218,9 +225,9 @@ def _metrics(file: File, clocks: Sequence[Clock]) -> list[Metric]:
     reports = [one for one in clocks if one.rule.ends == "reported"]
     people = [one for one in clocks if one.rule.ends == "individuals_told"]
     return [
-        Metric(name="incident.clocks_ran_out", value=_ran_out(clocks), unit="1"),
+        Metric(name="incident.clocks_ran_out", value=_shown_late(clocks), unit="1"),
         Metric(name="incident.reports_late", value=_reports_late(reports), unit="1"),
-        Metric(name="incident.people_told_late", value=_ran_out(people), unit="1"),
+        Metric(name="incident.people_told_late", value=_shown_late(people), unit="1"),
     ]
 
 
@@ -229,8 +236,14 @@ def _reports_late(reports: Sequence[Clock]) -> int | None:
 
     Then nobody has shown that authorities were told in time.
     """
-    late = _ran_out(reports)
+    late = _shown_late(reports)
     return None if not late and any(one.why is Why.NOT_NEEDED for one in reports) else late
+
+
+def _shown_late(clocks: Sequence[Clock]) -> int | None:
+    """How many ran out; None where none did and one still runs: nobody knows yet."""
+    late = _ran_out(clocks)
+    return None if not late and any(one.is_open for one in clocks) else late
 
 
 def _ran_out(clocks: Sequence[Clock]) -> int:

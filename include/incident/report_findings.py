@@ -85,6 +85,32 @@ def corrected(file: File, made: Entry) -> list[Finding]:
     ]
 
 
+def mistakes(file: File) -> list[Finding]:
+    """Each entry that was corrected: somebody should look why, and at what was entered since."""
+    by_place = {one.place: one for one in file.entries}
+    return [
+        Finding(
+            code="incident.mistake",
+            severity=Outcome.ATTENTION,
+            subject=f"{file.incident.number}/{wrong.place}",
+            message=_(
+                "{who} entered at {at}: {wrong} {by} entered at {later} that this was a mistake.",
+                who=wrong.by,
+                at=wrong.recorded_at,
+                wrong=wrong.words,
+                by=one.by,
+                later=one.recorded_at,
+            ),
+            action=_("Look at both entries, and at what was entered in its place and when."),
+            clause=CLAUSE,
+        )
+        for one in file.entries
+        if one.kind is Kind.CORRECTED
+        for wrong in (by_place[place] for place in one.data[VOIDS])
+        if wrong.kind is not Kind.TOLD
+    ]
+
+
 def broken(file: File) -> list[Finding]:
     """That somebody changed the timeline, or what clocks start from."""
     return [*_chain(file), *_register(file)]

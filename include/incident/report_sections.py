@@ -94,7 +94,8 @@ def learned(desk: Desk, file: File) -> list[Section]:
 
 
 def timeline_of(file: File) -> Section:
-    """Every entry, with the beginning of its digest."""
+    """Every entry, with the beginning of its digest; of a mistake that it is one."""
+    counting = {one.place for one in file.valid}
     table = Table(
         caption=_("Each entry holds the digest of the one before"),
         columns=[
@@ -109,7 +110,9 @@ def timeline_of(file: File) -> Section:
                 one.place,
                 clock_words.happened(one.happened_at, one.recorded_at),
                 one.by,
-                one.words,
+                one.words
+                if one.place in counting
+                else _("(does not count) {words}", words=one.words),
                 one.sha256[:12],
             ]
             for one in file.entries

@@ -142,10 +142,16 @@ def leading(desk: Desk, file: File) -> Team:
     duties = [desk.rules.duty(one) for one in (desk.rules.steps["close"], desk.rules.management)]
     groups = [group for duty in duties for group in (duty.people, duty.deputies)]
     out = _left_out(file)
+    names = {duty.id for duty in duties}
+    assigned = [
+        str(one.data["account"])
+        for one in file.entries
+        if one.kind is Kind.ASSIGNED and one.data.get("duty") in names
+    ]
     try:
-        found = _members(desk, groups)
+        found = [*_members(desk, groups), *assigned]
     except ServiceError:
-        found = _named(groups)
+        found = [*_named(groups), *assigned]
     found = _without(found, out)
     return Team(tuple(dict.fromkeys(found)), tuple(out)) if found else everybody(desk, file)
 

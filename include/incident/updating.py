@@ -16,8 +16,8 @@ from typing import Any
 from include.approvals.names import as_compared
 from include.approvals.reasons import says_something, value_free_reason
 from include.incident import register, timeline
-from include.incident.clocks.milestones import ACTION, VOIDS
-from include.incident.desk import Desk, File
+from include.incident.clocks.milestones import ACTION, PHASE, VOIDS, is_declined
+from include.incident.desk import Desk, File, file_of
 from include.incident.names import Kind, State
 from include.incident.selection import moment
 from include.incident.team import (
@@ -28,6 +28,7 @@ from include.incident.team import (
     team_of,
     who_answered,
 )
+from include.incident.telling import reached
 from include.incident.timeline import Entry
 from include.messages import Message, _
 from include.policy.incident import HumanStep
@@ -89,26 +90,27 @@ def enter(desk: Desk, number: str, update: Update, *, by: str, once: str | None 
         UsageError: there is no such incident, it ended, a field is missing or wrong, or the person
             may not.
     """
-    file = desk.file(number)
-    if once is not None:
-        with desk.state.connect() as conn:
-            before = timeline.entered(conn, file.incident.id, once)
-        if before is not None:  # a repeated task; it may have been cancelled by this very entry
-            return before
-    _refuse(desk, file, update, by)
-    words = value_free_reason(update.words, LONGEST)
-    _refuse_moment(update)
-    kind, message, data = _ACTIONS[update.action](desk, file, update, words)
-    happened_at = _moment(desk, file, update)
-    with desk.state.begin() as conn:
+    incident_id = desk.file(number).incident.id
+    with desk.state.begin() as conn:  # what is looked at here stays so until it is entered
+        timeline.lock_incident(conn, incident_id)
+        if once is not None and (before := timeline.entered(conn, incident_id, once)) is not None:
+            return before  # a repeated task; it may have been cancelled by this very entry
+        file = file_of(conn, number)
+        _refuse(desk, file, update, by)
+        words = value_free_reason(update.words, LONGEST)
+        _refuse_moment(update)
+        kind, message, data = _ACTIONS[update.action](desk, file, update, words)
         entry = timeline.append(
             conn, file.incident.id, kind, message, by=by, clock=desk.clock,
-            happened_at=happened_at, data={ACTION: str(update.action), **data}, once=once,
+            happened_at=_moment(desk, file, update), data={ACTION: str(update.action), **data},
+            once=once,
         )  # fmt: skip
         if update.action is Action.REGRADE:
             register.graded(conn, file.incident.id, update.grade)
         elif update.action is Action.CANCEL:
             register.ended(conn, file.incident.id, State.CANCELLED, entry.recorded_at)
+        elif update.action is Action.CORRECT:
+            reached.told(conn, desk, file_of(conn, number))  # whether all are, without it
     return entry
 
 
@@ -127,6 +129,12 @@ def _refuse(desk: Desk, file: File, update: Update, by: str) -> None:
         )
     if not says_something(update.words):
         raise UsageError("`words` says nothing.", "Write what happened, or why.")
+    if update.action is Action.CORRECT and as_compared(by) in {
+        as_compared(one.by) for one in file.entries if one.place == update.entry
+    }:
+        raise UsageError(
+            "Nobody takes back alone what they entered.", "Have somebody else who leads enter it."
+        )
     if update.action is Action.ASSIGN and as_compared(update.account) == as_compared(by):
         raise UsageError("Nobody assigns a duty to themselves.", "Have somebody else assign it.")
 
@@ -251,13 +259,37 @@ def _correct(_desk: Desk, file: File, update: Update, words: str) -> Made:
             "or told otherwise.",
             f"There are: {can or 'none'}. For anything else enter how it is now.",
         )
-    # that all were told was found because of it
-    follows = wrong.kind is Kind.TOLD_OTHERWISE
-    found = [one.place for one in file.valid if one.kind is Kind.TOLD and one.place > wrong.place]
     message = _(
         "Entry {entry} was a mistake and does not count: {words}", entry=wrong.place, words=words
     )
-    return Kind.CORRECTED, message, {VOIDS: [wrong.place, *(found if follows else ())]}
+    return Kind.CORRECTED, message, {VOIDS: [wrong.place, *_resting_on(file, wrong)]}
+
+
+def _resting_on(file: File, wrong: Entry) -> list[int]:
+    """Places of entries that count only because of a mistake, or that it had taken back.
+
+    That all were told, where some were told otherwise alone; and that a report is not needed, which
+    was given up when it was entered as handed in.
+    """
+    if wrong.kind is Kind.REPORTED:
+        return [
+            one.place
+            for one in file.valid
+            if one.kind is Kind.REPORTED
+            and one.place < wrong.place
+            and is_declined(one)
+            and all(one.data.get(key) == wrong.data.get(key) for key in ("authority", PHASE))
+        ]
+    later = [one for one in file.valid if one.place > wrong.place]
+    again = next((one.place for one in later if one.kind is Kind.TOLD_OTHERWISE), None)
+    return [
+        one.place
+        for one in later
+        if wrong.kind is Kind.TOLD_OTHERWISE
+        and one.kind is Kind.TOLD
+        and (again is None or one.place < again)
+        and set(one.data["states"]) - {"sent"}
+    ]
 
 
 def _widen(_desk: Desk, _file: File, _update: Update, words: str) -> Made:

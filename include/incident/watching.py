@@ -13,8 +13,9 @@ from datetime import datetime, timedelta
 
 from include.incident import opening, timeline
 from include.incident.clocks import waking
+from include.incident.clocks.milestones import VOIDS
 from include.incident.clocks.standing import clocks_of
-from include.incident.desk import Desk, file_of
+from include.incident.desk import Desk, File, file_of
 from include.incident.names import ALERT, INDIVIDUAL, STEP_WATCH, Kind, State
 from include.incident.telling import reached
 from include.notify import outbox
@@ -62,6 +63,8 @@ def look(desk: Desk, number: str) -> Look:
             )
             quiet = waking.silent(number, unanswered, desk.rules, desk.roles, desk.now)
             outbox.queue(conn, quiet, desk.run, now, desk.notices)
+            undone = waking.corrected(number, _corrected(file), desk.rules, desk.roles, desk.now)
+            outbox.queue(conn, undone, desk.run, now, desk.notices)
             for one in due:
                 timeline.append(
                     conn, file.incident.id, Kind.WOKEN, waking.told_words(one), by=STEP_WATCH,
@@ -72,6 +75,16 @@ def look(desk: Desk, number: str) -> Look:
     following = waking.next_look(clocks, desk.rules.wake, now, desk.zone)
     over = not file.incident.is_led or any(one.kind is Kind.SUMMARISED for one in file.entries)
     return Look(over and not waiting, min(now + again, following or now + again), waiting)
+
+
+def _corrected(file: File) -> dict[int, HumanStep | None]:
+    """Corrections by their place, with the step whose answer each voids."""
+    by_place = {one.place: one for one in file.entries}
+    return {
+        one.place: by_place[min(one.data[VOIDS])].data.get("step")
+        for one in file.entries
+        if one.kind is Kind.CORRECTED
+    }
 
 
 def failed(desk: Desk, number: str, tasks: Sequence[str]) -> bool:

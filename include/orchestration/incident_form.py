@@ -221,8 +221,9 @@ def update() -> dict[str, Param]:
         ),
         "at": _moment(
             "When / 时间",
-            f"When it happened. {_MOMENT} Empty: now, as for a grade or a cancellation always. "
-            "调整级别或撤销时留空。",
+            f"When it happened. {_MOMENT} Empty: now, as for a grade, a correction or a "
+            "cancellation always. "
+            "调整级别、更正或撤销时留空。",
             first,
         ),
         "account": _text(

@@ -300,7 +300,8 @@ def sealed_document(found: Workplace, mine: Desk, document: Document, name: str)
                 keep_artifact(conn, *run_key(), file_name, content)
         return "-"
     file = mine.file(document.reference)
-    places = [str(getattr(last_of(file.entries, one), "place", "")) for one in _READ_BY_DOCUMENTS]
+    read = [*_READ_BY_DOCUMENTS, *(() if name.startswith(Phase.FIRST) else (Kind.REPORTED,))]
+    places = [str(getattr(last_of(file.entries, one), "place", "")) for one in read]
     workflow = f"{WORKFLOW}.{name}-{sha256(':'.join(places).encode()).hexdigest()[:8]}"
     with mine.state.connect() as conn:
         if (row := find(conn, workflow, run_key()[1])) is not None:

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from include.incident import register, report, scopes
+from include.incident import register, report, scopes, watching
 from include.incident.clocks.standing import clocks_of
 from include.incident.names import Kind
 from include.policy.incident import IncidentRules
@@ -47,6 +47,7 @@ def test_an_incident_goes_on_by_the_rules_it_was_opened_under(company: Company) 
     assert "larger" in choice.options
     assert "Call 12305" in case.page("report", authority="postal").body
     case.until("summary", grade={"grade": "larger", "reason": "in the press"})
+    watching.settle(case.desk, case.number)
     scope = scopes.found(case.desk, case.file.incident.id)
     found = report.conclude(case.desk, case.number, scope, [])
     assert english(found.summary).endswith("everything that was due was done in time.")
@@ -63,7 +64,7 @@ def test_rules_that_were_changed_in_the_register_are_told(company: Company) -> N
         conn.execute(text("SET LOCAL session_replication_role = replica"))
         conn.execute(text("UPDATE incident SET kept = jsonb_set(kept, '{grades,0,people}', '7')"))
         found = register.get(conn, case.number)
-    assert register.changed(found, case.file.entries) == ["kept_sha256"]
+    assert register.changed(found, case.file.entries) == ["rules_sha256"]
 
 
 def test_an_incident_that_kept_none_goes_on_by_those_of_today(company: Company) -> None:

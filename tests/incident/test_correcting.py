@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import text
 
-from include.incident import report, scopes, timeline
+from include.incident import report, scopes, timeline, watching
 from include.incident.clocks.clock import Clock, ClockState
 from include.incident.clocks.standing import clocks_of
 from include.incident.names import Kind
 from include.incident.open_points import open_points
+from include.incident.steps import decide
 from include.incident.updating import Action
 from include.services.errors import UsageError
-from tests.incident.desk_rig import COMP, LEAD, SERVICE, Case, Company, english
+from tests.incident.deciding_rig import asked, given, widened
+from tests.incident.desk_rig import BOSS, COMP, LEAD, SERVICE, Case, Company, english
 
 
 def left(case: Case) -> list[str]:
@@ -96,7 +99,7 @@ def test_people_who_were_not_told_otherwise_after_all_wait_again(company: Compan
     assert clock(case, "individuals_told").done_at == company.clock.now()
 
 
-@pytest.mark.parametrize("place", [None, 0, 1, 2, 99])
+@pytest.mark.parametrize("place", [None, 0, 2, 99])
 def test_only_what_can_be_a_mistake_is_corrected_and_the_choice_is_named(
     company: Company, place: int | None
 ) -> None:
@@ -119,3 +122,105 @@ def test_who_handed_in_does_not_take_it_back_alone(company: Company, who: str) -
     case.answer("contain")
     with pytest.raises(UsageError, match="may not do that"):
         case.update(Action.CORRECT, by=who, entry=2)
+
+
+def test_nobody_takes_back_alone_what_they_entered_and_whoever_reads_it_is_told(
+    company: Company,
+) -> None:
+    """Else who is late says that it was a mistake, and enters an earlier moment."""
+    case = company.open(1).until("grade")
+    case.update(Action.ASSIGN, by=LEAD, account=BOSS, duty="compliance")
+    case.answer("report", BOSS)
+    wrong = case.entries(Kind.REPORTED)[-1].place
+    with pytest.raises(UsageError, match="Nobody takes back alone"):
+        case.update(Action.CORRECT, by=BOSS, entry=wrong)
+    case.update(Action.CORRECT, by=LEAD, entry=wrong)
+    scope = scopes.found(case.desk, case.file.incident.id)
+    found = report.conclude(case.desk, case.number, scope, [])
+    [told] = [one for one in found.findings if one.code == "incident.mistake"]
+    assert told.subject == f"{case.number}/{wrong}"
+    assert "B1 entered at" in english(told.message)
+    assert "L1 entered at" in english(told.message)
+
+
+def test_a_correction_counts_when_it_is_entered(company: Company) -> None:
+    """No moment can be said for it."""
+    case = company.open(1)
+    case.answer("contain")
+    with pytest.raises(UsageError, match="`at` cannot be said for correct"):
+        case.update(Action.CORRECT, by=LEAD, entry=2, at=company.clock.now().isoformat())
+
+
+def test_letters_that_were_sent_after_all_count_though_told_otherwise_was_a_mistake(
+    company: Company,
+) -> None:
+    """What the notifier found by itself does not rest on what a person entered."""
+    case = company.open(1).until("decide")
+    case.notify()
+    case.delivered("undeliverable")
+    case.update(Action.TOLD_OTHERWISE, by=SERVICE, words="called them")
+    case.settle()
+    company.clock.on(hours=2)
+    case.delivered("sent")
+    sent = company.clock.now()
+    company.clock.on(hours=1)
+    wrong = case.entries(Kind.TOLD_OTHERWISE)[-1].place
+    case.update(Action.CORRECT, by=LEAD, entry=wrong)
+    case.settle()
+    assert clock(case, "individuals_told").done_at == sent
+
+
+def test_that_all_were_told_goes_with_the_mistake_it_rests_on(company: Company) -> None:
+    """It was found once the last people were decided on, and is found anew once they are told."""
+    case = asked(company, 1, 2)
+    case.answer("decide")
+    case.notify()
+    case.delivered("undeliverable")
+    desk = widened(case, 1, 2, 3)
+    case.update(Action.TOLD_OTHERWISE, by=SERVICE, words="called them")
+    wrong = case.entries(Kind.TOLD_OTHERWISE)[-1].place
+    decide.ask(desk, case.number)
+    decide.take(desk, case.number, given(case, decide.DO_NOT_TELL, reason="It is our own man"))
+    case.settle()
+    assert case.entries(Kind.TOLD)[-1].data["complete"] is True
+    case.update(Action.CORRECT, by=LEAD, entry=wrong)
+    assert clock(case, "individuals_told").is_open
+    counting = [one.data["complete"] for one in case.file.valid if one.kind is Kind.TOLD]
+    assert counting == [False]
+
+
+def test_a_correction_brings_no_abandoned_answer_back(company: Company) -> None:
+    """Said not to be needed, then handed in, which was a mistake: it is due."""
+    case = company.open(1).until("grade", grade={"grade": "larger", "reason": "the press knows"})
+    case.answer("report", option="Not needed", receipt="", reason="they know")
+    case.answer("report")
+    case.update(Action.CORRECT, by=LEAD, entry=case.entries(Kind.REPORTED)[-1].place)
+    assert clock(case, "reported").is_open
+    assert any(one.startswith("first report to") for one in left(case))
+
+
+def test_a_follow_up_is_no_first_report(company: Company) -> None:
+    """Its clock runs on, as the open points say."""
+    larger = {"grade": "larger", "reason": "the press knows"}
+    case = company.open(1).until("report_rest", grade=larger)
+    first = next(one for one in case.entries(Kind.REPORTED) if one.data["authority"] == "cac")
+    case.update(Action.CORRECT, by=LEAD, entry=first.place)
+    assert clock(case, "reported").is_open
+    assert any(one.startswith("first report to") for one in left(case))
+
+
+def test_whose_step_it_is_and_management_are_told_of_a_correction_at_once(
+    company: Company,
+) -> None:
+    """The step does not ask by itself, and rungs that were told before are not told again."""
+    case = company.open(1).until("report")
+    wrong = case.entries(Kind.REPORTED)[-1].place
+    entry = case.update(Action.CORRECT, by=LEAD, entry=wrong)
+    for _again in range(2):
+        watching.look(case.desk, case.number)
+    with company.state.connect() as conn:
+        query = text("SELECT key FROM notice WHERE key LIKE :mine ORDER BY key")
+        keys = conn.scalars(query, {"mine": f"{case.number}/corrected/%"}).all()
+    assert keys
+    assert {one.split("/")[2] for one in keys} == {str(entry.place)}
+    assert {one.split("/")[3] for one in keys} == {"compliance", "management"}

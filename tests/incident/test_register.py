@@ -180,12 +180,15 @@ def test_what_clocks_start_from_stands_in_the_first_entry(conn: Connection) -> N
     assert register.changed(found, [entry]) == []
     for change, name in (
         ("aware_at = aware_at + interval '5 hours'", "aware_at"),
-        ("clocks = '[]'", "clocks_sha256"),
+        ("clocks = '[]'", "rules_sha256"),
+        ("kept = NULL", "rules_sha256"),
+        ("state = 'cancelled', ended_at = now()", "state"),
+        ("state = 'duplicate', duplicate_of = id", "duplicate_of"),
         ("selection = '{}'", "selection"),
     ):
         with conn.begin_nested() as point:
             conn.execute(text("SET LOCAL session_replication_role = replica"))
-            conn.execute(text(f"UPDATE incident SET {change}"))
+            conn.execute(text(f"UPDATE incident SET {change} WHERE id = {found.id}"))
             assert register.changed(register.get(conn, found.number), [entry]) == [name]
             point.rollback()
     old = replace(entry, data={"noticed_by": ""})

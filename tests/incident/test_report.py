@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from include.evidence.controls import judge
 from include.evidence.model import ControlState, Finding, Outcome, StepRecord
-from include.incident import assessing, report, scopes, timeline
+from include.incident import assessing, report, scopes, timeline, watching
 from include.incident.names import UPDATES, Kind
 from include.incident.telling import notifying
 from include.incident.updating import Action
@@ -55,6 +55,9 @@ def cells(found: Section) -> list[list[object]]:
 def test_an_incident_that_was_led_in_time_passes(company: Company) -> None:
     """All three controls are shown to hold."""
     case = company.open(1, 2).until("summary")
+    assert english(concluded(case).summary).endswith("but 1 periods still run.")
+    assert ControlState.NOT_SHOWN in controls(concluded(case))  # the call of the team
+    watching.settle(case.desk, case.number)
     found = concluded(case)
     assert (found.outcome, found.findings) == (Outcome.PASS, [])
     assert english(found.summary) == (

@@ -21,6 +21,8 @@ VOIDS = "voids"
 """Key of an entry's data: places of earlier entries that were made by mistake and do not count."""
 ACTION = "action"
 """Key of an entry's data: which addition it was; entries of steps have none."""
+PHASE, FOLLOW_UP = "phase", "rest"
+"""Key of an entry's data, and its value of a follow-up report: clocks are of the first one."""
 COMPLETE = "complete"
 """Key of an entry's data: false where the step was not done, or only in part."""
 _PLAIN = {
@@ -118,7 +120,9 @@ def not_needed(entries: Sequence[Entry], order: Sequence[str]) -> dict[str, date
     found: dict[str, datetime] = {}
     handed_in = milestones(entries)
     for one in valid(entries):
-        if one.kind is Kind.REPORTED and is_declined(one) and not outgrown(one, entries, order):
+        if one.kind is not Kind.REPORTED or not _is_first(one):
+            continue
+        if is_declined(one) and not outgrown(one, entries, order):
             found.setdefault(reported(str(one.data["authority"])), one.recorded_at)
     return {name: at for name, at in found.items() if name not in handed_in}
 
@@ -190,10 +194,14 @@ def _counting(entries: Sequence[Entry]) -> Iterator[tuple[str, Reached]]:
             yield INDIVIDUALS_TOLD, moment  # those whom no notice reached
         if one.kind in _PLAIN:
             yield _PLAIN[one.kind], moment
-        elif one.kind is Kind.REPORTED:
+        elif one.kind is Kind.REPORTED and _is_first(one):
             yield reported(str(one.data["authority"])), moment
     for moment in untold:
         yield INDIVIDUALS_TOLD, moment
+
+
+def _is_first(report: Entry) -> bool:
+    return report.data.get(PHASE) != FOLLOW_UP
 
 
 def _graded_at(one: Entry, *, first: bool) -> datetime:

@@ -179,6 +179,40 @@ def silent(
         )  # fmt: skip
 
 
+def corrected(
+    number: str,
+    found: Mapping[int, HumanStep | None],
+    rules: IncidentRules,
+    roles: Mapping[str, Role],
+    now: datetime,
+) -> Iterator[Notice]:
+    """Urgent notices of what turned out not to be done, to whose step it is and to management.
+
+    Args:
+        number: of the incident.
+        found: place of each correction, and the step whose answer it voids; None of additions.
+        rules: incident.yaml.
+        roles: of roles.yaml, by id.
+        now: the moment, in the timezone whose days count.
+    """
+    for place, step in found.items():
+        line = (
+            _(
+                "What was entered in the step {step} was a mistake: it is not done. In Airflow: "
+                "{workflow}, clear the task {step}; it asks again.",
+                step=step,
+                workflow=WORKFLOW,
+            )
+            if step
+            else _("That people were told otherwise was a mistake: tell them, then enter it again.")
+        )
+        heading = _("Incident {number}: not done after all", number=number)
+        duties = (rules.steps[step or _LEADS], rules.management)
+        yield from _urgent(
+            f"{number}/corrected/{place}", heading, line, _roles(rules, duties), roles, now.date()
+        )
+
+
 def _roles(rules: IncidentRules, duties: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(rules.duty(duty).role for duty in duties))
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection
-
 from include.approvals.form import Field
 from include.approvals.question import Question
 from include.evidence.model import StepRecord
-from include.incident import register
+from include.incident import register, timeline
 from include.incident.clocks.clock import ClockState
 from include.incident.clocks.clock_words import due
 from include.incident.clocks.standing import clocks_of
-from include.incident.desk import Desk, File
+from include.incident.desk import Desk, File, file_of
 from include.incident.names import Kind, State
 from include.incident.open_points import open_points
 from include.incident.steps import answer, page
@@ -71,12 +69,26 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
     if given.option != CLOSE:
         cause = _("not yet: {words}", words=values.text(WORDS))
         answer.refuse(desk, file, STEP, given, cause, values)
-    if left := open_points(desk, file):
-        cause = _("it cannot be closed: {points}", points=listed(left))
+    found = _closed(desk, file, given, who, values.text(WORDS))
+    if not isinstance(found, StepRecord):
+        cause = _("it cannot be closed: {points}", points=listed(found))
         answer.refuse(desk, file, STEP, given, cause, values)
-    words = _("The handling was closed. {words}", words=values.text(WORDS))
+    return found
 
-    def end(conn: Connection) -> None:
+
+def _closed(
+    desk: Desk, file: File, given: Given, who: str, said: str
+) -> StepRecord | list[Message]:
+    """Close it, unless something is open; whoever adds to the timeline waits until then."""
+    with desk.state.begin() as conn:
+        timeline.lock_incident(conn, file.incident.id)
+        if (done := answer.taken(conn, file, STEP, given)) is not None:
+            return done
+        file = file_of(conn, file.incident.number)
+        if left := open_points(desk, file):
+            return left
         register.ended(conn, file.incident.id, State.CLOSED, given.at)
-
-    return answer.done(desk, file, STEP, Kind.CLOSED, words, by=who, given=given, also=end)
+        words = _("The handling was closed. {words}", words=said)
+        return answer.enter(
+            conn, desk, file, STEP, Kind.CLOSED, words, by=who, given=given, data={}
+        )

@@ -14,7 +14,7 @@ from include.incident.clocks.milestones import INDIVIDUALS_TOLD, milestones
 from include.incident.desk import Desk, File
 from include.incident.names import INDIVIDUAL, STEP_NOTIFY, Kind
 from include.incident.telling.notifying import text_that_goes
-from include.incident.timeline import Entry, canonical, last_of
+from include.incident.timeline import Entry, canonical, last_of, of_kind
 from include.messages import Message, _
 from include.notify.status import last_settled, statuses, unreached_since
 
@@ -52,16 +52,17 @@ def told(conn: Connection, desk: Desk, file: File) -> bool:
     data: dict[str, Any] = {"version": queued.data["version"], "complete": complete}
     data |= {"everybody": done_at is not None, "states": found}
     data["settled"] = timeline.in_utc(settled)
-    before = last_of(file.entries, Kind.TOLD)
+    before = last_of(file.valid, Kind.TOLD)
     if before is not None and _same(file, before, data):
         return True
     # who sent it may have a clock that is ahead of this machine's
     at = min(done_at if complete and done_at else settled, now)
     once = hashlib.sha256(canonical(data)).hexdigest()
+    corrections = len(of_kind(file.entries, Kind.CORRECTED))  # after one it is found anew
     timeline.append(
         conn, file.incident.id, Kind.TOLD, _said(desk, found, left, everybody=data["everybody"]),
         by=STEP_NOTIFY, clock=desk.clock, data=data, happened_at=at,
-        once=f"told:{before.place if before else 0}:{once}",
+        once=f"told:{before.place if before else 0}:{corrections}:{once}",
     )  # fmt: skip
     return True
 

@@ -7,13 +7,14 @@ from include.documents.model import Document, Form
 from include.incident import scopes
 from include.incident.clocks.standing import clocks_of
 from include.incident.evidence import kept_words as evidence_kept
+from include.incident.names import Kind
 from include.incident.telling import authority_report
 from include.incident.telling.authority_report import Phase
 from include.incident.updating import Action
 from include.messages import Message
 from include.reports.i18n import Translator
 from include.reports.model import Table
-from tests.incident.desk_rig import COMP, Case, Company, english
+from tests.incident.desk_rig import COMP, LEAD, Case, Company, english
 
 
 def report(case: Case, phase: Phase, authority: str = "cac") -> Document:
@@ -162,3 +163,17 @@ def test_a_drills_documents_say_so_on_every_page_and_in_both_languages(company: 
     assert any("快递员将扫描终端遗落在出租车上" in one for one in happened)
     real = company.open(1).until("grade")
     assert report(real, Phase.FIRST).marked is None
+
+
+def test_what_was_entered_by_mistake_is_not_reported(company: Company) -> None:
+    """Neither the containment, nor the report before."""
+    case = company.open(1).until("report", contain={"notes": "The scanner is locked"})
+    before = said(report(case, Phase.REST))
+    assert "is locked" in str(before["Containment"])
+    assert "R-1" in str(before["Reports"])
+    for kind in (Kind.CONTAINED, Kind.REPORTED, Kind.REPORTED):
+        last = [one.place for one in case.file.valid if one.kind is kind][-1]
+        case.update(Action.CORRECT, by=LEAD, entry=last)
+    after = said(report(case, Phase.REST))
+    assert after["Containment"] == "being contained; no result yet"
+    assert after["Reports"] is None
