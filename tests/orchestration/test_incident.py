@@ -185,10 +185,17 @@ def test_a_document_is_sealed_with_the_newest_entry_of_its_timeline(
     assert [(len(one.bundles), one.holds) for one in found] == [(1, True), (1, False)]
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "data"),
+    [
+        ("first-cac", Kind.GRADED, {"grade": "major"}),
+        ("rest-cac", Kind.REPORTED, {"authority": "cac", "phase": "first"}),
+    ],
+)
 def test_a_document_is_sealed_anew_once_it_would_say_something_else(
-    play: Play, monkeypatch: pytest.MonkeyPatch
+    play: Play, monkeypatch: pytest.MonkeyPatch, name: str, kind: Kind, data: dict[str, str]
 ) -> None:
-    """Else the page offers a report with the old grade; until then it is made once."""
+    """Else the page offers a report of before; until then it is made once."""
     from include.orchestration import incident_steps
     from include.orchestration.incident_desk import desk_of
 
@@ -204,18 +211,18 @@ def test_a_document_is_sealed_anew_once_it_would_say_something_else(
             sender=verbatim(grade),
             sections=(),
         )
-        return incident_steps.sealed_document(play.live, desk, document, "first-cac")
+        return incident_steps.sealed_document(play.live, desk, document, name)
 
     first = sealed_as("general")
     assert sealed_as("general") == first
     with desk.state.begin() as conn:
         timeline.append(
-            conn, desk.file(number).incident.id, Kind.GRADED, verbatim("Graded"), by="E00007",
-            clock=desk.clock, data={"grade": "major"},
+            conn, desk.file(number).incident.id, kind, verbatim("Entered"), by="E00007",
+            clock=desk.clock, data=data,
         )  # fmt: skip
     second = sealed_as("major")
     assert second != first
     store = play.live.store("evidence_store")
     bundles = [one.partition("evidence/")[2] for one in (first, second)]
-    said = [store.get(f"{one}/first-cac.en.html").decode() for one in bundles]
+    said = [store.get(f"{one}/{name}.en.html").decode() for one in bundles]
     assert ["general" in one for one in said] == [True, False]
