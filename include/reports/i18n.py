@@ -94,6 +94,17 @@ def _catalogue(locale: str) -> Mapping[str, str]:
     }
 
 
+def warm() -> None:
+    """Read translations and formats of every language ahead, in a process that others fork from.
+
+    Else each of them reads them anew, which takes 0.1 seconds.
+    """
+    for locale in LOCALES:
+        _catalogue(locale)
+        parsed = Locale.parse(locale)
+        _read = parsed.number_symbols, parsed.datetime_formats
+
+
 class _Sentence(string.Formatter):
     """``str.format`` with plain ``{name}`` or ``{name:kind}`` fields.
 

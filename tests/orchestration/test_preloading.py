@@ -23,7 +23,10 @@ os.environ["PARCELSEAL_POLICY"] = policy
 for path in sorted(Path("dags").glob("*.py")):
     runpy.run_path(str(path))
 more = sorted(name for name in set(sys.modules) - before if name.startswith("include"))
-print(json.dumps({"more": more, "loaded": "include.orchestration.incident_steps" in before}))
+from include.reports.i18n import _catalogue
+read = _catalogue.cache_info().currsize
+loaded = "include.orchestration.incident_steps" in before
+print(json.dumps({"more": more, "loaded": loaded, "languages": read}))
 """
 
 
@@ -44,4 +47,4 @@ def test_dag_files_import_nothing_of_ours_that_is_not_there_when_airflow_forks(
         env=environment, cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found == {"more": [], "loaded": True}
+    assert found == {"more": [], "loaded": True, "languages": 2}
