@@ -23,6 +23,7 @@ from include.cli import (
     partners,
     quarantine,
     retention,
+    roles,
     run,
     sampling,
     testing,
@@ -62,6 +63,7 @@ app.add_typer(notices.app, name="notices")
 app.add_typer(partners.app, name="partners")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(retention.app, name="retention")
+app.add_typer(roles.app, name="roles")
 app.add_typer(sampling.app, name="sampling")
 app.add_typer(training.app, name="training")
 

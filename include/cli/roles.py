@@ -1,0 +1,115 @@
+"""``parcelseal roles``: who may do what in Airflow, and writing it into Airflow's database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from include.cli.console import new_log, output_to, print_json, results, tell
+from include.cli.stack import make_home, workplace
+from include.cli.table import print_table
+from include.orchestration.access.roles import ACTS, all_roles
+
+if TYPE_CHECKING:
+    from include.orchestration.access.roles import Role
+    from include.orchestration.access.sync import RoleChange
+    from include.orchestration.access.users import UserChanges
+
+app = typer.Typer(help="Roles of people in Airflow.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_roles(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Show each role: the workflows that it reads, starts, answers, and its compliance pages."""
+    roles = all_roles(workplace().pack)
+    if as_json:
+        print_json({"roles": [_as_json(one) for one in roles]})
+        return
+    shown = ("reads", "triggers", "answers", "logs")
+    print_table(
+        ("role", *shown, "pages"),
+        [(one.name, *(_names(one.dags(act)) for act in shown), _names(one.pages)) for one in roles],
+    )
+
+
+@app.command("sync")
+def sync(
+    users: Annotated[
+        Path | None,
+        typer.Option(help="YAML or JSON list of users: id, name, mail and roles of each."),
+    ] = None,
+    passwords: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file of passwords of new users; those that it lacks are made and added."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Write the roles, and users of a file, into Airflow's database. Safe to repeat."""
+    place = workplace()
+    pack = place.pack
+    make_home(place)
+    with output_to(new_log(place.home / "logs", "roles", place.clock.now())):
+        changed, people = _written(all_roles(pack), users, passwords)
+    if as_json:
+        print_json({"roles": [_change(one) for one in changed], "users": _people(people)})
+        return
+    for one in changed:
+        for permission in one.granted:
+            results.print(f"{one.role}: + {permission.action} on {permission.resource}")
+        for permission in one.revoked:
+            results.print(f"{one.role}: - {permission.action} on {permission.resource}")
+    for name in people.created:
+        results.print(f"user {name}: made")
+    for name in people.updated:
+        results.print(f"user {name}: changed")
+    tell(
+        f"{len(changed)} roles, {len(people.created)} new users and {len(people.updated)} known "
+        "ones were changed. A running Airflow follows within half a minute."
+    )
+
+
+def _written(
+    roles: tuple[Role, ...], users: Path | None, passwords: Path | None
+) -> tuple[list[RoleChange], UserChanges]:
+    from include.orchestration.access.database import fab_session
+    from include.orchestration.access.sync import sync_roles
+    from include.orchestration.access.users import UserChanges, read_people, sync_users
+
+    people = read_people(users) if users else []
+    with fab_session() as session:
+        changed = sync_roles(session, roles)
+        session.flush()
+        return changed, sync_users(session, people, passwords) if people else UserChanges()
+
+
+def _names(found: frozenset[Any]) -> str:
+    return ", ".join(sorted(found))
+
+
+def _as_json(role: Role) -> dict[str, Any]:
+    return {
+        "name": role.name,
+        "duty": role.duty,
+        **{act: sorted(role.dags(act)) for act in ACTS},
+        "pages": sorted(role.pages),
+        "permissions": [list(one) for one in sorted(role.permissions)],
+    }
+
+
+def _change(change: RoleChange) -> dict[str, Any]:
+    return {
+        "role": change.role,
+        "created": change.created,
+        "granted": [list(one) for one in change.granted],
+        "revoked": [list(one) for one in change.revoked],
+    }
+
+
+def _people(changes: UserChanges) -> dict[str, list[str]]:
+    return {"created": changes.created, "updated": changes.updated}

@@ -1,0 +1,72 @@
+"""Airflow's own database, where FAB keeps roles and users: whether it can be written to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from airflow.configuration import conf
+from airflow.providers.fab.auth_manager.models.db import FABDBManager
+from airflow.providers.fab.www.security_appless import ApplessAirflowSecurityManager
+from airflow.utils.session import create_session
+from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.orm import Session
+
+from include.orchestration.access.manager import AccountAuthManager
+from include.services.errors import ServiceError, UsageError
+
+MANAGER = f"{AccountAuthManager.__module__}.{AccountAuthManager.__name__}"
+
+
+@contextmanager
+def fab_session() -> Iterator[Session]:
+    """Open one transaction on FAB's tables: all of what is written in it is seen at once.
+
+    Raises:
+        UsageError: Airflow is set up with another auth manager, or its database is not migrated.
+        ServiceError: the database does not answer, or somebody else writes the same.
+    """
+    _require_manager()
+    try:
+        with create_session() as session:
+            _require_migrated(session)
+            _make_own_roles_of_fab(session)
+            yield session
+    except OperationalError as error:
+        raise ServiceError(
+            "Airflow's database does not answer.",
+            f"Look at sql_alchemy_conn of [database] in Airflow's settings ({type(error.orig)}).",
+        ) from None
+    except IntegrityError:
+        raise ServiceError(
+            "Somebody else wrote the same roles at this moment; nothing was changed.",
+            "Run the command again.",
+        ) from None
+
+
+def _require_manager() -> None:
+    found = conf.get("core", "auth_manager")
+    kind = conf.getimport("core", "auth_manager")
+    if not (isinstance(kind, type) and issubclass(kind, AccountAuthManager)):
+        raise UsageError(
+            f"Airflow's auth manager is {found}, which does not know these roles.",
+            f"Set AIRFLOW__CORE__AUTH_MANAGER={MANAGER} on every component.",
+        )
+
+
+def _require_migrated(session: Session) -> None:
+    tables = FABDBManager(session)  # type: ignore[no-untyped-call]
+    head = tables.get_script_object().get_current_head()
+    found = tables.get_current_revision()  # type: ignore[no-untyped-call]
+    if found != head:
+        raise UsageError(
+            f"Airflow's database is not migrated: FAB's tables are at {found}, not at {head}.",
+            "Run `airflow db migrate` with the same settings.",
+        )
+
+
+def _make_own_roles_of_fab(session: Session) -> None:
+    """Make Admin and FAB's other roles where Airflow was never started, by FAB's own rules."""
+    manager = ApplessAirflowSecurityManager(session=session)
+    if manager.find_role("Admin") is None:
+        manager.sync_roles()

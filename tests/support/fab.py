@@ -1,0 +1,239 @@
+"""A real Airflow API server with FAB, our roles in it, and a user of each role.
+
+    with fab_airflow(postgres, folder) as airflow:
+        airflow.session("Auditor").get(f"{airflow.url}/api/v2/dags")
+
+Its database has every DAG of dags/, as the DAG processor would have written them. Nothing runs
+there: no scheduler, no worker. Starting it takes about 12 s, so share one in a session.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import psycopg
+import requests
+from sqlalchemy.engine import URL
+
+from include.local.airflow import free_port, stop_tree
+from include.local.postgres import SUPERUSER, EmbeddedPostgres
+from include.orchestration.access.roles import all_roles
+from include.policy import SHIPPED, load_pack
+from include.workplace import ROOT
+from tests.support.databases import fresh
+
+ADMIN = "Admin"  # FAB's own role
+READY_TIMEOUT = 120  # seconds
+MANAGER = "include.orchestration.access.manager.AccountAuthManager"
+# One process for all of it: importing Airflow takes longer than the work.
+PREPARE = """
+import sys
+from pathlib import Path
+from airflow.utils.db import initdb
+initdb()
+from include.cli.app import _run
+code = _run(["roles", "sync", "--users", sys.argv[1], "--passwords", sys.argv[2]])
+assert code == 0, code
+from airflow.configuration import conf
+from airflow.dag_processing.bundles.manager import DagBundlesManager
+from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+DagBundlesManager().sync_bundles_to_db()
+folder = Path(conf.get("core", "dags_folder"))
+bag = DagBag(folder, bundle_path=folder, bundle_name="dags-folder")
+assert not bag.import_errors, bag.import_errors
+sync_bag_to_db(bag, "dags-folder", None)
+"""
+
+
+@cache
+def role_names() -> tuple[str, ...]:
+    """All roles of the table and of the shipped pack's departments, and Admin."""
+    return (*(one.name for one in all_roles(load_pack(SHIPPED))), ADMIN)
+
+
+def account_of(role: str) -> str:
+    """Return the account of the one user who has a role: ``on_call``."""
+    return role.lower().replace(": ", "_").replace(" ", "_")
+
+
+@dataclass
+class FabAirflow:
+    """A running API server.
+
+    Attributes:
+        url: without a slash at its end.
+        passwords: by account.
+        environment: of every process of this Airflow.
+        database: libpq connection string of Airflow's own database.
+        folder: where its logs are, and what else it writes.
+    """
+
+    url: str
+    passwords: Mapping[str, str]
+    environment: Mapping[str, str]
+    database: str
+    folder: Path
+    _tokens: dict[str, str] = field(default_factory=dict)
+
+    def token(self, role: str) -> str:
+        """Return a token of the user of a role; made once."""
+        account = account_of(role)
+        if account not in self._tokens:
+            answer = requests.post(
+                f"{self.url}/auth/token",
+                json={"username": account, "password": self.passwords[account]},
+                timeout=30,
+            )
+            assert answer.status_code == 201, answer.text
+            self._tokens[account] = answer.json()["access_token"]
+        return self._tokens[account]
+
+    def session(self, role: str | None) -> requests.Session:
+        """Return a session with the token of a role; None is a stranger's."""
+        made = requests.Session()
+        if role is not None:
+            made.headers["Authorization"] = f"Bearer {self.token(role)}"
+        return made
+
+    def cookies(self, role: str) -> dict[str, str]:
+        """Return the cookies that a browser of a role's user has: ``{"_token": ...}``."""
+        return {"_token": self.token(role)}
+
+    def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a Python command in the environment of this Airflow."""
+        return subprocess.run(
+            [sys.executable, *words],
+            check=check,
+            env=dict(self.environment),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+
+@contextmanager
+def fab_airflow(
+    server: EmbeddedPostgres,
+    folder: Path,
+    more_environment: Mapping[str, str] | None = None,
+    more_people: Sequence[Mapping[str, object]] = (),
+) -> Iterator[FabAirflow]:
+    """Start an API server on a database of its own, and stop it.
+
+    Args:
+        server: the embedded server.
+        folder: an empty one: AIRFLOW_HOME, PARCELSEAL_HOME, files of users and passwords.
+        more_environment: wins over what is set here.
+        more_people: further users, as in a file of `roles sync --users`; their passwords stand in
+            ``passwords`` too.
+    """
+    with fresh(server) as name:
+        environment = _environment(server, name, folder, more_environment or {})
+        users, passwords = folder / "users.json", folder / "passwords.json"
+        users.write_text(json.dumps([*map(_person, role_names()), *more_people]))
+        _prepare(environment, folder, users, passwords)
+        with (folder / "api-server.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "airflow", "api-server", "--apps", "all"],
+                env=environment,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        url = environment["AIRFLOW__API__BASE_URL"]
+        try:
+            _wait(process, url, folder / "api-server.log")
+            known = json.loads(passwords.read_text())
+            yield FabAirflow(url, known, environment, server.conninfo(name), folder)
+        finally:
+            stop_tree(process.pid)
+            process.wait()
+
+
+def _person(role: str) -> dict[str, object]:
+    account = account_of(role)
+    return {"id": account, "name": role, "mail": f"{account}@courier.example", "roles": [role]}
+
+
+def _environment(
+    server: EmbeddedPostgres, database: str, folder: Path, more: Mapping[str, str]
+) -> dict[str, str]:
+    url = URL.create(
+        "postgresql+psycopg2",
+        username=SUPERUSER,
+        password=server.password,
+        database=database,
+        query={"host": str(server.socket_folder)},
+    )
+    port = free_port()
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("AIRFLOW_", "PARCELSEAL_"))
+    }
+    return {
+        **kept,
+        "AIRFLOW_HOME": str(folder / "airflow"),
+        "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}",
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__SECRET_KEY": secrets.token_hex(16),
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
+        "AIRFLOW__CORE__AUTH_MANAGER": MANAGER,
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url.render_as_string(hide_password=False),
+        "AIRFLOW__FAB__CACHE_TTL": "1",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        "PARCELSEAL_HOME": str(folder / "home"),
+        "PYTHONPATH": str(ROOT),
+        **more,
+    }
+
+
+def _prepare(environment: Mapping[str, str], folder: Path, users: Path, passwords: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PREPARE, str(users), str(passwords)],
+        check=False,
+        env=dict(environment),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=READY_TIMEOUT,
+    )
+    (folder / "prepare.log").write_text(done.stdout + done.stderr)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    end = time.monotonic() + READY_TIMEOUT
+    while time.monotonic() < end:
+        assert process.poll() is None, log.read_text()[-4000:]
+        try:
+            if requests.get(f"{url}/api/v2/version", timeout=5).ok:
+                return
+        except requests.RequestException:
+            pass
+        time.sleep(0.2)
+    raise AssertionError(f"not ready within {READY_TIMEOUT} s: {log.read_text()[-4000:]}")
+
+
+def rows(database: str, query: str) -> list[tuple[object, ...]]:
+    """Ask Airflow's own database."""
+    with psycopg.connect(database) as connection:
+        return connection.execute(query).fetchall()
