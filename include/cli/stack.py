@@ -10,7 +10,8 @@ import psycopg
 
 from include.cli.console import tell
 from include.local.airflow import stop_orphan
-from include.local.profile import COURIER, STAND_INS
+from include.local.profile import STAND_INS
+from include.local.roles import COURIER
 from include.services.errors import UsageError
 from include.workplace import Workplace
 
@@ -70,27 +71,18 @@ def load_sample(place: Workplace, customers: int) -> None:
     """
     from include.local.sample import load
     from include.local.sample.carry_on import carry_on
+    from include.local.sample.load import grant
 
     with psycopg.connect(place.local.owner_conninfo(COURIER)) as connection:
         if connection.execute("SELECT to_regclass('public.customer')").fetchone() != (None,):
             carry_on(connection, place.clock.now())
-            _grant(connection)
+            grant(connection)
             return
         connection.rollback()
         tell(f"loading the sample courier database ({customers:,} customers)")
         sheet = load(connection, customers=customers, as_of=place.clock.now())
-        _grant(connection)
+        grant(connection)
         connection.commit()
     path = place.home / "sample" / "answer_sheet.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(sheet.model_dump_json(indent=1))
-
-
-def _grant(connection: psycopg.Connection) -> None:
-    """Give the roles that let records in and dispose of them their rights, in an older home too."""
-    from include.local.sample.load import statements
-
-    for room in ("", "_retention", "_audit", "_training", "_partners", "_incident"):
-        file = f"grants{room}.sql"
-        for statement in statements(file):
-            connection.execute(statement)

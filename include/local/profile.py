@@ -17,37 +17,37 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
 from include.local.mail import LocalMail
 from include.local.postgres import SYSTEM_USER, EmbeddedPostgres
+from include.local.roles import (
+    COURIER,
+    COURIER_OWNER,
+    COURIER_ROLES,
+    grant_courier,
+    make_databases,
+    make_roles,
+)
 from include.services.connections import ConnectionSpec
 
 RECIPIENTS = ("operations", "escrow", "drill")
-STATE, COURIER = "parcelseal_state", "courier"
+STATE = "parcelseal_state"
 # intake_db, retention_db, audit_db, training_db, partners_db, incident_db are not: they stand in
 # only where customer_db does
 STAND_INS = ("customer_db", "state_db", "drill_db", "offsite_store", "evidence_store")
 AIRFLOW, AIRFLOW_RUNS = "airflow", "airflow_runs"
-# role -> what it may do; each logs in with a password of its own
+# role -> what it may do on the whole server; each logs in with a password of its own
 ROLES = {
     "airflow": "",
     "parcelseal_state": "",
     "parcelseal_drill": "CREATEDB",
-    "courier_owner": "",
-    "courier_reader": "",
-    "courier_intake": "",
-    "courier_retention": "",
-    "courier_audit": "",
-    "courier_training": "",
-    "courier_partners": "",
-    "courier_incident": "",
+    **COURIER_ROLES,
 }
 DATABASES = {
     AIRFLOW: "airflow",
     AIRFLOW_RUNS: "airflow",
     STATE: "parcelseal_state",
-    COURIER: "courier_owner",
+    COURIER: COURIER_OWNER,
 }
 
 
@@ -91,8 +91,9 @@ class LocalProfile:
                 )
         self.postgres.start()
         with psycopg.connect(self.postgres.conninfo("postgres"), autocommit=True) as admin:
-            self._make_roles(admin)
-            self._make_databases(admin)
+            make_roles(admin, ROLES, self.passwords)
+            make_databases(admin, DATABASES)
+            grant_courier(admin)
 
     def connection(self, conn_id: str) -> ConnectionSpec | None:
         """Return what stands in for a connection; None for one that has no stand-in."""
@@ -168,39 +169,6 @@ class LocalProfile:
         public = self.home / "keys" / "evidence.pub"
         if not public.exists():
             public.write_bytes(Signer.from_pem(seal.read_bytes()).public_pem)
-
-    def _make_roles(self, admin: psycopg.Connection) -> None:
-        there = {row[0] for row in admin.execute("SELECT rolname FROM pg_roles")}
-        for role, right in ROLES.items():
-            if role not in there:
-                admin.execute(
-                    sql.SQL("CREATE ROLE {} LOGIN PASSWORD {} {}").format(
-                        sql.Identifier(role), sql.Literal(self.passwords[role]), sql.SQL(right)
-                    )
-                )
-        admin.execute("GRANT pg_read_all_data TO courier_reader")
-        # Only an owner drops a partition. Not inherited: used by SET ROLE, or not at all.
-        admin.execute("GRANT courier_owner TO courier_retention WITH INHERIT FALSE, SET TRUE")
-
-    def _make_databases(self, admin: psycopg.Connection) -> None:
-        there = {row[0] for row in admin.execute("SELECT datname FROM pg_database")}
-        for database, owner in DATABASES.items():
-            if database not in there:
-                admin.execute(
-                    sql.SQL("CREATE DATABASE {} OWNER {}").format(
-                        sql.Identifier(database), sql.Identifier(owner)
-                    )
-                )
-                admin.execute(
-                    sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(
-                        sql.Identifier(database)
-                    )
-                )
-        admin.execute(
-            f"GRANT CONNECT ON DATABASE {COURIER} "
-            "TO courier_reader, courier_intake, courier_retention, courier_audit, "
-            "courier_training, courier_partners, courier_incident"
-        )
 
     def _database(
         self, conn_id: str, database: str, role: str, extra: dict[str, Any] | None = None

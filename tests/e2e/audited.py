@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from include.local.profile import COURIER
+from include.local.roles import COURIER
 from include.local.sample import load
 from include.local.sample.answers import AnswerSheet
 from include.local.sample.load import statements

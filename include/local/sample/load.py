@@ -238,6 +238,17 @@ def statements(file: str) -> list[bytes]:
     return [one.strip().encode() for one in text.split(";") if one.strip()]
 
 
+def grant(connection: psycopg.Connection[Any]) -> None:
+    """Give the courier's roles their rights on the sample's tables; an older sample gets them too.
+
+    Args:
+        connection: of the tables' owner.
+    """
+    for room in ("", "_retention", "_audit", "_training", "_partners", "_incident"):
+        for statement in statements(f"grants{room}.sql"):
+            connection.execute(statement)
+
+
 def _restart_identities(connection: psycopg.Connection[Any]) -> None:
     columns = connection.execute(
         "SELECT table_name, column_name FROM information_schema.columns "
