@@ -13,7 +13,6 @@ from sqlalchemy import Connection, func, select, update
 from include.incident import timeline
 from include.incident.as_opened import Kept, kept_of
 from include.incident.beginning import CRITICAL, begun, clocks_digest, differing, rules_digest
-from include.incident.clocks.spans import earlier
 from include.incident.form import Form
 from include.incident.names import DRILL, Kind, State
 from include.incident.selection import Selection
@@ -22,6 +21,7 @@ from include.messages import _
 from include.notify.outbox import Run
 from include.policy.incident import ClockRule, IncidentRules
 from include.policy.rules import in_languages
+from include.policy.spans import earlier
 from include.services.clock import Clock
 from include.services.errors import UsageError
 from include.state.incidents import incident

@@ -23,9 +23,9 @@ from include.incident.clocks.milestones import (
     not_needed,
     reported,
 )
-from include.incident.clocks.spans import later, utc
 from include.incident.timeline import Entry
 from include.policy.incident import Applies, ClockRule
+from include.policy.spans import later, utc
 
 SOON = timedelta(hours=1)
 IN_TIME = timedelta(0)

@@ -14,8 +14,8 @@ from zoneinfo import ZoneInfo
 
 from include.incident.clocks.clock import Clock, late
 from include.incident.clocks.milestones import INDIVIDUALS_TOLD, Reached, reported
-from include.incident.clocks.spans import utc
 from include.incident.names import State
+from include.policy.spans import utc
 
 _REPORTED = reported("")
 _NO_TIME = timedelta(0)

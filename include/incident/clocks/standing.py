@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from include.incident.as_opened import as_opened
 from include.incident.beginning import CRITICAL
 from include.incident.clocks.clock import Clock, Facts, clocks, facts_of
 from include.incident.clocks.milestones import milestones
 from include.incident.desk import Desk, File
 from include.incident.names import Kind
 from include.incident.timeline import last_of
+from include.policy.incident import IncidentRules
 
 
-def facts_from(desk: Desk, file: File) -> Facts:
+def facts_from(today: IncidentRules, file: File) -> Facts:
     """What clocks have to know of an incident.
 
     Args:
-        desk: of the incident.
+        today: incident.yaml.
         file: the incident.
     """
     scoped = last_of(file.entries, Kind.SCOPED)
     certain = scoped is not None and scoped.data.get("certain") is True
     opened = last_of(file.entries, Kind.OPENED)
     critical = opened.data.get(CRITICAL) if opened is not None else None
+    rules = as_opened(today, file.incident.kept, file.incident.clocks)
     return facts_of(
         file.entries,
         aware_at=file.incident.aware_at,
         type=file.incident.type,
         # Incidents opened before this was kept have today's.
-        critical=desk.rules.critical if critical is None else critical is True,
-        order=[one.id for one in desk.rules_of(file).grades],
+        critical=today.critical if critical is None else critical is True,
+        order=[one.id for one in rules.grades],
         proposed=str(scoped.data["proposed"]) if scoped is not None and certain else None,
     )
 
@@ -39,10 +45,18 @@ def clocks_of(desk: Desk, file: File) -> list[Clock]:
         desk: of the incident.
         file: the incident.
     """
+    return clocks_at(desk.rules, file, desk.clock.now(), desk.zone)
+
+
+def clocks_at(today: IncidentRules, file: File, now: datetime, zone: ZoneInfo) -> list[Clock]:
+    """How its clocks stand at a moment, for who has nothing to work on the incident with.
+
+    Args:
+        today: incident.yaml.
+        file: the incident.
+        now: the moment.
+        zone: of the pack.
+    """
     return clocks(
-        file.incident.clocks,
-        facts_from(desk, file),
-        milestones(file.entries),
-        desk.clock.now(),
-        desk.zone,
+        file.incident.clocks, facts_from(today, file), milestones(file.entries), now, zone
     )

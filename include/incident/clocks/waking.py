@@ -13,7 +13,6 @@ from typing import Literal, get_args
 from zoneinfo import ZoneInfo
 
 from include.incident.clocks.clock import Clock, ClockState
-from include.incident.clocks.spans import earlier, later, utc
 from include.incident.names import ALERT, WORKFLOW
 from include.messages import Message, _
 from include.notify.notice import Notice
@@ -21,6 +20,7 @@ from include.notify.roles import to_role
 from include.policy.incident import HumanStep, IncidentRules, Milestone, Wake
 from include.policy.period import Period
 from include.policy.rules import Role
+from include.policy.spans import earlier, later, utc
 
 Phase = Literal["before", "after"]
 

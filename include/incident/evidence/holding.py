@@ -15,8 +15,8 @@ from sqlalchemy import Connection, select
 from include.holds import registry
 from include.holds.keys import refuse_personal_key
 from include.holds.registry import HoldKind
-from include.incident.clocks.spans import later
 from include.incident.desk import Desk
+from include.policy.spans import later
 from include.services.errors import UsageError
 from include.state.tables import legal_hold
 

@@ -53,7 +53,7 @@ def form() -> list[Field]:
 
 def authorities(desk: Desk, file: File) -> list[Authority]:
     """Authorities that an incident is reported to now, in the order of the pack."""
-    facts = facts_from(desk, file)
+    facts = facts_from(desk.rules, file)
     return [
         one
         for one in desk.rules_of(file).authorities

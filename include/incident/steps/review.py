@@ -13,7 +13,6 @@ from include.approvals.question import Question
 from include.evidence.model import StepRecord
 from include.findings.register import open_finding
 from include.incident import timeline
-from include.incident.clocks.spans import later
 from include.incident.desk import Desk
 from include.incident.names import FINDING_KIND, Kind
 from include.incident.steps import answer, page
@@ -21,6 +20,7 @@ from include.incident.steps.answer import Given, Values
 from include.messages import _
 from include.policy.incident import HumanStep
 from include.policy.rules import in_languages
+from include.policy.spans import later
 
 STEP: HumanStep = "review"
 REVIEWED = "Reviewed"

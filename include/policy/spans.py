@@ -60,7 +60,7 @@ def _moved(moment: datetime, period: Period, zone: ZoneInfo, way: int) -> dateti
     except (OverflowError, ValueError) as error:
         raise UsageError(
             f"No calendar reaches {period} from {moment.isoformat()}.",
-            "Give a shorter period in incident.yaml.",
+            "Give a shorter period in the policy pack.",
         ) from error
 
 
