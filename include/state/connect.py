@@ -39,16 +39,22 @@ class StateLock(IntEnum):
     )
 
 
-def engine(conninfo: str, schema: str = "") -> Engine:
+READ_ONLY = "SELECT set_config('default_transaction_read_only', 'on', false)"
+
+
+def engine(conninfo: str, schema: str = "", *, readers: int = 0) -> Engine:
     """Return a SQLAlchemy engine for a libpq connection string or URL.
 
     libpq itself reads the string, so Unix sockets, service files and TLS settings work as in psql.
-    Every connection is new: tasks are short, and Airflow forks its workers.
+    Every connection is new: tasks are short, and Airflow forks its workers. A server of pages keeps
+    some.
 
     Args:
         conninfo: of the state database.
         schema: the only one in which names are looked up, and whose locks are its own; empty for
             the database's usual ones.
+        readers: how many connections are kept, for a process that lives long and only reads: its
+            transactions cannot write. 0 keeps none, and may write.
 
     Raises:
         ServiceError: on first use, the server does not answer or refuses.
@@ -60,6 +66,8 @@ def engine(conninfo: str, schema: str = "") -> Engine:
             connection.execute(SESSION)
             if schema:
                 connection.execute(SEARCH_PATH, [schema])
+            if readers:
+                connection.execute(READ_ONLY)
             connection.commit()
         except psycopg.OperationalError as error:
             reason = " ".join(str(error).split())
@@ -68,11 +76,11 @@ def engine(conninfo: str, schema: str = "") -> Engine:
             ) from error
         return connection
 
+    kept: dict[str, Any] = {"poolclass": NullPool}
+    if readers:  # one that a restart of the server ended is replaced unseen
+        kept = {"pool_size": readers, "max_overflow": readers, "pool_pre_ping": True}
     return create_engine(
-        "postgresql+psycopg://",
-        creator=connect,
-        poolclass=NullPool,
-        execution_options={_SCHEMA: schema},
+        "postgresql+psycopg://", creator=connect, execution_options={_SCHEMA: schema}, **kept
     )
 
 

@@ -55,6 +55,9 @@ evidence_ledger = Table(
     UniqueConstraint("dag_id", "run_id"),
     CheckConstraint(OUTCOMES, name="outcome"),
     Index("evidence_ledger_controls_idx", "controls", postgresql_using="gin"),
+    Index(
+        "evidence_ledger_pages_idx", "dag_id", "sealed_at", "seq", postgresql_include=["outcome"]
+    ),
 )
 
 evidence_intent = Table(  # bundles whose writing began; a killed seal leaves its row here

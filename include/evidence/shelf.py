@@ -1,0 +1,168 @@
+"""Sealed bundles as they are shown to people: no file is shown that is not what was sealed.
+
+A row of the ledger is believed once its signature fits, a file once its digest is the one of a
+SHA256SUMS that a trusted key signed and the ledger names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import IO, TypeVar
+
+from sqlalchemy import Connection
+
+from include.evidence.check import Refused, SignedSums, check_signature
+from include.evidence.checkpoint import checkpoints
+from include.evidence.folder import PIECE, StoreFolder
+from include.evidence.ledger import LedgerRow
+from include.evidence.model import Result
+from include.evidence.names import RESULT, SIGNATURE, SUMS
+from include.evidence.signing import TrustedKeys
+from include.messages import _
+from include.services.objectstore.base import ObjectDamaged, ObjectMissing, ObjectStore
+
+REMEMBERED = 4096  # results and rows whose signatures were checked
+BELIEVED_FOR = 600.0  # seconds after which a result is read and checked again
+IN_MEMORY = 8 * 1024 * 1024  # bytes of a file; what is larger goes through a temporary file
+
+_Key = TypeVar("_Key")
+_Held = TypeVar("_Held")
+
+
+@dataclass(frozen=True)
+class _Known:
+    result: Result
+    checked_at: float  # of the steady clock
+
+
+class Shelf:
+    """The evidence store and the keys that count, for many readers at once.
+
+    Args:
+        store: the evidence store.
+        trusted: public keys (PEM) whose seals count.
+        steady: seconds of a clock that never goes back.
+
+    Raises:
+        UsageError: a trusted key cannot be read.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        trusted: Iterable[bytes],
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.store = store
+        self.keys = TrustedKeys(trusted)
+        self._steady = steady
+        self._lock = threading.Lock()
+        self._results: OrderedDict[str, _Known] = OrderedDict()
+        self._authentic: OrderedDict[tuple[bytes, bytes], bool] = OrderedDict()
+
+    def is_authentic(self, row: LedgerRow) -> bool:
+        """Say whether a trusted key signed a ledger row as it stands; remembered by its content."""
+        key = (row.row_signature, row.signed_content())
+        with self._lock:
+            if (known := self._authentic.get(key)) is not None:
+                return known
+        found = row.is_authentic(self.keys)
+        with self._lock:
+            _remember(self._authentic, key, found)
+        return found
+
+    def result(self, row: LedgerRow) -> Result:
+        """Return what a bundle says of itself, after its signature and digest were checked.
+
+        It is remembered for `BELIEVED_FOR` seconds.
+
+        Raises:
+            Refused: the bundle does not hold, as far as its result goes.
+            StoreError: the store cannot be read.
+        """
+        now = self._steady()
+        with self._lock:
+            known = self._results.get(row.sums_sha256)
+        if known is not None and now - known.checked_at < BELIEVED_FOR:
+            return known.result
+        signed = self.signed(row)
+        with self.open(row, RESULT, signed) as file:
+            content = file.read()
+        try:
+            result = Result.model_validate_json(content)
+        except ValueError as error:
+            raise Refused(_("result.json is not one of ParcelSeal")) from error
+        with self._lock:
+            _remember(self._results, row.sums_sha256, _Known(result, now))
+        return result
+
+    def signed(self, row: LedgerRow) -> SignedSums:
+        """Return a bundle's list of files, after its signature and its ledger row were checked.
+
+        Raises:
+            Refused: they do not hold.
+            StoreError: the store cannot be read.
+        """
+        if not self.is_authentic(row):
+            raise Refused(_("its ledger row was changed"))
+        signed = check_signature(self.folder(row), self.keys)
+        if signed.sha256 != row.sums_sha256:
+            raise Refused(_("SHA256SUMS is not the one that the ledger has"))
+        return signed
+
+    def open(self, row: LedgerRow, name: str, signed: SignedSums) -> IO[bytes]:
+        """Return a copy of a file's content whose digest was checked, at its beginning.
+
+        Args:
+            row: of the bundle.
+            name: of one of its files.
+            signed: its list of files, SHA256SUMS and its signature themselves aside.
+
+        Raises:
+            KeyError: the bundle has no such file.
+            Refused: the file is missing, damaged or was changed.
+            StoreError: the store cannot be read.
+        """
+        expected = signed.sha256 if name == SUMS else signed.sums.files.get(name)
+        if expected is None and name != SIGNATURE:
+            raise KeyError(name)
+        digest = hashlib.sha256()
+        copy = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - handed over
+        try:
+            with self.folder(row).open(name) as source:
+                while piece := source.read(PIECE):
+                    digest.update(piece)
+                    copy.write(piece)
+        except ObjectMissing as error:
+            copy.close()
+            raise Refused(_("the file {name} is missing", name=name)) from error
+        except ObjectDamaged as error:
+            copy.close()
+            raise Refused(_("the file {name} is damaged", name=name)) from error
+        if expected is not None and digest.hexdigest() != expected:
+            copy.close()
+            raise Refused(_("the file {name} was changed after the seal", name=name))
+        copy.seek(0)
+        return copy
+
+    def folder(self, row: LedgerRow) -> StoreFolder:
+        """Return a bundle's folder in the store."""
+        return StoreFolder(self.store, row.bundle)
+
+
+def pruned_up_to(conn: Connection) -> int:
+    """Return the number of the last bundle whose files were pruned by rule; 0 where none were."""
+    return max((one.up_to_seq for one in checkpoints(conn)), default=0)
+
+
+def _remember(known: OrderedDict[_Key, _Held], key: _Key, held: _Held) -> None:
+    known[key] = held
+    known.move_to_end(key)
+    while len(known) > REMEMBERED:
+        known.popitem(last=False)

@@ -1,0 +1,44 @@
+"""Who may read what of the state database without being its owner."""
+
+from __future__ import annotations
+
+from psycopg import sql
+from sqlalchemy import Connection
+
+from include.state.findings import finding, finding_event
+from include.state.incidents import incident, incident_entry
+from include.state.migrate import VERSION_TABLE
+from include.state.tables import evidence_checkpoint, evidence_ledger, legal_hold
+
+READ_BY_PAGES = (
+    VERSION_TABLE,
+    *(
+        one.name
+        for one in (
+            evidence_checkpoint,
+            evidence_ledger,
+            finding,
+            finding_event,
+            incident,
+            incident_entry,
+            legal_hold,
+        )
+    ),
+)
+"""The tables that the compliance pages read. No others: letters, lists of affected people, records
+of steps and the erasure ledger are none of their business."""
+
+
+def grant_pages(conn: Connection, role: str) -> None:
+    """Let a role read what the compliance pages show, and nothing else; safe to repeat.
+
+    Args:
+        conn: the state database as its owner, migrated, in a transaction.
+        role: of PostgreSQL.
+    """
+    tables = sql.SQL(", ").join(map(sql.Identifier, READ_BY_PAGES))
+    for words in (
+        sql.SQL("GRANT USAGE ON SCHEMA public TO {}").format(sql.Identifier(role)),
+        sql.SQL("GRANT SELECT ON {} TO {}").format(tables, sql.Identifier(role)),
+    ):
+        conn.exec_driver_sql(words.as_string())

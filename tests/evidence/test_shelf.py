@@ -1,0 +1,80 @@
+"""What is shown of a bundle: nothing that is not what was sealed."""
+
+from __future__ import annotations
+
+import pytest
+
+from include.evidence import ledger
+from include.evidence.check import Refused
+from include.evidence.shelf import BELIEVED_FOR, Shelf
+from include.evidence.signing import Signer, generate_key
+from tests.evidence.support import Evidence
+
+
+def shelf_of(evidence: Evidence) -> Shelf:
+    return Shelf(evidence.store, [evidence.signer.public_pem])
+
+
+def newest(evidence: Evidence) -> ledger.LedgerRow:
+    found = ledger.head(evidence.conn)
+    assert found is not None
+    return found
+
+
+def test_files_are_handed_over_as_they_were_sealed(chain: Evidence) -> None:
+    """Each file of the list, the list itself and its signature."""
+    shelf, row = shelf_of(chain), newest(chain)
+    signed = shelf.signed(row)
+    for name in (*signed.sums.files, "SHA256SUMS", "SHA256SUMS.sig"):
+        with shelf.open(row, name, signed) as file:
+            assert file.read() == (chain.root / row.bundle / name).read_bytes()
+
+
+@pytest.mark.parametrize("harm", ["changed", "removed", "cut"])
+def test_a_file_that_was_harmed_is_not_handed_over(chain: Evidence, harm: str) -> None:
+    """Not a byte of it, with the reason."""
+    shelf, row = shelf_of(chain), newest(chain)
+    file = chain.root / row.bundle / "report.en.html"
+    if harm == "removed":
+        file.unlink()
+    else:
+        file.write_bytes(b"<p>better</p>\n" if harm == "changed" else b"<p>rep")
+    with pytest.raises(Refused) as refused:
+        shelf.open(row, "report.en.html", shelf.signed(row))
+    assert "report.en.html" in str(refused.value.message.values)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../../../etc/passwd", "/etc/passwd", "report.en.html/../x", "", "SHA256SUMS/", "..%2f"],
+)
+def test_what_the_list_does_not_name_is_not_looked_for(chain: Evidence, name: str) -> None:
+    """No name reaches the store that was not sealed."""
+    shelf, row = shelf_of(chain), newest(chain)
+    with pytest.raises(KeyError):
+        shelf.open(row, name, shelf.signed(row))
+
+
+def test_a_result_is_remembered_for_a_while_and_then_looked_at_again(chain: Evidence) -> None:
+    """What was harmed since is noticed after that while at the latest."""
+    now = [0.0]
+    shelf = Shelf(chain.store, [chain.signer.public_pem], lambda: now[0])
+    row = newest(chain)
+    first = shelf.result(row)
+    (chain.root / row.bundle / "result.json").write_text("{}")
+    now[0] = BELIEVED_FOR - 1
+    assert shelf.result(row) == first
+    now[0] = BELIEVED_FOR
+    with pytest.raises(Refused):
+        shelf.result(row)
+
+
+def test_a_row_of_another_key_is_not_believed(chain: Evidence) -> None:
+    """A key that nobody trusts signs nothing, whatever was remembered of others."""
+    row = newest(chain)
+    assert shelf_of(chain).is_authentic(row)
+    other = Signer.from_pem(generate_key())
+    stranger = Shelf(chain.store, [other.public_pem])
+    assert not stranger.is_authentic(row)
+    with pytest.raises(Refused):
+        stranger.signed(row)
