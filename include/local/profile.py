@@ -25,6 +25,7 @@ from include.local.roles import (
     COURIER_OWNER,
     COURIER_ROLES,
     grant_courier,
+    let_in,
     make_databases,
     make_roles,
 )
@@ -33,13 +34,14 @@ from include.services.connections import ConnectionSpec
 RECIPIENTS = ("operations", "escrow", "drill")
 STATE = "parcelseal_state"
 # intake_db, retention_db, audit_db, training_db, partners_db, incident_db are not: they stand in
-# only where customer_db does
+# only where customer_db does; and pages_db only where state_db does
 STAND_INS = ("customer_db", "state_db", "drill_db", "offsite_store", "evidence_store")
 AIRFLOW, AIRFLOW_RUNS = "airflow", "airflow_runs"
 # role -> what it may do on the whole server; each logs in with a password of its own
 ROLES = {
     "airflow": "",
     "parcelseal_state": "",
+    "parcelseal_pages": "",
     "parcelseal_drill": "CREATEDB",
     **COURIER_ROLES,
 }
@@ -94,6 +96,7 @@ class LocalProfile:
             make_roles(admin, ROLES, self.passwords)
             make_databases(admin, DATABASES)
             grant_courier(admin)
+            let_in(admin, STATE, ["parcelseal_pages"])
 
     def connection(self, conn_id: str) -> ConnectionSpec | None:
         """Return what stands in for a connection; None for one that has no stand-in."""
@@ -106,6 +109,7 @@ class LocalProfile:
             "partners_db": lambda: self._database("partners_db", COURIER, "courier_partners"),
             "incident_db": lambda: self._database("incident_db", COURIER, "courier_incident"),
             "state_db": self._state,
+            "pages_db": lambda: self._database("pages_db", STATE, "parcelseal_pages"),
             "drill_db": self._drill,
             "offsite_store": self._offsite,
             "evidence_store": self._evidence,

@@ -25,7 +25,7 @@ from include.reports.conclusion import Conclusion
 from include.reports.model import Report
 from include.services.connections import ConnectionSpec
 from include.services.errors import ParcelSealError, ServiceError
-from include.workplace import Workplace
+from include.workplace import Lookup, Workplace
 
 EVIDENCE_LOCK = timedelta(
     days=3 * 366
@@ -37,7 +37,12 @@ Conclude = Callable[[Workplace, Sequence[StepRecord], dict[str, bytes]], Conclus
 
 def workplace() -> Workplace:
     """Return the workplace of this task: Airflow's connections, else the local profile's."""
-    return Workplace.from_environment(os.environ, cache(_from_airflow))  # each is asked for once
+    return Workplace.from_environment(os.environ, airflow_connections())
+
+
+def airflow_connections() -> Lookup:
+    """Return what finds Airflow's connections; each is asked for once."""
+    return cache(_from_airflow)
 
 
 def _from_airflow(conn_id: str) -> ConnectionSpec | None:

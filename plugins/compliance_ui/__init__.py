@@ -1,0 +1,1 @@
+"""The compliance pages: what held, how old the proof is, and what waits for whom. Read only."""

@@ -1,0 +1,48 @@
+"""The app behind Airflow's navigation entry: its pages, its guard, its files."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, status
+from fastapi.responses import Response
+
+from plugins.compliance_ui import (
+    bundle,
+    clocks,
+    errors,
+    evidence,
+    findings,
+    holds,
+    overview,
+    restore_points,
+    waiting,
+)
+from plugins.compliance_ui.access import Visitor, visitor
+from plugins.compliance_ui.guard import Guard
+from plugins.compliance_ui.rendering import ASSETS, PREFIX, asset
+
+__all__ = ["NAME", "PREFIX", "compliance_pages"]
+
+NAME = "Compliance"
+_AN_HOUR = "private, max-age=3600"
+_router = APIRouter()
+
+
+@_router.get("/assets/{name}")
+def assets(name: str, _who: Annotated[Visitor, Depends(visitor)]) -> Response:
+    """Style and script; the address changes with the content."""
+    if name not in ASSETS:
+        raise HTTPException(status.HTTP_404_NOT_FOUND)
+    return Response(asset(name)[0], media_type=ASSETS[name], headers={"cache-control": _AN_HOUR})
+
+
+def compliance_pages() -> FastAPI:
+    """Return the app; it opens nothing before the first request."""
+    app = FastAPI(title=NAME, docs_url=None, redoc_url=None, openapi_url=None)
+    for part in (overview, evidence, bundle, waiting, clocks, holds, findings, restore_points):
+        app.include_router(part.router)
+    app.include_router(_router)
+    app.add_middleware(Guard)
+    errors.install(app)
+    return app

@@ -1,0 +1,149 @@
+"""Evidence: every sealed bundle, filtered and sorted, page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from enum import StrEnum
+from typing import Annotated
+from zoneinfo import ZoneInfo
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import Response
+
+from include.evidence import index
+from include.evidence.index import Order, Wanted, Way
+from include.evidence.ledger import LedgerRow
+from include.evidence.model import Outcome
+from include.evidence.shelf import pruned_up_to
+from include.messages import _
+from include.orchestration.access.pages import Page
+from include.policy import PolicyPack
+from plugins.compliance_ui.access import Visitor, opening
+from plugins.compliance_ui.names import dag_of, title_of
+from plugins.compliance_ui.rendering import render
+from plugins.compliance_ui.services import Services, services
+
+router = APIRouter()
+
+_ORDERS = {
+    Order.NEWEST: _("newest first"),
+    Order.OLDEST: _("oldest first"),
+    Order.WORKFLOW: _("by workflow"),
+}
+_NAMES_FOR = 10.0  # seconds for which new names of workflows may be missing from the choice
+_FIRST, _LAST = date(1970, 1, 1), date(9000, 1, 1)
+
+
+class AnyOutcome(StrEnum):
+    """The outcomes of the form, and none of them."""
+
+    ANY = ""
+    PASS = "pass"  # noqa: S105 - not a password
+    ATTENTION = "attention"
+    FAIL = "fail"
+
+
+@router.get("/evidence")
+def evidence(
+    request: Request,
+    who: Annotated[Visitor, Depends(opening(Page.EVIDENCE))],
+    workflow: Annotated[str, Query(max_length=250)] = "",
+    clause: Annotated[str, Query(max_length=20)] = "",
+    outcome: AnyOutcome = AnyOutcome.ANY,
+    since: str = "",
+    until: str = "",
+    order: Order = Order.NEWEST,
+    after: int | None = None,
+    before: int | None = None,
+    last: bool = False,
+) -> Response:
+    """Show the bundles that the visitor may read.
+
+    Args:
+        request: the visitor's.
+        who: the visitor.
+        workflow: only of this one, by its name in the ledger.
+        clause: only evidence for controls of this clause of the policy.
+        outcome: only of this one.
+        since: first day, in the pack's timezone: ``2026-11-24``; empty for the beginning.
+        until: last day, itself included; empty for the end.
+        order: how they are sorted.
+        after: number of the bundle after which the page begins.
+        before: number of the bundle before which it ends.
+        last: whether the last page is wanted.
+    """
+    here = services()
+    pack = here.place.pack
+    days = (_day(since), _day(until))
+    mistaken = [text for text, day in zip((since, until), days, strict=True) if text and not day]
+    dags = who.dags()
+    with here.reading() as conn:
+        known = here.remembered("workflows", _NAMES_FOR, lambda: tuple(index.workflows(conn)))
+        readable = [one for one in known if dag_of(one) in dags]
+        wanted = Wanted(
+            frozenset(readable if not workflow else {workflow} & set(readable)),
+            _controls(pack, clause),
+            Outcome(outcome.value) if outcome.value else None,
+            _moment(days[0], pack.calendar.zone),
+            _moment(days[1] + timedelta(days=1) if days[1] else None, pack.calendar.zone),
+        )
+        way = Way.BEFORE if last or before is not None else Way.AFTER
+        begin = None if last else before if before is not None else after
+        found = index.page(conn, wanted, order, way, begin)
+        total = _count(here, conn, wanted)
+        pruned = pruned_up_to(conn)
+    chosen = {
+        "workflow": workflow, "clause": clause, "outcome": outcome.value, "since": since,
+        "until": until, "order": order.value,
+    }  # fmt: skip
+    return render(
+        request,
+        "evidence.html.j2",
+        page=Page.EVIDENCE,
+        title=_("Evidence"),
+        who=who,
+        timezone=pack.calendar.timezone,
+        now=here.now(),
+        rows=[(row, here.shelf.is_authentic(row)) for row in found.rows],
+        found=found,
+        total=total,
+        pruned=pruned,
+        chosen=chosen,
+        mistaken=mistaken,
+        workflows=sorted(readable),
+        clauses=sorted({one.clause for one in pack.controls}),
+        clauses_in=_clauses_in(pack),
+        orders=_ORDERS,
+        title_of=title_of,
+    )
+
+
+def _count(here: Services, conn: index.Connection, wanted: Wanted) -> int:
+    """How many there are: counted anew whenever the ledger has grown."""
+    head = index.head_seq(conn)
+    return here.counts.of((wanted, head), lambda: index.count(conn, wanted))
+
+
+def _controls(pack: PolicyPack, clause: str) -> frozenset[str] | None:
+    if not clause:
+        return None
+    return frozenset(one.id for one in pack.controls if one.clause == clause)
+
+
+def _clauses_in(pack: PolicyPack) -> Callable[[LedgerRow], list[str]]:
+    """What says of which clauses a bundle is evidence; controls that left the pack have none."""
+    clauses = {one.id: one.clause for one in pack.controls}
+    return lambda row: sorted({clauses[one] for one in row.controls if one in clauses})
+
+
+def _day(text: str) -> date | None:
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        return None
+    return day if _FIRST <= day <= _LAST else None
+
+
+def _moment(day: date | None, zone: ZoneInfo) -> datetime | None:
+    return None if day is None else datetime.combine(day, time(), zone)

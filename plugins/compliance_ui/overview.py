@@ -1,0 +1,112 @@
+"""Overview: clause by clause, what held, what did not, and how old the proof is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+
+from include.evidence.model import ControlState, Outcome
+from include.evidence.shelf import pruned_up_to
+from include.evidence.standing import Age, Standing, standings, worst
+from include.findings import register
+from include.messages import Message, _
+from include.orchestration.access.pages import Page
+from plugins.compliance_ui.access import Visitor, opening
+from plugins.compliance_ui.names import REGISTERS
+from plugins.compliance_ui.rendering import render
+from plugins.compliance_ui.services import services
+
+router = APIRouter()
+
+_STATES = {
+    ControlState.HELD: _("held"),
+    ControlState.NOT_HELD: _("did not hold"),
+    ControlState.NOT_SHOWN: _("was not shown"),
+}
+_AGES = {
+    Age.IN_TIME: _("in time"),
+    Age.LATE: _("late"),
+    Age.STALE: _("too old to count"),
+    Age.NEVER: _("no evidence yet"),
+}
+
+
+@dataclass(frozen=True)
+class Clause:
+    """The controls of one clause, with the worst of their outcomes."""
+
+    clause: str
+    controls: Sequence[Standing]
+
+    @property
+    def outcome(self) -> Outcome:
+        """The worst outcome of its controls."""
+        return worst(self.controls)
+
+
+@router.get("/")
+def overview(
+    request: Request, who: Annotated[Visitor, Depends(opening(Page.OVERVIEW))]
+) -> Response:
+    """Show how every control stands whose workflow the visitor may read."""
+    here = services()
+    pack, now, dags = here.place.pack, here.now(), who.dags()
+    shown = [one for one in pack.controls if one.workflow in dags]
+    with here.reading() as conn:
+        pruned = pruned_up_to(conn)
+        found = standings(conn, here.shelf, shown, now, pack.calendar.zone, pruned)
+        open_findings = [one for one in register.listed(conn) if REGISTERS.get(one.kind) in dags]
+    in_order = sorted(found, key=lambda one: _as_numbers(one.control.clause))
+    clauses = [
+        Clause(clause, list(of))
+        for clause, of in groupby(in_order, key=lambda one: one.control.clause)
+    ]
+    return render(
+        request,
+        "overview.html.j2",
+        page=Page.OVERVIEW,
+        title=_("Overview"),
+        who=who,
+        timezone=pack.calendar.timezone,
+        now=now,
+        pack=pack,
+        clauses=clauses,
+        counts=Counter(one.outcome for one in found),
+        outcome=worst(found) if found else None,
+        hidden=len(pack.controls) - len(shown),
+        open_findings=len(open_findings),
+        overdue=sum(one.overdue(now.date()) for one in open_findings),
+        state=_state,
+        age=lambda one: _AGES[one.age],
+        sparkline=sparkline,
+    )
+
+
+def _state(one: Standing) -> Message:
+    if one.problem is not None:
+        return _("cannot be believed: {reason}", reason=one.problem)
+    return _STATES[one.status.state] if one.status else _AGES[Age.NEVER]
+
+
+def _as_numbers(clause: str) -> tuple[tuple[int, str], ...]:
+    parts = clause.split(".")
+    return tuple((int(one) if one.isdecimal() else 0, one) for one in parts)
+
+
+_BARS = {Outcome.PASS: (8, 4), Outcome.ATTENTION: (5, 7), Outcome.FAIL: (1, 11)}
+"""Top and height: the worse the higher, so that the trend can be read without colours."""
+
+
+def sparkline(trend: Sequence[Outcome]) -> dict[Outcome, str]:
+    """Return the bars of a trend as one SVG path per outcome; 5 wide each, 12 high."""
+    paths: dict[Outcome, str] = {}
+    for place, one in enumerate(trend):
+        top, height = _BARS[one]
+        paths[one] = paths.get(one, "") + f"M{place * 5} {top}h4v{height}h-4z"
+    return paths

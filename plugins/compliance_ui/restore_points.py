@@ -1,0 +1,95 @@
+"""Restore points: from which moments each database can be brought back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+
+from include.backup import manifest
+from include.backup.manifest import Rejected, RestorePoint
+from include.evidence.model import Outcome
+from include.holds.registry import restore_points_held
+from include.messages import _
+from include.orchestration.access.pages import Page
+from include.policy.datamap import MappedDatabase
+from plugins.compliance_ui.access import Visitor, opening
+from plugins.compliance_ui.rendering import render
+from plugins.compliance_ui.services import Services, services
+
+router = APIRouter()
+
+DAG = "backup_offsite"
+READ_FOR = 300.0  # seconds for which a list is shown: reading it asks the store three times a point
+MOST = 100  # restore points of a database on the page
+
+
+@dataclass(frozen=True)
+class Points:
+    """The restore points of one database.
+
+    Attributes:
+        database: of the data map.
+        points: with valid manifests, the newest first.
+        rejected: what looks like one and must not be used.
+        read_at: when the store was asked.
+    """
+
+    database: MappedDatabase
+    points: Sequence[RestorePoint]
+    rejected: Sequence[Rejected]
+    read_at: datetime
+
+    @property
+    def outcome(self) -> Outcome:
+        """Whether what could be lost now is within the database's RPO, and nothing is amiss."""
+        newest = max((one.manifest.taken_at for one in self.points), default=None)
+        if newest is None or self.rejected:
+            return Outcome.FAIL
+        late = self.read_at - newest > self.database.rpo
+        return Outcome.ATTENTION if late else Outcome.PASS
+
+
+@router.get("/restore-points")
+def restore_points(
+    request: Request, who: Annotated[Visitor, Depends(opening(Page.RESTORE_POINTS))]
+) -> Response:
+    """Show the restore points of every mapped database."""
+    who.require(DAG)
+    here = services()
+    pack = here.place.pack
+    found = here.remembered("restore points", READ_FOR, lambda: _read(here))
+    with here.reading() as conn:
+        held = {
+            one.database.name: restore_points_held(
+                conn, one.database.name, [point.id for point in one.points]
+            )
+            for one in found
+        }
+    return render(
+        request,
+        "restore_points.html.j2",
+        page=Page.RESTORE_POINTS,
+        title=_("Restore points"),
+        who=who,
+        timezone=pack.calendar.timezone,
+        now=here.now(),
+        databases=found,
+        held=held,
+        most=MOST,
+        read_at=min((one.read_at for one in found), default=here.now()),
+        expires=timedelta(days=pack.backup.expire_days),
+    )
+
+
+def _read(here: Services) -> list[Points]:
+    store, pack = here.place.store("offsite_store"), here.place.pack
+    found = []
+    for name, database in sorted(pack.databases.items()):
+        points, rejected = manifest.restore_points(store, name, here.place.trusted)
+        found.append(Points(database, points[::-1], rejected, here.now()))
+    return found

@@ -1,0 +1,105 @@
+"""Waiting for you: questions that workflows ask people, by when, and where to answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+from urllib.parse import quote
+
+from airflow.api_fastapi.common.db.common import SessionDep
+from airflow.models.hitl import HITLDetail
+from airflow.models.taskinstance import TaskInstance
+from airflow.utils.state import TaskInstanceState
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+from sqlalchemy import select
+
+from include.messages import Message, _
+from include.orchestration.access.pages import Page
+from plugins.compliance_ui.access import Visitor, opening
+from plugins.compliance_ui.names import title_of
+from plugins.compliance_ui.rendering import render
+from plugins.compliance_ui.services import services
+
+router = APIRouter()
+
+MOST = 200  # rows of a page
+_WAITS = (TaskInstanceState.AWAITING_INPUT, TaskInstanceState.DEFERRED)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A human step that waits.
+
+    Attributes:
+        subject: as it was asked.
+        workflow: in words.
+        asked_at: when.
+        deadline: after which it counts as not answered; None without one.
+        people: user ids of those who may answer.
+        yours: whether the visitor is one of them.
+        path: of Airflow's form, below Airflow's own address.
+    """
+
+    subject: str
+    workflow: Message
+    asked_at: datetime
+    deadline: datetime | None
+    people: tuple[str, ...]
+    yours: bool
+    path: str
+
+
+@router.get("/waiting")
+def waiting(
+    request: Request,
+    session: SessionDep,
+    who: Annotated[Visitor, Depends(opening(Page.WAITING))],
+) -> Response:
+    """Show the visitor's own questions first, then the others that they may read."""
+    here = services()
+    dags = [one for one in who.dags() if who.reads_questions(one)]
+    query = (
+        select(HITLDetail, TaskInstance)
+        .join(TaskInstance, HITLDetail.ti_id == TaskInstance.id)
+        .where(
+            HITLDetail.responded_at.is_(None),
+            TaskInstance.state.in_(_WAITS),
+            TaskInstance.dag_id.in_(dags),
+        )
+        .order_by(TaskInstance.trigger_timeout.asc().nulls_last(), HITLDetail.created_at)
+    )
+    found = [_question(who, *row) for row in session.execute(query).unique()]
+    yours = [one for one in found if one.yours]
+    others = [one for one in found if not one.yours]
+    return render(
+        request,
+        "waiting.html.j2",
+        page=Page.WAITING,
+        title=_("Waiting for you"),
+        who=who,
+        timezone=here.place.pack.calendar.timezone,
+        now=here.now(),
+        yours=yours[:MOST],
+        others=others[:MOST],
+        yours_total=len(yours),
+        others_total=len(others),
+    )
+
+
+def _question(who: Visitor, asked: HITLDetail, task: TaskInstance) -> Question:
+    people = tuple(sorted(one["id"] for one in asked.assignees or []))
+    place = [quote(one, safe="") for one in (task.dag_id, task.run_id, task.task_id)]
+    path = "/dags/{}/runs/{}/tasks/{}".format(*place)
+    if task.map_index >= 0:
+        path += f"/mapped/{task.map_index}"
+    return Question(
+        asked.subject,
+        title_of(task.dag_id),
+        asked.created_at,
+        task.trigger_timeout,
+        people,
+        not people or bool(who.ids & set(people)),
+        f"{path}/required_actions",
+    )
