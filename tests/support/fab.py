@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ import psycopg
 import requests
 from sqlalchemy.engine import URL
 
-from include.local.airflow import free_port, stop_tree
+from include.local.airflow import free_port
 from include.local.postgres import SUPERUSER, EmbeddedPostgres
 from include.orchestration.access.roles import all_roles
 from include.policy import SHIPPED, load_pack
@@ -35,8 +36,10 @@ from tests.support.databases import fresh
 ADMIN = "Admin"  # FAB's own role
 READY_TIMEOUT = 120  # seconds
 MANAGER = "include.orchestration.access.manager.AccountAuthManager"
-# One process for all of it: importing Airflow takes longer than the work.
-PREPARE = """
+# One process makes the database and serves it: importing Airflow takes longer than the work. What
+# comes between is what Airflow does to roles by itself: with each DAG that it parses, at each start
+# of an API server, and when somebody calls `airflow sync-perm`.
+SERVE = """
 import sys
 from pathlib import Path
 from airflow.utils.db import initdb
@@ -52,6 +55,11 @@ folder = Path(conf.get("core", "dags_folder"))
 bag = DagBag(folder, bundle_path=folder, bundle_name="dags-folder")
 assert not bag.import_errors, bag.import_errors
 sync_bag_to_db(bag, "dags-folder", None)
+from airflow.__main__ import main
+sys.argv = ["airflow", "sync-perm", "--include-dags"]
+main()
+sys.argv = ["airflow", "api-server", "--apps", "all"]
+main()
 """
 
 
@@ -142,10 +150,9 @@ def fab_airflow(
         environment = _environment(server, name, folder, more_environment or {})
         users, passwords = folder / "users.json", folder / "passwords.json"
         users.write_text(json.dumps([*map(_person, role_names()), *more_people]))
-        _prepare(environment, folder, users, passwords)
         with (folder / "api-server.log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "airflow", "api-server", "--apps", "all"],
+                [sys.executable, "-c", SERVE, str(users), str(passwords)],
                 env=environment,
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
@@ -159,7 +166,7 @@ def fab_airflow(
             known = json.loads(passwords.read_text())
             yield FabAirflow(url, known, environment, server.conninfo(name), folder)
         finally:
-            stop_tree(process.pid)
+            os.killpg(process.pid, signal.SIGKILL)  # politely, it would wait for open sessions
             process.wait()
 
 
@@ -198,26 +205,11 @@ def _environment(
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url.render_as_string(hide_password=False),
-        "AIRFLOW__FAB__CACHE_TTL": "1",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "PARCELSEAL_HOME": str(folder / "home"),
         "PYTHONPATH": str(ROOT),
         **more,
     }
-
-
-def _prepare(environment: Mapping[str, str], folder: Path, users: Path, passwords: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PREPARE, str(users), str(passwords)],
-        check=False,
-        env=dict(environment),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=READY_TIMEOUT,
-    )
-    (folder / "prepare.log").write_text(done.stdout + done.stderr)
-    assert done.returncode == 0, done.stderr[-4000:]
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:

@@ -26,10 +26,10 @@ def fab_session() -> Iterator[Session]:
         UsageError: Airflow is set up with another auth manager, or its database is not migrated.
         ServiceError: the database does not answer, or somebody else writes the same.
     """
-    _require_manager()
+    require_manager()
     try:
         with create_session() as session:
-            _require_migrated(session)
+            require_migrated(session)
             _make_own_roles_of_fab(session)
             yield session
     except OperationalError as error:
@@ -44,7 +44,12 @@ def fab_session() -> Iterator[Session]:
         ) from None
 
 
-def _require_manager() -> None:
+def require_manager() -> None:
+    """Refuse to write roles that the auth manager of these settings would not understand.
+
+    Raises:
+        UsageError: it is another one, FAB's own too.
+    """
     found = conf.get("core", "auth_manager")
     kind = conf.getimport("core", "auth_manager")
     if not (isinstance(kind, type) and issubclass(kind, AccountAuthManager)):
@@ -54,7 +59,12 @@ def _require_manager() -> None:
         )
 
 
-def _require_migrated(session: Session) -> None:
+def require_migrated(session: Session) -> None:
+    """Refuse a database that has not FAB's newest tables.
+
+    Raises:
+        UsageError: it has none, or older ones.
+    """
     tables = FABDBManager(session)  # type: ignore[no-untyped-call]
     head = tables.get_script_object().get_current_head()
     found = tables.get_current_revision()  # type: ignore[no-untyped-call]

@@ -104,12 +104,12 @@ def sync_users(session: Session, people: Sequence[Person], passwords: Path | Non
     _require_roles(people, roles)
     kept = _passwords(passwords) if passwords and passwords.exists() else {}
     for one in people:
+        _require_own_mail(session, one)
         if one.id not in users:
             changes.passwords[one.id] = kept.get(one.id) or secrets.token_urlsafe(PASSWORD_BYTES)
     if set(changes.passwords) - set(kept):
         _keep(passwords, kept | changes.passwords)
     for one in people:
-        _require_own_mail(session, one)
         user = users.get(one.id)
         given = [roles[name] for name in dict.fromkeys(one.roles)]
         if user is None:

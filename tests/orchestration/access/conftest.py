@@ -1,0 +1,47 @@
+"""One Airflow with FAB for all tests of who may do what."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from include.local.postgres import EmbeddedPostgres
+from include.orchestration.access.roles import ALL
+from tests.support.fab import ADMIN, FabAirflow, fab_airflow
+
+RUN = "seen"
+CONF = {"respond_to_incident": {"type": "lost_device", "what": "A scanner is gone."}}
+
+
+@pytest.fixture(scope="package", autouse=True)
+def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Airflow writes its configuration where it is told before its first import here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow")))
+        yield
+
+
+@pytest.fixture(scope="package")
+def airflow(postgres: EmbeddedPostgres) -> Iterator[FabAirflow]:
+    """The server, with a run of each workflow that nothing executes."""
+    folder = Path(tempfile.mkdtemp(prefix="parcelseal-fab-"))
+    try:
+        with fab_airflow(postgres, folder) as found:
+            for dag_id in sorted(ALL):
+                _trigger(found, dag_id)
+            yield found
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _trigger(airflow: FabAirflow, dag_id: str) -> None:
+    answer = airflow.session(ADMIN).post(
+        f"{airflow.url}/api/v2/dags/{dag_id}/dagRuns",
+        json={"dag_run_id": RUN, "logical_date": None, "conf": CONF.get(dag_id, {})},
+        timeout=30,
+    )
+    assert answer.ok, answer.text

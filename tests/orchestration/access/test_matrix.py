@@ -1,0 +1,113 @@
+"""Each role x each workflow x each action, over Airflow's own REST API, strangers included."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+import requests
+
+from include.orchestration.access.roles import all_roles, table
+from include.policy import SHIPPED, load_pack
+from tests.orchestration.access.conftest import RUN
+from tests.support.fab import ADMIN, FabAirflow, role_names
+
+pytestmark = pytest.mark.airflow
+ROLES = table(all_roles(load_pack(SHIPPED)))
+# One whose deletion is approved, one of each kind of people, and an incident.
+LOOKED_AT = ("enforce_retention", "backup_offsite", "remind_training", "respond_to_incident")
+STRANGER = "a stranger"
+NOBODY = ""
+TASK = f"dags/{{dag}}/dagRuns/{RUN}/taskInstances/seal"
+
+
+class Asked(NamedTuple):
+    """A request, and the attribute of a role that allows it.
+
+    A body that no route takes shows whether one may, and changes nothing.
+    """
+
+    allowed_by: str
+    method: str
+    path: str
+
+
+UNFIT: dict[str, Any] = {"unfit": True}
+ON_A_DAG = {
+    "see it": Asked("reads", "GET", "dags/{dag}"),
+    "see its run": Asked("reads", "GET", f"dags/{{dag}}/dagRuns/{RUN}"),
+    "see its tasks": Asked("reads", "GET", f"dags/{{dag}}/dagRuns/{RUN}/taskInstances"),
+    "see its questions": Asked("reads", "GET", f"dags/{{dag}}/dagRuns/{RUN}/hitlDetails"),
+    "trigger": Asked("triggers", "POST", "dags/{dag}/dagRuns"),
+    "answer": Asked("answers", "PATCH", f"{TASK}/-1/hitlDetails"),
+    "clear a task": Asked("clears", "POST", "dags/{dag}/clearTaskInstances"),
+    "clear a run": Asked("clears", "POST", f"dags/{{dag}}/dagRuns/{RUN}/clear"),
+    "mark a task": Asked("clears", "PATCH", TASK),
+    "mark a run": Asked("clears", "PATCH", f"dags/{{dag}}/dagRuns/{RUN}"),
+    "pause": Asked("pauses", "PATCH", "dags/{dag}"),
+    "read a log": Asked("logs", "GET", f"{TASK}/logs/1"),
+    "read XCom": Asked("xcoms", "GET", f"{TASK}/xcomEntries"),
+    "read the code": Asked("code", "GET", "dagSources/{dag}"),
+    "write XCom": Asked(NOBODY, "POST", f"{TASK}/xcomEntries"),
+}
+OF_ADMIN = {
+    "read connections": ("GET", "connections"),
+    "write a connection": ("POST", "connections"),
+    "test a connection": ("POST", "connections/test"),
+    "read variables": ("GET", "variables"),
+    "write a variable": ("POST", "variables"),
+    "write a pool": ("POST", "pools"),
+    "read users": ("GET", "../../auth/fab/v1/users"),
+    "read roles": ("GET", "../../auth/fab/v1/roles"),
+}
+
+
+def asked(session: requests.Session, airflow: FabAirflow, method: str, path: str) -> bool:
+    """Ask, and return whether it is allowed."""
+    url = requests.compat.urljoin(f"{airflow.url}/api/v2/", path)
+    answer = session.request(method, url, json=None if method == "GET" else UNFIT, timeout=30)
+    assert answer.status_code in {200, 401, 403, 404, 422}, (path, answer.text)
+    return answer.status_code not in {401, 403}
+
+
+@pytest.mark.parametrize("role", [*role_names(), STRANGER])
+def test_a_role_may_do_what_the_table_gives_and_nothing_else(
+    airflow: FabAirflow, role: str
+) -> None:
+    """On workflows that differ in everything, and on what belongs to no workflow."""
+    session = airflow.session(None if role == STRANGER else role)
+    found = {
+        (name, dag): asked(session, airflow, one.method, one.path.format(dag=dag))
+        for dag in LOOKED_AT
+        for name, one in ON_A_DAG.items()
+    }
+    assert found == {
+        (name, dag): may(role, one.allowed_by, dag)
+        for dag in LOOKED_AT
+        for name, one in ON_A_DAG.items()
+    }
+    only_admin = {name: asked(session, airflow, *one) for name, one in OF_ADMIN.items()}
+    assert only_admin == dict.fromkeys(OF_ADMIN, role == ADMIN)
+
+
+def may(role: str, act: str, dag_id: str) -> bool:
+    """What is expected: the table's for its roles, all for Admin, nothing for a stranger."""
+    if role in ROLES:
+        return act != NOBODY and dag_id in ROLES[role].dags(act)
+    return role == ADMIN
+
+
+@pytest.mark.parametrize("role", [*ROLES])
+def test_lists_have_no_workflow_that_a_role_may_not_read(airflow: FabAirflow, role: str) -> None:
+    """A list over all workflows is a way around the question for one."""
+    session = airflow.session(role)
+    lists = {
+        "dags": "dags",
+        "dags/~/dagRuns": "dag_runs",
+        "dags/~/dagRuns/~/taskInstances": "task_instances",
+    }
+    for path, key in lists.items():
+        answer = session.get(f"{airflow.url}/api/v2/{path}?limit=200", timeout=30)
+        assert {one["dag_id"] for one in answer.json()[key]} == ROLES[role].reads, path
+    path = "dags/~/dagRuns/~/taskInstances/~/xcomEntries"
+    assert session.get(f"{airflow.url}/api/v2/{path}", timeout=30).status_code == 403
