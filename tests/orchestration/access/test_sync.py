@@ -14,7 +14,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from include.orchestration.access.permissions import Action, Permission
-from include.orchestration.access.roles import ROLES, all_roles, department_roles
+from include.orchestration.access.roles import ROLES, all_roles, department_roles, table
 from include.policy import SHIPPED, load_pack
 from include.services.errors import UsageError
 from tests.support.fab import ADMIN, FabAirflow, account_of, rows
@@ -109,6 +109,7 @@ def test_a_right_that_somebody_gave_by_hand_is_taken_back(session: Session) -> N
     assert change.role == "Auditor"
     assert Permission(Action.CREATE, "Connections") in change.revoked
     assert change.granted == ()
+    assert len(ours.permissions) == len(table(ROLES)["Auditor"].permissions)
     assert set(own.permissions) == set(everything.permissions)
 
 
