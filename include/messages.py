@@ -46,7 +46,7 @@ class Message(BaseModel):
     translations: dict[str, str] = {}
 
 
-def _(text: str, **values: Any) -> Message:
+def _(text: str, /, **values: Any) -> Message:
     """Make a catalogue message; the name is the extraction keyword, as in gettext."""
     return Message(text=text, values=values)
 

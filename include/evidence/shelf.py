@@ -86,6 +86,8 @@ class Shelf:
             Refused: the bundle does not hold, as far as its result goes.
             StoreError: the store cannot be read.
         """
+        if not self.is_authentic(row):  # the remembered result is that of the row as it was signed
+            raise Refused(_("its ledger row was changed"))
         now = self._steady()
         with self._lock:
             known = self._results.get(row.sums_sha256)

@@ -78,7 +78,16 @@ def ensure_current(engine: Engine) -> None:
         UsageError: migrations are pending, or a newer version made the schema.
     """
     with engine.connect() as conn:
-        current = current_revision(conn)
+        require_current(conn)
+
+
+def require_current(conn: Connection) -> None:
+    """The same for a connection that is there already.
+
+    Raises:
+        UsageError: as `ensure_current`.
+    """
+    current = current_revision(conn)
     _refuse_newer(current)
     if current != newest_revision():
         raise UsageError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
@@ -13,7 +14,7 @@ from starlette.responses import Response
 
 from include.evidence.check import Refused
 from include.messages import Message, _, verbatim
-from include.services.errors import ParcelSealError
+from include.services.errors import ParcelSealError, ServiceError
 from plugins.compliance_ui.rendering import render
 
 _log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ _KNOWN = {
         _("A part of it cannot be read. Choose again from the page."),
     ),
 }
+_NO_TOKEN = "Invalid JWT token"  # noqa: S105 - Airflow's word, with 403, for who is not logged in
 _REFUSED = _("What is stored is not what was sealed")
 _DO_NOT_USE = _(
     "Do not rely on this bundle. Keep it as it is, tell the data engineers, and open an incident: "
@@ -46,6 +48,7 @@ _DO_NOT_USE = _(
 )
 _UNAVAILABLE = _("A service does not answer")
 _TRY_LATER = _("Try again in a moment; if it stays so, tell the data engineers.")
+_TELL = _("Something is not set up as it should be. Tell the data engineers what is said here:")
 _UNFORESEEN = _("Something went wrong that nobody foresaw")
 _IN_THE_LOG = _("The API server's log says more. Tell the data engineers.")
 
@@ -62,10 +65,11 @@ def install(app: FastAPI) -> None:
 
 def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    title, words = _KNOWN.get(
-        HTTPStatus(error.status_code), (_UNFORESEEN, verbatim(str(error.detail)))
-    )
-    return _page(request, error.status_code, title, words)
+    status = HTTPStatus(error.status_code)
+    if error.detail == _NO_TOKEN:
+        status = HTTPStatus.UNAUTHORIZED
+    title, words = _KNOWN.get(status, (_UNFORESEEN, verbatim(str(error.detail))))
+    return _page(request, status, title, words)
 
 
 def _invalid(request: Request, _error: Exception) -> Response:
@@ -80,8 +84,9 @@ def _refused(request: Request, error: Exception) -> Response:
 def _service(request: Request, error: Exception) -> Response:
     assert isinstance(error, ParcelSealError)
     _log.warning("A compliance page could not be made: %s", error)
-    words = [verbatim(error.message), verbatim(error.action) if error.action else _TRY_LATER]
-    return _page(request, HTTPStatus.SERVICE_UNAVAILABLE, _UNAVAILABLE, *words)
+    words = (_TRY_LATER,) if isinstance(error, ServiceError) else (_TELL,)
+    told = [one for one in (error.message, error.action) if one]
+    return _page(request, HTTPStatus.SERVICE_UNAVAILABLE, _UNAVAILABLE, *words, service=told)
 
 
 def _database(request: Request, error: Exception) -> Response:
@@ -95,7 +100,10 @@ def _unforeseen(request: Request, error: Exception) -> Response:
     return _page(request, HTTPStatus.INTERNAL_SERVER_ERROR, _UNFORESEEN, _IN_THE_LOG)
 
 
-def _page(request: Request, status: int, title: Message, *words: Message) -> Response:
+def _page(
+    request: Request, status: int, title: Message, *words: Message, service: Sequence[str] = ()
+) -> Response:
+    """A page of an error; `service` is what a service or command says, in English as ever."""
     return render(
         request,
         "error.html.j2",
@@ -103,6 +111,7 @@ def _page(request: Request, status: int, title: Message, *words: Message) -> Res
         title=title,
         status=status,
         words=words,
+        service=service,
         loud=status == HTTPStatus.CONFLICT,
         log_in=status == HTTPStatus.UNAUTHORIZED,
     )

@@ -59,7 +59,7 @@ class Words:
         """The address of a file of these pages, another one whenever the file changes."""
         return self.link(f"/assets/{name}", v=asset(name)[1])
 
-    def say(self, text: str, **values: Any) -> str:
+    def say(self, text: str, /, **values: Any) -> str:
         """A sentence of the catalogue."""
         return self.translator.text(Message(text=text, values=values))
 

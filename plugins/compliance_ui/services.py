@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine
 from include.evidence.shelf import Shelf
 from include.orchestration.run import airflow_connections
 from include.services.clock import Clock
+from include.state.migrate import require_current
 from include.workplace import Workplace
 
 COUNTS = 512  # of filtered lists, that are remembered
@@ -84,8 +85,13 @@ class Services:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection to the state database, in one snapshot that cannot write."""
+        """A connection to the state database that cannot write.
+
+        Raises:
+            UsageError: its schema is not the one of this version.
+        """
         with self.reader.connect() as conn:
+            require_current(conn)
             yield conn
 
     def remembered(self, name: str, seconds: float, make: Callable[[], _Made]) -> _Made:

@@ -1,0 +1,257 @@
+"""A company for the pages to show: sealed bundles, holds, findings, incidents, restore points.
+
+Where people or data decide on words, they are as hostile as words can be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import Connection, Engine
+
+from include.backup import manifest as manifests
+from include.backup.manifest import LargeObjectsRecord, Manifest, ObjectRecord, TableRecord
+from include.encryption.records import EncryptionRecord
+from include.evidence import ledger
+from include.evidence.bundle import seal
+from include.evidence.controls import judge
+from include.evidence.model import Approval, Finding, Metric, Outcome, Result, RunContext
+from include.evidence.signing import Signer, generate_key
+from include.findings import register as findings
+from include.holds import registry as holds
+from include.holds.registry import HoldKind
+from include.incident import form, register
+from include.local.postgres import EmbeddedPostgres
+from include.messages import _, verbatim
+from include.notify.outbox import Run
+from include.policy import SHIPPED, PolicyPack, load_pack
+from include.reports.model import Report
+from include.reports.render import render_all
+from include.services.clock import FixedClock
+from include.services.objectstore.directory import DirectoryStore
+from include.state.connect import engine
+from include.state.reading import grant_pages
+from tests.support.databases import fresh
+
+XSS = "<script>document.title='taken'</script>\"'><img src=x onerror=alert(1)>\u202e"
+HOSTILE_FILE = "a\"'><img src=x onerror=alert(1)> %2e%2e&amp;;filename=b.html"
+ROLE, PASSWORD = "pages_of_tests", "only for tests"
+NOW = datetime.now(UTC).replace(microsecond=0)  # noqa: TID251 - the server's own clock is real
+PACK: PolicyPack = load_pack(SHIPPED)
+
+# Workflow -> its outcome; the newest last.
+SEALED = (
+    ("backup_offsite", Outcome.FAIL),
+    ("backup_offsite", Outcome.PASS),
+    ("check_quality", Outcome.FAIL),
+    ("enforce_retention", Outcome.ATTENTION),
+    ("remind_training", Outcome.PASS),
+    ("review_partners", Outcome.PASS),
+    ("sample_commitment", Outcome.PASS),
+    ("sample_audit", Outcome.PASS),
+    ("conclude_audit", Outcome.PASS),
+    ("respond_to_incident.report-1a2b", Outcome.PASS),
+    ("respond_to_incident", Outcome.ATTENTION),
+    ("a_workflow_of_yesterday", Outcome.PASS),
+)
+
+
+@dataclass
+class Company:
+    """What there is to see.
+
+    Attributes:
+        root: of the stores.
+        state: the state database, as its owner.
+        conninfo: of the state database, as its owner.
+        environment: of an API server that shows it, which may only read.
+        signer: seals.
+    """
+
+    root: Path
+    state: Engine
+    conninfo: str
+    environment: Mapping[str, str]
+    signer: Signer
+
+    @property
+    def evidence(self) -> DirectoryStore:
+        """The evidence store."""
+        return DirectoryStore(self.root / "evidence")
+
+    def rows(self) -> list[ledger.LedgerRow]:
+        """The ledger."""
+        with self.state.connect() as conn:
+            return ledger.rows(conn)
+
+    def newest(self, workflow: str) -> ledger.LedgerRow:
+        """The newest bundle of a workflow."""
+        return next(one for one in reversed(self.rows()) if one.dag_id == workflow)
+
+    def seal(
+        self, workflow: str, outcome: Outcome, at: datetime, files: Mapping[str, bytes]
+    ) -> None:
+        """Seal a bundle of a workflow; indicators are as they should be where it passed."""
+        controls = PACK.controls_of(workflow)
+        figure = 0 if outcome is not Outcome.FAIL else 3
+        metrics = [Metric(name=one.indicator.name, value=figure, unit="1") for one in controls]
+        run = RunContext(
+            dag_id=workflow, run_id=f"manual__{at.isoformat()} {XSS}", started_at=at,
+            code_version=XSS, policy_hash=PACK.sha256, policy_name=XSS, clock_source="test",
+        )  # fmt: skip
+        found = [] if outcome is Outcome.PASS else [_finding(outcome, controls)]
+        judged = judge(controls, metrics)
+        report = Report(
+            title=_("Off-site backup"), summary=verbatim(XSS), run=run, outcome=outcome,
+            finished_at=at, controls=judged, findings=found,
+        )  # fmt: skip
+        pdf = workflow == "backup_offsite" and outcome is Outcome.PASS
+        result = Result(
+            run=run, controls=judged, outcome=outcome, finished_at=at, metrics=metrics,
+            findings=found, approvals=[_approval(at)],
+        )  # fmt: skip
+        with self.state.connect() as conn:
+            seal(
+                self.evidence, conn, self.signer, result=result, clock=FixedClock(at),
+                files={**render_all(report, pdf=pdf).files, **files},
+            )  # fmt: skip
+
+
+def _finding(outcome: Outcome, controls: object) -> Finding:
+    clause = next((one.clause for one in controls), "")  # type: ignore[attr-defined]  # a list
+    return Finding(
+        code="test.finding", severity=outcome, subject=XSS, message=verbatim(XSS),
+        action=verbatim(XSS), clause=clause,
+    )  # fmt: skip
+
+
+def _approval(at: datetime) -> Approval:
+    return Approval(step=XSS, decision="Approve", decided_by=XSS, decided_at=at, sha256="ab" * 32)
+
+
+@contextmanager
+def company(server: EmbeddedPostgres, migrated: str, root: Path) -> Iterator[Company]:
+    """Make the company, and drop its database afterwards.
+
+    Args:
+        server: the embedded server.
+        migrated: name of a migrated state database to copy.
+        root: an empty folder.
+    """
+    signer = Signer.from_pem(generate_key())
+    public = root / "evidence.pub"
+    public.write_bytes(signer.public_pem)
+    with fresh(server, migrated) as name:
+        _let_read(server, name)
+        conninfo = server.conninfo(name)
+        stores = {
+            kind: {
+                "conn_type": "fs",
+                "extra": {"path": str(root / kind), "trusted_keys": [str(public)]},
+            }
+            for kind in ("evidence", "offsite")
+        }
+        pages = {
+            "conn_type": "postgres", "host": str(server.socket_folder), "login": ROLE,
+            "password": PASSWORD, "schema": name,
+        }  # fmt: skip
+        environment = {
+            "AIRFLOW_CONN_PAGES_DB": json.dumps(pages),
+            "AIRFLOW_CONN_EVIDENCE_STORE": json.dumps(stores["evidence"]),
+            "AIRFLOW_CONN_OFFSITE_STORE": json.dumps(stores["offsite"]),
+        }
+        state = engine(conninfo)
+        made = Company(root, state, conninfo, environment, signer)
+        (root / "evidence").mkdir()
+        (root / "offsite").mkdir()
+        _fill(made)
+        yield made
+
+
+def _let_read(server: EmbeddedPostgres, database: str) -> None:
+    role = sql.Identifier(ROLE)
+    with psycopg.connect(server.conninfo(database), autocommit=True) as admin:
+        admin.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(role))
+        admin.execute(
+            sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(role, sql.Literal(PASSWORD))
+        )
+    with engine(server.conninfo(database)).begin() as conn:
+        grant_pages(conn, ROLE)
+
+
+def _fill(made: Company) -> None:
+    for number, (workflow, outcome) in enumerate(SEALED):
+        at = NOW - timedelta(minutes=10 * (len(SEALED) - number))
+        files = {HOSTILE_FILE: b"<script>alert(1)</script>", "plan.csv": "编号,1\n".encode()}
+        made.seal(workflow, outcome, at, files)
+    with made.state.begin() as conn:
+        _hold(conn)
+        _find(conn)
+        _open(conn)
+    _restore_points(made, "courier")
+
+
+def _hold(conn: Connection) -> None:
+    for day in (-3, 30):
+        holds.add(
+            conn, FixedClock(NOW - timedelta(days=9)), kind=HoldKind.CASE, value="C-1",
+            reason=XSS, owner=XSS, case_ref=XSS, review_on=NOW.date() + timedelta(days=day),
+        )  # fmt: skip
+
+
+def _find(conn: Connection) -> None:
+    for kind, owner, due in (
+        ("audit", "compliance", NOW.date() - timedelta(days=2)),
+        ("incident", XSS, NOW.date() + timedelta(days=20)),
+    ):
+        number = findings.open_finding(
+            conn, kind=kind, reference=f"{kind} {XSS}", what=verbatim(f"{kind} {XSS}"),
+            owner=owner, opened_at=NOW - timedelta(days=9), due_on=due,
+        )  # fmt: skip
+        findings.answer(conn, number, cause=XSS, action=XSS, by=XSS, at=NOW)
+
+
+def _open(conn: Connection) -> None:
+    assert PACK.incident is not None
+    given = {"type": "lost_device", "what": f"A scanner was left {XSS}"}
+    register.open_incident(
+        conn, form.read(given, PACK.incident, NOW, PACK.calendar.zone), PACK.incident,
+        Run("respond_to_incident", f"manual__1 {XSS}"), by="E00001", clock=FixedClock(NOW),
+        zone=PACK.calendar.zone, year=NOW.year,
+    )  # fmt: skip
+
+
+def _restore_points(made: Company, database: str) -> None:
+    store = DirectoryStore(made.root / "offsite")
+    for days in (1, 0):
+        taken = NOW - timedelta(days=days, hours=1)
+        point = manifests.new_id(taken, "abc")
+        content = f"dump of {point}".encode()
+        stored = store.put(f"{database}/{point}/{manifests.DUMP_NAME}", content)
+        sha256 = hashlib.sha256(content).hexdigest()
+        manifest = Manifest(
+            id=point, database=database, taken_at=taken, lsn="0/0", server_version="18",
+            timezone="UTC", tools={}, schema_sha256=sha256, newest=(), recipients=(),
+            tables=(_table(sha256),), large_objects=LargeObjectsRecord(count=0, bytes=0, sum="0"),
+            dump=ObjectRecord(key=stored.key, size=stored.size, sha256=sha256, checksum=""),
+            dump_bytes=100, compression="zstd", expires_at=taken + timedelta(days=90),
+            encryption=EncryptionRecord(
+                suite="test", frame_bytes=1, wrapping="test", provider="test", context={}
+            ),
+        )  # fmt: skip
+        manifests.publish(store, manifest, made.signer, None)
+    bad = f"{database}/{manifests.new_id(NOW - timedelta(days=3), 'bad')}"
+    store.put(f"{bad}/manifest.json", b"{}")
+    store.put(f"{bad}/manifest.json.sig", b"x" * 64)
+
+
+def _table(sha256: str) -> TableRecord:
+    return TableRecord(schema_name="public", name=XSS, rows=12, bytes=3, sha256=sha256)
