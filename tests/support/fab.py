@@ -35,7 +35,7 @@ from tests.support.databases import fresh
 
 ADMIN = "Admin"  # FAB's own role
 READY_TIMEOUT = 120  # seconds
-MANAGER = "include.orchestration.access.manager.AccountAuthManager"
+MANAGER = "include.orchestration.access.manager.AccountFabAuthManager"
 # One process makes the database and serves it: importing Airflow takes longer than the work. What
 # comes between is what Airflow does to roles by itself: with each DAG that it parses, at each start
 # of an API server, and when somebody calls `airflow sync-perm`.
@@ -55,6 +55,12 @@ folder = Path(conf.get("core", "dags_folder"))
 bag = DagBag(folder, bundle_path=folder, bundle_name="dags-folder")
 assert not bag.import_errors, bag.import_errors
 sync_bag_to_db(bag, "dags-folder", None)
+from airflow.providers.fab.www.security_appless import ApplessAirflowSecurityManager
+from airflow.utils.session import create_session
+with create_session() as session:  # that parsing wrote permissions is what is tested
+    assert ApplessAirflowSecurityManager(session).get_permission(
+        "can_delete", "DAG Run:backup_offsite"
+    )
 from airflow.__main__ import main
 sys.argv = ["airflow", "sync-perm", "--include-dags"]
 main()

@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from airflow.configuration import conf
+from airflow.exceptions import AirflowConfigException
+from airflow.providers.fab.auth_manager.fab_auth_manager import FabAuthManager
 from airflow.providers.fab.auth_manager.models.db import FABDBManager
 from airflow.providers.fab.www.security_appless import ApplessAirflowSecurityManager
 from airflow.utils.session import create_session
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
-from include.orchestration.access.manager import AccountAuthManager
+from include.orchestration.access.manager import AccountFabAuthManager
 from include.services.errors import ServiceError, UsageError
 
-MANAGER = f"{AccountAuthManager.__module__}.{AccountAuthManager.__name__}"
+MANAGER = f"{AccountFabAuthManager.__module__}.{AccountFabAuthManager.__name__}"
 
 
 @contextmanager
@@ -32,10 +34,10 @@ def fab_session() -> Iterator[Session]:
             require_migrated(session)
             _make_own_roles_of_fab(session)
             yield session
-    except OperationalError as error:
+    except OperationalError:
         raise ServiceError(
-            "Airflow's database does not answer.",
-            f"Look at sql_alchemy_conn of [database] in Airflow's settings ({type(error.orig)}).",
+            "Airflow's database does not answer, or does not let us in.",
+            "Look at sql_alchemy_conn of [database] in Airflow's settings.",
         ) from None
     except IntegrityError:
         raise ServiceError(
@@ -51,8 +53,12 @@ def require_manager() -> None:
         UsageError: it is another one, FAB's own too.
     """
     found = conf.get("core", "auth_manager")
-    kind = conf.getimport("core", "auth_manager")
-    if not (isinstance(kind, type) and issubclass(kind, AccountAuthManager)):
+    try:
+        kind = conf.getimport("core", "auth_manager")
+    except AirflowConfigException:
+        kind = None
+    known = isinstance(kind, type) and issubclass(kind, AccountFabAuthManager)
+    if not known or FabAuthManager.__name__ not in found:
         raise UsageError(
             f"Airflow's auth manager is {found}, which does not know these roles.",
             f"Set AIRFLOW__CORE__AUTH_MANAGER={MANAGER} on every component.",

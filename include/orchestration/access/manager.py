@@ -36,8 +36,12 @@ class Account(BaseUser):
         return getattr(self._user, name)
 
 
-class AccountAuthManager(FabAuthManager):
-    """FAB, where people are known by account and parts of one DAG can be granted."""
+class AccountFabAuthManager(FabAuthManager):
+    """FAB, where people are known by account and parts of one DAG can be granted.
+
+    Airflow looks for ``FabAuthManager`` in the name that is set: only then it makes the permissions
+    of each DAG that it parses, and `airflow db clean` knows the table of sessions.
+    """
 
     # FAB's own is wrapped by its cache; what is wrapped here is what that one returns
     def deserialize_user(self, token: dict[str, Any]) -> User:  # type: ignore[override]

@@ -173,7 +173,9 @@ def _read(path: Path, what: str) -> Any:
 def _keep(path: Path | None, passwords: dict[str, str]) -> None:
     """Write the file anew beside the old one, so that a crash leaves either whole."""
     if path is None:
-        raise UsageError("There are new users, and no file for their passwords.", "Name one.")
+        raise UsageError(
+            "There are new users, and no file for their passwords.", "Name one with --passwords."
+        )
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
         with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -17,9 +17,9 @@ WHOLE_FAB = [Permission(Action.EDIT, "DAGs"), Permission(Action.EDIT, "HITL Deta
 
 @pytest.fixture(scope="module")
 def manager() -> Any:
-    from include.orchestration.access.manager import AccountAuthManager
+    from include.orchestration.access.manager import AccountFabAuthManager
 
-    return AccountAuthManager()
+    return AccountFabAuthManager()
 
 
 def may_answer(manager: Any, *permissions: Permission, dag_id: str | None = DAG) -> bool:

@@ -231,11 +231,12 @@ def test_another_auth_manager_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     for other in (
         "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
         "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
+        "no.such.FabAuthManager",
     ):
         monkeypatch.setenv("AIRFLOW__CORE__AUTH_MANAGER", other)
         with pytest.raises(UsageError, match="which does not know these roles") as refused:
             require_manager()
-        assert "include.orchestration.access.manager.AccountAuthManager" in refused.value.action
+        assert "include.orchestration.access.manager.AccountFabAuthManager" in refused.value.action
 
 
 def test_a_database_that_is_not_migrated_is_refused(database: str) -> None:
