@@ -14,6 +14,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, HTTPException, Path, Request, status
 from fastapi.responses import Response, StreamingResponse
 
+from include.approvals.registry import APPROVE, REJECT
 from include.evidence import ledger
 from include.evidence.check import Refused, SignedSums
 from include.evidence.ledger import LedgerRow
@@ -21,6 +22,7 @@ from include.evidence.model import Result
 from include.evidence.names import SIGNATURE, SUMS
 from include.evidence.shelf import IN_MEMORY, pruned_up_to
 from include.evidence.verify import Verification, verify_one
+from include.messages import _
 from include.orchestration.access.pages import Page
 from include.reports.i18n import LOCALES, language_tag
 from include.services.errors import UsageError
@@ -35,6 +37,7 @@ router = APIRouter()
 Number = Annotated[int, Path(ge=1, lt=2**63)]
 Reader = Annotated[Visitor, Depends(opening(Page.EVIDENCE))]
 
+_DECISIONS = {APPROVE: _("approved"), REJECT: _("rejected")}
 _PIECE = 256 * 1024  # bytes sent at a time
 _LARGEST = 1024**3  # bytes that are checked or packed while somebody waits
 # What a browser may show; everything else is handed over as a file. Nothing in it may run, load or
@@ -115,6 +118,7 @@ def one_bundle(request: Request, who: Reader, number: Number) -> Response:
         checked=checked,
         result=result,
         files=files,
+        decisions=_DECISIONS,
         reports=sorted(reports, key=lambda one: one[0] != language_tag(locale_of(request))),
         added=sorted(sizes.keys() - {one.name for one in files}) if signed else [],
     )

@@ -8,6 +8,7 @@ from http import HTTPStatus
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from markupsafe import Markup
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -15,7 +16,7 @@ from starlette.responses import Response
 from include.evidence.check import Refused
 from include.messages import Message, _, verbatim
 from include.services.errors import ParcelSealError, ServiceError
-from plugins.compliance_ui.rendering import render
+from plugins.compliance_ui.rendering import error_script, render
 
 _log = logging.getLogger(__name__)
 _KNOWN = {
@@ -29,7 +30,7 @@ _KNOWN = {
     ),
     HTTPStatus.NOT_FOUND: (
         _("There is no such page"),
-        _("The address leads nowhere. Begin at the overview."),
+        _("The address leads nowhere. Begin at the first page."),
     ),
     HTTPStatus.METHOD_NOT_ALLOWED: (
         _("These pages change nothing"),
@@ -114,4 +115,5 @@ def _page(
         service=service,
         loud=status == HTTPStatus.CONFLICT,
         log_in=status == HTTPStatus.UNAUTHORIZED,
+        script=Markup(error_script()),  # noqa: S704 - a file of ours
     )

@@ -11,14 +11,20 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from plugins.compliance_ui.rendering import error_style
+from plugins.compliance_ui.rendering import error_script, error_style
 
 SAFE = {"GET", "HEAD"}
-_STYLE = base64.b64encode(sha256(error_style().encode()).digest()).decode()
-# No script, style, frame or form but our own; error pages bring one style along, named by digest.
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(sha256(text.encode()).digest()).decode()}'"
+
+
+# No script, style, frame or form but our own; error pages bring both along, named by digest.
 POLICY = (
-    "default-src 'none'; script-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; "
-    f"frame-ancestors 'self'; style-src 'self' 'sha256-{_STYLE}'"
+    "default-src 'none'; img-src 'self'; form-action 'self'; base-uri 'none'; "
+    f"frame-ancestors 'self'; script-src 'self' {_digest(error_script())}; "
+    f"style-src 'self' {_digest(error_style())}"
 )
 HEADERS = {
     "content-security-policy": POLICY,

@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
-from fastapi.responses import Response
+from fastapi import APIRouter, Request, status
+from fastapi.responses import RedirectResponse, Response
 
 from include.evidence.model import ControlState, Outcome
 from include.evidence.shelf import pruned_up_to
@@ -17,9 +16,9 @@ from include.evidence.standing import Age, Standing, standings, worst
 from include.findings import register
 from include.messages import Message, _
 from include.orchestration.access.pages import Page
-from plugins.compliance_ui.access import Visitor, opening
+from plugins.compliance_ui.access import Anybody
 from plugins.compliance_ui.names import REGISTERS
-from plugins.compliance_ui.rendering import render
+from plugins.compliance_ui.rendering import first_page, render
 from plugins.compliance_ui.services import services
 
 router = APIRouter()
@@ -51,10 +50,16 @@ class Clause:
 
 
 @router.get("/")
-def overview(
-    request: Request, who: Annotated[Visitor, Depends(opening(Page.OVERVIEW))]
-) -> Response:
-    """Show how every control stands whose workflow the visitor may read."""
+def overview(request: Request, who: Anybody) -> Response:
+    """Show how every control stands whose workflow the visitor may read.
+
+    Airflow's navigation leads here: who may open other pages only is sent to their first one.
+
+    Raises:
+        HTTPException: 403 for who may open none.
+    """
+    if Page.OVERVIEW not in who.pages:
+        return RedirectResponse(first_page(request, who), status.HTTP_303_SEE_OTHER)
     here = services()
     pack, now, dags = here.place.pack, here.now(), who.dags()
     shown = [one for one in pack.controls if one.workflow in dags]

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from fastapi import Request
+from fastapi import HTTPException, Request, status
 from fastapi.responses import HTMLResponse
+from markupsafe import Markup, escape
 
 from include.evidence.model import Outcome
 from include.messages import Message, _
@@ -87,6 +88,19 @@ class Words:
         return found
 
 
+def first_page(request: Request, who: Visitor) -> str:
+    """The address of the first page that somebody may open, in the language of the request.
+
+    Raises:
+        HTTPException: 403 for who may open none.
+    """
+    words = Words(request, "UTC")
+    for page, (path, _name) in NAVIGATION.items():
+        if page in who.pages:
+            return words.link(path, **request.query_params)
+    raise HTTPException(status.HTTP_403_FORBIDDEN)
+
+
 @lru_cache
 def asset(name: str) -> tuple[bytes, str]:
     """Return the content of a file of these pages and the beginning of its digest."""
@@ -98,6 +112,21 @@ def asset(name: str) -> tuple[bytes, str]:
 def error_style() -> str:
     """The style of pages that who is not logged in may see too."""
     return (FOLDER / "templates" / "error.css").read_text()
+
+
+@lru_cache
+def error_script() -> str:
+    """The script of these pages, brought along where who looks may not be logged in."""
+    return asset("pages.js")[0].decode()
+
+
+def code(sentence: str) -> Markup:
+    """Show what stands between backticks as code."""
+    parts = enumerate(sentence.split("`"))
+    return Markup("").join(  # every part is escaped
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
+        for place, part in parts
+    )
 
 
 def render(
@@ -127,7 +156,7 @@ def render(
     pages = [(one, *NAVIGATION[one]) for one in NAVIGATION if who is None or one in who.pages]
     content = environment(FOLDER / "templates").get_template(template).render(
         w=words, t=words.translator, _=words.say, title=title, page=page, pages=pages, who=who,
-        Outcome=Outcome, **view,
+        Outcome=Outcome, code=code, **view,
     )  # fmt: skip
     response = HTMLResponse(content, status)
     if (tag := language.chosen(request)) is not None:

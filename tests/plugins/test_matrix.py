@@ -64,7 +64,7 @@ def known() -> set[str]:
 def refused(page: Page | None, dag: str | None, role: Role, path: str) -> int | None:
     """Which status says no, by the table of roles; None where the page is shown."""
     if page is not None and page not in role.pages:
-        return 403
+        return 303 if path == "/" else 403  # Airflow's entry leads to the first page of a role
     if dag is not None and dag not in role.reads:
         # Whether there is such a bundle is nobody's business who may not read it.
         return 404 if "{number}" in path else 403

@@ -129,7 +129,7 @@ def test_a_bundle_that_is_not_there_is_a_clear_page(shown: Shown, number: str) -
     got = shown.get(OFFICER, f"/evidence/{number}")
     assert got.status_code in (400, 404)
     assert "Traceback" not in got.text
-    assert "To the overview" in got.text
+    assert "To the first page" in got.text
 
 
 def test_the_report_is_shown_in_the_language_of_the_reader(shown: Shown) -> None:
@@ -336,7 +336,7 @@ def test_the_overview_says_how_each_control_stands(shown: Shown) -> None:
     assert "of 22 controls are shown to hold" in page
     assert "did not hold" in page
     assert "no evidence yet" in page
-    assert "2 findings of audits and incidents are open, 1 of them overdue." in page
+    assert "Open findings of audits and incidents: 2; overdue: 1." in page
 
 
 def test_clocks_holds_and_findings_tell_what_is_due(shown: Shown) -> None:
@@ -345,9 +345,9 @@ def test_clocks_holds_and_findings_tell_what_is_due(shown: Shown) -> None:
     assert f"INC-{NOW.year}-0001" in clocks
     assert "left" in clocks
     holds = Seen(shown.get(OFFICER, "/holds").text).text
-    assert "2 holds keep records or restore points; 1 are to be reviewed now." in holds
+    assert "Holds that keep records or restore points: 2; to be reviewed now: 1." in holds
     found = Seen(shown.get(OFFICER, "/findings").text).text
-    assert "2 findings are open, 1 of them overdue." in found
+    assert "Open findings: 2; overdue: 1." in found
 
 
 def test_restore_points_are_those_of_the_store(shown: Shown) -> None:
