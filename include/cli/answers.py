@@ -39,6 +39,30 @@ def people(place: Workplace) -> list[str]:
     """
     if not place.is_local("state_db"):
         return []
+    groups = (group for asked in who_is_asked(place).values() for group in asked)
+    return [*dict.fromkeys(one for group in groups for one in _able(group))]
+
+
+def who_is_asked(place: Workplace) -> dict[str, list[Sequence[str]]]:
+    """Return the user ids of all whom a workflow may ask, by the pack, in groups of one duty.
+
+    Workflows that the pack leaves out are not there. A group that could not be looked up is empty:
+    the workflow's own run says why.
+    """
+    found: dict[str, list[Sequence[str]]] = {}
+    if place.pack.intake:
+        found["review_intake"] = [_reviewers(place)]
+    if place.pack.retention:
+        found["enforce_retention"] = [_approvers(place)]
+    if place.pack.audit:
+        found["sample_audit"] = [_auditors(place)]
+    if place.pack.incident:
+        found["respond_to_incident"] = found["update_incident"] = _incident_team(place)
+    return found
+
+
+def _reviewers(place: Workplace) -> Sequence[str]:
+    """Who may review batches of incoming records, of any rule."""
     found: dict[str, None] = {}
     for rule in place.pack.intake:
         mapped = place.pack.database_of(rule.collection, rule.database)
@@ -48,8 +72,7 @@ def people(place: Workplace) -> list[str]:
             connection.autocommit = True
             with unit_of_work(connection, incoming, write=False):
                 found |= dict.fromkeys(reviewers(connection, incoming))
-    asked = [found, _approvers(place), _auditors(place), *_incident_team(place)]
-    return [*dict.fromkeys(one for group in asked for one in _able(group))]
+    return [*found]
 
 
 def _approvers(place: Workplace) -> Sequence[str]:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from include.cli.answers import who_is_asked
 from include.cli.console import new_log, output_to, print_json, results, tell
-from include.cli.stack import make_home, workplace
+from include.cli.stack import local_stack, make_home, workplace
 from include.cli.table import print_table
 from include.orchestration.access.roles import ACTS, all_roles
 
 if TYPE_CHECKING:
+    from include.orchestration.access.asked import AskedPerson
     from include.orchestration.access.roles import Role
     from include.orchestration.access.sync import RoleChange
     from include.orchestration.access.users import UserChanges
@@ -72,6 +74,39 @@ def sync(
         f"{len(changed)} roles, {len(people.created)} new users and {len(people.updated)} known "
         "ones were changed. A running Airflow follows within half a minute."
     )
+
+
+@app.command("asked")
+def asked(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> int:
+    """Show whom workflows would ask, and who of them could not answer; then the exit code is 1."""
+    place = workplace()
+    pack = place.pack
+    with local_stack(place), output_to(new_log(place.home / "logs", "roles", place.clock.now())):
+        people = {
+            workflow: list(dict.fromkeys(one for group in groups for one in group))
+            for workflow, groups in who_is_asked(place).items()
+        }
+        found = _looked_at(people, all_roles(pack))
+    unable = [one for one in found if one.obstacle]
+    nobody = [workflow for workflow, accounts in people.items() if not accounts]
+    if as_json:
+        print_json({"asked": [vars(one) for one in found], "nobody": nobody})
+    else:
+        rows = [(one.workflow, one.account, one.obstacle or "could answer") for one in found]
+        print_table(("workflow", "account", "answer"), rows)
+    for workflow in nobody:
+        tell(f"{workflow} would find nobody to ask: see its section of the pack, and staff.")
+    return 1 if unable or nobody else 0
+
+
+def _looked_at(asked: dict[str, list[str]], roles: tuple[Role, ...]) -> list[AskedPerson]:
+    from include.orchestration.access.asked import look
+    from include.orchestration.access.database import fab_session
+
+    with fab_session() as session:
+        return look(session, asked, roles)
 
 
 def _written(

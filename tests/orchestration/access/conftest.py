@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
 
 from include.local.postgres import EmbeddedPostgres
 from include.orchestration.access.roles import ALL
@@ -45,3 +47,13 @@ def _trigger(airflow: FabAirflow, dag_id: str) -> None:
         timeout=30,
     )
     assert answer.ok, answer.text
+
+
+@pytest.fixture
+def session(airflow: FabAirflow) -> Iterator[Session]:
+    """A transaction on Airflow's database, taken back afterwards."""
+    engine = create_engine(airflow.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
+    with Session(engine) as found:
+        yield found
+        found.rollback()
+    engine.dispose()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,16 +33,6 @@ def given(database: str) -> dict[str, set[tuple[object, ...]]]:
     for role, *permission in rows(database, GIVEN):
         found.setdefault(str(role), set()).add(tuple(permission))
     return found
-
-
-@pytest.fixture
-def session(airflow: FabAirflow) -> Iterator[Session]:
-    """A transaction on Airflow's database, taken back afterwards."""
-    engine = create_engine(airflow.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
-    with Session(engine) as found:
-        yield found
-        found.rollback()
-    engine.dispose()
 
 
 def test_fab_keeps_what_was_written(airflow: FabAirflow) -> None:
