@@ -30,7 +30,7 @@ def bench(
     ] = None,
     rows: Annotated[
         int | None,
-        typer.Option(min=10_000, help="Rows of the large table (retention, sampling, incident)."),
+        typer.Option(min=10_000, help="Rows (retention, sampling, incident), bundles (pages)."),
     ] = None,
     customers: Annotated[
         int | None, typer.Option(min=1_000, help="Customers in the database (quality, incident).")

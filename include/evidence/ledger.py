@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -49,13 +49,15 @@ class LedgerRow:
 
     def signed_content(self) -> bytes:
         """Return what ``row_signature`` covers: every other column."""
-        columns = asdict(self)
-        del columns["row_signature"]
+        columns = {name: getattr(self, name) for name in _SIGNED}  # asdict takes ten times as long
         return canonical("evidence_ledger", columns)
 
     def is_authentic(self, keys: TrustedKeys) -> bool:
         """Say whether one of the keys signed this row as it stands."""
         return keys.who_signed(self.row_signature, self.signed_content()) is not None
+
+
+_SIGNED = tuple(one.name for one in fields(LedgerRow) if one.name != "row_signature")
 
 
 def canonical(record: str, columns: Mapping[str, Any]) -> bytes:

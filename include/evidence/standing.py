@@ -23,7 +23,7 @@ from include.policy.rules import Control
 from include.policy.spans import later, utc
 
 TREND = 14  # newest outcomes that are shown
-_LOOKED_AT = 40  # newest bundles of a workflow among which its controls' evidence is looked for
+_LOOKED_AT = 20  # newest bundles of a workflow among which its controls' evidence is looked for
 
 
 class Age(StrEnum):

@@ -6,7 +6,7 @@ visitor may read. Routes that a plugin mounts are open to everybody unless they 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -43,9 +43,12 @@ class Visitor:
         """Under what a human step may have named them; some auth managers have an id beside."""
         return frozenset({str(self.user.get_id()), self.name})
 
-    def dags(self) -> frozenset[str]:
-        """Ids of the DAGs that they may read now."""
-        return frozenset(get_auth_manager().get_authorized_dag_ids(user=self.user, method=READ))
+    def readable(self, dags: Iterable[str]) -> frozenset[str]:
+        """Of some DAGs, those that they may read now.
+
+        Asked one by one: a list of all that somebody may read costs FAB a hundred times as much.
+        """
+        return frozenset(one for one in set(dags) if self.reads(one))
 
     def reads(self, dag_id: str) -> bool:
         """Say whether they may read a DAG now."""

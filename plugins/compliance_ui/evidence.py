@@ -77,9 +77,9 @@ def evidence(
     pack = here.place.pack
     days = (_day(since), _day(until))
     mistaken = [text for text, day in zip((since, until), days, strict=True) if text and not day]
-    dags = who.dags()
     with here.reading() as conn:
         known = here.remembered("workflows", _NAMES_FOR, lambda: tuple(index.workflows(conn)))
+        dags = who.readable(map(dag_of, known))
         readable = [one for one in known if dag_of(one) in dags]
         wanted = Wanted(
             frozenset(readable if not workflow else {workflow} & set(readable)),

@@ -34,7 +34,7 @@ def findings(
 ) -> Response:
     """Show open findings of the workflows that the visitor may read, the one due first ahead."""
     here = services()
-    pack, now, dags = here.place.pack, here.now(), who.dags()
+    pack, now, dags = here.place.pack, here.now(), who.readable(REGISTERS.values())
     with here.reading() as conn:
         listed = register.listed(conn)
     shown = [one for one in listed if REGISTERS.get(one.kind) in dags]

@@ -61,7 +61,8 @@ def overview(request: Request, who: Anybody) -> Response:
     if Page.OVERVIEW not in who.pages:
         return RedirectResponse(first_page(request, who), status.HTTP_303_SEE_OTHER)
     here = services()
-    pack, now, dags = here.place.pack, here.now(), who.dags()
+    pack, now = here.place.pack, here.now()
+    dags = who.readable([*(one.workflow for one in pack.controls), *REGISTERS.values()])
     shown = [one for one in pack.controls if one.workflow in dags]
     with here.reading() as conn:
         pruned = pruned_up_to(conn)

@@ -33,6 +33,7 @@ NAVIGATION: Mapping[Page, tuple[str, Message]] = {
     Page.FINDINGS: ("/findings", _("Findings and actions")),
     Page.RESTORE_POINTS: ("/restore-points", _("Restore points")),
 }
+_AGO, _AHEAD = _("{length} ago"), _("in {length}")
 ASSETS = {"pages.css": "text/css", "pages.js": "text/javascript"}
 _LANGUAGES = {"en": "English", "zh-CN": "中文"}
 
@@ -62,7 +63,10 @@ class Words:
 
     def say(self, text: str, /, **values: Any) -> str:
         """A sentence of the catalogue."""
-        return self.translator.text(Message(text=text, values=values))
+        if not values and "{" not in text:
+            return self.translator.gettext(text)
+        # Not validated: what templates put in are values already, and there are hundreds of them.
+        return self.translator.text(Message.model_construct(text=text, values=values))
 
     def clock(self, moment: datetime) -> str:
         """Day and time of day in the pack's timezone, which the foot of every page names."""
@@ -72,8 +76,10 @@ class Words:
         """How long ago something was, or how long it takes until it is."""
         seconds = (now - moment).total_seconds()
         length = self.translator.duration(abs(seconds) // 60 * 60)
-        return self.translator.text(
-            _("{length} ago", length=length) if seconds >= 0 else _("in {length}", length=length)
+        return (
+            self.say(_AGO.text, length=length)
+            if seconds >= 0
+            else self.say(_AHEAD.text, length=length)
         )
 
     def switches(self) -> list[tuple[str, str, str]]:

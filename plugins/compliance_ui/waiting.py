@@ -59,18 +59,19 @@ def waiting(
 ) -> Response:
     """Show the visitor's own questions first, then the others that they may read."""
     here = services()
-    dags = [one for one in who.dags() if who.reads_questions(one)]
     query = (
         select(HITLDetail, TaskInstance)
         .join(TaskInstance, HITLDetail.ti_id == TaskInstance.id)
         .where(
             HITLDetail.responded_at.is_(None),
             TaskInstance.state.in_(_WAITS),
-            TaskInstance.dag_id.in_(dags),
         )
         .order_by(TaskInstance.trigger_timeout.asc().nulls_last(), HITLDetail.created_at)
     )
-    found = [_question(who, *row) for row in session.execute(query).unique()]
+    asked = list(session.execute(query).unique())
+    dags = who.readable(task.dag_id for _asked, task in asked)
+    readable = {one for one in dags if who.reads_questions(one)}
+    found = [_question(who, *row) for row in asked if row[1].dag_id in readable]
     yours = [one for one in found if one.yours]
     others = [one for one in found if not one.yours]
     return render(

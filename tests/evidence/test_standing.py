@@ -114,7 +114,7 @@ def test_evidence_ages_by_its_cadence(minutes: int) -> None:
 def old(evidence: Evidence) -> Evidence:
     """Much newer evidence of another control of the same workflow stands before its own."""
     evidence.seal(1)
-    for number in range(2, 45):
+    for number in range(2, 25):
         evidence.seal(number, clock=FixedClock(SEALED + timedelta(minutes=number)))
     return evidence
 

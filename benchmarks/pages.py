@@ -1,0 +1,226 @@
+"""The compliance pages of a large company, with 20 people at them and a scheduler beside them.
+
+``./parcelseal bench pages [--rows N] [--rounds N]``: one embedded PostgreSQL, a real API server with
+FAB, a real scheduler and DAG processor, a ledger of 100,000 signed bundles and 40 controls. Exits
+with 1 when a target is missed. Overview and Evidence are asked for at random, Evidence at any
+depth and by any filter, by people who read for a second between two pages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+
+import psycopg
+from rich.table import Table
+
+from benchmarks import _pages_data as data
+from benchmarks._measure import Targets, console, machine
+from include.evidence.signing import Signer, generate_key
+from include.local.airflow import stop_tree
+from include.local.postgres import EmbeddedPostgres
+from include.state.connect import engine
+from include.state.migrate import migrate
+from include.workplace import ROOT
+from tests.support.fab import FabAirflow, fab_airflow
+
+BUNDLES, USERS = 100_000, 20
+THINK = 1.0  # seconds that somebody reads a page, on average
+SECONDS = 30  # of each round
+P95 = 150  # milliseconds in the server, at most
+SIZE = 200  # KiB of a page, at most
+DEEPER = 1.25  # times the newest page, what lies deep may take at most
+DEEP = 0.5  # of the ledger: what lies further back is deep
+ROLES = ("Auditor", "Compliance Officer", "Management")  # they may read every workflow
+SETTINGS = {"shared_buffers": "256MB"}
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page that somebody opened; milliseconds and bytes."""
+
+    kind: str
+    depth: float
+    server: float
+    reader: float
+    size: int
+
+
+def p95(figures: Sequence[float]) -> float:
+    """The figure that 95 of 100 do not exceed."""
+    return quantiles(figures, n=20, method="inclusive")[-1]
+
+
+@contextmanager
+def company(folder: Path, bundles: int) -> Iterator[FabAirflow]:
+    """Everything that runs, and its end."""
+    server = EmbeddedPostgres(folder / "pg", SETTINGS)
+    server.start()
+    try:
+        with psycopg.connect(server.conninfo("postgres"), autocommit=True) as admin:
+            admin.execute("CREATE DATABASE state")
+        conninfo = server.conninfo("state")
+        migrate(engine(conninfo))
+        signer = Signer.from_pem(generate_key())
+        public = folder / "evidence.pub"
+        public.write_bytes(signer.public_pem)
+        store = folder / "evidence"
+        store.mkdir()
+        rules = data.pack(folder / "pack")
+        data.fill(conninfo, store, signer, rules, bundles)
+        (folder / "airflow").mkdir()
+        with (
+            fab_airflow(server, folder / "airflow", _settings(server, folder)) as airflow,
+            _beside(airflow, "scheduler"),
+            _beside(airflow, "dag-processor"),
+        ):
+            yield airflow
+    finally:
+        server.stop()
+
+
+def _settings(server: EmbeddedPostgres, folder: Path) -> Mapping[str, str]:
+    state = {
+        "conn_type": "postgres", "host": str(server.socket_folder), "schema": "state",
+        "login": "postgres", "password": server.password,
+    }  # fmt: skip
+    evidence = {
+        "conn_type": "fs",
+        "extra": {
+            "path": str(folder / "evidence"),
+            "trusted_keys": [str(folder / "evidence.pub")],
+        },
+    }
+    return {
+        "AIRFLOW_CONN_PAGES_DB": json.dumps(state),
+        "AIRFLOW_CONN_EVIDENCE_STORE": json.dumps(evidence),
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__CORE__PARALLELISM": "2",
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",
+        "PARCELSEAL_POLICY": str(folder / "pack"),
+    }
+
+
+@contextmanager
+def _beside(airflow: FabAirflow, component: str) -> Iterator[None]:
+    with (airflow.folder / f"{component}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "airflow", component],
+            env=dict(airflow.environment),
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield
+        if process.poll() is not None:
+            raise RuntimeError(f"{component} ended: {log.name}")
+    finally:
+        stop_tree(process.pid)
+        process.wait()
+
+
+def look(airflow: FabAirflow, bundles: int, seconds: float, think: float = THINK) -> list[Page]:
+    """Let people look, and return what they saw."""
+    wish = {
+        "url": f"{airflow.url}/compliance",
+        "tokens": [airflow.token(one) for one in ROLES],
+        "users": USERS,
+        "seconds": seconds,
+        "think": think,
+        "bundles": bundles,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks._pages_load"],
+        input=json.dumps(wish),
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return [Page(*one) for one in json.loads(done.stdout)]
+
+
+def show(seen: Sequence[Page], bundles: int, seconds: float) -> None:
+    """Print what was measured."""
+    table = Table(
+        title=f"{bundles:,} bundles, {data.CONTROLS} controls, {USERS} people: {machine()}"
+    )
+    for name in ("page", "opened", "server, median", "server, p95", "reader, p95", "largest"):
+        table.add_column(name, justify="left" if name == "page" else "right")
+    for name, pages in groups(seen).items():
+        servers, readers = [one.server for one in pages], [one.reader for one in pages]
+        table.add_row(
+            name,
+            str(len(pages)),
+            f"{median(servers):.0f} ms",
+            f"{p95(servers):.0f} ms",
+            f"{p95(readers):.0f} ms",
+            f"{max(one.size for one in pages) / 1024:.0f} KiB",
+        )
+    console.print(table)
+    console.print(f"{len(seen) / seconds:.1f} pages a second")
+
+
+def groups(seen: Sequence[Page]) -> dict[str, list[Page]]:
+    """The pages by what they are."""
+    return {
+        "Overview": [one for one in seen if one.kind == "overview"],
+        "Evidence, newest": [one for one in seen if one.kind == "evidence" and not one.depth],
+        "Evidence, deep": [one for one in seen if one.depth > DEEP],
+        "Evidence, any": [one for one in seen if one.kind == "evidence"],
+    }
+
+
+def main() -> int:
+    """Measure, print, and say whether the targets are met."""
+    words = argparse.ArgumentParser(description=__doc__)
+    words.add_argument("--rows", type=int, default=BUNDLES)
+    words.add_argument("--rounds", type=int, default=3)
+    given = words.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="parcelseal-bench-pages-"))
+    folder.chmod(0o755)
+    try:
+        with company(folder, given.rows) as airflow:
+            look(airflow, given.rows, 5)  # what a server reads once a minute or ten is read
+            seen = [
+                page
+                for _number in range(given.rounds)
+                for page in look(airflow, given.rows, SECONDS)
+            ]
+            flood = look(airflow, given.rows, 10, think=0.0)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    show(seen, given.rows, SECONDS * given.rounds)
+    console.print(
+        f"without a pause between two pages: {len(flood) / 10:.0f} pages a second, "
+        f"{median(one.reader for one in flood):.0f} ms to the reader"
+    )
+    targets, by = Targets(), groups(seen)
+    for name in ("Overview", "Evidence, any"):
+        targets.most(
+            f"{name}: server time at p95", p95([one.server for one in by[name]]), P95, " ms"
+        )
+    newest, deep = (
+        median(one.server for one in by[name]) for name in ("Evidence, newest", "Evidence, deep")
+    )
+    targets.most("deep pages beside the newest", deep / newest, DEEPER)
+    targets.most("largest page", max(one.size for one in seen) / 1024, SIZE, " KiB")
+    return 1 if targets.missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
