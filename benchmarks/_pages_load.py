@@ -34,7 +34,7 @@ def main() -> int:
         one.start()
     for one in people:
         one.join()
-    print(json.dumps(seen))
+    json.dump(seen, sys.stdout)
     return 0
 
 
