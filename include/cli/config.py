@@ -152,14 +152,25 @@ def _plain(text: str) -> str:
     return text.replace("[", "\\[")
 
 
-def migrate() -> int:
+def migrate(
+    pages_role: Annotated[
+        str, typer.Option(help="Let this role of PostgreSQL read what the compliance pages show.")
+    ] = "",
+) -> int:
     """Bring the state database to the schema of this version."""
     from include.state.connect import engine
     from include.state.migrate import migrate as apply
     from include.state.migrate import newest_revision
+    from include.state.reading import grant_pages
 
     place = workplace()
     with local_stack(place):
-        apply(engine(place.database("state_db").conninfo()))
+        made = engine(place.database("state_db").conninfo())
+        apply(made)
+        if pages_role:
+            with made.begin() as conn:
+                grant_pages(conn, pages_role)
     results.print(f"state database at revision {newest_revision()}")
+    if pages_role:
+        results.print(f"{pages_role} reads what the compliance pages show, and nothing else")
     return 0

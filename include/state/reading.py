@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from psycopg import sql
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
+from include.services.errors import UsageError
 from include.state.findings import finding, finding_event
 from include.state.incidents import incident, incident_entry
 from include.state.migrate import VERSION_TABLE
@@ -35,7 +36,13 @@ def grant_pages(conn: Connection, role: str) -> None:
     Args:
         conn: the state database as its owner, migrated, in a transaction.
         role: of PostgreSQL.
+
+    Raises:
+        UsageError: there is no such role.
     """
+    there = text("SELECT 1 FROM pg_roles WHERE rolname = :role")
+    if conn.scalar(there, {"role": role}) is None:
+        raise UsageError(f"There is no role {role} on the server.", "Create it first.")
     tables = sql.SQL(", ").join(map(sql.Identifier, READ_BY_PAGES))
     for words in (
         sql.SQL("GRANT USAGE ON SCHEMA public TO {}").format(sql.Identifier(role)),
