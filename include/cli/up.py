@@ -62,6 +62,7 @@ def up(
             if once:
                 return 0 if verified and all(one.bundle for one in done) else 1
             results.print(f"Airflow: {airflow.url}  user admin, password {airflow.password}")
+            results.print(f"Compliance pages: {airflow.url}/compliance/, also in its navigation")
             passwords = environment["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"]
             results.print(f"Passwords of the others: {passwords}", soft_wrap=True)
             results.print("Stop with Ctrl-C.")
