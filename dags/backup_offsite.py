@@ -26,7 +26,7 @@ from airflow.sdk import TriggerRule, dag, task, task_group
 from include.orchestration import backup
 from include.orchestration.databases import wanted_databases
 from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron, databases_param
+from include.orchestration.workflow import DEFAULT_ARGS, Queue, Tag, cron, databases_param
 
 
 @dag(
@@ -37,7 +37,7 @@ from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron, databases_pa
     schedule=cron("0 2 * * *"),
     catchup=False,
     max_active_runs=1,
-    default_args=DEFAULT_ARGS,
+    default_args=DEFAULT_ARGS | {"queue": Queue.BACKUP},
     tags=[Tag.BACKUP, Tag.CLAUSE_4_2, Tag.DAILY],
     params={"databases": databases_param()},
 )

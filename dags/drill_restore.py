@@ -26,7 +26,7 @@ from airflow.sdk import Param, TriggerRule, dag, task, task_group
 from include.orchestration import backup
 from include.orchestration.databases import mapped_databases
 from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron
+from include.orchestration.workflow import DEFAULT_ARGS, Queue, Tag, cron
 
 
 @dag(
@@ -37,7 +37,7 @@ from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron
     schedule=cron("0 4 * * 0"),
     catchup=False,
     max_active_runs=1,
-    default_args=DEFAULT_ARGS,
+    default_args=DEFAULT_ARGS | {"queue": Queue.BACKUP},
     tags=[Tag.BACKUP, Tag.RESTORE, Tag.CLAUSE_4_2, Tag.WEEKLY],
     params={
         "choose": Param(

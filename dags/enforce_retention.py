@@ -32,7 +32,7 @@ from include.orchestration import retention
 from include.orchestration.databases import wanted_databases
 from include.orchestration.human import HumanStep
 from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron, databases_param
+from include.orchestration.workflow import DEFAULT_ARGS, Queue, Tag, cron, databases_param
 
 
 @dag(
@@ -43,7 +43,7 @@ from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron, databases_pa
     schedule=cron("30 3 * * *"),
     catchup=False,
     max_active_runs=1,
-    default_args=DEFAULT_ARGS | {"owner": "information_management"},
+    default_args=DEFAULT_ARGS | {"owner": "information_management", "queue": Queue.RETENTION},
     tags=[Tag.RETENTION, Tag.HUMAN, Tag.CLAUSE_5_3, Tag.DAILY],
     params={
         "databases": databases_param(),

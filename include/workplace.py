@@ -6,8 +6,7 @@ neither connections nor environment.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,10 +16,11 @@ from include.local.profile import STAND_INS, LocalProfile
 from include.policy import SHIPPED, PolicyPack
 from include.policy.kept import kept_pack
 from include.services.clock import Clock, SystemClock
-from include.services.connections import ConnectionSpec, from_environment
+from include.services.connections import ConnectionSpec, configured
 from include.services.database import DatabaseAddress
 from include.services.errors import UsageError
 from include.services.mail import MailServer
+from include.services.material import json_of, listed, material
 from include.services.objectstore.base import ObjectStore
 from include.services.stores import open_store
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 STORES = ("offsite_store", "evidence_store")
 HOME_VARIABLE, POLICY_VARIABLE = "PARCELSEAL_HOME", "PARCELSEAL_POLICY"
-LONGEST_NAME = 100  # characters of a key file's name that a message shows
+READERS = 8  # connections that a server of pages keeps to the state database
 
 Lookup = Callable[[str], ConnectionSpec | None]
 
@@ -68,7 +68,7 @@ class Workplace:
         return cls(
             home.absolute(),
             policy.absolute(),
-            lookup or (lambda conn_id: from_environment(conn_id, environment)),
+            lookup or (lambda conn_id: configured(conn_id, environment)),
         )
 
     @cached_property
@@ -200,6 +200,25 @@ class Workplace:
         return made
 
     @cached_property
+    def reader(self) -> Engine:
+        """The state database for pages, as one who only reads: the connection pages_db.
+
+        Raises:
+            UsageError: migrations are pending (only the local profile migrates by itself).
+        """
+        from include.state.connect import engine
+        from include.state.migrate import ensure_current
+        from include.state.reading import grant_pages
+
+        address = self.role_database("pages_db", "state_db")
+        if self.is_local("pages_db") and self.is_local("state_db"):
+            with self.state.begin() as conn:
+                grant_pages(conn, self.connection("pages_db").login)
+        made = engine(address.conninfo(), readers=READERS)
+        ensure_current(made)
+        return made
+
+    @cached_property
     def signer(self) -> Signer:
         """The key that seals evidence and signs manifests."""
         from include.evidence.signing import Signer
@@ -212,7 +231,7 @@ class Workplace:
     def trusted(self) -> list[bytes]:
         """Public keys whose signatures count: those named, and the signer's own."""
         spec = self.connection("evidence_store")
-        named = [self._material("evidence_store", one) for one in _listed(spec, "trusted_keys")]
+        named = [self._material("evidence_store", one) for one in listed(spec, "trusted_keys")]
         if named and not spec.text("signing_key"):
             return named  # a reader's workplace verifies and has no private key
         return [*named, *([self.signer.public_pem] if self.signer.public_pem not in named else [])]
@@ -237,7 +256,7 @@ class Workplace:
         spec = self.connection("offsite_store")
         found: list[Recipient] = []
         unreadable: list[UnreadableRecipient] = []
-        for number, one in enumerate(_listed(spec, "recipients"), 1):
+        for number, one in enumerate(listed(spec, "recipients"), 1):
             given = one if isinstance(one, Mapping) else {"certificate": one}
             name = str(given.get("name") or f"recipient {number}")
             try:
@@ -260,7 +279,7 @@ class Workplace:
             spec = self.connection("state_db")
             if not given.lstrip().startswith("{"):
                 given = self._material("state_db", given).decode(errors="replace")
-            given = _json(spec, "erasure_keys", given)
+            given = json_of(spec, "erasure_keys", given)
         if not isinstance(given, Mapping):
             raise UsageError(
                 "The connection state_db has no erasure keys.",
@@ -349,44 +368,4 @@ class Workplace:
         return self._material(conn_id, given)
 
     def _material(self, conn_id: str, given: str) -> bytes:
-        """Return key material that is given as PEM text or as the name of a file."""
-        if "-----BEGIN" in given:
-            return given.replace("\\n", "\n").encode()
-        path = self._path(given)
-        try:
-            return path.read_bytes()
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not a file name"
-            raise UsageError(
-                f"A key of the connection {conn_id} is neither PEM text nor a file that can be "
-                f"read{_shown(path)}: {reason}."
-            ) from None
-
-    def _path(self, name: str) -> Path:
-        path = Path(name).expanduser()
-        return path if path.is_absolute() else self.home / path
-
-
-def _shown(path: Path) -> str:
-    """Name a file, but not what may be a key whose first line was lost: base64 has no dot."""
-    return f" ({path})" if "." in path.name and len(path.name) <= LONGEST_NAME else ""
-
-
-def _listed(spec: ConnectionSpec, key: str) -> Sequence[Any]:
-    given = spec.extra.get(key) or []
-    if isinstance(given, str):
-        given = _json(spec, key, given) if given.lstrip().startswith("[") else [given]
-    if not isinstance(given, list) or not all(isinstance(one, str | Mapping) for one in given):
-        raise UsageError(
-            f"`{key}` in the extra of the connection {spec.conn_id} is no list of names or objects."
-        )
-    return list(given)
-
-
-def _json(spec: ConnectionSpec, key: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:  # the message must not repeat the value
-        raise UsageError(
-            f"`{key}` in the extra of the connection {spec.conn_id} is not the JSON it begins as."
-        ) from None
+        return material(conn_id, given, self.home)

@@ -12,6 +12,7 @@ import typer
 
 from include.cli import (
     backup,
+    compose,
     config,
     erasure,
     evidence,
@@ -53,6 +54,7 @@ app.command("test", context_settings={"allow_extra_args": True, "ignore_unknown_
 )
 app.command("bench")(testing.bench)
 app.add_typer(backup.app, name="backup")
+app.add_typer(compose.app, name="compose")
 app.add_typer(config.app, name="config")
 app.add_typer(erasure.app, name="erasure")
 app.add_typer(findings.app, name="findings")

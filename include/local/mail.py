@@ -176,13 +176,14 @@ def _end(pid: int) -> None:
 
 
 @dataclass(frozen=True)
-class _Taking:
+class Taking:
     """Writes every mail to a file of its own, for us alone."""
 
     folder: Path
     clock: Clock
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's name
+        """Take a mail; aiosmtpd calls it."""
         del server, session
         content = envelope.content
         assert isinstance(content, bytes)
@@ -207,7 +208,7 @@ async def _serve(mail: LocalMail) -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
-    taking = _Taking(mail.folder, SystemClock())
+    taking = Taking(mail.folder, SystemClock())
     server = await loop.create_server(lambda: SMTP(taking, enable_SMTPUTF8=True), HOST, 0)
     _write(mail.folder / "server.pid", os.getpid())
     _write(mail.folder / "port", server.sockets[0].getsockname()[1])

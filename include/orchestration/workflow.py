@@ -42,6 +42,18 @@ class Tag(StrEnum):
     ON_DEMAND = "on demand"
 
 
+class Queue(StrEnum):
+    """Where a workflow's tasks wait for a worker; Celery's workers say which of them they serve.
+
+    Backups and deletions have workers of their own, so that neither waits behind reports, nor lets
+    them wait. `docker-compose.yaml` serves each.
+    """
+
+    DEFAULT = "default"  # of Airflow, for every workflow that names none
+    BACKUP = "backup"
+    RETENTION = "retention"
+
+
 OWNER = "data_engineering"  # a role of the shipped roles.yaml; a DAG may name another
 
 DEFAULT_ARGS: dict[str, Any] = {

@@ -1,7 +1,8 @@
 """Airflow's connections as plain data, read without Airflow.
 
-The command line works on the worst day, when there may be no Airflow: it reads the same
-``AIRFLOW_CONN_*`` values that Airflow reads, in both of its forms (URI and JSON).
+The command line works on the worst day, when there may be no Airflow: it reads what Airflow reads,
+the file of its ``LocalFilesystemBackend`` where one is set, and the ``AIRFLOW_CONN_*`` values, in
+both forms of a connection (URI and JSON).
 """
 
 from __future__ import annotations
@@ -9,12 +10,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from include.services.errors import UsageError
 
 ENVIRONMENT_PREFIX = "AIRFLOW_CONN_"
+# Airflow's own settings of a secrets backend: its components', and its workers'
+BACKENDS = ("AIRFLOW__WORKERS__SECRETS_BACKEND", "AIRFLOW__SECRETS__BACKEND")
+FILE_BACKEND = "airflow.secrets.local_filesystem.LocalFilesystemBackend"
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,72 @@ class ConnectionSpec:
         return value.lower() == "true" if value.lower() in {"true", "false"} else value
 
 
+def configured(conn_id: str, environment: Mapping[str, str]) -> ConnectionSpec | None:
+    """Return a connection as Airflow would find it without its database: file, then environment.
+
+    Raises:
+        UsageError: a file or a value cannot be read.
+    """
+    return from_file(conn_id, environment) or from_environment(conn_id, environment)
+
+
+def from_file(conn_id: str, environment: Mapping[str, str]) -> ConnectionSpec | None:
+    """Return the connection that Airflow's file of connections has, None when it has none.
+
+    The file is JSON: an object of connections by id, each a URI or an object.
+
+    Raises:
+        UsageError: the settings, the file or the connection cannot be read; never shows a value.
+    """
+    for setting in BACKENDS:
+        if environment.get(setting) == FILE_BACKEND:
+            words = environment.get(f"{setting}_KWARGS") or "{}"
+            found = _in_file(_file_of(setting, words), conn_id)
+            if found is not None:
+                return parse(conn_id, found)
+    return None
+
+
+def _file_of(setting: str, words: str) -> Path:
+    try:
+        return Path(json.loads(words)["connections_file_path"])
+    except (ValueError, TypeError, KeyError):
+        raise UsageError(
+            f"{setting}_KWARGS names no file of connections.",
+            'Write {"connections_file_path": "/run/secrets/connections.json"}.',
+        ) from None
+
+
+def _in_file(path: Path, conn_id: str) -> str | None:
+    if path.suffix != ".json":
+        raise UsageError(
+            f"The file of connections {path} is not JSON.", "Name a file that ends in .json."
+        )
+    try:
+        moment = path.stat().st_mtime_ns
+        return _connections(path, moment).get(conn_id)
+    except OSError as error:
+        raise UsageError(
+            f"The file of connections {path} cannot be read: {error.strerror}."
+        ) from None
+
+
+@cache
+def _connections(path: Path, moment: int) -> dict[str, str]:
+    """Every connection of a file, each as text; read again when the file has another moment."""
+    del moment
+    try:
+        given = json.loads(path.read_bytes())
+        return {
+            str(name): one if isinstance(one, str) else json.dumps(one)
+            for name, one in given.items()
+        }
+    except (ValueError, AttributeError):
+        raise UsageError(
+            f"The file of connections {path} is no JSON object of connections by id."
+        ) from None
+
+
 def from_environment(conn_id: str, environment: Mapping[str, str]) -> ConnectionSpec | None:
     """Return the connection that an environment names, None when it names none.
 
@@ -76,14 +148,15 @@ def parse(conn_id: str, value: str) -> ConnectionSpec:
     except (ValueError, TypeError, KeyError, AttributeError):
         # The message must not repeat the value: it holds a password.
         raise UsageError(
-            f"Connection {conn_id} ({ENVIRONMENT_PREFIX}{conn_id.upper()}) cannot be read.",
+            f"Connection {conn_id} ({ENVIRONMENT_PREFIX}{conn_id.upper()}, or in the file of "
+            "connections) cannot be read.",
             "Write it as Airflow does: postgresql://user:password@host:port/database, or as JSON.",
         ) from None
 
 
 def _from_json(conn_id: str, value: str) -> ConnectionSpec:
     given = json.loads(value)
-    extra = given.get("extra") or {}
+    extra = given.get("extra") or given.get("extra_dejson") or {}  # the second: in files only
     if isinstance(extra, str):
         extra = json.loads(extra)
     return ConnectionSpec(

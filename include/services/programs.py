@@ -1,7 +1,12 @@
-"""Where PostgreSQL's own programs are: the version 18 set that comes from PyPI."""
+"""Where PostgreSQL's own programs are: the version 18 set that comes from PyPI, or the system's.
+
+The set from PyPI was built without TLS, so it reaches servers on this machine and in networks that
+encrypt by themselves. Where databases are reached over TLS, name the folder of a full client.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -10,6 +15,11 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
+
+from include.services.errors import UsageError
+
+CLIENT_VARIABLE = "PARCELSEAL_POSTGRES_CLIENT"
+CLIENT_PROGRAMS = {"pg_dump", "pg_restore", "psql"}  # the others belong to the embedded server
 
 
 def program_folder() -> Path:
@@ -23,8 +33,21 @@ def program_folder() -> Path:
 
 
 def program(name: str) -> str:
-    """Return the full path of one PostgreSQL program."""
-    return str(program_folder() / name)
+    """Return the full path of one PostgreSQL program.
+
+    Raises:
+        UsageError: ``PARCELSEAL_POSTGRES_CLIENT`` names a folder that lacks a client's program.
+    """
+    folder = os.environ.get(CLIENT_VARIABLE)
+    if not folder or name not in CLIENT_PROGRAMS:
+        return str(program_folder() / name)
+    found = shutil.which(name, path=folder)
+    if found is None:
+        raise UsageError(
+            f"There is no {name} in {folder}.",
+            f"Install PostgreSQL's client programs, or correct {CLIENT_VARIABLE}.",
+        )
+    return found
 
 
 def pg_version(name: str) -> str:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.services.connections import ConnectionSpec, from_environment, parse
+from include.services.connections import (
+    FILE_BACKEND,
+    ConnectionSpec,
+    configured,
+    from_environment,
+    parse,
+)
 from include.services.errors import UsageError
 
 SECRET = "s3cr3t-pass"
@@ -157,3 +165,53 @@ def test_text_reads_false_zero_and_absent_apart():
 def test_verification_is_on_unless_switched_off(extra: dict[str, object], verify: bool | str):
     """For S3 and KMS alike."""
     assert ConnectionSpec("x", "aws", extra=extra).verify == verify
+
+
+def _settings(path: Path, setting: str = "AIRFLOW__WORKERS__SECRETS_BACKEND") -> dict[str, str]:
+    return {
+        setting: FILE_BACKEND,
+        f"{setting}_KWARGS": json.dumps({"connections_file_path": str(path)}),
+    }
+
+
+def test_airflows_file_of_connections_comes_before_the_environment(tmp_path: Path):
+    """As in Airflow; objects with `extra_dejson` and URIs; what it lacks is asked elsewhere."""
+    path = tmp_path / "connections.json"
+    one = {"conn_type": "postgres", "host": "db", "extra_dejson": {"sslmode": "require"}}
+    path.write_text(json.dumps({"customer_db": one, "state_db": "postgresql://me@state/own"}))
+    environment = {**_settings(path), "AIRFLOW_CONN_CUSTOMER_DB": "postgresql://other/x"}
+    found = configured("customer_db", environment)
+    assert found is not None
+    assert (found.host, found.text("sslmode")) == ("db", "require")
+    named = configured("state_db", {**_settings(path, "AIRFLOW__SECRETS__BACKEND")})
+    assert named is not None
+    assert named.schema == "own"
+    assert configured("mail", environment) is None
+    asked = configured("mail", {**environment, "AIRFLOW_CONN_MAIL": "smtp://relay"})
+    assert asked is not None
+    assert asked.host == "relay"
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"customer_db": '])
+def test_a_file_of_connections_that_cannot_be_read_is_named(tmp_path: Path, content: str):
+    """Never taken for one that names nothing: the local profile would stand in."""
+    path = tmp_path / "connections.json"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=r"connections\.json"):
+        configured("customer_db", _settings(path))
+    path.unlink()
+    with pytest.raises(UsageError, match=r"connections\.json"):
+        configured("customer_db", _settings(path))
+    with pytest.raises(UsageError, match="KWARGS"):
+        configured("customer_db", {"AIRFLOW__SECRETS__BACKEND": FILE_BACKEND})
+
+
+def test_a_changed_file_of_connections_counts_at_once(tmp_path: Path):
+    """A process that lives long sees a new password."""
+    path = tmp_path / "connections.json"
+    for moment, host in enumerate(("old", "new"), 1):
+        path.write_text(json.dumps({"customer_db": f"postgresql://{host}/x"}))
+        os.utime(path, (moment, moment))
+        found = configured("customer_db", _settings(path))
+        assert found is not None
+        assert found.host == host

@@ -1,0 +1,111 @@
+"""A certificate authority for the stack's own servers, whose key signs once and stays behind."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from include.services.errors import UsageError
+
+YEARS = 5  # of the authority and of servers; docs/production.md says how they are renewed
+
+
+def new_authority(now: datetime) -> tuple[bytes, bytes]:
+    """Make an authority; returns (private key PEM, certificate PEM)."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = _name("ParcelSeal deployment")
+    certificate = (
+        _builder(name, name, key, now)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return _private(key), certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def new_server(
+    host: str, authority_key: bytes, authority: bytes, now: datetime
+) -> tuple[bytes, bytes]:
+    """Make a server's key and certificate; returns (private key PEM, certificate PEM).
+
+    Args:
+        host: by which clients reach it; ``localhost`` is added for its own checks.
+        authority_key: PEM.
+        authority: its certificate, PEM.
+        now: from when it is valid.
+
+    Raises:
+        UsageError: the authority's key or certificate cannot be read.
+    """
+    try:
+        signer = serialization.load_pem_private_key(authority_key, None)
+        issuer = x509.load_pem_x509_certificate(authority)
+    except (ValueError, TypeError):
+        raise UsageError(
+            "The authority's key or certificate cannot be read.",
+            "Restore `authority.key` and `ca_certificate` from your backup of the private folder.",
+        ) from None
+    if not isinstance(signer, ec.EllipticCurvePrivateKey):
+        raise UsageError("The authority's key is of another kind than `compose init` makes.")
+    key = ec.generate_private_key(ec.SECP256R1())
+    names = [x509.DNSName(host), x509.DNSName("localhost")]
+    issuer_key = x509.SubjectKeyIdentifier.from_public_key(signer.public_key())
+    certificate = (
+        _builder(_name(host), issuer.subject, key, now)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_key),
+            critical=False,
+        )
+        .sign(signer, hashes.SHA256())
+    )
+    return _private(key), certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, now: datetime
+) -> x509.CertificateBuilder:
+    start = now.astimezone(UTC).replace(microsecond=0)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start - timedelta(minutes=5))
+        .not_valid_after(start + timedelta(days=365 * YEARS))
+    )
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )

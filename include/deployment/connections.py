@@ -1,0 +1,135 @@
+"""The connections of the stack's own servers, as Airflow's file of connections has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+from include.deployment import layout
+from include.local.roles import COURIER
+
+Connection = dict[str, Any]
+CA = layout.mounted("ca_certificate")
+_VERIFIED = {"sslmode": "verify-full", "sslrootcert": CA}
+# connection -> role of the sample courier
+_SAMPLE = {
+    "customer_db": "courier_reader",
+    **{
+        f"{work}_db": f"courier_{work}"
+        for work in ("intake", "retention", "audit", "training", "partners", "incident")
+    },
+}
+
+
+def connections(
+    passwords: Mapping[str, str], secret: Callable[[str], str], *, sample: bool
+) -> dict[str, Connection]:
+    """Return what workers and the command line need.
+
+    Args:
+        passwords: by role of PostgreSQL.
+        secret: returns a secret by its name.
+        sample: whether the sample customer database is part of the stack.
+    """
+
+    def database(host: str, role: str, name: str, **extra: str) -> Connection:
+        return _connection(
+            "postgres",
+            host=host,
+            port=5432,
+            login=role,
+            password=passwords[role],
+            schema=name,
+            extra={**_VERIFIED, **extra},
+        )
+
+    recipients = [
+        {"name": name, "certificate": layout.mounted(f"{name}.crt")} for name in layout.RECIPIENTS
+    ]
+    found = {
+        "state_db": database(
+            layout.POSTGRES,
+            layout.STATE,
+            layout.STATE,
+            erasure_keys=layout.mounted("erasure_keys"),
+        ),
+        # By which the stack's own databases are backed up: datamap/ of the deployment.
+        "airflow_copy_db": database(layout.POSTGRES, layout.BACKUP_READER, layout.AIRFLOW),
+        "state_copy_db": database(layout.POSTGRES, layout.BACKUP_READER, layout.STATE),
+        "drill_db": database(
+            layout.SCRATCH, layout.DRILL, "postgres", private_key=layout.mounted("drill.key")
+        ),
+        # No site: this store stands beside the databases. Who moves it names where it is.
+        "offsite_store": _store(layout.BACKUPS, layout.BACKUPS, secret, recipients=recipients),
+        "evidence_store": _store(
+            layout.EVIDENCE,
+            layout.EVIDENCE,
+            secret,
+            signing_key=layout.mounted("evidence.key"),
+            trusted_keys=[layout.mounted("evidence.pub")],
+        ),
+        "mail": _connection(
+            "smtp",
+            host=layout.MAIL,
+            port=layout.MAIL_PORT,
+            extra={
+                "disable_ssl": True,  # from the first byte; STARTTLS then
+                "verify": CA,
+                "from_email": "ParcelSeal <parcelseal@courier.example>",
+            },
+        ),
+    }
+    if sample:
+        found |= {
+            conn_id: database(layout.CUSTOMERS, role, COURIER) for conn_id, role in _SAMPLE.items()
+        }
+    return found
+
+
+def pages_connections(
+    passwords: Mapping[str, str], secret: Callable[[str], str]
+) -> dict[str, Connection]:
+    """Return what the compliance pages need: to read, and no key that signs."""
+    return {
+        "pages_db": _connection(
+            "postgres",
+            host=layout.POSTGRES,
+            port=5432,
+            login=layout.PAGES,
+            password=passwords[layout.PAGES],
+            schema=layout.STATE,
+            extra=dict(_VERIFIED),
+        ),
+        "evidence_store": _store(
+            layout.EVIDENCE,
+            layout.READER,
+            secret,
+            trusted_keys=[layout.mounted("evidence.pub")],
+        ),
+    }
+
+
+def url(scheme: str, role: str, password: str, host: str, database: str) -> str:
+    """Return SQLAlchemy's URL of a database of the stack, verified over TLS."""
+    words = "&".join(f"{key}={quote(value, safe='/')}" for key, value in _VERIFIED.items())
+    return f"{scheme}://{quote(role, safe='')}:{quote(password, safe='')}@{host}/{database}?{words}"
+
+
+def _store(bucket: str, user: str, secret: Callable[[str], str], **extra: Any) -> Connection:
+    return _connection(
+        "aws",
+        login=secret(f"store_{user}_access"),
+        password=secret(f"store_{user}_secret"),
+        extra={
+            "bucket": layout.BUCKETS[bucket],
+            "endpoint_url": f"https://{layout.STORE}:{layout.STORE_PORT}",
+            "region_name": layout.REGION,
+            "verify": CA,
+            **extra,
+        },
+    )
+
+
+def _connection(conn_type: str, *, extra: Mapping[str, Any], **words: Any) -> Connection:
+    return {"conn_type": conn_type, **words, "extra_dejson": dict(extra)}

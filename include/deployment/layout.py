@@ -1,0 +1,48 @@
+"""What the production stack is made of: its servers, databases, roles, stores and secrets.
+
+`docker-compose.yaml` says the same to Docker; tests/deployment holds the two against each other.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from include.local.roles import COURIER, COURIER_OWNER, COURIER_ROLES
+
+SECRETS = PurePosixPath("/run/secrets")  # where Docker puts them in a container
+POSTGRES, SCRATCH, CUSTOMERS = "postgres", "scratch", "customers"  # hosts of databases
+STORE, REDIS, MAIL = "store", "redis", "mail"
+STORE_PORT, REDIS_PORT, MAIL_PORT = 9000, 6379, 2525
+# Who answers over TLS, each with a certificate in this name.
+SERVERS = (POSTGRES, SCRATCH, CUSTOMERS, STORE, REDIS, MAIL)
+JOINED = (STORE, MAIL)  # which take certificate and key in one file
+
+AIRFLOW, RESULTS, STATE = "airflow", "celery_results", "parcelseal_state"
+BACKUP_READER, PAGES = "backup_reader", "parcelseal_pages"
+DRILL = "parcelseal_drill"
+# host -> role -> what it may do on the whole server
+ROLES: dict[str, dict[str, str]] = {
+    POSTGRES: {AIRFLOW: "", RESULTS: "", STATE: "", BACKUP_READER: "", PAGES: ""},
+    SCRATCH: {DRILL: "CREATEDB"},
+    CUSTOMERS: COURIER_ROLES,
+}
+# host -> database -> owner
+DATABASES: dict[str, dict[str, str]] = {
+    POSTGRES: {AIRFLOW: AIRFLOW, RESULTS: RESULTS, STATE: STATE},
+    SCRATCH: {},
+    CUSTOMERS: {COURIER: COURIER_OWNER},
+}
+
+BACKUPS, EVIDENCE = "backup", "evidence"  # users of the store, each owns one bucket
+READER = "reader"  # reads evidence for the pages, and changes nothing
+BUCKETS = {BACKUPS: "parcelseal-backups", EVIDENCE: "parcelseal-evidence"}
+REGION = "default"
+
+# Kept on the machine: operations opens backups on the worst day, drill every night. Escrow goes
+# to a safe.
+RECIPIENTS = ("operations", "escrow", "drill")
+
+
+def mounted(name: str) -> str:
+    """Return the path of a secret in a container."""
+    return str(SECRETS / name)

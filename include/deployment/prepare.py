@@ -1,0 +1,189 @@
+"""What the init container does before Airflow starts: roles, databases, buckets. Safe to repeat."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from include.deployment import layout
+from include.local.roles import COURIER, grant_courier, let_in, make_databases, make_roles
+from include.local.sample import load
+from include.local.sample.carry_on import carry_on
+from include.local.sample.load import grant
+from include.services.database import DatabaseAddress, connected
+from include.services.errors import ServiceError, UsageError
+from include.services.objectstore.s3 import make_s3_client
+from include.services.objectstore.s3_errors import error_code
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Prepares the stack's servers.
+
+    Args:
+        secrets: folder of the secrets as this container sees them.
+        tell: is told each longer step.
+        hosts: address by server's name, where it is another (tests).
+        store: URL of the store.
+    """
+
+    secrets: Path
+    tell: Tell
+    hosts: dict[str, dict[str, str]]
+    store: str = f"https://{layout.STORE}:{layout.STORE_PORT}"
+
+    def databases(self) -> None:
+        """Create roles and databases of Airflow, of the state and of drills.
+
+        Raises:
+            ServiceError: a server cannot be reached.
+            UsageError: a secret is missing, or a server refuses the superuser.
+        """
+        for host in (layout.POSTGRES, layout.SCRATCH):
+            self._servers_own(host)
+        with connected(self._superuser(layout.POSTGRES)) as admin:
+            admin.autocommit = True
+            admin.execute(f"GRANT pg_read_all_data TO {layout.BACKUP_READER}")
+            let_in(admin, layout.AIRFLOW, [layout.BACKUP_READER])
+            let_in(admin, layout.STATE, [layout.BACKUP_READER, layout.PAGES])
+
+    def sample(self, customers: int, now: datetime) -> None:
+        """Load the sample customer database once; a later day brings it up to date.
+
+        Args:
+            customers: its size, when it is made.
+            now: the sample's moment.
+
+        Raises:
+            ServiceError: the server cannot be reached.
+        """
+        self._servers_own(layout.CUSTOMERS)
+        with connected(self._superuser(layout.CUSTOMERS)) as admin:
+            admin.autocommit = True
+            grant_courier(admin)
+        owner = self._address(layout.CUSTOMERS, "courier_owner", self._role("courier_owner"))
+        with connected(owner.with_database(COURIER)) as connection:
+            if connection.execute("SELECT to_regclass('public.customer')").fetchone() == (None,):
+                connection.rollback()
+                self.tell(f"loading the sample courier database ({customers:,} customers)")
+                load(connection, customers=customers, as_of=now)
+            else:
+                carry_on(connection, now)
+            grant(connection)
+            connection.commit()
+
+    def buckets(self) -> None:
+        """Create the buckets with Object Lock, and let the pages read evidence.
+
+        Raises:
+            ServiceError: the store refuses.
+            UsageError: a bucket is there without Object Lock: it cannot be given one any more.
+        """
+        for user, bucket in layout.BUCKETS.items():
+            client = self._client(user)
+            try:
+                self._bucket(client, bucket)
+                if user == layout.EVIDENCE:
+                    client.put_bucket_policy(Bucket=bucket, Policy=_reading(bucket))
+            except ClientError as error:
+                raise ServiceError(
+                    f"The store refuses the bucket {bucket}: {error_code(error)}.",
+                    "Look into the store's log: docker compose logs store.",
+                ) from None
+
+    def _bucket(self, client: S3Client, bucket: str) -> None:
+        there = {one["Name"] for one in client.list_buckets()["Buckets"]}
+        if bucket not in there:
+            self.tell(f"creating the bucket {bucket} with Object Lock")
+            client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+        try:
+            client.get_object_lock_configuration(Bucket=bucket)
+        except ClientError:
+            raise UsageError(
+                f"The bucket {bucket} has no Object Lock.",
+                "Name another in the connection, or remove this one while it is empty.",
+            ) from None
+
+    def _client(self, user: str) -> S3Client:
+        return make_s3_client(
+            self.store,
+            layout.REGION,
+            self._secret(f"store_{user}_access"),
+            self._secret(f"store_{user}_secret"),
+            verify=str(self.secrets / "ca_certificate"),
+        )
+
+    def _servers_own(self, host: str) -> None:
+        passwords = self._role_passwords()
+        with connected(self._superuser(host)) as admin:
+            admin.autocommit = True
+            make_roles(admin, layout.ROLES[host], passwords)
+            make_databases(admin, layout.DATABASES[host])
+
+    def _superuser(self, host: str) -> DatabaseAddress:
+        return self._address(host, "postgres", self._secret(f"{host}_superuser"))
+
+    def _address(self, host: str, user: str, password: str) -> DatabaseAddress:
+        verified = {
+            "host": host,
+            "sslmode": "verify-full",
+            "sslrootcert": str(self.secrets / "ca_certificate"),
+        }
+        words = {"dbname": "postgres", "user": user, **self.hosts.get(host, verified)}
+        return DatabaseAddress.from_parameters(words, password)
+
+    def _role(self, name: str) -> str:
+        return self._role_passwords()[name]
+
+    def _role_passwords(self) -> dict[str, str]:
+        found: dict[str, str] = json.loads(self._secret("role_passwords.json"))
+        return found
+
+    def _secret(self, name: str) -> str:
+        try:
+            return (self.secrets / name).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise UsageError(
+                f"The secret {name} cannot be read: {error.strerror}.",
+                "Run `./parcelseal compose init`, then start the stack again.",
+            ) from None
+
+
+def grant_pages(state: DatabaseAddress) -> None:
+    """Let the compliance pages read what they show of the state database, which is migrated."""
+    from include.state.connect import engine
+    from include.state.reading import grant_pages as grant_to
+
+    with engine(state.conninfo()).begin() as conn:
+        grant_to(conn, layout.PAGES)
+
+
+def _reading(bucket: str) -> str:
+    """The policy by which one user reads a bucket, and does nothing else."""
+    statement: dict[str, Any] = {
+        "Effect": "Allow",
+        "Principal": {"AWS": [f"arn:aws:iam:::user/{layout.READER}"]},
+        "Action": [
+            "s3:ListBucket",
+            "s3:ListBucketVersions",
+            "s3:GetBucketVersioning",
+            "s3:GetBucketObjectLockConfiguration",
+            "s3:GetObject",
+            "s3:GetObjectVersion",
+            "s3:GetObjectRetention",
+            "s3:GetObjectLegalHold",
+        ],
+        "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
+    }
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})

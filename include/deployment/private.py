@@ -1,0 +1,229 @@
+"""The private folder of a deployment: every key, password and connection, made once.
+
+What is there is never written again, so `compose init` may be repeated at any time: after an
+upgrade it adds what the new version needs.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from include.deployment import layout
+from include.deployment.authority import new_authority, new_server
+from include.deployment.connections import connections, pages_connections, url
+from include.encryption.recipients import new_pair
+from include.evidence.signing import Signer, generate_key
+from include.services.errors import UsageError
+
+ADMIN = {"id": "admin", "name": "Administrator", "mail": "admin@courier.example"}
+CONNECTIONS, PAGES_CONNECTIONS = "connections.json", "connections_pages.json"
+USERS, PASSWORDS, ROLE_PASSWORDS = "users.json", "passwords.json", "role_passwords.json"
+OFFLINE = "offline"  # folder of keys that leave this machine
+POLICY = "policy"
+_PACK = Path(__file__).parent / "pack"  # of the stack's own databases
+
+
+@dataclass
+class PrivateFolder:
+    """What `compose init` writes.
+
+    Args:
+        folder: of the deployment, for its owner alone.
+        now: from when certificates are valid.
+        sample: whether the sample customer database is part of the stack.
+        shipped: the shipped policy pack, which describes the sample.
+    """
+
+    folder: Path
+    now: datetime
+    sample: bool
+    shipped: Path
+    made: list[str] = field(default_factory=list)
+
+    def write(self) -> list[str]:
+        """Make what is missing.
+
+        Returns:
+            Names of what was made, relative to the folder; empty when all was there.
+
+        Raises:
+            UsageError: the folder cannot be written, or half of a pair is gone.
+        """
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self.folder / OFFLINE).mkdir(mode=0o700, exist_ok=True)
+            self._passwords()
+            self._certificates()
+            self._keys()
+            self._urls()
+            self._connections()
+            self._people()
+            self._policy()
+        except OSError as error:
+            raise UsageError(
+                f"{error.filename or self.folder} cannot be written: {error.strerror}.",
+                "Run it as who owns the folder.",
+            ) from None
+        return self.made
+
+    def text(self, name: str) -> str:
+        """Return a secret that was made."""
+        return (self.folder / name).read_text(encoding="utf-8")
+
+    def _passwords(self) -> None:
+        for host in layout.ROLES:
+            self._keep(f"{host}_superuser", _password)
+        for name in ("redis_password", "jwt_secret", "api_secret_key"):
+            self._keep(name, _password)
+        self._keep("fernet_key", lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)))
+        for user in (*layout.BUCKETS, layout.READER):
+            self._keep(f"store_{user}_access", lambda: secrets.token_hex(10).upper().encode())
+            self._keep(f"store_{user}_secret", _password)
+        erasure = {"current": "1", "keys": {"1": secrets.token_urlsafe(32)}}
+        self._keep("erasure_keys", _json(erasure))
+        roles = [role for host in layout.ROLES.values() for role in host]
+        self._add_missing(ROLE_PASSWORDS, {role: secrets.token_urlsafe(32) for role in roles})
+
+    def _certificates(self) -> None:
+        self._pair("authority.key", "ca_certificate", lambda: new_authority(self.now))
+        for host in layout.SERVERS:
+            if (self.folder / f"{host}_certificate").exists():
+                continue
+            authority_key = (self.folder / "authority.key").read_bytes()
+            authority = (self.folder / "ca_certificate").read_bytes()
+            key, certificate = new_server(host, authority_key, authority, self.now)
+            if host in layout.JOINED:
+                self._keep(f"{host}_certificate", certificate + key)
+            else:
+                (self.folder / f"{host}_key").unlink(missing_ok=True)  # of another certificate
+                self._keep(f"{host}_key", key)
+                self._keep(f"{host}_certificate", certificate)
+
+    def _keys(self) -> None:
+        for name in layout.RECIPIENTS:
+            private = f"{name}.key" if name == "drill" else f"{OFFLINE}/{name}.key"
+            # Its private half may have left long ago: the certificate alone says that it was made.
+            if not (self.folder / f"{name}.crt").exists():
+                key, certificate = new_pair(name, self.now)
+                self._keep(private, key)
+                self._keep(f"{name}.crt", certificate)
+        self._pair("evidence.key", "evidence.pub", _evidence_pair)
+
+    def _urls(self) -> None:
+        roles = json.loads(self.text(ROLE_PASSWORDS))
+        for name, scheme in (
+            (layout.AIRFLOW, "postgresql+psycopg2"),
+            (layout.RESULTS, "db+postgresql+psycopg2"),
+        ):
+            address = url(scheme, name, roles[name], layout.POSTGRES, name)
+            self._keep(f"{name}_database", address.encode())
+        broker = (
+            f"rediss://:{self.text('redis_password')}@{layout.REDIS}:{layout.REDIS_PORT}/0"
+            f"?ssl_cert_reqs=required&ssl_ca_certs={layout.mounted('ca_certificate')}"
+        )
+        self._keep("celery_broker", broker.encode())
+
+    def _connections(self) -> None:
+        roles = json.loads(self.text(ROLE_PASSWORDS))
+        ours = connections(roles, self.text, sample=self.sample)
+        self._add_missing(CONNECTIONS, ours)
+        self._add_missing(PAGES_CONNECTIONS, pages_connections(roles, self.text))
+
+    def _people(self) -> None:
+        self._keep(USERS, _json([{**ADMIN, "roles": ["Admin"]}]))
+        try:
+            accounts = [one["id"] for one in json.loads(self.text(USERS))]
+        except (ValueError, TypeError, KeyError):
+            raise UsageError(
+                f"{self.folder / USERS} is no list of users with `id`, `name`, `mail` and `roles`."
+            ) from None
+        self._add_missing(PASSWORDS, {one: secrets.token_urlsafe(16) for one in accounts})
+
+    def _policy(self) -> None:
+        """Copy the shipped pack for the sample, and what describes the stack's own databases."""
+        policy = self.folder / POLICY
+        purposes = (_PACK / "purposes.yaml").read_bytes()
+        if self.sample and not policy.exists():
+            shutil.copytree(self.shipped, policy)
+            with (policy / "purposes.yaml").open("ab") as file:
+                file.write(b"\n" + purposes)
+            self.made.append(f"{POLICY}/")
+        (policy / "datamap").mkdir(parents=True, exist_ok=True)
+        self._keep(f"{POLICY}/purposes.yaml", purposes)
+        for path in sorted((_PACK / "datamap").glob("*.yaml")):
+            self._keep(f"{POLICY}/datamap/{path.name}", path.read_bytes)
+
+    def _pair(self, private: str, public: str, make: Callable[[], tuple[bytes, bytes]]) -> None:
+        there = [name for name in (private, public) if (self.folder / name).exists()]
+        if len(there) == 1:
+            raise UsageError(
+                f"Of {private} and {public} in {self.folder} only {there[0]} is there.",
+                "Restore the other from your backup of the folder.",
+            )
+        if not there:
+            key, shown = make()
+            self._keep(private, key)
+            self._keep(public, shown)
+
+    def _add_missing(self, name: str, wanted: Mapping[str, object]) -> None:
+        """Add names to a JSON object that lacks them; what it has stays as it is."""
+        path = self.folder / name
+        try:
+            kept = json.loads(path.read_bytes()) if path.exists() else {}
+            missing = {key: value for key, value in wanted.items() if key not in kept}
+            whole = {**kept, **missing}
+        except (ValueError, TypeError):
+            raise UsageError(f"{path} is no JSON object.", "Correct it.") from None
+        if missing:
+            _replace(path, _json(whole))
+            self.made.append(f"{name} ({', '.join(missing)})" if kept else name)
+
+    def _keep(self, name: str, content: bytes | Callable[[], bytes]) -> None:
+        """Make a file that is not there: whole, for its owner alone, or not at all."""
+        path = self.folder / name
+        if not path.exists():
+            _replace(path, content() if callable(content) else content)
+            self.made.append(name)
+
+
+def hand_over(folder: Path, uid: int, gid: int) -> None:
+    """Give a folder and all in it to the user that containers run as; needs root."""
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, uid, gid, follow_symlinks=False)
+
+
+def close_to_others(folder: Path) -> None:
+    """Take every right from everybody but the owner."""
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(0o700 if path.is_dir() else 0o600)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _password() -> bytes:
+    return secrets.token_urlsafe(32).encode()
+
+
+def _evidence_pair() -> tuple[bytes, bytes]:
+    private = generate_key()
+    return private, Signer.from_pem(private).public_pem
+
+
+def _json(content: object) -> bytes:
+    return (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode()

@@ -1,0 +1,200 @@
+"""`./parcelseal compose init`: what it writes, for whose eyes, and that it does so once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import ssl
+import stat
+import subprocess
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from include.deployment import layout, settings
+from include.services.connections import FILE_BACKEND, configured
+from include.services.database import DatabaseAddress
+from include.services.mail import MailServer
+from include.services.stores import open_store
+from include.workplace import ROOT
+from tests.deployment.conftest import init
+
+
+def content(folder: Path) -> dict[str, str]:
+    """Every file below a folder by its hash."""
+    return {
+        str(path.relative_to(folder)): sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def copy(deployed: Path, tmp_path: Path) -> Path:
+    """A deployment that a test may change."""
+    folder = tmp_path / "copy"
+    shutil.copytree(deployed, folder)
+    return folder
+
+
+def test_only_the_owner_reads_what_it_writes(deployed: Path):
+    """Files 0600, folders 0700: containers run as that owner, who is never root."""
+    private = deployed / "deploy" / "private"
+    uid = int(settings.read(deployed / ".env")["PARCELSEAL_UID"])
+    assert uid > 0
+    for path in (private, *private.rglob("*")):
+        found = path.stat()
+        assert stat.S_IMODE(found.st_mode) == (0o700 if path.is_dir() else 0o600), path
+        assert found.st_uid == uid
+    assert stat.S_IMODE((deployed / ".env").stat().st_mode) == 0o600
+
+
+def test_a_second_time_changes_nothing(copy: Path):
+    """And says so."""
+    before = content(copy)
+    done = init(copy, "--sample")
+    assert done.exit_code == 0
+    assert content(copy) == before
+
+
+def test_what_is_missing_comes_back_and_the_rest_stays(copy: Path):
+    """A server's certificate is renewed by removing it; an upgrade adds what is new."""
+    private = copy / "deploy" / "private"
+    before = content(private)
+    (private / "redis_certificate").unlink()
+    (private / "fernet_key").unlink()
+    connections = json.loads((private / "connections.json").read_text())
+    connections["state_db"]["password"] = "of-our-own"
+    connections["warehouse_db"] = "postgresql://reader:x@warehouse.example/records"
+    del connections["mail"]
+    (private / "connections.json").write_text(json.dumps(connections))
+    assert init(copy).exit_code == 0
+    after = content(private)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"redis_certificate", "redis_key", "fernet_key", "connections.json"}
+    kept = json.loads((private / "connections.json").read_text())
+    assert kept["state_db"]["password"] == "of-our-own"
+    assert "warehouse_db" in kept
+    assert kept["mail"]["host"] == layout.MAIL
+
+
+def test_no_two_deployments_share_a_secret(deployed: Path, tmp_path: Path):
+    """Nothing is default."""
+    shutil.copy(ROOT / "docker-compose.yaml", tmp_path)
+    assert init(tmp_path).exit_code == 0
+    ours, others = (content(one / "deploy" / "private") for one in (deployed, tmp_path))
+    same = {name for name in ours.keys() & others.keys() if ours[name] == others[name]}
+    assert {one for one in same if not one.startswith("policy/")} == {"users.json"}
+
+
+def test_git_tracks_nothing_of_it(deployed: Path):
+    """Neither .env nor anything in the private folder."""
+    names = [".env", *(f"deploy/private/{one}" for one in content(deployed / "deploy/private"))]
+    done = subprocess.run(
+        ["git", "-C", str(ROOT), "check-ignore", "--stdin"],
+        input="\n".join(names),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert set(done.stdout.splitlines()) == set(names)
+    tracked = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "deploy/private", ".env"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert tracked.stdout == ""
+
+
+def test_half_of_a_pair_is_told_not_replaced(copy: Path):
+    """A new signing key in silence would make all older evidence strangers' work."""
+    (copy / "deploy" / "private" / "evidence.key").unlink()
+    done = init(copy)
+    assert done.exit_code != 0
+    assert "evidence.key" in str(done.exception)
+
+
+def test_keys_may_leave_and_are_not_made_again(copy: Path):
+    """The offline folder is moved to a safe; a repeated init makes no second escrow key."""
+    private = copy / "deploy" / "private"
+    shutil.rmtree(private / "offline")
+    before = content(private)
+    assert init(copy).exit_code == 0
+    assert content(private) == before
+    assert not any((private / "offline").iterdir())
+
+
+def test_servers_certificates_are_verified_by_their_names(deployed: Path):
+    """OpenSSL accepts each under its own host's name, by the authority that containers have."""
+    private = deployed / "deploy" / "private"
+    context = ssl.create_default_context(cafile=private / "ca_certificate")
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    for host in layout.SERVERS:
+        path = private / f"{host}_certificate"
+        words = ["-CAfile", str(private / "ca_certificate"), "-verify_hostname", host]
+        done = subprocess.run(
+            ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", *words, str(path)],
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        names = x509.load_pem_x509_certificate(path.read_bytes()).extensions
+        assert names.get_extension_for_class(x509.SubjectAlternativeName)
+
+
+def test_every_connection_can_be_read_by_airflow_and_by_the_command_line(deployed: Path):
+    """One file serves both; databases and mail are verified over TLS, stores too."""
+    from airflow.secrets.local_filesystem import LocalFilesystemBackend
+
+    path = deployed / "deploy" / "private" / "connections.json"
+    airflow = LocalFilesystemBackend(connections_file_path=str(path))
+    environment = {
+        "AIRFLOW__WORKERS__SECRETS_BACKEND": FILE_BACKEND,
+        "AIRFLOW__WORKERS__SECRETS_BACKEND_KWARGS": json.dumps(
+            {"connections_file_path": str(path)}
+        ),
+    }
+    for conn_id in json.loads(path.read_text()):
+        theirs, ours = airflow.get_connection(conn_id), configured(conn_id, environment)
+        assert ours is not None
+        assert theirs is not None
+        assert (ours.host, ours.login, ours.password, ours.extra) == (
+            theirs.host or "",
+            theirs.login or "",
+            theirs.password or "",
+            theirs.extra_dejson,
+        )
+        if ours.conn_type == "postgres":
+            assert DatabaseAddress.from_connection(ours).parameters["sslmode"] == "verify-full"
+        elif ours.conn_type == "smtp":
+            assert MailServer.from_connection(ours).security == "starttls"
+        else:
+            assert open_store(ours).kind == "s3"
+
+
+def test_pages_get_no_key_that_signs_and_no_password_that_writes(deployed: Path):
+    """What the API server is given could be stolen through it."""
+    private = deployed / "deploy" / "private"
+    pages = json.loads((private / "connections_pages.json").read_text())
+    whole = json.loads((private / "connections.json").read_text())
+    assert "signing_key" not in json.dumps(pages)
+    assert pages["evidence_store"]["login"] != whole["evidence_store"]["login"]
+    assert pages["pages_db"]["login"] == layout.PAGES
+
+
+def test_a_folder_without_the_stack_is_refused(tmp_path: Path):
+    """Nothing is written in a wrong place."""
+    done = init(tmp_path)
+    assert done.exit_code != 0
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_policy_pack_has_the_sample_and_the_stacks_own_databases(deployed: Path):
+    """So the stack backs up itself from the first night."""
+    from include.policy import load_pack
+
+    pack = load_pack(deployed / "deploy" / "private" / "policy")
+    assert set(pack.databases) == {"airflow", "courier", "parcelseal_state"}
