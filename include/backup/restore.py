@@ -156,13 +156,13 @@ def restore(
     options = ["--exit-on-error", "--no-password", f"--dbname={target.public_conninfo()}"]
     if not owners:
         options += ["--no-owner", "--no-privileges", "--no-publications", "--no-subscriptions"]
-    with _in_memory(head) as path, _never_say_drop(when=allow_content):
+    with _in_memory(head) as archive, _never_say_drop(when=allow_content):
         tell("creating the schema")
-        _pg_restore([*options, "--section=pre-data", path], target)
+        _pg_restore([*options, "--section=pre-data"], archive, target)
         tell(f"loading {len(source.manifest.tables)} tables")
         _load(source, entries, target, options, jobs)
         tell("building indexes and constraints")
-        _pg_restore([*options, f"--jobs={jobs}", "--section=post-data", path], target)
+        _pg_restore([*options, f"--jobs={jobs}", "--section=post-data"], archive, target)
     seconds = time.monotonic() - started
     tell("counting rows")
     counted = count_rows(target, source.manifest.tables)
@@ -352,10 +352,12 @@ class _Loader:
             process.stdin.close()
 
 
-def _pg_restore(words: Sequence[str], target: DatabaseAddress) -> None:
+def _pg_restore(words: Sequence[str], archive: int, target: DatabaseAddress) -> None:
+    # Its own descriptor: Airflow closes a task's /proc/PID/fd to everybody but root.
     done = subprocess.run(
-        ending_with_us([program("pg_restore"), *words]),
+        ending_with_us([program("pg_restore"), *words, f"/proc/self/fd/{archive}"]),
         check=False,
+        pass_fds=(archive,),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         env=target.environment(),
@@ -376,11 +378,11 @@ def _never_say_drop(*, when: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _in_memory(content: bytes) -> Iterator[str]:
-    """Offer bytes as a seekable file that never touches a disk."""
+def _in_memory(content: bytes) -> Iterator[int]:
+    """Offer bytes as the descriptor of a seekable file that never touches a disk."""
     descriptor = os.memfd_create("parcelseal-head")
     try:
         os.write(descriptor, content)
-        yield f"/proc/{os.getpid()}/fd/{descriptor}"
+        yield descriptor
     finally:
         os.close(descriptor)
