@@ -1,0 +1,53 @@
+"""Two databases that are large enough for a dump to take its time, and their data maps."""
+
+from __future__ import annotations
+
+import json
+
+from include.deployment import layout
+from tests.compose.stack import Stack, say
+
+LOADS = ("load_one", "load_two")
+ROWS_PER_MEGABYTE = 2_600  # of the table below, as PostgreSQL stores it
+_MAP = """dataset:
+  - fides_key: {name}
+    name: {name}
+    meta:
+      parcelseal: {{connection: {name}_db, class: internal}}
+    collections:
+      - name: {name}_parcel
+        fields:
+          - {{name: id, fides_meta: {{primary_key: true}}}}
+          - {{name: label}}
+"""
+# Half of a label compresses well, as records do; the other half does not.
+_FILL = """CREATE TABLE {name}_parcel AS
+  SELECT g AS id, md5(g::text) || md5((g + 1)::text) || md5((g + 2)::text) || md5((g + 3)::text)
+    || repeat('Kunming, Wuhua District. ', 6) AS label
+  FROM generate_series(1, {rows}) g;
+ALTER TABLE {name}_parcel ADD PRIMARY KEY (id);
+"""
+
+
+def prepare(stack: Stack, megabytes: int) -> None:
+    """Make the databases, connections and data maps; workers are started anew to see them."""
+    there = stack.state("SELECT datname FROM pg_database", "customers", "postgres").split()
+    for name in LOADS:
+        if name not in there:
+            say(f"making {name} of {megabytes} MB")
+            stack.state(f"CREATE DATABASE {name}", "customers", "postgres")
+            rows = megabytes * ROWS_PER_MEGABYTE
+            stack.state(_FILL.format(name=name, rows=rows), "customers", name)
+        size = stack.state(f"SELECT pg_database_size('{name}') >> 20", "customers", name)
+        say(f"{name} has {size} MB")
+    path = stack.private / "connections.json"
+    known = json.loads(path.read_text())
+    for name in LOADS:
+        known[f"{name}_db"] = {**known["customer_db"], "schema": name}
+        target = stack.private / "policy" / "datamap" / f"{name}.yaml"
+        target.write_text(_MAP.format(name=name))
+        target.chmod(0o644)
+    path.write_text(json.dumps(known, indent=1))  # in place: it keeps owner, mode and inode
+    assert known["customer_db"]["host"] == layout.CUSTOMERS
+    stack.compose("restart", "dag-processor", "worker-backup")
+    stack.compose("up", "--detach", "--no-recreate", "--wait")

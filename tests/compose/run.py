@@ -1,0 +1,41 @@
+#!/usr/bin/env python3
+"""Shows on a running stack what docs/production.md says of it: `python -m tests.compose.run`.
+
+It kills workers, stops servers and fills disks: never of a stack that anybody uses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tests.compose import load
+from tests.compose.scenarios import ALL
+from tests.compose.stack import NotShown, Stack, say
+
+
+def main() -> int:
+    words = argparse.ArgumentParser(description=__doc__)
+    words.add_argument("--folder", type=Path, default=Path.cwd(), help="of docker-compose.yaml")
+    words.add_argument("--megabytes", type=int, default=400, help="size of each large database")
+    words.add_argument("scenarios", nargs="*", help=f"of {', '.join(ALL)}; all where none is named")
+    asked = words.parse_args()
+    if unknown := set(asked.scenarios) - set(ALL):
+        words.error(f"unknown: {', '.join(sorted(unknown))}")
+    stack = Stack(asked.folder.absolute())
+    load.prepare(stack, asked.megabytes)
+    failed = []
+    for name in asked.scenarios or ALL:
+        say(f"== {name}: {ALL[name].__doc__}")
+        try:
+            ALL[name](stack)
+        except NotShown as reason:
+            failed.append(name)
+            say(f"NOT SHOWN: {reason}")
+    say(f"{len(failed)} not shown{': ' if failed else ''}{', '.join(failed)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
