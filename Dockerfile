@@ -60,6 +60,7 @@ ENV PATH=/opt/parcelseal/.venv/bin:$PATH \
     AIRFLOW__LOGGING__BASE_LOG_FOLDER=/var/lib/parcelseal-logs/airflow \
     AIRFLOW__USAGE_DATA_COLLECTION__ENABLED=False \
     PARCELSEAL_HOME=/tmp/parcelseal \
+    PARCELSEAL_LOCAL_PROFILE=off \
     PARCELSEAL_POSTGRES_CLIENT=/opt/postgresql-client
 WORKDIR /opt/parcelseal
 USER 10001

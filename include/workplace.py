@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 STORES = ("offsite_store", "evidence_store")
 HOME_VARIABLE, POLICY_VARIABLE = "PARCELSEAL_HOME", "PARCELSEAL_POLICY"
+LOCAL_VARIABLE, OFF = "PARCELSEAL_LOCAL_PROFILE", "off"  # in production nothing stands in
 READERS = 8  # connections that a server of pages keeps to the state database
 
 Lookup = Callable[[str], ConnectionSpec | None]
@@ -51,12 +52,14 @@ class Workplace:
         policy: folder of the policy pack.
         lookup: finds a configured connection, None when it is not configured.
         clock: the time.
+        stand_ins: whether the local profile stands in for connections that nobody configured.
     """
 
     home: Path
     policy: Path
     lookup: Lookup
     clock: Clock = field(default_factory=SystemClock)
+    stand_ins: bool = field(default=True, kw_only=True)
 
     @classmethod
     def from_environment(
@@ -69,6 +72,7 @@ class Workplace:
             home.absolute(),
             policy.absolute(),
             lookup or (lambda conn_id: configured(conn_id, environment)),
+            stand_ins=environment.get(LOCAL_VARIABLE, "").strip().lower() != OFF,
         )
 
     @cached_property
@@ -82,8 +86,8 @@ class Workplace:
         return LocalProfile(self.home)
 
     def is_local(self, conn_id: str) -> bool:
-        """Say whether the local profile stands in for a connection."""
-        return self.lookup(conn_id) is None and self.local.connection(conn_id) is not None
+        """Say whether the local profile stands in for a connection; nothing is made for it."""
+        return self.stand_ins and self.lookup(conn_id) is None and self.local.stands_in(conn_id)
 
     def connection(self, conn_id: str) -> ConnectionSpec:
         """Return the configured connection, or the local profile's.
@@ -91,10 +95,13 @@ class Workplace:
         Raises:
             UsageError: there is neither.
         """
-        spec = self.lookup(conn_id) or self.local.connection(conn_id)
+        spec = self.lookup(conn_id)
+        if spec is None and self.stand_ins:
+            spec = self.local.connection(conn_id)
         if spec is None:
+            why = "has none of that name" if self.stand_ins else f"is off ({LOCAL_VARIABLE})"
             raise UsageError(
-                f"There is no connection {conn_id}, and the local profile has none of that name.",
+                f"There is no connection {conn_id}, and the local profile {why}.",
                 f"Set AIRFLOW_CONN_{conn_id.upper()} or add it in Airflow.",
             )
         return spec
@@ -154,7 +161,7 @@ class Workplace:
         faults = []
         for conn_id, need in needs:
             try:
-                if self.lookup(conn_id) is not None or conn_id not in STAND_INS:
+                if not self.is_local(conn_id):
                     need()
             except UsageError as error:
                 faults.append(str(error))

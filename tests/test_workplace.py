@@ -53,6 +53,34 @@ def test_without_connections_nothing_is_wrong(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+def test_nothing_stands_in_where_the_local_profile_is_off(tmp_path: Path) -> None:
+    """A connection that was forgotten in production is named; no empty folder takes its place."""
+    environment = {"PARCELSEAL_HOME": str(tmp_path / "none"), "PARCELSEAL_LOCAL_PROFILE": "off"}
+    place = Workplace.from_environment(environment)
+    for conn_id in ("offsite_store", "state_db", "mail"):
+        assert not place.is_local(conn_id)
+        with pytest.raises(UsageError, match=f"no connection {conn_id}, .* is off"):
+            place.connection(conn_id)
+    assert any("drill_db" in one for one in place.connection_faults())
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("profile", ["off", ""])
+def test_a_store_that_is_configured_needs_no_home(tmp_path: Path, profile: str) -> None:
+    """An API server has no home: whether backups are local is asked, and nothing made for it."""
+    (tmp_path / "evidence").mkdir()
+    store = {"conn_type": "fs", "extra": {"path": str(tmp_path / "evidence")}}
+    place = Workplace.from_environment(
+        {
+            "PARCELSEAL_HOME": str(tmp_path / "none"),
+            "PARCELSEAL_LOCAL_PROFILE": profile,
+            "AIRFLOW_CONN_EVIDENCE_STORE": json.dumps(store),
+        }
+    )
+    assert list(place.store("evidence_store").list()) == []
+    assert not (tmp_path / "none").exists()
+
+
 def test_every_faulty_connection_is_named_without_its_value(tmp_path: Path) -> None:
     """All at once, so that nobody mends one to learn of the next."""
     found = faults(

@@ -46,7 +46,7 @@ def local_stack(
             nothing.
         always: start even when every connection is configured (Airflow's own database is local).
     """
-    needed = always or any(place.lookup(conn_id) is None for conn_id in STAND_INS)
+    needed = always or any(map(place.is_local, STAND_INS))
     if not needed:
         yield
         return

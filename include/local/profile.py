@@ -100,7 +100,18 @@ class LocalProfile:
 
     def connection(self, conn_id: str) -> ConnectionSpec | None:
         """Return what stands in for a connection; None for one that has no stand-in."""
-        makers: dict[str, Callable[[], ConnectionSpec | None]] = {
+        maker = self._makers.get(conn_id)
+        return maker() if maker else None
+
+    def stands_in(self, conn_id: str) -> bool:
+        """Say whether there is a stand-in for a connection, and make nothing for it."""
+        if conn_id == "mail":  # only while its server runs
+            return self.mail.connection() is not None
+        return conn_id in self._makers
+
+    @property
+    def _makers(self) -> dict[str, Callable[[], ConnectionSpec | None]]:
+        return {
             "customer_db": lambda: self._database("customer_db", COURIER, "courier_reader"),
             "intake_db": lambda: self._database("intake_db", COURIER, "courier_intake"),
             "retention_db": lambda: self._database("retention_db", COURIER, "courier_retention"),
@@ -115,8 +126,6 @@ class LocalProfile:
             "evidence_store": self._evidence,
             "mail": self.mail.connection,
         }
-        maker = makers.get(conn_id)
-        return maker() if maker else None
 
     def owner_conninfo(self, database: str) -> str:
         """Return a connection string as the owner of one of the profile's databases."""
