@@ -107,6 +107,8 @@ def pages_connections(
             secret,
             trusted_keys=[layout.mounted("evidence.pub")],
         ),
+        # Manifests of restore points, which are signed; the dumps beside them are encrypted.
+        "offsite_store": _store(layout.BACKUPS, layout.READER, secret),
     }
 
 

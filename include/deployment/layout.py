@@ -34,7 +34,7 @@ DATABASES: dict[str, dict[str, str]] = {
 }
 
 BACKUPS, EVIDENCE = "backup", "evidence"  # users of the store, each owns one bucket
-READER = "reader"  # reads evidence for the pages, and changes nothing
+READER = "reader"  # reads both for the pages, and changes nothing
 BUCKETS = {BACKUPS: "parcelseal-backups", EVIDENCE: "parcelseal-evidence"}
 REGION = "default"
 

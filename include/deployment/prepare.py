@@ -84,7 +84,7 @@ class Preparation:
             connection.commit()
 
     def buckets(self) -> None:
-        """Create the buckets with Object Lock, and let the pages read evidence.
+        """Create the buckets with Object Lock, and let the pages read them.
 
         Raises:
             ServiceError: the store refuses.
@@ -94,8 +94,7 @@ class Preparation:
             client = self._client(user)
             try:
                 self._bucket(client, bucket)
-                if user == layout.EVIDENCE:
-                    client.put_bucket_policy(Bucket=bucket, Policy=_reading(bucket))
+                client.put_bucket_policy(Bucket=bucket, Policy=_reading(bucket))
             except ClientError as error:
                 raise ServiceError(
                     f"The store refuses the bucket {bucket}: {error_code(error)}.",

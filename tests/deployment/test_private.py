@@ -180,8 +180,10 @@ def test_pages_get_no_key_that_signs_and_no_password_that_writes(deployed: Path)
     private = deployed / "deploy" / "private"
     pages = json.loads((private / "connections_pages.json").read_text())
     whole = json.loads((private / "connections.json").read_text())
+    assert set(pages) == {"pages_db", "evidence_store", "offsite_store"}  # docs/pages.md
     assert "signing_key" not in json.dumps(pages)
-    assert pages["evidence_store"]["login"] != whole["evidence_store"]["login"]
+    for store in ("evidence_store", "offsite_store"):
+        assert pages[store]["login"] not in {one.get("login") for one in whole.values()}
     assert pages["pages_db"]["login"] == layout.PAGES
 
 
