@@ -36,12 +36,14 @@ class Preparation:
         tell: is told each longer step.
         hosts: address by server's name, where it is another (tests).
         store: URL of the store.
+        region: of its buckets.
     """
 
     secrets: Path
     tell: Tell
     hosts: dict[str, dict[str, str]]
     store: str = f"https://{layout.STORE}:{layout.STORE_PORT}"
+    region: str = layout.REGION
 
     def databases(self) -> None:
         """Create roles and databases of Airflow, of the state and of drills.
@@ -117,7 +119,7 @@ class Preparation:
     def _client(self, user: str) -> S3Client:
         return make_s3_client(
             self.store,
-            layout.REGION,
+            self.region,
             self._secret(f"store_{user}_access"),
             self._secret(f"store_{user}_secret"),
             verify=str(self.secrets / "ca_certificate"),

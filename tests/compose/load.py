@@ -42,6 +42,8 @@ def prepare(stack: Stack, megabytes: int) -> None:
         say(f"{name} has {size} MB")
     path = stack.private / "connections.json"
     known = json.loads(path.read_text())
+    if {f"{name}_db" for name in LOADS} <= set(known):
+        return
     for name in LOADS:
         known[f"{name}_db"] = {**known["customer_db"], "schema": name}
         target = stack.private / "policy" / "datamap" / f"{name}.yaml"

@@ -19,11 +19,12 @@ def main() -> int:
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--folder", type=Path, default=Path.cwd(), help="of docker-compose.yaml")
     words.add_argument("--megabytes", type=int, default=400, help="size of each large database")
+    words.add_argument("--down", type=int, default=600, help="seconds that servers are stopped for")
     words.add_argument("scenarios", nargs="*", help=f"of {', '.join(ALL)}; all where none is named")
     asked = words.parse_args()
     if unknown := set(asked.scenarios) - set(ALL):
         words.error(f"unknown: {', '.join(sorted(unknown))}")
-    stack = Stack(asked.folder.absolute())
+    stack = Stack(asked.folder.absolute(), asked.down)
     load.prepare(stack, asked.megabytes)
     failed = []
     for name in asked.scenarios or ALL:

@@ -224,22 +224,22 @@ def postgres_restarted(stack: Stack) -> None:
     _ends(stack, "backup_offsite", run_id, "postgres restarted")
 
 
-def store_down(stack: Stack, seconds: float = 600) -> None:
+def store_down(stack: Stack) -> None:
     """The store is down in the middle of a backup, and evidence cannot be sealed meanwhile."""
     run_id = stack.trigger("backup_offsite", {"databases": [LOADS[0]]})
     stack.wait_for_task("backup_offsite", run_id, "back_up", "running")
-    with _stopped(stack, "store", seconds):
+    with _stopped(stack, "store", stack.down):
         pass
-    _ends(stack, "backup_offsite", run_id, f"store down for {seconds:.0f} s")
+    _ends(stack, "backup_offsite", run_id, f"store down for {stack.down} s")
 
 
-def scheduler_down(stack: Stack, seconds: float = 300) -> None:
+def scheduler_down(stack: Stack) -> None:
     """The scheduler is down while a backup runs and another waits to be started."""
     run_id = stack.trigger("backup_offsite", {"databases": [LOADS[0]]})
     stack.wait_for_task("backup_offsite", run_id, "back_up", "running")
-    with _stopped(stack, "scheduler", seconds):
+    with _stopped(stack, "scheduler", stack.down):
         later = stack.trigger("drill_restore")
-    _ends(stack, "backup_offsite", run_id, f"scheduler down for {seconds:.0f} s")
+    _ends(stack, "backup_offsite", run_id, f"scheduler down for {stack.down} s")
     _ends(stack, "drill_restore", later, "the drill that waited meanwhile")
 
 

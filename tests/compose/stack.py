@@ -34,9 +34,11 @@ class Stack:
 
     Args:
         folder: of docker-compose.yaml and .env.
+        down: seconds for which scenarios stop a server.
     """
 
     folder: Path
+    down: int = 600
 
     def compose(
         self, *words: str, check: bool = True, seconds: float = 900
