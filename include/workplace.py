@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from include.local.profile import STAND_INS, LocalProfile
+from include.local.profile import LocalProfile
 from include.policy import SHIPPED, PolicyPack
 from include.policy.kept import kept_pack
 from include.services.clock import Clock, SystemClock
@@ -213,7 +213,7 @@ class Workplace:
         Raises:
             UsageError: migrations are pending (only the local profile migrates by itself).
         """
-        from include.state.connect import engine
+        from include.state.connect import reading_engine
         from include.state.migrate import ensure_current
         from include.state.reading import grant_pages
 
@@ -221,7 +221,7 @@ class Workplace:
         if self.is_local("pages_db") and self.is_local("state_db"):
             with self.state.begin() as conn:
                 grant_pages(conn, self.connection("pages_db").login)
-        made = engine(address.conninfo(), readers=READERS)
+        made = reading_engine(address.conninfo(), READERS)
         ensure_current(made)
         return made
 

@@ -21,7 +21,7 @@ PAGE_SIZE = 50
 
 
 class Order(StrEnum):
-    """How bundles are sorted; the newest of a moment is the one that was sealed last."""
+    """How bundles are sorted: by the chain's own order, whatever a clock said when it sealed."""
 
     NEWEST = "newest"
     OLDEST = "oldest"
@@ -89,9 +89,25 @@ def workflows(conn: Connection) -> list[str]:
     return list(conn.scalars(_WORKFLOWS))
 
 
-def head_seq(conn: Connection) -> int:
-    """Return the number of the bundle that was sealed last; 0 for none."""
-    return int(conn.scalar(text("SELECT coalesce(max(seq), 0) FROM evidence_ledger")) or 0)
+def end(conn: Connection) -> tuple[int, str]:
+    """Return number and digest of the bundle that was sealed last; what comes before it stays."""
+    query = text("SELECT seq, sums_sha256 FROM evidence_ledger ORDER BY seq DESC LIMIT 1")
+    row = conn.execute(query).one_or_none()
+    return (row[0], row[1]) if row else (0, "")
+
+
+def lost(conn: Connection, pruned: int) -> int:
+    """Return how many bundles are missing between the first and the last that the ledger has.
+
+    A row that was lost at the end leaves no gap: only the bundles themselves tell of it.
+
+    Args:
+        conn: the state database.
+        pruned: number of the last bundle whose files were removed by rule; its row may be gone.
+    """
+    query = text("SELECT coalesce(max(seq), 0), count(*) FROM evidence_ledger WHERE seq > :pruned")
+    last, there = conn.execute(query, {"pruned": pruned}).one()
+    return int(max(0, last - pruned - there))
 
 
 def count(conn: Connection, wanted: Wanted) -> int:
@@ -122,7 +138,7 @@ def page(
             ends with the last one. A number that no bundle has does the same.
         size: how many at most.
     """
-    place = _place(conn, from_seq)
+    place = _place(conn, wanted, from_seq)
     found = _read(conn, wanted, order, way, place, size + 1)
     more, found = len(found) > size, found[:size]
     if way is Way.BEFORE:
@@ -147,9 +163,9 @@ def newest_of(
 SELECT l.* FROM unnest(CAST(:workflows AS text[])) AS w (dag_id)
 CROSS JOIN LATERAL (
     SELECT l.* FROM evidence_ledger AS l WHERE {_conditions(wanted)}
-    ORDER BY l.sealed_at DESC, l.seq DESC LIMIT :size
+    ORDER BY l.seq DESC LIMIT :size
 ) AS l
-ORDER BY l.sealed_at DESC, l.seq DESC
+ORDER BY l.seq DESC
 """  # noqa: S608 - only text of this module
     found: dict[str, list[LedgerRow]] = {}
     for row in _rows(conn, query, _values(wanted) | {"size": each}):
@@ -160,16 +176,16 @@ ORDER BY l.sealed_at DESC, l.seq DESC
 @dataclass(frozen=True)
 class _Place:
     dag_id: str
-    sealed_at: datetime
     seq: int
 
 
-def _place(conn: Connection, seq: int | None) -> _Place | None:
+def _place(conn: Connection, wanted: Wanted, seq: int | None) -> _Place | None:
+    """Where a page begins; a bundle of other workflows is as one that is not there."""
     if seq is None or not 0 < seq < 2**63:
         return None
-    query = text("SELECT dag_id, sealed_at, seq FROM evidence_ledger WHERE seq = :seq")
+    query = text("SELECT dag_id, seq FROM evidence_ledger WHERE seq = :seq")
     row = conn.execute(query, {"seq": seq}).one_or_none()
-    return _Place(*row) if row else None
+    return _Place(*row) if row and row.dag_id in wanted.workflows else None
 
 
 def _read(
@@ -184,8 +200,8 @@ def _read(
     # Within one workflow, and between them where the order is by time alone.
     downwards = (order is Order.OLDEST) is (way is Way.BEFORE)
     sign, direction = ("<", "DESC") if downwards else (">", "ASC")
-    beyond = f"(l.sealed_at, l.seq) {sign} (:place_at, :place_seq)"
-    outer = f"f.sealed_at {direction}, f.seq {direction}"
+    beyond = f"l.seq {sign} :place_seq"
+    outer = f"f.seq {direction}"
     where = ""
     if place is not None and order is Order.WORKFLOW:
         side, names = (">", "ASC") if way is Way.AFTER else ("<", "DESC")
@@ -200,9 +216,9 @@ SELECT l.* FROM (
     SELECT f.seq, row_number() OVER (ORDER BY {outer}) AS place
     FROM unnest(CAST(:workflows AS text[])) AS w (dag_id)
     CROSS JOIN LATERAL (
-        SELECT l.sealed_at, l.seq FROM evidence_ledger AS l
+        SELECT l.seq FROM evidence_ledger AS l
         WHERE {_conditions(wanted)}{where}
-        ORDER BY l.sealed_at {direction}, l.seq {direction} LIMIT :size
+        ORDER BY l.seq {direction} LIMIT :size
     ) AS f
     ORDER BY {outer} LIMIT :size
 ) AS chosen
@@ -211,11 +227,7 @@ ORDER BY chosen.place
 """  # noqa: S608 - only text of this module
     values = _values(wanted) | {"size": size}
     if place is not None:
-        values |= {
-            "place_at": place.sealed_at,
-            "place_seq": place.seq,
-            "place_dag": place.dag_id,
-        }
+        values |= {"place_seq": place.seq, "place_dag": place.dag_id}
     return _rows(conn, query, values)
 
 

@@ -153,14 +153,18 @@ class Shelf:
         copy.seek(0)
         return copy
 
+    def pruned_up_to(self, conn: Connection) -> int:
+        """Return the number of the last bundle whose files were pruned by rule; 0 where none were.
+
+        Only checkpoints count that a trusted key signed: anybody could write that files need not be
+        there.
+        """
+        signed = (one for one in checkpoints(conn) if one.is_authentic(self.keys))
+        return max((one.up_to_seq for one in signed), default=0)
+
     def folder(self, row: LedgerRow) -> StoreFolder:
         """Return a bundle's folder in the store."""
         return StoreFolder(self.store, row.bundle)
-
-
-def pruned_up_to(conn: Connection) -> int:
-    """Return the number of the last bundle whose files were pruned by rule; 0 where none were."""
-    return max((one.up_to_seq for one in checkpoints(conn)), default=0)
 
 
 def _remember(known: OrderedDict[_Key, _Held], key: _Key, held: _Held) -> None:

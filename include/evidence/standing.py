@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
@@ -22,6 +22,7 @@ from include.messages import Message, _
 from include.policy.rules import Control
 from include.policy.spans import later, utc
 
+AHEAD = timedelta(minutes=5)  # by which the clocks of two machines may differ
 TREND = 14  # newest outcomes that are shown
 _LOOKED_AT = 20  # newest bundles of a workflow among which its controls' evidence is looked for
 
@@ -124,6 +125,9 @@ def _standing(
     if newest.seq <= pruned:
         gone = _("its files were removed when their time was over")
         return Standing(control, newest, None, gone, due_at, age, trend)
+    if utc(newest.sealed_at) > utc(now) + AHEAD:
+        future = _("it was sealed in the future, so its age says nothing: a clock was wrong")
+        return Standing(control, newest, None, future, due_at, age, trend)
     try:
         result = shelf.result(newest)
     except Refused as bad:

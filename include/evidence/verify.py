@@ -19,7 +19,7 @@ from include.evidence.check import (
 )
 from include.evidence.checkpoint import Checkpoint, checkpoints
 from include.evidence.commands import check_commands, commands_for
-from include.evidence.folder import DiskFolder, StoreFolder
+from include.evidence.folder import DiskFolder, Folder, StoreFolder
 from include.evidence.ledger import LedgerRow
 from include.evidence.names import DEPTH, SIGNATURE, SIGNER, link_to
 from include.evidence.signing import TrustedKeys, fingerprint
@@ -137,6 +137,32 @@ def verify_one(
     except Refused as bad:
         return Verification(False, 1, bundle, bad.message, remarks, commands)
     return Verification(True, 1, remarks=remarks, commands=commands)
+
+
+def verify_entry(
+    store: ObjectStore, row: LedgerRow, previous: Link | None, trusted: Iterable[bytes]
+) -> Verification:
+    """Verify one bundle with its row and its link, which were read before; asks the store alone.
+
+    Args:
+        store: the evidence store.
+        row: of the ledger.
+        previous: to what it has to link, as `link_before` says.
+        trusted: public keys (PEM) whose seals count.
+
+    Raises:
+        UsageError: a trusted key cannot be read.
+        StoreError: the store cannot be read.
+    """
+    keys = TrustedKeys(trusted)
+    folder = StoreFolder(store, row.bundle)
+    commands = commands_for(store, row.bundle, keys.fingerprints)
+    try:
+        signed = check_bundle(folder, keys)
+        _check_entry(row, signed, folder, previous, keys)
+    except Refused as bad:
+        return Verification(False, 1, row.bundle, bad.message, [], commands)
+    return Verification(True, 1, commands=commands)
 
 
 def verify_path(path: Path, trusted: Iterable[bytes] | None = None) -> Verification:
@@ -300,12 +326,19 @@ def _check_in_ledger(
     row = ledger.find_bundle(conn, bundle)
     if row is None:
         raise Refused(_("the ledger does not have it"))
+    _check_entry(row, signed, folder, link_before(conn, row), keys)
+
+
+def _check_entry(
+    row: LedgerRow, signed: SignedSums, folder: Folder, previous: Link | None, keys: TrustedKeys
+) -> None:
     if not row.is_authentic(keys):
         raise Refused(_("its ledger row was changed"))
-    check_row(row, signed, folder, _link_before(conn, row))
+    check_row(row, signed, folder, previous)
 
 
-def _link_before(conn: Connection, row: LedgerRow) -> Link | None:
+def link_before(conn: Connection, row: LedgerRow) -> Link | None:
+    """Return to what a bundle has to link: the one before it, or a checkpoint; None for neither."""
     before = ledger.at(conn, row.seq - 1)
     if before:
         return before.link

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from include.evidence.model import ControlState, ControlStatus, Outcome
 from include.messages import Message, Value, _
 from include.reports import charts
-from include.reports.i18n import Translator, language_tag, visible
+from include.reports.i18n import CONTROL_STATES, Translator, language_tag, visible
 from include.reports.model import (
     Bar,
     BarChart,
@@ -41,9 +41,9 @@ CHECK_COMMANDS = (
 )
 
 _STATES = {
-    ControlState.HELD: (Outcome.PASS, _("held")),
-    ControlState.NOT_SHOWN: (Outcome.ATTENTION, _("not shown")),
-    ControlState.NOT_HELD: (Outcome.FAIL, _("did not hold")),
+    ControlState.HELD: Outcome.PASS,
+    ControlState.NOT_SHOWN: Outcome.ATTENTION,
+    ControlState.NOT_HELD: Outcome.FAIL,
 }
 _CHART_KINDS: dict[str, ColumnKind] = {
     "bytes": "bytes",
@@ -166,7 +166,7 @@ class View:
 
     def state(self, control: ControlStatus) -> tuple[Outcome, Message]:
         """A control's state as sign and word."""
-        return _STATES[control.state]
+        return _STATES[control.state], CONTROL_STATES[control.state]
 
     def figure(self, fact: Fact) -> tuple[str, str]:
         """A fact's value, and of a time its offset apart, to be set smaller."""

@@ -20,7 +20,7 @@ from babel import Locale
 from babel.messages.pofile import read_po
 from babel.numbers import format_decimal, format_percent
 
-from include.evidence.model import Finding, Outcome
+from include.evidence.model import ControlState, Finding, Outcome
 from include.messages import Message, Value, _
 
 LOCALES = ("en", "zh_CN")
@@ -31,6 +31,11 @@ _OUTCOMES = {
     Outcome.PASS: _("Pass"),
     Outcome.ATTENTION: _("Attention"),
     Outcome.FAIL: _("Fail"),
+}
+CONTROL_STATES = {
+    ControlState.HELD: _("held"),
+    ControlState.NOT_SHOWN: _("not shown"),
+    ControlState.NOT_HELD: _("did not hold"),
 }
 _UNITS = {
     "rows": _("rows"),

@@ -39,49 +39,82 @@ class StateLock(IntEnum):
     )
 
 
-READ_ONLY = "SELECT set_config('default_transaction_read_only', 'on', false)"
+# For a server of pages: what somebody waits for who looks at a page, and nobody writes there.
+READING = """
+SELECT set_config(name, value, false) FROM (VALUES
+    ('default_transaction_read_only', 'on'), ('statement_timeout', '10s'), ('lock_timeout', '3s')
+) AS s (name, value)
+"""
+PATIENCE = 5  # seconds for which a page waits for the server, or for a connection to be free
 
 
-def engine(conninfo: str, schema: str = "", *, readers: int = 0) -> Engine:
+def engine(conninfo: str, schema: str = "") -> Engine:
     """Return a SQLAlchemy engine for a libpq connection string or URL.
 
     libpq itself reads the string, so Unix sockets, service files and TLS settings work as in psql.
-    Every connection is new: tasks are short, and Airflow forks its workers. A server of pages keeps
-    some.
+    Every connection is new: tasks are short, and Airflow forks its workers.
 
     Args:
         conninfo: of the state database.
         schema: the only one in which names are looked up, and whose locks are its own; empty for
             the database's usual ones.
-        readers: how many connections are kept, for a process that lives long and only reads: its
-            transactions cannot write. 0 keeps none, and may write.
 
     Raises:
         ServiceError: on first use, the server does not answer or refuses.
     """
 
     def connect() -> psycopg.Connection[Any]:
-        try:
-            connection = psycopg.connect(conninfo, application_name="parcelseal")
-            connection.execute(SESSION)
-            if schema:
-                connection.execute(SEARCH_PATH, [schema])
-            if readers:
-                connection.execute(READ_ONLY)
-            connection.commit()
-        except psycopg.OperationalError as error:
-            reason = " ".join(str(error).split())
-            raise ServiceError(
-                f"The state database cannot be used: {reason}.", "Check the connection state_db."
-            ) from error
+        connection = _connected(conninfo, "state_db")
+        if schema:
+            connection.execute(SEARCH_PATH, [schema])
+        connection.commit()
         return connection
 
-    kept: dict[str, Any] = {"poolclass": NullPool}
-    if readers:  # one that a restart of the server ended is replaced unseen
-        kept = {"pool_size": readers, "max_overflow": readers, "pool_pre_ping": True}
     return create_engine(
-        "postgresql+psycopg://", creator=connect, execution_options={_SCHEMA: schema}, **kept
+        "postgresql+psycopg://",
+        creator=connect,
+        poolclass=NullPool,
+        execution_options={_SCHEMA: schema},
     )
+
+
+def reading_engine(conninfo: str, connections: int) -> Engine:
+    """Return an engine for a process that lives long, serves many and only reads.
+
+    Args:
+        conninfo: of the state database.
+        connections: how many are kept; as many more are made where they are all in use.
+
+    Raises:
+        ServiceError: on first use, the server does not answer or refuses.
+    """
+
+    def connect() -> psycopg.Connection[Any]:
+        connection = _connected(conninfo, "pages_db", connect_timeout=PATIENCE)
+        connection.execute(READING)
+        connection.commit()
+        return connection
+
+    return create_engine(
+        "postgresql+psycopg://",
+        creator=connect,
+        pool_size=connections,
+        max_overflow=connections,
+        pool_timeout=PATIENCE,
+        pool_pre_ping=True,  # one that a restart of the server ended is replaced unseen
+    )
+
+
+def _connected(conninfo: str, conn_id: str, **more: Any) -> psycopg.Connection[Any]:
+    try:
+        connection = psycopg.connect(conninfo, application_name="parcelseal", **more)
+        connection.execute(SESSION)
+    except psycopg.OperationalError as error:
+        reason = " ".join(str(error).split())
+        raise ServiceError(
+            f"The state database cannot be used: {reason}.", f"Check the connection {conn_id}."
+        ) from error
+    return connection
 
 
 def schema_of(conn: Connection) -> str:

@@ -56,7 +56,7 @@ evidence_ledger = Table(
     CheckConstraint(OUTCOMES, name="outcome"),
     Index("evidence_ledger_controls_idx", "controls", postgresql_using="gin"),
     Index(
-        "evidence_ledger_pages_idx", "dag_id", "sealed_at", "seq", postgresql_include=["outcome"]
+        "evidence_ledger_pages_idx", "dag_id", "seq", postgresql_include=["outcome", "sealed_at"]
     ),
 )
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.base_auth_manager import ResourceMethod
 from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
 from airflow.api_fastapi.core_api.security import GetUserDep
@@ -18,7 +19,8 @@ from fastapi import Depends, HTTPException, status
 
 from include.orchestration.access.pages import Page
 
-READ = "GET"
+READ: ResourceMethod = "GET"
+ANSWER: ResourceMethod = "PUT"
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,17 @@ class Visitor:
         return bool(
             get_auth_manager().is_authorized_dag(
                 method=READ,
+                access_entity=DagAccessEntity.HITL_DETAIL,
+                details=DagDetails(id=dag_id),
+                user=self.user,
+            )
+        )
+
+    def answers(self, dag_id: str) -> bool:
+        """Say whether their roles let them answer what a DAG asks, where it asks them."""
+        return bool(
+            get_auth_manager().is_authorized_dag(
+                method=ANSWER,
                 access_entity=DagAccessEntity.HITL_DETAIL,
                 details=DagDetails(id=dag_id),
                 user=self.user,

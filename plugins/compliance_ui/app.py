@@ -12,6 +12,7 @@ from plugins.compliance_ui import (
     clocks,
     errors,
     evidence,
+    files,
     findings,
     holds,
     overview,
@@ -27,6 +28,9 @@ __all__ = ["NAME", "PREFIX", "compliance_pages"]
 NAME = "Compliance"
 _AN_HOUR = "private, max-age=3600"
 _router = APIRouter()
+_PARTS = (
+    overview, evidence, bundle, files, waiting, clocks, holds, findings, restore_points,
+)  # fmt: skip
 
 
 @_router.get("/assets/{name}")
@@ -39,8 +43,20 @@ def assets(name: str, _who: Annotated[Visitor, Depends(visitor)]) -> Response:
 
 def compliance_pages() -> FastAPI:
     """Return the app; it opens nothing before the first request."""
-    app = FastAPI(title=NAME, docs_url=None, redoc_url=None, openapi_url=None)
-    for part in (overview, evidence, bundle, waiting, clocks, holds, findings, restore_points):
+    app = FastAPI(
+        title=NAME, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
+    )
+    for part in (
+        overview,
+        evidence,
+        bundle,
+        files,
+        waiting,
+        clocks,
+        holds,
+        findings,
+        restore_points,
+    ):
         app.include_router(part.router)
     app.include_router(_router)
     app.add_middleware(Guard)

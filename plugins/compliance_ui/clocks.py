@@ -22,7 +22,7 @@ from include.orchestration.access.pages import Page
 from include.policy.rules import in_languages
 from include.services.errors import UsageError
 from plugins.compliance_ui.access import Visitor, opening
-from plugins.compliance_ui.rendering import render
+from plugins.compliance_ui.rendering import show
 from plugins.compliance_ui.services import Services, services
 
 router = APIRouter()
@@ -80,14 +80,12 @@ def running_clocks(
         led = [one for one in register.listed(conn) if one.is_led]
         files = [file_of(conn, one.number) for one in led]
     shown = [_running(here, one) for one in files]
-    return render(
+    return show(
         request,
+        here,
+        who,
+        Page.CLOCKS,
         "clocks.html.j2",
-        page=Page.CLOCKS,
-        title=_("Clocks"),
-        who=who,
-        timezone=here.place.pack.calendar.timezone,
-        now=here.now(),
         running=[one for one in shown if one.is_running],
         over=sum(not one.is_running for one in shown),
         due=clock_words.due,

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from include.evidence.check import Refused
 from include.messages import Message, _, verbatim
-from include.services.errors import ParcelSealError, ServiceError
+from include.services.errors import ParcelSealError, ServiceError, UsageError
 from plugins.compliance_ui.rendering import error_script, render
 
 _log = logging.getLogger(__name__)
@@ -35,6 +35,14 @@ _KNOWN = {
     HTTPStatus.METHOD_NOT_ALLOWED: (
         _("These pages change nothing"),
         _("They can be read only."),
+    ),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (
+        _("Too large to be handed over here"),
+        _("Ask a data engineer to copy it from the evidence store; it can be checked there too."),
+    ),
+    HTTPStatus.SERVICE_UNAVAILABLE: (
+        _("Too much at once"),
+        _("Others are being handed large bundles. Try again in a moment."),
     ),
     HTTPStatus.BAD_REQUEST: (
         _("The address is not right"),
@@ -86,7 +94,9 @@ def _service(request: Request, error: Exception) -> Response:
     assert isinstance(error, ParcelSealError)
     _log.warning("A compliance page could not be made: %s", error)
     words = (_TRY_LATER,) if isinstance(error, ServiceError) else (_TELL,)
-    told = [one for one in (error.message, error.action) if one]
+    # What a service says names hosts, roles and folders: that is for the log.
+    plain = isinstance(error, UsageError)
+    told = [one for one in (error.message, error.action) if one and plain]
     return _page(request, HTTPStatus.SERVICE_UNAVAILABLE, _UNAVAILABLE, *words, service=told)
 
 

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
+from sqlalchemy import Connection
 
 from include.evidence import index
 from include.evidence.index import Order, Wanted, Way
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Outcome
-from include.evidence.shelf import pruned_up_to
 from include.messages import _
 from include.orchestration.access.pages import Page
 from include.policy import PolicyPack
 from plugins.compliance_ui.access import Visitor, opening
 from plugins.compliance_ui.names import dag_of, title_of
-from plugins.compliance_ui.rendering import render
+from plugins.compliance_ui.rendering import show
 from plugins.compliance_ui.services import Services, services
 
 router = APIRouter()
@@ -35,24 +34,15 @@ _NAMES_FOR = 10.0  # seconds for which new names of workflows may be missing fro
 _FIRST, _LAST = date(1970, 1, 1), date(9000, 1, 1)
 
 
-class AnyOutcome(StrEnum):
-    """The outcomes of the form, and none of them."""
-
-    ANY = ""
-    PASS = "pass"  # noqa: S105 - not a password
-    ATTENTION = "attention"
-    FAIL = "fail"
-
-
 @router.get("/evidence")
 def evidence(
     request: Request,
     who: Annotated[Visitor, Depends(opening(Page.EVIDENCE))],
     workflow: Annotated[str, Query(max_length=250)] = "",
     clause: Annotated[str, Query(max_length=20)] = "",
-    outcome: AnyOutcome = AnyOutcome.ANY,
-    since: str = "",
-    until: str = "",
+    outcome: Outcome | Literal[""] = "",
+    since: Annotated[str, Query(max_length=40)] = "",
+    until: Annotated[str, Query(max_length=40)] = "",
     order: Order = Order.NEWEST,
     after: int | None = None,
     before: int | None = None,
@@ -78,13 +68,15 @@ def evidence(
     days = (_day(since), _day(until))
     mistaken = [text for text, day in zip((since, until), days, strict=True) if text and not day]
     with here.reading() as conn:
-        known = here.remembered("workflows", _NAMES_FOR, lambda: tuple(index.workflows(conn)))
+        known = here.memory.keep(
+            "workflows", lambda: tuple(index.workflows(conn)), seconds=_NAMES_FOR
+        )
         dags = who.readable(map(dag_of, known))
         readable = [one for one in known if dag_of(one) in dags]
         wanted = Wanted(
             frozenset(readable if not workflow else {workflow} & set(readable)),
             _controls(pack, clause),
-            Outcome(outcome.value) if outcome.value else None,
+            outcome or None,
             _moment(days[0], pack.calendar.zone),
             _moment(days[1] + timedelta(days=1) if days[1] else None, pack.calendar.zone),
         )
@@ -92,19 +84,17 @@ def evidence(
         begin = None if last else before if before is not None else after
         found = index.page(conn, wanted, order, way, begin)
         total = _count(here, conn, wanted)
-        pruned = pruned_up_to(conn)
+        pruned = here.shelf.pruned_up_to(conn)
     chosen = {
-        "workflow": workflow, "clause": clause, "outcome": outcome.value, "since": since,
+        "workflow": workflow, "clause": clause, "outcome": str(outcome), "since": since,
         "until": until, "order": order.value,
     }  # fmt: skip
-    return render(
+    return show(
         request,
+        here,
+        who,
+        Page.EVIDENCE,
         "evidence.html.j2",
-        page=Page.EVIDENCE,
-        title=_("Evidence"),
-        who=who,
-        timezone=pack.calendar.timezone,
-        now=here.now(),
         rows=[(row, here.shelf.is_authentic(row)) for row in found.rows],
         found=found,
         total=total,
@@ -119,10 +109,9 @@ def evidence(
     )
 
 
-def _count(here: Services, conn: index.Connection, wanted: Wanted) -> int:
+def _count(here: Services, conn: Connection, wanted: Wanted) -> int:
     """How many there are: counted anew whenever the ledger has grown."""
-    head = index.head_seq(conn)
-    return here.counts.of((wanted, head), lambda: index.count(conn, wanted))
+    return here.memory.count((wanted, index.end(conn)), lambda: index.count(conn, wanted))
 
 
 def _controls(pack: PolicyPack, clause: str) -> frozenset[str] | None:

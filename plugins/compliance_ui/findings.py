@@ -15,7 +15,7 @@ from include.policy import PolicyPack
 from include.policy.rules import in_languages
 from plugins.compliance_ui.access import Visitor, opening
 from plugins.compliance_ui.names import REGISTERS, title_of
-from plugins.compliance_ui.rendering import render
+from plugins.compliance_ui.rendering import show
 from plugins.compliance_ui.services import services
 
 router = APIRouter()
@@ -38,14 +38,12 @@ def findings(
     with here.reading() as conn:
         listed = register.listed(conn)
     shown = [one for one in listed if REGISTERS.get(one.kind) in dags]
-    return render(
+    return show(
         request,
+        here,
+        who,
+        Page.FINDINGS,
         "findings.html.j2",
-        page=Page.FINDINGS,
-        title=_("Findings and actions"),
-        who=who,
-        timezone=pack.calendar.timezone,
-        now=now,
         findings=shown[:MOST],
         total=len(shown),
         overdue=sum(one.overdue(now.date()) for one in shown),

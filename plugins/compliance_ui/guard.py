@@ -78,4 +78,7 @@ def _comes_from_here(scope: Scope) -> bool:
     origin = headers.get("origin")
     if origin is None:
         return "cookie" not in headers
-    return urlsplit(origin).netloc == headers.get("host")
+    try:
+        return urlsplit(origin).netloc == headers.get("host")
+    except ValueError:
+        return False

@@ -12,7 +12,7 @@ from include.holds.registry import HoldKind
 from include.messages import _
 from include.orchestration.access.pages import Page
 from plugins.compliance_ui.access import Visitor, opening
-from plugins.compliance_ui.rendering import render
+from plugins.compliance_ui.rendering import show
 from plugins.compliance_ui.services import services
 
 router = APIRouter()
@@ -38,14 +38,12 @@ def holds(request: Request, who: Annotated[Visitor, Depends(opening(Page.HOLDS))
         active = registry.active(conn)
     active.sort(key=lambda one: (one.review_on, one.id))
     now = here.now()
-    return render(
+    return show(
         request,
+        here,
+        who,
+        Page.HOLDS,
         "holds.html.j2",
-        page=Page.HOLDS,
-        title=_("Holds"),
-        who=who,
-        timezone=here.place.pack.calendar.timezone,
-        now=now,
         holds=active[:MOST],
         total=len(active),
         due=sum(one.review_on <= now.date() for one in active),

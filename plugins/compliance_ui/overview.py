@@ -10,24 +10,22 @@ from itertools import groupby
 from fastapi import APIRouter, Request, status
 from fastapi.responses import RedirectResponse, Response
 
-from include.evidence.model import ControlState, Outcome
-from include.evidence.shelf import pruned_up_to
+from include.evidence import index
+from include.evidence.model import Outcome
 from include.evidence.standing import Age, Standing, standings, worst
 from include.findings import register
 from include.messages import Message, _
 from include.orchestration.access.pages import Page
+from include.reports.i18n import CONTROL_STATES
 from plugins.compliance_ui.access import Anybody
 from plugins.compliance_ui.names import REGISTERS
-from plugins.compliance_ui.rendering import first_page, render
+from plugins.compliance_ui.rendering import first_page, show
 from plugins.compliance_ui.services import services
 
 router = APIRouter()
 
-_STATES = {
-    ControlState.HELD: _("held"),
-    ControlState.NOT_HELD: _("did not hold"),
-    ControlState.NOT_SHOWN: _("was not shown"),
-}
+LOST_FOR = 60.0  # seconds after which somebody looks again whether bundles are missing
+
 _AGES = {
     Age.IN_TIME: _("in time"),
     Age.LATE: _("late"),
@@ -65,24 +63,26 @@ def overview(request: Request, who: Anybody) -> Response:
     dags = who.readable([*(one.workflow for one in pack.controls), *REGISTERS.values()])
     shown = [one for one in pack.controls if one.workflow in dags]
     with here.reading() as conn:
-        pruned = pruned_up_to(conn)
+        pruned = here.shelf.pruned_up_to(conn)
         found = standings(conn, here.shelf, shown, now, pack.calendar.zone, pruned)
+        missing = here.memory.keep(
+            "lost", lambda: index.lost(conn, pruned), index.end(conn), seconds=LOST_FOR
+        )
         open_findings = [one for one in register.listed(conn) if REGISTERS.get(one.kind) in dags]
     in_order = sorted(found, key=lambda one: _as_numbers(one.control.clause))
     clauses = [
         Clause(clause, list(of))
         for clause, of in groupby(in_order, key=lambda one: one.control.clause)
     ]
-    return render(
+    return show(
         request,
+        here,
+        who,
+        Page.OVERVIEW,
         "overview.html.j2",
-        page=Page.OVERVIEW,
-        title=_("Overview"),
-        who=who,
-        timezone=pack.calendar.timezone,
-        now=now,
         pack=pack,
         clauses=clauses,
+        missing=missing,
         counts=Counter(one.outcome for one in found),
         outcome=worst(found) if found else None,
         hidden=len(pack.controls) - len(shown),
@@ -97,7 +97,7 @@ def overview(request: Request, who: Anybody) -> Response:
 def _state(one: Standing) -> Message:
     if one.problem is not None:
         return _("cannot be believed: {reason}", reason=one.problem)
-    return _STATES[one.status.state] if one.status else _AGES[Age.NEVER]
+    return CONTROL_STATES[one.status.state] if one.status else _AGES[Age.NEVER]
 
 
 def _as_numbers(clause: str) -> tuple[tuple[int, str], ...]:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from fastapi import HTTPException, Request, status
 from fastapi.responses import HTMLResponse
@@ -21,6 +21,7 @@ from include.reports.html import environment
 from include.reports.i18n import LOCALES, Translator, language_tag
 from plugins.compliance_ui import language
 from plugins.compliance_ui.access import Visitor
+from plugins.compliance_ui.services import Services
 
 PREFIX = "/compliance"
 FOLDER = Path(__file__).parent
@@ -33,9 +34,8 @@ NAVIGATION: Mapping[Page, tuple[str, Message]] = {
     Page.FINDINGS: ("/findings", _("Findings and actions")),
     Page.RESTORE_POINTS: ("/restore-points", _("Restore points")),
 }
-_AGO, _AHEAD = _("{length} ago"), _("in {length}")
 ASSETS = {"pages.css": "text/css", "pages.js": "text/javascript"}
-_LANGUAGES = {"en": "English", "zh-CN": "中文"}
+LANGUAGES = {"en": "English", "zh-CN": "中文"}
 
 
 class Words:
@@ -45,14 +45,14 @@ class Words:
         self._request = request
         self.locale = language.locale_of(request)
         self.translator = Translator(self.locale, timezone)
-        self.root = request.scope.get("root_path", "").removesuffix(PREFIX) + PREFIX
+        self.root: str = request.scope.get("root_path", "").removesuffix(PREFIX) + PREFIX
 
     @property
     def airflow(self) -> str:
         """Where Airflow's own pages are, without a slash at the end."""
         return self.root.removesuffix(PREFIX)
 
-    def link(self, path: str, **query: object) -> str:
+    def link(self, path: str, /, **query: object) -> str:
         """An address of these pages; what is None or empty is left out of the query."""
         kept = {name: value for name, value in query.items() if value not in (None, "")}
         return self.root + path + (f"?{urlencode(kept)}" if kept else "")
@@ -76,11 +76,9 @@ class Words:
         """How long ago something was, or how long it takes until it is."""
         seconds = (now - moment).total_seconds()
         length = self.translator.duration(abs(seconds) // 60 * 60)
-        return (
-            self.say(_AGO.text, length=length)
-            if seconds >= 0
-            else self.say(_AHEAD.text, length=length)
-        )
+        past = seconds >= 0
+        words = _("{length} ago", length=length) if past else _("in {length}", length=length)
+        return self.translator.text(words)
 
     def switches(self) -> list[tuple[str, str, str]]:
         """Tag, name and address of the other languages: the same page in each."""
@@ -89,8 +87,8 @@ class Words:
             tag = language_tag(one)
             if one != self.locale:
                 query = dict(self._request.query_params) | {language.PARAMETER: tag}
-                path = self._request.scope["path"].removeprefix(self.root)
-                found.append((tag, _LANGUAGES[tag], self.link(path, **query)))
+                path = quote(self._request.scope["path"].removeprefix(self.root))
+                found.append((tag, LANGUAGES[tag], self.link(path, **query)))
         return found
 
 
@@ -135,6 +133,33 @@ def code(sentence: str) -> Markup:
     )
 
 
+def show(
+    request: Request,
+    here: Services,
+    who: Visitor,
+    page: Page,
+    template: str,
+    title: Message | None = None,
+    **view: Any,
+) -> HTMLResponse:
+    """Render one of the pages as of now.
+
+    Args:
+        request: the reader's.
+        here: what the page was read from.
+        who: the reader.
+        page: to which it belongs.
+        template: its file.
+        title: its heading, where it is another than the page's name.
+        view: what the template shows.
+    """
+    heading = title or NAVIGATION[page][1]
+    return render(
+        request, template, page=page, title=heading, who=who, timezone=here.timezone,
+        now=here.now(), **view,
+    )  # fmt: skip
+
+
 def render(
     request: Request,
     template: str,
@@ -142,7 +167,7 @@ def render(
     page: Page | None,
     title: Message,
     who: Visitor | None = None,
-    timezone: str = "Asia/Shanghai",
+    timezone: str = "UTC",
     status: int = 200,
     **view: Any,
 ) -> HTMLResponse:
@@ -154,7 +179,7 @@ def render(
         page: which one of the pages it belongs to.
         title: its heading.
         who: the reader; None on pages that say no more than an error.
-        timezone: of the pack; moments are shown in it.
+        timezone: in which moments are shown.
         status: of HTTP.
         view: what the template shows.
     """

@@ -14,11 +14,10 @@ from include.backup import manifest
 from include.backup.manifest import Rejected, RestorePoint
 from include.evidence.model import Outcome
 from include.holds.registry import restore_points_held
-from include.messages import _
 from include.orchestration.access.pages import Page
 from include.policy.datamap import MappedDatabase
 from plugins.compliance_ui.access import Visitor, opening
-from plugins.compliance_ui.rendering import render
+from plugins.compliance_ui.rendering import show
 from plugins.compliance_ui.services import Services, services
 
 router = APIRouter()
@@ -62,7 +61,7 @@ def restore_points(
     who.require(DAG)
     here = services()
     pack = here.place.pack
-    found = here.remembered("restore points", READ_FOR, lambda: _read(here))
+    found = here.of_store("offsite_store", READ_FOR, lambda: _read(here))
     with here.reading() as conn:
         held = {
             one.database.name: restore_points_held(
@@ -70,14 +69,12 @@ def restore_points(
             )
             for one in found
         }
-    return render(
+    return show(
         request,
+        here,
+        who,
+        Page.RESTORE_POINTS,
         "restore_points.html.j2",
-        page=Page.RESTORE_POINTS,
-        title=_("Restore points"),
-        who=who,
-        timezone=pack.calendar.timezone,
-        now=here.now(),
         databases=found,
         held=held,
         most=MOST,

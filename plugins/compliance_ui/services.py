@@ -2,86 +2,121 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from functools import cached_property
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
 
 from include.evidence.shelf import Shelf
 from include.orchestration.run import airflow_connections
-from include.services.clock import Clock
+from include.services.connections import ConnectionSpec
 from include.state.migrate import require_current
 from include.workplace import Workplace
 
+LOOKED_UP_FOR = 60.0  # seconds after which connections and policy pack are looked up again
 COUNTS = 512  # of filtered lists, that are remembered
-KEPT_FOR = 60.0  # seconds after which connections and policy pack are looked up again
 _Made = TypeVar("_Made")
 
 
-class Counts:
-    """Counts of lists that only grow: one holds for as long as its key, which names the list's end.
+class Memory:
+    """What requests share, under a name: made anew when its key changed or its time is over.
 
-    Kept across `Services`, since what is counted stays true.
+    Args:
+        steady: seconds of a clock that never goes back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, steady: Callable[[], float] = time.monotonic) -> None:
+        self.steady = steady
         self._lock = threading.Lock()
-        self._known: OrderedDict[Hashable, int] = OrderedDict()
+        self._making: dict[str, threading.Lock] = {}
+        self._kept: dict[str, tuple[Hashable, float, object]] = {}
+        self._counts: OrderedDict[Hashable, int] = OrderedDict()
 
-    def of(self, key: Hashable, count: Callable[[], int]) -> int:
-        """Return the count of that key, made where it is not known."""
+    def keep(
+        self,
+        name: str,
+        make: Callable[[], _Made],
+        key: Hashable = None,
+        seconds: float = float("inf"),
+    ) -> _Made:
+        """Return what is kept under a name, else make it; who asks meanwhile waits for it.
+
+        Args:
+            name: what it is.
+            make: makes it.
+            key: what it was made of; another key makes it anew.
+            seconds: for which it is kept.
+        """
         with self._lock:
-            if key in self._known:
-                return self._known[key]
+            making = self._making.setdefault(name, threading.Lock())
+        with making:
+            kept = self._kept.get(name)
+            if kept is not None and kept[0] == key and self.steady() - kept[1] < seconds:
+                return kept[2]  # type: ignore[return-value]  # of that name
+            made = make()
+            self._kept[name] = (key, self.steady(), made)
+            if kept is not None and isinstance(kept[2], Engine):
+                kept[2].dispose()  # connections that are lent stay until they are given back
+            return made
+
+    def count(self, key: Hashable, count: Callable[[], int]) -> int:
+        """Return a count that holds for as long as its key does, made where it is not known."""
+        with self._lock:
+            if key in self._counts:
+                return self._counts[key]
         found = count()
         with self._lock:
-            self._known[key] = found
-            while len(self._known) > COUNTS:
-                self._known.popitem(last=False)
+            self._counts[key] = found
+            while len(self._counts) > COUNTS:
+                self._counts.popitem(last=False)
         return found
 
 
-@dataclass
+@dataclass(frozen=True)
 class Services:
-    """What one minute's requests share.
+    """What the requests of one minute work with.
 
     Args:
-        place: connections and policy pack.
-        since: of the steady clock.
-        counts: of filtered lists.
+        place: connections and policy pack, as they were looked up.
+        memory: what outlives the minute.
     """
 
     place: Workplace
-    since: float
-    counts: Counts
-    _kept: dict[str, tuple[float, object]] = field(default_factory=dict)
-
-    @cached_property
-    def reader(self) -> Engine:
-        """The state database, for reading; raises UsageError where migrations are pending."""
-        return self.place.reader
-
-    @cached_property
-    def shelf(self) -> Shelf:
-        """The evidence store."""
-        return Shelf(self.place.store("evidence_store"), self.place.trusted)
+    memory: Memory
 
     @property
-    def clock(self) -> Clock:
-        """The time."""
-        return self.place.clock
+    def reader(self) -> Engine:
+        """The state database, for reading; raises UsageError where migrations are pending."""
+        address = self.place.role_database("pages_db", "state_db")
+        return self.memory.keep("reader", lambda: self.place.reader, address.conninfo())
+
+    @property
+    def shelf(self) -> Shelf:
+        """The evidence store, with what was checked of it."""
+        trusted = tuple(self.place.trusted)
+        key = (_told(self.place.connection("evidence_store")), trusted)
+
+        def make() -> Shelf:
+            return Shelf(self.place.store("evidence_store"), trusted, self.memory.steady)
+
+        return self.memory.keep("shelf", make, key)
+
+    @property
+    def timezone(self) -> str:
+        """Of the pack; moments are shown in it."""
+        return self.place.pack.calendar.timezone
 
     def now(self) -> datetime:
         """The moment in the pack's timezone."""
-        return self.clock.now().astimezone(self.place.pack.calendar.zone)
+        return self.place.clock.now().astimezone(self.place.pack.calendar.zone)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -94,28 +129,25 @@ class Services:
             require_current(conn)
             yield conn
 
-    def remembered(self, name: str, seconds: float, make: Callable[[], _Made]) -> _Made:
-        """Return what was made under a name less than so many seconds ago, else make it."""
-        now = time.monotonic()
-        at, made = self._kept.get(name, (float("-inf"), None))
-        if now - at >= seconds:
-            made = make()
-            self._kept[name] = (now, made)
-        return made  # type: ignore[return-value]  # of that name
+    def of_store(self, conn_id: str, seconds: float, make: Callable[[], _Made]) -> _Made:
+        """Return what was read from a store less than so many seconds ago, else read it."""
+        key = (_told(self.place.connection(conn_id)), tuple(self.place.trusted))
+        return self.memory.keep(conn_id, make, key, seconds)
 
 
-_lock = threading.Lock()
-_now: Services | None = None
-_counts = Counts()
+_memory = Memory()
 
 
 def services() -> Services:
-    """Return the services of this minute; made anew after it, so that changes count."""
-    global _now
-    with _lock:
-        if _now is None or time.monotonic() - _now.since > KEPT_FOR:
-            old, place = _now, Workplace.from_environment(os.environ, airflow_connections())
-            _now = Services(place, time.monotonic(), _counts)
-            if old is not None and "reader" in vars(old):
-                old.reader.dispose()  # connections that are lent stay until they are given back
-        return _now
+    """Return what a request works with; connections and policy pack are those of this minute."""
+
+    def look_up() -> Services:
+        place = Workplace.from_environment(os.environ, airflow_connections())
+        return Services(place, _memory)
+
+    return _memory.keep("services", look_up, seconds=LOOKED_UP_FOR)
+
+
+def _told(spec: ConnectionSpec) -> str:
+    """A connection as text, to see whether it is still the same."""
+    return json.dumps(asdict(spec), sort_keys=True, default=str)

@@ -15,11 +15,11 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from sqlalchemy import select
 
-from include.messages import Message, _
+from include.messages import Message
 from include.orchestration.access.pages import Page
 from plugins.compliance_ui.access import Visitor, opening
 from plugins.compliance_ui.names import title_of
-from plugins.compliance_ui.rendering import render
+from plugins.compliance_ui.rendering import show
 from plugins.compliance_ui.services import services
 
 router = APIRouter()
@@ -74,14 +74,12 @@ def waiting(
     found = [_question(who, *row) for row in asked if row[1].dag_id in readable]
     yours = [one for one in found if one.yours]
     others = [one for one in found if not one.yours]
-    return render(
+    return show(
         request,
+        here,
+        who,
+        Page.WAITING,
         "waiting.html.j2",
-        page=Page.WAITING,
-        title=_("Waiting for you"),
-        who=who,
-        timezone=here.place.pack.calendar.timezone,
-        now=here.now(),
         yours=yours[:MOST],
         others=others[:MOST],
         yours_total=len(yours),
@@ -101,6 +99,6 @@ def _question(who: Visitor, asked: HITLDetail, task: TaskInstance) -> Question:
         asked.created_at,
         task.trigger_timeout,
         people,
-        not people or bool(who.ids & set(people)),
+        (not people or bool(who.ids & set(people))) and who.answers(task.dag_id),
         f"{path}/required_actions",
     )

@@ -6,8 +6,7 @@ import pytest
 
 from include.orchestration.access.pages import Page
 from include.orchestration.access.roles import Role, all_roles
-from plugins.compliance_ui.names import REGISTERS, dag_of
-from tests.plugins.company import PACK, SEALED
+from tests.plugins.company import DAG_OF, PACK, REGISTERS
 from tests.plugins.shown import Shown
 from tests.support.fab import ADMIN
 
@@ -43,11 +42,11 @@ def addresses(shown: Shown, path: str) -> list[tuple[str, str | None]]:
     """Addresses of a route, each with the DAG that it asks to be read."""
     _page, dag = NEEDS[path]
     if dag == "its workflow":
-        rows = [one for one in shown.company.rows() if dag_of(one.dag_id) in known()]
+        rows = [one for one in shown.company.rows() if DAG_OF[one.dag_id] in known()]
         return [
             (
                 path.replace("{number}", str(row.seq)).replace("{name:path}", "report.en.html"),
-                dag_of(row.dag_id),
+                DAG_OF[row.dag_id],
             )
             for row in rows
         ]
@@ -56,9 +55,7 @@ def addresses(shown: Shown, path: str) -> list[tuple[str, str | None]]:
 
 def known() -> set[str]:
     """DAGs that Airflow has; of others nothing is shown to anybody."""
-    return {dag_of(workflow) for workflow, _outcome in SEALED} & {
-        dag for role in ROLES for dag in role.reads
-    }
+    return set(DAG_OF.values()) & {dag for role in ROLES for dag in role.reads}
 
 
 def refused(page: Page | None, dag: str | None, role: Role, path: str) -> int | None:
@@ -116,7 +113,7 @@ def test_lists_hold_only_what_a_role_may_read(shown: Shown, role: Role) -> None:
         page = shown.get(role.name, "/evidence").text
         for row in shown.company.rows():
             link = f'href="/compliance/evidence/{row.seq}"'
-            assert (link in page) is (dag_of(row.dag_id) in role.reads), row.dag_id
+            assert (link in page) is (DAG_OF[row.dag_id] in role.reads), row.dag_id
     if Page.FINDINGS in role.pages:
         page = shown.get(role.name, "/findings").text
         for kind, dag in REGISTERS.items():

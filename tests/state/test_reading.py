@@ -10,7 +10,7 @@ from psycopg import sql
 
 from include.local.postgres import EmbeddedPostgres
 from include.services.errors import UsageError
-from include.state.connect import engine
+from include.state.connect import engine, reading_engine
 from include.state.reading import grant_pages
 
 
@@ -35,7 +35,7 @@ def test_rights_are_given_to_a_role_that_is_there(
 
 def test_readers_cannot_write_whoever_they_are(migrated_database: str) -> None:
     """The owner's connection too, where no other was configured."""
-    made = engine(migrated_database, readers=1)
+    made = reading_engine(migrated_database, 1)
     with made.connect() as conn:
         with pytest.raises(Exception, match="read-only transaction"):
             conn.exec_driver_sql("DELETE FROM evidence_ledger")

@@ -9,10 +9,10 @@ down_revision = "0020"
 
 
 def upgrade() -> None:
-    """Any page costs the same, however far back; the outcome is looked at without its row."""
+    """Any page costs the same, however far back; outcome and day are looked at without the row."""
     op.create_index(
         "evidence_ledger_pages_idx",
         "evidence_ledger",
-        ["dag_id", "sealed_at", "seq"],
-        postgresql_include=["outcome"],
+        ["dag_id", "seq"],
+        postgresql_include=["outcome", "sealed_at"],
     )
