@@ -71,6 +71,12 @@ def test_no_service_is_root_or_can_become_it(stack: dict[str, Any], name: str):
     assert "privileged" not in service
 
 
+def test_databases_are_stopped_fast(stack: dict[str, Any]):
+    """SIGTERM has PostgreSQL wait for its clients, until Docker kills it."""
+    for host in layout.ROLES:
+        assert stack["services"][host]["stop_signal"] == "SIGINT"
+
+
 def test_no_secret_stands_in_the_environment_or_has_a_default(stack: dict[str, Any]):
     """Secrets come as files that `compose init` made, and as nothing else."""
     for name, service in stack["services"].items():
