@@ -125,3 +125,15 @@ def test_evidence_is_found_behind_many_bundles_of_other_controls(old: Evidence) 
     found = look(old, control(cadence="P1Y"), now=START + timedelta(days=60))
     assert found.row is not None
     assert found.row.seq == 1
+
+
+def test_evidence_of_tomorrow_shows_nothing(evidence: Evidence) -> None:
+    """A clock that ran ahead makes no control green until then; the run after it counts."""
+    evidence.seal(1, clock=FixedClock(SEALED + timedelta(days=3650)))
+    found = look(evidence, control())
+    assert (found.status, found.outcome) == (None, Outcome.FAIL)
+    assert found.problem is not None
+    evidence.seal(2)
+    found = look(evidence, control())
+    assert found.row is not None
+    assert (found.row.seq, found.outcome) == (2, Outcome.PASS)

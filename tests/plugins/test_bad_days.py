@@ -153,3 +153,112 @@ def test_the_pages_role_reads_what_they_show_and_nothing_else(shown: Shown) -> N
         "incident_entry", "legal_hold", "parcelseal_version",
     }  # fmt: skip
     assert not [name for name, _read, write in tables if write]
+
+
+def test_a_checkpoint_that_nobody_signed_excuses_nothing(shown: Shown) -> None:
+    """Whoever can write into the database could else explain away what they removed."""
+    row = shown.company.newest("enforce_retention")
+    file = shown.company.root / "evidence" / row.bundle / "report.en.html"
+    forge = (
+        "INSERT INTO evidence_checkpoint (up_to_seq, bundle, sums_sha256, signed_at,"
+        " key_fingerprint, signature) VALUES (%s, %s, %s, now(), %s, 'forged')"
+    )
+    with psycopg.connect(shown.company.conninfo, autocommit=True) as state:
+        values = [row.seq, row.bundle, row.sums_sha256, row.key_fingerprint]
+        state.execute(forge, values)
+        try:
+            with harmed(file, b"<h1>All is well</h1>"):
+                page = shown.get(OFFICER, f"/evidence/{row.seq}").text
+                assert "DO NOT RELY ON THIS BUNDLE" in page
+            assert "not kept any more" not in shown.get(OFFICER, "/evidence").text
+        finally:
+            state.execute("DELETE FROM evidence_checkpoint")
+
+
+def test_lines_that_are_missing_from_the_ledger_are_missed(shown: Shown) -> None:
+    """A gap is said on the first page."""
+    row, last = shown.company.newest("check_quality"), shown.company.rows()[-1]
+    columns = list(vars(row))
+    with psycopg.connect(shown.company.conninfo, autocommit=True) as state:
+        state.execute("DELETE FROM evidence_ledger WHERE seq = %s", [row.seq])
+        # Whether any is missing is looked at once a minute, and when the ledger has another end.
+        state.execute(
+            "UPDATE evidence_ledger SET sums_sha256 = 'a' || substr(sums_sha256, 2)"
+            " WHERE seq = (SELECT max(seq) FROM evidence_ledger)"
+        )
+        try:
+            page = shown.get(OFFICER, "/").text
+            assert "1 bundles are missing from the ledger." in page
+        finally:
+            state.execute(
+                "UPDATE evidence_ledger SET sums_sha256 = %s WHERE seq = %s",
+                [last.sums_sha256, last.seq],
+            )
+            marks = ", ".join(["%s"] * len(columns))
+            names = ", ".join(columns)
+            state.execute(
+                f"INSERT INTO evidence_ledger ({names}) VALUES ({marks})",
+                [getattr(row, one) for one in columns],
+            )
+
+
+@pytest.mark.parametrize("query", ["path=x", "self=1", "w=1", "request=1", "title=x"])
+@pytest.mark.parametrize("role", [None, OFFICER, "On Call"])
+def test_no_parameter_of_an_address_breaks_a_page(
+    shown: Shown, role: str | None, query: str
+) -> None:
+    """A stranger's neither; each is answered by a page with all headers."""
+    for path in ("/", "/evidence", "/nowhere"):
+        got = shown.get(role, f"{path}?{query}")
+        assert got.status_code < 500, (path, query)
+        assert "default-src 'none'" in got.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize("origin", ["http://[", "null", "https://evil.example", "file://", "x"])
+def test_an_origin_that_is_none_is_refused(shown: Shown, origin: str) -> None:
+    """Whatever a browser, or somebody who plays one, names."""
+    got = shown.airflow.session(None).post(
+        f"{shown.url}/", cookies=shown.airflow.cookies(OFFICER), headers={"Origin": origin}
+    )
+    assert got.status_code == 403
+
+
+def test_a_page_tells_nobody_how_services_are_reached(shown: Shown) -> None:
+    """Names of hosts, roles and folders are for the log."""
+    store = shown.company.root / "evidence"
+    away = store.with_name("gone")
+    store.rename(away)
+    try:
+        row = shown.company.newest("check_quality")
+        page = shown.get(OFFICER, f"/evidence/{row.seq}/report")
+        assert str(shown.company.root) not in page.text
+    finally:
+        away.rename(store)
+
+
+def test_an_older_list_of_files_is_not_the_bundles(shown: Shown) -> None:
+    """One that a trusted key signed too, of another bundle, put in its place."""
+    row, other = shown.company.newest("check_quality"), shown.company.newest("remind_training")
+    folder = shown.company.root / "evidence"
+    sums, signature = ("SHA256SUMS", "SHA256SUMS.sig")
+    with (
+        harmed(folder / row.bundle / sums, (folder / other.bundle / sums).read_bytes()),
+        harmed(folder / row.bundle / signature, (folder / other.bundle / signature).read_bytes()),
+    ):
+        got = shown.get(OFFICER, f"/evidence/{row.seq}/files/signer.pem")
+        assert got.status_code == 409
+        assert "SHA256SUMS is not the one that the ledger has" in got.text
+        assert "Do not rely on this bundle" in got.text
+
+
+def test_what_does_not_fit_is_refused_before_it_is_read() -> None:
+    """By its size, and by the room that there is for all who ask at once."""
+    from fastapi import HTTPException
+
+    from plugins.compliance_ui.files import LARGEST, require_room
+
+    require_room(LARGEST, LARGEST)
+    for size, largest in ((LARGEST + 1, LARGEST), (2**60, None)):
+        with pytest.raises(HTTPException) as refused:
+            require_room(size, largest)
+        assert refused.value.status_code == 413
