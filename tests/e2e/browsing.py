@@ -7,7 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import Browser, Locator, Page, Response, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    FrameLocator,
+    Locator,
+    Page,
+    Response,
+    expect,
+    sync_playwright,
+)
 
 from include.local.airflow import Standalone
 from tests.reports.test_browser import CHROMIUM
@@ -49,6 +57,15 @@ def open_question(page: Page, batch: str) -> None:
     page.get_by_role("menuitem", name="Required Actions").click()
     page.get_by_role("link", name=re.compile(batch)).click()
     expect(page.get_by_role("button", name="Approve")).to_be_visible(timeout=30_000)
+
+
+def compliance_pages(page: Page, name: str) -> FrameLocator:
+    """Go to one of the compliance pages by Airflow's navigation, and theirs inside it."""
+    page.get_by_role("link", name="Compliance").first.click()
+    pages = page.frame_locator("iframe")
+    pages.locator("header nav").get_by_role("link", name=name).click()
+    expect(pages.get_by_role("heading", level=1)).to_contain_text(name, timeout=30_000)
+    return pages
 
 
 def press(page: Page, option: str) -> int:

@@ -15,7 +15,6 @@ from playwright.sync_api import (
     ConsoleMessage,
     Dialog,
     Error,
-    FrameLocator,
     Page,
     Request,
     Response,
@@ -176,12 +175,6 @@ class People:
             raise
         finally:
             context.close()
-
-
-def in_frame(page: Page) -> FrameLocator:
-    """Press Airflow's navigation entry and return the pages inside Airflow."""
-    page.get_by_role("link", name="Compliance").first.click()
-    return page.frame_locator("iframe")
 
 
 def picture(page: Page, folder: Path, name: str) -> None:

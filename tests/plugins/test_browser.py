@@ -13,14 +13,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import FrameLocator, Locator, Page, expect
 
-from tests.e2e.browsing import press
+from tests.e2e.browsing import compliance_pages, press
 from tests.plugins.browsing import (
     OFFICER,
     PATHS,
     People,
     Visit,
     ask,
-    in_frame,
     may_open,
     picture,
 )
@@ -75,7 +74,7 @@ def inside(people: People) -> Iterator[tuple[Page, FrameLocator]]:
     """Airflow's own page, where the navigation entry was pressed, and our pages in it."""
     with people.visit(OFFICER) as visit:
         visit.page.goto(people.shown.airflow.url)
-        yield visit.page, in_frame(visit.page)
+        yield visit.page, compliance_pages(visit.page, "Overview")
 
 
 def test_the_pages_are_an_entry_of_airflows_navigation(
@@ -172,8 +171,7 @@ def test_a_question_is_answered_where_the_page_leads(people: People, tmp_path: P
         expect(page.get_by_role("button", name="general")).to_be_visible()
         assert len(page.frames) == 1
         assert press(page, "general") == 200
-        in_frame(page)
-        pages.get_by_role("link", name="Waiting for you").click()
+        pages = compliance_pages(page, "Waiting for you")
         expect(pages.get_by_text("Nothing waits for you.")).to_be_visible()
 
 

@@ -20,7 +20,14 @@ from playwright.sync_api import Browser, expect
 
 from include.cli.answers import PATIENCE
 from include.local.airflow import ADMIN, AirflowApi
-from tests.e2e.browsing import logged_in, open_form, open_question, press, start
+from tests.e2e.browsing import (
+    compliance_pages,
+    logged_in,
+    open_form,
+    open_question,
+    press,
+    start,
+)
 from tests.e2e.in_airflow.conftest import ENTERER, OTHER_REVIEWER, REST, REVIEWER
 from tests.e2e.running import RUNS, Running, patch, path_of, until
 from tests.reports.test_browser import CHROMIUM
@@ -32,7 +39,6 @@ pytestmark = [
     pytest.mark.timeout(600),
 ]
 
-APPROVER = "E00007"  # of the retention schedule
 LEFT = "E00031"  # a reviewer who leaves
 BROWSER, TURNED_DOWN, MARKED = "IN-000004", "IN-000005", "IN-000006"
 WORDS = "Phones of another country 电话有误"
@@ -177,11 +183,16 @@ def test_in_the_browser_who_is_not_asked_is_told_so_and_nothing_happens(
 @pytest.fixture(scope="module")
 def in_browser(
     running: Running, api: AirflowApi, asked: Asked, browser: Browser, refused: tuple[int, str]
-) -> str:
-    """The reviewer approves one batch and turns another down; returns what the page showed."""
+) -> tuple[str, set[str]]:
+    """The reviewer approves a batch and turns another down; what the form showed, and still waits.
+
+    The compliance page lists what waits, and leads to Airflow's form.
+    """
     del refused  # comes first: the same question
     with logged_in(browser, running.airflow, REVIEWER) as page:
-        open_question(page, BROWSER)
+        pages = compliance_pages(page, "Waiting for you")
+        pages.get_by_role("link", name=re.compile(BROWSER)).click()
+        expect(page.get_by_role("button", name="Approve")).to_be_visible(timeout=30_000)
         shown = page.locator("body").inner_text()
         assert press(page, "Approve") == 200
         page.reload()
@@ -190,11 +201,20 @@ def in_browser(
         expect(page.get_by_text("Reason / 理由")).to_be_visible()
         page.locator("input[name=element_reason]").fill(WORDS)
         assert press(page, "Reject") == 200
-    return shown
+        waiting = compliance_pages(page, "Waiting for you").locator("tbody").all_inner_texts()
+    return shown, set(re.findall(r"IN-\d+", " ".join(waiting)))
+
+
+def test_what_was_answered_waits_on_the_compliance_page_no_more(
+    in_browser: tuple[str, set[str]],
+) -> None:
+    """The others of the run wait on."""
+    assert not {BROWSER, TURNED_DOWN} & in_browser[1]
+    assert MARKED in in_browser[1]
 
 
 def test_in_the_browser_the_reviewer_sees_what_is_decided_on(
-    running: Running, asked: Asked, in_browser: str
+    running: Running, asked: Asked, in_browser: tuple[str, set[str]]
 ) -> None:
     """Counts, broken rules and a masked sample in both languages, as a page and not as Markdown."""
     for words in (
@@ -207,16 +227,16 @@ def test_in_the_browser_the_reviewer_sees_what_is_decided_on(
         "脱敏样本",
         "＊＊＊＊",
     ):
-        assert words in in_browser
+        assert words in in_browser[0]
     for mark in ("###", "---", "| "):
-        assert mark not in in_browser
+        assert mark not in in_browser[0]
     with running.courier() as conn:
         values = conn.execute(
             "SELECT v FROM intake_record, unnest(ARRAY[name, phone, id_number, email, street]) "
             "AS v WHERE batch_id = %s AND length(v) > 1",
             [BROWSER],
         ).fetchall()
-    assert {value for (value,) in values if value in in_browser} == set()
+    assert {value for (value,) in values if value in in_browser[0]} == set()
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +281,7 @@ def sealed(
     api: AirflowApi,
     asked: Asked,
     over_rest: dict[str, Any],
-    in_browser: str,
+    in_browser: tuple[str, set[str]],
     anew: dict[str, Any],
 ) -> dict[str, Any]:
     """The run's evidence, after the administrator marked the last question as done."""
@@ -293,6 +313,22 @@ def test_the_evidence_names_who_decided_on_what(asked: Asked, sealed: dict[str, 
         if one["step"] == "review"
     }
     assert reasons[TURNED_DOWN] == WORDS
+
+
+def test_the_compliance_pages_have_the_new_bundle(
+    running: Running, asked: Asked, browser: Browser, sealed: dict[str, Any]
+) -> None:
+    """Under Evidence, with the report that opens there."""
+    token = str(running.airflow.api_as(REVIEWER).session.headers["Authorization"]).split()[1]
+    with browser.new_context(locale="en") as context:
+        context.add_cookies([{"name": "_token", "value": token, "url": running.airflow.url}])
+        page = context.new_page()
+        page.goto(f"{running.airflow.url}/compliance/evidence?workflow=review_intake")
+        row = page.get_by_role("row").filter(has_text=asked.run_id)
+        expect(row).to_contain_text("Attention")
+        row.get_by_role("link", name="Report").click()
+        expect(page.locator("body")).to_contain_text(asked.run_id)
+        assert page.url.endswith("/report")
 
 
 def test_approved_batches_are_let_in_exactly_once(
@@ -328,66 +364,3 @@ def test_a_question_marked_as_done_is_nobodys_answer(sealed: dict[str, Any]) -> 
         for one in sealed["steps"]
         if one["step"] == "settle" and one["part"].endswith(MARKED)
     ] == [{"left": 30}]
-
-
-@pytest.fixture(scope="module")
-def retention(running: Running, api: AirflowApi, browser: Browser) -> dict[str, Any]:
-    """A retention run that the administrator starts by its form and an approver lets go on."""
-    with logged_in(browser, running.airflow, ADMIN) as page:
-        form = open_form(page, "Retention: what has expired is gone")
-        expect(form).to_contain_text("empty means today")
-        run = start(page, form, f"/{RUNS.format('enforce_retention')}")
-    until(lambda: len(api.questions("enforce_retention")) == 1, "the question waits")
-    since = time.monotonic()
-    (detail,) = api.call("GET", f"{RUNS.format('enforce_retention')}/~/hitlDetails")["hitl_details"]
-    path = path_of(detail["task_instance"])
-    with logged_in(browser, running.airflow, APPROVER) as page:
-        open_question(page, "wait for your approval")
-        shown = page.locator("body").inner_text()
-        time.sleep(max(0.0, since + PATIENCE - time.monotonic()))
-        said = {user: patch(running.airflow.api_as(user), path) for user in (ADMIN, REVIEWER)}
-        said["waits"] = api.call("GET", path)["state"] == "awaiting_input"
-        said[APPROVER] = press(page, "Approve")
-        said["again"] = patch(running.airflow.api_as(APPROVER), path)
-    done = running.ended(api, "enforce_retention", run["dag_run_id"])
-    return {"run": run, "shown": shown, "said": said, "detail": detail, "done": done}
-
-
-def test_a_plan_larger_than_usual_waits_for_who_may_approve_it(retention: dict[str, Any]) -> None:
-    """Not for the administrator, who started it, nor for somebody with another task; and once."""
-    assert retention["run"]["triggering_user_name"] == ADMIN
-    assert retention["said"] == {
-        ADMIN: 403,
-        REVIEWER: 403,
-        "waits": True,
-        APPROVER: 200,
-        "again": 409,
-    }
-    for words in ("Electronic waybills", "电子运单", "SHA-256", "more than 10 records"):
-        assert words in retention["shown"]
-    assert "###" not in retention["shown"]
-
-
-def test_what_was_approved_in_airflow_is_gone_and_the_evidence_says_by_whom(
-    running: Running, retention: dict[str, Any]
-) -> None:
-    """Bound to the plan whose hash the question showed."""
-    done = retention["done"]
-    assert done.state == "success"
-    found = json.loads((Path(str(done.bundle)) / "result.json").read_text())
-    (approval,) = found["approvals"]
-    assert (approval["decision"], approval["decided_by"]) == ("Approve", APPROVER)
-    assert approval["sha256"] in retention["detail"]["body"]
-    with running.courier() as conn:
-        query = "SELECT count(*) FROM waybill WHERE created_at < now() - interval '2 years 1 day'"
-        assert conn.execute(query).fetchone() == (0,)
-
-
-def test_a_retention_run_over_rest_wants_a_day_as_text(api: AirflowApi) -> None:
-    """What is no text is refused before anything is planned."""
-    refused = api.session.post(
-        f"{api.url}/api/v2/{RUNS.format('enforce_retention')}",
-        json={"logical_date": None, "conf": {"as_of": 20261125}},
-        timeout=60,
-    )
-    assert refused.status_code == 400
