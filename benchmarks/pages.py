@@ -1,9 +1,9 @@
 """The compliance pages of a large company, with 20 people at them beside a scheduler.
 
-``./parcelseal bench pages [--rows N] [--rounds N]``: one embedded PostgreSQL, a real API server with
-FAB, a real scheduler and DAG processor, 100,000 signed bundles and 40 controls. Exits
-with 1 when a target is missed. Overview and Evidence are asked for at random, Evidence at any
-depth and by any filter, by people who read for a second between two pages.
+``./parcelseal bench pages [--rows N] [--rounds N]``: one embedded PostgreSQL, an API server with
+FAB, a scheduler and a DAG processor, 100,000 signed bundles and 40 controls. Exits with 1 when a
+target is missed. Overview and Evidence are asked for at random, Evidence at any depth and by any
+filter, by people who read for a second between two pages.
 """
 
 from __future__ import annotations
