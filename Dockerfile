@@ -25,7 +25,7 @@ RUN --mount=type=bind,source=deploy/wheels,target=/wheels \
     if ls /wheels/*.whl >/dev/null 2>&1; then set -- --no-index --find-links /wheels; fi; \
     if [ -s /build/ca.pem ]; then set -- "$@" --cert /build/ca.pem; fi; \
     /opt/parcelseal/.venv/bin/pip install "$@" --no-cache-dir --disable-pip-version-check \
-      --progress-bar off --quiet --no-compile --require-hashes -r /build/requirements.txt; \
+      --progress-bar off --quiet --no-compile --no-deps --require-hashes -r /build/requirements.txt; \
     # files of other versions of Python do not compile, and are never imported
     python3 -m compileall -q -q -j 0 /opt/parcelseal/.venv/lib || :
 # The launcher takes these as its word that everything is installed.

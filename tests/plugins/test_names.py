@@ -1,0 +1,46 @@
+"""What workflows are called on pages, and whose bundles they are."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from include.messages import verbatim
+from include.workplace import ROOT
+from plugins.compliance_ui.names import dag_of, title_of
+from tests.plugins.company import DAG_OF
+
+DAGS = sorted(path.stem for path in (ROOT / "dags").glob("*.py"))
+AIRFLOWS_AUTH = (
+    "airflow.api_fastapi.app",
+    "airflow.api_fastapi.auth",
+    "airflow.api_fastapi.core_api",
+)
+
+
+@pytest.mark.parametrize("name", [*DAGS, "sample_commitment", "respond_to_incident.summary-0a1b"])
+def test_every_workflow_has_a_name_for_people(name: str) -> None:
+    """A new one is not shown by its id."""
+    assert title_of(name) != verbatim(name)
+
+
+def test_what_nobody_knows_any_more_is_shown_by_its_id() -> None:
+    """Evidence outlives the workflow that made it."""
+    assert title_of("a_workflow_of_yesterday") == verbatim("a_workflow_of_yesterday")
+
+
+@pytest.mark.parametrize(("name", "dag"), sorted(DAG_OF.items()))
+def test_each_bundle_is_read_by_who_may_read_its_workflow(name: str, dag: str) -> None:
+    """What is sealed aside belongs to the run that sealed it."""
+    assert dag_of(name) == dag
+
+
+def test_one_module_knows_how_airflow_authorises() -> None:
+    """Another one that asked could forget to."""
+    asking = set()
+    for path in (ROOT / "plugins").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(ASKING):
+                asking.add(path.name)
+    assert asking == {"access.py"}
