@@ -12,11 +12,8 @@ from plugins.compliance_ui.names import dag_of, title_of
 from tests.plugins.company import DAG_OF
 
 DAGS = sorted(path.stem for path in (ROOT / "dags").glob("*.py"))
-AIRFLOWS_AUTH = (
-    "airflow.api_fastapi.app",
-    "airflow.api_fastapi.auth",
-    "airflow.api_fastapi.core_api",
-)
+AIRFLOW = "airflow.api_fastapi."
+ASKING = tuple(AIRFLOW + one for one in ("app", "auth", "core_api"))
 
 
 @pytest.mark.parametrize("name", [*DAGS, "sample_commitment", "respond_to_incident.summary-0a1b"])
