@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -18,6 +19,10 @@ from include.local.postgres import SUPERUSER, EmbeddedPostgres
 from include.state.connect import engine
 from include.state.migrate import migrate
 from tests.support.databases import fresh
+
+if TYPE_CHECKING:
+    from tests.plugins.company import Company
+    from tests.plugins.shown import Shown
 
 # Python's collector would go over all modules and six thousand tests again and again.
 gc.set_threshold(50_000, 20, 20)
@@ -67,3 +72,31 @@ def migrated_database(postgres: EmbeddedPostgres, migrated_once: str) -> Iterato
     """The connection string of a migrated state database of the test's own, without a record."""
     with fresh(postgres, migrated_once) as name:
         yield postgres.conninfo(name)
+
+
+@pytest.fixture(scope="session")
+def made(postgres: EmbeddedPostgres, migrated_once: str) -> Iterator[Company]:
+    """A company for the compliance pages to show, which no test changes but for a moment."""
+    from tests.plugins.company import company
+
+    root = Path(tempfile.mkdtemp(prefix="parcelseal-company-"))
+    try:
+        with company(postgres, migrated_once, root) as found:
+            yield found
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def shown(postgres: EmbeddedPostgres, made: Company) -> Iterator[Shown]:
+    """The one API server with FAB, for tests of pages and of roles: it takes long to start."""
+    from tests.plugins.shown import Shown
+    from tests.support.fab import fab_airflow
+
+    folder = Path(tempfile.mkdtemp(prefix="parcelseal-fab-"))
+    everybody_at_once = {"AIRFLOW__FAB__AUTH_RATE_LIMITED": "False"}  # 5 in 40 s from one place
+    try:
+        with fab_airflow(postgres, folder, {**made.environment, **everybody_at_once}) as airflow:
+            yield Shown(airflow, made)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException, status
 from fastapi.responses import Response
 
 from plugins.compliance_ui import (
+    NAME,
     bundle,
     clocks,
     errors,
@@ -21,11 +22,8 @@ from plugins.compliance_ui import (
 )
 from plugins.compliance_ui.access import Visitor, visitor
 from plugins.compliance_ui.guard import Guard
-from plugins.compliance_ui.rendering import ASSETS, PREFIX, asset
+from plugins.compliance_ui.rendering import ASSETS, asset
 
-__all__ = ["NAME", "PREFIX", "compliance_pages"]
-
-NAME = "Compliance"
 _AN_HOUR = "private, max-age=3600"
 _router = APIRouter()
 _PARTS = (

@@ -19,11 +19,10 @@ from include.messages import Message, _
 from include.orchestration.access.pages import Page
 from include.reports.html import environment
 from include.reports.i18n import LOCALES, Translator, language_tag
-from plugins.compliance_ui import language
+from plugins.compliance_ui import PREFIX, language
 from plugins.compliance_ui.access import Visitor
 from plugins.compliance_ui.services import Services
 
-PREFIX = "/compliance"
 FOLDER = Path(__file__).parent
 NAVIGATION: Mapping[Page, tuple[str, Message]] = {
     Page.OVERVIEW: ("/", _("Overview")),

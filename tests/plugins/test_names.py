@@ -41,3 +41,14 @@ def test_one_module_knows_how_airflow_authorises() -> None:
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(ASKING):
                 asking.add(path.name)
     assert asking == {"access.py"}
+
+
+def test_airflows_other_processes_import_no_page() -> None:
+    """Every task and every parse of a DAG file loads plugins: what they bring along costs there."""
+    tree = ast.parse((ROOT / "plugins" / "compliance_plugin.py").read_text())
+    brought = {
+        node.module for node in tree.body if isinstance(node, ast.ImportFrom) and node.module
+    }
+    assert brought == {"__future__", "typing", "airflow.plugins_manager", "plugins.compliance_ui"}
+    package = ast.parse((ROOT / "plugins" / "compliance_ui" / "__init__.py").read_text())
+    assert not [one for one in package.body if isinstance(one, ast.Import | ast.ImportFrom)]

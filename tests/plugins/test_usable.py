@@ -154,7 +154,12 @@ def test_a_phone_shows_every_page(people: People, tmp_path: Path, language: str)
         visit.page.keyboard.press("End")
         visit.page.keyboard.press("ArrowRight")
         expect(region).to_be_focused()
-        visit.page.wait_for_function("document.querySelector('.scroll').scrollLeft > 0")
+        scrolled = "document.querySelector('.scroll').scrollLeft > 0"
+        for _moment in range(100):  # no wait_for_function: the pages let nobody evaluate texts
+            if visit.page.evaluate(scrolled):
+                break
+            visit.page.wait_for_timeout(50)
+        assert visit.page.evaluate(scrolled)
 
 
 def test_paper_has_the_table_and_no_navigation(people: People, tmp_path: Path) -> None:

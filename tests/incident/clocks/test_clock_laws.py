@@ -166,7 +166,7 @@ def test_a_moment_without_timezone_is_refused():
 
 def test_a_period_beyond_the_calendar_is_told_by_name():
     """Ten thousand years have no due time."""
-    with pytest.raises(UsageError, match=r"P9999Y.*incident\.yaml"):
+    with pytest.raises(UsageError, match=r"P9999Y.*policy pack"):
         later(datetime(2026, 3, 2, tzinfo=UTC), Period.parse("P9999Y"), SHANGHAI)
 
 

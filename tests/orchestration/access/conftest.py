@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
-from include.local.postgres import EmbeddedPostgres
 from include.orchestration.access.roles import ALL
-from tests.support.fab import ADMIN, FabAirflow, fab_airflow
+from tests.plugins.shown import Shown
+from tests.support.fab import ADMIN, FabAirflow
 
 RUN = "seen"
 CONF = {"respond_to_incident": {"type": "lost_device", "what": "A scanner is gone."}}
@@ -28,16 +25,11 @@ def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="package")
-def airflow(postgres: EmbeddedPostgres) -> Iterator[FabAirflow]:
+def airflow(shown: Shown) -> FabAirflow:
     """The server, with a run of each workflow that nothing executes."""
-    folder = Path(tempfile.mkdtemp(prefix="parcelseal-fab-"))
-    try:
-        with fab_airflow(postgres, folder) as found:
-            for dag_id in sorted(ALL):
-                _trigger(found, dag_id)
-            yield found
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    for dag_id in sorted(ALL):
+        _trigger(shown.airflow, dag_id)
+    return shown.airflow
 
 
 def _trigger(airflow: FabAirflow, dag_id: str) -> None:
