@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from pathlib import Path
 from statistics import median, quantiles
 
 import psycopg
+import requests
 from rich.table import Table
 
 from benchmarks import _pages_data as data
@@ -41,6 +43,7 @@ P95 = 150  # milliseconds in the server, at most
 SIZE = 200  # KiB of a page, at most
 DEEPER = 1.25  # times the newest page, what lies deep may take at most
 DEEP = 0.5  # of the ledger: what lies further back is deep
+READY_TIMEOUT, SETTLING = 120, 15  # seconds; all DAG files are parsed once meanwhile
 ROLES = ("Auditor", "Compliance Officer", "Management")  # they may read every workflow
 SETTINGS = {"shared_buffers": "256MB"}
 
@@ -84,6 +87,7 @@ def company(folder: Path, bundles: int) -> Iterator[FabAirflow]:
             _beside(airflow, "scheduler"),
             _beside(airflow, "dag-processor"),
         ):
+            _wait_until_it_runs(airflow)
             yield airflow
     finally:
         server.stop()
@@ -109,6 +113,18 @@ def _settings(server: EmbeddedPostgres, folder: Path) -> Mapping[str, str]:
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",
         "PARCELSEAL_POLICY": str(folder / "pack"),
     }
+
+
+def _wait_until_it_runs(airflow: FabAirflow) -> None:
+    """Wait for scheduler and DAG processor: their start is not what people look beside."""
+    end = time.monotonic() + READY_TIMEOUT
+    while time.monotonic() < end:
+        told = requests.get(f"{airflow.url}/api/v2/monitor/health", timeout=30).json()
+        if all(told[part]["status"] == "healthy" for part in ("scheduler", "dag_processor")):
+            time.sleep(SETTLING)
+            return
+        time.sleep(1)
+    raise RuntimeError(f"Scheduler and DAG processor were not ready after {READY_TIMEOUT} s.")
 
 
 @contextmanager

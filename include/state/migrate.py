@@ -84,7 +84,7 @@ def ensure_current(engine: Engine) -> None:
 
 
 def require_current(conn: Connection) -> None:
-    """The same for a connection that is there already.
+    """The same for a connection that is there already, on which nothing was done yet.
 
     Raises:
         UsageError: as `ensure_current`.
@@ -102,9 +102,9 @@ def require_current(conn: Connection) -> None:
 def _told_revision(conn: Connection) -> str | None:
     """The same as `current_revision`, by one query where the table is there: pages ask often."""
     try:
-        with conn.begin_nested():
-            return conn.execute(_REVISION).scalar_one_or_none()
+        return conn.execute(_REVISION).scalar_one_or_none()
     except ProgrammingError:
+        conn.rollback()
         return current_revision(conn)
 
 

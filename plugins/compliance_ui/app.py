@@ -44,17 +44,7 @@ def compliance_pages() -> FastAPI:
     app = FastAPI(
         title=NAME, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
     )
-    for part in (
-        overview,
-        evidence,
-        bundle,
-        files,
-        waiting,
-        clocks,
-        holds,
-        findings,
-        restore_points,
-    ):
+    for part in _PARTS:
         app.include_router(part.router)
     app.include_router(_router)
     app.add_middleware(Guard)

@@ -31,6 +31,7 @@ _ORDERS = {
     Order.WORKFLOW: _("by workflow"),
 }
 _NAMES_FOR = 10.0  # seconds for which new names of workflows may be missing from the choice
+_EVER_FOR = 600.0  # seconds; new evidence is by the pack, which is asked each time
 _FIRST, _LAST = date(1970, 1, 1), date(9000, 1, 1)
 
 
@@ -73,9 +74,15 @@ def evidence(
         )
         dags = who.readable(map(dag_of, known))
         readable = [one for one in known if dag_of(one) in dags]
+        controls = _controls(pack, clause)
         wanted = Wanted(
-            frozenset(readable if not workflow else {workflow} & set(readable)),
-            _controls(pack, clause),
+            frozenset(
+                one
+                for one in readable
+                if workflow in ("", one)
+                and (controls is None or _is_evidence(here, conn, one, controls))
+            ),
+            controls,
             outcome or None,
             _moment(days[0], pack.calendar.zone),
             _moment(days[1] + timedelta(days=1) if days[1] else None, pack.calendar.zone),
@@ -112,6 +119,16 @@ def evidence(
 def _count(here: Services, conn: Connection, wanted: Wanted) -> int:
     """How many there are: counted anew whenever the ledger has grown."""
     return here.memory.count((wanted, index.end(conn)), lambda: index.count(conn, wanted))
+
+
+def _is_evidence(here: Services, conn: Connection, workflow: str, wanted: frozenset[str]) -> bool:
+    """Whether a workflow's bundles are evidence for a control: by the pack, or ever before.
+
+    Others need not be walked from end to end to find that they are not.
+    """
+    ever = here.memory.keep("controls", lambda: index.controls_of(conn), seconds=_EVER_FOR)
+    today = {one.id for one in here.place.pack.controls_of(workflow)}
+    return bool(wanted & (today | ever.get(workflow, frozenset())))
 
 
 def _controls(pack: PolicyPack, clause: str) -> frozenset[str] | None:

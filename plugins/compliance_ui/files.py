@@ -34,7 +34,7 @@ Number = Annotated[int, Path(ge=1, lt=2**63)]
 Reader = Annotated[Visitor, Depends(opening(Page.EVIDENCE))]
 
 LARGEST = 256 * 1024 * 1024  # bytes of a bundle that are checked or packed while somebody waits
-AT_ONCE = 2  # bundles that are checked, packed or copied at the same time
+AT_ONCE = 2  # bundles that are checked or packed at the same time
 PATIENCE = 10  # seconds for which somebody waits for their turn
 _PIECE = 256 * 1024  # bytes sent at a time
 _turns = threading.BoundedSemaphore(AT_ONCE)

@@ -34,6 +34,16 @@ def queues(stack: dict[str, Any]) -> dict[str, int]:
     return found
 
 
+def test_the_code_knows_hosts_and_ports_as_the_stack_has_them(stack: dict[str, Any]):
+    """Connections, certificates and health checks are made of `layout`."""
+    assert {*layout.SERVERS, *layout.ROLES} <= set(stack["services"])
+    for entry, port in (
+        ("store/entry.sh", f"ssl_port={layout.STORE_PORT} "),
+        ("redis/entry.sh", f"tls-port {layout.REDIS_PORT}\n"),
+    ):
+        assert port in (ROOT / "deploy" / entry).read_text(), entry
+
+
 def test_the_stack_has_every_part(stack: dict[str, Any]):
     """Airflow's parts, broker, databases, store and mail; with the sample its database too."""
     wanted = {"api-server", "scheduler", "dag-processor", "triggerer", "postgres", "scratch"}

@@ -133,6 +133,16 @@ def test_every_name_of_the_ledger_is_found(conn: Connection) -> None:
     assert sorted(index.workflows(conn)) == sorted(WORKFLOWS)
 
 
+def test_each_workflow_has_the_controls_that_it_ever_was_evidence_for(
+    conn: Connection, rows: list[LedgerRow]
+) -> None:
+    """Of all its bundles together."""
+    expected: dict[str, set[str]] = {}
+    for one in rows:
+        expected.setdefault(one.dag_id, set()).update(one.controls)
+    assert index.controls_of(conn) == expected
+
+
 @given(each=st.integers(1, 12), control=st.none() | st.sampled_from(CONTROLS))
 def test_the_newest_of_each_workflow(
     conn: Connection, rows: list[LedgerRow], each: int, control: str | None
