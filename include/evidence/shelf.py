@@ -68,11 +68,12 @@ class Shelf:
 
     def is_authentic(self, row: LedgerRow) -> bool:
         """Say whether a trusted key signed a ledger row as it stands; remembered by its content."""
-        key = (row.row_signature, row.signed_content())
+        content = row.signed_content()
+        key = (row.row_signature, content)
         with self._lock:
             if (known := self._authentic.get(key)) is not None:
                 return known
-        found = row.is_authentic(self.keys)
+        found = self.keys.who_signed(row.row_signature, content) is not None
         with self._lock:
             _remember(self._authentic, key, found)
         return found

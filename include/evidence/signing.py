@@ -87,8 +87,12 @@ def verify(public_pem: bytes, signature: bytes, data: bytes) -> bool:
     Raises:
         UsageError: not an Ed25519 public key.
     """
+    return _verified(_load_public(public_pem), signature, data)
+
+
+def _verified(key: Ed25519PublicKey, signature: bytes, data: bytes) -> bool:
     try:
-        _load_public(public_pem).verify(signature, data)
+        key.verify(signature, data)
     except InvalidSignature:
         return False
     return True
@@ -102,7 +106,8 @@ class TrustedKeys:
     """
 
     def __init__(self, public_pems: Iterable[bytes]) -> None:
-        self._by_fingerprint = {fingerprint(pem): pem for pem in public_pems}
+        keys = map(_load_public, public_pems)  # once: pages hold hundreds of rows against them
+        self._by_fingerprint = {_fingerprint(key): key for key in keys}
         if not self._by_fingerprint:
             raise UsageError("No trusted evidence key was named.")
 
@@ -113,8 +118,8 @@ class TrustedKeys:
 
     def signed_by(self, key_fingerprint: str, signature: bytes, data: bytes) -> bool:
         """Say whether the named key is trusted and made this signature."""
-        pem = self._by_fingerprint.get(key_fingerprint)
-        return pem is not None and verify(pem, signature, data)
+        key = self._by_fingerprint.get(key_fingerprint)
+        return key is not None and _verified(key, signature, data)
 
     def who_signed(self, signature: bytes, data: bytes) -> str | None:
         """Return the fingerprint of the trusted key that made the signature, if one did."""
