@@ -29,6 +29,8 @@ USERS, PASSWORDS, ROLE_PASSWORDS = "users.json", "passwords.json", "role_passwor
 OFFLINE = "offline"  # folder of keys that leave this machine
 POLICY = "policy"
 _PACK = Path(__file__).parent / "pack"  # of the stack's own databases
+# Two of each department of the sample courier that workflows ask, and an auditor from outside.
+SAMPLE_PEOPLE = Path(__file__).parent / "sample_people.json"
 
 
 @dataclass
@@ -138,7 +140,8 @@ class PrivateFolder:
         self._add_missing(PAGES_CONNECTIONS, pages_connections(roles, self.text))
 
     def _people(self) -> None:
-        self._keep(USERS, _json([{**ADMIN, "roles": ["Admin"]}]))
+        people = json.loads(SAMPLE_PEOPLE.read_bytes()) if self.sample else []
+        self._keep(USERS, _json([{**ADMIN, "roles": ["Admin"]}, *people]))
         try:
             accounts = [one["id"] for one in json.loads(self.text(USERS))]
         except (ValueError, TypeError, KeyError):

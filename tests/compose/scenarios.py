@@ -56,6 +56,7 @@ def answering(stack: Stack, dag_id: str) -> Iterator[None]:
                     say(f"  {person} approved {one.task_id}")
             except StopIteration:
                 failures.append(NotShown(f"nobody of {one.assigned} has an account"))
+                say(f"  answering: {failures[-1]}; the run waits for them")
                 return
             except (NotShown, OSError) as error:
                 failures.append(error)

@@ -7,6 +7,8 @@ import shutil
 import ssl
 import stat
 import subprocess
+from collections import Counter
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,6 +16,13 @@ import pytest
 from cryptography import x509
 
 from include.deployment import layout, settings
+from include.deployment.private import SAMPLE_PEOPLE
+from include.local.sample import staff
+from include.local.sample.answers import Notes
+from include.local.sample.rates import Rates
+from include.local.sample.staff import DEPARTMENTS
+from include.local.sample.world import World
+from include.orchestration.access.roles import ROLES
 from include.services.connections import FILE_BACKEND, configured
 from include.services.database import DatabaseAddress
 from include.services.mail import MailServer
@@ -81,12 +90,15 @@ def test_what_is_missing_comes_back_and_the_rest_stays(copy: Path):
 
 
 def test_no_two_deployments_share_a_secret(deployed: Path, tmp_path: Path):
-    """Nothing is default."""
+    """Nothing is default; and nobody of the sample may log in to a company's own."""
     shutil.copy(ROOT / "docker-compose.yaml", tmp_path)
     assert init(tmp_path).exit_code == 0
     ours, others = (content(one / "deploy" / "private") for one in (deployed, tmp_path))
     same = {name for name in ours.keys() & others.keys() if ours[name] == others[name]}
-    assert {one for one in same if not one.startswith("policy/")} == {"users.json"}
+    assert {one for one in same if not one.startswith("policy/")} == set()
+    for folder, people in ((deployed, json.loads(SAMPLE_PEOPLE.read_bytes())), (tmp_path, [])):
+        users = json.loads((folder / "deploy" / "private" / "users.json").read_text())
+        assert [one["id"] for one in users] == ["admin", *(one["id"] for one in people)]
 
 
 def test_git_tracks_nothing_of_it(deployed: Path):
@@ -200,3 +212,30 @@ def test_the_policy_pack_has_the_sample_and_the_stacks_own_databases(deployed: P
 
     pack = load_pack(deployed / "deploy" / "private" / "policy")
     assert set(pack.databases) == {"airflow", "courier", "parcelseal_state"}
+
+
+def test_people_of_the_sample_are_employees_who_are_there():
+    """As `./parcelseal roles asked` would: else reviews and deletions of the sample wait for ever.
+
+    Two of each department that its pack asks, since one person never decides alone.
+    """
+    world = World(5000, 1, datetime(2026, 11, 27, tzinfo=UTC), Rates())
+    staff.build(world, Notes())
+    there = {f"E{one.employee_id:05}": one for one in world.staff if not one.left_on}
+    people = {one["id"]: one for one in json.loads(SAMPLE_PEOPLE.read_bytes())}
+    del people["auditor"]
+    departments = Counter(there[account].department_id for account in people)
+    asked = ("公司总部", "客户服务部", "信息管理部", "信息技术部", "合规部")
+    for number, (name, _kind) in enumerate(DEPARTMENTS, 1):
+        assert departments[number] >= (2 if name in asked else 0), name
+
+
+def test_each_workflow_that_asks_finds_two_people_of_the_sample():
+    """Their roles are roles of the table, and each may answer what the department is asked."""
+    people = json.loads(SAMPLE_PEOPLE.read_bytes())
+    answers = {role.name: role.answers for role in ROLES}
+    could = Counter(
+        workflow for one in people for workflow in set().union(*(answers[r] for r in one["roles"]))
+    )
+    assert set(could) == set().union(*answers.values())
+    assert min(could.values()) >= 2, could
