@@ -20,11 +20,14 @@ def main() -> int:
     words.add_argument("--folder", type=Path, default=Path.cwd(), help="of docker-compose.yaml")
     words.add_argument("--megabytes", type=int, default=400, help="size of each large database")
     words.add_argument("--down", type=int, default=600, help="seconds that servers are stopped for")
+    words.add_argument(
+        "--share", type=float, default=0.4, help="processors of each worker in two_workers"
+    )
     words.add_argument("scenarios", nargs="*", help=f"of {', '.join(ALL)}; all where none is named")
     asked = words.parse_args()
     if unknown := set(asked.scenarios) - set(ALL):
         words.error(f"unknown: {', '.join(sorted(unknown))}")
-    stack = Stack(asked.folder.absolute(), asked.down)
+    stack = Stack(asked.folder.absolute(), asked.down, asked.share)
     load.prepare(stack, asked.megabytes)
     failed = []
     for name in asked.scenarios or ALL:

@@ -35,10 +35,12 @@ class Stack:
     Args:
         folder: of docker-compose.yaml and .env.
         down: seconds for which scenarios stop a server.
+        share: processors of each backup worker where one and two are compared.
     """
 
     folder: Path
     down: int = 600
+    share: float = 0.4
 
     def compose(
         self, *words: str, check: bool = True, seconds: float = 900
