@@ -1,4 +1,4 @@
-"""### Encrypted off-site backup
+"""### Off-site backup
 
 **Policy clause 4.2:** customer information is backed up regularly, encrypted, apart from the primary site, and can be
 recovered.
@@ -31,7 +31,7 @@ from include.orchestration.workflow import DEFAULT_ARGS, Queue, Tag, cron, datab
 
 @dag(
     dag_id="backup_offsite",
-    dag_display_name="Encrypted off-site backup",
+    dag_display_name="Off-site backup",
     description="Every mapped database: dump, encrypt, store off-site, verify, prune, seal.",
     doc_md=__doc__,
     schedule=cron("0 2 * * *"),

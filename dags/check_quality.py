@@ -1,4 +1,4 @@
-"""### Quality of collected records
+"""### Quality check
 
 **Policy clauses 4.1 and 5.1:** what is collected is lawful, necessary and true, and is checked again periodically.
 
@@ -35,7 +35,7 @@ from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron, databases_pa
 
 @dag(
     dag_id="check_quality",
-    dag_display_name="Quality of collected records",
+    dag_display_name="Quality check",
     description="Hold collected records against the policy's expectations; name what breaks them by key; seal.",
     doc_md=__doc__,
     schedule=cron("0 5 * * *"),

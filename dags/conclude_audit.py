@@ -1,4 +1,4 @@
-"""### Audit by samples: conclusion and findings
+"""### Audit conclusion
 
 **Policy clause 6.1:** regular internal audits; a report; improvement measures.
 
@@ -34,7 +34,7 @@ from include.orchestration.workflow import DEFAULT_ARGS, SEND_ARGS, Tag, cron
 
 @dag(
     dag_id="conclude_audit",
-    dag_display_name="Audit by samples: conclusion and findings",
+    dag_display_name="Audit conclusion",
     description="Judge returned workpapers, open findings, mail their owners, seal.",
     doc_md=__doc__,
     schedule=cron("30 9 * * 1-5"),

@@ -1,4 +1,4 @@
-"""### Retention: what has expired is gone
+"""### Deletion on time
 
 **Policy clause 5.3:** information is deleted promptly after use (PIPL articles 19 and 47).
 
@@ -37,7 +37,7 @@ from include.orchestration.workflow import DEFAULT_ARGS, Queue, Tag, cron, datab
 
 @dag(
     dag_id="enforce_retention",
-    dag_display_name="Retention: what has expired is gone",
+    dag_display_name="Deletion on time",
     description="Plan what expired, ask a second person where it is much, erase it, prove it, seal.",
     doc_md=__doc__,
     schedule=cron("30 3 * * *"),

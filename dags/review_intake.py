@@ -1,4 +1,4 @@
-"""### Review of collected records
+"""### Review before storing
 
 **Policy clause 5.2:** the information-management department reviews what was collected; only then it is formally stored,
 with its class. Clause 5.1: what is collected is validated.
@@ -35,7 +35,7 @@ from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron
 
 @dag(
     dag_id="review_intake",
-    dag_display_name="Review of collected records",
+    dag_display_name="Review before storing",
     description="Incoming batches: check, ask a reviewer, let in or turn down, verify, seal.",
     doc_md=__doc__,
     schedule=cron("0 9 * * *"),

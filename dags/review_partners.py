@@ -1,4 +1,4 @@
-"""### Partners: agreements and security reviews
+"""### Partner reviews
 
 **Policy clauses 4.3 and 4.4:** partners are reviewed for security first; third parties that receive customer information
 are bound to confidentiality.
@@ -34,7 +34,7 @@ from include.orchestration.workflow import DEFAULT_ARGS, SEND_ARGS, Tag, cron
 
 @dag(
     dag_id="review_partners",
-    dag_display_name="Partners: agreements and security reviews",
+    dag_display_name="Partner reviews",
     description="Look at what binds each partner, tell people once before it ends, report, seal.",
     doc_md=__doc__,
     schedule=cron("40 9 * * 1"),

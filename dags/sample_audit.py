@@ -1,4 +1,4 @@
-"""### Audit by samples: nobody chooses
+"""### Audit sample
 
 **Policy clause 6.1:** regular internal audits of every department.
 
@@ -35,7 +35,7 @@ from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron
 
 @dag(
     dag_id="sample_audit",
-    dag_display_name="Audit by samples: nobody chooses",
+    dag_display_name="Audit sample",
     description="Freeze populations, commit, ask an auditor for the seed, draw, write workpapers, seal.",
     doc_md=__doc__,
     schedule=cron("0 8 5 1,4,7,10 *"),

@@ -1,4 +1,4 @@
-"""### Incidents: add to one that is led
+"""### Addition to an incident
 
 **Policy clause 6.3:** what is done in an incident is written down when it is done.
 
@@ -31,7 +31,7 @@ from include.orchestration.workflow import DEFAULT_ARGS, SEND_ARGS, Tag
 
 @dag(
     dag_id="update_incident",
-    dag_display_name="Incidents: add to one that is led",
+    dag_display_name="Addition to an incident",
     description="Enter a note, a hand-over, people, another grade or a wider scope; seal.",
     doc_md=__doc__,
     schedule=None,

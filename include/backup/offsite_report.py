@@ -29,7 +29,7 @@ from include.reports.model import (
     TrendPoint,
 )
 
-TITLE = _("Encrypted off-site backup")
+TITLE = _("Off-site backup")
 MOST_TABLES = 15  # rows of the table list in a report; the manifest has them all
 
 

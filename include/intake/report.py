@@ -30,7 +30,7 @@ from include.reports.model import (
     Target,
 )
 
-TITLE = _("Review of collected records")
+TITLE = _("Review before storing")
 MOST_RULES = 30  # bars of broken rules; the table of batches counts them all
 
 Records = Mapping[tuple[str, str], StepRecord]

@@ -19,7 +19,7 @@ from include.partners.names import CONTACT, REMINDER
 from include.partners.standing import Bound, against
 from include.partners.terms import RUNS_EVERY, State, Term, What, rung
 
-_OWN = _("Partners: agreements and security reviews")
+_OWN = _("Partner reviews")
 _THEIRS = _("Your agreements with us")
 _UNKNOWN = "none"  # in a key, in place of a day that nobody knows
 

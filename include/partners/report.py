@@ -24,7 +24,7 @@ from include.reports.model import (
     Table,
 )
 
-_TITLE = _("Partners: agreements and security reviews")
+_TITLE = _("Partner reviews")
 _NOBODY_SAYS = _("not known")
 _REVIEWS = {What.FAILED: _("failed"), What.REOPENED: _("opened again")}
 

@@ -26,7 +26,7 @@ from include.reports.model import (
     TrendPoint,
 )
 
-TITLE = _("Quality of collected records")
+TITLE = _("Quality check")
 MOST_PARTS = 10  # departments in a chart
 # control indicator -> the figure of a database that it adds up
 _INDICATORS = {

@@ -165,7 +165,7 @@ class Report(BaseModel):
     """A whole report in no language yet.
 
     Attributes:
-        title: what was checked, "Encrypted off-site backup".
+        title: what was checked, "Off-site backup".
         summary: one sentence: what held, or what did not.
         run: who ran, when, from which code and policy.
         outcome: of the whole run.

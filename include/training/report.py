@@ -30,7 +30,7 @@ from include.training.coverage import Point
 from include.training.names import CLAUSE, OVERDUE_FILE, STEP_PLAN, TOPICS
 from include.training.obligations import SOON
 
-_TITLE = _("Training and its reminders")
+_TITLE = _("Training reminders")
 _MOST_BARS = 40  # departments in the chart; the table has all
 
 

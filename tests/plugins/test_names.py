@@ -22,6 +22,20 @@ def test_every_workflow_has_a_name_for_people(name: str) -> None:
     assert title_of(name) != verbatim(name)
 
 
+@pytest.mark.parametrize("name", DAGS)
+def test_a_workflow_is_called_the_same_in_airflow(name: str) -> None:
+    """One thing has one name: on pages, and in Airflow's list of workflows."""
+    tree = ast.parse((ROOT / "dags" / f"{name}.py").read_text())
+    given = [
+        keyword.value.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        for keyword in node.keywords
+        if keyword.arg == "dag_display_name" and isinstance(keyword.value, ast.Constant)
+    ]
+    assert given == [title_of(name).text]
+
+
 def test_what_nobody_knows_any_more_is_shown_by_its_id() -> None:
     """Evidence outlives the workflow that made it."""
     assert title_of("a_workflow_of_yesterday") == verbatim("a_workflow_of_yesterday")

@@ -107,7 +107,7 @@ def _backup(outcome: Outcome, seconds: list[float | None], findings: list[Findin
         for index, value in enumerate(seconds)
     ]
     return Report(
-        title=_("Encrypted off-site backup"),
+        title=_("Off-site backup"),
         summary=_("One of one databases has a verified restore point from this run.")
         if held
         else _("The database {name} has no verified restore point from this run.", name="courier"),

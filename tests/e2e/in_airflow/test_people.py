@@ -143,7 +143,7 @@ def test_check_quality_from_the_trigger_form(
 ) -> None:
     """The form offers the mapped databases and explains itself; what is chosen is what runs."""
     with logged_in(browser, running.airflow, ADMIN) as page:
-        form = open_form(page, "Quality of collected records")
+        form = open_form(page, "Quality check")
         expect(form).to_contain_text("Names from the data map; empty means all of them.")
         expect(form).to_contain_text("Look at all records")
         form.get_by_role("combobox").press("ArrowDown")

@@ -31,7 +31,7 @@ APPROVER = "E00007"  # of the retention schedule
 def retention(running: Running, api: AirflowApi, browser: Browser) -> dict[str, Any]:
     """A retention run that the administrator starts by its form and an approver lets go on."""
     with logged_in(browser, running.airflow, ADMIN) as page:
-        form = open_form(page, "Retention: what has expired is gone")
+        form = open_form(page, "Deletion on time")
         expect(form).to_contain_text("empty means today")
         run = start(page, form, f"/{RUNS.format('enforce_retention')}")
     until(lambda: len(api.questions("enforce_retention")) == 1, "the question waits")
