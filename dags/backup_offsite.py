@@ -21,12 +21,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import TriggerRule, dag, task, task_group
+from airflow.sdk import dag, task, task_group
 
 from include.orchestration import backup
 from include.orchestration.databases import wanted_databases
 from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, Queue, Tag, cron, databases_param
+from include.orchestration.workflow import (
+    DEFAULT_ARGS,
+    SEAL_ARGS,
+    Queue,
+    Tag,
+    cron,
+    databases_param,
+)
 
 
 @dag(
@@ -69,7 +76,7 @@ def backup_offsite() -> None:
         """One database; what happens to it does not touch the others."""
         prune(back_up(database))
 
-    @task(trigger_rule=TriggerRule.ALL_DONE)
+    @task(**SEAL_ARGS)
     def seal() -> dict[str, Any]:
         """Write the sealed bundle, whatever happened before."""
         return backup.seal_backup()

@@ -25,12 +25,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import Param, TriggerRule, dag, task
+from airflow.sdk import Param, dag, task
 
 from include.orchestration import quality
 from include.orchestration.databases import wanted_databases
 from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron, databases_param
+from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, Tag, cron, databases_param
 
 
 @dag(
@@ -66,7 +66,7 @@ def check_quality() -> None:
         """Count what breaks each expectation, and enter broken records in the register by key."""
         return quality.check(database, full=bool((params or {}).get("full")))
 
-    @task(trigger_rule=TriggerRule.ALL_DONE)
+    @task(**SEAL_ARGS)
     def seal() -> dict[str, Any]:
         """Write the sealed bundle, whatever happened before."""
         return quality.seal_quality()

@@ -29,7 +29,7 @@ from airflow.sdk import Param, TriggerRule, dag, task
 
 from include.orchestration import audit_conclusion, notices
 from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, SEND_ARGS, Tag, cron
+from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, SEND_ARGS, Tag, cron
 
 
 @dag(
@@ -75,7 +75,7 @@ def conclude_audit() -> None:
         """Mail the owners; what another workflow queued goes with it."""
         return notices.send(audit_conclusion.CLAUSE)
 
-    @task(trigger_rule=TriggerRule.ALL_DONE)
+    @task(**SEAL_ARGS)
     def seal() -> dict[str, Any]:
         """Write the sealed bundle, whatever happened before."""
         return audit_conclusion.seal_conclusion()

@@ -21,12 +21,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import Param, TriggerRule, dag, task, task_group
+from airflow.sdk import Param, dag, task, task_group
 
 from include.orchestration import backup
 from include.orchestration.databases import mapped_databases
 from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, Queue, Tag, cron
+from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, Queue, Tag, cron
 
 
 @dag(
@@ -76,7 +76,7 @@ def drill_restore() -> None:
         """One database; what happens to it does not touch the others."""
         restore_and_compare(prove_refusals(choose(database)))
 
-    @task(trigger_rule=TriggerRule.ALL_DONE)
+    @task(**SEAL_ARGS)
     def seal() -> dict[str, Any]:
         """Write the sealed bundle, whatever happened before."""
         return backup.seal_drill()

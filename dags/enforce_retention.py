@@ -32,7 +32,14 @@ from include.orchestration import retention
 from include.orchestration.databases import wanted_databases
 from include.orchestration.human import HumanStep
 from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, Queue, Tag, cron, databases_param
+from include.orchestration.workflow import (
+    DEFAULT_ARGS,
+    SEAL_ARGS,
+    Queue,
+    Tag,
+    cron,
+    databases_param,
+)
 
 
 @dag(
@@ -93,7 +100,7 @@ def enforce_retention() -> None:
         # Nothing of the approval's is handed on: somebody may mark it as done without an answer.
         approve >> execute(planned) >> verify(planned)
 
-    @task(trigger_rule=TriggerRule.ALL_DONE)
+    @task(**SEAL_ARGS)
     def seal() -> dict[str, Any]:
         """Write the sealed bundle, whatever happened before."""
         return retention.seal_retention()

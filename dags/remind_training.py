@@ -30,7 +30,7 @@ from airflow.sdk import TriggerRule, dag, task
 
 from include.orchestration import notices, training
 from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, SEND_ARGS, Tag, cron
+from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, SEND_ARGS, Tag, cron
 
 
 @dag(
@@ -57,7 +57,7 @@ def remind_training() -> None:
         """Send what is queued and still wanted, one message a day and person."""
         return notices.send(training.CLAUSE)
 
-    @task(trigger_rule=TriggerRule.ALL_DONE)
+    @task(**SEAL_ARGS)
     def seal() -> dict[str, Any]:
         """Write the sealed bundle, whatever happened before."""
         return training.seal_training()

@@ -24,12 +24,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import TriggerRule, dag, task
+from airflow.sdk import dag, task
 
 from include.orchestration import incident, incident_form, incident_steps
 from include.orchestration.human import HumanStep
 from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, SEND_ARGS, Tag
+from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, SEND_ARGS, Tag
 
 
 @dag(
@@ -88,7 +88,7 @@ def respond_to_incident() -> None:
     def asks_each(name: str, about: Any) -> Any:
         return HumanStep.partial(task_id=name, **incident_steps.asking(name)).expand(about=about)
 
-    @task(trigger_rule=TriggerRule.ALL_DONE)
+    @task(**SEAL_ARGS)
     def seal() -> dict[str, Any]:
         """Write the sealed bundle, whatever happened before."""
         return incident.seal_incident()

@@ -30,7 +30,7 @@ from airflow.sdk import TriggerRule, dag, task, task_group
 from include.orchestration import intake
 from include.orchestration.human import HumanStep
 from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron
+from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, Tag, cron
 
 
 @dag(
@@ -81,7 +81,7 @@ def review_intake() -> None:
         """Count by queries of its own what waits too long and what was let in unreviewed."""
         return intake.verify()
 
-    @task(trigger_rule=TriggerRule.ALL_DONE)
+    @task(**SEAL_ARGS)
     def seal() -> dict[str, Any]:
         """Write the sealed bundle, whatever happened before."""
         return intake.seal_review()

@@ -29,7 +29,7 @@ from airflow.sdk import TriggerRule, dag, task
 
 from include.orchestration import partners
 from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, SEND_ARGS, Tag, cron
+from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, SEND_ARGS, Tag, cron
 
 
 @dag(
@@ -56,7 +56,7 @@ def review_partners() -> None:
         """Send what is queued and still so, one message a day and recipient."""
         return partners.send()
 
-    @task(trigger_rule=TriggerRule.ALL_DONE)
+    @task(**SEAL_ARGS)
     def seal() -> dict[str, Any]:
         """Write the sealed bundle, whatever happened before."""
         return partners.seal_partners()

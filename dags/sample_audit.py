@@ -30,7 +30,7 @@ from airflow.sdk import Param, TriggerRule, chain, dag, task
 from include.orchestration import sampling
 from include.orchestration.human import HumanStep
 from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, Tag, cron
+from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, Tag, cron
 
 
 @dag(
@@ -76,7 +76,7 @@ def sample_audit() -> None:
         """Draw every population by the seed and write the workpapers."""
         return sampling.draw()
 
-    @task(trigger_rule=TriggerRule.ALL_DONE)
+    @task(**SEAL_ARGS)
     def seal() -> dict[str, Any]:
         """Write the sealed bundle, whatever happened before."""
         return sampling.seal_sample()

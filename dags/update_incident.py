@@ -26,7 +26,7 @@ from airflow.sdk import TriggerRule, dag, task
 from include.orchestration import incident, incident_form, incident_steps, incident_update
 from include.orchestration.human import HumanStep
 from include.orchestration.run import require_held
-from include.orchestration.workflow import DEFAULT_ARGS, SEND_ARGS, Tag
+from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, SEND_ARGS, Tag
 
 
 @dag(
@@ -69,7 +69,7 @@ def update_incident() -> None:
         """Send them, each once."""
         return incident.send(entered["part"])
 
-    @task(trigger_rule=TriggerRule.ALL_DONE)
+    @task(**SEAL_ARGS)
     def seal() -> dict[str, Any]:
         """Write the sealed bundle, whatever happened before."""
         return incident_update.seal_update()

@@ -59,6 +59,9 @@ def check(
         rules: of the pack's backup.yaml.
         clock: for the validity of keys.
         stand_ins: databases for which the local profile's sample stands in.
+
+    Raises:
+        StoreError: the store cannot be reached.
     """
     seen = Examination("preflight", CLAUSE)
     problems = check_store(seen, offsite.store)

@@ -11,14 +11,22 @@ from include.evidence.model import Outcome
 from include.messages import Message, _
 from include.policy.datamap import MappedDatabase
 from include.policy.rules import Recipients
-from include.services.objectstore.base import ObjectStore, StoreProblem
+from include.services.objectstore.base import ObjectStore, StoreError, StoreProblem
 
 CLAUSE = "4.2"
+STORE_AWAY = "Start it, or correct the connection offsite_store; the backup is tried again."
 
 
 def check_store(seen: Examination, store: ObjectStore) -> Sequence[StoreProblem]:
-    """Note every fault of the off-site store, and return them."""
+    """Note every fault of the off-site store, and return them.
+
+    Raises:
+        StoreError: the store cannot be reached, which may pass; nobody has to correct anything.
+    """
     problems = store.preflight()
+    for problem in problems:
+        if problem.code == "unreachable":
+            raise StoreError(f"The off-site store cannot be reached: {problem.detail}", STORE_AWAY)
     for problem in problems:
         message, action = _explain(problem, store)
         # A directory cannot version or lock: that is its nature, said in every report. For S3 it

@@ -7,7 +7,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from airflow.sdk import CronTriggerTimetable, Param
+from airflow.sdk import CronTriggerTimetable, Param, TriggerRule
 
 from include.policy import PolicyPack
 from include.workplace import Workplace
@@ -58,11 +58,16 @@ OWNER = "data_engineering"  # a role of the shipped roles.yaml; a DAG may name a
 
 DEFAULT_ARGS: dict[str, Any] = {
     "owner": OWNER,
-    "retries": 2,
+    "retries": 5,
     "retry_delay": timedelta(seconds=30),
     "retry_exponential_backoff": True,
     "max_retry_delay": timedelta(minutes=10),
 }
+"""Tries over 15 to 30 minutes: a store or a server that is away for ten fails no night's run."""
+
+SEAL_ARGS: dict[str, Any] = {"trigger_rule": TriggerRule.ALL_DONE, "retries": 12}
+"""Of the task that seals, whatever happened before. It waits more than an hour for the store: a run
+that ended without a bundle is a hole that nobody can fill later."""
 
 SEND_ARGS: dict[str, Any] = {
     "retries": 3,

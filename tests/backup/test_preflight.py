@@ -23,7 +23,7 @@ from include.evidence.signing import Signer
 from include.policy.datamap import MappedDatabase
 from include.policy.rules import BackupRules, Recipients
 from include.services.clock import FixedClock
-from include.services.objectstore.base import ObjectStore
+from include.services.objectstore.base import ObjectStore, StoreError
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
 from tests.backup.support import mapped
@@ -85,6 +85,14 @@ def test_a_bucket_that_is_not_there_fails(moto: MotoServer, recipients: list[Rec
     (finding,) = found(absent, recipients).values()
     assert (finding.severity, finding.code) == (Outcome.FAIL, "backup.store.missing")
     assert "no-such-bucket" in finding.subject
+
+
+def test_a_store_that_is_away_is_no_fault_to_correct(recipients: list[Recipient]):
+    """It may be back in a minute: the step fails as services do, which Airflow tries again."""
+    nobody = client_for("http://127.0.0.1:9", max_attempts=1)
+    away = S3Store(nobody, "bucket", site="shanghai")
+    with pytest.raises(StoreError, match="The off-site store cannot be reached"):
+        found(away, recipients)
 
 
 def test_a_directory_is_no_more_than_attention(store: DirectoryStore, recipients: list[Recipient]):

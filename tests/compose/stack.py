@@ -131,15 +131,21 @@ class Stack:
             for one in self.tasks(dag_id, run_id):
                 if one["task_id"].split(".")[-1] == task and one["state"] == state:
                     return one
+            if self.dag_run(dag_id, run_id)["state"] not in RUNNING:
+                raise NotShown(f"{dag_id} ended, and {task} was never {state}")
             time.sleep(0.3)
         raise NotShown(f"{dag_id}: {task} was never {state}")
 
+    def dag_run(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        path = f"dags/{dag_id}/dagRuns/{quote(run_id, safe='')}"
+        found: dict[str, Any] = self.patiently(lambda: self.api().call("GET", path), "a run", 600)
+        return found
+
     def wait(self, dag_id: str, run_id: str, seconds: float = PATIENCE) -> tuple[str, float]:
         """Wait for a run's end; returns its state and the seconds since it was started."""
-        path = f"dags/{dag_id}/dagRuns/{quote(run_id, safe='')}"
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            run = self.patiently(lambda: self.api().call("GET", path), "a run", 600)
+            run = self.dag_run(dag_id, run_id)
             if run["state"] not in RUNNING:
                 return run["state"], float(run["duration"] or 0)
             time.sleep(2)

@@ -144,17 +144,33 @@ def test_every_run_is_sealed_and_judged_last(dags: dict[str, Any], name: str):
 @pytest.mark.parametrize("name", NAMES)
 def test_tasks_have_an_owner_retries_and_a_docstring(dags: dict[str, Any], name: str):
     """What Airflow shows beside a task is there."""
-    from include.orchestration.workflow import DEFAULT_ARGS, SEND_ARGS
+    from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, SEND_ARGS
 
     roles = load_pack(SHIPPED).roles
     for task in dags[name].tasks:
         assert task.owner in roles
-        usual = SEND_ARGS if task.task_id == "send" else DEFAULT_ARGS
+        usual = {"send": SEND_ARGS, "seal": SEAL_ARGS}.get(task.task_id, DEFAULT_ARGS)
         # what waits for weeks outlives more workers that are killed
         longer = {20, 100} if name in SEVERAL and task.task_id not in AT_ONCE else set()
         assert task.retries in {0, usual["retries"]} | longer
         assert getattr(task, "python_callable", task).__doc__, task.task_id
         assert hasattr(task, "python_callable") or task.doc_md, task.task_id
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_service_that_is_away_for_ten_minutes_fails_no_run(dags: dict[str, Any], name: str):
+    """And the bundle waits for more than an hour; Airflow's own delays are longer still."""
+    from include.orchestration.workflow import DEFAULT_ARGS
+
+    def patience(task: Any) -> float:
+        first, most = task.retry_delay.total_seconds(), task.max_retry_delay.total_seconds()
+        return sum(min(first * 2**tried, most) for tried in range(task.retries))
+
+    for task in dags[name].tasks:
+        if task.retries:
+            assert patience(task) > 600, task.task_id
+    assert patience(dags[name].get_task("seal")) > 3600
+    assert DEFAULT_ARGS["retry_exponential_backoff"]
 
 
 @pytest.mark.parametrize("name", ["conclude_audit", "remind_training", "review_partners"])
@@ -167,13 +183,12 @@ def test_the_last_try_to_send_comes_when_nothing_is_held_any_more(dags: dict[str
     assert task.owner != "airflow"
 
 
-def test_a_seed_may_be_mistyped_more_often_than_services_fail(dags: dict[str, Any]):
+def test_a_seed_may_be_mistyped_four_times(dags: dict[str, Any]):
     """Each refusal takes a question of its own, one after the other; a run needs one answer."""
     from include.orchestration.human import human_steps
-    from include.orchestration.workflow import DEFAULT_ARGS
 
     steps = human_steps(dags["sample_audit"])
-    assert len(steps) > 2 * DEFAULT_ARGS["retries"]
+    assert len(steps) == 5
     assert [name for name, step in steps.items() if not step.optional] == ["seed"]
     names = list(steps)
     for before, after in itertools.pairwise(names):
