@@ -40,6 +40,7 @@ from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, SEND_ARGS, T
     schedule=None,
     catchup=False,
     max_active_runs=16,
+    is_paused_upon_creation=False,  # whoever is on call at night could not unpause it
     default_args=DEFAULT_ARGS | {"owner": "compliance"},
     tags=[Tag.INCIDENT, Tag.HUMAN, Tag.CLAUSE_6_3, Tag.ON_DEMAND],
     params=incident_form.trigger(),

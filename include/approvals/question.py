@@ -55,9 +55,10 @@ def harmless(text: str) -> str:
     return re.sub(HOSTILE, "·", text[:LONGEST])
 
 
-def in_both(message: Message) -> str:
+def in_both(message: Message, timezone: str = "UTC") -> str:
     """Return a message in both languages, on one line; once where it is the same in both."""
-    return " / ".join(dict.fromkeys(Translator(one).text(message) for one in LANGUAGES))
+    texts = (Translator(one, timezone).text(message) for one in LANGUAGES)
+    return " / ".join(dict.fromkeys(texts))
 
 
 def names(accounts: Sequence[str]) -> str:

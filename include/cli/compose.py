@@ -45,6 +45,9 @@ def init(
     dotenv = folder / settings.FILE
     wanted = settings.wanted(f"./{PRIVATE}", sample=sample)
     added = settings.add_missing(dotenv, wanted)
+    here = workplace()
+    if settings.follow(dotenv, settings.REVISION, here.code_version):
+        added.append(settings.REVISION)
     known = settings.read(dotenv)
     place = folder / known["PARCELSEAL_PRIVATE"]
     with_sample = "sample" in known.get("COMPOSE_PROFILES", "").split(",")
@@ -52,8 +55,7 @@ def init(
         raise UsageError(
             f"{dotenv} is of a stack without the sample.", "Set COMPOSE_PROFILES=sample there."
         )
-    now = workplace().clock.now()
-    made = private.PrivateFolder(place, now, with_sample, SHIPPED).write()
+    made = private.PrivateFolder(place, here.clock.now(), with_sample, SHIPPED).write()
     private.close_to_others(place)
     if os.geteuid() == 0:
         private.hand_over(place, *_owner(known))

@@ -80,25 +80,40 @@ def sync(
 def asked(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> int:
-    """Show whom workflows would ask, and who of them could not answer; then the exit code is 1."""
+    """Show whom workflows would ask and who of them could not answer.
+
+    The exit code is 1 where a duty has nobody who could: its questions would wait for ever.
+    """
     place = workplace()
     pack = place.pack
     with local_stack(place), output_to(new_log(place.home / "logs", "roles", place.clock.now())):
+        groups = who_is_asked(place)
         people = {
-            workflow: list(dict.fromkeys(one for group in groups for one in group))
-            for workflow, groups in who_is_asked(place).items()
+            workflow: list(dict.fromkeys(one for group in duties for one in group))
+            for workflow, duties in groups.items()
         }
         found = _looked_at(people, all_roles(pack))
-    unable = [one for one in found if one.obstacle]
-    nobody = [workflow for workflow, accounts in people.items() if not accounts]
+    able = {(one.workflow, one.account) for one in found if not one.obstacle}
+    nobody = [
+        workflow
+        for workflow, duties in groups.items()
+        if not all(any((workflow, one) in able for one in duty) for duty in duties)
+    ]
     if as_json:
         print_json({"asked": [vars(one) for one in found], "nobody": nobody})
     else:
-        rows = [(one.workflow, one.account, one.obstacle or "could answer") for one in found]
-        print_table(("workflow", "account", "answer"), rows)
+        rows = [(one.workflow, one.account, one.obstacle) for one in found if one.obstacle]
+        if rows:
+            print_table(("workflow", "account", "why no answer"), rows)
+        for workflow, accounts in people.items():
+            count = sum((workflow, one) in able for one in accounts)
+            results.print(f"{workflow}: {count} of {len(accounts)} people could answer")
     for workflow in nobody:
-        tell(f"{workflow} would find nobody to ask: see its section of the pack, and staff.")
-    return 1 if unable or nobody else 0
+        tell(
+            f"{workflow}: a duty has nobody who could answer, and its questions would wait for "
+            "ever. Give people users and roles (docs/roles.md), or name others in the pack."
+        )
+    return 1 if nobody else 0
 
 
 def _looked_at(asked: dict[str, list[str]], roles: tuple[Role, ...]) -> list[AskedPerson]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from include.services.errors import UsageError
 
 FILE = ".env"
+REVISION = "PARCELSEAL_REVISION"  # of the code that images are built of; evidence names it
 USER = 10001  # of containers, where `compose init` runs as root; else they run as who ran it
 
 
@@ -61,6 +62,22 @@ def add_missing(path: Path, settings: Mapping[str, str]) -> list[str]:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise UsageError(f"{path} cannot be used: {reason}.") from None
     return list(missing)
+
+
+def follow(path: Path, name: str, value: str) -> bool:
+    """Set what follows the code and is nobody's choice; says whether it changed.
+
+    Raises:
+        UsageError: the file cannot be read or written.
+    """
+    if add_missing(path, {name: value}):
+        return True
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    said = [one.partition("=")[0].strip() == name for one in lines]
+    changed = [f"{name}={value}\n" if of else one for of, one in zip(said, lines, strict=True)]
+    if changed != lines:
+        path.write_text("".join(changed), encoding="utf-8")
+    return changed != lines
 
 
 def read(path: Path) -> dict[str, str]:

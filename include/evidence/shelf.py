@@ -24,11 +24,14 @@ from include.evidence.ledger import LedgerRow
 from include.evidence.model import Result
 from include.evidence.names import RESULT, SIGNATURE, SUMS
 from include.evidence.signing import TrustedKeys
-from include.messages import _
+from include.evidence.sums import Link
+from include.evidence.verify import verify_entry
+from include.messages import Message, _
 from include.services.objectstore.base import ObjectDamaged, ObjectMissing, ObjectStore
 
 REMEMBERED = 4096  # results and rows whose signatures were checked
 BELIEVED_FOR = 600.0  # seconds after which a result is read and checked again
+LARGEST = 256 * 1024 * 1024  # bytes of a bundle that is looked at while somebody waits
 IN_MEMORY = 8 * 1024 * 1024  # bytes of a file; what is larger goes through a temporary file
 
 _Key = TypeVar("_Key")
@@ -39,6 +42,12 @@ _Held = TypeVar("_Held")
 class _Known:
     result: Result
     checked_at: float  # of the steady clock
+
+
+@dataclass(frozen=True)
+class _Checked:
+    problem: Message | None
+    checked_at: float
 
 
 class Shelf:
@@ -60,10 +69,12 @@ class Shelf:
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store = store
-        self.keys = TrustedKeys(trusted)
+        self._trusted = tuple(trusted)
+        self.keys = TrustedKeys(self._trusted)
         self._steady = steady
         self._lock = threading.Lock()
         self._results: OrderedDict[str, _Known] = OrderedDict()
+        self._problems: OrderedDict[str, _Checked] = OrderedDict()
         self._authentic: OrderedDict[tuple[bytes, bytes], bool] = OrderedDict()
 
     def is_authentic(self, row: LedgerRow) -> bool:
@@ -104,6 +115,35 @@ class Shelf:
         with self._lock:
             _remember(self._results, row.sums_sha256, _Known(result, now))
         return result
+
+    def problem(self, row: LedgerRow, previous: Callable[[], Link | None]) -> Message | None:
+        """Say why a bundle cannot be believed, after every file of it was held against its seal.
+
+        It is remembered for `BELIEVED_FOR` seconds, or until `note` says otherwise. Of a bundle
+        larger than `LARGEST` nothing is known here.
+
+        Args:
+            row: of the bundle.
+            previous: returns to what it has to link, as `link_before` says.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        now = self._steady()
+        with self._lock:
+            known = self._problems.get(row.sums_sha256)
+        if known is not None and now - known.checked_at < BELIEVED_FOR:
+            return known.problem
+        if sum(one.size for one in self.store.list(f"{row.bundle}/")) > LARGEST:
+            return None
+        found = verify_entry(self.store, row, previous(), self._trusted).problem
+        self.note(row, found)
+        return found
+
+    def note(self, row: LedgerRow, problem: Message | None) -> None:
+        """Remember what somebody found who looked at all files of a bundle just now."""
+        with self._lock:
+            _remember(self._problems, row.sums_sha256, _Checked(problem, self._steady()))
 
     def signed(self, row: LedgerRow) -> SignedSums:
         """Return a bundle's list of files, after its signature and its ledger row were checked.

@@ -5,7 +5,7 @@ Evidence that is missing, altered or too old never counts as held, whatever was 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -18,11 +18,14 @@ from include.evidence.check import Refused
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import ControlState, ControlStatus, Finding, Outcome
 from include.evidence.shelf import Shelf
+from include.evidence.verify import link_before
 from include.messages import Message, _
 from include.policy.rules import Control
 from include.policy.spans import later, utc
 
 AHEAD = timedelta(minutes=5)  # by which the clocks of two machines may differ
+GRACE = 12  # part of the cadence by which a run may take longer than the last one: 2 hours of a day
+_MOST_GRACE = timedelta(days=1)
 TREND = 14  # newest outcomes that are shown
 _LOOKED_AT = 20  # newest bundles of a workflow among which its controls' evidence is looked for
 
@@ -31,8 +34,8 @@ class Age(StrEnum):
     """The age of a control's newest evidence against the cadence that the pack asks for."""
 
     IN_TIME = "in_time"
-    LATE = "late"  # older than one cadence
-    STALE = "stale"  # older than two
+    LATE = "late"  # older than one cadence and its grace
+    STALE = "stale"  # older than two cadences
     NEVER = "never"  # there is none
 
 
@@ -48,7 +51,7 @@ class Standing:
         due_at: by when the next evidence is due, in UTC; None where there is none.
         age: against the cadence.
         trend: outcomes of the newest bundles that are evidence for it, the oldest first.
-        findings: of the newest bundle, those of the control's clause.
+        findings: all of the newest bundle, of whatever clause.
     """
 
     control: Control
@@ -104,11 +107,12 @@ def standings(
         if not rows and len(newest.get(control.workflow, [])) == _LOOKED_AT:
             older = index.newest_of(conn, {control.workflow}, TREND, {control.id})
             rows = older.get(control.workflow, [])
-        found.append(_standing(shelf, control, rows[:TREND], now, zone, pruned))
+        found.append(_standing(conn, shelf, control, rows[:TREND], now, zone, pruned))
     return found
 
 
 def _standing(
+    conn: Connection,
     shelf: Shelf,
     control: Control,
     rows: Sequence[LedgerRow],
@@ -121,7 +125,7 @@ def _standing(
     newest = rows[0]
     trend = tuple(Outcome(one.outcome) for one in reversed(rows))
     due_at = later(newest.sealed_at, control.cadence, zone)
-    age = _age(now, due_at, control, zone)
+    age = _age(now, newest.sealed_at, control, zone)
     if newest.seq <= pruned:
         gone = _("its files were removed when their time was over")
         return Standing(control, newest, None, gone, due_at, age, trend)
@@ -130,20 +134,94 @@ def _standing(
         return Standing(control, newest, None, future, due_at, age, trend)
     try:
         result = shelf.result(newest)
+        problem = shelf.problem(newest, lambda: link_before(conn, newest))
     except Refused as bad:
         return Standing(control, newest, None, bad.message, due_at, age, trend)
+    if problem is not None:
+        return Standing(control, newest, None, problem, due_at, age, trend)
     status = next((one for one in result.controls if one.id == control.id), None)
-    findings = tuple(one for one in result.findings if one.clause == control.clause)
+    findings = tuple(result.findings)
     problem = None if status else _("it says nothing of this control")
     return Standing(control, newest, status, problem, due_at, age, trend, findings)
 
 
-def _age(now: datetime, due_at: datetime, control: Control, zone: ZoneInfo) -> Age:
-    if utc(now) <= due_at:
+def _age(now: datetime, sealed_at: datetime, control: Control, zone: ZoneInfo) -> Age:
+    due_at = later(sealed_at, control.cadence, zone)
+    if utc(now) <= due_at + min((due_at - utc(sealed_at)) / GRACE, _MOST_GRACE):
         return Age.IN_TIME
     return Age.LATE if utc(now) <= later(due_at, control.cadence, zone) else Age.STALE
 
 
-def worst(found: Collection[Standing]) -> Outcome:
-    """Return the worst outcome of some controls; none at all show nothing."""
-    return Outcome.worst([one.outcome for one in found])
+@dataclass(frozen=True)
+class ClauseFindings:
+    """What one bundle found against one clause.
+
+    Attributes:
+        row: of the bundle.
+        findings: at least one.
+    """
+
+    row: LedgerRow
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class ClauseStanding:
+    """One clause of the policy: its controls, and what any bundle found against it.
+
+    Attributes:
+        clause: its number.
+        controls: as they stand; none where only a workflow of another clause found something.
+        found: by bundle, the newest first; each counts once, however many controls it shows.
+    """
+
+    clause: str
+    controls: tuple[Standing, ...]
+    found: tuple[ClauseFindings, ...]
+
+    @property
+    def known(self) -> bool:
+        """Whether the newest bundle of each of its controls could be read."""
+        return all(one.status is not None for one in self.controls)
+
+    @property
+    def outcome(self) -> Outcome:
+        """The worst of its controls and of what was found."""
+        severities = [one.severity for bundle in self.found for one in bundle.findings]
+        return Outcome.worst([*(one.outcome for one in self.controls), *severities])
+
+
+def by_clause(found: Collection[Standing]) -> list[ClauseStanding]:
+    """Return the clauses of some controls and of what their newest bundles found, in order."""
+    bundles: dict[int, Standing] = {}
+    for one in found:
+        if one.row is not None:
+            bundles.setdefault(one.row.seq, one)
+    newest_first = [bundles[seq] for seq in sorted(bundles, reverse=True)]
+    clauses = {one.control.clause for one in found} | {
+        _clause_of(finding, one) for one in newest_first for finding in one.findings
+    }
+    return [
+        ClauseStanding(
+            clause,
+            tuple(one for one in found if one.control.clause == clause),
+            tuple(_found_against(clause, newest_first)),
+        )
+        for clause in sorted(clauses, key=_as_numbers)
+    ]
+
+
+def _found_against(clause: str, bundles: Sequence[Standing]) -> Iterator[ClauseFindings]:
+    for one in bundles:
+        findings = tuple(each for each in one.findings if _clause_of(each, one) == clause)
+        if findings and one.row is not None:
+            yield ClauseFindings(one.row, findings)
+
+
+def _clause_of(finding: Finding, one: Standing) -> str:
+    """A finding that names no clause is of the first control that its bundle shows."""
+    return finding.clause or one.control.clause
+
+
+def _as_numbers(clause: str) -> tuple[tuple[int, str], ...]:
+    return tuple((int(one) if one.isdecimal() else 0, one) for one in clause.split("."))

@@ -50,9 +50,15 @@ class Facts:
     verdicts: Sequence[Verdict]
 
 
-def subject(batch: str, rows: int) -> str:
-    """Return the headline of a question."""
-    return in_both(_("Batch {batch}: {rows} records wait for review", batch=batch, rows=rows))
+def subject(facts: Facts, timezone: str) -> str:
+    """Return the headline of a question: in lists of questions it says by when and how late."""
+    values = {"batch": facts.batch, "rows": facts.rows, "due": facts.due}
+    headline = (
+        _("Batch {batch}: {rows} records wait for review, OVERDUE since {due}", **values)
+        if facts.overdue
+        else _("Batch {batch}: {rows} records wait for review, by {due}", **values)
+    )
+    return in_both(headline, timezone)
 
 
 def body(facts: Facts, sample: MaskedRows, timezone: str) -> str:

@@ -227,7 +227,7 @@ def ask(desk: Desk, checked: StepRecord) -> Question:
         [_from_data(one) for one in data["rules"]],
     )
     page = body(facts, rows, desk.timezone)
-    return Question(subject(batch, content.rows), page, list(who.reviewers))
+    return Question(subject(facts, desk.timezone), page, list(who.reviewers))
 
 
 def waiting(part: str) -> StepRecord:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from include.approvals.registry import APPROVE, REJECT
 from include.evidence.check import Refused, SignedSums
+from include.evidence.commands import check_commands
+from include.evidence.ledger import LedgerRow
 from include.evidence.model import Result
 from include.evidence.names import SIGNATURE, SUMS
+from include.evidence.shelf import LARGEST
 from include.evidence.verify import Verification, link_before, verify_entry
 from include.messages import _
 from include.orchestration.access.pages import Page
 from include.reports.i18n import CONTROL_STATES, LOCALES, language_tag
-from plugins.compliance_ui.files import LARGEST, Number, Reader, in_turn, row_of
+from plugins.compliance_ui.files import Number, Reader, in_turn, row_of
 from plugins.compliance_ui.language import locale_of
 from plugins.compliance_ui.names import dag_of, title_of
 from plugins.compliance_ui.rendering import LANGUAGES, show
@@ -60,6 +66,7 @@ def one_bundle(request: Request, who: Reader, number: Number) -> Response:
         if sum(sizes.values()) <= LARGEST:
             with in_turn():
                 checked = verify_entry(here.shelf.store, row, previous, here.place.trusted)
+            here.shelf.note(row, checked.problem)
         try:
             signed = here.shelf.signed(row)
             result = here.shelf.result(row)
@@ -86,6 +93,7 @@ def one_bundle(request: Request, who: Reader, number: Number) -> Response:
         pruned=pruned,
         signed=signed,
         checked=checked,
+        commands=_commands(row, here.shelf.keys.fingerprints),
         result=result,
         files=files,
         decisions=_DECISIONS,
@@ -94,3 +102,10 @@ def one_bundle(request: Request, who: Reader, number: Number) -> Response:
         reports=sorted(reports, key=lambda one: one[0] != language_tag(locale_of(request))),
         added=sorted(sizes.keys() - {one.name for one in files}) if signed else [],
     )
+
+
+def _commands(row: LedgerRow, fingerprints: Iterable[str]) -> list[str]:
+    """The lines that check the ZIP of a bundle, wherever it was sealed."""
+    packed = f"{PurePosixPath(row.bundle).name}.zip"
+    lines = check_commands(row.bundle, fingerprints, previous_at_hand=False)
+    return [f"unzip {shlex.quote(packed)}", *lines]

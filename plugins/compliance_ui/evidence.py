@@ -92,6 +92,7 @@ def evidence(
         found = index.page(conn, wanted, order, way, begin)
         total = _count(here, conn, wanted)
         pruned = here.shelf.pruned_up_to(conn)
+        ledger = here.ledger(conn, pruned)
     chosen = {
         "workflow": workflow, "clause": clause, "outcome": str(outcome), "since": since,
         "until": until, "order": order.value,
@@ -104,6 +105,7 @@ def evidence(
         "evidence.html.j2",
         rows=[(row, here.shelf.is_authentic(row)) for row in found.rows],
         found=found,
+        ledger=ledger,
         total=total,
         pruned=pruned,
         chosen=chosen,

@@ -19,7 +19,7 @@ from fastapi.responses import Response, StreamingResponse
 from include.evidence import ledger
 from include.evidence.ledger import LedgerRow
 from include.evidence.names import SIGNATURE, SUMS
-from include.evidence.shelf import IN_MEMORY
+from include.evidence.shelf import IN_MEMORY, LARGEST
 from include.orchestration.access.pages import Page
 from include.reports.i18n import language_tag
 from include.services.objectstore.base import ObjectMissing
@@ -33,7 +33,6 @@ router = APIRouter()
 Number = Annotated[int, Path(ge=1, lt=2**63)]
 Reader = Annotated[Visitor, Depends(opening(Page.EVIDENCE))]
 
-LARGEST = 256 * 1024 * 1024  # bytes of a bundle that are checked or packed while somebody waits
 AT_ONCE = 2  # bundles that are checked or packed at the same time
 PATIENCE = 10  # seconds for which somebody waits for their turn
 _PIECE = 256 * 1024  # bytes sent at a time

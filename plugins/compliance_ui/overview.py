@@ -4,27 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import groupby
 
+from airflow.api_fastapi.common.db.common import SessionDep
 from fastapi import APIRouter, Request, status
 from fastapi.responses import RedirectResponse, Response
 
-from include.evidence import index
 from include.evidence.model import Outcome
-from include.evidence.standing import Age, Standing, standings, worst
+from include.evidence.standing import Age, ClauseStanding, Standing, by_clause, standings
 from include.findings import register
 from include.messages import Message, _
 from include.orchestration.access.pages import Page
 from include.reports.i18n import CONTROL_STATES
 from plugins.compliance_ui.access import Anybody
-from plugins.compliance_ui.names import REGISTERS
+from plugins.compliance_ui.names import REGISTERS, title_of
 from plugins.compliance_ui.rendering import first_page, show
-from plugins.compliance_ui.services import services
+from plugins.compliance_ui.services import LedgerState, services
+from plugins.compliance_ui.waiting import open_questions
 
 router = APIRouter()
-
-LOST_FOR = 60.0  # seconds after which somebody looks again whether bundles are missing
 
 _AGES = {
     Age.IN_TIME: _("in time"),
@@ -34,21 +31,8 @@ _AGES = {
 }
 
 
-@dataclass(frozen=True)
-class Clause:
-    """The controls of one clause, with the worst of their outcomes."""
-
-    clause: str
-    controls: Sequence[Standing]
-
-    @property
-    def outcome(self) -> Outcome:
-        """The worst outcome of its controls."""
-        return worst(self.controls)
-
-
 @router.get("/")
-def overview(request: Request, who: Anybody) -> Response:
+def overview(request: Request, session: SessionDep, who: Anybody) -> Response:
     """Show how every control stands whose workflow the visitor may read.
 
     Airflow's navigation leads here: who may open other pages only is sent to their first one.
@@ -65,15 +49,10 @@ def overview(request: Request, who: Anybody) -> Response:
     with here.reading() as conn:
         pruned = here.shelf.pruned_up_to(conn)
         found = standings(conn, here.shelf, shown, now, pack.calendar.zone, pruned)
-        missing = here.memory.keep(
-            "lost", lambda: index.lost(conn, pruned), index.end(conn), seconds=LOST_FOR
-        )
+        ledger = here.ledger(conn, pruned)
         open_findings = [one for one in register.listed(conn) if REGISTERS.get(one.kind) in dags]
-    in_order = sorted(found, key=lambda one: _as_numbers(one.control.clause))
-    clauses = [
-        Clause(clause, list(of))
-        for clause, of in groupby(in_order, key=lambda one: one.control.clause)
-    ]
+    clauses = by_clause(found)
+    waits = open_questions(session, who) if Page.WAITING in who.pages else []
     return show(
         request,
         here,
@@ -82,9 +61,12 @@ def overview(request: Request, who: Anybody) -> Response:
         "overview.html.j2",
         pack=pack,
         clauses=clauses,
-        missing=missing,
+        ledger=ledger,
         counts=Counter(one.outcome for one in found),
-        outcome=worst(found) if found else None,
+        outcome=_whole(clauses, ledger),
+        never=sum(one.age is Age.NEVER for one in found),
+        yours=sum(one.yours for one in waits),
+        title_of=title_of,
         hidden=len(pack.controls) - len(shown),
         open_findings=len(open_findings),
         overdue=sum(one.overdue(now.date()) for one in open_findings),
@@ -94,15 +76,17 @@ def overview(request: Request, who: Anybody) -> Response:
     )
 
 
+def _whole(clauses: Sequence[ClauseStanding], ledger: LedgerState) -> Outcome | None:
+    """The worst of all; None where there is nothing to show. A changed ledger shows nothing."""
+    if not clauses:
+        return None
+    return Outcome.FAIL if ledger.broken else Outcome.worst([one.outcome for one in clauses])
+
+
 def _state(one: Standing) -> Message:
     if one.problem is not None:
         return _("cannot be believed: {reason}", reason=one.problem)
     return CONTROL_STATES[one.status.state] if one.status else _AGES[Age.NEVER]
-
-
-def _as_numbers(clause: str) -> tuple[tuple[int, str], ...]:
-    parts = clause.split(".")
-    return tuple((int(one) if one.isdecimal() else 0, one) for one in parts)
 
 
 _BARS = {Outcome.PASS: (8, 4), Outcome.ATTENTION: (5, 7), Outcome.FAIL: (1, 11)}

@@ -15,13 +15,18 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
 
+from include.evidence import index
 from include.evidence.shelf import Shelf
+from include.evidence.signing import TrustedKeys
+from include.evidence.watch import LedgerWatch, Watched
 from include.orchestration.run import airflow_connections
 from include.services.connections import ConnectionSpec
 from include.state.migrate import require_current
 from include.workplace import Workplace
+from plugins.compliance_ui.watching import Watcher
 
 LOOKED_UP_FOR = 60.0  # seconds after which connections and policy pack are looked up again
+LOST_FOR = 60.0  # seconds after which somebody looks again whether bundles are missing
 COUNTS = 512  # of filtered lists, that are remembered
 _Made = TypeVar("_Made")
 
@@ -81,6 +86,24 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class LedgerState:
+    """Whether the ledger is whole, for whoever reads anything that comes from it.
+
+    Attributes:
+        missing: lines that somebody removed.
+        watched: lines that somebody changed.
+    """
+
+    missing: int
+    watched: Watched
+
+    @property
+    def broken(self) -> bool:
+        """Whether what pages show can be relied on no more."""
+        return bool(self.missing or self.watched.changed)
+
+
+@dataclass(frozen=True)
 class Services:
     """What the requests of one minute work with.
 
@@ -110,6 +133,17 @@ class Services:
         return self.memory.keep("shelf", make, key)
 
     @property
+    def watcher(self) -> Watcher:
+        """What looks for changed lines of the ledger, with what it saw already."""
+        address = self.place.role_database("pages_db", "state_db").conninfo()
+        trusted = tuple(self.place.trusted)
+
+        def make() -> Watcher:
+            return Watcher(LedgerWatch(TrustedKeys(trusted)), self.reading, self.memory.steady)
+
+        return self.memory.keep("watcher", make, (address, trusted))
+
+    @property
     def timezone(self) -> str:
         """Of the pack; moments are shown in it."""
         return self.place.pack.calendar.timezone
@@ -117,6 +151,18 @@ class Services:
     def now(self) -> datetime:
         """The moment in the pack's timezone."""
         return self.place.clock.now().astimezone(self.place.pack.calendar.zone)
+
+    def ledger(self, conn: Connection, pruned: int) -> LedgerState:
+        """Whether lines of the ledger are missing or were changed.
+
+        Args:
+            conn: the state database.
+            pruned: number of the last bundle whose line may be gone.
+        """
+        missing = self.memory.keep(
+            "lost", lambda: index.lost(conn, pruned), index.end(conn), seconds=LOST_FOR
+        )
+        return LedgerState(missing, self.watcher.look(conn))
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

@@ -14,6 +14,7 @@ from airflow.utils.state import TaskInstanceState
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from include.messages import Message
 from include.orchestration.access.pages import Page
@@ -36,7 +37,8 @@ class Question:
         subject: as it was asked.
         workflow: in words.
         asked_at: when.
-        deadline: after which it counts as not answered; None without one.
+        deadline: after which the workflow stops waiting for this answer; None without one. By when
+            the matter itself is due stands in the question.
         people: user ids of those who may answer.
         yours: whether the visitor is one of them.
         path: of Airflow's form, below Airflow's own address.
@@ -59,19 +61,7 @@ def waiting(
 ) -> Response:
     """Show the visitor's own questions first, then the others that they may read."""
     here = services()
-    query = (
-        select(HITLDetail, TaskInstance)
-        .join(TaskInstance, HITLDetail.ti_id == TaskInstance.id)
-        .where(
-            HITLDetail.responded_at.is_(None),
-            TaskInstance.state.in_(_WAITS),
-        )
-        .order_by(TaskInstance.trigger_timeout.asc().nulls_last(), HITLDetail.created_at)
-    )
-    asked = list(session.execute(query).unique())
-    dags = who.readable(task.dag_id for _asked, task in asked)
-    readable = {one for one in dags if who.reads_questions(one)}
-    found = [_question(who, *row) for row in asked if row[1].dag_id in readable]
+    found = open_questions(session, who)
     yours = [one for one in found if one.yours]
     others = [one for one in found if not one.yours]
     return show(
@@ -85,6 +75,28 @@ def waiting(
         yours_total=len(yours),
         others_total=len(others),
     )
+
+
+def open_questions(session: Session, who: Visitor) -> list[Question]:
+    """Return the questions that wait and that the visitor may read, by how long they still do.
+
+    Args:
+        session: on Airflow's database.
+        who: the visitor.
+    """
+    query = (
+        select(HITLDetail, TaskInstance)
+        .join(TaskInstance, HITLDetail.ti_id == TaskInstance.id)
+        .where(
+            HITLDetail.responded_at.is_(None),
+            TaskInstance.state.in_(_WAITS),
+        )
+        .order_by(TaskInstance.trigger_timeout.asc().nulls_last(), HITLDetail.created_at)
+    )
+    asked = list(session.execute(query).unique())
+    dags = who.readable(task.dag_id for _asked, task in asked)
+    readable = {one for one in dags if who.reads_questions(one)}
+    return [_question(who, *row) for row in asked if row[1].dag_id in readable]
 
 
 def _question(who: Visitor, asked: HITLDetail, task: TaskInstance) -> Question:

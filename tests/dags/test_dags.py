@@ -158,6 +158,13 @@ def test_tasks_have_an_owner_retries_and_a_docstring(dags: dict[str, Any], name:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_an_incident_is_never_kept_waiting_by_a_pause(dags: dict[str, Any], name: str):
+    """Who is on call may not unpause; all else waits until somebody does, however it is set up."""
+    incidents = ("respond_to_incident", "update_incident")
+    assert dags[name].is_paused_upon_creation == (False if name in incidents else None)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_service_that_is_away_for_ten_minutes_fails_no_run(dags: dict[str, Any], name: str):
     """And the bundle waits for more than an hour; Airflow's own delays are longer still."""
     from include.orchestration.workflow import DEFAULT_ARGS

@@ -27,7 +27,7 @@ from include.services.connections import FILE_BACKEND, configured
 from include.services.database import DatabaseAddress
 from include.services.mail import MailServer
 from include.services.stores import open_store
-from include.workplace import ROOT
+from include.workplace import ROOT, Workplace
 from tests.deployment.conftest import init
 
 
@@ -66,6 +66,17 @@ def test_a_second_time_changes_nothing(copy: Path):
     done = init(copy, "--sample")
     assert done.exit_code == 0
     assert content(copy) == before
+
+
+def test_the_revision_follows_the_code(copy: Path):
+    """`docker compose build` writes it into images, and every sealed bundle names it."""
+    dotenv = copy / settings.FILE
+    revision = settings.read(dotenv)["PARCELSEAL_REVISION"]
+    assert revision == Workplace.from_environment({}).code_version != "unknown"
+    text = dotenv.read_text()
+    dotenv.write_text(text.replace(revision, "of-the-version-before"))
+    assert init(copy).exit_code == 0
+    assert dotenv.read_text() == text
 
 
 def test_what_is_missing_comes_back_and_the_rest_stays(copy: Path):

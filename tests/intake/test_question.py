@@ -31,8 +31,12 @@ def test_the_page_says_how_many_records_would_be_let_in(rig: Rig) -> None:
 def test_the_page_says_that_the_deadline_has_passed(rig: Rig, batch: str) -> None:
     """Only then: the oldest batch is late from the start."""
     checked = rig.checked(batch)
-    page = review.ask(rig.desk, checked).body
+    question = review.ask(rig.desk, checked)
+    page = question.body
     late = batch == OLDEST
+    assert (", OVERDUE since 2026-" in question.subject) is late
+    assert ("已逾期" in question.subject) is late
+    assert (", by 2026-" in question.subject) is not late
     assert "\n- To be reviewed by 2026-" in page
     assert (": **overdue**\n" in page) is late
     assert ("（**已逾期**）\n" in page) is late
