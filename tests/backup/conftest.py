@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from include.encryption.recipients import Recipient
 from include.evidence.signing import Signer, generate_key
@@ -21,11 +21,12 @@ from include.state.migrate import migrate
 from include.state.tables import metadata
 from tests.backup.support import RICH, Taken, take
 from tests.support.holders import offline, operations, recipients, stranger
+from tests.support.registers import emptying
 from tests.support.s3 import MotoServer, start_moto
 
 __all__ = ["offline", "operations", "recipients", "stranger"]
 
-EMPTY = text(f"TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY")
+EMPTY = emptying(metadata.tables)
 
 
 @pytest.fixture(scope="session")
@@ -122,5 +123,5 @@ def migrated(new_database: Callable[..., DatabaseAddress]) -> Engine:
 def state(migrated: Engine) -> Engine:
     """An empty state database."""
     with migrated.begin() as conn:
-        conn.execute(EMPTY)
+        conn.exec_driver_sql(EMPTY)
     return migrated

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from include.cli import app
 from include.cli import findings as command
@@ -21,6 +21,7 @@ from include.policy import SHIPPED, load_pack
 from include.services.clock import FixedClock
 from include.state.connect import engine
 from tests.support.databases import fresh
+from tests.support.registers import emptying
 
 NOW = datetime(2026, 10, 12, 1, 30, tzinfo=UTC)
 ANSWER = ("--cause", "No form", "--action", "A form", "--by", "owner")
@@ -38,7 +39,7 @@ def state(shared: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
     """A register with two findings, the second one due first."""
     made = shared
     with made.begin() as conn:
-        conn.execute(text("TRUNCATE finding, finding_event RESTART IDENTITY"))
+        conn.exec_driver_sql(emptying(["finding", "finding_event"]))
     at(monkeypatch, made, NOW)
     for number, day in ((1, date(2026, 11, 20)), (2, date(2026, 11, 11))):
         with made.begin() as conn:

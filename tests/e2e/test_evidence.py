@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from tests.e2e.conftest import Cli, flip
+from tests.support.registers import unguarded
 
 pytestmark = pytest.mark.airflow
 
@@ -66,11 +67,13 @@ def test_a_changed_row_of_the_ledger_is_named(cli: Cli, bundle: Path):
     change = "UPDATE evidence_ledger SET outcome = %s WHERE bundle = %s"
     owner = cli.place.local.owner_conninfo("parcelseal_state")
     with psycopg.connect(owner, autocommit=True) as conn:
-        conn.execute(change, ["attention", key(cli, bundle)])
+        with unguarded(conn, "evidence_ledger"):
+            conn.execute(change, ["attention", key(cli, bundle)])
         try:
             said = cli.json("verify", "--all", code=1)
         finally:
-            conn.execute(change, ["pass", key(cli, bundle)])
+            with unguarded(conn, "evidence_ledger"):
+                conn.execute(change, ["pass", key(cli, bundle)])
     assert (said["verified"], said["first_bad"]) == (False, key(cli, bundle))
 
 

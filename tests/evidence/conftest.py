@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from include.evidence import ledger
 from include.evidence.signing import Signer, generate_key
@@ -21,8 +21,9 @@ from include.state.connect import engine
 from include.state.migrate import migrate
 from include.state.tables import evidence_ledger, metadata
 from tests.evidence.support import Evidence
+from tests.support.registers import emptying
 
-EMPTY = text(f"TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY")
+EMPTY = emptying(metadata.tables)
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +44,7 @@ def signer() -> Signer:
 def open_evidence(migrated: str, signer: Signer, root: Path) -> Iterator[Evidence]:
     db: Engine = engine(migrated)
     with db.begin() as conn:
-        conn.execute(EMPTY)
+        conn.exec_driver_sql(EMPTY)
     with db.connect() as conn:
         yield Evidence(DirectoryStore(root), root, db, conn, signer, migrated)
 

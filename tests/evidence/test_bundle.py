@@ -231,7 +231,7 @@ def test_remains_that_a_bucket_lock_keeps_are_sealed_too(evidence: Evidence) -> 
 def test_a_lost_state_database_does_not_start_a_second_chain(chain: Evidence) -> None:
     """An empty ledger over a full store takes up the chain that is there."""
     before = ledger.rows(chain.conn)
-    chain.execute(evidence_ledger.delete())
+    chain.tamper(evidence_ledger.delete())
     assert not chain.verify().verified
     assert chain.seal(11).seq == 4
     after = ledger.rows(chain.conn)
@@ -241,7 +241,7 @@ def test_a_lost_state_database_does_not_start_a_second_chain(chain: Evidence) ->
 
 def test_a_state_database_from_an_older_backup_is_brought_up_to_date(chain: Evidence) -> None:
     """The rows that the backup did not have yet come back from the store."""
-    chain.execute(evidence_ledger.delete().where(evidence_ledger.c.seq > 1))
+    chain.tamper(evidence_ledger.delete().where(evidence_ledger.c.seq > 1))
     assert not chain.verify().verified
     keys = TrustedKeys([chain.signer.public_pem])
     entered = recover_ledger(chain.store, chain.conn, chain.signer, keys, CLOCK)
@@ -251,7 +251,7 @@ def test_a_state_database_from_an_older_backup_is_brought_up_to_date(chain: Evid
 
 def test_a_signed_stranger_in_the_runs_place_is_not_overwritten(chain: Evidence) -> None:
     """Somebody deleted the row of an older bundle and cleared the run: its evidence stays."""
-    chain.execute(evidence_ledger.delete().where(evidence_ledger.c.seq == 2))
+    chain.tamper(evidence_ledger.delete().where(evidence_ledger.c.seq == 2))
     with pytest.raises(ControlFailed, match="signed bundle that the ledger does not have"):
         chain.seal(2, dag_id="drill_restore")
 
@@ -260,7 +260,7 @@ def test_a_bundle_of_an_untrusted_key_is_not_adopted(evidence: Evidence, tmp_pat
     """Who can write to the store cannot enter a bundle into the ledger."""
     stranger = Signer.from_pem(generate_key())
     evidence.seal(1, signer=stranger)
-    evidence.execute(evidence_ledger.delete())
+    evidence.tamper(evidence_ledger.delete())
     assert evidence.seal(2).seq == 1
     verification = evidence.verify()
     assert verification.first_bad == "backup_offsite/2026/11/manual__2026-11-25T141019.123456Z"

@@ -90,7 +90,7 @@ def test_a_forged_checkpoint_hides_nothing(chain: Evidence) -> None:
     forger = Signer.from_pem(generate_key())
     draft = Checkpoint(2, second.bundle, second.sums_sha256, START, forger.fingerprint)
     forged = vars(draft) | {"signature": forger.sign(draft.signed_content())}
-    chain.conn.execute(evidence_ledger.delete().where(evidence_ledger.c.seq < 3))
+    chain.tamper(evidence_ledger.delete().where(evidence_ledger.c.seq < 3))
     chain.execute(evidence_checkpoint.insert().values(forged))
     assert chain.verify().first_bad == second.bundle
 

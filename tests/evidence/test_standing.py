@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from include.evidence.model import ControlState, Outcome
 from include.evidence.shelf import Shelf
@@ -85,7 +86,7 @@ def test_evidence_that_was_harmed_shows_nothing(chain: Evidence, name: str, harm
 
 def test_a_ledger_row_that_was_edited_shows_nothing(chain: Evidence) -> None:
     """An outcome that somebody improved in the database alone."""
-    chain.conn.exec_driver_sql("UPDATE evidence_ledger SET outcome = 'pass' WHERE seq = 3")
+    chain.tamper(text("UPDATE evidence_ledger SET outcome = 'pass' WHERE seq = 3"))
     found = look(chain, control())
     assert (found.status, found.outcome) == (None, Outcome.FAIL)
 
@@ -121,7 +122,7 @@ def old(evidence: Evidence) -> Evidence:
 
 def test_evidence_is_found_behind_many_bundles_of_other_controls(old: Evidence) -> None:
     """A control that most runs say nothing of has its last evidence nevertheless."""
-    old.conn.exec_driver_sql("UPDATE evidence_ledger SET controls = '{BK-2}' WHERE seq > 1")
+    old.tamper(text("UPDATE evidence_ledger SET controls = '{BK-2}' WHERE seq > 1"))
     found = look(old, control(cadence="P1Y"), now=START + timedelta(days=60))
     assert found.row is not None
     assert found.row.seq == 1

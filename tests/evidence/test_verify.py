@@ -48,7 +48,7 @@ def row_at(chain: Evidence, seq: int) -> LedgerRow:
 
 def delete_row(chain: Evidence, seq: int) -> LedgerRow:
     row = row_at(chain, seq)
-    chain.execute(evidence_ledger.delete().where(evidence_ledger.c.seq == seq))
+    chain.tamper(evidence_ledger.delete().where(evidence_ledger.c.seq == seq))
     return row
 
 
@@ -124,7 +124,7 @@ def test_one_changed_column_of_any_row_names_its_bundle(
     assert set(COLUMNS) == {one.name for one in evidence_ledger.c}
     value = COLUMNS[column]
     assert getattr(row, column) != value
-    chain.execute(
+    chain.tamper(
         update(evidence_ledger).where(evidence_ledger.c.seq == seq).values({column: value})
     )
     found = chain.verify()
@@ -204,10 +204,10 @@ def test_of_several_deleted_rows_the_first_is_named(chain: Evidence) -> None:
     """Two in the middle; then everything."""
     chain.seal(11)
     first = row_at(chain, 2).bundle
-    chain.execute(evidence_ledger.delete().where(evidence_ledger.c.seq.in_([2, 3])))
+    chain.tamper(evidence_ledger.delete().where(evidence_ledger.c.seq.in_([2, 3])))
     assert chain.verify().first_bad == first
     start = row_at(chain, 1).bundle
-    chain.execute(text("TRUNCATE evidence_ledger"))
+    chain.tamper(text("TRUNCATE evidence_ledger"))
     found = chain.verify()
     assert (found.verified, found.first_bad, found.bundles) == (False, start, 0)
 
@@ -277,7 +277,7 @@ def test_an_intent_hides_no_bundle_but_the_next_one(chain: Evidence) -> None:
     second, third = row_at(chain, 2).bundle, row_at(chain, 3).bundle
     for bundle in (second, third):
         chain.execute(evidence_intent.insert().values(bundle=bundle, begun_at=CLOCK.now()))
-    chain.execute(evidence_ledger.delete().where(evidence_ledger.c.seq > 1))
+    chain.tamper(evidence_ledger.delete().where(evidence_ledger.c.seq > 1))
     assert chain.verify().first_bad == third
     delete_row(chain, 1)
     assert not chain.verify().verified

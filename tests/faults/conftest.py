@@ -13,7 +13,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import text
 
 from include.encryption.recipients import new_pair
 from include.evidence.signing import generate_key
@@ -23,6 +22,7 @@ from include.state.migrate import migrate
 from include.state.tables import metadata
 from tests.faults.support import Keys, Rig, StorePlace, now
 from tests.support.faulty_proxy import FaultyProxy
+from tests.support.registers import emptying
 from tests.support.s3 import MotoServer, client_for, new_bucket, start_moto
 
 # Text that hardly compresses, so that an upload has several parts of 16 MiB.
@@ -44,7 +44,7 @@ BEGIN
 END $$;
 CREATE INDEX waybill_slow ON waybill (public.slow(id));
 """
-EMPTY = text(f"TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY")
+EMPTY = emptying(metadata.tables)
 
 
 def new_database(postgres: EmbeddedPostgres, fill: str = "") -> str:
@@ -92,7 +92,7 @@ def state_database(postgres: EmbeddedPostgres) -> str:
 def rig(courier: str, state_database: str, postgres: EmbeddedPostgres, keys: Keys) -> Rig:
     """The big courier with an empty state."""
     with engine(state_database).begin() as conn:
-        conn.execute(EMPTY)
+        conn.exec_driver_sql(EMPTY)
     return Rig(courier, state_database, postgres.conninfo("postgres"), keys)
 
 

@@ -13,6 +13,7 @@ from include.local.postgres import EmbeddedPostgres
 from include.state.connect import engine
 from include.state.migrate import migrate
 from include.state.tables import legal_hold
+from tests.support.registers import UNGUARDED
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +32,7 @@ def state(holds_conninfo: str) -> Iterator[Engine]:
     made = engine(holds_conninfo)
     yield made
     with made.begin() as conn:
+        conn.exec_driver_sql(UNGUARDED)
         conn.execute(legal_hold.delete())
 
 

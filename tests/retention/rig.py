@@ -47,6 +47,7 @@ from include.state.locks import exclusive
 from include.state.migrate import migrate
 from include.state.tables import metadata
 from tests.support.databases import pooled
+from tests.support.registers import emptying
 
 NAME = "courier"
 DAG = "enforce_retention"
@@ -330,8 +331,7 @@ class Rig:
         with psycopg.connect(self.source, autocommit=True) as connection:
             make_partitions(connection)
             connection.execute(f"TRUNCATE {', '.join(COLLECTIONS)}".encode())
-        names = ", ".join(f'"{one.name}"' for one in metadata.sorted_tables)
-        self.state_sql(f"TRUNCATE {names} RESTART IDENTITY")
+        self.state_sql(emptying(metadata.tables))
 
     def _kept(self, run: str, record: StepRecord) -> StepRecord:
         with self.engine.begin() as conn:

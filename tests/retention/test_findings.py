@@ -12,6 +12,7 @@ from include.local.postgres import EmbeddedPostgres
 from include.retention import circles, proof
 from include.retention.proof import Copy
 from tests.retention.rig import OLD, YOUNG, Rig, disposition, new_rig
+from tests.support.registers import UNGUARDED
 
 
 def found(record: StepRecord) -> dict[str, tuple[Outcome, str]]:
@@ -22,7 +23,7 @@ def test_a_hold_whose_review_is_past_is_named(rig: Rig) -> None:
     """A hold never ends by itself; somebody has to be asked."""
     rig.hold(HoldKind.SUBJECT, "p9")
     assert "retention.hold_review_due" not in found(rig.plan("r1"))
-    rig.state_sql("UPDATE legal_hold SET review_on = review_on - 100")
+    rig.state_sql(f"{UNGUARDED}; UPDATE legal_hold SET review_on = review_on - 100")
     severity, _subject = found(rig.plan("r2"))["retention.hold_review_due"]
     assert severity is Outcome.ATTENTION
 

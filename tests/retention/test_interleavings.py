@@ -34,6 +34,7 @@ from tests.retention.play import (
 )
 from tests.retention.rig import Rig, make_partitions
 from tests.support.databases import pooled
+from tests.support.registers import emptying
 
 LONGER = os.environ.get("TEST_INTERLEAVINGS", "")
 NUMBER = int(LONGER or 40)
@@ -123,7 +124,7 @@ def test_any_order_of_kills_holds_and_changes(
 ) -> None:
     """After each action what is gone was allowed to go; in the end all is gone that may."""
     rig, connection, state = sessions
-    state.execute(f"TRUNCATE {', '.join(USED)} RESTART IDENTITY CASCADE".encode())
+    state.execute(emptying(USED).encode())
     connection.execute(f"TRUNCATE {', '.join(WORLDS[world])} CASCADE".encode())
     make_partitions(connection)
     play = Play(rig, world, connection, state)

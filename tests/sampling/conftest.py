@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from include.local.postgres import EmbeddedPostgres
 from include.state.connect import engine
@@ -14,6 +14,7 @@ from include.state.tables import metadata
 from tests.sampling.closed import Audit
 from tests.sampling.rig import Rig, new_rig
 from tests.support.databases import fresh
+from tests.support.registers import emptying
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +48,8 @@ def state_database(postgres: EmbeddedPostgres, migrated_once: str) -> Iterator[s
 def state(state_database: str) -> Engine:
     """An empty state database."""
     made = engine(state_database)
-    names = ", ".join(f'"{one.name}"' for one in metadata.sorted_tables)
     with made.begin() as conn:
-        conn.execute(text(f"TRUNCATE {names} RESTART IDENTITY"))
+        conn.exec_driver_sql(emptying(metadata.tables))
     return made
 
 

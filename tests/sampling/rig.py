@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 import yaml
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from include.evidence import ledger
 from include.evidence.ahead import FolderAhead
@@ -38,6 +38,7 @@ from include.services.objectstore.directory import DirectoryStore
 from include.state.tables import metadata
 from tests.policy.packs import write_pack
 from tests.support.databases import fresh, pooled
+from tests.support.registers import emptying
 
 DAG = "sample_audit"
 NOW = datetime(2026, 10, 5, 0, tzinfo=UTC)  # 08:00 in the shop's timezone
@@ -311,9 +312,8 @@ class Rig:
 
     def empty(self) -> None:
         """Bring both databases back to their beginning."""
-        names = ", ".join(f'"{one.name}"' for one in metadata.sorted_tables)
         with self.engine.begin() as conn:
-            conn.execute(text(f"TRUNCATE {names} RESTART IDENTITY"))
+            conn.exec_driver_sql(emptying(metadata.tables))
         self.fill()
         self.now = NOW
 

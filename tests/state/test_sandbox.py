@@ -195,6 +195,33 @@ def test_triggers_look_at_their_own_tables(migrated_database: str) -> None:
             conn.execute(change)
 
 
+def test_a_checkpoint_of_one_ledger_prunes_no_other(migrated_database: str) -> None:
+    """Nor does a test that was met in a drill close a finding elsewhere."""
+    live, state = engine(migrated_database), opened(migrated_database)
+    for one in (live, state):
+        with one.begin() as conn:
+            conn.exec_driver_sql(
+                "INSERT INTO evidence_ledger VALUES (1, 'b', 'd', 'r', 'pass', '{}', now(), now(),"
+                " 's', '', 'k', '')"
+            )
+            conn.exec_driver_sql(
+                "INSERT INTO finding (kind, reference, what, owner, opened_at, due_on)"
+                " VALUES ('audit', 'r', '{}', 'o', now(), now())"
+            )
+    with live.begin() as conn:
+        conn.exec_driver_sql("INSERT INTO evidence_checkpoint VALUES (1, 'b', 's', now(), 'k', '')")
+    with state.begin() as conn:
+        conn.exec_driver_sql(
+            "INSERT INTO finding_event (finding_id, kind, by, at) VALUES (1, 'met', 'b', now())"
+        )
+    prune, close = "DELETE FROM evidence_ledger", "UPDATE finding SET closed_at = now()"
+    for refuses, allows, change in ((state, live, prune), (live, state, close)):
+        with pytest.raises(IntegrityError, match="stays"), refuses.begin() as conn:
+            conn.exec_driver_sql(change)
+        with allows.begin() as conn:
+            conn.exec_driver_sql(change)
+
+
 def test_two_drills_know_nothing_of_each_other(migrated_database: str) -> None:
     """And the end of one is not the end of the other."""
     one, other = opened(migrated_database), opened(migrated_database, OTHER)
