@@ -10,6 +10,7 @@ from typing import TypedDict
 from sqlalchemy import Engine, select
 
 from include.backup.preflight import CLAUSE
+from include.backup.proved import held
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
 from include.messages import Message, _
 from include.policy.datamap import MappedDatabase
@@ -74,13 +75,7 @@ def conclude(
     if not databases:
         findings.append(missing_record(_("The restore"), "drill_restore", "drill.missing", CLAUSE))
     outcome = worst(records, findings)
-    restored = [
-        database.name
-        for database in databases
-        if _held(steps.get(("choose", database.name)))
-        and _held(steps.get(("drill", database.name)))
-        and _held(steps.get(("refusals", database.name)))
-    ]
+    restored = [one.name for one in databases if held(steps, one.name)]
     return Conclusion(
         title=TITLE,
         summary=_summary(len(restored), len(databases), outcome),
@@ -100,10 +95,6 @@ def conclude(
             _meaning(proven=bool(restored)),
         ],
     )
-
-
-def _held(record: StepRecord | None) -> bool:
-    return record is not None and record.outcome is not Outcome.FAIL
 
 
 def _missing(steps: Mapping[tuple[str, str], StepRecord], database: str) -> list[Finding]:

@@ -23,7 +23,15 @@ from include.encryption.records import EncryptionRecord
 from include.evidence import ledger
 from include.evidence.bundle import seal
 from include.evidence.controls import judge
-from include.evidence.model import Approval, Finding, Metric, Outcome, Result, RunContext
+from include.evidence.model import (
+    Approval,
+    Finding,
+    Metric,
+    Outcome,
+    Result,
+    RunContext,
+    StepSummary,
+)
 from include.evidence.signing import Signer, generate_key
 from include.findings import register as findings
 from include.holds import registry as holds
@@ -52,6 +60,8 @@ PACK: PolicyPack = load_pack(SHIPPED)
 SEALED = (
     ("backup_offsite", "backup_offsite", Outcome.FAIL),
     ("backup_offsite", "backup_offsite", Outcome.PASS),
+    ("drill_restore", "drill_restore", Outcome.PASS),
+    ("drill_restore", "drill_restore", Outcome.FAIL),
     ("check_quality", "check_quality", Outcome.FAIL),
     ("enforce_retention", "enforce_retention", Outcome.ATTENTION),
     ("remind_training", "remind_training", Outcome.PASS),
@@ -120,6 +130,7 @@ class Company:
         result = Result(
             run=run, controls=judged, outcome=outcome, finished_at=at, metrics=metrics,
             findings=found, approvals=[_approval(at)],
+            steps=_drilled(outcome) if workflow == "drill_restore" else [],
         )  # fmt: skip
         with self.state.connect() as conn:
             seal(
@@ -134,6 +145,22 @@ def _finding(outcome: Outcome, controls: object) -> Finding:
         code="test.finding", severity=outcome, subject=XSS, message=verbatim(XSS),
         action=verbatim(XSS), clause=clause,
     )  # fmt: skip
+
+
+def _drilled(outcome: Outcome) -> list[StepSummary]:
+    """The older restore point held in a drill, the newer one was found damaged in the next."""
+    failed = outcome is Outcome.FAIL
+    data = {"restore_point": point_of(0 if failed else 1)}
+    return [
+        StepSummary(step="choose", part="courier", outcome=Outcome.PASS, data=data),
+        StepSummary(step="refusals", part="courier", outcome=Outcome.PASS, data=data),
+        StepSummary(step="drill", part="courier", outcome=outcome, data={} if failed else data),
+    ]
+
+
+def point_of(days: int) -> str:
+    """The id of the restore point that was taken so many days ago."""
+    return manifests.new_id(NOW - timedelta(days=days, hours=3), "abc")
 
 
 def _approval(at: datetime) -> Approval:
@@ -235,25 +262,30 @@ def _open(conn: Connection) -> None:
 def _restore_points(made: Company, database: str) -> None:
     store = DirectoryStore(made.root / "offsite")
     for days in (1, 0):
-        taken = NOW - timedelta(days=days, hours=1)
-        point = manifests.new_id(taken, "abc")
+        taken = NOW - timedelta(days=days, hours=3)
+        point = point_of(days)
         content = f"dump of {point}".encode()
         stored = store.put(f"{database}/{point}/{manifests.DUMP_NAME}", content)
         sha256 = hashlib.sha256(content).hexdigest()
-        manifest = Manifest(
-            id=point, database=database, taken_at=taken, lsn="0/0", server_version="18",
-            timezone="UTC", tools={}, schema_sha256=sha256, newest=(), recipients=(),
-            tables=(_table(sha256),), large_objects=LargeObjectsRecord(count=0, bytes=0, sum="0"),
-            dump=ObjectRecord(key=stored.key, size=stored.size, sha256=sha256, checksum=""),
-            dump_bytes=100, compression="zstd", expires_at=taken + timedelta(days=90),
-            encryption=EncryptionRecord(
-                suite="test", frame_bytes=1, wrapping="test", provider="test", context={}
-            ),
-        )  # fmt: skip
+        dump = ObjectRecord(key=stored.key, size=stored.size, sha256=sha256, checksum="")
+        manifest = manifest_of(database, point, taken, dump)
         manifests.publish(store, manifest, made.signer, None)
     bad = f"{database}/{manifests.new_id(NOW - timedelta(days=3), 'bad')}"
     store.put(f"{bad}/manifest.json", b"{}")
     store.put(f"{bad}/manifest.json.sig", b"x" * 64)
+
+
+def manifest_of(database: str, point: str, taken: datetime, dump: ObjectRecord) -> Manifest:
+    """The manifest of a restore point with one table."""
+    return Manifest(
+        id=point, database=database, taken_at=taken, lsn="0/0", server_version="18",
+        timezone="UTC", tools={}, schema_sha256=dump.sha256, newest=(), recipients=(),
+        tables=(_table(dump.sha256),), large_objects=LargeObjectsRecord(count=0, bytes=0, sum="0"),
+        dump=dump, dump_bytes=100, compression="zstd", expires_at=taken + timedelta(days=90),
+        encryption=EncryptionRecord(
+            suite="test", frame_bytes=1, wrapping="test", provider="test", context={}
+        ),
+    )  # fmt: skip
 
 
 def _table(sha256: str) -> TableRecord:
