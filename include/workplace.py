@@ -89,6 +89,11 @@ class Workplace:
         """Say whether the local profile stands in for a connection; nothing is made for it."""
         return self.stand_ins and self.lookup(conn_id) is None and self.local.stands_in(conn_id)
 
+    def mail_is_caught(self) -> bool:
+        """Say whether mail gets to nobody: files of the local profile, or of a stack's catcher."""
+        spec = self.lookup("mail")
+        return self.is_local("mail") or (spec is not None and spec.text("catcher") == "true")
+
     def connection(self, conn_id: str) -> ConnectionSpec:
         """Return the configured connection, or the local profile's.
 

@@ -16,7 +16,17 @@ YEARS = 5  # of the authority and of servers; docs/production.md says how they a
 
 def new_authority(now: datetime) -> tuple[bytes, bytes]:
     """Make an authority; returns (private key PEM, certificate PEM)."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    private = _private(ec.generate_private_key(ec.SECP256R1()))
+    return private, authority_of(private, now)
+
+
+def authority_of(private: bytes, now: datetime) -> bytes:
+    """Make the certificate of an authority's key that is there; returns PEM.
+
+    Raises:
+        UsageError: the key cannot be read.
+    """
+    key = _authority_key(private)
     name = _name("ParcelSeal deployment")
     certificate = (
         _builder(name, name, key, now)
@@ -25,7 +35,20 @@ def new_authority(now: datetime) -> tuple[bytes, bytes]:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    return _private(key), certificate.public_bytes(serialization.Encoding.PEM)
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _authority_key(private: bytes) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(private, None)
+    except (ValueError, TypeError):
+        raise UsageError(
+            "The authority's key cannot be read.",
+            "Restore `authority.key` from your backup of the private folder.",
+        ) from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise UsageError("The authority's key is of another kind than `compose init` makes.")
+    return key
 
 
 def new_server(
@@ -42,16 +65,14 @@ def new_server(
     Raises:
         UsageError: the authority's key or certificate cannot be read.
     """
+    signer = _authority_key(authority_key)
     try:
-        signer = serialization.load_pem_private_key(authority_key, None)
         issuer = x509.load_pem_x509_certificate(authority)
-    except (ValueError, TypeError):
+    except ValueError:
         raise UsageError(
-            "The authority's key or certificate cannot be read.",
-            "Restore `authority.key` and `ca_certificate` from your backup of the private folder.",
+            "The authority's certificate cannot be read.",
+            "Restore `ca_certificate` from your backup of the private folder.",
         ) from None
-    if not isinstance(signer, ec.EllipticCurvePrivateKey):
-        raise UsageError("The authority's key is of another kind than `compose init` makes.")
     key = ec.generate_private_key(ec.SECP256R1())
     names = [x509.DNSName(host), x509.DNSName("localhost")]
     issuer_key = x509.SubjectKeyIdentifier.from_public_key(signer.public_key())

@@ -17,9 +17,9 @@ from datetime import datetime
 from pathlib import Path
 
 from include.deployment import layout
-from include.deployment.authority import new_authority, new_server
+from include.deployment.authority import authority_of, new_authority, new_server
 from include.deployment.connections import connections, pages_connections, url
-from include.encryption.recipients import new_pair
+from include.encryption.recipients import belong_together, certificate_of, new_pair
 from include.evidence.signing import Signer, generate_key
 from include.services.errors import UsageError
 
@@ -95,7 +95,12 @@ class PrivateFolder:
         self._add_missing(ROLE_PASSWORDS, {role: secrets.token_urlsafe(32) for role in roles})
 
     def _certificates(self) -> None:
-        self._pair("authority.key", "ca_certificate", lambda: new_authority(self.now))
+        self._pair(
+            "authority.key",
+            "ca_certificate",
+            lambda: new_authority(self.now)[0],
+            lambda key: authority_of(key, self.now),
+        )
         for host in layout.SERVERS:
             if (self.folder / f"{host}_certificate").exists():
                 continue
@@ -112,12 +117,23 @@ class PrivateFolder:
     def _keys(self) -> None:
         for name in layout.RECIPIENTS:
             private = f"{name}.key" if name == "drill" else f"{OFFLINE}/{name}.key"
-            # Its private half may have left long ago: the certificate alone says that it was made.
-            if not (self.folder / f"{name}.crt").exists():
-                key, certificate = new_pair(name, self.now)
-                self._keep(private, key)
-                self._keep(f"{name}.crt", certificate)
-        self._pair("evidence.key", "evidence.pub", _evidence_pair)
+            self._recipient(name, private)
+        self._pair("evidence.key", "evidence.pub", generate_key, _evidence_public)
+
+    def _recipient(self, name: str, private: str) -> None:
+        """A pair whose private half may have left long ago: the certificate says it was made."""
+        key, certificate = self.folder / private, self.folder / f"{name}.crt"
+        if not certificate.exists():
+            # A key without one is of an init that was ended between the two.
+            if not key.exists():
+                self._keep(private, new_pair(name, self.now)[0])
+            made = certificate_of(name, key.read_bytes(), self.now)
+            self._keep(certificate.name, made)
+        elif key.exists() and not belong_together(name, key.read_bytes(), certificate.read_bytes()):
+            raise UsageError(
+                f"{private} and {certificate.name} in {self.folder} do not belong together.",
+                "Backups to that certificate could not be opened. Restore both from your copy.",
+            )
 
     def _urls(self) -> None:
         roles = json.loads(self.text(ROLE_PASSWORDS))
@@ -155,26 +171,29 @@ class PrivateFolder:
         policy = self.folder / POLICY
         purposes = (_PACK / "purposes.yaml").read_bytes()
         if self.sample and not policy.exists():
-            shutil.copytree(self.shipped, policy)
-            with (policy / "purposes.yaml").open("ab") as file:
+            partial = self.folder / f".{POLICY}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(self.shipped, partial)
+            with (partial / "purposes.yaml").open("ab") as file:
                 file.write(b"\n" + purposes)
+            partial.rename(policy)
             self.made.append(f"{POLICY}/")
         (policy / "datamap").mkdir(parents=True, exist_ok=True)
         self._keep(f"{POLICY}/purposes.yaml", purposes)
         for path in sorted((_PACK / "datamap").glob("*.yaml")):
             self._keep(f"{POLICY}/datamap/{path.name}", path.read_bytes)
 
-    def _pair(self, private: str, public: str, make: Callable[[], tuple[bytes, bytes]]) -> None:
-        there = [name for name in (private, public) if (self.folder / name).exists()]
-        if len(there) == 1:
+    def _pair(
+        self, private: str, public: str, make: Callable[[], bytes], shown: Callable[[bytes], bytes]
+    ) -> None:
+        """A private file, and the public one that is made of it: also after an init that ended."""
+        if (self.folder / public).exists() and not (self.folder / private).exists():
             raise UsageError(
-                f"Of {private} and {public} in {self.folder} only {there[0]} is there.",
+                f"Of {private} and {public} in {self.folder} only {public} is there.",
                 "Restore the other from your backup of the folder.",
             )
-        if not there:
-            key, shown = make()
-            self._keep(private, key)
-            self._keep(public, shown)
+        self._keep(private, make)
+        self._keep(public, lambda: shown((self.folder / private).read_bytes()))
 
     def _add_missing(self, name: str, wanted: Mapping[str, object]) -> None:
         """Add names to a JSON object that lacks them; what it has stays as it is."""
@@ -223,9 +242,8 @@ def _password() -> bytes:
     return secrets.token_urlsafe(32).encode()
 
 
-def _evidence_pair() -> tuple[bytes, bytes]:
-    private = generate_key()
-    return private, Signer.from_pem(private).public_pem
+def _evidence_public(private: bytes) -> bytes:
+    return Signer.from_pem(private).public_pem
 
 
 def _json(content: object) -> bytes:

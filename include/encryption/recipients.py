@@ -132,6 +132,21 @@ def new_pair(name: str, now: datetime, *, bits: int = RSA_BITS) -> tuple[bytes, 
     The certificate only carries the public key and its expiry; nobody is asked to trust its name.
     """
     key = rsa.generate_private_key(public_exponent=65537, key_size=bits)
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return private, certificate_of(name, private, now)
+
+
+def certificate_of(name: str, private: bytes, now: datetime) -> bytes:
+    """Make the certificate of a private key that is there; returns PEM.
+
+    Raises:
+        UsageError: it is no RSA key in PEM without a passphrase.
+    """
+    key = _rsa_key(name, private)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"ParcelSeal {name}"[:64])])
     start = now.astimezone(UTC).replace(microsecond=0)
     certificate = (
@@ -144,12 +159,30 @@ def new_pair(name: str, now: datetime, *, bits: int = RSA_BITS) -> tuple[bytes, 
         .not_valid_after(start + timedelta(days=365 * CERTIFICATE_YEARS))
         .sign(key, hashes.SHA256())
     )
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    return private, certificate.public_bytes(serialization.Encoding.PEM)
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def belong_together(name: str, private: bytes, certificate: bytes) -> bool:
+    """Say whether a certificate is of a private key; both PEM, one name for messages.
+
+    Raises:
+        UsageError: one of them cannot be read.
+    """
+    try:
+        public = x509.load_pem_x509_certificate(certificate).public_key()
+    except ValueError:
+        raise UsageError(f"The certificate of {name} cannot be read.") from None
+    return public == _rsa_key(name, private).public_key()
+
+
+def _rsa_key(name: str, private: bytes) -> rsa.RSAPrivateKey:
+    try:
+        key = serialization.load_pem_private_key(private, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise UsageError(f"The private key of {name} is no RSA key in PEM without a passphrase.")
+    return key
 
 
 def public_key_id(key: rsa.RSAPublicKey) -> str:

@@ -138,11 +138,11 @@ def ask_decide(number: str) -> Question | None:
     name = f"notice-{digest(notifying.text_of(mine, file))[:8]}"
     path = sealed_document(found, mine, document, name)
     lines = [_("The letter as a document, for those who are told on paper: {path}", path=path)]
-    if found.is_local("mail") and mine.scenario is None:
+    if found.mail_is_caught() and mine.scenario is None:
         lines.append(
             _(
-                "WARNING: no mail server is configured. Letters would be written to files on this "
-                "machine, and nobody would get them."
+                "WARNING: the connection mail leads to no mail server of yours. Letters would be "
+                "written to files, and nobody would get them."
             )
         )
     return replace(asked, body="\n\n".join([asked.body, *map(in_both, lines)]) + "\n")

@@ -118,7 +118,7 @@ def send(clause: str, make: Callable[[], Workplace] | None = None) -> dict[str, 
         done = sending.send(office(place), began or place.clock.now(), clause)
         if done.again and not last:
             raise ServiceError(done.again, "The task is repeated; nothing is lost meanwhile.")
-        return _on_this_machine(done.record, clause) if place.is_local("mail") else done.record
+        return _on_this_machine(done.record, clause) if place.mail_is_caught() else done.record
 
     return step(STEP_SEND, "", _("The sending"), work, clause, make)
 
@@ -133,11 +133,11 @@ def _on_this_machine(record: StepRecord, clause: str) -> StepRecord:
         severity=Outcome.ATTENTION,
         subject="mail",
         message=_(
-            "No connection mail is configured: {count} messages were written to files on this "
-            "machine, and nobody got them.",
+            "The connection mail leads to no mail server of yours: {count} messages were written "
+            "to files, and nobody got them.",
             count=count,
         ),
-        action=_("Set AIRFLOW_CONN_MAIL to your mail server: docs/connections.md."),
+        action=_("Point the connection mail at your mail server: docs/connections.md."),
         clause=clause,
     )
     return record.model_copy(

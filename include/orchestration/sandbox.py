@@ -79,6 +79,10 @@ class SandboxedWorkplace(Workplace):
         del conn_id
         return False
 
+    def mail_is_caught(self) -> bool:
+        """Say no: a drill's mail is listed, whatever server there is."""
+        return False
+
     def connection(self, conn_id: str) -> ConnectionSpec:
         """Refuse.
 

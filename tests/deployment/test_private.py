@@ -140,6 +140,53 @@ def test_half_of_a_pair_is_told_not_replaced(copy: Path):
     assert "evidence.key" in str(done.exception)
 
 
+@pytest.mark.parametrize(
+    ("kept", "lost"),
+    [
+        ("offline/escrow.key", "escrow.crt"),
+        ("drill.key", "drill.crt"),
+        ("authority.key", "ca_certificate"),
+        ("evidence.key", "evidence.pub"),
+    ],
+)
+def test_an_init_that_was_ended_between_a_key_and_its_public_half(copy: Path, kept: str, lost: str):
+    """The next one makes the other half of the key that is there, not of one that nobody has."""
+    private = copy / "deploy" / "private"
+    before = public_key(private / lost)
+    key = (private / kept).read_bytes()
+    (private / lost).unlink()
+    assert init(copy).exit_code == 0
+    assert (private / kept).read_bytes() == key
+    assert public_key(private / lost) == before
+
+
+def public_key(file: Path) -> bytes:
+    """Of a certificate or a public key."""
+    kind = ["x509", "-pubkey"] if b"CERTIFICATE" in file.read_bytes() else ["pkey", "-pubin"]
+    words = ["openssl", *kind, "-noout" if kind[0] == "x509" else "-pubout", "-in", str(file)]
+    return subprocess.run(words, capture_output=True, check=True).stdout
+
+
+def test_a_key_of_another_certificate_is_told(copy: Path):
+    """Else backups would be made that the key in the safe does not open."""
+    private = copy / "deploy" / "private"
+    shutil.copy(private / "offline" / "operations.key", private / "offline" / "escrow.key")
+    done = init(copy)
+    assert done.exit_code != 0
+    assert "do not belong together" in str(done.exception)
+
+
+def test_a_policy_that_was_copied_in_part_is_copied_anew(copy: Path):
+    """An init that was ended there leaves no pack behind that lacks files."""
+    private = copy / "deploy" / "private"
+    whole = content(private / "policy")
+    shutil.rmtree(private / "policy")
+    (private / ".policy.partial").mkdir()
+    (private / ".policy.partial" / "calendar.yaml").write_text("half")
+    assert init(copy).exit_code == 0
+    assert content(private / "policy") == whole
+
+
 def test_keys_may_leave_and_are_not_made_again(copy: Path):
     """The offline folder is moved to a safe; a repeated init makes no second escrow key."""
     private = copy / "deploy" / "private"

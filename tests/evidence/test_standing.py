@@ -10,13 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from include.evidence.model import ControlState, Outcome
+from include.evidence.ledger import LedgerRow
+from include.evidence.model import ControlState, Finding, Outcome
 from include.evidence.shelf import Shelf
-from include.evidence.standing import Age, Standing, standings
+from include.evidence.standing import Age, Standing, by_clause, standings
+from include.messages import _
 from include.policy.period import Period
 from include.policy.rules import Control
 from include.services.clock import FixedClock
-from tests.evidence.support import CLOCK, START, Evidence
+from tests.evidence.support import CLOCK, START, Evidence, result_of
 
 ZONE = ZoneInfo("Asia/Shanghai")
 SEALED = CLOCK.now()
@@ -99,16 +101,104 @@ def test_evidence_whose_files_are_gone_by_rule_shows_nothing_new(chain: Evidence
 
 @given(minutes=st.integers(0, 5 * 24 * 60))
 def test_evidence_ages_by_its_cadence(minutes: int) -> None:
-    """In time up to one cadence, late up to two, then too old to count."""
+    """In time up to one cadence and two hours of a day, late up to two, then too old to count."""
+    from include.evidence.standing import _age
+
+    age = _age(SEALED + timedelta(minutes=minutes), SEALED, control(), ZONE)
+    day, grace = 24 * 60, 2 * 60
+    expected = (
+        Age.IN_TIME if minutes <= day + grace else Age.LATE if minutes <= 2 * day else Age.STALE
+    )
+    assert age is expected
+
+
+@pytest.mark.parametrize(("cadence", "hours"), [("P1D", 2), ("P4D", 8), ("P92D", 24)])
+def test_a_run_may_take_longer_than_the_last_one(cadence: str, hours: int) -> None:
+    """A daily run is sealed a minute later than yesterday's now and then; a day at most."""
     from include.evidence.standing import _age
     from include.policy.spans import later
 
-    one = control()
-    due = later(SEALED, Period.parse("P1D"), ZONE)
-    age = _age(SEALED + timedelta(minutes=minutes), due, one, ZONE)
-    day = 24 * 60
-    expected = Age.IN_TIME if minutes <= day else Age.LATE if minutes <= 2 * day else Age.STALE
-    assert age is expected
+    one = control(cadence=cadence)
+    end = later(SEALED, Period.parse(cadence), ZONE) + timedelta(hours=hours)
+    assert _age(end, SEALED, one, ZONE) is Age.IN_TIME
+    assert _age(end + timedelta(seconds=1), SEALED, one, ZONE) is Age.LATE
+
+
+@pytest.mark.parametrize("harm", ["changed", "added", "removed"])
+def test_a_report_that_was_harmed_makes_its_control_fail(chain: Evidence, harm: str) -> None:
+    """Whatever file it is: the bundle is not what was sealed."""
+    row = look(chain, control()).row
+    assert row is not None
+    file = chain.root / row.bundle / "report.en.html"
+    if harm == "changed":
+        file.write_bytes(b"<h1>All is well</h1>")
+    elif harm == "added":
+        file.with_name("added.html").write_bytes(b"<h1>Hello</h1>")
+    else:
+        file.unlink()
+    found = look(chain, control())
+    assert (found.status, found.outcome) == (None, Outcome.FAIL)
+    assert found.problem is not None
+
+
+def test_what_was_seen_on_its_page_counts_at_once(chain: Evidence) -> None:
+    """Else the overview would say Pass for ten minutes beside a page that says do not rely."""
+    shelf = Shelf(chain.store, [chain.signer.public_pem])
+
+    def outcome() -> Outcome:
+        return standings(chain.conn, shelf, [control()], SEALED, ZONE)[0].outcome
+
+    assert outcome() is Outcome.PASS
+    row = look(chain, control()).row
+    assert row is not None
+    shelf.note(row, _("the file {name} is missing", name="report.en.html"))
+    assert outcome() is Outcome.FAIL
+    shelf.note(row, None)
+    assert outcome() is Outcome.PASS
+
+
+def standing(clause: str, seq: int, *findings: Finding) -> Standing:
+    """A control that held, and what its bundle found."""
+    row = LedgerRow(seq, "b", "w", "r", "pass", [], SEALED, SEALED, "0" * 64, "", "1" * 64)
+    status = result_of().controls[0]
+    one = control().model_copy(update={"clause": clause})
+    due = SEALED + timedelta(days=1)
+    return Standing(one, row, status, None, due, Age.IN_TIME, findings=findings)
+
+
+def finding(clause: str, severity: Outcome) -> Finding:
+    return Finding(
+        code="x.y", severity=severity, subject="s", message=_("Seen"), action=_("Look"),
+        clause=clause,
+    )  # fmt: skip
+
+
+def test_what_is_found_counts_for_its_own_clause() -> None:
+    """A check of clause 4.1 that finds records without a reviewer says so under 5.2."""
+    failed, noted = finding("5.2", Outcome.FAIL), finding("4.1", Outcome.ATTENTION)
+    first, second = by_clause([standing("5.2", 1), standing("4.1", 2, failed, noted)])
+    assert (first.clause, first.outcome) == ("4.1", Outcome.ATTENTION)
+    assert (second.clause, second.outcome) == ("5.2", Outcome.FAIL)
+    assert [(one.row.seq, one.findings) for one in second.found] == [(2, (failed,))]
+
+
+def test_a_finding_counts_once_however_many_controls_its_bundle_shows() -> None:
+    """And under a clause that has no control here too; one of no clause goes to its control's."""
+    found = [
+        finding("6.2", Outcome.ATTENTION),
+        finding("9.10", Outcome.FAIL),
+        finding("", Outcome.FAIL),
+    ]
+    clauses = by_clause([standing("6.2", 7, *found) for _number in range(3)])
+    assert [(one.clause, len(one.controls)) for one in clauses] == [("6.2", 3), ("9.10", 0)]
+    assert [len(bundle.findings) for one in clauses for bundle in one.found] == [2, 1]
+    assert clauses[1].outcome is Outcome.FAIL
+
+
+def test_clauses_stand_in_the_order_of_their_numbers() -> None:
+    """6.10 comes after 6.2."""
+    found = by_clause([standing(clause, 1) for clause in ("6.10", "6.2", "4.1")])
+    assert [one.clause for one in found] == ["4.1", "6.2", "6.10"]
 
 
 @pytest.fixture

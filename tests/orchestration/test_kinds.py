@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from include.workplace import Workplace
 
 ROOT = Path(__file__).parents[2] / "include"
 pytestmark = pytest.mark.airflow
@@ -44,6 +47,14 @@ def test_every_kind_finds_who_confirms_it():
             assert confirm(["any key"]) == set()
     with pytest.raises(KeyError):
         confirming("nobody.knows")
+
+
+@pytest.mark.parametrize(("extra", "caught"), [({"catcher": True}, True), ({}, False)])
+def test_a_catcher_is_no_mail_server(extra: dict[str, Any], caught: bool):
+    """The stack's own is a connection like any other, and nobody gets what it takes."""
+    connection = {"conn_type": "smtp", "host": "mail", "extra": extra}
+    environment = {"AIRFLOW_CONN_MAIL": json.dumps(connection)}
+    assert Workplace.from_environment(environment).mail_is_caught() is caught
 
 
 def test_mail_that_stays_on_this_machine_is_not_called_sent():
