@@ -5,7 +5,7 @@ set -euo pipefail
 
 data=/var/lib/store
 secrets=/run/secrets
-gigabytes="${STORE_GIGABYTES:-50}"
+gigabytes="${STORE_GIGABYTES:-20}"
 export CEPH_CONF=/tmp/ceph.conf
 cd / # Debian names the folder of object classes relative to it
 
@@ -55,6 +55,8 @@ osd data = $data/osd/\$id
 keyring = $data/osd/\$id/keyring
 bluestore block size = $((gigabytes << 30))
 bdev enable discard = false
+# it would write to a full disk, and end there
+osd mclock skip benchmark = true
 [client.gateway]
 keyring = $data/keys/gateway.keyring
 rgw frontends = beast ssl_port=9000 ssl_certificate=$secrets/store_certificate

@@ -102,6 +102,8 @@ def _fail(words: list[str], error: ParcelSealError) -> int:
 
 
 def _keep(text: str) -> Path:
+    if not sys.stderr.isatty():  # a container's own files are gone with it; its output is kept
+        errors.print(text, markup=False, soft_wrap=True)
     place = workplace()
     now = place.clock.now()
     for folder in (place.home / "logs", Path(tempfile.gettempdir())):  # the home may be the fault
