@@ -117,6 +117,7 @@ HOLDS = (
     "DELETE FROM legal_hold WHERE id = 1",
     "DELETE FROM legal_hold WHERE id = 2",
     "TRUNCATE legal_hold",
+    "UPDATE legal_hold SET value = value WHERE id = 1",
     f"UPDATE legal_hold SET {RELEASE} WHERE id = 2",  # it has been, by somebody else
     "UPDATE legal_hold SET released_at = NULL, released_by = NULL, release_reason = NULL"
     " WHERE id = 2",
