@@ -22,7 +22,8 @@ def open_store(spec: ConnectionSpec, live_paths: Sequence[Path] = ()) -> ObjectS
     """Open the store of an Airflow connection.
 
     Type ``aws`` (or ``s3``): login and password are the access key, extra has ``bucket`` and may
-    have ``prefix``, ``region_name``, ``endpoint_url``, ``verify``, ``lock_mode`` and ``site``.
+    have ``prefix``, ``region_name``, ``endpoint_url``, ``verify``, ``lock_mode``, ``site``,
+    ``connect_timeout`` and ``read_timeout`` (seconds), and ``max_attempts``.
     Type ``fs`` (or ``file``): extra has ``path`` and may have ``site``.
 
     Args:
@@ -64,6 +65,7 @@ def _s3(spec: ConnectionSpec) -> ObjectStore:
         verify=spec.verify,
         connect_timeout=_seconds(spec, "connect_timeout", 10),
         read_timeout=_seconds(spec, "read_timeout", 60),
+        max_attempts=_attempts(spec),
     )
     mode = spec.text("lock_mode", "COMPLIANCE").upper()
     if mode not in {"COMPLIANCE", "GOVERNANCE"}:
@@ -78,6 +80,15 @@ def _s3(spec: ConnectionSpec) -> ObjectStore:
         spec.text("site"),
         lock_mode=cast("LockMode", mode),
     )
+
+
+def _attempts(spec: ConnectionSpec) -> int:
+    text = spec.text("max_attempts", "6")
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(
+            f"Connection {spec.conn_id}: max_attempts is no number of attempts.", "Write it as 6."
+        )
+    return int(text)
 
 
 def _seconds(spec: ConnectionSpec, key: str, default: float) -> float:

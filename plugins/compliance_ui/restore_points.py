@@ -121,7 +121,7 @@ def restore_points(
 
 
 def _read(here: Services) -> list[Points]:
-    store, pack = here.place.store("offsite_store"), here.place.pack
+    store, pack = here.store("offsite_store"), here.place.pack
     found = []
     for name, database in sorted(pack.databases.items()):
         points, rejected = manifest.restore_points(store, name, here.place.trusted)

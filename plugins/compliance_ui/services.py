@@ -9,7 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -21,6 +21,8 @@ from include.evidence.signing import TrustedKeys
 from include.evidence.watch import LedgerWatch, Watched
 from include.orchestration.run import airflow_connections
 from include.services.connections import ConnectionSpec
+from include.services.objectstore.base import ObjectStore
+from include.services.stores import open_store
 from include.state.migrate import require_current
 from include.workplace import Workplace
 from plugins.compliance_ui.watching import Watcher
@@ -28,6 +30,8 @@ from plugins.compliance_ui.watching import Watcher
 LOOKED_UP_FOR = 60.0  # seconds after which connections and policy pack are looked up again
 LOST_FOR = 60.0  # seconds after which somebody looks again whether bundles are missing
 COUNTS = 512  # of filtered lists, that are remembered
+# A worker asks six times and for a minute each; forty pages would hold all threads of the server.
+_WHILE_SOMEBODY_WAITS = {"connect_timeout": 3, "read_timeout": 8, "max_attempts": 2}
 _Made = TypeVar("_Made")
 
 
@@ -128,9 +132,14 @@ class Services:
         key = (_told(self.place.connection("evidence_store")), trusted)
 
         def make() -> Shelf:
-            return Shelf(self.place.store("evidence_store"), trusted, self.memory.steady)
+            return Shelf(self.store("evidence_store"), trusted, self.memory.steady)
 
         return self.memory.keep("shelf", make, key)
+
+    def store(self, conn_id: str) -> ObjectStore:
+        """A store as somebody asks it who waits for a page: one that hangs is given up soon."""
+        spec = self.place.connection(conn_id)
+        return open_store(replace(spec, extra={**_WHILE_SOMEBODY_WAITS, **spec.extra}))
 
     @property
     def watcher(self) -> Watcher:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 
 import pytest
 from sqlalchemy import Engine, create_engine
 
-from plugins.compliance_ui.services import COUNTS, Memory
+from include.services.objectstore.s3 import S3Store
+from include.workplace import Workplace
+from plugins.compliance_ui.services import COUNTS, Memory, Services
 
 
 class Making:
@@ -30,6 +33,20 @@ def now() -> list[float]:
 @pytest.fixture
 def memory(now: list[float]) -> Memory:
     return Memory(lambda: now[0])
+
+
+def test_a_store_that_hangs_is_given_up_while_somebody_waits(memory: Memory) -> None:
+    """Two tries of a few seconds; what the connection itself says counts."""
+    connection = {
+        "conn_type": "aws", "login": "k", "password": "s",
+        "extra": {"bucket": "b", "region_name": "cn-north-1", "read_timeout": 5},
+    }  # fmt: skip
+    environment = {"AIRFLOW_CONN_EVIDENCE_STORE": json.dumps(connection)}
+    store = Services(Workplace.from_environment(environment), memory).store("evidence_store")
+    assert isinstance(store, S3Store)
+    config = store._client.meta.config
+    assert (config.connect_timeout, config.read_timeout) == (3, 5)
+    assert config.retries == {"mode": "standard", "total_max_attempts": 2}
 
 
 def test_what_is_kept_is_made_once_until_its_time_is_over(memory: Memory, now: list[float]) -> None:
