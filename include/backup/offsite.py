@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from psycopg import sql
+
 from include.backup import manifest as manifests
 from include.backup import prune
 from include.backup.dump import Progress, take_backup
@@ -98,33 +100,53 @@ def back_up(
     dag_id: str,
     run_id: str,
     clock: Clock,
+    again: bool = False,
     progress: Progress | None = None,
 ) -> tuple[StepRecord, Manifest]:
     """Take, verify and publish one restore point. Call under the database's lock.
 
-    Whatever a killed run left of this database is cleared away first.
+    Whatever a killed run left of this database is cleared away first. A run that was killed after
+    it had published its restore point takes no second one.
+
+    Args:
+        database: of the data map.
+        source: where it is.
+        offsite: where the restore point goes.
+        rules: of the pack's backup.yaml.
+        dag_id: with ``run_id``, which run it is.
+        run_id: see ``dag_id``.
+        clock: for its moment.
+        again: whether this run tried before.
+        progress: is told how much was dumped.
 
     Raises:
         UsageError, ServiceError: see `take_backup`; no restore point exists then.
     """
     started = clock.now()
     cleared = manifests.clear_unfinished(offsite.store, database.name)
-    backup = take_backup(
-        source,
-        database.name,
-        clock_columns(database),
-        offsite.store,
-        offsite.recipients,
-        mapped=[(one.schema_name, one.table) for one in database.collections.values()],
-        expires_after=lambda moment: moment + timedelta(days=rules.expire_days),
-        dag_id=dag_id,
-        run_id=run_id,
-        progress=progress,
-    )
-    offsite.store.verify(backup.stored)
-    manifest = backup.manifest
-    lock_until = manifest.taken_at + timedelta(days=rules.lock_days)
-    manifests.publish(offsite.store, manifest, offsite.signer, lock_until)
+    mapped = [(one.schema_name, one.table) for one in database.collections.values()]
+    published = _published(offsite, database.name, dag_id, run_id) if again else None
+    if published is None:
+        backup = take_backup(
+            source,
+            database.name,
+            clock_columns(database),
+            offsite.store,
+            offsite.recipients,
+            mapped=mapped,
+            expires_after=lambda moment: moment + timedelta(days=rules.expire_days),
+            dag_id=dag_id,
+            run_id=run_id,
+            progress=progress,
+        )
+        offsite.store.verify(backup.stored)
+        manifest, missing = backup.manifest, backup.missing
+        lock_until = manifest.taken_at + timedelta(days=rules.lock_days)
+        manifests.publish(offsite.store, manifest, offsite.signer, lock_until)
+    else:
+        there = {(one.schema_name, one.name) for one in published.tables}
+        manifest = published
+        missing = tuple(sql.Identifier(*one).as_string() for one in mapped if one not in there)
     seconds = (clock.now() - started).total_seconds()
     seen = Examination("backup", CLAUSE, database.name)
     for prefix in cleared.locked:
@@ -135,7 +157,7 @@ def back_up(
             _("Nothing to do: a later run removes them when the lock ends."),
             subject=prefix,
         )
-    for table in backup.missing:
+    for table in missing:
         seen.find(
             "backup.mapped.missing",
             Outcome.ATTENTION,
@@ -148,12 +170,24 @@ def back_up(
     record = seen.record(
         {
             "restore_point": manifest.id,
+            "published_by_an_earlier_try": published is not None,
             "cleared": [*cleared.folders],
             "cleared_uploads": cleared.uploads,
             "seconds": seconds,
         }
     )
     return record, manifest
+
+
+def _published(offsite: Offsite, database: str, dag_id: str, run_id: str) -> Manifest | None:
+    """The restore point that a run published before it was killed; None where it did not."""
+    points, _rejected = manifests.restore_points(offsite.store, database, offsite.trusted)
+    mine = [
+        one.manifest
+        for one in points
+        if (one.manifest.dag_id, one.manifest.run_id) == (dag_id, run_id)
+    ]
+    return mine[-1] if mine else None
 
 
 def clock_columns(database: MappedDatabase) -> list[ClockColumn]:

@@ -63,6 +63,7 @@ def back_up(database: str) -> dict[str, Any]:
                 dag_id=dag_id,
                 run_id=run_id,
                 clock=place.clock,
+                again=get_current_context()["ti"].try_number > 1,
             )
         with place.state.begin() as conn:
             name = f"{MANIFEST_PREFIX}{database}.json"

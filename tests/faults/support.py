@@ -123,11 +123,10 @@ class Rig:
         return engine(self.state)
 
     def back_up(self, store: ObjectStore, **more: Any) -> tuple[StepRecord, Manifest]:
-        arguments: dict[str, Any] = {"source": self.address, "clock": self.clock} | more
-        return back_up(
-            mapped(), offsite=self.keys.offsite(store), rules=RULES, dag_id=DAG, run_id=RUN,
-            **arguments,
-        )  # fmt: skip
+        arguments: dict[str, Any] = {
+            "source": self.address, "clock": self.clock, "dag_id": DAG, "run_id": RUN,
+        } | more  # fmt: skip
+        return back_up(mapped(), offsite=self.keys.offsite(store), rules=RULES, **arguments)
 
     def points(self, store: ObjectStore) -> list[RestorePoint]:
         """List the restore points; none of them may be doubtful."""

@@ -251,6 +251,19 @@ def test_recipients_that_cannot_be_used(small: Rig, s3: StorePlace) -> None:
     }
 
 
+def test_a_run_that_was_killed_after_it_had_published(small: Rig, s3: StorePlace) -> None:
+    """Its second try takes no second restore point, and says the same of the first."""
+    store = s3.open()
+    record, first = small.back_up(store)
+    tried, same = small.back_up(store, again=True)
+    assert same == first
+    assert [one.id for one in small.points(store)] == [first.id]
+    assert tried.data["published_by_an_earlier_try"]
+    assert tried.findings == record.findings
+    _record, other = small.back_up(store, again=True, run_id="another run")
+    assert other.id != first.id
+
+
 def test_a_clock_that_moved_back(small: Rig, place: StorePlace) -> None:
     """A worker's clock two hours slow after a correct one: both restore points stand.
 
