@@ -147,7 +147,8 @@ def back_up(
         there = {(one.schema_name, one.name) for one in published.tables}
         manifest = published
         missing = tuple(sql.Identifier(*one).as_string() for one in mapped if one not in there)
-    seconds = (clock.now() - started).total_seconds()
+    # Of an earlier try nobody measured how long it took.
+    seconds = None if published else (clock.now() - started).total_seconds()
     seen = Examination("backup", CLAUSE, database.name)
     for prefix in cleared.locked:
         seen.find(

@@ -225,7 +225,7 @@ def _points(
                 manifest.taken_at,
                 manifest.rows,
                 manifest.dump.size,
-                float(record.data["seconds"]) if record else None,
+                record.data["seconds"] if record else None,
                 outcome,
             ]
         )

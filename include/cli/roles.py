@@ -84,6 +84,8 @@ def asked(
 
     The exit code is 1 where a duty has nobody who could: its questions would wait for ever.
     """
+    from include.orchestration.access.asked import unanswerable
+
     place = workplace()
     pack = place.pack
     with local_stack(place), output_to(new_log(place.home / "logs", "roles", place.clock.now())):
@@ -93,12 +95,7 @@ def asked(
             for workflow, duties in groups.items()
         }
         found = _looked_at(people, all_roles(pack))
-    able = {(one.workflow, one.account) for one in found if not one.obstacle}
-    nobody = [
-        workflow
-        for workflow, duties in groups.items()
-        if not all(any((workflow, one) in able for one in duty) for duty in duties)
-    ]
+    nobody = unanswerable(groups, found)
     if as_json:
         print_json({"asked": [vars(one) for one in found], "nobody": nobody})
     else:
@@ -106,7 +103,7 @@ def asked(
         if rows:
             print_table(("workflow", "account", "why no answer"), rows)
         for workflow, accounts in people.items():
-            count = sum((workflow, one) in able for one in accounts)
+            count = sum(one.workflow == workflow and not one.obstacle for one in found)
             results.print(f"{workflow}: {count} of {len(accounts)} people could answer")
     for workflow in nobody:
         tell(

@@ -14,10 +14,9 @@ from include.services.errors import UsageError
 YEARS = 5  # of the authority and of servers; docs/production.md says how they are renewed
 
 
-def new_authority(now: datetime) -> tuple[bytes, bytes]:
-    """Make an authority; returns (private key PEM, certificate PEM)."""
-    private = _private(ec.generate_private_key(ec.SECP256R1()))
-    return private, authority_of(private, now)
+def new_authority_key() -> bytes:
+    """Make the private key of an authority; returns PEM."""
+    return _private(ec.generate_private_key(ec.SECP256R1()))
 
 
 def authority_of(private: bytes, now: datetime) -> bytes:

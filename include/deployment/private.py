@@ -17,9 +17,9 @@ from datetime import datetime
 from pathlib import Path
 
 from include.deployment import layout
-from include.deployment.authority import authority_of, new_authority, new_server
+from include.deployment.authority import authority_of, new_authority_key, new_server
 from include.deployment.connections import connections, pages_connections, url
-from include.encryption.recipients import belong_together, certificate_of, new_pair
+from include.encryption.recipients import belong_together, certificate_of, new_key
 from include.evidence.signing import Signer, generate_key
 from include.services.errors import UsageError
 
@@ -98,7 +98,7 @@ class PrivateFolder:
         self._pair(
             "authority.key",
             "ca_certificate",
-            lambda: new_authority(self.now)[0],
+            new_authority_key,
             lambda key: authority_of(key, self.now),
         )
         for host in layout.SERVERS:
@@ -125,8 +125,7 @@ class PrivateFolder:
         key, certificate = self.folder / private, self.folder / f"{name}.crt"
         if not certificate.exists():
             # A key without one is of an init that was ended between the two.
-            if not key.exists():
-                self._keep(private, new_pair(name, self.now)[0])
+            self._keep(private, new_key)
             made = certificate_of(name, key.read_bytes(), self.now)
             self._keep(certificate.name, made)
         elif key.exists() and not belong_together(name, key.read_bytes(), certificate.read_bytes()):

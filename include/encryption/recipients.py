@@ -131,13 +131,17 @@ def new_pair(name: str, now: datetime, *, bits: int = RSA_BITS) -> tuple[bytes, 
 
     The certificate only carries the public key and its expiry; nobody is asked to trust its name.
     """
-    key = rsa.generate_private_key(public_exponent=65537, key_size=bits)
-    private = key.private_bytes(
+    private = new_key(bits)
+    return private, certificate_of(name, private, now)
+
+
+def new_key(bits: int = RSA_BITS) -> bytes:
+    """Make the private half of a pair; returns PEM."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=bits).private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    return private, certificate_of(name, private, now)
 
 
 def certificate_of(name: str, private: bytes, now: datetime) -> bytes:

@@ -259,5 +259,4 @@ def _values(wanted: Wanted) -> dict[str, Any]:
 def _rows(conn: Connection, query: str, values: Mapping[str, Any]) -> list[LedgerRow]:
     statement = text(query)
     known = {name: value for name, value in values.items() if f":{name}" in query}
-    found = [dict(row) for row in conn.execute(statement, known).mappings()]
-    return [LedgerRow(**row | {"row_signature": bytes(row["row_signature"])}) for row in found]
+    return [LedgerRow.of(row) for row in conn.execute(statement, known).mappings()]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import Connection, select
 
@@ -41,6 +41,11 @@ class LedgerRow:
     previous_sums_sha256: str
     key_fingerprint: str
     row_signature: bytes = b""
+
+    @classmethod
+    def of(cls, columns: Mapping[Any, Any]) -> Self:
+        """Return the row that the database has."""
+        return cls(**{**columns, "row_signature": bytes(columns["row_signature"])})
 
     @property
     def link(self) -> Link:
@@ -134,8 +139,7 @@ def last_of_control(conn: Connection, control: str, limit: int = 1) -> list[Ledg
 
 
 def _rows(conn: Connection, query: Any) -> list[LedgerRow]:
-    found = [dict(row) for row in conn.execute(query).mappings()]
-    return [LedgerRow(**row | {"row_signature": bytes(row["row_signature"])}) for row in found]
+    return [LedgerRow.of(row) for row in conn.execute(query).mappings()]
 
 
 def _first(conn: Connection, query: Any) -> LedgerRow | None:

@@ -7,7 +7,6 @@ be missed there, and an older one taken for the newest. So all of them are looke
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +93,7 @@ class LedgerWatch:
 
     def _look_at(self, found: dict[str, Any]) -> None:
         self._digest.update(bytes(found.pop("line")))
-        row = _row(found)
+        row = LedgerRow.of(found)
         self._seq, self._looked_at = row.seq, self._looked_at + 1
         if not row.is_authentic(self._keys):
             self._changed += 1
@@ -105,7 +104,3 @@ class LedgerWatch:
         lines = int(conn.execute(_LINES).scalar_one())
         self.seen = Watched(lines, self._looked_at, self._changed, tuple(self._first))
         return self.seen
-
-
-def _row(found: Mapping[str, Any]) -> LedgerRow:
-    return LedgerRow(**{**found, "row_signature": bytes(found["row_signature"])})

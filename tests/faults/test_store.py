@@ -259,6 +259,7 @@ def test_a_run_that_was_killed_after_it_had_published(small: Rig, s3: StorePlace
     assert same == first
     assert [one.id for one in small.points(store)] == [first.id]
     assert tried.data["published_by_an_earlier_try"]
+    assert tried.data["seconds"] is None  # a second of looking is no backup in a second
     assert tried.findings == record.findings
     _record, other = small.back_up(store, again=True, run_id="another run")
     assert other.id != first.id

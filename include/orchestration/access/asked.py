@@ -49,6 +49,23 @@ def look(
     ]
 
 
+def unanswerable(
+    duties: Mapping[str, Iterable[Iterable[str]]], found: Iterable[AskedPerson]
+) -> list[str]:
+    """Return the workflows with a duty that nobody could answer for: such questions never end.
+
+    Args:
+        duties: by workflow, the accounts that are asked for each duty.
+        found: what `look` says of all of them.
+    """
+    able = {(one.workflow, one.account) for one in found if not one.obstacle}
+    return [
+        workflow
+        for workflow, groups in duties.items()
+        if not all(any((workflow, account) in able for account in group) for group in groups)
+    ]
+
+
 def _obstacle(user: fab.User | None, dag_id: str, fitting: str) -> str:
     if user is None:
         return "has no user in Airflow"

@@ -47,3 +47,22 @@ def test_who_may_not_log_in_could_not(session: Session) -> None:
     session.flush()
     found = obstacles(session, "respond_to_incident", account_of("On Call"))
     assert found == ["is not active in Airflow"]
+
+
+def test_a_duty_that_nobody_could_answer_for_is_told() -> None:
+    """One person is enough for each; who could answer for another duty does not help."""
+    from include.orchestration.access.asked import AskedPerson, unanswerable
+
+    found = [
+        AskedPerson("enforce_retention", "a", ""),
+        AskedPerson("enforce_retention", "b", "has no user in Airflow"),
+        AskedPerson("respond_to_incident", "a", ""),
+        AskedPerson("respond_to_incident", "c", "needs the role On Call"),
+    ]
+    duties = {
+        "enforce_retention": [["a", "b"]],
+        "respond_to_incident": [["a"], ["c"]],
+        "review_intake": [[]],  # nobody is there at all
+    }
+    assert unanswerable(duties, found) == ["respond_to_incident", "review_intake"]
+    assert unanswerable({"respond_to_incident": [["a"], ["c", "a"]]}, found) == []
