@@ -27,6 +27,7 @@ from include.state.connect import engine
 from include.state.tables import evidence_ledger
 from tests.incident.desk_rig import LEAD, NIGHT, TABLES, Case, Company
 from tests.incident.evidence.extract_rig import run as run_sql
+from tests.support.damage import flip
 from tests.support.databases import fresh
 
 
@@ -185,8 +186,7 @@ def test_evidence_that_is_gone_or_changed_is_named(
     assert found["evidence"][0]["sha256"] == entry.data["list_sha256"]
     path = company.folder / key
     content = path.read_bytes()
-    path.chmod(0o600)
-    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    flip(path)
     code, found = told(capsys, "verify", case.number)
     assert (code, [one["holds"] for one in found["evidence"]]) == (1, [True, False])
     path.unlink()

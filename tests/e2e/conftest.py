@@ -28,6 +28,7 @@ from tests.e2e.audited import Audited, audit
 from tests.e2e.forked import Forked
 from tests.e2e.incidents.led import Played, lead
 from tests.e2e.retained import Retained, retain
+from tests.support.damage import flip
 
 CUSTOMERS = 300
 # Failing tasks are repeated in production; here nobody waits for that.
@@ -253,14 +254,6 @@ def failed(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> FailedRuns:
     flip(next((offsite / "tampered").glob("*/database.dump.zst.enc")), -40)
     flip(next((offsite / "forged").glob("*/manifest.json")), 200)
     return FailedRuns(environment, backup, cli.json("run", "drill_restore", code=1, **environment))
-
-
-def flip(path: Path, at: int) -> None:
-    """Change one byte of a file."""
-    content = bytearray(path.read_bytes())
-    content[at] ^= 1
-    path.chmod(0o644)
-    path.write_bytes(bytes(content))
 
 
 PROBE = """

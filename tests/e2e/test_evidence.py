@@ -12,7 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.e2e.conftest import Cli, flip
+from tests.e2e.conftest import Cli
+from tests.support.damage import flip
 from tests.support.registers import unguarded
 
 pytestmark = pytest.mark.airflow

@@ -17,7 +17,8 @@ import pytest
 from include.erasure.ledger import record
 from include.services.programs import program_folder
 from include.workplace import ROOT
-from tests.e2e.conftest import Cli, flip
+from tests.e2e.conftest import Cli
+from tests.support.damage import flip
 
 pytestmark = pytest.mark.airflow
 

@@ -21,6 +21,7 @@ from include.services.errors import UsageError
 from include.services.objectstore.directory import DirectoryStore
 from include.state.tables import evidence_intent, evidence_ledger
 from tests.evidence.support import CLOCK, FILES, START, Evidence
+from tests.support.damage import flipped
 
 KINDS = ["result.json", "signer.pem", "SHA256SUMS", "SHA256SUMS.sig", *FILES]
 COLUMNS = {
@@ -341,7 +342,7 @@ def test_the_printed_lines_check_a_bundle_without_parcelseal(
         chain.root / row_at(chain, 2).bundle / "SHA256SUMS",
     ):
         content = victim.read_bytes()
-        victim.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        victim.write_bytes(flipped(content))
         assert run_lines(lines, uninstalled).returncode != 0
         victim.write_bytes(content)
     assert run_lines(lines, uninstalled).returncode == 0

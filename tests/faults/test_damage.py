@@ -22,6 +22,7 @@ from include.services.objectstore.base import ObjectStore
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
 from tests.faults.support import Rig, StorePlace, query
+from tests.support.damage import flipped
 from tests.support.s3 import MotoServer, client_for, new_bucket
 
 pytestmark = pytest.mark.fault
@@ -97,8 +98,7 @@ def take(rig: Rig, store: ObjectStore) -> Manifest:
 
 
 def flip(data: bytes) -> bytes:
-    middle = len(data) // 2
-    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+    return flipped(data, len(data) // 2)
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {

@@ -44,6 +44,7 @@ from tests.incident.evidence.extract_rig import (
     plain,
     run,
 )
+from tests.support.damage import flip
 from tests.support.holders import NOW, Holder, offline, operations, recipients, stranger
 
 __all__ = ["any_store", "proxy", "s3", "source", "store"]
@@ -219,7 +220,7 @@ def test_what_is_known_and_not_there_any_more_is_said(
     """Evidence that changed or went is never replaced by new one in silence."""
     first = made(source, store, recipients)
     place = Path(store.description) / KEY
-    place.write_bytes(place.read_bytes()[:-1] + b"x")
+    flip(place)
     with pytest.raises(ObjectDamaged):
         made(source, store, recipients, known=first)
     place.unlink()
@@ -308,7 +309,7 @@ def test_the_page_opens_an_extract_without_us(
     expected = plain(source, f"SELECT {COLUMNS} FROM access_log a")
     assert (tmp_path / "access.csv").read_bytes() == expected
     key = tmp_path / "store" / one.key
-    key.write_bytes(key.read_bytes()[:-1] + b"x")
+    flip(key)
     again = subprocess.run(
         words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
