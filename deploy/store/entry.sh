@@ -57,6 +57,8 @@ bluestore block size = $((gigabytes << 30))
 bdev enable discard = false
 # it would write to a full disk, and end there
 osd mclock skip benchmark = true
+# how full it is, it looks when it asks its peers; it has none
+osd heartbeat interval = 1
 [client.gateway]
 keyring = $data/keys/gateway.keyring
 rgw frontends = beast ssl_port=9000 ssl_certificate=$secrets/store_certificate
@@ -102,6 +104,11 @@ pids+=($!)
 until_it_answers ceph --connect-timeout 5 -s
 ceph config set mon auth_allow_insecure_global_id_reclaim false
 ceph health mute MGR_MODULE_ERROR --sticky
+# Early: how full it is becomes known every few seconds, and a disk without any room left does not
+# start again. What is between is written meanwhile.
+ceph osd set-nearfull-ratio 0.75
+ceph osd set-backfillfull-ratio 0.8
+ceph osd set-full-ratio 0.85
 
 mkdir -p "$data/mgr/a"
 [ -s "$data/mgr/a/keyring" ] ||

@@ -336,7 +336,7 @@ def _divisions(world: World) -> Table:
 
 def _notices(world: World) -> Table:
     day = np.datetime64(day_of(world))
-    dates = [day - ago for ago, _ in NOTICES]
+    dates = [day - np.timedelta64(ago, "D") for ago, _ in NOTICES]
     records: list[tuple[object, ...]] = [
         (n, version, "zh-CN", f"客户信息保护告知书 {version}",
          "{delivery,marketing,partner_sharing}", published, dates[n] if n < len(NOTICES) else None)

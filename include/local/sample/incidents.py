@@ -87,7 +87,7 @@ def _by_log(world: World) -> Iterator[_Case]:
     ]
     opened.append((np.array([], np.int64), np.array([], np.int64)))  # for there may be none
     employees = np.concatenate([one for one, _ in opened])
-    account = int(np.bincount(employees, minlength=2).argmax())  # who opened most
+    account = int(np.argmax(np.bincount(employees, minlength=2)))  # who opened most
     leaked = _case(
         world,
         "account",
