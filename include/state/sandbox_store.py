@@ -24,6 +24,7 @@ from include.services.objectstore.base import (
     StoredObject,
     StoreError,
     StoreProblem,
+    read_whole,
 )
 from include.services.objectstore.keys import checked_key, checked_list_prefix, checked_lock_end
 from include.state.sandbox_objects import (
@@ -74,10 +75,10 @@ class SandboxStore:
             row = self._row(conn, key)
         return SandboxReader(self._state, row["upload_id"], row["size"])
 
-    def get(self, key: str, *, version_id: str = "") -> bytes:
-        """Return a small object whole."""
+    def get(self, key: str, *, version_id: str = "", limit: int | None = None) -> bytes:
+        """Return a small object whole; raises ObjectDamaged when it is larger than the limit."""
         with self.open_reader(key, version_id=version_id) as reader:
-            return reader.read()
+            return read_whole(reader, limit, key, self.description)
 
     def stat(self, key: str) -> StoredObject:
         """Return size, time and lock."""

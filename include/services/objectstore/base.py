@@ -157,8 +157,21 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def get(self, key: str, *, version_id: str = "") -> bytes:
-        """Return a small object whole; raises ObjectMissing."""
+    def get(self, key: str, *, version_id: str = "", limit: int | None = None) -> bytes:
+        """Return a small object whole.
+
+        Pass a limit for content that is not verified yet: whoever can write to the store decides
+        how large it is.
+
+        Args:
+            key: of the object.
+            version_id: of an older version; empty for the current one.
+            limit: most bytes that are read into memory; None for any size.
+
+        Raises:
+            ObjectMissing: there is no such object.
+            ObjectDamaged: it is larger than ``limit``.
+        """
         ...
 
     def stat(self, key: str) -> StoredObject:
@@ -198,3 +211,23 @@ class ObjectStore(Protocol):
         A live writer under the prefix loses its upload too: call it when none is at work.
         """
         ...
+
+
+def read_whole(reader: ObjectReader, limit: int | None, key: str, store: str) -> bytes:
+    """Return all that a reader has, if it is within the limit.
+
+    Args:
+        reader: at the object's beginning.
+        limit: most bytes that are read into memory; None for any size.
+        key: for the error.
+        store: the store's description, for the error.
+
+    Raises:
+        ObjectDamaged: there are more bytes than ``limit``.
+    """
+    if limit is None:
+        return reader.read()
+    content = reader.read(limit + 1)
+    if len(content) > limit:
+        raise ObjectDamaged(f"{key!r} in {store} is larger than the {limit} bytes it may have.")
+    return content

@@ -22,6 +22,7 @@ from include.services.objectstore.base import (
     StoredObject,
     StoreError,
     StoreProblem,
+    read_whole,
 )
 from include.services.objectstore.directory_errors import naming
 from include.services.objectstore.directory_files import (
@@ -133,10 +134,10 @@ class DirectoryStore:
             refuse_directory(path)
             return DirectoryReader(path.open("rb"), key, self.description)
 
-    def get(self, key: str, *, version_id: str = "") -> bytes:
-        """Return a small object whole."""
+    def get(self, key: str, *, version_id: str = "", limit: int | None = None) -> bytes:
+        """Return a small object whole; raises ObjectDamaged when it is larger than the limit."""
         with self.open_reader(key, version_id=version_id) as reader:
-            return reader.read()
+            return read_whole(reader, limit, key, self.description)
 
     def stat(self, key: str) -> StoredObject:
         """Return size, time and lock; the content's hash is not known without reading it."""

@@ -22,6 +22,7 @@ from include.services.objectstore.base import (
     StoredObject,
     StoreError,
     StoreProblem,
+    read_whole,
 )
 from include.services.objectstore.keys import (
     checked_key,
@@ -173,10 +174,10 @@ class S3Store:
             self._client, self._bucket, self._full_key(key), key, self._errors, version_id
         )
 
-    def get(self, key: str, *, version_id: str = "") -> bytes:
-        """Return a small object whole."""
+    def get(self, key: str, *, version_id: str = "", limit: int | None = None) -> bytes:
+        """Return a small object whole; raises ObjectDamaged when it is larger than the limit."""
         with self.open_reader(key, version_id=version_id) as reader:
-            return reader.read()
+            return read_whole(reader, limit, key, self.description)
 
     def stat(self, key: str) -> StoredObject:
         """Return what S3 knows of the current version."""
