@@ -26,8 +26,10 @@ from include.services.objectstore.base import (
 )
 from include.services.objectstore.directory_errors import naming
 from include.services.objectstore.directory_files import (
+    NotRegularFile,
+    link_above,
     lock_path,
-    refuse_directory,
+    open_regular,
     sync_directory,
     walk,
     write_durably,
@@ -47,6 +49,7 @@ from include.services.objectstore.keys import (
 
 _HASH_BYTES = 1024 * 1024
 _WRITE_BITS = 0o222
+_MAX_LOCK_BYTES = 4096  # a lock is one short line
 
 
 class DirectoryReader:
@@ -87,7 +90,8 @@ class DirectoryStore:
     store that locks by itself (S3 with Object Lock) keeps backups from an intruder; ``preflight``
     therefore always reports ``no_object_lock``.
 
-    It keeps no versions: a replaced object is gone. Symbolic links in it are not listed.
+    It keeps no versions: a replaced object is gone. Only regular files are objects: links below the
+    directory are not followed, and FIFOs, sockets and devices are neither listed nor opened.
     """
 
     kind = "directory"
@@ -127,12 +131,12 @@ class DirectoryStore:
 
     def open_reader(self, key: str, *, version_id: str = "") -> DirectoryReader:
         """Open a streaming reader; a directory has no versions to choose from."""
-        path = self._path(key)
+        names = self._names(key)
         if version_id:
             raise ObjectMissing(f"{self.description} keeps no versions of {key!r}.")
         with naming("read", key, self.description):
-            refuse_directory(path)
-            return DirectoryReader(path.open("rb"), key, self.description)
+            file = os.fdopen(open_regular(self._root, names), "rb")
+            return DirectoryReader(file, key, self.description)
 
     def get(self, key: str, *, version_id: str = "", limit: int | None = None) -> bytes:
         """Return a small object whole; raises ObjectDamaged when it is larger than the limit."""
@@ -141,10 +145,14 @@ class DirectoryStore:
 
     def stat(self, key: str) -> StoredObject:
         """Return size, time and lock; the content's hash is not known without reading it."""
-        path = self._path(key)
+        names = self._names(key)
         with naming("read", key, self.description):
-            refuse_directory(path)
-            return replace(_stored(key, path.stat()), locked_until=self._locked_until(path, key))
+            file = open_regular(self._root, names)
+            try:
+                stored = _stored(key, os.fstat(file))
+            finally:
+                os.close(file)
+            return replace(stored, locked_until=self._locked_until(key))
 
     def verify(self, expected: StoredObject) -> None:
         """Read the file again and compare size and SHA-256.
@@ -202,7 +210,11 @@ class DirectoryStore:
             )
         with naming("lock", key, self.description):
             self._write_lock(path, end)
-            path.chmod(path.stat().st_mode & ~_WRITE_BITS)
+            file = open_regular(self._root, self._names(key))
+            try:
+                os.fchmod(file, os.fstat(file).st_mode & ~_WRITE_BITS)
+            finally:
+                os.close(file)
 
     def require_deletable(self, key: str, now: datetime) -> None:
         """Look at the file's lock; raises ObjectLocked."""
@@ -247,13 +259,34 @@ class DirectoryStore:
                     cleared += unfinished
         return cleared
 
-    def _path(self, key: str) -> Path:
-        """Return where an object is kept; a disk that is not mounted is no empty store."""
+    def _names(self, key: str) -> list[str]:
+        """Return the names on the way to an object; a disk that is not mounted is no empty store.
+
+        Raises:
+            UsageError: no store can hold such a key.
+            StoreError: the directory is missing.
+        """
         if not self._root.is_dir():
             raise StoreError(
                 f"The directory {self.description} is not there.", "Mount or create it."
             )
-        return self._root.joinpath(*checked_key(key).split("/"))
+        return checked_key(key).split("/")
+
+    def _path(self, key: str) -> Path:
+        """Return the path of an object that is to be written, locked or deleted.
+
+        Raises:
+            UsageError, StoreError: see `_names`.
+            StoreError: a link is on the way, so that another directory would be changed.
+        """
+        names = self._names(key)
+        if link := link_above(self._root, names):
+            raise StoreError(
+                f"{key!r} in {self.description} cannot be changed: {link.name!r} is a symbolic "
+                "link, which is not followed.",
+                "Find out who created the link, then remove it.",
+            )
+        return self._root.joinpath(*names)
 
     def _open_writer(self, key: str, lock_end: datetime | None) -> DirectoryWriter:
         path = self._path(key)
@@ -302,30 +335,42 @@ class DirectoryStore:
 
     def _refuse_locked(self, path: Path, key: str, now: datetime) -> None:
         with naming("read the lock of", key, self.description):
-            if not path.exists():
+            if not os.path.lexists(path):
                 return
-            end = self._locked_until(path, key)
+            end = self._locked_until(key)
         if end and end > now:
             raise ObjectLocked(
                 f"{key!r} in {self.description} is locked until {end.isoformat()}.",
                 "Wait for its end.",
             )
 
-    def _locked_until(self, path: Path, key: str) -> datetime | None:
+    def _locked_until(self, key: str) -> datetime | None:
+        """Return the end of an object's lock; None without one.
+
+        Raises:
+            ObjectDamaged: the lock is unreadable, so it holds.
+        """
+        lock = lock_path(self._root.joinpath(*self._names(key)))
         try:
-            text = lock_path(path).read_text()
-        except FileNotFoundError:
-            return None
-        try:
+            names = lock.relative_to(self._root).parts
+            with os.fdopen(open_regular(self._root, names), "rb") as file:
+                text = file.read(_MAX_LOCK_BYTES)
             end = datetime.fromisoformat(json.loads(text)["locked_until"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(
-                f"The lock of {key!r} in {self.description} cannot be read, so it holds.",
-                f"Look at the file {lock_path(path).name!r} beside it.",
-            ) from error
+        except NotRegularFile as error:
+            raise self._unreadable_lock(key, lock) from error
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise self._unreadable_lock(key, lock) from error
         if end.tzinfo is None:
-            raise StoreError(f"The lock of {key!r} in {self.description} names no timezone.")
+            raise ObjectDamaged(f"The lock of {key!r} in {self.description} names no timezone.")
         return end
+
+    def _unreadable_lock(self, key: str, lock: Path) -> ObjectDamaged:
+        return ObjectDamaged(
+            f"The lock of {key!r} in {self.description} cannot be read, so it holds.",
+            f"Look at the file {lock.name!r} beside it.",
+        )
 
     def _write_lock(self, path: Path, end: datetime) -> None:
         text = json.dumps({"locked_until": end.astimezone(UTC).isoformat()})

@@ -4,12 +4,84 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from include.services.objectstore.keys import MAX_KEY_BYTES
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+# Without O_NONBLOCK, the opening of a FIFO waits until somebody writes into it.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class NotRegularFile(FileNotFoundError):
+    """A link, directory, FIFO, socket or device is where a file should be."""
+
+
+def open_regular(root: Path, names: Sequence[str]) -> int:
+    """Open a regular file below a directory for reading; follow no link below that directory.
+
+    Args:
+        root: the directory, which may be a link itself.
+        names: of the folders below it and, last, of the file.
+
+    Returns:
+        The file's descriptor, which the caller closes.
+
+    Raises:
+        NotRegularFile: there is something else under that name, or a link above it.
+        FileNotFoundError, NotADirectoryError: there is no such file.
+        OSError: it cannot be opened.
+    """
+    folder = os.open(root, _FOLDER)
+    try:
+        for name in names[:-1]:
+            below = _open(name, _FOLDER | os.O_NOFOLLOW, folder)
+            os.close(folder)
+            folder = below
+        # Asked before it is opened: the opening of a device may do something.
+        _require_regular(os.stat(names[-1], dir_fd=folder, follow_symlinks=False))
+        file = _open(names[-1], _FILE, folder)
+    finally:
+        os.close(folder)
+    try:
+        _require_regular(os.fstat(file))
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def _open(name: str, flags: int, folder: int) -> int:
+    try:
+        return os.open(name, flags, dir_fd=folder)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NotRegularFile(errno.ENOENT, "a link is not followed") from error
+        raise
+
+
+def _require_regular(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise NotRegularFile(errno.ENOENT, "only a regular file is an object")
+
+
+def link_above(root: Path, names: Sequence[str]) -> Path | None:
+    """Return the first folder on the way to a file that is a link; None when there is none."""
+    folder = root
+    for name in names[:-1]:
+        folder /= name
+        if folder.is_symlink():
+            return folder
+    return None
 
 
 def walk(folder: Path, above: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yield regular files with their keys, in the order of the keys."""
+    """Yield regular files with their keys, in the order of the keys; follow no link.
+
+    Folders so deep that no key reaches into them are left out.
+    """
     with os.scandir(folder) as entries:
         found = [(entry.is_dir(follow_symlinks=False), entry) for entry in entries]
     # A directory's slash takes part in the order: "a-b" comes before "a/b".
@@ -18,6 +90,8 @@ def walk(folder: Path, above: str, prefix: str) -> Iterator[tuple[str, os.DirEnt
         key = above + entry.name
         if is_directory:
             inside = f"{key}/"
+            if len(os.fsencode(inside)) >= MAX_KEY_BYTES:
+                continue
             if inside.startswith(prefix) or prefix.startswith(inside):
                 try:
                     yield from walk(Path(entry.path), inside, prefix)
@@ -30,12 +104,6 @@ def walk(folder: Path, above: str, prefix: str) -> Iterator[tuple[str, os.DirEnt
 def lock_path(path: Path) -> Path:
     """Return where the lock of an object is kept."""
     return path.with_name(f".{path.name}.lock.json")
-
-
-def refuse_directory(path: Path) -> None:
-    """Raise FileNotFoundError for a directory, which is no object."""
-    if path.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "a directory is not an object")
 
 
 def write_durably(path: Path, data: bytes) -> None:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import tracemalloc
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from include.services.clock import FixedClock
-from include.services.objectstore.base import ObjectLocked, ObjectMissing, StoreError
+from include.services.objectstore.base import (
+    ObjectDamaged,
+    ObjectLocked,
+    ObjectMissing,
+    StoreError,
+)
 from include.services.objectstore.directory import DirectoryStore
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -103,6 +111,123 @@ def test_symbolic_links_are_not_listed(tmp_path: Path) -> None:
     (root / "file").symlink_to(tmp_path / "outside/secret")
     (root / "folder").symlink_to(tmp_path / "outside")
     assert list(DirectoryStore(root).list()) == []
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def socket_file(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+
+
+def link_to_a_file(path: Path) -> None:
+    (path.parent / "target").write_bytes(b"outside")
+    path.symlink_to(path.parent / "target")
+
+
+def dangling_link(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+NOT_REGULAR = [fifo, socket_file, link_to_a_file, dangling_link, link_to_itself, Path.mkdir]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("create", NOT_REGULAR)
+def test_what_is_no_regular_file_is_no_object(
+    tmp_path: Path, create: Callable[[Path], object]
+) -> None:
+    """A FIFO does not hang its readers, and a link does not lead them elsewhere."""
+    store = DirectoryStore(tmp_path)
+    create(tmp_path / "x")
+    for call in (store.get, store.open_reader, store.stat):
+        with pytest.raises(ObjectMissing, match="'x'"):
+            call("x")
+    assert "x" not in [stored.key for stored in store.list()]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("create", NOT_REGULAR)
+def test_a_lock_that_is_no_regular_file_holds(
+    tmp_path: Path, create: Callable[[Path], object]
+) -> None:
+    """It neither hangs who asks for it nor opens the object to deletion."""
+    store = DirectoryStore(tmp_path)
+    store.put("x", b"1")
+    create(tmp_path / ".x.lock.json")
+    for call in (store.stat, store.delete, lambda key: store.put(key, b"2")):
+        with pytest.raises(ObjectDamaged, match="lock of 'x'"):
+            call("x")
+    assert store.get("x") == b"1"
+
+
+@pytest.mark.parametrize("length", [4000, 40_000_000])
+def test_a_long_lock_is_not_read_whole(tmp_path: Path, length: int) -> None:
+    """Whatever somebody writes there, the memory that it takes is bounded."""
+    store = DirectoryStore(tmp_path)
+    store.put("x", b"1")
+    (tmp_path / ".x.lock.json").write_bytes(b"[" * length)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ObjectDamaged, match="lock of 'x'"):
+            store.stat("x")
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_linked_folders_are_not_followed(tmp_path: Path) -> None:
+    """Nothing outside the store is read, written, locked or deleted through a link in it."""
+    root, outside = tmp_path / "store", tmp_path / "outside"
+    root.mkdir()
+    (outside / "deep").mkdir(parents=True)
+    (outside / "deep/x").write_bytes(b"1")
+    (root / "folder").symlink_to(outside)
+    store = at(root, NOON)
+    for key in ("folder/deep/x", "folder/deep"):
+        for read in (store.get, store.open_reader, store.stat):
+            with pytest.raises(ObjectMissing):
+                read(key)
+    for change in (
+        lambda: store.put("folder/y", b"2"),
+        lambda: store.delete("folder/deep/x"),
+        lambda: store.lock("folder/deep/x", NOON + timedelta(days=1)),
+        lambda: store.require_deletable("folder/deep/x", NOON),
+    ):
+        with pytest.raises(StoreError):
+            change()
+    assert files(outside) == ["deep/x"]
+
+
+def test_the_directory_itself_may_be_a_link(tmp_path: Path) -> None:
+    """Who configures the store may point to a mounted disk."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "store").symlink_to(tmp_path / "disk")
+    store = DirectoryStore(tmp_path / "store")
+    store.put("a/x", b"1")
+    assert store.get("a/x") == b"1"
+    assert [stored.key for stored in store.list()] == ["a/x"]
+
+
+def test_folders_too_deep_for_any_key_do_not_end_a_listing(tmp_path: Path) -> None:
+    """Whoever nests folders without end keeps nobody from the objects beside them."""
+    DirectoryStore(tmp_path).put("x", b"1")
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(25):  # longer than a path that the system opens
+        os.mkdir("d" * 200, dir_fd=here)
+        below = os.open("d" * 200, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    store = DirectoryStore(tmp_path)
+    assert [stored.key for stored in store.list()] == ["x"]
+    assert store.clear_abandoned() == 0
 
 
 def test_an_unmounted_disk_is_no_empty_store(tmp_path: Path) -> None:
