@@ -21,6 +21,7 @@ from include.services.objectstore.base import (
     ObjectDamaged,
     ObjectLocked,
     ObjectMissing,
+    ObjectVersion,
     StoredObject,
     StoreError,
     StoreProblem,
@@ -69,8 +70,7 @@ class SandboxStore:
     def open_reader(self, key: str, *, version_id: str = "") -> SandboxReader:
         """Open a streaming reader; there are no versions to choose from."""
         checked_key(key)
-        if version_id:
-            raise ObjectMissing(f"{self.description} keeps no versions of {key!r}.")
+        self._refuse_version(key, version_id)
         with self._state.connect() as conn:
             row = self._row(conn, key)
         return SandboxReader(self._state, row["upload_id"], row["size"])
@@ -80,9 +80,10 @@ class SandboxStore:
         with self.open_reader(key, version_id=version_id) as reader:
             return read_whole(reader, limit, key, self.description)
 
-    def stat(self, key: str) -> StoredObject:
+    def stat(self, key: str, *, version_id: str = "") -> StoredObject:
         """Return size, time and lock."""
         checked_key(key)
+        self._refuse_version(key, version_id)
         with self._state.connect() as conn:
             row = self._row(conn, key)
         return replace(_stored(row), locked_until=row["locked_until"])
@@ -97,7 +98,7 @@ class SandboxStore:
         """
         if not expected.sha256:
             raise UsageError(f"The object {expected.key!r} was recorded without a SHA-256.")
-        data = self.get(expected.key)
+        data = self.get(expected.key, version_id=expected.version_id)
         if (len(data), sha256(data).hexdigest()) != (expected.size, expected.sha256):
             raise ObjectDamaged(
                 f"{expected.key!r} in {self.description} is not what was stored: its content "
@@ -114,7 +115,11 @@ class SandboxStore:
             found = conn.execute(query.order_by(sandbox_object.c.key)).mappings().all()
         yield from map(_stored, found)
 
-    def lock(self, key: str, until: datetime) -> None:
+    def list_versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
+        """Yield the objects as their only versions, in key order."""
+        return map(ObjectVersion.only, self.list(prefix))
+
+    def lock(self, key: str, until: datetime, *, version_id: str = "") -> None:
         """Refuse deletion and replacement until that moment; never shortens a lock.
 
         Raises:
@@ -123,7 +128,8 @@ class SandboxStore:
             StoreError: the moment has passed.
         """
         end = checked_lock_end(until)
-        self._check_future(checked_key(key), end)
+        self._refuse_version(checked_key(key), version_id)
+        self._check_future(key, end)
         with self._state.begin() as conn:
             present = self._row(conn, key)["locked_until"]
             if present and present > end:
@@ -194,6 +200,10 @@ class SandboxStore:
             return replace(_stored({"key": key, **row}), locked_until=lock_end)
 
         return SandboxWriter(self._state, upload, publish)
+
+    def _refuse_version(self, key: str, version_id: str) -> None:
+        if version_id:
+            raise ObjectMissing(f"{self.description} keeps no versions of {key!r}.")
 
     def _is(self, key: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
         return sandbox_object.c.store == self._name, sandbox_object.c.key == key

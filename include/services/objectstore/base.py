@@ -58,6 +58,32 @@ class StoredObject:
 
 
 @dataclass(frozen=True)
+class ObjectVersion:
+    """One version of an object, or a marker that hides the versions before it.
+
+    Attributes:
+        key: relative POSIX path inside the store.
+        version_id: pass it to ``get`` or ``open_reader``; empty where the store keeps no versions.
+        size: bytes; 0 of a marker.
+        modified_at: when the store took it, timezone-aware.
+        is_current: it is the version that is read when none is named.
+        is_marker: somebody deleted the object without naming a version.
+    """
+
+    key: str
+    version_id: str
+    size: int
+    modified_at: datetime
+    is_current: bool = True
+    is_marker: bool = False
+
+    @classmethod
+    def only(cls, stored: StoredObject) -> Self:
+        """Return the one version of an object in a store that keeps no others."""
+        return cls(stored.key, "", stored.size, stored.modified_at)
+
+
+@dataclass(frozen=True)
 class StoreProblem:
     """One thing that keeps a store from being a proper off-site store.
 
@@ -174,13 +200,18 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def stat(self, key: str) -> StoredObject:
-        """Return what the store knows, ``checksum`` and ``locked_until`` included."""
+    def stat(self, key: str, *, version_id: str = "") -> StoredObject:
+        """Return what the store knows of the current or the named version.
+
+        ``checksum`` and ``locked_until`` are included. Raises ObjectMissing.
+        """
         ...
 
     def verify(self, expected: StoredObject) -> None:
         """Prove that the stored bytes are the expected ones; raises ObjectMissing, ObjectDamaged.
 
+        Where a version was recorded, that version is verified: an overwrite or a delete marker
+        changes nothing about it.
         A directory re-reads and hashes the file; S3 compares size and composite checksum, which
         the service computed from the bytes it holds.
         """
@@ -190,8 +221,15 @@ class ObjectStore(Protocol):
         """Yield objects under a prefix in key order."""
         ...
 
-    def lock(self, key: str, until: datetime) -> None:
-        """Keep the object from deletion and change until that moment.
+    def list_versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
+        """Yield all versions and delete markers under a prefix in key order, newest first.
+
+        A store that keeps no versions yields its objects.
+        """
+        ...
+
+    def lock(self, key: str, until: datetime, *, version_id: str = "") -> None:
+        """Keep the current or the named version from deletion and change until that moment.
 
         Raises ObjectLocked where that would shorten a lock; the same or a later end is fine.
         """
@@ -202,7 +240,11 @@ class ObjectStore(Protocol):
         ...
 
     def delete(self, key: str) -> None:
-        """Remove the object, every version; missing is fine; raises ObjectLocked."""
+        """Remove the object, every version, the current one last; missing is fine.
+
+        An interrupted deletion therefore brings no earlier version back. Raises ObjectLocked before
+        anything is removed when a version is locked.
+        """
         ...
 
     def clear_abandoned(self, prefix: str = "") -> int:

@@ -19,6 +19,7 @@ from include.services.objectstore.base import (
     ObjectDamaged,
     ObjectLocked,
     ObjectMissing,
+    ObjectVersion,
     StoredObject,
     StoreError,
     StoreProblem,
@@ -132,8 +133,7 @@ class DirectoryStore:
     def open_reader(self, key: str, *, version_id: str = "") -> DirectoryReader:
         """Open a streaming reader; a directory has no versions to choose from."""
         names = self._names(key)
-        if version_id:
-            raise ObjectMissing(f"{self.description} keeps no versions of {key!r}.")
+        self._refuse_version(key, version_id)
         with naming("read", key, self.description):
             file = os.fdopen(open_regular(self._root, names), "rb")
             return DirectoryReader(file, key, self.description)
@@ -143,9 +143,10 @@ class DirectoryStore:
         with self.open_reader(key, version_id=version_id) as reader:
             return read_whole(reader, limit, key, self.description)
 
-    def stat(self, key: str) -> StoredObject:
+    def stat(self, key: str, *, version_id: str = "") -> StoredObject:
         """Return size, time and lock; the content's hash is not known without reading it."""
         names = self._names(key)
+        self._refuse_version(key, version_id)
         with naming("read", key, self.description):
             file = open_regular(self._root, names)
             try:
@@ -165,7 +166,7 @@ class DirectoryStore:
         if not expected.sha256:
             raise UsageError(f"The object {expected.key!r} was recorded without a SHA-256.")
         digest, size = hashlib.sha256(), 0
-        with self.open_reader(expected.key) as reader:
+        with self.open_reader(expected.key, version_id=expected.version_id) as reader:
             while piece := reader.read(_HASH_BYTES):
                 digest.update(piece)
                 size += len(piece)
@@ -192,7 +193,11 @@ class DirectoryStore:
                     continue  # deleted since the directory was read
                 yield _stored(key, status)
 
-    def lock(self, key: str, until: datetime) -> None:
+    def list_versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
+        """Yield the files as the only versions of their objects, in key order."""
+        return map(ObjectVersion.only, self.list(prefix))
+
+    def lock(self, key: str, until: datetime, *, version_id: str = "") -> None:
         """Refuse deletion and replacement until that moment; never shortens a lock.
 
         Raises:
@@ -201,6 +206,7 @@ class DirectoryStore:
             StoreError: the moment has passed.
         """
         path, end = self._path(key), checked_lock_end(until)
+        self._refuse_version(key, version_id)
         self._check_future(key, end)
         present = self.stat(key).locked_until
         if present and present > end:
@@ -271,6 +277,10 @@ class DirectoryStore:
                 f"The directory {self.description} is not there.", "Mount or create it."
             )
         return checked_key(key).split("/")
+
+    def _refuse_version(self, key: str, version_id: str) -> None:
+        if version_id:
+            raise ObjectMissing(f"{self.description} keeps no versions of {key!r}.")
 
     def _path(self, key: str) -> Path:
         """Return the path of an object that is to be written, locked or deleted.

@@ -14,11 +14,13 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from include.services.clock import Clock, SystemClock
 from include.services.errors import UsageError
 from include.services.objectstore.base import (
     ObjectDamaged,
     ObjectLocked,
     ObjectMissing,
+    ObjectVersion,
     StoredObject,
     StoreError,
     StoreProblem,
@@ -42,6 +44,7 @@ from include.services.objectstore.s3_versions import (
     lock_words,
     refused_by_lock,
     versions_to_delete,
+    versions_under,
 )
 from include.services.objectstore.s3_writer import S3Writer, SentObject, checksum_text
 
@@ -128,12 +131,14 @@ class S3Store:
         site: str = "",
         *,
         lock_mode: LockMode = "COMPLIANCE",
+        clock: Clock | None = None,
     ) -> None:
         self._client = client
         self._bucket = bucket
         trimmed = prefix.strip("/")
         self._prefix = f"{checked_key(trimmed)}/" if trimmed else ""
         self._lock_mode: LockMode = lock_mode
+        self._clock = clock or SystemClock()
         self.site = site
         self.description = _described(client, bucket, self._prefix)
         self._errors = S3Errors(self.description)
@@ -179,29 +184,28 @@ class S3Store:
         with self.open_reader(key, version_id=version_id) as reader:
             return read_whole(reader, limit, key, self.description)
 
-    def stat(self, key: str) -> StoredObject:
-        """Return what S3 knows of the current version."""
-        return _stored(key, self._head(key))
+    def stat(self, key: str, *, version_id: str = "") -> StoredObject:
+        """Return what S3 knows of the current or the named version."""
+        return _stored(key, self._head(key, version_id))
 
     def verify(self, expected: StoredObject) -> None:
-        """Compare S3's size, checksum and version with what was stored.
+        """Compare S3's size and checksum of the recorded version with what was stored.
 
-        Without a checksum to compare, the object is read and hashed.
+        Without a checksum to compare, the object is read and hashed. Without a recorded version,
+        the current one is verified.
 
         Raises:
             UsageError: ``expected`` holds neither checksum nor SHA-256.
-            ObjectMissing: there is no current version.
-            ObjectDamaged: size, checksum, version or content differ.
+            ObjectMissing: there is no such version.
+            ObjectDamaged: size, checksum or content differ.
         """
-        found = self.stat(expected.key)
-        if expected.version_id and found.version_id != expected.version_id:
-            self._fail_verification(expected.key, "another version took its place")
-        if found.size != expected.size:
+        stored = self.stat(expected.key, version_id=expected.version_id)
+        if stored.size != expected.size:
             self._fail_verification(
-                expected.key, f"it holds {found.size} bytes instead of {expected.size}"
+                expected.key, f"it holds {stored.size} bytes instead of {expected.size}"
             )
-        if expected.checksum and _comparable(expected.checksum, found.checksum):
-            if not _same_checksum(expected.checksum, found.checksum):
+        if expected.checksum and _comparable(expected.checksum, stored.checksum):
+            if not _same_checksum(expected.checksum, stored.checksum):
                 self._fail_verification(expected.key, "its checksum differs")
         elif expected.sha256:
             self._verify_by_reading(expected)
@@ -222,16 +226,29 @@ class S3Store:
                             key, found["Size"], found["LastModified"].astimezone(UTC)
                         )
 
-    def lock(self, key: str, until: datetime) -> None:
-        """Lock the current version; a later lock is kept, never shortened.
+    def list_versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
+        """Yield all versions and delete markers under a prefix in key order, newest first.
+
+        The whole list is held in memory: S3 answers with versions and markers apart.
+        """
+        full_prefix = self._prefix + checked_list_prefix(prefix)
+        with self._errors.naming("list the versions in"):
+            versions = versions_under(self._client, self._bucket, full_prefix)
+        for version in versions:
+            key = version.key.removeprefix(self._prefix)
+            if not is_own_name(key.rpartition("/")[2]):
+                yield replace(version, key=key)
+
+    def lock(self, key: str, until: datetime, *, version_id: str = "") -> None:
+        """Lock the current or the named version; a later lock is kept, never shortened.
 
         Raises:
             ObjectLocked: the version is locked for longer already.
             StoreError: the bucket has no Object Lock, or S3 refuses.
         """
         end = checked_lock_end(until)
-        current = self._head(key)
-        locked_until = _stored(key, current).locked_until
+        head = self._head(key, version_id)
+        locked_until = _stored(key, head).locked_until
         if locked_until and locked_until > end:
             raise ObjectLocked(
                 f"{key!r} in {self.description} is locked until {locked_until.isoformat()}, "
@@ -243,30 +260,35 @@ class S3Store:
             "Retention": {"Mode": self._lock_mode, "RetainUntilDate": end},
             "ChecksumAlgorithm": "SHA256",
         }
-        if current.get("VersionId"):
-            request["VersionId"] = current["VersionId"]
+        if head.get("VersionId"):
+            request["VersionId"] = head["VersionId"]
         with self._errors.naming("lock", key):
             self._client.put_object_retention(**request)
 
     def require_deletable(self, key: str, now: datetime) -> None:
         """Look at the retention and the legal hold of every version; raises ObjectLocked."""
+        self._deletable_versions(key, now)
+
+    def _deletable_versions(self, key: str, now: datetime) -> list[Version]:
+        """Return the versions and markers of a key in deletion order; raises ObjectLocked."""
         with self._errors.naming("read the locks of", key):
             versions = versions_to_delete(self._client, self._bucket, self._full_key(key))
         for version in versions:
             if version.held or (version.locked_until and version.locked_until > now):
                 raise self._locked(key, version)
+        return versions
 
     def delete(self, key: str) -> None:
-        """Remove every version and delete marker; nothing is removed when one is locked.
+        """Remove every version and delete marker, the current one last.
+
+        The locks of all versions are checked first, so nothing is removed when one is locked.
 
         Raises:
             ObjectLocked: a retention or legal hold forbids it; names until when.
             StoreError: S3 refuses for another reason.
         """
         full_key = self._full_key(key)
-        with self._errors.naming("delete", key):
-            versions = versions_to_delete(self._client, self._bucket, full_key)
-        for version in versions:
+        for version in self._deletable_versions(key, self._clock.now()):
             try:
                 with self._errors.naming("delete", key):
                     self._client.delete_object(
@@ -347,7 +369,7 @@ class S3Store:
 
     def _verify_by_reading(self, expected: StoredObject) -> None:
         digest = hashlib.sha256()
-        with self.open_reader(expected.key) as reader:
+        with self.open_reader(expected.key, version_id=expected.version_id) as reader:
             while piece := reader.read(_HASH_BYTES):
                 digest.update(piece)
         if digest.hexdigest() != expected.sha256:

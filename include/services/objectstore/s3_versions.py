@@ -1,18 +1,20 @@
-"""Every version of one S3 object, in the order in which they are safe to delete."""
+"""Versions and delete markers of S3 objects, listed and in the order of a safe deletion."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
+from include.services.objectstore.base import ObjectVersion
 from include.services.objectstore.s3_errors import is_denied, is_lock_refusal, is_missing
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import HeadObjectRequestTypeDef
+    from mypy_boto3_s3.type_defs import HeadObjectRequestTypeDef, ListObjectVersionsOutputTypeDef
 
 
 @dataclass(frozen=True)
@@ -21,43 +23,66 @@ class Version:
 
     Attributes:
         version_id: ``null`` in a bucket without versioning.
-        is_marker: it only says that the object was deleted.
         locked_until: end of its retention, also when passed; None without one.
         held: a legal hold is on it.
     """
 
     version_id: str
-    is_marker: bool = False
     locked_until: datetime | None = None
     held: bool = False
 
-    @property
-    def deletion_order(self) -> tuple[bool, bool, float]:
-        """Sort key: the longest locked first, markers last.
 
-        A lock then refuses before anything is gone, and a deletion broken half-way brings no old
-        version back to light.
-        """
-        end = self.locked_until.timestamp() if self.locked_until else 0.0
-        return self.is_marker, not self.held, -end
+def versions_under(client: S3Client, bucket: str, full_prefix: str) -> list[ObjectVersion]:
+    """Return all versions and delete markers under a prefix; raises what boto3 does.
+
+    Returns:
+        By full key in key order, the current version first, then the newest. The version that was
+        stored before the bucket had versions is named ``null``, unless it is the current one.
+    """
+    pages = client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=full_prefix)
+    versions = [version for page in pages for version in _versions_of(page)]
+    # S3 lists a key's versions from the newest on, and its times are in seconds: the sort keeps
+    # the order of the answer where two are of the same second.
+    return sorted(
+        versions, key=lambda each: (each.key, not each.is_current, -each.modified_at.timestamp())
+    )
+
+
+def _versions_of(page: ListObjectVersionsOutputTypeDef) -> Iterator[ObjectVersion]:
+    for stored in page.get("Versions", []):
+        is_current = stored["IsLatest"]
+        unnamed = is_current and stored["VersionId"] == "null"
+        yield ObjectVersion(
+            stored["Key"],
+            "" if unnamed else stored["VersionId"],
+            stored["Size"],
+            stored["LastModified"].astimezone(UTC),
+            is_current,
+        )
+    for marker in page.get("DeleteMarkers", []):
+        yield ObjectVersion(
+            marker["Key"],
+            marker["VersionId"],
+            0,
+            marker["LastModified"].astimezone(UTC),
+            marker["IsLatest"],
+            is_marker=True,
+        )
 
 
 def versions_to_delete(client: S3Client, bucket: str, full_key: str) -> list[Version]:
-    """Return all versions and delete markers of a key in deletion order; raises what boto3 does."""
-    pages = client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=full_key)
-    versions: list[Version] = []
-    for page in pages:
-        versions += [
-            _with_lock(client, bucket, full_key, found["VersionId"])
-            for found in page.get("Versions", [])
-            if found["Key"] == full_key
-        ]
-        versions += [
-            Version(marker["VersionId"], is_marker=True)
-            for marker in page.get("DeleteMarkers", [])
-            if marker["Key"] == full_key
-        ]
-    return sorted(versions, key=lambda version: version.deletion_order)
+    """Return all versions and delete markers of a key, the oldest first and the current one last.
+
+    A deletion that is interrupted then brings no earlier version back. Raises what boto3 does.
+    """
+    listed = versions_under(client, bucket, full_key)
+    return [
+        Version(version.version_id)
+        if version.is_marker
+        else _with_lock(client, bucket, full_key, version.version_id or "null")
+        for version in reversed(listed)
+        if version.key == full_key
+    ]
 
 
 def refused_by_lock(error: Exception, version: Version) -> bool:

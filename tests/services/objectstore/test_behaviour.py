@@ -140,6 +140,28 @@ def test_any_split_gives_the_same_object(
     assert all(len(piece) == reads for piece in pieces[:-1])
 
 
+def test_each_object_is_listed_as_a_version_that_can_be_read(
+    store: ObjectStore, tomorrow: datetime
+) -> None:
+    """Also by a store that keeps no other versions; an unknown version is missing."""
+    store.put("a/x", b"1")
+    store.put("b", b"22")
+    versions = list(store.list_versions())
+    assert [(one.key, one.size) for one in versions] == [("a/x", 1), ("b", 2)]
+    assert [one.key for one in store.list_versions("a/")] == ["a/x"]
+    for version in versions:
+        assert version.is_current
+        assert not version.is_marker
+        assert len(store.get(version.key, version_id=version.version_id)) == version.size
+        assert store.stat(version.key, version_id=version.version_id).size == version.size
+    unknown = "00000000-0000-0000-0000-000000000000"
+    for call in (store.get, store.stat, store.open_reader):
+        with pytest.raises(ObjectMissing):
+            call("b", version_id=unknown)
+    with pytest.raises(ObjectMissing):
+        store.lock("b", tomorrow, version_id=unknown)
+
+
 def test_get_refuses_an_object_larger_than_the_limit(store: ObjectStore) -> None:
     """At the limit it is returned; one byte more is refused by its key."""
     store.put("a/b", b"12345")
@@ -314,7 +336,7 @@ def test_verify_notices_other_content(store: ObjectStore) -> None:
             store.verify(wrong)
     store.put("x", b"wrong")
     with pytest.raises(ObjectDamaged, match="x"):
-        store.verify(stored)
+        store.verify(replace(stored, version_id=""))
 
 
 def test_verify_refuses_to_prove_without_a_hash(store: ObjectStore) -> None:

@@ -81,13 +81,109 @@ def test_a_small_object_is_one_request(moto: MotoServer) -> None:
         assert [request.method for request in proxy.requests] == ["PUT", "HEAD"]
 
 
-def test_a_replaced_locked_version_stays_readable(s3_store: S3Store, tomorrow: datetime) -> None:
-    """An intruder's newer version is noticed, and the locked one is still there by its version."""
+@pytest.mark.parametrize("checksum", ["composite", ""])
+def test_a_hidden_locked_version_is_verified_and_read(
+    moto: MotoServer, s3_store: S3Store, tomorrow: datetime, checksum: str
+) -> None:
+    """Neither an overwrite nor a delete marker makes a recorded version unusable."""
     stored = s3_store.put("x", b"locked", locked_until=tomorrow)
+    expected = stored if checksum else replace(stored, checksum="")
     s3_store.put("x", b"intruder")
-    with pytest.raises(ObjectDamaged, match="another version"):
-        s3_store.verify(stored)
+    delete_plainly(moto, s3_store, "x")
+    s3_store.verify(expected)
     assert s3_store.get("x", version_id=stored.version_id) == b"locked"
+    assert s3_store.stat("x", version_id=stored.version_id).locked_until is not None
+    with pytest.raises(ObjectDamaged):
+        s3_store.verify(replace(expected, sha256="0" * 64, checksum="0" * 44))
+    with pytest.raises(ObjectMissing):
+        s3_store.verify(replace(expected, version_id="00000000-0000-0000-0000-000000000000"))
+
+
+def delete_plainly(moto: MotoServer, store: S3Store, key: str) -> None:
+    """Delete as any S3 client does, which only adds a marker."""
+    bucket = store.description.split("/")[2]
+    client_for(moto.endpoint).delete_object(Bucket=bucket, Key=f"off site/备份/{key}")
+
+
+def test_versions_are_listed_newest_first_with_their_markers(
+    moto: MotoServer, s3_store: S3Store
+) -> None:
+    """Each version can be read by its id, markers are told apart, other prefixes are left out."""
+    first, second = s3_store.put("a/x", b"1"), s3_store.put("a/x", b"22")
+    delete_plainly(moto, s3_store, "a/x")
+    other = s3_store.put("a/y", b"3")
+    s3_store.put("b", b"4")
+    versions = list(s3_store.list_versions("a/"))
+    assert [(one.key, one.size, one.is_current, one.is_marker) for one in versions] == [
+        ("a/x", 0, True, True),
+        ("a/x", 2, False, False),
+        ("a/x", 1, False, False),
+        ("a/y", 1, True, False),
+    ]
+    ids = [one.version_id for one in versions[1:]]
+    assert ids == [second.version_id, first.version_id, other.version_id]
+    assert s3_store.get("a/x", version_id=ids[1]) == b"1"
+
+
+def test_versions_of_a_bucket_without_versioning_have_no_id(moto: MotoServer) -> None:
+    """What is listed there is read like any object."""
+    client = client_for(moto.endpoint)
+    store = S3Store(client, new_bucket(client, lock=False))
+    store.put("x", b"1")
+    (version,) = store.list_versions()
+    assert (version.version_id, version.is_current) == ("", True)
+    assert store.get("x", version_id=version.version_id) == b"1"
+
+
+def test_a_hidden_version_is_locked_by_its_id(
+    moto: MotoServer, s3_store: S3Store, tomorrow: datetime
+) -> None:
+    """The lock lands on what was written, whatever is current now."""
+    stored = s3_store.put("x", b"ours")
+    s3_store.put("x", b"intruder")
+    s3_store.lock("x", tomorrow, version_id=stored.version_id)
+    assert s3_store.stat("x", version_id=stored.version_id).locked_until is not None
+    assert s3_store.stat("x").locked_until is None
+    delete_plainly(moto, s3_store, "x")
+    s3_store.lock("x", tomorrow + timedelta(days=1), version_id=stored.version_id)
+
+
+@pytest.mark.parametrize("survives", [1, 2, 3])
+def test_an_interrupted_deletion_brings_no_version_back(
+    moto: MotoServer, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch, survives: int
+) -> None:
+    """Whatever the step after which it ends, what is current stays current or is gone."""
+    for data in (b"first", b"second"):
+        s3_store.put("x", data)
+    delete_plainly(moto, s3_store, "x")
+    s3_store.put("x", b"newest")
+    client, deleted = client_for(moto.endpoint), 0
+    delete_object = client.delete_object
+
+    def interrupted(**request: Any) -> Any:
+        nonlocal deleted
+        if deleted == 4 - survives:
+            raise KeyboardInterrupt
+        deleted += 1
+        return delete_object(**request)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "delete_object", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            s3_store.delete("x")
+    assert s3_store.get("x") == b"newest"
+    assert len(list(s3_store.list_versions("x"))) == survives
+
+
+def test_delete_checks_all_locks_before_it_removes_an_unlocked_older_version(
+    s3_store: S3Store, tomorrow: datetime
+) -> None:
+    """The oldest version goes first only when all may go."""
+    old = s3_store.put("x", b"old")
+    s3_store.put("x", b"new", locked_until=tomorrow)
+    with pytest.raises(ObjectLocked):
+        s3_store.delete("x")
+    assert s3_store.get("x", version_id=old.version_id) == b"old"
 
 
 def test_a_reader_keeps_to_its_version(s3_store: S3Store) -> None:
