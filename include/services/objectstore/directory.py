@@ -265,7 +265,7 @@ class DirectoryStore:
                     cleared += unfinished
         return cleared
 
-    def _names(self, key: str) -> list[str]:
+    def _names(self, key: str) -> Sequence[str]:
         """Return the names on the way to an object; a disk that is not mounted is no empty store.
 
         Raises:

@@ -269,7 +269,7 @@ class S3Store:
         """Look at the retention and the legal hold of every version; raises ObjectLocked."""
         self._deletable_versions(key, now)
 
-    def _deletable_versions(self, key: str, now: datetime) -> list[Version]:
+    def _deletable_versions(self, key: str, now: datetime) -> Sequence[Version]:
         """Return the versions and markers of a key in deletion order; raises ObjectLocked."""
         with self._errors.naming("read the locks of", key):
             versions = versions_to_delete(self._client, self._bucket, self._full_key(key))
