@@ -63,6 +63,7 @@ def take_backup(
     expires_after: Callable[[datetime], datetime],
     dag_id: str = "",
     run_id: str = "",
+    on_begin: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> Backup:
     """Dump one database into one encrypted object and describe it.
@@ -77,6 +78,7 @@ def take_backup(
         expires_after: when a restore point taken at that moment may be pruned.
         dag_id: whose run it is.
         run_id: which run it is.
+        on_begin: called with the restore point's id before anything is stored.
         progress: is told "dumped" and the bytes dumped so far.
 
     Raises:
@@ -88,6 +90,8 @@ def take_backup(
         point = manifests.new_id(snapshot.taken_at, secrets.token_hex(3))
         context = {"database": database, "restore_point": point}
         key = manifests.folder(database, point) + manifests.DUMP_NAME
+        if on_begin:
+            on_begin(point)
         with _PgDump(source, snapshot, progress) as dump, store.open_writer(key) as writer:
             counts = _Counts(snapshot, dump.reader)
             with (

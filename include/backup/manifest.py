@@ -1,13 +1,14 @@
 """The manifest of a restore point: what was backed up, for whom, and how to know it again.
 
 A restore point is the folder ``<database>/<id>/`` of the off-site store. It exists when its
-manifest's Ed25519 signature is there and valid; anything less is left-over of a killed run.
+manifest's Ed25519 signature is there and valid. Where the store keeps versions, every version
+counts: an overwrite or a delete marker does not end a restore point whose objects are locked.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, Self
@@ -17,18 +18,27 @@ from pydantic import ValidationError
 from include.backup.archive import LargeObjects
 from include.encryption.records import EncryptionRecord, Frozen, RecipientRecord
 from include.evidence import signing
+from include.messages import Message, _
 from include.services.errors import ControlFailed, UsageError
 from include.services.objectstore.base import (
-    ObjectLocked,
+    ObjectDamaged,
     ObjectMissing,
     ObjectStore,
+    ObjectVersion,
     StoredObject,
 )
+from include.services.objectstore.keys import key_problem
 
 FORMAT: Literal["parcelseal.restore-point/1"] = "parcelseal.restore-point/1"
 DUMP_NAME = "database.dump.zst.enc"
 MANIFEST_NAME = "manifest.json"
 SIGNATURE_NAME = "manifest.json.sig"
+NAMES = (SIGNATURE_NAME, MANIFEST_NAME, DUMP_NAME)  # in the order in which they are removed
+
+# Both are read before anything about them is verified. A table takes about 200 bytes of a manifest.
+MANIFEST_BYTES = 64 * 1024 * 1024
+SIGNATURE_BYTES = 1024
+MOST_VERSIONS = 16  # of a manifest and of a signature that are tried, the oldest first
 
 
 class TableRecord(Frozen):
@@ -127,12 +137,47 @@ class Manifest(Frozen):
         return self.model_dump_json(indent=1).encode() + b"\n"
 
 
+DELETED = _("The object was deleted in the store; the version that was signed is intact.")
+OVERWRITTEN = _("The object was overwritten in the store; the version that was signed is intact.")
+
+
+@dataclass(frozen=True)
+class HiddenObject:
+    """An object of a valid restore point that is no longer the current version of its key.
+
+    Attributes:
+        key: of the object.
+        is_deleted: a delete marker hides it; otherwise, a newer version does.
+    """
+
+    key: str
+    is_deleted: bool
+
+    @property
+    def message(self) -> Message:
+        """Return what happened to it, for people."""
+        return DELETED if self.is_deleted else OVERWRITTEN
+
+
 @dataclass(frozen=True)
 class RestorePoint:
-    """A manifest whose signature was checked."""
+    """A manifest whose signature was checked.
+
+    Attributes:
+        manifest: what was signed.
+        locked_until: end of the dump's retention, which may have passed; None without one.
+        manifest_version_id: the version that was checked; empty where the store keeps none.
+        signature_version_id: see ``manifest_version_id``.
+        dump_version_id: the version that the manifest is about; verify and restore this one.
+        hidden: its objects that somebody deleted or overwrote since.
+    """
 
     manifest: Manifest
     locked_until: datetime | None = None
+    manifest_version_id: str = ""
+    signature_version_id: str = ""
+    dump_version_id: str = ""
+    hidden: tuple[HiddenObject, ...] = ()
 
     @property
     def id(self) -> str:
@@ -146,6 +191,34 @@ class Rejected:
 
     key: str
     reason: str
+
+
+@dataclass(frozen=True)
+class PointFolder:
+    """A folder of a database in the off-site store, as it was listed.
+
+    Attributes:
+        id: the folder's name, which is the restore point's id if it is one.
+        prefix: of the keys in it, with a slash at the end.
+        versions: name -> versions and delete markers, the current one first, then newest first.
+    """
+
+    id: str
+    prefix: str
+    versions: Mapping[str, Sequence[ObjectVersion]]
+
+    def readable(self, name: str) -> list[ObjectVersion]:
+        """Return the versions of an object, without delete markers."""
+        return [version for version in self.versions.get(name, ()) if not version.is_marker]
+
+    def has(self, name: str) -> bool:
+        """Return whether there is a version of the object that can be read."""
+        return bool(self.readable(name))
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether nothing in it can be read."""
+        return not any(map(self.has, self.versions))
 
 
 def new_id(taken_at: datetime, suffix: str) -> str:
@@ -163,38 +236,60 @@ def publish(
 ) -> None:
     """Sign and store the manifest; with the signature in place the restore point exists.
 
-    The dump is locked first, so that no restore point is ever listed whose data can be deleted.
+    The dump is locked first, by its version, so that no restore point is ever listed whose data can
+    be deleted.
+
+    Raises:
+        UsageError: the manifest is larger than any that is read.
+        StoreError: the store failed, or cannot lock.
     """
-    place = folder(manifest.database, manifest.id)
-    if lock_until:
-        store.lock(manifest.dump.key, lock_until)
+    prefix = folder(manifest.database, manifest.id)
     content = manifest.as_bytes()
-    store.put(place + MANIFEST_NAME, content, locked_until=lock_until)
-    store.put(place + SIGNATURE_NAME, signer.sign(content), locked_until=lock_until)
+    if len(content) > MANIFEST_BYTES:
+        raise UsageError(
+            f"The manifest of {manifest.database} has {len(content)} bytes, more than the "
+            f"{MANIFEST_BYTES} that are read.",
+            "Split the database: it has too many tables for one restore point.",
+        )
+    if lock_until:
+        store.lock(manifest.dump.key, lock_until, version_id=manifest.dump.version_id)
+    store.put(prefix + MANIFEST_NAME, content, locked_until=lock_until)
+    store.put(prefix + SIGNATURE_NAME, signer.sign(content), locked_until=lock_until)
 
 
 def restore_points(
-    store: ObjectStore, database: str, trusted: Sequence[bytes]
+    store: ObjectStore,
+    database: str,
+    trusted: Sequence[bytes],
+    unfinished: Collection[str] = (),
 ) -> tuple[list[RestorePoint], list[Rejected]]:
     """Return a database's restore points, oldest first, and what must not be used.
+
+    A manifest without a signature is refused, unless a run is still at work on it.
 
     Args:
         store: the off-site store.
         database: as the data map names it.
         trusted: public keys (PEM) whose signatures count.
+        unfinished: ids that a run of this installation has begun and not ended; read them before.
     """
-    found: list[RestorePoint] = []
+    points: list[RestorePoint] = []
     rejected: list[Rejected] = []
-    for point in _folders(store, database):
-        if SIGNATURE_NAME not in point.objects:
+    for listed in folders(store, database):
+        if not listed.has(SIGNATURE_NAME) and (
+            listed.id in unfinished or not listed.has(MANIFEST_NAME)
+        ):
+            continue
+        if problem := key_problem(listed.prefix + MANIFEST_NAME):
+            rejected.append(Rejected(ascii(listed.prefix), f"no run writes such a name: {problem}"))
             continue
         try:
-            found.append(load(store, database, point.id, trusted))
+            points.append(_open(store, database, listed, trusted))
         except ManifestRefused as error:
             rejected.append(Rejected(error.key, error.message))
         except NoRestorePoint:
             continue  # pruned since the store was listed
-    return sorted(found, key=lambda one: (one.manifest.taken_at, one.id)), rejected
+    return sorted(points, key=lambda point: (point.manifest.taken_at, point.id)), rejected
 
 
 class NoRestorePoint(UsageError):
@@ -218,31 +313,122 @@ class ManifestRefused(ControlFailed):
 
 
 def load(store: ObjectStore, database: str, point: str, trusted: Sequence[bytes]) -> RestorePoint:
-    """Read one restore point's manifest; check its signature, its place and that its dump is there.
+    """Read one restore point's manifest; check its signature, its folder and that its dump exists.
 
-    The dump's content is not looked at: `Source.check` and the decryption do that.
+    Older versions of manifest and signature are tried where the current ones do not fit. The dump's
+    content is not read: `Source.check` and the decryption do that.
 
     Raises:
         NoRestorePoint: there is none of that name.
         ManifestRefused: signature, content or size do not fit, or a part is missing.
     """
-    place = folder(database, point)
-    key = place + MANIFEST_NAME
-    try:
-        signature = store.get(place + SIGNATURE_NAME)
-    except ObjectMissing:
-        raise NoRestorePoint(
-            f"There is no restore point {point} of {database} in {store.description}.",
-            "See ./parcelseal backup list.",
-        ) from None
-    try:
-        content = store.get(key)
-    except ObjectMissing:
-        raise ManifestRefused(key, "it is missing, its signature is there") from None
-    if not any(signing.verify(pem, signature, content) for pem in trusted):
+    for listed in folders(store, database, point):
+        return _open(store, database, listed, trusted)
+    raise _no_restore_point(store, database, point)
+
+
+def _no_restore_point(store: ObjectStore, database: str, point: str) -> NoRestorePoint:
+    return NoRestorePoint(
+        f"There is no restore point {point} of {database} in {store.description}.",
+        "See ./parcelseal backup list.",
+    )
+
+
+def _open(
+    store: ObjectStore, database: str, listed: PointFolder, trusted: Sequence[bytes]
+) -> RestorePoint:
+    """Return the restore point of a listed folder; raises what `load` does."""
+    key = listed.prefix + MANIFEST_NAME
+    signatures = _candidates(listed, SIGNATURE_NAME)
+    if not signatures and listed.has(MANIFEST_NAME):
         raise ManifestRefused(
-            key, "the signature does not fit; the manifest was changed or signed elsewhere"
+            listed.prefix + SIGNATURE_NAME, "it is missing, its manifest is there"
         )
+    signed = dict(_signatures(store, listed, signatures))
+    if not signed:  # removed since the store was listed, or never there
+        raise _no_restore_point(store, database, listed.id)
+    refusal = ManifestRefused(key, "it is missing, its signature is there")
+    was_read = False
+    for version_id in _candidates(listed, MANIFEST_NAME):
+        try:
+            content = _read(store, key, version_id, MANIFEST_BYTES)
+            if content is None:
+                continue
+            signature_id = _signature_of(content, signed, trusted, key)
+            manifest = _parsed(content, database, listed.id, key)
+            dump = _stat_dump(store, manifest)
+        except ManifestRefused as error:
+            refusal, was_read = (refusal if was_read else error), True  # the current one's counts
+            continue
+        used = {
+            SIGNATURE_NAME: signature_id,
+            MANIFEST_NAME: version_id,
+            DUMP_NAME: dump.version_id,
+        }
+        return RestorePoint(
+            manifest,
+            dump.locked_until,
+            manifest_version_id=version_id,
+            signature_version_id=signature_id,
+            dump_version_id=dump.version_id,
+            hidden=tuple(_hidden(listed, used)),
+        )
+    raise refusal
+
+
+def _signatures(
+    store: ObjectStore, listed: PointFolder, version_ids: Sequence[str]
+) -> Iterator[tuple[str, bytes]]:
+    """Yield version ids of the signature with their content; of one that is too large, nothing."""
+    key = listed.prefix + SIGNATURE_NAME
+    for version_id in version_ids:
+        try:
+            content = _read(store, key, version_id, SIGNATURE_BYTES)
+        except ManifestRefused:
+            content = b""
+        if content is not None:
+            yield version_id, content
+
+
+def _candidates(listed: PointFolder, name: str) -> list[str]:
+    """Return the version ids that are tried: the current one, then from the oldest on.
+
+    A run writes each object once, so the genuine version is the oldest. However many versions
+    somebody puts on top of it, it is among those that are tried.
+    """
+    versions = listed.readable(name)
+    current = [version.version_id for version in versions if version.is_current]
+    older = [version.version_id for version in reversed(versions) if not version.is_current]
+    return current + older[:MOST_VERSIONS]
+
+
+def _read(store: ObjectStore, key: str, version_id: str, limit: int) -> bytes | None:
+    """Return an object that is not verified yet; None when it was removed since it was listed.
+
+    Raises:
+        ManifestRefused: it is too large.
+    """
+    try:
+        return store.get(key, version_id=version_id, limit=limit)
+    except ObjectMissing:
+        return None
+    except ObjectDamaged:
+        raise ManifestRefused(key, f"it is larger than {limit} bytes") from None
+
+
+def _signature_of(
+    content: bytes, signed: Mapping[str, bytes], trusted: Sequence[bytes], key: str
+) -> str:
+    """Return the version id of the signature that fits; raises ManifestRefused."""
+    for version_id, signature in signed.items():
+        if any(signing.verify(pem, signature, content) for pem in trusted):
+            return version_id
+    raise ManifestRefused(
+        key, "the signature does not fit; the manifest was changed or signed elsewhere"
+    )
+
+
+def _parsed(content: bytes, database: str, point: str, key: str) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
@@ -251,7 +437,14 @@ def load(store: ObjectStore, database: str, point: str, trusted: Sequence[bytes]
         raise ManifestRefused(
             key, f"it is the manifest of {manifest.database}/{manifest.id}, moved here"
         )
-    return RestorePoint(manifest, _stat_dump(store, manifest).locked_until)
+    return manifest
+
+
+def _hidden(listed: PointFolder, used: Mapping[str, str]) -> Iterator[HiddenObject]:
+    for name, version_id in used.items():
+        current = next((each for each in listed.versions.get(name, ()) if each.is_current), None)
+        if current and (current.is_marker or current.version_id != version_id):
+            yield HiddenObject(listed.prefix + name, current.is_marker)
 
 
 def _unreadable(content: bytes, error: ValidationError) -> str:
@@ -263,71 +456,66 @@ def _unreadable(content: bytes, error: ValidationError) -> str:
 
 
 def _stat_dump(store: ObjectStore, manifest: Manifest) -> StoredObject:
-    """Return what the store knows of the dump; a hollow restore point must not count as one."""
+    """Return what the store knows of the dump's version; a hollow restore point is refused."""
     dump = manifest.dump
     try:
-        found = store.stat(dump.key)
+        stored = store.stat(dump.key, version_id=dump.version_id)
     except ObjectMissing:
         raise ManifestRefused(dump.key, "it is missing, its manifest is there") from None
-    if found.size != dump.size:
-        raise ManifestRefused(dump.key, f"it has {found.size} bytes instead of {dump.size}")
-    return found
+    except ObjectDamaged as error:
+        raise ManifestRefused(dump.key, error.message.rstrip(".")) from None
+    if stored.size != dump.size:
+        raise ManifestRefused(dump.key, f"it has {stored.size} bytes instead of {dump.size}")
+    return stored
 
 
-def remove(store: ObjectStore, database: str, point: str, now: datetime) -> None:
-    """Delete a restore point, its signature first, so that it never stands half.
+def remove(
+    store: ObjectStore,
+    database: str,
+    point: str,
+    now: datetime,
+    confirm: Callable[[], None] | None = None,
+) -> None:
+    """Delete a restore point, its signature first, so that it never counts while a part is gone.
 
-    All three objects are asked for locks first: the dump alone may be under a legal hold.
+    The locks of all versions of all three objects are checked first: the dump alone may be under a
+    legal hold. Record that the removal has begun before, so that an interrupted one is completed.
+
+    Args:
+        store: the off-site store.
+        database: as the data map names it.
+        point: id of the restore point.
+        now: the moment at which locks are compared.
+        confirm: called when nothing can refuse any more, and nothing is deleted yet; it may raise.
 
     Raises:
         ObjectLocked: a retention or legal hold keeps one of them; nothing was removed then.
     """
-    keys = [folder(database, point) + name for name in (SIGNATURE_NAME, MANIFEST_NAME, DUMP_NAME)]
+    remove_objects(store, folder(database, point), now, confirm)
+
+
+def remove_objects(
+    store: ObjectStore, prefix: str, now: datetime, confirm: Callable[[], None] | None = None
+) -> None:
+    """Delete the objects of a restore point's folder; see `remove`."""
+    keys = [prefix + name for name in NAMES]
     for key in keys:
         store.require_deletable(key, now)
+    if confirm:
+        confirm()
     for key in keys:
         store.delete(key)
 
 
-@dataclass(frozen=True)
-class Cleared:
-    """What a killed run had left behind."""
-
-    uploads: int
-    folders: tuple[str, ...]
-    locked: tuple[str, ...]
-
-
-def clear_unfinished(store: ObjectStore, database: str) -> Cleared:
-    """Remove unfinished uploads and folders without a signature. Call under the database's lock."""
-    uploads = store.clear_abandoned(folder(database))
-    cleared: list[str] = []
-    locked: list[str] = []
-    for point in _folders(store, database):
-        if SIGNATURE_NAME in point.objects:
-            continue
-        try:
-            for name in point.objects:
-                store.delete(point.prefix + name)
-            cleared.append(point.prefix)
-        except ObjectLocked:
-            locked.append(point.prefix)
-    return Cleared(uploads, tuple(cleared), tuple(locked))
-
-
-@dataclass(frozen=True)
-class _Folder:
-    prefix: str
-    id: str
-    objects: Mapping[str, StoredObject]
-
-
-def _folders(store: ObjectStore, database: str) -> Iterator[_Folder]:
+def folders(store: ObjectStore, database: str, point: str = "") -> Iterator[PointFolder]:
+    """Yield the folders of a database in which something can be read, or the named one, by name."""
     base = folder(database)
-    grouped: dict[str, dict[str, StoredObject]] = {}
-    for stored in store.list(base):
-        point, _, name = stored.key.removeprefix(base).partition("/")
+    grouped: dict[str, dict[str, list[ObjectVersion]]] = {}
+    for version in store.list_versions(folder(database, point)):
+        point_id, _, name = version.key.removeprefix(base).partition("/")
         if name and "/" not in name:
-            grouped.setdefault(point, {})[name] = stored
-    for point, objects in sorted(grouped.items()):
-        yield _Folder(folder(database, point), point, objects)
+            grouped.setdefault(point_id, {}).setdefault(name, []).append(version)
+    for point_id, versions in sorted(grouped.items()):
+        listed = PointFolder(point_id, f"{base}{point_id}/", versions)
+        if not listed.is_empty:
+            yield listed

@@ -8,9 +8,11 @@ from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from psycopg import sql
+from sqlalchemy import Engine
 
+from include.backup import begun, prune
 from include.backup import manifest as manifests
-from include.backup import prune
+from include.backup.begun import Ending, Work
 from include.backup.dump import Progress, take_backup
 from include.backup.manifest import Manifest, RestorePoint
 from include.backup.preflight import (
@@ -20,10 +22,13 @@ from include.backup.preflight import (
     check_store,
 )
 from include.backup.snapshot import Clock as ClockColumn
+from include.backup.unfinished import Cleared, clear_unfinished
 from include.encryption.recipients import Recipient, UnreadableRecipient
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.signing import Signer
+from include.holds.registry import restore_points_held
+from include.holds.restore_points import RestorePointGuard
 from include.messages import _
 from include.policy.datamap import MappedDatabase
 from include.policy.rules import BackupRules
@@ -96,6 +101,7 @@ def back_up(
     source: DatabaseAddress,
     offsite: Offsite,
     rules: BackupRules,
+    state: Engine,
     *,
     dag_id: str,
     run_id: str,
@@ -105,14 +111,15 @@ def back_up(
 ) -> tuple[StepRecord, Manifest]:
     """Take, verify and publish one restore point. Call under the database's lock.
 
-    Whatever a killed run left of this database is cleared away first. A run that was killed after
-    it had published its restore point takes no second one.
+    What killed runs of this installation left of this database is cleared first. A run that was
+    killed after it had published its restore point takes no second one.
 
     Args:
         database: of the data map.
         source: where it is.
         offsite: where the restore point goes.
         rules: of the pack's backup.yaml.
+        state: the state database: the ledger of begun folders, and the holds.
         dag_id: with ``run_id``, which run it is.
         run_id: see ``dag_id``.
         clock: for its moment.
@@ -123,26 +130,44 @@ def back_up(
         UsageError, ServiceError: see `take_backup`; no restore point exists then.
     """
     started = clock.now()
-    cleared = manifests.clear_unfinished(offsite.store, database.name)
+    store = offsite.store
+    cleared = clear_unfinished(store, state, database.name, offsite.trusted, started)
     mapped = [(one.schema_name, one.table) for one in database.collections.values()]
     published = _published(offsite, database.name, dag_id, run_id) if again else None
     if published is None:
+
+        def begin(point: str) -> None:
+            begun.begin(
+                state,
+                store.description,
+                database.name,
+                point,
+                Work.PUBLISH,
+                clock.now(),
+                dag_id=dag_id,
+                run_id=run_id,
+            )
+
         backup = take_backup(
             source,
             database.name,
             clock_columns(database),
-            offsite.store,
+            store,
             offsite.recipients,
             mapped=mapped,
             expires_after=lambda moment: moment + timedelta(days=rules.expire_days),
             dag_id=dag_id,
             run_id=run_id,
+            on_begin=begin,
             progress=progress,
         )
-        offsite.store.verify(backup.stored)
+        store.verify(backup.stored)
         manifest, missing = backup.manifest, backup.missing
         lock_until = manifest.taken_at + timedelta(days=rules.lock_days)
-        manifests.publish(offsite.store, manifest, offsite.signer, lock_until)
+        manifests.publish(store, manifest, offsite.signer, lock_until)
+        begun.end(
+            state, store.description, database.name, [manifest.id], Ending.PUBLISHED, clock.now()
+        )
     else:
         there = {(one.schema_name, one.name) for one in published.tables}
         manifest = published
@@ -150,14 +175,7 @@ def back_up(
     # Of an earlier try nobody measured how long it took.
     seconds = None if published else (clock.now() - started).total_seconds()
     seen = Examination("backup", CLAUSE, database.name)
-    for prefix in cleared.locked:
-        seen.find(
-            "backup.unfinished.locked",
-            Outcome.ATTENTION,
-            _("Left-overs of a killed run are locked and could not be removed."),
-            _("Nothing to do: a later run removes them when the lock ends."),
-            subject=prefix,
-        )
+    _report_unfinished(seen, cleared)
     for table in missing:
         seen.find(
             "backup.mapped.missing",
@@ -178,6 +196,40 @@ def back_up(
         }
     )
     return record, manifest
+
+
+def _report_unfinished(findings: Examination, cleared: Cleared) -> None:
+    """Report the folders that are no restore points and were not cleared."""
+    for prefix in cleared.locked:
+        findings.find(
+            "backup.unfinished.locked",
+            Outcome.ATTENTION,
+            _("Left-overs of a killed run are locked and could not be removed."),
+            _("Nothing to do: a later run removes them when the lock ends."),
+            subject=prefix,
+        )
+    for prefix in cleared.held:
+        findings.find(
+            "backup.unfinished.held",
+            Outcome.ATTENTION,
+            _("A legal hold keeps what an interrupted run left of a restore point."),
+            _("Nothing to do: a later run removes it when the hold is released."),
+            subject=prefix,
+        )
+    for prefix in cleared.unknown:
+        findings.find(
+            "backup.unfinished.unknown",
+            Outcome.ATTENTION,
+            _(
+                "A folder without a manifest is in the off-site store, and no run is known to have "
+                "begun it. It was kept."
+            ),
+            _(
+                "Find out which installation or person wrote it. Remove it in the store once it is "
+                "certain that nobody needs it."
+            ),
+            subject=prefix,
+        )
 
 
 def _published(offsite: Offsite, database: str, dag_id: str, run_id: str) -> Manifest | None:
@@ -208,13 +260,37 @@ def prune_restore_points(
     database: str,
     offsite: Offsite,
     rules: BackupRules,
-    held: Collection[str],
+    state: Engine,
     *,
     zone: ZoneInfo,
     now: datetime,
+    dag_id: str,
+    run_id: str,
 ) -> StepRecord:
-    """Remove restore points that the rules no longer keep. Call under the database's lock."""
-    points, rejected = manifests.restore_points(offsite.store, database, offsite.trusted)
+    """Remove restore points that the rules no longer keep. Call under the database's lock.
+
+    The hold of each is read again, under the lock that keeps new holds out, right before it is
+    removed.
+
+    Args:
+        database: name of the database in the data map.
+        offsite: the store, and whose signatures count.
+        rules: of the pack's backup.yaml.
+        state: the state database: the holds, and the ledger of removals that have begun.
+        zone: in which days begin.
+        now: the moment of the decision.
+        dag_id: with ``run_id``, which run it is.
+        run_id: see ``dag_id``.
+
+    Raises:
+        StoreError, ServiceError: store or state database failed; the next run goes on.
+    """
+    store = offsite.store
+    with state.connect() as conn:
+        unfinished = begun.unfinished(conn, store.description, database)
+    points, rejected = manifests.restore_points(store, database, offsite.trusted, unfinished)
+    with state.connect() as conn:
+        held = restore_points_held(conn, database, [point.id for point in points])
     verdicts = prune.plan(
         [_age(point) for point in points],
         rules.keep,
@@ -223,14 +299,39 @@ def prune_restore_points(
         zone,
     )
     removed, refused = [], []
-    for verdict in verdicts:
-        if verdict.remove:
-            try:
-                manifests.remove(offsite.store, database, verdict.id, now)
-                removed.append(verdict.id)
-            except ObjectLocked:
-                refused.append(verdict.id)
+
+    def remove(point: str, guard: RestorePointGuard) -> None:
+        place = (state, store.description, database)
+        begun.begin(*place, point, Work.REMOVE, now, dag_id=dag_id, run_id=run_id)
+        try:
+            manifests.remove(store, database, point, now, guard.confirm)
+        except ObjectLocked:
+            refused.append(point)  # the next run finds out whether any of it is gone
+        else:
+            removed.append(point)
+            begun.end(*place, [point], Ending.REMOVED, now)
+
+    with RestorePointGuard(state, database) as guard:
+        for number, verdict in enumerate(verdicts):
+            if not verdict.remove:
+                continue
+            with guard.removing(verdict.id) as is_held:
+                if is_held:
+                    verdicts[number] = prune.held(verdict)
+                else:
+                    remove(verdict.id, guard)
     seen = Examination("prune", CLAUSE, database)
+    for hidden in [each for point in points for each in point.hidden]:
+        seen.find(
+            "backup.object.hidden",
+            Outcome.FAIL,
+            hidden.message,
+            _(
+                "Find out who changed the off-site store. Remove what hides the object once that "
+                "is secured; restores use the version that was signed."
+            ),
+            subject=hidden.key,
+        )
     for one in rejected:
         seen.find(
             "backup.manifest.refused",

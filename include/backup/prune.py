@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from zoneinfo import ZoneInfo
@@ -102,6 +102,11 @@ def plan(
         return Verdict(point.id, remove=True, reason=Reason.SUPERSEDED)
 
     return [verdict(point) for point in ordered]
+
+
+def held(verdict: Verdict) -> Verdict:
+    """Return the verdict on a restore point whose legal hold was placed after the plan."""
+    return replace(verdict, remove=False, reason=Reason.LEGAL_HOLD)
 
 
 def _periods(

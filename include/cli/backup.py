@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from include.cli.console import errors, print_json, results, tell
@@ -15,11 +17,12 @@ from include.services.errors import ParcelSealError, UsageError
 from include.workplace import Workplace
 
 if TYPE_CHECKING:
-    from include.backup.manifest import RestorePoint
+    from include.backup.manifest import HiddenObject, Rejected, RestorePoint
     from include.encryption.recipients import OpeningKey
     from include.erasure.replay import Replay
     from include.policy.datamap import MappedDatabase
     from include.services.database import DatabaseAddress
+    from include.services.objectstore.base import ObjectStore
 
 COLUMNS = ("id", "database", "taken_at", "bytes", "tables", "rows", "held", "expires_at")
 WIDE = 170  # columns of a terminal
@@ -47,19 +50,21 @@ def list_(
     with local_stack(place):
         store = place.store("offsite_store")
         listed: list[dict[str, Any]] = []
-        refused = []
+        refused, hidden = [], []
         for name in names:
-            points, rejected = manifests.restore_points(store, name, place.trusted)
+            unfinished = _unfinished(place, store, name)
+            points, rejected = manifests.restore_points(store, name, place.trusted, unfinished)
             refused += rejected
+            hidden += [each for point in points for each in point.hidden]
             held = _held(place, name, [point.id for point in points])
             listed += [_row(point, held) for point in points]
-    for one in refused:
-        errors.print(f"[bold red]refused:[/bold red] {one.key}: {one.reason}", soft_wrap=True)
+    _report_refused(refused)
+    _report_hidden(hidden)
     if as_json:
         print_json({"restore_points": listed})
     else:
         _show(listed)
-    return 1 if refused else 0
+    return 1 if refused or hidden else 0
 
 
 def restore(
@@ -135,16 +140,30 @@ def _choose(place: Workplace, database: str, point: str) -> RestorePoint:
 
     store = place.store("offsite_store")
     if point != "latest":
-        return manifests.load(store, database, point, place.trusted)
+        chosen = manifests.load(store, database, point, place.trusted)
+        _report_hidden(chosen.hidden)
+        return chosen
     points, rejected = manifests.restore_points(store, database, place.trusted)
-    for one in rejected:
-        errors.print(f"[bold red]refused:[/bold red] {one.key}: {one.reason}", soft_wrap=True)
+    _report_refused(rejected)
     if not points:
         raise UsageError(
             f"There is no restore point of {database} in {store.description}.",
             "See ./parcelseal backup list.",
         )
+    _report_hidden(points[-1].hidden)
     return points[-1]
+
+
+def _report_refused(refused: Iterable[Rejected]) -> None:
+    for each in refused:
+        text = f"[bold red]refused:[/bold red] {escape(each.key)}: {escape(each.reason)}"
+        errors.print(text, soft_wrap=True)
+
+
+def _report_hidden(hidden: Iterable[HiddenObject]) -> None:
+    for each in hidden:
+        text = f"[bold red]hidden:[/bold red] {escape(each.key)}: {each.message.text}"
+        errors.print(text, soft_wrap=True)
 
 
 def _key(place: Workplace, given: str) -> OpeningKey:
@@ -265,6 +284,19 @@ def _held(place: Workplace, database: str, points: list[str]) -> set[str] | None
         return None
 
 
+def _unfinished(place: Workplace, store: ObjectStore, database: str) -> Collection[str]:
+    """Return the ids on which a run is at work; none when state cannot be read."""
+    from include.backup.begun import unfinished
+
+    try:
+        if _state_is_blank(place):
+            return ()
+        with place.state.connect() as conn:
+            return list(unfinished(conn, store.description, database))
+    except ParcelSealError:
+        return ()
+
+
 def _row(point: RestorePoint, held: set[str] | None) -> dict[str, Any]:
     manifest = point.manifest
     return {
@@ -275,6 +307,7 @@ def _row(point: RestorePoint, held: set[str] | None) -> dict[str, Any]:
         "tables": len(manifest.tables),
         "rows": manifest.rows,
         "recipients": [one.name for one in manifest.recipients],
+        "hidden": [each.key for each in point.hidden],
         "held": None if held is None else manifest.id in held,
         "expires_at": manifest.expires_at.isoformat(),
     }

@@ -264,5 +264,5 @@ def wait_for_deletions(conn: Connection, what: str, patience: timedelta = PATIEN
             raise
         raise ServiceError(
             f"{what}: a deletion in progress did not end.",
-            "Stop the run of enforce_retention that hangs, then try again.",
+            "Stop the run of enforce_retention or backup_offsite that hangs, then try again.",
         ) from None

@@ -9,8 +9,8 @@ from typing import Any
 from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowFailException
 
+from include.backup import begun, drill_report, offsite, offsite_report
 from include.backup import drill as drills
-from include.backup import drill_report, offsite, offsite_report
 from include.backup import manifest as manifests
 from include.backup.manifest import Manifest, RestorePoint
 from include.backup.preflight import CLAUSE
@@ -18,7 +18,6 @@ from include.backup.restore import Source
 from include.backup.scratch import drop_left_over
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import keep_artifact, steps_of
-from include.holds import registry
 from include.messages import _
 from include.orchestration.run import run_key, seal_run, step
 from include.reports.conclusion import Conclusion
@@ -60,6 +59,7 @@ def back_up(database: str) -> dict[str, Any]:
                 place.database(mapped.connection),
                 place.offsite(),
                 place.pack.backup,
+                place.state,
                 dag_id=dag_id,
                 run_id=run_id,
                 clock=place.clock,
@@ -75,6 +75,7 @@ def back_up(database: str) -> dict[str, Any]:
 
 def prune(database: str) -> dict[str, Any]:
     """Remove restore points of one database that the pack's rules no longer keep."""
+    dag_id, run_id = run_key()
 
     def work(place: Workplace) -> StepRecord:
         off = place.offsite()
@@ -83,15 +84,15 @@ def prune(database: str) -> dict[str, Any]:
             offsite.require_plausible_clock(
                 [one.manifest.taken_at for one in points], place.clock.now()
             )
-            with place.state.connect() as conn:
-                held = registry.restore_points_held(conn, database, [one.id for one in points])
             return offsite.prune_restore_points(
                 database,
                 off,
                 place.pack.backup,
-                held,
+                place.state,
                 zone=place.pack.calendar.zone,
                 now=place.clock.now(),
+                dag_id=dag_id,
+                run_id=run_id,
             )
 
     title = _("Pruning old restore points of {database}", database=database)
@@ -126,7 +127,9 @@ def choose(database: str, rule: str) -> dict[str, Any]:
     def work(place: Workplace) -> StepRecord:
         off = place.offsite()
         drop_left_over(place.drill_place().server, place.state, place.clock)
-        points, rejected = manifests.restore_points(off.store, database, off.trusted)
+        with place.state.connect() as conn:
+            unfinished = begun.unfinished(conn, off.store.description, database)
+        points, rejected = manifests.restore_points(off.store, database, off.trusted, unfinished)
         if rejected and not points:
             reasons = "; ".join(one.reason for one in rejected[:MOST_REASONS])
             raise ControlFailed(

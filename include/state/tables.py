@@ -239,6 +239,29 @@ scratch_database = Table(
     Column("run_id", Text, nullable=False),
 )
 
+restore_point_begun = Table(  # what runs do with folders of the off-site store
+    "restore_point_begun",
+    metadata,
+    Column("number", BigInteger, Identity(always=True), primary_key=True),
+    Column("store", Text, nullable=False),  # its description
+    Column("database", Text, nullable=False),
+    Column("point", Text, nullable=False),
+    Column("work", Text, nullable=False),
+    Column("dag_id", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("begun_at", MOMENT, nullable=False),
+    Column("ended_at", MOMENT),
+    Column("ending", Text),
+    CheckConstraint("work IN ('publish', 'remove')", name="work"),
+    CheckConstraint("(ended_at IS NULL) = (ending IS NULL)", name="ending"),
+    Index(
+        "restore_point_begun_unfinished_idx",
+        "database",
+        "store",
+        postgresql_where=text("ended_at IS NULL"),
+    ),
+)
+
 quarantine = Table(  # records that break a rule, by key or keyed HMAC
     "quarantine",
     metadata,

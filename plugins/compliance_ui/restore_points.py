@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
 from include.backup import manifest, proved
-from include.backup.manifest import Rejected, RestorePoint
+from include.backup.manifest import HiddenObject, Rejected, RestorePoint
 from include.backup.proved import Proof
 from include.evidence.model import Outcome
 from include.holds.registry import restore_points_held
@@ -48,13 +48,18 @@ class Points:
     locking: bool
 
     @property
+    def hidden(self) -> list[HiddenObject]:
+        """Return the objects of the points that somebody deleted or overwrote."""
+        return [each for point in self.points for each in point.hidden]
+
+    @property
     def outcome(self) -> Outcome:
-        """Whether what could be lost now is within the database's RPO, and nothing is amiss.
+        """Return whether a loss now is within the database's RPO, and nobody changed the store.
 
         By manifests and sizes alone: what a drill proved comes on top.
         """
         newest = max((one.manifest.taken_at for one in self.points), default=None)
-        if newest is None or self.rejected:
+        if newest is None or self.rejected or self.hidden:
             return Outcome.FAIL
         late = self.read_at - newest > self.database.rpo
         return Outcome.ATTENTION if late else Outcome.PASS

@@ -5,9 +5,13 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
+from sqlalchemy import Engine
+
+from include.backup import begun
 from include.backup import manifest as manifests
+from include.backup.begun import Work
 from include.backup.dump import take_backup
 from include.backup.manifest import Manifest
 from include.backup.restore import Source
@@ -139,6 +143,14 @@ def take(
     )
     manifests.publish(store, backup.manifest, signer, lock_until)
     return Taken(store, backup.manifest)
+
+
+def begin(state: Engine, store: ObjectStore, point: str, work: Work = Work.PUBLISH) -> None:
+    """Record that a run of this installation works on a restore point of courier."""
+    at = datetime(2026, 11, 24, tzinfo=UTC)
+    begun.begin(
+        state, store.description, "courier", point, work, at, dag_id="backup_offsite", run_id="old"
+    )
 
 
 def pg_dump(address: DatabaseAddress, *words: str) -> bytes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -18,7 +20,6 @@ from include.backup.manifest import (
     Manifest,
     ManifestRefused,
     NoRestorePoint,
-    clear_unfinished,
     load,
     publish,
     remove,
@@ -27,7 +28,8 @@ from include.backup.manifest import (
 from include.backup.restore import Source
 from include.encryption.crypto import Refused
 from include.evidence.signing import Signer, generate_key
-from include.services.objectstore.base import ObjectLocked, ObjectMissing
+from include.services.errors import UsageError
+from include.services.objectstore.base import ObjectLocked
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
 from tests.backup.support import Taken
@@ -90,38 +92,31 @@ def test_restore_points_are_listed_oldest_first(
     assert restore_points(store, "nothing", [signer.public_pem]) == ([], [])
 
 
-@pytest.mark.parametrize("gone", [[SIGNATURE_NAME], [SIGNATURE_NAME, MANIFEST_NAME]])
-def test_what_has_no_signature_is_no_restore_point_and_is_cleared(
-    published: Publish, store: DirectoryStore, signer: Signer, gone: list[str]
+def test_a_manifest_without_its_signature_is_refused(
+    published: Publish, store: DirectoryStore, signer: Signer
 ):
-    """It is what a killed run leaves; the next run takes it away, and nothing else."""
+    """It was published and somebody removed the signature, unless a run is still at work on it."""
+    published("good")
+    published("bare")
+    store.delete(f"courier/bare/{SIGNATURE_NAME}")
+    assert listed(store, signer) == (["good"], [f"courier/bare/{SIGNATURE_NAME}"])
+    with pytest.raises(ManifestRefused, match="it is missing, its manifest is there"):
+        load(store, "courier", "bare", [signer.public_pem])
+    points, rejected = restore_points(store, "courier", [signer.public_pem], ["bare"])
+    assert ([point.id for point in points], rejected) == (["good"], [])
+
+
+def test_a_dump_alone_is_no_restore_point(
+    published: Publish, store: DirectoryStore, signer: Signer
+):
+    """It is neither listed nor refused."""
     published("good")
     published("half")
-    for name in gone:
+    for name in (SIGNATURE_NAME, MANIFEST_NAME):
         store.delete(f"courier/half/{name}")
     assert listed(store, signer) == (["good"], [])
     with pytest.raises(NoRestorePoint, match="no restore point half of courier"):
         load(store, "courier", "half", [signer.public_pem])
-    cleared = clear_unfinished(store, "courier")
-    assert cleared.folders == ("courier/half/",)
-    assert listed(store, signer) == (["good"], [])
-    assert len(list(store.list())) == 3
-    assert clear_unfinished(store, "courier").folders == ()
-
-
-def test_unfinished_uploads_are_cleared_and_other_databases_left(
-    published: Publish, store: DirectoryStore
-):
-    """A writer that never committed, beside a good restore point and somebody else's files."""
-    published("good")
-    store.put(f"courier2/x/{DUMP_NAME}", b"not ours")
-    writer = store.open_writer(f"courier/killed/{DUMP_NAME}")
-    writer.write(b"x" * 100)
-    kept = {one.key for one in store.list()}
-    cleared = clear_unfinished(store, "courier")
-    assert cleared.folders == ()
-    assert {one.key for one in store.list()} == kept
-    writer.abort()
 
 
 def edit(content: bytes) -> bytes:
@@ -161,7 +156,6 @@ def test_a_restore_point_that_was_changed_is_refused_by_name(
     assert reason in one.reason
     with pytest.raises(ManifestRefused, match="courier/bad/"):
         load(store, "courier", "bad", [signer.public_pem])
-    assert clear_unfinished(store, "courier").folders == ()
 
 
 def test_another_ones_signature_does_not_count(
@@ -240,7 +234,7 @@ def killed_after(
 def test_removal_begins_with_the_signature(
     published: Publish, store: DirectoryStore, signer: Signer, monkeypatch: pytest.MonkeyPatch
 ):
-    """Killed after any step, what is left is no restore point and is cleared next time."""
+    """Killed after any step, what is left is no restore point."""
     for step in (1, 2):
         published("old")
         deleted: list[str] = []
@@ -249,8 +243,9 @@ def test_removal_begins_with_the_signature(
             with pytest.raises(KeyboardInterrupt):
                 remove(store, "courier", "old", NOW)
         assert deleted[0].endswith(SIGNATURE_NAME)
-        assert listed(store, signer) == ([], [])
-        assert clear_unfinished(store, "courier").folders == ("courier/old/",)
+        assert restore_points(store, "courier", [signer.public_pem], ["old"]) == ([], [])
+        for stored in list(store.list()):
+            store.delete(stored.key)
     published("old")
     remove(store, "courier", "old", NOW)
     assert list(store.list()) == []
@@ -301,13 +296,83 @@ def test_a_legal_hold_on_one_object_keeps_the_whole_restore_point(
     assert ([one.id for one in points], rejected) == ([made.id], [])
 
 
-def test_left_overs_that_are_locked_are_named_and_kept(moto: MotoServer):
-    """A run that was killed between locking and signing."""
-    client = client_for(moto.endpoint)
-    s3 = S3Store(client, new_bucket(client))
-    s3.put(f"courier/half/{DUMP_NAME}", b"x", locked_until=NOW + timedelta(days=1))
-    cleared = clear_unfinished(s3, "courier")
-    assert (cleared.folders, cleared.locked) == ((), ("courier/half/",))
-    assert s3.get(f"courier/half/{DUMP_NAME}") == b"x"
-    with pytest.raises(ObjectMissing):
-        s3.get(f"courier/half/{SIGNATURE_NAME}")
+@pytest.mark.parametrize("name", [MANIFEST_NAME, SIGNATURE_NAME])
+def test_an_object_too_large_for_its_kind_is_refused_unread(
+    published: Publish, store: DirectoryStore, signer: Signer, name: str
+):
+    """Whatever somebody writes there, listing it takes bounded memory."""
+    published("good")
+    published("bad")
+    path = file(store, "bad", name)
+    with path.open("r+b") as large:
+        large.truncate(manifests.MANIFEST_BYTES + 1)
+    tracemalloc.start()
+    try:
+        names, refused = listed(store, signer)
+        assert tracemalloc.get_traced_memory()[1] < 2.5 * manifests.MANIFEST_BYTES
+    finally:
+        tracemalloc.stop()
+    assert (names, refused) == (["good"], [f"courier/bad/{MANIFEST_NAME}"])
+
+
+def test_a_manifest_too_large_to_be_read_is_not_published(
+    published: Publish, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+):
+    """What could not be restored does not pass for a restore point."""
+    monkeypatch.setattr(manifests, "MANIFEST_BYTES", 100)
+    with pytest.raises(UsageError, match="Split the database"):
+        published("large")
+    assert not file(store, "large", MANIFEST_NAME).exists()
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", [MANIFEST_NAME, SIGNATURE_NAME, DUMP_NAME])
+def test_a_fifo_in_a_restore_point_does_not_hang_the_list(
+    published: Publish, store: DirectoryStore, signer: Signer, name: str
+):
+    """The restore point is refused, and the others are listed."""
+    published("good")
+    published("bad")
+    path = file(store, "bad", name)
+    path.unlink()
+    os.mkfifo(path)
+    names, refused = listed(store, signer)
+    assert names == ["good"]
+    assert len(refused) == 1
+
+
+def test_a_lock_that_cannot_be_read_does_not_end_the_list(
+    published: Publish, store: DirectoryStore, signer: Signer
+):
+    """The restore point is refused by its dump, and the others are listed."""
+    published("good")
+    published("bad")
+    os.mkfifo(file(store, "bad", f".{DUMP_NAME}.lock.json"))
+    assert listed(store, signer) == (["good"], [f"courier/bad/{DUMP_NAME}"])
+
+
+def test_folders_with_names_that_no_run_writes_do_not_end_the_list(
+    published: Publish, store: DirectoryStore, signer: Signer
+):
+    """A line feed, bytes that are no text: refused by an escaped name."""
+    published("good")
+    root = os.fsencode(store.description)
+    for name in (b"a\nb", b"\xff\xfe"):
+        odd = Path(os.fsdecode(root + b"/courier/" + name))
+        odd.mkdir()
+        for inside in (MANIFEST_NAME, SIGNATURE_NAME):
+            (odd / inside).write_bytes(b"x")
+    names, refused = listed(store, signer)
+    assert names == ["good"]
+    assert refused == ["'courier/a\\nb/'", "'courier/\\udcff\\udcfe/'"]
+
+
+def test_a_linked_folder_is_no_restore_point(
+    published: Publish, store: DirectoryStore, signer: Signer
+):
+    """Neither listed nor loaded by its name."""
+    published("good")
+    file(store, "link", "x").parent.symlink_to(file(store, "good", "x").parent)
+    assert listed(store, signer) == (["good"], [])
+    with pytest.raises(NoRestorePoint):
+        load(store, "courier", "link", [signer.public_pem])

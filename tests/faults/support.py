@@ -17,6 +17,7 @@ import psutil
 import psycopg
 from sqlalchemy import Engine, select
 
+from include.backup import begun
 from include.backup import manifest as manifests
 from include.backup.drill import DrillPlace, drill
 from include.backup.manifest import Manifest, RestorePoint
@@ -125,13 +126,16 @@ class Rig:
     def back_up(self, store: ObjectStore, **more: Any) -> tuple[StepRecord, Manifest]:
         arguments: dict[str, Any] = {
             "source": self.address, "clock": self.clock, "dag_id": DAG, "run_id": RUN,
+            "state": self.engine(),
         } | more  # fmt: skip
         return back_up(mapped(), offsite=self.keys.offsite(store), rules=RULES, **arguments)
 
     def points(self, store: ObjectStore) -> list[RestorePoint]:
         """List the restore points; none of them may be doubtful."""
+        with self.engine().connect() as conn:
+            unfinished = begun.unfinished(conn, store.description, "courier")
         points, rejected = manifests.restore_points(
-            store, "courier", self.keys.offsite(store).trusted
+            store, "courier", self.keys.offsite(store).trusted, unfinished
         )
         assert rejected == []
         return points

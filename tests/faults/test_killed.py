@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from include.backup import manifest as manifests
 from include.backup.scratch import drop_left_over
+from include.backup.unfinished import clear_unfinished
 from include.evidence.bundle import seal
 from include.evidence.verify import verify_all
 from include.services.clock import FixedClock
@@ -107,10 +107,11 @@ def test_a_backup_killed_while_publishing(small: Rig, directory: StorePlace, nam
     assert [one.code for one in record.findings] == ["backup.unfinished.locked"]
     folder = left[0].rpartition("/")[0] + "/"
     assert record.findings[0].subject == folder
-    later = DirectoryStore(
-        Path(directory.place), clock=FixedClock(now() + timedelta(days=RULES.lock_days + 1))
-    )
-    assert manifests.clear_unfinished(later, "courier").folders == (folder,)
+    later_on = now() + timedelta(days=RULES.lock_days + 1)
+    later = DirectoryStore(Path(directory.place), clock=FixedClock(later_on))
+    trusted = small.keys.offsite(later).trusted
+    cleared = clear_unfinished(later, small.engine(), "courier", trusted, later_on)
+    assert cleared.folders == (folder,)
     assert [one.name for one in Path(directory.place, "courier").iterdir()] == [manifest.id]
 
 

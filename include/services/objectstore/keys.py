@@ -38,6 +38,11 @@ def checked_key(key: str) -> str:
     return key
 
 
+def key_problem(key: str) -> str:
+    """Return why no store can hold the key; empty when every store can."""
+    return _key_problem(key)
+
+
 def checked_list_prefix(prefix: str) -> str:
     """Return the prefix when a listing can be asked for it; empty means everything.
 

@@ -1,0 +1,106 @@
+"""The ledger of restore points that runs have begun to publish or to remove.
+
+A folder may be cleared as left-over only when this ledger has it as begun and not ended. The state
+database may be lost, or restored from an older backup: a folder that is not in it is reported, and
+never cleared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import Connection, Engine, select, update
+
+from include.state.tables import restore_point_begun
+
+
+class Work(StrEnum):
+    """What a run does with a restore point's folder."""
+
+    PUBLISH = "publish"
+    REMOVE = "remove"
+
+
+class Ending(StrEnum):
+    """How the work on a folder has ended."""
+
+    PUBLISHED = "published"
+    REMOVED = "removed"
+    CLEARED = "cleared"  # what a killed run had left was removed
+    KEPT = "kept"  # its removal was interrupted before anything was gone
+
+
+def begin(
+    state: Engine,
+    store: str,
+    database: str,
+    point: str,
+    work: Work,
+    now: datetime,
+    *,
+    dag_id: str,
+    run_id: str,
+) -> None:
+    """Record that a run works on a restore point's folder; committed when this returns.
+
+    Args:
+        state: the state database.
+        store: the store's description.
+        database: name of the database in the data map.
+        point: id of the restore point.
+        work: what is done.
+        now: the moment.
+        dag_id: with ``run_id``, which run it is.
+        run_id: see ``dag_id``.
+    """
+    row = {
+        "store": store,
+        "database": database,
+        "point": point,
+        "work": str(work),
+        "dag_id": dag_id,
+        "run_id": run_id,
+        "begun_at": now,
+    }
+    with state.begin() as conn:
+        conn.execute(restore_point_begun.insert().values(row))
+
+
+def end(
+    state: Engine, store: str, database: str, points: Collection[str], ending: Ending, now: datetime
+) -> None:
+    """Record that all unfinished work on some restore points has ended, and how."""
+    table = restore_point_begun
+    with state.begin() as conn:
+        conn.execute(
+            update(table)
+            .where(
+                table.c.store == store,
+                table.c.database == database,
+                table.c.point.in_(points),
+                table.c.ended_at.is_(None),
+            )
+            .values(ended_at=now, ending=str(ending))
+        )
+
+
+def unfinished(conn: Connection, store: str, database: str) -> Mapping[str, Collection[Work]]:
+    """Return what is begun and not ended: id of the restore point -> the work.
+
+    Args:
+        conn: the state database.
+        store: the store's description.
+        database: name of the database in the data map.
+    """
+    table = restore_point_begun
+    rows = conn.execute(
+        select(table.c.point, table.c.work).where(
+            table.c.store == store, table.c.database == database, table.c.ended_at.is_(None)
+        )
+    )
+    works: dict[str, set[Work]] = {}
+    for row in rows:
+        works.setdefault(row.point, set()).add(Work(row.work))
+    return works

@@ -1,0 +1,130 @@
+"""What killed runs have left of restore points: what of it may be cleared, and what is reported."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Engine
+
+from include.backup import begun
+from include.backup import manifest as manifests
+from include.backup.begun import Ending, Work
+from include.backup.manifest import (
+    MANIFEST_NAME,
+    SIGNATURE_NAME,
+    ManifestRefused,
+    NoRestorePoint,
+    PointFolder,
+)
+from include.holds.restore_points import RestorePointGuard
+from include.services.objectstore.base import ObjectLocked, ObjectStore
+from include.services.objectstore.keys import key_problem
+
+CLEARED, LOCKED, HELD, UNKNOWN = "cleared", "locked", "held", "unknown"
+
+
+@dataclass(frozen=True)
+class Cleared:
+    """What killed runs had left of a database's restore points.
+
+    Attributes:
+        uploads: unfinished uploads that were removed.
+        folders: prefixes of the folders that were removed.
+        locked: prefixes of folders that the store keeps until a lock ends.
+        held: prefixes of folders that a legal hold keeps.
+        unknown: prefixes of folders that no run of this installation is known to have begun.
+    """
+
+    uploads: int
+    folders: tuple[str, ...]
+    locked: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+
+def clear_unfinished(
+    store: ObjectStore, state: Engine, database: str, trusted: Sequence[bytes], now: datetime
+) -> Cleared:
+    """Complete what killed runs have left; call it under the database's lock.
+
+    Unfinished uploads are removed, and folders that this installation has begun and not ended, if
+    no hold and no lock keeps them. A folder with a signature was published: it is never cleared,
+    unless its removal had begun and it is no valid restore point any more.
+
+    Args:
+        store: the off-site store.
+        state: the state database, with the ledger of begun folders and the holds.
+        database: name of the database in the data map.
+        trusted: public keys (PEM) whose signatures count.
+        now: the moment at which locks are compared.
+
+    Raises:
+        StoreError, ServiceError: store or state database failed.
+    """
+    with state.connect() as conn:
+        works = begun.unfinished(conn, store.description, database)
+    uploads = store.clear_abandoned(manifests.folder(database))
+    listed = list(manifests.folders(store, database))
+    gone = works.keys() - {each.id for each in listed}
+    begun.end(state, store.description, database, gone, Ending.CLEARED, now)
+    prefixes: dict[str, list[str]] = {name: [] for name in (CLEARED, LOCKED, HELD, UNKNOWN)}
+    with RestorePointGuard(state, database) as guard:
+        for each in listed:
+            work = works.get(each.id)
+            if work is None:
+                if not (each.has(SIGNATURE_NAME) or each.has(MANIFEST_NAME)):
+                    prefixes[UNKNOWN].append(_printable(each))
+                continue
+            ending = _ending(store, database, each, work, trusted)
+            if ending is Ending.CLEARED:
+                outcome = _clear(store, guard, each, now)
+                prefixes[outcome].append(each.prefix)
+                if outcome != CLEARED:
+                    continue
+            begun.end(state, store.description, database, [each.id], ending, now)
+    return Cleared(
+        uploads,
+        tuple(prefixes[CLEARED]),
+        tuple(prefixes[LOCKED]),
+        tuple(prefixes[HELD]),
+        tuple(prefixes[UNKNOWN]),
+    )
+
+
+def _ending(
+    store: ObjectStore,
+    database: str,
+    listed: PointFolder,
+    work: Collection[Work],
+    trusted: Sequence[bytes],
+) -> Ending:
+    """Return how unfinished work on a folder ends: what is there stays, or is cleared."""
+    if not listed.has(SIGNATURE_NAME):
+        return Ending.CLEARED
+    if Work.REMOVE not in work:
+        return Ending.PUBLISHED  # the signature is written last
+    try:
+        manifests.load(store, database, listed.id, trusted)
+    except (ManifestRefused, NoRestorePoint):
+        return Ending.CLEARED
+    return Ending.KEPT
+
+
+def _clear(store: ObjectStore, guard: RestorePointGuard, listed: PointFolder, now: datetime) -> str:
+    """Remove a folder's objects; return CLEARED, or HELD or LOCKED where it is kept."""
+    with guard.removing(listed.id) as is_held:
+        if is_held:
+            return HELD
+        try:
+            manifests.remove_objects(store, listed.prefix, now, guard.confirm)
+        except ObjectLocked:
+            return LOCKED
+    return CLEARED
+
+
+def _printable(listed: PointFolder) -> str:
+    """Return a folder's prefix, escaped where no run of ours could have written it."""
+    is_odd = key_problem(listed.prefix + MANIFEST_NAME)
+    return ascii(listed.prefix) if is_odd else listed.prefix

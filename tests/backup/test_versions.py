@@ -1,0 +1,208 @@
+"""Object Lock keeps every version: what is signed and intact stays usable, whatever hides it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from include.backup import manifest as manifests
+from include.backup.manifest import (
+    DUMP_NAME,
+    MANIFEST_NAME,
+    NAMES,
+    SIGNATURE_NAME,
+    Manifest,
+    ManifestRefused,
+    load,
+    publish,
+    remove,
+    restore_points,
+)
+from include.evidence.signing import Signer, generate_key
+from include.services.objectstore.base import ObjectLocked
+from include.services.objectstore.s3 import S3Store
+from tests.backup.support import Taken
+from tests.support.holders import NOW, Holder
+from tests.support.s3 import MotoServer, client_for, new_bucket
+
+
+@dataclass(frozen=True)
+class Locked:
+    """A locked restore point in a bucket that others can write to."""
+
+    store: S3Store
+    client: Any
+    bucket: str
+    manifest: Manifest
+    trusted: list[bytes]
+
+    def key(self, name: str) -> str:
+        return f"courier/{self.manifest.id}/{name}"
+
+    def delete_plainly(self, name: str) -> None:
+        """Delete as any S3 client does, which only adds a marker."""
+        self.client.delete_object(Bucket=self.bucket, Key=self.key(name))
+
+    def overwrite(self, name: str) -> None:
+        self.store.put(self.key(name), b"forged")
+
+
+@pytest.fixture
+def locked(moto: MotoServer, taken: Taken, signer: Signer) -> Locked:
+    client = client_for(moto.endpoint)
+    bucket = new_bucket(client)
+    store = S3Store(client, bucket)
+    made = copy_into(store, taken, signer, taken.manifest.id)
+    return Locked(store, client, bucket, made, [signer.public_pem])
+
+
+def copy_into(store: S3Store, taken: Taken, signer: Signer, point: str) -> Manifest:
+    """Publish the dump of ``taken`` in another store, locked for a day."""
+    stored = store.put(f"courier/{point}/{DUMP_NAME}", taken.store.get(taken.manifest.dump.key))
+    dump = taken.manifest.dump.model_copy(
+        update={
+            "key": stored.key,
+            "checksum": stored.checksum,
+            "version_id": stored.version_id,
+        }
+    )
+    made = taken.manifest.model_copy(update={"id": point, "dump": dump})
+    publish(store, made, signer, NOW + timedelta(days=1))
+    return made
+
+
+HIDE: dict[str, Callable[[Locked, str], None]] = {
+    "deleted": Locked.delete_plainly,
+    "overwritten": Locked.overwrite,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("how", HIDE)
+def test_a_hidden_object_leaves_its_restore_point_usable(
+    locked: Locked, operations: Holder, how: str, name: str
+) -> None:
+    """It is listed and loaded by the versions that were signed, and what is hidden is named."""
+    HIDE[how](locked, name)
+    (point,), rejected = restore_points(locked.store, "courier", locked.trusted)
+    assert rejected == []
+    assert point.manifest == locked.manifest
+    (hidden,) = point.hidden
+    assert (hidden.key, hidden.is_deleted) == (locked.key(name), how == "deleted")
+    assert load(locked.store, "courier", point.id, locked.trusted) == point
+    source = Taken(locked.store, point.manifest).source(operations.opening)
+    source.check()
+    assert source.head()[1]
+
+
+def test_a_restore_point_deleted_as_a_whole_is_still_listed(
+    locked: Locked, operations: Holder
+) -> None:
+    """Markers on all three objects: a listing of current objects shows nothing of it."""
+    for name in NAMES:
+        locked.delete_plainly(name)
+    assert list(locked.store.list()) == []
+    (point,), rejected = restore_points(locked.store, "courier", locked.trusted)
+    assert rejected == []
+    assert {each.key for each in point.hidden} == set(map(locked.key, NAMES))
+    Taken(locked.store, point.manifest).source(operations.opening).check()
+
+
+def test_an_untouched_restore_point_names_the_versions_that_were_checked(locked: Locked) -> None:
+    """For whoever reads them next: these versions and no others."""
+    point = load(locked.store, "courier", locked.manifest.id, locked.trusted)
+    assert point.hidden == ()
+    assert point.dump_version_id == locked.manifest.dump.version_id != ""
+    key = locked.key(MANIFEST_NAME)
+    content = locked.store.get(key, version_id=point.manifest_version_id)
+    assert content == locked.manifest.as_bytes()
+    signature = locked.key(SIGNATURE_NAME)
+    assert locked.store.get(signature, version_id=point.signature_version_id)
+
+
+def test_however_many_versions_are_put_on_top_the_signed_one_is_used(locked: Locked) -> None:
+    """More than are tried: the genuine version is the oldest."""
+    for _ in range(manifests.MOST_VERSIONS + 3):
+        locked.overwrite(MANIFEST_NAME)
+        locked.overwrite(SIGNATURE_NAME)
+    point = load(locked.store, "courier", locked.manifest.id, locked.trusted)
+    assert {each.key for each in point.hidden} == {
+        locked.key(MANIFEST_NAME),
+        locked.key(SIGNATURE_NAME),
+    }
+
+
+def test_a_forged_pair_on_top_is_not_used(locked: Locked) -> None:
+    """Another key's signature over another manifest: the trusted pair below counts."""
+    forger = Signer.from_pem(generate_key())
+    content = locked.manifest.as_bytes().replace(b'"rows"', b'"rows" ')
+    locked.store.put(locked.key(MANIFEST_NAME), content)
+    locked.store.put(locked.key(SIGNATURE_NAME), forger.sign(content))
+    point = load(locked.store, "courier", locked.manifest.id, locked.trusted)
+    assert point.manifest == locked.manifest
+    assert len(point.hidden) == 2
+
+
+def test_a_manifest_moved_on_top_from_another_restore_point_is_not_used(
+    locked: Locked, taken: Taken, signer: Signer
+) -> None:
+    """It is signed by a trusted key, and it is another point's."""
+    other = copy_into(locked.store, taken, signer, "other")
+    for name in (MANIFEST_NAME, SIGNATURE_NAME):
+        content = locked.store.get(f"courier/{other.id}/{name}")
+        locked.store.put(locked.key(name), content)
+    assert load(locked.store, "courier", locked.manifest.id, locked.trusted).manifest == (
+        locked.manifest
+    )
+
+
+def test_a_dump_whose_version_is_gone_is_refused(
+    moto: MotoServer, taken: Taken, signer: Signer
+) -> None:
+    """The current version has the right name and size, and was never signed."""
+    client = client_for(moto.endpoint)
+    bucket = new_bucket(client)
+    store = S3Store(client, bucket)
+    stored = store.put(f"courier/p/{DUMP_NAME}", b"signed")
+    dump = taken.manifest.dump.model_copy(
+        update={"key": stored.key, "size": stored.size, "version_id": stored.version_id}
+    )
+    made = taken.manifest.model_copy(update={"id": "p", "dump": dump})
+    publish(store, made, signer, None)
+    store.put(stored.key, b"forged")
+    client.delete_object(Bucket=bucket, Key=stored.key, VersionId=stored.version_id)
+    with pytest.raises(ManifestRefused, match="it is missing"):
+        load(store, "courier", "p", [signer.public_pem])
+
+
+def test_publishing_locks_the_dump_that_was_written(
+    moto: MotoServer, taken: Taken, signer: Signer
+) -> None:
+    """Somebody overwrites it before it is locked: the lock is on the version of the manifest."""
+    client = client_for(moto.endpoint)
+    store = S3Store(client, new_bucket(client))
+    stored = store.put(f"courier/p/{DUMP_NAME}", b"written")
+    store.put(stored.key, b"forged")
+    dump = taken.manifest.dump.model_copy(
+        update={"key": stored.key, "size": stored.size, "version_id": stored.version_id}
+    )
+    made = taken.manifest.model_copy(update={"id": "p", "dump": dump})
+    publish(store, made, signer, NOW + timedelta(days=1))
+    assert store.stat(stored.key, version_id=stored.version_id).locked_until is not None
+    (point,), _rejected = restore_points(store, "courier", [signer.public_pem])
+    assert point.locked_until is not None
+    assert [each.is_deleted for each in point.hidden] == [False]
+
+
+def test_a_hidden_locked_restore_point_is_not_removed(locked: Locked) -> None:
+    """The locks of all versions count, not those of the current ones."""
+    for name in NAMES:
+        locked.delete_plainly(name)
+    with pytest.raises(ObjectLocked):
+        remove(locked.store, "courier", locked.manifest.id, NOW)
+    (point,), _rejected = restore_points(locked.store, "courier", locked.trusted)
+    assert point.manifest == locked.manifest
