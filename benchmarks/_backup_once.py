@@ -24,6 +24,7 @@ from include.policy.rules import BackupRules, Calendar
 from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
 from include.services.objectstore.directory import DirectoryStore
+from include.state.connect import engine
 
 DATABASE = MappedDatabase(
     name="bench",
@@ -47,6 +48,7 @@ def backup(folder: Path, conninfo: str, state: str, pdf: bool) -> None:
     place = offsite.Offsite(
         DirectoryStore(folder / "offsite"), recipients, [], signer, [signer.public_pem]
     )
+    ledger = engine(state)
     run_id = f"bench-{clock.now():%Y%m%dT%H%M%S%f}"
     context = RunContext(
         dag_id="backup_offsite",
@@ -63,13 +65,21 @@ def backup(folder: Path, conninfo: str, state: str, pdf: bool) -> None:
         DatabaseAddress.from_conninfo(conninfo),
         place,
         rules,
+        ledger,
         dag_id="backup_offsite",
         run_id=run_id,
         clock=clock,
         progress=Once(_load_reports),  # what follows is loaded while the dump runs
     )
     pruned = offsite.prune_restore_points(
-        "bench", place, rules, (), zone=Calendar().zone, now=clock.now()
+        "bench",
+        place,
+        rules,
+        ledger,
+        zone=Calendar().zone,
+        now=clock.now(),
+        dag_id="backup_offsite",
+        run_id=run_id,
     )
     from include.backup import offsite_report
     from include.evidence.bundle import seal
@@ -77,7 +87,6 @@ def backup(folder: Path, conninfo: str, state: str, pdf: bool) -> None:
     from include.reports.i18n import LOCALES, language_tag
     from include.reports.model import Report
     from include.reports.render import render_all
-    from include.state.connect import engine
 
     conclusion = offsite_report.conclude(
         [checked, record, pruned], [DATABASE], {"bench": manifest}, asked=["bench"]
@@ -110,7 +119,7 @@ def backup(folder: Path, conninfo: str, state: str, pdf: bool) -> None:
         metrics=conclusion.metrics,
         findings=conclusion.findings,
     )
-    with engine(state).connect() as conn:
+    with ledger.connect() as conn:
         seal(
             DirectoryStore(folder / "evidence"),
             conn,
@@ -133,7 +142,7 @@ class Once:
 
 
 def _load_reports() -> None:
-    for name in ("backup.offsite_report", "evidence.bundle", "reports.render", "state.connect"):
+    for name in ("backup.offsite_report", "evidence.bundle", "reports.render"):
         import_module(f"include.{name}")
 
 

@@ -69,7 +69,7 @@ def begin(
 
 
 def end(
-    state: Engine, store: str, database: str, points: Collection[str], ending: Ending, now: datetime
+    state: Engine, database: str, points: Collection[str], ending: Ending, now: datetime
 ) -> None:
     """Record that all unfinished work on some restore points has ended, and how."""
     table = restore_point_begun
@@ -77,7 +77,6 @@ def end(
         conn.execute(
             update(table)
             .where(
-                table.c.store == store,
                 table.c.database == database,
                 table.c.point.in_(points),
                 table.c.ended_at.is_(None),
@@ -86,20 +85,23 @@ def end(
         )
 
 
-def unfinished(conn: Connection, store: str, database: str) -> Mapping[str, Collection[Work]]:
+def unfinished(
+    conn: Connection, database: str, store: str | None = None
+) -> Mapping[str, Collection[Work]]:
     """Return what is begun and not ended: id of the restore point -> the work.
+
+    Ids are unique, so a store that got another address or path has the same restore points.
 
     Args:
         conn: the state database.
-        store: the store's description.
         database: name of the database in the data map.
+        store: only work that was begun in the store of that description; None for any store.
     """
     table = restore_point_begun
-    rows = conn.execute(
-        select(table.c.point, table.c.work).where(
-            table.c.store == store, table.c.database == database, table.c.ended_at.is_(None)
-        )
+    query = select(table.c.point, table.c.work).where(
+        table.c.database == database, table.c.ended_at.is_(None)
     )
+    rows = conn.execute(query if store is None else query.where(table.c.store == store))
     works: dict[str, set[Work]] = {}
     for row in rows:
         works.setdefault(row.point, set()).add(Work(row.work))

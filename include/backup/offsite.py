@@ -165,9 +165,7 @@ def back_up(
         manifest, missing = backup.manifest, backup.missing
         lock_until = manifest.taken_at + timedelta(days=rules.lock_days)
         manifests.publish(store, manifest, offsite.signer, lock_until)
-        begun.end(
-            state, store.description, database.name, [manifest.id], Ending.PUBLISHED, clock.now()
-        )
+        begun.end(state, database.name, [manifest.id], Ending.PUBLISHED, clock.now())
     else:
         there = {(one.schema_name, one.name) for one in published.tables}
         manifest = published
@@ -287,7 +285,7 @@ def prune_restore_points(
     """
     store = offsite.store
     with state.connect() as conn:
-        unfinished = begun.unfinished(conn, store.description, database)
+        unfinished = begun.unfinished(conn, database)
     points, rejected = manifests.restore_points(store, database, offsite.trusted, unfinished)
     with state.connect() as conn:
         held = restore_points_held(conn, database, [point.id for point in points])
@@ -301,15 +299,17 @@ def prune_restore_points(
     removed, refused = [], []
 
     def remove(point: str, guard: RestorePointGuard) -> None:
-        place = (state, store.description, database)
-        begun.begin(*place, point, Work.REMOVE, now, dag_id=dag_id, run_id=run_id)
+        begun.begin(
+            state, store.description, database, point, Work.REMOVE, now,
+            dag_id=dag_id, run_id=run_id,
+        )  # fmt: skip
         try:
             manifests.remove(store, database, point, now, guard.confirm)
         except ObjectLocked:
             refused.append(point)  # the next run finds out whether any of it is gone
         else:
             removed.append(point)
-            begun.end(*place, [point], Ending.REMOVED, now)
+            begun.end(state, database, [point], Ending.REMOVED, now)
 
     with RestorePointGuard(state, database) as guard:
         for number, verdict in enumerate(verdicts):

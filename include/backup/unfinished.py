@@ -64,11 +64,12 @@ def clear_unfinished(
         StoreError, ServiceError: store or state database failed.
     """
     with state.connect() as conn:
-        works = begun.unfinished(conn, store.description, database)
+        works = begun.unfinished(conn, database)
+        begun_here = begun.unfinished(conn, database, store.description)
     uploads = store.clear_abandoned(manifests.folder(database))
     listed = list(manifests.folders(store, database))
-    gone = works.keys() - {each.id for each in listed}
-    begun.end(state, store.description, database, gone, Ending.CLEARED, now)
+    gone = begun_here.keys() - {each.id for each in listed}
+    begun.end(state, database, gone, Ending.CLEARED, now)
     prefixes: dict[str, list[str]] = {name: [] for name in (CLEARED, LOCKED, HELD, UNKNOWN)}
     with RestorePointGuard(state, database) as guard:
         for each in listed:
@@ -83,7 +84,7 @@ def clear_unfinished(
                 prefixes[outcome].append(each.prefix)
                 if outcome != CLEARED:
                     continue
-            begun.end(state, store.description, database, [each.id], ending, now)
+            begun.end(state, database, [each.id], ending, now)
     return Cleared(
         uploads,
         tuple(prefixes[CLEARED]),

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from include.erasure.replay import Replay
     from include.policy.datamap import MappedDatabase
     from include.services.database import DatabaseAddress
-    from include.services.objectstore.base import ObjectStore
 
 COLUMNS = ("id", "database", "taken_at", "bytes", "tables", "rows", "held", "expires_at")
 WIDE = 170  # columns of a terminal
@@ -52,7 +51,7 @@ def list_(
         listed: list[dict[str, Any]] = []
         refused, hidden = [], []
         for name in names:
-            unfinished = _unfinished(place, store, name)
+            unfinished = _unfinished(place, name)
             points, rejected = manifests.restore_points(store, name, place.trusted, unfinished)
             refused += rejected
             hidden += [each for point in points for each in point.hidden]
@@ -284,7 +283,7 @@ def _held(place: Workplace, database: str, points: list[str]) -> set[str] | None
         return None
 
 
-def _unfinished(place: Workplace, store: ObjectStore, database: str) -> Collection[str]:
+def _unfinished(place: Workplace, database: str) -> Collection[str]:
     """Return the ids on which a run is at work; none when state cannot be read."""
     from include.backup.begun import unfinished
 
@@ -292,7 +291,7 @@ def _unfinished(place: Workplace, store: ObjectStore, database: str) -> Collecti
         if _state_is_blank(place):
             return ()
         with place.state.connect() as conn:
-            return list(unfinished(conn, store.description, database))
+            return list(unfinished(conn, database))
     except ParcelSealError:
         return ()
 

@@ -128,7 +128,7 @@ def choose(database: str, rule: str) -> dict[str, Any]:
         off = place.offsite()
         drop_left_over(place.drill_place().server, place.state, place.clock)
         with place.state.connect() as conn:
-            unfinished = begun.unfinished(conn, off.store.description, database)
+            unfinished = begun.unfinished(conn, database)
         points, rejected = manifests.restore_points(off.store, database, off.trusted, unfinished)
         if rejected and not points:
             reasons = "; ".join(one.reason for one in rejected[:MOST_REASONS])

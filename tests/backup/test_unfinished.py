@@ -144,7 +144,7 @@ def test_a_published_point_whose_signature_is_gone_is_never_cleared(
         begin(state, any_store, "point")
     published("point")
     if recorded:
-        begun.end(state, any_store.description, "courier", ["point"], begun.Ending.PUBLISHED, NOW)
+        begun.end(state, "courier", ["point"], begun.Ending.PUBLISHED, NOW)
     hide(any_store, moto, f"courier/point/{SIGNATURE_NAME}")
     assert clear() == Cleared(0, ())
     points, rejected = restore_points(any_store, "courier", [signer.public_pem])
@@ -201,13 +201,24 @@ def test_a_folder_that_no_run_is_known_to_have_begun_is_named_and_kept(
     assert keys(any_store, "half") == keys(any_store, "unknown") == {DUMP_NAME}
 
 
-def test_a_folder_begun_in_another_store_is_kept(
+def test_work_begun_in_another_store_stays_open_while_its_folder_is_not_here(
     any_store: ObjectStore, state: Engine, clear: Clear, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """The ledger names the store: the same name elsewhere is another folder."""
+    """The connection names another store for a while; back in the first, the rest is cleared."""
+    other = DirectoryStore(tmp_path_factory.mktemp("other"))
+    begin(state, other, "half")
+    other.put(f"courier/half/{DUMP_NAME}", b"half")
+    assert clear() == Cleared(0, ())
+    assert clear_unfinished(other, state, "courier", [], NOW).folders == ("courier/half/",)
+
+
+def test_a_folder_begun_under_another_address_of_the_store_is_cleared(
+    any_store: ObjectStore, state: Engine, clear: Clear, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The service got another name, or the disk another path."""
     begin(state, DirectoryStore(tmp_path_factory.mktemp("other")), "half")
     any_store.put(f"courier/half/{DUMP_NAME}", b"half")
-    assert clear().unknown == ("courier/half/",)
+    assert clear().folders == ("courier/half/",)
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ class Rig:
     def points(self, store: ObjectStore) -> list[RestorePoint]:
         """List the restore points; none of them may be doubtful."""
         with self.engine().connect() as conn:
-            unfinished = begun.unfinished(conn, store.description, "courier")
+            unfinished = begun.unfinished(conn, "courier")
         points, rejected = manifests.restore_points(
             store, "courier", self.keys.offsite(store).trusted, unfinished
         )

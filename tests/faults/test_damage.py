@@ -109,24 +109,44 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def test_a_damaged_object(damaged: Damaged, database: str) -> None:
+def test_a_damaged_object(in_directory: Damaged, database: str) -> None:
     """Refused by name; the target stays empty; the other restore point still restores."""
-    key = damaged.new.dump.key
-    original = damaged.read(key)
+    key = in_directory.new.dump.key
+    original = in_directory.read(key)
     for damage in DAMAGES.values():
-        damaged.write(key, damage(original))
-        require_refused(damaged.source(damaged.new), database, key)
+        in_directory.write(key, damage(original))
+        require_refused(in_directory.source(in_directory.new), database, key)
     target = DatabaseAddress.from_conninfo(database)
-    assert restore(damaged.source(damaged.old), target).differences == ()
+    assert restore(in_directory.source(in_directory.old), target).differences == ()
 
 
-def test_objects_swapped_between_two_restore_points(damaged: Damaged, database: str) -> None:
+def test_objects_swapped_between_two_restore_points(in_directory: Damaged, database: str) -> None:
     """Both are whole and open with the key, and neither is accepted in the other's place."""
-    old, new = damaged.read(damaged.old.dump.key), damaged.read(damaged.new.dump.key)
-    damaged.write(damaged.old.dump.key, new)
-    damaged.write(damaged.new.dump.key, old)
-    require_refused(damaged.source(damaged.old), database, damaged.old.dump.key)
-    require_refused(damaged.source(damaged.new), database, damaged.new.dump.key)
+    old, new = (
+        in_directory.read(in_directory.old.dump.key),
+        in_directory.read(in_directory.new.dump.key),
+    )
+    in_directory.write(in_directory.old.dump.key, new)
+    in_directory.write(in_directory.new.dump.key, old)
+    require_refused(in_directory.source(in_directory.old), database, in_directory.old.dump.key)
+    require_refused(in_directory.source(in_directory.new), database, in_directory.new.dump.key)
+
+
+def test_damage_put_on_top_of_locked_versions_keeps_nobody_from_a_restore(
+    small: Rig, s3: StorePlace, database: str
+) -> None:
+    """What was signed is restored by its versions, and every object that is hidden is named."""
+    damaged = two_points(small, s3.open(), s3)
+    keys = [damaged.new.dump.key, f"courier/{damaged.new.id}/manifest.json"]
+    for key in keys:
+        for damage in DAMAGES.values():
+            damaged.write(key, damage(damaged.read(key)))
+    points = {point.id: point for point in small.points(damaged.store)}
+    assert points[damaged.old.id].hidden == ()
+    assert {each.key for each in points[damaged.new.id].hidden} == set(keys)
+    target = DatabaseAddress.from_conninfo(database)
+    source = damaged.source(points[damaged.new.id].manifest)
+    assert restore(source, target).differences == ()
 
 
 def test_damage_where_only_checksums_can_tell(unversioned: Damaged, database: str) -> None:
@@ -163,20 +183,21 @@ def test_a_wrong_key(damaged: Damaged, database: str) -> None:
     )
 
 
-def test_an_edited_manifest(damaged: Damaged) -> None:
+def test_an_edited_manifest(in_directory: Damaged) -> None:
     """Not listed as a restore point, named in the drill's record; the other one is drilled."""
-    key = f"courier/{damaged.new.id}/manifest.json"
-    damaged.change(key, lambda data: data.replace(b'"rows": 50', b'"rows": 49'))
-    require_rejected(damaged, key, "the signature does not fit")
+    key = f"courier/{in_directory.new.id}/manifest.json"
+    in_directory.change(key, lambda data: data.replace(b'"rows": 50', b'"rows": 49'))
+    require_rejected(in_directory, key, "the signature does not fit")
 
 
-def test_a_manifest_moved_to_another_restore_point(damaged: Damaged) -> None:
+def test_a_manifest_moved_to_another_restore_point(in_directory: Damaged) -> None:
     """Signed, but in the wrong place."""
     for name in ("manifest.json", "manifest.json.sig"):
-        damaged.write(
-            f"courier/{damaged.new.id}/{name}", damaged.read(f"courier/{damaged.old.id}/{name}")
+        in_directory.write(
+            f"courier/{in_directory.new.id}/{name}",
+            in_directory.read(f"courier/{in_directory.old.id}/{name}"),
         )
-    require_rejected(damaged, f"courier/{damaged.new.id}/manifest.json", "moved here")
+    require_rejected(in_directory, f"courier/{in_directory.new.id}/manifest.json", "moved here")
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "database.dump.zst.enc"])
