@@ -22,6 +22,7 @@ from include.backup.manifest import (
     ObjectRecord,
     TableRecord,
 )
+from include.backup.point_folder import DUMP_NAME, folder
 from include.backup.snapshot import Clock, Snapshot, open_snapshot
 from include.encryption.packing import COMPRESSION, packed
 from include.encryption.recipients import Recipient
@@ -89,7 +90,7 @@ def take_backup(
         missing = _missing(snapshot, mapped, source)
         point = manifests.new_id(snapshot.taken_at, secrets.token_hex(3))
         context = {"database": database, "restore_point": point}
-        key = manifests.folder(database, point) + manifests.DUMP_NAME
+        key = folder(database, point) + DUMP_NAME
         if on_begin:
             on_begin(point)
         with _PgDump(source, snapshot, progress) as dump, store.open_writer(key) as writer:

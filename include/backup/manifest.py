@@ -8,7 +8,7 @@ counts: an overwrite or a delete marker does not end a restore point whose objec
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, Self
@@ -16,29 +16,38 @@ from typing import Literal, Self
 from pydantic import ValidationError
 
 from include.backup.archive import LargeObjects
+from include.backup.point_folder import (
+    DUMP_NAME,
+    MANIFEST_NAME,
+    NAMES,
+    SIGNATURE_NAME,
+    HiddenObject,
+    ManifestRefused,
+    NoRestorePoint,
+    PointFolder,
+    candidates,
+    fitting_signature,
+    folder,
+    folders,
+    hidden_objects,
+    no_restore_point,
+    read_bounded,
+    signatures_of,
+)
 from include.encryption.records import EncryptionRecord, Frozen, RecipientRecord
 from include.evidence import signing
-from include.messages import Message, _
-from include.services.errors import ControlFailed, UsageError
+from include.services.errors import UsageError
 from include.services.objectstore.base import (
     ObjectDamaged,
     ObjectMissing,
     ObjectStore,
-    ObjectVersion,
     StoredObject,
 )
 from include.services.objectstore.keys import key_problem
 
 FORMAT: Literal["parcelseal.restore-point/1"] = "parcelseal.restore-point/1"
-DUMP_NAME = "database.dump.zst.enc"
-MANIFEST_NAME = "manifest.json"
-SIGNATURE_NAME = "manifest.json.sig"
-NAMES = (SIGNATURE_NAME, MANIFEST_NAME, DUMP_NAME)  # in the order in which they are removed
-
-# Both are read before anything about them is verified. A table takes about 200 bytes of a manifest.
+# Read before anything about it is verified. A table takes about 200 bytes of it.
 MANIFEST_BYTES = 64 * 1024 * 1024
-SIGNATURE_BYTES = 1024
-MOST_VERSIONS = 16  # of a manifest and of a signature that are tried, the oldest first
 
 
 class TableRecord(Frozen):
@@ -137,28 +146,6 @@ class Manifest(Frozen):
         return self.model_dump_json(indent=1).encode() + b"\n"
 
 
-DELETED = _("The object was deleted in the store; the version that was signed is intact.")
-OVERWRITTEN = _("The object was overwritten in the store; the version that was signed is intact.")
-
-
-@dataclass(frozen=True)
-class HiddenObject:
-    """An object of a valid restore point that is no longer the current version of its key.
-
-    Attributes:
-        key: of the object.
-        is_deleted: a delete marker hides it; otherwise, a newer version does.
-    """
-
-    key: str
-    is_deleted: bool
-
-    @property
-    def message(self) -> Message:
-        """Return what happened to it, for people."""
-        return DELETED if self.is_deleted else OVERWRITTEN
-
-
 @dataclass(frozen=True)
 class RestorePoint:
     """A manifest whose signature was checked.
@@ -193,42 +180,9 @@ class Rejected:
     reason: str
 
 
-@dataclass(frozen=True)
-class PointFolder:
-    """A folder of a database in the off-site store, as it was listed.
-
-    Attributes:
-        id: the folder's name, which is the restore point's id if it is one.
-        prefix: of the keys in it, with a slash at the end.
-        versions: name -> versions and delete markers, the current one first, then newest first.
-    """
-
-    id: str
-    prefix: str
-    versions: Mapping[str, Sequence[ObjectVersion]]
-
-    def readable(self, name: str) -> list[ObjectVersion]:
-        """Return the versions of an object, without delete markers."""
-        return [version for version in self.versions.get(name, ()) if not version.is_marker]
-
-    def has(self, name: str) -> bool:
-        """Return whether there is a version of the object that can be read."""
-        return bool(self.readable(name))
-
-    @property
-    def is_empty(self) -> bool:
-        """Return whether nothing in it can be read."""
-        return not any(map(self.has, self.versions))
-
-
 def new_id(taken_at: datetime, suffix: str) -> str:
     """Name a restore point by its moment in UTC, so that names sort by time."""
     return f"{taken_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{suffix}"
-
-
-def folder(database: str, point: str = "") -> str:
-    """Return the key prefix of a database or of one restore point."""
-    return f"{database}/{point}/" if point else f"{database}/"
 
 
 def publish(
@@ -292,26 +246,6 @@ def restore_points(
     return sorted(points, key=lambda point: (point.manifest.taken_at, point.id)), rejected
 
 
-class NoRestorePoint(UsageError):
-    """There is no restore point of that name."""
-
-
-class ManifestRefused(ControlFailed):
-    """A restore point is not what was signed.
-
-    Attributes:
-        key: the object that gave it away.
-    """
-
-    exit_code = 1
-
-    def __init__(self, key: str, why: str) -> None:
-        super().__init__(
-            f"{key}: {why}.", "Do not use this restore point; take another and raise an incident."
-        )
-        self.key = key
-
-
 def load(store: ObjectStore, database: str, point: str, trusted: Sequence[bytes]) -> RestorePoint:
     """Read one restore point's manifest; check its signature, its folder and that its dump exists.
 
@@ -324,14 +258,7 @@ def load(store: ObjectStore, database: str, point: str, trusted: Sequence[bytes]
     """
     for listed in folders(store, database, point):
         return _open(store, database, listed, trusted)
-    raise _no_restore_point(store, database, point)
-
-
-def _no_restore_point(store: ObjectStore, database: str, point: str) -> NoRestorePoint:
-    return NoRestorePoint(
-        f"There is no restore point {point} of {database} in {store.description}.",
-        "See ./parcelseal backup list.",
-    )
+    raise no_restore_point(store, database, point)
 
 
 def _open(
@@ -339,22 +266,22 @@ def _open(
 ) -> RestorePoint:
     """Return the restore point of a listed folder; raises what `load` does."""
     key = listed.prefix + MANIFEST_NAME
-    signatures = _candidates(listed, SIGNATURE_NAME)
+    signatures = candidates(listed, SIGNATURE_NAME)
     if not signatures and listed.has(MANIFEST_NAME):
         raise ManifestRefused(
             listed.prefix + SIGNATURE_NAME, "it is missing, its manifest is there"
         )
-    signed = dict(_signatures(store, listed, signatures))
+    signed = dict(signatures_of(store, listed, signatures))
     if not signed:  # removed since the store was listed, or never there
-        raise _no_restore_point(store, database, listed.id)
+        raise no_restore_point(store, database, listed.id)
     refusal = ManifestRefused(key, "it is missing, its signature is there")
     was_read = False
-    for version_id in _candidates(listed, MANIFEST_NAME):
+    for version_id in candidates(listed, MANIFEST_NAME):
         try:
-            content = _read(store, key, version_id, MANIFEST_BYTES)
+            content = read_bounded(store, key, version_id, MANIFEST_BYTES)
             if content is None:
                 continue
-            signature_id = _signature_of(content, signed, trusted, key)
+            signature_id = fitting_signature(content, signed, trusted, key)
             manifest = _parsed(content, database, listed.id, key)
             dump = _stat_dump(store, manifest)
         except ManifestRefused as error:
@@ -371,61 +298,9 @@ def _open(
             manifest_version_id=version_id,
             signature_version_id=signature_id,
             dump_version_id=dump.version_id,
-            hidden=tuple(_hidden(listed, used)),
+            hidden=tuple(hidden_objects(listed, used)),
         )
     raise refusal
-
-
-def _signatures(
-    store: ObjectStore, listed: PointFolder, version_ids: Sequence[str]
-) -> Iterator[tuple[str, bytes]]:
-    """Yield version ids of the signature with their content; of one that is too large, nothing."""
-    key = listed.prefix + SIGNATURE_NAME
-    for version_id in version_ids:
-        try:
-            content = _read(store, key, version_id, SIGNATURE_BYTES)
-        except ManifestRefused:
-            content = b""
-        if content is not None:
-            yield version_id, content
-
-
-def _candidates(listed: PointFolder, name: str) -> list[str]:
-    """Return the version ids that are tried: the current one, then from the oldest on.
-
-    A run writes each object once, so the genuine version is the oldest. However many versions
-    somebody puts on top of it, it is among those that are tried.
-    """
-    versions = listed.readable(name)
-    current = [version.version_id for version in versions if version.is_current]
-    older = [version.version_id for version in reversed(versions) if not version.is_current]
-    return current + older[:MOST_VERSIONS]
-
-
-def _read(store: ObjectStore, key: str, version_id: str, limit: int) -> bytes | None:
-    """Return an object that is not verified yet; None when it was removed since it was listed.
-
-    Raises:
-        ManifestRefused: it is too large.
-    """
-    try:
-        return store.get(key, version_id=version_id, limit=limit)
-    except ObjectMissing:
-        return None
-    except ObjectDamaged:
-        raise ManifestRefused(key, f"it is larger than {limit} bytes") from None
-
-
-def _signature_of(
-    content: bytes, signed: Mapping[str, bytes], trusted: Sequence[bytes], key: str
-) -> str:
-    """Return the version id of the signature that fits; raises ManifestRefused."""
-    for version_id, signature in signed.items():
-        if any(signing.verify(pem, signature, content) for pem in trusted):
-            return version_id
-    raise ManifestRefused(
-        key, "the signature does not fit; the manifest was changed or signed elsewhere"
-    )
 
 
 def _parsed(content: bytes, database: str, point: str, key: str) -> Manifest:
@@ -438,13 +313,6 @@ def _parsed(content: bytes, database: str, point: str, key: str) -> Manifest:
             key, f"it is the manifest of {manifest.database}/{manifest.id}, moved here"
         )
     return manifest
-
-
-def _hidden(listed: PointFolder, used: Mapping[str, str]) -> Iterator[HiddenObject]:
-    for name, version_id in used.items():
-        current = next((each for each in listed.versions.get(name, ()) if each.is_current), None)
-        if current and (current.is_marker or current.version_id != version_id):
-            yield HiddenObject(listed.prefix + name, current.is_marker)
 
 
 def _unreadable(content: bytes, error: ValidationError) -> str:
@@ -505,17 +373,3 @@ def remove_objects(
         confirm()
     for key in keys:
         store.delete(key)
-
-
-def folders(store: ObjectStore, database: str, point: str = "") -> Iterator[PointFolder]:
-    """Yield the folders of a database in which something can be read, or the named one, by name."""
-    base = folder(database)
-    grouped: dict[str, dict[str, list[ObjectVersion]]] = {}
-    for version in store.list_versions(folder(database, point)):
-        point_id, _, name = version.key.removeprefix(base).partition("/")
-        if name and "/" not in name:
-            grouped.setdefault(point_id, {}).setdefault(name, []).append(version)
-    for point_id, versions in sorted(grouped.items()):
-        listed = PointFolder(point_id, f"{base}{point_id}/", versions)
-        if not listed.is_empty:
-            yield listed

@@ -11,12 +11,14 @@ from sqlalchemy import Engine
 from include.backup import begun
 from include.backup import manifest as manifests
 from include.backup.begun import Ending, Work
-from include.backup.manifest import (
+from include.backup.point_folder import (
     MANIFEST_NAME,
     SIGNATURE_NAME,
     ManifestRefused,
     NoRestorePoint,
     PointFolder,
+    folder,
+    folders,
 )
 from include.holds.restore_points import RestorePointGuard
 from include.services.objectstore.base import ObjectLocked, ObjectStore
@@ -66,8 +68,8 @@ def clear_unfinished(
     with state.connect() as conn:
         works = begun.unfinished(conn, database)
         begun_here = begun.unfinished(conn, database, store.description)
-    uploads = store.clear_abandoned(manifests.folder(database))
-    listed = list(manifests.folders(store, database))
+    uploads = store.clear_abandoned(folder(database))
+    listed = list(folders(store, database))
     gone = begun_here.keys() - {each.id for each in listed}
     begun.end(state, database, gone, Ending.CLEARED, now)
     prefixes: dict[str, list[str]] = {name: [] for name in (CLEARED, LOCKED, HELD, UNKNOWN)}

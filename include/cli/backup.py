@@ -17,7 +17,8 @@ from include.services.errors import ParcelSealError, UsageError
 from include.workplace import Workplace
 
 if TYPE_CHECKING:
-    from include.backup.manifest import HiddenObject, Rejected, RestorePoint
+    from include.backup.manifest import Rejected, RestorePoint
+    from include.backup.point_folder import HiddenObject
     from include.encryption.recipients import OpeningKey
     from include.erasure.replay import Replay
     from include.policy.datamap import MappedDatabase

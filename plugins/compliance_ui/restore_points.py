@@ -11,7 +11,8 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
 from include.backup import manifest, proved
-from include.backup.manifest import HiddenObject, Rejected, RestorePoint
+from include.backup.manifest import Rejected, RestorePoint
+from include.backup.point_folder import HiddenObject
 from include.backup.proved import Proof
 from include.evidence.model import Outcome
 from include.holds.registry import restore_points_held

@@ -15,14 +15,16 @@ from include.encryption.recipients import Recipient
 from include.evidence.signing import Signer, generate_key
 from include.local.postgres import EmbeddedPostgres
 from include.services.database import DatabaseAddress
+from include.services.objectstore.base import ObjectStore
 from include.services.objectstore.directory import DirectoryStore
+from include.services.objectstore.s3 import S3Store
 from include.state.connect import engine
 from include.state.migrate import migrate
 from include.state.tables import metadata
 from tests.backup.support import RICH, Taken, take
-from tests.support.holders import offline, operations, recipients, stranger
+from tests.support.holders import NOW, offline, operations, recipients, stranger
 from tests.support.registers import emptying
-from tests.support.s3 import MotoServer, start_moto
+from tests.support.s3 import MotoServer, client_for, new_bucket, start_moto
 
 __all__ = ["offline", "operations", "recipients", "stranger"]
 
@@ -125,3 +127,20 @@ def state(migrated: Engine) -> Engine:
     with migrated.begin() as conn:
         conn.exec_driver_sql(EMPTY)
     return migrated
+
+
+@pytest.fixture(params=["directory", "s3"])
+def any_store(request: pytest.FixtureRequest, moto: MotoServer) -> ObjectStore:
+    if request.param == "s3":
+        client = client_for(moto.endpoint)
+        return S3Store(client, new_bucket(client), "offsite", "shanghai")
+    found: DirectoryStore = request.getfixturevalue("store")
+    return found
+
+
+@pytest.fixture(scope="session")
+def tiny(new_database: Callable[..., DatabaseAddress]) -> DatabaseAddress:
+    return new_database(
+        f"CREATE TABLE customer (id int, seen timestamptz); CREATE TABLE waybill (id int); "
+        f"INSERT INTO customer VALUES (1, '{NOW}'), (2, NULL)"
+    )

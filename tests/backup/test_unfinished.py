@@ -25,11 +25,12 @@ from include.backup.unfinished import Cleared, clear_unfinished
 from include.evidence.signing import Signer
 from include.holds import registry
 from include.holds.registry import HoldKind
-from include.services.clock import FixedClock, SystemClock
+from include.services.clock import SystemClock
 from include.services.objectstore.base import ObjectStore
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
 from include.state.tables import restore_point_begun
+from tests.backup.offsite_support import hold
 from tests.backup.support import Taken, begin
 from tests.support.holders import NOW
 from tests.support.registers import unguarded
@@ -37,15 +38,6 @@ from tests.support.s3 import MotoServer, client_for, new_bucket
 
 Publish = Callable[..., Manifest]
 Clear = Callable[..., Cleared]
-
-
-@pytest.fixture(params=["directory", "s3"])
-def any_store(request: pytest.FixtureRequest, moto: MotoServer) -> ObjectStore:
-    if request.param == "s3":
-        client = client_for(moto.endpoint)
-        return S3Store(client, new_bucket(client), "offsite", "shanghai")
-    store: DirectoryStore = request.getfixturevalue("store")
-    return store
 
 
 @pytest.fixture
@@ -87,14 +79,6 @@ def hide(store: ObjectStore, moto: MotoServer, key: str) -> None:
         client_for(moto.endpoint).delete_object(Bucket=bucket, Key=f"offsite/{key}")
     else:
         store.delete(key)
-
-
-def hold(state: Engine, kind: HoldKind, value: str) -> int:
-    with state.begin() as conn:
-        return registry.add(
-            conn, FixedClock(NOW), kind=kind, value=value, reason="claim", owner="legal",
-            case_ref="C-1", review_on=(NOW + timedelta(days=365)).date(),
-        ).id  # fmt: skip
 
 
 def open_work(state: Engine) -> int:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from include.backup import manifest as manifests
 from include.backup.manifest import (
     DUMP_NAME,
     MANIFEST_NAME,
@@ -22,6 +21,7 @@ from include.backup.manifest import (
     remove,
     restore_points,
 )
+from include.backup.point_folder import MOST_VERSIONS
 from include.evidence.signing import Signer, generate_key
 from include.services.objectstore.base import ObjectLocked
 from include.services.objectstore.s3 import S3Store
@@ -126,7 +126,7 @@ def test_an_untouched_restore_point_names_the_versions_that_were_checked(locked:
 
 def test_however_many_versions_are_put_on_top_the_signed_one_is_used(locked: Locked) -> None:
     """More than are tried: the genuine version is the oldest."""
-    for _ in range(manifests.MOST_VERSIONS + 3):
+    for _ in range(MOST_VERSIONS + 3):
         locked.overwrite(MANIFEST_NAME)
         locked.overwrite(SIGNATURE_NAME)
     point = load(locked.store, "courier", locked.manifest.id, locked.trusted)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -27,14 +26,12 @@ from include.services.objectstore.base import (
 )
 from include.services.objectstore.directory_errors import naming
 from include.services.objectstore.directory_files import (
-    NotRegularFile,
     link_above,
-    lock_path,
     open_regular,
     sync_directory,
     walk,
-    write_durably,
 )
+from include.services.objectstore.directory_lock import lock_path, read_lock, write_lock
 from include.services.objectstore.directory_preflight import preflight
 from include.services.objectstore.directory_writer import DirectoryWriter
 from include.services.objectstore.keys import (
@@ -45,12 +42,10 @@ from include.services.objectstore.keys import (
     is_own_name,
     is_partial_name,
     locked_name,
-    partial_name,
 )
 
 _HASH_BYTES = 1024 * 1024
 _WRITE_BITS = 0o222
-_MAX_LOCK_BYTES = 4096  # a lock is one short line
 
 
 class DirectoryReader:
@@ -355,42 +350,10 @@ class DirectoryStore:
             )
 
     def _locked_until(self, key: str) -> datetime | None:
-        """Return the end of an object's lock; None without one.
-
-        Raises:
-            ObjectDamaged: the lock is unreadable, so it holds.
-        """
-        lock = lock_path(self._root.joinpath(*self._names(key)))
-        try:
-            names = lock.relative_to(self._root).parts
-            with os.fdopen(open_regular(self._root, names), "rb") as file:
-                text = file.read(_MAX_LOCK_BYTES)
-            end = datetime.fromisoformat(json.loads(text)["locked_until"])
-        except NotRegularFile as error:
-            raise self._unreadable_lock(key, lock) from error
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise self._unreadable_lock(key, lock) from error
-        if end.tzinfo is None:
-            raise ObjectDamaged(f"The lock of {key!r} in {self.description} names no timezone.")
-        return end
-
-    def _unreadable_lock(self, key: str, lock: Path) -> ObjectDamaged:
-        return ObjectDamaged(
-            f"The lock of {key!r} in {self.description} cannot be read, so it holds.",
-            f"Look at the file {lock.name!r} beside it.",
-        )
+        return read_lock(self._root, self._names(key), key, self.description)
 
     def _write_lock(self, path: Path, end: datetime) -> None:
-        text = json.dumps({"locked_until": end.astimezone(UTC).isoformat()})
-        partial = path.with_name(partial_name(path.name))
-        try:
-            write_durably(partial, text.encode())
-            partial.replace(lock_path(path))
-        finally:
-            partial.unlink(missing_ok=True)
-        sync_directory(path.parent)
+        write_lock(path, end)
 
     def _sync_up(self, folder: Path) -> None:
         """Make the name durable, and those of directories that may be new."""

@@ -101,11 +101,6 @@ def walk(folder: Path, above: str, prefix: str) -> Iterator[tuple[str, os.DirEnt
             yield key, entry
 
 
-def lock_path(path: Path) -> Path:
-    """Return where the lock of an object is kept."""
-    return path.with_name(f".{path.name}.lock.json")
-
-
 def write_durably(path: Path, data: bytes) -> None:
     """Write a new small file and wait for the disk."""
     with path.open("xb") as file:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
@@ -31,6 +30,12 @@ from include.services.objectstore.keys import (
     checked_list_prefix,
     checked_lock_end,
     is_own_name,
+)
+from include.services.objectstore.s3_answers import (
+    described,
+    is_comparable,
+    is_same_checksum,
+    stored_object,
 )
 from include.services.objectstore.s3_errors import (
     S3Errors,
@@ -140,7 +145,7 @@ class S3Store:
         self._lock_mode: LockMode = lock_mode
         self._clock = clock or SystemClock()
         self.site = site
-        self.description = _described(client, bucket, self._prefix)
+        self.description = described(client, bucket, self._prefix)
         self._errors = S3Errors(self.description)
 
     def preflight(self) -> Sequence[StoreProblem]:
@@ -186,7 +191,7 @@ class S3Store:
 
     def stat(self, key: str, *, version_id: str = "") -> StoredObject:
         """Return what S3 knows of the current or the named version."""
-        return _stored(key, self._head(key, version_id))
+        return stored_object(key, self._head(key, version_id))
 
     def verify(self, expected: StoredObject) -> None:
         """Compare S3's size and checksum of the recorded version with what was stored.
@@ -204,8 +209,8 @@ class S3Store:
             self._fail_verification(
                 expected.key, f"it holds {stored.size} bytes instead of {expected.size}"
             )
-        if expected.checksum and _comparable(expected.checksum, stored.checksum):
-            if not _same_checksum(expected.checksum, stored.checksum):
+        if expected.checksum and is_comparable(expected.checksum, stored.checksum):
+            if not is_same_checksum(expected.checksum, stored.checksum):
                 self._fail_verification(expected.key, "its checksum differs")
         elif expected.sha256:
             self._verify_by_reading(expected)
@@ -248,7 +253,7 @@ class S3Store:
         """
         end = checked_lock_end(until)
         head = self._head(key, version_id)
-        locked_until = _stored(key, head).locked_until
+        locked_until = stored_object(key, head).locked_until
         if locked_until and locked_until > end:
             raise ObjectLocked(
                 f"{key!r} in {self.description} is locked until {locked_until.isoformat()}, "
@@ -358,12 +363,12 @@ class S3Store:
     def _describe_sent(self, key: str, sent: SentObject) -> StoredObject:
         """Read back what S3 holds and compare it with what was sent."""
         head = self._head(key, sent.version_id if sent.version_id != "null" else "")
-        found = replace(_stored(key, head), sha256=sent.sha256)
+        found = replace(stored_object(key, head), sha256=sent.sha256)
         if found.size != sent.size:
             self._fail_verification(key, f"{found.size} of {sent.size} bytes arrived")
-        if not _comparable(sent.checksum, found.checksum):
+        if not is_comparable(sent.checksum, found.checksum):
             return found
-        if not _same_checksum(sent.checksum, found.checksum):
+        if not is_same_checksum(sent.checksum, found.checksum):
             self._fail_verification(key, "its checksum differs from what was sent")
         return replace(found, checksum=sent.checksum)
 
@@ -377,37 +382,3 @@ class S3Store:
 
     def _fail_verification(self, key: str, why: str) -> None:
         raise ObjectDamaged(f"{key!r} in {self.description} is not what was stored: {why}.")
-
-
-def _stored(key: str, head: HeadObjectOutputTypeDef) -> StoredObject:
-    version_id = head.get("VersionId", "")
-    locked_until = head.get("ObjectLockRetainUntilDate")
-    return StoredObject(
-        key=key,
-        size=head["ContentLength"],
-        modified_at=head["LastModified"].astimezone(UTC),
-        checksum=head.get("ChecksumSHA256") or f"etag:{head['ETag'].strip(chr(34))}",
-        version_id="" if version_id == "null" else version_id,
-        locked_until=locked_until.astimezone(UTC) if locked_until else None,
-    )
-
-
-def _comparable(expected: str, found: str) -> bool:
-    return expected.startswith("etag:") == found.startswith("etag:")
-
-
-def _same_checksum(expected: str, found: str) -> bool:
-    if expected.startswith("etag:"):
-        return expected == found
-    expected_digest, _, expected_parts = expected.partition("-")
-    digest, _, parts = found.partition("-")
-    return digest == expected_digest and (not parts or parts == expected_parts)
-
-
-def _described(client: S3Client, bucket: str, prefix: str) -> str:
-    endpoint = urlsplit(client.meta.endpoint_url)
-    host = endpoint.hostname or ""
-    if host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
-        return f"s3://{bucket}/{prefix}"
-    port = f":{endpoint.port}" if endpoint.port else ""
-    return f"s3://{bucket}/{prefix} at {host}{port}"

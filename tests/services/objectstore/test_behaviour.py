@@ -6,7 +6,6 @@ import functools
 import hashlib
 import itertools
 import random
-import tracemalloc
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -160,31 +159,6 @@ def test_each_object_is_listed_as_a_version_that_can_be_read(
             call("b", version_id=unknown)
     with pytest.raises(ObjectMissing):
         store.lock("b", tomorrow, version_id=unknown)
-
-
-def test_get_refuses_an_object_larger_than_the_limit(store: ObjectStore) -> None:
-    """At the limit it is returned; one byte more is refused by its key."""
-    store.put("a/b", b"12345")
-    assert store.get("a/b", limit=5) == b"12345"
-    with pytest.raises(ObjectDamaged, match=r"'a/b'.* larger than the 4 bytes"):
-        store.get("a/b", limit=4)
-    with pytest.raises(ObjectMissing):
-        store.get("none", limit=4)
-
-
-def test_get_with_a_limit_reads_little_of_a_large_object(store: ObjectStore) -> None:
-    """A hundred times the limit costs no more memory than the limit and a buffer."""
-    with store.open_writer("large") as writer:
-        for _ in range(32):
-            writer.write(bytes(1024 * 1024))
-        writer.commit()
-    tracemalloc.start()
-    try:
-        with pytest.raises(ObjectDamaged):
-            store.get("large", limit=1000)
-        assert tracemalloc.get_traced_memory()[1] < 4 * 1024 * 1024
-    finally:
-        tracemalloc.stop()
 
 
 def test_nothing_is_visible_before_commit(store: ObjectStore) -> None:

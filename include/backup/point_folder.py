@@ -1,0 +1,186 @@
+"""A restore point's folder in the off-site store: listed and read before anything is verified."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from include.evidence import signing
+from include.messages import Message, _
+from include.services.errors import ControlFailed, UsageError
+from include.services.objectstore.base import (
+    ObjectDamaged,
+    ObjectMissing,
+    ObjectStore,
+    ObjectVersion,
+)
+
+DUMP_NAME = "database.dump.zst.enc"
+MANIFEST_NAME = "manifest.json"
+SIGNATURE_NAME = "manifest.json.sig"
+NAMES = (SIGNATURE_NAME, MANIFEST_NAME, DUMP_NAME)  # in the order in which they are removed
+
+SIGNATURE_BYTES = 1024  # more than any signature; read before anything about it is verified
+MOST_VERSIONS = 16  # of a manifest and of a signature that are tried, the oldest first
+
+
+def folder(database: str, point: str = "") -> str:
+    """Return the key prefix of a database or of one restore point."""
+    return f"{database}/{point}/" if point else f"{database}/"
+
+
+class NoRestorePoint(UsageError):
+    """There is no restore point of that name."""
+
+
+class ManifestRefused(ControlFailed):
+    """A restore point is not what was signed.
+
+    Attributes:
+        key: the object that gave it away.
+    """
+
+    exit_code = 1
+
+    def __init__(self, key: str, why: str) -> None:
+        super().__init__(
+            f"{key}: {why}.", "Do not use this restore point; take another and raise an incident."
+        )
+        self.key = key
+
+
+def no_restore_point(store: ObjectStore, database: str, point: str) -> NoRestorePoint:
+    """Return the error for a restore point that does not exist."""
+    return NoRestorePoint(
+        f"There is no restore point {point} of {database} in {store.description}.",
+        "See ./parcelseal backup list.",
+    )
+
+
+DELETED = _("The object was deleted in the store; the version that was signed is intact.")
+OVERWRITTEN = _("The object was overwritten in the store; the version that was signed is intact.")
+
+
+@dataclass(frozen=True)
+class HiddenObject:
+    """An object of a valid restore point that is no longer the current version of its key.
+
+    Attributes:
+        key: of the object.
+        is_deleted: a delete marker hides it; otherwise, a newer version does.
+    """
+
+    key: str
+    is_deleted: bool
+
+    @property
+    def message(self) -> Message:
+        """Return what happened to it, for people."""
+        return DELETED if self.is_deleted else OVERWRITTEN
+
+
+@dataclass(frozen=True)
+class PointFolder:
+    """A folder of a database in the off-site store, as it was listed.
+
+    Attributes:
+        id: the folder's name, which is the restore point's id if it is one.
+        prefix: of the keys in it, with a slash at the end.
+        versions: name -> versions and delete markers, the current one first, then newest first.
+    """
+
+    id: str
+    prefix: str
+    versions: Mapping[str, Sequence[ObjectVersion]]
+
+    def readable(self, name: str) -> list[ObjectVersion]:
+        """Return the versions of an object, without delete markers."""
+        return [version for version in self.versions.get(name, ()) if not version.is_marker]
+
+    def has(self, name: str) -> bool:
+        """Return whether there is a version of the object that can be read."""
+        return bool(self.readable(name))
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether nothing in it can be read."""
+        return not any(map(self.has, self.versions))
+
+
+def folders(store: ObjectStore, database: str, point: str = "") -> Iterator[PointFolder]:
+    """Yield the folders of a database in which something can be read, or the named one, by name."""
+    base = folder(database)
+    grouped: dict[str, dict[str, list[ObjectVersion]]] = {}
+    for version in store.list_versions(folder(database, point)):
+        point_id, _, name = version.key.removeprefix(base).partition("/")
+        if name and "/" not in name:
+            grouped.setdefault(point_id, {}).setdefault(name, []).append(version)
+    for point_id, versions in sorted(grouped.items()):
+        listed = PointFolder(point_id, f"{base}{point_id}/", versions)
+        if not listed.is_empty:
+            yield listed
+
+
+def signatures_of(
+    store: ObjectStore, listed: PointFolder, version_ids: Sequence[str]
+) -> Iterator[tuple[str, bytes]]:
+    """Yield version ids of the signature with their content; of one that is too large, nothing."""
+    key = listed.prefix + SIGNATURE_NAME
+    for version_id in version_ids:
+        try:
+            content = read_bounded(store, key, version_id, SIGNATURE_BYTES)
+        except ManifestRefused:
+            content = b""
+        if content is not None:
+            yield version_id, content
+
+
+def candidates(listed: PointFolder, name: str) -> list[str]:
+    """Return the version ids that are tried: the current one, then from the oldest on.
+
+    A run writes each object once, so the genuine version is the oldest. However many versions
+    somebody puts on top of it, it is among those that are tried.
+    """
+    versions = listed.readable(name)
+    current = [version.version_id for version in versions if version.is_current]
+    older = [version.version_id for version in reversed(versions) if not version.is_current]
+    return current + older[:MOST_VERSIONS]
+
+
+def read_bounded(store: ObjectStore, key: str, version_id: str, limit: int) -> bytes | None:
+    """Return an object that is not verified yet; None when it was removed since it was listed.
+
+    Raises:
+        ManifestRefused: it is too large.
+    """
+    try:
+        return store.get(key, version_id=version_id, limit=limit)
+    except ObjectMissing:
+        return None
+    except ObjectDamaged:
+        raise ManifestRefused(key, f"it is larger than {limit} bytes") from None
+
+
+def fitting_signature(
+    content: bytes, signed: Mapping[str, bytes], trusted: Sequence[bytes], key: str
+) -> str:
+    """Return the version id of the signature that fits; raises ManifestRefused."""
+    for version_id, signature in signed.items():
+        if any(signing.verify(pem, signature, content) for pem in trusted):
+            return version_id
+    raise ManifestRefused(
+        key, "the signature does not fit; the manifest was changed or signed elsewhere"
+    )
+
+
+def hidden_objects(listed: PointFolder, used: Mapping[str, str]) -> Iterator[HiddenObject]:
+    """Yield the objects whose current version is not the one that was verified.
+
+    Args:
+        listed: the folder.
+        used: name -> id of the version that was verified.
+    """
+    for name, version_id in used.items():
+        current = next((each for each in listed.versions.get(name, ()) if each.is_current), None)
+        if current and (current.is_marker or current.version_id != version_id):
+            yield HiddenObject(listed.prefix + name, current.is_marker)
