@@ -339,14 +339,14 @@ class Workplace:
     def drill_place(self) -> DrillPlace:
         """Return where drills restore, with the names that they must not touch."""
         from include.backup.drill import DrillPlace
-        from include.erasure.detached import detached_of
-        from include.erasure.masks import masks_of
+        from include.erasure.replay import schedule_of
 
         live = {self.database(one.connection).name for one in self.pack.databases.values()}
-        masks = masks_of(self.pack.retention)
-        detached = {name: detached_of(self.pack.retention_of(name)) for name in self.pack.databases}
-        server = self.database("drill_db")
-        return DrillPlace(server, live, self.state, self.erasure_keys, masks, detached)
+        schedules = {
+            name: schedule_of(one, self.pack.retention_of(name))
+            for name, one in self.pack.databases.items()
+        }
+        return DrillPlace(self.database("drill_db"), live, self.state, self.erasure_keys, schedules)
 
     def drill_key(self) -> OpeningKey:
         """Return the private key that drills decrypt with, or its KMS key."""

@@ -93,24 +93,23 @@ def restore(
     with local_stack(place):
         refuse_live(target, place.database(mapped.connection))
         chosen = _choose(place, database, point)
-        erasures = 0 if skip_erasures else _ledger(place, database)
+        if not skip_erasures:
+            _ledger(place, database)
         tell(f"restore point {chosen.id}, taken {chosen.manifest.taken_at:%Y-%m-%d %H:%M:%S %Z}")
         source = Source(place.store("offsite_store"), chosen.manifest, _key(place, key))
         restored = load(
             source, target, jobs=jobs, owners=owners, allow_content=into_existing, progress=tell
         )
-        replayed = remasked = 0
-        if erasures:
-            tell("replaying the erasure ledger")
-            again = _replay(place, mapped, target)
-            replayed, remasked = again.replayed, again.remasked
+        # Read again now: a long restore may have begun before the newest erasures.
+        done = None if skip_erasures else _replay(place, mapped, target)
         if skip_erasures:
             errors.print(
                 "[bold red]erasures were not replayed[/bold red]: people who were erased "
                 "may be back; keep the copy closed until they are.",
                 soft_wrap=True,
             )
-    done = {
+    replayed, remasked = (done.replayed, done.remasked) if done else (0, 0)
+    report = {
         "restore_point": chosen.id,
         "tables": restored.tables,
         "rows": restored.rows,
@@ -120,7 +119,7 @@ def restore(
         "matches_manifest": not restored.differences,
     }
     if as_json:
-        print_json(done)
+        print_json(report)
     else:
         results.print(
             f"{restored.tables} tables, {restored.rows:,} rows in {restored.seconds:.1f} s; "
@@ -183,7 +182,7 @@ def _key(place: Workplace, given: str) -> OpeningKey:
 
 
 def _ledger(place: Workplace, database: str) -> int:
-    """Count the ledger's entries before anything is loaded: without it no restore is begun.
+    """Count the ledger's entries, before anything is loaded and again after it.
 
     Raises:
         UsageError: the ledger is not configured, one of its keys is missing, or it has open batches
@@ -235,14 +234,19 @@ def _state_is_blank(place: Workplace) -> bool:
         return ledger.head(conn) is None
 
 
-def _replay(place: Workplace, mapped: MappedDatabase, target: DatabaseAddress) -> Replay:
-    from include.erasure.detached import detached_of
-    from include.erasure.masks import masks_of
-    from include.erasure.places import places_of
-    from include.erasure.replay import replay
-    from include.services.errors import ControlFailed
+def _replay(place: Workplace, mapped: MappedDatabase, target: DatabaseAddress) -> Replay | None:
+    """Replay the ledger as it is now, after the load; None where it has no entry.
 
-    rules = place.pack.retention_of(mapped.name)
+    Raises:
+        ControlFailed: an erased record is left, or could not be looked for.
+        UsageError, ServiceError: as `_ledger` and `include.erasure.replay.replay`.
+    """
+    from include.erasure.places import places_of
+    from include.erasure.replay import replay, require_erased, schedule_of
+
+    if not _ledger(place, mapped.name):
+        return None
+    tell("replaying the erasure ledger")
     with target.connect() as connection:
         done = replay(
             connection,
@@ -250,22 +254,10 @@ def _replay(place: Workplace, mapped: MappedDatabase, target: DatabaseAddress) -
             places_of(mapped),
             place.state,
             place.erasure_keys,
-            masks_of(rules),
+            schedule_of(mapped, place.pack.retention_of(mapped.name)),
             place.clock.now(),
-            detached_of(rules),
         )
-    if done.remaining:
-        raise ControlFailed(
-            f"{done.remaining} erased or masked records are still in the restored database.",
-            "Do not open it to anybody.",
-        )
-    if done.not_looked_for:
-        raise ControlFailed(
-            f"{done.not_looked_for} erased records could not be looked for: the copy has no table, "
-            f"or one with another primary key, for {', '.join((*done.skipped, *done.other_keys))}.",
-            "If the table had another name or key then, erase them there before you open the copy; "
-            "if it is younger than the restore point, they cannot be in it.",
-        )
+    require_erased(done)
     return done
 
 

@@ -284,18 +284,21 @@ def require_all_there(conn: Connection, database: str) -> None:
         )
 
 
-def of_other_keys(conn: Connection, database: str, collection: str, key_types: str | None) -> int:
-    """Count entries whose records were named by a primary key of other types than these."""
+def entries_by_key_types(conn: Connection, database: str, collection: str) -> dict[str | None, int]:
+    """Count a collection's entries by the types of the key that named their records.
+
+    Returns:
+        Types (`include.erasure.places.types_of_key`) -> entries; None for those entered before the
+        types were recorded.
+    """
     query = (
-        select(func.count())
+        select(erasure_batch.c.key_types, func.count())
         .join_from(erasure, erasure_batch)
-        .where(
-            erasure_batch.c.database == database,
-            erasure_batch.c.collection == collection,
-            erasure_batch.c.key_types != key_types,
-        )
+        .where(erasure_batch.c.database == database, erasure_batch.c.collection == collection)
+        .group_by(erasure_batch.c.key_types)
+        .order_by(erasure_batch.c.key_types)
     )
-    return int(conn.scalar(query) or 0)
+    return {types: int(number) for types, number in conn.execute(query)}
 
 
 def keys_other_than(conn: Connection, known: Iterable[str]) -> set[str]:

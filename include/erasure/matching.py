@@ -31,7 +31,8 @@ SELECT s.n, e.action, b.record_class
 FROM parcelseal_asking s
 JOIN erasure e ON e.key_hmac = s.key_hmac AND e.key_id = %(key_id)s
 JOIN erasure_batch b ON b.id = e.batch_id
-WHERE %(batches)s::bigint[] IS NULL OR b.id = ANY(%(batches)s)
+WHERE (%(batches)s::bigint[] IS NULL OR b.id = ANY(%(batches)s))
+  AND (%(key_types)s::text[] IS NULL OR coalesce(b.key_types, '') = ANY(%(key_types)s))
 """
 
 
@@ -56,6 +57,8 @@ class Table:
         columns: of the primary key, in order.
         condition: SQL over the record ``t``; only records of which it is true are looked at. All
             where there is none.
+        key_types: types of key (`TYPES_OF_KEY`) of the entries that are compared, None for those
+            that do not say theirs; all entries where there are none.
     """
 
     database: str
@@ -63,6 +66,7 @@ class Table:
     place: Place
     columns: Sequence[str]
     condition: sql.Composable | None = None
+    key_types: Collection[str | None] | None = None
 
 
 def matches(
@@ -166,8 +170,12 @@ def _known(
         ):
             rows = (_ROW.pack(4, n, 32) + one for n, one in enumerate(digests))
             into.write(binary_copy.stream(2, rows))
-        given = {"key_id": key_id, "batches": None if batches is None else list(batches)}
-        for n, action, record_class in driver.execute(_ASK, given):
+        parameters = {
+            "key_id": key_id,
+            "batches": None if batches is None else list(batches),
+            "key_types": table.key_types and [types or "" for types in table.key_types],
+        }
+        for n, action, record_class in driver.execute(_ASK, parameters):
             found.setdefault((n, action), Match(chunk[n], action, record_class))
         ledger.commit()  # which empties the table
     return list(found.values())

@@ -19,18 +19,27 @@ JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num
 WHERE i.indrelid = to_regclass(%s) AND i.indisprimary AND k.place <= i.indnkeyatts
 ORDER BY k.place
 """
-TYPES_OF_KEY = """
-SELECT string_agg(CASE
+_TYPES = """string_agg(CASE
     WHEN a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype) THEN 'whole number'
     WHEN a.atttypid IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) THEN 'text'
     -- Others are named without their schema, which depends on the session's search path.
     WHEN y.typnamespace <> 'pg_catalog'::regnamespace THEN y.typname
-    ELSE format_type(a.atttypid, a.atttypmod) END, ', ' ORDER BY k.place)
+    ELSE format_type(a.atttypid, a.atttypmod) END, ', ' ORDER BY k.place)"""
+TYPES_OF_KEY = f"""
+SELECT {_TYPES}
 FROM pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
 JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
 JOIN pg_type y ON y.oid = a.atttypid
 WHERE i.indrelid = to_regclass(%s) AND i.indisprimary AND k.place <= i.indnkeyatts
-"""
+"""  # noqa: S608 - fixed text
+_TYPES_OF_COLUMNS = f"""
+SELECT {_TYPES}
+FROM unnest(%(columns)s::text[]) WITH ORDINALITY AS k (name, place)
+JOIN pg_attribute a ON a.attrelid = to_regclass(%(name)s) AND a.attname = k.name
+  AND NOT a.attisdropped
+JOIN pg_type y ON y.oid = a.atttypid
+HAVING count(*) = cardinality(%(columns)s::text[])
+"""  # noqa: S608 - fixed text
 
 
 @dataclass(frozen=True)
@@ -57,14 +66,24 @@ def primary_key(connection: psycopg.Connection, place: Place) -> list[str] | Non
     Raises:
         UsageError: the table has no primary key.
     """
+    columns = key_columns(connection, place)
+    if columns == []:
+        name = place.identifier.as_string(connection)
+        raise UsageError(f"Table {name} has no primary key, so its erased records have no name.")
+    return columns
+
+
+def key_columns(connection: psycopg.Connection, place: Place) -> list[str] | None:
+    """Return a table's primary key columns in order, none without such a key.
+
+    Returns:
+        None when there is no such table.
+    """
     name = place.identifier.as_string(connection)
     row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", [name]).fetchone()
     if row is None or not row[0]:
         return None
-    columns = [found[0] for found in connection.execute(PRIMARY_KEY, [name])]
-    if not columns:
-        raise UsageError(f"Table {name} has no primary key, so its erased records have no name.")
-    return columns
+    return [column for (column,) in connection.execute(PRIMARY_KEY, [name])]
 
 
 def types_of_key(connection: psycopg.Connection, place: Place) -> str | None:
@@ -74,6 +93,15 @@ def types_of_key(connection: psycopg.Connection, place: Place) -> str | None:
     records as before. So does one whose column was renamed.
     """
     row = connection.execute(TYPES_OF_KEY, [place.identifier.as_string(connection)]).fetchone()
+    return None if row is None else row[0]
+
+
+def types_of_columns(
+    connection: psycopg.Connection, place: Place, columns: Sequence[str]
+) -> str | None:
+    """Return the types of columns as `types_of_key` does; None where one is not in the table."""
+    parameters = {"columns": list(columns), "name": place.identifier.as_string(connection)}
+    row = connection.execute(_TYPES_OF_COLUMNS, parameters).fetchone()
     return None if row is None else row[0]
 
 

@@ -27,6 +27,7 @@ from include.encryption.recipients import OpeningKey, Recipient
 from include.erasure import replay as replays
 from include.erasure.ledger import ErasureKeys
 from include.erasure.masks import Mask
+from include.erasure.replay import Schedule
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.signing import Signer
 from include.policy.rules import Drill as DrillRules
@@ -78,7 +79,13 @@ def rig(
 ) -> Iterator[Rig]:
     made = Rig(
         point.source(operations.opening),
-        DrillPlace(server, {courier.name}, state, KEYS, {"c": Mask({"name": "erase"})}),
+        DrillPlace(
+            server,
+            {courier.name},
+            state,
+            KEYS,
+            {"courier": Schedule({"c": Mask({"name": "erase"})})},
+        ),
         server,
         courier,
     )
@@ -161,16 +168,38 @@ def test_a_replay_that_does_nothing_fails(rig: Rig, monkeypatch: pytest.MonkeyPa
     rig.erase("customer", "4", action="mask")
     monkeypatch.setattr(replays, off, lambda *_: 0)
     found = rig.drill()
-    assert codes(found) == {"drill.erased_present": Outcome.FAIL}
+    assert codes(found).pop("drill.erased_present") is Outcome.FAIL
     assert found.data["remaining"] == 1
+    assert found.data["holding"] == ({"public.waybill": 1} if off == "_erase" else {})
 
 
-def test_an_erased_record_that_stays_fails(rig: Rig):
-    """A trigger of the copy keeps waybill 7."""
+def test_a_drill_erases_a_record_that_a_trigger_would_keep(rig: Rig):
+    """The trigger of waybill 7 does not fire."""
     rig.erase("waybill", "7", "8")
     found = rig.drill()
-    assert codes(found) == {"drill.erased_present": Outcome.FAIL}
-    assert found.data["remaining"] == 1
+    assert (found.outcome, found.data["replayed"], found.data["remaining"]) == ("pass", 2, 0)
+
+
+def test_a_drill_fails_where_history_names_an_erased_record(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+):
+    """By relation and number of rows; the value is nowhere in the record."""
+    rig.erase("customer", "3")
+    rig.erase("waybill", "3")
+    real = module.restore
+
+    def with_history(source: Source, target: DatabaseAddress, **more: object) -> Restored:
+        restored = real(source, target, **more)  # type: ignore[arg-type]  # as it was called
+        run(target, "CREATE TABLE customer_history AS SELECT * FROM customer")
+        return restored
+
+    monkeypatch.setattr(module, "restore", with_history)
+    found = rig.drill()
+    assert codes(found)["drill.erased_key_present"] is Outcome.FAIL
+    assert found.data["holding"] == {"public.customer_history": 1}
+    (finding,) = [one for one in found.findings if one.code == "drill.erased_key_present"]
+    assert "public.customer_history (1 rows)" in str(finding.message)
+    assert finding.clause == "5.3"
 
 
 def test_an_erased_record_that_others_need_stops_the_drill(rig: Rig):

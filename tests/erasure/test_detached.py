@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from include.erasure.detached import detached_of
 from include.erasure.ledger import ErasureKeys, Origin, intend
 from include.erasure.places import Place
-from include.erasure.replay import Replay, replay
+from include.erasure.replay import Replay, Schedule, replay
 from include.policy import SHIPPED, load_pack
 from include.services.errors import ControlFailed, ServiceError
 
@@ -48,7 +48,7 @@ def tables(copy: psycopg.Connection, ledger_state: Engine, empty_ledger: None) -
 
 def again(copy: psycopg.Connection, state: Engine, *fields: str) -> Replay:
     detached = {"parcel": fields}
-    return replay(copy, "courier", PLACES, state, KEYS, {}, NOW, detached=detached)
+    return replay(copy, "courier", PLACES, state, KEYS, Schedule(detached=detached), NOW)
 
 
 def test_a_detached_reference_does_not_keep_an_erased_record(

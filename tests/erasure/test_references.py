@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from include.erasure.ledger import ErasureKeys, Origin, intend
 from include.erasure.places import Place
-from include.erasure.replay import Replay, replay
+from include.erasure.replay import Replay, Schedule, replay
 from include.services.errors import ControlFailed
 
 KEYS = ErasureKeys({"1": b"o" * 32}, "1")
@@ -48,7 +48,7 @@ def again(copy: psycopg.Connection, state: Engine, detach: str = "", **erased: l
             intend(conn, KEYS, origin, [[one] for one in keys], transaction="1", server="s", at=NOW)
     detached = {"t": [detach]} if detach else {}
     places = {name: Place("public", name) for name in "tc"}
-    return replay(copy, "courier", places, state, KEYS, {}, NOW, detached=detached)
+    return replay(copy, "courier", places, state, KEYS, Schedule(detached=detached), NOW)
 
 
 def rows(copy: psycopg.Connection, table: str = "c") -> list[tuple[object, ...]]:

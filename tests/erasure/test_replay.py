@@ -16,7 +16,7 @@ from include.erasure import replay as module
 from include.erasure.ledger import Action, ErasureKeys, Origin, intend
 from include.erasure.masks import Mask
 from include.erasure.places import Place, primary_key
-from include.erasure.replay import Replay, replay
+from include.erasure.replay import Replay, Schedule, replay, require_erased
 from include.services.errors import ControlFailed, ServiceError, UsageError
 
 KEYS = ErasureKeys({"1": b"o" * 32, "2": b"n" * 32}, "2")
@@ -54,7 +54,7 @@ def replayed(
     ) -> Replay:
         entered(ledger_state, erased)
         where = {**{name: Place("public", name) for name in (*"tcd", *erased)}, **places}
-        return replay(copy, "courier", where, ledger_state, keys, masks or {}, NOW)
+        return replay(copy, "courier", where, ledger_state, keys, Schedule(masks or {}), NOW)
 
     return run
 
@@ -271,23 +271,12 @@ def test_what_cannot_be_found_is_refused_not_passed_over(
 ):
     """A collection that the map lost, and a table without a primary key."""
     copy.execute("CREATE TABLE t (id int); INSERT INTO t VALUES (1)")
-    with pytest.raises(UsageError, match="has no primary key"):
-        replayed({"t": [["1"]]})
+    done = replayed({"t": [["1"]]})
+    assert (done.not_looked_for, done.other_keys) == (1, ("t",))
+    with pytest.raises(ControlFailed, match="could not be looked for"):
+        require_erased(done)
     with pytest.raises(UsageError, match="the collection t, which the data map lacks"):
-        replay(copy, "courier", {}, ledger_state, KEYS, {}, NOW)
-
-
-def test_records_that_stay_are_noticed(copy: psycopg.Connection, replayed: Callable[..., Replay]):
-    """A trigger or rule of the copy may keep a row: a second look counts what is still there."""
-    copy.execute(
-        """CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2), (3);
-        CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS
-            'BEGIN IF OLD.id = 2 THEN RETURN NULL; END IF; RETURN OLD; END';
-        CREATE TRIGGER keep BEFORE DELETE ON t FOR EACH ROW EXECUTE FUNCTION keep();"""
-    )
-    done = replayed({"t": [["1"], ["2"]]})
-    assert (done.replayed, done.remaining) == (2, 1)
-    assert left(copy) == [2, 3]
+        replay(copy, "courier", {}, ledger_state, KEYS, Schedule(), NOW)
 
 
 def test_a_deletion_that_did_nothing_is_noticed(
@@ -296,25 +285,28 @@ def test_a_deletion_that_did_nothing_is_noticed(
     """The proof does not believe the deletion."""
     copy.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2)")
     monkeypatch.setattr(module, "_erase", lambda *_: None)
-    assert replayed({"t": [["1"], ["2"]]}).remaining == 2
+    done = replayed({"t": [["1"], ["2"]]})
+    assert (done.remaining, done.holding) == (2, {"public.t": 2})
 
 
 def test_an_error_that_the_copy_raises_is_one_line_without_values(
-    copy: psycopg.Connection, replayed: Callable[..., Replay]
+    copy: psycopg.Connection, ledger_state: Engine, replayed: Callable[..., Replay]
 ):
-    """A trigger that forbids deletion, with the row in its message."""
+    """A constraint that forbids the mask, by a function with the row in its message."""
     copy.execute(
-        f"""CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1);
-        CREATE FUNCTION forbid() RETURNS trigger LANGUAGE plpgsql AS
-            'BEGIN RAISE EXCEPTION ''{SECRET} stays''; END';
-        CREATE TRIGGER forbid BEFORE DELETE ON t FOR EACH ROW EXECUTE FUNCTION forbid();"""
+        f"""CREATE FUNCTION forbid(name text) RETURNS bool LANGUAGE plpgsql AS
+            'BEGIN IF name LIKE ''%**'' THEN RAISE EXCEPTION ''{SECRET} stays''; END IF;
+            RETURN true; END';
+        CREATE TABLE t (id int PRIMARY KEY, name text CHECK (forbid(name)));
+        INSERT INTO t VALUES (1, '王小明');"""
     )
     copy.commit()
-    with pytest.raises(ServiceError, match="cannot be erased again") as error:
-        replayed({"t": [["1"]]})
+    entered(ledger_state, {"t": [["1"]]}, action="mask")
+    with pytest.raises(ServiceError, match="cannot be masked again") as error:
+        replayed({}, masks={"c": MASK})
     assert SECRET not in str(error.value)
     assert error.value.__suppress_context__
-    assert left(copy) == [1]
+    assert copy.execute("SELECT name FROM t").fetchall() == [("王小明",)]
 
 
 def test_rows_hidden_by_row_level_security_are_an_error(

@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from include.erasure.ledger import ErasureKeys, settle, unsettled
 from include.erasure.places import Place
-from include.erasure.replay import Replay, replay
+from include.erasure.replay import Replay, Schedule, replay
 from include.erasure.same_keys import require_same
 from include.services.errors import ControlFailed, UsageError
 from tests.erasure.test_replay import KEYS, NOW, entered, left
@@ -16,7 +16,7 @@ from tests.erasure.test_replay import KEYS, NOW, entered, left
 
 def replayed(copy: psycopg.Connection, state: Engine) -> Replay:
     places = {name: Place("public", name) for name in ("t", "later")}
-    return replay(copy, "courier", places, state, KEYS, {}, NOW)
+    return replay(copy, "courier", places, state, KEYS, Schedule(), NOW)
 
 
 def test_a_table_that_an_older_copy_lacks_is_said(
@@ -80,5 +80,5 @@ def test_another_secret_under_the_same_id_is_refused(
     other = ErasureKeys({**KEYS.keys, KEYS.current: b"z" * 32}, KEYS.current)
     require_same(ledger_state, KEYS, NOW)
     with pytest.raises(UsageError, match="secret"):
-        replay(copy, "courier", place, ledger_state, other, {}, NOW)
+        replay(copy, "courier", place, ledger_state, other, Schedule(), NOW)
     assert left(copy) == [1]

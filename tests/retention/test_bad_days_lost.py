@@ -6,11 +6,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from include.erasure.detached import detached_of
 from include.erasure.ledger import ErasureKeys
-from include.erasure.masks import masks_of
 from include.erasure.places import places_of
-from include.erasure.replay import replay
+from include.erasure.replay import replay, schedule_of
 from include.holds.registry import HoldKind
 from include.local.postgres import EmbeddedPostgres
 from include.services.clock import SystemClock
@@ -143,9 +141,8 @@ def test_a_copy_from_before_any_erasure_is_erased_again(postgres: EmbeddedPostgr
                 places_of(rig.database),
                 rig.engine,
                 rig.keys,
-                masks_of(rig.rules),
+                schedule_of(rig.database, rig.rules),
                 SystemClock().now(),
-                detached=detached_of(rig.rules),
             )
         assert (done.remaining, done.skipped) == (0, ())
         for table in COLLECTIONS:

@@ -1,0 +1,419 @@
+"""Search every relation of a restored copy for the keys of erased records.
+
+Written apart from the replay: it computes the names of records itself and asks the ledger for them,
+in every table and materialized view that may hold a key. What the replay forgot, or what another
+part of the schema copied, is found here.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count, islice, product
+from typing import Any
+
+import psycopg
+from psycopg import pq
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
+from sqlalchemy import ARRAY, Connection, Engine, LargeBinary, any_, func, literal, select
+
+from include.erasure.ledger import ErasureKeys
+from include.erasure.matching import kind_of
+from include.erasure.places import Place
+from include.services.database import PRINTING
+from include.services.errors import ServiceError
+from include.state.tables import erasure, erasure_batch
+
+KEYS_AT_ONCE = 5_000
+MOST_PAIRINGS = 16  # of columns with the columns of a key, in one relation
+# Names that a key has in many tables. Alone they do not say which table's key a column holds.
+GENERIC = frozenset(
+    (
+        *("id", "key", "pk", "no", "nr", "num", "number", "code", "uuid", "guid", "name", "type"),
+        *("version", "seq", "position", "at", "date", "day", "created_at", "updated_at"),
+    )
+)
+VERSIONS = ("", "old_", "new_", "prev_", "previous_", "orig_", "original_", "before_", "after_")
+_numbers = count()
+# Escapes that json takes and jsonb refuses: the character zero, and halves of a pair.
+_REFUSED_BY_JSONB = r"(?<!\\)((?:\\\\)*)\\u(?:0000|[dD][89a-fA-F][0-9a-fA-F]{2})"
+
+_RELATIONS = """
+SELECT c.oid::int8, n.nspname::text, c.relname::text, c.relkind::text, c.relispartition,
+       array(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
+             AND NOT a.attisdropped ORDER BY a.attnum),
+       array(SELECT t.typname::text FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
+       array(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
+             AND (a.attidentity <> '' OR EXISTS (
+                  SELECT FROM pg_depend d WHERE d.refclassid = 'pg_class'::regclass
+                  AND d.refobjid = c.oid AND d.refobjsubid = a.attnum AND d.deptype = 'a'
+                  AND d.classid = 'pg_class'::regclass)))
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE (c.relkind IN ('r', 'p') OR c.relkind = 'm' AND c.relispopulated)
+  AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+                  AND d.objid = c.oid AND d.deptype = 'e')
+ORDER BY 2, 3
+"""
+_FOREIGN_KEYS = """
+SELECT k.conrelid::int8, k.confrelid::int8, k.convalidated,
+       array(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u(num, ord)
+             JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num ORDER BY ord),
+       array(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u(num, ord)
+             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.num ORDER BY ord)
+FROM pg_constraint k WHERE k.contype = 'f' AND k.conparentid = 0
+"""
+_FAMILY = """
+SELECT to_regclass(%(name)s)::oid::int8
+UNION SELECT relid::oid::int8 FROM pg_partition_tree(to_regclass(%(name)s))
+UNION SELECT relid::oid::int8 FROM pg_partition_ancestors(to_regclass(%(name)s))
+"""
+_DEFINITIONS = """
+SELECT oid::int8, pg_get_viewdef(oid) FROM pg_class WHERE relkind IN ('v', 'm') AND oid >= 16384
+"""
+_ATTRIBUTES = """
+SELECT attrelid::int8, attnum::int, attname::text FROM pg_attribute
+WHERE attnum > 0 AND NOT attisdropped AND attrelid >= 16384
+"""
+
+
+@dataclass(frozen=True)
+class Sought:
+    """A collection whose erased keys are searched for.
+
+    Attributes:
+        columns: that named its records, in the copy's table, in order.
+        key_types: types of key whose entries these columns name, `TYPES_OF_KEY`; None is the type
+            of entries that do not say theirs.
+    """
+
+    collection: str
+    place: Place
+    columns: Sequence[str]
+    key_types: Collection[str | None] = (None,)
+
+
+@dataclass(frozen=True)
+class _Relation:
+    oid: int
+    schema: str
+    name: str
+    kind: str
+    is_partition: bool
+    columns: Sequence[str]
+    types: Sequence[str]
+    numbered: Collection[str]  # columns that number the relation's own records
+
+    @property
+    def label(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+    @property
+    def identifier(self) -> Composable:
+        named = Identifier(self.schema, self.name)
+        return SQL("ONLY {}").format(named) if self.kind == "r" else named
+
+
+@dataclass
+class _Catalogue:
+    """The schema of the copy: its relations, and where their columns lead."""
+
+    relations: Sequence[_Relation]
+    foreign_keys: Sequence[tuple[int, int, bool, list[str], list[str]]]
+    origins: Mapping[tuple[int, str], tuple[int, str]]  # column of a view -> column that it shows
+    families: dict[str, set[int]] = field(default_factory=dict)
+
+
+def search(
+    copy: psycopg.Connection[Any],
+    database: str,
+    collections: Sequence[Sought],
+    state: Engine,
+    keys: ErasureKeys,
+    ruled: Collection[Place] = (),
+) -> dict[str, int]:
+    """Count the rows of a copy that hold the key of a record that was deleted.
+
+    Searched are the collections' own tables, and in every other table and materialized view:
+    columns of foreign keys to them, columns of a view that show such a column, columns that are
+    named like the key (``customer_id``, ``old_customer_id``; ``id`` only in a relation that is
+    named after the table), and members of that name in JSON. A table that has a retention rule of
+    its own may hold a key without a foreign key for as long as its rule says, and is not searched
+    by name.
+
+    Args:
+        copy: the restored database, in a transaction, which stays open.
+        database: its name in the data map.
+        collections: with entries in the ledger.
+        state: database of the ledger.
+        keys: of the HMAC, old ones included.
+        ruled: tables that have a retention rule.
+
+    Returns:
+        Relation -> rows, without those that hold none.
+
+    Raises:
+        ServiceError: a relation or the ledger cannot be read.
+    """
+    found: Counter[str] = Counter()
+    try:
+        for name, value in PRINTING.items():
+            copy.execute("SELECT set_config(%s, %s, false)", [name, value])
+        catalogue = _read_catalogue(copy)
+        with state.connect() as ledger:
+            for sought in collections:
+                key_ids = _key_ids(ledger, database, sought.collection)
+                if not key_ids:
+                    continue
+                for relation, query in _queries(copy, catalogue, sought, ruled):
+                    rows = _erased_rows(copy, query, ledger, database, sought, keys, key_ids)
+                    if rows:
+                        found[relation.label] += rows
+    except psycopg.Error as error:
+        raise ServiceError(
+            f"The copy cannot be searched for erased records ({kind_of(error)}).",
+            "The copy is not fit for use. The log of its server tells more.",
+        ) from None
+    return dict(sorted(found.items()))
+
+
+def _read_catalogue(copy: psycopg.Connection[Any]) -> _Catalogue:
+    relations = [_Relation(*row) for row in copy.execute(_RELATIONS).fetchall()]
+    foreign_keys = copy.execute(_FOREIGN_KEYS).fetchall()
+    names = {(oid, number): name for oid, number, name in copy.execute(_ATTRIBUTES).fetchall()}
+    origins: dict[tuple[int, str], tuple[int, str]] = {}
+    for oid, definition in copy.execute(_DEFINITIONS).fetchall():
+        columns = sorted(number for reader, number in names if reader == oid)
+        for number, origin in zip(columns, _described(copy, definition), strict=False):
+            if origin in names:
+                origins[oid, names[oid, number]] = (origin[0], names[origin])
+    return _Catalogue(relations, foreign_keys, origins)
+
+
+def _described(copy: psycopg.Connection[Any], query: str) -> list[tuple[int, int]]:
+    """Return the relation and column that each column of a query shows; (0, 0) where none.
+
+    The server describes the query and does not execute it, so no foreign server is reached.
+    """
+    with copy.transaction():
+        copy.pgconn.prepare(b"", query.encode(copy.info.encoding))
+        result = copy.pgconn.describe_prepared(b"")
+        if result.status != pq.ExecStatus.COMMAND_OK:
+            raise psycopg.Rollback  # its columns are known by their names only
+        return [(result.ftable(at), result.ftablecol(at)) for at in range(result.nfields)]
+    return []
+
+
+def _queries(
+    copy: psycopg.Connection[Any],
+    catalogue: _Catalogue,
+    sought: Sought,
+    ruled: Collection[Place],
+) -> Iterator[tuple[_Relation, Composed]]:
+    """Yield for each relation a query for the keys in it, with their numbers of rows."""
+    name = sought.place.identifier.as_string(copy)
+    family = {row[0] for row in copy.execute(_FAMILY, {"name": name}).fetchall()}
+    for relation in catalogue.relations:
+        if relation.oid in family:
+            if (relation.schema, relation.name) == (sought.place.schema, sought.place.table):
+                yield relation, _keys_in(sought.place.identifier, sought.columns)
+            continue
+        if relation.is_partition:  # is searched with the table that it is a part of
+            continue
+        has_rule = Place(relation.schema, relation.name) in ruled
+        for columns in _columns_with_keys(catalogue, relation, sought, family, has_rule=has_rule):
+            yield relation, _keys_in(relation.identifier, columns)
+        if len(sought.columns) == 1 and not has_rule:
+            for query in _members(relation, sought):
+                yield relation, query
+
+
+def _keys_in(relation: Composable, columns: Sequence[str]) -> Composed:
+    texts = SQL(", ").join(SQL("{}::text").format(Identifier(column)) for column in columns)
+    filled = SQL(" AND ").join(SQL("{} IS NOT NULL").format(Identifier(it)) for it in columns)
+    numbers = SQL(", ").join(SQL(str(at + 1)) for at in range(len(columns)))
+    return SQL("SELECT {}, count(*) FROM {} WHERE {} GROUP BY {}").format(
+        texts, relation, filled, numbers
+    )
+
+
+def _columns_with_keys(
+    catalogue: _Catalogue,
+    relation: _Relation,
+    sought: Sought,
+    family: Collection[int],
+    *,
+    has_rule: bool,
+) -> set[tuple[str, ...]]:
+    """Return columns of a relation that may hold the collection's keys, in the key's order."""
+    pairings: set[tuple[str, ...]] = set()
+    elsewhere = set()  # columns that a foreign key leads to another table
+    for child, parent, validated, columns, targets in catalogue.foreign_keys:
+        if child != relation.oid:
+            continue
+        if parent not in family:
+            elsewhere |= set(columns)
+        elif set(targets) == set(sought.columns) and not (has_rule and validated):
+            pairings.add(tuple(columns[targets.index(column)] for column in sought.columns))
+    if relation.kind == "m":
+        shown = [
+            _showing(catalogue, relation, sought, at, family) for at in range(len(sought.columns))
+        ]
+        pairings |= set(islice(product(*shown), MOST_PAIRINGS))
+    if not has_rule:
+        named = [
+            [
+                name
+                for name in relation.columns
+                if name not in elsewhere and _names(name, it, relation, sought)
+            ]
+            for it in sought.columns
+        ]
+        pairings |= set(islice(product(*named), MOST_PAIRINGS))
+    return pairings
+
+
+def _showing(
+    catalogue: _Catalogue, relation: _Relation, sought: Sought, at: int, family: Collection[int]
+) -> list[str]:
+    """Return a view's columns that show a column of the key, or of a foreign key to it."""
+    sources = {(oid, sought.columns[at]) for oid in family}
+    for child, parent, _validated, columns, targets in catalogue.foreign_keys:
+        if parent in family and sought.columns[at] in targets:
+            sources.add((child, columns[targets.index(sought.columns[at])]))
+    showing = []
+    for name in relation.columns:
+        column: tuple[int, str] | None = (relation.oid, name)
+        passed = set()
+        while column is not None and column not in passed and column not in sources:
+            passed.add(column)
+            column = catalogue.origins.get(column)
+        if column in sources:
+            showing.append(name)
+    return showing
+
+
+def _names(name: str, key: str, relation: _Relation, sought: Sought) -> bool:
+    """Return whether a column is named like a column of the key."""
+    table = sought.place.table.lower()
+    name, key = name.lower(), key.lower()
+    owners = {table, table.removesuffix("s"), sought.collection.lower()}
+    qualified = {f"{owner}_{key}" for owner in owners} | {f"{owner}{key}" for owner in owners}
+    if any(name == it or name.endswith(f"_{it}") for it in qualified):
+        return True
+    if key not in GENERIC:
+        return name == key or name.endswith(f"_{key}")
+    if len(sought.columns) > 1:  # two values rarely agree by chance
+        return name == key
+    after_table = any(owner in relation.name.lower() for owner in owners if len(owner) > 1)
+    return (
+        after_table
+        and any(name == f"{it}{key}" for it in VERSIONS)
+        and name not in {it.lower() for it in relation.numbered}
+    )
+
+
+def _members(relation: _Relation, sought: Sought) -> Iterator[Composed]:
+    """Yield queries for keys in JSON: members that are named like the key's column."""
+    table, key = sought.place.table, sought.columns[0]
+    owners = {table, table.removesuffix("s"), sought.collection}
+    members = {f"{owner}_{key}" for owner in owners}
+    condition: Composable = SQL("true")
+    if key.lower() not in GENERIC or any(it.lower() in relation.name.lower() for it in owners):
+        members.add(key)
+        generic: set[str] = set()
+    else:  # an audit table of many tables says in another column which one a row is of
+        generic = {key}
+        texts = [
+            name
+            for name, kind in zip(relation.columns, relation.types, strict=True)
+            if kind in ("text", "varchar", "bpchar", "name")
+        ]
+        names = Literal(sorted({table, f"{sought.place.schema}.{table}", sought.collection}))
+        condition = SQL("({})").format(
+            SQL(" OR ").join(
+                [
+                    SQL("false"),
+                    *(SQL("{}::text = ANY({})").format(Identifier(it), names) for it in texts),
+                ]
+            )
+        )
+    for column, kind in zip(relation.columns, relation.types, strict=True):
+        if kind not in ("json", "jsonb", "hstore"):
+            continue
+        for names_of, only in ((members, SQL("true")), (generic, condition)):
+            for member in sorted(names_of):
+                yield _member(relation, column, kind, member, only)
+
+
+def _member(
+    relation: _Relation, column: str, kind: str, member: str, condition: Composable
+) -> Composed:
+    value: Composable = Identifier(column)
+    if kind == "json":
+        value = SQL("regexp_replace({}::text, {}, {}, 'g')").format(
+            value, Literal(_REFUSED_BY_JSONB), Literal(r"\1")
+        )
+    path = f"lax $.**.{json.dumps(member, ensure_ascii=False)}"
+    texts = SQL(
+        "(SELECT DISTINCT m #>> '{{}}' FROM jsonb_path_query({}::jsonb, {}) AS m) AS v (t)"
+    ).format(value, Literal(path))
+    return SQL(
+        "SELECT v.t, count(*) FROM {} CROSS JOIN LATERAL {} WHERE v.t IS NOT NULL AND {} GROUP BY 1"
+    ).format(relation.identifier, texts, condition)
+
+
+def _key_ids(ledger: Connection, database: str, collection: str) -> list[str]:
+    query = (
+        select(erasure.c.key_id)
+        .join_from(erasure, erasure_batch)
+        .where(
+            erasure_batch.c.database == database,
+            erasure_batch.c.collection == collection,
+            erasure.c.action == "delete",
+        )
+        .distinct()
+    )
+    return sorted(ledger.scalars(query))
+
+
+def _erased_rows(
+    copy: psycopg.Connection[Any],
+    query: Composed,
+    ledger: Connection,
+    database: str,
+    sought: Sought,
+    keys: ErasureKeys,
+    key_ids: Sequence[str],
+) -> int:
+    erased = 0
+    with copy.cursor(f"parcelseal_search_{next(_numbers)}") as cursor:
+        cursor.execute(query)
+        while rows := cursor.fetchmany(KEYS_AT_ONCE):
+            for key_id in key_ids:
+                counts: dict[bytes, int] = defaultdict(int)
+                for *key, number in rows:
+                    named = json.dumps([database, sought.collection, key], ensure_ascii=False)
+                    digest = hmac.digest(keys.keys[key_id], named.encode(), "sha256")
+                    counts[digest] += number
+                entered = (
+                    select(erasure.c.key_hmac)
+                    .join_from(erasure, erasure_batch)
+                    .where(
+                        erasure.c.key_hmac == any_(literal(list(counts), ARRAY(LargeBinary))),
+                        erasure.c.key_id == key_id,
+                        erasure.c.action == "delete",
+                        erasure_batch.c.database == database,
+                        erasure_batch.c.collection == sought.collection,
+                        func.coalesce(erasure_batch.c.key_types, "").in_(
+                            [types or "" for types in sought.key_types]
+                        ),
+                    )
+                    .distinct()
+                )
+                erased += sum(counts[bytes(digest)] for digest in ledger.scalars(entered))
+    return erased
