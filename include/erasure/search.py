@@ -18,9 +18,9 @@ from typing import Any
 import psycopg
 from psycopg import pq
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
-from sqlalchemy import ARRAY, Connection, Engine, LargeBinary, any_, func, literal, select
+from sqlalchemy import Connection, Engine, select
 
-from include.erasure.ledger import ErasureKeys
+from include.erasure.ledger import ErasureKeys, driver_of
 from include.erasure.matching import kind_of
 from include.erasure.places import Place
 from include.services.database import PRINTING
@@ -66,6 +66,13 @@ SELECT k.conrelid::int8, k.confrelid::int8, k.convalidated,
        array(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u(num, ord)
              JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.num ORDER BY ord)
 FROM pg_constraint k WHERE k.contype = 'f' AND k.conparentid = 0
+"""
+_ENTERED = """
+SELECT DISTINCT e.key_hmac FROM unnest(%(digests)b::bytea[]) AS s (key_hmac)
+JOIN erasure e ON e.key_hmac = s.key_hmac AND e.key_id = %(key_id)s AND e.action = 'delete'
+JOIN erasure_batch b ON b.id = e.batch_id
+WHERE b.database = %(database)s AND b.collection = %(collection)s
+  AND coalesce(b.key_types, '') = ANY(%(key_types)s)
 """
 _FAMILY = """
 SELECT to_regclass(%(name)s)::oid::int8
@@ -391,6 +398,7 @@ def _erased_rows(
     key_ids: Sequence[str],
 ) -> int:
     erased = 0
+    driver = driver_of(ledger)
     with copy.cursor(f"parcelseal_search_{next(_numbers)}") as cursor:
         cursor.execute(query)
         while rows := cursor.fetchmany(KEYS_AT_ONCE):
@@ -400,20 +408,13 @@ def _erased_rows(
                     named = json.dumps([database, sought.collection, key], ensure_ascii=False)
                     digest = hmac.digest(keys.keys[key_id], named.encode(), "sha256")
                     counts[digest] += number
-                entered = (
-                    select(erasure.c.key_hmac)
-                    .join_from(erasure, erasure_batch)
-                    .where(
-                        erasure.c.key_hmac == any_(literal(list(counts), ARRAY(LargeBinary))),
-                        erasure.c.key_id == key_id,
-                        erasure.c.action == "delete",
-                        erasure_batch.c.database == database,
-                        erasure_batch.c.collection == sought.collection,
-                        func.coalesce(erasure_batch.c.key_types, "").in_(
-                            [types or "" for types in sought.key_types]
-                        ),
-                    )
-                    .distinct()
-                )
-                erased += sum(counts[bytes(digest)] for digest in ledger.scalars(entered))
+                parameters = {
+                    "digests": list(counts),
+                    "key_id": key_id,
+                    "database": database,
+                    "collection": sought.collection,
+                    "key_types": [types or "" for types in sought.key_types],
+                }
+                for (digest,) in driver.execute(_ENTERED, parameters):
+                    erased += counts[digest]
     return erased
