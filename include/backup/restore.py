@@ -125,19 +125,23 @@ def restore(
     target: DatabaseAddress,
     *,
     jobs: int = 2,
-    owners: bool = False,
     allow_content: bool = False,
     progress: Callable[[str], None] | None = None,
+    prepare: Callable[[bytes, Sequence[Entry]], None] | None = None,
 ) -> Restored:
     """Load a restore point into a database and compare its row counts with the manifest.
+
+    Everything belongs to the role of the target then, and no other role has a right on it:
+    `include.backup.access` sets owners and grants once the erasures were replayed.
 
     Args:
         source: checked before the target is touched.
         target: an existing database.
         jobs: loaders and index builders at once.
-        owners: restore owners and grants too; their roles must exist.
         allow_content: load into a database that already has tables.
         progress: is told each step.
+        prepare: is called with the archive's head, as bytes and decoded, when the object was
+            checked and nothing is loaded yet; its error ends the restore there.
 
     Raises:
         UsageError: the target is not empty, an extension or role is missing there.
@@ -153,9 +157,10 @@ def restore(
     tell("checking the object against the manifest")
     source.check()
     head, entries = source.head()
+    if prepare:
+        prepare(head, entries)
     options = ["--exit-on-error", "--no-password", f"--dbname={target.public_conninfo()}"]
-    if not owners:
-        options += ["--no-owner", "--no-privileges", "--no-publications", "--no-subscriptions"]
+    options += ["--no-owner", "--no-privileges", "--no-publications", "--no-subscriptions"]
     with _in_memory(head) as archive, _never_say_drop(when=allow_content):
         tell("creating the schema")
         _pg_restore([*options, "--section=pre-data"], archive, target)

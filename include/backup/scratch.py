@@ -93,6 +93,10 @@ def _create(
                     sql.Identifier(name)
                 )
             )
+            # It holds erased people until the replay. Its owner connects all the same.
+            admin.execute(
+                sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name))
+            )
         except errors.InsufficientPrivilege:
             raise UsageError(
                 f"The drill's role may not create databases on {server.place}.",

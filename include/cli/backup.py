@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,7 @@ from include.services.errors import ParcelSealError, UsageError
 from include.workplace import Workplace
 
 if TYPE_CHECKING:
+    from include.backup.archive import Entry
     from include.backup.manifest import Rejected, RestorePoint
     from include.backup.point_folder import HiddenObject
     from include.encryption.recipients import OpeningKey
@@ -83,6 +84,7 @@ def restore(
     as_json: JsonOption = False,
 ) -> int:
     """Restore for real: check, decrypt, load, compare, and erase again what was erased."""
+    from include.backup.access import TargetAccess
     from include.backup.restore import Source, refuse_live
     from include.backup.restore import restore as load
     from include.services.database import DatabaseAddress
@@ -97,17 +99,32 @@ def restore(
             _ledger(place, database)
         tell(f"restore point {chosen.id}, taken {chosen.manifest.taken_at:%Y-%m-%d %H:%M:%S %Z}")
         source = Source(place.store("offsite_store"), chosen.manifest, _key(place, key))
+        access = TargetAccess(target, owners=owners, is_new=not into_existing)
+
+        def prepare(head: bytes, entries: Sequence[Entry]) -> None:
+            if not skip_erasures:
+                _require_findable(place, mapped, chosen, entries)
+            access.close(head, entries)
+
         restored = load(
-            source, target, jobs=jobs, owners=owners, allow_content=into_existing, progress=tell
+            source,
+            target,
+            jobs=jobs,
+            allow_content=into_existing,
+            progress=tell,
+            prepare=prepare,
         )
         # Read again now: a long restore may have begun before the newest erasures.
         done = None if skip_erasures else _replay(place, mapped, target)
         if skip_erasures:
             errors.print(
                 "[bold red]erasures were not replayed[/bold red]: people who were erased "
-                "may be back; keep the copy closed until they are.",
+                "may be back; keep the copy closed until they are. Others may not connect to it "
+                "and owners and grants are not set.",
                 soft_wrap=True,
             )
+        elif not restored.differences:
+            access.open()
     replayed, remasked = (done.replayed, done.remasked) if done else (0, 0)
     report = {
         "restore_point": chosen.id,
@@ -222,6 +239,23 @@ def _ledger(place: Workplace, database: str) -> int:
         check_keys({key_id for by_key in found.values() for key_id in by_key}, place.erasure_keys)
         require_same(place.state, place.erasure_keys, place.clock.now())
     return sum(sum(by_key.values()) for by_key in found.values())
+
+
+def _require_findable(
+    place: Workplace, mapped: MappedDatabase, chosen: RestorePoint, entries: Sequence[Entry]
+) -> None:
+    """Raise ControlFailed when the ledger cannot name the restore point's erased records."""
+    from include.backup.older_keys import require_findable
+    from include.erasure.places import places_of
+
+    require_findable(
+        entries,
+        mapped.name,
+        places_of(mapped),
+        {name: one.primary_key for name, one in mapped.collections.items()},
+        place.state,
+        chosen.id,
+    )
 
 
 def _state_is_blank(place: Workplace) -> bool:

@@ -81,17 +81,35 @@ def suspended(copy: psycopg.Connection[Any]) -> Iterator[None]:
         raise _explained(copy, error) from None
 
 
+@contextmanager
+def event_triggers_suspended(copy: psycopg.Connection[Any]) -> Iterator[None]:
+    """Suspend the event triggers that the role owns until the block ends, in its transaction.
+
+    Raises:
+        psycopg.Error: the copy refuses.
+    """
+    resume = _suspend_event_triggers(copy)
+    yield
+    for statement in resume:
+        copy.execute(statement)
+
+
+def _suspend_event_triggers(copy: psycopg.Connection[Any]) -> list[Composed]:
+    resume: list[Composed] = []
+    for name, state in copy.execute(_EVENTS).fetchall():
+        change = SQL("ALTER EVENT TRIGGER {} {}")
+        copy.execute(change.format(Identifier(name), SQL("DISABLE")))
+        resume.append(change.format(Identifier(name), SQL(_ENABLE[state])))
+    return resume
+
+
 def _suspend(copy: psycopg.Connection[Any]) -> list[Composed]:
     """Suspend everything and return the statements that bring it back."""
     row = copy.execute("SELECT current_setting('session_replication_role')").fetchone()
     if row == ("replica",):  # under which no foreign key is checked
         copy.execute("SET LOCAL session_replication_role = origin")
-    resume: list[Composed] = []
     # First, since the other statements would fire them; last to come back.
-    for name, state in copy.execute(_EVENTS).fetchall():
-        change = SQL("ALTER EVENT TRIGGER {} {}")
-        copy.execute(change.format(Identifier(name), SQL("DISABLE")))
-        resume.append(change.format(Identifier(name), SQL(_ENABLE[state])))
+    resume = _suspend_event_triggers(copy)
     for kind, query in (("TRIGGER", _TRIGGERS), ("RULE", _RULES)):
         for schema, table, name, state in copy.execute(query).fetchall():
             change = SQL("ALTER TABLE ONLY {} {} {} {}")

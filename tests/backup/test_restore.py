@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import subprocess
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -126,45 +125,6 @@ def test_a_key_of_nobody_is_refused_before_the_target_is_touched(
     with pytest.raises(Refused, match="does not belong to any of its recipients"):
         restore(taken.source(stranger), target)
     assert rows(target, "SELECT count(*) FROM pg_class WHERE relname = 'customer'") == [(0,)]
-
-
-def test_owners_and_grants_come_back_when_asked(
-    new_database: Callable[..., DatabaseAddress],
-    server: DatabaseAddress,
-    target: DatabaseAddress,
-    store: DirectoryStore,
-    recipients: list[Recipient],
-    signer: Signer,
-    operations: Holder,
-):
-    """Without them everything belongs to the restoring role; a missing role is said by name."""
-    run(server, "CREATE ROLE clerk_of_owners; CREATE ROLE reader_of_owners")
-    origin = new_database(
-        """CREATE TABLE t (id int); ALTER TABLE t OWNER TO clerk_of_owners;
-        GRANT SELECT ON t TO reader_of_owners;
-        CREATE PUBLICATION pub FOR TABLE t;
-        SELECT lo_from_bytea(77, 'x'), lo_from_bytea(78, 'y');
-        ALTER LARGE OBJECT 78 OWNER TO clerk_of_owners;"""
-    )
-    source = take(origin, store, recipients, signer).source(operations.opening)
-    owner = "SELECT relowner::regrole::text, relacl::text FROM pg_class WHERE relname = 't'"
-    try:
-        restore(source, target)
-        assert rows(target, owner) == [("postgres", None)]
-        comparison = compare(source, target)
-        assert comparison.same_schema
-        assert comparison.different == ()
-        run(target, "DROP TABLE t; SELECT lo_unlink(77), lo_unlink(78)")
-        restore(source, target, owners=True)
-        ((name, grants),) = rows(target, owner)
-        assert name == "clerk_of_owners"
-        assert "reader_of_owners=r" in str(grants)
-    finally:
-        for one in (target, origin):
-            run(one, "DROP TABLE IF EXISTS t; SELECT lo_unlink(78); DROP PUBLICATION pub")
-        run(server, "DROP ROLE clerk_of_owners; DROP ROLE reader_of_owners")
-    with pytest.raises(UsageError, match='role "clerk_of_owners" does not exist'):
-        restore(source, target, owners=True)
 
 
 def test_a_missing_extension_is_said_by_name(

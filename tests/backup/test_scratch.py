@@ -55,6 +55,15 @@ def test_it_is_there_inside_and_gone_afterwards(server: DatabaseAddress, state: 
         assert None not in list(conn.scalars(select(scratch_database.c.dropped_at)))
 
 
+def test_nobody_but_its_owner_connects_to_a_scratch_database(
+    server: DatabaseAddress, state: Engine
+) -> None:
+    """Until the replay it holds people who were erased."""
+    allowed = "SELECT has_database_privilege('public', current_database(), 'CONNECT')"
+    with scratch(server, set(), state, dag_id="d", run_id="r", clock=CLOCK) as copy:
+        assert rows(copy, allowed) == [(False,)]
+
+
 @pytest.mark.parametrize("taken", ["live", "there"])
 def test_a_name_that_is_taken_is_never_touched(
     server: DatabaseAddress,

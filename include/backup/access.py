@@ -1,0 +1,200 @@
+"""Keep a restored database closed until its erasures were replayed, then set owners and grants.
+
+An owner reads its tables without any grant, so owners come last too. Everything that opens the
+database is one transaction: a restore that fails before it leaves nothing open.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import psycopg
+from psycopg import sql
+
+from include.backup.archive import Entry
+from include.erasure.suspended import event_triggers_suspended
+from include.services.database import DatabaseAddress, connected
+from include.services.errors import ServiceError, UsageError
+from include.services.programs import ending_with_us, program
+
+OPENING = {  # entries of an archive that let others read what was restored
+    "ACL",
+    "DEFAULT ACL",
+    "PUBLICATION",
+    "PUBLICATION TABLE",
+    "PUBLICATION TABLES IN SCHEMA",
+    "SUBSCRIPTION",
+    "SUBSCRIPTION TABLE",
+}
+_DATA = {"TABLE DATA", "SEQUENCE SET", "BLOBS", "MATERIALIZED VIEW DATA", "STATISTICS DATA"}
+_OWNER_OF_ENTRY = re.compile(r"^(-- (?:Data for )?Name: .*; Owner: ).*$")
+_RESTRICTED = re.compile(r"^\\(?:un)?restrict \w+$")  # words for psql, which does not run here
+_ROLE = r'("(?:[^"]|"")+"|[^\s;,"]+)'
+_ROLES = re.compile(
+    rf"\b(?:OWNER TO|TO|FROM|FOR ROLE|SET SESSION AUTHORIZATION) {_ROLE}"
+    r"(?= |;|$)(?=(?: WITH GRANT OPTION)?;$| IN SCHEMA | GRANT | REVOKE )",
+    re.MULTILINE,
+)
+_PUBLIC_MAY_CONNECT = """
+SELECT pg_has_role(d.datdba, 'USAGE'), EXISTS (
+    SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+    WHERE a.grantee = 0 AND a.privilege_type = 'CONNECT')
+FROM pg_database d WHERE d.datname = current_database()
+"""
+
+
+@dataclass
+class TargetAccess:
+    """Access of other roles to a database while it is restored.
+
+    Args:
+        target: the database.
+        owners: restore owners, grants, publications and subscriptions of the backup at the end.
+        is_new: whether nobody uses the target yet; others may not connect to it meanwhile then.
+    """
+
+    target: DatabaseAddress
+    owners: bool
+    is_new: bool
+    _statements: str = field(default="", init=False)
+    _closed: bool = field(default=False, init=False)
+
+    def close(self, head: bytes, entries: Sequence[Entry]) -> None:
+        """Close the target, before anything is loaded into it.
+
+        Args:
+            head: header and table of contents of the archive.
+            entries: the same, decoded.
+
+        Raises:
+            UsageError: a role of the archive is missing, or default privileges of the target would
+                open each table as it is created.
+            ServiceError: the database or pg_restore failed.
+        """
+        if self.owners:
+            self._statements = opening_statements(head, entries)
+            _require_roles(self.target, self._statements)
+        if not self.is_new:
+            return
+        with connected(self.target) as connection:
+            if connection.execute("SELECT FROM pg_default_acl LIMIT 1").fetchone() is not None:
+                raise UsageError(
+                    f"The target {self.target.place} grants rights on new tables by default: "
+                    "erased people could be read before their erasure is repeated.",
+                    "Create the target from template0, or see ALTER DEFAULT PRIVILEGES.",
+                )
+            row = connection.execute(_PUBLIC_MAY_CONNECT).fetchone()
+            if row == (True, True):
+                self._change(connection, "REVOKE CONNECT ON DATABASE {} FROM PUBLIC")
+                self._closed = True
+
+    def open(self) -> None:
+        """Set the backup's owners and grants, and let others connect again as before.
+
+        Raises:
+            ServiceError: a statement failed; nothing is open then.
+        """
+        with connected(self.target) as connection:
+            try:
+                if self._statements:
+                    with event_triggers_suspended(connection):
+                        connection.execute(self._statements.encode("utf-8", "surrogateescape"))
+                if self._closed:
+                    self._change(connection, "GRANT CONNECT ON DATABASE {} TO PUBLIC")
+            except psycopg.OperationalError:
+                raise
+            except psycopg.Error as error:
+                raise ServiceError(
+                    f"Owners and grants cannot be restored into {self.target.place}: "
+                    f"{type(error).__name__}, {error.sqlstate}.",
+                    "Erasures were replayed, and nothing is open to others. See the server's log, "
+                    "then grant access by hand.",
+                ) from None
+
+    def _change(self, connection: psycopg.Connection, statement: str) -> None:
+        connection.execute(sql.SQL(statement).format(sql.Identifier(self.target.name)))
+
+
+def opening_statements(head: bytes, entries: Sequence[Entry]) -> str:
+    """Return the SQL of an archive's owners, grants, publications and subscriptions.
+
+    The owners are what pg_restore writes beyond the same script without owners.
+    """
+    plain = [entry for entry in entries if entry.kind not in OPENING | _DATA]
+    owned = _script(head, plain).splitlines()
+    owners: list[str] = []
+    without = iter([*_script(head, plain, "--no-owner").splitlines(), None])
+    expected = next(without)
+    for line in owned:
+        if line == expected:
+            expected = next(without)
+        else:
+            owners.append(line)
+    if expected is not None:
+        raise ServiceError(
+            "The owners of the backup's objects cannot be told from pg_restore's script.",
+            "Restore without --owners, and set owners and grants by hand.",
+        )
+    grants = _script(head, [entry for entry in entries if entry.kind in OPENING])
+    return "\n".join([*owners, grants])
+
+
+def _script(head: bytes, entries: Sequence[Entry], *words: str) -> str:
+    """Return pg_restore's SQL for entries, with one text in place of their owners in comments."""
+    if not entries:
+        return ""
+    with _readable(head) as archive, tempfile.NamedTemporaryFile("w") as listed:
+        listed.write("".join(f"{entry.dump_id};\n" for entry in entries))
+        listed.flush()
+        done = subprocess.run(
+            ending_with_us(
+                [
+                    *(program("pg_restore"), "--file=-", f"--use-list={listed.name}", *words),
+                    f"/proc/self/fd/{archive}",
+                ]
+            ),
+            check=False,
+            pass_fds=(archive,),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+        )
+    if done.returncode:
+        raise ServiceError(
+            "pg_restore cannot read the owners and grants of the backup.",
+            "Restore without --owners, and set owners and grants by hand.",
+        )
+    lines = done.stdout.decode("utf-8", "surrogateescape").split("\n")
+    return "\n".join(
+        _OWNER_OF_ENTRY.sub(r"\1", line) for line in lines if not _RESTRICTED.match(line)
+    )
+
+
+def _require_roles(target: DatabaseAddress, statements: str) -> None:
+    """Raise UsageError when a role that the statements name does not exist on the server."""
+    named = {
+        role[1:-1].replace('""', '"') if role.startswith('"') else role
+        for role in _ROLES.findall(statements)
+    } - {"PUBLIC", "DEFAULT"}
+    with connected(target) as connection:
+        roles = {name for (name,) in connection.execute("SELECT rolname::text FROM pg_roles")}
+    if missing := sorted(named - roles):
+        raise UsageError(
+            f'Restoring into {target.place}: role "{missing[0]}" does not exist.',
+            "Create the roles first. Owners and grants need theirs, and so do policies.",
+        )
+
+
+@contextmanager
+def _readable(content: bytes) -> Iterator[int]:
+    descriptor = os.memfd_create("parcelseal-head")
+    try:
+        os.write(descriptor, content)
+        yield descriptor
+    finally:
+        os.close(descriptor)

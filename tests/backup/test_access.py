@@ -1,0 +1,181 @@
+"""A restored database is closed until its erasures were replayed; then owners and grants come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+
+from include.backup.access import TargetAccess
+from include.backup.compare import compare
+from include.backup.restore import Source, restore
+from include.encryption.recipients import Recipient
+from include.evidence.signing import Signer
+from include.services.database import DatabaseAddress
+from include.services.errors import ServiceError, UsageError
+from include.services.objectstore.directory import DirectoryStore
+from tests.backup.support import rows, run, take
+from tests.support.holders import Holder
+
+ORIGIN = """
+CREATE TABLE t (id int PRIMARY KEY); ALTER TABLE t OWNER TO clerk_of_owners;
+GRANT SELECT ON t TO "reader ""of"" owners" WITH GRANT OPTION;
+GRANT SELECT (id) ON t TO clerk_of_owners;
+CREATE FUNCTION said() RETURNS text LANGUAGE sql AS $$
+SELECT '-- Name: t; Type: TABLE; Schema: public; Owner: nobody
+ALTER TABLE public.t OWNER TO nobody;' $$;
+ALTER FUNCTION said() OWNER TO clerk_of_owners; REVOKE EXECUTE ON FUNCTION said() FROM PUBLIC;
+CREATE MATERIALIZED VIEW m AS SELECT count(*) FROM t;
+ALTER MATERIALIZED VIEW m OWNER TO clerk_of_owners;
+ALTER DEFAULT PRIVILEGES FOR ROLE clerk_of_owners IN SCHEMA public
+    GRANT SELECT ON TABLES TO "reader ""of"" owners";
+CREATE PUBLICATION pub FOR TABLE t;
+SELECT lo_from_bytea(77, 'x'), lo_from_bytea(78, 'y');
+ALTER LARGE OBJECT 78 OWNER TO clerk_of_owners;
+GRANT SELECT ON LARGE OBJECT 77, 78 TO "reader ""of"" owners";
+CREATE FUNCTION forbid() RETURNS event_trigger LANGUAGE plpgsql AS
+    'BEGIN RAISE EXCEPTION ''the schema is frozen''; END';
+CREATE EVENT TRIGGER frozen ON ddl_command_start WHEN TAG IN ('GRANT') EXECUTE FUNCTION forbid();
+"""
+ACCESS = """
+SELECT 't', relowner::regrole::text, relacl::text FROM pg_class WHERE relname = 't'
+UNION ALL SELECT 'm', relowner::regrole::text, relacl::text FROM pg_class WHERE relname = 'm'
+UNION ALL SELECT 'id', '', attacl::text FROM pg_attribute WHERE attrelid = 't'::regclass
+    AND attname = 'id'
+UNION ALL SELECT 'said', proowner::regrole::text, proacl::text FROM pg_proc WHERE proname = 'said'
+UNION ALL SELECT oid::text, lomowner::regrole::text, lomacl::text FROM pg_largeobject_metadata
+UNION ALL SELECT 'default', defaclrole::regrole::text, defaclacl::text FROM pg_default_acl
+UNION ALL SELECT pubname, pubowner::regrole::text, '' FROM pg_publication
+ORDER BY 1
+"""
+CONNECT = "SELECT has_database_privilege('public', current_database(), 'CONNECT')"
+
+
+@pytest.fixture
+def roles(server: DatabaseAddress, target: DatabaseAddress) -> Iterator[None]:
+    """The roles of the backup, and nothing of theirs afterwards."""
+    run(server, 'CREATE ROLE clerk_of_owners; CREATE ROLE "reader ""of"" owners"')
+    yield
+    for address in (target, server):
+        drop_owned(address)
+    run(server, 'DROP ROLE clerk_of_owners, "reader ""of"" owners"')
+
+
+def drop_owned(address: DatabaseAddress) -> None:
+    """Drop what the roles own or may do, one after the other: both at once is an internal error."""
+    for role in ("clerk_of_owners", '"reader ""of"" owners"'):
+        run(address, f"DROP OWNED BY {role} CASCADE")
+
+
+@pytest.fixture
+def origin(new_database: Callable[..., DatabaseAddress], roles: None) -> Iterator[DatabaseAddress]:
+    """A database whose objects belong to others."""
+    address = new_database(ORIGIN)
+    yield address
+    drop_owned(address)
+
+
+@pytest.fixture
+def source(
+    origin: DatabaseAddress,
+    store: DirectoryStore,
+    recipients: list[Recipient],
+    signer: Signer,
+    operations: Holder,
+) -> Source:
+    return take(origin, store, recipients, signer).source(operations.opening)
+
+
+def test_owners_and_grants_are_restored_only_when_the_target_opens(
+    source: Source, origin: DatabaseAddress, target: DatabaseAddress
+) -> None:
+    """Of tables, columns, functions, views, large objects and publications, as in the original."""
+    access = TargetAccess(target, owners=True, is_new=True)
+    restore(source, target, prepare=access.close)
+    assert rows(target, CONNECT) == [(False,)]
+    for name, owner, grants in rows(target, ACCESS):
+        assert (owner, grants) in (("postgres", None), ("", None)), name
+    access.open()
+    assert rows(target, CONNECT) == [(True,)]
+    assert rows(target, ACCESS) == rows(origin, ACCESS)
+    assert len(rows(target, ACCESS)) == 8
+    comparison = compare(source, target)
+    assert (comparison.same_schema, comparison.different) == (True, ())
+
+
+def test_a_restore_without_owners_opens_the_target_as_it_was(
+    source: Source, target: DatabaseAddress
+) -> None:
+    """Everything belongs to the restoring role; who may connect is as before."""
+    access = TargetAccess(target, owners=False, is_new=True)
+    restore(source, target, prepare=access.close)
+    assert rows(target, CONNECT) == [(False,)]
+    access.open()
+    assert rows(target, CONNECT) == [(True,)]
+    assert {owner for _, owner, _ in rows(target, ACCESS)} == {"postgres", ""}
+    run(target, "REVOKE CONNECT ON DATABASE " + target.name + " FROM PUBLIC")
+    again = TargetAccess(target, owners=False, is_new=True)
+    again.close(b"", [])
+    again.open()
+    assert rows(target, CONNECT) == [(False,)]
+
+
+def test_a_target_that_is_in_use_keeps_its_connections(
+    source: Source, target: DatabaseAddress
+) -> None:
+    """Its people were there before."""
+    access = TargetAccess(target, owners=False, is_new=False)
+    restore(source, target, prepare=access.close)
+    assert rows(target, CONNECT) == [(True,)]
+
+
+def test_a_missing_role_is_refused_by_name_before_anything_is_loaded(
+    source: Source, target: DatabaseAddress, server: DatabaseAddress
+) -> None:
+    """A restore that takes hours does not end with it."""
+    run(server, "ALTER ROLE clerk_of_owners RENAME TO clerk_elsewhere")
+    try:
+        access = TargetAccess(target, owners=True, is_new=True)
+        with pytest.raises(UsageError, match='role "clerk_of_owners" does not exist'):
+            restore(source, target, prepare=access.close)
+    finally:
+        run(server, "ALTER ROLE clerk_elsewhere RENAME TO clerk_of_owners")
+    assert rows(target, "SELECT FROM pg_class WHERE relname = 't'") == []
+    assert rows(target, CONNECT) == [(True,)]
+
+
+def test_a_target_that_grants_by_default_is_refused(
+    source: Source, target: DatabaseAddress
+) -> None:
+    """Each table would be open as soon as it is created."""
+    run(target, 'ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO "reader ""of"" owners"')
+    access = TargetAccess(target, owners=False, is_new=True)
+    with pytest.raises(UsageError, match="grants rights on new tables by default"):
+        restore(source, target, prepare=access.close)
+    assert rows(target, "SELECT FROM pg_class WHERE relname = 't'") == []
+
+
+def test_nothing_is_open_when_a_grant_fails(
+    source: Source, target: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Owners, grants and connections come in one transaction."""
+    access = TargetAccess(target, owners=True, is_new=True)
+    restore(source, target, prepare=access.close)
+    run(target, "DROP MATERIALIZED VIEW m")
+    with pytest.raises(ServiceError, match="Owners and grants cannot be restored"):
+        access.open()
+    assert rows(target, CONNECT) == [(False,)]
+    assert {owner for _, owner, _ in rows(target, ACCESS)} == {"postgres", ""}
+
+
+def test_no_row_is_readable_by_others_while_it_is_loaded(
+    source: Source, target: DatabaseAddress
+) -> None:
+    """Their owners and readers may not even connect."""
+    access = TargetAccess(target, owners=True, is_new=True)
+    restore(source, target, prepare=access.close)
+    with target.connect() as connection:
+        connection.execute("SET ROLE clerk_of_owners")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("SELECT * FROM t")

@@ -1,0 +1,178 @@
+"""`restore` ends well only when no erased record is in the copy, whatever happened meanwhile."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from include.backup import restore as restoring
+from include.cli import backup
+from include.encryption.recipients import Recipient
+from include.erasure.ledger import ErasureKeys, Origin, intend
+from include.evidence.signing import Signer
+from include.policy import load_pack
+from include.services.clock import SystemClock
+from include.services.database import DatabaseAddress
+from include.services.errors import ControlFailed
+from include.services.objectstore.directory import DirectoryStore
+from tests.backup.support import rows, run, take
+from tests.cli.places import RETENTION
+from tests.policy.packs import write_pack
+from tests.support.holders import NOW, Holder
+
+KEYS = ErasureKeys({"1": b"k" * 32}, "1")
+BUYERS = """
+CREATE TABLE buyer (id int PRIMARY KEY, phone text, seen_at timestamptz);
+INSERT INTO buyer SELECT n, '+86 139 0000 000' || n, now() FROM generate_series(1, 5) n;
+CREATE MATERIALIZED VIEW phones AS SELECT id, phone FROM buyer;
+"""
+CONNECT = "SELECT has_database_privilege('public', current_database(), 'CONNECT')"
+PHONES = "SELECT id FROM phones ORDER BY 1"
+
+Restoring = Callable[..., dict[str, Any]]
+
+
+def erase(state: Engine, *keys: str, key_types: str | None = "whole number") -> None:
+    """Enter buyers in the ledger."""
+    origin = Origin("shop", "buyer", "delete", "buyer", "r", "d", "r1", key_types)
+    with state.begin() as conn:
+        intend(conn, KEYS, origin, [[one] for one in keys], transaction="1", server="s", at=NOW)
+
+
+@pytest.fixture
+def restored(
+    new_database: Callable[..., DatabaseAddress],
+    target: DatabaseAddress,
+    store: DirectoryStore,
+    recipients: list[Recipient],
+    signer: Signer,
+    operations: Holder,
+    state: Engine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Restoring:
+    """Back up a shop that statements fill, and restore it into the target by the command."""
+
+    def restore(fill: str = BUYERS, **options: object) -> dict[str, Any]:
+        origin = new_database(fill)
+        take(origin, store, recipients, signer, database="shop")
+        policy = write_pack(tmp_path / "pack", retention=RETENTION.split("- class: partner")[0])
+        place = SimpleNamespace(
+            pack=load_pack(policy),
+            state=state,
+            clock=SystemClock(),
+            trusted=[signer.public_pem],
+            erasure_keys=KEYS,
+            is_local=lambda _name: True,
+            database=lambda _name: origin,
+            store=lambda _name: store,
+        )
+        monkeypatch.setattr(backup, "workplace", lambda: place)
+        monkeypatch.setattr(backup, "local_stack", lambda _place: nullcontext())
+        key = tmp_path / "operations.key"
+        key.write_bytes(operations.private_pem)
+        into = target.conninfo()
+        given: dict[str, Any] = {"skip_erasures": False, "into_existing": False, "owners": False}
+        code = backup.restore(
+            "shop", into, str(key), point="latest", jobs=2, as_json=True, **{**given, **options}
+        )
+        assert code == 0
+        found = json.loads(capsys.readouterr().out)
+        assert isinstance(found, dict)
+        return found
+
+    return restore
+
+
+def test_restore_replays_an_erasure_that_was_entered_while_it_loaded(
+    restored: Restoring, state: Engine, target: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger was empty when it began; views follow, and the target opens."""
+    real = restoring.count_rows
+
+    def meanwhile(*given: Any) -> dict[str, int]:
+        erase(state, "2", "4")
+        return real(*given)
+
+    monkeypatch.setattr(restoring, "count_rows", meanwhile)
+    assert restored()["erasures_replayed"] == 2
+    assert rows(target, PHONES) == [(1,), (3,), (5,)]
+    assert rows(target, CONNECT) == [(True,)]
+
+
+def test_restore_with_owners_opens_nothing_while_erased_records_are_left(
+    restored: Restoring, state: Engine, server: DatabaseAddress, target: DatabaseAddress
+) -> None:
+    """A history table of the backup holds one: exit 1, by table and number, and no grant."""
+    run(server, "DROP ROLE IF EXISTS seller_of_restore; CREATE ROLE seller_of_restore")
+    erase(state, "2")
+    grant = "GRANT SELECT ON ALL TABLES IN SCHEMA public TO seller_of_restore;"
+    access = "SELECT relname::text FROM pg_class WHERE relacl::text LIKE '%seller_of_restore%'"
+    history = BUYERS + "CREATE TABLE buyer_log AS SELECT id AS buyer_id, phone FROM buyer;" + grant
+    try:
+        with pytest.raises(ControlFailed, match=r"public\.buyer_log \(1 rows\)"):
+            restored(history, owners=True)
+        assert rows(target, access) == []
+        assert rows(target, CONNECT) == [(False,)]
+        run(target, "DROP TABLE buyer CASCADE; DROP TABLE buyer_log")
+        restored(BUYERS + grant, owners=True)
+        assert len(rows(target, access)) == 2
+    finally:
+        for address in (target, server):
+            run(address, "DROP OWNED BY seller_of_restore CASCADE")
+
+
+def test_restore_without_the_replay_stays_closed(
+    restored: Restoring, state: Engine, target: DatabaseAddress
+) -> None:
+    """Somebody has to erase by hand first."""
+    erase(state, "2")
+    restored(skip_erasures=True)
+    assert len(rows(target, PHONES)) == 5
+    assert rows(target, CONNECT) == [(False,)]
+
+
+@pytest.mark.parametrize(
+    ("table", "types", "resolved"),
+    [
+        ("CREATE TABLE buyer (id int, phone text, seen_at timestamptz)", "whole number", True),
+        ("CREATE TABLE buyer (id int, phone text, seen_at timestamptz)", None, True),
+        ("CREATE TABLE buyer (id int, phone text PRIMARY KEY, seen_at date)", "whole number", True),
+        (
+            "CREATE TABLE buyer (id text, phone text PRIMARY KEY, seen_at date)",
+            "whole number",
+            False,
+        ),
+        ("CREATE TABLE buyer (nr int, phone text, seen_at timestamptz)", "whole number", False),
+        ("CREATE TABLE buyer (nr int PRIMARY KEY, phone text)", "text", False),
+    ],
+)
+def test_restore_of_a_point_from_before_the_key_finds_the_erased_or_loads_nothing(
+    restored: Restoring,
+    state: Engine,
+    target: DatabaseAddress,
+    table: str,
+    types: str | None,
+    *,
+    resolved: bool,
+) -> None:
+    """By the column that is the key in the data map; else the way on is in the message."""
+    erase(state, "2", key_types=types)
+    fill = f"{table}; INSERT INTO buyer SELECT n, n FROM generate_series(1, 3) n"
+    if resolved:
+        assert restored(fill)["erasures_replayed"] == 1
+        assert rows(target, "SELECT id FROM buyer ORDER BY 1") == [(1,), (3,)]
+    else:
+        with pytest.raises(ControlFailed, match=r"buyer \(1\).*Nothing was loaded") as error:
+            restored(fill)
+        assert "Restore a later point" in error.value.action
+        assert rows(target, "SELECT FROM pg_class WHERE relname = 'buyer'") == []
+        assert rows(target, CONNECT) == [(True,)]
