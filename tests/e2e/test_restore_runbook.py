@@ -48,7 +48,8 @@ def erasures(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dic
     folder = tmp_path_factory.mktemp("ledger")
     keys = cli.place.erasure_keys
     query = (
-        "COPY (SELECT e.action, collection, key_id, encode(key_hmac, 'hex') FROM erasure e"
+        "COPY (SELECT e.action, collection, key_id, encode(key_hmac, 'hex'),"
+        " coalesce(key_types, '') FROM erasure e"
         " JOIN erasure_batch b ON b.id = batch_id WHERE database = 'courier') TO STDOUT"
     )
     with cli.place.state.begin() as conn:

@@ -1,0 +1,157 @@
+"""Step 7 of the restore runbook, as printed, erases again without ParcelSeal, and searches."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from include.erasure.ledger import ErasureKeys
+from include.services.database import DatabaseAddress
+from include.services.programs import program_folder
+from include.workplace import ROOT
+from tests.backup.support import rows, run
+
+PAGE = (ROOT / "docs" / "restore-runbook.md").read_text()
+(STEP,) = [
+    block
+    for block in re.findall(r"^```sh\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    if "erase.py" in block
+]
+KEYS = ErasureKeys({"1": b"k" * 32}, "1")
+CUSTOMERS = """
+CREATE TABLE customer (customer_id int PRIMARY KEY, name text NOT NULL, phone bigint, short char(1),
+    facts jsonb);
+INSERT INTO customer SELECT n, 'name ' || n, 13900000000 + n, 'x', '{"a": 1}'
+FROM generate_series(1, 5) n;
+CREATE TABLE customer_log (old_customer_id int, name text);
+CREATE FUNCTION remember() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN INSERT INTO public.customer_log VALUES (OLD.customer_id, OLD.name);
+    RETURN coalesce(NEW, OLD); END';
+CREATE TRIGGER always AFTER DELETE OR UPDATE ON customer FOR EACH ROW EXECUTE FUNCTION remember();
+CREATE TRIGGER off AFTER DELETE OR UPDATE ON customer FOR EACH ROW EXECUTE FUNCTION remember();
+ALTER TABLE customer ENABLE ALWAYS TRIGGER always, DISABLE TRIGGER off;
+CREATE RULE keep AS ON DELETE TO customer DO INSTEAD NOTHING;
+CREATE MATERIALIZED VIEW z AS SELECT customer_id, name FROM customer;
+CREATE MATERIALIZED VIEW a AS SELECT name FROM z;
+CREATE MATERIALIZED VIEW unpopulated AS SELECT name FROM z WITH NO DATA;
+"""
+
+
+def followed(
+    target: DatabaseAddress,
+    folder: Path,
+    *entries: tuple[str, str],
+    types: str = "whole number",
+    **settings: str,
+) -> subprocess.CompletedProcess[str]:
+    """Run the step with a ledger of customers: pairs of action and key."""
+    ledger = folder / "erasures.tsv"
+    digests = [
+        (action, KEYS.digest("1", "courier", "customer", [key]).hex()) for action, key in entries
+    ]
+    lines = [f"{action}\tcustomer\t1\t{digest}\t{types}\n" for action, digest in digests]
+    ledger.write_text("".join(lines))
+    keys = folder / "keys.json"
+    keys.write_text(json.dumps({"current": "1", "keys": {"1": "k" * 32}}))
+    step = STEP
+    for name, value in settings.items():
+        step, changed = re.subn(rf"^{name}=\(\).*$", f"{name}=({value})", step, flags=re.MULTILINE)
+        assert changed == 1
+    top = f"""set -euo pipefail
+    export PGOPTIONS="{re.search(r'PGOPTIONS="(.*)"', PAGE)[1]}"
+    field() {{ echo courier; }}; work={folder}; TARGET="{target.public_conninfo()}"
+    LEDGER={ledger}; ERASURE_KEYS={keys}
+    """  # type: ignore[index]  # the page has that line
+    return subprocess.run(
+        ["bash", "-c", top + step],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={"PATH": f"{program_folder()}:{os.environ['PATH']}", "PGPASSWORD": target.password},
+    )
+
+
+def test_the_step_erases_masks_and_refreshes_what_is_derived(
+    target: DatabaseAddress, tmp_path: Path
+) -> None:
+    """Columns of any type are hidden; triggers and rules do nothing and come back as they were."""
+    run(target, CUSTOMERS)
+    states = """SELECT tgname::text, tgenabled::text FROM pg_trigger
+        UNION ALL SELECT rulename, ev_enabled::text FROM pg_rewrite WHERE rulename = 'keep'
+        ORDER BY 1"""
+    before = rows(target, states)
+    done = followed(
+        target,
+        tmp_path,
+        *(("delete", "2"), ("mask", "3"), ("mask", "9")),
+        HIDE="customer=name,phone,short,facts",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "3 entries in the ledger, 0 left in the copy" in done.stdout
+    assert rows(target, "SELECT * FROM customer WHERE customer_id < 4 ORDER BY 1") == [
+        (1, "name 1", 13900000001, "x", {"a": 1}),
+        (3, "**", None, "*", None),
+    ]
+    assert rows(target, "SELECT name FROM a ORDER BY 1") == [
+        ("**",), ("name 1",), ("name 4",), ("name 5",)
+    ]  # fmt: skip
+    assert rows(target, "SELECT * FROM customer_log") == []
+    assert rows(target, states) == before
+    again = followed(target, tmp_path, ("mask", "3"), HIDE="customer=name,phone,short,facts")
+    assert "1 entries in the ledger, 0 left" in again.stdout
+
+
+@pytest.mark.parametrize(
+    "holder",
+    [
+        "INSERT INTO customer_log VALUES (2, 'x'), (3, 'y')",
+        "CREATE TABLE seen (customer_id text); INSERT INTO seen VALUES ('2')",
+        """CREATE TABLE audit (row jsonb);
+        INSERT INTO audit VALUES ('{"was": {"customer_id": 2}}'), ('{"customer_id": 3}')""",
+        "CREATE MATERIALIZED VIEW aside AS SELECT 2 AS customer_id",
+    ],
+)
+def test_the_step_fails_where_an_erased_key_is_left(
+    target: DatabaseAddress, tmp_path: Path, holder: str
+) -> None:
+    """By relation and number, and never by value; a table with a rule of its own may hold it."""
+    run(target, CUSTOMERS + holder)
+    done = followed(target, tmp_path, ("delete", "2"))
+    assert done.returncode == 1, done.stderr
+    assert "1 rows hold keys of erased records of customer" in done.stdout
+    assert "1 left in the copy" in done.stdout
+    allowed = followed(target, tmp_path, ("delete", "2"), RULED="customer_log seen audit aside")
+    assert allowed.returncode == 0, allowed.stdout
+
+
+def test_the_step_stops_at_a_column_that_it_cannot_hide(
+    target: DatabaseAddress, tmp_path: Path
+) -> None:
+    """Nothing is changed then."""
+    run(target, CUSTOMERS + "ALTER TABLE customer ALTER phone SET NOT NULL")
+    done = followed(target, tmp_path, ("delete", "2"), ("mask", "3"), HIDE="customer=name,phone")
+    assert done.returncode != 0
+    assert "customer.phone is no text and must not be null" in done.stderr
+    assert rows(target, "SELECT count(*) FROM customer WHERE name LIKE 'name%'") == [(5,)]
+
+
+def test_the_step_finds_records_of_a_table_without_its_key(
+    target: DatabaseAddress, tmp_path: Path
+) -> None:
+    """By the columns that are named in KEY; without them it says so before it changes anything."""
+    run(target, "CREATE TABLE customer (customer_id int, name text);"
+                "INSERT INTO customer VALUES (1, 'a'), (2, 'b')")  # fmt: skip
+    stopped = followed(target, tmp_path, ("delete", "2"))
+    assert stopped.returncode != 0
+    assert "name its columns in KEY" in stopped.stderr
+    other = followed(target, tmp_path, ("delete", "2"), KEY="customer=name")
+    assert other.returncode != 0
+    assert rows(target, "SELECT count(*) FROM customer") == [(2,)]
+    done = followed(target, tmp_path, ("delete", "2"), KEY="customer=customer_id")
+    assert done.returncode == 0, done.stderr
+    assert rows(target, "SELECT customer_id FROM customer") == [(1,)]
