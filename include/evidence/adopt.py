@@ -14,10 +14,11 @@ from include.evidence import ledger
 from include.evidence.folder import Folder, StoreFolder
 from include.evidence.ledger import LedgerRow
 from include.evidence.names import DEPTH, RESULT, SIGNATURE, SUMS
+from include.evidence.pending import lock_bundle, publish_signatures
 from include.evidence.signing import Signer, TrustedKeys
 from include.evidence.sums import Sums
 from include.services.clock import Clock
-from include.services.objectstore.base import ObjectLocked, ObjectMissing, ObjectStore
+from include.services.objectstore.base import ObjectMissing, ObjectStore
 from include.state.connect import StateLock, lock_for_transaction
 from include.state.tables import evidence_intent
 
@@ -52,6 +53,7 @@ def recover_ledger(
     conn.commit()
     with conn.begin():
         lock_for_transaction(conn, StateLock.EVIDENCE)
+        publish_signatures(store, conn, keys, None)
         return adopt_unrecorded(store, conn, signer, keys, clock, everywhere=True)
 
 
@@ -67,8 +69,9 @@ def adopt_unrecorded(
 ) -> list[str]:
     """Enter signed bundles that follow the ledger's last row; the caller holds the evidence lock.
 
-    Looks at the bundles whose seal began and did not end; at all of the store for an empty ledger,
-    so that a lost state database does not start a second chain.
+    A seal commits its row before it signs, so a signed bundle without a row is one whose row was
+    lost, or one of an older version. Reads the bundles whose seal began and did not end; all of the
+    store for an empty ledger, so that a lost state database does not start a second chain.
 
     Args:
         store: the evidence store.
@@ -83,14 +86,15 @@ def adopt_unrecorded(
         The bundles that were entered, in the chain's order.
     """
     last = ledger.head(conn)
-    candidates = set(conn.scalars(select(evidence_intent.c.bundle)))
+    unsigned = evidence_intent.c.signature.is_(None)
+    candidates = set(conn.scalars(select(evidence_intent.c.bundle).where(unsigned)))
     if everywhere or last is None:
         candidates |= signed_folders(store)
-    found = {bundle: _read_trusted(StoreFolder(store, bundle), keys) for bundle in candidates}
-    followers = {signed.sums.previous: name for name, signed in found.items() if signed}
+    bundles = {bundle: _read_trusted(StoreFolder(store, bundle), keys) for bundle in candidates}
+    followers = {signed.sums.previous: name for name, signed in bundles.items() if signed}
     adopted: list[str] = []
     while bundle := followers.pop(last.link if last else None, None):
-        signed = found[bundle]
+        signed = bundles[bundle]
         assert signed is not None
         if ledger.find(conn, signed.columns["dag_id"], signed.columns["run_id"]):
             break
@@ -111,17 +115,6 @@ def adopt_unrecorded(
         conn.execute(evidence_intent.delete().where(evidence_intent.c.bundle == bundle))
         adopted.append(bundle)
     return adopted
-
-
-def lock_bundle(store: ObjectStore, bundle: str, sums: Sums, until: datetime | None) -> None:
-    """Lock every object of a signed bundle; one that is locked for longer already stays so."""
-    if until is None:
-        return
-    for name in [*sums.files, SUMS, SIGNATURE]:
-        try:
-            store.lock(f"{bundle}/{name}", until)
-        except ObjectLocked:
-            continue
 
 
 def signed_folders(store: ObjectStore) -> set[str]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
 from include.evidence import ledger
-from include.evidence.adopt import adopt_unrecorded, lock_bundle
+from include.evidence.adopt import adopt_unrecorded
 from include.evidence.folder import StoreFolder
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Result
@@ -24,6 +24,7 @@ from include.evidence.names import (
     bundle_path,
     check_file_names,
 )
+from include.evidence.pending import keep_signature, pending_signatures, publish_signatures
 from include.evidence.signing import Signer, TrustedKeys
 from include.evidence.sums import Sums
 from include.services.clock import Clock
@@ -64,12 +65,14 @@ def seal(
     lock_until: datetime | None = None,
     trusted: Iterable[bytes] = (),
 ) -> SealedBundle:
-    """Write a run's bundle, sign it and enter it in the ledger.
+    """Write a run's bundle, enter it in the ledger and sign it.
 
-    Safe to repeat, and after a kill at any point: the folder is written first, its signature last,
-    the ledger's row after that. A folder without signature is written anew by the run's next try;
-    a signed one without row is entered by the next seal of any run. The first seal of a run
-    stands: sealing it again returns that one, whatever the new result says.
+    Safe to repeat, and after a kill at any point. The files are written first. Then one transaction
+    commits the ledger's row and the signature, and only after that the signature goes into the
+    store: a seal that loses its connection, and with it the lock, has signed nothing. A folder
+    without a row is written anew by the run's next try; a signature that did not reach the store is
+    put there by the next seal of any run. The first seal of a run stands: sealing it again returns
+    the first bundle, whatever the new result says.
 
     Objects are locked after the signature, so that the remains of a killed try can be cleared.
 
@@ -87,8 +90,9 @@ def seal(
 
     Raises:
         UsageError: a file name is not possible in a bundle.
-        ControlFailed: the run's folder holds a signed bundle that does not belong to the chain, or
-            what was written ahead is not there as it was written.
+        ControlFailed: the run's folder holds a signed bundle that does not belong to the chain,
+            what was written ahead is not there as it was written, or the bundle was changed before
+            its signature reached the store.
         StoreError: the store did not take a file; seal again.
     """
     check_file_names([*files, *ahead])
@@ -98,20 +102,21 @@ def seal(
 
     def sealed_already() -> LedgerRow | None:
         lock_for_transaction(conn, StateLock.EVIDENCE)
+        publish_signatures(store, conn, keys, lock_until)
         adopt_unrecorded(store, conn, signer, keys, clock, lock_until)
         return ledger.find(conn, run.dag_id, run.run_id)
 
     conn.commit()
     with conn.begin():  # the intent is kept before anything is written
         if row := sealed_already():
-            return _sealed(row)
+            return _sealed(conn, row)
         begun = select(evidence_intent).where(evidence_intent.c.bundle == bundle)
         tried_before = conn.execute(begun).first() is not None
         intent = insert(evidence_intent).values(bundle=bundle, begun_at=clock.now())
         conn.execute(intent.on_conflict_do_nothing())
     with conn.begin():
         if row := sealed_already():
-            return _sealed(row)
+            return _sealed(conn, row)
         last = ledger.head(conn)
         if tried_before or ahead:  # a writer ahead of the seal may have been killed too
             store.clear_abandoned(f"{bundle}/")
@@ -123,9 +128,6 @@ def seal(
         remains = _clear(store, bundle, keep={*content, *ahead})
         remains |= _as_written(StoreFolder(store, bundle), ahead)
         sums = _write(store, bundle, content, remains, last)
-        conn.execute(text("SELECT 1"))  # still ours? a lost connection has lost the lock too
-        store.put(f"{bundle}/{SIGNATURE}", signer.sign(sums))
-        lock_bundle(store, bundle, Sums.parse(sums), lock_until)
         row = ledger.append(
             conn,
             signer,
@@ -143,8 +145,11 @@ def seal(
                 key_fingerprint=signer.fingerprint,
             ),
         )
-        conn.execute(evidence_intent.delete().where(evidence_intent.c.bundle == bundle))
-    return _sealed(row)
+        keep_signature(conn, bundle, signer.sign(sums))
+    with conn.begin():
+        lock_for_transaction(conn, StateLock.EVIDENCE)
+        publish_signatures(store, conn, keys, lock_until)
+        return _sealed(conn, row)
 
 
 def _write(
@@ -165,15 +170,15 @@ def _write(
 
 
 def _as_written(folder: StoreFolder, ahead: Mapping[str, str]) -> dict[str, str]:
-    """Return the digests of what was written ahead, read again."""
+    """Read the files that were written ahead again, and return their digests."""
     for name, digest in ahead.items():
         try:
-            found = folder.sha256(name)
+            stored = folder.sha256(name)
         except ObjectMissing:
-            found = ""
-        if found != digest:
+            stored = ""
+        if stored != digest:
             raise ControlFailed(
-                f"The evidence file {name} was {'changed' if found else 'removed'} before the "
+                f"The evidence file {name} was {'changed' if stored else 'removed'} before the "
                 "seal.",
                 "Find out by whom; start a new run.",
             )
@@ -203,5 +208,11 @@ def _clear(store: ObjectStore, bundle: str, keep: Collection[str]) -> dict[str, 
     return remains
 
 
-def _sealed(row: LedgerRow) -> SealedBundle:
+def _sealed(conn: Connection, row: LedgerRow) -> SealedBundle:
+    """Return a bundle of the ledger; refuse one that no signature fits any more."""
+    if row.bundle in pending_signatures(conn):
+        raise ControlFailed(
+            f"The evidence bundle {row.bundle} was changed before its signature was stored.",
+            "Run `./parcelseal verify` and find out by whom; start a new run.",
+        )
     return SealedBundle(row.bundle, row.sums_sha256, row.seq, row.key_fingerprint)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+from include.evidence.names import SIGNATURE
 from include.services.objectstore.base import ObjectMissing, ObjectStore
 from include.services.objectstore.keys import is_own_name
 
@@ -48,23 +50,47 @@ class Folder(ABC):
 
 
 class StoreFolder(Folder):
-    """A bundle in a store; a listing made earlier saves another one."""
+    """A bundle in a store.
 
-    def __init__(self, store: ObjectStore, bundle: str, listed: set[str] | None = None) -> None:
+    Args:
+        store: the evidence store.
+        bundle: its folder, relative to the store.
+        listed: names of its objects; None lists them when they are needed.
+        signature: of a bundle that has a ledger row, and whose seal did not put its signature yet.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        bundle: str,
+        listed: set[str] | None = None,
+        signature: bytes | None = None,
+    ) -> None:
         self._store = store
         self._prefix = f"{bundle}/"
         self._listed = listed
+        self._signature = signature
+
+    @property
+    def lacks_signature(self) -> bool:
+        """Whether the signature is still to be put into the store."""
+        return self._signature is not None and SIGNATURE not in self._stored()
 
     def names(self) -> set[str]:
         """Return the relative names of all objects under the bundle's prefix."""
-        if self._listed is None:
-            found = self._store.list(self._prefix)
-            self._listed = {one.key.removeprefix(self._prefix) for one in found}
-        return self._listed
+        return self._stored() | ({SIGNATURE} if self.lacks_signature else set())
 
     def open(self, name: str) -> AbstractContextManager[Readable]:
         """Open an object."""
+        if name == SIGNATURE and self._signature is not None and self.lacks_signature:
+            return io.BytesIO(self._signature)
         return self._store.open_reader(self._prefix + name)
+
+    def _stored(self) -> set[str]:
+        if self._listed is None:
+            listing = self._store.list(self._prefix)
+            self._listed = {stored.key.removeprefix(self._prefix) for stored in listing}
+        return self._listed
 
 
 class DiskFolder(Folder):

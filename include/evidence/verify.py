@@ -22,6 +22,7 @@ from include.evidence.commands import check_commands, commands_for
 from include.evidence.folder import DiskFolder, Folder, StoreFolder
 from include.evidence.ledger import LedgerRow
 from include.evidence.names import DEPTH, SIGNATURE, SIGNER, link_to
+from include.evidence.pending import pending_signatures
 from include.evidence.signing import TrustedKeys, fingerprint
 from include.evidence.sums import Link
 from include.messages import Message, _
@@ -67,10 +68,12 @@ class _Evidence:
     rows: list[LedgerRow]
     checkpoint: Checkpoint | None
     begun: set[str]
+    signatures: dict[str, bytes]
     folders: dict[str, set[str]]
 
     def folder(self, bundle: str) -> StoreFolder:
-        return StoreFolder(self.store, bundle, self.folders.get(bundle, set()))
+        listed = self.folders.get(bundle, set())
+        return StoreFolder(self.store, bundle, listed, self.signatures.get(bundle))
 
     @property
     def start(self) -> Link | None:
@@ -125,11 +128,14 @@ def verify_one(
     """
     keys = TrustedKeys(trusted)
     bundle = bundle.strip("/")
-    folder = StoreFolder(store, bundle)
+    signature = None if conn is None else pending_signatures(conn).get(bundle)
+    folder = StoreFolder(store, bundle, signature=signature)
     commands = commands_for(store, bundle, keys.fingerprints)
     remarks = []
     if conn is None:
         remarks.append(_("the ledger was not at hand; the chain was not checked"))
+    if folder.lacks_signature:
+        remarks.append(_unsigned(bundle))
     try:
         signed = check_bundle(folder, keys)
         if conn is not None:
@@ -255,6 +261,7 @@ def _take_stock(store: ObjectStore, conn: Connection, keys: TrustedKeys) -> _Evi
         every = ledger.rows(conn)
         marks = checkpoints(conn)
         begun = set(conn.scalars(select(evidence_intent.c.bundle)))
+        signatures = pending_signatures(conn)
         for one in store.list():
             parts = one.key.split("/")
             if len(parts) > DEPTH:  # what lies higher up is no bundle's: extracts of incidents
@@ -265,7 +272,7 @@ def _take_stock(store: ObjectStore, conn: Connection, keys: TrustedKeys) -> _Evi
     for bundle in gone - {one.bundle for one in marks[-1:]}:
         folders.pop(bundle, None)  # a prune that did not finish; the checkpoint stands
     kept = [row for row in every if row.seq > pruned]
-    return _Evidence(store, keys, kept, checkpoint, begun, folders)
+    return _Evidence(store, keys, kept, checkpoint, begun, signatures, folders)
 
 
 @contextmanager
@@ -375,3 +382,9 @@ def _remarks(evidence: _Evidence) -> Iterator[Message]:
             yield _("{bundle} is unfinished: it has no signature and is no bundle", bundle=bundle)
         elif bundle in evidence.begun and bundle not in known:
             yield _("{bundle} waits for its ledger row: the next seal enters it", bundle=bundle)
+        elif evidence.folder(bundle).lacks_signature:
+            yield _unsigned(bundle)
+
+
+def _unsigned(bundle: str) -> Message:
+    return _("{bundle} waits for its signature: the next seal puts it there", bundle=bundle)

@@ -65,6 +65,7 @@ evidence_intent = Table(  # bundles whose writing began; a killed seal leaves it
     metadata,
     Column("bundle", Text, primary_key=True),
     Column("begun_at", MOMENT, nullable=False),
+    Column("signature", LargeBinary),  # once the ledger has the bundle, until the store has it
 )
 
 evidence_checkpoint = Table(

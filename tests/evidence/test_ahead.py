@@ -131,7 +131,7 @@ def test_a_folder_that_waits_for_its_seal_disturbs_no_other_evidence(evidence: E
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("step", ["put report.en.html", "put SHA256SUMS", "put SHA256SUMS.sig"])
+@pytest.mark.parametrize("step", ["put report.en.html", "put signer.pem", "put SHA256SUMS"])
 def test_a_seal_that_was_killed_is_repeated_with_what_was_written_ahead(
     evidence: Evidence, step: str
 ) -> None:

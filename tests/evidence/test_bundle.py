@@ -30,6 +30,7 @@ from tests.evidence.support import (
     SealingProcess,
     result_of,
 )
+from tests.support.damage import flip
 
 MADE = {"result.json", "signer.pem", "SHA256SUMS", "SHA256SUMS.sig", *FILES}
 
@@ -40,7 +41,7 @@ def result_path(number: int) -> str:
 
 
 def kill_while_it_waits_for_its_row(evidence: Evidence) -> None:
-    """Kill a seal of run 2 after its signature, before its row is committed."""
+    """Kill a seal of run 2 after its files, before its row is committed."""
     with evidence.engine.begin() as blocker:
         blocker.execute(text("LOCK TABLE evidence_ledger IN SHARE MODE"))  # reads go on
         child = SealingProcess(evidence, 2)
@@ -49,7 +50,8 @@ def kill_while_it_waits_for_its_row(evidence: Evidence) -> None:
             if blocker.scalar(waiting):
                 break
             time.sleep(0.01)
-        assert (evidence.root / result_path(2) / "SHA256SUMS.sig").exists()
+        assert (evidence.root / result_path(2) / "SHA256SUMS").exists()
+        assert not (evidence.root / result_path(2) / "SHA256SUMS.sig").exists()
         child.kill()
 
 
@@ -163,25 +165,26 @@ def test_a_seal_killed_at_any_step_leaves_a_clean_chain(
 ) -> None:
     """SIGKILL, then the run's own retry or another run's seal: one chain, nothing half."""
     evidence.seal(1)
-    signed = step in {"lock report.en.html", "lock SHA256SUMS.sig", "ledger row"}
+    committed = step in {"put SHA256SUMS.sig", "lock report.en.html", "lock SHA256SUMS.sig"}
     if step == "ledger row":
         kill_while_it_waits_for_its_row(evidence)
     else:
         SealingProcess(evidence, 2, block_before=step).kill_when_blocked()
     meanwhile = evidence.verify()
     assert meanwhile.verified, meanwhile
-    assert meanwhile.bundles == 1
-    assert len(meanwhile.remarks) == (0 if step == "put report.en.html" else 1)
+    assert meanwhile.bundles == (2 if committed else 1)
+    silent = step == "put report.en.html" or step.startswith("lock")
+    assert len(meanwhile.remarks) == (0 if silent else 1)
 
     if next_run == "same":
         sealed = evidence.seal(2)
         assert sealed.seq == 2
-        kept = MADE | ({"only-in-the-child.txt"} if signed else set())
+        kept = MADE | ({"only-in-the-child.txt"} if committed else set())
         names = {n for n in files_in(evidence.root / sealed.path) if not n.endswith(".lock.json")}
         assert names == kept
     else:
-        assert evidence.seal(3).seq == (3 if signed else 2)
-        assert evidence.seal(2).seq == (2 if signed else 3)
+        assert evidence.seal(3).seq == (3 if committed else 2)
+        assert evidence.seal(2).seq == (2 if committed else 3)
     after = evidence.verify()
     assert after.verified, after
     assert after.remarks == []
@@ -191,6 +194,21 @@ def test_a_seal_killed_at_any_step_leaves_a_clean_chain(
         assert row is not None
         locked = evidence.store.stat(f"{row.bundle}/report.en.html").locked_until is not None
         assert locked == (step == "lock SHA256SUMS.sig")
+
+
+@pytest.mark.fault
+def test_a_bundle_changed_before_its_signature_is_stored_is_never_signed(
+    evidence: Evidence,
+) -> None:
+    """A killed seal's SHA256SUMS is replaced: no later seal puts a signature beside it."""
+    evidence.seal(1)
+    SealingProcess(evidence, 2, block_before="put SHA256SUMS.sig").kill_when_blocked()
+    flip(evidence.root / result_path(2) / "SHA256SUMS")
+    assert evidence.seal(3).seq == 3
+    assert not (evidence.root / result_path(2) / "SHA256SUMS.sig").exists()
+    with pytest.raises(ControlFailed, match="changed before its signature"):
+        evidence.seal(2)
+    assert evidence.verify().first_bad == result_path(2)
 
 
 @pytest.mark.fault

@@ -1,0 +1,94 @@
+"""Signatures of bundles that have a ledger row, on their way into the store.
+
+A seal commits the ledger row and the signature in one transaction and puts the signature into the
+store after that. Until the commit nothing signed exists outside of it, so a seal that loses its
+connection cannot fork the chain. After the commit any later seal can finish the work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+
+from sqlalchemy import Connection, select
+
+from include.evidence import ledger
+from include.evidence.ledger import LedgerRow
+from include.evidence.names import SIGNATURE, SUMS
+from include.evidence.signing import TrustedKeys
+from include.evidence.sums import Sums
+from include.services.objectstore.base import ObjectLocked, ObjectMissing, ObjectStore
+from include.state.tables import evidence_intent
+
+
+def keep_signature(conn: Connection, bundle: str, signature: bytes) -> None:
+    """Keep a bundle's signature, in the transaction that enters its ledger row."""
+    intent = evidence_intent.update().where(evidence_intent.c.bundle == bundle)
+    conn.execute(intent.values(signature=signature))
+
+
+def pending_signatures(conn: Connection) -> dict[str, bytes]:
+    """Return the signatures that the store may not have yet, by bundle."""
+    columns = evidence_intent.c
+    kept = conn.execute(
+        select(columns.bundle, columns.signature).where(columns.signature.is_not(None))
+    )
+    return {row.bundle: bytes(row.signature) for row in kept}
+
+
+def publish_signatures(
+    store: ObjectStore, conn: Connection, keys: TrustedKeys, lock_until: datetime | None
+) -> None:
+    """Put pending signatures into the store; the caller holds the evidence lock.
+
+    A signature that does not fit the bundle's SHA256SUMS and ledger row stays pending: the bundle
+    was changed, and verification names it.
+
+    Args:
+        store: the evidence store.
+        conn: the state database.
+        keys: public keys whose seals count.
+        lock_until: end of Object Lock for every object of the bundles; None for no lock.
+
+    Raises:
+        StoreError: the store cannot be read or written; repeat it.
+    """
+    for bundle, signature in pending_signatures(conn).items():
+        row = ledger.find_bundle(conn, bundle)
+        if row is None or (sums := _signed_sums(store, row, signature, keys)) is None:
+            continue
+        if _stored_signature(store, bundle) != signature:
+            store.put(f"{bundle}/{SIGNATURE}", signature)
+        lock_bundle(store, bundle, Sums.parse(sums), lock_until)
+        conn.execute(evidence_intent.delete().where(evidence_intent.c.bundle == bundle))
+
+
+def lock_bundle(store: ObjectStore, bundle: str, sums: Sums, until: datetime | None) -> None:
+    """Lock every object of a signed bundle; one that is locked for longer already stays so."""
+    if until is None:
+        return
+    for name in [*sums.files, SUMS, SIGNATURE]:
+        try:
+            store.lock(f"{bundle}/{name}", until)
+        except ObjectLocked:
+            continue
+
+
+def _signed_sums(
+    store: ObjectStore, row: LedgerRow, signature: bytes, keys: TrustedKeys
+) -> bytes | None:
+    """Return the stored SHA256SUMS; None when the signature does not fit it."""
+    try:
+        sums = store.get(f"{row.bundle}/{SUMS}")
+    except ObjectMissing:
+        return None
+    if hashlib.sha256(sums).hexdigest() != row.sums_sha256:
+        return None
+    return sums if keys.signed_by(row.key_fingerprint, signature, sums) else None
+
+
+def _stored_signature(store: ObjectStore, bundle: str) -> bytes | None:
+    try:
+        return store.get(f"{bundle}/{SIGNATURE}")
+    except ObjectMissing:
+        return None
