@@ -17,7 +17,8 @@ Required Actions* for those who may answer; each shows what is due by when. Sile
 
 **Red means** that a clock ran out before its step was done, that the timeline was tampered with, or that the run ended before
 the incident did. **What to do:** docs/on-call.md. A failed task: read its log, remove the cause, clear it; nothing is done
-twice. Notes, hand-overs, suspects, a wider scope, a false alarm: workflow `update_incident`. **Owner:** compliance.
+twice, and a sealed run does nothing: trigger again. Notes, hand-overs, suspects, a wider scope, a false alarm: workflow
+`update_incident`. **Owner:** compliance.
 """
 
 from __future__ import annotations

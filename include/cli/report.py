@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from include.services.errors import ControlFailed
 from include.workplace import Workplace
+
+if TYPE_CHECKING:
+    from include.evidence.model import Finding
 
 
 @dataclass(frozen=True)
@@ -29,30 +31,31 @@ class RunResult:
 
 
 def result_of(place: Workplace, dag_id: str, run_id: str, state: str, log: str) -> RunResult:
-    """Read what a run sealed."""
-    from include.evidence import ledger
+    """Return what a run sealed; without an outcome when there is no bundle, or it was changed."""
+    from include.evidence.model import Outcome
+    from include.evidence.sealed import read_sealed
 
-    with place.state.connect() as conn:
-        row = ledger.find(conn, dag_id, run_id)
-    if row is None:
+    store = place.store("evidence_store")
+    try:
+        with place.state.connect() as conn:
+            sealed = read_sealed(store, conn, place.trusted, dag_id, run_id)
+    except ControlFailed as refusal:
+        return RunResult(dag_id, run_id, state, None, None, [], 0, str(refusal))
+    if sealed is None:
         return RunResult(
             dag_id, run_id, state, None, None, [], 0, f"The run left no bundle. See {log}."
         )
-    store = place.store("evidence_store")
-    result = json.loads(store.get(f"{row.bundle}/result.json"))
-    names = sorted(
-        Path(one.key).name for one in store.list(f"{row.bundle}/") if "/report." in one.key
-    )
-    base = f"{store.description.rstrip('/')}/{row.bundle}"
-    failing = [one for one in result["findings"] if one["severity"] == "fail"]
+    base = f"{store.description.rstrip('/')}/{sealed.row.bundle}"
+    findings = sealed.result.findings
+    failing = [finding for finding in findings if finding.severity is Outcome.FAIL]
     return RunResult(
         dag_id=dag_id,
         run_id=run_id,
         state=state,
-        outcome=row.outcome,
+        outcome=str(sealed.result.outcome),
         bundle=base,
-        reports=[f"{base}/{name}" for name in names],
-        findings=len(result["findings"]),
+        reports=[f"{base}/{name}" for name in sorted(sealed.files) if name.startswith("report.")],
+        findings=len(findings),
         error=_line(failing[0]) if failing else None,
     )
 
@@ -64,8 +67,7 @@ def exit_code(done: RunResult) -> int:
     return 0 if done.outcome in {"pass", "attention"} and done.state == "success" else 1
 
 
-def _line(finding: dict[str, Any]) -> str:
-    from include.evidence.model import Finding
+def _line(finding: Finding) -> str:
     from include.reports.i18n import Translator
 
-    return " ".join(Translator("en").finding(Finding.model_validate(finding)).split())
+    return " ".join(Translator("en").finding(finding).split())

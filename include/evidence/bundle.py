@@ -152,6 +152,39 @@ def seal(
         return _sealed(conn, row)
 
 
+def finish_seal(
+    store: ObjectStore,
+    conn: Connection,
+    keys: TrustedKeys,
+    dag_id: str,
+    run_id: str,
+    lock_until: datetime | None = None,
+) -> SealedBundle | None:
+    """Return the bundle of a run that is in the ledger, after its signature reached the store.
+
+    Args:
+        store: the evidence store.
+        conn: the state database; what is open on it is committed.
+        keys: public keys whose seals count.
+        dag_id: the workflow.
+        run_id: its run.
+        lock_until: as for ``seal``.
+
+    Returns:
+        The bundle; None when the run was not sealed.
+
+    Raises:
+        ControlFailed: the bundle was changed before its signature reached the store.
+        StoreError: the store did not take the signature; repeat it.
+    """
+    conn.commit()
+    with conn.begin():
+        lock_for_transaction(conn, StateLock.EVIDENCE)
+        publish_signatures(store, conn, keys, lock_until)
+        row = ledger.find(conn, dag_id, run_id)
+        return _sealed(conn, row) if row else None
+
+
 def _write(
     store: ObjectStore,
     bundle: str,

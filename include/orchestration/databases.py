@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from include.evidence.model import Outcome, StepRecord
 from include.messages import _
-from include.orchestration.run import step, workplace
+from include.orchestration.run import open_run, step
 from include.services.errors import UsageError
 from include.workplace import Workplace
 
 
 def mapped_databases() -> list[str]:
     """Return the names of all mapped databases."""
-    return list(workplace().pack.databases)
+    return list(open_run().pack.databases)
 
 
 def wanted_databases(asked: Sequence[str] | None, clause: str) -> list[str]:

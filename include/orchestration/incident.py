@@ -29,7 +29,7 @@ from include.notify.outbox import Run
 from include.orchestration import notices, partners_desk
 from include.orchestration.incident_desk import desk_of
 from include.orchestration.incident_partner import reopen_review
-from include.orchestration.run import run_key, seal_run, step, workplace
+from include.orchestration.run import open_run, run_key, seal_run, step, workplace
 from include.orchestration.sandbox import clear_leftovers, sandboxed
 from include.orchestration.starter import started_by
 from include.orchestration.watching import ENDED, others
@@ -132,7 +132,7 @@ def preserve(number: str) -> dict[str, Any]:
 
 def authorities(number: str) -> list[dict[str, Any]]:
     """Name the authorities that it is reported to, each with the incident."""
-    mine = desk(place())
+    mine = desk(open_run(place))
     file = mine.file(number)
     if not file.incident.is_led:
         return []
@@ -175,7 +175,7 @@ def watch(number: str) -> int:
     While the incident is not over a failed task ends nothing: people are told, and may clear it.
     Letters that `send` could not send for want of a mail server are sent here once it is back.
     """
-    found = place()
+    found = open_run(place)
 
     def look() -> datetime | None:
         seen = watching.look(desk(found), number)

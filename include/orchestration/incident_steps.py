@@ -34,7 +34,7 @@ from include.messages import Message, _
 from include.notify.texts import digest
 from include.orchestration.human import Answer, wait
 from include.orchestration.incident import desk, place
-from include.orchestration.run import run_key, seal_aside, step
+from include.orchestration.run import open_run, run_key, seal_aside, step
 from include.orchestration.sandbox import SandboxedWorkplace
 from include.orchestration.unforeseen import value_free
 from include.orchestration.workflow import policy
@@ -320,9 +320,9 @@ def sealed_document(found: Workplace, mine: Desk, document: Document, name: str)
 
 
 def _explained(ask: Callable[[str], Question | None]) -> Callable[[str], Question | None]:
-    """A step that is blocked, as by a letter that lacks its words, fails at once and says by what.
+    """Return a question that fails at once where it is blocked, and names what blocks it.
 
-    Only a service that failed is asked again; what nobody foresaw is told without its words, which
+    Only a failed service is tried again. An unexpected error is reported without its words, which
     may quote a value.
     """
 
@@ -330,12 +330,23 @@ def _explained(ask: Callable[[str], Question | None]) -> Callable[[str], Questio
     def asks(part: str) -> Question | None:
         try:
             return ask(part)
-        except ServiceError:
+        except (ServiceError, AirflowFailException):
             raise
         except ParcelSealError as error:
             raise AirflowFailException(str(error)) from None
         except Exception as error:  # noqa: BLE001 - raised again, without words that may quote a value
             raise ServiceError(f"Nobody foresaw this:\n{value_free(error)}") from None
+
+    return asks
+
+
+def _in_open_run(ask: Callable[[str], Question | None]) -> Callable[[str], Question | None]:
+    """Return a question that is refused in a sealed run."""
+
+    @wraps(ask)
+    def asks(part: str) -> Question | None:
+        open_run(place)
+        return ask(part)
 
     return asks
 
@@ -364,7 +375,7 @@ def asking(step_name: str, trigger_rule: TriggerRule = TriggerRule.NONE_FAILED) 
     """
     ask, take, choices = _STEPS[step_name]
     return {
-        "ask": _explained(ask),
+        "ask": _in_open_run(_explained(ask)),
         "take": take,
         "choices": choices,
         "doc_md": ask.__doc__,

@@ -11,7 +11,7 @@ from include.notify.asking import Confirm
 from include.notify.outbox import Run
 from include.orchestration import notices
 from include.orchestration.partners_desk import desk_of
-from include.orchestration.run import require_open, run_key, seal_run, step
+from include.orchestration.run import run_key, seal_run, step
 from include.partners import look as looking
 from include.partners import reminders, report
 from include.partners.names import CLAUSE_BOUND, STEP_LOOK
@@ -25,7 +25,6 @@ def look() -> dict[str, Any]:
     def work(place: Workplace) -> StepRecord:
         if place.pack.partners is None:
             return StepRecord(step=STEP_LOOK, outcome=Outcome.PASS, data={})
-        require_open(place)
         return looking.look(desk_of(place, Run(*run_key())))
 
     return step(STEP_LOOK, "", _("The search"), work, CLAUSE_BOUND)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
@@ -13,10 +14,12 @@ from airflow.sdk import Connection, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 
 from include.approvals.question import AskAgain
-from include.evidence.bundle import SealedBundle, seal
+from include.evidence.bundle import finish_seal, seal
 from include.evidence.controls import judge, unexplained
-from include.evidence.ledger import LedgerRow, find_bundle
+from include.evidence.ledger import LedgerRow, find
 from include.evidence.model import Finding, Outcome, Result, RunContext, StepRecord, StepSummary
+from include.evidence.sealed import SealedRun, read_sealed
+from include.evidence.signing import TrustedKeys
 from include.evidence.steps import artifacts_of, record_step, steps_of
 from include.messages import Message, _, verbatim
 from include.orchestration.sandbox import SandboxedWorkplace, live_of, refuse_sealed
@@ -24,13 +27,15 @@ from include.orchestration.unforeseen import value_free
 from include.reports.conclusion import Conclusion
 from include.reports.model import Report
 from include.services.connections import ConnectionSpec
-from include.services.errors import ParcelSealError, ServiceError
+from include.services.errors import ControlFailed, ParcelSealError, ServiceError
+from include.state.locks import exclusive, share
 from include.workplace import Lookup, Workplace
 
 EVIDENCE_LOCK = timedelta(
     days=3 * 366
 )  # Network Data Regulations 12 (2025-01-01): records >= 3 years
 
+SEAL_PATIENCE = timedelta(minutes=5)  # with another try that seals the same run
 _SUMMARY = {"step", "part", "outcome", "data"}
 Conclude = Callable[[Workplace, Sequence[StepRecord], dict[str, bytes]], Conclusion]
 
@@ -69,6 +74,39 @@ def run_key() -> tuple[str, str]:
     return run.dag_id, run.run_id
 
 
+def open_run(make: Callable[[], Workplace] | None = None) -> Workplace:
+    """Return the workplace of a task that works; every task but `seal` and `gate` begins with it.
+
+    What a task does in a sealed run is in no evidence.
+
+    Args:
+        make: makes the workplace; `workplace` where none is given.
+
+    Raises:
+        AirflowFailException: the run is sealed; no retry changes that.
+    """
+    place = (make or workplace)()
+    with _unsealed(place):
+        return place
+
+
+@contextmanager
+def _unsealed(place: Workplace) -> Iterator[None]:
+    """Refuse a sealed run, and keep it from being sealed until the block ends."""
+    key = run_key()
+    with live_of(place).state.begin() as conn:
+        share(conn, _seal_lock(*key))
+        try:
+            refuse_sealed(conn, *key)
+        except ControlFailed as refusal:
+            raise AirflowFailException(str(refusal)) from None
+        yield
+
+
+def _seal_lock(dag_id: str, run_id: str) -> str:
+    return f"seal:{dag_id}/{run_id}"
+
+
 def step(
     name: str,
     part: str,
@@ -79,7 +117,8 @@ def step(
 ) -> dict[str, Any]:
     """Do one step and keep its record for the seal, whatever happens.
 
-    Before the work begins, the record says that it did not finish; so a killed task is seen.
+    Before the work begins, the record says that it did not finish; so a killed task is seen. A step
+    of a sealed run does nothing.
 
     Args:
         name: of the step, as its record has it.
@@ -93,7 +132,7 @@ def step(
         Ids, counts and the outcome: what may stand in XCom.
 
     Raises:
-        AirflowFailException: the step failed in a way that no retry mends.
+        AirflowFailException: the step failed in a way that no retry mends, or the run is sealed.
         ServiceError: a service failed, or nobody foresaw it; Airflow repeats the task.
         AskAgain: an answer that the work took does not count.
     """
@@ -101,7 +140,7 @@ def step(
     dag_id, run_id = run_key()
 
     def keep(record: StepRecord) -> None:
-        with place.state.begin() as conn:
+        with _unsealed(place), place.state.begin() as conn:
             record_step(conn, dag_id, run_id, record, place.clock)
 
     keep(_failed(name, part, title, _("it was started and did not finish"), clause))
@@ -142,51 +181,58 @@ def _failed(
     return StepRecord(step=name, part=part, outcome=Outcome.FAIL, findings=[finding])
 
 
-def require_open(place: Workplace) -> None:
-    """Refuse a step of a run that is sealed: what it did now would stand in no evidence.
-
-    Raises:
-        ControlFailed: the run is sealed.
-    """
-    with live_of(place).state.connect() as conn:
-        refuse_sealed(conn, *run_key())
-
-
 def seal_run(conclude: Conclude, make: Callable[[], Workplace] | None = None) -> dict[str, Any]:
-    """Write the run's sealed bundle from what its steps left.
+    """Write the run's sealed bundle from what its steps left, and return what was sealed.
+
+    The first seal of a run stands. Whatever its steps left since, outcome and findings are read
+    back from the bundle.
 
     Args:
-        conclude: judges the records; is given the artifacts by name too.
+        conclude: judges the records; is given the artifacts by name too. It is not asked about a
+            run that is sealed.
         make: makes the workplace; `workplace` where none is given. A drill's bundle is sealed in
             the live store and ledger, without what it wrote ahead, and its state is dropped.
 
     Returns:
-        The bundle's path, the digest of its SHA256SUMS and the outcome.
+        The bundle's path, the digest of its SHA256SUMS, the outcome and the number of findings.
+
+    Raises:
+        ControlFailed: the sealed bundle was changed since.
+        ServiceError: a service failed, or another try seals the run; repeat it.
     """
     place = (make or workplace)()
-    if isinstance(place, SandboxedWorkplace):
-        return _seal_drill(place, conclude)
-    result, sealed = _seal_records(place, conclude)
-    return _told(sealed.path, sealed.sums_sha256, result)
+    live = live_of(place)
+    key = run_key()
+    # A step that begins meanwhile waits until the run is sealed, and refuses then.
+    with exclusive(live.state, _seal_lock(*key), "the seal of this run", SEAL_PATIENCE):
+        sealed = _finished(live, *key) or _seal_records(place, conclude)
+        if isinstance(place, SandboxedWorkplace):
+            place.drop()
+    return {
+        "bundle": sealed.row.bundle,
+        "sums_sha256": sealed.row.sums_sha256,
+        "outcome": str(sealed.result.outcome),
+        "findings": len(sealed.result.findings),
+    }
 
 
-def _seal_drill(place: SandboxedWorkplace, conclude: Conclude) -> dict[str, Any]:
-    """Seal a drill and drop its state; a try that was killed in between is gone on with."""
-    if before := place.sealed():
-        row, result = before
-        told = _told(row.bundle, row.sums_sha256, result)
-    else:
-        lost = [] if place.is_there() else [_lost()]
-        result, sealed = _seal_records(replace(place, begins=True), conclude, lost)
-        told = _told(sealed.path, sealed.sums_sha256, result)
-    place.drop()
-    return told
+def _finished(live: Workplace, dag_id: str, run_id: str) -> SealedRun | None:
+    """Return what a run sealed before; None when it was not sealed."""
+    with live.state.connect() as conn:
+        if find(conn, dag_id, run_id) is None:
+            return None
+        store = live.store("evidence_store")
+        keys = TrustedKeys(live.trusted)
+        finish_seal(store, conn, keys, dag_id, run_id, _lock_until(live, store.kind))
+        return read_sealed(store, conn, live.trusted, dag_id, run_id)
 
 
-def _seal_records(
-    place: Workplace, conclude: Conclude, more: Sequence[StepRecord] = ()
-) -> tuple[Result, SealedBundle]:
+def _seal_records(place: Workplace, conclude: Conclude) -> SealedRun:
     dag_id, run_id = run_key()
+    more = []
+    if isinstance(place, SandboxedWorkplace):
+        more = [] if place.is_there() else [_lost()]
+        place = replace(place, begins=True)
     with place.state.connect() as conn:
         records = [*steps_of(conn, dag_id, run_id), *more]
         artifacts = artifacts_of(conn, dag_id, run_id)
@@ -198,13 +244,8 @@ def _seal_records(
     return _seal(live, run_context(live), conclusion, artifacts, records)
 
 
-def _told(bundle: str, sums_sha256: str, result: Result) -> dict[str, Any]:
-    return {
-        "bundle": bundle,
-        "sums_sha256": sums_sha256,
-        "outcome": str(result.outcome),
-        "findings": len(result.findings),
-    }
+def _lock_until(place: Workplace, kind: str) -> datetime | None:
+    return place.clock.now() + EVIDENCE_LOCK if kind == "s3" else None
 
 
 def _lost() -> StepRecord:
@@ -237,13 +278,13 @@ def seal_aside(
 
     Returns:
         Its row of the ledger.
+
+    Raises:
+        AirflowFailException: the run itself is sealed.
     """
+    open_run(lambda: place)
     context = run_context(place).model_copy(update={"dag_id": workflow})
-    _result, sealed = _seal(place, context, conclusion, files, records, pdf=pdf)
-    with place.state.connect() as conn:
-        row = find_bundle(conn, sealed.path)
-    assert row is not None
-    return row
+    return _seal(place, context, conclusion, files, records, pdf=pdf).row
 
 
 def _seal(
@@ -254,7 +295,8 @@ def _seal(
     records: Sequence[StepRecord],
     *,
     pdf: bool = True,
-) -> tuple[Result, SealedBundle]:
+) -> SealedRun:
+    """Seal a bundle, and read back what the ledger has of the run."""
     from include.reports.render import render_all
 
     controls = judge(place.pack.controls_of(context.dag_id), conclusion.metrics)
@@ -284,9 +326,8 @@ def _seal(
         not_made=rendered.not_made,
     )
     store = place.store("evidence_store")
-    lock_until = place.clock.now() + EVIDENCE_LOCK if store.kind == "s3" else None
     with place.state.connect() as conn:
-        sealed = seal(
+        seal(
             store,
             conn,
             place.signer,
@@ -294,10 +335,12 @@ def _seal(
             files={**artifacts, **rendered.files},
             ahead=conclusion.ahead,
             clock=place.clock,
-            lock_until=lock_until,
+            lock_until=_lock_until(place, store.kind),
             trusted=place.trusted,
         )
-    return result, sealed
+        sealed = read_sealed(store, conn, place.trusted, context.dag_id, context.run_id)
+    assert sealed is not None
+    return sealed
 
 
 def _without_record(records: Sequence[StepRecord]) -> list[StepRecord]:

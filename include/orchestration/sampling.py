@@ -18,13 +18,12 @@ from include.evidence.steps import artifacts_of, steps_of
 from include.messages import _
 from include.orchestration.human import Answer, wait
 from include.orchestration.run import (
-    require_open,
+    open_run,
     run_context,
     run_key,
     seal_aside,
     seal_run,
     step,
-    workplace,
 )
 from include.orchestration.workflow import policy
 from include.reports.conclusion import Conclusion
@@ -176,7 +175,7 @@ QUESTIONS = {"seed": ask} | {f"seed_{number}": ask_again for number in range(2, 
 
 def _is_open(*, again: bool) -> bool:
     """Whether an auditor has to be asked for a seed."""
-    with workplace().state.connect() as conn:
+    with open_run().state.connect() as conn:
         if register.commitment_of(conn, run_key()) is None:
             return False
         if register.seed_of(conn, run_key()) is not None:
@@ -269,7 +268,7 @@ def seal_sample() -> dict[str, Any]:
         content = sealed_content(store, sealed) if sealed else None
         made = Commitment.model_validate_json(content) if content else None
         edited = sealed is not None and content != artifacts.get(COMMITMENT_FILE)
-        folder = desk_of(place, sealing=True).folder
+        folder = desk_of(place).folder
         frames = {one.file: folder.sha256(one.file) for one in made.populations} if made else {}
         return report.conclude(
             records,
@@ -285,21 +284,16 @@ def seal_sample() -> dict[str, Any]:
     return seal_run(conclude)
 
 
-def desk_of(place: Workplace, *, sealing: bool = False) -> Desk:
-    """What the steps of a run work with.
+def desk_of(place: Workplace) -> Desk:
+    """Return what the steps of a run work with.
 
     Args:
         place: of the task.
-        sealing: whether it is for the seal itself, which may be repeated.
 
     Raises:
         UsageError: the pack has no audit.yaml.
-        ControlFailed: the run is sealed. What a step did now would stand in no evidence: its seal
-            is the one that is there.
     """
     pack, rules = place.pack, place.pack.audit
-    if not sealing:
-        require_open(place)
     if rules is None:
         raise UsageError(
             "The policy pack has no audit.yaml: nothing is audited by samples.",

@@ -13,10 +13,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, NoReturn
 
-from include.evidence.folder import StoreFolder
-from include.evidence.ledger import LedgerRow, find
-from include.evidence.model import Result
-from include.evidence.names import RESULT
+from include.evidence.ledger import find
 from include.services.connections import ConnectionSpec
 from include.services.database import DatabaseAddress
 from include.services.errors import ControlFailed, UsageError
@@ -190,19 +187,6 @@ class SandboxedWorkplace(Workplace):
 
         drop_sandbox(self.live.state, self.dag_id, self.run_id)
 
-    def sealed(self) -> tuple[LedgerRow, Result] | None:
-        """Return the drill's own bundle in the live ledger and what it says; None before its seal.
-
-        Raises:
-            StoreError: it cannot be read.
-        """
-        with self.live.state.connect() as conn:
-            row = find(conn, self.dag_id, self.run_id)
-        if row is None:
-            return None
-        content = StoreFolder(self.live.store("evidence_store"), row.bundle).read(RESULT)
-        return row, Result.model_validate_json(content)
-
 
 def sandboxed(
     place: Workplace, dag_id: str, run_id: str, *, begins: bool = False
@@ -234,7 +218,7 @@ def live_of(place: Workplace) -> Workplace:
 
 
 def refuse_sealed(conn: Connection, dag_id: str, run_id: str) -> None:
-    """Refuse what is done in a run that is sealed: it would stand in no evidence.
+    """Refuse to work in a run that is sealed: the work would be in no evidence.
 
     Args:
         conn: the live state database.
@@ -247,7 +231,7 @@ def refuse_sealed(conn: Connection, dag_id: str, run_id: str) -> None:
     if find(conn, dag_id, run_id) is not None:
         raise ControlFailed(
             "This run is sealed: nothing can be done in it any more.",
-            "Start a new run; what a sealed one lacks is done there.",
+            "Start a new run of the workflow; it does what this run lacks.",
         )
 
 

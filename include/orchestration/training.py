@@ -10,7 +10,7 @@ from include.messages import _
 from include.notify.asking import Confirm
 from include.notify.outbox import Run
 from include.orchestration.notices import STEP_SEND
-from include.orchestration.run import require_open, run_key, seal_run, step
+from include.orchestration.run import run_key, seal_run, step
 from include.reports.conclusion import Conclusion
 from include.training import confirm, coverage, report
 from include.training import plan as planning
@@ -26,7 +26,6 @@ def plan() -> dict[str, Any]:
     def work(place: Workplace) -> StepRecord:
         if place.pack.training is None:
             return StepRecord(step=STEP_PLAN, outcome=Outcome.PASS, data={})
-        require_open(place)
         return planning.plan(desk_of(place))
 
     return step(STEP_PLAN, "", _("The plan"), work, CLAUSE)

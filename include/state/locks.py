@@ -45,6 +45,19 @@ def exclusive(
         _unlock(conn, name)
 
 
+def share(conn: Connection, name: str) -> None:
+    """Wait until nobody holds a named lock, and keep it free until the transaction ends.
+
+    Others may share it meanwhile.
+
+    Args:
+        conn: a connection to the state database, in a transaction.
+        name: of the lock.
+    """
+    query = text("SELECT pg_advisory_xact_lock_shared(hashtextextended(:name, 0))")
+    conn.execute(query, {"name": name})
+
+
 def _confirm(conn: Connection) -> None:
     try:
         conn.execute(text("SELECT 1"))  # the lock is the session's, and this is the session

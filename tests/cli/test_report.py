@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
 from include.cli.report import result_of
-from include.evidence import ledger
-from include.evidence.model import Finding, Outcome, Result
+from include.evidence.bundle import seal
+from include.evidence.model import Finding, Outcome
+from include.evidence.signing import Signer, generate_key
 from include.messages import _
+from include.services.objectstore.directory import DirectoryStore
+from include.state.connect import engine
 from include.workplace import Workplace
+from tests.evidence.support import CLOCK
 from tests.evidence.support import result_of as sealed
 
 
-def place_of(result: Result, monkeypatch: pytest.MonkeyPatch) -> Workplace:
-    """A workplace whose one bundle holds a result."""
-    row = SimpleNamespace(bundle="2026/run", outcome=result.outcome.value)
-    monkeypatch.setattr(ledger, "find", lambda *_: row)
-    store = SimpleNamespace(
-        description="the store",
-        get=lambda _key: result.model_dump_json().encode(),
-        list=lambda _prefix: [],
+@pytest.fixture
+def place(tmp_path: Path, migrated_database: str) -> Workplace:
+    """A store without a bundle, an empty state database and a key."""
+    signer = Signer.from_pem(generate_key())
+    made = SimpleNamespace(
+        state=engine(migrated_database),
+        store=lambda _name: DirectoryStore(tmp_path),
+        signer=signer,
+        trusted=[signer.public_pem],
     )
-    state = SimpleNamespace(connect=lambda: nullcontext(None))
-    return cast(Workplace, SimpleNamespace(state=state, store=lambda _name: store))
+    return cast(Workplace, made)
+
+
+def seal_findings(place: Workplace, findings: list[Finding]) -> tuple[str, str]:
+    """Seal a run that left findings; returns its dag id and run id."""
+    result = sealed().model_copy(update={"findings": findings})
+    with place.state.connect() as conn:
+        seal(
+            place.store("evidence_store"), conn, place.signer, result=result, files={}, clock=CLOCK
+        )
+    return result.run.dag_id, result.run.run_id
 
 
 def finding(severity: Outcome, subject: str) -> Finding:
@@ -39,21 +53,21 @@ def finding(severity: Outcome, subject: str) -> Finding:
     )
 
 
-def test_the_error_says_what_it_is_about(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_says_what_it_is_about(place: Workplace) -> None:
     """The first finding that fails: its message alone names neither database nor table."""
     findings = [
         finding(Outcome.ATTENTION, "courier.public.other"),
         finding(Outcome.FAIL, "courier.public.scratch"),
         finding(Outcome.FAIL, "courier.public.third"),
     ]
-    place = place_of(sealed().model_copy(update={"findings": findings}), monkeypatch)
-    assert result_of(place, "check_quality", "r", "failed", "log").error == (
+    run = seal_findings(place, findings)
+    assert result_of(place, *run, "failed", "log").error == (
         "courier.public.scratch: The database has a table that the data map lacks, with 2 columns."
     )
 
 
-def test_nothing_that_fails_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_that_fails_is_no_error(place: Workplace) -> None:
     """What only needs attention is in the report."""
     findings = [finding(Outcome.ATTENTION, "courier.public.other")]
-    place = place_of(sealed().model_copy(update={"findings": findings}), monkeypatch)
-    assert result_of(place, "check_quality", "r", "success", "log").error is None
+    run = seal_findings(place, findings)
+    assert result_of(place, *run, "success", "log").error is None

@@ -1,44 +1,284 @@
-"""A run that is sealed does nothing any more, and a pack without audits is calm."""
+"""A sealed run shows what was sealed, and no task of it works any more."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+import runpy
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from include.evidence.model import Outcome, StepRecord
-from include.local.postgres import EmbeddedPostgres
+from include.approvals.registry import APPROVE
+from include.evidence import ledger
+from include.evidence.ledger import LedgerRow
+from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.evidence.steps import steps_of
+from include.messages import verbatim
+from include.reports.conclusion import Conclusion, worst
 from include.services.errors import ControlFailed
-from tests.sampling.rig import DAG, Rig, new_rig
+from include.workplace import ROOT, Workplace
+from tests.orchestration.test_sandbox import RUN, Play
+from tests.support.state_snapshot import differences, snapshot
 
 pytestmark = pytest.mark.airflow
 
+START = datetime(2026, 11, 28, 19, tzinfo=UTC)
+NAMES = sorted(path.stem for path in (ROOT / "dags").glob("*.py"))
+LAST = {"seal", "gate"}
+
+
+class Run:
+    """One run of a workflow on a real state database and evidence store.
+
+    Attributes:
+        live: the workplace of its tasks.
+        key: dag id and run id, as Airflow says them.
+    """
+
+    def __init__(self, play: Play) -> None:
+        self.live, self.state, self.key = play.live, play.state, RUN
+
+    def context(self) -> dict[str, Any]:
+        dag_run = SimpleNamespace(
+            dag_id=self.key[0],
+            run_id=self.key[1],
+            start_date=START,
+            queued_at=START,
+            data_interval_start=None,
+            data_interval_end=None,
+            triggering_user_name=None,
+        )
+        task = SimpleNamespace(get_task_states=lambda **_: {}, try_number=1, max_tries=3)
+        params = {"tabletop": None, "databases": None}
+        return {"dag_run": dag_run, "ti": task, "params": params}
+
+    def step(self, outcome: Outcome, name: str = "check") -> dict[str, Any]:
+        from include.orchestration.run import step
+
+        def work(_place: Workplace) -> StepRecord:
+            metric = Metric(name=f"{name}.{outcome}", value=1, unit="1")
+            finding = Finding(
+                code=f"{name}.failed",
+                severity=outcome,
+                subject="x",
+                message=verbatim("It failed."),
+                action=verbatim("Look."),
+            ) if outcome is not Outcome.PASS else None  # fmt: skip
+            findings = [finding] if finding else []
+            return StepRecord(step=name, outcome=outcome, findings=findings, metrics=[metric])
+
+        return step(name, "", verbatim(name), work, "4.2")
+
+    def seal(self) -> dict[str, Any]:
+        from include.orchestration.run import seal_run
+
+        return seal_run(conclude)
+
+    def enter_row(self, dag_id: str, run_id: str) -> None:
+        """Enter a run in the ledger, as if it were sealed."""
+        signer = self.live.signer
+        with self.live.state.begin() as conn:
+            row = LedgerRow(
+                1, f"{dag_id}/2026/11/{run_id}", dag_id, run_id, "pass", [], START, START,
+                "0" * 64, "", signer.fingerprint,
+            )  # fmt: skip
+            ledger.append(conn, signer, row)
+
+
+def conclude(
+    _place: Workplace, records: Sequence[StepRecord], _artifacts: dict[str, bytes]
+) -> Conclusion:
+    findings = [finding for record in records for finding in record.findings]
+    title = verbatim("A check")
+    return Conclusion(title, title, worst(records, findings), findings, [])
+
 
 @pytest.fixture
-def rig(
-    postgres: EmbeddedPostgres, migrated_once: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Rig]:
-    """A shop whose state database is its own."""
-    with new_rig(postgres, migrated_once, tmp_path_factory.mktemp("sealed")) as made:
-        yield made
+def run(tmp_path: Path, migrated_database: str, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Airflow's context is this run's; state, store and keys are real."""
+    import include.orchestration.run as module
+
+    made = Run(Play(tmp_path, migrated_database))
+    monkeypatch.setattr(module, "get_current_context", made.context)
+    monkeypatch.setattr(Workplace, "from_environment", lambda *_: made.live)
+    return made
 
 
-def test_nothing_is_drawn_in_a_run_that_is_sealed(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+def test_cleared_run_shows_the_outcome_of_its_sealed_bundle(run: Run) -> None:
+    """Its cause is gone by the time somebody clears it: the sealed failure stays a failure."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from include.orchestration.run import require_held
+
+    run.step(Outcome.FAIL)
+    first = run.seal()
+    assert (first["outcome"], first["findings"]) == ("fail", 1)
+    with run.live.state.begin() as conn:  # whatever wrote it there
+        conn.exec_driver_sql('UPDATE run_step SET record = record || \'{"outcome": "pass"}\'')
+        conn.exec_driver_sql("UPDATE run_step SET record = record || '{\"findings\": []}'")
+    again = run.seal()
+    assert again == first
+    with pytest.raises(AirflowFailException, match="The control did not hold"):
+        require_held(again)
+
+
+def test_step_of_a_sealed_run_fails_and_changes_nothing(run: Run) -> None:
+    """It says to start a new run, and its record stays as it was sealed."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    run.step(Outcome.FAIL)
+    run.step(Outcome.ATTENTION)  # a retried try before the seal is fine
+    run.seal()
+    before = snapshot(run.state)
+    for name in ("check", "another"):
+        with pytest.raises(AirflowFailException, match=r"sealed.*Start a new run"):
+            run.step(Outcome.PASS, name)
+    assert differences(before, snapshot(run.state)) == {}
+    with run.live.state.connect() as conn:
+        assert [one.outcome for one in steps_of(conn, *RUN)] == [Outcome.ATTENTION]
+
+
+def test_step_that_ends_after_the_seal_fails(run: Run) -> None:
+    """Its bundle says that the step did not finish, so its result must not look like a success."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from include.orchestration.run import step
+
+    def work(_place: Workplace) -> StepRecord:
+        sealed = run.seal()
+        assert (sealed["outcome"], sealed["findings"]) == ("fail", 1)
+        return StepRecord(step="slow", outcome=Outcome.PASS)
+
+    with pytest.raises(AirflowFailException, match=r"sealed.*Start a new run"):
+        step("slow", "", verbatim("slow"), work, "4.2")
+    with run.live.state.connect() as conn:
+        assert [one.outcome for one in steps_of(conn, *RUN)] == [Outcome.FAIL]
+
+
+def test_step_that_begins_while_the_run_is_sealed_waits_and_fails(
+    run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody clears its tasks: what they did would stand in no evidence."""
-    from include.orchestration import run, sampling
+    """Records were read already: what it did would be in no evidence."""
+    from concurrent import futures
 
-    rig.committed()
-    rig.enter()
-    place: Any = SimpleNamespace(pack=rig.pack, state=rig.engine)
-    for module in (sampling, run):
-        monkeypatch.setattr(module, "run_key", lambda: (DAG, "r1"))
-    rig.seal()
-    with pytest.raises(ControlFailed, match="This run is sealed"):
-        sampling.desk_of(place)
+    from airflow.sdk.exceptions import AirflowFailException
+
+    import include.orchestration.run as module
+
+    run.step(Outcome.PASS)
+    real = module._seal
+    with futures.ThreadPoolExecutor(1) as pool:
+
+        def sealing(*given: Any, **named: Any) -> Any:
+            late = pool.submit(run.step, Outcome.PASS, "late")
+            with pytest.raises(futures.TimeoutError):
+                late.result(1)
+            done = real(*given, **named)
+            monkeypatch.setattr(module, "_late", late, raising=False)
+            return done
+
+        monkeypatch.setattr(module, "_seal", sealing)
+        assert run.seal()["outcome"] == "pass"
+        late: Any = module._late  # type: ignore[attr-defined]
+        with pytest.raises(AirflowFailException, match="sealed"):
+            late.result(30)
+    with run.live.state.connect() as conn:
+        assert [one.step for one in steps_of(conn, *RUN)] == ["check"]
+
+
+def test_bundle_beside_a_sealed_run_is_refused(run: Run) -> None:
+    """A commitment or a document that is sealed after its run belongs to no run."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from include.orchestration.run import seal_aside
+
+    run.step(Outcome.PASS)
+    run.seal()
+    title = verbatim("First report")
+    with pytest.raises(AirflowFailException, match="sealed"):
+        seal_aside("aside", run.live, Conclusion(title, title, Outcome.PASS, [], []), {})
+
+
+def test_sealed_bundle_that_was_changed_has_no_outcome(run: Run, tmp_path: Path) -> None:
+    """Neither the task `seal` nor the command shows what cannot be believed."""
+    from include.cli.report import exit_code, result_of
+
+    run.step(Outcome.FAIL)
+    sealed = run.seal()
+    shown = result_of(run.live, *RUN, "failed", "log")
+    assert (shown.outcome, shown.findings) == ("fail", 1)
+    file = tmp_path / "evidence" / sealed["bundle"] / "result.json"
+    file.write_text(file.read_text().replace('"fail"', '"pass"'))
+    with pytest.raises(ControlFailed, match=r"result\.json"):
+        run.seal()
+    shown = result_of(run.live, *RUN, "success", "log")
+    assert (shown.outcome, shown.findings) == (None, 0)
+    assert "result.json" in str(shown.error)
+    assert exit_code(shown) == 3
+
+
+def _calls(dag: Any) -> list[tuple[str, Any]]:
+    """Return everything that tasks do which work, by task: functions, questions, answers."""
+    from include.orchestration.human import setting
+
+    calls: list[tuple[str, Any]] = []
+    for task_id, task in dag.task_dict.items():
+        if task_id in LAST:
+            continue
+        function = getattr(task, "python_callable", None)
+        if function := function or getattr(task, "partial_kwargs", {}).get("python_callable"):
+            calls.append((task_id, function))
+        else:
+            calls += [(f"{task_id}.{name}", setting(task, name)) for name in ("ask", "take")]
+    return calls
+
+
+def _arguments(function: Any) -> dict[str, Any]:
+    from include.orchestration.human import Answer
+
+    given: dict[str, Any] = {
+        "params": {"action": "widen", "incident": "INC-2026-0001", "full": False},
+        "database": "courier",
+        "population": "access",
+        "workpapers": "2026Q3/access",
+        "batch": "lockers/1",
+        "part": "courier",
+        "_part": "courier",
+        "number": "INC-2026-0001",
+        "answer": Answer(APPROVE, "", "a", START),
+    }
+    about = {"part": "courier"}
+    names = inspect.signature(function, follow_wrapped=False).parameters
+    return {name: given.get(name, about) for name in names}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_task_works_in_a_sealed_run(
+    run: Run, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps, questions, answers and watches of every workflow refuse, and write nothing."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    dag = runpy.run_path(str(ROOT / "dags" / f"{name}.py"))[name]()
+    for module in list(sys.modules.values()):
+        if getattr(module, "__name__", "").startswith("include.orchestration.") and hasattr(
+            module, "get_current_context"
+        ):
+            monkeypatch.setattr(module, "get_current_context", run.context)
+    run.key = (name, "manual__1")
+    run.enter_row(*run.key)
+    before = snapshot(run.state)
+    calls = _calls(dag)
+    assert calls
+    for _task, function in calls:
+        with pytest.raises(AirflowFailException, match=r"sealed.*Start a new run"):
+            function(**_arguments(function))
+    assert differences(before, snapshot(run.state)) == {}
 
 
 def test_a_pack_without_audits_has_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from airflow.sdk import TriggerRule, dag, task
@@ -12,7 +14,7 @@ from include.messages import _
 from include.orchestration.databases import wanted_databases
 from include.orchestration.run import require_held, seal_run, step
 from include.reports.conclusion import Conclusion
-from include.services.errors import ServiceError
+from include.services.errors import ServiceError, UsageError
 from include.workplace import Workplace
 
 
@@ -80,5 +82,24 @@ def inside() -> None:
     gate(sealed)
 
 
+@dag(dag_id="mended", schedule=None)
+def mended() -> None:
+    """A step fails until a file is there."""
+
+    @task
+    def look() -> None:
+        def work(_place: Workplace) -> StepRecord:
+            if not Path(os.environ["PROBE_MENDED"]).exists():
+                raise UsageError("It is broken.", "Mend it.")
+            return StepRecord(step="look", outcome=Outcome.PASS)
+
+        step("look", "", _("The restore"), work, "4.2")
+
+    sealed = seal()
+    look() >> sealed
+    gate(sealed)
+
+
 early()
 inside()
+mended()
