@@ -13,12 +13,20 @@ from sqlalchemy import Connection, select
 from include.evidence import ledger
 from include.evidence.folder import Folder, StoreFolder
 from include.evidence.ledger import LedgerRow
-from include.evidence.names import DEPTH, RESULT, SIGNATURE, SUMS
+from include.evidence.names import (
+    DEPTH,
+    LARGEST_RESULT,
+    LARGEST_SIGNATURE,
+    LARGEST_SUMS,
+    RESULT,
+    SIGNATURE,
+    SUMS,
+)
 from include.evidence.pending import lock_bundle, publish_signatures
 from include.evidence.signing import Signer, TrustedKeys
 from include.evidence.sums import Sums
 from include.services.clock import Clock
-from include.services.objectstore.base import ObjectMissing, ObjectStore
+from include.services.objectstore.base import ObjectDamaged, ObjectMissing, ObjectStore
 from include.state.connect import StateLock, lock_for_transaction
 from include.state.tables import evidence_intent
 
@@ -32,12 +40,14 @@ class SignedBundle:
         sums_sha256: the digest of that file.
         key_fingerprint: the trusted key that signed it.
         columns: what its result.json shares with the ledger, by column.
+        finished_at: when its checks ended, by its result.json.
     """
 
     sums: Sums
     sums_sha256: str
     key_fingerprint: str
     columns: dict[str, Any]
+    finished_at: datetime
 
 
 def recover_ledger(
@@ -146,16 +156,35 @@ def columns_of(result_json: bytes) -> dict[str, Any]:
         raise ValueError("result.json lacks what every result has") from error
 
 
+def finished_at_of(result_json: bytes) -> datetime:
+    """Return when the checks of a run ended, by its result.json.
+
+    Raises:
+        ValueError: not a result.json.
+    """
+    try:
+        finished_at = datetime.fromisoformat(json.loads(result_json)["finished_at"])
+    except (KeyError, TypeError) as error:
+        raise ValueError("result.json lacks the moment at which it was finished") from error
+    if finished_at.tzinfo is None:
+        raise ValueError("the moment at which result.json was finished has no timezone")
+    return finished_at
+
+
 def _read_trusted(folder: Folder, keys: TrustedKeys) -> SignedBundle | None:
     """Read a folder; None when it is unfinished, not signed by a trusted key, or damaged."""
     try:
-        signature, data = folder.read(SIGNATURE), folder.read(SUMS)
-        result_json = folder.read(RESULT)
+        signature = folder.read(SIGNATURE, LARGEST_SIGNATURE)
+        data = folder.read(SUMS, LARGEST_SUMS)
         signed_by = keys.who_signed(signature, data)
+        if signed_by is None:
+            return None
         sums = Sums.parse(data)
+        result_json = folder.read(RESULT, LARGEST_RESULT)
+        if sums.files.get(RESULT) != hashlib.sha256(result_json).hexdigest():
+            return None
         columns = columns_of(result_json)
-    except (ObjectMissing, ValueError):
+        finished_at = finished_at_of(result_json)
+    except (ObjectMissing, ObjectDamaged, ValueError):
         return None
-    if signed_by is None or sums.files.get(RESULT) != hashlib.sha256(result_json).hexdigest():
-        return None
-    return SignedBundle(sums, hashlib.sha256(data).hexdigest(), signed_by, columns)
+    return SignedBundle(sums, hashlib.sha256(data).hexdigest(), signed_by, columns, finished_at)

@@ -17,6 +17,8 @@ from include.evidence.folder import StoreFolder
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Result
 from include.evidence.names import (
+    LARGEST_RESULT,
+    MOST_FILES,
     RESULT,
     SIGNATURE,
     SIGNER,
@@ -28,7 +30,7 @@ from include.evidence.pending import keep_signature, pending_signatures, publish
 from include.evidence.signing import Signer, TrustedKeys
 from include.evidence.sums import Sums
 from include.services.clock import Clock
-from include.services.errors import ControlFailed
+from include.services.errors import ControlFailed, UsageError
 from include.services.objectstore.base import ObjectLocked, ObjectMissing, ObjectStore
 from include.state.connect import StateLock, lock_for_transaction
 from include.state.tables import evidence_intent
@@ -89,13 +91,20 @@ def seal(
         trusted: public keys of earlier signers (PEM), whose unfinished bundles are entered too.
 
     Raises:
-        UsageError: a file name is not possible in a bundle.
+        UsageError: a file name is not possible in a bundle, or there is too much for one.
         ControlFailed: the run's folder holds a signed bundle that does not belong to the chain,
             what was written ahead is not there as it was written, or the bundle was changed before
             its signature reached the store.
         StoreError: the store did not take a file; seal again.
     """
     check_file_names([*files, *ahead])
+    result_json = (result.model_dump_json(indent=2) + "\n").encode()
+    if len(result_json) > LARGEST_RESULT:
+        raise UsageError(
+            f"The result of this run has {len(result_json)} bytes, and evidence holds at most "
+            f"{LARGEST_RESULT}.",
+            "Run the workflow for fewer databases at a time.",
+        )
     run = result.run
     bundle = bundle_path(run.dag_id, run.run_id, run.started_at)
     keys = TrustedKeys([signer.public_pem, *trusted])
@@ -122,7 +131,7 @@ def seal(
             store.clear_abandoned(f"{bundle}/")
         content = {
             **files,
-            RESULT: (result.model_dump_json(indent=2) + "\n").encode(),
+            RESULT: result_json,
             SIGNER: signer.public_pem,
         }
         remains = _clear(store, bundle, keep={*content, *ahead})
@@ -197,6 +206,12 @@ def _write(
     for name, data in content.items():
         store.put(f"{bundle}/{name}", data)
         digests[name] = hashlib.sha256(data).hexdigest()
+    if len(digests) > MOST_FILES:
+        raise ControlFailed(
+            f"The evidence folder {bundle} holds {len(digests)} files, and a bundle has at most "
+            f"{MOST_FILES}: a lock of the store keeps what was left there.",
+            "Find out who wrote them; start a new run.",
+        )
     sums = Sums(digests, last.link if last else None).to_bytes()
     store.put(f"{bundle}/{SUMS}", sums)
     return sums

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from include.evidence.adopt import columns_of
 from include.evidence.folder import Folder
 from include.evidence.ledger import LedgerRow
-from include.evidence.names import RESULT, SIGNATURE, SIGNER, SUMS
+from include.evidence.names import (
+    LARGEST_KEY,
+    LARGEST_RESULT,
+    LARGEST_SIGNATURE,
+    LARGEST_SUMS,
+    RESULT,
+    SIGNATURE,
+    SIGNER,
+    SUMS,
+)
 from include.evidence.signing import TrustedKeys, fingerprint
 from include.evidence.sums import Link, Sums
 from include.messages import Message, _
@@ -46,30 +56,54 @@ def check_bundle(folder: Folder, keys: TrustedKeys) -> SignedSums:
         Refused: it does not hold.
     """
     signed = check_signature(folder, keys)
-    present = folder.names() - {SUMS, SIGNATURE}
+    check_names(folder.names(), signed)
+    for name in sorted(signed.sums.files):
+        check_file(folder, name, signed)
+    check_signer(folder, signed)
+    return signed
+
+
+def check_names(names: Collection[str], signed: SignedSums) -> None:
+    """Check that a bundle has the files that SHA256SUMS lists, and no others.
+
+    Raises:
+        Refused: a file was added or is missing.
+    """
+    present = set(names) - {SUMS, SIGNATURE}
     for name in sorted(present - signed.sums.files.keys()):
         raise Refused(_("the file {name} was added after the seal", name=name))
-    for name, digest in sorted(signed.sums.files.items()):
-        if name not in present:
-            raise Refused(_("the file {name} is missing", name=name))
-        try:
-            found = folder.sha256(name)
-        except ObjectMissing as error:
-            raise Refused(_("the file {name} is missing", name=name)) from error
-        except ObjectDamaged as error:
-            raise Refused(_("the file {name} is damaged", name=name)) from error
-        if found != digest:
-            raise Refused(_("the file {name} was changed after the seal", name=name))
-    for name in (RESULT, SIGNER):
-        if name not in signed.sums.files:
-            raise Refused(_("the file {name} is missing", name=name))
+    for name in sorted({*signed.sums.files, RESULT, SIGNER} - present):
+        raise Refused(_("the file {name} is missing", name=name))
+
+
+def check_file(folder: Folder, name: str, signed: SignedSums) -> None:
+    """Check that a file's content is what SHA256SUMS lists; reads all of it.
+
+    Raises:
+        Refused: it is missing, damaged or was changed.
+    """
     try:
-        own_key = fingerprint(folder.read(SIGNER))
+        digest = folder.sha256(name)
+    except ObjectMissing as error:
+        raise Refused(_("the file {name} is missing", name=name)) from error
+    except ObjectDamaged as error:
+        raise Refused(_("the file {name} is damaged", name=name)) from error
+    if digest != signed.sums.files[name]:
+        raise Refused(_("the file {name} was changed after the seal", name=name))
+
+
+def check_signer(folder: Folder, signed: SignedSums) -> None:
+    """Check that a bundle's signer.pem is the key that signed it.
+
+    Raises:
+        Refused: it is not.
+    """
+    try:
+        own_key = fingerprint(_read(folder, SIGNER, LARGEST_KEY))
     except UsageError as error:
         raise Refused(_("signer.pem is no Ed25519 public key")) from error
     if own_key != signed.signed_by:
         raise Refused(_("signer.pem is not the key that signed"))
-    return signed
 
 
 def check_signature(folder: Folder, keys: TrustedKeys) -> SignedSums:
@@ -78,22 +112,30 @@ def check_signature(folder: Folder, keys: TrustedKeys) -> SignedSums:
     Raises:
         Refused: no signature, or none of a trusted key over this content.
     """
-    read = {}
-    for name in (SUMS, SIGNATURE):
-        try:
-            read[name] = folder.read(name)
-        except ObjectMissing as error:
-            raise Refused(_("the file {name} is missing", name=name)) from error
-        except ObjectDamaged as error:
-            raise Refused(_("the file {name} is damaged", name=name)) from error
-    signed_by = keys.who_signed(read[SIGNATURE], read[SUMS])
+    signature = _read(folder, SIGNATURE, LARGEST_SIGNATURE)
+    content = _read(folder, SUMS, LARGEST_SUMS)
+    signed_by = keys.who_signed(signature, content)
     if signed_by is None:
         raise Refused(_("SHA256SUMS is not signed by a trusted key, or was changed"))
     try:
-        sums = Sums.parse(read[SUMS])
+        sums = Sums.parse(content)
     except ValueError as error:
         raise Refused(_("SHA256SUMS is not one that a seal writes")) from error
-    return SignedSums(sums, hashlib.sha256(read[SUMS]).hexdigest(), signed_by)
+    return SignedSums(sums, hashlib.sha256(content).hexdigest(), signed_by)
+
+
+def _read(folder: Folder, name: str, limit: int) -> bytes:
+    """Return a file of at most so many bytes.
+
+    Raises:
+        Refused: it is missing, damaged or larger.
+    """
+    try:
+        return folder.read(name, limit)
+    except ObjectMissing as error:
+        raise Refused(_("the file {name} is missing", name=name)) from error
+    except ObjectDamaged as error:
+        raise Refused(_("the file {name} is damaged", name=name)) from error
 
 
 def check_row(row: LedgerRow, signed: SignedSums, folder: Folder, previous: Link | None) -> None:
@@ -111,7 +153,7 @@ def check_row(row: LedgerRow, signed: SignedSums, folder: Folder, previous: Link
     if row.previous_sums_sha256 != (previous.sums_sha256 if previous else ""):
         raise Refused(_("the ledger row does not link to the row before it"))
     try:
-        columns = columns_of(folder.read(RESULT))
+        columns = columns_of(_read(folder, RESULT, LARGEST_RESULT))
     except ValueError as error:
         raise Refused(_("result.json is not one of ParcelSeal")) from error
     for name, value in columns.items():

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import stat
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from errno import ELOOP, ENXIO
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from include.evidence.names import SIGNATURE
-from include.services.objectstore.base import ObjectMissing, ObjectStore
+from include.evidence.names import LARGEST_RESULT, MOST_LISTED, SIGNATURE
+from include.services.objectstore.base import ObjectDamaged, ObjectMissing, ObjectStore
 from include.services.objectstore.keys import is_own_name
 
 PIECE = 1024 * 1024  # bytes read at a time
@@ -29,16 +34,30 @@ class Folder(ABC):
 
     @abstractmethod
     def names(self) -> set[str]:
-        """Return the relative names of all files."""
+        """Return the relative names of all files; of a folder with too many, `MOST_LISTED`."""
 
     @abstractmethod
     def open(self, name: str) -> AbstractContextManager[Readable]:
         """Open a file; raises ObjectMissing."""
 
-    def read(self, name: str) -> bytes:
-        """Return a small file whole; raises ObjectMissing."""
+    def read(self, name: str, limit: int = LARGEST_RESULT) -> bytes:
+        """Return a small file whole.
+
+        Args:
+            name: of the file.
+            limit: bytes that it may have.
+
+        Raises:
+            ObjectMissing: there is no such file.
+            ObjectDamaged: it is larger.
+        """
+        content = bytearray()
         with self.open(name) as file:
-            return file.read()
+            while piece := file.read(min(PIECE, limit + 1 - len(content))):
+                content += piece
+                if len(content) > limit:
+                    raise ObjectDamaged(f"The file {name!r} is larger than {limit} bytes.")
+        return bytes(content)
 
     def sha256(self, name: str) -> str:
         """Return a file's digest, reading it in pieces; raises ObjectMissing."""
@@ -88,28 +107,65 @@ class StoreFolder(Folder):
 
     def _stored(self) -> set[str]:
         if self._listed is None:
-            listing = self._store.list(self._prefix)
+            listing = islice(self._store.list(self._prefix), MOST_LISTED)
             self._listed = {stored.key.removeprefix(self._prefix) for stored in listing}
         return self._listed
 
 
 class DiskFolder(Folder):
-    """A bundle that somebody copied to a disk."""
+    """A bundle that somebody copied to a disk; only its regular files are read, and no links."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def names(self) -> set[str]:
-        """Return the relative names of all files, those of a directory store's locks aside."""
-        return {
-            file.relative_to(self._path).as_posix()
-            for file in self._path.rglob("*")
-            if file.is_file() and not is_own_name(file.name)
-        }
+        """Return the relative names of all files, those of a directory store's locks aside.
+
+        Links, pipes and devices are named too: no seal wrote them.
+        """
+        names = (name for name in self._walk() if not is_own_name(name.rpartition("/")[2]))
+        return set(islice(names, MOST_LISTED))
 
     def open(self, name: str) -> AbstractContextManager[Readable]:
-        """Open a file."""
+        """Open a regular file.
+
+        Raises:
+            ObjectMissing: there is no such file.
+            ObjectDamaged: it is a link, a pipe or a device.
+        """
+        *folders, last = name.split("/")
+        folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            return (self._path / name).open("rb")
+            for part in folders:
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+                inner = os.open(part, flags, dir_fd=folder)
+                os.close(folder)
+                folder = inner
+            # Without O_NONBLOCK the opening of a pipe waits for whoever writes into it.
+            file = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ObjectMissing(f"{self._path} has no file {name!r}.") from error
+        except OSError as error:
+            if error.errno in (ELOOP, ENXIO):
+                raise self._irregular(name) from error
+            raise
+        finally:
+            os.close(folder)
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            os.close(file)
+            raise self._irregular(name)
+        return os.fdopen(file, "rb")
+
+    def _irregular(self, name: str) -> ObjectDamaged:
+        return ObjectDamaged(f"{self._path} has no regular file {name!r}.")
+
+    def _walk(self) -> Iterator[str]:
+        folders = [""]
+        while folders:
+            folder = folders.pop()
+            with os.scandir(self._path / folder) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(f"{folder}{entry.name}/")
+                    else:
+                        yield f"{folder}{entry.name}"

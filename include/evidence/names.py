@@ -20,6 +20,15 @@ RESERVED = {RESULT, SIGNER, SUMS, SIGNATURE}
 DEPTH = 4  # <workflow>/<yyyy>/<mm>/<run id>
 LONGEST_NAME = 120  # characters of a folder's name
 LONGEST_FILE = 400  # bytes of a file's whole name; the store's key holds the folder too
+MOST_FILES = 10_000  # of a bundle, those that the seal writes included
+
+# Whoever may write to a store chooses what lies there, so what is read before its signature or
+# digest was checked has a size, in bytes, that a seal never exceeds.
+LARGEST_SUMS = (MOST_FILES + 1) * (64 + 2 + LONGEST_FILE + 1)  # digest, spaces, name, line's end
+LARGEST_SIGNATURE = 64  # Ed25519
+LARGEST_KEY = 4096
+LARGEST_RESULT = 64 * 1024 * 1024
+MOST_LISTED = MOST_FILES + 3  # names that are listed of a folder: a bundle has fewer
 
 _PLAIN = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{LONGEST_NAME - 1}}}")
 _MOMENT = re.compile(r"T(\d\d):(\d\d):(\d\d)(\.\d+)?\+00:00", re.ASCII)
@@ -67,9 +76,15 @@ def check_file_names(names: Iterable[str]) -> None:
     """Refuse names that would not survive ``sha256sum -c``, another disk or a browser.
 
     Raises:
-        UsageError: names the first bad one.
+        UsageError: names the first bad name, or there are too many for a bundle.
     """
     every = set(names)
+    if len(every) > MOST_FILES - len(RESERVED):
+        raise UsageError(
+            f"A bundle of evidence holds at most {MOST_FILES} files, and this run left "
+            f"{len(every)}.",
+            "Leave fewer files, or pack them into one.",
+        )
     for name in sorted(every):
         problem = _problem_of(name)
         if not problem and name in RESERVED:

@@ -13,11 +13,17 @@ from datetime import datetime
 from sqlalchemy import Connection, select
 
 from include.evidence import ledger
+from include.evidence.folder import StoreFolder
 from include.evidence.ledger import LedgerRow
-from include.evidence.names import SIGNATURE, SUMS
+from include.evidence.names import LARGEST_SIGNATURE, LARGEST_SUMS, SIGNATURE, SUMS
 from include.evidence.signing import TrustedKeys
 from include.evidence.sums import Sums
-from include.services.objectstore.base import ObjectLocked, ObjectMissing, ObjectStore
+from include.services.objectstore.base import (
+    ObjectDamaged,
+    ObjectLocked,
+    ObjectMissing,
+    ObjectStore,
+)
 from include.state.tables import evidence_intent
 
 
@@ -79,8 +85,8 @@ def _signed_sums(
 ) -> bytes | None:
     """Return the stored SHA256SUMS; None when the signature does not fit it."""
     try:
-        sums = store.get(f"{row.bundle}/{SUMS}")
-    except ObjectMissing:
+        sums = StoreFolder(store, row.bundle).read(SUMS, LARGEST_SUMS)
+    except (ObjectMissing, ObjectDamaged):
         return None
     if hashlib.sha256(sums).hexdigest() != row.sums_sha256:
         return None
@@ -89,6 +95,6 @@ def _signed_sums(
 
 def _stored_signature(store: ObjectStore, bundle: str) -> bytes | None:
     try:
-        return store.get(f"{bundle}/{SIGNATURE}")
-    except ObjectMissing:
+        return StoreFolder(store, bundle).read(SIGNATURE, LARGEST_SIGNATURE)
+    except (ObjectMissing, ObjectDamaged):
         return None

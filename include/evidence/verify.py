@@ -21,13 +21,13 @@ from include.evidence.checkpoint import Checkpoint, checkpoints
 from include.evidence.commands import check_commands, commands_for
 from include.evidence.folder import DiskFolder, Folder, StoreFolder
 from include.evidence.ledger import LedgerRow
-from include.evidence.names import DEPTH, SIGNATURE, SIGNER, link_to
+from include.evidence.names import DEPTH, LARGEST_KEY, SIGNATURE, SIGNER, link_to
 from include.evidence.pending import pending_signatures
 from include.evidence.signing import TrustedKeys, fingerprint
 from include.evidence.sums import Link
 from include.messages import Message, _
 from include.services.errors import UsageError
-from include.services.objectstore.base import ObjectMissing, ObjectStore
+from include.services.objectstore.base import ObjectDamaged, ObjectMissing, ObjectStore
 from include.state.connect import StateLock, lock_number
 from include.state.tables import evidence_intent
 
@@ -354,9 +354,9 @@ def link_before(conn: Connection, row: LedgerRow) -> Link | None:
 
 def _own_key(folder: DiskFolder) -> TrustedKeys:
     try:
-        pem = folder.read(SIGNER)
+        pem = folder.read(SIGNER, LARGEST_KEY)
         fingerprint(pem)
-    except (ObjectMissing, UsageError) as error:
+    except (ObjectMissing, ObjectDamaged, UsageError) as error:
         raise Refused(_("signer.pem is missing or is no Ed25519 public key")) from error
     return TrustedKeys([pem])
 
@@ -367,10 +367,12 @@ def _check_neighbour(path: Path, signed: SignedSums) -> bool | None:
     if previous is None:
         return None
     try:
-        found = DiskFolder(path.absolute()).sha256(link_to(previous.bundle))
+        digest = DiskFolder(path.absolute()).sha256(link_to(previous.bundle))
     except ObjectMissing:
         return False
-    if found != previous.sums_sha256:
+    except ObjectDamaged:
+        digest = ""
+    if digest != previous.sums_sha256:
         raise Refused(_("the bundle before it, {bundle}, was changed", bundle=previous.bundle))
     return True
 

@@ -21,7 +21,7 @@ from include.incident.names import UPDATES, WORKFLOW
 from include.incident.register import Incident
 from include.incident.report import TIMELINE
 from include.incident.timeline import Entry, head
-from include.services.objectstore.base import ObjectMissing, ObjectStore
+from include.services.objectstore.base import ObjectDamaged, ObjectMissing, ObjectStore
 
 STEP_TIMELINE = "timeline"
 _RESULT = "result.json"
@@ -86,7 +86,7 @@ def compare(
         assert opened is not None
         try:
             kept = _kept(StoreFolder(opened, row.bundle), found.number)
-        except (ObjectMissing, ValueError, KeyError, TypeError):
+        except (ObjectMissing, ObjectDamaged, ValueError, KeyError, TypeError):
             unreadable.append(row.bundle)
             continue
         if kept is None:

@@ -7,13 +7,13 @@ import hashlib
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from include.evidence.folder import StoreFolder
-from include.evidence.names import SUMS
+from include.evidence.names import LARGEST_SUMS, SUMS
 from include.evidence.sums import Sums
 from include.policy.audit import ExactRate
 from include.sampling.exact.selection import ALGORITHM
 from include.sampling.names import COMMITMENT_FILE
 from include.sampling.plans import Plan, PlanKind
-from include.services.objectstore.base import ObjectMissing, ObjectStore
+from include.services.objectstore.base import ObjectDamaged, ObjectMissing, ObjectStore
 
 FORM = "parcelseal-commitment/1"
 
@@ -96,10 +96,10 @@ def sealed_content(store: ObjectStore, sealed: Sealed) -> bytes | None:
     """
     folder = StoreFolder(store, sealed.bundle)
     try:
-        sums = folder.read(SUMS)
+        sums = folder.read(SUMS, LARGEST_SUMS)
         content = folder.read(COMMITMENT_FILE)
         digests = Sums.parse(sums).files
-    except (ObjectMissing, ValueError):
+    except (ObjectMissing, ObjectDamaged, ValueError):
         return None
     own = hashlib.sha256(content).hexdigest()
     whole = hashlib.sha256(sums).hexdigest() == sealed.sums_sha256
