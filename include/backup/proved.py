@@ -18,8 +18,8 @@ from include.evidence.check import Refused
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Outcome, Result, StepRecord, StepSummary
 from include.evidence.shelf import Shelf
-from include.evidence.standing import AHEAD, Age, Standing, standings
-from include.messages import Message, _
+from include.evidence.standing import SEALED_AHEAD, Age, Standing, is_ahead, standings
+from include.messages import Message
 from include.policy.rules import Control
 from include.policy.spans import later, utc
 from include.services.objectstore.base import StoreError
@@ -35,6 +35,7 @@ class State(StrEnum):
     HELD = "held"
     FAILED = "failed"
     LATE = "late"  # it held, and is older than the cadence of its control
+    UNCHECKED = "unchecked"  # it held, and its bundle is too large to be checked meanwhile
     NEVER = "never"  # none of the newest bundles says anything of the database
     REFUSED = "refused"  # the newest bundle cannot be believed
     UNREAD = "unread"  # the evidence store does not answer
@@ -44,6 +45,7 @@ _OUTCOMES = {
     State.HELD: Outcome.PASS,
     State.FAILED: Outcome.FAIL,
     State.LATE: Outcome.ATTENTION,
+    State.UNCHECKED: Outcome.ATTENTION,
     State.NEVER: Outcome.ATTENTION,
     State.REFUSED: Outcome.FAIL,
     State.UNREAD: Outcome.ATTENTION,
@@ -58,11 +60,13 @@ class Drilled:
         row: of the bundle.
         point: id of the restore point; empty where the drill came to none.
         held: whether it was restored, is the original, and damage to it would be refused.
+        finished_at: when the drill ended, as the bundle's signature states.
     """
 
     row: LedgerRow
     point: str
     held: bool
+    finished_at: datetime
 
 
 @dataclass(frozen=True)
@@ -137,8 +141,10 @@ def proofs(
             state = State.NEVER if answered else State.UNREAD
         elif not newest.held:
             state = State.FAILED
+        elif _is_late(newest, stand, now, zone):
+            state = State.LATE
         else:
-            state = State.LATE if _is_late(newest.row, stand, now, zone) else State.HELD
+            state = State.HELD if _is_checked(newest.row, stand) else State.UNCHECKED
         points = {one.point: one for one in reversed(drills) if one.point}
         made[name] = Proof(state, newest, doubt, points)
     return made
@@ -154,25 +160,29 @@ def _read(
             return
         if row.seq in doubted:
             yield row, doubted[row.seq]
-        elif utc(row.sealed_at) > utc(now) + AHEAD:
-            yield row, _("it was sealed in the future, so its age says nothing: a clock was wrong")
         else:
             try:
-                yield row, shelf.result(row)
-            except Refused as bad:
-                yield row, bad.message
+                result = shelf.result(row)
+            except Refused as refusal:
+                yield row, refusal.message
+            else:
+                yield row, SEALED_AHEAD if is_ahead(row, result, now) else result
 
 
-def _is_late(row: LedgerRow, stand: Sequence[Standing], now: datetime, zone: ZoneInfo) -> bool:
-    """Say whether a drill is older than any of its controls asks.
+def _is_checked(row: LedgerRow, stand: Sequence[Standing]) -> bool:
+    return all(one.is_checked for one in stand if one.row and one.row.seq == row.seq)
+
+
+def _is_late(drill: Drilled, stand: Sequence[Standing], now: datetime, zone: ZoneInfo) -> bool:
+    """Return whether a drill is older than any of its controls asks.
 
     The newest bundle is as old as `standings` says. Behind it lies what a database has that newer
     drills passed by: it is due on the day.
     """
-    ages = [one.age for one in stand if one.row and one.row.seq == row.seq]
+    ages = [one.age for one in stand if one.row and one.row.seq == drill.row.seq]
     if ages:
         return any(one is not Age.IN_TIME for one in ages)
-    return any(utc(now) > later(row.sealed_at, one.control.cadence, zone) for one in stand)
+    return any(utc(now) > later(drill.finished_at, one.control.cadence, zone) for one in stand)
 
 
 def _drilled(row: LedgerRow, result: Result, database: str) -> Drilled | None:
@@ -188,4 +198,5 @@ def _drilled(row: LedgerRow, result: Result, database: str) -> Drilled | None:
     if not of and not failed:  # with a finding alone, it was to be drilled and nothing came of it
         return None
     named = (str(one.data.get("restore_point") or "") for one in of)
-    return Drilled(row, next((one for one in named if one), ""), held(steps, database))
+    point = next((one for one in named if one), "")
+    return Drilled(row, point, held(steps, database), result.finished_at)

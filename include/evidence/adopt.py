@@ -88,7 +88,7 @@ def adopt_unrecorded(
         conn: the state database.
         signer: signs the rows.
         keys: who may have signed the bundles.
-        clock: gives the moment of entering.
+        clock: gives the latest moment at which a bundle counts as sealed.
         lock_until: as for ``seal``.
         everywhere: look at all of the store.
 
@@ -116,7 +116,8 @@ def adopt_unrecorded(
                 seq=last.seq + 1 if last else 1,
                 bundle=bundle,
                 **signed.columns,
-                sealed_at=clock.now(),
+                # Evidence that is entered again is not younger for it.
+                sealed_at=min(signed.finished_at, clock.now()),
                 sums_sha256=signed.sums_sha256,
                 previous_sums_sha256=last.sums_sha256 if last else "",
                 key_fingerprint=signed.key_fingerprint,

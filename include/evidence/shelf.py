@@ -13,25 +13,33 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import IO, TypeVar
 
 from sqlalchemy import Connection
 
-from include.evidence.check import Refused, SignedSums, check_signature
+from include.evidence.check import (
+    Refused,
+    SignedSums,
+    check_file,
+    check_names,
+    check_row,
+    check_signature,
+    check_signer,
+)
 from include.evidence.checkpoint import checkpoints
 from include.evidence.folder import PIECE, StoreFolder
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Result
-from include.evidence.names import RESULT, SIGNATURE, SUMS
+from include.evidence.names import LARGEST_RESULT, MOST_LISTED, RESULT, SIGNATURE, SUMS
 from include.evidence.signing import TrustedKeys
 from include.evidence.sums import Link
-from include.evidence.verify import verify_entry
 from include.messages import Message, _
 from include.services.objectstore.base import ObjectDamaged, ObjectMissing, ObjectStore
 
 REMEMBERED = 4096  # results and rows whose signatures were checked
 BELIEVED_FOR = 600.0  # seconds after which a result is read and checked again
-LARGEST = 256 * 1024 * 1024  # bytes of a bundle that is looked at while somebody waits
+LARGEST = 256 * 1024 * 1024  # bytes of a bundle that are checked while somebody waits
 IN_MEMORY = 8 * 1024 * 1024  # bytes of a file; what is larger goes through a temporary file
 
 _Key = TypeVar("_Key")
@@ -45,8 +53,27 @@ class _Known:
 
 
 @dataclass(frozen=True)
-class _Checked:
+class BundleCheck:
+    """What a check of a bundle came to.
+
+    Attributes:
+        problem: why the bundle cannot be believed; None when nothing wrong was found.
+        complete: whether the content of every file was checked. A bundle of which that is not so
+            is never shown as passed.
+    """
+
     problem: Message | None
+    complete: bool = True
+
+    @property
+    def verified(self) -> bool:
+        """Whether every file was checked and nothing is wrong."""
+        return self.complete and self.problem is None
+
+
+@dataclass(frozen=True)
+class _Checked:
+    check: BundleCheck
     checked_at: float
 
 
@@ -74,7 +101,7 @@ class Shelf:
         self._steady = steady
         self._lock = threading.Lock()
         self._results: OrderedDict[str, _Known] = OrderedDict()
-        self._problems: OrderedDict[str, _Checked] = OrderedDict()
+        self._checks: OrderedDict[str, _Checked] = OrderedDict()
         self._authentic: OrderedDict[tuple[bytes, bytes], bool] = OrderedDict()
 
     def is_authentic(self, row: LedgerRow) -> bool:
@@ -105,9 +132,7 @@ class Shelf:
             known = self._results.get(row.sums_sha256)
         if known is not None and now - known.checked_at < BELIEVED_FOR:
             return known.result
-        signed = self.signed(row)
-        with self.open(row, RESULT, signed) as file:
-            content = file.read()
+        content = self._result_json(row, self.signed(row))
         try:
             result = Result.model_validate_json(content)
         except ValueError as error:
@@ -116,34 +141,79 @@ class Shelf:
             _remember(self._results, row.sums_sha256, _Known(result, now))
         return result
 
-    def problem(self, row: LedgerRow, previous: Callable[[], Link | None]) -> Message | None:
-        """Say why a bundle cannot be believed, after every file of it was held against its seal.
+    def _result_json(self, row: LedgerRow, signed: SignedSums) -> bytes:
+        try:
+            content = self.folder(row).read(RESULT, LARGEST_RESULT)
+        except ObjectMissing as error:
+            raise Refused(_("the file {name} is missing", name=RESULT)) from error
+        except ObjectDamaged as error:
+            raise Refused(_("the file {name} is damaged", name=RESULT)) from error
+        if hashlib.sha256(content).hexdigest() != signed.sums.files.get(RESULT):
+            raise Refused(_("the file {name} was changed after the seal", name=RESULT))
+        return content
 
-        It is remembered for `BELIEVED_FOR` seconds, or until `note` says otherwise. Of a bundle
-        larger than `LARGEST` nothing is known here.
+    def sizes(self, row: LedgerRow) -> dict[str, int]:
+        """Return the size of each file in a bundle's folder, in bytes, as the store lists it.
+
+        Of a folder with more files than a bundle has, only `MOST_LISTED` are named.
+        """
+        prefix = f"{row.bundle}/"
+        listing = islice(self.store.list(prefix), MOST_LISTED)
+        return {stored.key.removeprefix(prefix): stored.size for stored in listing}
+
+    def checked(self, row: LedgerRow, previous: Callable[[], Link | None]) -> BundleCheck:
+        """Return the check of a bundle, at most `BELIEVED_FOR` seconds old.
 
         Args:
             row: of the bundle.
-            previous: returns to what it has to link, as `link_before` says.
+            previous: returns the bundle to which it has to link, as `link_before` does.
 
         Raises:
             StoreError: the store cannot be read.
         """
         now = self._steady()
         with self._lock:
-            known = self._problems.get(row.sums_sha256)
+            known = self._checks.get(row.sums_sha256)
         if known is not None and now - known.checked_at < BELIEVED_FOR:
-            return known.problem
-        if sum(one.size for one in self.store.list(f"{row.bundle}/")) > LARGEST:
-            return None
-        found = verify_entry(self.store, row, previous(), self._trusted).problem
-        self.note(row, found)
-        return found
+            return known.check
+        return self.check(row, previous())
 
-    def note(self, row: LedgerRow, problem: Message | None) -> None:
-        """Remember what somebody found who looked at all files of a bundle just now."""
+    def check(self, row: LedgerRow, previous: Link | None) -> BundleCheck:
+        """Check a bundle now: its row, signature, link, names, and the content of its files.
+
+        Reads at most `LARGEST` bytes of files, the smallest files first. A file that does not fit
+        leaves the check incomplete.
+
+        Args:
+            row: of the bundle.
+            previous: the bundle to which it has to link; None for the first one.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        try:
+            check = BundleCheck(None, self._check_files(row, previous))
+        except Refused as refusal:
+            check = BundleCheck(refusal.message)
         with self._lock:
-            _remember(self._problems, row.sums_sha256, _Checked(problem, self._steady()))
+            _remember(self._checks, row.sums_sha256, _Checked(check, self._steady()))
+        return check
+
+    def _check_files(self, row: LedgerRow, previous: Link | None) -> bool:
+        """Return whether every file was read; raises Refused for a bundle that does not hold."""
+        sizes = self.sizes(row)
+        folder = StoreFolder(self.store, row.bundle, set(sizes))
+        signed = self.signed(row)
+        check_names(sizes, signed)
+        room = LARGEST
+        for name in sorted(signed.sums.files, key=lambda name: (sizes[name], name)):
+            room -= sizes[name]
+            if room < 0:
+                break
+            check_file(folder, name, signed)
+        check_signer(folder, signed)
+        check_row(row, signed, folder, previous)
+        return room >= 0
 
     def signed(self, row: LedgerRow) -> SignedSums:
         """Return a bundle's list of files, after its signature and its ledger row were checked.

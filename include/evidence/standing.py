@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from include.evidence import index
 from include.evidence.check import Refused
 from include.evidence.ledger import LedgerRow
-from include.evidence.model import ControlState, ControlStatus, Finding, Outcome
+from include.evidence.model import ControlState, ControlStatus, Finding, Outcome, Result
 from include.evidence.shelf import Shelf
 from include.evidence.verify import link_before
 from include.messages import Message, _
@@ -28,6 +28,9 @@ GRACE = 12  # part of the cadence by which a run may take longer than the last o
 _MOST_GRACE = timedelta(days=1)
 TREND = 14  # newest outcomes that are shown
 _LOOKED_AT = 20  # newest bundles of a workflow among which its controls' evidence is looked for
+
+
+SEALED_AHEAD = _("it was sealed in the future, so its age says nothing: a clock was wrong")
 
 
 class Age(StrEnum):
@@ -49,9 +52,13 @@ class Standing:
         status: what that bundle says of the control; None where it does not hold or says nothing.
         problem: why the bundle cannot be believed; None when it can.
         due_at: by when the next evidence is due, in UTC; None where there is none.
-        age: against the cadence.
+        age: against the cadence. It counts from `finished_at`; from the ledger's own time where
+            the bundle cannot be believed.
         trend: outcomes of the newest bundles that are evidence for it, the oldest first.
         findings: all of the newest bundle, of whatever clause.
+        finished_at: when the checks of the newest evidence ended, as its signature states; None
+            where it cannot be believed.
+        is_checked: whether the content of every file was checked; a large bundle is not.
     """
 
     control: Control
@@ -62,13 +69,15 @@ class Standing:
     age: Age
     trend: tuple[Outcome, ...] = ()
     findings: tuple[Finding, ...] = ()
+    finished_at: datetime | None = None
+    is_checked: bool = True
 
     @property
     def outcome(self) -> Outcome:
         """Whether the control is shown to hold now; see `Outcome`.
 
-        A control that its newest run did not show, or whose evidence is late, asks to be looked at.
-        Evidence that is missing, stale or not as it was sealed shows nothing.
+        A control needs attention when its newest run did not show it, or when its evidence is late
+        or too large to be checked. Evidence that is missing, stale or not as it was sealed fails.
         """
         if self.status is None or self.age in (Age.STALE, Age.NEVER):
             return Outcome.FAIL
@@ -76,7 +85,7 @@ class Standing:
             return Outcome.FAIL
         if self.status.state is ControlState.NOT_SHOWN or self.age is Age.LATE:
             return Outcome.ATTENTION
-        return Outcome.PASS
+        return Outcome.PASS if self.is_checked else Outcome.ATTENTION
 
 
 def standings(
@@ -124,30 +133,50 @@ def _standing(
         return Standing(control, None, None, None, None, Age.NEVER)
     newest = rows[0]
     trend = tuple(Outcome(one.outcome) for one in reversed(rows))
-    due_at = later(newest.sealed_at, control.cadence, zone)
-    age = _age(now, newest.sealed_at, control, zone)
+
+    def unbelieved(problem: Message) -> Standing:
+        due_at = later(newest.sealed_at, control.cadence, zone)
+        age = _age(now, newest.sealed_at, control, zone)
+        return Standing(control, newest, None, problem, due_at, age, trend)
+
     if newest.seq <= pruned:
-        gone = _("its files were removed when their time was over")
-        return Standing(control, newest, None, gone, due_at, age, trend)
-    if utc(newest.sealed_at) > utc(now) + AHEAD:
-        future = _("it was sealed in the future, so its age says nothing: a clock was wrong")
-        return Standing(control, newest, None, future, due_at, age, trend)
+        return unbelieved(_("its files were removed when their time was over"))
     try:
         result = shelf.result(newest)
-        problem = shelf.problem(newest, lambda: link_before(conn, newest))
-    except Refused as bad:
-        return Standing(control, newest, None, bad.message, due_at, age, trend)
-    if problem is not None:
-        return Standing(control, newest, None, problem, due_at, age, trend)
+        check = shelf.checked(newest, lambda: link_before(conn, newest))
+    except Refused as refusal:
+        return unbelieved(refusal.message)
+    if check.problem is not None:
+        return unbelieved(check.problem)
+    if is_ahead(newest, result, now):
+        return unbelieved(SEALED_AHEAD)
     status = next((one for one in result.controls if one.id == control.id), None)
-    findings = tuple(result.findings)
-    problem = None if status else _("it says nothing of this control")
-    return Standing(control, newest, status, problem, due_at, age, trend, findings)
+    return Standing(
+        control,
+        newest,
+        status,
+        None if status else _("it says nothing of this control"),
+        later(result.finished_at, control.cadence, zone),
+        _age(now, result.finished_at, control, zone),
+        trend,
+        tuple(result.findings),
+        finished_at=result.finished_at,
+        is_checked=check.complete,
+    )
 
 
-def _age(now: datetime, sealed_at: datetime, control: Control, zone: ZoneInfo) -> Age:
-    due_at = later(sealed_at, control.cadence, zone)
-    if utc(now) <= due_at + min((due_at - utc(sealed_at)) / GRACE, _MOST_GRACE):
+def is_ahead(row: LedgerRow, result: Result, now: datetime) -> bool:
+    """Return whether a bundle is of the future, so that its age says nothing."""
+    return max(utc(row.sealed_at), utc(result.finished_at)) > utc(now) + AHEAD
+
+
+def _age(now: datetime, finished_at: datetime, control: Control, zone: ZoneInfo) -> Age:
+    """Return the age of evidence whose checks ended at a moment that its signature states.
+
+    The ledger's own time is not that: a row that is entered again later is younger than its bundle.
+    """
+    due_at = later(finished_at, control.cadence, zone)
+    if utc(now) <= due_at + min((due_at - utc(finished_at)) / GRACE, _MOST_GRACE):
         return Age.IN_TIME
     return Age.LATE if utc(now) <= later(due_at, control.cadence, zone) else Age.STALE
 

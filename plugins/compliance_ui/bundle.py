@@ -16,8 +16,8 @@ from include.evidence.commands import check_commands
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Result
 from include.evidence.names import SIGNATURE, SUMS
-from include.evidence.shelf import LARGEST
-from include.evidence.verify import Verification, link_before, verify_entry
+from include.evidence.shelf import BundleCheck
+from include.evidence.verify import link_before
 from include.messages import _
 from include.orchestration.access.pages import Page
 from include.reports.i18n import CONTROL_STATES, LOCALES, language_tag
@@ -56,22 +56,19 @@ def one_bundle(request: Request, who: Reader, number: Number) -> Response:
         pruned = row.seq <= here.shelf.pruned_up_to(conn)
         previous = link_before(conn, row)
     signed: SignedSums | None = None
-    checked: Verification | None = None
+    checked: BundleCheck | None = None
     result: Result | None = None
     files: list[FileShown] = []
     sizes: dict[str, int] = {}
     if not pruned:
-        prefix = f"{row.bundle}/"
-        sizes = {one.key.removeprefix(prefix): one.size for one in here.shelf.store.list(prefix)}
-        if sum(sizes.values()) <= LARGEST:
-            with in_turn():
-                checked = verify_entry(here.shelf.store, row, previous, here.place.trusted)
-            here.shelf.note(row, checked.problem)
+        sizes = here.shelf.sizes(row)
+        with in_turn():
+            checked = here.shelf.check(row, previous)
         try:
             signed = here.shelf.signed(row)
             result = here.shelf.result(row)
-        except Refused as bad:
-            checked = checked or Verification(False, 1, row.bundle, bad.message)
+        except Refused as refusal:
+            checked = BundleCheck(checked.problem or refusal.message)
         else:
             known = {**signed.sums.files, SUMS: signed.sha256, SIGNATURE: ""}
             files = [FileShown(name, known[name], sizes.get(name, -1)) for name in sorted(known)]

@@ -72,8 +72,9 @@ def whole(who: Reader, number: Number) -> Response:
     here = services()
     row = row_of(here, who, number)
     signed = here.shelf.signed(row)
-    prefix = f"{row.bundle}/"
-    require_room(2 * sum(one.size for one in here.shelf.store.list(prefix)), 2 * LARGEST)
+    sizes = here.shelf.sizes(row)
+    names = (*signed.sums.files, SUMS, SIGNATURE)
+    require_room(2 * sum(sizes.get(name, 0) for name in names), 2 * LARGEST)
     packed: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - handed over
     with in_turn(), zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
         for name in (*sorted(signed.sums.files), SUMS, SIGNATURE):

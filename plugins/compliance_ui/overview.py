@@ -86,7 +86,12 @@ def _whole(clauses: Sequence[ClauseStanding], ledger: LedgerState) -> Outcome | 
 def _state(one: Standing) -> Message:
     if one.problem is not None:
         return _("cannot be believed: {reason}", reason=one.problem)
-    return CONTROL_STATES[one.status.state] if one.status else _AGES[Age.NEVER]
+    if one.status is None:
+        return _AGES[Age.NEVER]
+    state = CONTROL_STATES[one.status.state]
+    if one.is_checked:
+        return state
+    return _("{state}; its files are too large to be checked here", state=state)
 
 
 _BARS = {Outcome.PASS: (8, 4), Outcome.ATTENTION: (5, 7), Outcome.FAIL: (1, 11)}

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from sqlalchemy import Connection, Engine
 
 from include.backup.proved import LOOKED_AT, STEPS, WORKFLOW, Proof, State, proofs
+from include.evidence.adopt import recover_ledger
 from include.evidence.bundle import seal
 from include.evidence.controls import judge
 from include.evidence.ledger import rows
 from include.evidence.model import Finding, Metric, Outcome, Result, RunContext, StepSummary
-from include.evidence.shelf import Shelf
-from include.evidence.signing import Signer
+from include.evidence.shelf import LARGEST, Shelf
+from include.evidence.signing import Signer, TrustedKeys
 from include.messages import verbatim
 from include.policy import SHIPPED, load_pack
 from include.policy.spans import later
 from include.services.clock import FixedClock
 from include.services.objectstore.base import StoreError
 from include.services.objectstore.directory import DirectoryStore
+from include.state.tables import evidence_ledger
 from tests.support.holders import NOW
+from tests.support.registers import unguarded
 
 PACK = load_pack(SHIPPED)
 CONTROLS = PACK.controls_of(WORKFLOW)
 ZONE = PACK.calendar.zone
+NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 DATABASE, POINT, OTHER = "courier", "20261120T020000Z-aaa", "20261121T020000Z-bbb"
 
 
@@ -55,7 +61,12 @@ class Drills:
     signer: Signer
 
     def seal(
-        self, done: list[StepSummary], at: datetime = NOW, lacking: str = "", run: str = ""
+        self,
+        done: list[StepSummary],
+        at: datetime = NOW,
+        lacking: str = "",
+        run: str = "",
+        files: Mapping[str, bytes] = NO_FILES,
     ) -> Path:
         """Seal a run with these steps; returns the bundle's folder."""
         bad = [one for one in done if one.outcome is Outcome.FAIL]
@@ -76,7 +87,7 @@ class Drills:
             steps=done,
         )  # fmt: skip
         store = DirectoryStore(self.root)
-        seal(store, self.conn, self.signer, result=result, files={}, clock=FixedClock(at))
+        seal(store, self.conn, self.signer, result=result, files=files, clock=FixedClock(at))
         return self.root / rows(self.conn)[-1].bundle
 
     def proof(self, now: datetime = NOW, database: str = DATABASE) -> Proof:
@@ -100,6 +111,34 @@ def test_a_drill_that_held_proves_its_restore_point_and_no_other(drills: Drills)
     assert found.newest is not None
     assert (found.newest.point, found.newest.row.seq) == (POINT, 1)
     assert {name: one.held for name, one in found.points.items()} == {POINT: True}
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_recovered_drill_is_as_old_as_its_signature_states(
+    drills: Drills, state: Engine, newer: bool
+):
+    """Its ledger rows were lost and entered again a year later; it proves nothing any more."""
+    drills.seal(steps())
+    if newer:  # a drill of another database lies before it
+        drills.seal(steps(database="another"), at=NOW + timedelta(minutes=1))
+    with state.begin() as conn, unguarded(conn, "evidence_ledger"):
+        conn.execute(evidence_ledger.delete())
+    now = NOW + timedelta(days=366)
+    store, keys = DirectoryStore(drills.root), TrustedKeys([drills.signer.public_pem])
+    entered = recover_ledger(store, drills.conn, drills.signer, keys, FixedClock(now))
+    assert len(entered) == 1 + newer
+    proof = drills.proof(now)
+    assert (proof.state, proof.outcome) == (State.LATE, Outcome.ATTENTION)
+    assert proof.newest is not None
+    assert proof.newest.finished_at == NOW
+
+
+def test_drill_too_large_to_check_proves_nothing_here(drills: Drills):
+    """It is never shown as proved while nobody looked at its files."""
+    folder = drills.seal(steps(), files={"comparison.csv": b"1"})
+    os.truncate(folder / "comparison.csv", LARGEST + 1)
+    proof = drills.proof()
+    assert (proof.state, proof.outcome) == (State.UNCHECKED, Outcome.ATTENTION)
 
 
 @pytest.mark.parametrize("failing", STEPS)

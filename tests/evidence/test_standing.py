@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -10,18 +12,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
 
+from include.evidence import ledger
+from include.evidence.adopt import recover_ledger
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import ControlState, Finding, Outcome
-from include.evidence.shelf import Shelf
+from include.evidence.shelf import LARGEST, Shelf
+from include.evidence.signing import TrustedKeys
 from include.evidence.standing import Age, Standing, by_clause, standings
+from include.evidence.verify import link_before
 from include.messages import _
 from include.policy.period import Period
 from include.policy.rules import Control
 from include.services.clock import FixedClock
-from tests.evidence.support import CLOCK, START, Evidence, result_of
+from include.state.tables import evidence_intent, evidence_ledger
+from tests.evidence.support import START, Evidence, result_of
+from tests.support.damage import flip
 
 ZONE = ZoneInfo("Asia/Shanghai")
-SEALED = CLOCK.now()
+SEALED = result_of(number=10).finished_at  # of the newest bundle of a chain
 LAW = {"en": "Law", "zh-CN": "法"}
 
 
@@ -151,9 +159,14 @@ def test_what_was_seen_on_its_page_counts_at_once(chain: Evidence) -> None:
     assert outcome() is Outcome.PASS
     row = look(chain, control()).row
     assert row is not None
-    shelf.note(row, _("the file {name} is missing", name="report.en.html"))
+    file = chain.root / row.bundle / "report.en.html"
+    content = file.read_bytes()
+    file.unlink()
+    assert outcome() is Outcome.PASS
+    assert shelf.check(row, link_before(chain.conn, row)).problem is not None
     assert outcome() is Outcome.FAIL
-    shelf.note(row, None)
+    file.write_bytes(content)
+    assert shelf.check(row, link_before(chain.conn, row)).verified
     assert outcome() is Outcome.PASS
 
 
@@ -224,7 +237,70 @@ def test_evidence_of_tomorrow_shows_nothing(evidence: Evidence) -> None:
     found = look(evidence, control())
     assert (found.status, found.outcome) == (None, Outcome.FAIL)
     assert found.problem is not None
-    evidence.seal(2)
-    found = look(evidence, control())
+    evidence.seal(9)
+    found = look(evidence, control(cadence="P2D"))
     assert found.row is not None
     assert (found.row.seq, found.outcome) == (2, Outcome.PASS)
+
+
+def test_result_of_tomorrow_shows_nothing(evidence: Evidence) -> None:
+    """The moment that its signature states counts, whatever the ledger says."""
+    evidence.seal(11)
+    found = look(evidence, control())
+    assert (found.status, found.outcome) == (None, Outcome.FAIL)
+    assert look(evidence, control(), SEALED + timedelta(days=1)).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize("way", ["recover", "intent", "row entered later"])
+def test_recovered_evidence_is_as_old_as_its_signature_states(chain: Evidence, way: str) -> None:
+    """Thirteen months later its row is lost and entered again: it is too old to count."""
+    much_later = FixedClock(SEALED + timedelta(days=396))
+    newest = ledger.head(chain.conn)
+    assert newest is not None
+    chain.tamper(evidence_ledger.delete().where(evidence_ledger.c.seq == newest.seq))
+    if way == "recover":
+        keys = TrustedKeys([chain.signer.public_pem])
+        entered = recover_ledger(chain.store, chain.conn, chain.signer, keys, much_later)
+        assert entered == [newest.bundle]
+    elif way == "intent":
+        chain.execute(evidence_intent.insert().values(bundle=newest.bundle, begun_at=SEALED))
+        chain.seal(11, dag_id="drill_restore", clock=much_later)
+    else:  # as older versions entered it
+        row = replace(newest, sealed_at=much_later.now())
+        ledger.append(chain.conn, chain.signer, row)
+        chain.conn.commit()
+    found = look(chain, control(), much_later.now())
+    assert found.row is not None
+    assert (found.row.seq, found.age, found.outcome) == (newest.seq, Age.STALE, Outcome.FAIL)
+    assert found.finished_at == SEALED
+    assert found.due_at == SEALED + timedelta(days=1)
+    if way != "row entered later":
+        assert found.row.sealed_at == SEALED
+
+
+def test_bundle_beside_which_a_large_file_was_put_shows_nothing(chain: Evidence) -> None:
+    """An added file is a failure, however large it makes the bundle."""
+    row = look(chain, control()).row
+    assert row is not None
+    large = chain.root / row.bundle / "large.bin"
+    large.touch()
+    os.truncate(large, LARGEST + 1)
+    found = look(chain, control())
+    assert (found.status, found.outcome) == (None, Outcome.FAIL)
+    assert found.problem is not None
+    assert found.problem.values == {"name": "large.bin"}
+
+
+@pytest.mark.parametrize("harmed", [False, True])
+def test_bundle_too_large_to_check_needs_attention(evidence: Evidence, harmed: bool) -> None:
+    """It is never shown as passed; what fits is checked, and fails when it was changed."""
+    large = {"frame.csv": b"x" * 1000, "report.en.html": b"<p>"}
+    evidence.seal(10, files=large)
+    row = look(evidence, control()).row
+    assert row is not None
+    if harmed:
+        flip(evidence.root / row.bundle / "report.en.html")
+    os.truncate(evidence.root / row.bundle / "frame.csv", LARGEST)
+    found = look(evidence, control())
+    assert found.outcome is (Outcome.FAIL if harmed else Outcome.ATTENTION)
+    assert found.is_checked is harmed

@@ -16,6 +16,7 @@ from include.evidence.adopt import recover_ledger
 from include.evidence.check import Refused, check_bundle
 from include.evidence.folder import DiskFolder, StoreFolder
 from include.evidence.names import LARGEST_SUMS, MOST_FILES
+from include.evidence.shelf import Shelf
 from include.evidence.signing import TrustedKeys
 from include.evidence.verify import verify_path
 from include.services.errors import UsageError
@@ -54,6 +55,11 @@ def test_large_file_is_refused_before_it_is_read_whole(chain: Evidence, name: st
         with pytest.raises(Refused):
             check_bundle(StoreFolder(chain.store, row.bundle), keys)
         assert not verify_path(chain.root / row.bundle).verified
+        shelf = Shelf(chain.store, [chain.signer.public_pem])
+        assert shelf.check(row, None).problem is not None
+        if name != "signer.pem":
+            with pytest.raises(Refused):
+                shelf.result(row)
         chain.conn.rollback()
         unsigned = f"x/2026/11/{name}"
         chain.store.put(f"{unsigned}/SHA256SUMS.sig", b"x" * 64)

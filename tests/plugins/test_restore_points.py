@@ -27,7 +27,7 @@ pytestmark = pytest.mark.airflow
 OFFICER = "Compliance Officer"
 NOW = datetime(2026, 11, 27, 4, tzinfo=UTC)
 ROW = LedgerRow(7, "b", "drill_restore", "r", "pass", [], NOW, NOW, "", "", "")
-HELD, FAILED = Drilled(ROW, "p1", True), Drilled(ROW, "p1", False)
+HELD, FAILED = Drilled(ROW, "p1", True, NOW), Drilled(ROW, "p1", False, NOW)
 
 
 def test_restore_points_are_those_of_the_store(shown: Shown) -> None:
@@ -186,7 +186,7 @@ def test_nothing_is_proved_by_a_ledger_that_was_changed() -> None:
 
 def test_a_restore_point_that_was_pruned_is_said_to_be_gone() -> None:
     """What a drill proved of it proves nothing of those that are left."""
-    gone = Drilled(ROW, "p0", True)
+    gone = Drilled(ROW, "p0", True, NOW)
     assert "not in the store any more" in rendered(Proof(State.HELD, gone), "en").text
     assert "not in the store any more" not in rendered(Proof(State.HELD, HELD), "en").text
 
