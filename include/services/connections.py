@@ -8,6 +8,7 @@ both forms of a connection (URI and JSON).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,6 +21,7 @@ from include.services.errors import UsageError
 ENVIRONMENT_PREFIX = "AIRFLOW_CONN_"
 # Airflow's own settings of a secrets backend: its components', and its workers'
 BACKENDS = ("AIRFLOW__WORKERS__SECRETS_BACKEND", "AIRFLOW__SECRETS__BACKEND")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+._-]*")
 FILE_BACKEND = "airflow.secrets.local_filesystem.LocalFilesystemBackend"
 
 
@@ -171,7 +173,37 @@ def _from_json(conn_id: str, value: str) -> ConnectionSpec:
     )
 
 
+def refuse_unescaped(address: str, what: str, *, first_at: bool = False) -> None:
+    """Refuse a URI in which a part of a password would be taken for a host or a database's name.
+
+    ``/``, ``?`` and ``#`` end the part of a URI that has the password, so what follows of it would
+    stand in errors and logs. A name of a database, a path or an account has no bare ``@``.
+
+    Args:
+        address: a URI; other texts pass.
+        what: subject of the message; the address itself is never repeated.
+        first_at: whether the host begins behind the first ``@``, as for libpq, not the last.
+
+    Raises:
+        UsageError: there is an ``@`` behind the host.
+    """
+    _scheme, sign, rest = address.partition("://")
+    if not sign or not _SCHEME.fullmatch(_scheme):
+        return
+    place = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    behind = rest[len(place) :]
+    path, _question, query = behind.partition("?")
+    # A query may hold a mail address, but nothing behind it that looks like a host's path.
+    in_query = "@" not in place and re.search(r"@[^&]*/", query)
+    if "@" in path or "#" in behind or in_query or (first_at and place.count("@") > 1):
+        raise UsageError(
+            f"{what} has a character in its user or password that must be escaped.",
+            "Write / as %2F, ? as %3F, # as %23, @ as %40 and % as %25.",
+        )
+
+
 def _from_uri(conn_id: str, value: str) -> ConnectionSpec:
+    refuse_unescaped(value, f"Connection {conn_id}")
     parts = urlsplit(value)
     if not parts.scheme:
         raise ValueError("no scheme")

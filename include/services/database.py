@@ -6,31 +6,53 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from include.services.connections import ConnectionSpec
+from include.services.connections import ConnectionSpec, refuse_unescaped
 from include.services.errors import ServiceError, UsageError
+from include.services.private_files import private_file
+from include.services.transport import Transport, is_local_database, of_database
 
+_SERVICE_FILES = ("PGSERVICEFILE", "PGSYSCONFDIR")
 CONNECT_TIMEOUT = "15"  # seconds
 # SQLSTATE classes of a server that is up and cannot do this: no resources, limits, locks.
 SERVER_ANSWERED = ("53", "54", "55", "57014", "58")
 LIBPQ_EXTRAS = {
     "sslmode",
+    "sslnegotiation",
     "sslrootcert",
     "sslcert",
     "sslkey",
+    "sslpassword",
+    "sslcertmode",
     "sslcrl",
+    "sslcrldir",
+    "ssl_min_protocol_version",
+    "ssl_max_protocol_version",
     "host",
+    "hostaddr",
+    "service",
     "options",
     "target_session_attrs",
     "connect_timeout",
+    "require_auth",
+    "requirepeer",
     "channel_binding",
     "gssencmode",
+    "krbsrvname",
+    "load_balance_hosts",
+    "tcp_user_timeout",
+    "keepalives",
     "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_count",
 }
+SECRETS = {"sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"}
+"""libpq keywords, beside the password, that no command line may hold: every user of the machine
+reads those. libpq has no variables of the environment for them."""
+SERVICE = "parcelseal"  # of the service file by which programs get them
 
 PRINTING: Mapping[str, str] = {
     "TimeZone": "UTC",
@@ -54,12 +76,14 @@ class DatabaseAddress:
     """Where a database is and who we are there.
 
     Attributes:
-        parameters: libpq keywords without the password.
+        parameters: libpq keywords without the password and other secrets.
         password: never part of ``repr`` nor of a command line.
+        secrets: other libpq keywords that are secrets, likewise.
     """
 
     parameters: Mapping[str, str]
     password: str = field(default="", repr=False)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_connection(cls, spec: ConnectionSpec) -> DatabaseAddress:
@@ -90,8 +114,10 @@ class DatabaseAddress:
         """Read a libpq connection string or ``postgresql://`` URI.
 
         Raises:
-            UsageError: libpq cannot read it; the text is not repeated, it may hold a password.
+            UsageError: libpq cannot read it, or would take a part of the password for something
+                else; the text is not repeated, it may hold a password.
         """
+        refuse_unescaped(conninfo, "The database address", first_at=True)
         try:
             given = {key: str(value) for key, value in conninfo_to_dict(conninfo).items()}
         except psycopg.ProgrammingError:
@@ -103,17 +129,31 @@ class DatabaseAddress:
 
     @classmethod
     def from_parameters(cls, given: Mapping[str, str], password: str) -> DatabaseAddress:
-        """Complete libpq keywords with a timeout, an encoding, and verified TLS where it is due."""
-        parameters = {key: value for key, value in given.items() if value}
-        host = parameters.get("host") or parameters.get("hostaddr", "")
+        """Complete libpq keywords with a timeout, an encoding, and verified TLS where it is due.
+
+        Raises:
+            UsageError: secrets stand beside a service, or programs cannot be given one.
+        """
+        secrets = {key: value for key, value in given.items() if value and key in SECRETS}
+        parameters = {key: value for key, value in given.items() if value and key not in SECRETS}
+        if secrets and "service" in parameters:
+            raise UsageError(
+                f"A database address has a service and {', '.join(sorted(secrets))}.",
+                "Write the whole address without the service.",
+            )
         parameters.setdefault("connect_timeout", CONNECT_TIMEOUT)
         parameters.setdefault("application_name", "parcelseal")
         # One encoding for dumps, names and digests, whatever the database's own is.
         parameters.setdefault("client_encoding", "UTF8")
-        if not _on_this_machine(host) and "sslmode" not in parameters:
+        if not is_local_database(parameters) and "sslmode" not in parameters:
             parameters["sslmode"] = "verify-full"
             parameters.setdefault("sslrootcert", "system")
-        return cls(parameters, password)
+        return cls(parameters, password, secrets)
+
+    @property
+    def transport(self) -> Transport:
+        """How safe the way to the server is."""
+        return of_database(self.parameters)
 
     @property
     def name(self) -> str:
@@ -123,31 +163,38 @@ class DatabaseAddress:
     @property
     def place(self) -> str:
         """Say for people where it is, without user or password."""
-        host = self.parameters.get("host", "local socket")
+        given = self.parameters
+        host = given.get("host") or given.get("hostaddr") or given.get("service", "local socket")
         port = self.parameters.get("port", "5432")
         return f"{self.name} on {host}" + ("" if host.startswith("/") else f":{port}")
 
     def conninfo(self) -> str:
-        """Return a libpq connection string, password included."""
-        return make_conninfo(
-            "", **{**self.parameters, **({"password": self.password} if self.password else {})}
-        )
+        """Return a libpq connection string, password and other secrets included."""
+        password = {"password": self.password} if self.password else {}
+        # Empty, libpq does not look for PGHOST and PGHOSTADDR, which would lead elsewhere.
+        here = {} if "service" in self.parameters else {"host": "", "hostaddr": ""}
+        return make_conninfo("", **{**here, **self.parameters, **password, **self.secrets})
 
     def public_conninfo(self) -> str:
-        """Return a libpq connection string without the password, fit for a command line."""
+        """Return a libpq connection string without any secret, fit for a command line."""
         return make_conninfo("", **self.parameters)
 
     def environment(self) -> dict[str, str]:
         """Return the environment for PostgreSQL's programs: ours, plus the password.
 
+        Other secrets are in a service file that only this user can read.
+
         Moments are printed in UTC, or the same rows would have another digest on a server that
         stands in another timezone.
         """
+        kept = _SERVICE_FILES if "service" in self.parameters else ()
         clean = {
             key: value
             for key, value in os.environ.items()
-            if not key.startswith("PG") and key != "LC_ALL"
+            if key in kept or (not key.startswith("PG") and key != "LC_ALL")
         }
+        if self.secrets:
+            clean |= {"PGSERVICEFILE": private_file(_service(self.secrets)), "PGSERVICE": SERVICE}
         return {
             **clean,
             "PGPASSWORD": self.password,
@@ -225,15 +272,17 @@ def lost(address: DatabaseAddress, error: psycopg.OperationalError) -> ServiceEr
     )
 
 
-def _on_this_machine(host: str) -> bool:
-    return all(
-        not one or one.startswith(("/", "@")) or one == "localhost" or _is_loopback(one)
-        for one in host.split(",")  # libpq tries each of several hosts
-    )
+def _service(secrets: Mapping[str, str]) -> bytes:
+    """Return a service file for secrets.
 
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+    Raises:
+        UsageError: libpq would read another value: it ends at a line's end, and blanks there go.
+    """
+    for name, value in secrets.items():
+        if value != value.rstrip() or "\n" in value or len(f"{name}={value}".encode()) > 1000:
+            raise UsageError(
+                f"{name} of a database address cannot be handed to PostgreSQL's programs.",
+                "It may have no line breaks and no blanks at its end, and up to 900 bytes.",
+            )
+    lines = [f"{name}={value}" for name, value in secrets.items()]
+    return "\n".join([f"[{SERVICE}]", *lines, ""]).encode()

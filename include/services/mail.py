@@ -17,9 +17,9 @@ from typing import Literal
 from include.services.connections import ConnectionSpec
 from include.services.errors import ServiceError, UsageError
 from include.services.fate import Fate, Reply
+from include.services.transport import Transport, of_host
 
 _TYPES = {"smtp", "email"}
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _ENHANCED = re.compile(rb"[245]\.\d{1,3}\.\d{1,3}(?!\S)")
 _LEADING_DOT = re.compile(rb"(?m)^\.")
 _ADDRESS = re.compile(r"[^@\s\x00-\x1f\x7f<>]+@[^@\s\x00-\x1f\x7f<>]+")
@@ -121,9 +121,9 @@ def _on(spec: ConnectionSpec, key: str) -> bool:
 
 def _security(spec: ConnectionSpec) -> Literal["tls", "starttls", "none"]:
     """Which of Airflow's two switches counts; an open line is for this machine alone."""
-    here = spec.host in _LOOPBACK
     unverified = spec.text("ssl_context").lower() == "none" or spec.verify is False
-    if unverified and not here:
+    verify = False if unverified else spec.verify
+    if of_host(spec.host, tls=True, verify=verify) is Transport.UNVERIFIED:
         raise UsageError(
             f"Connection {spec.conn_id}: the certificate of {spec.host} would not be verified.",
             "Name the file of its authority in the extra: verify.",
@@ -132,7 +132,7 @@ def _security(spec: ConnectionSpec) -> Literal["tls", "starttls", "none"]:
         return "tls"
     if not _on(spec, "disable_tls"):
         return "starttls"
-    if not here:
+    if not of_host(spec.host, tls=False, verify=verify).is_safe:
         raise UsageError(
             f"Connection {spec.conn_id}: mail would go to {spec.host} unencrypted.",
             "Leave out disable_tls: only a server on this machine is spoken to without TLS.",

@@ -23,9 +23,9 @@ from include.services.clock import Clock
 from include.services.connections import ConnectionSpec
 from include.services.errors import UsageError
 from include.services.fate import Fate, Reply
+from include.services.transport import of_url
 
 Kind = Literal["wecom", "dingtalk", "feishu"]
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _PATHS = {
     "wecom": "/cgi-bin/webhook/send",
     "dingtalk": "/robot/send",
@@ -148,7 +148,7 @@ Robots = Callable[[str], Robot]
 def _url(spec: ConnectionSpec, kind: str) -> str:
     address = spec.host if "://" in spec.host else f"{spec.schema or 'https'}://{spec.host}"
     parts = urlsplit(address)
-    if parts.scheme != "https" and parts.hostname not in _LOOPBACK:
+    if not of_url(address).is_safe:
         raise UsageError(
             f"Connection {spec.conn_id}: the address of the robot is not https.",
             "Copy the whole webhook address from the group chat.",

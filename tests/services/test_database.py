@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -15,6 +17,7 @@ from include.services.connections import ConnectionSpec, parse
 from include.services.database import DatabaseAddress, DatabaseUnavailable
 from include.services.errors import UsageError
 from include.services.programs import program
+from include.workplace import ROOT
 
 SECRET = "s3cr3t ' pass\\ wört"
 
@@ -59,6 +62,138 @@ def test_the_password_is_only_where_it_must_be():
     assert psycopg.conninfo.conninfo_to_dict(one.conninfo())["password"] == SECRET
     uri = DatabaseAddress.from_conninfo("postgresql://u:s3cr3t@h/d")
     assert (uri.password, "s3cr3t" in repr(uri)) == ("s3cr3t", False)
+
+
+@pytest.mark.parametrize("variable", ["PGHOST", "PGHOSTADDR"])
+def test_no_variable_of_the_environment_leads_a_local_address_elsewhere(
+    postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch, variable: str
+):
+    """Without TLS it would go over the network; TEST-NET-1 never answers."""
+    monkeypatch.setenv(variable, "192.0.2.1")
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", "1")
+    one = DatabaseAddress.from_conninfo(postgres.conninfo("postgres"))
+    with one.connect() as conn:
+        assert conn.execute("SELECT inet_server_addr()").fetchone() == (None,)
+    if variable == "PGHOST":  # no host at all is the system's socket, not the variable's host
+        with pytest.raises(DatabaseUnavailable, match="local socket") as error:
+            DatabaseAddress.from_conninfo("dbname=x user=x").connect()
+        assert "192.0.2.1" not in str(error.value)
+
+
+def test_a_service_of_the_environment_leads_no_local_address_elsewhere(
+    postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """What a service file says is read where an address leaves it out."""
+    (tmp_path / "services").write_text("[elsewhere]\nhostaddr=192.0.2.1\nconnect_timeout=1\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    monkeypatch.setenv("PGSERVICE", "elsewhere")
+    with DatabaseAddress.from_conninfo(postgres.conninfo("postgres")).connect() as conn:
+        assert conn.execute("SELECT inet_server_addr()").fetchone() == (None,)
+
+
+def test_an_address_by_a_service_reaches_it_and_is_verified_unless_it_says_otherwise(
+    postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """Nobody knows where it leads before libpq reads the file."""
+    (tmp_path / "services").write_text(f"[here]\nhost={postgres.socket_folder}\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    words = f"service=here dbname=postgres user=postgres password={postgres.password}"
+    assert DatabaseAddress.from_conninfo(words).parameters["sslmode"] == "verify-full"
+    one = DatabaseAddress.from_conninfo(f"{words} sslmode=prefer")
+    with one.connect() as conn:
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+    assert _asked_by_psql(one, "SELECT current_database()") == "postgres"
+
+
+def _asked_by_psql(one: DatabaseAddress, query: str) -> str:
+    done = subprocess.run(
+        [program("psql"), "-XAtq", "-c", query, one.public_conninfo()],
+        check=True, capture_output=True, text=True, env=one.environment(),
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+def test_no_secret_is_on_a_command_line(postgres: EmbeddedPostgres):
+    """Programs read the others from a file that only this user can read; they connect by it."""
+    one = DatabaseAddress.from_conninfo(
+        f"{postgres.conninfo('postgres')} sslpassword='pass phrase'"
+    )
+    for shown in (repr(one), one.public_conninfo(), one.place, json.dumps(dict(one.parameters))):
+        assert "phrase" not in shown
+    assert psycopg.conninfo.conninfo_to_dict(one.conninfo())["sslpassword"] == "pass phrase"
+    file = Path(one.environment()["PGSERVICEFILE"])
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+    assert "sslpassword=pass phrase\n" in file.read_text()
+    assert _asked_by_psql(one.with_database("postgres"), "SELECT 1") == "1"
+    assert one.environment()["PGSERVICEFILE"] == str(file)
+
+
+def test_the_file_with_a_secret_is_gone_with_its_process(tmp_path: Path):
+    """Also a process that was forked from it leaves it alone."""
+    code = (
+        "import os\n"
+        "from include.services.private_files import private_file\n"
+        "path = private_file(b'secret')\n"
+        "if os.fork() == 0:\n"
+        "    raise SystemExit(0)\n"
+        "os.wait()\n"
+        "assert os.path.exists(path)\n"
+        "print(path)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    path = Path(done.stdout.strip())
+    assert path.is_absolute()
+    assert not path.parent.exists()
+
+
+@pytest.mark.parametrize("secret", ["ends with a blank ", "a\nb", "x" * 1000])
+def test_a_secret_that_programs_would_read_otherwise_is_refused(secret: str):
+    """Rather than asked for in vain; it is not repeated."""
+    one = DatabaseAddress.from_parameters({"host": "localhost", "sslpassword": secret}, "")
+    with pytest.raises(UsageError, match="sslpassword of a database address") as error:
+        one.environment()
+    assert secret.strip() not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql://u:12/s3cr3t@h/d",
+        "postgresql://u:12?s3cr3t@h/d",
+        "postgresql://u:12#s3cr3t@h/d",
+        "postgresql://u:p@s3cr3t@h/d",
+        "postgresql://u:12/s3cr3t%40x@h/d",
+        "postgresql://u/s3cr3t@h/d",
+    ],
+)
+def test_a_part_of_a_password_is_never_taken_for_a_host_or_database(uri: str):
+    """It would stand in the next error."""
+    with pytest.raises(UsageError, match="must be escaped") as error:
+        DatabaseAddress.from_conninfo(uri)
+    assert "s3cr3t" not in str(error.value)
+    if "p@s3cr3t" not in uri:  # Airflow reads the host behind the last @
+        with pytest.raises(UsageError, match="Connection x has a character") as error:
+            parse("x", uri)
+        assert "s3cr3t" not in str(error.value)
+
+
+def test_escaped_and_unsuspicious_addresses_pass():
+    """Mail addresses in queries, paths of sockets, passwords with a bare @ where that is clear."""
+    one = DatabaseAddress.from_conninfo("postgresql://u:a%2Fb%40c%23d%3F@h:5432/d")
+    assert (one.password, one.place) == ("a/b@c#d?", "d on h:5432")
+    assert parse("x", "postgres://u:p@ss@h/d").password == "p@ss"
+    mail = parse("x", "smtp://h:25?from_email=a@b.example&verify=/etc/ca.pem")
+    assert mail.text("from_email") == "a@b.example"
+    assert parse("x", "postgres://u:p@/d?host=/run/postgresql").extra["host"] == "/run/postgresql"
+
+
+def test_a_required_method_of_authentication_is_kept():
+    """Left out, a server in the middle could ask for the password in plain text."""
+    found = address("h", require_auth="scram-sha-256", channel_binding="require").parameters
+    assert (found["require_auth"], found["channel_binding"]) == ("scram-sha-256", "require")
 
 
 def test_only_known_extras_reach_libpq():
