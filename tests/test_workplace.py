@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from include.policy import SHIPPED
 from include.services.errors import UsageError
 from include.workplace import Workplace
 
@@ -152,6 +154,83 @@ def test_a_connection_without_a_database_is_named(tmp_path: Path) -> None:
 def test_a_faulty_connection_for_writing_is_named(tmp_path: Path, name: str) -> None:
     """Once it is configured: where it is not, there is nothing to be wrong with it."""
     assert f"{name} names no database" in " ".join(faults(tmp_path, **{name: "postgresql://u:p@h"}))
+
+
+def store(**extra: object) -> str:
+    given = {"bucket": "b", "region_name": "cn-north-1", **extra}
+    return json.dumps({"conn_type": "aws", "login": "a", "password": "sesame", "extra": given})
+
+
+@pytest.mark.parametrize("name", ["offsite_store", "evidence_store"])
+@pytest.mark.parametrize(
+    ("extra", "way"),
+    [
+        ({"endpoint_url": "http://store.example"}, "plain"),
+        ({"endpoint_url": "https://store.example", "verify": False}, "unverified"),
+    ],
+)
+def test_connection_faults_name_a_store_that_is_not_verified(
+    tmp_path: Path, name: str, extra: dict[str, object], way: str
+) -> None:
+    """Whatever else is wrong with it; on this machine nothing is."""
+    said = f"The connection {name} is not verified over TLS ({way})"
+    assert said in " ".join(faults(tmp_path, **{name: store(**extra)}))
+    here = faults(tmp_path, **{name: store(endpoint_url="http://127.0.0.1:9000")})
+    assert "not verified" not in " ".join(here)
+
+
+def test_connection_faults_name_a_kms_that_is_not_verified(tmp_path: Path) -> None:
+    """Where a recipient or the drill uses it: plain data keys would go over the network."""
+    kms = {"kms_endpoint_url": "http://kms.example"}
+    recipient = {"recipients": [{"name": "a", "kms_key": "arn:aws:kms:x"}]}
+    said = "The connection offsite_store (KMS) is not verified over TLS (plain)"
+    assert said in " ".join(faults(tmp_path, offsite_store=store(**kms, **recipient)))
+    drill = json.dumps(
+        {"conn_type": "postgres", "host": "localhost", "extra": {"kms_key": "arn:aws:kms:x"}}
+    )
+    assert said in " ".join(faults(tmp_path, offsite_store=store(**kms), drill_db=drill))
+    assert said not in " ".join(faults(tmp_path, offsite_store=store(**kms)))
+
+
+def test_connection_faults_name_a_robot_without_https(tmp_path: Path) -> None:
+    """Its token would be read on the way."""
+    (tmp_path / "pack").mkdir()
+    shutil.copytree(SHIPPED, tmp_path / "pack", dirs_exist_ok=True)
+    roles = tmp_path / "pack" / "roles.yaml"
+    roles.write_text(
+        roles.read_text().replace("- id: management", "- robot: chat\n  id: management")
+    )
+    robot = {"conn_type": "http", "host": "http://chat.example", "extra": {"kind": "wecom"}}
+    found = Workplace.from_environment(
+        {
+            "PARCELSEAL_HOME": str(tmp_path),
+            "PARCELSEAL_POLICY": str(tmp_path / "pack"),
+            "AIRFLOW_CONN_CHAT": json.dumps(robot),
+        }
+    ).connection_faults()
+    assert found == [
+        "Connection chat: the address of the robot is not https. "
+        "Copy the whole webhook address from the group chat."
+    ]
+
+
+def test_databases_that_choose_a_weaker_mode_are_remarks(tmp_path: Path) -> None:
+    """The choice is the connection's own; it is told, and refuses nothing."""
+    named = {
+        "AIRFLOW_CONN_CUSTOMER_DB": "postgresql://u:p@db.example/d?sslmode=disable",
+        "AIRFLOW_CONN_STATE_DB": "postgresql://u:p@db.example/d",
+        "AIRFLOW_CONN_DRILL_DB": "postgresql://u:p@localhost/d?hostaddr=10.0.0.5&sslmode=require",
+    }
+    place = Workplace.from_environment({"PARCELSEAL_HOME": str(tmp_path), **named})
+    assert [(one.conn_id, str(one.transport)) for one in place.routes()] == [
+        ("customer_db", "plain"),
+        ("drill_db", "unverified"),
+    ]
+    assert [one.partition(" is not")[0] for one in place.connection_remarks()] == [
+        "The connection customer_db",
+        "The connection drill_db",
+    ]
+    assert "not verified" not in " ".join(place.connection_faults())
 
 
 def test_a_faulty_mail_server_is_named_without_its_password(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from include.backup.manifest import Manifest, RestorePoint
 from include.backup.preflight import (
     CLAUSE,
     check_recipients,
+    check_routes,
     check_sites,
     check_store,
 )
@@ -36,6 +37,7 @@ from include.services.clock import Clock
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError
 from include.services.objectstore.base import ObjectLocked, ObjectStore
+from include.services.transport import Route
 
 CLOCK_TOLERANCE = timedelta(minutes=5)  # more than clocks that are kept right differ
 
@@ -57,6 +59,7 @@ def check(
     rules: BackupRules,
     clock: Clock,
     stand_ins: Collection[str] = (),
+    routes: Sequence[Route] = (),
 ) -> StepRecord:
     """Look at everything that must be right before a dump begins.
 
@@ -66,11 +69,13 @@ def check(
         rules: of the pack's backup.yaml.
         clock: for the validity of keys.
         stand_ins: databases for which the local profile's sample stands in.
+        routes: connections that are neither verified over TLS nor on this machine.
 
     Raises:
         StoreError: the store cannot be reached.
     """
     seen = Examination("preflight", CLAUSE)
+    check_routes(seen, routes)
     problems = check_store(seen, offsite.store)
     at_primary_site = check_sites(seen, databases, offsite.store, problems)
     check_recipients(seen, offsite.recipients, offsite.unreadable, rules.recipients, clock.now())

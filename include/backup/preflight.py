@@ -12,6 +12,7 @@ from include.messages import Message, _
 from include.policy.datamap import MappedDatabase
 from include.policy.rules import Recipients
 from include.services.objectstore.base import ObjectStore, StoreError, StoreProblem
+from include.services.transport import Route, Transport
 
 CLAUSE = "4.2"
 STORE_AWAY = "Start it, or correct the connection offsite_store; the backup is tried again."
@@ -66,6 +67,33 @@ def _explain(problem: StoreProblem, store: ObjectStore) -> tuple[Message, Messag
         _("The off-site store cannot be used: {reason}", reason=problem.detail),
         _("Correct the connection offsite_store or the store itself, then run the backup again."),
     )
+
+
+def check_routes(seen: Examination, routes: Iterable[Route]) -> None:
+    """Note connections that are neither verified over TLS nor on this machine.
+
+    To a store or KMS that is a fault: whoever stands between could keep backups from being stored,
+    or read the keys that they are encrypted with. Of a database it is the choice of who wrote its
+    ``sslmode``, as in a network that encrypts by itself.
+
+    Args:
+        seen: where findings go.
+        routes: of such connections.
+    """
+    for one in routes:
+        message = (
+            _("What goes over the connection {name} is not encrypted on its way.", name=one.conn_id)
+            if one.transport is Transport.PLAIN
+            else _("The connection {name} does not check which server answers.", name=one.conn_id)
+        )
+        action = (
+            _("Set sslmode to verify-full in the extra of the connection.")
+            if one.is_database
+            else _("Use an address with https, and have the server's certificate checked.")
+        )
+        severity = Outcome.ATTENTION if one.is_database else Outcome.FAIL
+        code = f"backup.transport.{one.transport}"
+        seen.find(code, severity, message, action, subject=one.conn_id)
 
 
 def check_sites(

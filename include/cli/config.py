@@ -46,10 +46,12 @@ def check(
         return _refuse(place, found, f"in {place.policy}", as_json=as_json)
     if faults := place.connection_faults():
         return _refuse(place, faults, "in the connections", as_json=as_json)
+    remarks = [*pack.remarks, *place.connection_remarks()]
     if as_json:
-        print_json({"valid": True, "pack": str(place.policy), "problems": []})
+        done = {"valid": True, "pack": str(place.policy), "problems": []}
+        print_json(done | {"remarks": [str(one) for one in remarks]})
         return 0
-    for remark in pack.remarks:
+    for remark in remarks:
         errors.print(f"remark: {remark}", soft_wrap=True, markup=False)
     collections = sum(len(one.collections) for one in pack.databases.values())
     results.print(

@@ -40,6 +40,7 @@ def preflight() -> None:
             pack.backup,
             place.clock,
             [name for name, one in pack.databases.items() if place.is_local(one.connection)],
+            place.routes(),
         )
 
     done = step("preflight", "", _("The preflight"), work, CLAUSE)

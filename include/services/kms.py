@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from include.services.connections import ConnectionSpec
+from include.services.transport import Transport, of_url
 
 
 def kms_client(spec: ConnectionSpec) -> Any:
@@ -30,3 +31,11 @@ def kms_client(spec: ConnectionSpec) -> Any:
             retries={"mode": "standard", "total_max_attempts": 6},
         ),
     )
+
+
+def kms_transport(spec: ConnectionSpec) -> Transport:
+    """Return how safe the way to the KMS of a connection is: data keys go over it.
+
+    The endpoint is the client's own, which settings of AWS in the environment may name too.
+    """
+    return of_url(kms_client(spec).meta.endpoint_url, spec.verify)

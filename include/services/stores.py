@@ -10,8 +10,11 @@ from include.services.connections import ConnectionSpec
 from include.services.errors import UsageError
 from include.services.objectstore.base import ObjectStore
 from include.services.objectstore.directory import DirectoryStore
+from include.services.transport import Transport, of_url
 
 if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
     from include.services.objectstore.s3 import LockMode
 
 DIRECTORY_TYPES = {"fs", "file", "directory"}
@@ -49,24 +52,25 @@ def open_store(spec: ConnectionSpec, live_paths: Sequence[Path] = ()) -> ObjectS
     )
 
 
+def store_transport(spec: ConnectionSpec) -> Transport:
+    """Return how safe the way to the store of a connection is; see `open_store`.
+
+    The endpoint is the client's own, which settings of AWS in the environment may name too.
+    """
+    if spec.conn_type in DIRECTORY_TYPES:
+        return Transport.LOCAL
+    return of_url(_s3_client(spec).meta.endpoint_url, spec.verify)
+
+
 def _s3(spec: ConnectionSpec) -> ObjectStore:
-    from include.services.objectstore.s3 import S3Store, make_s3_client
+    from include.services.objectstore.s3 import S3Store
 
     bucket = spec.text("bucket") or spec.schema
     if not bucket:
         raise UsageError(
             f"Connection {spec.conn_id} names no bucket.", 'Set its extra: {"bucket": "..."}.'
         )
-    client = make_s3_client(
-        endpoint_url=spec.text("endpoint_url") or None,
-        region=spec.text("region_name") or None,
-        access_key=spec.login or None,
-        secret_key=spec.password or None,
-        verify=spec.verify,
-        connect_timeout=_seconds(spec, "connect_timeout", 10),
-        read_timeout=_seconds(spec, "read_timeout", 60),
-        max_attempts=_attempts(spec),
-    )
+    client = _s3_client(spec)
     mode = spec.text("lock_mode", "COMPLIANCE").upper()
     if mode not in {"COMPLIANCE", "GOVERNANCE"}:
         raise UsageError(
@@ -79,6 +83,21 @@ def _s3(spec: ConnectionSpec) -> ObjectStore:
         spec.text("prefix"),
         spec.text("site"),
         lock_mode=cast("LockMode", mode),
+    )
+
+
+def _s3_client(spec: ConnectionSpec) -> S3Client:
+    from include.services.objectstore.s3 import make_s3_client
+
+    return make_s3_client(
+        endpoint_url=spec.text("endpoint_url") or None,
+        region=spec.text("region_name") or None,
+        access_key=spec.login or None,
+        secret_key=spec.password or None,
+        verify=spec.verify,
+        connect_timeout=_seconds(spec, "connect_timeout", 10),
+        read_timeout=_seconds(spec, "read_timeout", 60),
+        max_attempts=_attempts(spec),
     )
 
 

@@ -13,6 +13,7 @@ from include.backup.offsite import Offsite, check
 from include.backup.preflight import (
     CLAUSE,
     check_recipients,
+    check_routes,
     check_sites,
     check_store,
 )
@@ -26,6 +27,7 @@ from include.services.clock import FixedClock
 from include.services.objectstore.base import ObjectStore, StoreError
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
+from include.services.transport import Route, Transport
 from tests.backup.support import mapped
 from tests.support.holders import NOW
 from tests.support.s3 import MotoServer, client_for, new_bucket
@@ -199,3 +201,15 @@ def test_the_step_has_the_worst_outcome_and_all_findings(
     }
     good = Offsite(store, recipients, [], signer, [signer.public_pem])
     assert check(good, [mapped()], BackupRules(), FixedClock(NOW)).outcome is Outcome.ATTENTION
+
+
+@pytest.mark.parametrize("way", [Transport.PLAIN, Transport.UNVERIFIED])
+def test_a_way_that_is_not_verified_is_a_finding_by_connection(way: Transport):
+    """A fault of stores and KMS; of a database it is what its connection chose."""
+    seen = Examination("preflight", CLAUSE)
+    check_routes(seen, [Route("offsite_store", way), Route("customer_db", way, is_database=True)])
+    assert [(one.code, one.severity, one.subject) for one in seen.findings] == [
+        (f"backup.transport.{way}", Outcome.FAIL, "offsite_store"),
+        (f"backup.transport.{way}", Outcome.ATTENTION, "customer_db"),
+    ]
+    assert all(one.subject in one.message.values.values() for one in seen.findings)

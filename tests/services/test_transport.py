@@ -1,0 +1,100 @@
+"""One function says whether an address is verified over TLS, or on this machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from include.services import transport
+from include.services.connections import ConnectionSpec
+from include.services.database import DatabaseAddress
+from include.services.kms import kms_transport
+from include.services.stores import store_transport
+from include.services.transport import Transport
+
+LOCAL, VERIFIED, UNVERIFIED, PLAIN = Transport
+
+
+@pytest.mark.parametrize(
+    ("url", "verify", "way"),
+    [
+        ("http://127.0.0.1:9000", True, LOCAL),
+        ("http://[::1]:9000", False, LOCAL),
+        ("http://localhost/", True, LOCAL),
+        ("https://store.example", True, VERIFIED),
+        ("https://store.example", "/etc/ca.pem", VERIFIED),
+        ("https://store.example", False, UNVERIFIED),
+        ("http://store.example", True, PLAIN),
+        ("http://localhost.example", True, PLAIN),
+        ("http://localhost@store.example", True, PLAIN),
+        ("http://127.0.0.1.example", True, PLAIN),
+        ("ftp://store.example", True, PLAIN),
+        ("", True, PLAIN),
+    ],
+)
+def test_of_url_says_how_safe_the_way_is(url: str, verify: bool | str, way: Transport) -> None:
+    """The host that is connected to decides; user information in a URL does not."""
+    assert transport.of_url(url, verify) is way
+    assert way.is_safe is (way in (LOCAL, VERIFIED))
+
+
+@pytest.mark.parametrize(
+    ("conninfo", "way"),
+    [
+        ("dbname=x", LOCAL),
+        ("host=/run/postgresql", LOCAL),
+        ("host=localhost hostaddr=127.0.0.1", LOCAL),
+        ("host=localhost hostaddr=10.0.0.5", VERIFIED),
+        ("host=localhost hostaddr=127.0.0.1,10.0.0.5", VERIFIED),
+        ("host=db.example hostaddr=127.0.0.1", VERIFIED),
+        ("host=localhost service=elsewhere", VERIFIED),
+        ("service=elsewhere", VERIFIED),
+        ("host=localhost,db.example", VERIFIED),
+        ("host=db.example sslmode=verify-ca sslrootcert=ca.pem", UNVERIFIED),
+        ("host=db.example sslmode=require", UNVERIFIED),
+        ("service=elsewhere sslmode=prefer", UNVERIFIED),
+        ("host=localhost hostaddr=10.0.0.5 sslmode=disable", PLAIN),
+    ],
+)
+def test_a_database_is_verified_unless_every_address_is_on_this_machine(
+    conninfo: str, way: Transport
+) -> None:
+    """An explicit sslmode of the connection is reported."""
+    address = DatabaseAddress.from_conninfo(conninfo)
+    assert address.transport is way
+    if way is VERIFIED:
+        assert address.parameters["sslmode"] == "verify-full"
+
+
+@pytest.mark.parametrize(
+    ("extra", "way"),
+    [
+        ({"endpoint_url": "http://127.0.0.1:9000"}, LOCAL),
+        ({"endpoint_url": "http://store.example"}, PLAIN),
+        ({"endpoint_url": "https://store.example", "verify": False}, UNVERIFIED),
+        ({"endpoint_url": "https://store.example", "verify": "/etc/ca.pem"}, VERIFIED),
+        ({}, VERIFIED),
+    ],
+)
+def test_stores_and_kms_are_seen_by_their_endpoint(
+    extra: dict[str, object], way: Transport
+) -> None:
+    """Where none is named it is AWS itself."""
+    store = {"bucket": "b", "region_name": "cn-north-1", **extra}
+    assert store_transport(ConnectionSpec("x", "aws", extra=store)) is way
+    kms = {
+        "kms_endpoint_url" if name == "endpoint_url" else name: value
+        for name, value in store.items()
+    }
+    assert kms_transport(ConnectionSpec("x", "aws", extra=kms)) is way
+
+
+def test_an_endpoint_of_the_environment_is_seen_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS's own settings lead a client elsewhere where the connection names no endpoint."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store.example")
+    spec = ConnectionSpec("x", "aws", extra={"bucket": "b", "region_name": "cn-north-1"})
+    assert (store_transport(spec), kms_transport(spec)) == (PLAIN, PLAIN)
+
+
+def test_a_folder_is_on_this_machine() -> None:
+    """Nothing is sent."""
+    assert store_transport(ConnectionSpec("x", "fs", extra={"path": "/mnt"})) is LOCAL
