@@ -20,8 +20,9 @@ from include.messages import _
 from include.notify.outbox import Run
 from include.policy.notices import NoticeRules
 from include.policy.rules import Role
-from include.sampling import results
+from include.sampling import issue, results
 from include.sampling.desk import Desk
+from include.sampling.issue import Issued
 from include.sampling.names import CLAUSE, NOTICE, STEP_FOLLOW_UP
 
 
@@ -31,6 +32,9 @@ def follow_up(desk: Desk) -> StepRecord:
     with desk.state.begin() as conn:
         left = _reminded(conn, desk.roles, desk.notices, Run(*desk.run), desk.now)
         last = results.latest(conn)
+        issued = [] if last else issue.all_issued(conn)
+    if not last:
+        _no_verdict(seen, issued)
     _still_not_accepted(seen, desk, last, left)
     return _followed(seen, left, desk.now)
 
@@ -87,6 +91,31 @@ def _followed(seen: Examination, left: Sequence[findings.Found], now: datetime) 
             "open": [_told(one) for one in left],
         }
     )
+
+
+def _no_verdict(seen: Examination, issued: Sequence[Issued]) -> None:
+    """Report why no population has a verdict, so that the control has no figure yet.
+
+    Where the workpapers are back, the evaluation says itself why it reached none.
+    """
+    out = [one for one in issued if one.handed_in is None]
+    if out:
+        seen.find(
+            "sampling.no_verdict",
+            Outcome.ATTENTION,
+            _(
+                "No population has been judged yet; workpapers that are not back: {count}.",
+                count=len(out),
+            ),
+            _("Nothing has to be changed: the figure is measured once they are handed in."),
+        )
+    elif not issued:
+        seen.find(
+            "sampling.no_verdict",
+            Outcome.ATTENTION,
+            _("No population has been judged yet: no sample has been drawn."),
+            _("Have the sample of the quarter drawn."),
+        )
 
 
 def _still_not_accepted(

@@ -36,10 +36,12 @@ def test_a_day_on_which_nothing_is_back_is_calm(audit: Audit) -> None:
 
 
 def test_a_state_without_audits_is_calm(state: Engine, tmp_path: Path) -> None:
-    """Nothing is out, nothing open."""
+    """Nothing is out, nothing open; what is missing is a sample."""
     desk = desk_of(state, rules("shares"), tmp_path)
     assert closing.look(desk, None).data == {"back": [], "out": []}
-    assert following.follow_up(desk).outcome is Outcome.PASS
+    record = following.follow_up(desk)
+    assert codes(record) == [("sampling.no_verdict", Outcome.ATTENTION, "follow_up")]
+    assert "no sample has been drawn" in record.findings[0].message.text
 
 
 def test_a_conclusion_that_is_asked_for_too_early_fails(audit: Audit) -> None:
@@ -288,6 +290,16 @@ def test_a_population_that_was_not_accepted_stays_red_until_its_findings_are_clo
 
 
 def test_before_the_first_verdict_nothing_is_shown(state: Engine, tmp_path: Path) -> None:
-    """Nothing was judged, so nothing was accepted either."""
-    record = following.follow_up(Audit(state, tmp_path).desk())
+    """Nothing was judged, so nothing was accepted either: the workpapers are not back."""
+    audit = Audit(state, tmp_path)
+    record = following.follow_up(audit.desk())
     assert figure(record, "populations_above_tolerable_rate") is None
+    (finding,) = record.findings
+    assert (finding.code, finding.severity) == ("sampling.no_verdict", Outcome.ATTENTION)
+    assert finding.message.text.format(**finding.message.values) == (
+        "No population has been judged yet; workpapers that are not back: 1."
+    )
+    audit.evaluated(audit.back())
+    assert "sampling.no_verdict" not in [
+        code for code, *_ in codes(following.follow_up(audit.desk()))
+    ]

@@ -224,9 +224,10 @@ def test_closed_findings_are_counted(run: Run) -> None:
 
 
 def test_a_day_with_nothing_back_claims_nothing(state: Engine, tmp_path: Path) -> None:
-    """No population is judged or accepted; what is out is listed."""
+    """No population is judged or accepted; what is out is listed, and is why there is no figure."""
     found = Run(state, tmp_path, draw(committed()), None).concluded()
-    assert found.outcome is Outcome.PASS
+    assert found.outcome is Outcome.ATTENTION
+    assert [one.code for one in found.findings] == ["sampling.no_verdict"]
     assert english(found.summary) == (
         "No workpapers came back since the last run; out: 1, open findings: 0."
     )
