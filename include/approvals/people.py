@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.sql import SQL
 
+from include.approvals.names import as_compared
 from include.policy.datamap import MappedDatabase
 from include.policy.fragments import pack_sql, quoted
 from include.policy.people import Group, Staff
 
 MOST = 1000  # names on one question
+
+
+class _Entry(NamedTuple):
+    """The rows of the staff table that spell an account in one way."""
+
+    account: str
+    rows: int
+    one_fits: bool
+    all_fit: bool
 
 
 def members(
@@ -25,8 +35,8 @@ def members(
 ) -> Sequence[str]:
     """Return the accounts of a group.
 
-    Nobody who stands in the staff table more than once is a member; ``in_doubt`` whoever is by any
-    row, since an owner who is overlooked could approve alone.
+    Nobody who stands in the staff table more than once, in whatever spelling, is a member;
+    ``in_doubt`` whoever is by any row, since an owner who is overlooked could approve alone.
 
     Args:
         connection: to the database of the staff table; None where the pack names none.
@@ -39,17 +49,24 @@ def members(
     if group.where and connection is not None and database is not None and staff is not None:
         collection = database.collections[staff.collection]
         query = SQL(
-            "SELECT p.{account}::text FROM {staff} AS p WHERE p.{account} IS NOT NULL GROUP BY 1 "
-            "HAVING {member} ORDER BY 1 LIMIT {most}"
+            "SELECT p.{account}::text, count(*), bool_or(({condition}) IS TRUE), "
+            "bool_and(({condition}) IS TRUE) "
+            "FROM {staff} AS p WHERE p.{account} IS NOT NULL GROUP BY 1 ORDER BY 1"
         ).format(
-            member=SQL(
-                "bool_or(({condition}) IS TRUE)"
-                if in_doubt
-                else "count(*) = 1 AND bool_and(({condition}) IS TRUE)"
-            ).format(condition=pack_sql(group.where)),
+            condition=pack_sql(group.where),
             account=quoted(staff.account),
             staff=quoted(collection.schema_name, collection.table),
-            most=SQL("ALL") if in_doubt else MOST,
         )
-        found += [row[0] for row in connection.execute(query, {})]
+        found += _members(map(_Entry._make, connection.execute(query, {})), in_doubt=in_doubt)
     return list(dict.fromkeys(found))
+
+
+def _members(entries: Iterable[_Entry], *, in_doubt: bool) -> list[str]:
+    people: dict[str, list[_Entry]] = {}
+    for entry in entries:
+        people.setdefault(as_compared(entry.account), []).append(entry)
+    if in_doubt:
+        found = [mine for mine in people.values() if any(one.one_fits for one in mine)]
+        return [one.account for mine in found for one in mine]
+    certain = [mine[0] for mine in people.values() if sum(one.rows for one in mine) == 1]
+    return [one.account for one in certain if one.all_fit][:MOST]

@@ -15,6 +15,7 @@ from enum import StrEnum
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
+from include.approvals.names import as_compared, is_among
 from include.approvals.reasons import says_something, value_free_reason
 from include.evidence.model import Approval
 from include.services.clock import Clock
@@ -164,11 +165,11 @@ def decide(
     """
     who = (decided_by or NOBODY).strip()
     cause: Cause | None = None
-    if not who:
+    if not as_compared(who):
         cause = Cause.NOBODY
-    elif who in asked.requested_by:
+    elif is_among(who, asked.requested_by):
         cause = Cause.OWN_REQUEST
-    elif who not in may_decide:
+    elif not is_among(who, may_decide):
         cause = Cause.NOT_ENTITLED
     elif decision != APPROVE and not says_something(reason):
         cause = Cause.NO_REASON

@@ -15,7 +15,7 @@ from enum import StrEnum
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
-from include.approvals.names import as_compared
+from include.approvals.names import is_among
 from include.approvals.reasons import says_something, value_free_reason
 from include.messages import Message
 from include.services.errors import UsageError
@@ -195,7 +195,7 @@ def retest(conn: Connection, number: int, *, met: bool, by: str, at: datetime) -
         )
     if not by.strip():
         raise UsageError("Nobody is named who tested.", "Name the person with --by.")
-    if as_compared(by) in map(as_compared, found.answerers):
+    if is_among(by, found.answerers):
         raise UsageError(
             f"{by} answered finding {number} and cannot test it.", "Have somebody else test it."
         )

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 from psycopg.sql import SQL
 
-from include.approvals.names import as_compared
+from include.approvals.names import is_among, same_person, without
 from include.approvals.people import members
 from include.incident.desk import Desk, File
 from include.incident.names import Kind
@@ -48,8 +48,7 @@ class Team:
 
     def member(self, account: str) -> str | None:
         """That person's user id as the team has it; None where the person is not of it."""
-        wanted = as_compared(account)
-        return next((one for one in self.people if as_compared(one) == wanted), None)
+        return next((one for one in self.people if same_person(one, account)), None)
 
 
 def team_of(desk: Desk, file: File, step: HumanStep, never: Iterable[str] = ()) -> Team:
@@ -79,14 +78,14 @@ def team_of(desk: Desk, file: File, step: HumanStep, never: Iterable[str] = ()) 
     others = [duty.deputies, desk.rules.duty(desk.rules.management).people]
     try:
         found = [*_members(desk, [duty.people]), *assigned]
-        if silent or not _without(found, out):  # or everybody is a suspect, or wrote it
+        if silent or not without(found, out):  # or everybody is a suspect, or wrote it
             found += _members(desk, others)
     except ServiceError:
         found = [*_named([duty.people, *others]), *assigned]
-        if not _without(found, out):
+        if not without(found, out):
             raise
-    people = tuple(dict.fromkeys(_without(found, out)))
-    writers = set(_without(found, suspects)) - set(_without(found, out))
+    people = tuple(dict.fromkeys(without(found, out)))
+    writers = set(without(found, suspects)) - set(without(found, out))
     return Team(people, tuple(suspects), silent, tuple(sorted(writers)))
 
 
@@ -104,9 +103,9 @@ def everybody(desk: Desk, file: File) -> Team:
         found = [*_members(desk, groups), *assigned]
     except ServiceError:
         found = [*_named(groups), *assigned]
-        if not _without(found, out):
+        if not without(found, out):
             raise
-    return Team(tuple(dict.fromkeys(_without(found, out))), tuple(out))
+    return Team(tuple(dict.fromkeys(without(found, out))), tuple(out))
 
 
 def is_known(desk: Desk, account: str) -> bool:
@@ -115,19 +114,18 @@ def is_known(desk: Desk, account: str) -> bool:
     Where the staff table cannot be read, only whom the pack names is known.
     """
     groups = [group for duty in desk.rules.team for group in (duty.people, duty.deputies)]
-    if as_compared(account) in {as_compared(one) for one in _named(groups)}:
+    if is_among(account, _named(groups)):
         return True
     database, rule = desk.staff[0], desk.rules.staff
     table = database.collections[rule.collection]
-    query = SQL("SELECT EXISTS (SELECT FROM {staff} AS p WHERE p.{account}::text = %s)").format(
+    query = SQL("SELECT DISTINCT p.{account}::text FROM {staff} AS p").format(
         staff=quoted(table.schema_name, table.table), account=quoted(rule.account)
     )
     try:
         with _staff(desk) as connection:
-            (found,) = connection.execute(query, [account.strip()]).fetchone() or (False,)
+            return is_among(account, [named or "" for (named,) in connection.execute(query)])
     except (ServiceError, UsageError, psycopg.Error):
         return False
-    return bool(found)
 
 
 def leading(desk: Desk, file: File) -> Team:
@@ -152,7 +150,7 @@ def leading(desk: Desk, file: File) -> Team:
         found = [*_members(desk, groups), *assigned]
     except ServiceError:
         found = [*_named(groups), *assigned]
-    found = _without(found, out)
+    found = without(found, out)
     return Team(tuple(dict.fromkeys(found)), tuple(out)) if found else everybody(desk, file)
 
 
@@ -193,23 +191,18 @@ def _left_out(file: File) -> list[str]:
     Whose accounts are named in a later count is a suspect from then on.
     """
     out = list(file.incident.selection.accounts)
-    named = {as_compared(one) for one in out}
+    named = list(out)
     for one in file.entries:
         account = str(one.data.get("account", ""))
         for suspect in one.data.get("accounts", ()) if one.kind is Kind.SCOPED else ():
-            if as_compared(suspect) not in named:
-                named.add(as_compared(suspect))
+            if not is_among(suspect, named):
+                named.append(suspect)
                 out.append(suspect)
         if one.kind is Kind.TAKEN_OFF:
             out.append(account)
         elif one.kind is Kind.ASSIGNED:
-            out = [other for other in out if as_compared(other) != as_compared(account)]
+            out = without(out, [account])
     return out
-
-
-def _without(people: Iterable[str], out: Iterable[str]) -> list[str]:
-    hidden = {as_compared(one) for one in out}
-    return [one for one in people if as_compared(one) not in hidden]
 
 
 def who_answered(entries: Iterable[Entry], kind: Kind) -> set[str]:

@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from include.approvals.names import as_compared
+from include.approvals.names import is_among, same_person
 from include.approvals.reasons import says_something, value_free_reason
 from include.incident import register, timeline
 from include.incident.clocks.milestones import ACTION, PHASE, VOIDS, is_declined
@@ -129,13 +129,12 @@ def _refuse(desk: Desk, file: File, update: Update, by: str) -> None:
         )
     if not says_something(update.words):
         raise UsageError("`words` says nothing.", "Write what happened, or why.")
-    if update.action is Action.CORRECT and as_compared(by) in {
-        as_compared(one.by) for one in file.entries if one.place == update.entry
-    }:
+    entered_by = [one.by for one in file.entries if one.place == update.entry]
+    if update.action is Action.CORRECT and is_among(by, entered_by):
         raise UsageError(
             "Nobody takes back alone what they entered.", "Have somebody else who leads enter it."
         )
-    if update.action is Action.ASSIGN and as_compared(update.account) == as_compared(by):
+    if update.action is Action.ASSIGN and same_person(update.account, by):
         raise UsageError("Nobody assigns a duty to themselves.", "Have somebody else assign it.")
 
 

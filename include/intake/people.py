@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from psycopg.sql import SQL, Identifier, Literal
+from psycopg.sql import SQL, Identifier
 
+from include.approvals.names import as_compared, is_among, same_person
 from include.intake.names import Incoming
 from include.policy.fragments import pack_sql
 from include.services.errors import ControlFailed
@@ -37,9 +39,9 @@ def people_of(connection: psycopg.Connection[Any], incoming: Incoming, batch: st
     """Look up who entered the pending rows of a batch, and who else may review them."""
     rule = incoming.rule
     query = SQL(
-        "SELECT e.by, min(p.{account}::text) "
+        "SELECT DISTINCT e.by, p.{account}::text "
         "FROM (SELECT DISTINCT {by} AS by FROM {table} WHERE {pending}) AS e "
-        "LEFT JOIN {staff} AS p ON p.{key} = e.by GROUP BY e.by"
+        "LEFT JOIN {staff} AS p ON p.{key} = e.by"
     ).format(
         account=Identifier(rule.people.account),
         by=Identifier(rule.entered.by),
@@ -48,13 +50,14 @@ def people_of(connection: psycopg.Connection[Any], incoming: Incoming, batch: st
         staff=incoming.staff,
         key=Identifier(rule.people.key),
     )
-    entered = dict(connection.execute(query).fetchall())
-    accounts = sorted({account or f"{UNKNOWN_STAFF}{key}" for key, account in entered.items()})
+    entered = connection.execute(query).fetchall()
+    accounts = sorted({account or f"{UNKNOWN_STAFF}{key}" for key, account in entered})
+    keys = {key for key, _account in entered}
     # by key too: one person may have two accounts
     others = {
         account: key
         for account, key in reviewers(connection, incoming).items()
-        if key not in entered and account not in accounts
+        if key not in keys and not is_among(account, accounts)
     }
     return People(accounts, others)
 
@@ -62,22 +65,22 @@ def people_of(connection: psycopg.Connection[Any], incoming: Incoming, batch: st
 def reviewers(connection: psycopg.Connection[Any], incoming: Incoming) -> dict[str, Any]:
     """Return all who may review by the pack's condition: user id -> staff key, in key order.
 
-    An account that several people have identifies nobody and is left out.
+    An account that several people have, in whatever spelling, identifies nobody and is left out.
     """
     rule = incoming.rule
     query = SQL(
-        "SELECT p.{account}::text, min(p.{key}) FROM {staff} AS p "
-        "WHERE p.{account} IS NOT NULL GROUP BY 1 "
-        "HAVING count(*) = 1 AND bool_and(coalesce(({condition}), false)) "
-        "ORDER BY 2 LIMIT {most}"
+        "SELECT p.{account}::text, p.{key}, coalesce(({condition}), false) FROM {staff} AS p "
+        "WHERE p.{account} IS NOT NULL ORDER BY 2"
     ).format(
         account=Identifier(rule.people.account),
         key=Identifier(rule.people.key),
         staff=incoming.staff,
         condition=pack_sql(rule.people.reviewers),
-        most=Literal(MOST_REVIEWERS),
     )
-    return dict(connection.execute(query, {}).fetchall())
+    rows = connection.execute(query, {}).fetchall()
+    holders = Counter(as_compared(account) for account, _key, _may in rows)
+    found = [(account, key) for account, key, may in rows if may]
+    return dict([row for row in found if holders[as_compared(row[0])] == 1][:MOST_REVIEWERS])
 
 
 def staff_key(connection: psycopg.Connection[Any], incoming: Incoming, account: str) -> Any:
@@ -87,12 +90,14 @@ def staff_key(connection: psycopg.Connection[Any], incoming: Incoming, account: 
         ControlFailed: nobody has it, or several do.
     """
     rule = incoming.rule
-    query = SQL("SELECT p.{key} FROM {staff} AS p WHERE p.{account}::text = %(account)s").format(
+    query = SQL(
+        "SELECT p.{key}, p.{account}::text FROM {staff} AS p WHERE p.{account} IS NOT NULL"
+    ).format(
         key=Identifier(rule.people.key),
         staff=incoming.staff,
         account=Identifier(rule.people.account),
     )
-    found = connection.execute(query, {"account": account}).fetchall()
+    found = [row for row in connection.execute(query) if same_person(row[1], account)]
     if len(found) != 1:
         raise ControlFailed(
             f"{len(found)} people of the staff table have the account {account}.",

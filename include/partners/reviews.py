@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection, delete, insert, null, update
 from sqlalchemy.dialects.postgresql import insert as insert_or_leave
 
+from include.approvals.names import is_among
 from include.approvals.reasons import names_a_person, says_something, value_free_reason
 from include.messages import _
 from include.partners.history import Review, one, open_one
@@ -26,7 +27,6 @@ from include.policy.partners import PartnerRules
 from include.policy.rates import exact
 from include.services.errors import UsageError
 from include.state.partners import partner_answer, partner_review, partner_sub_processor
-from include.workbooks.words import same
 
 _OWN = _("the company's own rule")
 
@@ -157,7 +157,7 @@ def decide(
         )
     if not says_something(reason):
         raise UsageError("The reason says nothing.", "Write it in plain words: --reason.")
-    if same(by) in map(same, review.handed_in_by):
+    if is_among(by, review.handed_in_by):
         raise UsageError(
             f"{by.strip()} handed the questionnaire in and cannot decide on it.",
             "Have somebody else decide.",

@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 
+from include.approvals.names import without
 from include.approvals.people import members
 from include.policy.datamap import MappedDatabase
 from include.policy.retention import Approval
@@ -44,4 +45,4 @@ def people_of(
         *([starter] if starter else []),
     }
     approvers = members(connection, staff, rule.staff, rule.approvers)
-    return People(tuple(sorted(owners)), tuple(one for one in approvers if one not in owners))
+    return People(tuple(sorted(owners)), tuple(without(approvers, owners)))

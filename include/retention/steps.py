@@ -7,6 +7,7 @@ from datetime import date, datetime
 from typing import Any
 
 from include.approvals import registry
+from include.approvals.names import is_among
 from include.approvals.question import Question
 from include.approvals.registry import Cause, Decision, Refusal
 from include.erasure import ledger
@@ -236,7 +237,7 @@ def take(
             asked,
             decision=option,
             reason=reason,
-            decided_by=name if name in asked.requested_by else user,
+            decided_by=name if name and is_among(name, asked.requested_by) else user,
             decided_at=at,
             may_decide=people.approvers,
         )

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Collection
 from datetime import datetime
 
+from include.approvals.names import is_among
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import keep_artifact
@@ -248,7 +249,7 @@ def take_seed(
         SeedRefused: it is; the next question asks again and says why.
     """
     seen = Examination(STEP_SEED, CLAUSE)
-    stranger = bool(user) and user not in auditors
+    stranger = user is not None and not is_among(user, auditors)
     if not user or (option != ENTER and not stranger):
         seen.find(
             "sampling.cancelled" if user else "sampling.no_seed",

@@ -13,7 +13,7 @@ from datetime import date, datetime, timedelta
 from sqlalchemy import ColumnElement, Connection, and_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from include.approvals.names import as_compared
+from include.approvals.names import same_person
 from include.approvals.reasons import says_something, value_free_reason
 from include.services.errors import UsageError
 from include.state.training import training_waiver as table
@@ -77,7 +77,7 @@ def grant(
     person, course = _code(person, "staff number"), _code(course, "course")
     if not by.strip():
         raise UsageError("Nobody is named who grants it.", "Name the person with --by.")
-    if as_compared(by) == as_compared(person):
+    if same_person(by, person):
         raise UsageError(f"{person} cannot waive their own course.", "Have somebody else do it.")
     if not says_something(reason):
         raise UsageError("The reason says nothing.", "Write it in plain words.")

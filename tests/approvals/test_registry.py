@@ -59,9 +59,12 @@ def test_an_approval_is_good_for_the_content_that_was_asked_about(state: Engine)
     ("who", "cause", "more"),
     [
         ("E2", Cause.OWN_REQUEST, {}),
+        (" e2", Cause.OWN_REQUEST, {}),
+        ("Ｅ2", Cause.OWN_REQUEST, {}),
         ("E9", Cause.NOT_ENTITLED, {}),
         (None, Cause.NOBODY, {}),
         (" ", Cause.NOBODY, {}),
+        ("\u200b", Cause.NOBODY, {}),
         ("E3", Cause.NO_REASON, {"decision": REJECT, "reason": " \n"}),
     ],
 )

@@ -50,6 +50,18 @@ def test_accounts_and_a_condition_add_up(place: Yard) -> None:
     assert found.approvers == ("zoe", "bo")
 
 
+def test_an_owner_in_another_spelling_may_not_approve(place: Yard) -> None:
+    """Nor one who started the run under it, nor an account that two rows spell in two ways."""
+    both = {"accounts": ["ANA", "bo", "Ｃho"]}
+    found = asked(place, "cho", owners={"accounts": ["ana"]}, approvers=both)
+    assert found.approvers == ("bo",)
+    place.connection.execute("""INSERT INTO "staff %" VALUES ('BO', 'clerk', false)""")
+    try:
+        assert asked(place, owners=OWNERS, approvers=CHECKERS).approvers == ()
+    finally:
+        place.connection.execute("""DELETE FROM "staff %" WHERE number = 'BO'""")
+
+
 def test_who_is_of_both_groups_or_started_the_run_may_not_approve(place: Yard) -> None:
     """Four eyes."""
     both = {"accounts": ["ana", "bo", "cho"]}

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from include.approvals import registry
 from include.approvals.form import Field
+from include.approvals.names import same_person
 from include.approvals.question import Question
 from include.approvals.registry import APPROVE, REJECT, Decision, Refusal, Request
 from include.evidence.model import StepRecord
@@ -182,7 +183,7 @@ def _entered(
         option = TELL if kept.approved else DO_NOT_TELL
         before = replace(given, option=option, at=kept.decided_at)
         record = _write(conn, desk, file, made, asked, kept, before)
-        if (kept.decided_by, option) == (who, given.option):
+        if same_person(kept.decided_by, who) and option == given.option:
             return record
     return _("it was decided before, by {who}: {option}", who=kept.decided_by, option=option)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 from zoneinfo import ZoneInfo
 
+from include.approvals.names import same_person
 from include.approvals.reasons import names_a_person
 from include.messages import Message, _
 from include.sampling.workpapers import form
@@ -182,7 +183,7 @@ def _people(grid: Grid, expected: Workpapers, faults: list[Fault]) -> _People:
         message, action = _("Nobody is named who did the work."), _("Write who did it.")
         faults.append(Fault(grid.name, place(row, 2), message, action))
     row = at[form.REVIEWED_BY]
-    if same(reviewed) and same(reviewed) == same(performed):
+    if same_person(reviewed, performed):
         # ISO/IEC 27001:2022 A.5.3: duties are segregated
         message = _("The reviewer is the person who did the work.")
         action = _("Have somebody else review it.")

@@ -1,0 +1,79 @@
+"""One rule says whether two entries name the same person."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from include.approvals.names import as_compared, is_among, same_person, without
+from include.workplace import ROOT
+
+SPELLINGS = [
+    "E00003",
+    "e00003",
+    " E00003 ",
+    "Ｅ００００３",
+    "E0\u200b0003",
+    "e0000\u00ad3",
+    "E000 03",
+]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_spellings_of_one_account_name_one_person(spelling: str) -> None:
+    """Case, full width, blanks and invisible characters make no difference."""
+    assert same_person(spelling, "E00003")
+    assert is_among(spelling, ["E00002", "E00003"])
+    assert without(["E00002", spelling], ["e00003"]) == ["E00002"]
+
+
+@pytest.mark.parametrize("nobody", ["", " ", "\u200b"])
+def test_an_empty_entry_names_nobody(nobody: str) -> None:
+    """Not even another empty one."""
+    assert not same_person(nobody, nobody)
+    assert not is_among(nobody, [nobody, "E1"])
+
+
+def test_other_people_are_other_people() -> None:
+    """Accents and digits tell people apart."""
+    assert not same_person("E00003", "E00030")
+    assert not same_person("jose", "josé")
+
+
+@given(st.text(max_size=20))
+def test_what_is_compared_is_compared_as_itself(name: str) -> None:
+    """However often the rule is applied, and in capitals and small letters."""
+    compared = as_compared(name)
+    assert as_compared(compared) == compared
+    assert as_compared(name.casefold()) == compared
+
+
+def test_no_other_module_folds_the_names_of_people() -> None:
+    """Rules of their own are for other things: headers, mail domains, sheets, sites, words."""
+    others = {
+        "approvals/names.py",
+        "backup/preflight.py",  # sites
+        "incident/telling/addresses.py",  # mail addresses
+        "orchestration/access/users.py",  # Airflow's own unique columns
+        "sampling/workpapers/form.py",  # names of sheets
+        "training/uploads/cells.py",
+        "training/uploads/columns.py",
+        "workbooks/words.py",
+    }
+    found = {
+        str(path.relative_to(ROOT / "include"))
+        for path in (ROOT / "include").rglob("*.py")
+        if _folds(path)
+    }
+    assert found == others
+
+
+def _folds(path: Path) -> bool:
+    return any(
+        isinstance(node, ast.Attribute) and node.attr == "casefold"
+        for node in ast.walk(ast.parse(path.read_text()))
+    )
