@@ -29,18 +29,21 @@ class Question:
         body: Markdown.
         assigned: user ids of those who may answer; never empty.
         form: what else is entered, in place of the form of the step; empty leaves the step's.
+        content: identifies exactly what is decided on. The form carries it to the answer, which
+            counts only while it is still this.
         choices: what may be answered, in place of the choices of the step; empty leaves the step's.
     """
 
     subject: str
     body: str
     assigned: list[str]
+    content: str
     form: tuple[Field, ...] = ()
     choices: tuple[str, ...] = ()
 
 
 class AskAgain(Exception):
-    """Raised by who takes an answer that does not count, or silence: the question is asked anew.
+    """Raised when an answer does not count, or none came: the question is asked again.
 
     It is made anew too, with the people and the words of then; so what it has to say about the
     answer before is kept where it is made from.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from include.approvals.names import as_compared, is_among
@@ -34,6 +34,7 @@ class Cause(StrEnum):
     NOT_ENTITLED = "not_entitled"
     NO_REASON = "no_reason"
     DECIDED_BEFORE = "decided_before"
+    OTHER_CONTENT = "other_content"  # the form showed something else: the question is asked again
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,11 @@ class Request:
     requested_by: tuple[str, ...]
     asked_at: datetime
     deadline: datetime | None
+
+    @property
+    def content(self) -> str:
+        """Return what the form of this request carries to its answer: the id and the SHA-256."""
+        return f"{self.id}:{self.sha256}"
 
 
 @dataclass(frozen=True)
@@ -148,25 +154,31 @@ def decide(
     decided_by: str | None,
     decided_at: datetime,
     may_decide: Collection[str],
+    content: str,
 ) -> Decision | Refusal:
     """Enter an answer; commit whatever comes back, since refused answers are kept too.
 
-    The same answer of the same person and moment may be entered again by a repeated task.
+    The same answer of the same person and moment may be entered again by a repeated task. An answer
+    to another form than this request's is `Cause.OTHER_CONTENT`, whoever gave it: the caller has to
+    ask again.
 
     Args:
         conn: the state database, in a transaction.
-        asked: what was asked.
+        asked: the request that is decided on.
         decision: the chosen option.
         reason: words of the person; needed unless it is an approval. What could be a customer's
             number or address in it is blotted out; nothing else left is no reason.
         decided_by: user id; None or empty when nobody answered, which never counts.
         decided_at: when the answer was given.
         may_decide: user ids of those who are entitled.
+        content: `Request.content` of the form that was answered; empty where it carried none.
     """
     who = (decided_by or NOBODY).strip()
     cause: Cause | None = None
     if not as_compared(who):
         cause = Cause.NOBODY
+    elif content != asked.content:
+        cause = Cause.OTHER_CONTENT
     elif is_among(who, asked.requested_by):
         cause = Cause.OWN_REQUEST
     elif not is_among(who, may_decide):
@@ -211,6 +223,22 @@ def refusals_of(conn: Connection, request_id: int) -> list[Refusal]:
     )
     rows = map(dict, conn.execute(query).mappings())
     return [Refusal(**row | {"cause": Cause(row["cause"])}) for row in rows]
+
+
+def outdated_answers(conn: Connection, about: Request) -> int:
+    """Count the answers of a run about a subject whose form showed another content."""
+    query = (
+        select(func.count())
+        .select_from(approval_refusal.join(approval_request))
+        .where(
+            approval_request.c.dag_id == about.dag_id,
+            approval_request.c.run_id == about.run_id,
+            approval_request.c.kind == about.kind,
+            approval_request.c.subject == about.subject,
+            approval_refusal.c.cause == str(Cause.OTHER_CONTENT),
+        )
+    )
+    return conn.execute(query).scalar_one()
 
 
 def require(conn: Connection, request_id: int, sha256: str) -> Decision:

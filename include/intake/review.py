@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from include.approvals import registry
-from include.approvals.question import Question
+from include.approvals.question import AskAgain, Question
 from include.approvals.registry import Cause, Decision, Refusal
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
@@ -195,6 +195,8 @@ def ask(desk: Desk, checked: StepRecord) -> Question:
     """
     incoming, data = desk.incoming, checked.data
     batch = str(data["batch"])
+    with desk.state.connect() as conn:
+        asked = registry.request(conn, int(data["request"]))
     with (
         desk.reader.connect(autocommit=True) as connection,
         batches.unit_of_work(connection, incoming, write=False),
@@ -227,7 +229,7 @@ def ask(desk: Desk, checked: StepRecord) -> Question:
         [_from_data(one) for one in data["rules"]],
     )
     page = body(facts, rows, desk.timezone)
-    return Question(subject(facts, desk.timezone), page, list(who.reviewers))
+    return Question(subject(facts, desk.timezone), page, list(who.reviewers), asked.content)
 
 
 def waiting(part: str) -> StepRecord:
@@ -250,6 +252,7 @@ def take(
     reason: str,
     user: str | None,
     at: datetime,
+    content: str,
 ) -> StepRecord:
     """Enter an answer, or that none came in time.
 
@@ -260,6 +263,10 @@ def take(
         reason: the reviewer's words.
         user: id of who answered; None when nobody did.
         at: when.
+        content: of the form that was answered.
+
+    Raises:
+        AskAgain: the form showed another content than the batch's last check read.
     """
     incoming = desk.incoming
     part = checked.part
@@ -278,8 +285,19 @@ def take(
             decided_by=user,
             decided_at=at,
             may_decide=entitled,
+            content=content,
         )
+        outdated = registry.outdated_answers(conn, asked)
+    if isinstance(answer, Refusal) and answer.cause is Cause.OTHER_CONTENT:
+        raise AskAgain(f"{part} changed after the form was made.")
     seen = Examination(STEP_REVIEW, CLAUSE, part=part)
+    if outdated:
+        seen.find(
+            "intake.other_content",
+            Outcome.ATTENTION,
+            _("{count} answers to an earlier content of the batch did not count.", count=outdated),
+            _("Ask who repeated the check while the review waited, and what changed."),
+        )
     if isinstance(answer, Refusal):
         _refused(seen, answer)
     elif asked.deadline is not None and answer.decided_at > asked.deadline:

@@ -78,7 +78,7 @@ class AirflowApi:
                 map_index=one["task_instance"]["map_index"],
                 options=list(one["options"]),
                 assigned=[person["id"] for person in one.get("assigned_users") or []],
-                form=list(one.get("params") or {}),
+                form={name: field["value"] for name, field in (one.get("params") or {}).items()},
             )
             for one in found
             if one["task_instance"]["state"] == "awaiting_input"
@@ -89,17 +89,21 @@ class AirflowApi:
     ) -> None:
         """Answer a human step as the person who is logged in; raises ServiceError.
 
+        As on Airflow's page, every field of the form is sent: also the one that says which content
+        the form showed, without which no answer counts.
+
         Args:
             dag_id: of the run.
             question: the step.
             option: one of the question's.
-            given: what its form holds.
+            given: what is entered, by field.
         """
         path = (
             f"dags/{dag_id}/dagRuns/{quote(question.run_id, safe='')}/taskInstances/"
             f"{quote(question.task_id, safe='')}/{question.map_index}/hitlDetails"
         )
-        self.call("PATCH", path, {"chosen_options": [option], "params_input": dict(given)})
+        entered = {**question.form, **given}
+        self.call("PATCH", path, {"chosen_options": [option], "params_input": entered})
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ class Question:
         map_index: of a mapped task, else -1.
         options: what may be chosen.
         assigned: user ids of those who may answer.
-        form: names of what else is entered.
+        form: what stands in its fields, by name.
     """
 
     run_id: str
@@ -118,4 +122,4 @@ class Question:
     map_index: int
     options: list[str]
     assigned: list[str]
-    form: list[str] = field(default_factory=list)
+    form: Mapping[str, Any] = field(default_factory=dict)

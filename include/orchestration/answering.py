@@ -237,9 +237,10 @@ def _filled(detail: Any, answer: Given) -> dict[str, Any] | None:
 
 def _unfit(detail: Any, answer: Given) -> dict[str, str]:
     """The event that fails the step, as an answer that it cannot take."""
+    fields = [name for name in detail.params or {} if name != _human().CONTENT]
     words = (
         f"The answer that was given with --answer does not fit the question. It has the choices "
-        f"{', '.join(detail.options)} and the fields {', '.join(detail.params or {}) or 'none'}."
+        f"{', '.join(detail.options)} and the fields {', '.join(fields) or 'none'}."
     )
     return {"error": words, "error_type": _human().UNFIT}
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from include.approvals.form import Field
 
 REASON = "reason"
+CONTENT = "content"  # hidden field of every form: `Asked.content`
 UNFIT = "unfit"  # error type of an answer given in advance that does not fit the question
 # A task that is on again within the second meets the scheduler's look at the worker that ended it:
 # Airflow 3.3 takes it for killed. A busy machine is slow to look.
@@ -57,6 +58,11 @@ class Asked(Protocol):
     @property
     def assigned(self) -> list[str]:
         """User ids of those who may answer."""
+        ...
+
+    @property
+    def content(self) -> str:
+        """Identifies exactly what is decided on; never empty."""
         ...
 
     @property
@@ -83,6 +89,7 @@ class Answer:
         name: of the person, which some auth managers keep apart from the id.
         entered: the same as Airflow hands it over: texts, numbers, booleans, lists; whoever answers
             may send anything, so it is read with `include.approvals.form.read_form`.
+        content: `Asked.content` of the form that was answered; empty where the answer has none.
     """
 
     option: str
@@ -92,6 +99,7 @@ class Answer:
     name: str | None = None
     given: Mapping[str, str] = field(default_factory=dict)
     entered: Mapping[str, Any] = field(default_factory=dict)
+    content: str = ""
 
 
 class HumanStep(HITLOperator):
@@ -100,6 +108,10 @@ class HumanStep(HITLOperator):
     Where ``take`` raises `AskAgain`, the step asks anew: ``ask`` makes the question again, with the
     people, the words and the form of then. It may do so without end; it is no failure and no retry.
     So does a step that somebody clears.
+
+    Every form carries `Asked.content` in a hidden field. ``take`` compares `Answer.content` with
+    what the decision would be on now, and raises `AskAgain` where they differ: an answer counts
+    only for what the person saw, in whichever browser window that was.
 
     Args:
         about: what the task before returned; its ``part`` says what is asked about.
@@ -135,12 +147,14 @@ class HumanStep(HITLOperator):
         **kwargs: Any,
     ) -> None:
         kwargs.pop("params", None)  # the DAG's own; the form asks for a reason only
+        own = dict(form) if form is not None else {REASON: _reason()}
         super().__init__(
             subject="-",  # made when the question is asked
             options=list(choices),
-            params=dict(form) if form is not None else {REASON: _reason()},
+            params=own,
             **kwargs,
         )
+        self._form = own
         self.about = about
         self.ask = ask
         self.optional = optional
@@ -161,8 +175,8 @@ class HumanStep(HITLOperator):
             raise AirflowFailException("Nobody may answer this question.")
         self.subject, self.body = question.subject, question.body
         self.assigned_users = [{"id": one, "name": one} for one in question.assigned]
-        if question.form:
-            self.params = ParamsDict(params_of(question.form))
+        form = params_of(question.form) if question.form else self._form
+        self.params = ParamsDict({**form, CONTENT: _hidden(question.content)})
         if question.choices:
             self.options = list(question.choices)
         self._show(context)
@@ -212,10 +226,19 @@ class HumanStep(HITLOperator):
 
 
 def _plain(shown: Any) -> Any:
-    """As it goes over the wire."""
+    """Return a part of a question as it goes over the wire; of a form, its fields and content."""
     if isinstance(shown, Sequence) and not isinstance(shown, str):
         return [getattr(one, "id", one) for one in shown]
-    return sorted(shown) if isinstance(shown, Mapping) else shown
+    if isinstance(shown, Mapping):
+        return [*sorted(shown), (shown.get(CONTENT) or {}).get("value")]
+    return shown
+
+
+def _hidden(content: str) -> Param:
+    """Return the field that carries the content; Airflow hides one that has a ``const``."""
+    if not content:
+        raise AirflowFailException("The question does not say what is decided on.")
+    return Param(content, type="string", const=content, title="Content / 内容")
 
 
 def human_steps(dag: Any) -> dict[str, Any]:
@@ -284,7 +307,8 @@ def answer_of(event: Mapping[str, Any]) -> Answer:
     chosen = event.get("chosen_options") or []
     if not user or not chosen or event.get("timedout"):
         return Answer("", "", None, None)
-    given = event.get("params_input") or {}
+    given = dict(event.get("params_input") or {})
+    content = given.pop(CONTENT, None)
     who, name = (
         (user["id"], user.get("name"))
         if isinstance(user, Mapping)
@@ -293,7 +317,10 @@ def answer_of(event: Mapping[str, Any]) -> Answer:
     at = event["responded_at"]
     moment = at if isinstance(at, datetime) else datetime.fromisoformat(str(at))
     texts = {str(key): _as_text(value) for key, value in given.items() if value is not None}
-    return Answer(str(chosen[0]), texts.get(REASON, ""), str(who), moment, name, texts, dict(given))
+    shown = content if isinstance(content, str) else ""
+    return Answer(
+        str(chosen[0]), texts.get(REASON, ""), str(who), moment, name, texts, given, shown
+    )
 
 
 def _as_text(value: Any) -> str:

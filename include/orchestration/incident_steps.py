@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import wraps
-from hashlib import sha256
 from typing import Any
 
 from airflow.sdk import TriggerRule
@@ -23,13 +22,12 @@ from include.incident import bundled, scopes
 from include.incident.clocks.standing import clocks_of
 from include.incident.desk import Desk, File
 from include.incident.evidence import kept_words as evidence_kept
-from include.incident.names import CLAUSE, WORKFLOW, Kind
+from include.incident.names import CLAUSE, WORKFLOW
 from include.incident.steps import close, contain, decide, grade, impact, report, review, summary
 from include.incident.steps.answer import Given
 from include.incident.telling import authority_report, notifying
 from include.incident.telling.authority_report import Phase
 from include.incident.telling.letter_document import letter_document
-from include.incident.timeline import last_of
 from include.messages import Message, _
 from include.notify.texts import digest
 from include.orchestration.human import Answer, wait
@@ -62,8 +60,15 @@ def _wait(period: Any) -> timedelta:
 
 
 def given_of(answer: Answer, now: datetime) -> Given:
-    """An answer as the domain has it."""
-    return Given(answer.option, answer.user, answer.name, answer.at or now, answer.entered)
+    """Return an answer as the domain has it."""
+    return Given(
+        answer.option,
+        answer.user,
+        answer.name,
+        answer.at or now,
+        answer.entered,
+        content=answer.content,
+    )
 
 
 def _taking(
@@ -274,18 +279,6 @@ def _summary(mine: Desk, file: File) -> Document:
     )
 
 
-_READ_BY_DOCUMENTS = (
-    Kind.SCOPED,
-    Kind.PRESERVED,
-    Kind.CONTAINED,
-    Kind.CORRECTED,
-    Kind.GRADED,
-    Kind.IMPACT,
-    Kind.DECIDED,
-    Kind.REVIEWED,
-)
-
-
 def sealed_document(found: Workplace, mine: Desk, document: Document, name: str) -> str:
     """Seal a document in a bundle of its own, before people hand it in; where it lies.
 
@@ -300,9 +293,8 @@ def sealed_document(found: Workplace, mine: Desk, document: Document, name: str)
                 keep_artifact(conn, *run_key(), file_name, content)
         return "-"
     file = mine.file(document.reference)
-    read = [*_READ_BY_DOCUMENTS, *(() if name.startswith(Phase.FIRST) else (Kind.REPORTED,))]
-    places = [str(getattr(last_of(file.entries, one), "place", "")) for one in read]
-    workflow = f"{WORKFLOW}.{name}-{sha256(':'.join(places).encode()).hexdigest()[:8]}"
+    phase = Phase.FIRST if name.startswith(Phase.FIRST) else None
+    workflow = f"{WORKFLOW}.{name}-{authority_report.document_version(file, phase)}"
     with mine.state.connect() as conn:
         if (row := find(conn, workflow, run_key()[1])) is not None:
             return f"{found.store('evidence_store').description}/{row.bundle}"

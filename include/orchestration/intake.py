@@ -9,7 +9,7 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowFailException
 
 from include.approvals import registry
-from include.approvals.question import Question
+from include.approvals.question import AskAgain, Question
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import steps_of
 from include.intake import report, review
@@ -35,7 +35,7 @@ from include.policy.intake import IntakeRule
 from include.quarantine import register
 from include.quarantine.keys import KeyNames
 from include.reports.conclusion import Conclusion
-from include.services.errors import ControlFailed
+from include.services.errors import ControlFailed, ServiceError
 from include.state.locks import exclusive
 from include.workplace import Workplace
 
@@ -96,13 +96,18 @@ def take(part: str, answer: Answer) -> dict[str, Any]:
 
     def work(place: Workplace) -> StepRecord:
         desk = _desk(place, place.pack.intake_rule(rule_and_batch(part)[0]))
+        try:
+            checked = _checked(desk, part)
+        except ServiceError as error:
+            raise AskAgain(error.message) from None
         return review.take(
             desk,
-            _checked(desk, part),
+            checked,
             option=answer.option,
             reason=answer.reason,
             user=answer.user,
             at=answer.at or place.clock.now(),
+            content=answer.content,
         )
 
     return step(STEP_REVIEW, part, _("The review of {part}", part=part), work, CLAUSE)
@@ -171,11 +176,20 @@ def _desk(place: Workplace, rule: IntakeRule) -> Desk:
 
 
 def _checked(desk: Desk, part: str) -> StepRecord:
+    """Return the last check of a batch in this run.
+
+    Raises:
+        ServiceError: the check was begun again and has not ended.
+        ControlFailed: the batch was not checked, or nobody can be asked about it.
+    """
     with desk.state.connect() as conn:
-        for record in steps_of(conn, desk.dag_id, desk.run_id):
-            if (record.step, record.part) == (STEP_CHECK, part) and "request" in record.data:
-                return record
-    raise ControlFailed(f"{part} was not checked in this run.", "Run the workflow again.")
+        records = steps_of(conn, desk.dag_id, desk.run_id)
+    checked = next((one for one in records if (one.step, one.part) == (STEP_CHECK, part)), None)
+    if checked is None or ("sha256" in checked.data and "request" not in checked.data):
+        raise ControlFailed(f"{part} was not checked in this run.", "Run the workflow again.")
+    if "request" not in checked.data:
+        raise ServiceError(f"The check of {part} has not ended.", "The task is repeated.")
+    return checked
 
 
 def _expectations(place: Workplace, incoming: Incoming) -> list[Expectation]:

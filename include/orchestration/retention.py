@@ -10,7 +10,7 @@ from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from include.approvals import registry
-from include.approvals.question import Question
+from include.approvals.question import AskAgain, Question
 from include.backup import manifest as manifests
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import steps_of
@@ -32,7 +32,7 @@ from include.retention.names import (
 )
 from include.retention.proof import Copy
 from include.retention.report_case import Past
-from include.services.errors import ControlFailed, ParcelSealError
+from include.services.errors import ControlFailed, ParcelSealError, ServiceError
 from include.state.locks import exclusive
 from include.workplace import Workplace
 
@@ -72,14 +72,19 @@ def take(database: str, answer: Answer) -> dict[str, Any]:
 
     def work(place: Workplace) -> StepRecord:
         desk = _desk(place, database)
+        try:
+            record = _record(desk, STEP_PLAN)
+        except ServiceError as error:
+            raise AskAgain(error.message) from None
         return steps.take(
             desk,
-            _record(desk, STEP_PLAN),
+            record,
             option=answer.option,
             reason=answer.reason,
             user=answer.user,
             name=answer.name,
             at=answer.at or place.clock.now(),
+            content=answer.content,
         )
 
     title = _("The approval for {database}", database=database)
@@ -158,10 +163,20 @@ def _records(desk: Desk) -> dict[tuple[str, str], StepRecord]:
 
 
 def _record(desk: Desk, name: str) -> StepRecord:
+    """Return the record of the database's plan in this run.
+
+    Raises:
+        ControlFailed: no plan was begun.
+        ServiceError: the plan was begun again and has not ended.
+    """
     found = _records(desk).get((name, desk.database.name))
-    if found is None or "sha256" not in found.data:
+    if found is None:
         raise ControlFailed(
             f"There is no plan of {desk.database.name} in this run.", "Run the workflow again."
+        )
+    if "sha256" not in found.data:
+        raise ServiceError(
+            f"The plan of {desk.database.name} has not ended.", "The task is repeated."
         )
     return found
 

@@ -232,7 +232,9 @@ def take(_part: str, answer: Answer) -> dict[str, Any]:
         auditors = _auditors(desk) if answer.user else ()
         given = dict(answer.given)
         try:
-            return steps.take_seed(desk, answer.option, given, answer.user, at, auditors)
+            return steps.take_seed(
+                desk, answer.option, given, answer.user, at, auditors, answer.content
+            )
         except steps.SeedRefused:
             with desk.state.connect() as conn:
                 count = len(register.refusals_of(conn, desk.run))

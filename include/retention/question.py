@@ -29,6 +29,7 @@ def question(
     tripped: Sequence[Tripped],
     people: People,
     timezone: str,
+    content: str,
 ) -> Question:
     """Make the page of a question.
 
@@ -39,6 +40,7 @@ def question(
         tripped: why it waits.
         people: who may answer, and who may not.
         timezone: of times that people read.
+        content: of the request for approval.
     """
     count = sum(one.planned for one in tripped)
     subject = in_both(
@@ -54,7 +56,7 @@ def question(
         parts.append(f"### {name}")
         parts.append("\n".join(f"- {words.text(one)}" for one in _facts(plan, people)))
         parts.append(_table(plan, rules, tripped, words))
-    return Question(subject, "\n\n".join(parts) + "\n", list(people.approvers))
+    return Question(subject, "\n\n".join(parts) + "\n", list(people.approvers), content)
 
 
 def why(tripped: Tripped) -> Message:

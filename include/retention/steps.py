@@ -8,7 +8,7 @@ from typing import Any
 
 from include.approvals import registry
 from include.approvals.names import is_among
-from include.approvals.question import Question
+from include.approvals.question import AskAgain, Question
 from include.approvals.registry import Cause, Decision, Refusal
 from include.erasure import ledger
 from include.evidence.examination import Examination
@@ -210,7 +210,13 @@ def ask(desk: Desk, record: StepRecord) -> Question | None:
         raise ControlFailed(f"Nobody may approve the plan of {made.database}.", "Name approvers.")
     rules = {one.record_class: one for one in desk.rules}
     tripped = [Tripped(**one) for one in record.data["tripped"]]
-    return question(made, desk.database.title, rules, tripped, people, desk.timezone)
+    with desk.state.connect() as conn:
+        asked = registry.request(conn, int(record.data["request"]))
+    if asked.sha256 != made.sha256:
+        raise ControlFailed(
+            f"The plan of {made.database} is not the one of its request.", "Run the workflow again."
+        )
+    return question(made, desk.database.title, rules, tripped, people, desk.timezone, asked.content)
 
 
 def take(
@@ -221,14 +227,30 @@ def take(
     reason: str,
     user: str | None,
     at: datetime,
+    content: str,
     name: str | None = None,
 ) -> StepRecord:
     """Enter the answer to a question, or that nobody answered.
 
     Airflow tells who started a run by name and who answered by id and name; where its auth manager
     keeps the two apart, either counts as the person.
+
+    Args:
+        desk: of the database.
+        record: of the plan.
+        option: what was chosen; empty when nobody answered.
+        reason: the approver's words.
+        user: user id of who answered; None when nobody did.
+        at: when.
+        content: of the form that was answered.
+        name: of who answered.
+
+    Raises:
+        AskAgain: the form showed another plan than the one that waits now, or none waits any more.
     """
     seen = Examination(STEP_APPROVE, CLAUSE, part=desk.database.name)
+    if "request" not in record.data:
+        raise AskAgain(f"The plan of {desk.database.name} no longer waits for an approval.")
     people = _people(desk)
     with desk.state.begin() as conn:
         asked = registry.request(conn, int(record.data["request"]))
@@ -240,6 +262,17 @@ def take(
             decided_by=name if name and is_among(name, asked.requested_by) else user,
             decided_at=at,
             may_decide=people.approvers,
+            content=content,
+        )
+        outdated = registry.outdated_answers(conn, asked)
+    if isinstance(answer, Refusal) and answer.cause is Cause.OTHER_CONTENT:
+        raise AskAgain(f"The plan of {desk.database.name} is not the one that the form showed.")
+    if outdated:
+        seen.find(
+            "retention.other_content",
+            Outcome.ATTENTION,
+            _("{count} answers to an earlier plan did not count.", count=outdated),
+            _("Ask who repeated the plan while its approval waited, and what changed."),
         )
     data: dict[str, Any] = {
         "decision": answer.decision,

@@ -56,7 +56,7 @@ def question(
         parts.append(f"### {name}")
         parts.append("\n".join(f"- {words.text(one)}" for one in facts))
         parts.append(_table(made, rules, words))
-    return Question(subject, "\n\n".join(parts) + "\n", list(auditors))
+    return Question(subject, "\n\n".join(parts) + "\n", list(auditors), sha256)
 
 
 def _facts(

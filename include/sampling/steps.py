@@ -7,9 +7,10 @@ from collections.abc import Collection
 from datetime import datetime
 
 from include.approvals.names import is_among
+from include.approvals.question import AskAgain
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
-from include.evidence.steps import keep_artifact
+from include.evidence.steps import artifacts_of, keep_artifact
 from include.messages import _
 from include.sampling import register, seeds
 from include.sampling.commitment import Commitment, Committed, Sealed
@@ -227,6 +228,12 @@ def committed(desk: Desk, made: Commitment, sealed: Sealed) -> StepRecord:
     return seen.record({"sha256": digest} | sealed.model_dump(mode="json"))
 
 
+def _commitment_sha256(desk: Desk) -> str | None:
+    with desk.state.connect() as conn:
+        content = artifacts_of(conn, *desk.run).get(COMMITMENT_FILE)
+    return None if content is None else hashlib.sha256(content).hexdigest()
+
+
 def take_seed(
     desk: Desk,
     option: str,
@@ -234,6 +241,7 @@ def take_seed(
     user: str | None,
     at: datetime,
     auditors: Collection[str],
+    content: str,
 ) -> StepRecord:
     """Enter what an auditor answered.
 
@@ -244,11 +252,15 @@ def take_seed(
         user: user id of the auditor; None when nobody answered in time.
         at: when it was answered.
         auditors: user ids of those who may; Airflow lets others answer where it is set up so.
+        content: of the form that was answered: the SHA-256 of the commitment that it showed.
 
     Raises:
+        AskAgain: the form showed another commitment than the run's.
         SeedRefused: it is; the next question asks again and says why.
     """
     seen = Examination(STEP_SEED, CLAUSE)
+    if user and content != _commitment_sha256(desk):
+        raise AskAgain("The commitment is not the one that the form showed.")
     stranger = user is not None and not is_among(user, auditors)
     if not user or (option != ENTER and not stranger):
         seen.find(

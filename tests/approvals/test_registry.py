@@ -36,7 +36,7 @@ def asked(state: Engine, **more: Any) -> Request:
 
 
 def decide(state: Engine, about: Request, who: str | None, **more: Any) -> Decision | Refusal:
-    given = {"decision": APPROVE, "reason": "", "decided_at": NOW} | more
+    given = {"decision": APPROVE, "reason": "", "decided_at": NOW, "content": about.content} | more
     with state.begin() as conn:
         return registry.decide(conn, about, decided_by=who, may_decide=["E2", "E3", "E4"], **given)
 
@@ -81,6 +81,27 @@ def test_an_answer_that_may_not_count_is_refused_and_kept(
         assert registry.decision_on(conn, about.id) is None
         with pytest.raises(ControlFailed, match="Nobody approved"):
             registry.require(conn, about.id, HASH)
+
+
+@pytest.mark.parametrize("decision", [APPROVE, REJECT])
+def test_decide_refuses_an_answer_to_another_form(state: Engine, decision: str) -> None:
+    """Whoever gave it: a person who saw another content did nothing wrong."""
+    earlier, about = asked(state), asked(state, sha256="b" * 64)
+    answers = [("E3", earlier.content), ("E2", earlier.content), ("E4", "")]
+    for minutes, (who, content) in enumerate(answers):
+        at = NOW + timedelta(minutes=minutes)
+        found = decide(state, about, who, decision=decision, content=content, decided_at=at)
+        assert found.cause is Cause.OTHER_CONTENT  # type: ignore[union-attr]
+    with state.connect() as conn:
+        assert registry.decision_on(conn, about.id) is None
+        assert registry.outdated_answers(conn, about) == len(answers)
+        assert registry.outdated_answers(conn, asked(state, run_id="next")) == 0
+    assert isinstance(decide(state, about, "E3"), Decision)
+
+
+def test_who_is_entitled_is_so_in_any_spelling(state: Engine) -> None:
+    """As one who may not decide is."""
+    assert isinstance(decide(state, asked(state), "e3"), Decision)
 
 
 def test_the_first_decision_stands(state: Engine) -> None:

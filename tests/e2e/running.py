@@ -60,7 +60,7 @@ class Running:
         return found.verified
 
 
-def until(true: Callable[[], bool], what: str, seconds: float = 60) -> None:
+def until(true: Callable[[], bool], what: str, seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, f"not within {seconds} s: {what}"
@@ -75,11 +75,32 @@ def path_of(task: dict[str, Any]) -> str:
     )
 
 
-def patch(api: AirflowApi, path: str) -> int:
-    """Approve over REST and return the status."""
+def patch(
+    api: AirflowApi,
+    path: str,
+    option: str = "Approve",
+    form: dict[str, Any] | None = None,
+    **entered: str,
+) -> int:
+    """Answer over REST, as Airflow's page does, and return the status.
+
+    Args:
+        api: as who answers.
+        path: of the task.
+        option: that is chosen.
+        form: what stood in the form that was answered; that of now where none is given.
+        entered: what is changed in it.
+    """
+    address = f"{api.url}/api/v2/{path}/hitlDetails"
+    if form is None:
+        shown = api.session.get(address, timeout=60).json().get("params") or {}
+        form = {name: field["value"] for name, field in shown.items()}
     answer = api.session.patch(
-        f"{api.url}/api/v2/{path}/hitlDetails",
-        json={"chosen_options": ["Approve"], "params_input": {"reason": "seen"}},
+        address,
+        json={
+            "chosen_options": [option],
+            "params_input": form | {"reason": "seen"} | entered,
+        },
         timeout=60,
     )
     return answer.status_code

@@ -99,6 +99,7 @@ def test_a_step_asks_again_until_an_answer_counts(asked: Asked) -> None:
     assert len(asked.kept["one.asked"]) == TIMES
     given = [(who, entered["time"]) for _option, who, entered, _read in asked.kept["one.taken"]]
     assert given == [("E1", 1), ("E2", 2), ("E3", 3)]
+    assert asked.kept["one.contents"] == ["one:1", "one:2", "one:3"]
     assert ["one", -1, "success", 1] in asked.tasks
     assert asked.state == "success"
 

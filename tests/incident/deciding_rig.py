@@ -52,7 +52,8 @@ def told(case: Case) -> list[str]:
 def given(case: Case, option: str = decide.TELL, **entered: object) -> Given:
     """An answer of management, now."""
     entered |= {"list_looked_at": True}
-    return Given(option, BOSS, None, case.company.clock.now(), entered)
+    at, content = case.company.clock.now(), case.content("decide")
+    return Given(option, BOSS, None, at, entered, content=content)
 
 
 def texts(case: Case) -> list[str]:

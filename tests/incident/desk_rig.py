@@ -238,9 +238,27 @@ class Case:
             None,
             self.company.clock.now(),
             dict(usual) | entered,
+            content=self.content(step, authority),
         )
         self.company.clock.on(seconds=1)
         return self.take(step, given, authority)
+
+    def content(self, step: str, authority: str = "cac") -> str:
+        """What the form that somebody opens now carries; of a decision, the form asked last."""
+        desk, file = self.desk, self.file
+        if step == "decide":
+            with self.company.state.connect() as conn:
+                rows = text(
+                    "SELECT concat(id, ':', sha256) FROM approval_request WHERE subject = :number "
+                    "ORDER BY id DESC"
+                )
+                return str(conn.scalars(rows, {"number": self.number}).first() or "")
+        if step in ("report", "report_rest"):
+            lacking = self.lacking(step, authority)
+            return report.content(desk, authority, _phase(step), lacking, file)
+        if step == "summary":
+            return summary.content(self.lacking(step), file)
+        return _CONTENT[step](desk, file)
 
     def lacking(self, step: str, authority: str = "cac") -> list[Message]:
         """What the document of a step lacks."""
@@ -354,4 +372,11 @@ _ASK: dict[str, Any] = {
 }
 _TAKE: dict[str, Any] = {
     one.STEP: one.take for one in (contain, grade, impact, decide, close, review)
+}
+_CONTENT: Any = {
+    "contain": contain.content,
+    "grade": grade.content,
+    "impact": impact.content,
+    "close": close.content,
+    "review": review.content,
 }

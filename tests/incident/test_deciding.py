@@ -257,7 +257,7 @@ def test_a_decision_whose_process_was_killed_is_entered_by_the_next_answer(
         assert registry.decision_on(conn, asked_for.id) is None
         registry.decide(
             conn, asked_for, decision=registry.APPROVE, reason="The risk is high", decided_by=BOSS,
-            decided_at=company.clock.now(), may_decide=[BOSS],
+            decided_at=company.clock.now(), may_decide=[BOSS], content=asked_for.content,
         )  # fmt: skip
     company.clock.on(minutes=5)
     with pytest.raises(AskAgain, match="decided before, by B1: Tell people"):
@@ -303,3 +303,16 @@ def test_of_two_decisions_at_once_one_counts(
     (refused,) = [str(one.exception()) for one in answers if one.exception() is not None]
     assert "decided elsewhere" in refused
     assert len(case.entries(Kind.DECIDED)) == 2
+
+
+def test_a_decision_counts_only_for_the_request_whose_form_was_answered(company: Company) -> None:
+    """An older browser window shows the list of before; nobody decides on a list unseen."""
+    case = asked(company, 1, 2)
+    then = given(case, reason="The risk is high")
+    case.answer("impact", cause_en="Another cause")
+    case.page("decide")
+    with pytest.raises(AskAgain, match="words or list changed"):
+        case.take("decide", then)
+    assert not case.entries(Kind.DECIDED)
+    case.take("decide", given(case, reason="The risk is high"))
+    assert len(case.entries(Kind.DECIDED)) == 1

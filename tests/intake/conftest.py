@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import Engine
 
+from include.approvals import registry
 from include.erasure.ledger import ErasureKeys
 from include.evidence.model import StepRecord
 from include.evidence.steps import record_step
@@ -63,8 +64,13 @@ class Rig:
     def answered(
         self, checked: StepRecord, option: str = "Approve", user: str | None = REVIEWER, **more: Any
     ) -> StepRecord:
-        given = {"reason": "forms are incomplete", "at": NOW} | more
-        return review.take(self.desk, checked, option=option, user=user, **given)
+        given = {"reason": "forms are incomplete", "at": NOW, "content": self.content(checked)}
+        return review.take(self.desk, checked, option=option, user=user, **given | more)
+
+    def content(self, checked: StepRecord) -> str:
+        """What the form of a checked batch carries."""
+        with self.desk.state.connect() as conn:
+            return registry.request(conn, checked.data["request"]).content
 
     def states(self, batch: str = OLDEST) -> dict[str, int]:
         query = "SELECT status, count(*) FROM intake_record WHERE batch_id = %s GROUP BY 1"

@@ -44,7 +44,7 @@ def test_a_missing_right_names_what_to_grant(
     else:
         rig.rows(f"REVOKE SELECT ON {table} FROM {ROLE}")
     desk = replace(rig.desk, reader=weak)
-    given = {"option": "Approve", "reason": "", "user": "E00003", "at": NOW}
+    given = {"option": "Approve", "reason": "", "user": "E00003", "at": NOW, "content": ""}
     steps = {
         "find": lambda: review.find([desk]),
         "check": lambda: review.check(desk, OLDEST),
@@ -86,7 +86,7 @@ def test_a_table_that_somebody_keeps_locked_is_said_and_the_task_repeated(
         address, parameters={**address.parameters, "options": "-c lock_timeout=200ms"}
     )
     desk = replace(rig.desk, reader=impatient, writer=impatient)
-    given = {"option": "Approve", "reason": "", "user": "E00003", "at": NOW}
+    given = {"option": "Approve", "reason": "", "user": "E00003", "at": NOW, "content": ""}
     steps = {
         "find": lambda: review.find([desk]),
         "check": lambda: review.check(desk, OLDEST),

@@ -34,6 +34,42 @@ def test_an_answer_is_read_with_its_person_and_moment() -> None:
     assert found.name == "ana"
 
 
+def test_an_answer_carries_the_content_of_its_form_apart_from_what_was_entered() -> None:
+    """Of an answer over REST that leaves it out, or sends something else there, it is empty."""
+    from include.orchestration.human import answer_of
+
+    found = answer_of(event(params_input={"reason": "seen", "content": "7:ab"}))
+    entered = {"reason": "seen"}
+    assert (found.content, found.entered, found.given) == ("7:ab", entered, entered)
+    assert answer_of(event()).content == ""
+    assert answer_of(event(params_input={"content": ["7:ab"]})).content == ""
+
+
+@pytest.mark.parametrize("form", [(), ("words",)], ids=["the step's form", "its own form"])
+def test_every_form_carries_its_content_in_a_hidden_field(
+    form: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow's page hides a field that has a constant, and sends it with the answer."""
+    from airflow.sdk.exceptions import TaskAwaitingInput
+
+    from include.approvals.form import Field
+    from include.approvals.question import Question
+    from include.messages import verbatim
+    from include.orchestration.human import HumanStep
+
+    fields = tuple(Field(name, verbatim(name)) for name in form)
+    asked = Question("s", "b", ["E1"], "7:ab", fields)
+    step = HumanStep(
+        task_id="ask", about={"part": "p"}, ask=lambda _: asked, take=lambda _p, _a: {}
+    )
+    monkeypatch.setattr(step, "_show", lambda _context: None)
+    with pytest.raises(TaskAwaitingInput):
+        step.execute({})  # type: ignore[arg-type]
+    params = step.serialized_params
+    assert set(params) == {*(form or ("reason",)), "content"}
+    assert (params["content"]["value"], params["content"]["schema"]["const"]) == ("7:ab", "7:ab")
+
+
 @pytest.mark.parametrize(
     "given",
     [
@@ -63,7 +99,7 @@ def test_airflows_own_failure_fails_the_task() -> None:
 
 
 class Nobody:
-    subject, body, assigned = "s", "b", []  # type: ignore[var-annotated]
+    subject, body, assigned, content = "s", "b", [], "c"  # type: ignore[var-annotated]
 
 
 def test_a_question_to_nobody_is_never_asked() -> None:

@@ -28,7 +28,7 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import Engine
 
-from include.approvals.registry import APPROVE
+from include.approvals.registry import APPROVE, request
 from include.erasure import requests
 from include.erasure.ledger import ErasureKeys
 from include.evidence.model import StepRecord
@@ -178,6 +178,12 @@ EVERYTHING_WAITS = {"records": 0, "percent": "0%", "times_trend": 1}
 """A limit (`disposition(limit=...)`) that every plan is beyond, so that somebody has to approve."""
 
 
+def content_of(desk: Desk, record: StepRecord) -> str:
+    """What the form of a plan's request carries."""
+    with desk.state.connect() as conn:
+        return request(conn, record.data["request"]).content
+
+
 @dataclass(repr=False)
 class Rig:
     """One database, its state database, and the steps of runs between them.
@@ -239,8 +245,10 @@ class Rig:
         self, record: StepRecord, run: str = "r1", *, by: str = "bo", option: str = APPROVE
     ) -> StepRecord:
         """Second step, of a plan that waits: somebody's answer."""
-        at, reason = self.clock.now(), "seen"
-        return steps.take(self.desk(run), record, option=option, reason=reason, user=by, at=at)
+        at, reason, content = self.clock.now(), "seen", content_of(self.desk(run), record)
+        return steps.take(
+            self.desk(run), record, option=option, reason=reason, user=by, at=at, content=content
+        )
 
     def execute(
         self, record: StepRecord, run: str = "r1", progress: Progress | None = None

@@ -30,6 +30,7 @@ from include.state.connect import engine
 from include.state.migrate import migrate
 from tests.retention.certified import indicators, sentences
 from tests.retention.chinook import AS_OF, DATABASE, chinook_pack
+from tests.retention.rig import content_of
 
 CLOCK = SystemClock()
 RUN = {"dag_id": "enforce_retention", "run_id": "manual__1"}
@@ -72,7 +73,10 @@ def a_run(
     made = steps.plan(desk, AS_OF.isoformat())
     records = [made]
     if "request" in made.data:
-        answer = steps.take(desk, made, option=option, reason="too many", user="bo", at=CLOCK.now())
+        at, content = CLOCK.now(), content_of(desk, made)
+        answer = steps.take(
+            desk, made, option=option, reason="too many", user="bo", at=at, content=content
+        )
         records.append(answer)
     records.append(erasing.execute(desk, made))
     records.append(proof.verify(desk, made, records[-1], copies))

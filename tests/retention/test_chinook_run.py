@@ -16,6 +16,7 @@ from include.services.errors import UsageError
 from include.workplace import Workplace
 from tests.retention.chinook import AS_OF
 from tests.retention.place import chinook_place, desk
+from tests.retention.rig import content_of
 
 TABLES = ("invoice", "invoice_line", "customer", "employee")
 # Written without ParcelSeal's help. A customer goes whose last invoice is over, or who has none.
@@ -66,7 +67,8 @@ def planned(one: Desk) -> StepRecord:
 
 
 def answered(one: Desk, made: StepRecord, option: str, user: str | None, reason: str = "") -> Any:
-    return steps.take(one, made, option=option, reason=reason, user=user, at=one.clock.now())
+    at, content = one.clock.now(), content_of(one, made)
+    return steps.take(one, made, option=option, reason=reason, user=user, at=at, content=content)
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +136,7 @@ def test_who_started_the_run_is_known_by_name_too(place: Workplace) -> None:
         user=APPROVER,
         name="ana.li",
         at=one.clock.now(),
+        content=content_of(one, made),
     )
     assert [finding.code for finding in found.findings] == ["retention.own_request"]
     assert erasing.execute(one, made).data["not_approved"]

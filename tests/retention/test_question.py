@@ -38,7 +38,7 @@ def page(
 ) -> Question:
     label = label or {"en": "Paper forms", "zh-CN": "纸质单据"}
     rules = {"paper": rule("t", name="paper", title=label), "label": rule("t", name="label")}
-    return question(PLAN, title, rules, tripped, People(("ana",), names), "Asia/Shanghai")
+    return question(PLAN, title, rules, tripped, People(("ana",), names), "Asia/Shanghai", "1:a")
 
 
 def test_it_says_in_both_languages_what_goes_and_why_it_waits() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from include.approvals.question import AskAgain
 from include.approvals.registry import APPROVE
 from include.evidence.model import Outcome
+from include.retention import steps
 from tests.retention.rig import AS_OF, OLD, Rig, disposition
 
 
@@ -22,6 +24,38 @@ def test_a_plan_that_was_asked_about_stays_the_runs_plan(rig: Rig) -> None:
     executed = asking.execute(again)
     assert (executed.data["done"], executed.data["waiting"]) == ({"note": 1}, {"note": 1})
     assert asking.plan("r2").data["sha256"] != first.data["sha256"]
+
+
+def test_an_answer_to_another_plan_does_not_count(rig: Rig) -> None:
+    """Whatever else the run has been asked about; the next answer, to the plan's form, does."""
+    asking = rig.but(rules_of_disposition=disposition(limit={"records": 0}))
+    asking.insert("note", id=1, at=OLD)
+    planned = asking.plan("r1")
+    given = {"option": APPROVE, "reason": "", "user": "bo", "at": asking.clock.now()}
+    for content in ("", f"{planned.data['request']}:{'0' * 64}"):
+        with pytest.raises(AskAgain, match="not the one that the form showed"):
+            steps.take(asking.desk("r1"), planned, content=content, **given)
+        assert asking.execute(planned).data["done"] == {}
+    question = steps.ask(asking.desk("r1"), planned)
+    assert question is not None
+    record = steps.take(
+        asking.desk("r1"), planned, **given | {"at": AS_OF}, content=question.content
+    )
+    assert [one.code for one in record.findings] == ["retention.other_content"]
+    assert asking.execute(planned).data["done"] == {"note": 1}
+
+
+def test_an_answer_to_a_plan_that_no_longer_waits_is_asked_for_again(rig: Rig) -> None:
+    """The step then finds that nobody has to be asked."""
+    asking = rig.but(rules_of_disposition=disposition(limit={"records": 0}))
+    asking.insert("note", id=1, at=OLD)
+    planned = asking.plan("r1")
+    waits_no_more = planned.model_copy(update={"data": {**planned.data}})
+    del waits_no_more.data["request"]
+    given = {"option": APPROVE, "reason": "", "user": "bo", "at": asking.clock.now()}
+    with pytest.raises(AskAgain, match="no longer waits"):
+        steps.take(asking.desk("r1"), waits_no_more, content="", **given)
+    assert steps.ask(asking.desk("r1"), waits_no_more) is None
 
 
 def test_a_large_plan_sliced_into_runs_asks_nevertheless(rig: Rig) -> None:

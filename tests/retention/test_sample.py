@@ -152,8 +152,9 @@ def _run(owner: psycopg.Connection[Any], desk: Desk, sheet: AnswerSheet, at: dat
     question = steps.ask(desk, planned)
     assert question is not None
     answered = steps.take(
-        desk, planned, option="Approve", reason="", user=question.assigned[0], at=desk.clock.now()
-    )
+        desk, planned, option="Approve", reason="", user=question.assigned[0],
+        at=desk.clock.now(), content=question.content,
+    )  # fmt: skip
     executed = erasing.execute(desk, planned)
     records = {
         "plan": planned, "approve": answered, "execute": executed,

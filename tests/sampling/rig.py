@@ -193,7 +193,12 @@ class Rig:
         self, option: str, given: dict[str, str], user: str | None, at: datetime, run: str = "r1"
     ) -> StepRecord:
         """Take an answer, whoever gave it."""
-        return steps.take_seed(self.desk(run), option, given, user, at, [AUDITOR, OTHER_AUDITOR])
+        desk, auditors = self.desk(run), [AUDITOR, OTHER_AUDITOR]
+        with desk.state.connect() as conn:
+            content = hashlib.sha256(
+                artifacts_of(conn, *desk.run).get(COMMITMENT_FILE, b"")
+            ).hexdigest()
+        return steps.take_seed(desk, option, given, user, at, auditors, content)
 
     def published(self, **before: int) -> str:
         """A moment so long ago; an hour where nothing is said."""

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from include.approvals.question import AskAgain
 from include.evidence.folder import DiskFolder
 from include.evidence.model import Outcome
 from include.evidence.steps import keep_artifact, record_step
-from include.sampling import steps
+from include.sampling import register, steps
 from include.sampling.commitment import Commitment
 from include.sampling.names import COMMITMENT_FILE, SEED_FILE, WORKPAPERS_FILE
 from include.sampling.plans import plan_for
@@ -184,6 +185,20 @@ def test_a_population_under_another_name_is_not_drawn_again(rig: Rig) -> None:
     assert [one.code for one in begun.findings] == []
     with pytest.raises(ControlFailed, match="under another name, by the run r1"):
         rig.freeze("openings2", "r2")
+
+
+@pytest.mark.parametrize("option", [steps.ENTER, steps.CANCEL])
+def test_a_seed_counts_only_for_the_commitment_that_its_form_showed(rig: Rig, option: str) -> None:
+    """Neither a seed nor a cancellation; it is asked for again and nothing is kept."""
+    rig.committed()
+    given = {"seed": SEED, "source": "page", "published_at": rig.published()}
+    for content in ("", "0" * 64):
+        with pytest.raises(AskAgain, match="not the one that the form showed"):
+            steps.take_seed(rig.desk(), option, given, AUDITOR, rig.now, [AUDITOR], content)
+    desk = rig.desk()
+    with desk.state.connect() as conn:
+        assert register.seed_of(conn, desk.run) is None
+        assert register.refusals_of(conn, desk.run) == []
 
 
 def test_nothing_is_drawn_without_a_seed(rig: Rig) -> None:

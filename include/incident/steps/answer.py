@@ -15,7 +15,7 @@ from include.approvals.question import AskAgain
 from include.approvals.reasons import says_something
 from include.evidence.model import Outcome, StepRecord
 from include.incident import timeline
-from include.incident.desk import Desk, File
+from include.incident.desk import Desk, File, file_of
 from include.incident.names import Kind
 from include.incident.team import team_of
 from include.messages import Message, _, listed
@@ -34,6 +34,7 @@ class Given:
         at: when.
         entered: as it came, by field; `read` makes something of it.
         part: of the step, where it is done several times: the authority of a report.
+        content: of the form that was answered; see `include.incident.steps.page.content_of`.
     """
 
     option: str
@@ -42,6 +43,10 @@ class Given:
     at: datetime
     entered: Mapping[str, Any] = field(default_factory=dict)
     part: str = ""
+    content: str = ""
+
+
+CHANGED = _("what the page shows changed meanwhile: look again")
 
 
 @dataclass(frozen=True)
@@ -167,11 +172,13 @@ def done(
     *,
     by: str,
     given: Given,
+    values: Values,
+    content: Callable[[File], str],
     data: Mapping[str, Any] | None = None,
     happened_at: datetime | None = None,
     also: Callable[[Connection], None] | None = None,
 ) -> StepRecord:
-    """Enter an answer that counts, once; the step's record.
+    """Enter an answer that counts, once, and return the step's record.
 
     Args:
         desk: of the incident.
@@ -181,23 +188,31 @@ def done(
         words: what was answered.
         by: who answered.
         given: the answer.
+        values: what was entered, which a refused answer keeps.
+        content: returns what the page would be about now, without a document's version.
         data: of the entry.
         happened_at: when what is told happened; when it was answered where nothing is said.
         also: what is written elsewhere with the entry, both or neither; not again where the answer
             was entered before, since other things may have been entered after it.
+
+    Raises:
+        AskAgain: the form that was answered was about something else.
     """
     with desk.state.begin() as conn:
         timeline.lock_incident(conn, file.incident.id)
-        found = taken(conn, file, step, given)
-        if found is not None:
-            return found
-        found = enter(
-            conn, desk, file, step, kind, words, by=by, given=given, data=data or {},
-            happened_at=happened_at,
-        )  # fmt: skip
-        if also is not None:
-            also(conn)
-    return found
+        before = taken(conn, file, step, given)
+        if before is not None:
+            return before
+        file = file_of(conn, file.incident.number)
+        if content(file) == given.content.partition(":")[0]:
+            record = enter(
+                conn, desk, file, step, kind, words, by=by, given=given, data=data or {},
+                happened_at=happened_at,
+            )  # fmt: skip
+            if also is not None:
+                also(conn)
+            return record
+    refuse(desk, file, step, given, CHANGED, values)
 
 
 def taken(conn: Connection, file: File, step: HumanStep, given: Given) -> StepRecord | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from include.approvals.form import Field
 from include.approvals.question import Question
 from include.evidence.model import StepRecord
-from include.incident import register, timeline
+from include.incident import register, scopes, timeline
 from include.incident.clocks.clock import ClockState
 from include.incident.clocks.clock_words import due
 from include.incident.clocks.standing import clocks_of
@@ -14,6 +14,7 @@ from include.incident.names import Kind, State
 from include.incident.open_points import open_points
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
+from include.incident.timeline import last_of
 from include.messages import Message, _, listed
 from include.policy.incident import HumanStep
 
@@ -33,19 +34,34 @@ def ask(desk: Desk, number: str) -> Question | None:
     file = page.led(desk, number)
     if file is None:
         return None
-    left = open_points(desk, file)
-    said = [_("Still open: {point}", point=one) for one in left] or [
-        _("Nothing is open: the handling can be closed.")
-    ]
     return page.question(
         desk,
         file,
         STEP,
         _("close the handling"),
-        [*said, *_summary_due(desk, file), _("Legal holds stay until they are released.")],
+        [*_lines(desk, file), *_summary_due(desk, file)],
         choices=[CLOSE, NOT_YET],
         form=form(),
+        content=content(desk, file),
     )
+
+
+def _lines(desk: Desk, file: File) -> list[Message]:
+    left = [_("Still open: {point}", point=one) for one in open_points(desk, file)]
+    return [
+        *(left or [_("Nothing is open: the handling can be closed.")]),
+        _("Legal holds stay until they are released."),
+    ]
+
+
+def content(desk: Desk, file: File) -> str:
+    """Return what an answer is about: what was counted, and the grade.
+
+    What is open is looked up again when the answer is entered: it may be less than the page said.
+    """
+    graded = last_of(file.entries, Kind.GRADED)
+    facts = [scopes.newest(desk, file.incident.id).version, graded.place if graded else None]
+    return page.content_of(file, STEP, [], form=form(), facts=facts)
 
 
 def _summary_due(desk: Desk, file: File) -> list[Message]:
@@ -61,7 +77,8 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
     """Close it.
 
     Raises:
-        AskAgain: nobody answered, it is not to be closed yet, or something is open.
+        AskAgain: nobody answered, it is not to be closed yet, something is open, or the form was
+            about something else.
     """
     file = desk.file(number)
     who = answer.person(desk, file, STEP, given)
@@ -70,23 +87,22 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
         cause = _("not yet: {words}", words=values.text(WORDS))
         answer.refuse(desk, file, STEP, given, cause, values)
     found = _closed(desk, file, given, who, values.text(WORDS))
-    if not isinstance(found, StepRecord):
-        cause = _("it cannot be closed: {points}", points=listed(found))
-        answer.refuse(desk, file, STEP, given, cause, values)
+    if isinstance(found, Message):
+        answer.refuse(desk, file, STEP, given, found, values)
     return found
 
 
-def _closed(
-    desk: Desk, file: File, given: Given, who: str, said: str
-) -> StepRecord | list[Message]:
-    """Close it, unless something is open; whoever adds to the timeline waits until then."""
+def _closed(desk: Desk, file: File, given: Given, who: str, said: str) -> StepRecord | Message:
+    """Close it, or return why not; whoever adds to the timeline waits until then."""
     with desk.state.begin() as conn:
         timeline.lock_incident(conn, file.incident.id)
         if (done := answer.taken(conn, file, STEP, given)) is not None:
             return done
         file = file_of(conn, file.incident.number)
         if left := open_points(desk, file):
-            return left
+            return _("it cannot be closed: {points}", points=listed(left))
+        if content(desk, file) != given.content:
+            return answer.CHANGED
         register.ended(conn, file.incident.id, State.CLOSED, given.at)
         words = _("The handling was closed. {words}", words=said)
         return answer.enter(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from include.approvals.form import Field
 from include.approvals.question import Question
 from include.evidence.model import StepRecord
@@ -10,7 +12,7 @@ from include.incident.names import Kind
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
 from include.incident.words import told
-from include.messages import _, listed
+from include.messages import Message, _, listed
 from include.policy.incident import CHECKLIST_FIELDS, HumanStep
 
 STEP: HumanStep = "contain"
@@ -44,21 +46,32 @@ def ask(desk: Desk, number: str) -> Question | None:
         file,
         STEP,
         _("contain it: {type}", type=desk.rules_of(file).type(file.incident.type).message),
-        [
-            _("What happened: {what}", what=told(desk, file)),
-            _("Do what the checklist says, then tick it and choose Contained."),
-            _("Do not switch off or clean up what is evidence before it is secured."),
-        ],
+        _lines(desk, file),
         choices=[CONTAINED],
         form=form(desk, file),
+        content=content(desk, file),
     )
+
+
+def _lines(desk: Desk, file: File) -> list[Message]:
+    return [
+        _("What happened: {what}", what=told(desk, file)),
+        _("Do what the checklist says, then tick it and choose Contained."),
+        _("Do not switch off or clean up what is evidence before it is secured."),
+    ]
+
+
+def content(desk: Desk, file: File) -> str:
+    """Return what an answer is about: what happened, and the checklist."""
+    return page.content_of(file, STEP, _lines(desk, file), form=form(desk, file))
 
 
 def take(desk: Desk, number: str, given: Given) -> StepRecord:
     """Take the checklist back.
 
     Raises:
-        AskAgain: nobody answered, or an item is neither ticked nor explained.
+        AskAgain: nobody answered, an item is neither ticked nor explained, or the form was about
+            something else.
     """
     file = desk.file(number)
     who = answer.person(desk, file, STEP, given)
@@ -79,5 +92,6 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
     )
     data = {"items": items, "left": [one.id for one in left], "notes": values.text(NOTES)}
     return answer.done(
-        desk, file, STEP, Kind.CONTAINED, words, by=who, given=given, data=data, happened_at=at
-    )
+        desk, file, STEP, Kind.CONTAINED, words, by=who, given=given, values=values,
+        content=partial(content, desk), data=data, happened_at=at,
+    )  # fmt: skip

@@ -90,7 +90,7 @@ def ask(desk: Desk, number: str) -> Question | None:
     made = notifying.reconsidered(file, made)
     writers = sorted(who_answered(file.entries, Kind.IMPACT))
     with desk.state.begin() as conn:
-        notifying.request(conn, desk, made, writers)
+        asked = notifying.request(conn, desk, made, writers)
     return page.question(
         desk,
         file,
@@ -113,6 +113,7 @@ def ask(desk: Desk, number: str) -> Question | None:
         choices=[TELL, DO_NOT_TELL],
         form=form(),
         never=writers,
+        content=asked.content,
     )
 
 
@@ -161,7 +162,7 @@ def _entered(
         plain = notifying.plan(desk, file)
         made = notifying.reconsidered(file, plain)
         asked = registry.request_of(conn, *_run(desk), notifying.APPROVAL, file.incident.number)
-        if asked is None or asked.sha256 != made.sha256:
+        if asked is None or asked.sha256 != made.sha256 or asked.content != given.content:
             return _changed(file, plain, asked)
         if notifying.stands(file, plain) is not None and not made.again:
             return _("it was decided elsewhere meanwhile")
@@ -175,6 +176,7 @@ def _entered(
                 decided_by=who,
                 decided_at=given.at,
                 may_decide=may,
+                content=given.content,
             )
             if isinstance(decided, Refusal):
                 return _("it was not accepted: {cause}", cause=str(decided.cause))

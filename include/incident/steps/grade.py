@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from functools import partial
 
 from sqlalchemy import Connection
 
@@ -15,9 +15,10 @@ from include.incident.grading import propose
 from include.incident.names import Kind
 from include.incident.scope_words import scope_lines
 from include.incident.steps import answer, page
-from include.incident.steps.answer import Given
+from include.incident.steps.answer import Given, Values
+from include.incident.timeline import last_of
 from include.incident.words import told
-from include.messages import _
+from include.messages import Message, _
 from include.policy.incident import HumanStep
 
 STEP: HumanStep = "grade"
@@ -51,29 +52,49 @@ def ask(desk: Desk, number: str) -> Question | None:
     file = page.led(desk, number)
     if file is None:
         return None
-    scope = scopes.newest(desk, file.incident.id)
-    proposed = propose(scope, desk.rules_of(file))
+    proposed = propose(scopes.newest(desk, file.incident.id), desk.rules_of(file))
     return page.question(
         desk,
         file,
         STEP,
         _("confirm the grade"),
-        [
-            _("What happened: {what}", what=told(desk, file)),
-            *scope_lines(scope),
-            proposed.words,
-            _("The grade says whom it is reported to, and by when. It can be changed later."),
-        ],
+        _lines(desk, file),
         choices=[CONFIRM],
         form=form(desk, file, proposed.grade),
+        content=content(desk, file),
     )
+
+
+def _lines(desk: Desk, file: File) -> list[Message]:
+    scope = scopes.newest(desk, file.incident.id)
+    graded = last_of(file.entries, Kind.GRADED)
+    return [
+        _("What happened: {what}", what=told(desk, file)),
+        *scope_lines(scope),
+        propose(scope, desk.rules_of(file)).words,
+        *([_("So far: {words}", words=graded.words)] if graded else []),
+        _("The grade says whom it is reported to, and by when. It can be changed later."),
+    ]
+
+
+def content(desk: Desk, file: File) -> str:
+    """Return what an answer is about: the counts, the grade that they propose, the one so far."""
+    return page.content_of(
+        file, STEP, _lines(desk, file), form=form(desk, file), facts=[_graded_at(file)]
+    )
+
+
+def _graded_at(file: File) -> int | None:
+    graded = last_of(file.entries, Kind.GRADED)
+    return graded.place if graded else None
 
 
 def take(desk: Desk, number: str, given: Given) -> StepRecord:
     """Take the grade.
 
     Raises:
-        AskAgain: nobody answered, there is no such grade, or a change has no reasons.
+        AskAgain: nobody answered, there is no such grade, a change has no reasons, or the form was
+            about something else.
     """
     file = desk.file(number)
     who = answer.person(desk, file, STEP, given)
@@ -83,13 +104,14 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
     if (chosen != proposed.grade or not proposed.certain) and not values.says(REASON):
         cause = _("it is not what the counts propose, or not all could be counted: give reasons")
         answer.refuse(desk, file, STEP, given, cause, values)
-    return enter(desk, file, chosen, values.text(REASON), who, given, given.at)
+    return _entered(desk, file, chosen, who, given, values)
 
 
-def enter(
-    desk: Desk, file: File, grade: str, reason: str, who: str, given: Given, at: datetime
+def _entered(
+    desk: Desk, file: File, grade: str, who: str, given: Given, values: Values
 ) -> StepRecord:
     """Enter a grade that a person confirmed."""
+    reason = values.text(REASON)
     words = _(
         "Graded {grade}. {reason}",
         grade=desk.rules_of(file).grade(grade).message,
@@ -101,6 +123,6 @@ def enter(
 
     data = {"grade": grade, "reason": reason}
     return answer.done(
-        desk, file, STEP, Kind.GRADED, words, by=who, given=given, data=data, happened_at=at,
-        also=keep,
+        desk, file, STEP, Kind.GRADED, words, by=who, given=given, values=values,
+        content=partial(content, desk), data=data, happened_at=given.at, also=keep,
     )  # fmt: skip

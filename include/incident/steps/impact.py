@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from include.approvals.form import Field
 from include.approvals.question import Question
 from include.evidence.model import StepRecord
-from include.incident.desk import Desk
+from include.incident.desk import Desk, File
 from include.incident.names import Kind
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
@@ -62,21 +63,33 @@ def ask(desk: Desk, number: str) -> Question | None:
         file,
         STEP,
         _("write what happened, what may come of it, and what people can do"),
-        [
-            _("What happened: {what}", what=told(desk, file)),
-            _("These words go into the authority's report and into notices to people, as written."),
-            _("Whoever writes them does not decide whether people are told."),
-        ],
+        _lines(desk, file),
         choices=[ASSESSED],
         form=form(written.data["texts"] if written else None),
+        content=content(desk, file),
     )
+
+
+def _lines(desk: Desk, file: File) -> list[Message]:
+    return [
+        _("What happened: {what}", what=told(desk, file)),
+        _("These words go into the authority's report and into notices to people, as written."),
+        _("Whoever writes them does not decide whether people are told."),
+    ]
+
+
+def content(desk: Desk, file: File) -> str:
+    """Return what an answer is about: what happened, and the words that it takes the place of."""
+    written = last_of(file.entries, Kind.IMPACT)
+    facts = [written.place if written else None]
+    return page.content_of(file, STEP, _lines(desk, file), form=form(), facts=facts)
 
 
 def take(desk: Desk, number: str, given: Given) -> StepRecord:
     """Take the words.
 
     Raises:
-        AskAgain: nobody answered, or a field says nothing.
+        AskAgain: nobody answered, a field says nothing, or the form was about something else.
     """
     file = desk.file(number)
     who = answer.person(desk, file, STEP, given)
@@ -87,4 +100,7 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
         answer.refuse(desk, file, STEP, given, cause, values)
     data = {"texts": {one.name: values.text(one.name) for one in fields}}
     words = _("The impact was assessed.")
-    return answer.done(desk, file, STEP, Kind.IMPACT, words, by=who, given=given, data=data)
+    return answer.done(
+        desk, file, STEP, Kind.IMPACT, words, by=who, given=given, values=values,
+        content=partial(content, desk), data=data,
+    )  # fmt: skip

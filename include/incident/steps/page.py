@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from typing import Any
 
 from include.approvals.form import Entry as Entered
 from include.approvals.form import Field, refilled
@@ -26,6 +29,7 @@ from include.reports.i18n import Translator
 from include.services.errors import ServiceError
 
 MOST_NAMES = 10  # of those who may answer; the others are counted
+_VERSION = re.compile(r"[0-9a-f]{8}")
 LONGEST = 2_000  # characters of a text that is entered
 
 
@@ -47,6 +51,7 @@ def question(
     tables: Sequence[tuple[Sequence[Message], Sequence[Sequence[Message]]]] = (),
     never: Iterable[str] = (),
     part: str = "",
+    content: str,
 ) -> Question:
     """Make the page of a human step: what to do, by when what is due, who may answer.
 
@@ -61,6 +66,7 @@ def question(
         tables: heads and rows.
         never: user ids of people whose own work it is about.
         part: of the step, where it is done several times.
+        content: what an answer to the page is about; `content_of` makes it.
 
     Raises:
         ServiceError: nobody is left who may answer.
@@ -93,9 +99,49 @@ def question(
         subject,
         "\n\n".join(parts) + "\n",
         list(team.people),
+        content,
         form=refilled(form, _kept(refused)),
         choices=tuple(choices),
     )
+
+
+def content_of(
+    file: File,
+    step: HumanStep,
+    lines: Sequence[Message],
+    *,
+    form: Sequence[Field] = (),
+    part: str = "",
+    facts: Sequence[Any] = (),
+) -> str:
+    """Return the SHA-256 of what an answer to a page is about.
+
+    Deadlines, people and what was entered before are left out: they change while a person reads,
+    and no answer is about them.
+
+    Args:
+        file: the incident.
+        step: which one.
+        lines: of the page; none may change merely because time passes.
+        form: its fields; their values are left out.
+        part: of the step, where it is done several times.
+        facts: JSON values that identify what the lines only name, such as a version.
+    """
+    shown = [file.incident.number, step, part, *facts]
+    shown += [one.model_dump(mode="json") for one in lines]
+    shown += [[one.name, list(one.options)] for one in form]
+    return sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()
+
+
+def with_version(content: str, version: str) -> str:
+    """Return the content of a form about a document, which names the version that it shows."""
+    return f"{content}:{version}"
+
+
+def version_of(content: str) -> str:
+    """Return the version of the document that a form showed; empty where it named none."""
+    version = content.partition(":")[2]
+    return version if _VERSION.fullmatch(version) else ""
 
 
 def blocked(missing: Sequence[Message]) -> list[Message]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from include.approvals.form import Field
 from include.approvals.question import Question
@@ -19,7 +20,7 @@ from include.incident.desk import Desk, File
 from include.incident.names import Kind
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
-from include.incident.telling.authority_report import Phase
+from include.incident.telling.authority_report import Phase, document_version
 from include.incident.timeline import Entry, of_kind
 from include.incident.words import told
 from include.messages import Message, _, verbatim
@@ -100,7 +101,21 @@ def ask(
         choices=[HANDED_IN, NOT_NEEDED],
         form=form(),
         part=authority,
+        content=page.with_version(
+            content(desk, authority, phase, missing, file), document_version(file, phase)
+        ),
     )
+
+
+def content(
+    desk: Desk, authority: str, phase: Phase, missing: Sequence[Message], file: File
+) -> str:
+    """Return what an answer is about: what happened, and what the document lacks.
+
+    The version of the document is left out: it was handed in, whatever was entered since.
+    """
+    lines = [*page.blocked(missing), _("What happened: {what}", what=told(desk, file))]
+    return page.content_of(file, STEPS[phase], lines, form=form(), part=authority)
 
 
 def take(
@@ -114,7 +129,8 @@ def take(
     """Take that it was handed in.
 
     Raises:
-        AskAgain: nobody answered, the document lacks a field, there is no receipt, or no reasons.
+        AskAgain: nobody answered, the document lacks a field, there is no receipt, no reasons, or
+            the form was about something else.
     """
     step = STEPS[phase]
     file = desk.file(number)
@@ -136,9 +152,10 @@ def take(
         else _("Not handed in: {report}. {why}", report=title, why=values.text(REASON))
     )
     data = {"authority": authority, "phase": str(phase), COMPLETE: handed}
+    data |= {"document": page.version_of(given.content)}
     return answer.done(
-        desk, file, step, Kind.REPORTED, words, by=who, given=given, data=data,
-        happened_at=at,
+        desk, file, step, Kind.REPORTED, words, by=who, given=given, values=values,
+        content=partial(content, desk, authority, phase, missing), data=data, happened_at=at,
     )  # fmt: skip
 
 

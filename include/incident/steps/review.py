@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, timedelta
 from hashlib import sha256
 from typing import Any
@@ -13,10 +14,11 @@ from include.approvals.question import Question
 from include.evidence.model import StepRecord
 from include.findings.register import open_finding
 from include.incident import timeline
-from include.incident.desk import Desk
+from include.incident.desk import Desk, File, file_of
 from include.incident.names import FINDING_KIND, Kind
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given, Values
+from include.incident.timeline import last_of
 from include.messages import _
 from include.policy.incident import HumanStep
 from include.policy.rules import in_languages
@@ -79,7 +81,15 @@ def ask(desk: Desk, number: str) -> Question | None:
         ],
         choices=[REVIEWED],
         form=form(desk),
+        content=content(desk, file),
     )  # fmt: skip
+
+
+def content(desk: Desk, file: File) -> str:
+    """Return what an answer is about: the incident, and the review that it adds to."""
+    before = last_of(file.entries, Kind.REVIEWED)
+    facts = [before.place if before else None]
+    return page.content_of(file, STEP, [], form=form(desk), facts=facts)
 
 
 def take(desk: Desk, number: str, given: Given) -> StepRecord:
@@ -89,7 +99,8 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
     finding, beside those of before.
 
     Raises:
-        AskAgain: nobody answered, the lessons say nothing, or an action has no owner.
+        AskAgain: nobody answered, the lessons say nothing, an action has no owner, or somebody
+            reviewed it since the form was made.
     """
     file = desk.file(number)
     who = answer.person(desk, file, STEP, given)
@@ -102,10 +113,24 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
         if not values.text(f"owner_{one}"):
             cause = _("nobody answers for action {number}", number=one)
             answer.refuse(desk, file, STEP, given, cause, values)
+    record = _entered(desk, file, given, who, values, numbers)
+    if record is None:
+        answer.refuse(desk, file, STEP, given, answer.CHANGED, values)
+    return record
+
+
+def _entered(
+    desk: Desk, file: File, given: Given, who: str, values: Values, numbers: Sequence[int]
+) -> StepRecord | None:
+    """Enter a review with its actions; return None where the form was about something else."""
+    number = file.incident.number
     with desk.state.begin() as conn:
         timeline.lock_incident(conn, file.incident.id)
         if (done := answer.taken(conn, file, STEP, given)) is not None:
             return done
+        file = file_of(conn, number)
+        if content(desk, file) != given.content:
+            return None
         actions = [_opened(conn, desk, number, given, values, one) for one in numbers]
         words = _(
             "Reviewed, {count} corrective actions. {lessons}",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from include.approvals.form import Field
 from include.approvals.question import Question
 from include.evidence.model import StepRecord
-from include.incident.desk import Desk
+from include.incident.desk import Desk, File
 from include.incident.names import Kind
 from include.incident.steps import answer, page
 from include.incident.steps.answer import Given
+from include.incident.telling.authority_report import document_version
 from include.messages import Message, _
 from include.policy.incident import HumanStep
 
@@ -58,14 +60,21 @@ def ask(desk: Desk, number: str, documents: str, missing: Sequence[Message]) -> 
         ],
         choices=[DONE],
         form=form(),
+        content=page.with_version(content(missing, file), document_version(file)),
     )
+
+
+def content(missing: Sequence[Message], file: File) -> str:
+    """Return what an answer is about: the incident, and what the document lacks."""
+    return page.content_of(file, STEP, page.blocked(missing), form=form())
 
 
 def take(desk: Desk, number: str, given: Given, missing: Sequence[Message]) -> StepRecord:
     """Take that it was handed in.
 
     Raises:
-        AskAgain: nobody answered, the document lacks a field, or there is no receipt.
+        AskAgain: nobody answered, the document lacks a field, there is no receipt, or the form was
+            about something else.
     """
     file = desk.file(number)
     who = answer.person(desk, file, STEP, given)
@@ -74,5 +83,7 @@ def take(desk: Desk, number: str, given: Given, missing: Sequence[Message]) -> S
     at = answer.moment(desk, file, STEP, given, values, WHEN, file.incident.ended_at)
     words = _("The summary was handed in. Receipt: {receipt}", receipt=values.text(RECEIPT))
     return answer.done(
-        desk, file, STEP, Kind.SUMMARISED, words, by=who, given=given, happened_at=at
-    )
+        desk, file, STEP, Kind.SUMMARISED, words, by=who, given=given, values=values,
+        content=partial(content, missing), happened_at=at,
+        data={"document": page.version_of(given.content)},
+    )  # fmt: skip

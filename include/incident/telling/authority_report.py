@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
+from hashlib import sha256
 
 from include.documents.model import Document, Entry, EntryValue, Form, Section
 from include.incident.clocks.clock import Clock, ClockState
@@ -34,6 +35,30 @@ class Phase(StrEnum):
 
     FIRST = "first"
     REST = "rest"
+
+
+_READ_BY_DOCUMENTS = (
+    Kind.SCOPED,
+    Kind.PRESERVED,
+    Kind.CONTAINED,
+    Kind.CORRECTED,
+    Kind.GRADED,
+    Kind.IMPACT,
+    Kind.DECIDED,
+    Kind.REVIEWED,
+)
+
+
+def document_version(file: File, phase: Phase | None = None) -> str:
+    """Return eight hex digits that change whenever what a document reads from the timeline does.
+
+    Args:
+        file: the incident.
+        phase: which report to an authority it is; None for other documents.
+    """
+    read = [*_READ_BY_DOCUMENTS, *(() if phase is Phase.FIRST else (Kind.REPORTED,))]
+    places = [str(getattr(last_of(file.entries, one), "place", "")) for one in read]
+    return sha256(":".join(places).encode()).hexdigest()[:8]
 
 
 def report(

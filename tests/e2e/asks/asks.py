@@ -36,13 +36,21 @@ def ask(part: str) -> Question:
     """Ask until somebody says something."""
     time = keep(f"{part}.asked", None)
     form = (*FORM, Field("time", verbatim("Time"), "number", value=time))
-    return Question(f"{part}, time {time}", f"Body {time}", [f"E{time}"], form, ("Done", "Not yet"))
+    return Question(
+        f"{part}, time {time}",
+        f"Body {time}",
+        [f"E{time}"],
+        f"{part}:{time}",
+        form,
+        ("Done", "Not yet"),
+    )
 
 
 def take(part: str, answer: Answer) -> dict[str, Any]:
     """Take an answer that has words."""
     found = read_form(FORM, answer.entered)
     keep(f"{part}.taken", [answer.option, answer.user, answer.entered, found.values])
+    keep(f"{part}.contents", answer.content)
     if found.problems:
         raise AskAgain("incomplete")
     return {"part": part}

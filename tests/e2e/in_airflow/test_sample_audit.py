@@ -28,7 +28,7 @@ from include.sampling.workpapers import form
 from include.services.clock import SystemClock
 from tests.e2e.browsing import logged_in, press
 from tests.e2e.in_airflow.conftest import ENTERER, REVIEWER
-from tests.e2e.running import RUNS, Running, path_of, until
+from tests.e2e.running import RUNS, Running, patch, path_of, until
 from tests.reports.test_browser import CHROMIUM
 from tests.sampling.workpapers.support import PEOPLE, edited, fill
 
@@ -46,11 +46,7 @@ SEED, SOURCE = "3127.44", "sse.com.cn, 上证指数"
 def answer(api: AirflowApi, path: str, published: str) -> int:
     """Enter a seed over REST and return the status."""
     given = {"seed": "2718.28", "source": SOURCE, "published_at": published}
-    return api.session.patch(
-        f"{api.url}/api/v2/{path}/hitlDetails",
-        json={"chosen_options": ["Enter"], "params_input": given},
-        timeout=60,
-    ).status_code
+    return patch(api, path, "Enter", **given)
 
 
 def details(api: AirflowApi, run_id: str) -> dict[str, dict[str, Any]]:
