@@ -93,12 +93,19 @@ class DatabaseAddress:
         says otherwise (``sslmode``).
 
         Raises:
-            UsageError: the connection is of another type or names no database.
+            UsageError: the connection is of another type, or a part of its password was read as
+                the name of a database, as Airflow does where it is not escaped.
         """
         if spec.conn_type != "postgres":
             raise UsageError(
                 f"Connection {spec.conn_id} is of type {spec.conn_type}, not postgres.",
                 "ParcelSeal works on PostgreSQL databases.",
+            )
+        if "@" in spec.schema and ("/" in spec.schema or not spec.login):
+            raise UsageError(
+                f"Connection {spec.conn_id} names a database with @: a part of its password, as "
+                "it seems.",
+                "Write / as %2F and @ as %40 in the password of its URI.",
             )
         given = {
             "host": spec.host,

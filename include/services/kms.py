@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from include.services.connections import ConnectionSpec
+from include.services.errors import UsageError
 from include.services.transport import Transport, of_url
 
 
@@ -13,24 +14,35 @@ def kms_client(spec: ConnectionSpec) -> Any:
 
     Extra may have ``kms_endpoint_url`` (else AWS), ``region_name`` and ``verify`` (true, false or
     the file of a certificate authority).
+
+    Raises:
+        UsageError: endpoint or region cannot be used.
     """
     import boto3
     from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
 
     is_aws = spec.conn_type in {"aws", "s3"}
-    return boto3.client(
-        "kms",
-        region_name=spec.text("region_name") or None,
-        endpoint_url=spec.text("kms_endpoint_url") or None,
-        verify=spec.verify,
-        aws_access_key_id=(spec.login or None) if is_aws else None,
-        aws_secret_access_key=(spec.password or None) if is_aws else None,
-        config=Config(
-            connect_timeout=10,
-            read_timeout=30,
-            retries={"mode": "standard", "total_max_attempts": 6},
-        ),
-    )
+    try:
+        return boto3.client(
+            "kms",
+            region_name=spec.text("region_name") or None,
+            endpoint_url=spec.text("kms_endpoint_url") or None,
+            verify=spec.verify,
+            aws_access_key_id=(spec.login or None) if is_aws else None,
+            aws_secret_access_key=(spec.password or None) if is_aws else None,
+            config=Config(
+                connect_timeout=10,
+                read_timeout=30,
+                retries={"mode": "standard", "total_max_attempts": 6},
+            ),
+        )
+    except (BotoCoreError, ValueError):
+        raise UsageError(
+            f"KMS cannot be reached by the connection {spec.conn_id}: its endpoint or region is "
+            "missing or malformed.",
+            "Check kms_endpoint_url and region_name in its extra.",
+        ) from None
 
 
 def kms_transport(spec: ConnectionSpec) -> Transport:

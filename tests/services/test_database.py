@@ -180,6 +180,19 @@ def test_a_part_of_a_password_is_never_taken_for_a_host_or_database(uri: str):
         assert "s3cr3t" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("login", "schema"), [("", "s3cr3t@h/d"), ("u", "s3cr3t@h/d"), ("", "s3cr3t@h")]
+)
+def test_a_part_of_a_password_that_airflow_took_for_a_database_is_refused(login: str, schema: str):
+    """Airflow reads URIs itself, where a task runs; the part would stand in every error."""
+    spec = ConnectionSpec("x", "postgres", "u", 12, login, "", schema)
+    with pytest.raises(UsageError, match="Connection x names a database with @") as error:
+        DatabaseAddress.from_connection(spec)
+    assert "s3cr3t" not in str(error.value)
+    named = ConnectionSpec("x", "postgres", "h", 5432, "u", "p", "mail@shop")
+    assert DatabaseAddress.from_connection(named).name == "mail@shop"
+
+
 def test_escaped_and_unsuspicious_addresses_pass():
     """Mail addresses in queries, paths of sockets, passwords with a bare @ where that is clear."""
     one = DatabaseAddress.from_conninfo("postgresql://u:a%2Fb%40c%23d%3F@h:5432/d")

@@ -7,6 +7,7 @@ import pytest
 from include.services import transport
 from include.services.connections import ConnectionSpec
 from include.services.database import DatabaseAddress
+from include.services.errors import UsageError
 from include.services.kms import kms_transport
 from include.services.stores import store_transport
 from include.services.transport import Transport
@@ -86,6 +87,15 @@ def test_stores_and_kms_are_seen_by_their_endpoint(
         for name, value in store.items()
     }
     assert kms_transport(ConnectionSpec("x", "aws", extra=kms)) is way
+
+
+def test_a_kms_without_region_is_refused_by_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of boto3 would end the preflight of a backup."""
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_CONFIG_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/nonexistent")
+    with pytest.raises(UsageError, match="by the connection x: its endpoint or region"):
+        kms_transport(ConnectionSpec("x", "aws", extra={"bucket": "b"}))
 
 
 def test_an_endpoint_of_the_environment_is_seen_too(monkeypatch: pytest.MonkeyPatch) -> None:
