@@ -168,7 +168,10 @@ def _brought_back(drills: Sequence[StepRecord | None]) -> _Judged:
         return {"value": None}
     entries = sum(int(one["erasures"]) for one in looked)
     missed = sum(int(one.get("not_looked_for") or 0) for one in looked)
-    came_back = sum(int(one.get("remaining") or 0) for one in looked)
+    # Rows with erased keys count where the records themselves are gone.
+    came_back = sum(
+        int(one.get("remaining") or 0) or sum((one.get("holding") or {}).values()) for one in looked
+    )
     if not entries:
         return {
             "value": _("nothing to check"),
@@ -226,6 +229,11 @@ def _database(
             data.get("remasked"),
         ],
         [_("Erased or masked records still present afterwards"), data.get("remaining")],
+        [_("Materialized views refreshed afterwards"), data.get("views_refreshed")],
+        [
+            _("Rows of other tables and views with keys of erased records"),
+            sum(data["holding"].values()) if "holding" in data else None,
+        ],
     ]
     blocks: list[Table | TrendChart] = [
         Table(

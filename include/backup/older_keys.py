@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import permutations
 
 from sqlalchemy import Engine
 
 from include.backup.archive import Entry
 from include.erasure.ledger import entries as ledger_entries
 from include.erasure.ledger import entries_by_key_types
-from include.erasure.places import Place
+from include.erasure.places import Place, order_of_key
 from include.services.errors import ControlFailed
 
 _NAME = r'"(?:[^"]|"")*"|[^\s"(),.]+'
@@ -88,10 +87,7 @@ def _names_records(
     """Return whether entries whose keys are of these types name records; true where unclear."""
     if key and (types is None or _types(key, table) in (types, None)):
         return True
-    if not mapped or not set(mapped) <= set(table):
-        return False
-    orders = [order for order in permutations(mapped) if types in (None, _types(order, table))]
-    return len(orders) == 1
+    return order_of_key(mapped, types, lambda columns: _types(columns, table)) is not None
 
 
 def _types(columns: Sequence[str], table: Mapping[str, str]) -> str | None:

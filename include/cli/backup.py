@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("id", "database", "taken_at", "bytes", "tables", "rows", "held", "expires_at")
 WIDE = 170  # columns of a terminal
+SETTLING_SECONDS = 30
 
 app = typer.Typer(help="Restore points in the off-site store.", no_args_is_help=True)
 
@@ -207,10 +209,9 @@ def _ledger(place: Workplace, database: str) -> int:
         ControlFailed: entries are gone from it.
         ServiceError: it cannot be read.
     """
-    from include.erasure.ledger import entries, require_all_there, unsettled
+    from include.erasure.ledger import entries, require_all_there
     from include.erasure.matching import check_keys
     from include.erasure.same_keys import require_same
-    from include.holds.records import on_records
 
     if _state_is_blank(place):
         raise UsageError(
@@ -221,7 +222,6 @@ def _ledger(place: Workplace, database: str) -> int:
     try:
         with place.state.connect() as conn:
             found = entries(conn, database)
-            doubtful = unsettled(conn, database) and on_records(conn, database).fingerprint
     except ParcelSealError as error:
         raise type(error)(
             f"The erasure ledger cannot be read, so erased people would come back. {error.message}",
@@ -229,7 +229,9 @@ def _ledger(place: Workplace, database: str) -> int:
         ) from None
     with place.state.connect() as conn:
         require_all_there(conn, database)
-    if doubtful:  # a replay takes open batches too, and a record of theirs may be held since
+    if _is_doubtful(
+        place, database
+    ):  # a replay takes open batches too, and a record of theirs may be held since
         raise UsageError(
             f"It is not known yet whether all erasures of {database} in the ledger took place, and "
             "there are legal holds on its records: held records might be missing in the copy.",
@@ -239,6 +241,15 @@ def _ledger(place: Workplace, database: str) -> int:
         check_keys({key_id for by_key in found.values() for key_id in by_key}, place.erasure_keys)
         require_same(place.state, place.erasure_keys, place.clock.now())
     return sum(sum(by_key.values()) for by_key in found.values())
+
+
+def _is_doubtful(place: Workplace, database: str) -> bool:
+    """Return whether erasures are in doubt while there are holds on records of the database."""
+    from include.erasure.ledger import unsettled
+    from include.holds.records import on_records
+
+    with place.state.connect() as conn:
+        return bool(unsettled(conn, database) and on_records(conn, database).fingerprint)
 
 
 def _require_findable(
@@ -278,6 +289,9 @@ def _replay(place: Workplace, mapped: MappedDatabase, target: DatabaseAddress) -
     from include.erasure.places import places_of
     from include.erasure.replay import replay, require_erased, schedule_of
 
+    until = time.monotonic() + SETTLING_SECONDS
+    while _is_doubtful(place, mapped.name) and time.monotonic() < until:
+        time.sleep(1)  # a deletion at work settles its batch within a moment
     if not _ledger(place, mapped.name):
         return None
     tell("replaying the erasure ledger")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 import psycopg
 from psycopg import sql
@@ -11,6 +12,7 @@ from psycopg import sql
 from include.policy.datamap import MappedDatabase
 from include.services.errors import UsageError
 
+MOST_COLUMNS = 5  # of a key whose order is looked for: 120 orders
 PRIMARY_KEY = """
 SELECT a.attname
 FROM pg_index i
@@ -103,6 +105,31 @@ def types_of_columns(
     parameters = {"columns": list(columns), "name": place.identifier.as_string(connection)}
     row = connection.execute(_TYPES_OF_COLUMNS, parameters).fetchone()
     return None if row is None else row[0]
+
+
+def order_of_key(
+    columns: Sequence[str], types: str | None, types_in: Callable[[Sequence[str]], str | None]
+) -> tuple[str, ...] | None:
+    """Return the columns of a key in the order in which their types are these.
+
+    The data map names a key's columns without their order, and the ledger names records by it.
+
+    Args:
+        columns: of the key, in any order.
+        types: as `types_of_key` returns them; None where they are unknown.
+        types_in: returns the types of columns in order, None where one does not exist.
+
+    Returns:
+        None where no order has these types, or where several have.
+    """
+    if not columns or len(columns) > MOST_COLUMNS:
+        return None
+    orders = [
+        order
+        for order in permutations(columns)
+        if (of_order := types_in(order)) is not None and types in (None, of_order)
+    ]
+    return orders[0] if len(orders) == 1 else None
 
 
 def key_texts(columns: Sequence[str], alias: str = "t") -> sql.Composed:

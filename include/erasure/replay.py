@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import permutations
+from functools import partial
 
 import psycopg
 from psycopg import errors, sql
@@ -25,7 +25,13 @@ from include.erasure.ledger import (
 )
 from include.erasure.masks import Mask, assignments, masks_of, shapes, shows, to_mask
 from include.erasure.matching import Match, Table, check_keys, kind_of, matches, place_of
-from include.erasure.places import Place, key_columns, types_of_columns, types_of_key
+from include.erasure.places import (
+    Place,
+    key_columns,
+    order_of_key,
+    types_of_columns,
+    types_of_key,
+)
 from include.erasure.references import COMPARED, Reference
 from include.erasure.same_keys import require_same
 from include.erasure.search import Sought, search
@@ -330,13 +336,7 @@ def _columns_named(
     own = key_columns(copy, place)
     if own and types in (None, types_of_key(copy, place)):
         return tuple(own)
-    # The data map does not say the order of a key's columns: their types have to.
-    orders = [
-        order
-        for order in permutations(mapped)
-        if (found := types_of_columns(copy, place, order)) is not None and types in (None, found)
-    ]
-    return orders[0] if mapped and len(orders) == 1 else None
+    return order_of_key(mapped, types, partial(types_of_columns, copy, place))
 
 
 def _stage(copy: psycopg.Connection, one: _Found, found: Iterable[Sequence[Match]]) -> int:
