@@ -9,7 +9,8 @@ from sqlalchemy import Connection
 from include.evidence import ledger
 from include.evidence.checkpoint import Checkpoint, checkpoints, keep_checkpoint
 from include.evidence.names import SIGNATURE, SIGNER, SUMS
-from include.evidence.signing import Signer
+from include.evidence.pending import publish_signatures
+from include.evidence.signing import Signer, TrustedKeys
 from include.evidence.verify import verify_all
 from include.services.clock import Clock
 from include.services.errors import ControlFailed, UsageError
@@ -48,6 +49,7 @@ def prune_to_checkpoint(
         ObjectLocked: a lock of an object in question has not ended; nothing was deleted.
     """
     conn.commit()
+    trusted = [*trusted]
     state = verify_all(store, conn, [signer.public_pem, *trusted])
     if not state.verified:
         raise ControlFailed(
@@ -57,6 +59,7 @@ def prune_to_checkpoint(
         )
     with conn.begin():
         lock_for_transaction(conn, StateLock.EVIDENCE)
+        publish_signatures(store, conn, TrustedKeys([signer.public_pem, *trusted]), None)
         earlier = checkpoints(conn)
         done = earlier[-1].up_to_seq if earlier else 0  # above rows only after a killed prune
         old = [row for row in ledger.rows(conn) if row.seq < before_seq or row.seq <= done]

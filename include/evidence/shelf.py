@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import IO, TypeVar
@@ -191,17 +191,18 @@ class Shelf:
         Raises:
             StoreError: the store cannot be read.
         """
+        sizes = self.sizes(row)
         try:
-            check = BundleCheck(None, self._check_files(row, previous))
+            check = BundleCheck(None, self._check_files(row, sizes, previous))
         except Refused as refusal:
             check = BundleCheck(refusal.message)
-        with self._lock:
-            _remember(self._checks, row.sums_sha256, _Checked(check, self._steady()))
+        if SIGNATURE in sizes:  # else a seal may be about to put it there
+            with self._lock:
+                _remember(self._checks, row.sums_sha256, _Checked(check, self._steady()))
         return check
 
-    def _check_files(self, row: LedgerRow, previous: Link | None) -> bool:
+    def _check_files(self, row: LedgerRow, sizes: Mapping[str, int], previous: Link | None) -> bool:
         """Return whether every file was read; raises Refused for a bundle that does not hold."""
-        sizes = self.sizes(row)
         folder = StoreFolder(self.store, row.bundle, set(sizes))
         signed = self.signed(row)
         check_names(sizes, signed)

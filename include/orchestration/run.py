@@ -35,7 +35,8 @@ EVIDENCE_LOCK = timedelta(
     days=3 * 366
 )  # Network Data Regulations 12 (2025-01-01): records >= 3 years
 
-SEAL_PATIENCE = timedelta(minutes=5)  # with another try that seals the same run
+SEAL = "the seal of this run"
+SEAL_PATIENCE = timedelta(minutes=5)  # with another process that seals the same run
 _SUMMARY = {"step", "part", "outcome", "data"}
 Conclude = Callable[[Workplace, Sequence[StepRecord], dict[str, bytes]], Conclusion]
 
@@ -95,7 +96,7 @@ def _unsealed(place: Workplace) -> Iterator[None]:
     """Refuse a sealed run, and keep it from being sealed until the block ends."""
     key = run_key()
     with live_of(place).state.begin() as conn:
-        share(conn, _seal_lock(*key))
+        share(conn, _seal_lock(*key), SEAL, SEAL_PATIENCE)
         try:
             refuse_sealed(conn, *key)
         except ControlFailed as refusal:
@@ -204,7 +205,7 @@ def seal_run(conclude: Conclude, make: Callable[[], Workplace] | None = None) ->
     live = live_of(place)
     key = run_key()
     # A step that begins meanwhile waits until the run is sealed, and refuses then.
-    with exclusive(live.state, _seal_lock(*key), "the seal of this run", SEAL_PATIENCE):
+    with exclusive(live.state, _seal_lock(*key), SEAL, SEAL_PATIENCE):
         sealed = _finished(live, *key) or _seal_records(place, conclude)
         if isinstance(place, SandboxedWorkplace):
             place.drop()

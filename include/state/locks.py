@@ -45,7 +45,7 @@ def exclusive(
         _unlock(conn, name)
 
 
-def share(conn: Connection, name: str) -> None:
+def share(conn: Connection, name: str, what: str, wait: timedelta) -> None:
     """Wait until nobody holds a named lock, and keep it free until the transaction ends.
 
     Others may share it meanwhile.
@@ -53,9 +53,23 @@ def share(conn: Connection, name: str) -> None:
     Args:
         conn: a connection to the state database, in a transaction.
         name: of the lock.
+        what: for the refusal, "the seal of this run".
+        wait: for whoever holds it, before the refusal.
+
+    Raises:
+        ServiceError: another process still holds it; the transaction can only be rolled back.
     """
-    query = text("SELECT pg_advisory_xact_lock_shared(hashtextextended(:name, 0))")
-    conn.execute(query, {"name": name})
+    limit = text("SELECT set_config('lock_timeout', :limit, true)")
+    conn.execute(limit, {"limit": f"{wait // timedelta(milliseconds=1)}ms"})
+    try:
+        query = text("SELECT pg_advisory_xact_lock_shared(hashtextextended(:name, 0))")
+        conn.execute(query, {"name": name})
+    except OperationalError as error:
+        if not isinstance(error.orig, LockNotAvailable):
+            raise
+        raise ServiceError(
+            f"Another process is busy with {what}.", "Wait for it to end, then repeat this."
+        ) from None
 
 
 def _confirm(conn: Connection) -> None:

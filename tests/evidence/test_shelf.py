@@ -8,6 +8,7 @@ from include.evidence import ledger
 from include.evidence.check import Refused
 from include.evidence.shelf import BELIEVED_FOR, Shelf
 from include.evidence.signing import Signer, generate_key
+from include.evidence.verify import link_before
 from tests.evidence.support import Evidence
 
 
@@ -67,6 +68,18 @@ def test_a_result_is_remembered_for_a_while_and_then_looked_at_again(chain: Evid
     now[0] = BELIEVED_FOR
     with pytest.raises(Refused):
         shelf.result(row)
+
+
+def test_bundle_that_waits_for_its_signature_is_checked_again_at_once(chain: Evidence) -> None:
+    """A page that came between the ledger's row and the signature does not fail for minutes."""
+    shelf, row = shelf_of(chain), newest(chain)
+    signature = chain.root / row.bundle / "SHA256SUMS.sig"
+    content = signature.read_bytes()
+    signature.unlink()
+    previous = link_before(chain.conn, row)
+    assert shelf.checked(row, lambda: previous).problem is not None
+    signature.write_bytes(content)
+    assert shelf.checked(row, lambda: previous).verified
 
 
 def test_a_row_of_another_key_is_not_believed(chain: Evidence) -> None:
