@@ -120,6 +120,9 @@ class DatabaseAddress:
     def from_conninfo(cls, conninfo: str) -> DatabaseAddress:
         """Read a libpq connection string or ``postgresql://`` URI.
 
+        As libpq does, it takes a password that is not there from ``PGPASSWORD``, so that none has
+        to stand on a command line.
+
         Raises:
             UsageError: libpq cannot read it, or would take a part of the password for something
                 else; the text is not repeated, it may hold a password.
@@ -132,7 +135,8 @@ class DatabaseAddress:
                 "The database address cannot be read.",
                 "Write postgresql://user:password@host:port/database or host=... dbname=...",
             ) from None
-        return cls.from_parameters(given, given.pop("password", ""))
+        password = given.pop("password", "") or os.environ.get("PGPASSWORD", "")
+        return cls.from_parameters(given, password)
 
     @classmethod
     def from_parameters(cls, given: Mapping[str, str], password: str) -> DatabaseAddress:

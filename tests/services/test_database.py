@@ -113,6 +113,17 @@ def _asked_by_psql(one: DatabaseAddress, query: str) -> str:
     return done.stdout.strip()
 
 
+def test_a_password_of_the_environment_serves_programs_too(
+    postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+):
+    """`restore --into` needs none on its command line."""
+    monkeypatch.setenv("PGPASSWORD", postgres.password)
+    words = f"host={postgres.socket_folder} dbname=postgres user=postgres"
+    one = DatabaseAddress.from_conninfo(words)
+    assert _asked_by_psql(one, "SELECT current_user") == "postgres"
+    assert DatabaseAddress.from_conninfo(f"{words} password=other").password == "other"
+
+
 def test_no_secret_is_on_a_command_line(postgres: EmbeddedPostgres):
     """Programs read the others from a file that only this user can read; they connect by it."""
     one = DatabaseAddress.from_conninfo(
