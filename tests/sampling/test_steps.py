@@ -187,6 +187,13 @@ def test_a_population_under_another_name_is_not_drawn_again(rig: Rig) -> None:
         rig.freeze("openings2", "r2")
 
 
+def test_a_commitment_read_from_its_file_is_the_same_file(rig: Rig) -> None:
+    """The question shows the digest of the one; the answer is compared with that of the other."""
+    committed = rig.committed()
+    content = rig.artifacts()[COMMITMENT_FILE]
+    assert Commitment.model_validate_json(content).to_bytes() == content == committed.to_bytes()
+
+
 @pytest.mark.parametrize("option", [steps.ENTER, steps.CANCEL])
 def test_a_seed_counts_only_for_the_commitment_that_its_form_showed(rig: Rig, option: str) -> None:
     """Neither a seed nor a cancellation; it is asked for again and nothing is kept."""
