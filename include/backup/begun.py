@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import Connection, Engine, select, update
+from sqlalchemy import Connection, Engine, exists, select, update
 
 from include.state.tables import restore_point_begun
 
@@ -106,3 +106,28 @@ def unfinished(
     for row in rows:
         works.setdefault(row.point, set()).add(Work(row.work))
     return works
+
+
+def published(conn: Connection, database: str, store: str) -> Mapping[str, datetime]:
+    """Return what was published in a store and not removed by a run: id -> when it was begun.
+
+    Args:
+        conn: the state database.
+        database: name of the database in the data map.
+        store: the store's description.
+    """
+    table = restore_point_begun
+    removal = table.alias()
+    was_removed = exists().where(
+        removal.c.database == database,
+        removal.c.point == table.c.point,
+        removal.c.work == Work.REMOVE,
+        removal.c.ending.is_distinct_from(str(Ending.KEPT)),
+    )
+    query = select(table.c.point, table.c.begun_at).where(
+        table.c.database == database,
+        table.c.store == store,
+        table.c.ending == Ending.PUBLISHED,
+        ~was_removed,
+    )
+    return {row.point: row.begun_at for row in conn.execute(query)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -14,7 +14,9 @@ from include.backup import begun, prune
 from include.backup import manifest as manifests
 from include.backup.begun import Ending, Work
 from include.backup.dump import Progress, take_backup
-from include.backup.manifest import Manifest, RestorePoint
+from include.backup.manifest import Manifest, Rejected, RestorePoint
+from include.backup.offsite_findings import report_lost, report_points, report_unfinished
+from include.backup.point_folder import folder
 from include.backup.preflight import (
     CLAUSE,
     check_recipients,
@@ -23,7 +25,7 @@ from include.backup.preflight import (
     check_store,
 )
 from include.backup.snapshot import Clock as ClockColumn
-from include.backup.unfinished import Cleared, clear_unfinished
+from include.backup.unfinished import clear_unfinished
 from include.encryption.recipients import Recipient, UnreadableRecipient
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
@@ -178,7 +180,7 @@ def back_up(
     # Of an earlier try nobody measured how long it took.
     seconds = None if published else (clock.now() - started).total_seconds()
     seen = Examination("backup", CLAUSE, database.name)
-    _report_unfinished(seen, cleared)
+    report_unfinished(seen, cleared)
     for table in missing:
         seen.find(
             "backup.mapped.missing",
@@ -199,40 +201,6 @@ def back_up(
         }
     )
     return record, manifest
-
-
-def _report_unfinished(findings: Examination, cleared: Cleared) -> None:
-    """Report the folders that are no restore points and were not cleared."""
-    for prefix in cleared.locked:
-        findings.find(
-            "backup.unfinished.locked",
-            Outcome.ATTENTION,
-            _("Left-overs of a killed run are locked and could not be removed."),
-            _("Nothing to do: a later run removes them when the lock ends."),
-            subject=prefix,
-        )
-    for prefix in cleared.held:
-        findings.find(
-            "backup.unfinished.held",
-            Outcome.ATTENTION,
-            _("A legal hold keeps what an interrupted run left of a restore point."),
-            _("Nothing to do: a later run removes it when the hold is released."),
-            subject=prefix,
-        )
-    for prefix in cleared.unknown:
-        findings.find(
-            "backup.unfinished.unknown",
-            Outcome.ATTENTION,
-            _(
-                "A folder without a manifest is in the off-site store, and no run is known to have "
-                "begun it. It was kept."
-            ),
-            _(
-                "Find out which installation or person wrote it. Remove it in the store once it is "
-                "certain that nobody needs it."
-            ),
-            subject=prefix,
-        )
 
 
 def _published(offsite: Offsite, database: str, dag_id: str, run_id: str) -> Manifest | None:
@@ -293,7 +261,9 @@ def prune_restore_points(
         unfinished = begun.unfinished(conn, database)
     points, rejected = manifests.restore_points(store, database, offsite.trusted, unfinished)
     with state.connect() as conn:
-        held = restore_points_held(conn, database, [point.id for point in points])
+        published = begun.published(conn, database, store.description)
+        lost = _lost(database, published, points, rejected, now - timedelta(days=rules.expire_days))
+        held = restore_points_held(conn, database, [*(point.id for point in points), *lost])
     verdicts = prune.plan(
         [_age(point) for point in points],
         rules.keep,
@@ -326,33 +296,8 @@ def prune_restore_points(
                 else:
                     remove(verdict.id, guard)
     seen = Examination("prune", CLAUSE, database)
-    for hidden in [each for point in points for each in point.hidden]:
-        seen.find(
-            "backup.object.hidden",
-            Outcome.FAIL,
-            hidden.message,
-            _(
-                "Find out who changed the off-site store. Remove what hides the object once that "
-                "is secured; restores use the version that was signed."
-            ),
-            subject=hidden.key,
-        )
-    for one in rejected:
-        seen.find(
-            "backup.manifest.refused",
-            Outcome.FAIL,
-            _("A restore point cannot be trusted: {reason}", reason=one.reason),
-            _("Do not restore from it. Find out who changed the off-site store."),
-            subject=one.key,
-        )
-    for point in refused:
-        seen.find(
-            "backup.prune.locked",
-            Outcome.ATTENTION,
-            _("An old restore point is locked or held in the store; it was kept whole."),
-            _("Nothing to do: it is removed when its lock or hold ends."),
-            subject=point,
-        )
+    report_points(seen, points, rejected, refused)
+    report_lost(seen, database, lost, held)
     seen.measure("backup.restore_points", len(points) - len(removed), "1")
     return seen.record(
         {
@@ -364,6 +309,20 @@ def prune_restore_points(
             ],
         }
     )
+
+
+def _lost(
+    database: str,
+    published: Mapping[str, datetime],
+    points: Sequence[RestorePoint],
+    rejected: Sequence[Rejected],
+    since: datetime,
+) -> list[str]:
+    """Return the ids of published restore points that no run removed, and that are gone."""
+    base = folder(database)
+    present = {point.id for point in points}
+    present |= {each.key.removeprefix(base).partition("/")[0] for each in rejected}
+    return sorted(point for point in published.keys() - present if published[point] > since)
 
 
 def require_plausible_clock(taken: Sequence[datetime], now: datetime) -> None:

@@ -68,6 +68,7 @@ def clear_unfinished(
     with state.connect() as conn:
         works = begun.unfinished(conn, database)
         begun_here = begun.unfinished(conn, database, store.description)
+        published = begun.published(conn, database, store.description)
     uploads = store.clear_abandoned(folder(database))
     listed = list(folders(store, database))
     gone = begun_here.keys() - {each.id for each in listed}
@@ -77,7 +78,8 @@ def clear_unfinished(
         for each in listed:
             work = works.get(each.id)
             if work is None:
-                if not (each.has(SIGNATURE_NAME) or each.has(MANIFEST_NAME)):
+                is_point = each.has(SIGNATURE_NAME) or each.has(MANIFEST_NAME)
+                if not is_point and each.id not in published:  # pruning reports what was
                     prefixes[UNKNOWN].append(_printable(each))
                 continue
             ending = _ending(store, database, each, work, trusted)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import Engine
 
+from include.backup import begun
 from include.backup import manifest as manifests
-from include.backup.manifest import MANIFEST_NAME, SIGNATURE_NAME
+from include.backup.begun import Ending
+from include.backup.manifest import MANIFEST_NAME, NAMES, SIGNATURE_NAME
+from include.backup.unfinished import Cleared, clear_unfinished
 from include.encryption.recipients import Recipient
 from include.evidence.model import Outcome
 from include.evidence.signing import Signer
@@ -20,8 +24,8 @@ from include.services.errors import ServiceError
 from include.services.objectstore.base import ObjectStore
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
-from tests.backup.offsite_support import hold, make, publish, run_backup, run_prune
-from tests.backup.support import Taken
+from tests.backup.offsite_support import RULES, hold, make, publish, run_backup, run_prune
+from tests.backup.support import Taken, begin
 from tests.support.holders import NOW
 from tests.support.s3 import MotoServer, client_for, new_bucket
 
@@ -232,3 +236,50 @@ def test_locked_restore_points_stay(
     assert later.outcome is Outcome.ATTENTION
     assert later.data["removed"] == {}
     assert len(manifests.restore_points(s3, "courier", [signer.public_pem])[0]) == 5
+
+
+@pytest.mark.parametrize("names", [NAMES, (SIGNATURE_NAME, MANIFEST_NAME)])
+@pytest.mark.parametrize("is_held", [True, False])
+def test_a_published_restore_point_that_is_gone_is_reported(
+    store: DirectoryStore,
+    taken: Taken,
+    recipients: list[Recipient],
+    signer: Signer,
+    state: Engine,
+    is_held: bool,
+    names: Sequence[str],
+):
+    """Somebody removed it, or all that made it one: failed under a hold, else needs attention."""
+    for day in (0, 1, 2):
+        publish(store, taken, signer, day)
+        begin(state, store, f"p{day:03d}")
+        begun.end(state, "courier", [f"p{day:03d}"], Ending.PUBLISHED, NOW)
+    if is_held:
+        hold(state, HoldKind.RESTORE_POINT, "p001")
+    for name in names:
+        store.delete(f"courier/p001/{name}")
+    cleared = clear_unfinished(store, state, "courier", [signer.public_pem], NOW)
+    assert cleared == Cleared(0, ())
+    record = run_prune(make(store, recipients, signer), state)
+    (finding,) = record.findings
+    assert (finding.code, finding.subject) == ("backup.point.lost", "courier/p001/")
+    assert finding.severity is (Outcome.FAIL if is_held else Outcome.ATTENTION)
+    later = NOW + timedelta(days=RULES.expire_days)
+    assert run_prune(make(store, recipients, signer), state, later).findings == []
+
+
+def test_a_restore_point_that_a_run_removed_is_not_reported_as_gone(
+    any_store: ObjectStore,
+    taken: Taken,
+    recipients: list[Recipient],
+    signer: Signer,
+    state: Engine,
+):
+    """Pruning records what it removes."""
+    for day in (0, 1, 2, 100):
+        publish(any_store, taken, signer, day)
+        begin(state, any_store, f"p{day:03d}")
+        begun.end(state, "courier", [f"p{day:03d}"], Ending.PUBLISHED, NOW)
+    offsite = make(any_store, recipients, signer)
+    assert set(run_prune(offsite, state).data["removed"]) == {"p100"}
+    assert run_prune(offsite, state).findings == []

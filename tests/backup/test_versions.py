@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 
 from include.backup.manifest import (
     DUMP_NAME,
@@ -22,10 +26,11 @@ from include.backup.manifest import (
     restore_points,
 )
 from include.backup.point_folder import MOST_VERSIONS
+from include.cli import backup as commands
 from include.evidence.signing import Signer, generate_key
 from include.services.objectstore.base import ObjectLocked
 from include.services.objectstore.s3 import S3Store
-from tests.backup.support import Taken
+from tests.backup.support import Taken, mapped
 from tests.support.holders import NOW, Holder
 from tests.support.s3 import MotoServer, client_for, new_bucket
 
@@ -206,3 +211,32 @@ def test_a_hidden_locked_restore_point_is_not_removed(locked: Locked) -> None:
         remove(locked.store, "courier", locked.manifest.id, NOW)
     (point,), _rejected = restore_points(locked.store, "courier", locked.trusted)
     assert point.manifest == locked.manifest
+
+
+@pytest.mark.parametrize("is_hidden", [True, False])
+def test_backup_list_names_a_hidden_object_and_fails(
+    locked: Locked,
+    state: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    is_hidden: bool,
+) -> None:
+    """The restore point is listed, and whoever lists it learns that the store was changed."""
+    key = locked.key(SIGNATURE_NAME)
+    if is_hidden:
+        locked.delete_plainly(SIGNATURE_NAME)
+    place = SimpleNamespace(
+        state=state,
+        pack=SimpleNamespace(databases={"courier": mapped()}),
+        trusted=locked.trusted,
+        store=lambda _name: locked.store,
+        is_local=lambda _name: True,
+    )
+    monkeypatch.setattr(commands, "workplace", lambda: place)
+    monkeypatch.setattr(commands, "local_stack", lambda _place: nullcontext())
+    assert commands.list_(None, as_json=True) == (1 if is_hidden else 0)
+    printed = capsys.readouterr()
+    (row,) = json.loads(printed.out)["restore_points"]
+    assert row["id"] == locked.manifest.id
+    assert row["hidden"] == ([key] if is_hidden else [])
+    assert (f"hidden: {key}: The object was deleted in the store" in printed.err) == is_hidden

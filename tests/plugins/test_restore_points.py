@@ -12,6 +12,7 @@ import requests
 from starlette.requests import Request
 
 from include.backup.manifest import ObjectRecord, RestorePoint
+from include.backup.point_folder import HiddenObject
 from include.backup.proved import LOOKED_AT, Drilled, Proof, State
 from include.evidence.ledger import LedgerRow
 from include.evidence.watch import Watched
@@ -120,6 +121,7 @@ def rendered(
     locking: bool = False,
     until: datetime | None = None,
     changed: int = 0,
+    hidden: tuple[HiddenObject, ...] = (),
 ) -> Seen:
     """The page of one restore point, as the template makes it."""
     from plugins.compliance_ui.rendering import render
@@ -127,7 +129,7 @@ def rendered(
     from plugins.compliance_ui.services import LedgerState
 
     dump = ObjectRecord(key="k", size=1, sha256="ab" * 32, checksum="")
-    point = RestorePoint(manifest_of("courier", "p1", NOW, dump), until)
+    point = RestorePoint(manifest_of("courier", "p1", NOW, dump), until, hidden=hidden)
     points = Points(mapped(), [point], [], NOW, locking)
     ledger = LedgerState(0, Watched(9, 9, changed, (3,)))
     asked = Request(
@@ -208,3 +210,19 @@ def test_only_a_store_that_locks_by_itself_is_said_to_lock(
     assert said in found
     assert ("locked until" in found) is (said == "locked until")
     assert ("is a directory: nothing in it is locked" in found) is not locking
+
+
+@pytest.mark.parametrize(
+    ("is_deleted", "english", "chinese"),
+    [(True, "was deleted in the store", "已被删除"), (False, "was overwritten", "已被覆盖")],
+)
+def test_a_hidden_object_fails_its_database(is_deleted: bool, english: str, chinese: str) -> None:
+    """The restore point can be used; that somebody changed the store is loud all the same."""
+    proof = Proof(State.HELD, HELD, None, {"p1": HELD})
+    hidden = (HiddenObject("courier/p1/manifest.json", is_deleted),)
+    page = rendered(proof, "en", hidden=hidden)
+    assert "Courier Fail" in page.text
+    assert f"courier/p1/manifest.json : The object {english}" in page.text.replace(
+        "manifest.json:", "manifest.json :"
+    )
+    assert chinese in rendered(proof, "zh-CN", hidden=hidden).text
