@@ -169,6 +169,8 @@ def _reason(error: Exception) -> str:
         return "the key does not belong to any of its recipients"
     if kind == "InvalidTag":
         return "its bytes were changed after encryption"
+    if kind == "MaxEncryptedDataKeysExceeded":
+        return f"it names more recipients than the {MOST_RECIPIENTS} that the format allows"
     return f"its bytes are incomplete or were changed ({kind})"
 
 

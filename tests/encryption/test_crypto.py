@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 
 import pytest
+from aws_encryption_sdk import EncryptionSDKClient
+from aws_encryption_sdk.identifiers import CommitmentPolicy, EncryptionKeyType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -79,6 +81,30 @@ def test_a_message_that_was_not_read_to_its_end_is_let_go_of_in_silence(
     del half
     gc.collect()
     assert said == []
+
+
+def test_message_with_more_data_keys_than_allowed_is_refused(operations: Holder):
+    """Each data key of a message costs the reader an attempt, so their number is bounded."""
+    public = operations.recipient.public_pem
+
+    def message(keys: int) -> bytes:
+        sealing = crypto._RsaKeys()
+        for key_id in [operations.recipient.key_id, *(f"other {n}" for n in range(1, keys))]:
+            sealing.hold(key_id, public, EncryptionKeyType.PUBLIC)
+        client = EncryptionSDKClient(
+            commitment_policy=CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT
+        )
+        stored, _ = client.encrypt(
+            source=CLEAR,
+            key_provider=sealing,
+            algorithm=crypto.SUITE,
+            encryption_context=CONTEXT,
+        )
+        return bytes(stored)
+
+    assert opened(message(MOST_RECIPIENTS), operations.opening) == CLEAR
+    with pytest.raises(Refused, match="more recipients than the 10"):
+        opened(message(MOST_RECIPIENTS + 1), operations.opening)
 
 
 @given(st.data())
