@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -14,6 +15,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from include.backup.manifest import Manifest
+from include.encryption.crypto import FRAME, decrypting, encrypting
+from include.encryption.recipients import opening_key_from_pem, recipient_from_pem
 from include.erasure.ledger import record
 from include.services.programs import program_folder
 from include.workplace import ROOT
@@ -200,6 +204,36 @@ def test_the_decryption_itself_refuses_what_the_checks_before_it_would_let_throu
         patch.setattr(sys.modules[__name__], "BLOCKS", unchecked)
         done = follow(cli, tmp_path, "by_hand_damaged", {**variables, "POINT": str(copy)})
     assert done.returncode != 0
+    assert tables(cli, "by_hand_damaged") == 0
+
+
+def test_page_stops_when_object_and_manifest_are_exchanged_after_the_checks(
+    cli: Cli, tmp_path: Path, variables: dict[str, str], point: Path
+):
+    """The other object opens with the key, and the other manifest fits it."""
+    copy, other = tmp_path / "a" / point.name, tmp_path / "other"
+    for folder in (copy, other):
+        folder.mkdir(parents=True)
+    for path in point.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    manifest = Manifest.model_validate_json((point / "manifest.json").read_bytes())
+    key, certificate = cli.home / "keys" / "escrow.key", cli.home / "keys" / "escrow.crt"
+    with (point / "database.dump.zst.enc").open("rb") as file:
+        context = manifest.encryption.context
+        clear = decrypting(file, opening_key_from_pem(key.read_bytes(), "key"), context, "x")
+        recipients = [recipient_from_pem("escrow", certificate.read_bytes())]
+        message = encrypting(clear, recipients, context)
+        content = b"".join(iter(lambda: message.read(FRAME), b""))
+    (other / "database.dump.zst.enc").write_bytes(content)
+    dump = manifest.dump.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()})
+    (other / "manifest.json").write_bytes(manifest.model_copy(update={"dump": dump}).as_bytes())
+    with pytest.MonkeyPatch.context() as patch:
+        place = next(n for n, block in enumerate(BLOCKS) if "sha256sum -c" in block) + 1
+        exchange = f'cp -f {other}/* "$POINT"/\n'
+        patch.setattr(sys.modules[__name__], "BLOCKS", [*BLOCKS[:place], exchange, *BLOCKS[place:]])
+        done = follow(cli, tmp_path, "by_hand_damaged", {**variables, "POINT": str(copy)})
+    assert done.returncode != 0
+    assert "the object changed after step 3" in done.stderr
     assert tables(cli, "by_hand_damaged") == 0
 
 
