@@ -112,6 +112,7 @@ class ArchiveReader:
     Attributes:
         entries: the table of contents, complete once ``head_size`` is set.
         head_size: bytes of header and table of contents together; 0 until known.
+        head_sha256: of these bytes (hex); empty until known.
         digests: per dump id, filled as each block ends.
         row_sums: per dump id of ``rows_of``, a sum over the SHA-256 of each row, modulo 2^256,
             which does not depend on the rows' order.
@@ -121,6 +122,7 @@ class ArchiveReader:
     rows_of: frozenset[int] = frozenset()
     entries: list[Entry] = field(default_factory=list)
     head_size: int = 0
+    head_sha256: str = ""
     digests: dict[int, BlockDigest] = field(default_factory=dict)
     row_sums: dict[int, int] = field(default_factory=dict)
     large_objects: LargeObjects = field(default_factory=LargeObjects)
@@ -187,6 +189,7 @@ class ArchiveReader:
             cursor.string()
         entries = [self._read_entry(cursor, version) for _ in range(cursor.int())]
         self.entries, self.head_size = entries, cursor.position
+        self.head_sha256 = hashlib.sha256(memoryview(data)[: self.head_size]).hexdigest()
         return cursor.position
 
     @staticmethod

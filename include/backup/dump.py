@@ -17,6 +17,7 @@ from include.backup import manifest as manifests
 from include.backup.archive import ArchiveError, ArchiveReader, Entry
 from include.backup.child import pg_dump_command
 from include.backup.manifest import (
+    HeadRecord,
     LargeObjectsRecord,
     Manifest,
     ObjectRecord,
@@ -138,6 +139,7 @@ def take_backup(
             expires_at=expires_after(snapshot.taken_at),
             dag_id=dag_id,
             run_id=run_id,
+            head=HeadRecord(bytes=dump.reader.head_size, sha256=dump.reader.head_sha256),
         ),
         stored,
         tuple(missing),

@@ -108,11 +108,19 @@ class ObjectRecord(Frozen):
     version_id: str = ""
 
 
+class HeadRecord(Frozen):
+    """The archive's header and table of contents: every statement that a restore executes."""
+
+    bytes: int
+    sha256: str
+
+
 class Manifest(Frozen):
     """Everything a restore needs to know, and a drill compares with.
 
     Attributes:
         timezone: of the server's session, in which its timestamps without a zone are read.
+        head: None in manifests of earlier versions.
     """
 
     format: Literal["parcelseal.restore-point/1"] = FORMAT
@@ -135,6 +143,7 @@ class Manifest(Frozen):
     expires_at: datetime
     dag_id: str = ""
     run_id: str = ""
+    head: HeadRecord | None = None
 
     @property
     def rows(self) -> int:
@@ -142,8 +151,9 @@ class Manifest(Frozen):
         return sum(table.rows for table in self.tables)
 
     def as_bytes(self) -> bytes:
-        """Return the JSON that is stored and signed."""
-        return self.model_dump_json(indent=1).encode() + b"\n"
+        """Return the JSON that is stored and signed; an earlier version's stays as it was."""
+        later = {name for name in ("head",) if getattr(self, name) is None}
+        return self.model_dump_json(indent=1, exclude=later).encode() + b"\n"
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
-"""Restoring: fetch, check, decrypt and load, in parallel, nothing in clear on disk.
+"""Restore a database: fetch, verify, decrypt and load in parallel, without a clear file on disk.
 
 pg_restore can only work in parallel on a file it can seek in, and there is no such file here. The
 archive's head (schema, no rows) is kept in memory for the parts before and after the data, where
 pg_restore runs its own jobs. The data is loaded by several pg_restore processes at once, each fed
 by a stream of its own and told which tables are its share
-(docs/decisions/0005-parallel-restore.md).
+(docs/decisions/0005-parallel-restore.md). Each stream is verified again, because the object may
+change after it was checked (docs/decisions/0031-each-reader-verifies-what-it-reads.md).
 """
 
 from __future__ import annotations
@@ -16,20 +17,19 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import IO, cast
 
 import psycopg
-import zstandard
 from psycopg import sql
 
 from include.backup.archive import SECTION_DATA, ArchiveReader, Entry
 from include.backup.explain import explain
 from include.backup.manifest import Manifest, TableRecord
 from include.backup.snapshot import ALL_TABLES
-from include.encryption.crypto import Readable, Refused, decrypting
+from include.backup.verified import NEXT_STEP, ArchiveStream, open_archive, refused
+from include.encryption.crypto import Readable, Refused
 from include.encryption.recipients import OpeningKey
 from include.encryption.stream import PIECE, PIPE_SIZE
 from include.services.database import DatabaseAddress, connected
@@ -73,7 +73,7 @@ class Source:
     key: OpeningKey
 
     def check(self) -> None:
-        """Prove that the stored object is the one of the manifest, before anything is touched.
+        """Verify that the stored object is the manifest's, before the target is changed.
 
         Raises:
             Refused: missing, damaged or exchanged; names the object.
@@ -91,33 +91,65 @@ class Source:
             self.store.verify(expected)
         except (ObjectDamaged, ObjectMissing) as error:
             raise Refused(
-                f"Restore point {self.manifest.id} is refused: {error.message}",
-                "Use another restore point (./parcelseal backup list) and raise an incident.",
+                f"Restore point {self.manifest.id} is refused: {error.message}", NEXT_STEP
             ) from None
 
     @contextmanager
     def archive(self) -> Iterator[Readable]:
-        """Open the clear pg_dump archive as a stream."""
-        dump = self.manifest.dump
-        with self.store.open_reader(dump.key, version_id=dump.version_id) as reader:
-            message = decrypting(reader, self.key, self.manifest.encryption.context, dump.key)
-            yield zstandard.ZstdDecompressor().stream_reader(
-                cast(IO[bytes], message),  # it only reads
-                read_size=PIECE,
-            )
+        """Open the clear pg_dump archive as a stream, and verify the object that it comes from.
+
+        Leaving the block without an error reads the object to its end.
+
+        Raises:
+            Refused: it is not the object of the manifest; nothing that was read may be used.
+        """
+        with self.opened() as stream:
+            yield stream
+            stream.verify()
+
+    def opened(self) -> AbstractContextManager[ArchiveStream]:
+        """Open the clear pg_dump archive as a stream that the caller verifies."""
+        return open_archive(self.store, self.manifest, self.key)
 
     def head(self) -> tuple[bytes, list[Entry]]:
-        """Return the archive's header and table of contents, as bytes and decoded."""
-        kept = bytearray()
-        reader = ArchiveReader()
-        with self.archive() as archive:
-            while not reader.head_size:
-                piece = archive.read(PIECE)
-                if not piece:
-                    raise Refused(f"{self.manifest.dump.key} ends before its table of contents.")
-                kept += piece
-                reader.feed(piece)
-        return bytes(kept[: reader.head_size]), reader.entries
+        """Return the archive's header and table of contents, as bytes and decoded.
+
+        The manifest's digest of the head verifies it. A manifest of an earlier version has none;
+        then the whole object is read.
+
+        Raises:
+            Refused: it is not the archive of the manifest.
+        """
+        manifest, digest = self.manifest, self.manifest.head
+        with self.opened() as stream:
+            if digest:
+                reader, head = _parsed(iter([stream.read_exactly(digest.bytes)]), manifest)
+                if (reader.head_size, reader.head_sha256) != (digest.bytes, digest.sha256):
+                    raise refused(manifest.dump.key, "its table of contents differs")
+            else:
+                reader, head = _parsed(iter(lambda: stream.read(PIECE), b""), manifest)
+                stream.verify()
+        if reader.schema_sha256() != manifest.schema_sha256:
+            raise refused(manifest.dump.key, "its schema differs")
+        return head, reader.entries
+
+
+def _parsed(pieces: Iterable[bytes], manifest: Manifest) -> tuple[ArchiveReader, bytes]:
+    """Read an archive up to the end of its table of contents; raises Refused."""
+    reader, head = ArchiveReader(), bytearray()
+    tables = sum(table.bytes for table in manifest.tables)
+    longest = manifest.dump_bytes - tables - manifest.large_objects.bytes
+    for piece in pieces:
+        head += piece
+        try:
+            reader.feed(piece)
+        except ValueError as error:  # ArchiveError, or a field that should be a number
+            raise refused(manifest.dump.key, str(error)) from None
+        if reader.head_size:
+            return reader, bytes(head[: reader.head_size])
+        if len(head) > longest:
+            break
+    raise refused(manifest.dump.key, "it has no complete table of contents")
 
 
 def restore(
@@ -135,17 +167,18 @@ def restore(
     `include.backup.access` sets owners and grants once the erasures were replayed.
 
     Args:
-        source: checked before the target is touched.
+        source: checked before the target is changed.
         target: an existing database.
         jobs: loaders and index builders at once.
         allow_content: load into a database that already has tables.
-        progress: is told each step.
+        progress: is called with the name of each step.
         prepare: is called with the archive's head, as bytes and decoded, when the object was
             checked and nothing is loaded yet; its error ends the restore there.
 
     Raises:
         UsageError: the target is not empty, an extension or role is missing there.
-        Refused: the object or key is not right.
+        Refused: the key does not open the object, or the object is not the manifest's. Where it
+            changed during the load, the target holds unverified rows, and the action says so.
         ServiceError: database or store failed.
     """
     tell = progress or (lambda _: None)
@@ -165,7 +198,7 @@ def restore(
         tell("creating the schema")
         _pg_restore([*options, "--section=pre-data"], archive, target)
         tell(f"loading {len(source.manifest.tables)} tables")
-        _load(source, entries, target, options, jobs)
+        _load(source, head, entries, target, options, jobs)
         tell("building indexes and constraints")
         _pg_restore([*options, f"--jobs={jobs}", "--section=post-data"], archive, target)
     seconds = time.monotonic() - started
@@ -241,6 +274,7 @@ def require_match(restored: Restored, point: str) -> None:
 
 def _load(
     source: Source,
+    head: bytes,
     entries: Sequence[Entry],
     target: DatabaseAddress,
     options: Sequence[str],
@@ -248,21 +282,32 @@ def _load(
 ) -> None:
     shares = [share for share in share_out(entries, source.manifest.tables, jobs) if share]
     errors: list[BaseException] = []
-    loaders = [_Loader(source, target, options, share) for share in shares]
+    loaders = [_Loader(source, head, target, options, share) for share in shares]
+
+    def cancel_others(loader: _Loader) -> None:
+        for other in loaders:
+            if other is not loader:
+                other.cancel()
 
     def work(loader: _Loader) -> None:
         try:
-            loader.run()
+            loader.run(on_failure=lambda: cancel_others(loader))
         except BaseException as error:  # noqa: BLE001 - raised again below, in the calling thread
             errors.append(error)
-            for other in loaders:
-                other.cancel()
+            cancel_others(loader)
 
     threads = [threading.Thread(target=work, args=(loader,), daemon=True) for loader in loaders]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    for error in errors:
+        if isinstance(error, Refused):
+            raise Refused(
+                error.message,
+                "The target holds data that was not verified: drop it. Use another restore point "
+                "and raise an incident.",
+            ) from None
     if errors:
         raise errors[0]
 
@@ -288,22 +333,38 @@ def share_out(
 
 
 class _Loader:
-    """One pg_restore process with a stream of its own."""
+    """Run a pg_restore process that is fed by its own stream of the archive.
+
+    Args:
+        head: the verified header and table of contents. pg_restore executes what it says, so its
+            stream must begin with the same bytes.
+        share: dump ids that it loads, in the archive's order.
+    """
 
     def __init__(
         self,
         source: Source,
+        head: bytes,
         target: DatabaseAddress,
         options: Sequence[str],
         share: Sequence[int],
     ) -> None:
         self._source, self._target, self._options = source, target, options
-        self._share = share
+        self._head, self._share = head, share
         self._process: subprocess.Popen[bytes] | None = None
         self._cancelled = False
 
-    def run(self) -> None:
-        code = 0
+    def run(self, on_failure: Callable[[], None]) -> None:
+        """Load the share, then verify all that was read.
+
+        Args:
+            on_failure: is called as soon as pg_restore failed. The stream is verified all the same,
+                because forged rows may be the reason.
+
+        Raises:
+            Refused: the object is not the manifest's; the target holds forged rows.
+            UsageError, ServiceError: pg_restore failed.
+        """
         with (
             tempfile.NamedTemporaryFile("w", prefix="parcelseal-list-") as wanted,
             tempfile.TemporaryFile() as output,
@@ -320,29 +381,39 @@ class _Loader:
                 env=self._target.environment(),
             )
             try:
-                if not self._cancelled:  # by a loader that failed before this one had begun
-                    self._feed()
+                if self._cancelled:  # another loader failed before this process was started
+                    return
+                with self._source.opened() as stream:
+                    self._feed(stream)
                     code = self._process.wait()
+                    if self._cancelled:
+                        return
+                    if code:
+                        on_failure()
+                    stream.verify()
             finally:
                 self._end(self._process)
-            if code and not (self._cancelled and code < 0):
+            if code:
                 output.seek(0)
                 raise explain(output.read().decode("utf-8", "replace"), self._target)
 
-    def _feed(self) -> None:
+    def _feed(self, stream: ArchiveStream) -> None:
         assert self._process is not None
         pipe = self._process.stdin
         assert pipe is not None
         fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+        if stream.read_exactly(len(self._head)) != self._head:
+            raise refused(self._source.manifest.dump.key, "its table of contents changed")
         # pg_restore leaves once its share is loaded; the rest of the stream is not for it.
-        with contextlib.suppress(BrokenPipeError), self._source.archive() as archive:
-            while piece := archive.read(PIECE):
+        with contextlib.suppress(BrokenPipeError):
+            pipe.write(self._head)
+            while piece := stream.read(PIECE):
                 pipe.write(piece)
         with contextlib.suppress(BrokenPipeError):
             pipe.close()
 
     def cancel(self) -> None:
-        """End the work, of which another loader's failure has made nothing."""
+        """Stop the load, because another loader failed."""
         self._cancelled = True
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
@@ -373,12 +444,19 @@ def _pg_restore(words: Sequence[str], archive: int, target: DatabaseAddress) -> 
 
 @contextmanager
 def _never_say_drop(*, when: bool) -> Iterator[None]:
-    """Change what is advised after a failure: a target that had content is not to be dropped."""
+    """Change the action of an error: a target that had content must not be dropped."""
     try:
         yield
     except ServiceError as error:
         if when:
             error.action = "The target had content before, and may hold part of the backup now."
+        raise
+    except Refused as error:
+        if when:
+            error.action = (
+                "The target had content before, and holds data of the backup that was not "
+                "verified: remove that. Use another restore point and raise an incident."
+            )
         raise
 
 

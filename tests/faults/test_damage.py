@@ -169,7 +169,7 @@ def test_damage_behind_a_forged_checksum(request: pytest.FixtureRequest, kind: s
     original, other = damaged.read(key), damaged.read(damaged.old.dump.key)
     for damage in [flip, DAMAGES["truncated"], DAMAGES["emptied"], lambda _: other]:
         damaged.write(key, damage(original))
-        with damaged.source(damaged.new).archive() as archive, pytest.raises(Refused) as caught:
+        with damaged.source(damaged.new).opened() as archive, pytest.raises(Refused) as caught:
             list(iter(lambda: archive.read(1 << 20), b""))
         assert key in caught.value.message
         swapped = damage(original) == other

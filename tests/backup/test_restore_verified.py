@@ -1,0 +1,430 @@
+"""A restore uses the bytes that were verified, whatever happens to the store meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from include.backup.compare import compare
+from include.backup.manifest import DUMP_NAME, Manifest, folder
+from include.backup.restore import Source, restore
+from include.encryption.crypto import FRAME, Refused, encrypting
+from include.encryption.packing import packed
+from include.encryption.recipients import Recipient
+from include.encryption.stream import PIECE
+from include.evidence.signing import Signer
+from include.services.database import DatabaseAddress
+from include.services.objectstore.base import StoredObject
+from include.services.objectstore.directory import DirectoryReader, DirectoryStore
+from include.services.objectstore.s3 import S3Store
+from tests.backup.support import Taken, rows, take
+from tests.support.holders import Holder
+from tests.support.s3 import MotoServer, client_for, new_bucket
+
+FILL = """
+CREATE TABLE account (id int PRIMARY KEY, iban text NOT NULL);
+INSERT INTO account VALUES (1, 'iban of the owner');
+CREATE TABLE parcel (id int PRIMARY KEY, content bytea);
+ALTER TABLE parcel ALTER content SET STORAGE EXTERNAL;
+INSERT INTO parcel SELECT n, (SELECT string_agg(sha512((n * 100000 + m)::text::bytea), '')
+    FROM generate_series(1, 20000) m) FROM generate_series(1, 3) n;
+CREATE TABLE zone (id int PRIMARY KEY, name text);
+INSERT INTO zone VALUES (1, 'zone of the owner');
+CREATE INDEX by_iban ON account (iban);
+"""
+EMPTY = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+
+INDEX = "SELECT count(*) FROM pg_indexes WHERE indexname = 'by_iban'"
+
+
+@pytest.fixture(scope="module")
+def origin(new_database: Callable[..., DatabaseAddress]) -> DatabaseAddress:
+    return new_database(FILL)
+
+
+@pytest.fixture(scope="module")
+def point(
+    origin: DatabaseAddress,
+    tmp_path_factory: pytest.TempPathFactory,
+    recipients: list[Recipient],
+    signer: Signer,
+) -> Taken:
+    """A published restore point of ``origin`` in a directory; tests only read it."""
+    return take(origin, DirectoryStore(tmp_path_factory.mktemp("point")), recipients, signer)
+
+
+@pytest.fixture(scope="module")
+def archive(point: Taken, operations: Holder) -> bytes:
+    """The clear archive of the restore point."""
+    with point.source(operations.opening).archive() as stream:
+        return b"".join(iter(lambda: stream.read(PIECE), b""))
+
+
+def forged(clear: bytes, manifest: Manifest, recipients: Sequence[Recipient]) -> bytes:
+    """Encrypt an archive with the recipients' public keys, which are no secret."""
+    pieces = io.BytesIO(b"".join(packed([clear])))
+    message = encrypting(pieces, recipients, manifest.encryption.context)
+    return b"".join(iter(lambda: message.read(FRAME), b""))
+
+
+def replaced(archive: bytes, old: str, new: str) -> bytes:
+    """Replace a text of the archive, which keeps its length."""
+    assert archive.count(old.encode()) == 1
+    assert len(new) <= len(old)
+    return archive.replace(old.encode(), new.ljust(len(old)).encode())
+
+
+def forged_definition(archive: bytes) -> bytes:
+    """Run other statements before the data is loaded: the index is created in post-data."""
+    create = "CREATE TABLE public.zone (\n    id integer NOT NULL,\n    name text\n);\n"
+    return replaced(archive, create, "CREATE TABLE public.forged (); CREATE TABLE zone ();")
+
+
+def forged_index(archive: bytes) -> bytes:
+    create = "CREATE INDEX by_iban ON public.account USING btree (iban);"
+    return replaced(archive, create, "CREATE TABLE public.forged ();")
+
+
+def forged_copy_statement(archive: bytes) -> bytes:
+    """Run other statements instead of the COPY of a table."""
+    copy = "COPY public.account (id, iban) FROM stdin;"
+    return replaced(archive, copy, "CREATE TABLE public.forged ();")
+
+
+def forged_rows(archive: bytes) -> bytes:
+    return replaced(archive, "iban of the owner", "iban of a thief!!")
+
+
+def forged_last_rows(archive: bytes) -> bytes:
+    """Change the last table's rows, far behind those of the others."""
+    return replaced(archive, "zone of the owner", "zone of a thief!!")
+
+
+FORGERIES: dict[str, Callable[[bytes], bytes]] = {
+    "definition": forged_definition,
+    "index": forged_index,
+    "copy statement": forged_copy_statement,
+    "rows": forged_rows,
+    "last rows": forged_last_rows,
+}
+
+
+class SwappingStore(DirectoryStore):
+    """A directory whose dump is exchanged after a number of readers were opened.
+
+    Attributes:
+        content: what takes the object's place; None leaves it.
+        readers: how many readers of the dump are opened before the exchange; the check, then the
+            head, then the loaders.
+    """
+
+    content: bytes | None = None
+    readers = 1
+
+    def open_reader(self, key: str, *, version_id: str = "") -> DirectoryReader:
+        if key.endswith(DUMP_NAME) and self.content is not None:
+            if self.readers == 0:
+                self.path(key).write_bytes(self.content)
+            self.readers -= 1
+        return super().open_reader(key, version_id=version_id)
+
+    def path(self, key: str) -> Path:
+        return Path(self.description) / key
+
+
+@pytest.fixture
+def swapping(point: Taken, store: DirectoryStore) -> SwappingStore:
+    swapping = SwappingStore(Path(store.description))
+    swapping.put(point.manifest.dump.key, point.store.get(point.manifest.dump.key))
+    return swapping
+
+
+def swapped(
+    point: Taken, store: SwappingStore, opening: Holder, content: bytes, readers: int
+) -> Source:
+    store.content, store.readers = content, readers
+    return Source(store, point.manifest, opening.opening)
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_restore_refuses_object_exchanged_after_check(
+    point: Taken,
+    swapping: SwappingStore,
+    archive: bytes,
+    target: DatabaseAddress,
+    recipients: list[Recipient],
+    operations: Holder,
+    forgery: str,
+    jobs: int,
+) -> None:
+    """No forged statement is executed, no forged row is accepted."""
+    content = forged(FORGERIES[forgery](archive), point.manifest, recipients)
+    source = swapped(point, swapping, operations, content, readers=1)
+    with pytest.raises(Refused, match=point.manifest.dump.key) as refused:
+        restore(source, target, jobs=jobs)
+    assert refused.value.exit_code == 1
+    assert rows(target, "SELECT to_regclass('public.forged') IS NULL") == [(True,)]
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+@pytest.mark.parametrize(("jobs", "readers"), [(1, 2), (2, 2), (2, 3)])
+def test_restore_refuses_object_exchanged_after_head(
+    point: Taken,
+    swapping: SwappingStore,
+    archive: bytes,
+    target: DatabaseAddress,
+    recipients: list[Recipient],
+    operations: Holder,
+    forgery: str,
+    jobs: int,
+    readers: int,
+) -> None:
+    """The schema was created from the original, the rows come from the forgery: drop the target."""
+    content = forged(FORGERIES[forgery](archive), point.manifest, recipients)
+    source = swapped(point, swapping, operations, content, readers)
+    with pytest.raises(Refused, match=point.manifest.dump.key) as refused:
+        restore(source, target, jobs=jobs)
+    assert "drop it" in refused.value.action
+    assert rows(target, "SELECT to_regclass('public.forged') IS NULL") == [(True,)]
+    assert rows(target, INDEX) == [(0,)], "the restore went on after the load"
+
+
+@pytest.mark.parametrize("readers", [1, 2])
+@pytest.mark.parametrize(
+    "change",
+    [lambda data: data[: len(data) // 2], lambda data: data[:-1], lambda data: data + b"\0",
+     lambda data: data + data, lambda data: b""],
+)  # fmt: skip
+def test_restore_refuses_truncated_and_extended_objects(
+    point: Taken,
+    swapping: SwappingStore,
+    target: DatabaseAddress,
+    operations: Holder,
+    change: Callable[[bytes], bytes],
+    readers: int,
+) -> None:
+    """Bytes after the message are not the object of the manifest either."""
+    content = change(point.store.get(point.manifest.dump.key))
+    source = swapped(point, swapping, operations, content, readers)
+    with pytest.raises(Refused, match=point.manifest.dump.key):
+        restore(source, target)
+    assert rows(target, INDEX) == [(0,)], "the restore went on after the load"
+
+
+def test_restore_refuses_object_overwritten_while_it_is_read(
+    point: Taken,
+    swapping: SwappingStore,
+    archive: bytes,
+    target: DatabaseAddress,
+    recipients: list[Recipient],
+    operations: Holder,
+) -> None:
+    """An open file descriptor does not protect against a change of the file's content."""
+    content = forged(forged_last_rows(archive), point.manifest, recipients)
+    key = point.manifest.dump.key
+
+    class Overwriting(DirectoryReader):
+        count = 0
+
+        def read(self, size: int = -1) -> bytes:
+            Overwriting.count += 1
+            if Overwriting.count == 20:
+                with swapping.path(key).open("r+b") as file:
+                    file.write(content)
+            return super().read(size)
+
+    class OverwritingStore(SwappingStore):
+        def open_reader(self, key: str, *, version_id: str = "") -> DirectoryReader:
+            return Overwriting(self.path(key).open("rb"), key, self.description)
+
+    store = OverwritingStore(Path(swapping.description))
+    with pytest.raises(Refused, match=key):
+        restore(Source(store, point.manifest, operations.opening), target, jobs=1)
+    assert Overwriting.count > 20
+    assert rows(target, "SELECT to_regclass('public.forged') IS NULL") == [(True,)]
+
+
+def test_restore_of_target_with_content_never_advises_to_drop_it(
+    point: Taken,
+    swapping: SwappingStore,
+    archive: bytes,
+    target: DatabaseAddress,
+    recipients: list[Recipient],
+    operations: Holder,
+) -> None:
+    """The rows of others are in it too."""
+    content = forged(forged_rows(archive), point.manifest, recipients)
+    source = swapped(point, swapping, operations, content, readers=2)
+    with pytest.raises(Refused) as refused:
+        restore(source, target, allow_content=True)
+    assert "drop" not in refused.value.action
+    assert "not verified" in refused.value.action
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+@pytest.mark.parametrize("readers", [1, 2])
+def test_old_manifest_without_head_digest_is_restored_from_verified_bytes_only(
+    point: Taken,
+    swapping: SwappingStore,
+    archive: bytes,
+    target: DatabaseAddress,
+    recipients: list[Recipient],
+    operations: Holder,
+    forgery: str,
+    readers: int,
+) -> None:
+    """Its whole object is read before a statement of its schema is executed."""
+    old = point.manifest.model_copy(update={"head": None})
+    content = forged(FORGERIES[forgery](archive), point.manifest, recipients)
+    source = swapped(Taken(swapping, old), swapping, operations, content, readers)
+    with pytest.raises(Refused, match=point.manifest.dump.key):
+        restore(source, target)
+    assert rows(target, "SELECT to_regclass('public.forged') IS NULL") == [(True,)]
+    assert (rows(target, EMPTY) == [(0,)]) == (readers == 1)
+
+
+def test_old_manifest_without_head_digest_restores(
+    point: Taken, target: DatabaseAddress, operations: Holder
+) -> None:
+    """Its JSON equals the signed JSON."""
+    old = point.manifest.model_copy(update={"head": None})
+    assert b'"head"' not in old.as_bytes()
+    assert Manifest.model_validate_json(old.as_bytes()) == old
+    source = Source(point.store, old, operations.opening)
+    assert restore(source, target).differences == ()
+
+
+def test_manifest_names_digest_of_archive_head(point: Taken, archive: bytes) -> None:
+    """All that pg_restore executes: definitions, COPY statements, grants."""
+    head = point.manifest.head
+    assert head is not None
+    assert hashlib.sha256(archive[: head.bytes]).hexdigest() == head.sha256
+    assert b"FROM stdin" in archive[: head.bytes]
+    assert archive[head.bytes] == 1
+
+
+def test_schema_digest_of_another_archive_is_refused(
+    point: Taken, target: DatabaseAddress, operations: Holder
+) -> None:
+    """A manifest that contradicts itself is not restored."""
+    other = point.manifest.model_copy(update={"schema_sha256": "0" * 64})
+    with pytest.raises(Refused, match="schema"):
+        restore(Source(point.store, other, operations.opening), target)
+    assert rows(target, EMPTY) == [(0,)]
+
+
+@pytest.mark.parametrize(
+    "clear",
+    [b"", b"PGDMP", b"no archive at all", bytes(64 * 1024 * 1024)],
+    ids=["empty", "cut", "other", "bomb"],
+)
+@pytest.mark.parametrize("with_head", [True, False])
+def test_head_of_forged_object_is_refused_within_its_bound(
+    point: Taken,
+    swapping: SwappingStore,
+    recipients: list[Recipient],
+    operations: Holder,
+    clear: bytes,
+    with_head: bool,
+) -> None:
+    """Reading stops at the size of the manifest's archive."""
+    manifest = point.manifest.model_copy(update={} if with_head else {"head": None})
+    swapping.path(manifest.dump.key).write_bytes(forged(clear, manifest, recipients))
+    with pytest.raises(Refused, match=manifest.dump.key):
+        Source(swapping, manifest, operations.opening).head()
+
+
+def test_object_that_is_no_zstd_stream_is_refused(
+    point: Taken, swapping: SwappingStore, recipients: list[Recipient], operations: Holder
+) -> None:
+    message = encrypting(
+        io.BytesIO(b"no zstd" * 1000), recipients, point.manifest.encryption.context
+    )
+    content = b"".join(iter(lambda: message.read(FRAME), b""))
+    swapping.path(point.manifest.dump.key).write_bytes(content)
+    with pytest.raises(Refused, match=point.manifest.dump.key):
+        Source(swapping, point.manifest, operations.opening).head()
+    with pytest.raises(zstandard.ZstdError):
+        zstandard.ZstdDecompressor().stream_reader(io.BytesIO(b"no zstd" * 1000)).read(1)
+
+
+def test_comparison_refuses_exchanged_original(
+    point: Taken,
+    swapping: SwappingStore,
+    archive: bytes,
+    target: DatabaseAddress,
+    recipients: list[Recipient],
+    operations: Holder,
+) -> None:
+    """A forged row in the copy is not excused by the same forgery in the store."""
+    restore(point.source(operations.opening), target)
+    with target.connect() as conn:
+        conn.execute("UPDATE account SET iban = 'iban of a thief!!'")
+    content = forged(forged_rows(archive), point.manifest, recipients)
+    with pytest.raises(Refused, match=point.manifest.dump.key):
+        compare(swapped(point, swapping, operations, content, readers=1), target)
+
+
+class ReplacingStore(S3Store):
+    """A bucket in which the dump gets a newer, forged version as soon as it was verified."""
+
+    content = b""
+
+    def verify(self, expected: StoredObject) -> None:
+        super().verify(expected)
+        if self.content:
+            self.put(expected.key, self.content)
+            self.content = b""
+
+
+def test_restore_reads_verified_version_of_replaced_object(
+    moto: MotoServer,
+    origin: DatabaseAddress,
+    target: DatabaseAddress,
+    recipients: list[Recipient],
+    signer: Signer,
+    operations: Holder,
+) -> None:
+    """In a bucket with versions the original is still there, and it alone is read."""
+    client = client_for(moto.endpoint)
+    store = ReplacingStore(client, new_bucket(client), "off site")
+    taken = take(origin, store, recipients, signer)
+    source = taken.source(operations.opening)
+    with source.archive() as stream:
+        archive = b"".join(iter(lambda: stream.read(PIECE), b""))
+    assert taken.manifest.dump.version_id
+    store.content = forged(forged_rows(archive), taken.manifest, recipients)
+    assert restore(source, target).differences == ()
+    assert store.stat(taken.manifest.dump.key).version_id != taken.manifest.dump.version_id
+    assert rows(target, "SELECT iban FROM account") == [("iban of the owner",)]
+    comparison = compare(source, target)
+    assert (comparison.different, comparison.missing, comparison.same_schema) == ((), (), True)
+    with source.archive() as stream:
+        assert b"".join(iter(lambda: stream.read(PIECE), b"")) == archive
+
+
+def test_restore_refuses_replaced_object_of_bucket_without_versions(
+    moto: MotoServer,
+    origin: DatabaseAddress,
+    target: DatabaseAddress,
+    recipients: list[Recipient],
+    signer: Signer,
+    operations: Holder,
+) -> None:
+    """There is nothing left to restore."""
+    client = client_for(moto.endpoint)
+    store = ReplacingStore(client, new_bucket(client, lock=False), "off site")
+    taken = take(origin, store, recipients, signer)
+    source = taken.source(operations.opening)
+    with source.archive() as stream:
+        archive = b"".join(iter(lambda: stream.read(PIECE), b""))
+    store.content = forged(forged_rows(archive), taken.manifest, recipients)
+    with pytest.raises(Refused, match=taken.manifest.dump.key):
+        restore(source, target)
+    assert folder("courier", taken.manifest.id) in taken.manifest.dump.key
