@@ -21,6 +21,8 @@ INT_WIDTH = 5  # sign byte and four bytes, little-endian
 # COPY's end mark, then a chunk of length zero. COPY text holds no NUL byte, and a value can hold no
 # bare backslash-dot, so these ten bytes stand nowhere but at the end of a table's data.
 END_OF_DATA = b"\\.\n\n\n" + bytes(INT_WIDTH)
+SECTION_NONE = 1
+SECTION_BEFORE_DATA = 2
 SECTION_DATA = 3
 # Left out of a restore without owners, grouped by owner, or about the dump and not the database.
 NOT_RESTORED_AS_IS = {
@@ -38,6 +40,9 @@ NOT_RESTORED_AS_IS = {
     "SUBSCRIPTION",
     "SUBSCRIPTION TABLE",
 }
+# A comment's or label's entry names its object; these objects are left out.
+LEFT_OUT_OBJECTS = ("DATABASE ", "PUBLICATION ", "SUBSCRIPTION ")
+MAPPING_OPTIONS = " OPTIONS ("
 SUM_MODULUS = 1 << 256
 
 
@@ -53,7 +58,7 @@ class Entry:
         dump_id: the archive's own number of the entry.
         oid: object identifier in the dumped database.
         kind: ``TABLE DATA``, ``INDEX``, ``FK CONSTRAINT`` and so on.
-        section: 2 before the data, 3 data, 4 after the data.
+        section: 1 none, 2 before the data, 3 data, 4 after the data.
         definition: the SQL that creates it.
     """
 
@@ -64,6 +69,12 @@ class Entry:
     section: int
     definition: str
     schema: str
+
+    @property
+    def label(self) -> str:
+        """Kind, schema and name for people."""
+        name = f"{self.schema}.{self.name}" if self.schema else self.name
+        return name if name.startswith(self.kind) else f"{self.kind} {name}"
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,7 @@ class ArchiveReader:
         entries: the table of contents, complete once ``head_size`` is set.
         head_size: bytes of header and table of contents together; 0 until known.
         head_sha256: of these bytes (hex); empty until known.
+        server_version: of the dumped database; empty until known.
         digests: per dump id, filled as each block ends.
         row_sums: per dump id of ``rows_of``, a sum over the SHA-256 of each row, modulo 2^256,
             which does not depend on the rows' order.
@@ -123,6 +135,7 @@ class ArchiveReader:
     entries: list[Entry] = field(default_factory=list)
     head_size: int = 0
     head_sha256: str = ""
+    server_version: str = ""
     digests: dict[int, BlockDigest] = field(default_factory=dict)
     row_sums: dict[int, int] = field(default_factory=dict)
     large_objects: LargeObjects = field(default_factory=LargeObjects)
@@ -185,8 +198,9 @@ class ArchiveReader:
         cursor.byte() if version >= (1, 15) else cursor.int()  # compression
         for _ in range(7):  # creation time
             cursor.int()
-        for _ in range(3):  # database, server version, pg_dump version
-            cursor.string()
+        cursor.string()  # database
+        self.server_version = cursor.string()
+        cursor.string()  # version of pg_dump
         entries = [self._read_entry(cursor, version) for _ in range(cursor.int())]
         self.entries, self.head_size = entries, cursor.position
         self.head_sha256 = hashlib.sha256(memoryview(data)[: self.head_size]).hexdigest()
@@ -295,6 +309,41 @@ class ArchiveReader:
     def _close_block(self, block: _Block) -> None:
         self.digests[block.dump_id] = BlockDigest(block.size, block.digest.hexdigest())
         self._block = None
+
+
+def entries_with_data(entries: Iterable[Entry]) -> list[Entry]:
+    """Return the entries that pg_restore counts among the data, in the archive's order.
+
+    Comments, grants and labels have no section of their own and belong to that of the entry before
+    them: those of large objects come after the objects' metadata, which are data.
+    """
+    section, chosen = SECTION_BEFORE_DATA, []
+    for entry in entries:
+        if entry.section != SECTION_NONE:
+            section = entry.section
+        if section == SECTION_DATA:
+            chosen.append(entry)
+    return chosen
+
+
+def restored_definitions(entries: Iterable[Entry]) -> dict[str, list[str]]:
+    """Return what a restore without owners brings back, by label, each label's definitions sorted.
+
+    The options of user mappings are left out: only a superuser's pg_dump reads them.
+    """
+    definitions: dict[str, list[str]] = {}
+    for entry in entries:
+        if (
+            entry.section == SECTION_DATA
+            or entry.kind in NOT_RESTORED_AS_IS
+            or entry.name.startswith(LEFT_OUT_OBJECTS)
+        ):
+            continue
+        definition = entry.definition
+        if entry.kind == "USER MAPPING":
+            definition = definition.partition(MAPPING_OPTIONS)[0].rstrip(";\n")
+        definitions.setdefault(entry.label, []).append(definition)
+    return {label: sorted(group) for label, group in definitions.items()}
 
 
 def read_archive(pieces: Iterable[bytes], rows_of: frozenset[int] = frozenset()) -> ArchiveReader:

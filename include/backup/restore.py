@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from include.backup.archive import SECTION_DATA, ArchiveReader, Entry
+from include.backup.archive import ArchiveReader, Entry, entries_with_data
 from include.backup.explain import explain
 from include.backup.manifest import Manifest, TableRecord
 from include.backup.snapshot import ALL_TABLES
@@ -317,15 +317,15 @@ def share_out(
 ) -> list[list[int]]:
     """Share the archive's data entries among loaders, largest first to the least loaded.
 
-    Sequence values and large objects belong to the first loader. Each share is in archive order,
-    because a loader reads its stream only forward.
+    Sequence values and large objects, with their comments and grants, belong to the first loader.
+    Each share is in archive order, because a loader reads its stream only forward.
     """
     sizes = {(table.schema_name, table.name): table.bytes for table in tables}
     shares: list[list[int]] = [[] for _ in range(max(1, jobs))]
     loads = [0] * len(shares)
-    data = [entry for entry in entries if entry.section == SECTION_DATA]
-    order = {entry.dump_id: place for place, entry in enumerate(entries)}
-    for entry in sorted(data, key=lambda one: -sizes.get((one.schema, one.name), 0)):
+    data = entries_with_data(entries)
+    order = {entry.dump_id: index for index, entry in enumerate(entries)}
+    for entry in sorted(data, key=lambda entry: -sizes.get((entry.schema, entry.name), 0)):
         lightest = loads.index(min(loads)) if entry.kind == "TABLE DATA" else 0
         loads[lightest] += sizes.get((entry.schema, entry.name), 0) + 1
         shares[lightest].append(entry.dump_id)
