@@ -192,8 +192,10 @@ def restore(
     head, entries = source.head()
     if prepare:
         prepare(head, entries)
+    # Tablespaces belong to the server, and the target's need not have the same.
     options = ["--exit-on-error", "--no-password", f"--dbname={target.public_conninfo()}"]
-    options += ["--no-owner", "--no-privileges", "--no-publications", "--no-subscriptions"]
+    options += ["--no-tablespaces", "--no-owner", "--no-privileges"]
+    options += ["--no-publications", "--no-subscriptions"]
     with _in_memory(head) as archive, _never_say_drop(when=allow_content):
         tell("creating the schema")
         _pg_restore([*options, "--section=pre-data"], archive, target)

@@ -77,4 +77,32 @@ def test_restore_brings_back_comments_and_grants_of_large_objects(
     assert f"{reader}=r" in str(grants)
 
 
+def test_restore_into_server_without_the_tablespace(
+    new_database: Callable[..., DatabaseAddress],
+    server: DatabaseAddress,
+    target: DatabaseAddress,
+    store: DirectoryStore,
+    recipients: list[Recipient],
+    signer: Signer,
+    operations: Holder,
+) -> None:
+    """Tablespaces belong to the server and are left out."""
+    with server.connect(autocommit=True) as conn:
+        conn.execute("SET allow_in_place_tablespaces = on")
+        conn.execute("CREATE TABLESPACE fast LOCATION ''")
+    origin = new_database("CREATE TABLE t (id int) TABLESPACE fast; INSERT INTO t VALUES (1)")
+    source = take(origin, store, recipients, signer).source(operations.opening)
+    with server.connect(autocommit=True) as conn:
+        conn.execute("ALTER TABLESPACE fast RENAME TO gone")
+        try:
+            assert restore(source, target).differences == ()
+            assert compare(source, target).same_schema
+            assert rows(target, "SELECT reltablespace::int FROM pg_class WHERE relname = 't'") == [
+                (0,)
+            ]
+        finally:
+            run(origin, "DROP TABLE t")
+            conn.execute("DROP TABLESPACE gone")
+
+
 @pytest.mark.parametrize("reads_catalogue", [True, False])
