@@ -28,6 +28,7 @@ from include.backup.archive import ArchiveReader, Entry, entries_with_data
 from include.backup.explain import explain
 from include.backup.manifest import Manifest, TableRecord
 from include.backup.snapshot import ALL_TABLES
+from include.backup.row_security import policies_lifted
 from include.backup.verified import NEXT_STEP, ArchiveStream, open_archive, refused
 from include.encryption.crypto import Readable, Refused
 from include.encryption.recipients import OpeningKey
@@ -199,13 +200,15 @@ def restore(
     with _in_memory(head) as archive, _never_say_drop(when=allow_content):
         tell("creating the schema")
         _pg_restore([*options, "--section=pre-data"], archive, target)
-        tell(f"loading {len(source.manifest.tables)} tables")
-        _load(source, head, entries, target, options, jobs)
-        tell("building indexes and constraints")
-        _pg_restore([*options, f"--jobs={jobs}", "--section=post-data"], archive, target)
-    seconds = time.monotonic() - started
-    tell("counting rows")
-    counted = count_rows(target, source.manifest.tables)
+        created = {(entry.schema, entry.name) for entry in entries if entry.kind == "TABLE"}
+        with policies_lifted(target, created):
+            tell(f"loading {len(source.manifest.tables)} tables")
+            _load(source, head, entries, target, options, jobs)
+            tell("building indexes and constraints")
+            _pg_restore([*options, f"--jobs={jobs}", "--section=post-data"], archive, target)
+            seconds = time.monotonic() - started
+            tell("counting rows")
+            counted = count_rows(target, source.manifest.tables)
     return Restored(
         tables=len(counted),
         rows=sum(counted.values()),

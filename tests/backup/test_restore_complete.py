@@ -106,3 +106,31 @@ def test_restore_into_server_without_the_tablespace(
 
 
 @pytest.mark.parametrize("reads_catalogue", [True, False])
+def test_restore_leaves_policies_of_tables_that_were_there_before(
+    new_database: Callable[..., DatabaseAddress],
+    server: DatabaseAddress,
+    store: DirectoryStore,
+    recipients: list[Recipient],
+    signer: Signer,
+    operations: Holder,
+    role: Callable[..., str],
+) -> None:
+    """Only tables that the restore creates are unprotected while they are loaded."""
+    origin = new_database("CREATE TABLE t (id int); INSERT INTO t VALUES (1)")
+    source = take(origin, store, recipients, signer).source(operations.opening)
+    name = f"before_{uuid.uuid4().hex[:8]}"
+    owner = role("LOGIN PASSWORD 'x'")
+    copy = new_database("", name, f"OWNER {owner}")
+    restorer = as_user(copy, owner)
+    try:
+        run(
+            restorer,
+            "CREATE TABLE mine (id int); ALTER TABLE mine ENABLE ROW LEVEL SECURITY;"
+            "ALTER TABLE mine FORCE ROW LEVEL SECURITY",
+        )
+        before = rows(copy, "SELECT xmin::text FROM pg_class WHERE relname = 'mine'")
+        assert restore(source, restorer, allow_content=True).differences == ()
+        assert rows(copy, "SELECT xmin::text FROM pg_class WHERE relname = 'mine'") == before
+    finally:
+        run(copy, f"REASSIGN OWNED BY {owner} TO postgres")
+        run(server, f"ALTER DATABASE {name} OWNER TO postgres")
