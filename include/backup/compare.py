@@ -10,10 +10,18 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
-from include.backup.archive import ArchiveReader, Entry, read_archive
+from include.backup.archive import (
+    ArchiveError,
+    ArchiveReader,
+    Entry,
+    read_archive,
+    restored_definitions,
+)
 from include.backup.child import pg_dump_command
 from include.backup.manifest import LargeObjectsRecord, Manifest
 from include.backup.restore import Source
+from include.backup.row_security import forced_tables, policies_lifted
+from include.backup.verified import refused
 from include.encryption.stream import PIECE
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError
@@ -44,6 +52,21 @@ ORDER BY 2, 3, 1
 
 
 @dataclass(frozen=True)
+class Definitions:
+    """Definitions in which a copy differs from the original, by label.
+
+    Attributes:
+        missing: only in the original.
+        added: only in the copy.
+        changed: in both, with another text.
+    """
+
+    missing: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Comparison:
     """How a restored database differs from the manifest.
 
@@ -51,64 +74,102 @@ class Comparison:
         compared: tables whose content was compared.
         different: labels of tables whose content is not the manifest's; ``pg_largeobject`` stands
             for the large objects.
-        missing: labels of tables that are not there at all.
+        missing: labels of tables that the copy does not have.
         reordered: tables with the same rows in another order, which is no difference.
-        same_schema: whether all definitions are the same.
+        definitions: differences of the schema.
+        server_version: of the copy.
     """
 
     compared: int
     different: tuple[str, ...]
     missing: tuple[str, ...]
     reordered: tuple[str, ...]
-    same_schema: bool
+    definitions: Definitions
+    server_version: str = ""
+
+    @property
+    def same_schema(self) -> bool:
+        """Whether all definitions are the same."""
+        return self.definitions == Definitions()
 
 
 def compare(source: Source, copy: DatabaseAddress) -> Comparison:
-    """Compare every table's content with the manifest's checksums.
+    """Compare every table's content with the manifest's checksums, and all definitions.
 
     The copy is dumped like the original, so that both sides are the same bytes if they are the same
     rows in the same order. PostgreSQL may load rows into other pages than before; a table whose
     checksum differs is therefore compared again, row by row without order, with the original
-    archive, which is authentic because it was decrypted under the manifest's checksum.
+    archive.
 
     Raises:
+        Refused: the object in the store is not the manifest's any more.
+        UsageError: the copy cannot be opened, or its row-level security hides rows.
         ServiceError: the copy cannot be dumped.
     """
     manifest = source.manifest
-    found = _dump(copy)
-    digests = {
-        (entry.schema, entry.name): found.digests[entry.dump_id].sha256 for entry in found.tables()
-    }
-    missing, differing = [], []
-    for table in manifest.tables:
-        digest = digests.get((table.schema_name, table.name))
-        if digest is None:
-            missing.append(table.label)
-        elif digest != table.sha256:
-            differing.append((table.schema_name, table.name))
-    different = _really_different(source, copy, found, differing) if differing else []
+    # FORCE ROW LEVEL SECURITY is part of a definition; pg_dump reads no rows while it is in force.
+    forced = forced_tables(copy)
+    without_rows = _dump(copy, more=["--exclude-table-data=*.*"]) if forced else None
+    with policies_lifted(copy):
+        dumped = _dump(copy)
+        digests = {
+            (entry.schema, entry.name): dumped.digests[entry.dump_id].sha256
+            for entry in dumped.tables()
+        }
+        missing, differing = [], []
+        for table in manifest.tables:
+            digest = digests.get((table.schema_name, table.name))
+            if digest is None:
+                missing.append(table.label)
+            elif digest != table.sha256:
+                differing.append((table.schema_name, table.name))
+        different = _really_different(source, copy, dumped, differing) if differing else []
     labels = [f"{schema}.{name}" for schema, name in different]
-    if LargeObjectsRecord.of(found.large_objects) != manifest.large_objects:
+    if LargeObjectsRecord.of(dumped.large_objects) != manifest.large_objects:
         labels.append(LARGE_OBJECTS)
     return Comparison(
         compared=len(manifest.tables) - len(missing),
         different=tuple(labels),
         missing=tuple(missing),
         reordered=tuple(f"{s}.{n}" for s, n in differing if (s, n) not in different),
-        same_schema=found.schema_sha256() == manifest.schema_sha256,
+        definitions=_compare_definitions(source, dumped, without_rows),
+        server_version=dumped.server_version,
+    )
+
+
+def _compare_definitions(
+    source: Source, dumped: ArchiveReader, without_rows: ArchiveReader | None
+) -> Definitions:
+    if without_rows is None and dumped.schema_sha256() == source.manifest.schema_sha256:
+        return Definitions()
+    copied = dumped.entries
+    if without_rows:  # dumped while the policies of its tables were in force
+        tables = [entry for entry in without_rows.entries if entry.kind == "TABLE"]
+        copied = tables + [entry for entry in copied if entry.kind != "TABLE"]
+    _, entries = source.head()
+    before, after = restored_definitions(entries), restored_definitions(copied)
+    return Definitions(
+        missing=tuple(sorted(before.keys() - after.keys())),
+        added=tuple(sorted(after.keys() - before.keys())),
+        changed=tuple(
+            sorted(label for label in before.keys() & after.keys() if before[label] != after[label])
+        ),
     )
 
 
 def _really_different(
     source: Source,
     copy: DatabaseAddress,
-    found: ArchiveReader,
+    dumped: ArchiveReader,
     names: Sequence[tuple[str, str]],
 ) -> list[tuple[str, str]]:
     _, entries = source.head()
     with source.archive() as archive:
-        original = read_archive(iter(lambda: archive.read(PIECE), b""), _ids(entries, names))
-    again = _dump(copy, _ids(found.entries, names))
+        try:
+            original = read_archive(iter(lambda: archive.read(PIECE), b""), _ids(entries, names))
+        except ArchiveError as error:
+            raise refused(source.manifest.dump.key, str(error)) from None
+    again = _dump(copy, _ids(dumped.entries, names))
     before, after = _sums(original), _sums(again)
     _require_authentic(source.manifest, original, names)
     return [name for name in names if before[name] != after[name]]
@@ -147,9 +208,11 @@ def _sums(reader: ArchiveReader) -> dict[tuple[str, str], int]:
     }
 
 
-def _dump(address: DatabaseAddress, rows_of: frozenset[int] = frozenset()) -> ArchiveReader:
+def _dump(
+    address: DatabaseAddress, rows_of: frozenset[int] = frozenset(), more: Sequence[str] = ()
+) -> ArchiveReader:
     with subprocess.Popen(
-        pg_dump_command(address),
+        pg_dump_command(address, *more),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

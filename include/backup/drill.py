@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from random import SystemRandom
 
@@ -12,12 +12,13 @@ import psycopg
 from sqlalchemy import Engine, select
 from sqlalchemy.dialects.postgresql import insert
 
-from include.backup.compare import check_foreign_keys, compare
+from include.backup.compare import Comparison, check_foreign_keys, compare
 from include.backup.manifest import Manifest, Rejected, RestorePoint
 from include.backup.offsite import CLOCK_TOLERANCE, clock_columns
 from include.backup.preflight import CLAUSE
 from include.backup.refusals import prove_refusals
 from include.backup.restore import Source, restore
+from include.backup.row_security import policies_lifted
 from include.backup.scratch import drop_left_over, scratch
 from include.backup.snapshot import newest_records
 from include.erasure.ledger import ErasureKeys
@@ -34,6 +35,7 @@ from include.services.errors import ControlFailed
 from include.state.tables import drill as drill_table
 
 ERASURE_CLAUSE = "5.3"  # delete promptly after use: a restore must not undo it
+MOST_NAMES = 10  # in a message; the step's record has all of them
 STOP = _("Do not rely on this restore point. Take a new backup, drill it, raise an incident.")
 
 
@@ -164,14 +166,8 @@ def drill(
         usable_after = (clock.now() - begun).total_seconds()
         comparison = compare(source, copy)
         _judge_tables(seen, (*restored.differences, *comparison.missing), comparison.different)
-        if not comparison.same_schema:
-            seen.find(
-                "drill.schema",
-                Outcome.ATTENTION,
-                _("Definitions in the restored copy differ from those in the original."),
-                _("Compare both schemas; a newer server version may print them differently."),
-            )
-        with connected(copy) as connection:
+        _judge_schema(seen, comparison, manifest)
+        with policies_lifted(copy), connected(copy) as connection:
             keys = check_foreign_keys(connection)
             for name, rows in keys.broken.items():
                 seen.find(
@@ -241,6 +237,8 @@ def drill(
             "rows": restored.rows,
             "compared": comparison.compared,
             "reordered": list(comparison.reordered),
+            "definitions": asdict(comparison.definitions),
+            "left_out": list(restored.left_out),
             "foreign_keys": keys.checked,
             "newest": fresh,
             "erasures": replayed.entries,
@@ -304,6 +302,51 @@ def _judge_tables(seen: Examination, missing_rows: Sequence[str], different: Seq
     for label in sorted(set(different) - set(missing_rows)):
         message = _("Table {table} has other content than the original.", table=label)
         seen.find("drill.content", Outcome.FAIL, message, STOP)
+
+
+def _judge_schema(seen: Examination, comparison: Comparison, manifest: Manifest) -> None:
+    """Name the definitions that differ; the server's version explains only changed ones."""
+    differing, copy_version = comparison.definitions, comparison.server_version
+    if differing.missing:
+        seen.find(
+            "drill.schema",
+            Outcome.ATTENTION,
+            _("The restored copy lacks: {names}.", names=_first(differing.missing)),
+            _("A restore loses them. Create them by hand after a restore, and report the defect."),
+        )
+    if differing.added:
+        seen.find(
+            "drill.schema",
+            Outcome.ATTENTION,
+            _(
+                "The restored copy has what the original lacks: {names}.",
+                names=_first(differing.added),
+            ),
+            _("Find the extension or event trigger of the drill server that creates it."),
+        )
+    if differing.changed:
+        seen.find(
+            "drill.schema",
+            Outcome.ATTENTION,
+            _(
+                "The restored copy has another definition of: {names}.",
+                names=_first(differing.changed),
+            ),
+            _(
+                "Compare both definitions. The original was on PostgreSQL {before}, the copy is on "
+                "{after}, which may print them differently.",
+                before=manifest.server_version,
+                after=copy_version,
+            )
+            if copy_version != manifest.server_version
+            else _("Compare both definitions; both servers have the same version of PostgreSQL."),
+        )
+
+
+def _first(names: Sequence[str]) -> str:
+    """Return at most ten names, and how many there are beyond."""
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f", … (+{more})" if more > 0 else "")
 
 
 def _judge_newest(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from sqlalchemy import Engine, select
 
@@ -221,6 +221,7 @@ def _database(
         [_("Tables whose content was compared"), data.get("compared")],
         [_("Rows restored"), data.get("rows")],
         [_("Foreign keys checked row by row"), data.get("foreign_keys")],
+        [_("Left out of the restored copy"), _left_out(data)],
         [_("Newest record in the copy"), _newest(data)],
         [_("Entries of the erasure ledger"), data.get("erasures")],
         [_("Erased records that the copy held and that were erased again"), data.get("replayed")],
@@ -271,6 +272,13 @@ def _yes(variant: str, refused: Sequence[str] | None) -> Message | None:
     if refused is None:
         return None
     return _("yes") if variant in refused else _("no")
+
+
+def _left_out(data: Mapping[str, Any]) -> Message | str | None:
+    names = data.get("left_out")
+    if names is None:
+        return None
+    return ", ".join(names) if names else _("nothing")
 
 
 def _newest(data: Mapping[str, object]) -> Message | datetime | None:

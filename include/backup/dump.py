@@ -111,6 +111,7 @@ def take_backup(
                 dump.finish()
             tables = counts.tables()
             newest = snapshot.newest(clocks)
+            mappings = snapshot.mappings_without_options()
             stored = writer.commit()
     return Backup(
         Manifest(
@@ -140,6 +141,7 @@ def take_backup(
             dag_id=dag_id,
             run_id=run_id,
             head=HeadRecord(bytes=dump.reader.head_size, sha256=dump.reader.head_sha256),
+            mappings_without_options=mappings,
         ),
         stored,
         tuple(missing),

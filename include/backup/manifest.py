@@ -121,6 +121,8 @@ class Manifest(Frozen):
     Attributes:
         timezone: of the server's session, in which its timestamps without a zone are read.
         head: None in manifests of earlier versions.
+        mappings_without_options: user mappings, ``role SERVER server``, whose options the backup's
+            role could not read, so that the backup does not hold them.
     """
 
     format: Literal["parcelseal.restore-point/1"] = FORMAT
@@ -144,6 +146,7 @@ class Manifest(Frozen):
     dag_id: str = ""
     run_id: str = ""
     head: HeadRecord | None = None
+    mappings_without_options: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -152,7 +155,7 @@ class Manifest(Frozen):
 
     def as_bytes(self) -> bytes:
         """Return the JSON that is stored and signed; an earlier version's stays as it was."""
-        later = {name for name in ("head",) if getattr(self, name) is None}
+        later = {name for name in ("head", "mappings_without_options") if not getattr(self, name)}
         return self.model_dump_json(indent=1, exclude=later).encode() + b"\n"
 
 

@@ -26,9 +26,10 @@ from psycopg import sql
 
 from include.backup.archive import ArchiveReader, Entry, entries_with_data
 from include.backup.explain import explain
+from include.backup.left_out import left_out
 from include.backup.manifest import Manifest, TableRecord
-from include.backup.snapshot import ALL_TABLES
 from include.backup.row_security import policies_lifted
+from include.backup.snapshot import ALL_TABLES
 from include.backup.verified import NEXT_STEP, ArchiveStream, open_archive, refused
 from include.encryption.crypto import Readable, Refused
 from include.encryption.recipients import OpeningKey
@@ -57,12 +58,14 @@ class Restored:
     Attributes:
         seconds: from the first byte fetched to the last index built.
         differences: tables whose row count is not the manifest's; empty when all fit.
+        left_out: labels of what was not brought back, see `left_out`.
     """
 
     tables: int
     rows: int
     seconds: float
     differences: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -218,6 +221,7 @@ def restore(
             for table in source.manifest.tables
             if counted.get(table.label) != table.rows
         ),
+        left_out=left_out(entries, source.manifest, owners=owners),
     )
 
 

@@ -32,6 +32,16 @@ SELECT c.oid::regclass::text FROM pg_class c
 WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity AND row_security_active(c.oid) ORDER BY 1
 """
 
+# pg_dump reads the view, which hides options from most roles. Only the catalogue says whether a
+# mapping has options; a role that may not read it must expect that each mapping has.
+HIDDEN_OPTIONS = """
+SELECT v.usename || ' SERVER ' || v.srvname FROM pg_user_mappings v {} ORDER BY 1
+"""
+KNOWN_OPTIONS = """
+JOIN pg_user_mapping m ON m.oid = v.umid WHERE v.umoptions IS NULL AND m.umoptions IS NOT NULL
+"""
+UNKNOWN_OPTIONS = "WHERE v.umoptions IS NULL"
+
 
 @dataclass(frozen=True)
 class Clock:
@@ -75,6 +85,15 @@ class Snapshot:
             "SELECT name FROM unnest(%s::text[]) name WHERE to_regclass(name) IS NULL", [names]
         )
         return [row[0] for row in found]
+
+    def mappings_without_options(self) -> tuple[str, ...]:
+        """Return the user mappings whose options pg_dump cannot read, ``role SERVER server``."""
+        row = self.connection.execute(
+            "SELECT has_table_privilege('pg_catalog.pg_user_mapping', 'SELECT')"
+        ).fetchone()
+        assert row is not None
+        which = sql.SQL(KNOWN_OPTIONS if row[0] else UNKNOWN_OPTIONS)
+        return tuple(r[0] for r in self.connection.execute(sql.SQL(HIDDEN_OPTIONS).format(which)))
 
     def newest(self, clocks: Sequence[Clock]) -> tuple[NewestRecord, ...]:
         """Return the latest moment of each clock column in this snapshot."""

@@ -61,7 +61,7 @@ class VerifiedObject:
 
 
 class ArchiveStream:
-    """The clear pg_dump archive of a restore point; what it gives is unverified until `verify`."""
+    """The clear pg_dump archive of a restore point, unverified until `verify` returns."""
 
     def __init__(self, stored: VerifiedObject, manifest: Manifest, key: OpeningKey) -> None:
         self._stored = stored
@@ -120,5 +120,5 @@ def open_archive(
 
 
 def refused(key: str, why: str) -> Refused:
-    """Return the error that an object is not the one of its manifest."""
+    """Return the error for an object that differs from its manifest."""
     return Refused(f"{key} is not the object of its manifest: {why}.", NEXT_STEP)

@@ -136,6 +136,7 @@ def restore(
         "erasures_replayed": replayed,
         "remasked": remasked,
         "matches_manifest": not restored.differences,
+        "left_out": list(restored.left_out),
     }
     if as_json:
         print_json(report)
@@ -143,6 +144,12 @@ def restore(
         results.print(
             f"{restored.tables} tables, {restored.rows:,} rows in {restored.seconds:.1f} s; "
             f"{replayed} erasures replayed, {remasked} records masked again"
+        )
+    if restored.left_out:
+        errors.print(
+            f"left out, see to it by hand (docs/restore-runbook.md, Afterwards): "
+            f"{'; '.join(restored.left_out)}",
+            soft_wrap=True,
         )
     if restored.differences:
         errors.print(

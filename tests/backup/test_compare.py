@@ -12,7 +12,7 @@ from include.backup.restore import restore
 from include.encryption.recipients import Recipient
 from include.evidence.signing import Signer
 from include.services.database import DatabaseAddress
-from include.services.errors import ServiceError
+from include.services.errors import ServiceError, UsageError
 from include.services.objectstore.directory import DirectoryStore
 from tests.backup.support import Taken, run, take
 from tests.support.holders import Holder
@@ -140,9 +140,17 @@ def test_a_manifest_that_does_not_fit_its_archive_is_an_incident(
 def test_a_copy_that_cannot_be_read_back_is_an_error(
     plain: Taken, copy: DatabaseAddress, operations: Holder
 ):
-    """Never an empty comparison."""
-    with pytest.raises(ServiceError, match="cannot be read back"):
-        compare(plain.source(operations.opening), copy.with_database("no_such_copy"))
+    """Never an empty comparison: of a role without rights, and of a database that is gone."""
+    source = plain.source(operations.opening)
+    run(copy, "CREATE ROLE without_rights LOGIN PASSWORD 'x'")
+    try:
+        parameters = {**copy.parameters, "user": "without_rights"}
+        with pytest.raises(ServiceError, match="cannot be read back"):
+            compare(source, DatabaseAddress(parameters, "x"))
+    finally:
+        run(copy, "DROP ROLE without_rights")
+    with pytest.raises(UsageError, match="no_such_copy"):
+        compare(source, copy.with_database("no_such_copy"))
 
 
 PARENTS = """

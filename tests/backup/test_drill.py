@@ -101,6 +101,18 @@ def codes(found: StepRecord) -> dict[str, Outcome]:
     return {one.code: one.severity for one in found.findings}
 
 
+def harm(monkeypatch: pytest.MonkeyPatch, statements: str) -> None:
+    """Change each copy as soon as it is restored."""
+    real = module.restore
+
+    def then_harmed(source: Source, target: DatabaseAddress, **more: object) -> Restored:
+        restored = real(source, target, **more)  # type: ignore[arg-type]
+        run(target, statements)
+        return restored
+
+    monkeypatch.setattr(module, "restore", then_harmed)
+
+
 def test_a_good_restore_point_passes_with_its_figures(rig: Rig):
     """Everything compared, nothing found, measured against its targets."""
     found = rig.drill(latest=NOW - timedelta(hours=3))
@@ -222,7 +234,7 @@ def test_another_count_than_the_manifests_fails(rig: Rig):
 
 
 @pytest.mark.parametrize(
-    ("harm", "expected"),
+    ("statements", "expected"),
     [
         ("UPDATE customer SET name = 'x' WHERE id = 1", {"drill.content": Outcome.FAIL}),
         ("SELECT lo_put(55, 0, 'y')", {"drill.content": Outcome.FAIL}),
@@ -238,20 +250,78 @@ def test_another_count_than_the_manifests_fails(rig: Rig):
     ],
 )  # fmt: skip
 def test_a_copy_that_is_not_the_original_fails(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, harm: str, expected: dict[str, Outcome]
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, statements: str, expected: dict[str, Outcome]
 ):
     """The copy is changed behind the restore's back; the right finding notices."""
-    real = module.restore
-
-    def then_harmed(source: Source, target: DatabaseAddress, **more: object) -> Restored:
-        restored = real(source, target, **more)  # type: ignore[arg-type]
-        run(target, harm)
-        return restored
-
-    monkeypatch.setattr(module, "restore", then_harmed)
+    harm(monkeypatch, statements)
     found = rig.drill()
     assert codes(found) == expected
     assert found.outcome is Outcome.worst(list(expected.values()))
+
+
+def test_schema_findings_name_each_definition(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    """Each kind of difference has its own finding; equal server versions are not blamed."""
+    harm(
+        monkeypatch,
+        "CREATE INDEX added ON customer (name); DROP TRIGGER keep ON waybill;"
+        "ALTER TABLE customer ALTER name SET DEFAULT 'x'",
+    )
+    found = rig.drill()
+    assert codes(found) == {"drill.schema": Outcome.ATTENTION}
+    lacks, added, changed = (str(one.message) for one in found.findings)
+    assert "TRIGGER public.waybill keep" in lacks
+    assert "INDEX public.added" in added
+    assert "TABLE public.customer" in changed
+    assert "same version" in str(found.findings[2].action)
+    assert found.data["definitions"] == {
+        "missing": ("TRIGGER public.waybill keep",),
+        "added": ("INDEX public.added",),
+        "changed": ("TABLE public.customer",),
+    }
+
+
+def test_schema_findings_name_both_server_versions(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    """Another version may print a definition differently."""
+    harm(monkeypatch, "ALTER TABLE customer ALTER name SET DEFAULT 'x'")
+    found = rig.drill(manifest=rig.source.manifest.model_copy(update={"server_version": "9.6"}))
+    (finding,) = found.findings
+    assert finding.action.values["before"] == "9.6"
+
+
+def test_drill_by_owner_passes_with_forced_row_security(
+    new_database: Callable[..., DatabaseAddress],
+    server: DatabaseAddress,
+    state: Engine,
+    store: DirectoryStore,
+    recipients: list[Recipient],
+    signer: Signer,
+    operations: Holder,
+) -> None:
+    """The drill's role owns the copy; policies hide rows from it, an erased customer too."""
+    origin = new_database(
+        f"""{COURIER}
+        ALTER TABLE customer ENABLE ROW LEVEL SECURITY;
+        ALTER TABLE customer FORCE ROW LEVEL SECURITY;
+        CREATE POLICY mine ON customer USING (id < 3);
+        DELETE FROM waybill WHERE id = 5;"""
+    )
+    point = take(origin, store, recipients, signer, clocks=[SEEN])
+    run(server, "CREATE ROLE drill_owner LOGIN CREATEDB PASSWORD 'x'")
+    parameters = {**server.parameters, "user": "drill_owner"}
+    rig = Rig(
+        point.source(operations.opening),
+        DrillPlace(DatabaseAddress(parameters, "x"), {origin.name}, state, KEYS),
+        server,
+        origin,
+    )
+    try:
+        rig.erase("customer", "5")
+        found = rig.drill()
+        assert (found.outcome, found.findings) == (Outcome.PASS, [])
+        assert (found.data["replayed"], found.data["remaining"]) == (1, 0)
+        assert rig.scratch_left() == []
+    finally:
+        run(server, "DROP ROLE drill_owner")
 
 
 def test_erased_records_of_a_renamed_table_fail_the_drill(rig: Rig):

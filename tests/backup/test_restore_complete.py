@@ -105,7 +105,130 @@ def test_restore_into_server_without_the_tablespace(
             conn.execute("DROP TABLESPACE gone")
 
 
+def test_forced_row_security_is_no_difference(
+    new_database: Callable[..., DatabaseAddress],
+    server: DatabaseAddress,
+    store: DirectoryStore,
+    recipients: list[Recipient],
+    signer: Signer,
+    operations: Holder,
+    role: Callable[..., str],
+) -> None:
+    """The policies bind the restoring role, which owns the tables, and hide rows from it."""
+    origin = new_database(
+        """CREATE TABLE t (id int PRIMARY KEY, who text); INSERT INTO t VALUES (1, 'a'), (2, 'b');
+        ALTER TABLE t ENABLE ROW LEVEL SECURITY; ALTER TABLE t FORCE ROW LEVEL SECURITY;
+        CREATE POLICY mine ON t USING (who = 'a');
+        CREATE TABLE child (id int REFERENCES t); INSERT INTO child VALUES (2);
+        CREATE MATERIALIZED VIEW seen AS SELECT id FROM t;
+        CREATE SCHEMA other; CREATE TABLE other.parts (id int) PARTITION BY LIST (id);
+        CREATE TABLE other.part PARTITION OF other.parts DEFAULT;
+        INSERT INTO other.parts VALUES (1);
+        ALTER TABLE other.parts ENABLE ROW LEVEL SECURITY;
+        ALTER TABLE other.parts FORCE ROW LEVEL SECURITY;"""
+    )
+    source = take(origin, store, recipients, signer).source(operations.opening)
+    name = f"forced_{uuid.uuid4().hex[:8]}"
+    owner = role("LOGIN PASSWORD 'x'")
+    copy = new_database("", name, f"OWNER {owner}")
+    try:
+        restorer = as_user(copy, owner)
+        assert restore(source, restorer).differences == ()
+        assert rows(restorer, "SELECT id FROM t") == [(1,)]
+        assert rows(restorer, "SELECT id FROM seen ORDER BY 1") == [(1,), (2,)]
+        assert rows(restorer, "SELECT id FROM other.parts") == []
+        comparison = compare(source, restorer)
+        assert (comparison.different, comparison.missing) == ((), ())
+        assert comparison.same_schema
+        state = "SELECT relrowsecurity, relforcerowsecurity FROM pg_class WHERE relname = 't'"
+        assert rows(restorer, state) == [(True, True)]
+        run(copy, "UPDATE t SET who = 'c' WHERE id = 2")
+        assert compare(source, restorer).different == ("public.t",)
+        assert rows(restorer, state) == [(True, True)]
+    finally:
+        run(copy, f"REASSIGN OWNED BY {owner} TO postgres")
+        run(server, f"ALTER DATABASE {name} OWNER TO postgres")
+
+
+def test_comment_on_publication_is_no_difference(
+    new_database: Callable[..., DatabaseAddress],
+    target: DatabaseAddress,
+    store: DirectoryStore,
+    recipients: list[Recipient],
+    signer: Signer,
+    operations: Holder,
+) -> None:
+    """Publications are left out on purpose, and their comments with them."""
+    origin = new_database(
+        "CREATE TABLE t (id int); CREATE PUBLICATION p FOR TABLE t; COMMENT ON PUBLICATION p IS 'x'"
+    )
+    source = take(origin, store, recipients, signer).source(operations.opening)
+    restore(source, target)
+    assert compare(source, target).same_schema
+
+
+MAPPINGS = """
+CREATE FOREIGN DATA WRAPPER none; CREATE SERVER central FOREIGN DATA WRAPPER none;
+CREATE USER MAPPING FOR {role} SERVER central OPTIONS (password 'secret');
+CREATE USER MAPPING FOR PUBLIC SERVER central;
+"""
+
+
 @pytest.mark.parametrize("reads_catalogue", [True, False])
+def test_restore_names_user_mappings_whose_options_were_not_backed_up(
+    new_database: Callable[..., DatabaseAddress],
+    target: DatabaseAddress,
+    store: DirectoryStore,
+    recipients: list[Recipient],
+    signer: Signer,
+    operations: Holder,
+    role: Callable[..., str],
+    reads_catalogue: bool,
+) -> None:
+    """Only a superuser dumps the options; the catalogue tells whether a mapping has any."""
+    origin = new_database()
+    mapped = role("", origin, target)
+    rights = "IN ROLE pg_read_all_data" if reads_catalogue else ""
+    backup_role = role(f"LOGIN PASSWORD 'x' {rights}", origin)
+    run(origin, MAPPINGS.format(role=mapped))
+    taken = take(as_user(origin, backup_role), store, recipients, signer)
+    expected = [f"{mapped} SERVER central"] + ([] if reads_catalogue else ["public SERVER central"])
+    assert sorted(taken.manifest.mappings_without_options) == sorted(expected)
+    assert b"secret" not in taken.manifest.as_bytes()
+    source = taken.source(operations.opening)
+    restored = restore(source, target)
+    assert restored.left_out == tuple(
+        sorted(f"options of USER MAPPING {name}" for name in expected)
+    )
+    assert compare(source, target).same_schema
+    by_superuser = take(origin, store, recipients, signer)
+    assert by_superuser.manifest.mappings_without_options == ()
+    assert b"mappings_without_options" not in by_superuser.manifest.as_bytes()
+    run(target, "DROP FOREIGN DATA WRAPPER none CASCADE")
+    restored = restore(by_superuser.source(operations.opening), target)
+    assert restored.left_out == ()
+    options = "SELECT umoptions FROM pg_user_mappings WHERE umoptions IS NOT NULL"
+    assert rows(target, options) == [(["password=secret"],)]
+
+
+def test_restore_names_publications_and_settings_of_the_database(
+    new_database: Callable[..., DatabaseAddress],
+    target: DatabaseAddress,
+    store: DirectoryStore,
+    recipients: list[Recipient],
+    signer: Signer,
+    operations: Holder,
+) -> None:
+    """With owners, publications come back; settings name the original database and never do."""
+    origin = new_database("CREATE TABLE t (id int); CREATE PUBLICATION p FOR TABLE t")
+    run(origin, f"ALTER DATABASE {origin.name} SET search_path = extra")
+    source = take(origin, store, recipients, signer).source(operations.opening)
+    settings = f"DATABASE PROPERTIES {origin.name}"
+    assert restore(source, target).left_out == (settings, "PUBLICATION p")
+    run(target, "DROP TABLE t")
+    assert restore(source, target, owners=True).left_out == (settings,)
+
+
 def test_restore_leaves_policies_of_tables_that_were_there_before(
     new_database: Callable[..., DatabaseAddress],
     server: DatabaseAddress,
