@@ -10,15 +10,18 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from include.backup import restore as module
 from include.backup.compare import compare
 from include.backup.manifest import DUMP_NAME, Manifest, folder
 from include.backup.restore import Source, restore
+from include.backup.verified import VerifiedObject
 from include.encryption.crypto import FRAME, Refused, encrypting
 from include.encryption.packing import packed
 from include.encryption.recipients import Recipient
 from include.encryption.stream import PIECE
 from include.evidence.signing import Signer
 from include.services.database import DatabaseAddress
+from include.services.errors import ServiceError
 from include.services.objectstore.base import StoredObject
 from include.services.objectstore.directory import DirectoryReader, DirectoryStore
 from include.services.objectstore.s3 import S3Store
@@ -105,12 +108,18 @@ def forged_last_rows(archive: bytes) -> bytes:
     return replaced(archive, "zone of the owner", "zone of a thief!!")
 
 
+def forged_rows_that_fail(archive: bytes) -> bytes:
+    """Let COPY fail: the forgery is the reason to report, not what the server says about it."""
+    return replaced(archive, "1\tiban of the owner", "x\tiban of a thief!!")
+
+
 FORGERIES: dict[str, Callable[[bytes], bytes]] = {
     "definition": forged_definition,
     "index": forged_index,
     "copy statement": forged_copy_statement,
     "rows": forged_rows,
     "last rows": forged_last_rows,
+    "failing rows": forged_rows_that_fail,
 }
 
 
@@ -369,6 +378,32 @@ def test_comparison_refuses_exchanged_original(
     content = forged(forged_rows(archive), point.manifest, recipients)
     with pytest.raises(Refused, match=point.manifest.dump.key):
         compare(swapped(point, swapping, operations, content, readers=1), target)
+
+
+def test_failed_load_of_verified_object_names_the_failure(
+    point: Taken, target: DatabaseAddress, operations: Holder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream is verified although pg_restore failed, and the object is not to blame."""
+    verified: list[bool] = []
+    real = VerifiedObject.verify
+
+    def verify(stored: VerifiedObject) -> None:
+        real(stored)
+        verified.append(True)
+
+    monkeypatch.setattr(VerifiedObject, "verify", verify)
+    real_pg_restore = module._pg_restore
+
+    def with_check(words: list[str], archive: int, address: DatabaseAddress) -> None:
+        real_pg_restore(words, archive, address)
+        if "--section=pre-data" in words:
+            with address.connect() as conn:
+                conn.execute("ALTER TABLE account ADD CHECK (iban = 'another')")
+
+    monkeypatch.setattr(module, "_pg_restore", with_check)
+    with pytest.raises(ServiceError, match=r"pg_restore into .* failed"):
+        restore(point.source(operations.opening), target, jobs=1)
+    assert verified == [True]
 
 
 class ReplacingStore(S3Store):
