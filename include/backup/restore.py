@@ -161,6 +161,7 @@ def restore(
     target: DatabaseAddress,
     *,
     jobs: int = 2,
+    owners: bool = False,
     allow_content: bool = False,
     progress: Callable[[str], None] | None = None,
     prepare: Callable[[bytes, Sequence[Entry]], None] | None = None,
@@ -174,6 +175,7 @@ def restore(
         source: checked before the target is changed.
         target: an existing database.
         jobs: loaders and index builders at once.
+        owners: the caller sets owners and grants afterwards; `Restored.left_out` depends on it.
         allow_content: load into a database that already has tables.
         progress: is called with the name of each step.
         prepare: is called with the archive's head, as bytes and decoded, when the object was

@@ -112,6 +112,7 @@ def restore(
             source,
             target,
             jobs=jobs,
+            owners=owners,
             allow_content=into_existing,
             progress=tell,
             prepare=prepare,
