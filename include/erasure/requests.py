@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from sqlalchemy import Connection, Select, func, select, update
+from sqlalchemy import Connection, Select, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from include.holds.keys import refuse_personal, refuse_personal_key, split
 from include.holds.registry import wait_for_deletions
 from include.services.clock import Clock
 from include.services.errors import ServiceError, UsageError
-from include.state.tables import erasure_request
+from include.state.tables import erasure_request, erasure_request_record
 
 DUE_AFTER = timedelta(days=30)  # GB/T 35273-2020, 8.7 a): requests are answered within 30 days
 EARLIEST_ZONE = timedelta(hours=14)  # where a day begins first (UTC+14)
@@ -37,6 +37,8 @@ class ErasureRequest:
             None for a key that may be mistyped.
         restricted_at: since when every count found that all that is left has to stay; None where
             the last one found anything else.
+        oversized_at: when a run first found more records than it keeps the keys of; from then on no
+            run erases records on this request, and none closes it.
     """
 
     id: int
@@ -52,6 +54,7 @@ class ErasureRequest:
     closed_because: str | None = None
     found_at: datetime | None = None
     restricted_at: datetime | None = None
+    oversized_at: datetime | None = None
 
     def as_json(self) -> dict[str, object]:
         """The same for a machine; moments and dates in ISO 8601."""
@@ -161,6 +164,17 @@ def found(conn: Connection, clock: Clock, request_ids: Sequence[int]) -> None:
         )
 
 
+def mark_oversized(conn: Connection, clock: Clock, request_ids: Sequence[int]) -> None:
+    """Note that requests have more records than a run keeps the keys of; the first moment stays."""
+    if request_ids:
+        table = erasure_request
+        conn.execute(
+            update(table)
+            .where(table.c.id.in_(request_ids), table.c.oversized_at.is_(None))
+            .values(oversized_at=clock.now())
+        )
+
+
 def restrict(conn: Connection, clock: Clock, request_id: int, *, restricted: bool) -> None:
     """Remember whether all that is left of a subject has to stay; of an open request."""
     table = erasure_request
@@ -178,6 +192,8 @@ def close(
 ) -> ErasureRequest:
     """End a request, since the subject was erased or withdrew it; the registry keeps it.
 
+    The keys of its records (`include.erasure.request_records`) are deleted.
+
     Raises:
         UsageError: no such open request, or something was left empty.
     """
@@ -193,6 +209,8 @@ def close(
         raise UsageError(
             f"There is no open request {request_id}.", "See `./parcelseal erasure list`."
         )
+    record = erasure_request_record
+    conn.execute(delete(record).where(record.c.request_id == request_id))
     return _request(dict(closed))
 
 

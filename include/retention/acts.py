@@ -61,7 +61,7 @@ class Deleting:
 
     def condition(self, graph: Graph) -> Composable:
         """The records to which it is done, over ``t``."""
-        stays = [negated(other.belongs) for other in self.unapproved]
+        stays = [negated(graph.belongs(other)) for other in self.unapproved]
         return both([graph.ready(self.one), *stays, graph.unreferred(self.one.rule.collection)])
 
     def apply(self, work: Work, leaf: Leaf, rows: Sequence[str], which: Composable) -> list[Key]:

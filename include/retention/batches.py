@@ -176,6 +176,9 @@ class _Walk:
         most = min(self.rows, work.left(name))
         with work.guard.batch() as holds:
             which = self._condition(holds)
+            if work.may_lose_subjects(self.one) and self._has_requested(first, end, which):
+                work.remember_requests()
+                which = self._condition(holds)
             begun = time.monotonic()
             with work.transaction() as entered:
                 set_limits(work, self.one, self.leaf)
@@ -245,6 +248,29 @@ class _Walk:
             first = behind
         self.reached = first
         return places, keys
+
+    def _has_requested(self, first: int, end: int, which: Composable) -> bool:
+        """Return whether pages have records that fit and are of somebody who asks to be erased.
+
+        A class that no request erases is not looked at: what its records lead to was remembered
+        when the execution began with the class.
+        """
+        work = self.work
+        if not self.one.rule.on_request:
+            return False
+        query = SQL(
+            "SELECT EXISTS (SELECT FROM {leaf} AS t WHERE t.ctid >= %(first)s::tid "
+            "AND t.ctid < %(end)s::tid AND {which} AND {requested})"
+        ).format(
+            leaf=self.leaf.identifier,
+            which=which,
+            requested=work.graph.of_subjects(self.one, work.asking),
+        )
+        with work.connection.transaction():
+            set_limits(work, self.one, self.leaf)
+            pages = {"first": f"({first},0)", "end": f"({end},0)"}
+            row = work.connection.execute(query, pages).fetchone()
+        return row is not None and bool(row[0])
 
     def _require_gone(
         self, places: list[str], keys: list[Key], gone: list[Key], which: Composable

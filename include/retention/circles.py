@@ -86,6 +86,8 @@ def _untied(work: Work, group: Sequence[str], parts: list[_Part]) -> int:
     done: dict[str, int] = {}
     with work.guard.batch() as holds:
         work.current(holds)
+        if any(work.may_lose_subjects(it) for name in group for it in work.graph.classes[name]):
+            work.remember_requests()
         with work.transaction() as entered:
             one = next(it for it in work.graph.classes[group[0]] if it.rule.deletes)
             set_limits(work, one)

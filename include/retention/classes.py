@@ -16,7 +16,8 @@ import psycopg
 from psycopg.sql import SQL, Composable
 
 from include.erasure.masks import Mask, Shape, shapes, to_mask
-from include.erasure.places import Place
+from include.erasure.places import Place, key_texts
+from include.erasure.request_records import Key, RequestRecords, digest_of
 from include.holds.records import RecordHolds
 from include.holds.registry import Hold, HoldKind
 from include.policy.fragments import both, either, fixed, literal, pack_sql, quoted
@@ -145,12 +146,60 @@ class RecordClass:
         """Every period is over, and there is something left to do."""
         return both([self.clock.over, *(one.over for one in self.minima), *self._undone])
 
-    def requested(self, subjects: Collection[str]) -> Composable:
-        """Its data subject asked for it, and no law keeps it any more."""
+    def requested(self, subjects: Collection[str], records: RequestRecords) -> Composable:
+        """Return the condition that its data subject asked for it, and no law keeps it any more.
+
+        Args:
+            subjects: keys of data subjects who asked to be erased.
+            records: that are remembered for requests.
+        """
         if not self.rule.on_request or not subjects:
             return _FALSE
-        found = _found(self.rule.keys.subject, subjects)
+        linked = both([self.belongs, self.linked(subjects)])
+        remembered = self._not_taken_over(subjects, records)
+        found = linked if remembered == _FALSE else either([linked, remembered])
         return both([found, *(one.over for one in self.minima), *self._undone])
+
+    def linked(self, subjects: Collection[str]) -> Composable:
+        """Return the condition that an expression of the class names one of some data subjects."""
+        return _found(self.rule.keys.subject, subjects)
+
+    def remembered(
+        self, records: RequestRecords, subjects: Collection[str] | None = None
+    ) -> Composable:
+        """Return the condition that it is remembered for a request, of some subjects or of any."""
+        keys = {key for group in records.of(self.name, subjects) for key in group.keys}
+        return self._is_one_of(keys) if keys else _FALSE
+
+    def _not_taken_over(self, subjects: Collection[str], records: RequestRecords) -> Composable:
+        """Return the condition that it is remembered, and its link leads to nobody else by now."""
+        expressions = {digest_of(text): text for text in self.rule.keys.subject}
+        groups: dict[str, set[Key]] = {}
+        for group in records.of(self.name, subjects):
+            groups.setdefault(group.found_by, set()).update(group.keys)
+        conditions = []
+        for found_by, keys in sorted(groups.items()):
+            condition = self._is_one_of(keys)
+            if found_by in expressions:
+                link = SQL("({})::text").format(pack_sql(expressions[found_by]))
+                ours = SQL("({0} IS NULL OR {0} = ANY ({1}::text[]))").format(
+                    link, literal(sorted(subjects))
+                )
+                condition = both([condition, ours])
+            conditions.append(condition)
+        return either(conditions)
+
+    def _is_one_of(self, keys: Collection[Key]) -> Composable:
+        """Return the condition that its primary key is one of some."""
+        columns = list(zip(*sorted(keys), strict=True))
+        if len(columns) == 1:
+            return SQL("({} = ANY ({}::text[]))").format(
+                fixed(key_texts(self.relation.key)), literal(list(columns[0]))
+            )
+        return SQL("(({}) IN (SELECT * FROM unnest({})))").format(
+            fixed(key_texts(self.relation.key)),
+            SQL(", ").join(SQL("{}::text[]").format(literal(list(one))) for one in columns),
+        )
 
     @property
     def suspended(self) -> Composable:

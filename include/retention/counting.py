@@ -126,7 +126,9 @@ def scan(
     """
     relation = graph.relations.by_collection[collection]
     classes = graph.classes[collection]
-    keeping = [] if graph.held(collection) == FALSE else _keeping(classes, each_hold(graph.holds))
+    keeping = (
+        [] if graph.held(collection) == FALSE else _keeping(graph, classes, each_hold(graph.holds))
+    )
     may_go = FALSE if numbers is None else graph.may_go(collection)
     masked = either([graph.ready(one) for one in classes if one.rule.action == "mask"])
     due = either([graph.due(one) for one in classes if one.rule.deletes])
@@ -186,7 +188,7 @@ def each_hold(holds: RecordHolds) -> list[tuple[Hold, str]]:
 
 
 def _keeping(
-    classes: Sequence[RecordClass], holds: Sequence[tuple[Hold, str]]
+    graph: Graph, classes: Sequence[RecordClass], holds: Sequence[tuple[Hold, str]]
 ) -> list[tuple[Hold, Composable]]:
     """What each of the first holds keeps, by whichever class of a collection.
 
@@ -194,8 +196,8 @@ def _keeping(
     """
     found: dict[Hold, list[Composable]] = {}
     for hold, value in sorted(holds, key=lambda one: "/" in one[1] and one[1] == one[0].value):
-        each = [(one.belongs, one.held_by(hold, value)) for one in classes]
-        if known := [both([belongs, held]) for belongs, held in each if held != FALSE]:
+        each = [graph.held_by(one, hold, value) for one in classes]
+        if known := [held for held in each if held != FALSE]:
             found.setdefault(hold, []).extend(known)
     return [(hold, either(known)) for hold, known in list(found.items())[:MOST_HOLDS]]
 
@@ -248,7 +250,7 @@ def _may_be_null(one: RecordClass) -> bool:
 def _figures(graph: Graph, one: RecordClass, holds: Sequence[Composable]) -> dict[str, Composable]:
     """What is counted of a class; what is the same twice, PostgreSQL works out once."""
     due, held = graph.due(one), graph.held(one.rule.collection)
-    asked = one.requested(graph.subjects) != FALSE
+    asked = graph.requested(one) != FALSE
     conditions = {
         "records": one.belongs,
         "expired": SQL("({} IS TRUE)").format(both([one.belongs, one.expired])) if asked else due,

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Engine
 
-from include.erasure import requests
+from include.erasure import request_records, requests
 from include.erasure.ledger import ErasureKeys
 from include.holds import records
 from include.policy.datamap import MappedDatabase
@@ -18,6 +18,7 @@ from include.retention.clocks import require_agreement
 from include.retention.plan import Plan
 from include.retention.planning import Schedule, make_plan
 from include.retention.session import prepare
+from include.retention.subjects import remember
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress
 from include.services.errors import UsageError
@@ -75,6 +76,7 @@ class Desk:
         with self.state.connect() as conn:
             holds = records.on_records(conn, name)
             asked = requests.open_requests(conn, name)
+            remembered = request_records.remembered(conn, name)
         return Schedule(
             database=self.database,
             rules=self.rules,
@@ -82,16 +84,18 @@ class Desk:
             now=self.clock.now(),
             timezone=self.timezone,
             holds=holds,
-            requests=asked,
+            requests=[one for one in asked if one.oversized_at is None],
             keys=self.keys,
+            remembered=remembered,
         )
 
     def plan(self, as_of: str | None, *, ahead: bool = False) -> Plan:
-        """Make the plan for a moment; reads only, and remembers nothing.
+        """Make the plan for a moment; the mapped database is only read.
 
         Args:
             as_of: see `moment_of`.
-            ahead: whether the moment may lie in the future: to look, never to delete.
+            ahead: whether the plan is a preview: its moment may lie in the future, and no record
+                of a request is remembered.
 
         Raises:
             ControlFailed: clocks disagree.
@@ -109,7 +113,10 @@ class Desk:
                     "time.",
                     "See what would go then by `./parcelseal retention plan --as-of`.",
                 )
-            return make_plan(connection, self.schedule(moment))
+            schedule = self.schedule(moment)
+            if not ahead:  # before anything is erased by which the records are found
+                schedule = remember(connection, self.state, self.clock, schedule)
+            return make_plan(connection, schedule)
 
 
 def moment_of(as_of: str | None, now: datetime, timezone: str) -> datetime:

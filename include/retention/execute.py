@@ -33,6 +33,7 @@ from include.retention.clocks import require_agreement
 from include.retention.plan import Plan
 from include.retention.planning import Schedule, make_plan
 from include.retention.session import ONE_CORE, WRITE_AT_ONCE, one_view, prepare, refusals
+from include.retention.subjects import remember
 from include.retention.work import Limits, Progress, Tally, Work
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress
@@ -137,7 +138,8 @@ class Executor:
             self.clock.now(),
             masks_of(schedule.rules),
         )
-        asked = [one for one in schedule.requests if one.id in plan.requests]
+        schedule = remember(connection, self.state, self.clock, schedule)
+        asked = [request for request in schedule.requests if request.id in plan.requests]
         schedule = replace(schedule, requests=asked)
         with self.state.connect() as conn:
             before = ledger.erased_by_class(conn, plan.database, self.dag_id, self.run_id)
@@ -182,11 +184,12 @@ class Executor:
 
 def dispose(work: Work) -> None:
     """Mask and delete everything that the plan allows and that may go."""
-    for found in work.graph.classes.values():
-        for one in found:
-            if one.rule.action == "mask" and work.left(one.name):
-                batches.walk(work, one, Masking(one))
-                batches.count_locked(work, one, Masking(one))
+    for record_class in work.graph.masking:
+        if work.left(record_class.name):
+            if work.graph.loses_subjects(record_class.rule.collection):
+                work.remember_requests()
+            batches.walk(work, record_class, Masking(record_class))
+            batches.count_locked(work, record_class, Masking(record_class))
     for group in work.graph.groups:
         _empty(work, group)
 
@@ -196,6 +199,8 @@ def _empty(work: Work, group: tuple[str, ...]) -> None:
     is_circle = work.graph.is_circle(group)
     deleting = [it for name in group for it in work.graph.classes[name] if it.rule.deletes]
     can_untie = is_circle and not any(work.unapproved(one) for one in deleting)
+    if any(work.left(one.name) for one in deleting) and any(map(work.graph.loses_subjects, group)):
+        work.remember_requests()
     for _round in range(MOST_ROUNDS if is_circle else 1):
         gone = 0
         for name in group:

@@ -15,8 +15,11 @@ from graphlib import TopologicalSorter
 
 from psycopg.sql import SQL, Composable
 
+from include.erasure.request_records import NO_RECORDS, RequestRecords
 from include.holds.records import RecordHolds
+from include.holds.registry import Hold, HoldKind
 from include.policy.fragments import both, either, negated, quoted
+from include.retention import links
 from include.retention.classes import RecordClass
 from include.retention.relations import ForeignKey, Relation, Relations
 
@@ -57,6 +60,7 @@ class Graph:
         relations: the live tables.
         holds: the holds that count.
         subjects: data subjects who asked to be erased.
+        records: that are remembered for requests, those of other data subjects too.
         groups: collections in the order in which they can be emptied; those of a group refer to
             each other in a circle, or to themselves.
     """
@@ -67,6 +71,7 @@ class Graph:
         relations: Relations,
         holds: RecordHolds,
         subjects: frozenset[str] = frozenset(),
+        records: RequestRecords = NO_RECORDS,
     ) -> None:
         self.classes: dict[str, list[RecordClass]] = {}
         for one in classes:
@@ -74,16 +79,17 @@ class Graph:
         self.relations = relations
         self.holds = holds
         self.subjects = subjects
+        self.records = records
         self.emptied = [
             name for name, found in self.classes.items() if any(one.rule.deletes for one in found)
         ]
         self._references = {name: self._leading_to(name) for name in self.emptied}
         self.groups = self._groups()
 
-    def under(self, holds: RecordHolds, subjects: frozenset[str]) -> Graph:
-        """The same graph under other holds and requests."""
+    def under(self, holds: RecordHolds, subjects: frozenset[str], records: RequestRecords) -> Graph:
+        """Return the same graph under other holds and requests."""
         other = copy(self)
-        other.holds, other.subjects = holds, subjects
+        other.holds, other.subjects, other.records = holds, subjects, records
         return other
 
     def references(self, collection: str) -> list[Reference]:
@@ -93,6 +99,63 @@ class Graph:
     def detached(self, collection: str) -> list[Reference]:
         """Those that we set to null ourselves before a record goes."""
         return [one for one in self._references[collection] if one.by_us]
+
+    @property
+    def masking(self) -> list[RecordClass]:
+        """Record classes that mask, those first whose records are found through others."""
+        masks = [
+            record_class
+            for classes in self.classes.values()
+            for record_class in classes
+            if record_class.rule.action == "mask"
+        ]
+        before: dict[str, list[str]] = {record_class.name: [] for record_class in masks}
+        links.order(before, [(mine.name, other.name) for mine, other in self._links(masks)])
+        by_name = {record_class.name: record_class for record_class in masks}
+        return [by_name[name] for name in TopologicalSorter(before).static_order()]
+
+    def keeps_subject(self, record_class: RecordClass) -> bool:
+        """Return whether nothing that a run erases can change who a record's subject is.
+
+        So it is where each expression is a column of the record itself that is neither masked nor
+        set to null when a record goes to which it refers.
+        """
+        collection = record_class.rule.collection
+        changed = {column for other in self.classes[collection] for column in other.rule.mask}
+        for name in self.emptied:
+            for reference in self._references[name]:
+                if reference.child == collection and reference.sets_null:
+                    changed.update(reference.key.columns)
+        columns = [links.own_column(text) for text in record_class.rule.keys.subject]
+        return all(column is not None and column not in changed for column in columns)
+
+    def loses_subjects(self, collection: str) -> bool:
+        """Return whether erasing records of a collection may lose the subjects of some records."""
+        masks = any(one.rule.mask for one in self.classes[collection])
+        return any(
+            one.rule.on_request
+            and not self.keeps_subject(one)
+            and (
+                (masks and one.rule.collection == collection)
+                or links.names(one.rule, self.relations.by_collection[collection])
+                or any(
+                    reference.child == one.rule.collection and reference.sets_null
+                    for reference in self._references.get(collection, ())
+                )
+            )
+            for each in self.classes.values()
+            for one in each
+        )
+
+    def _links(self, classes: Sequence[RecordClass]) -> list[tuple[RecordClass, RecordClass]]:
+        """Return each class with each other class through whose records its own are found."""
+        return [
+            (one, other)
+            for one in classes
+            for other in classes
+            if other.rule.collection != one.rule.collection
+            and links.names(one.rule, other.relation)
+        ]
 
     def group_of(self, collection: str) -> tuple[str, ...]:
         """The group that a collection belongs to."""
@@ -110,13 +173,53 @@ class Graph:
         """A hold is on a record, by whichever class."""
         if self.holds.everything:
             return SQL("true")
-        found = [(one, one.held(self.holds)) for one in self.classes.get(collection, ())]
-        return either([both([one.belongs, held]) for one, held in found if held != FALSE])
+        conditions = []
+        for one in self.classes.get(collection, ()):
+            if (held := one.held(self.holds)) != FALSE:
+                conditions.append(both([one.belongs, held]))
+            remembered = one.remembered(self.records, self.holds.values[HoldKind.SUBJECT])
+            if remembered != FALSE:
+                conditions.append(remembered)
+        return either(conditions)
+
+    def held_by(self, record_class: RecordClass, hold: Hold, value: str) -> Composable:
+        """Return the condition that one hold is on a record of the class.
+
+        A hold on a data subject is also on what is remembered for that subject's request.
+
+        Args:
+            record_class: the class.
+            hold: of the registry.
+            value: what it is on, without the database.
+        """
+        linked = record_class.held_by(hold, value)
+        conditions = [] if linked == FALSE else [both([record_class.belongs, linked])]
+        if hold.kind is HoldKind.SUBJECT:
+            remembered = record_class.remembered(self.records, {value})
+            conditions += [] if remembered == FALSE else [remembered]
+        return either(conditions)
+
+    def belongs(self, record_class: RecordClass) -> Composable:
+        """Return the condition that a record is of the class, or was when it was remembered."""
+        remembered = record_class.remembered(self.records)
+        own = record_class.belongs
+        return own if remembered == FALSE else either([own, remembered])
+
+    def of_subjects(self, record_class: RecordClass, subjects: frozenset[str]) -> Composable:
+        """Return the condition that a record is of some data subjects, linked or remembered."""
+        linked = both([record_class.belongs, record_class.linked(subjects)])
+        remembered = record_class.remembered(self.records, subjects)
+        return linked if remembered == FALSE else either([linked, remembered])
+
+    def requested(self, record_class: RecordClass) -> Composable:
+        """Return the condition that a data subject asked for a record of the class."""
+        return record_class.requested(self.subjects, self.records)
 
     def due(self, record_class: RecordClass) -> Composable:
-        """A record of the class is over, or its data subject asked for it."""
-        wanted = either([record_class.expired, record_class.requested(self.subjects)])
-        return SQL("({} IS TRUE)").format(both([record_class.belongs, wanted]))
+        """Return the condition that a record is over, or its data subject asked for it."""
+        over = both([record_class.belongs, record_class.expired])
+        requested = self.requested(record_class)
+        return SQL("({} IS TRUE)").format(over if requested == FALSE else either([over, requested]))
 
     def kept(self, record_class: RecordClass) -> Composable:
         """A record of the class is held or suspended, or another class does not let it go."""
@@ -223,8 +326,16 @@ class Graph:
             name: tuple(sorted({name} | {one for one in reached[name] if name in reached[one]}))
             for name in self.emptied
         }
-        order = TopologicalSorter(_merged(group, before))
-        return tuple(order.static_order())
+        merged = _merged(group, before)
+        deleting = [one for each in self.classes.values() for one in each if one.rule.deletes]
+        links.order(
+            merged,
+            [
+                (group[one.rule.collection], group[other.rule.collection])
+                for one, other in self._links(deleting)
+            ],
+        )
+        return tuple(TopologicalSorter(merged).static_order())
 
 
 def _merged(

@@ -95,6 +95,8 @@ def _drop(work: Work, one: RecordClass, leaf: Leaf, expected: PlannedPartition) 
     closed = False
     with work.guard.batch() as holds:
         work.current(holds)
+        if work.may_lose_subjects(one):
+            work.remember_requests()
         try:
             with work.transaction(keeps_others=False) as entered:
                 # Many keys are entered before anybody is kept waiting.

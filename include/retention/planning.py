@@ -13,6 +13,7 @@ import psycopg
 from psycopg.sql import SQL, Composable, Composed
 
 from include.erasure.ledger import ErasureKeys
+from include.erasure.request_records import NamedRecord, Reader
 from include.holds.records import RecordHolds
 from include.policy.datamap import MappedDatabase
 from include.policy.fragments import both, negated
@@ -83,8 +84,9 @@ class Schedule:
         now: moment of planning.
         timezone: IANA name of the pack's timezone.
         holds: that count.
-        requests: of data subjects, that are open.
+        requests: of data subjects, that are open and that this run may carry out.
         keys: of the erasure ledger.
+        remembered: records that runs found for open requests, each with its data subject.
     """
 
     database: MappedDatabase
@@ -95,6 +97,7 @@ class Schedule:
     holds: RecordHolds
     requests: Sequence[ErasureRequest]
     keys: ErasureKeys
+    remembered: Sequence[tuple[str, NamedRecord]] = ()
 
     def graph(self, connection: Connection) -> Graph:
         """Bind the classes to the tables as they are now.
@@ -114,7 +117,9 @@ class Schedule:
             timezone=self.timezone,
         )
         subjects = frozenset(one.subject for one in self.requests)
-        graph = Graph(classes, relations, self.holds, subjects)
+        reader = Reader(connection, self.database, self.keys, self.rules)
+        records = reader.records(self.remembered)
+        graph = Graph(classes, relations, self.holds, subjects, records)
         _require_nullable(graph)
         return graph
 

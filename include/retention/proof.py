@@ -11,7 +11,8 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, func, select
 
-from include.erasure import ledger, requests
+from include.erasure import ledger, request_records, requests
+from include.erasure.request_records import Reader
 from include.erasure.requests import ErasureRequest
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
@@ -23,6 +24,7 @@ from include.retention.desk import Desk
 from include.retention.erasing import done_of
 from include.retention.names import CLAUSE, STEP_VERIFY
 from include.retention.session import one_view, prepare
+from include.retention.subjects import MOST_RECORDS
 from include.retention.verify import Inspection, Left, Orphans, Subject
 from include.state.tables import erasure_batch
 
@@ -69,10 +71,12 @@ def verify(
         of_plan = [int(one["hold"]) for one in planned.data.get("holds", ())]
         known = holds.on_records(conn, desk.database.name, of_plan)
         asked = requests.open_requests(conn, desk.database.name)
+        remembered = request_records.remembered(conn, desk.database.name)
         last = _last_erasure(conn, desk)
     with desk.reader.connect(autocommit=True) as connection:
         prepare(connection, desk.database)
         with one_view(connection, desk.database):
+            reader = Reader(connection, desk.database, desk.keys, desk.rules)
             inspection = Inspection(
                 connection,
                 desk.database,
@@ -80,13 +84,17 @@ def verify(
                 as_of=as_of,
                 timezone=desk.timezone,
                 holds=known,
+                records=reader.records(remembered),
             )
             left = [_explained(one, executed) for one in inspection.left()]
             orphans = inspection.orphans()
             subjects = {one.id: inspection.subject(one.subject) for one in asked}
+            gone = reader.gone(remembered, inspection.still_there())
     _left(seen, left, executed.data.get("not_approved", ()) if executed is not None else ())
     _orphans(seen, orphans)
     became = _requests(desk, seen, asked, subjects)
+    with desk.state.begin() as conn:
+        request_records.forget(conn, gone)
     counted = Counter(one["state"] for one in became)
     closed = counted["closed"] + counted["closed_late"]
     done = done_of(desk)
@@ -287,6 +295,8 @@ def _late(seen: Examination, one: ErasureRequest, days: int) -> None:
 def _request(desk: Desk, seen: Examination, one: ErasureRequest, found: Subject) -> RequestState:
     today = desk.today
     answered = any(rule.on_request for rule in desk.rules)  # else nothing was looked for
+    if one.oversized_at is not None:
+        return _oversized(seen, one, today)
     if not found.records and answered and one.found_at is None:
         return _not_found(seen, one, today)
     if not found.records and answered:
@@ -322,6 +332,14 @@ def _request(desk: Desk, seen: Examination, one: ErasureRequest, found: Subject)
                 "record keeps them.",
                 reference=one.reference,
                 count=found.records,
+            )
+            if not found.taken_over
+            else _(
+                "Of request {reference}, {count} records stay; {others} of them belong to another "
+                "data subject by now; a hold, a law or another record keeps the rest.",
+                reference=one.reference,
+                count=found.records,
+                others=found.taken_over,
             ),
             _("Tell the data subject; until they go they may only be stored (PIPL 47)."),
         )
@@ -331,6 +349,27 @@ def _request(desk: Desk, seen: Examination, one: ErasureRequest, found: Subject)
             return "restricted_late"
         return "restricted"
     return "open"
+
+
+def _oversized(seen: Examination, one: ErasureRequest, today: date) -> RequestState:
+    """Report a request that no run can carry out; a person has to, and then closes it."""
+    late = one.is_overdue(today)
+    seen.find(
+        "retention.request_overdue" if late else "retention.request_oversized",
+        Outcome.FAIL if late else Outcome.ATTENTION,
+        _(
+            "Request {reference}, due on {due}, has more than {most} records in one record class: "
+            "no run erases or closes it.",
+            reference=one.reference,
+            due=one.due_on,
+            most=MOST_RECORDS,
+        ),
+        _(
+            "Erase the records by hand, then withdraw the request. Or give the class a column that "
+            "names the data subject, and enter the request anew."
+        ),
+    )
+    return "overdue" if late else "open"
 
 
 def _not_found(seen: Examination, one: ErasureRequest, today: date) -> RequestState:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from psycopg.sql import SQL, Composable
 
 from include.holds.registry import Hold
-from include.policy.fragments import both, either
+from include.policy.fragments import either
 from include.retention.counting import each_hold
 from include.retention.desk import Desk
 from include.retention.graph import FALSE
@@ -33,12 +33,12 @@ def reach(desk: Desk, hold: Hold) -> dict[str, int]:
             values = [value for one, value in each_hold(graph.holds) if one.id == hold.id]
             for one in (it for classes in graph.classes.values() for it in classes):
                 each: list[Composable] = [
-                    held for value in values if (held := one.held_by(hold, value)) != FALSE
+                    held for value in values if (held := graph.held_by(one, hold, value)) != FALSE
                 ]
                 if not each:
                     continue
                 query = SQL("SELECT count(*) FROM {} AS t WHERE {}").format(
-                    one.relation.identifier, both([one.belongs, either(each)])
+                    one.relation.identifier, either(each)
                 )
                 row = connection.execute(query, {}).fetchone()
                 assert row is not None

@@ -309,8 +309,8 @@ def _meaning(cases: Sequence[Case]) -> Section:
         "What the tables call erased was deleted or masked in the mapped databases, and each "
         "record stands in the erasure ledger by a keyed hash. The queries that counted what is "
         "left were written separately. What the deletion uses too: the forms of masked text, the "
-        "types of columns, the list of foreign keys and how each compares, and the reading of the "
-        "registry of holds."
+        "types of columns, the list of foreign keys and how each compares, the reading of the "
+        "registry of holds, and the keys of records that were found for requests."
     )
     unproven = _(
         "Not every database was planned, worked on and counted afterwards: what the tables lack "

@@ -16,7 +16,7 @@ from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import artifacts_of, keep_artifact
 from include.holds import registry as holds
 from include.messages import Message, _
-from include.retention import breaker, subjects, told
+from include.retention import breaker, told
 from include.retention.breaker import Tripped
 from include.retention.desk import Desk
 from include.retention.names import CLAUSE, KIND, STEP_APPROVE, STEP_PLAN
@@ -40,7 +40,6 @@ def plan(desk: Desk, as_of: str | None = None) -> StepRecord:
     """
     seen = Examination(STEP_PLAN, CLAUSE, part=desk.database.name)
     made = _begun(desk) or desk.plan(as_of)
-    subjects.remember(desk)
     found = tripped(desk, made)
     with desk.state.connect() as conn:
         expired = breaker.past_runs(conn, made, desk.run, "expired")

@@ -103,5 +103,6 @@ def of_subject(one: ErasureRequest, found: Subject, state: str) -> dict[str, Any
         "due_on": one.due_on.isoformat(),
         "left": found.records,
         "unexplained": found.unexplained,
+        "taken_over": found.taken_over,
         "state": state,
     }

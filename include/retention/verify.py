@@ -3,7 +3,7 @@
 Periods are added to clocks in the pack's timezone instead of compared with a moment that was worked
 out before; holds are read anew from the registry; what refers to a record is asked of the catalogue
 as it is now. What both use: the forms of masked text, the types of columns, the list of foreign
-keys and how each compares, and which holds the registry has.
+keys and how each compares, which holds the registry has, and which records runs found for requests.
 """
 
 from __future__ import annotations
@@ -14,10 +14,17 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
-from psycopg.sql import SQL, Composable
+from psycopg.sql import SQL, Composable, Identifier
 
 from include.erasure.masks import Mask, shapes, to_mask
 from include.erasure.places import Place
+from include.erasure.request_records import (
+    NO_RECORDS,
+    Key,
+    RequestRecords,
+    SubjectKeys,
+    digest_of,
+)
 from include.holds.records import RecordHolds
 from include.holds.registry import HoldKind
 from include.policy.datamap import MappedDatabase
@@ -69,12 +76,14 @@ class Subject:
 
     Attributes:
         records: in classes that a request erases.
-        unexplained: of these, that neither hold, law nor reference keeps.
+        unexplained: of these, that neither hold, law, reference nor another data subject keeps.
+        taken_over: of these, that were found for the request and belong to somebody else by now.
     """
 
     key: str
     records: int
     unexplained: int
+    taken_over: int = 0
 
 
 class Inspection:
@@ -87,6 +96,7 @@ class Inspection:
         as_of: moment for which the plan was made.
         timezone: of the pack.
         holds: read after the execution.
+        records: that runs found for open requests, by their keys.
     """
 
     def __init__(
@@ -98,11 +108,13 @@ class Inspection:
         as_of: datetime,
         timezone: str,
         holds: RecordHolds,
+        records: RequestRecords = NO_RECORDS,
     ) -> None:
         self.connection = connection
         self.rules = rules
         self.as_of = as_of
         self.holds = holds
+        self.records = records
         self.relations: Relations = read_relations(connection, database)
         connection.execute("SELECT set_config('TimeZone', %s, true)", [timezone])
 
@@ -122,46 +134,122 @@ class Inspection:
         return found
 
     def subject(self, key: str) -> Subject:
-        """Count what is left of a data subject."""
-        records = unexplained = 0
+        """Count what is left of a data subject: found by the class's keys, or by its own key.
+
+        What a run found once is looked for by primary key, since what led to it may be gone.
+        """
+        records = unexplained = taken_over = 0
         for rule in self.rules:
             if not rule.on_request:
                 continue
-            about = _any(f"({text})::text" for text in rule.keys.subject)
             query = SQL(
                 "{prefix}SELECT count(*), count(*) FILTER (WHERE {lawful} AND {alone} "
-                "AND NOT ({held}) AND NOT ({referred})) FROM {table} AS t WHERE {of_class} "
-                "AND {left} AND {key} IN ({about})"
+                "AND NOT ({held}) AND NOT ({referred}) AND NOT ({elsewhere})), "
+                "count(*) FILTER (WHERE {elsewhere}) FROM {table} AS t WHERE {left} AND {asked}"
             ).format(
                 prefix=self._prefix(rule, key) if rule.deletes else SQL(""),
                 lawful=self._after([self._minimum(rule, one) for one in rule.minimum]),
                 alone=_all(self._let_go(rule, key)),
                 held=self._held(rule),
                 referred=self._referred(rule) if rule.deletes else _FALSE,
+                elsewhere=self._taken_over(rule, key),
                 table=self._relation(rule).identifier,
-                of_class=_member(rule),
                 left=self._left_to_do(rule),
-                key=literal(key),
-                about=about,
+                asked=self._asked(rule, key),
             )
             row = self._row(query)
             records, unexplained = records + row[0], unexplained + row[1]
-        return Subject(key, records, unexplained)
+            taken_over += row[2]
+        return Subject(key, records, unexplained, taken_over)
 
-    def finds(self, key: str) -> bool:
-        """Whether a class that a request erases has a record of a data subject, masked or not."""
-        queries: list[Composable] = [
-            SQL("EXISTS (SELECT FROM {} AS t WHERE {} AND {} IN ({}))").format(
-                self._relation(rule).identifier,
-                _member(rule),
-                literal(key),
-                _any(f"({text})::text" for text in rule.keys.subject),
+    def still_there(self) -> set[tuple[str, Key]]:
+        """Return which of the remembered records are still there: class and primary key."""
+        remaining: set[tuple[str, Key]] = set()
+        for rule in self.rules:
+            groups = self.records.of(rule.record_class)
+            keys = sorted({key for group in groups for key in group.keys})
+            if not keys:
+                continue
+            query = SQL(
+                "SELECT k.number FROM {keys} WHERE EXISTS (SELECT FROM {table} AS t WHERE {same})"
+            ).format(
+                keys=self._listed(rule, keys),
+                table=self._relation(rule).identifier,
+                same=self._same_key(rule),
             )
-            for rule in self.rules
-            if rule.on_request
-        ]
-        parts = SQL(" OR ").join(queries or [SQL("false")])
-        return bool(self._row(SQL("SELECT {}").format(parts))[0])
+            remaining |= {
+                (rule.record_class, keys[number - 1])
+                for (number,) in self.connection.execute(query, {})
+            }
+        return remaining
+
+    def _asked(self, rule: RetentionRule, key: str) -> Composable:
+        """A record of the class is a data subject's: its keys say so, or a run found it once."""
+        about = _any(f"({text})::text" for text in rule.keys.subject)
+        linked = _all([_member(rule), SQL("({} IN ({})) IS TRUE").format(literal(key), about)])
+        return _or([linked, self._remembered(rule, self.records.of(rule.record_class, {key}))])
+
+    def _taken_over(self, rule: RetentionRule, key: str) -> Composable:
+        """A run found it for a data subject, and all that named this one name somebody else now."""
+        expressions = {digest_of(text): text for text in rule.keys.subject}
+        ours, groups = [], self.records.of(rule.record_class, {key})
+        for group in groups:
+            condition = self._remembered(rule, [group])
+            if group.found_by in expressions:
+                subject = SQL("({})::text").format(pack_sql(expressions[group.found_by]))
+                named = SQL("coalesce({} = {}, true)").format(subject, literal(key))
+                condition = _all([condition, named])
+            ours.append(condition)
+        if not groups:
+            return _FALSE
+        about = _any(f"({text})::text" for text in rule.keys.subject)
+        linked = _all([_member(rule), SQL("({} IN ({})) IS TRUE").format(literal(key), about)])
+        return SQL("NOT ({})").format(_or([linked, *ours]))
+
+    def _remembered(self, rule: RetentionRule, groups: Sequence[SubjectKeys]) -> Composable:
+        """A run found the record, by its primary key."""
+        keys = sorted({one for group in groups for one in group.keys})
+        if not keys:
+            return _FALSE
+        columns = SQL(", ").join(quoted("t", one) for one in self._relation(rule).key)
+        typed = SQL(", ").join(
+            SQL("k.{}::{}").format(Identifier(f"k{at}"), SQL(kind))
+            for at, kind in enumerate(self._key_types(rule))
+        )
+        return SQL("(({}) IN (SELECT {} FROM {}))").format(columns, typed, self._listed(rule, keys))
+
+    def _listed(self, rule: RetentionRule, keys: Sequence[Key]) -> Composable:
+        """Primary keys as rows ``k`` of texts, numbered from 1."""
+        columns = [list(one) for one in zip(*keys, strict=True)]
+        names = [Identifier(f"k{at}") for at in range(len(columns))]
+        return SQL("unnest({}) WITH ORDINALITY AS k ({}, number)").format(
+            SQL(", ").join(SQL("{}::text[]").format(literal(one)) for one in columns),
+            SQL(", ").join(names),
+        )
+
+    def _same_key(self, rule: RetentionRule) -> Composable:
+        """The record ``t`` has the primary key ``k``."""
+        relation = self._relation(rule)
+        return _all(
+            [
+                SQL("{} = k.{}::{}").format(quoted("t", one), Identifier(f"k{at}"), SQL(kind))
+                for at, (one, kind) in enumerate(
+                    zip(relation.key, self._key_types(rule), strict=True)
+                )
+            ]
+        )
+
+    def _key_types(self, rule: RetentionRule) -> list[str]:
+        """Types of the primary key's columns: keys are compared as values, not as texts."""
+        relation = self._relation(rule)
+        query = (
+            "SELECT replace(format_type(a.atttypid, a.atttypmod), '%%', '%%%%') "
+            "FROM unnest(%(columns)s::text[]) WITH ORDINALITY AS w (name, place) "
+            "JOIN pg_attribute a ON a.attrelid = %(oid)s::oid AND a.attname = w.name "
+            "ORDER BY w.place"
+        )
+        given = {"columns": list(relation.key), "oid": relation.oid}
+        return [kind for (kind,) in self.connection.execute(query, given)]
 
     def _left(self, rule: RetentionRule) -> Left:
         over = [(self._clock(rule.clock), rule.period)]
@@ -200,9 +288,7 @@ class Inspection:
                 over += [self._minimum(other, one) for one in other.minimum]
                 ended = self._after(over)
                 if key is not None and other.on_request:
-                    asked = SQL("{} IN ({})").format(
-                        literal(key), _any(f"({text})::text" for text in other.keys.subject)
-                    )
+                    asked = self._asked(other, key)
                     lawful = self._after([self._minimum(other, one) for one in other.minimum])
                     ended = SQL("({} OR ({} AND {}))").format(ended, asked, lawful)
                 stays = SQL("({}) IS NOT TRUE").format(ended)
@@ -272,6 +358,9 @@ class Inspection:
                         for text in texts
                     ]
                     parts.append(_all([member, _or(each)]))
+            subjects = self.holds.values.get(HoldKind.SUBJECT, {})
+            if groups := self.records.of(one.record_class, subjects):
+                parts.append(self._remembered(one, groups))
         return parts
 
     def _referred(self, rule: RetentionRule) -> Composable:
@@ -318,9 +407,8 @@ class Inspection:
         over = _all([self._of_class(rule), periods])
         if key is None or not rule.on_request:
             return over
-        about = _any(f"({text})::text" for text in rule.keys.subject)
-        asked = [_member(rule), SQL("{} IN ({})").format(literal(key), about)]
-        return _or([over, _all([*asked, self._after(minima), *self._let_go(rule, key)])])
+        asked = self._asked(rule, key)
+        return _or([over, _all([asked, self._after(minima), *self._let_go(rule, key)])])
 
     def _referring(self, rule: RetentionRule, ring: frozenset[str] = frozenset()) -> Composable:
         """A record of a mapped table refers to it; one of a circle, only where it is not over."""

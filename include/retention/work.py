@@ -14,7 +14,7 @@ import psycopg
 from sqlalchemy import Connection as StateConnection
 from sqlalchemy.exc import DBAPIError
 
-from include.erasure import ledger, requests
+from include.erasure import ledger, request_records, requests
 from include.erasure.identity import transaction_of
 from include.erasure.ledger import Origin
 from include.holds.records import HoldGuard, RecordHolds
@@ -23,6 +23,8 @@ from include.retention.classes import RecordClass
 from include.retention.graph import Graph
 from include.retention.plan import Plan, rule_digest
 from include.retention.planning import Schedule
+from include.retention.session import ONE_CORE, one_view
+from include.retention.subjects import enter, search
 from include.services.clock import Clock
 from include.services.errors import ServiceError
 
@@ -123,6 +125,8 @@ class Work:
             table.
         dropped: oids of partitions that are gone.
         tied: groups of which the database refused a circle.
+        searched: ids of the requests whose records are remembered.
+        asking: data subjects with an open request, those who asked after the plan included.
     """
 
     connection: psycopg.Connection[Any]
@@ -143,6 +147,8 @@ class Work:
     passed_over: dict[tuple[str, int], list[str]] = field(default_factory=dict)
     dropped: set[int] = field(default_factory=set)
     tied: set[tuple[str, ...]] = field(default_factory=set)
+    searched: set[int] = field(default_factory=set)
+    asking: frozenset[str] = frozenset()
     _unsettled: list[int] = field(default_factory=list)
     _writing: Future[int] | None = None
     _beside: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
@@ -151,15 +157,49 @@ class Work:
         """The graph under what counts now; the same object as long as that does not change.
 
         Call it inside of a batch: then neither hold nor withdrawal of a request can come in before
-        the batch ends. A request that came after the plan waits for the next one.
+        the batch ends. A request that came after the plan waits for the next one; its records are
+        remembered at once, since this run may erase that by which they are found.
         """
         with self.ledger.begin():
             asked = requests.open_requests(self.ledger, self.plan.database)
-        subjects = frozenset(one.subject for one in asked if one.id in self.plan.requests)
+        self.asking = frozenset(request.subject for request in asked)
+        if not self.searched.issuperset(request.id for request in asked):
+            self.remember_requests()
+        subjects = frozenset(
+            request.subject
+            for request in asked
+            if request.id in self.plan.requests and request.oversized_at is None
+        )
         known = self.graph.holds.fingerprint, self.graph.subjects
         if known != (holds.fingerprint, subjects):
-            self.graph = self.graph.under(holds, subjects)
+            self.graph = self.graph.under(holds, subjects, self.graph.records)
         return self.graph
+
+    def may_lose_subjects(self, record_class: RecordClass) -> bool:
+        """Return whether erasing records of a class may lose whose other records are."""
+        return bool(self.asking) and self.graph.loses_subjects(record_class.rule.collection)
+
+    def remember_requests(self) -> None:
+        """Find and remember the records of all open requests, as the database has them now.
+
+        Call it outside of a transaction, before anything is erased by which others are found.
+        """
+        with self.ledger.begin():
+            asked = requests.open_requests(self.ledger, self.plan.database)
+            known = request_records.remembered(self.ledger, self.plan.database)
+        self.searched.update(request.id for request in asked)
+        if not asked:
+            return
+        database, names = self.schedule.database, frozenset(one.name for _, one in known)
+        with one_view(self.connection, database, ONE_CORE):
+            searched = search(
+                self.connection, database, self.schedule.keys, self.graph, asked, names
+            )
+        with self.ledger.begin():
+            enter(self.ledger, self.limits.clock, searched)
+        records = self.graph.records.joined(searched.records)
+        if records != self.graph.records:
+            self.graph = self.graph.under(self.graph.holds, self.graph.subjects, records)
 
     def left(self, name: str) -> int:
         """How many records of a class the plan still allows."""

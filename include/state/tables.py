@@ -183,6 +183,7 @@ erasure_request = Table(  # of data subjects
     Column("closed_because", Text),
     Column("found_at", MOMENT),  # when a run first found a record of the subject
     Column("restricted_at", MOMENT),  # of the last count, where it found only what has to stay
+    Column("oversized_at", MOMENT),  # when a run found more records than it keeps the keys of
     CheckConstraint("num_nulls(closed_at, closed_by, closed_because) IN (0, 3)", name="closed"),
     CheckConstraint("due_on >= received_on", name="due"),
     Index(
@@ -192,6 +193,17 @@ erasure_request = Table(  # of data subjects
         unique=True,
         postgresql_where=text("closed_at IS NULL"),
     ),
+)
+
+erasure_request_record = Table(  # found by a run, by key; deleted when the request is closed
+    "erasure_request_record",
+    metadata,
+    Column("request_id", BigInteger, ForeignKey(erasure_request.c.id), primary_key=True),
+    Column("record_class", Text, primary_key=True),
+    Column("key", Text, primary_key=True),  # or a keyed HMAC of it, where it tells who a person is
+    Column("found_by", Text, primary_key=True),  # SHA-256 of the expression that named the subject
+    Column("collection", Text, nullable=False),
+    Column("found_at", MOMENT, nullable=False),
 )
 
 disposition = Table(  # one record class in one run: the trend, and what came of the plan

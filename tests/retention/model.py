@@ -7,7 +7,7 @@ something keeps. It shares no code with `include.retention`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -36,8 +36,9 @@ LINKS = (
     Link("node", "up", "node"),
     Link("ring_a", "b", "ring_b"),
     Link("ring_b", "a", "ring_a"),
+    Link("client", "home", "home"),
 )
-ON_REQUEST = {"parcel", "scan", "detail", "person"}
+ON_REQUEST = {"parcel", "scan", "detail", "person", "client", "home", "letter"}
 
 
 @dataclass
@@ -49,6 +50,7 @@ class Row:
         who: key of its data subject.
         open: keeps a parcel by another class, and suspends a scan.
         refs: name of the link -> number of the record it leads to.
+        mail: of a client or a letter: its address.
     """
 
     table: str
@@ -58,6 +60,7 @@ class Row:
     open: bool = False
     masked: bool = False
     refs: dict[str, int | None] = field(default_factory=dict)
+    mail: int | None = None
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -87,17 +90,54 @@ class Model:
         holds: by number in the registry: kind and value.
         asked: data subjects with an open request.
         gone: records that were deleted.
+        remembered: data subject with an open request -> records that runs found for the request.
     """
 
     rows: dict[Name, Row] = field(default_factory=dict)
     holds: dict[int, tuple[str, str]] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
     gone: dict[Name, Row] = field(default_factory=dict)
+    remembered: dict[str, set[Name]] = field(default_factory=dict)
+
+    def subject(self, row: Row) -> str | None:
+        """Return whose a record is: by its own column, or by the clients that lead to it."""
+        match row.table:
+            case "home":
+                clients = [one for one in self._clients() if one.refs["home"] == row.number]
+            case "letter":
+                clients = [one for one in self._clients() if one.mail == row.mail]
+            case _:
+                return row.who
+        return min((one.who for one in clients), default=None)
+
+    def remember(self, subjects: Iterable[str]) -> None:
+        """Remember what is a data subject's by now, before what leads to it goes."""
+        for subject in subjects:
+            names = self.remembered.setdefault(subject, set())
+            names |= {
+                name
+                for name, row in self.rows.items()
+                if row.table in ON_REQUEST and self.subject(row) == subject
+            }
+
+    def requested(self, row: Row) -> bool:
+        """Its data subject asked, and it is nobody else's by now."""
+        subject, name = self.subject(row), (row.table, row.number)
+        if row.table not in ON_REQUEST:
+            return False
+        return subject in self.asked or (
+            subject is None and any(name in self.remembered.get(one, ()) for one in self.asked)
+        )
+
+    def _clients(self) -> list[Row]:
+        return [row for row in self.rows.values() if row.table == "client"]
 
     def held(self, row: Row) -> bool:
         """A hold is on it."""
         for kind, value in self.holds.values():
-            if kind == "database" or (kind == "subject" and value == row.who):
+            if kind == "database" or (kind == "subject" and value == self.subject(row)):
+                return True
+            if kind == "subject" and (row.table, row.number) in self.remembered.get(value, ()):
                 return True
             if kind == "class" and (value == row.table or self._claim(row, value)):
                 return True
@@ -105,7 +145,7 @@ class Model:
 
     def ready(self, row: Row) -> bool:
         """It may go, or be masked, as far as it itself is concerned."""
-        due = row.expired or (row.table in ON_REQUEST and row.who in self.asked)
+        due = row.expired or self.requested(row)
         stays = self.held(row) or row.masked or (row.open and row.table in ("parcel", "scan"))
         return due and not stays
 

@@ -19,6 +19,8 @@ from include.services.errors import ServiceError
 from tests.retention.kills import Killed, Watched, watched
 from tests.retention.model import LINKS, Model, Name, Row, more_than
 from tests.retention.rig import (
+    LINKED,
+    LINKED_RULES,
     NAME,
     OLD,
     ROTATED,
@@ -36,6 +38,7 @@ WORLDS = {
     "knots": ("node", "ring_a", "ring_b"),
     "years": ("event", "remark"),
     "people": ("person",),
+    "links": LINKED,
 }
 EDGE = datetime(2025, 1, 1, tzinfo=UTC)  # a year later it is AS_OF, which is not over yet
 OVER = datetime(2024, 12, 31, 23, 59, 59, tzinfo=UTC)
@@ -139,7 +142,7 @@ class Play:
     ) -> None:
         self.tables = WORLDS[world]
         self.rig = rig.but(
-            rules=[one for one in RULES if one.collection in self.tables],
+            rules=[one for one in (*RULES, *LINKED_RULES) if one.collection in self.tables],
             database=mapped(self.tables),
             rules_of_disposition=disposition(batch={"rows": 2, "lock_timeout_ms": 300}),
         )
@@ -150,6 +153,7 @@ class Play:
         self.planned: StepRecord | None = None
         self.done: Counter[str] = Counter()  # of the newest run
         self.asked: set[str] = set()  # whose requests the newest plan knew
+        self.later: set[str] = set()  # who asked after it, while it is executed
 
     def act(self, action: Action) -> None:
         """Carry an action out and compare."""
@@ -195,6 +199,7 @@ class Play:
         self.runs += 1
         self.done.clear()
         self.asked = set(self.model.asked)
+        self.model.remember(self.model.asked)
         self.planned = self.rig.plan(f"r{self.runs}")
         assert self._allowed() == dict(self.model.going())
 
@@ -203,9 +208,12 @@ class Play:
         if self.planned is None:
             self.plan()
         later = self.model.asked - self.asked
+        self.model.remember(self.model.asked)
+        self.later = later
         self.model.asked -= later
         self._execute(how)
         self.model.asked |= later
+        self.later = set()
 
     def _execute(self, how: Execute) -> None:
         """What the plan says goes, and no more; what came after it waits."""
@@ -258,6 +266,7 @@ class Play:
 
     def compare(self, *, finished: bool = False) -> None:
         """What is gone was allowed to go and stands in the ledger; what stays does not."""
+        self.model.remember(self.model.asked | self.later)
         deletable, maskable = self.model.to_delete(), self.model.to_mask()
         live = self._live()
         for name in [one for one in self.model.rows if one not in live]:
@@ -352,11 +361,18 @@ class Play:
         for link in (one for one in LINKS if one.child == table):
             there = [one for one in self.model.rows.values() if one.table == link.parent]
             there += [row] if link.parent == table and event.close else []
+            if table == "client":  # a home of one person's clients only: whose it is, is certain
+                there = [one for one in there if self.model.subject(one) in (None, row.who)]
             parent = there[event.parent % len(there)] if there else None
             row.refs[link.name] = parent.number if parent else None
             if table in ("scan", "remark") and parent:
                 values |= {"region": "n"} if table == "scan" else {"event_at": parent.at}
             values[_column(link.name)] = row.refs[link.name]
+        if table in ("client", "letter"):
+            clients = [one for one in self.model.rows.values() if one.table == "client"]
+            takes = clients and table == "letter"
+            row.mail = clients[event.parent % len(clients)].mail if takes else row.number
+            values["mail"] = row.mail
         self.model.rows[table, row.number] = row
         names = ", ".join(values)
         given = ", ".join(["%s"] * len(values))

@@ -39,8 +39,8 @@ from tests.support.registers import emptying
 LONGER = os.environ.get("TEST_INTERLEAVINGS", "")
 NUMBER = int(LONGER or 40)
 USED = (
-    "erasure", "erasure_batch", "erasure_request", "legal_hold", "disposition", "run_step",
-    "run_artifact",
+    "erasure", "erasure_batch", "erasure_request", "erasure_request_record", "legal_hold",
+    "disposition", "run_step", "run_artifact",
 )  # fmt: skip
 
 small = st.integers(0, 11)

@@ -1,0 +1,319 @@
+"""Keys of the records that runs found for open requests, until the requests are closed.
+
+A record may be found through another one that the same run erases. After that only its key leads to
+it. Keys are named as in the quarantine register: a keyed HMAC where the key tells who a person is.
+docs/decisions/0033 gives the reasons.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import Connection, delete, select, tuple_
+from sqlalchemy.dialects.postgresql import insert
+
+from include.erasure.ledger import ErasureKeys
+from include.erasure.matching import check_keys
+from include.erasure.places import key_texts, places_of, primary_key
+from include.policy.datamap import MappedDatabase
+from include.policy.retention import RetentionRule
+from include.quarantine.keys import KeyNames
+from include.quarantine.register import key_of
+from include.services.clock import Clock
+from include.state.tables import erasure_request, erasure_request_record
+
+Key = tuple[str, ...]
+AT_ONCE = 10_000  # rows of a statement, and keys that are compared together
+_DIGEST = "hmac:"
+
+
+@dataclass(frozen=True)
+class NamedRecord:
+    """A record of a request as the state database names it.
+
+    Attributes:
+        request_id: number of the request.
+        record_class: class of retention.yaml by which the record was found.
+        collection: of the data map.
+        name: of its primary key, as `include.quarantine.keys.KeyNames` writes it.
+        found_by: digest of the expression that named the data subject, of `digest_of`.
+    """
+
+    request_id: int
+    record_class: str
+    collection: str
+    name: str
+    found_by: str
+
+
+@dataclass(frozen=True)
+class SubjectKeys:
+    """Primary keys of records of one data subject in one record class.
+
+    Attributes:
+        subject: key of the data subject.
+        found_by: digest of the expression that named the data subject.
+        keys: primary keys as PostgreSQL prints them, sorted.
+    """
+
+    subject: str
+    found_by: str
+    keys: tuple[Key, ...]
+
+
+@dataclass(frozen=True)
+class RequestRecords:
+    """Primary keys of the records of open requests: record class -> keys by subject.
+
+    They are held in memory only; the state database has their names.
+    """
+
+    by_class: Mapping[str, tuple[SubjectKeys, ...]]
+
+    def of(
+        self, record_class: str, subjects: Collection[str] | None = None
+    ) -> tuple[SubjectKeys, ...]:
+        """Return the keys of a class, of some data subjects or of all."""
+        keys = self.by_class.get(record_class, ())
+        return tuple(group for group in keys if subjects is None or group.subject in subjects)
+
+    def joined(self, others: RequestRecords) -> RequestRecords:
+        """Return these keys and others."""
+        merged: dict[str, dict[tuple[str, str], set[Key]]] = defaultdict(lambda: defaultdict(set))
+        for records in (self, others):
+            for record_class, groups in records.by_class.items():
+                for group in groups:
+                    merged[record_class][group.subject, group.found_by].update(group.keys)
+        return collected(merged)
+
+
+NO_RECORDS = RequestRecords({})
+
+
+def collected(
+    keys: Mapping[str, Mapping[tuple[str, str], Collection[Key]]],
+) -> RequestRecords:
+    """Return keys by class; given as class -> (subject, digest of the expression) -> keys."""
+    return RequestRecords(
+        {
+            record_class: tuple(
+                SubjectKeys(subject, found_by, tuple(sorted(those)))
+                for (subject, found_by), those in sorted(groups.items())
+                if those
+            )
+            for record_class, groups in keys.items()
+        }
+    )
+
+
+def digest_of(expression: str) -> str:
+    """Return SHA-256 of an expression of ``keys.subject``, in hex digits."""
+    return hashlib.sha256(expression.encode()).hexdigest()
+
+
+def keep(conn: Connection, clock: Clock, records: Collection[NamedRecord]) -> None:
+    """Remember records of open requests; those that are remembered already stay as they are.
+
+    The transaction of ``conn`` is the caller's. A request that was closed meanwhile gets none.
+    """
+    open_ids = set(
+        conn.scalars(
+            select(erasure_request.c.id)
+            .where(
+                erasure_request.c.id.in_({record.request_id for record in records}),
+                erasure_request.c.closed_at.is_(None),
+            )
+            .order_by(erasure_request.c.id)
+            .with_for_update(read=True)  # closing deletes what stands here, and waits for us
+        )
+    )
+    rows = [
+        {
+            "request_id": record.request_id,
+            "record_class": record.record_class,
+            "collection": record.collection,
+            "key": record.name,
+            "found_by": record.found_by,
+            "found_at": clock.now(),
+        }
+        for record in records
+        if record.request_id in open_ids
+    ]
+    for start in range(0, len(rows), AT_ONCE):
+        statement = insert(erasure_request_record).on_conflict_do_nothing()
+        conn.execute(statement, rows[start : start + AT_ONCE])
+
+
+def remembered(conn: Connection, database: str) -> list[tuple[str, NamedRecord]]:
+    """Return the records of a database's open requests, each with its data subject's key."""
+    record, request = erasure_request_record, erasure_request
+    query = (
+        select(
+            request.c.subject,
+            record.c.request_id,
+            record.c.record_class,
+            record.c.collection,
+            record.c.key,
+            record.c.found_by,
+        )
+        .join_from(record, request)
+        .where(request.c.database == database, request.c.closed_at.is_(None))
+        .order_by(record.c.request_id, record.c.record_class, record.c.key)
+    )
+    return [(row[0], NamedRecord(*row[1:])) for row in conn.execute(query)]
+
+
+def forget(conn: Connection, records: Collection[NamedRecord]) -> None:
+    """Delete what is remembered of records that are gone; the transaction is the caller's."""
+    table = erasure_request_record
+    names = sorted({(record.request_id, record.record_class, record.name) for record in records})
+    for start in range(0, len(names), AT_ONCE):
+        some = names[start : start + AT_ONCE]
+        conn.execute(
+            delete(table).where(
+                tuple_(table.c.request_id, table.c.record_class, table.c.key).in_(some)
+            )
+        )
+
+
+class Reader:
+    """Turns names of records into their primary keys, in one mapped database.
+
+    A digest is compared with every key of its table, so that this reads the whole table; only
+    tables whose keys tell who a person is have digests.
+
+    Args:
+        connection: a session that prints keys as `include.services.database.PRINTING` says.
+        database: of the data map.
+        keys: of the HMAC, old ones included.
+        rules: record classes of the database.
+    """
+
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        database: MappedDatabase,
+        keys: ErasureKeys,
+        rules: Sequence[RetentionRule],
+    ) -> None:
+        self._connection = connection
+        self._database = database
+        self._keys = keys
+        self._rules = [rule for rule in rules if rule.on_request]
+
+    def keys_of(self, records: Sequence[tuple[str, NamedRecord]]) -> dict[NamedRecord, Key]:
+        """Return the primary keys of named records; a digest that no record has is left out.
+
+        Raises:
+            UsageError: a key of the HMAC is missing.
+        """
+        digests: dict[str, set[str]] = defaultdict(set)
+        keys: dict[NamedRecord, Key] = {}
+        hidden: list[NamedRecord] = []
+        for _subject, record in records:
+            key = tuple(key_of(record.name))
+            if len(key) == 1 and key[0].startswith(_DIGEST):
+                digests[record.collection].add(key[0])
+                hidden.append(record)
+            else:
+                keys[record] = key
+        revealed = {name: dict(self._revealed(name, those)) for name, those in digests.items()}
+        for record in hidden:
+            digest = key_of(record.name)[0]
+            if digest in revealed[record.collection]:
+                keys[record] = revealed[record.collection][digest]
+        return keys
+
+    def gone(
+        self, named: Sequence[tuple[str, NamedRecord]], there: Collection[tuple[str, Key]]
+    ) -> list[NamedRecord]:
+        """Return which named records are gone.
+
+        Args:
+            named: records.
+            there: record classes and primary keys of those that are still there.
+        """
+        keys = self.keys_of(named)
+        return [
+            record
+            for _subject, record in named
+            if not any((name, keys.get(record)) in there for name in self._classes(record))
+        ]
+
+    def records(self, named: Sequence[tuple[str, NamedRecord]]) -> RequestRecords:
+        """Return the primary keys of named records by record class.
+
+        A class that the pack does not have any more counts as every class of its collection that a
+        request erases: a class that was renamed loses none of its records.
+        """
+        keys = self.keys_of(named)
+        merged: dict[str, dict[tuple[str, str], set[Key]]] = defaultdict(lambda: defaultdict(set))
+        for subject, record in named:
+            if record not in keys:
+                continue
+            for record_class in self._classes(record):
+                merged[record_class][subject, record.found_by].add(keys[record])
+        return collected(merged)
+
+    def _classes(self, record: NamedRecord) -> list[str]:
+        names = [rule.record_class for rule in self._rules if rule.collection == record.collection]
+        return [record.record_class] if record.record_class in names else names
+
+    def _revealed(self, collection: str, digests: Collection[str]) -> Iterator[tuple[str, Key]]:
+        """Yield each digest of some that a record of the table has, with the record's key."""
+        place = places_of(self._database).get(collection)
+        columns = primary_key(self._connection, place) if place else None
+        if place is None or columns is None:
+            return
+        key_ids = {digest.removeprefix(_DIGEST).rpartition(":")[0] for digest in digests}
+        check_keys(key_ids, self._keys)
+        query = sql.SQL("SELECT {} FROM {} AS t").format(key_texts(columns), place.identifier)
+        with self._connection.cursor("parcelseal_records") as cursor:
+            cursor.execute(query)
+            while chunk := cursor.fetchmany(AT_ONCE):
+                for key_id in key_ids:
+                    made = self._keys.digests(key_id, self._database.name, collection, chunk)
+                    for key, digest in zip(chunk, made, strict=True):
+                        name = f"{_DIGEST}{key_id}:{digest.hex()}"
+                        if name in digests:
+                            yield name, key
+
+
+@dataclass
+class Namer:
+    """Names records of one collection, those of an older key of the HMAC as they were named.
+
+    Attributes:
+        keys: of the HMAC.
+        database: of the data map.
+        collection: name in the data map.
+        columns: of the primary key.
+        known: names that are remembered already.
+    """
+
+    keys: ErasureKeys
+    database: MappedDatabase
+    collection: str
+    columns: Sequence[str]
+    known: Collection[str]
+
+    @cached_property
+    def _names(self) -> KeyNames:
+        return KeyNames(
+            self.keys,
+            self.database.name,
+            self.database.collections[self.collection],
+            self.columns,
+            frozenset(self.known),
+        )
+
+    def name(self, key: Key) -> str:
+        """Return the name of a record, from its key as PostgreSQL prints it."""
+        return self._names.of(key)

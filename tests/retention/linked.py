@@ -1,0 +1,153 @@
+"""Schemas in which a record's data subject is found through another record, as rigs.
+
+`PAGILA` is shaped as the sample database of that name: an address is found through the customer
+who refers to it, so that foreign keys force the customer to go first. `FIDES` is shaped as the
+example of the Fides project: a visit has the e-mail address of its customer and no foreign key.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+
+from include.local.postgres import EmbeddedPostgres
+from include.policy.datamap import MappedCollection, MappedDatabase, MappedField
+from include.policy.retention import RetentionRule
+from include.state.migrate import migrate
+from tests.retention.rig import NAME, Rig, rule
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Tables, their data map and their record classes.
+
+    Attributes:
+        tables: SQL that creates them.
+        keys: collection -> columns of its primary key.
+        personal: ``collection.column`` of keys that tell who a person is.
+    """
+
+    tables: str
+    keys: Mapping[str, Sequence[str]]
+    rules: Sequence[RetentionRule]
+    personal: frozenset[str] = frozenset()
+
+    def mapped(self) -> MappedDatabase:
+        """Return the data map."""
+        return MappedDatabase(
+            name=NAME,
+            title="Courier",
+            connection="customer_db",
+            schema_name="public",
+            rto=timedelta(hours=4),
+            rpo=timedelta(days=1),
+            collections={
+                name: MappedCollection(
+                    name=name,
+                    schema_name="public",
+                    table=name,
+                    fields={
+                        column: MappedField(
+                            name=column,
+                            primary_key=True,
+                            categories=("user.contact.email",)
+                            if f"{name}.{column}" in self.personal
+                            else (),
+                        )
+                        for column in columns
+                    },
+                )
+                for name, columns in self.keys.items()
+            },
+        )
+
+
+def found_by(expression: str | Sequence[str], **more: Any) -> dict[str, Any]:
+    """Return what `rule` needs for a class that is erased on request."""
+    return {"keys": {"subject": expression}, "on_request": True, **more}
+
+
+ADDRESS_LINK = "(SELECT min(c.customer_id) FROM customer c WHERE c.address_id = t.address_id)"
+PAGILA = Schema(
+    """
+    CREATE TABLE address (
+        address_id integer PRIMARY KEY, address text, phone text, at timestamptz);
+    CREATE TABLE store (
+        store_id integer PRIMARY KEY, address_id integer NOT NULL REFERENCES address);
+    CREATE TABLE customer (
+        customer_id integer PRIMARY KEY, name text, at timestamptz,
+        address_id integer NOT NULL REFERENCES address);
+    CREATE TABLE rental (
+        rental_id integer PRIMARY KEY, at timestamptz,
+        customer_id integer NOT NULL REFERENCES customer);
+    CREATE TABLE payment (
+        payment_id integer, paid_at timestamptz, at timestamptz, rental_id integer,
+        customer_id integer, PRIMARY KEY (payment_id, paid_at)) PARTITION BY RANGE (paid_at);
+    CREATE TABLE payment_2025 PARTITION OF payment
+        FOR VALUES FROM ('2025-01-01') TO ('2026-01-01');
+    """,
+    {
+        "address": ["address_id"],
+        "store": ["store_id"],
+        "customer": ["customer_id"],
+        "rental": ["rental_id"],
+        "payment": ["payment_id", "paid_at"],
+    },
+    (
+        rule("customer", **found_by("t.customer_id")),
+        rule("address", **found_by(ADDRESS_LINK)),
+        rule("rental", **found_by("t.customer_id")),
+        rule(
+            "payment",
+            **found_by(
+                "(SELECT r.customer_id FROM rental r WHERE r.rental_id = t.rental_id)",
+                action="drop_partition",
+            ),
+        ),
+    ),
+)
+VISIT_LINK = "(SELECT c.id FROM customer c WHERE c.email = t.email)"
+FIDES = Schema(
+    """
+    CREATE TABLE customer (id integer PRIMARY KEY, email text, name text, at timestamptz);
+    CREATE TABLE visit (
+        email text, last_visit timestamptz, at timestamptz, PRIMARY KEY (email, last_visit));
+    CREATE TABLE login (
+        id integer PRIMARY KEY, customer_id integer REFERENCES customer ON DELETE SET NULL,
+        at timestamptz);
+    """,
+    {"customer": ["id"], "visit": ["email", "last_visit"], "login": ["id"]},
+    (
+        rule("customer", **found_by("t.id")),
+        rule("visit", **found_by(VISIT_LINK)),
+        rule("login", **found_by("t.customer_id")),
+    ),
+    frozenset({"visit.email"}),
+)
+
+
+@contextmanager
+def linked_rig(server: EmbeddedPostgres, schema: Schema, *more_sql: str) -> Iterator[Rig]:
+    """Make both databases of a rig with a schema of its own, and drop them afterwards."""
+    names = {name: f"{name}_{uuid.uuid4().hex[:8]}" for name in ("linked", "linkedstate")}
+    with psycopg.connect(server.conninfo("postgres"), autocommit=True) as admin:
+        for name in names.values():
+            admin.execute(f"CREATE DATABASE {name}".encode())
+        rig = Rig(
+            server.conninfo(names["linked"]),
+            server.conninfo(names["linkedstate"]),
+            rules=schema.rules,
+            database=schema.mapped(),
+        )
+        migrate(rig.engine)
+        for statements in (schema.tables, *more_sql):
+            rig.sql(statements)
+        yield rig
+        for name in names.values():
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
