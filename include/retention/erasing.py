@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from psycopg.sql import Identifier
 
@@ -18,7 +19,9 @@ from include.retention.desk import Desk
 from include.retention.execute import Executor
 from include.retention.names import CLAUSE, STEP_EXECUTE
 from include.retention.plan import Plan
+from include.retention.planning import make_plan
 from include.retention.question import why
+from include.retention.session import ONE_CORE, prepare
 from include.retention.steps import planned
 from include.retention.steps import tripped as limits_tripped
 from include.retention.work import Progress, Tally
@@ -64,6 +67,10 @@ def execute(
     )
     tally = executor.execute(made, desk.schedule(made.as_of), allowed)
     done = done_of(desk)
+    unreached = {
+        one.name: one.planned - done.get(one.name, 0) for one in made.classes if one.name in allowed
+    }
+    staying = _staying(desk, made, unreached) if any(n > 0 for n in unreached.values()) else {}
     with desk.state.begin() as conn:
         executed = {one.name: done.get(one.name, 0) for one in made.classes if one.name in allowed}
         breaker.executed(conn, made.database, desk.run, executed)
@@ -96,6 +103,7 @@ def execute(
             },
             "partitions": _dropped(desk, made),
             "waiting": waiting,
+            "staying": staying,
             "stopped": tally.stopped,
             "refused": {f"{name} {code}": n for (name, code), n in tally.refused.items()},
             "busy": tally.busy,
@@ -107,6 +115,39 @@ def execute(
             "not_approved": [one.name for one in refused],
         }
     )
+
+
+def _staying(desk: Desk, plan: Plan, unreached: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Count why planned records are still there, as a plan of now says it.
+
+    Args:
+        desk: of the database.
+        plan: that was executed.
+        unreached: record class -> planned records that were not erased.
+
+    Returns:
+        Record class -> reason -> records: ``held``, ``suspended``, ``kept_longer`` and
+        ``kept_by_reference``, as many more as in the plan that was executed, ``due``, which could
+        still go, and ``not_due``, which changed or are gone.
+    """
+    schedule = desk.schedule(plan.as_of)
+    asked = [request for request in schedule.requests if request.id in plan.requests]
+    with desk.reader.connect(autocommit=True) as connection:
+        prepare(connection, desk.database)
+        now = make_plan(connection, replace(schedule, requests=asked), ONE_CORE)
+    staying: dict[str, dict[str, int]] = {}
+    for record_class in now.classes:
+        name, left = record_class.name, unreached.get(record_class.name, 0)
+        reasons = {}
+        for reason in ("held", "suspended", "kept_longer", "kept_by_reference"):
+            more = getattr(record_class, reason) - getattr(plan.of(name), reason)
+            reasons[reason] = max(0, min(left, more))
+            left -= reasons[reason]
+        reasons["due"] = max(0, min(left, record_class.planned))
+        reasons["not_due"] = max(0, left - reasons["due"])
+        if any(reasons.values()):
+            staying[name] = {reason: records for reason, records in reasons.items() if records}
+    return staying
 
 
 def _dropped(desk: Desk, made: Plan) -> dict[str, int]:

@@ -158,10 +158,31 @@ def _shortfall(case: Case, one: PlannedClass) -> list[tuple[Message, int | None]
             refused = _("the database refused them (SQLSTATE {code})", code=code)
             found.append((_KEPT if code == Kept.sqlstate else refused, count))
             left -= count
-    return found + ([(_why(case, one), left)] if left > 0 else [])
+    if left <= 0:
+        return found
+    if reason := _why(case, one):
+        return [*found, (reason, left)]
+    for reason_name, counted in case.execution.get("staying", {}).get(one.name, {}).items():
+        records = min(left, counted)
+        if records:
+            found.append((_STAYING[reason_name], records))
+            left -= records
+    return found + ([(_NOT_SEEN, left)] if left > 0 else [])
 
 
-def _why(case: Case, one: PlannedClass) -> Message:
+_NOT_SEEN = _("no change and no hold was seen: the run did not reach them")
+_STAYING = {
+    "held": _("a hold was placed on them after the plan was made"),
+    "suspended": _("since the plan was made, a condition of the record class keeps them"),
+    "kept_longer": _("since the plan was made, another class of the same records keeps them"),
+    "kept_by_reference": _("records that were not erased refer to them"),
+    "due": _NOT_SEEN,
+    "not_due": _("they were changed or deleted after the plan was made"),
+}
+
+
+def _why(case: Case, one: PlannedClass) -> Message | None:
+    """Return the weightiest reason that the execution recorded for a whole class; None if none."""
     execution, name = case.execution, one.name
     if name in execution.get("not_approved", ()):
         return _("nobody approved")
@@ -182,4 +203,4 @@ def _why(case: Case, one: PlannedClass) -> Message:
     # Those of other classes that were not approved, for one.
     if (case.left(name) or {}).get("referred", 0) > one.kept_by_reference:
         return _("records that were not erased refer to them")
-    return _("they changed, or a hold was placed on them, after the plan was made")
+    return None

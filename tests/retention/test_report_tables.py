@@ -136,7 +136,23 @@ FULL: dict[str, Any] = {
                 "the run's time was used up; the next run goes on | 4",
             ],
         ),
-        ({}, ["they changed, or a hold was placed on them, after the plan was made | 4"]),
+        ({}, ["no change and no hold was seen: the run did not reach them | 4"]),
+        (
+            {"staying": {"order": {"held": 1, "not_due": 2, "due": 1}}},
+            [
+                "a hold was placed on them after the plan was made | 1",
+                "they were changed or deleted after the plan was made | 2",
+                "no change and no hold was seen: the run did not reach them | 1",
+            ],
+        ),
+        (
+            {"staying": {"order": {"suspended": 1, "kept_longer": 1, "kept_by_reference": 2}}},
+            [
+                "since the plan was made, a condition of the record class keeps them | 1",
+                "since the plan was made, another class of the same records keeps them | 1",
+                "records that were not erased refer to them | 2",
+            ],
+        ),
     ],
 )
 def test_what_was_planned_and_is_there_has_a_reason(given: Any, reasons: list[str]) -> None:
