@@ -111,6 +111,7 @@ def _table(
         _("Record class"),
         _("Expired"),
         _("Held"),
+        _("Suspended"),
         _("To delete"),
         _("To mask"),
         _("Partitions"),
@@ -126,7 +127,8 @@ def _table(
             [
                 harmless(title if isinstance(title, str) else words.text(title)),
                 words.value(one.expired + one.requested),
-                words.value(one.held + one.suspended),
+                words.value(one.held),
+                words.value(one.suspended),
                 words.value(one.to_delete),
                 words.value(one.to_mask),
                 words.value(one.to_drop_partitions),

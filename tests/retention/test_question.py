@@ -50,13 +50,20 @@ def test_it_says_in_both_languages_what_goes_and_why_it_waits() -> None:
     assert chinese.startswith("### 中文")
     for half, title in ((chinese, "纸质单据"), (english, "Paper forms")):
         row = next(line for line in half.splitlines() if title in line)
-        assert row.startswith(f"| {title} | 12,350 | 10 | 12,300 | 0 | 0 | ")
+        assert row.startswith(f"| {title} | 12,350 | 7 | 3 | 12,300 | 0 | 0 | ")
         assert "10,000" in row
         assert PLAN.sha256 in half
         assert "label" not in half
         assert half.count("\n| ") == 3  # head, rule, one class
     assert "2026-03-02 00:00" in english
     assert r"Only bo, wang\_li@example.com may answer" in english
+
+
+def test_form_shows_legal_holds_and_suspended_records_apart() -> None:
+    """A suspended record is under no legal hold; each figure has its own heading."""
+    chinese, english = page().body.split("### English")
+    assert "| Held | Suspended |" in english
+    assert "| 法律保全 | 暂缓 |" in chinese
 
 
 @pytest.mark.parametrize("recent", [0, 4_321])
@@ -98,4 +105,4 @@ def test_titles_and_names_cannot_change_the_page(hostile: dict[str, object]) -> 
         assert sign not in text
     assert "\n" not in found.subject
     rows = [line for line in found.body.splitlines() if line.startswith("| ")]
-    assert {line.count("|") for line in rows} == {8}
+    assert {line.count("|") for line in rows} == {9}
