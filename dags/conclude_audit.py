@@ -46,7 +46,7 @@ from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, SEND_ARGS, T
         "quarter": Param(
             None,
             type=["null", "string"],
-            pattern="^20[0-9]{2}Q[1-4]$",
+            pattern=r"^20[0-9]{2}Q[1-4]$(?!\n)",
             title="Quarter",
             description="2026Q3: conclude it now, and say so when that cannot be; empty means what is back.",
         ),

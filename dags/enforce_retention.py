@@ -26,11 +26,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import Param, TriggerRule, dag, task, task_group
+from airflow.sdk import TriggerRule, dag, task, task_group
 
 from include.orchestration import retention
 from include.orchestration.databases import wanted_databases
 from include.orchestration.human import HumanStep
+from include.orchestration.inputs import past_moment_param
 from include.orchestration.run import require_held
 from include.orchestration.workflow import (
     DEFAULT_ARGS,
@@ -54,11 +55,10 @@ from include.orchestration.workflow import (
     tags=[Tag.RETENTION, Tag.HUMAN, Tag.CLAUSE_5_3, Tag.DAILY],
     params={
         "databases": databases_param(),
-        "as_of": Param(
-            None,
-            type=["null", "string"],
-            title="As of",
-            description="Day (2026-11-25) or moment with offset for which records are over; empty means today.",
+        "as_of": past_moment_param(
+            "As of",
+            "Day (2026-11-25) or moment with offset (2026-11-25T03:30:00+08:00) for which records are "
+            "over, never in the future; empty means today.",
         ),
     },
 )

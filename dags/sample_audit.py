@@ -25,10 +25,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import Param, TriggerRule, chain, dag, task
+from airflow.sdk import TriggerRule, chain, dag, task
 
 from include.orchestration import sampling
 from include.orchestration.human import HumanStep
+from include.orchestration.inputs import past_quarter_param
 from include.orchestration.run import require_held
 from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, Tag, cron
 
@@ -44,12 +45,8 @@ from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, Tag, cron
     default_args=DEFAULT_ARGS | {"owner": "management"},
     tags=[Tag.AUDIT, Tag.HUMAN, Tag.CLAUSE_6_1, Tag.QUARTERLY],
     params={
-        "quarter": Param(
-            None,
-            type=["null", "string"],
-            pattern="^20[0-9]{2}Q[1-4]$",
-            title="Quarter",
-            description="2026Q3; empty means the last one that is over.",
+        "quarter": past_quarter_param(
+            "Quarter", "2026Q3, a quarter that is over; empty means the last one."
         ),
     },
 )

@@ -9,12 +9,14 @@ import os
 import runpy
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from include.policy import SHIPPED, load_pack
+from include.services.clock import SystemClock
 from include.services.errors import UsageError
 from tests.policy.packs import write_pack
 
@@ -293,10 +295,61 @@ def test_a_mistyped_quarter_is_refused_before_a_run_starts(dags: dict[str, Any],
 
     for given in ("2026Q3", None):
         inprocess._check_parameters(dags[name], {"quarter": given})
-    for given in ("2026q3", "2026Q5", "1926Q3", "2026-Q3", " 2026Q3", "20266Q3", "2026Q33"):
+    for given in ("2026q3", "2026Q5", "1926Q3", "2026-Q3", " 2026Q3", "20266Q3", "2026Q3\n"):
         with pytest.raises(UsageError) as caught:
             inprocess._check_parameters(dags[name], {"quarter": given})
         assert caught.value.exit_code == 2
         assert f"The parameter quarter of {name}: {given!r}" in caught.value.message
         assert "\n" not in caught.value.message
         assert caught.value.action.startswith("2026Q3")
+
+
+def test_wrong_as_of_is_refused_before_a_run_starts(dags: dict[str, Any]) -> None:
+    """What is no day, no moment with offset, no real day, or has not begun."""
+    from include.orchestration import inprocess
+
+    now = SystemClock().now()
+    good = (None, "", "2026-01-31", "2026-01-31T03:30:00+08:00", "2026-01-31T03:30Z")
+    for given in good:
+        inprocess._check_parameters(dags["enforce_retention"], {"as_of": given})
+    wrong = (
+        "tomorrow",
+        "2026-02-30",
+        "2026-13-01",
+        "2026-01-31 ",
+        "2026-01-31\n",
+        "2026-01-31T03:30:00",
+        "2026-01-31T25:30:00Z",
+        "31.1.2026",
+        f"{now.date() + timedelta(days=2)}",
+        (now + timedelta(hours=1)).isoformat(timespec="seconds"),
+    )
+    for given in wrong:
+        with pytest.raises(UsageError) as caught:
+            inprocess._check_parameters(dags["enforce_retention"], {"as_of": given})
+        assert caught.value.exit_code == 2
+        assert "The parameter as_of of enforce_retention" in caught.value.message
+        assert caught.value.action.startswith("Day (2026-11-25) or moment with offset")
+
+
+def test_wrong_as_of_is_refused_by_the_serialized_workflow(dags: dict[str, Any]) -> None:
+    """The API server, which knows a workflow as it was serialized, checks the same."""
+    from airflow.exceptions import ParamValidationError
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    serialized = DagSerialization.from_dict(DagSerialization.to_dict(dags["enforce_retention"]))
+    for given in ("tomorrow", f"{SystemClock().now().date() + timedelta(days=2)}"):
+        with pytest.raises(ParamValidationError):
+            serialized.params.deep_merge({"as_of": given}).validate()
+    serialized.params.deep_merge({"as_of": "2026-01-31"}).validate()
+
+
+def test_quarter_that_is_not_over_is_refused_before_a_run_starts(dags: dict[str, Any]) -> None:
+    """Its populations still grow; nothing can be drawn from them."""
+    from include.orchestration import inprocess
+
+    now = SystemClock().now()
+    quarter = f"{now.year + 1}Q{(now.month - 1) // 3 + 1}"
+    with pytest.raises(UsageError):
+        inprocess._check_parameters(dags["sample_audit"], {"quarter": quarter})
+    inprocess._check_parameters(dags["sample_audit"], {"quarter": f"{now.year - 1}Q4"})
