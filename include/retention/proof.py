@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime
-from typing import Any, Literal
-from zoneinfo import ZoneInfo
+from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, func, select
 
 from include.erasure import ledger, request_records, requests
 from include.erasure.request_records import Reader
-from include.erasure.requests import ErasureRequest
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
 from include.holds import records as holds
@@ -23,14 +21,10 @@ from include.retention.clocks import APART
 from include.retention.desk import Desk
 from include.retention.erasing import done_of
 from include.retention.names import CLAUSE, STEP_VERIFY
+from include.retention.request_states import judge
 from include.retention.session import one_view, prepare
-from include.retention.subjects import MOST_RECORDS
-from include.retention.verify import Inspection, Left, Orphans, Subject
+from include.retention.verify import Inspection, Left, Orphans
 from include.state.tables import erasure_batch
-
-RequestState = Literal[
-    "closed", "closed_late", "restricted", "restricted_late", "overdue", "open", "not_found"
-]
 
 
 @dataclass(frozen=True)
@@ -92,7 +86,7 @@ def verify(
             gone = reader.gone(remembered, inspection.still_there())
     _left(seen, left, executed.data.get("not_approved", ()) if executed is not None else ())
     _orphans(seen, orphans)
-    became = _requests(desk, seen, asked, subjects)
+    became = judge(desk, seen, asked, subjects)
     with desk.state.begin() as conn:
         request_records.forget(conn, gone)
     counted = Counter(one["state"] for one in became)
@@ -228,167 +222,6 @@ def _orphans(seen: Examination, orphans: Sequence[Orphans]) -> None:
             ),
             subject=one.constraint,
         )
-
-
-def _requests(
-    desk: Desk,
-    seen: Examination,
-    asked: Sequence[ErasureRequest],
-    subjects: dict[int, Subject],
-) -> list[dict[str, Any]]:
-    """Close what is done, and say what is late and what stays; returns what became of each.
-
-    What an earlier try of the step closed counts too.
-    """
-    run = _run(desk)
-    with desk.state.connect() as conn:
-        before = [
-            one
-            for one in requests.every(conn)
-            if one.database == desk.database.name and one.closed_by == run
-        ]
-    became = [
-        told.of_subject(one, Subject(one.subject, 0, 0), _closed(desk, seen, one)) for one in before
-    ]
-    for one in asked:
-        found = subjects[one.id]
-        state = _request(desk, seen, one, found)
-        with desk.state.begin() as conn:
-            kept = state in ("restricted", "restricted_late")
-            requests.restrict(conn, desk.clock, one.id, restricted=kept)
-        became.append(told.of_subject(one, found, state))
-    return became
-
-
-def _run(desk: Desk) -> str:
-    """How the registry of requests names a run."""
-    return f"{desk.dag_id} {desk.run_id}"
-
-
-def _closed(desk: Desk, seen: Examination, one: ErasureRequest) -> RequestState:
-    """Say whether a request was closed in time, or as soon as nothing kept its records any more."""
-    assert one.closed_at is not None
-    if _days_late(desk, one, one.restricted_at or one.closed_at) <= 0:
-        return "closed"
-    _late(seen, one, _days_late(desk, one, one.closed_at))
-    return "closed_late"
-
-
-def _days_late(desk: Desk, one: ErasureRequest, moment: datetime) -> int:
-    return (moment.astimezone(ZoneInfo(desk.timezone)).date() - one.due_on).days
-
-
-def _late(seen: Examination, one: ErasureRequest, days: int) -> None:
-    seen.find(
-        "retention.request_late",
-        Outcome.FAIL,
-        _(
-            "Request {reference}, due on {due}, was done only now: {late} days late.",
-            reference=one.reference,
-            due=one.due_on,
-            late=days,
-        ),
-        _("See why it took so long, and tell the data subject."),
-    )
-
-
-def _request(desk: Desk, seen: Examination, one: ErasureRequest, found: Subject) -> RequestState:
-    today = desk.today
-    answered = any(rule.on_request for rule in desk.rules)  # else nothing was looked for
-    if one.oversized_at is not None:
-        return _oversized(seen, one, today)
-    if not found.records and answered and one.found_at is None:
-        return _not_found(seen, one, today)
-    if not found.records and answered:
-        with desk.state.begin() as conn:
-            because = "no record is left in the classes that a request erases"
-            done = requests.close(conn, desk.clock, one.id, closed_by=_run(desk), because=because)
-        return _closed(desk, seen, done)
-    if (found.unexplained or not answered) and one.is_overdue(today):
-        seen.find(
-            "retention.request_overdue",
-            Outcome.FAIL,
-            _(
-                "Of request {reference}, due on {due}, {count} records are still there.",
-                reference=one.reference,
-                due=one.due_on,
-                count=found.unexplained,
-            )
-            if answered
-            else _(
-                "Request {reference} was due on {due}, and no record class is erased on request.",
-                reference=one.reference,
-                due=one.due_on,
-            ),
-            _("Answer the data subject, and see why the records were not erased."),
-        )
-        return "overdue"
-    if found.records and not found.unexplained:
-        seen.find(
-            "retention.request_restricted",
-            Outcome.ATTENTION,
-            _(
-                "Of request {reference}, {count} records stay: a hold, a law, or another "
-                "record keeps them.",
-                reference=one.reference,
-                count=found.records,
-            )
-            if not found.taken_over
-            else _(
-                "Of request {reference}, {count} records stay; {others} of them belong to another "
-                "data subject by now; a hold, a law or another record keeps the rest.",
-                reference=one.reference,
-                count=found.records,
-                others=found.taken_over,
-            ),
-            _("Tell the data subject; until they go they may only be stored (PIPL 47)."),
-        )
-        days = _days_late(desk, one, desk.clock.now())
-        if one.restricted_at is None and days > 0:  # what could go went only now
-            _late(seen, one, days)
-            return "restricted_late"
-        return "restricted"
-    return "open"
-
-
-def _oversized(seen: Examination, one: ErasureRequest, today: date) -> RequestState:
-    """Report a request that no run can carry out; a person has to, and then closes it."""
-    late = one.is_overdue(today)
-    seen.find(
-        "retention.request_overdue" if late else "retention.request_oversized",
-        Outcome.FAIL if late else Outcome.ATTENTION,
-        _(
-            "Request {reference}, due on {due}, has more than {most} records in one record class: "
-            "no run erases or closes it.",
-            reference=one.reference,
-            due=one.due_on,
-            most=MOST_RECORDS,
-        ),
-        _(
-            "Erase the records by hand, then withdraw the request. Or give the class a column that "
-            "names the data subject, and enter the request anew."
-        ),
-    )
-    return "overdue" if late else "open"
-
-
-def _not_found(seen: Examination, one: ErasureRequest, today: date) -> RequestState:
-    """No run ever found a record by this key: nothing shows that anything was erased."""
-    late = one.is_overdue(today)
-    seen.find(
-        "retention.request_overdue" if late else "retention.request_not_found",
-        Outcome.FAIL if late else Outcome.ATTENTION,
-        _(
-            "Request {reference}, due on {due}: no record was ever found under its key.",
-            reference=one.reference,
-            due=one.due_on,
-        ),
-        _(
-            "Compare the key with the request's file. Withdraw the request: enter it anew with the "
-            "right key, or tell the data subject that no record is there."
-        ),
-    )
-    return "overdue" if late else "not_found"
 
 
 def _within(seen: Examination, planned: StepRecord, done: dict[str, int]) -> None:

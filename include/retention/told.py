@@ -14,7 +14,7 @@ from include.erasure.requests import ErasureRequest
 from include.holds import registry
 from include.retention.desk import Desk
 from include.retention.plan import Plan
-from include.retention.verify import Subject
+from include.retention.verify_records import Subject
 from include.state.tables import erasure, erasure_batch
 
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
-from psycopg.sql import SQL, Composable, Identifier
+from psycopg.sql import SQL, Composable
 
 from include.erasure.masks import Mask, shapes, to_mask
 from include.erasure.places import Place
@@ -22,8 +22,6 @@ from include.erasure.request_records import (
     NO_RECORDS,
     Key,
     RequestRecords,
-    SubjectKeys,
-    digest_of,
 )
 from include.holds.records import RecordHolds
 from include.holds.registry import HoldKind
@@ -33,6 +31,7 @@ from include.policy.period import Period
 from include.policy.retention import Minimum, RetentionRule, SqlClock
 from include.retention import rings
 from include.retention.relations import ForeignKey, Relation, Relations, read_relations
+from include.retention.verify_records import Remembered, Subject
 
 Connection = psycopg.Connection[Any]
 
@@ -70,22 +69,6 @@ class Orphans:
     validated: bool = True
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What is left of a data subject who asked to be erased.
-
-    Attributes:
-        records: in classes that a request erases.
-        unexplained: of these, that neither hold, law, reference nor another data subject keeps.
-        taken_over: of these, that were found for the request and belong to somebody else by now.
-    """
-
-    key: str
-    records: int
-    unexplained: int
-    taken_over: int = 0
-
-
 class Inspection:
     """Counts what is left in one database.
 
@@ -114,8 +97,8 @@ class Inspection:
         self.rules = rules
         self.as_of = as_of
         self.holds = holds
-        self.records = records
         self.relations: Relations = read_relations(connection, database)
+        self.remembered = Remembered(connection, self.relations, records)
         connection.execute("SELECT set_config('TimeZone', %s, true)", [timezone])
 
     def left(self) -> list[Left]:
@@ -152,7 +135,7 @@ class Inspection:
                 alone=_all(self._let_go(rule, key)),
                 held=self._held(rule),
                 referred=self._referred(rule) if rule.deletes else _FALSE,
-                elsewhere=self._taken_over(rule, key),
+                elsewhere=self.remembered.taken_over(rule, key, self._linked(rule, key)),
                 table=self._relation(rule).identifier,
                 left=self._left_to_do(rule),
                 asked=self._asked(rule, key),
@@ -164,92 +147,16 @@ class Inspection:
 
     def still_there(self) -> set[tuple[str, Key]]:
         """Return which of the remembered records are still there: class and primary key."""
-        remaining: set[tuple[str, Key]] = set()
-        for rule in self.rules:
-            groups = self.records.of(rule.record_class)
-            keys = sorted({key for group in groups for key in group.keys})
-            if not keys:
-                continue
-            query = SQL(
-                "SELECT k.number FROM {keys} WHERE EXISTS (SELECT FROM {table} AS t WHERE {same})"
-            ).format(
-                keys=self._listed(rule, keys),
-                table=self._relation(rule).identifier,
-                same=self._same_key(rule),
-            )
-            remaining |= {
-                (rule.record_class, keys[number - 1])
-                for (number,) in self.connection.execute(query, {})
-            }
-        return remaining
+        return self.remembered.still_there(self.rules)
 
     def _asked(self, rule: RetentionRule, key: str) -> Composable:
-        """A record of the class is a data subject's: its keys say so, or a run found it once."""
+        """Return the condition that a record is a data subject's: by its keys, or found once."""
+        return _or([self._linked(rule, key), self.remembered.condition(rule, {key})])
+
+    def _linked(self, rule: RetentionRule, key: str) -> Composable:
+        """Return the condition that the class's keys name a data subject."""
         about = _any(f"({text})::text" for text in rule.keys.subject)
-        linked = _all([_member(rule), SQL("({} IN ({})) IS TRUE").format(literal(key), about)])
-        return _or([linked, self._remembered(rule, self.records.of(rule.record_class, {key}))])
-
-    def _taken_over(self, rule: RetentionRule, key: str) -> Composable:
-        """A run found it for a data subject, and all that named this one name somebody else now."""
-        expressions = {digest_of(text): text for text in rule.keys.subject}
-        ours, groups = [], self.records.of(rule.record_class, {key})
-        for group in groups:
-            condition = self._remembered(rule, [group])
-            if group.found_by in expressions:
-                subject = SQL("({})::text").format(pack_sql(expressions[group.found_by]))
-                named = SQL("coalesce({} = {}, true)").format(subject, literal(key))
-                condition = _all([condition, named])
-            ours.append(condition)
-        if not groups:
-            return _FALSE
-        about = _any(f"({text})::text" for text in rule.keys.subject)
-        linked = _all([_member(rule), SQL("({} IN ({})) IS TRUE").format(literal(key), about)])
-        return SQL("NOT ({})").format(_or([linked, *ours]))
-
-    def _remembered(self, rule: RetentionRule, groups: Sequence[SubjectKeys]) -> Composable:
-        """A run found the record, by its primary key."""
-        keys = sorted({one for group in groups for one in group.keys})
-        if not keys:
-            return _FALSE
-        columns = SQL(", ").join(quoted("t", one) for one in self._relation(rule).key)
-        typed = SQL(", ").join(
-            SQL("k.{}::{}").format(Identifier(f"k{at}"), SQL(kind))
-            for at, kind in enumerate(self._key_types(rule))
-        )
-        return SQL("(({}) IN (SELECT {} FROM {}))").format(columns, typed, self._listed(rule, keys))
-
-    def _listed(self, rule: RetentionRule, keys: Sequence[Key]) -> Composable:
-        """Primary keys as rows ``k`` of texts, numbered from 1."""
-        columns = [list(one) for one in zip(*keys, strict=True)]
-        names = [Identifier(f"k{at}") for at in range(len(columns))]
-        return SQL("unnest({}) WITH ORDINALITY AS k ({}, number)").format(
-            SQL(", ").join(SQL("{}::text[]").format(literal(one)) for one in columns),
-            SQL(", ").join(names),
-        )
-
-    def _same_key(self, rule: RetentionRule) -> Composable:
-        """The record ``t`` has the primary key ``k``."""
-        relation = self._relation(rule)
-        return _all(
-            [
-                SQL("{} = k.{}::{}").format(quoted("t", one), Identifier(f"k{at}"), SQL(kind))
-                for at, (one, kind) in enumerate(
-                    zip(relation.key, self._key_types(rule), strict=True)
-                )
-            ]
-        )
-
-    def _key_types(self, rule: RetentionRule) -> list[str]:
-        """Types of the primary key's columns: keys are compared as values, not as texts."""
-        relation = self._relation(rule)
-        query = (
-            "SELECT replace(format_type(a.atttypid, a.atttypmod), '%%', '%%%%') "
-            "FROM unnest(%(columns)s::text[]) WITH ORDINALITY AS w (name, place) "
-            "JOIN pg_attribute a ON a.attrelid = %(oid)s::oid AND a.attname = w.name "
-            "ORDER BY w.place"
-        )
-        given = {"columns": list(relation.key), "oid": relation.oid}
-        return [kind for (kind,) in self.connection.execute(query, given)]
+        return _all([_member(rule), SQL("({} IN ({})) IS TRUE").format(literal(key), about)])
 
     def _left(self, rule: RetentionRule) -> Left:
         over = [(self._clock(rule.clock), rule.period)]
@@ -359,8 +266,7 @@ class Inspection:
                     ]
                     parts.append(_all([member, _or(each)]))
             subjects = self.holds.values.get(HoldKind.SUBJECT, {})
-            if groups := self.records.of(one.record_class, subjects):
-                parts.append(self._remembered(one, groups))
+            parts.append(self.remembered.condition(one, subjects))
         return parts
 
     def _referred(self, rule: RetentionRule) -> Composable:

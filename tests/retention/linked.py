@@ -131,6 +131,23 @@ FIDES = Schema(
     frozenset({"visit.email"}),
 )
 
+LINKED = ("client", "home", "letter")
+LINKED_TABLES = """
+CREATE TABLE IF NOT EXISTS home (id integer PRIMARY KEY, at timestamptz, who text);
+CREATE TABLE IF NOT EXISTS client (
+    id integer PRIMARY KEY, home integer CONSTRAINT client_home REFERENCES home, mail integer,
+    at timestamptz, who text);
+CREATE TABLE IF NOT EXISTS letter (
+    id integer PRIMARY KEY, mail integer, at timestamptz, who text);
+"""
+"""For the random orders: a home is found through the client who refers to it, so that the client
+goes first, and a letter through the client with its mail address."""
+LINKED_RULES: tuple[RetentionRule, ...] = (
+    rule("client", on_request=True),
+    rule("home", **found_by("(SELECT min(c.who) FROM client c WHERE c.home = t.id)")),
+    rule("letter", **found_by("(SELECT min(c.who) FROM client c WHERE c.mail = t.mail)")),
+)
+
 
 @contextmanager
 def linked_rig(server: EmbeddedPostgres, schema: Schema, *more_sql: str) -> Iterator[Rig]:

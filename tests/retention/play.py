@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,11 +15,22 @@ import psycopg
 from include.evidence.model import StepRecord
 from include.holds.registry import HoldKind
 from include.services.errors import ServiceError
+from tests.retention.actions import (
+    Action,
+    Event,
+    Execute,
+    Hold,
+    Insert,
+    Plan,
+    Release,
+    Request,
+    Rotate,
+    Touch,
+)
 from tests.retention.kills import Killed, Watched, watched
+from tests.retention.linked import LINKED, LINKED_RULES
 from tests.retention.model import LINKS, Model, Name, Row, more_than
 from tests.retention.rig import (
-    LINKED,
-    LINKED_RULES,
     NAME,
     OLD,
     ROTATED,
@@ -45,84 +55,6 @@ OVER = datetime(2024, 12, 31, 23, 59, 59, tzinfo=UTC)
 AGES: tuple[datetime | None, ...] = (OLD, OVER, OLD, YOUNG, EDGE, None)
 PEOPLE = ("a", "b", "c")
 STAGES = ("changed", "intended", "confirmed", "committed", "settled")
-
-
-@dataclass(frozen=True)
-class Insert:
-    """A new record; ``parent`` picks what it refers to, ``close`` ties a circle with it."""
-
-    table: int
-    age: int
-    who: int
-    parent: int
-    open: bool = False
-    close: bool = False
-
-
-@dataclass(frozen=True)
-class Touch:
-    """The application changes a record: its clock moves on or back, a claim opens or closes."""
-
-    which: int
-    age: int
-    open: bool
-
-
-@dataclass(frozen=True)
-class Hold:
-    """Somebody places a hold: on a person, a class, or everything."""
-
-    kind: int
-    value: int
-
-
-@dataclass(frozen=True)
-class Release:
-    """Somebody releases a hold."""
-
-    which: int
-
-
-@dataclass(frozen=True)
-class Request:
-    """Somebody asks to be erased."""
-
-    who: int
-
-
-@dataclass(frozen=True)
-class Rotate:
-    """The ledger gets another key."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A new run makes its plan."""
-
-
-Event = Insert | Touch | Hold | Release | Request
-
-
-@dataclass(frozen=True)
-class Execute:
-    """The newest run executes its plan; perhaps something happens meanwhile, or it is killed.
-
-    Attributes:
-        stage: at which it is killed or something happens, of `STAGES`.
-        number: which arrival at that stage.
-        commit: whether it is killed while COMMIT is under way; of the stage ``confirmed``.
-        kill: whether it is killed.
-        meanwhile: what happens when it has committed a batch or come to the end of a class.
-    """
-
-    stage: str = "settled"
-    number: int = 10**6
-    kill: bool = False
-    commit: bool = False
-    meanwhile: Event | None = None
-
-
-Action = Event | Rotate | Plan | Execute
 
 
 class Play:
@@ -348,6 +280,8 @@ class Play:
         table = self.tables[event.table % len(self.tables)]
         self.numbers += 1
         at = AGES[event.age % len(AGES)]
+        if table in LINKED and event.age % 4:
+            at = YOUNG  # what has expired goes by itself, without its request
         if table == "event":
             at = datetime(YEARS[event.age % len(YEARS)], 6, 1, tzinfo=UTC)
             make_partitions(self.connection)

@@ -12,9 +12,6 @@ Each table stands for one way in which records hang together:
     node        refers to itself
     ring_a, ring_b  refer to each other in a circle
     person      is masked
-    home        is found through the client who refers to it, so that the client goes first
-    letter      is found through the client with its mail address; no foreign key leads there
-    client      refers to home
 Everything is kept for a year and looked at for `AS_OF`: `OLD` is over and `YOUNG` is not.
 """
 
@@ -92,11 +89,6 @@ ALTER TABLE ring_a ADD CONSTRAINT ring_a_b FOREIGN KEY (b) REFERENCES ring_b;
 CREATE TABLE person (
     id integer PRIMARY KEY, name text, phone text, at timestamptz, who text,
     masked_at timestamptz);
-CREATE TABLE home (id integer PRIMARY KEY, at timestamptz, who text);
-CREATE TABLE client (
-    id integer PRIMARY KEY, home integer CONSTRAINT client_home REFERENCES home, mail integer,
-    at timestamptz, who text);
-CREATE TABLE letter (id integer PRIMARY KEY, mail integer, at timestamptz, who text);
 """
 YEARS = (2022, 2023, 2025)  # of event's partitions: two that are over, and one that is not
 KEY = {"parcel": ("region", "no"), "event": ("no", "at")}
@@ -171,22 +163,6 @@ RULES: tuple[RetentionRule, ...] = (
         on_request=True,
     ),
 )
-
-LINKED = ("client", "home", "letter")
-LINKED_RULES: tuple[RetentionRule, ...] = (
-    rule("client", on_request=True),
-    rule(
-        "home",
-        on_request=True,
-        keys={"subject": "(SELECT min(c.who) FROM client c WHERE c.home = t.id)"},
-    ),
-    rule(
-        "letter",
-        on_request=True,
-        keys={"subject": "(SELECT min(c.who) FROM client c WHERE c.mail = t.mail)"},
-    ),
-)
-"""Classes whose records are found through another record; of no rig that does not say so."""
 
 
 def disposition(**more: Any) -> Disposition:
@@ -362,7 +338,7 @@ class Rig:
         """Bring both databases back to their beginning."""
         with psycopg.connect(self.source, autocommit=True) as connection:
             make_partitions(connection)
-            connection.execute(f"TRUNCATE {', '.join((*COLLECTIONS, *LINKED))}".encode())
+            connection.execute(f"TRUNCATE {', '.join(COLLECTIONS)}".encode())
         self.state_sql(emptying(metadata.tables))
 
     def _kept(self, run: str, record: StepRecord) -> StepRecord:
