@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from include.backup.access import TargetAccess
 from include.backup.compare import compare
 from include.backup.restore import restore
 from include.encryption.recipients import Recipient
@@ -71,7 +72,9 @@ def test_restore_brings_back_comments_and_grants_of_large_objects(
     assert rows(target, acl) == [(None,)]
     assert compare(source, target).same_schema
     run(target, "DROP TABLE t; SELECT lo_unlink(oid) FROM pg_largeobject_metadata")
-    restore(source, target, owners=True)
+    access = TargetAccess(target, owners=True, is_new=True)
+    restore(source, target, owners=True, prepare=access.close)
+    access.open()
     assert rows(target, COMMENTS) == [(77, "signature"), (79, "photo")]
     ((grants,),) = rows(target, acl)
     assert f"{reader}=r" in str(grants)
