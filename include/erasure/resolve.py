@@ -14,10 +14,17 @@ from datetime import datetime, timedelta
 
 import psycopg
 from psycopg import errors, sql
-from sqlalchemy import Engine, delete, exists, tuple_, update
+from sqlalchemy import Engine, delete, tuple_, update
 
 from include.erasure.identity import is_known, server_of
-from include.erasure.ledger import ErasureKeys, OpenBatch, settle, unsettled, withdraw
+from include.erasure.ledger import (
+    ErasureKeys,
+    OpenBatch,
+    settle,
+    unsettled,
+    withdraw,
+    withdraw_empty,
+)
 from include.erasure.masks import Mask, shapes, to_mask
 from include.erasure.matching import Table, kind_of, matches, place_of
 from include.erasure.places import Place, primary_key
@@ -196,9 +203,8 @@ def _look(
                 .where(erasure_batch.c.id == batch)
                 .values(records=erasure_batch.c.records - number)
             )
+        withdraw_empty(conn, ids)
         settle(conn, ids, at)
-        nothing_left = ~exists().where(erasure.c.batch_id == erasure_batch.c.id)
-        conn.execute(delete(erasure_batch).where(erasure_batch.c.id.in_(ids), nothing_left))
 
 
 def _table(

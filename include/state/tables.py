@@ -142,6 +142,7 @@ erasure_batch = Table(
     Column("settled_at", MOMENT),  # null: not yet known whether the transaction committed
     Column("key_types", Text),  # of the primary key by which the records were named; null: unknown
     Column("entries", BigInteger),  # counted when it was settled; known keys have theirs already
+    Column("entries_sha256", LargeBinary),  # of these entries, `include.erasure.ledger`
     CheckConstraint("action IN ('delete', 'mask')", name="action"),
     Index("erasure_batch_database_idx", "database", "collection"),
     Index("erasure_batch_run_idx", "dag_id", "run_id"),
@@ -204,6 +205,21 @@ erasure_request_record = Table(  # found by a run, by key; deleted when the requ
     Column("found_by", Text, primary_key=True),  # SHA-256 of the expression that named the subject
     Column("collection", Text, nullable=False),
     Column("found_at", MOMENT, nullable=False),
+)
+
+# What a person accepted as lost from registers, and what they hold since: append-only. Signed, so
+# that no plain INSERT hides a loss.
+register_loss = Table(
+    "register_loss",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("accepted_at", MOMENT, nullable=False),
+    Column("accepted_by", Text, nullable=False),
+    Column("because", Text, nullable=False),
+    Column("lost", JSONB, nullable=False),  # register -> sealed figure
+    Column("figures", JSONB, nullable=False),  # register -> figure at that moment
+    Column("key_fingerprint", Text, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
 )
 
 disposition = Table(  # one record class in one run: the trend, and what came of the plan

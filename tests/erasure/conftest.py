@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 from include.local.postgres import EmbeddedPostgres
 from include.state.connect import engine
 from include.state.migrate import migrate
-from include.state.tables import erasure, erasure_batch
+from tests.support.registers import emptying
 
 
 @pytest.fixture(scope="session")
@@ -29,8 +29,7 @@ def ledger_state(postgres: EmbeddedPostgres) -> Engine:
 def empty_ledger(ledger_state: Engine) -> None:
     """Nothing that another test entered is in the ledger."""
     with ledger_state.begin() as conn:
-        conn.execute(erasure.delete())
-        conn.execute(erasure_batch.delete())
+        conn.exec_driver_sql(emptying(["erasure", "erasure_batch"]))
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from include.erasure.requests import (
 )
 from include.services.clock import FixedClock
 from include.services.errors import UsageError
-from include.state.tables import erasure_request
 from tests.evidence.support import START
+from tests.support.registers import emptying
 
 CLOCK = FixedClock(START)
 TODAY = START.date()
@@ -83,7 +83,7 @@ def test_two_who_enter_it_at_once_get_one_request(ledger_state: Engine) -> None:
             ids = {one.result(20) for one in [pool.submit(enter) for _ in range(4)]}
     finally:
         with ledger_state.begin() as conn:
-            conn.execute(erasure_request.delete())
+            conn.exec_driver_sql(emptying(["erasure_request"]))
     assert len(ids) == 1
 
 

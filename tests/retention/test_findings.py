@@ -95,7 +95,7 @@ def test_a_backup_taken_while_the_last_batch_went_on_is_listed(rig: Rig) -> None
     rig.insert("note", id=1, at=OLD)
     planned = rig.plan()
     executed = rig.execute(planned)
-    begun = rig.state_sql(
+    begun = rig.tamper(
         "UPDATE erasure_batch SET erased_at = erased_at - interval '1 hour' RETURNING erased_at"
     )[0][0]
     meanwhile, days = begun + timedelta(minutes=59), timedelta(days=30)
@@ -112,7 +112,7 @@ def test_more_than_was_planned_is_an_incident(rig: Rig) -> None:
     rig.insert("note", id=1, at=OLD)
     planned = rig.plan()
     executed = rig.execute(planned)
-    rig.state_sql("UPDATE erasure_batch SET records = 3")
+    rig.tamper("UPDATE erasure_batch SET records = 3")
     codes = found(rig.verify(planned, executed))
     assert codes["retention.beyond_plan"] == (Outcome.FAIL, "note")
 

@@ -102,7 +102,7 @@ def test_what_the_law_kept_past_the_day_is_not_late(rig: Rig) -> None:
     rig.request("p1", (rig.clock.now() - timedelta(days=20)).date())
     *_, counted = rig.run()
     assert state(counted)["state"] == "restricted"
-    rig.state_sql(
+    rig.tamper(
         "UPDATE erasure_request SET due_on = due_on - 20, "
         "restricted_at = restricted_at - interval '20 days'"
     )
