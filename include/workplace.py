@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from include.backup.offsite import Offsite
     from include.encryption.recipients import OpeningKey, Recipient, UnreadableRecipient
     from include.erasure.ledger import ErasureKeys
+    from include.evidence.register_figures import Register
+    from include.evidence.registers import EvidenceReader
     from include.evidence.signing import Signer
     from include.retention.desk import Desk
 
@@ -339,6 +341,31 @@ class Workplace:
             except UsageError as error:
                 unreadable.append(UnreadableRecipient(name, error.message))
         return found, unreadable
+
+    def registers(self) -> EvidenceReader:
+        """Return what compares the state database's registers with the newest sealed bundles."""
+        from include.evidence.registers import EvidenceReader
+
+        return EvidenceReader(
+            self.store("evidence_store"),
+            self.state,
+            self.trusted,
+            {one.workflow for one in self.pack.controls},
+        )
+
+    def require_complete_registers(self, *registers: Register) -> None:
+        """Refuse to rely on registers of the state database that lack what bundles sealed.
+
+        Args:
+            registers: those on which the caller relies; all where none is named.
+
+        Raises:
+            ControlFailed: a register lacks rows that were sealed.
+            StoreError: the evidence store cannot be read.
+        """
+        from include.evidence.register_figures import REGISTERS
+
+        self.registers().require_complete(self.clock.now(), registers or REGISTERS)
 
     @cached_property
     def erasure_keys(self) -> ErasureKeys:

@@ -83,6 +83,10 @@ def restore(
     skip_erasures: Annotated[
         bool, typer.Option(help="Do not replay erasures: only when state_db is lost for good.")
     ] = False,
+    incomplete_ledger: Annotated[
+        bool,
+        typer.Option(help="Replay the erasures that are there, although sealed ones are missing."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> int:
     """Restore for real: check, decrypt, load, compare, and erase again what was erased."""
@@ -99,6 +103,7 @@ def restore(
         chosen = _choose(place, database, point)
         if not skip_erasures:
             _ledger(place, database)
+            _require_complete(place, incomplete=incomplete_ledger)
         tell(f"restore point {chosen.id}, taken {chosen.manifest.taken_at:%Y-%m-%d %H:%M:%S %Z}")
         source = Source(place.store("offsite_store"), chosen.manifest, _key(place, key))
         access = TargetAccess(target, owners=owners, is_new=not into_existing)
@@ -275,6 +280,34 @@ def _require_findable(
         place.state,
         chosen.id,
     )
+
+
+def _require_complete(place: Workplace, *, incomplete: bool) -> None:
+    """Compare the erasure ledger with what bundles sealed of it.
+
+    Args:
+        place: connections.
+        incomplete: go on, with a warning, where erasures are missing or cannot be compared.
+
+    Raises:
+        ControlFailed: erasures that were sealed are missing.
+        StoreError: the evidence store cannot be read.
+    """
+    from include.evidence.register_figures import ERASURES
+
+    try:
+        place.require_complete_registers(ERASURES)
+    except ParcelSealError as error:
+        if incomplete:
+            errors.print(
+                f"[bold red]the erasure ledger may be incomplete[/bold red]: {error.message} "
+                "People who were erased may be back; keep the copy closed until they are found.",
+                soft_wrap=True,
+            )
+            return
+        raise type(error)(
+            error.message, f"{error.action} To restore meanwhile: --incomplete-ledger."
+        ) from None
 
 
 def _state_is_blank(place: Workplace) -> bool:

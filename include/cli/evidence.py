@@ -15,6 +15,7 @@ from include.services.errors import UsageError
 if TYPE_CHECKING:
     from include.evidence.folder import Folder
     from include.evidence.verify import Verification
+    from include.workplace import Workplace
 
 
 def verify(
@@ -121,24 +122,79 @@ def _show(checked: Verification) -> None:
             results.print(f"  {line}", soft_wrap=True, markup=False)
 
 
-def recover_ledger() -> int:
+def recover_ledger(
+    accept_losses: Annotated[
+        bool,
+        typer.Option(help="Go on without the rows that the state database lost; needs --by."),
+    ] = False,
+    by: Annotated[str, typer.Option(help="Who accepts the loss.")] = "",
+    because: Annotated[str, typer.Option(help="Why the rows cannot be brought back.")] = "",
+) -> int:
     """Enter bundles of the store that the ledger lost, after state_db was restored from a backup.
 
-    Only bundles that carry a trusted seal and continue the chain are taken.
+    Only bundles that carry a trusted seal and continue the chain are taken. Then name the erasures,
+    holds, requests and findings that bundles sealed and the state database lacks: no bundle can
+    bring them back.
     """
     from include.evidence.adopt import recover_ledger as recover
     from include.evidence.signing import TrustedKeys
 
     place = workplace()
-    with local_stack(place), place.state.connect() as conn:
-        entered = recover(
-            place.store("evidence_store"),
-            conn,
-            place.signer,
-            TrustedKeys(place.trusted),
-            place.clock,
+    with local_stack(place):
+        with place.state.connect() as conn:
+            entered = recover(
+                place.store("evidence_store"),
+                conn,
+                place.signer,
+                TrustedKeys(place.trusted),
+                place.clock,
+            )
+        for bundle in entered:
+            results.print(f"entered  {bundle}", soft_wrap=True)
+        results.print(f"{len(entered)} bundles entered")
+        if accept_losses:
+            return _accept_losses(place, by, because)
+        return _show_losses(place)
+
+
+def _show_losses(place: Workplace) -> int:
+    """Print what the state database lacks; 1 where it lacks anything."""
+    from include.evidence.registers import as_text
+
+    reader = place.registers()
+    sealed = reader.sealed_states(place.clock.now())
+    if not sealed.states:
+        results.print("no bundle says what the state database held: compare it with the reports")
+        return 0
+    lost = reader.losses(sealed)
+    for loss in lost:
+        errors.print(f"[bold red]lost[/bold red]  {as_text([loss.message])}", soft_wrap=True)
+    newest = max(state.read_at for state in sealed.states)
+    results.print(
+        f"{'what else' if lost else 'nothing that was sealed is missing; what'} was entered after "
+        f"{newest:%Y-%m-%d %H:%M:%S %Z}, when the newest bundle was sealed, is in no figure. "
+        "Approvals, incidents, reviews of partners, training, the quarantine register and messages "
+        "have no figures: compare them with the reports of the bundles.",
+        soft_wrap=True,
+    )
+    if lost:
+        errors.print(
+            "Drills, restores, retention and pruning refuse to rely on these registers. Restore "
+            "the state database from a newer backup. If there is none: find the rows in reports "
+            "and files, enter holds and requests again, then accept the loss with "
+            '--accept-losses --by NAME --because "..."',
+            soft_wrap=True,
         )
-    for bundle in entered:
-        results.print(f"entered  {bundle}", soft_wrap=True)
-    results.print(f"{len(entered)} bundles entered")
+    return 1 if lost else 0
+
+
+def _accept_losses(place: Workplace, by: str, because: str) -> int:
+    from include.evidence.registers import accept_losses
+
+    accepted = accept_losses(place.registers(), place.signer, place.clock, by=by, because=because)
+    if accepted is None:
+        results.print("nothing is missing, so nothing was accepted")
+        return 0
+    names = ", ".join(sorted(accepted.lost))
+    results.print(f"accepted by {accepted.accepted_by}: {names}; the next bundle says so")
     return 0

@@ -21,7 +21,17 @@ from json.encoder import encode_basestring
 from typing import Any, Literal
 
 import psycopg
-from sqlalchemy import Connection, delete, exists, func, insert, literal_column, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    delete,
+    exists,
+    func,
+    insert,
+    literal_column,
+    select,
+    update,
+)
 
 from include.erasure import binary_copy
 from include.services.errors import ControlFailed, UsageError
@@ -46,7 +56,7 @@ _entries_of_batch = (
     .scalar_subquery()
 )
 # Names each entry of a batch; the order is fixed, so that the same entries give the same digest.
-_DIGEST_OF_BATCH = literal_column(
+_DIGEST_OF_BATCH: ColumnElement[bytes] = literal_column(
     """(SELECT sha256(coalesce(string_agg(
         e.key_hmac || convert_to(e.action || ' ' || e.key_id || chr(10), 'UTF8'), ''::bytea
         ORDER BY e.key_hmac, e.action COLLATE "C", e.key_id COLLATE "C"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -96,6 +96,17 @@ def rows(conn: Connection) -> list[LedgerRow]:
 def head(conn: Connection) -> LedgerRow | None:
     """Return the last row, None when nothing was sealed yet."""
     return _first(conn, select(evidence_ledger).order_by(evidence_ledger.c.seq.desc()).limit(1))
+
+
+def newest(conn: Connection, limit: int) -> list[LedgerRow]:
+    """Return the last rows, newest first."""
+    return _rows(conn, select(evidence_ledger).order_by(evidence_ledger.c.seq.desc()).limit(limit))
+
+
+def of_bundles(conn: Connection, bundles: Collection[str]) -> list[LedgerRow]:
+    """Return the rows of some bundles, in the chain's order."""
+    wanted = select(evidence_ledger).where(evidence_ledger.c.bundle.in_(bundles))
+    return _rows(conn, wanted.order_by(evidence_ledger.c.seq))
 
 
 def find(conn: Connection, dag_id: str, run_id: str) -> LedgerRow | None:

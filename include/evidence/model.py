@@ -170,6 +170,62 @@ class StepSummary(BaseModel):
     data: dict[str, Any]
 
 
+class RegisterFigure(BaseModel):
+    """A register of the state database as far as it was written when a bundle was sealed.
+
+    Attributes:
+        rows: that the figure covers: those up to ``highest_id``, open erasures left out.
+        entries: erased records, of the register of erasures; elsewhere the same as ``rows``.
+        highest_id: of a row; 0 for an empty register.
+        open: first and last id of each range of rows that could still be settled, released or
+            closed. The digest covers only what stays of these rows.
+        sha256: over the digests of the rows, ordered by id; 64 hex digits.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    rows: int
+    entries: int
+    highest_id: int
+    open: tuple[tuple[int, int], ...] = ()
+    sha256: str
+
+
+class AcceptedLoss(BaseModel):
+    """A person's decision to go on without rows that registers lost.
+
+    Attributes:
+        lost: register -> the sealed figure that it does not contain any more.
+        because: the reason, in plain words without a customer's value.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    accepted_at: AwareDatetime
+    accepted_by: str
+    because: str
+    lost: dict[str, RegisterFigure]
+
+
+class RegisterState(BaseModel):
+    """The registers of the state database when a bundle was sealed; later ones contain it.
+
+    Attributes:
+        read_at: when they were read.
+        figures: by register: ``erasure``, ``erasure_request``, ``finding``, ``finding_event``,
+            ``legal_hold``. One is missing where it was being written all the time.
+        lost: register -> figure of an earlier bundle that it does not contain any more.
+        accepted: the newest loss that a person accepted; None where none ever was.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    read_at: AwareDatetime
+    figures: dict[str, RegisterFigure]
+    lost: dict[str, RegisterFigure] = {}
+    accepted: AcceptedLoss | None = None
+
+
 class Result(BaseModel):
     """``result.json``: what machines read of a bundle."""
 
@@ -183,6 +239,7 @@ class Result(BaseModel):
     approvals: list[Approval] = []
     steps: list[StepSummary] = []
     not_made: dict[str, str] = {}
+    registers: RegisterState | None = None
 
 
 def result_schema() -> str:

@@ -17,6 +17,7 @@ from include.backup.preflight import CLAUSE
 from include.backup.restore import Source
 from include.backup.scratch import drop_left_over
 from include.evidence.model import Outcome, StepRecord
+from include.evidence.register_figures import ERASURES, HOLDS
 from include.evidence.steps import keep_artifact, steps_of
 from include.messages import _
 from include.orchestration.run import run_key, seal_run, step
@@ -85,6 +86,7 @@ def prune(database: str) -> dict[str, Any]:
             offsite.require_plausible_clock(
                 [one.manifest.taken_at for one in points], place.clock.now()
             )
+            place.require_complete_registers(HOLDS)
             return offsite.prune_restore_points(
                 database,
                 off,
@@ -172,6 +174,7 @@ def drill(database: str) -> dict[str, Any]:
 
         try:
             with exclusive(place.state, f"drill:{database}", f"a drill of {database}"):
+                place.require_complete_registers(ERASURES)
                 record = drills.drill(
                     place.pack.database(database),
                     _source(place, database),

@@ -13,6 +13,7 @@ from include.approvals import registry
 from include.approvals.question import AskAgain, Question
 from include.backup import manifest as manifests
 from include.evidence.model import Outcome, StepRecord
+from include.evidence.register_figures import ERASURES, HOLDS, REQUESTS
 from include.evidence.steps import steps_of
 from include.holds.registry import restore_points_held
 from include.messages import _
@@ -47,6 +48,7 @@ def plan(database: str, as_of: str | None) -> dict[str, Any]:
     """Make the plan of one database; asks nobody yet."""
 
     def work(place: Workplace) -> StepRecord:
+        place.require_complete_registers(ERASURES, HOLDS, REQUESTS)
         return steps.plan(_desk(place, database), as_of)
 
     return step(STEP_PLAN, database, _("The plan of {database}", database=database), work, CLAUSE)
@@ -95,6 +97,7 @@ def execute(database: str) -> dict[str, Any]:
     """Erase what the plan names and nothing keeps, as far as it was approved or needs it not."""
 
     def work(place: Workplace) -> StepRecord:
+        place.require_complete_registers(ERASURES, HOLDS, REQUESTS)
         desk = _desk(place, database)
         name, what = f"retention:{database}", f"retention of {database}"
         with exclusive(place.state, name, what) as alone:

@@ -301,7 +301,8 @@ def _seal(
     from include.reports.render import render_all
 
     controls = judge(place.pack.controls_of(context.dag_id), conclusion.metrics)
-    findings = [*conclusion.findings, *unexplained(controls, conclusion.outcome)]
+    registers, lost = place.registers().state_to_seal(place.clock)
+    findings = [*conclusion.findings, *unexplained(controls, conclusion.outcome), *lost]
     outcome = Outcome.worst([conclusion.outcome, *(one.severity for one in findings)])
     report = Report(
         title=conclusion.title,
@@ -325,6 +326,7 @@ def _seal(
         approvals=conclusion.approvals,
         steps=[StepSummary(**one.model_dump(include=_SUMMARY)) for one in records],
         not_made=rendered.not_made,
+        registers=registers,
     )
     store = place.store("evidence_store")
     with place.state.connect() as conn:

@@ -23,8 +23,6 @@ from include.state.tables import evidence_ledger, metadata
 from tests.evidence.support import Evidence
 from tests.support.registers import emptying
 
-EMPTY = emptying(metadata.tables)
-
 
 @pytest.fixture(scope="session")
 def migrated(postgres: EmbeddedPostgres) -> str:
@@ -44,7 +42,7 @@ def signer() -> Signer:
 def open_evidence(migrated: str, signer: Signer, root: Path) -> Iterator[Evidence]:
     db: Engine = engine(migrated)
     with db.begin() as conn:
-        conn.exec_driver_sql(EMPTY)
+        conn.exec_driver_sql(emptying(metadata.tables))  # those of all imported modules
     with db.connect() as conn:
         yield Evidence(DirectoryStore(root), root, db, conn, signer, migrated)
 

@@ -11,7 +11,7 @@ from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
 revision = "0024"
-down_revision = "0022"
+down_revision = "0023"
 
 DIGESTS = """
 UPDATE erasure_batch b SET entries_sha256 = c.digest FROM (
@@ -97,7 +97,7 @@ HINTS = {
 
 
 def upgrade() -> None:
-    """Digest what is there: an entry that was replaced until now stays unnoticed."""
+    """Digest the entries of settled batches. Entries replaced before the upgrade go unnoticed."""
     op.add_column("erasure_batch", sa.Column("entries_sha256", sa.LargeBinary))
     op.execute(DIGESTS)
     op.create_table(

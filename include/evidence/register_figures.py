@@ -1,0 +1,246 @@
+"""Figures of the state database's registers, and what a register lacks of a sealed figure.
+
+Registers only grow; a row is settled, released or closed at most once. So a figure that was sealed
+can be computed again from the same rows at any later time, as long as all of them are there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from psycopg.errors import LockNotAvailable
+from sqlalchemy import Column, Connection, Date, DateTime, Engine, LargeBinary, Table, text
+from sqlalchemy.exc import OperationalError
+
+from include.evidence.model import RegisterFigure
+from include.messages import Message, _
+from include.services.errors import ServiceError
+from include.state.findings import finding, finding_event
+from include.state.tables import erasure_batch, erasure_request, legal_hold
+
+PATIENCE = 5.0  # seconds for which a register that is being written is tried again
+_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Register:
+    """A table of the state database whose rows are never deleted.
+
+    Attributes:
+        name: of the register in figures.
+        title: for people, in the plural.
+        table: of the state database, with the column ``id``.
+        later: columns that stay null until a row is settled, released or closed, and stay as they
+            are from then on. The first of them tells which rows are open; none in a register whose
+            rows never change.
+        ignored: columns that may change at any time.
+        counts_open: whether a row counts before it is settled; an open batch of erasures may be
+            withdrawn.
+        entries: SQL that counts what people count.
+    """
+
+    name: str
+    title: Message
+    table: Table
+    later: tuple[str, ...] = ()
+    ignored: frozenset[str] = frozenset()
+    counts_open: bool = True
+    entries: str = "count(*)"
+
+
+ERASURES = Register(
+    "erasure",
+    _("erasures"),
+    erasure_batch,
+    later=("settled_at",),
+    counts_open=False,
+    entries="coalesce(sum(t.entries), 0)",
+)
+HOLDS = Register(
+    "legal_hold",
+    _("legal holds"),
+    legal_hold,
+    later=("released_at", "released_by", "release_reason"),
+)
+REQUESTS = Register(
+    "erasure_request",
+    _("requests to be erased"),
+    erasure_request,
+    later=("closed_at", "closed_by", "closed_because"),
+    ignored=frozenset({"found_at", "restricted_at"}),
+)
+FINDINGS = Register("finding", _("findings"), finding, later=("closed_at",))
+EVENTS = Register("finding_event", _("answers to findings and retests"), finding_event)
+REGISTERS = (ERASURES, HOLDS, REQUESTS, FINDINGS, EVENTS)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A sealed figure that its register does not contain any more.
+
+    Attributes:
+        register: the register.
+        sealed: the figure.
+        entries: that are there of those that the figure covers.
+    """
+
+    register: Register
+    sealed: RegisterFigure
+    entries: int
+
+    @property
+    def message(self) -> Message:
+        """The loss in words: how many are missing, or that rows were changed."""
+        missing = self.sealed.entries - self.entries
+        if missing > 0:
+            return _(
+                "{missing} of {entries} {register} that were sealed are missing",
+                missing=missing,
+                entries=self.sealed.entries,
+                register=self.register.title,
+            )
+        return _(
+            "{register} that were sealed were changed, or others have their numbers",
+            register=self.register.title,
+        )
+
+
+def take_figures(
+    state: Engine, previous: Mapping[str, RegisterFigure], patience: float = PATIENCE
+) -> dict[str, RegisterFigure]:
+    """Return the figures of all registers as they are now.
+
+    A register that is being written all the time keeps its previous figure, which stays true: rows
+    of a transaction that has not ended would join those that the figure covers.
+
+    Args:
+        state: the state database.
+        previous: figures that the registers contain, by name.
+        patience: seconds for which a register that is being written is tried again.
+
+    Returns:
+        Register -> figure. One without a previous figure may be missing.
+    """
+    figures = {}
+    for register in REGISTERS:
+        extent = _extent(state, register, patience)
+        if extent is None:
+            if register.name in previous:
+                figures[register.name] = previous[register.name]
+            continue
+        with state.connect() as conn:
+            figures[register.name] = _figure(conn, register, *extent)
+    return figures
+
+
+def losses(
+    conn: Connection, sealed: Mapping[str, Iterable[RegisterFigure]], most: int
+) -> list[Loss]:
+    """Return the registers that do not contain a sealed figure, each with the largest such one.
+
+    Args:
+        conn: the state database.
+        sealed: register -> figures of earlier bundles.
+        most: how many different figures of a register are compared, those of most rows first.
+    """
+    lost = []
+    for register in REGISTERS:
+        different = {figure.model_dump_json(): figure for figure in sealed.get(register.name, ())}
+        largest = sorted(different.values(), key=lambda figure: (figure.highest_id, figure.rows))
+        largest.reverse()
+        for figure in largest[:most]:
+            now = _figure(conn, register, figure.highest_id, figure.open)
+            if now.sha256 != figure.sha256:
+                lost.append(Loss(register, figure, now.entries))
+                break
+    return lost
+
+
+def _extent(
+    state: Engine, register: Register, patience: float
+) -> tuple[int, tuple[tuple[int, int], ...]] | None:
+    """Return the highest id and the open ids of a register while nobody writes it."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            with state.begin() as conn:
+                # Rows of open transactions have ids below the highest one, and would appear later.
+                conn.execute(text(f"LOCK TABLE {register.table.name} IN SHARE MODE NOWAIT"))
+                return _read_extent(conn, register)
+        except OperationalError as error:
+            if not isinstance(error.orig, LockNotAvailable):
+                raise ServiceError(
+                    f"The register {register.name} of the state database cannot be read.",
+                    "See the log of its server, then run again.",
+                ) from None
+        if time.monotonic() >= until:
+            return None
+        time.sleep(_POLL_SECONDS)
+
+
+def _read_extent(conn: Connection, register: Register) -> tuple[int, tuple[tuple[int, int], ...]]:
+    name = register.table.name
+    if not register.later:
+        return conn.scalar(text(f"SELECT max(id) FROM {name}")) or 0, ()  # noqa: S608 - ours
+    is_open = f"t.{register.later[0]} IS NULL"
+    counted = "" if register.counts_open else f"FILTER (WHERE NOT {is_open})"
+    highest = conn.scalar(text(f"SELECT max(t.id) {counted} FROM {name} t")) or 0  # noqa: S608
+    query = f"""
+SELECT lower(r), upper(r) - 1 FROM unnest((
+    SELECT range_agg(int8range(t.id, t.id, '[]')) FROM {name} t
+    WHERE {is_open} AND t.id <= :highest
+)) AS r
+"""  # noqa: S608
+    ranges = conn.execute(text(query), {"highest": highest})
+    return highest, tuple((int(first), int(last)) for first, last in ranges)
+
+
+def _figure(
+    conn: Connection,
+    register: Register,
+    highest_id: int,
+    open_ids: tuple[tuple[int, int], ...],
+) -> RegisterFigure:
+    """Compute a figure from the rows that are there now."""
+    columns = [column for column in register.table.c if column.name not in register.ignored]
+    fixed = [column for column in columns if column.name not in register.later]
+    is_open = "t.id <@ CAST(:open AS int8multirange)"
+    content = _content(columns)
+    if register.later and register.counts_open:
+        content = f"CASE WHEN {is_open} THEN {_content(fixed)} ELSE {content} END"
+    left_out = "" if register.counts_open else f" AND NOT {is_open}"
+    query = f"""
+SELECT count(*), {register.entries}, sha256(coalesce(string_agg(
+    sha256(convert_to({content}, 'UTF8')), ''::bytea ORDER BY t.id
+), ''::bytea))
+FROM {register.table.name} t WHERE t.id <= :highest{left_out}
+"""  # noqa: S608 - only names of this module's tables
+    values: dict[str, object] = {"highest": highest_id}
+    if ":open" in query:
+        values["open"] = "{" + ",".join(f"[{first},{last}]" for first, last in open_ids) + "}"
+    rows, entries, digest = conn.execute(text(query), values).one()
+    return RegisterFigure(
+        rows=rows,
+        entries=int(entries),
+        highest_id=highest_id,
+        open=open_ids,
+        sha256=bytes(digest).hex(),
+    )
+
+
+def _content(columns: Iterable[Column[object]]) -> str:
+    """Return SQL for the text of a row that does not depend on a session's settings."""
+    return f"jsonb_build_array({', '.join(map(_value, columns))})\\:\\:text"
+
+
+def _value(column: Column[object]) -> str:
+    name = f't."{column.name}"'
+    if isinstance(column.type, DateTime):
+        return f"(extract(epoch FROM {name}) * 1000000)\\:\\:bigint"
+    if isinstance(column.type, Date):
+        return f"to_char({name}, 'YYYY-MM-DD')"
+    if isinstance(column.type, LargeBinary):
+        return f"encode({name}, 'hex')"
+    return name

@@ -1,0 +1,81 @@
+"""`restore` and `recover-ledger` name sealed rows that the state database lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from include.cli import backup
+from include.cli import evidence as command
+from include.services.errors import ControlFailed, UsageError
+from include.workplace import Workplace
+from tests.evidence.register_fixtures import Company, sealed_company
+
+GONE = ("DELETE FROM erasure", "DELETE FROM erasure_batch", "DELETE FROM legal_hold")
+
+
+@pytest.fixture
+def sealed(
+    migrated_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Company, Workplace]]:
+    with sealed_company(migrated_database, tmp_path) as (company, place):
+        for module in (backup, command):
+            monkeypatch.setattr(module, "workplace", lambda: place)
+            monkeypatch.setattr(module, "local_stack", lambda _place: nullcontext())
+        yield company, place
+
+
+def test_recover_ledger_names_lost_rows_until_a_person_accepts_the_loss(
+    sealed: tuple[Company, Workplace], capsys: pytest.CaptureFixture[str]
+) -> None:
+    company, place = sealed
+    assert command.recover_ledger() == 0
+    assert "nothing that was sealed is missing" in capsys.readouterr().out
+    company.harm(*GONE)
+    assert command.recover_ledger() == 1
+    shown = capsys.readouterr()
+    assert "3 of 3 erasures that were sealed are missing" in shown.err
+    assert "1 of 1 legal holds that were sealed are missing" in shown.err
+    assert "--accept-losses" in shown.err
+    assert "was entered after 2026-11-24 14:" in shown.out
+    assert "Approvals, incidents" in shown.out
+    with pytest.raises(UsageError, match="--by"):
+        command.recover_ledger(accept_losses=True, because="no backup is left")
+    words = {"by": "counsel", "because": "the disk burnt, no backup is left"}
+    assert command.recover_ledger(accept_losses=True, **words) == 0
+    assert "accepted by counsel: erasure, legal_hold" in capsys.readouterr().out
+    place.require_complete_registers()
+    assert command.recover_ledger() == 0
+    assert command.recover_ledger(accept_losses=True, **words) == 0
+    assert "nothing was accepted" in capsys.readouterr().out
+
+
+def test_recover_ledger_says_when_no_bundle_has_figures(
+    sealed: tuple[Company, Workplace], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bundles of older versions say nothing of registers."""
+    company, _place = sealed
+    company.harm("TRUNCATE evidence_ledger")
+    for file in company.evidence.root.glob("**/*"):
+        if file.is_file():
+            file.unlink()
+    assert command.recover_ledger() == 0
+    assert "no bundle says what the state database held" in capsys.readouterr().out
+
+
+def test_restore_is_refused_when_erasures_are_lost_unless_told_to_go_on(
+    sealed: tuple[Company, Workplace], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Holds do not matter to a restore; `--incomplete-ledger` replays what is there."""
+    company, place = sealed
+    company.harm("DELETE FROM legal_hold")
+    backup._require_complete(place, incomplete=False)
+    company.harm(*GONE[:2])
+    with pytest.raises(ControlFailed, match="3 of 3 erasures") as refused:
+        backup._require_complete(place, incomplete=False)
+    assert "--incomplete-ledger" in refused.value.action
+    backup._require_complete(place, incomplete=True)
+    assert "the erasure ledger may be incomplete" in capsys.readouterr().err

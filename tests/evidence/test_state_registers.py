@@ -1,0 +1,302 @@
+"""Registers of the state database contain what bundles sealed of them, or the next run finds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import count
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import text
+
+from include.evidence.names import RESULT
+from include.evidence.register_figures import ERASURES, HOLDS, take_figures
+from include.evidence.registers import accept_losses
+from include.evidence.signing import Signer, generate_key
+from include.local.postgres import EmbeddedPostgres
+from include.services.errors import ControlFailed, UsageError
+from include.state.connect import engine
+from tests.evidence.register_fixtures import Company
+from tests.evidence.support import Evidence
+from tests.support.databases import fresh, pooled
+
+TABLES = ("erasure", "erasure_batch", "erasure_request", "finding", "finding_event", "legal_hold")
+
+
+@pytest.fixture
+def company(evidence: Evidence) -> Company:
+    """Three erasures, two holds, a request and a finding, all of them sealed."""
+    made = Company(evidence, evidence.engine)
+    made.erase()
+    made.hold()
+    made.hold()
+    made.request()
+    made.finding()
+    made.seal()
+    return made
+
+
+GONE = ("DELETE FROM erasure WHERE batch_id = 1", "DELETE FROM erasure_batch WHERE id = 1")
+HARM = {
+    "erasure": GONE,
+    "legal_hold": ("DELETE FROM legal_hold WHERE id = 2",),
+    "erasure_request": ("DELETE FROM erasure_request",),
+    "finding": ("DELETE FROM finding",),
+    "finding_event": ("DELETE FROM finding_event",),
+}
+
+
+@pytest.mark.parametrize("name", HARM)
+def test_register_is_refused_when_sealed_rows_are_gone(company: Company, name: str) -> None:
+    """The table's own counts went with the rows: only sealed bundles know of them."""
+    company.require()
+    company.harm(*HARM[name])
+    with pytest.raises(ControlFailed, match=r"The state database is not complete: \d of \d"):
+        company.require()
+    assert company.lost() == {name}
+
+
+def test_message_counts_erased_records_rather_than_batches(company: Company) -> None:
+    company.harm(*GONE)
+    with pytest.raises(ControlFailed, match="3 of 3 erasures that were sealed are missing") as it:
+        company.require()
+    assert "--accept-losses" in it.value.action
+
+
+def test_only_registers_that_a_caller_relies_on_are_required(company: Company) -> None:
+    company.harm(*HARM["legal_hold"])
+    reader, now = company.reader, company.clock.now()
+    reader.require_complete(now, [ERASURES])
+    with pytest.raises(ControlFailed, match="1 of 2 legal holds"):
+        reader.require_complete(now, [ERASURES, HOLDS])
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE legal_hold SET value = 'shop/999' WHERE id = 1",
+        "UPDATE erasure_batch SET database = 'other'",
+        "UPDATE erasure_batch SET settled_at = NULL",
+        "UPDATE erasure_request SET subject = '999'",
+        "UPDATE finding SET due_on = due_on + 1",
+    ],
+)
+def test_changed_rows_are_refused_like_missing_ones(company: Company, statement: str) -> None:
+    company.harm(statement)
+    with pytest.raises(ControlFailed, match="were changed, or others have their numbers"):
+        company.require()
+
+
+def test_released_hold_is_refused_when_it_becomes_active_again(company: Company) -> None:
+    """And one whose release was rewritten."""
+    company.release()
+    company.require()
+    company.seal()
+    company.require()
+    company.harm("UPDATE legal_hold SET released_by = 'x' WHERE id = 2")
+    assert company.lost() == {"legal_hold"}
+
+
+def test_older_state_database_is_refused_by_what_was_sealed_since(
+    company: Company, postgres: EmbeddedPostgres
+) -> None:
+    """Its own ledger knows nothing of the newer bundles; the store does."""
+    company.evidence.conn.close()  # nobody may be connected to what is copied
+    source = conninfo_to_dict(company.evidence.database)["dbname"]
+    with fresh(postgres, str(source)) as name:
+        old = engine(postgres.conninfo(name))
+        company.require()
+        company.erase()
+        company.hold()
+        company.seal("enforce_retention")
+        company.seal()
+        company.require()
+        company.state = old
+        with pytest.raises(ControlFailed, match=r"3 of 6 erasures .* 1 of 3 legal holds"):
+            company.require()
+        company.hold()  # the same number as one that is lost
+        with pytest.raises(ControlFailed, match="legal holds that were sealed were changed"):
+            company.require()
+        company.seal("check_quality")  # forks the chain; the loss is not forgotten
+        company.seal("check_quality")
+        assert company.lost() == {"erasure", "legal_hold"}
+
+
+def test_loss_stays_in_every_later_bundle(company: Company) -> None:
+    """However many bundles without the rows are sealed after it."""
+    company.harm(*GONE)
+    for _ in range(5):
+        state, findings = company.seal()
+        assert [one.code for one in findings] == ["evidence.register_lost"]
+        assert set(state.lost) == {"erasure"}
+        assert state.figures["erasure"].entries == 0
+    with pytest.raises(ControlFailed, match="3 of 3 erasures"):
+        company.require()
+
+
+def test_accepted_loss_ends_the_refusals_and_is_sealed_once(company: Company) -> None:
+    company.harm(*GONE)
+    company.seal()
+    reader, signer = company.reader, company.evidence.signer
+    for by, because in ((" ", "the disk burnt"), ("counsel", " ")):
+        with pytest.raises(UsageError):
+            accept_losses(reader, signer, company.clock, by=by, because=because)
+    accepted = accept_losses(
+        reader, signer, company.clock, by="counsel", because="the disk burnt, no backup"
+    )
+    assert accepted is not None
+    assert set(accepted.lost) == {"erasure"}
+    company.require()
+    assert accept_losses(reader, signer, company.clock, by="x", because="no backup") is None
+    company.harm("DELETE FROM legal_hold WHERE id = 1")  # what is left is watched from then on
+    assert company.lost() == {"legal_hold"}
+    state, findings = company.seal()
+    assert state.accepted == accepted
+    assert [one.code for one in findings] == [
+        "evidence.register_lost",
+        "evidence.register_loss_accepted",
+    ]
+    _, findings = company.seal()
+    assert [one.code for one in findings] == ["evidence.register_lost"]
+
+
+def test_acceptance_that_nobody_trusted_signed_hides_nothing(company: Company) -> None:
+    company.harm(*GONE)
+    accept_losses(
+        company.reader,
+        Signer.from_pem(generate_key()),
+        company.clock,
+        by="mallory",
+        because="no backup",
+    )
+    assert company.lost() == {"erasure"}
+
+
+def test_bundle_that_nobody_trusted_signed_demands_nothing(
+    company: Company, migrated_database: str
+) -> None:
+    """A person who can write to the store cannot stop restores with figures of their own."""
+    theirs = engine(migrated_database)
+    with theirs.connect() as conn:
+        signer = Signer.from_pem(generate_key())
+        forged = replace(company.evidence, engine=theirs, conn=conn, signer=signer)
+        mallory = Company(forged, theirs)
+        mallory.numbers = count(900)
+        mallory.hold()
+        mallory.seal()
+    assert len(list(company.evidence.root.glob("**/SHA256SUMS.sig"))) == 2
+    company.require()
+
+
+def test_newest_bundle_that_does_not_verify_is_named(company: Company) -> None:
+    """Its figures are unknown, so nothing shows that the registers are complete."""
+    company.seal()
+    (file,) = company.evidence.root.glob(f"**/r{next(company.numbers) - 1}/{RESULT}")
+    file.chmod(0o600)
+    file.write_bytes(file.read_bytes() + b" ")
+    with pytest.raises(ControlFailed, match="does not verify, so nothing shows"):
+        company.require()
+    _, findings = company.seal()
+    assert [one.code for one in findings] == ["evidence.register_unread"]
+
+
+def test_register_that_is_being_written_keeps_its_sealed_figure(company: Company) -> None:
+    """Rows of an open transaction have numbers below those that were committed after them."""
+    sealed, _ = company.seal()
+    with company.state.connect() as conn, conn.begin():
+        conn.execute(text("UPDATE erasure_batch SET records = records WHERE false"))
+        figures = take_figures(company.state, sealed.figures, patience=0.2)
+        assert figures["erasure"] == sealed.figures["erasure"]
+        assert "erasure" not in take_figures(company.state, {}, patience=0)
+        assert set(take_figures(company.state, {}, patience=0)) == set(HARM) - {"erasure"}
+
+
+def test_bundles_of_an_older_version_demand_nothing(evidence: Evidence) -> None:
+    """Their result.json has no figures; the first bundle with figures begins the comparison."""
+    evidence.seal(1)
+    company = Company(evidence, evidence.engine)
+    company.hold()
+    company.require()
+    company.seal()
+    company.harm("DELETE FROM legal_hold")
+    assert company.lost() == {"legal_hold"}
+
+
+def test_figures_do_not_depend_on_the_session(company: Company) -> None:
+    """Another server may have another timezone and other forms of output."""
+    name = conninfo_to_dict(company.evidence.database)["dbname"]
+    company.harm(
+        f"ALTER DATABASE {name} SET TimeZone = 'America/Caracas'",
+        f"ALTER DATABASE {name} SET bytea_output = 'escape'",
+        f"ALTER DATABASE {name} SET DateStyle = 'ISO, DMY'",
+    )
+    try:
+        company.require()
+    finally:
+        company.harm(f"ALTER DATABASE {name} RESET ALL")
+
+
+CHANGES = (
+    Company.erase,
+    lambda it: it.erase(settled=False),
+    Company.settle,
+    Company.withdraw,
+    Company.hold,
+    Company.release,
+    Company.request,
+    Company.find_request,
+    Company.close_request,
+    Company.finding,
+    Company.close_finding,
+    lambda it: it.seal(),
+)
+
+
+@pytest.fixture(scope="module")
+def shared_evidence(
+    migrated: str, signer: Signer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], Company]]:
+    from tests.evidence.conftest import open_evidence
+
+    state = pooled(migrated)
+
+    def make() -> Company:
+        root = tmp_path_factory.mktemp("registers")
+        with open_evidence(migrated, signer, root) as made:
+            made.conn.rollback()
+            return Company(made, state)
+
+    yield make
+    state.dispose()
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=8)
+@given(
+    changes=st.lists(st.sampled_from(CHANGES), min_size=3, max_size=14),
+    later=st.lists(st.sampled_from(CHANGES[:-1]), max_size=5),
+    table=st.sampled_from(TABLES[1:]),
+)
+def test_any_legitimate_history_is_complete_and_any_deletion_after_a_seal_is_found(
+    shared_evidence: Callable[[], Company],
+    changes: list[Callable[[Company], object]],
+    later: list[Callable[[Company], object]],
+    table: str,
+) -> None:
+    company = shared_evidence()
+    for change in changes:
+        change(company)
+    _, findings = company.seal()
+    assert findings == []
+    settled = "settled_at IS NOT NULL" if table == "erasure_batch" else "true"
+    with company.state.connect() as conn:
+        ids = list(conn.scalars(text(f"SELECT id FROM {table} WHERE {settled} ORDER BY id")))
+    for change in later:
+        change(company)
+    assert company.lost() == set()
+    if ids:
+        company.harm(f"DELETE FROM {table} WHERE id = {ids[len(ids) // 2]}")
+        name = "erasure" if table == "erasure_batch" else table
+        assert company.lost() == {name}
