@@ -16,12 +16,14 @@ from typing import TypeVar
 from sqlalchemy import Connection, Engine
 
 from include.evidence import index
+from include.evidence.check import Refused
+from include.evidence.ledger import head
 from include.evidence.shelf import Shelf
 from include.evidence.signing import TrustedKeys
 from include.evidence.watch import LedgerWatch, Watched
 from include.orchestration.run import airflow_connections
 from include.services.connections import ConnectionSpec
-from include.services.objectstore.base import ObjectStore
+from include.services.objectstore.base import ObjectStore, StoreError
 from include.services.stores import open_store
 from include.state.migrate import require_current
 from include.workplace import Workplace
@@ -96,15 +98,18 @@ class LedgerState:
     Attributes:
         missing: lines that somebody removed.
         watched: lines that somebody changed.
+        registers_lost: whether the newest bundle says that the state database lost erasures, holds,
+            requests or findings that were sealed before.
     """
 
     missing: int
     watched: Watched
+    registers_lost: bool = False
 
     @property
     def broken(self) -> bool:
-        """Whether what pages show can be relied on no more."""
-        return bool(self.missing or self.watched.changed)
+        """Return whether readers cannot rely on what pages show."""
+        return bool(self.missing or self.watched.changed or self.registers_lost)
 
 
 @dataclass(frozen=True)
@@ -162,7 +167,7 @@ class Services:
         return self.place.clock.now().astimezone(self.place.pack.calendar.zone)
 
     def ledger(self, conn: Connection, pruned: int) -> LedgerState:
-        """Whether lines of the ledger are missing or were changed.
+        """Return whether the ledger or registers of the state database are incomplete.
 
         Args:
             conn: the state database.
@@ -171,7 +176,18 @@ class Services:
         missing = self.memory.keep(
             "lost", lambda: index.lost(conn, pruned), index.end(conn), seconds=LOST_FOR
         )
-        return LedgerState(missing, self.watcher.look(conn))
+        return LedgerState(missing, self.watcher.look(conn), self._registers_lost(conn))
+
+    def _registers_lost(self, conn: Connection) -> bool:
+        """Return what the newest bundle says of lost registers; False where it cannot be read."""
+        newest = head(conn)
+        if newest is None:
+            return False
+        try:
+            registers = self.shelf.result(newest).registers
+        except (Refused, StoreError):
+            return False  # the pages show such a bundle as one that does not hold
+        return registers is not None and bool(registers.lost)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, create_engine
@@ -12,6 +13,7 @@ from sqlalchemy import Engine, create_engine
 from include.services.objectstore.s3 import S3Store
 from include.workplace import Workplace
 from plugins.compliance_ui.services import COUNTS, Memory, Services
+from tests.evidence.register_fixtures import sealed_company
 
 
 class Making:
@@ -122,3 +124,18 @@ def test_counts_hold_by_their_key_and_old_ones_are_forgotten(memory: Memory) -> 
     for number in range(COUNTS):
         memory.count(number, lambda: 0)
     assert memory.count(("all", 1), make) == 3
+
+
+def test_ledger_is_broken_while_the_newest_bundle_names_lost_registers(
+    migrated_database: str, tmp_path: Path, memory: Memory
+) -> None:
+    """The role of the pages cannot read erasures: the sealed state of the registers tells them."""
+    with sealed_company(migrated_database, tmp_path) as (company, place):
+        shown = Services(place, memory)
+        with company.state.connect() as conn:
+            assert not shown.ledger(conn, 0).broken
+        company.harm("DELETE FROM legal_hold")
+        company.seal()
+        with company.state.connect() as conn:
+            ledger = shown.ledger(conn, 0)
+        assert (ledger.registers_lost, ledger.broken) == (True, True)
