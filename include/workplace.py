@@ -343,29 +343,15 @@ class Workplace:
         return found, unreadable
 
     def registers(self) -> EvidenceReader:
-        """Return what compares the state database's registers with the newest sealed bundles."""
+        """Return what compares registers of the state database with the newest sealed bundles."""
         from include.evidence.registers import EvidenceReader
 
-        return EvidenceReader(
-            self.store("evidence_store"),
-            self.state,
-            self.trusted,
-            {one.workflow for one in self.pack.controls},
-        )
+        workflows = {one.workflow for one in self.pack.controls}
+        return EvidenceReader(self.store("evidence_store"), self.state, self.trusted, workflows)
 
     def require_complete_registers(self, *registers: Register) -> None:
-        """Refuse to rely on registers of the state database that lack what bundles sealed.
-
-        Args:
-            registers: those on which the caller relies; all where none is named.
-
-        Raises:
-            ControlFailed: a register lacks rows that were sealed.
-            StoreError: the evidence store cannot be read.
-        """
-        from include.evidence.register_figures import REGISTERS
-
-        self.registers().require_complete(self.clock.now(), registers or REGISTERS)
+        """Refuse to rely on registers that lack sealed rows: `EvidenceReader.require_complete`."""
+        self.registers().require_complete(self.clock.now(), registers)
 
     @cached_property
     def erasure_keys(self) -> ErasureKeys:

@@ -21,19 +21,10 @@ from json.encoder import encode_basestring
 from typing import Any, Literal
 
 import psycopg
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    delete,
-    exists,
-    func,
-    insert,
-    literal_column,
-    select,
-    update,
-)
+from sqlalchemy import Connection, delete, exists, func, insert, select, update
 
 from include.erasure import binary_copy
+from include.erasure.entry_digests import DIGEST_OF_BATCH, changed_batches
 from include.services.errors import ControlFailed, UsageError
 from include.state.tables import erasure, erasure_batch
 
@@ -54,13 +45,6 @@ _entries_of_batch = (
     .where(erasure.c.batch_id == erasure_batch.c.id)
     .correlate(erasure_batch)
     .scalar_subquery()
-)
-# Names each entry of a batch; the order is fixed, so that the same entries give the same digest.
-_DIGEST_OF_BATCH: ColumnElement[bytes] = literal_column(
-    """(SELECT sha256(coalesce(string_agg(
-        e.key_hmac || convert_to(e.action || ' ' || e.key_id || chr(10), 'UTF8'), ''::bytea
-        ORDER BY e.key_hmac, e.action COLLATE "C", e.key_id COLLATE "C"
-    ), ''::bytea)) FROM erasure e WHERE e.batch_id = erasure_batch.id)"""
 )
 # Records of a statement. One of thousands keeps a core of the server busy until it ends, and others
 # that wake up meanwhile wait for it; one of less than this takes longer to send than to execute.
@@ -178,7 +162,7 @@ def settle(conn: Connection, batch_ids: Sequence[int], at: datetime) -> None:
         conn.execute(
             update(erasure_batch)
             .where(erasure_batch.c.id.in_(batch_ids), erasure_batch.c.settled_at.is_(None))
-            .values(settled_at=at, entries=_entries_of_batch, entries_sha256=_DIGEST_OF_BATCH)
+            .values(settled_at=at, entries=_entries_of_batch, entries_sha256=DIGEST_OF_BATCH)
         )
 
 
@@ -293,27 +277,6 @@ def missing(conn: Connection, database: str) -> dict[str, int]:
         .order_by(erasure_batch.c.collection)
     )
     return {collection: int(number) for collection, number in conn.execute(query) if number}
-
-
-def changed_batches(conn: Connection, database: str) -> dict[str, int]:
-    """Count settled batches whose entries are not the ones that were settled.
-
-    Reads every entry of the database: about 3 s for each million.
-
-    Returns:
-        Collection -> batches; nothing for collections where all is as it was.
-    """
-    query = (
-        select(erasure_batch.c.collection, func.count())
-        .where(
-            erasure_batch.c.database == database,
-            erasure_batch.c.settled_at.is_not(None),
-            erasure_batch.c.entries_sha256.is_distinct_from(_DIGEST_OF_BATCH),
-        )
-        .group_by(erasure_batch.c.collection)
-        .order_by(erasure_batch.c.collection)
-    )
-    return {collection: int(number) for collection, number in conn.execute(query)}
 
 
 def require_all_there(conn: Connection, database: str) -> None:

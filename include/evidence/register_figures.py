@@ -232,7 +232,7 @@ FROM {register.table.name} t WHERE t.id <= :highest{left_out}
 
 def _content(columns: Iterable[Column[object]]) -> str:
     """Return SQL for the text of a row that does not depend on a session's settings."""
-    return f"jsonb_build_array({', '.join(map(_value, columns))})\\:\\:text"
+    return f"ROW({', '.join(map(_value, columns))})\\:\\:text"
 
 
 def _value(column: Column[object]) -> str:

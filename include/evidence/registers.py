@@ -141,19 +141,19 @@ class EvidenceReader:
         with self.state.connect() as conn:
             return losses(conn, sealed.figures, COMPARED)
 
-    def require_complete(self, now: datetime, registers: Collection[Register] = REGISTERS) -> None:
+    def require_complete(self, now: datetime, registers: Collection[Register] = ()) -> None:
         """Refuse to go on where registers lack rows that were sealed.
 
         Args:
             now: the moment.
-            registers: those on which the caller relies.
+            registers: those on which the caller relies; all where none is named.
 
         Raises:
             ControlFailed: a register lacks rows or has others, or a newest bundle does not verify.
             StoreError: the evidence store cannot be read.
         """
         sealed = self.sealed_states(now)
-        names = {register.name for register in registers}
+        names = {register.name for register in registers or REGISTERS}
         lost = [loss for loss in self.losses(sealed) if loss.register.name in names]
         if lost:
             raise ControlFailed(

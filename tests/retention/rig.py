@@ -47,7 +47,7 @@ from include.state.locks import exclusive
 from include.state.migrate import migrate
 from include.state.tables import metadata
 from tests.support.databases import pooled
-from tests.support.registers import emptying, unguarded
+from tests.support.registers import emptying
 
 NAME = "courier"
 DAG = "enforce_retention"
@@ -323,13 +323,6 @@ class Rig:
         """Run SQL on the state database."""
         with psycopg.connect(self.state_source, autocommit=True) as connection:
             cursor = connection.execute(statement, parameters)
-            return cursor.fetchall() if cursor.description else []
-
-    def tamper(self, statement: str) -> list[tuple[Any, ...]]:
-        """Change the erasure ledger as the owner of its tables can, past their triggers."""
-        tables = ("erasure", "erasure_batch", "erasure_request")
-        with psycopg.connect(self.state_source) as connection, unguarded(connection, *tables):
-            cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
     def keys_in(self, table: str) -> set[tuple[str, ...]]:

@@ -12,7 +12,7 @@ from include.local.postgres import EmbeddedPostgres
 from include.retention import circles, proof
 from include.retention.proof import Copy
 from tests.retention.rig import OLD, YOUNG, Rig, disposition, new_rig
-from tests.support.registers import UNGUARDED
+from tests.support.registers import UNGUARDED, tamper
 
 
 def found(record: StepRecord) -> dict[str, tuple[Outcome, str]]:
@@ -95,8 +95,9 @@ def test_a_backup_taken_while_the_last_batch_went_on_is_listed(rig: Rig) -> None
     rig.insert("note", id=1, at=OLD)
     planned = rig.plan()
     executed = rig.execute(planned)
-    begun = rig.tamper(
-        "UPDATE erasure_batch SET erased_at = erased_at - interval '1 hour' RETURNING erased_at"
+    begun = tamper(
+        rig.state_source,
+        "UPDATE erasure_batch SET erased_at = erased_at - interval '1 hour' RETURNING erased_at",
     )[0][0]
     meanwhile, days = begun + timedelta(minutes=59), timedelta(days=30)
     copies = [
@@ -112,7 +113,7 @@ def test_more_than_was_planned_is_an_incident(rig: Rig) -> None:
     rig.insert("note", id=1, at=OLD)
     planned = rig.plan()
     executed = rig.execute(planned)
-    rig.tamper("UPDATE erasure_batch SET records = 3")
+    tamper(rig.state_source, "UPDATE erasure_batch SET records = 3")
     codes = found(rig.verify(planned, executed))
     assert codes["retention.beyond_plan"] == (Outcome.FAIL, "note")
 

@@ -9,6 +9,7 @@ from include.approvals.registry import APPROVE
 from include.evidence.model import Outcome
 from include.retention import steps
 from tests.retention.rig import AS_OF, OLD, Rig, disposition
+from tests.support.registers import tamper
 
 
 def test_a_plan_that_was_asked_about_stays_the_runs_plan(rig: Rig) -> None:
@@ -143,7 +144,7 @@ def test_an_execution_that_counts_otherwise_than_the_ledger_is_found(rig: Rig) -
     rig.insert("note", id=1, at=OLD)
     planned = rig.plan("r1")
     executed = rig.execute(planned, "r1")
-    rig.tamper("UPDATE erasure_batch SET records = 5")
+    tamper(rig.state_source, "UPDATE erasure_batch SET records = 5")
     counted = rig.verify(planned, executed, "r1")
     assert "retention.ledger_differs" in {one.code for one in counted.findings}
 
@@ -154,7 +155,7 @@ def test_entries_that_were_lost_since_are_found(rig: Rig) -> None:
     planned = rig.plan("r1")
     executed = rig.execute(planned, "r1")
     assert rig.verify(planned, executed, "r1").outcome is Outcome.PASS
-    rig.tamper("DELETE FROM erasure")
+    tamper(rig.state_source, "DELETE FROM erasure")
     found = [one.code for one in rig.verify(planned, executed, "r1").findings]
     assert found == ["retention.ledger_lost"]
 
@@ -163,7 +164,7 @@ def test_entries_of_earlier_runs_that_were_lost_are_found_by_the_next(rig: Rig) 
     """It need not wait for the drill: until then a backup of the ledger may be gone."""
     rig.insert("note", id=1, at=OLD)
     rig.run("r1")
-    rig.tamper("DELETE FROM erasure")
+    tamper(rig.state_source, "DELETE FROM erasure")
     *_, counted = rig.run("r2")
     assert [one.code for one in counted.findings] == ["retention.ledger_lost"]
 

@@ -10,6 +10,7 @@ import pytest
 from include.evidence.model import Outcome, StepRecord
 from include.services.clock import FixedClock
 from tests.retention.rig import YOUNG, Rig
+from tests.support.registers import tamper
 
 
 def state(record: StepRecord) -> dict[str, Any]:
@@ -102,9 +103,10 @@ def test_what_the_law_kept_past_the_day_is_not_late(rig: Rig) -> None:
     rig.request("p1", (rig.clock.now() - timedelta(days=20)).date())
     *_, counted = rig.run()
     assert state(counted)["state"] == "restricted"
-    rig.tamper(
+    tamper(
+        rig.state_source,
         "UPDATE erasure_request SET due_on = due_on - 20, "
-        "restricted_at = restricted_at - interval '20 days'"
+        "restricted_at = restricted_at - interval '20 days'",
     )
     assert state(rig.run("r1 again")[-1])["state"] == "restricted"
     rig.sql("UPDATE parcel SET open = false")

@@ -1,0 +1,151 @@
+"""Settled erasures, requests and accepted losses change only as the code changes them."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+from sqlalchemy import Connection, Engine
+
+from include.erasure import requests
+from include.erasure.entry_digests import changed_batches
+from include.erasure.ledger import ErasureKeys, Origin, intend, record, settle, withdraw
+from include.state.connect import engine
+from include.state.migrate import migrate
+from include.state.tables import erasure_batch, register_loss
+from tests.state.test_registers import CLOCK, NOW, refused
+from tests.state.test_registers import shared as shared
+from tests.state.test_registers import state as state
+from tests.support.registers import unguarded
+
+KEYS = ErasureKeys({"1": b"k" * 32}, "1")
+ORIGIN = Origin("shop", "buyer", "delete", "buyer", "r", "enforce_retention", "r1")
+
+
+@pytest.fixture
+def erasures(state: Engine) -> Engine:
+    """A settled batch of two entries, an open one of one; an open request and a closed one."""
+    with state.begin() as conn:
+        batches = [entered(conn, ["1"], ["2"]), entered(conn, ["3"])]
+        settle(conn, batches[:1], NOW)
+        for subject in ("11", "12"):
+            requests.add(
+                conn,
+                CLOCK,
+                database="shop",
+                subject=subject,
+                reference="R-1",
+                received_on=date(2026, 11, 20),
+                entered_by="privacy",
+            )
+        requests.close(conn, CLOCK, 2, closed_by="privacy", because="withdrawn by letter")
+        conn.execute(
+            register_loss.insert().values(
+                accepted_at=NOW,
+                accepted_by="counsel",
+                because="fire",
+                lost={},
+                figures={},
+                key_fingerprint="x",
+                signature=b"s",
+            )
+        )
+    return state
+
+
+def entered(conn: Connection, *keys: list[str]) -> int:
+    return intend(conn, KEYS, ORIGIN, keys, transaction="1", server="s", at=NOW)
+
+
+SETTLED = (
+    ("erasure_batch", "DELETE FROM erasure_batch WHERE id = 1"),
+    ("erasure_batch", "UPDATE erasure_batch SET settled_at = NULL WHERE id = 1"),
+    ("erasure_batch", "UPDATE erasure_batch SET entries = 0 WHERE id = 1"),
+    ("erasure_batch", "UPDATE erasure_batch SET collection = 'x' WHERE id = 1"),
+    ("erasure_batch", "TRUNCATE erasure_batch CASCADE"),
+    ("erasure", "DELETE FROM erasure WHERE batch_id = 1"),
+    ("erasure", "DELETE FROM erasure"),
+    ("erasure", "UPDATE erasure SET batch_id = 2"),
+    ("erasure", "UPDATE erasure SET key_hmac = sha256(key_hmac) WHERE batch_id = 1"),
+    ("erasure", "TRUNCATE erasure"),
+)
+
+
+def test_settled_erasures_refuse_changes_while_open_batches_allow_them(erasures: Engine) -> None:
+    """An open batch is settled or withdrawn, and its entries may move to a later batch."""
+    for table, statement in SETTLED:
+        refused(erasures, statement, table, "restore the state database")
+    with erasures.begin() as conn:
+        later = entered(conn, ["2"], ["3"], ["4"])  # the third key moves from the open batch
+        withdraw(conn, 2)
+        settle(conn, [later], NOW)
+        record(
+            conn,
+            KEYS,
+            database="shop",
+            collection="buyer",
+            record_keys=[["1"]],
+            record_class="buyer",
+            rule="r",
+            dag_id="enforce_retention",
+            run_id="r2",
+            erased_at=NOW,
+        )
+        found = conn.exec_driver_sql("SELECT batch_id, count(*) FROM erasure GROUP BY 1 ORDER BY 1")
+        assert [tuple(one) for one in found] == [(1, 2), (later, 2)]
+        assert list(conn.scalars(erasure_batch.select().order_by(erasure_batch.c.id))) == [1, later]
+
+
+REQUESTS = (
+    "DELETE FROM erasure_request WHERE id = 1",
+    "DELETE FROM erasure_request WHERE id = 2",
+    "TRUNCATE erasure_request",
+    "UPDATE erasure_request SET subject = 'x' WHERE id = 1",
+    "UPDATE erasure_request SET due_on = due_on + 1 WHERE id = 1",
+    "UPDATE erasure_request SET closed_at = NULL, closed_by = NULL, closed_because = NULL"
+    " WHERE id = 2",
+    "UPDATE erasure_request SET closed_by = 'x' WHERE id = 2",
+    "UPDATE erasure_request SET subject = 'x', closed_at = now(), closed_by = 'x',"
+    " closed_because = 'x' WHERE id = 1",
+)
+
+
+def test_request_refuses_changes_except_being_closed_once(erasures: Engine) -> None:
+    """What a run found of the subject may change; whom the request names, and when, may not."""
+    for statement in REQUESTS:
+        refused(erasures, statement, "erasure_request", "./parcelseal erasure withdraw")
+    with erasures.begin() as conn:
+        requests.found(conn, CLOCK, [1, 2])
+        requests.restrict(conn, CLOCK, 1, restricted=True)
+        requests.close(conn, CLOCK, 1, closed_by="privacy", because="erased")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["DELETE FROM register_loss", "UPDATE register_loss SET lost = '{}'", "TRUNCATE register_loss"],
+)
+def test_accepted_losses_refuse_every_change(erasures: Engine, statement: str) -> None:
+    refused(erasures, statement, "register_loss", "recover-ledger --accept-losses")
+
+
+def test_upgrade_digests_settled_batches_as_the_code_does(database: str) -> None:
+    """A batch from before the upgrade and the same batch from after it have one digest."""
+    state = engine(database)
+    migrate(state, "0022")
+    with state.begin() as conn:
+        conn.exec_driver_sql(
+            "INSERT INTO erasure_batch (database, collection, action, record_class, rule, dag_id,"
+            " run_id, erased_at, records, entries, settled_at)"
+            " VALUES ('shop', 'buyer', 'delete', 'b', 'r', 'd', 'r', now(), 2, 2, now()),"
+            " ('shop', 'buyer', 'delete', 'b', 'r', 'd', 'r', now(), 0, 0, now())"
+        )
+        conn.exec_driver_sql(
+            "INSERT INTO erasure SELECT sha256(k::bytea), '1', 'delete', 1"
+            " FROM unnest(ARRAY['a', 'b']) AS k"
+        )
+    migrate(state)
+    with state.begin() as conn:
+        assert changed_batches(conn, "shop") == {}
+        with unguarded(conn, "erasure"):
+            conn.exec_driver_sql("UPDATE erasure SET key_hmac = sha256('c') WHERE ctid = '(0,1)'")
+        assert changed_batches(conn, "shop") == {"buyer": 1}
