@@ -17,7 +17,7 @@ from include.state.tables import restore_point_begun
 
 
 class Work(StrEnum):
-    """What a run does with a restore point's folder."""
+    """The work of a run on a restore point's folder."""
 
     PUBLISH = "publish"
     REMOVE = "remove"
@@ -28,7 +28,7 @@ class Ending(StrEnum):
 
     PUBLISHED = "published"
     REMOVED = "removed"
-    CLEARED = "cleared"  # what a killed run had left was removed
+    CLEARED = "cleared"  # the left-over of a killed run was removed
     KEPT = "kept"  # its removal was interrupted before anything was gone
 
 
@@ -88,7 +88,7 @@ def end(
 def unfinished(
     conn: Connection, database: str, store: str | None = None
 ) -> Mapping[str, Collection[Work]]:
-    """Return what is begun and not ended: id of the restore point -> the work.
+    """Return the unfinished work on restore points: id -> the work.
 
     Ids are unique, so a store that got another address or path has the same restore points.
 
@@ -109,7 +109,7 @@ def unfinished(
 
 
 def published(conn: Connection, database: str, store: str) -> Mapping[str, datetime]:
-    """Return what was published in a store and not removed by a run: id -> when it was begun.
+    """Return the published restore points that no run removed: id -> when it was begun.
 
     Args:
         conn: the state database.

@@ -174,7 +174,7 @@ def fitting_signature(
 
 
 def hidden_objects(listed: PointFolder, used: Mapping[str, str]) -> Iterator[HiddenObject]:
-    """Yield the objects whose current version is not the one that was verified.
+    """Yield the objects whose current version is not the verified version.
 
     Args:
         listed: the folder.

@@ -1,4 +1,4 @@
-"""What killed runs have left of restore points: what of it may be cleared, and what is reported."""
+"""Clear the left-overs of killed runs that may be cleared, and return all others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CLEARED, LOCKED, HELD, UNKNOWN = "cleared", "locked", "held", "unknown"
 
 @dataclass(frozen=True)
 class Cleared:
-    """What killed runs had left of a database's restore points.
+    """The left-overs of killed runs, by what was done with them.
 
     Attributes:
         uploads: unfinished uploads that were removed.
@@ -49,7 +49,7 @@ class Cleared:
 def clear_unfinished(
     store: ObjectStore, state: Engine, database: str, trusted: Sequence[bytes], now: datetime
 ) -> Cleared:
-    """Complete what killed runs have left; call it under the database's lock.
+    """Complete the work of killed runs; call it under the database's lock.
 
     Unfinished uploads are removed, and folders that this installation has begun and not ended, if
     no hold and no lock keeps them. A folder with a signature was published: it is never cleared,
@@ -79,7 +79,7 @@ def clear_unfinished(
             work = works.get(each.id)
             if work is None:
                 is_point = each.has(SIGNATURE_NAME) or each.has(MANIFEST_NAME)
-                if not is_point and each.id not in published:  # pruning reports what was
+                if not is_point and each.id not in published:  # pruning reports lost points
                     prefixes[UNKNOWN].append(_printable(each))
                 continue
             ending = _ending(store, database, each, work, trusted)
@@ -105,7 +105,7 @@ def _ending(
     work: Collection[Work],
     trusted: Sequence[bytes],
 ) -> Ending:
-    """Return how unfinished work on a folder ends: what is there stays, or is cleared."""
+    """Return how unfinished work on a folder ends: the folder is kept, or is cleared."""
     if not listed.has(SIGNATURE_NAME):
         return Ending.CLEARED
     if Work.REMOVE not in work:

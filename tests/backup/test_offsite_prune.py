@@ -1,4 +1,4 @@
-"""Pruning: what the rules, holds and locks say of each restore point, and killed or raced runs."""
+"""Pruning by rules, holds and locks; killed runs, and holds that are placed meanwhile."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def test_pruning_removes_what_the_rules_say_and_nothing_else(
     assert record.data["kept"]["p096"] == "legal hold"
     assert {"p000", "p001", "p002"} <= set(record.data["kept"])
     left, _ = manifests.restore_points(any_store, "courier", [signer.public_pem])
-    assert {one.id for one in left} == set(record.data["kept"])
+    assert {point.id for point in left} == set(record.data["kept"])
     assert record.metrics[0].value == len(left)
-    assert not [one.key for one in any_store.list("courier/p095/")]
+    assert not [stored.key for stored in any_store.list("courier/p095/")]
     again = run_prune(offsite, state)
     assert again.data["removed"] == {}
 
@@ -206,7 +206,7 @@ def test_a_changed_restore_point_fails_pruning_and_is_kept_as_evidence(
         publish(store, taken, signer, day)
     store.put(f"courier/p001/{MANIFEST_NAME}", b"changed")
     record = run_prune(make(store, recipients, signer), state)
-    assert [one.code for one in record.findings] == ["backup.manifest.refused"]
+    assert [finding.code for finding in record.findings] == ["backup.manifest.refused"]
     assert record.outcome is Outcome.FAIL
     assert set(record.data["kept"]) == {"p000", "p100", "p101"}
     assert set(record.data["removed"]) == {"p102"}
@@ -232,7 +232,7 @@ def test_locked_restore_points_stay(
     publish(s3, taken, signer, -2)
     later = run_prune(offsite, state, NOW + timedelta(days=2))
     assert later.data["refused"] == ["p101"]
-    assert [one.code for one in later.findings] == ["backup.prune.locked"]
+    assert [finding.code for finding in later.findings] == ["backup.prune.locked"]
     assert later.outcome is Outcome.ATTENTION
     assert later.data["removed"] == {}
     assert len(manifests.restore_points(s3, "courier", [signer.public_pem])[0]) == 5

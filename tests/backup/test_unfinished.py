@@ -1,4 +1,4 @@
-"""What killed runs leave is cleared when this installation began it; all else is kept."""
+"""Left-overs of killed runs are cleared when this installation began them; all else is kept."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ def clear(any_store: ObjectStore, state: Engine, signer: Signer) -> Clear:
 
 
 def keys(store: ObjectStore, point: str) -> set[str]:
-    return {one.key.rpartition("/")[2] for one in store.list(f"courier/{point}/")}
+    return {stored.key.rpartition("/")[2] for stored in store.list(f"courier/{point}/")}
 
 
 def hide(store: ObjectStore, moto: MotoServer, key: str) -> None:
-    """Delete as somebody with a plain client does: a marker in S3, `rm` in a directory."""
+    """Delete with a plain client: a marker in S3, `rm` in a directory."""
     if isinstance(store, S3Store):
         bucket = store.description.split("/")[2]
         client_for(moto.endpoint).delete_object(Bucket=bucket, Key=f"offsite/{key}")
@@ -133,11 +133,11 @@ def test_a_published_point_whose_signature_is_gone_is_never_cleared(
     assert clear() == Cleared(0, ())
     points, rejected = restore_points(any_store, "courier", [signer.public_pem])
     if isinstance(any_store, S3Store):
-        assert ([one.id for one in points], rejected) == (["point"], [])
+        assert ([point.id for point in points], rejected) == (["point"], [])
         assert [each.is_deleted for each in points[0].hidden] == [True]
     else:
         assert points == []
-        assert [one.key for one in rejected] == [f"courier/point/{SIGNATURE_NAME}"]
+        assert [each.key for each in rejected] == [f"courier/point/{SIGNATURE_NAME}"]
         assert keys(any_store, "point") == {DUMP_NAME, MANIFEST_NAME}
 
 
@@ -280,18 +280,18 @@ def test_unfinished_uploads_are_removed_and_other_databases_left(
     """A writer that never committed, beside a whole restore point and other files."""
     published("good")
     any_store.put(f"courier2/x/{DUMP_NAME}", b"not ours")
-    kept = {one.key for one in any_store.list()}
+    kept = {stored.key for stored in any_store.list()}
     writer = any_store.open_writer(f"courier/killed/{DUMP_NAME}")
     writer.write(b"x" * 17 * 1024 * 1024)
     assert clear() == Cleared(1, ())
-    assert {one.key for one in any_store.list()} == kept
+    assert {stored.key for stored in any_store.list()} == kept
     writer.abort()
 
 
 def test_a_folder_of_an_odd_name_is_reported_escaped(
     store: DirectoryStore, state: Engine, signer: Signer
 ) -> None:
-    """What somebody else called it goes into reports as plain text."""
+    """A name chosen by somebody else goes into reports as plain text."""
     odd = Path(store.description, "courier", "a\nb")
     odd.mkdir(parents=True)
     (odd / DUMP_NAME).write_bytes(b"x")

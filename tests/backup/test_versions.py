@@ -1,4 +1,4 @@
-"""Object Lock keeps every version: what is signed and intact stays usable, whatever hides it."""
+"""Object Lock keeps every version: a signed, intact version stays usable when it is hidden."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ HIDE: dict[str, Callable[[Locked, str], None]] = {
 def test_a_hidden_object_leaves_its_restore_point_usable(
     locked: Locked, operations: Holder, how: str, name: str
 ) -> None:
-    """It is listed and loaded by the versions that were signed, and what is hidden is named."""
+    """The signed versions are listed and loaded, and the hidden object is named."""
     HIDE[how](locked, name)
     (point,), rejected = restore_points(locked.store, "courier", locked.trusted)
     assert rejected == []

@@ -30,6 +30,7 @@ POINT_KEYS = {
     "rows",
     "recipients",
     "held",
+    "hidden",
     "expires_at",
 }
 RESTORE_KEYS = {

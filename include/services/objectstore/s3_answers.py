@@ -1,4 +1,4 @@
-"""What S3's answers say of an object and of a bucket's address."""
+"""Facts about objects and stores, read from the answers of S3."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def stored_object(key: str, head: HeadObjectOutputTypeDef) -> StoredObject:
-    """Return what the answer to a HEAD request says of an object."""
+    """Return the object that the answer to a HEAD request describes."""
     version_id = head.get("VersionId", "")
     locked_until = head.get("ObjectLockRetainUntilDate")
     return StoredObject(

@@ -1,4 +1,4 @@
-"""What every store reads into memory of an object that is not verified yet."""
+"""Bounded reads of objects that are not verified yet, in every store."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ MOMENT = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
-    """Begin with an empty ledger: what earlier runs left is reported, and not cleared."""
+    """Create an empty ledger: left-overs of earlier runs are reported, and not cleared."""
     op.create_table(
         "restore_point_begun",
         sa.Column("number", sa.BigInteger, sa.Identity(always=True), primary_key=True),
