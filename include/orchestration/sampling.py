@@ -42,6 +42,7 @@ from include.sampling.names import (
 )
 from include.sampling.question import question
 from include.services.errors import ControlFailed, UsageError
+from include.services.objectstore.base import ObjectDamaged
 from include.workplace import Workplace
 
 CHOICES = (steps.ENTER, steps.CANCEL)
@@ -150,7 +151,11 @@ def _sealed(place: Workplace, made: Commitment) -> Sealed:
     conclusion = commitment_report.commitment_conclusion(made, digest, place.pack.audit)
     row = seal_aside(COMMITMENT_WORKFLOW, place, conclusion, {COMMITMENT_FILE: content})
     store = place.store("evidence_store")
-    if store.get(f"{row.bundle}/{COMMITMENT_FILE}") != content:
+    try:
+        sealed = store.get(f"{row.bundle}/{COMMITMENT_FILE}", limit=len(content))
+    except ObjectDamaged:
+        sealed = b""  # longer than ours, so it is another one
+    if sealed != content:
         raise ControlFailed(
             "Another commitment of this run was sealed before.",
             "Somebody froze a population again meanwhile. Start a new run.",
