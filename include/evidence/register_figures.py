@@ -32,10 +32,11 @@ class Register:
         name: of the register in figures.
         title: for people, in the plural.
         table: of the state database, with the column ``id``.
+        fixed: columns that never change. Never add one: the figures that are sealed do not cover
+            it, and no register would contain them any more.
         later: columns that stay null until a row is settled, released or closed, and stay as they
             are from then on. The first of them tells which rows are open; none in a register whose
             rows never change.
-        ignored: columns that may change at any time.
         counts_open: whether a row counts before it is settled; an open batch of erasures may be
             withdrawn.
         entries: SQL that counts what people count.
@@ -44,8 +45,8 @@ class Register:
     name: str
     title: Message
     table: Table
+    fixed: tuple[str, ...]
     later: tuple[str, ...] = ()
-    ignored: frozenset[str] = frozenset()
     counts_open: bool = True
     entries: str = "count(*)"
 
@@ -54,6 +55,11 @@ ERASURES = Register(
     "erasure",
     _("erasures"),
     erasure_batch,
+    fixed=(
+        *("id", "database", "collection", "action", "record_class", "rule", "dag_id", "run_id"),
+        *("erased_at", "transaction", "server", "records", "key_types"),
+        *("entries", "entries_sha256"),
+    ),
     later=("settled_at",),
     counts_open=False,
     entries="coalesce(sum(t.entries), 0)",
@@ -62,17 +68,32 @@ HOLDS = Register(
     "legal_hold",
     _("legal holds"),
     legal_hold,
+    fixed=("id", "kind", "value", "reason", "owner", "case_ref", "placed_at", "review_on"),
     later=("released_at", "released_by", "release_reason"),
 )
 REQUESTS = Register(
     "erasure_request",
     _("requests to be erased"),
     erasure_request,
+    fixed=(
+        *("id", "database", "subject", "reference", "received_on", "due_on"),
+        *("entered_by", "entered_at"),
+    ),
     later=("closed_at", "closed_by", "closed_because"),
-    ignored=frozenset({"found_at", "restricted_at"}),
 )
-FINDINGS = Register("finding", _("findings"), finding, later=("closed_at",))
-EVENTS = Register("finding_event", _("answers to findings and retests"), finding_event)
+FINDINGS = Register(
+    "finding",
+    _("findings"),
+    finding,
+    fixed=("id", "kind", "reference", "what", "owner", "opened_at", "due_on"),
+    later=("closed_at",),
+)
+EVENTS = Register(
+    "finding_event",
+    _("answers to findings and retests"),
+    finding_event,
+    fixed=("id", "finding_id", "kind", "by", "at", "cause", "action", "due_on"),
+)
 REGISTERS = (ERASURES, HOLDS, REQUESTS, FINDINGS, EVENTS)
 
 
@@ -204,8 +225,8 @@ def _figure(
     open_ids: tuple[tuple[int, int], ...],
 ) -> RegisterFigure:
     """Compute a figure from the rows that are there now."""
-    columns = [column for column in register.table.c if column.name not in register.ignored]
-    fixed = [column for column in columns if column.name not in register.later]
+    fixed = [register.table.c[name] for name in register.fixed]
+    columns = [*fixed, *(register.table.c[name] for name in register.later)]
     is_open = "t.id <@ CAST(:open AS int8multirange)"
     content = _content(columns)
     if register.later and register.counts_open:

@@ -50,7 +50,8 @@ class Company:
     @property
     def reader(self) -> EvidenceReader:
         keys = [self.evidence.signer.public_pem]
-        return EvidenceReader(self.evidence.store, self.state, keys, {"backup_offsite"})
+        workflows = {"backup_offsite", "enforce_retention"}
+        return EvidenceReader(self.evidence.store, self.state, keys, workflows)
 
     def seal(self, dag_id: str = "backup_offsite") -> tuple[RegisterState, list[Finding]]:
         """Seal a bundle of the registers as they are."""

@@ -27,7 +27,7 @@ from include.evidence.signing import Signer
 from include.evidence.verify import Verification, verify_all
 from include.messages import Message, _
 from include.services.clock import FixedClock
-from include.services.objectstore.base import StoredObject
+from include.services.objectstore.base import ObjectStore, StoredObject
 from include.services.objectstore.directory import DirectoryStore
 from include.state.connect import engine
 from tests.support.registers import unguarded
@@ -87,7 +87,7 @@ def result_of(dag_id: str = "backup_offsite", number: int = 1) -> Result:
 class Evidence:
     """A store, a state database and a key to work with."""
 
-    store: DirectoryStore
+    store: ObjectStore
     root: Path
     engine: Engine
     conn: Connection

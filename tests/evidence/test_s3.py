@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,6 +12,7 @@ from include.evidence.prune import prune_to_checkpoint
 from include.evidence.verify import verify_all
 from include.services.objectstore.base import ObjectLocked
 from include.services.objectstore.s3 import S3Store
+from tests.evidence.register_fixtures import Company
 from tests.evidence.support import CLOCK, Evidence
 from tests.support.s3 import client_for, new_bucket, start_moto
 
@@ -58,3 +60,19 @@ def test_a_chain_in_s3_is_locked_and_verifies(
     host = endpoint.removeprefix("http://")
     assert found.commands[0] == f"{copy}  # with the --endpoint-url of {host}"
     assert found.commands[1] == f"cd {sealed[1].path}"
+
+
+def test_registers_that_an_older_state_database_lacks_are_found_in_s3(
+    evidence: Evidence, endpoint: str
+) -> None:
+    """The bundle that sealed them is in the bucket, and not in the ledger of that database."""
+    client = client_for(endpoint)
+    store = S3Store(client, new_bucket(client), "evidence")
+    company = Company(replace(evidence, store=store), evidence.engine)
+    company.erase()
+    company.seal()
+    company.hold()
+    company.seal("enforce_retention")
+    company.require()
+    company.harm("DELETE FROM evidence_ledger WHERE seq = 2", "DELETE FROM legal_hold")
+    assert company.lost() == {"legal_hold"}

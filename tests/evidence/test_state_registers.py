@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import text
 
 from include.evidence.names import RESULT
-from include.evidence.register_figures import ERASURES, HOLDS, take_figures
+from include.evidence.register_figures import ERASURES, HOLDS, REGISTERS, Register, take_figures
 from include.evidence.registers import accept_losses
 from include.evidence.signing import Signer, generate_key
 from include.local.postgres import EmbeddedPostgres
@@ -23,6 +23,7 @@ from tests.evidence.register_fixtures import Company
 from tests.evidence.support import Evidence
 from tests.support.databases import fresh, pooled
 
+UNSEALED = {"erasure_request": {"found_at", "restricted_at"}}
 TABLES = ("erasure", "erasure_batch", "erasure_request", "finding", "finding_event", "legal_hold")
 
 
@@ -237,6 +238,22 @@ def test_figures_do_not_depend_on_the_session(company: Company) -> None:
         company.require()
     finally:
         company.harm(f"ALTER DATABASE {name} RESET ALL")
+
+
+def test_figures_stay_the_same_when_a_column_is_added(company: Company) -> None:
+    """A later version may add columns: bundles of before do not know them."""
+    company.harm("ALTER TABLE legal_hold ADD COLUMN later_version text DEFAULT 'x'")
+    try:
+        company.require()
+    finally:
+        company.harm("ALTER TABLE legal_hold DROP COLUMN later_version")
+
+
+@pytest.mark.parametrize("register", REGISTERS, ids=lambda register: register.name)
+def test_every_column_of_a_register_is_digested_or_named_here(register: Register) -> None:
+    """A new column belongs into UNSEALED: figures that are sealed already do not cover it."""
+    columns = {column.name for column in register.table.c}
+    assert columns == {*register.fixed, *register.later, *UNSEALED.get(register.name, ())}
 
 
 CHANGES = (
