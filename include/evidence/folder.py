@@ -113,7 +113,7 @@ class StoreFolder(Folder):
 
 
 class DiskFolder(Folder):
-    """A bundle that somebody copied to a disk; only its regular files are read, and no links."""
+    """A copy of a bundle on a disk. Reads regular files only and follows no links."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -22,8 +22,8 @@ LONGEST_NAME = 120  # characters of a folder's name
 LONGEST_FILE = 400  # bytes of a file's whole name; the store's key holds the folder too
 MOST_FILES = 10_000  # of a bundle, those that the seal writes included
 
-# Whoever may write to a store chooses what lies there, so what is read before its signature or
-# digest was checked has a size, in bytes, that a seal never exceeds.
+# An attacker with write access to a store chooses the content of its files. Readers therefore
+# refuse a file that is larger, in bytes, than a seal writes, before they read all of it.
 LARGEST_SUMS = (MOST_FILES + 1) * (64 + 2 + LONGEST_FILE + 1)  # digest, spaces, name, line's end
 LARGEST_SIGNATURE = 64  # Ed25519
 LARGEST_KEY = 4096

@@ -18,7 +18,7 @@ from include.services.objectstore.base import ObjectStore
 
 @dataclass(frozen=True)
 class SealedRun:
-    """What a run sealed; its signatures and digests were verified.
+    """The sealed result of a run, verified against its signatures and digests.
 
     Attributes:
         row: of the ledger.
@@ -34,7 +34,7 @@ class SealedRun:
 def read_sealed(
     store: ObjectStore, conn: Connection, trusted: Iterable[bytes], dag_id: str, run_id: str
 ) -> SealedRun | None:
-    """Return what a run sealed; None when the ledger has no bundle of it.
+    """Return the sealed result of a run; None when the ledger has no bundle of the run.
 
     Args:
         store: the evidence store.

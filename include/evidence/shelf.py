@@ -39,7 +39,7 @@ from include.services.objectstore.base import ObjectDamaged, ObjectMissing, Obje
 
 REMEMBERED = 4096  # results and rows whose signatures were checked
 BELIEVED_FOR = 600.0  # seconds after which a result is read and checked again
-LARGEST = 256 * 1024 * 1024  # bytes of a bundle that are checked while somebody waits
+LARGEST = 256 * 1024 * 1024  # bytes of a bundle that are checked for a page
 IN_MEMORY = 8 * 1024 * 1024  # bytes of a file; what is larger goes through a temporary file
 
 _Key = TypeVar("_Key")
@@ -54,12 +54,12 @@ class _Known:
 
 @dataclass(frozen=True)
 class BundleCheck:
-    """What a check of a bundle came to.
+    """The outcome of checking a bundle.
 
     Attributes:
         problem: why the bundle cannot be believed; None when nothing wrong was found.
-        complete: whether the content of every file was checked. A bundle of which that is not so
-            is never shown as passed.
+        complete: whether the content of every file was checked. An incomplete check is never
+            shown as passed.
     """
 
     problem: Message | None

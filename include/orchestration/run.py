@@ -76,9 +76,9 @@ def run_key() -> tuple[str, str]:
 
 
 def open_run(make: Callable[[], Workplace] | None = None) -> Workplace:
-    """Return the workplace of a task that works; every task but `seal` and `gate` begins with it.
+    """Return the workplace of a task, after checking that the run is not sealed.
 
-    What a task does in a sealed run is in no evidence.
+    Every task but `seal` and `gate` begins with it: work in a sealed run is in no evidence.
 
     Args:
         make: makes the workplace; `workplace` where none is given.
@@ -218,7 +218,7 @@ def seal_run(conclude: Conclude, make: Callable[[], Workplace] | None = None) ->
 
 
 def _finished(live: Workplace, dag_id: str, run_id: str) -> SealedRun | None:
-    """Return what a run sealed before; None when it was not sealed."""
+    """Return the result of a run that is in the ledger; None when it is not."""
     with live.state.connect() as conn:
         if find(conn, dag_id, run_id) is None:
             return None
@@ -297,7 +297,7 @@ def _seal(
     *,
     pdf: bool = True,
 ) -> SealedRun:
-    """Seal a bundle, and read back what the ledger has of the run."""
+    """Seal a bundle, and read the run's sealed result back."""
     from include.reports.render import render_all
 
     controls = judge(place.pack.controls_of(context.dag_id), conclusion.metrics)

@@ -72,7 +72,7 @@ def test_a_drill_that_failed_is_not_hidden_by_moving_its_line_of_the_ledger(show
             state.execute(change, ["check_quality", failed.seq])
             page = Seen(shown.get(OFFICER, "/restore-points").text).text
             assert "1 lines of the ledger were changed after they were signed" in page
-            assert "Yes, by the one sealed" in page
+            assert "Yes, by the drill that ended" in page
         finally:
             state.execute(change, [failed.dag_id, failed.seq])
             state.execute("ALTER TABLE evidence_ledger ENABLE TRIGGER USER")
@@ -153,9 +153,20 @@ def rendered(
 @pytest.mark.parametrize(
     ("proof", "outcome", "english", "chinese"),
     [
-        (Proof(State.HELD, HELD, None, {"p1": HELD}), "Pass", "Yes, by the one sealed", "是"),
+        (Proof(State.HELD, HELD, None, {"p1": HELD}), "Pass", "Yes, by the drill that ended", "是"),
         (Proof(State.LATE, HELD, None, {"p1": HELD}), "Attention", "No longer", "已失效"),
-        (Proof(State.FAILED, FAILED, None, {"p1": FAILED}), "Fail", "No: the newest, sealed", "否"),
+        (
+            Proof(State.FAILED, FAILED, None, {"p1": FAILED}),
+            "Fail",
+            "No: the newest drill, which ended",
+            "否",
+        ),
+        (
+            Proof(State.UNCHECKED, HELD, None, {"p1": HELD}),
+            "Attention",
+            "too large to be checked while you wait",
+            "无法即时核验",
+        ),
         (Proof(State.NEVER), "Attention", "none of the newest 20 drills looked", "均未涉及"),
         (Proof(State.UNREAD), "Attention", "the evidence store does not answer", "没有响应"),
         (
