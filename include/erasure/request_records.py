@@ -236,6 +236,8 @@ class Reader:
     ) -> list[NamedRecord]:
         """Return which named records are gone.
 
+        Of a collection that no request erases any more nothing is known, so that none is.
+
         Args:
             named: records.
             there: record classes and primary keys of those that are still there.
@@ -244,7 +246,8 @@ class Reader:
         return [
             record
             for _subject, record in named
-            if not any((name, keys.get(record)) in there for name in self._classes(record))
+            if (classes := self._classes(record))
+            and not any((name, keys.get(record)) in there for name in classes)
         ]
 
     def records(self, named: Sequence[tuple[str, NamedRecord]]) -> RequestRecords:
