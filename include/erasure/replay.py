@@ -135,6 +135,12 @@ class _Found:
         return Identifier(f"parcelseal_{action}_{self.number}")
 
     @property
+    def sought(self) -> Sought:
+        """The collection with its key, for the search."""
+        table, staged = self.table, self.name("delete")
+        return Sought(table.collection, table.place, table.columns, table.key_types or (), staged)
+
+    @property
     def parts(self) -> list[Identifier]:
         return [Identifier(f"k{at}") for at in range(len(self.table.columns))]
 
@@ -275,11 +281,7 @@ def _replay_once(
         _check_deferred(copy)
         refreshed = refresh_materialized_views(copy)
         remaining = _remaining(copy, found, schedule.masks)
-        tables = [one.table for one in found]
-        sought = [
-            Sought(table.collection, table.place, table.columns, table.key_types or ())
-            for table in tables
-        ]
+        sought = [staged.sought for staged in found]
         ruled = [places[name] for name in schedule.ruled if name in places]
         holding = search(copy, database, sought, state, keys, ruled)
     copy.commit()

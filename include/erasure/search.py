@@ -94,6 +94,8 @@ class Sought:
 
     Attributes:
         columns: that named its records, in the copy's table, in order.
+        staged: temporary table of the copy with the keys that the replay matched, as texts in the
+            columns ``k0``, ``k1`` and so on; for relations that hold a part of a key only.
         key_types: types of key whose entries these columns name, `TYPES_OF_KEY`; None is the type
             of entries that do not say theirs.
     """
@@ -102,6 +104,7 @@ class Sought:
     place: Place
     columns: Sequence[str]
     key_types: Collection[str | None] = (None,)
+    staged: Identifier | None = None
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,10 @@ def search(
                     rows = _erased_rows(copy, query, ledger, database, sought, keys, key_ids)
                     if rows:
                         found[relation.label] += rows
+                for relation, query in _partial_queries(copy, catalogue, sought, ruled):
+                    (number,) = copy.execute(query).fetchone() or (0,)
+                    if number:
+                        found[relation.label] += number
     except psycopg.Error as error:
         raise ServiceError(
             f"The copy cannot be searched for erased records ({kind_of(error)}).",
@@ -222,8 +229,7 @@ def _queries(
     ruled: Collection[Place],
 ) -> Iterator[tuple[_Relation, Composed]]:
     """Yield for each relation a query for the keys in it, with their numbers of rows."""
-    name = sought.place.identifier.as_string(copy)
-    family = {row[0] for row in copy.execute(_FAMILY, {"name": name}).fetchall()}
+    family = _family(copy, sought)
     for relation in catalogue.relations:
         if relation.oid in family:
             if (relation.schema, relation.name) == (sought.place.schema, sought.place.table):
@@ -237,6 +243,66 @@ def _queries(
         if len(sought.columns) == 1 and not has_rule:
             for query in _members(relation, sought):
                 yield relation, query
+
+
+def _partial_queries(
+    copy: psycopg.Connection[Any],
+    catalogue: _Catalogue,
+    sought: Sought,
+    ruled: Collection[Place],
+) -> Iterator[tuple[_Relation, Composed]]:
+    """Yield counts of rows with one column of a key of several, where the others are missing.
+
+    The ledger cannot be asked for a part of a key. The replay's matches are compared, less the
+    values that a record still has which was not erased.
+    """
+    if len(sought.columns) == 1 or sought.staged is None:
+        return
+    family = _family(copy, sought)
+    for relation in catalogue.relations:
+        has_rule = Place(relation.schema, relation.name) in ruled
+        if relation.oid in family or relation.is_partition or has_rule:
+            continue
+        if _columns_with_keys(catalogue, relation, sought, family, has_rule=has_rule):
+            continue
+        elsewhere = _led_elsewhere(catalogue, relation, family)
+        for at, key in enumerate(sought.columns):
+            if key.lower() in GENERIC:
+                continue
+            for name in relation.columns:
+                if name not in elsewhere and _names(name, key, relation, sought):
+                    yield (
+                        relation,
+                        SQL(
+                            "SELECT count(*) FROM {relation} AS r "
+                            "WHERE EXISTS (SELECT FROM {staged} e WHERE e.{part} = r.{name}::text) "
+                            "AND NOT EXISTS "
+                            "(SELECT FROM {table} t WHERE t.{key}::text = r.{name}::text)"
+                        ).format(
+                            relation=relation.identifier,
+                            name=Identifier(name),
+                            part=Identifier(f"k{at}"),
+                            staged=sought.staged,
+                            key=Identifier(key),
+                            table=sought.place.identifier,
+                        ),
+                    )
+
+
+def _family(copy: psycopg.Connection[Any], sought: Sought) -> set[int]:
+    """Return the oids of a table, its partitions and the tables that it is a partition of."""
+    name = sought.place.identifier.as_string(copy)
+    return {oid for (oid,) in copy.execute(_FAMILY, {"name": name}).fetchall()}
+
+
+def _led_elsewhere(catalogue: _Catalogue, relation: _Relation, family: Collection[int]) -> set[str]:
+    """Return the columns of a relation that a foreign key leads to another table."""
+    return {
+        column
+        for child, parent, _validated, columns, _targets in catalogue.foreign_keys
+        if child == relation.oid and parent not in family
+        for column in columns
+    }
 
 
 def _keys_in(relation: Composable, columns: Sequence[str]) -> Composed:
@@ -258,13 +324,11 @@ def _columns_with_keys(
 ) -> set[tuple[str, ...]]:
     """Return columns of a relation that may hold the collection's keys, in the key's order."""
     pairings: set[tuple[str, ...]] = set()
-    elsewhere = set()  # columns that a foreign key leads to another table
+    elsewhere = _led_elsewhere(catalogue, relation, family)
     for child, parent, validated, columns, targets in catalogue.foreign_keys:
-        if child != relation.oid:
+        if child != relation.oid or parent not in family:
             continue
-        if parent not in family:
-            elsewhere |= set(columns)
-        elif set(targets) == set(sought.columns) and not (has_rule and validated):
+        if set(targets) == set(sought.columns) and not (has_rule and validated):
             pairings.add(tuple(columns[targets.index(column)] for column in sought.columns))
     if relation.kind == "m":
         shown = [

@@ -361,6 +361,22 @@ def test_search_knows_a_general_key_by_the_name_of_the_relation(
     }
 
 
+def test_search_finds_a_part_of_a_key_of_several_columns(
+    copy: psycopg.Connection, state: Engine
+) -> None:
+    """Of the records that were erased, unless a record that stays has the same part."""
+    copy.execute(
+        """CREATE TABLE waybill (waybill_id int, at date, PRIMARY KEY (waybill_id, at));
+        INSERT INTO waybill SELECT n, '2026-01-01' FROM generate_series(1, 4) n;
+        INSERT INTO waybill VALUES (2, '2026-02-01');
+        CREATE TABLE track (waybill_id int, at date); INSERT INTO track VALUES
+            (1, '2026-01-01'), (1, '2026-05-05'), (4, '2026-01-01');
+        CREATE TABLE label (old_waybill_id text); INSERT INTO label VALUES ('1'), ('2'), ('3');"""
+    )
+    entered(state, {"waybill": [["1", "2026-01-01"], ["2", "2026-01-01"]]})
+    assert replayed(copy, state).holding == {"public.label": 1, "public.track": 1}
+
+
 def test_replay_begins_again_when_the_ledger_grew_meanwhile(
     copy: psycopg.Connection, state: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
