@@ -7,7 +7,6 @@ neither connections nor environment.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,8 +23,9 @@ from include.services.mail import MailServer
 from include.services.material import json_of, listed, material
 from include.services.objectstore.base import ObjectStore
 from include.services.robot import Robot
-from include.services.stores import open_store, store_transport
-from include.services.transport import Route, Transport
+from include.services.routes import faults_of, unverified_routes
+from include.services.stores import open_store
+from include.services.transport import Route
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -165,12 +165,9 @@ class Workplace:
         needs.append(("drill_db", partial(self.database, "drill_db")))
         if self.lookup("mail") is not None:
             needs.append(("mail", lambda: MailServer.from_connection(self.connection("mail"))))
-        robots = {one.robot for one in self.pack.roles.values() if one.robot}
-        needs += [
-            (conn_id, partial(self._robot, conn_id))
-            for conn_id in sorted(robots)
-            if self.lookup(conn_id) is not None
-        ]
+        named = {one.robot for one in self.pack.roles.values() if one.robot}
+        robots = [conn_id for conn_id in sorted(named) if self.lookup(conn_id) is not None]
+        needs += [(conn_id, partial(self._robot, conn_id)) for conn_id in robots]
         needs += [(conn_id, partial(self.store, conn_id)) for conn_id in STORES]
         needs += [
             ("evidence_store", lambda: self.trusted),
@@ -186,54 +183,14 @@ class Workplace:
                 faults.append(str(error))
         if not faults and self.lookup("offsite_store") is not None:
             faults = self._recipient_faults()
-        faults += [
-            f"The connection {one.conn_id} is not verified over TLS ({one.transport}): use "
-            "https, and name an authority of your own in its extra `verify`."
-            for one in self.routes()
-            if not one.is_database
-        ]
+        faults += faults_of(self.routes())
         return list(dict.fromkeys(faults))
 
-    def connection_remarks(self) -> list[str]:
-        """Return which databases a connection's own ``sslmode`` lets go unverified over TLS."""
-        return [
-            f"The connection {one.conn_id} is not verified over TLS ({one.transport}): see sslmode "
-            "in its extra."
-            for one in self.routes()
-            if one.is_database
-        ]
-
     def routes(self) -> list[Route]:
-        """Return the ways that are neither verified over TLS nor on this machine.
-
-        Of databases, stores and KMS; their connections are read only, and one that cannot be read
-        is left to `connection_faults`. Mail and robots of group chats are refused over such a way.
-        """
+        """Return the routes to other machines that are not verified over TLS."""
         mapped = {one.connection for one in self.pack.databases.values()}
         databases = {*mapped, *self._roles(), "state_db", "pages_db", "drill_db"}
-        ways: dict[str, Callable[[ConnectionSpec], Transport]] = {
-            **dict.fromkeys(sorted(databases), _database_transport),
-            **dict.fromkeys(STORES, store_transport),
-        }
-        found: list[Route] = []
-        for conn_id, way in ways.items():
-            with suppress(UsageError):
-                if (spec := self.lookup(conn_id)) is not None:
-                    found.append(Route(conn_id, way(spec), way is _database_transport))
-        with suppress(UsageError):
-            spec = self.lookup("offsite_store")
-            if spec is not None and self._uses_kms(spec):
-                from include.services.kms import kms_transport
-
-                found.append(Route("offsite_store (KMS)", kms_transport(spec)))
-        return [one for one in found if not one.transport.is_safe]
-
-    def _uses_kms(self, spec: ConnectionSpec) -> bool:
-        """Return whether a key of backups, evidence or drills is one of KMS."""
-        drill = self.lookup("drill_db")
-        return (drill is not None and bool(drill.text("kms_key"))) or any(
-            isinstance(one, Mapping) and one.get("kms_key") for one in listed(spec, "recipients")
-        )
+        return unverified_routes(self.lookup, databases, STORES)
 
     def _roles(self) -> set[str]:
         """The connections with which workflows have rights of their own on mapped databases."""
@@ -453,7 +410,3 @@ class Workplace:
 
     def _material(self, conn_id: str, given: str) -> bytes:
         return material(conn_id, given, self.home)
-
-
-def _database_transport(spec: ConnectionSpec) -> Transport:
-    return DatabaseAddress.from_connection(spec).transport

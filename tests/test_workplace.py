@@ -10,6 +10,7 @@ import pytest
 
 from include.policy import SHIPPED
 from include.services.errors import UsageError
+from include.services.routes import remarks_of
 from include.workplace import Workplace
 
 
@@ -226,7 +227,7 @@ def test_databases_that_choose_a_weaker_mode_are_remarks(tmp_path: Path) -> None
         ("customer_db", "plain"),
         ("drill_db", "unverified"),
     ]
-    assert [one.partition(" is not")[0] for one in place.connection_remarks()] == [
+    assert [one.partition(" is not")[0] for one in remarks_of(place.routes())] == [
         "The connection customer_db",
         "The connection drill_db",
     ]

@@ -1,4 +1,4 @@
-"""The one rule by which two entries name the same person: what separation of duties compares.
+"""Decide whether two entries name the same person, as separation of duties requires.
 
 Every comparison of people uses it: requester and approver, enterer and reviewer, owner and tester.
 Databases compare spellings only, by collations of their own. So queries return every spelling, and
@@ -21,22 +21,24 @@ def as_compared(name: str) -> str:
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     visible = (
-        one for one in folded if not one.isspace() and unicodedata.category(one) not in _INVISIBLE
+        sign
+        for sign in folded
+        if not sign.isspace() and unicodedata.category(sign) not in _INVISIBLE
     )
     return unicodedata.normalize("NFKC", "".join(visible))
 
 
-def same_person(one: str, other: str) -> bool:
-    """Return whether two entries name the same person; an empty one names nobody."""
-    return as_compared(one) == as_compared(other) != ""
+def same_person(name: str, other: str) -> bool:
+    """Return whether two entries name the same person; an empty entry names nobody."""
+    return as_compared(name) == as_compared(other) != ""
 
 
 def is_among(name: str, people: Iterable[str]) -> bool:
-    """Return whether a person is one of several; nobody is not."""
-    return any(same_person(name, one) for one in people)
+    """Return whether people include a person; an empty entry is never included."""
+    return any(same_person(name, person) for person in people)
 
 
 def without(people: Iterable[str], others: Iterable[str]) -> list[str]:
-    """Return the people who are none of the others, in their order and spelling."""
-    left_out = {as_compared(one) for one in others}
-    return [one for one in people if as_compared(one) not in left_out]
+    """Return the people without the others, in their order and spelling."""
+    left_out = {as_compared(other) for other in others}
+    return [person for person in people if as_compared(person) not in left_out]

@@ -66,7 +66,15 @@ def _members(entries: Iterable[_Entry], *, in_doubt: bool) -> list[str]:
     for entry in entries:
         people.setdefault(as_compared(entry.account), []).append(entry)
     if in_doubt:
-        found = [mine for mine in people.values() if any(one.one_fits for one in mine)]
-        return [one.account for mine in found for one in mine]
-    certain = [mine[0] for mine in people.values() if sum(one.rows for one in mine) == 1]
-    return [one.account for one in certain if one.all_fit][:MOST]
+        return [
+            entry.account
+            for entries_of_person in people.values()
+            if any(entry.one_fits for entry in entries_of_person)
+            for entry in entries_of_person
+        ]
+    unique = [
+        entries_of_person[0]
+        for entries_of_person in people.values()
+        if sum(entry.rows for entry in entries_of_person) == 1
+    ]
+    return [entry.account for entry in unique if entry.all_fit][:MOST]

@@ -34,7 +34,7 @@ class Cause(StrEnum):
     NOT_ENTITLED = "not_entitled"
     NO_REASON = "no_reason"
     DECIDED_BEFORE = "decided_before"
-    OTHER_CONTENT = "other_content"  # the form showed something else: the question is asked again
+    OTHER_CONTENT = "other_content"  # the answered form was about another content
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def _explain(problem: StoreProblem, store: ObjectStore) -> tuple[Message, Messag
 
 
 def check_routes(seen: Examination, routes: Iterable[Route]) -> None:
-    """Note connections that are neither verified over TLS nor on this machine.
+    """Note connections to other machines that are not verified over TLS.
 
     To a store or KMS that is a fault: whoever stands between could keep backups from being stored,
     or read the keys that they are encrypted with. Of a database it is the choice of who wrote its
@@ -80,20 +80,23 @@ def check_routes(seen: Examination, routes: Iterable[Route]) -> None:
         seen: where findings go.
         routes: of such connections.
     """
-    for one in routes:
+    for route in routes:
         message = (
-            _("What goes over the connection {name} is not encrypted on its way.", name=one.conn_id)
-            if one.transport is Transport.PLAIN
-            else _("The connection {name} does not check which server answers.", name=one.conn_id)
+            _(
+                "What goes over the connection {name} is not encrypted on its way.",
+                name=route.conn_id,
+            )
+            if route.transport is Transport.PLAIN
+            else _("The connection {name} does not check which server answers.", name=route.conn_id)
         )
         action = (
             _("Set sslmode to verify-full in the extra of the connection.")
-            if one.is_database
+            if route.is_database
             else _("Use an address with https, and have the server's certificate checked.")
         )
-        severity = Outcome.ATTENTION if one.is_database else Outcome.FAIL
-        code = f"backup.transport.{one.transport}"
-        seen.find(code, severity, message, action, subject=one.conn_id)
+        severity = Outcome.ATTENTION if route.is_database else Outcome.FAIL
+        code = f"backup.transport.{route.transport}"
+        seen.find(code, severity, message, action, subject=route.conn_id)
 
 
 def check_sites(

@@ -15,6 +15,7 @@ from include.cli.console import errors, print_json, results, tell
 from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, workplace
 from include.policy import PackError
 from include.services.database import DatabaseAddress
+from include.services.routes import remarks_of
 from include.workplace import Workplace
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def check(
         return _refuse(place, found, f"in {place.policy}", as_json=as_json)
     if faults := place.connection_faults():
         return _refuse(place, faults, "in the connections", as_json=as_json)
-    remarks = [*pack.remarks, *place.connection_remarks()]
+    remarks = [*pack.remarks, *remarks_of(place.routes())]
     if as_json:
         done = {"valid": True, "pack": str(place.policy), "problems": []}
         print_json(done | {"remarks": [str(one) for one in remarks]})

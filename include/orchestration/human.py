@@ -62,7 +62,7 @@ class Asked(Protocol):
 
     @property
     def content(self) -> str:
-        """Identifies exactly what is decided on; never empty."""
+        """Identify exactly what is decided on; never empty."""
         ...
 
     @property

@@ -98,7 +98,7 @@ def _no_verdict(seen: Examination, issued: Sequence[Issued]) -> None:
 
     Where the workpapers are back, the evaluation says itself why it reached none.
     """
-    out = [one for one in issued if one.handed_in is None]
+    out = [workpapers for workpapers in issued if workpapers.handed_in is None]
     if out:
         seen.find(
             "sampling.no_verdict",

@@ -174,7 +174,7 @@ def _from_json(conn_id: str, value: str) -> ConnectionSpec:
 
 
 def refuse_unescaped(address: str, what: str, *, first_at: bool = False) -> None:
-    """Refuse a URI in which a part of a password would be taken for a host or a database's name.
+    """Refuse a URI whose unescaped password would be read as a host or database in part.
 
     ``/``, ``?`` and ``#`` end the part of a URI that has the password, so what follows of it would
     stand in errors and logs. A name of a database, a path or an account has no bare ``@``.
@@ -190,12 +190,12 @@ def refuse_unescaped(address: str, what: str, *, first_at: bool = False) -> None
     _scheme, sign, rest = address.partition("://")
     if not sign or not _SCHEME.fullmatch(_scheme):
         return
-    place = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    behind = rest[len(place) :]
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    behind = rest[len(authority) :]
     path, _question, query = behind.partition("?")
     # A query may hold a mail address, but nothing behind it that looks like a host's path.
-    in_query = "@" not in place and re.search(r"@[^&]*/", query)
-    if "@" in path or "#" in behind or in_query or (first_at and place.count("@") > 1):
+    in_query = "@" not in authority and re.search(r"@[^&]*/", query)
+    if "@" in path or "#" in behind or in_query or (first_at and authority.count("@") > 1):
         raise UsageError(
             f"{what} has a character in its user or password that must be escaped.",
             "Write / as %2F, ? as %3F, # as %23, @ as %40 and % as %25.",

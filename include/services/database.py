@@ -52,7 +52,7 @@ LIBPQ_EXTRAS = {
 SECRETS = {"sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"}
 """libpq keywords, beside the password, that no command line may hold: every user of the machine
 reads those. libpq has no variables of the environment for them."""
-SERVICE = "parcelseal"  # of the service file by which programs get them
+SERVICE = "parcelseal"  # name of the service in the file that has them
 
 PRINTING: Mapping[str, str] = {
     "TimeZone": "UTC",

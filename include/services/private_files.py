@@ -1,4 +1,4 @@
-"""Keep secrets in files for programs that read them in no other way.
+"""Keep secrets in files for programs that cannot read them otherwise.
 
 Only this user can read the files, and they are removed when the process ends. They are in memory
 where the system has a file system there: what a killed process leaves is gone after a restart.

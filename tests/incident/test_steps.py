@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -17,12 +16,10 @@ from include.approvals.question import AskAgain, Question
 from include.incident.names import Kind, State
 from include.incident.updating import Action
 from include.policy.period import Period
-from tests.incident.deciding_rig import widened
 from tests.incident.desk_rig import (
     BOSS,
     CHECKLIST,
     COMP,
-    LEAD,
     NIGHT,
     STEPS,
     TEXTS,
@@ -151,13 +148,13 @@ def test_an_answer_from_a_clock_that_is_ahead_counts_as_now(company: Company) ->
     """API server and worker are two machines; seconds between them are nobody's fault."""
     case = before(company, "grade")
     company.clock.on(seconds=5)
-    given = _given(case, "grade")
+    given = given_now(case, "grade")
     company.clock.on(seconds=-5)
     case.take("grade", given)
     assert case.entries(Kind.GRADED)[0].happened_at == company.clock.now()
 
 
-def _given(case: Case, step: str) -> Any:
+def given_now(case: Case, step: str) -> Any:
     from include.incident.steps.answer import Given
 
     who, chosen, entered = USUAL[step]
@@ -169,7 +166,7 @@ def _given(case: Case, step: str) -> Any:
 def test_an_answer_taken_twice_is_entered_once(company: Company, step: str) -> None:
     """A task that was killed behind its entry is repeated."""
     case = before(company, step)
-    given = _given(case, step)
+    given = given_now(case, step)
     first = case.take(step, given)
     count = len(case.entries())
     company.clock.on(minutes=3)
@@ -180,7 +177,7 @@ def test_an_answer_taken_twice_is_entered_once(company: Company, step: str) -> N
 def test_closing_taken_twice_is_entered_once(company: Company) -> None:
     """And the incident stays closed as it was."""
     case = before(company, "close")
-    given = _given(case, "close")
+    given = given_now(case, "close")
     case.take("close", given)
     ended = case.file.incident.ended_at
     company.clock.on(minutes=3)
@@ -271,7 +268,7 @@ def test_the_register_and_the_timeline_say_the_same_whatever_fails_between(
     """Either has the answer or neither; taken again, both have it."""
     case = before(company, step)
     kind = {"grade": Kind.GRADED, "close": Kind.CLOSED}[step]
-    given = _given(case, step)
+    given = given_now(case, step)
 
     def kept() -> tuple[int, object]:
         incident = case.file.incident
@@ -306,7 +303,7 @@ def fault(company: Company, table: str, event: str) -> Iterator[None]:
 def test_a_grade_that_is_taken_again_does_not_undo_a_later_one(company: Company) -> None:
     """The task was killed behind its entry, and somebody regraded before it was repeated."""
     case = before(company, "grade")
-    given = _given(case, "grade")
+    given = given_now(case, "grade")
     case.take("grade", given)
     company.clock.on(minutes=1)
     case.update(Action.REGRADE, by=COMP, grade="major", words="it is in the press")
@@ -349,85 +346,3 @@ def test_corrective_actions_and_holds_have_periods_of_their_own(company: Company
         )
     today = company.clock.now().astimezone(ZoneInfo("Asia/Shanghai")).date()
     assert (due - today, ask - today) == (timedelta(days=20), timedelta(days=10))
-
-
-@pytest.mark.parametrize("step", [one for one in HUMAN if one != "decide"])
-def test_an_answer_to_a_form_about_something_else_is_asked_for_again(
-    company: Company, step: str
-) -> None:
-    """What was entered is kept; the answer to the form of now counts."""
-    case = before(company, step)
-    shown_then = replace(_given(case, step), content="0" * 64)
-    done = len(case.entries())
-    with pytest.raises(AskAgain, match="what the page shows changed meanwhile"):
-        case.take(step, shown_then)
-    (refused,) = case.entries()[done:]
-    assert refused.kind is Kind.REFUSED
-    assert case.page(step).content.partition(":")[0] == case.content(step)
-    case.take(step, _given(case, step))
-
-
-@pytest.mark.parametrize(
-    ("step", "kind"),
-    [("contain", Kind.NOTE), ("grade", Kind.NOTE), ("impact", Kind.NOTE), ("review", Kind.NOTE)],
-)
-def test_a_form_stays_good_while_time_passes_and_notes_are_written(
-    company: Company, step: str, kind: Kind
-) -> None:
-    """Deadlines, silence and notes make it no other form."""
-    case = before(company, step)
-    then = case.page(step).content
-    company.clock.on(hours=5)
-    case.update(Action.NOTE, words="The press calls")
-    with pytest.raises(AskAgain, match="Nobody answered"):
-        case.answer(step, user="", option="")
-    assert case.entries(kind)
-    assert case.page(step).content == then
-
-
-def test_a_grade_confirmed_on_earlier_counts_does_not_count(company: Company) -> None:
-    """More people are counted while the form is open: the counts are shown again."""
-    case = before(company, "grade", 1, 2)
-    given = _given(case, "grade")
-    widened(case, 4, 5)
-    with pytest.raises(AskAgain, match="what the page shows changed meanwhile"):
-        case.take("grade", given)
-    assert case.file.incident.grade is None
-
-
-def test_a_confirmed_grade_does_not_undo_another_one_that_was_entered_since(
-    company: Company,
-) -> None:
-    """The form from before is refused, and the one of now says what the grade is."""
-    case = before(company, "grade")
-    given = _given(case, "grade")
-    case.update(Action.REGRADE, by=COMP, grade="major", words="it is in the press")
-    with pytest.raises(AskAgain, match="what the page shows changed meanwhile"):
-        case.take("grade", given)
-    assert case.file.incident.grade == "major"
-    assert "So far: Graded Major" in case.page("grade").body
-
-
-def test_a_report_handed_in_names_the_document_that_its_form_showed(company: Company) -> None:
-    """Other words make another document; what was handed in is the one before."""
-    case = before(company, "report")
-    shown_then = case.page("report").content
-    case.answer("impact")
-    now = case.page("report").content
-    assert shown_then.partition(":")[0] == now.partition(":")[0]
-    assert shown_then != now
-    case.take("report", replace(_given(case, "report"), content=shown_then))
-    (entry,) = case.entries(Kind.REPORTED)
-    assert entry.data["document"] == shown_then.partition(":")[2]
-    assert len(entry.data["document"]) == 8
-
-
-def test_closing_counts_for_a_form_that_showed_more_as_open(company: Company) -> None:
-    """Nobody has to look at the same page twice because a notice was sent."""
-    case = before(company, "close")
-    case.update(Action.CORRECT, by=LEAD, entry=case.entries(Kind.CONTAINED)[0].place)
-    given = _given(case, "close")
-    assert "Still open" in case.page("close").body
-    case.answer("contain")
-    case.take("close", replace(given, at=company.clock.now()))
-    assert case.file.incident.state is State.CLOSED

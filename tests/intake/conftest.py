@@ -11,7 +11,6 @@ import psycopg
 import pytest
 from sqlalchemy import Engine
 
-from include.approvals import registry
 from include.erasure.ledger import ErasureKeys
 from include.evidence.model import StepRecord
 from include.evidence.steps import record_step
@@ -25,6 +24,7 @@ from include.policy import SHIPPED, load_pack
 from include.services.clock import FixedClock
 from include.services.database import DatabaseAddress
 from tests.support.databases import fresh, pooled
+from tests.support.registers import content_of
 
 KEYS = ErasureKeys({"1": b"k" * 32}, "1")
 NOW = datetime(2026, 3, 2, 1, 30, tzinfo=UTC)
@@ -64,13 +64,12 @@ class Rig:
     def answered(
         self, checked: StepRecord, option: str = "Approve", user: str | None = REVIEWER, **more: Any
     ) -> StepRecord:
-        given = {"reason": "forms are incomplete", "at": NOW, "content": self.content(checked)}
+        given = {
+            "reason": "forms are incomplete",
+            "at": NOW,
+            "content": content_of(self.desk.state, checked),
+        }
         return review.take(self.desk, checked, option=option, user=user, **given | more)
-
-    def content(self, checked: StepRecord) -> str:
-        """What the form of a checked batch carries."""
-        with self.desk.state.connect() as conn:
-            return registry.request(conn, checked.data["request"]).content
 
     def states(self, batch: str = OLDEST) -> dict[str, int]:
         query = "SELECT status, count(*) FROM intake_record WHERE batch_id = %s GROUP BY 1"

@@ -10,13 +10,13 @@ import psycopg
 import pytest
 
 from include.approvals import registry
-from include.approvals.question import AskAgain
 from include.evidence.model import Outcome
 from include.intake import batches, report, review, settle
 from include.intake.promote import settled_by
 from include.services.database import DatabaseAddress
 from include.services.errors import ControlFailed, ServiceError, UsageError
 from tests.intake.conftest import ENTERER, NOW, OLDEST, REVIEWER, Rig
+from tests.support.registers import content_of
 
 
 def codes(record: Any) -> list[str]:
@@ -326,7 +326,7 @@ def test_a_batch_that_another_run_settled_is_left_alone(rig: Rig) -> None:
     checked, checked_too = rig.checked(), review.check(other, OLDEST)
     rig.answered(checked)
     given = {"option": "Approve", "reason": "", "user": "E00017", "at": NOW + timedelta(minutes=1)}
-    review.take(other, checked_too, content=rig.content(checked_too), **given)
+    review.take(other, checked_too, content=content_of(rig.desk.state, checked_too), **given)
     settle.settle(rig.desk, checked)
     customers = rig.one("SELECT count(*) FROM customer")
     assert codes(settle.settle(other, checked_too)) == ["intake.settled_elsewhere"]
@@ -358,57 +358,3 @@ def test_hostile_values_do_no_harm(rig: Rig, value: str) -> None:
     rig.answered(checked)
     settle.settle(rig.desk, checked)
     assert rig.one("SELECT count(*) FROM customer WHERE name = %s", value) == 25
-
-
-def test_an_answer_counts_only_for_the_content_that_its_form_showed(rig: Rig) -> None:
-    """The check is repeated while the review waits: the answer is asked for again."""
-    shown = review.ask(rig.desk, rig.checked())
-    rig.rows(
-        "UPDATE intake_record SET name = 'Somebody Else' WHERE intake_id = "
-        "(SELECT min(intake_id) FROM intake_record WHERE batch_id = %s)",
-        OLDEST,
-    )
-    checked = rig.checked()
-    with pytest.raises(AskAgain, match="changed after the form was made"):
-        rig.answered(checked, content=shown.content)
-    settle.settle(rig.desk, checked)
-    assert rig.states() == {"pending": 30}
-    again = review.ask(rig.desk, checked)
-    assert checked.data["sha256"] in again.body
-    assert again.content != shown.content
-    with pytest.raises(AskAgain):  # another browser window still shows the first form
-        rig.answered(checked, content=shown.content, at=NOW + timedelta(minutes=1))
-    record = rig.answered(checked, content=again.content, at=NOW + timedelta(minutes=2))
-    (finding,) = [one for one in record.findings if one.code == "intake.other_content"]
-    assert finding.message.values["count"] == 2
-    assert settle.settle(rig.desk, checked).data["promoted"] == 24
-
-
-def test_an_answer_counts_after_a_check_that_read_the_same_content_again(rig: Rig) -> None:
-    """Two windows with the same form, and a check repeated for nothing, change nothing."""
-    shown = review.ask(rig.desk, rig.checked())
-    checked = rig.checked()
-    assert review.ask(rig.desk, checked).content == shown.content
-    assert "refused" not in rig.answered(checked, content=shown.content).data
-
-
-def test_who_entered_a_record_may_not_review_it_under_another_spelling(rig: Rig) -> None:
-    """Two rows of the staff table may spell one account in two ways: it is one person."""
-    rig.rows("UPDATE employee SET number = lower(%s) WHERE number = %s", ENTERER, ENTERER)
-    rig.rows(
-        "UPDATE employee SET number = %s WHERE number = 'E00017'",
-        f"\u200b{ENTERER}",
-    )
-    question = review.ask(rig.desk, rig.checked())
-    assert f"\u200b{ENTERER}" not in question.assigned
-    assert REVIEWER in question.assigned
-
-
-def test_a_reviewer_answers_in_any_spelling(rig: Rig) -> None:
-    """And stands in the formal records by the key of the staff table."""
-    checked = rig.checked()
-    assert "refused" not in rig.answered(checked, user=REVIEWER.lower()).data
-    assert settle.settle(rig.desk, checked).data["promoted"] == 24
-    assert (
-        rig.one("SELECT DISTINCT reviewed_by FROM intake_record WHERE batch_id = %s", OLDEST) == 3
-    )

@@ -28,7 +28,7 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import Engine
 
-from include.approvals.registry import APPROVE, request
+from include.approvals.registry import APPROVE
 from include.erasure import requests
 from include.erasure.ledger import ErasureKeys
 from include.evidence.model import StepRecord
@@ -47,7 +47,7 @@ from include.state.locks import exclusive
 from include.state.migrate import migrate
 from include.state.tables import metadata
 from tests.support.databases import pooled
-from tests.support.registers import emptying
+from tests.support.registers import content_of, emptying
 
 NAME = "courier"
 DAG = "enforce_retention"
@@ -178,12 +178,6 @@ EVERYTHING_WAITS = {"records": 0, "percent": "0%", "times_trend": 1}
 """A limit (`disposition(limit=...)`) that every plan is beyond, so that somebody has to approve."""
 
 
-def content_of(desk: Desk, record: StepRecord) -> str:
-    """What the form of a plan's request carries."""
-    with desk.state.connect() as conn:
-        return request(conn, record.data["request"]).content
-
-
 @dataclass(repr=False)
 class Rig:
     """One database, its state database, and the steps of runs between them.
@@ -245,10 +239,8 @@ class Rig:
         self, record: StepRecord, run: str = "r1", *, by: str = "bo", option: str = APPROVE
     ) -> StepRecord:
         """Second step, of a plan that waits: somebody's answer."""
-        at, reason, content = self.clock.now(), "seen", content_of(self.desk(run), record)
-        return steps.take(
-            self.desk(run), record, option=option, reason=reason, user=by, at=at, content=content
-        )
+        given: Any = {"option": option, "reason": "seen", "user": by, "at": self.clock.now()}
+        return steps.take(self.desk(run), record, content=content_of(self.engine, record), **given)
 
     def execute(
         self, record: StepRecord, run: str = "r1", progress: Progress | None = None

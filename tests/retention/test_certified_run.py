@@ -30,7 +30,7 @@ from include.state.connect import engine
 from include.state.migrate import migrate
 from tests.retention.certified import indicators, sentences
 from tests.retention.chinook import AS_OF, DATABASE, chinook_pack
-from tests.retention.rig import content_of
+from tests.support.registers import content_of
 
 CLOCK = SystemClock()
 RUN = {"dag_id": "enforce_retention", "run_id": "manual__1"}
@@ -73,7 +73,7 @@ def a_run(
     made = steps.plan(desk, AS_OF.isoformat())
     records = [made]
     if "request" in made.data:
-        at, content = CLOCK.now(), content_of(desk, made)
+        at, content = CLOCK.now(), content_of(desk.state, made)
         answer = steps.take(
             desk, made, option=option, reason="too many", user="bo", at=at, content=content
         )

@@ -16,7 +16,7 @@ from include.services.errors import UsageError
 from include.workplace import Workplace
 from tests.retention.chinook import AS_OF
 from tests.retention.place import chinook_place, desk
-from tests.retention.rig import content_of
+from tests.support.registers import content_of
 
 TABLES = ("invoice", "invoice_line", "customer", "employee")
 # Written without ParcelSeal's help. A customer goes whose last invoice is over, or who has none.
@@ -67,7 +67,7 @@ def planned(one: Desk) -> StepRecord:
 
 
 def answered(one: Desk, made: StepRecord, option: str, user: str | None, reason: str = "") -> Any:
-    at, content = one.clock.now(), content_of(one, made)
+    at, content = one.clock.now(), content_of(one.state, made)
     return steps.take(one, made, option=option, reason=reason, user=user, at=at, content=content)
 
 
@@ -136,7 +136,7 @@ def test_who_started_the_run_is_known_by_name_too(place: Workplace) -> None:
         user=APPROVER,
         name="ana.li",
         at=one.clock.now(),
-        content=content_of(one, made),
+        content=content_of(one.state, made),
     )
     assert [finding.code for finding in found.findings] == ["retention.own_request"]
     assert erasing.execute(one, made).data["not_approved"]

@@ -1,4 +1,4 @@
-"""Get past the triggers that keep registers, as somebody could who owns the tables."""
+"""Get past the triggers that keep registers, as the owner of the tables can; read requests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
+
+from include.approvals import registry
+from include.evidence.model import StepRecord
 
 UNGUARDED = "SET LOCAL session_replication_role = replica"  # for superusers, until the commit
 
@@ -37,3 +40,9 @@ def tamper(conninfo: str, statement: str) -> list[tuple[Any, ...]]:
     with psycopg.connect(conninfo) as connection, unguarded(connection, *tables):
         cursor = connection.execute(statement.encode())
         return cursor.fetchall() if cursor.description else []
+
+
+def content_of(state: Engine, record: StepRecord) -> str:
+    """Return what the form of a record's request carries."""
+    with state.connect() as conn:
+        return registry.request(conn, record.data["request"]).content

@@ -47,7 +47,7 @@ def ask(desk: Desk, number: str) -> Question | None:
 
 
 def _lines(desk: Desk, file: File) -> list[Message]:
-    left = [_("Still open: {point}", point=one) for one in open_points(desk, file)]
+    left = [_("Still open: {point}", point=point) for point in open_points(desk, file)]
     return [
         *(left or [_("Nothing is open: the handling can be closed.")]),
         _("Legal holds stay until they are released."),
@@ -55,7 +55,7 @@ def _lines(desk: Desk, file: File) -> list[Message]:
 
 
 def content(desk: Desk, file: File) -> str:
-    """Return what an answer is about: what was counted, and the grade.
+    """Return the digest of what a closing is about: the counts and the grade.
 
     What is open is looked up again when the answer is entered: it may be less than the page said.
     """
@@ -93,7 +93,7 @@ def take(desk: Desk, number: str, given: Given) -> StepRecord:
 
 
 def _closed(desk: Desk, file: File, given: Given, who: str, said: str) -> StepRecord | Message:
-    """Close it, or return why not; whoever adds to the timeline waits until then."""
+    """Close it under the incident's lock, or return why it cannot be closed."""
     with desk.state.begin() as conn:
         timeline.lock_incident(conn, file.incident.id)
         if (done := answer.taken(conn, file, STEP, given)) is not None:

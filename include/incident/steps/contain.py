@@ -62,7 +62,7 @@ def _lines(desk: Desk, file: File) -> list[Message]:
 
 
 def content(desk: Desk, file: File) -> str:
-    """Return what an answer is about: what happened, and the checklist."""
+    """Return the digest of what an answer is about: the incident and its checklist."""
     return page.content_of(file, STEP, _lines(desk, file), form=form(desk, file))
 
 

@@ -78,7 +78,7 @@ def _lines(desk: Desk, file: File) -> list[Message]:
 
 
 def content(desk: Desk, file: File) -> str:
-    """Return what an answer is about: the counts, the grade that they propose, the one so far."""
+    """Return the digest of what an answer is about: counts, proposed grade, grade so far."""
     return page.content_of(
         file, STEP, _lines(desk, file), form=form(desk, file), facts=[_graded_at(file)]
     )

@@ -79,7 +79,7 @@ def _lines(desk: Desk, file: File) -> list[Message]:
 
 
 def content(desk: Desk, file: File) -> str:
-    """Return what an answer is about: what happened, and the words that it takes the place of."""
+    """Return the digest of what an answer is about: the incident, and the words so far."""
     written = last_of(file.entries, Kind.IMPACT)
     facts = [written.place if written else None]
     return page.content_of(file, STEP, _lines(desk, file), form=form(), facts=facts)

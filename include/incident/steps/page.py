@@ -114,7 +114,7 @@ def content_of(
     part: str = "",
     facts: Sequence[Any] = (),
 ) -> str:
-    """Return the SHA-256 of what an answer to a page is about.
+    """Return the SHA-256 of the content that an answer to a page is about.
 
     Deadlines, people and what was entered before are left out: they change while a person reads,
     and no answer is about them.
@@ -128,8 +128,8 @@ def content_of(
         facts: JSON values that identify what the lines only name, such as a version.
     """
     shown = [file.incident.number, step, part, *facts]
-    shown += [one.model_dump(mode="json") for one in lines]
-    shown += [[one.name, list(one.options)] for one in form]
+    shown += [line.model_dump(mode="json") for line in lines]
+    shown += [[each.name, list(each.options)] for each in form]
     return sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()
 
 

@@ -110,7 +110,7 @@ def ask(
 def content(
     desk: Desk, authority: str, phase: Phase, missing: Sequence[Message], file: File
 ) -> str:
-    """Return what an answer is about: what happened, and what the document lacks.
+    """Return the digest of what an answer is about: the incident, and missing fields.
 
     The version of the document is left out: it was handed in, whatever was entered since.
     """

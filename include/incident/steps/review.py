@@ -86,7 +86,7 @@ def ask(desk: Desk, number: str) -> Question | None:
 
 
 def content(desk: Desk, file: File) -> str:
-    """Return what an answer is about: the incident, and the review that it adds to."""
+    """Return the digest of what an answer is about: the incident, and the review so far."""
     before = last_of(file.entries, Kind.REVIEWED)
     facts = [before.place if before else None]
     return page.content_of(file, STEP, [], form=form(desk), facts=facts)

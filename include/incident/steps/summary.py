@@ -65,7 +65,7 @@ def ask(desk: Desk, number: str, documents: str, missing: Sequence[Message]) -> 
 
 
 def content(missing: Sequence[Message], file: File) -> str:
-    """Return what an answer is about: the incident, and what the document lacks."""
+    """Return the digest of what an answer is about: the incident, and missing fields."""
     return page.content_of(file, STEP, page.blocked(missing), form=form())
 
 

@@ -50,14 +50,14 @@ _READ_BY_DOCUMENTS = (
 
 
 def document_version(file: File, phase: Phase | None = None) -> str:
-    """Return eight hex digits that change whenever what a document reads from the timeline does.
+    """Return eight hex digits that change with the timeline entries that a document reads.
 
     Args:
         file: the incident.
         phase: which report to an authority it is; None for other documents.
     """
     read = [*_READ_BY_DOCUMENTS, *(() if phase is Phase.FIRST else (Kind.REPORTED,))]
-    places = [str(getattr(last_of(file.entries, one), "place", "")) for one in read]
+    places = [str(getattr(last_of(file.entries, kind), "place", "")) for kind in read]
     return sha256(":".join(places).encode()).hexdigest()[:8]
 
 
