@@ -101,9 +101,10 @@ def restore(
     with local_stack(place):
         refuse_live(target, place.database(mapped.connection))
         chosen = _choose(place, database, point)
+        keep_closed = skip_erasures
         if not skip_erasures:
             _ledger(place, database)
-            _require_complete(place, incomplete=incomplete_ledger)
+            keep_closed = not _is_complete(place, incomplete_is_accepted=incomplete_ledger)
         tell(f"restore point {chosen.id}, taken {chosen.manifest.taken_at:%Y-%m-%d %H:%M:%S %Z}")
         source = Source(place.store("offsite_store"), chosen.manifest, _key(place, key))
         access = TargetAccess(target, owners=owners, is_new=not into_existing)
@@ -131,7 +132,7 @@ def restore(
                 "and owners and grants are not set.",
                 soft_wrap=True,
             )
-        elif not restored.differences:
+        elif not (restored.differences or keep_closed):
             access.open()
     replayed, remasked = (done.replayed, done.remasked) if done else (0, 0)
     report = {
@@ -282,12 +283,13 @@ def _require_findable(
     )
 
 
-def _require_complete(place: Workplace, *, incomplete: bool) -> None:
-    """Compare the erasure ledger with what bundles sealed of it.
+def _is_complete(place: Workplace, *, incomplete_is_accepted: bool) -> bool:
+    """Return whether the erasure ledger has every erasure that bundles sealed.
 
     Args:
         place: connections.
-        incomplete: go on, with a warning, where erasures are missing or cannot be compared.
+        incomplete_is_accepted: return False, with a warning, where erasures are missing or cannot
+            be compared.
 
     Raises:
         ControlFailed: erasures that were sealed are missing.
@@ -298,16 +300,18 @@ def _require_complete(place: Workplace, *, incomplete: bool) -> None:
     try:
         place.require_complete_registers(ERASURES)
     except ParcelSealError as error:
-        if incomplete:
-            errors.print(
-                f"[bold red]the erasure ledger may be incomplete[/bold red]: {error.message} "
-                "People who were erased may be back; keep the copy closed until they are found.",
-                soft_wrap=True,
-            )
-            return
-        raise type(error)(
-            error.message, f"{error.action} To restore meanwhile: --incomplete-ledger."
-        ) from None
+        if not incomplete_is_accepted:
+            raise type(error)(
+                error.message, f"{error.action} To restore meanwhile: --incomplete-ledger."
+            ) from None
+        errors.print(
+            f"[bold red]the erasure ledger may be incomplete[/bold red]: {error.message} "
+            "People who were erased may be back; keep the copy closed until they are found. Others "
+            "may not connect to it and owners and grants are not set.",
+            soft_wrap=True,
+        )
+        return False
+    return True
 
 
 def _state_is_blank(place: Workplace) -> bool:

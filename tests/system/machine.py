@@ -79,6 +79,7 @@ REGISTERS_OF = {
     "restore": ["erasure"],
 }
 """The registers that a workflow or command reads."""
+PUBLIC_MAY_CONNECT = "SELECT has_database_privilege('public', current_database(), 'CONNECT')"
 HOLDS = ("restore_point", "restore_point", "subject", "database")
 CLOSED_REQUESTS = (
     "SELECT subject FROM erasure_request WHERE closed_at IS NOT NULL "
@@ -350,6 +351,9 @@ class SystemMachine(RuleBasedStateMachine):
             code = self._restore(target, point)
             if self.lost_registers:
                 assert code != 0, "a restore went through although erasures were lost"
+                assert self._restore(target, point, incomplete_ledger=True) == 0
+                [(is_open,)] = query(target, PUBLIC_MAY_CONNECT)
+                assert not is_open, "a copy without lost erasures was opened"
                 return
             assert code == 0
             left = self._erased_in(target)
@@ -672,7 +676,7 @@ class SystemMachine(RuleBasedStateMachine):
             finally:
                 connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(names))
 
-    def _restore(self, target: str, point: str) -> int:
+    def _restore(self, target: str, point: str, *, incomplete_ledger: bool = False) -> int:
         """Run `parcelseal restore` and return its exit code."""
         services = self.company.services
         with (
@@ -690,6 +694,7 @@ class SystemMachine(RuleBasedStateMachine):
                     owners=False,
                     into_existing=False,
                     skip_erasures=False,
+                    incomplete_ledger=incomplete_ledger,
                     as_json=True,
                 )
             except ParcelSealError as error:
