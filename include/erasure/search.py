@@ -10,16 +10,22 @@ from __future__ import annotations
 import hmac
 import json
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import count, islice, product
 from typing import Any
 
 import psycopg
-from psycopg import pq
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from sqlalchemy import Connection, Engine, select
 
+from include.erasure.catalogue import (
+    Catalogue,
+    Relation,
+    family_of,
+    led_elsewhere,
+    read_catalogue,
+)
 from include.erasure.ledger import ErasureKeys, driver_of
 from include.erasure.matching import kind_of
 from include.erasure.places import Place
@@ -41,50 +47,12 @@ _numbers = count()
 # Escapes that json takes and jsonb refuses: the character zero, and halves of a pair.
 _REFUSED_BY_JSONB = r"(?<!\\)((?:\\\\)*)\\u(?:0000|[dD][89a-fA-F][0-9a-fA-F]{2})"
 
-_RELATIONS = """
-SELECT c.oid::int8, n.nspname::text, c.relname::text, c.relkind::text, c.relispartition,
-       array(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
-             AND NOT a.attisdropped ORDER BY a.attnum),
-       array(SELECT t.typname::text FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
-       array(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
-             AND (a.attidentity <> '' OR EXISTS (
-                  SELECT FROM pg_depend d WHERE d.refclassid = 'pg_class'::regclass
-                  AND d.refobjid = c.oid AND d.refobjsubid = a.attnum AND d.deptype = 'a'
-                  AND d.classid = 'pg_class'::regclass)))
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE (c.relkind IN ('r', 'p') OR c.relkind = 'm' AND c.relispopulated)
-  AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
-                  AND d.objid = c.oid AND d.deptype = 'e')
-ORDER BY 2, 3
-"""
-_FOREIGN_KEYS = """
-SELECT k.conrelid::int8, k.confrelid::int8, k.convalidated,
-       array(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u(num, ord)
-             JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num ORDER BY ord),
-       array(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u(num, ord)
-             JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.num ORDER BY ord)
-FROM pg_constraint k WHERE k.contype = 'f' AND k.conparentid = 0
-"""
 _ENTERED = """
 SELECT DISTINCT e.key_hmac FROM unnest(%(digests)b::bytea[]) AS s (key_hmac)
 JOIN erasure e ON e.key_hmac = s.key_hmac AND e.key_id = %(key_id)s AND e.action = 'delete'
 JOIN erasure_batch b ON b.id = e.batch_id
 WHERE b.database = %(database)s AND b.collection = %(collection)s
   AND coalesce(b.key_types, '') = ANY(%(key_types)s)
-"""
-_FAMILY = """
-SELECT to_regclass(%(name)s)::oid::int8
-UNION SELECT relid::oid::int8 FROM pg_partition_tree(to_regclass(%(name)s))
-UNION SELECT relid::oid::int8 FROM pg_partition_ancestors(to_regclass(%(name)s))
-"""
-_DEFINITIONS = """
-SELECT oid::int8, pg_get_viewdef(oid) FROM pg_class WHERE relkind IN ('v', 'm') AND oid >= 16384
-"""
-_ATTRIBUTES = """
-SELECT attrelid::int8, attnum::int, attname::text FROM pg_attribute
-WHERE attnum > 0 AND NOT attisdropped AND attrelid >= 16384
 """
 
 
@@ -105,37 +73,6 @@ class Sought:
     columns: Sequence[str]
     key_types: Collection[str | None] = (None,)
     staged: Identifier | None = None
-
-
-@dataclass(frozen=True)
-class _Relation:
-    oid: int
-    schema: str
-    name: str
-    kind: str
-    is_partition: bool
-    columns: Sequence[str]
-    types: Sequence[str]
-    numbered: Collection[str]  # columns that number the relation's own records
-
-    @property
-    def label(self) -> str:
-        return f"{self.schema}.{self.name}"
-
-    @property
-    def identifier(self) -> Composable:
-        named = Identifier(self.schema, self.name)
-        return SQL("ONLY {}").format(named) if self.kind == "r" else named
-
-
-@dataclass
-class _Catalogue:
-    """The schema of the copy: its relations, and where their columns lead."""
-
-    relations: Sequence[_Relation]
-    foreign_keys: Sequence[tuple[int, int, bool, list[str], list[str]]]
-    origins: Mapping[tuple[int, str], tuple[int, str]]  # column of a view -> column that it shows
-    families: dict[str, set[int]] = field(default_factory=dict)
 
 
 def search(
@@ -173,7 +110,7 @@ def search(
     try:
         for name, value in PRINTING.items():
             copy.execute("SELECT set_config(%s, %s, false)", [name, value])
-        catalogue = _read_catalogue(copy)
+        catalogue = read_catalogue(copy)
         with state.connect() as ledger:
             for sought in collections:
                 key_ids = _key_ids(ledger, database, sought.collection)
@@ -195,41 +132,14 @@ def search(
     return dict(sorted(found.items()))
 
 
-def _read_catalogue(copy: psycopg.Connection[Any]) -> _Catalogue:
-    relations = [_Relation(*row) for row in copy.execute(_RELATIONS).fetchall()]
-    foreign_keys = copy.execute(_FOREIGN_KEYS).fetchall()
-    names = {(oid, number): name for oid, number, name in copy.execute(_ATTRIBUTES).fetchall()}
-    origins: dict[tuple[int, str], tuple[int, str]] = {}
-    for oid, definition in copy.execute(_DEFINITIONS).fetchall():
-        columns = sorted(number for reader, number in names if reader == oid)
-        for number, origin in zip(columns, _described(copy, definition), strict=False):
-            if origin in names:
-                origins[oid, names[oid, number]] = (origin[0], names[origin])
-    return _Catalogue(relations, foreign_keys, origins)
-
-
-def _described(copy: psycopg.Connection[Any], query: str) -> list[tuple[int, int]]:
-    """Return the relation and column that each column of a query shows; (0, 0) where none.
-
-    The server describes the query and does not execute it, so no foreign server is reached.
-    """
-    with copy.transaction():
-        copy.pgconn.prepare(b"", query.encode(copy.info.encoding))
-        result = copy.pgconn.describe_prepared(b"")
-        if result.status != pq.ExecStatus.COMMAND_OK:
-            raise psycopg.Rollback  # its columns are known by their names only
-        return [(result.ftable(at), result.ftablecol(at)) for at in range(result.nfields)]
-    return []
-
-
 def _queries(
     copy: psycopg.Connection[Any],
-    catalogue: _Catalogue,
+    catalogue: Catalogue,
     sought: Sought,
     ruled: Collection[Place],
-) -> Iterator[tuple[_Relation, Composed]]:
+) -> Iterator[tuple[Relation, Composed]]:
     """Yield for each relation a query for the keys in it, with their numbers of rows."""
-    family = _family(copy, sought)
+    family = family_of(copy, sought.place)
     for relation in catalogue.relations:
         if relation.oid in family:
             if (relation.schema, relation.name) == (sought.place.schema, sought.place.table):
@@ -247,10 +157,10 @@ def _queries(
 
 def _partial_queries(
     copy: psycopg.Connection[Any],
-    catalogue: _Catalogue,
+    catalogue: Catalogue,
     sought: Sought,
     ruled: Collection[Place],
-) -> Iterator[tuple[_Relation, Composed]]:
+) -> Iterator[tuple[Relation, Composed]]:
     """Yield counts of rows with one column of a key of several, where the others are missing.
 
     The ledger cannot be asked for a part of a key. The replay's matches are compared, less the
@@ -258,14 +168,14 @@ def _partial_queries(
     """
     if len(sought.columns) == 1 or sought.staged is None:
         return
-    family = _family(copy, sought)
+    family = family_of(copy, sought.place)
     for relation in catalogue.relations:
         has_rule = Place(relation.schema, relation.name) in ruled
         if relation.oid in family or relation.is_partition or has_rule:
             continue
         if _columns_with_keys(catalogue, relation, sought, family, has_rule=has_rule):
             continue
-        elsewhere = _led_elsewhere(catalogue, relation, family)
+        elsewhere = led_elsewhere(catalogue, relation, family)
         for at, key in enumerate(sought.columns):
             if key.lower() in GENERIC:
                 continue
@@ -289,22 +199,6 @@ def _partial_queries(
                     )
 
 
-def _family(copy: psycopg.Connection[Any], sought: Sought) -> set[int]:
-    """Return the oids of a table, its partitions and the tables that it is a partition of."""
-    name = sought.place.identifier.as_string(copy)
-    return {oid for (oid,) in copy.execute(_FAMILY, {"name": name}).fetchall()}
-
-
-def _led_elsewhere(catalogue: _Catalogue, relation: _Relation, family: Collection[int]) -> set[str]:
-    """Return the columns of a relation that a foreign key leads to another table."""
-    return {
-        column
-        for child, parent, _validated, columns, _targets in catalogue.foreign_keys
-        if child == relation.oid and parent not in family
-        for column in columns
-    }
-
-
 def _keys_in(relation: Composable, columns: Sequence[str]) -> Composed:
     texts = SQL(", ").join(SQL("{}::text").format(Identifier(column)) for column in columns)
     filled = SQL(" AND ").join(SQL("{} IS NOT NULL").format(Identifier(it)) for it in columns)
@@ -315,8 +209,8 @@ def _keys_in(relation: Composable, columns: Sequence[str]) -> Composed:
 
 
 def _columns_with_keys(
-    catalogue: _Catalogue,
-    relation: _Relation,
+    catalogue: Catalogue,
+    relation: Relation,
     sought: Sought,
     family: Collection[int],
     *,
@@ -324,7 +218,7 @@ def _columns_with_keys(
 ) -> set[tuple[str, ...]]:
     """Return columns of a relation that may hold the collection's keys, in the key's order."""
     pairings: set[tuple[str, ...]] = set()
-    elsewhere = _led_elsewhere(catalogue, relation, family)
+    elsewhere = led_elsewhere(catalogue, relation, family)
     for child, parent, validated, columns, targets in catalogue.foreign_keys:
         if child != relation.oid or parent not in family:
             continue
@@ -349,7 +243,7 @@ def _columns_with_keys(
 
 
 def _showing(
-    catalogue: _Catalogue, relation: _Relation, sought: Sought, at: int, family: Collection[int]
+    catalogue: Catalogue, relation: Relation, sought: Sought, at: int, family: Collection[int]
 ) -> list[str]:
     """Return a view's columns that show a column of the key, or of a foreign key to it."""
     sources = {(oid, sought.columns[at]) for oid in family}
@@ -368,7 +262,7 @@ def _showing(
     return showing
 
 
-def _names(name: str, key: str, relation: _Relation, sought: Sought) -> bool:
+def _names(name: str, key: str, relation: Relation, sought: Sought) -> bool:
     """Return whether a column is named like a column of the key."""
     table = sought.place.table.lower()
     name, key = name.lower(), key.lower()
@@ -388,7 +282,7 @@ def _names(name: str, key: str, relation: _Relation, sought: Sought) -> bool:
     )
 
 
-def _members(relation: _Relation, sought: Sought) -> Iterator[Composed]:
+def _members(relation: Relation, sought: Sought) -> Iterator[Composed]:
     """Yield queries for keys in JSON: members that are named like the key's column."""
     table, key = sought.place.table, sought.columns[0]
     owners = {table, table.removesuffix("s"), sought.collection}
@@ -422,7 +316,7 @@ def _members(relation: _Relation, sought: Sought) -> Iterator[Composed]:
 
 
 def _member(
-    relation: _Relation, column: str, kind: str, member: str, condition: Composable
+    relation: Relation, column: str, kind: str, member: str, condition: Composable
 ) -> Composed:
     value: Composable = Identifier(column)
     if kind == "json":

@@ -1,0 +1,283 @@
+"""The steps of a replay, over a collection's keys that the ledger and the copy have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+from psycopg import errors, sql
+from psycopg.sql import SQL, Identifier
+
+from include.erasure.detached import detach
+from include.erasure.masks import Mask, assignments, shapes, shows, to_mask
+from include.erasure.matching import Match, Table, kind_of
+from include.erasure.places import Place
+from include.erasure.references import COMPARED, Reference
+from include.erasure.search import Sought
+from include.services.errors import ControlFailed, ServiceError, UsageError
+
+# Keys under which a deletion in one table takes records of another along; partitions have theirs
+# from their parents, and are looked at with them.
+_CASCADES = f"""
+SELECT n.nspname::text, c.relname::text, c.relkind = 'p', k.conname::text,
+       array(SELECT k.conrelid UNION SELECT relid::oid FROM pg_partition_tree(k.conrelid)),
+       {COMPARED},
+       array(SELECT k.confrelid UNION SELECT relid::oid FROM pg_partition_tree(k.confrelid))
+FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE k.contype = 'f' AND k.confdeltype = 'c' AND k.conparentid = 0 AND k.confrelid IN (
+    SELECT to_regclass(%(parent)s)::oid
+    UNION SELECT relid::oid FROM pg_partition_tree(to_regclass(%(parent)s))
+    UNION SELECT relid::oid FROM pg_partition_ancestors(to_regclass(%(parent)s)))
+ORDER BY 1, 2, k.conname
+"""  # noqa: S608 - fixed text
+_PARTS = """
+SELECT array(SELECT to_regclass(%(name)s)::oid
+             UNION SELECT relid::oid FROM pg_partition_tree(to_regclass(%(name)s)))
+"""
+
+
+@dataclass(frozen=True)
+class StagedKeys:
+    """Temporary tables of the copy with the keys of a collection's records that were found."""
+
+    number: int
+    table: Table
+
+    def name(self, action: str) -> Identifier:
+        """The table of the keys that were deleted, or masked."""
+        return Identifier(f"parcelseal_{action}_{self.number}")
+
+    @property
+    def sought(self) -> Sought:
+        """The collection with its key, for the search."""
+        table, staged = self.table, self.name("delete")
+        return Sought(table.collection, table.place, table.columns, table.key_types or (), staged)
+
+    @property
+    def parts(self) -> list[Identifier]:
+        """The columns of these tables that hold a key, as texts."""
+        return [Identifier(f"k{at}") for at in range(len(self.table.columns))]
+
+    @property
+    def same(self) -> sql.Composed:
+        """The key of the record ``t`` is that of the entry ``e``."""
+        return self.same_as("t")
+
+    def same_as(self, alias: str) -> sql.Composed:
+        """The key of an alias's record is that of the entry ``e``."""
+        return SQL(" AND ").join(
+            SQL("{}::text = e.{}").format(Identifier(alias, column), part)
+            for column, part in zip(self.table.columns, self.parts, strict=True)
+        )
+
+
+def stage(copy: psycopg.Connection, one: StagedKeys, found: Iterable[Sequence[Match]]) -> int:
+    """Keep what the ledger and the copy have in common; return the number of deleted records."""
+    columns = SQL(", ").join(SQL("{} text").format(part) for part in one.parts)
+    for action in ("delete", "mask"):
+        copy.execute(
+            SQL("CREATE TEMP TABLE {} (record_class text, {}) ON COMMIT DROP").format(
+                one.name(action), columns
+            )
+        )
+    erased = 0
+    for chunk in found:
+        for action in ("delete", "mask"):
+            those = [match for match in chunk if match.action == action]
+            erased += len(those) if action == "delete" else 0
+            into = SQL("COPY {} FROM STDIN").format(one.name(action))
+            with copy.cursor() as cursor, cursor.copy(into) as rows:
+                for match in those:
+                    rows.write_row((match.record_class, *match.key))
+    return erased
+
+
+def detach_references(
+    copy: psycopg.Connection,
+    found: Sequence[StagedKeys],
+    places: Mapping[str, Place],
+    detached: Mapping[str, Sequence[str]],
+) -> None:
+    """Set references to the records that go to null, where the schedule detaches them."""
+    for one in found:
+        fields = detached.get(one.table.collection, ())
+        if not fields or not _has_rows(copy, one.name("delete")):
+            continue
+        erased = SQL("FROM {} AS t JOIN {} AS e ON {}").format(
+            one.table.place.identifier, one.name("delete"), one.same
+        )
+        try:
+            detach(copy, one.table.place, fields, places, erased)
+        except psycopg.Error as error:
+            raise _refused(copy, "erased", error) from None
+
+
+def erase(copy: psycopg.Connection, found: Sequence[StagedKeys]) -> None:
+    """Delete the records in one statement; ControlFailed when others still refer to them."""
+    parts = [
+        SQL("{} AS (DELETE FROM {} t USING {} e WHERE {})").format(
+            Identifier(f"d{one.number}"), one.table.place.identifier, one.name("delete"), one.same
+        )
+        for one in found
+        if _has_rows(copy, one.name("delete"))
+    ]
+    if not parts:
+        return
+    try:
+        _refuse_cascades(copy, found)
+        copy.execute(SQL("WITH {} SELECT 1").format(SQL(", ").join(parts)))
+        copy.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    except (errors.ForeignKeyViolation, errors.RestrictViolation) as error:
+        raise _referred_to(copy, error.diag.table_name, error.diag.constraint_name) from None
+    except psycopg.Error as error:  # a trigger's own message may hold values
+        raise _refused(copy, "erased", error) from None
+
+
+def _refuse_cascades(copy: psycopg.Connection, found: Sequence[StagedKeys]) -> None:
+    """Raise ControlFailed when a record that was never erased would go with an erased one.
+
+    In the live database it was moved or detached since: the ledger does not say that it may go.
+    """
+    erased = [one for one in found if _has_rows(copy, one.name("delete"))]
+    parts = {one.number: _parts(copy, one) for one in erased}
+    for one in erased:
+        parent = {"parent": one.table.place.identifier.as_string(copy)}
+        for schema, table, parted, name, below, *compared in copy.execute(
+            _CASCADES, parent
+        ).fetchall():
+            child = Identifier(schema, table)
+            others = [
+                _not_among(other, parts[other.number])
+                for other in erased
+                if set(parts[other.number]) & set(below)
+            ]
+            # The keys of a plain table say nothing of tables that inherit from it.
+            query = SQL(
+                "SELECT FROM {child} AS c, {parent} AS t JOIN {entries} AS e ON {same} "
+                "WHERE {refers} AND {others} LIMIT 1"
+            ).format(
+                child=child if parted else SQL("ONLY {}").format(child),
+                parent=one.table.place.identifier,
+                entries=one.name("delete"),
+                same=one.same,
+                refers=Reference(*compared).joined("c", "t"),
+                others=SQL(" AND ").join([SQL("true"), *others]),
+            )
+            if copy.execute(query).fetchone() is not None:
+                raise _referred_to(copy, table, name)
+
+
+def _parts(copy: psycopg.Connection, one: StagedKeys) -> list[int]:
+    """Return the oids of a table and its partitions."""
+    name = one.table.place.identifier.as_string(copy)
+    row = copy.execute(_PARTS, {"name": name}).fetchone()
+    assert row is not None
+    return list(row[0])
+
+
+def _not_among(one: StagedKeys, parts: Sequence[int]) -> sql.Composed:
+    """The record ``c`` is none of a collection's erased ones."""
+    return SQL("NOT EXISTS (SELECT FROM {} AS e WHERE c.tableoid = ANY({}::oid[]) AND {})").format(
+        one.name("delete"), sql.Literal(parts), one.same_as("c")
+    )
+
+
+def mask_again(
+    copy: psycopg.Connection, found: Sequence[StagedKeys], masks: Mapping[str, Mask], at: datetime
+) -> int:
+    """Mask the records that show more than their mask leaves; return their number."""
+    done = 0
+    for one in found:
+        for record_class in _classes(copy, one):
+            mask, shape = _mask_of(record_class, masks), shapes(copy, one.table.place)
+            change = assignments(mask, shape, sql.Literal(at))
+            query = SQL(
+                "UPDATE {table} AS t SET {change} FROM {entries} AS e "
+                "WHERE {same} AND e.record_class = {name} AND {due}"
+            ).format(
+                table=one.table.place.identifier,
+                change=change,
+                entries=one.name("mask"),
+                same=one.same,
+                name=sql.Literal(record_class),
+                due=to_mask(mask, shape),
+            )
+            try:
+                done += copy.execute(query).rowcount
+            except psycopg.Error as error:
+                raise _refused(copy, "masked", error) from None
+    return done
+
+
+def check_deferred(copy: psycopg.Connection) -> None:
+    """Check constraints now that are otherwise checked at the commit: triggers come back before."""
+    try:
+        copy.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    except psycopg.Error as error:
+        raise _refused(copy, "masked", error) from None
+
+
+def count_remaining(
+    copy: psycopg.Connection, found: Sequence[StagedKeys], masks: Mapping[str, Mask]
+) -> int:
+    """Count erased records that are there, and masked ones of which too much shows."""
+    query = SQL("SELECT count(*) FROM {} t WHERE {} AND EXISTS (SELECT FROM {} e WHERE {} AND {})")
+    left = 0
+    for one in found:
+        place = one.table.place
+        conditions = [("delete", SQL("true"), SQL("true"))] + [
+            (
+                "mask",
+                shows(_mask_of(record_class, masks), shapes(copy, place)),
+                SQL("e.record_class = {}").format(sql.Literal(record_class)),
+            )
+            for record_class in _classes(copy, one)
+        ]
+        for action, condition, entry in conditions:
+            row = copy.execute(
+                query.format(place.identifier, condition, one.name(action), one.same, entry)
+            ).fetchone()
+            assert row is not None
+            left += row[0]
+    return left
+
+
+def _has_rows(copy: psycopg.Connection, table: Identifier) -> bool:
+    return copy.execute(SQL("SELECT FROM {} LIMIT 1").format(table)).fetchone() is not None
+
+
+def _classes(copy: psycopg.Connection, one: StagedKeys) -> list[str]:
+    query = SQL("SELECT DISTINCT record_class FROM {} ORDER BY 1").format(one.name("mask"))
+    return [row[0] for row in copy.execute(query)]
+
+
+def _mask_of(record_class: str, masks: Mapping[str, Mask]) -> Mask:
+    if record_class not in masks:
+        raise UsageError(
+            f"Records of the class {record_class} were masked, but retention.yaml does not say how "
+            "any more.",
+            "Keep the class with its mask in retention.yaml as long as backups may contain it.",
+        )
+    return masks[record_class]
+
+
+def _referred_to(
+    copy: psycopg.Connection, table: str | None, constraint: str | None
+) -> ControlFailed:
+    copy.rollback()
+    return ControlFailed(
+        f"Erased records cannot be erased again: {table} still refers to them ({constraint}).",
+        "The copy is not fit for use. Erase the referring records too, or take a later point.",
+    )
+
+
+def _refused(copy: psycopg.Connection, what: str, error: psycopg.Error) -> ServiceError:
+    if not copy.broken:
+        copy.rollback()
+    return ServiceError(
+        f"Erased records cannot be {what} again: the copy refuses ({kind_of(error)}).",
+        "The copy is not fit for use. The log of its server tells more.",
+    )
