@@ -36,6 +36,8 @@ import include.reports.render as rendering
 from include.backup import manifest as manifests
 from include.backup import scratch
 from include.backup.dump import take_backup
+from include.backup.point_folder import DUMP_NAME, MANIFEST_NAME, SIGNATURE_NAME
+from include.backup.point_folder import folder as folder_of
 from include.cli import backup as backup_commands
 from include.erasure import requests
 from include.evidence import adopt, ledger, standing
@@ -66,7 +68,7 @@ picks = st.integers(0, 1000)
 """Chooses among whatever there is at that moment."""
 
 
-FILES = (manifests.MANIFEST_NAME, manifests.SIGNATURE_NAME, manifests.DUMP_NAME)
+FILES = (MANIFEST_NAME, SIGNATURE_NAME, DUMP_NAME)
 RUNS = {
     "backup_offsite": backup_run,
     "drill_restore": drill_run,
@@ -231,7 +233,7 @@ class SystemMachine(RuleBasedStateMachine):
 
         def publish(store: Any, manifest: Any, *_signer_and_lock: Any) -> None:
             if after == "manifest":
-                key = manifests.folder(manifest.database, manifest.id) + manifests.MANIFEST_NAME
+                key = folder_of(manifest.database, manifest.id) + MANIFEST_NAME
                 store.put(key, manifest.as_bytes())
             raise Killed
 
@@ -320,11 +322,11 @@ class SystemMachine(RuleBasedStateMachine):
         run = choose(self.runs, pick)
         before = self._stored()
         worked = run.repeat(self.company, min(step, len(run.steps) - 1))
-        assert not worked, f"{run.dag_id} went on in a sealed run"
-        assert self._stored() == before, "a sealed run changed the off-site store"
         if again:
             shown = run.shown
-            assert run.seal(self.company) == shown
+            assert run.seal(self.company) == shown, "a sealed run shows another outcome"
+        assert not worked, f"{run.dag_id} went on in a sealed run"
+        assert self._stored() == before, "a sealed run changed the off-site store"
 
     @rule()
     def kill_seal(self) -> None:
@@ -355,7 +357,7 @@ class SystemMachine(RuleBasedStateMachine):
                 [(is_open,)] = query(target, PUBLIC_MAY_CONNECT)
                 assert not is_open, "a copy without lost erasures was opened"
                 return
-            assert code == 0
+            assert code == 0, f"a restore ended with exit code {code}"
             left = self._erased_in(target)
             assert not left, f"these came back: {left}"
 
@@ -392,8 +394,8 @@ class SystemMachine(RuleBasedStateMachine):
     def damage_restore_point(self, pick: int, name: str, overwrite: bool) -> None:
         """Remove or overwrite an object of a restore point; most often its signature."""
         point = self.points[choose(self._whole(), pick)]
-        name = name or manifests.SIGNATURE_NAME
-        key = manifests.folder(NAME, point.id) + name
+        name = name or SIGNATURE_NAME
+        key = folder_of(NAME, point.id) + name
         point.damage = f"{'overwritten' if overwrite else 'removed'} {name}"
         point.removed = "" if overwrite else name
         point.undo = self.intruder.overwrite(key) if overwrite else self.intruder.remove(key)
@@ -489,7 +491,7 @@ class SystemMachine(RuleBasedStateMachine):
     def swap_during_restore(self, pick: int) -> None:
         """Swap the dump between its check and its load: the restore refuses it."""
         point = choose(self._whole(), pick)
-        key = manifests.folder(NAME, point) + manifests.DUMP_NAME
+        key = folder_of(NAME, point) + DUMP_NAME
         forged = self._forged_dump(point)
         undo: list[Undo] = []
         opened = 0
@@ -601,7 +603,7 @@ class SystemMachine(RuleBasedStateMachine):
 
     def _is_hidden(self, point: Point) -> bool:
         """Whether a listing must notice the damage: it does not read the dump of a directory."""
-        overwritten_dump = point.damage == f"overwritten {manifests.DUMP_NAME}"
+        overwritten_dump = point.damage == f"overwritten {DUMP_NAME}"
         return bool(point.damage) and not (overwritten_dump and self.company.bucket is None)
 
     def _damaged(self) -> list[str]:

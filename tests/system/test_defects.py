@@ -1,0 +1,102 @@
+"""The state machine finds defects that once were in the system.
+
+Each case is a short sequence of operations. It passes as the system is, and fails when a defect is
+brought back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.system.machine import SystemMachine
+
+pytestmark = pytest.mark.airflow
+
+Operation = tuple[str, dict[str, Any]]
+FIRST = {"pick": 0}
+ERASE: list[Operation] = [("request_erasure", FIRST), ("enforce_retention", {})]
+# As many restore points as pruning would leave one of, once the database is not held any more.
+THREE_POINTS: list[Operation] = [
+    ("place_hold", {"kind": "database", "pick": 0}),
+    ("back_up", {}),
+    ("back_up", {}),
+    ("release_hold", FIRST),
+]
+# Operations, and the complaint of the machine when the defect is back.
+CASES: dict[str, tuple[list[Operation], str]] = {
+    "unsigned_folders_are_cleared": (
+        [("damage_restore_point", {"pick": 0, "name": "", "overwrite": False}), ("back_up", {})],
+        "a backup passed beside a restore point|lost .*database.dump",
+    ),
+    "sealed_runs_go_on": (
+        [("clear_sealed_run", {"pick": 0, "step": 1, "again": False})],
+        "went on in a sealed run",
+    ),
+    "runs_show_their_newest_conclusion": (
+        [
+            ("damage_restore_point", {"pick": 0, "name": "manifest.json", "overwrite": False}),
+            ("back_up", {}),
+            ("repair_restore_point", FIRST),
+            ("clear_sealed_run", {"pick": 1, "step": 2, "again": True}),
+        ],
+        "a sealed run shows another outcome",
+    ),
+    "views_are_not_refreshed": (
+        [
+            ("release_application", FIRST),  # adds the materialized view `contacts`
+            ("back_up", {}),
+            *ERASE,
+            ("restore", FIRST),
+        ],
+        "came back.*public.contacts",
+    ),
+    "triggers_fire_during_the_replay": (
+        [
+            ("release_application", {"pick": 2}),  # adds the trigger `keep_history`
+            ("back_up", {}),
+            *ERASE,
+            ("enforce_retention", {}),
+            ("restore", FIRST),
+        ],
+        "came back.*public.customer_history",
+    ),
+    "lost_registers_are_unnoticed": (
+        [*ERASE, ("lose_erasures", {}), ("drill", {})],
+        "a drill passed although",
+    ),
+    "holds_are_read_once": (
+        [*THREE_POINTS, ("back_up_while_hold_is_placed", {"pick": 0, "of_database": True})],
+        "was removed after a hold on it",
+    ),
+    "recovered_evidence_is_fresh": (
+        [("recover_ledger", {"rows": 1})],
+        "evidence of 400 days ago is in time",
+    ),
+}
+
+
+@pytest.mark.parametrize("defect", CASES)
+def test_machine_finds_defect(machine: type[SystemMachine], defect: str) -> None:
+    from tests.system.defects import DEFECTS
+
+    assert set(CASES) == set(DEFECTS)
+    operations, complaint = CASES[defect]
+    run(machine, operations)
+    with DEFECTS[defect](), pytest.raises(AssertionError, match=complaint):
+        run(machine, operations)
+
+
+def run(machine: type[SystemMachine], operations: list[Operation]) -> None:
+    """Run operations on a new company, and check the invariants after each."""
+    state = machine()
+    try:
+        state.open_company(kind="directory")
+        for name, arguments in operations:
+            getattr(state, name)(**arguments)
+            state.held_and_valid_restore_points_are_there()
+            state.runs_show_what_is_sealed()
+    finally:
+        state.teardown()
