@@ -83,7 +83,7 @@ def test_two_who_enter_it_at_once_get_one_request(ledger_state: Engine) -> None:
             ids = {one.result(20) for one in [pool.submit(enter) for _ in range(4)]}
     finally:
         with ledger_state.begin() as conn:
-            conn.exec_driver_sql(emptying(["erasure_request"]))
+            conn.exec_driver_sql(emptying(["erasure_request", "erasure_request_record"]))
     assert len(ids) == 1
 
 

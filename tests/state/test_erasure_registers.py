@@ -99,7 +99,7 @@ def test_settled_erasures_refuse_changes_while_open_batches_allow_them(erasures:
 REQUESTS = (
     "DELETE FROM erasure_request WHERE id = 1",
     "DELETE FROM erasure_request WHERE id = 2",
-    "TRUNCATE erasure_request",
+    "TRUNCATE erasure_request, erasure_request_record",
     "UPDATE erasure_request SET subject = 'x' WHERE id = 1",
     "UPDATE erasure_request SET due_on = due_on + 1 WHERE id = 1",
     "UPDATE erasure_request SET closed_at = NULL, closed_by = NULL, closed_because = NULL"

@@ -34,7 +34,13 @@ from tests.support.registers import emptying, unguarded
 NOW = datetime(2026, 11, 27, 7, tzinfo=UTC)
 CLOCK = FixedClock(NOW)
 REGISTERS = ("legal_hold", "finding", "finding_event", "evidence_ledger")
-ERASURES = ("erasure", "erasure_batch", "erasure_request", "register_loss")
+ERASURES = (
+    "erasure",
+    "erasure_batch",
+    "erasure_request",
+    "erasure_request_record",
+    "register_loss",
+)
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ END $$;
 CREATE FUNCTION request_is_only_closed() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     closing text[] := ARRAY['closed_at', 'closed_by', 'closed_because'];
-    counts text[] := ARRAY['found_at', 'restricted_at'];
+    counts text[] := ARRAY['found_at', 'restricted_at', 'oversized_at'];
 BEGIN
     IF to_jsonb(OLD) - closing - counts IS DISTINCT FROM to_jsonb(NEW) - closing - counts
         OR OLD.closed_at IS NOT NULL
