@@ -41,6 +41,7 @@ RESTORE_KEYS = {
     "erasures_replayed",
     "remasked",
     "matches_manifest",
+    "left_out",
 }
 
 
