@@ -1,0 +1,352 @@
+"""The state of the whole system in a test, and its invariants.
+
+`tests.system.machine` has the operations.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import psycopg
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+)
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+import include.reports.render as rendering
+from include.backup import manifest as manifests
+from include.backup.dump import take_backup
+from include.backup.point_folder import DUMP_NAME, MANIFEST_NAME, SIGNATURE_NAME
+from include.cli import backup as backup_commands
+from include.evidence import adopt, ledger, standing
+from include.evidence.shelf import Shelf
+from include.evidence.signing import TrustedKeys
+from include.holds import registry
+from include.holds.registry import HoldKind
+from include.services.clock import Clock
+from include.services.database import DatabaseAddress
+from include.services.errors import ParcelSealError
+from include.services.objectstore.directory import DirectoryStore
+from tests.system.company import (
+    NAME,
+    Company,
+    copy_database,
+    name_of,
+    query,
+    relations_with,
+)
+from tests.system.intruder import Intruder, Undo
+from tests.system.runs import Run, backup_run, drill_run, retention_run, sealed_result
+
+LATER = timedelta(days=400)
+"""So much later that no evidence of today is in time."""
+
+picks = st.integers(0, 1000)
+"""Chooses among whatever there is at that moment."""
+
+
+FILES = (MANIFEST_NAME, SIGNATURE_NAME, DUMP_NAME)
+RUNS = {
+    "backup_offsite": backup_run,
+    "drill_restore": drill_run,
+    "enforce_retention": retention_run,
+}
+REGISTERS_OF = {
+    "backup_offsite": ["legal_hold"],
+    "drill_restore": ["erasure"],
+    "enforce_retention": ["erasure", "legal_hold"],
+    "restore": ["erasure"],
+}
+"""The registers that a workflow or command reads."""
+PUBLIC_MAY_CONNECT = "SELECT has_database_privilege('public', current_database(), 'CONNECT')"
+HOLDS = ("restore_point", "restore_point", "subject", "database")
+CLOSED_REQUESTS = (
+    "SELECT subject FROM erasure_request WHERE closed_at IS NOT NULL "
+    "AND subject NOT IN (SELECT subject FROM erasure_request WHERE closed_at IS NULL)"
+)
+
+
+@dataclass
+class Point:
+    """A restore point, and the damage that an intruder did to it.
+
+    Attributes:
+        damage: how an intruder changed its objects; empty while it is whole.
+        removed: the object that an intruder removed; empty when there is none.
+        undo: puts the objects back as they were.
+    """
+
+    id: str
+    damage: str = ""
+    removed: str = ""
+    undo: Undo | None = None
+
+
+class System(RuleBasedStateMachine):
+    """A company, what happened to it, and the invariants; subclasses add operations as rules."""
+
+    company: Company
+    intruder: Intruder
+
+    @staticmethod
+    def new_company(folder: Path, kind: str) -> contextlib.AbstractContextManager[Company]:
+        """Make the company; a test overrides this.
+
+        Args:
+            folder: an empty one.
+            kind: of its off-site store, ``directory`` or ``s3``.
+        """
+        raise NotImplementedError
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack = ExitStack()
+        self.folder = Path(tempfile.mkdtemp(prefix="parcelseal-system-"))
+        self.stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        render = rendering.render_all
+        self.stack.enter_context(  # a PDF takes longer than all the rest of a run
+            patch.object(rendering, "render_all", lambda report, **_of: render(report, pdf=False))
+        )
+        publish = manifests.publish
+
+        def publish_unlocked(store: Any, manifest: Any, signer: Any, lock_until: Any) -> None:
+            publish(store, manifest, signer, lock_until if self.company.bucket else None)
+
+        # A lock of a day, the shortest that a pack can ask for, would keep every restore point of
+        # a directory from being pruned.
+        self.stack.enter_context(patch.object(manifests, "publish", publish_unlocked))
+        self.customers: set[str] = set()
+        self.number = 0
+        self.released: set[str] = set()
+        self.points: dict[str, Point] = {}
+        self.holds: dict[int, tuple[HoldKind, str]] = {}
+        self.requested: set[str] = set()
+        self.erased: set[str] = set()
+        self.runs: list[Run] = []
+        self.lost_registers: list[tuple[str, list[Any]]] = []
+        self.saved_counts: dict[str, int] = {}
+        self.sealed_counts = {"erasure": 0, "legal_hold": 0}
+
+    def teardown(self) -> None:
+        """Drop the company."""
+        if self.saved_counts:
+            query(self.company.admin, f'DROP DATABASE "{self._saved_state()}"')
+        self.stack.close()
+
+    # --- Invariants.
+
+    @invariant()
+    def held_and_valid_restore_points_are_there(self) -> None:
+        """A restore point disappears by the pruning rule alone, and never while it is held."""
+        stored = self._stored()
+        for point in self.points.values():
+            removed = {point.removed} if self.company.bucket is None else set()
+            missing = {*FILES} - removed - stored.get(point.id, set())
+            assert not missing, f"{point.id} lost {sorted(missing)} ({point.damage or 'whole'})"
+
+    @invariant()
+    def runs_show_what_is_sealed(self) -> None:
+        """A run shows the outcome that its bundle and the ledger have."""
+        for run in self.runs[-3:]:
+            assert run.shown == str(sealed_result(self.company, run.bundle).outcome)
+            with self.state.connect() as conn:
+                row = ledger.find(conn, run.dag_id, run.run_id)
+            assert row is not None
+            assert row.outcome == run.shown
+
+    # --- Parts of operations.
+
+    @property
+    def state(self) -> Any:
+        """The state database's engine."""
+        return self.company.services.state
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of tasks and commands."""
+        return self.company.services.clock
+
+    def _run(self, run: Run) -> str:
+        outcome = run.complete(self.company)
+        self.runs.append(run)
+        for register in REGISTERS_OF[run.dag_id]:
+            self.sealed_counts[register] = self._counts()[register]
+        return outcome
+
+    def _add_hold(self, conn: Any, kind: HoldKind, value: str) -> int:
+        hold = registry.add(
+            conn,
+            self.clock,
+            kind=kind,
+            value=value,
+            reason="claim",
+            owner="legal",
+            case_ref="case 1",
+            review_on=date(2099, 1, 1),
+        )
+        return hold.id
+
+    def _stored(self) -> dict[str, set[str]]:
+        """Names of the objects whose bytes the off-site store has, by restore point."""
+        return self.intruder.contents(NAME)
+
+    def _whole(self) -> list[str]:
+        """Ids of the restore points that are whole, oldest first.
+
+        Several may be of the same second, so that their ids do not sort by time.
+        """
+        return [key for key, point in self.points.items() if not point.damage]
+
+    def _held_points(self) -> set[str]:
+        if any(kind is HoldKind.DATABASE for kind, _value in self.holds.values()):
+            return set(self.points)
+        return {value for kind, value in self.holds.values() if kind is HoldKind.RESTORE_POINT}
+
+    def _note_points(self, before: dict[str, set[str]], held: set[str]) -> None:
+        """Remember new restore points; forget those that pruning was allowed to remove.
+
+        Pruning may remove a restore point that is signed, not held and not the newest.
+        """
+        stored = self._stored()
+        listed = [key for key, point in self.points.items() if not self._is_hidden(point)]
+        for point, names in stored.items():
+            if point not in before and names == {*FILES}:
+                self.points[point] = Point(point)
+                listed.append(point)
+        for point in listed[:-1]:
+            if point not in stored and point not in held:
+                del self.points[point]
+
+    def _is_hidden(self, point: Point) -> bool:
+        """Whether a listing must notice the damage: it does not read the dump of a directory."""
+        overwritten_dump = point.damage == f"overwritten {DUMP_NAME}"
+        return bool(point.damage) and not (overwritten_dump and self.company.bucket is None)
+
+    def _damaged(self) -> list[str]:
+        return [key for key, point in self.points.items() if point.damage]
+
+    def _erased_in(self, conninfo: str) -> dict[str, dict[str, int]]:
+        counts = {key: relations_with(conninfo, key) for key in sorted(self.erased)}
+        return {key: rows for key, rows in counts.items() if rows}
+
+    def _findings(self, run: Run) -> list[str]:
+        findings = sealed_result(self.company, run.bundle).findings
+        return [
+            f"{one.severity} {one.code} {one.message.text} {one.message.values}" for one in findings
+        ]
+
+    def _erasures_are_sealed(self) -> bool:
+        """Whether every erasure was there when a run that reads them was sealed."""
+        return 0 < self._counts()["erasure"] == self.sealed_counts["erasure"]
+
+    def _forged_dump(self, point: str) -> bytes:
+        """Return a dump of another schema, encrypted as that of a restore point."""
+        services = self.company.services
+        live = name_of(self.company.live)
+        copy_database(self.company.admin, live, f"forged_{live}")
+        forged = make_conninfo(self.company.admin, dbname=f"forged_{live}")
+        query(forged, "CREATE TABLE forged AS SELECT 1 AS column")
+        store = DirectoryStore(self.folder)
+        with patch.object(manifests, "new_id", lambda *_moment_and_suffix: point):
+            backup = take_backup(
+                DatabaseAddress.from_conninfo(forged),
+                NAME,
+                [],
+                store,
+                services.offsite().recipients,
+                expires_after=lambda moment: moment,
+            )
+        query(self.company.admin, f'DROP DATABASE "forged_{live}"')
+        return store.get(backup.manifest.dump.key)
+
+    def _recover_ledger(self, clock: Clock) -> None:
+        """Recover the evidence ledger, as `parcelseal evidence recover-ledger` does."""
+        services = self.company.services
+        with self.state.connect() as conn:
+            adopt.recover_ledger(
+                services.store("evidence_store"),
+                conn,
+                services.signer,
+                TrustedKeys(services.trusted),
+                clock,
+            )
+
+    def _saved_state(self) -> str:
+        return f"saved_{name_of(self.company.state)}"
+
+    def _counts(self) -> dict[str, int]:
+        """Return the number of rows of each register."""
+        return {
+            register: int(self.company.run_on_state(f"SELECT count(*) FROM {register}")[0][0])
+            for register in ("erasure", "legal_hold")
+        }
+
+    @contextmanager
+    def _new_database(self) -> Iterator[str]:
+        name = f"copy_{time.monotonic_ns()}"
+        with psycopg.connect(self.company.admin, autocommit=True) as connection:
+            names = sql.Identifier(name)
+            connection.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE template0 STRATEGY file_copy").format(names)
+            )
+            try:
+                yield make_conninfo(self.company.admin, dbname=name)
+            finally:
+                connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(names))
+
+    def _restore(self, target: str, point: str, *, incomplete_ledger: bool = False) -> int:
+        """Run `parcelseal restore` and return its exit code."""
+        services = self.company.services
+        with (
+            patch.object(backup_commands, "workplace", lambda: services),
+            patch.object(backup_commands, "local_stack", lambda _of: contextlib.nullcontext()),
+            patch.object(backup_commands, "tell", lambda _text: None),
+        ):
+            try:
+                return backup_commands.restore(
+                    database=NAME,
+                    into=target,
+                    key=str(self.company.folder / "operations.key"),
+                    point=point,
+                    jobs=2,
+                    owners=False,
+                    into_existing=False,
+                    skip_erasures=False,
+                    incomplete_ledger=incomplete_ledger,
+                    as_json=True,
+                )
+            except ParcelSealError as error:
+                return error.exit_code
+
+    def _check_evidence_is_stale(self, now: datetime) -> None:
+        """Check that no control passes by evidence that was signed long ago."""
+        services = self.company.services
+        shelf = Shelf(services.store("evidence_store"), services.trusted)
+        controls = [control for control in services.pack.controls if control.workflow in RUNS]
+        with self.state.connect() as conn:
+            zone = services.pack.calendar.zone
+            current = standing.standings(conn, shelf, controls, now, zone)
+        passed = [
+            control.control.id
+            for control in current
+            if control.row and control.age is standing.Age.IN_TIME
+        ]
+        assert not passed, f"evidence of {LATER.days} days ago is in time for {passed}"
+
+
+def choose(items: list[Any], pick: int) -> Any:
+    """Choose one of some items by a number."""
+    return items[pick % len(items)]
