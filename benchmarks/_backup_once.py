@@ -148,7 +148,8 @@ def _load_reports() -> None:
 
 def restore_latest(folder: Path, conninfo: str) -> None:
     """Check, decrypt, load and compare the newest restore point."""
-    from include.backup.restore import Source, require_match, restore
+    from include.backup.restore import require_match, restore
+    from include.backup.source import Source
 
     signer = Signer.from_pem((folder / "evidence.key").read_bytes())
     store = DirectoryStore(folder / "offsite")

@@ -126,9 +126,6 @@ class Workplace:
             raise UsageError(f"The connection {conn_id} names no database.")
         return address
 
-    def _robot(self, conn_id: str) -> Robot:
-        return Robot.from_connection(self.connection(conn_id), self.clock)
-
     def role_database(self, conn_id: str, mapped: str) -> DatabaseAddress:
         """Return where a workflow works on a mapped database with just the rights that it needs.
 
@@ -153,21 +150,21 @@ class Workplace:
         named by a connection that can be read.
         """
         mapped = {one.connection for one in self.pack.databases.values()}
+        roles = self.pack.workflow_connections
+        with_rights = {conn_id for conn_id in roles if self.lookup(conn_id) is not None}
         needs: list[tuple[str, Callable[[], object]]] = [
             (conn_id, partial(self._named_database, conn_id))
-            for conn_id in sorted({*mapped, "state_db"})
-        ]
-        needs += [
-            (conn_id, partial(self._named_database, conn_id))
-            for conn_id in sorted(self._roles())
-            if self.lookup(conn_id) is not None
+            for conn_id in [*sorted({*mapped, "state_db"}), *sorted(with_rights)]
         ]
         needs.append(("drill_db", partial(self.database, "drill_db")))
         if self.lookup("mail") is not None:
             needs.append(("mail", lambda: MailServer.from_connection(self.connection("mail"))))
-        named = {one.robot for one in self.pack.roles.values() if one.robot}
-        robots = [conn_id for conn_id in sorted(named) if self.lookup(conn_id) is not None]
-        needs += [(conn_id, partial(self._robot, conn_id)) for conn_id in robots]
+        robots = {role.robot for role in self.pack.roles.values() if role.robot}
+        needs += [
+            (conn_id, partial(Robot.from_connection, self.connection(conn_id), self.clock))
+            for conn_id in sorted(robots)
+            if self.lookup(conn_id) is not None
+        ]
         needs += [(conn_id, partial(self.store, conn_id)) for conn_id in STORES]
         needs += [
             ("evidence_store", lambda: self.trusted),
@@ -189,29 +186,17 @@ class Workplace:
     def routes(self) -> list[Route]:
         """Return the routes to other machines that are not verified over TLS."""
         mapped = {one.connection for one in self.pack.databases.values()}
-        databases = {*mapped, *self._roles(), "state_db", "pages_db", "drill_db"}
+        databases = {*mapped, *self.pack.workflow_connections, "state_db", "pages_db", "drill_db"}
         return unverified_routes(self.lookup, databases, STORES)
 
-    def _roles(self) -> set[str]:
-        """The connections with which workflows have rights of their own on mapped databases."""
-        pack = self.pack
-        rules = (pack.audit, pack.training, pack.partners, pack.incident, *pack.intake)
-        retention = {pack.disposition.connection} if pack.retention else set()
-        return retention | {one.connection for one in rules if one is not None}
-
     def _recipient_faults(self) -> list[str]:
+        from include.encryption.recipients import faults_of_recipients
+
         try:
             usable, unusable = self.recipients()
         except UsageError as error:
             return [str(error)]
-        faults = [f"Recipient {one.name}: {one.reason}" for one in unusable]
-        wanted = self.pack.backup.recipients.minimum
-        if len(usable) < wanted:
-            faults.append(
-                f"The connection offsite_store names {len(usable)} usable recipients; the policy "
-                f"pack asks for {wanted}."
-            )
-        return faults
+        return faults_of_recipients(usable, unusable, self.pack.backup.recipients.minimum)
 
     @cached_property
     def state(self) -> Engine:

@@ -19,8 +19,8 @@ from include.backup.archive import (
 )
 from include.backup.child import pg_dump_command
 from include.backup.manifest import LargeObjectsRecord, Manifest
-from include.backup.restore import Source
 from include.backup.row_security import forced_tables, policies_lifted
+from include.backup.source import Source
 from include.backup.verified import refused
 from include.encryption.stream import PIECE
 from include.services.database import DatabaseAddress

@@ -5,22 +5,30 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from random import SystemRandom
 
 import psycopg
 from sqlalchemy import Engine, select
 from sqlalchemy.dialects.postgresql import insert
 
-from include.backup.compare import Comparison, check_foreign_keys, compare
-from include.backup.manifest import Manifest, Rejected, RestorePoint
-from include.backup.offsite import CLOCK_TOLERANCE, clock_columns
+from include.backup.compare import check_foreign_keys, compare
+from include.backup.drill_findings import (
+    STOP,
+    judge_newest,
+    judge_schema,
+    judge_tables,
+    judge_targets,
+)
+from include.backup.manifest import Rejected, RestorePoint
+from include.backup.offsite import clock_columns
 from include.backup.preflight import CLAUSE
 from include.backup.refusals import prove_refusals
-from include.backup.restore import Source, restore
+from include.backup.restore import restore
 from include.backup.row_security import policies_lifted
 from include.backup.scratch import drop_left_over, scratch
 from include.backup.snapshot import newest_records
+from include.backup.source import Source
 from include.erasure.ledger import ErasureKeys
 from include.erasure.places import places_of
 from include.erasure.replay import Replay, Schedule, holding_text, replay
@@ -35,8 +43,6 @@ from include.services.errors import ControlFailed
 from include.state.tables import drill as drill_table
 
 ERASURE_CLAUSE = "5.3"  # delete promptly after use: a restore must not undo it
-MOST_NAMES = 10  # in a message; the step's record has all of them
-STOP = _("Do not rely on this restore point. Take a new backup, drill it, raise an incident.")
 
 
 def choose(points: Sequence[RestorePoint], drilled: Collection[str], rule: str) -> RestorePoint:
@@ -165,8 +171,8 @@ def drill(
         restored = restore(source, copy, jobs=place.jobs, progress=progress)
         usable_after = (clock.now() - begun).total_seconds()
         comparison = compare(source, copy)
-        _judge_tables(seen, (*restored.differences, *comparison.missing), comparison.different)
-        _judge_schema(seen, comparison, manifest)
+        judge_tables(seen, (*restored.differences, *comparison.missing), comparison.different)
+        judge_schema(seen, comparison, manifest)
         with policies_lifted(copy), connected(copy) as connection:
             keys = check_foreign_keys(connection)
             for name, rows in keys.broken.items():
@@ -182,7 +188,7 @@ def drill(
             clocks = [one for one in clock_columns(database) if (one.collection, one.field) in had]
             newest = newest_records(connection, clocks)
             connection.rollback()
-            fresh = _judge_newest(seen, [one.moment for one in newest], manifest, rules)
+            fresh = judge_newest(seen, [one.moment for one in newest], manifest, rules)
             replay_begun = clock.now()
             replayed = replay_erasures(place, database, connection, clock.now())
             usable_after += (clock.now() - replay_begun).total_seconds()
@@ -227,7 +233,7 @@ def drill(
             ),
             clause=ERASURE_CLAUSE,
         )
-    _judge_targets(seen, database, usable_after, begun - latest_taken_at)
+    judge_targets(seen, database, usable_after, begun - latest_taken_at)
     return seen.record(
         {
             "restore_point": manifest.id,
@@ -292,113 +298,4 @@ def remember(
             insert(drill_table)
             .values(dag_id=dag_id, run_id=run_id, database=record.part, **values)
             .on_conflict_do_update(constraint=drill_table.primary_key, set_=values)
-        )
-
-
-def _judge_tables(seen: Examination, missing_rows: Sequence[str], different: Sequence[str]) -> None:
-    for label in sorted(set(missing_rows)):
-        message = _("Table {table} has not the manifest's number of rows.", table=label)
-        seen.find("drill.rows", Outcome.FAIL, message, STOP)
-    for label in sorted(set(different) - set(missing_rows)):
-        message = _("Table {table} has other content than the original.", table=label)
-        seen.find("drill.content", Outcome.FAIL, message, STOP)
-
-
-def _judge_schema(seen: Examination, comparison: Comparison, manifest: Manifest) -> None:
-    """Name the definitions that differ; the server's version explains only changed ones."""
-    differing, copy_version = comparison.definitions, comparison.server_version
-    if differing.missing:
-        seen.find(
-            "drill.schema",
-            Outcome.ATTENTION,
-            _("The restored copy lacks: {names}.", names=_first(differing.missing)),
-            _("A restore loses them. Create them by hand after a restore, and report the defect."),
-        )
-    if differing.added:
-        seen.find(
-            "drill.schema",
-            Outcome.ATTENTION,
-            _(
-                "The restored copy has what the original lacks: {names}.",
-                names=_first(differing.added),
-            ),
-            _("Find the extension or event trigger of the drill server that creates it."),
-        )
-    if differing.changed:
-        seen.find(
-            "drill.schema",
-            Outcome.ATTENTION,
-            _(
-                "The restored copy has another definition of: {names}.",
-                names=_first(differing.changed),
-            ),
-            _(
-                "Compare both definitions. The original was on PostgreSQL {before}, the copy is on "
-                "{after}, which may print them differently.",
-                before=manifest.server_version,
-                after=copy_version,
-            )
-            if copy_version != manifest.server_version
-            else _("Compare both definitions; both servers have the same version of PostgreSQL."),
-        )
-
-
-def _first(names: Sequence[str]) -> str:
-    """Return at most ten names, and how many there are beyond."""
-    more = len(names) - MOST_NAMES
-    return ", ".join(names[:MOST_NAMES]) + (f", … (+{more})" if more > 0 else "")
-
-
-def _judge_newest(
-    seen: Examination, moments: Sequence[datetime | None], manifest: Manifest, rules: DrillRules
-) -> str | None:
-    known = [moment for moment in moments if moment is not None]
-    if not moments:
-        return None
-    window = timedelta(hours=rules.newest_record_window_hours)
-    if not known or max(known) < manifest.taken_at - window:
-        seen.find(
-            "drill.stale",
-            Outcome.FAIL,
-            _(
-                "The newest record of the restored copy is older than {hours} hours.",
-                hours=rules.newest_record_window_hours,
-            ),
-            _("See whether records still reach the database; if they do, raise an incident."),
-        )
-    elif max(known) > manifest.taken_at + window:
-        seen.find(
-            "drill.future",
-            Outcome.ATTENTION,
-            _("The newest record of the restored copy lies in the future."),
-            _("Correct the clock of the system that writes it."),
-        )
-    return max(known).isoformat() if known else "none"
-
-
-def _judge_targets(
-    seen: Examination, database: MappedDatabase, usable_after: float, age: timedelta
-) -> None:
-    seen.measure("drill.rto_seconds", usable_after, "seconds", database.rto.total_seconds())
-    seen.measure("drill.rpo_seconds", age.total_seconds(), "seconds", database.rpo.total_seconds())
-    if usable_after > database.rto.total_seconds():
-        seen.find(
-            "drill.late",
-            Outcome.FAIL,
-            _("The restore took longer than its RTO."),
-            _("Give drill_db a faster server, or agree on a longer RTO."),
-        )
-    if age < -CLOCK_TOLERANCE:
-        seen.find(
-            "drill.from_the_future",
-            Outcome.FAIL,
-            _("The newest restore point was taken in the future, so its age says nothing."),
-            _("Set the clocks of the worker and the database server right."),
-        )
-    if age > database.rpo:
-        seen.find(
-            "drill.old",
-            Outcome.ATTENTION,
-            _("The restore point is older than the RPO allows."),
-            _("See why backup_offsite made no newer one, and run it."),
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from random import SystemRandom
 
-from include.backup.restore import Source
+from include.backup.source import Source
 from include.encryption.crypto import Readable, Refused, decrypting
 from include.encryption.recipients import OpeningKey, new_pair, opening_key_from_pem
 from include.encryption.stream import PIECE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +12,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from include.cli.console import errors, print_json, results, tell
+from include.cli.erasures_of_restore import (
+    count_erasures,
+    is_complete,
+    replay_erasures,
+    require_findable_records,
+    state_is_blank,
+)
 from include.cli.stack import local_stack, workplace
 from include.services.errors import ParcelSealError, UsageError
 from include.workplace import Workplace
@@ -22,13 +28,9 @@ if TYPE_CHECKING:
     from include.backup.manifest import Rejected, RestorePoint
     from include.backup.point_folder import HiddenObject
     from include.encryption.recipients import OpeningKey
-    from include.erasure.replay import Replay
-    from include.policy.datamap import MappedDatabase
-    from include.services.database import DatabaseAddress
 
 COLUMNS = ("id", "database", "taken_at", "bytes", "tables", "rows", "held", "expires_at")
 WIDE = 170  # columns of a terminal
-SETTLING_SECONDS = 30
 
 app = typer.Typer(help="Restore points in the off-site store.", no_args_is_help=True)
 
@@ -91,8 +93,9 @@ def restore(
 ) -> int:
     """Restore for real: check, decrypt, load, compare, and erase again what was erased."""
     from include.backup.access import TargetAccess
-    from include.backup.restore import Source, refuse_live
+    from include.backup.restore import refuse_live
     from include.backup.restore import restore as load
+    from include.backup.source import Source
     from include.services.database import DatabaseAddress
 
     place = workplace()
@@ -103,15 +106,15 @@ def restore(
         chosen = _choose(place, database, point)
         keep_closed = skip_erasures
         if not skip_erasures:
-            _ledger(place, database)
-            keep_closed = not _is_complete(place, incomplete_is_accepted=incomplete_ledger)
+            count_erasures(place, database)
+            keep_closed = not is_complete(place, incomplete_is_accepted=incomplete_ledger)
         tell(f"restore point {chosen.id}, taken {chosen.manifest.taken_at:%Y-%m-%d %H:%M:%S %Z}")
         source = Source(place.store("offsite_store"), chosen.manifest, _key(place, key))
         access = TargetAccess(target, owners=owners, is_new=not into_existing)
 
         def prepare(head: bytes, entries: Sequence[Entry]) -> None:
             if not skip_erasures:
-                _require_findable(place, mapped, chosen, entries)
+                require_findable_records(place, mapped, chosen, entries)
             access.close(head, entries)
 
         restored = load(
@@ -124,7 +127,7 @@ def restore(
             prepare=prepare,
         )
         # Read again now: a long restore may have begun before the newest erasures.
-        done = None if skip_erasures else _replay(place, mapped, target)
+        done = None if skip_erasures else replay_erasures(place, mapped, target)
         if skip_erasures:
             errors.print(
                 "[bold red]erasures were not replayed[/bold red]: people who were erased "
@@ -214,152 +217,12 @@ def _key(place: Workplace, given: str) -> OpeningKey:
         ) from None
 
 
-def _ledger(place: Workplace, database: str) -> int:
-    """Count the ledger's entries, before anything is loaded and again after it.
-
-    Raises:
-        UsageError: the ledger is not configured, one of its keys is missing, or it has open batches
-            while there are holds on records.
-        ControlFailed: entries are gone from it.
-        ServiceError: it cannot be read.
-    """
-    from include.erasure.ledger import entries, require_all_there
-    from include.erasure.matching import check_keys
-    from include.erasure.same_keys import require_same
-
-    if _state_is_blank(place):
-        raise UsageError(
-            "The off-site store is configured, but state_db is not, and the local profile's state "
-            "is empty: without the erasure ledger, erased people would come back.",
-            "Set AIRFLOW_CONN_STATE_DB. If that database is lost for good: --skip-erasures.",
-        )
-    try:
-        with place.state.connect() as conn:
-            found = entries(conn, database)
-    except ParcelSealError as error:
-        raise type(error)(
-            f"The erasure ledger cannot be read, so erased people would come back. {error.message}",
-            f"{error.action} If it is lost for good: --skip-erasures.",
-        ) from None
-    with place.state.connect() as conn:
-        require_all_there(conn, database)
-    if _is_doubtful(
-        place, database
-    ):  # a replay takes open batches too, and a record of theirs may be held since
-        raise UsageError(
-            f"It is not known yet whether all erasures of {database} in the ledger took place, and "
-            "there are legal holds on its records: held records might be missing in the copy.",
-            "Run enforce_retention once, which finds out, or release the holds; then restore.",
-        )
-    if found:
-        check_keys({key_id for by_key in found.values() for key_id in by_key}, place.erasure_keys)
-        require_same(place.state, place.erasure_keys, place.clock.now())
-    return sum(sum(by_key.values()) for by_key in found.values())
-
-
-def _is_doubtful(place: Workplace, database: str) -> bool:
-    """Return whether erasures are in doubt while there are holds on records of the database."""
-    from include.erasure.ledger import unsettled
-    from include.holds.records import on_records
-
-    with place.state.connect() as conn:
-        return bool(unsettled(conn, database) and on_records(conn, database).fingerprint)
-
-
-def _require_findable(
-    place: Workplace, mapped: MappedDatabase, chosen: RestorePoint, entries: Sequence[Entry]
-) -> None:
-    """Raise ControlFailed when the ledger cannot name the restore point's erased records."""
-    from include.backup.older_keys import require_findable
-    from include.erasure.places import places_of
-
-    require_findable(
-        entries,
-        mapped.name,
-        places_of(mapped),
-        {name: one.primary_key for name, one in mapped.collections.items()},
-        place.state,
-        chosen.id,
-    )
-
-
-def _is_complete(place: Workplace, *, incomplete_is_accepted: bool) -> bool:
-    """Return whether the erasure ledger has every erasure that bundles sealed.
-
-    Args:
-        place: connections.
-        incomplete_is_accepted: return False, with a warning, where erasures are missing or cannot
-            be compared.
-
-    Raises:
-        ControlFailed: erasures that were sealed are missing.
-        StoreError: the evidence store cannot be read.
-    """
-    from include.evidence.register_figures import ERASURES
-
-    try:
-        place.require_complete_registers(ERASURES)
-    except ParcelSealError as error:
-        if not incomplete_is_accepted:
-            raise type(error)(
-                error.message, f"{error.action} To restore meanwhile: --incomplete-ledger."
-            ) from None
-        errors.print(
-            f"[bold red]the erasure ledger may be incomplete[/bold red]: {error.message} "
-            "People who were erased may be back; keep the copy closed until they are found. Others "
-            "may not connect to it and owners and grants are not set.",
-            soft_wrap=True,
-        )
-        return False
-    return True
-
-
-def _state_is_blank(place: Workplace) -> bool:
-    """Say whether a fresh local state stands in for the one that belongs to a configured store."""
-    from include.evidence import ledger
-
-    if place.is_local("offsite_store") or not place.is_local("state_db"):
-        return False
-    with place.state.connect() as conn:
-        return ledger.head(conn) is None
-
-
-def _replay(place: Workplace, mapped: MappedDatabase, target: DatabaseAddress) -> Replay | None:
-    """Replay the ledger as it is now, after the load; None where it has no entry.
-
-    Raises:
-        ControlFailed: an erased record is left, or could not be looked for.
-        UsageError, ServiceError: as `_ledger` and `include.erasure.replay.replay`.
-    """
-    from include.erasure.places import places_of
-    from include.erasure.replay import replay, require_erased, schedule_of
-
-    until = time.monotonic() + SETTLING_SECONDS
-    while _is_doubtful(place, mapped.name) and time.monotonic() < until:
-        time.sleep(1)  # a deletion at work settles its batch within a moment
-    if not _ledger(place, mapped.name):
-        return None
-    tell("replaying the erasure ledger")
-    with target.connect() as connection:
-        done = replay(
-            connection,
-            mapped.name,
-            places_of(mapped),
-            place.state,
-            place.erasure_keys,
-            schedule_of(mapped, place.pack.retention_of(mapped.name)),
-            place.clock.now(),
-        )
-    require_erased(done)
-    return done
-
-
 def _held(place: Workplace, database: str, points: list[str]) -> set[str] | None:
     """Return the held ids; None when state cannot be read, which must not hide the backups."""
     from include.holds.registry import restore_points_held
 
     try:
-        if _state_is_blank(place):
+        if state_is_blank(place):
             errors.print("holds are unknown: the connection state_db is not configured")
             return None
         with place.state.connect() as conn:
@@ -374,7 +237,7 @@ def _unfinished(place: Workplace, database: str) -> Collection[str]:
     from include.backup.begun import unfinished
 
     try:
-        if _state_is_blank(place):
+        if state_is_blank(place):
             return ()
         with place.state.connect() as conn:
             return list(unfinished(conn, database))

@@ -206,3 +206,22 @@ def _public_pem(key: rsa.RSAPublicKey) -> bytes:
     return key.public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
+
+
+def faults_of_recipients(
+    usable: Sequence[Recipient], unusable: Sequence[UnreadableRecipient], minimum: int
+) -> list[str]:
+    """Return why the recipients of the connection offsite_store do not satisfy the policy pack.
+
+    Args:
+        usable: recipients whose keys can be used.
+        unusable: recipients whose keys cannot be used.
+        minimum: recipients that the pack asks for.
+    """
+    faults = [f"Recipient {recipient.name}: {recipient.reason}" for recipient in unusable]
+    if len(usable) < minimum:
+        faults.append(
+            f"The connection offsite_store names {len(usable)} usable recipients; the policy "
+            f"pack asks for {minimum}."
+        )
+    return faults

@@ -353,12 +353,9 @@ def erased_by_class(conn: Connection, database: str, dag_id: str, run_id: str) -
 
 def has_begun(conn: Connection, database: str, dag_id: str, run_id: str) -> bool:
     """Whether a run has entered anything of a database, settled or not."""
-    query = select(erasure_batch.c.id).where(
-        erasure_batch.c.database == database,
-        erasure_batch.c.dag_id == dag_id,
-        erasure_batch.c.run_id == run_id,
-    )
-    return conn.scalar(query.limit(1)) is not None
+    batch = erasure_batch.c
+    run = (batch.database == database, batch.dag_id == dag_id, batch.run_id == run_id)
+    return conn.scalar(select(batch.id).where(*run).limit(1)) is not None
 
 
 def driver_of(conn: Connection) -> psycopg.Connection[Any]:

@@ -14,8 +14,8 @@ from include.backup import drill as drills
 from include.backup import manifest as manifests
 from include.backup.manifest import Manifest, RestorePoint
 from include.backup.preflight import CLAUSE
-from include.backup.restore import Source
 from include.backup.scratch import drop_left_over
+from include.backup.source import Source
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.register_figures import ERASURES, HOLDS
 from include.evidence.steps import keep_artifact, steps_of

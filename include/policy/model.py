@@ -116,6 +116,13 @@ class PolicyPack(Rule):
                 return one
         raise UsageError(f"The policy pack has no intake {rule_id}.")
 
+    @property
+    def workflow_connections(self) -> set[str]:
+        """Connections with which workflows have rights of their own on mapped databases."""
+        sections = (self.audit, self.training, self.partners, self.incident, *self.intake)
+        retention = {self.disposition.connection} if self.retention else set()
+        return retention | {section.connection for section in sections if section is not None}
+
     def database_of(self, collection: str, database: str | None) -> MappedDatabase:
         """The mapped database that a rule means: the named one, else the one with the collection.
 

@@ -7,8 +7,8 @@ from datetime import datetime
 
 from include.backup.drill import DrillPlace, drill
 from include.backup.manifest import Manifest
-from include.backup.restore import Source
 from include.backup.scratch import PREFIX
+from include.backup.source import Source
 from include.erasure.ledger import Action, ErasureKeys, record
 from include.evidence.model import StepRecord
 from include.policy.datamap import MappedDatabase

@@ -14,8 +14,8 @@ from include.backup import manifest as manifests
 from include.backup.begun import Work
 from include.backup.dump import take_backup
 from include.backup.manifest import Manifest
-from include.backup.restore import Source
 from include.backup.snapshot import Clock as ClockColumn
+from include.backup.source import Source
 from include.encryption.recipients import OpeningKey, Recipient
 from include.evidence.signing import Signer
 from include.policy.datamap import MappedCollection, MappedDatabase, NewestClock

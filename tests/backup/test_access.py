@@ -9,7 +9,8 @@ import pytest
 
 from include.backup.access import TargetAccess
 from include.backup.compare import compare
-from include.backup.restore import Source, restore
+from include.backup.restore import restore
+from include.backup.source import Source
 from include.encryption.recipients import Recipient
 from include.evidence.signing import Signer
 from include.services.database import DatabaseAddress

@@ -19,7 +19,8 @@ from include.backup.drill import (
 )
 from include.backup.drill_report import past_drills
 from include.backup.refusals import prove_refusals
-from include.backup.restore import Restored, Source
+from include.backup.restore import Restored
+from include.backup.source import Source
 from include.encryption.recipients import OpeningKey, Recipient
 from include.erasure import replay as replays
 from include.erasure.ledger import ErasureKeys
@@ -254,71 +255,6 @@ def test_a_copy_that_is_not_the_original_fails(
     found = rig.drill()
     assert codes(found) == expected
     assert found.outcome is Outcome.worst(list(expected.values()))
-
-
-def test_schema_findings_name_each_definition(rig: Rig, monkeypatch: pytest.MonkeyPatch):
-    """Each kind of difference has its own finding; equal server versions are not blamed."""
-    harm(
-        monkeypatch,
-        "CREATE INDEX added ON customer (name); DROP TRIGGER keep ON waybill;"
-        "ALTER TABLE customer ALTER name SET DEFAULT 'x'",
-    )
-    found = rig.drill()
-    assert codes(found) == {"drill.schema": Outcome.ATTENTION}
-    lacks, added, changed = (str(one.message) for one in found.findings)
-    assert "TRIGGER public.waybill keep" in lacks
-    assert "INDEX public.added" in added
-    assert "TABLE public.customer" in changed
-    assert "same version" in str(found.findings[2].action)
-    assert found.data["definitions"] == {
-        "missing": ("TRIGGER public.waybill keep",),
-        "added": ("INDEX public.added",),
-        "changed": ("TABLE public.customer",),
-    }
-
-
-def test_schema_findings_name_both_server_versions(rig: Rig, monkeypatch: pytest.MonkeyPatch):
-    """Another version may print a definition differently."""
-    harm(monkeypatch, "ALTER TABLE customer ALTER name SET DEFAULT 'x'")
-    found = rig.drill(manifest=rig.source.manifest.model_copy(update={"server_version": "9.6"}))
-    (finding,) = found.findings
-    assert finding.action.values["before"] == "9.6"
-
-
-def test_drill_by_owner_passes_with_forced_row_security(
-    new_database: Callable[..., DatabaseAddress],
-    server: DatabaseAddress,
-    state: Engine,
-    store: DirectoryStore,
-    recipients: list[Recipient],
-    signer: Signer,
-    operations: Holder,
-) -> None:
-    """The drill's role owns the copy; policies hide rows from it, an erased customer too."""
-    origin = new_database(
-        f"""{COURIER}
-        ALTER TABLE customer ENABLE ROW LEVEL SECURITY;
-        ALTER TABLE customer FORCE ROW LEVEL SECURITY;
-        CREATE POLICY mine ON customer USING (id < 3);
-        DELETE FROM waybill WHERE id = 5;"""
-    )
-    point = take(origin, store, recipients, signer, clocks=[SEEN])
-    run(server, "CREATE ROLE drill_owner LOGIN CREATEDB PASSWORD 'x'")
-    parameters = {**server.parameters, "user": "drill_owner"}
-    rig = Rig(
-        point.source(operations.opening),
-        DrillPlace(DatabaseAddress(parameters, "x"), {origin.name}, state, KEYS),
-        server,
-        origin,
-    )
-    try:
-        rig.erase("customer", "5")
-        found = rig.drill()
-        assert (found.outcome, found.findings) == (Outcome.PASS, [])
-        assert (found.data["replayed"], found.data["remaining"]) == (1, 0)
-        assert rig.scratch_left() == []
-    finally:
-        run(server, "DROP ROLE drill_owner")
 
 
 def test_erased_records_of_a_renamed_table_fail_the_drill(rig: Rig):

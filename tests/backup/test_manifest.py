@@ -25,7 +25,7 @@ from include.backup.manifest import (
     remove,
     restore_points,
 )
-from include.backup.restore import Source
+from include.backup.source import Source
 from include.encryption.crypto import Refused
 from include.evidence.signing import Signer, generate_key
 from include.services.errors import UsageError

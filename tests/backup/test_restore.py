@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 
 from include.backup.compare import check_foreign_keys, compare
+from include.backup.loaders import share_out
 from include.backup.manifest import Manifest
-from include.backup.restore import Restored, require_match, restore, share_out
+from include.backup.restore import Restored, require_match, restore
 from include.encryption.crypto import Refused
 from include.encryption.recipients import OpeningKey, Recipient
 from include.evidence.signing import Signer

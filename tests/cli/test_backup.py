@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Engine
 
 from include.cli import backup
+from include.cli.erasures_of_restore import count_erasures
 from include.erasure.ledger import ErasureKeys, Origin, intend, settle
 from include.holds import registry
 from include.holds.registry import HoldKind
@@ -77,7 +78,7 @@ def test_no_restore_begins_while_erasures_are_in_doubt_and_records_held(
 ) -> None:
     """A batch that was rolled back may name a held record, which a replay would take."""
     place, state, batch = entered
-    assert backup._ledger(place, "shop") == 1
+    assert count_erasures(place, "shop") == 1
     with state.begin() as conn:
         registry.add(
             conn,
@@ -91,11 +92,11 @@ def test_no_restore_begins_while_erasures_are_in_doubt_and_records_held(
         )
     if refused:
         with pytest.raises(UsageError, match="there are legal holds on its records") as error:
-            backup._ledger(place, "shop")
+            count_erasures(place, "shop")
         assert "Run enforce_retention once" in error.value.action
         with state.begin() as conn:
             settle(conn, [batch], START)
-    assert backup._ledger(place, "shop") == 1
+    assert count_erasures(place, "shop") == 1
 
 
 def test_no_restore_begins_with_a_ledger_that_was_emptied(
@@ -108,4 +109,4 @@ def test_no_restore_begins_with_a_ledger_that_was_emptied(
         with unguarded(conn, "erasure"):
             conn.exec_driver_sql("TRUNCATE erasure")
     with pytest.raises(ControlFailed, match="lacks 1 entries"):
-        backup._ledger(place, "shop")
+        count_erasures(place, "shop")

@@ -15,7 +15,7 @@ import pytest
 
 from include.backup import manifest as manifests
 from include.backup.drill import drill
-from include.backup.restore import Source
+from include.backup.source import Source
 from include.erasure import replay as replays
 from include.evidence.model import Outcome
 from include.services.connections import from_environment

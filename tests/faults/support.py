@@ -22,8 +22,8 @@ from include.backup import manifest as manifests
 from include.backup.drill import DrillPlace, drill
 from include.backup.manifest import Manifest, RestorePoint
 from include.backup.offsite import Offsite, back_up
-from include.backup.restore import Source
 from include.backup.scratch import PREFIX
+from include.backup.source import Source
 from include.encryption.recipients import OpeningKey, opening_key_from_pem, recipient_from_pem
 from include.erasure.ledger import ErasureKeys
 from include.evidence.model import StepRecord

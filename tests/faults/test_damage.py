@@ -13,7 +13,8 @@ from include.backup import manifest as manifests
 from include.backup.drill import choose, chosen
 from include.backup.dump import take_backup
 from include.backup.manifest import Manifest
-from include.backup.restore import Source, restore
+from include.backup.restore import restore
+from include.backup.source import Source
 from include.encryption.crypto import Refused
 from include.evidence.model import Outcome
 from include.services.database import DatabaseAddress

@@ -14,7 +14,7 @@ import pytest
 
 from include.backup.archive import read_archive
 from include.backup.offsite import Offsite, check
-from include.backup.restore import Source
+from include.backup.source import Source
 from include.encryption.recipients import UnreadableRecipient
 from include.evidence.model import Outcome
 from include.services.clock import FixedClock

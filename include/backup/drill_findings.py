@@ -1,0 +1,147 @@
+"""Findings of a restore drill: what its comparison and its measurements mean for the control."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from include.backup.compare import Comparison
+from include.backup.manifest import Manifest
+from include.backup.offsite import CLOCK_TOLERANCE
+from include.evidence.examination import Examination
+from include.evidence.model import Outcome
+from include.messages import _
+from include.policy.datamap import MappedDatabase
+from include.policy.rules import Drill as DrillRules
+
+MOST_NAMES = 10  # in a message; the step's record has all of them
+STOP = _("Do not rely on this restore point. Take a new backup, drill it, raise an incident.")
+
+
+def judge_tables(seen: Examination, missing_rows: Sequence[str], different: Sequence[str]) -> None:
+    """Enter the findings about rows and contents of tables.
+
+    Args:
+        seen: takes the findings.
+        missing_rows: labels of tables that have not the manifest's number of rows.
+        different: labels of tables whose content is not the original's.
+    """
+    for label in sorted(set(missing_rows)):
+        message = _("Table {table} has not the manifest's number of rows.", table=label)
+        seen.find("drill.rows", Outcome.FAIL, message, STOP)
+    for label in sorted(set(different) - set(missing_rows)):
+        message = _("Table {table} has other content than the original.", table=label)
+        seen.find("drill.content", Outcome.FAIL, message, STOP)
+
+
+def judge_schema(seen: Examination, comparison: Comparison, manifest: Manifest) -> None:
+    """Name the definitions that differ; the server's version explains only changed ones."""
+    differing, copy_version = comparison.definitions, comparison.server_version
+    if differing.missing:
+        seen.find(
+            "drill.schema",
+            Outcome.ATTENTION,
+            _("The restored copy lacks: {names}.", names=_first(differing.missing)),
+            _("A restore loses them. Create them by hand after a restore, and report the defect."),
+        )
+    if differing.added:
+        seen.find(
+            "drill.schema",
+            Outcome.ATTENTION,
+            _(
+                "The restored copy has what the original lacks: {names}.",
+                names=_first(differing.added),
+            ),
+            _("Find the extension or event trigger of the drill server that creates it."),
+        )
+    if differing.changed:
+        seen.find(
+            "drill.schema",
+            Outcome.ATTENTION,
+            _(
+                "The restored copy has another definition of: {names}.",
+                names=_first(differing.changed),
+            ),
+            _(
+                "Compare both definitions. The original was on PostgreSQL {before}, the copy is on "
+                "{after}, which may print them differently.",
+                before=manifest.server_version,
+                after=copy_version,
+            )
+            if copy_version != manifest.server_version
+            else _("Compare both definitions; both servers have the same version of PostgreSQL."),
+        )
+
+
+def _first(names: Sequence[str]) -> str:
+    """Return at most ten names, and how many there are beyond."""
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f", … (+{more})" if more > 0 else "")
+
+
+def judge_newest(
+    seen: Examination, moments: Sequence[datetime | None], manifest: Manifest, rules: DrillRules
+) -> str | None:
+    """Enter the finding about the newest record of the copy.
+
+    Returns:
+        Its moment in ISO 8601, "none" without a record, None where the data map names no clock.
+    """
+    known = [moment for moment in moments if moment is not None]
+    if not moments:
+        return None
+    window = timedelta(hours=rules.newest_record_window_hours)
+    if not known or max(known) < manifest.taken_at - window:
+        seen.find(
+            "drill.stale",
+            Outcome.FAIL,
+            _(
+                "The newest record of the restored copy is older than {hours} hours.",
+                hours=rules.newest_record_window_hours,
+            ),
+            _("See whether records still reach the database; if they do, raise an incident."),
+        )
+    elif max(known) > manifest.taken_at + window:
+        seen.find(
+            "drill.future",
+            Outcome.ATTENTION,
+            _("The newest record of the restored copy lies in the future."),
+            _("Correct the clock of the system that writes it."),
+        )
+    return max(known).isoformat() if known else "none"
+
+
+def judge_targets(
+    seen: Examination, database: MappedDatabase, usable_after: float, age: timedelta
+) -> None:
+    """Measure RTO and RPO, and enter the findings about them.
+
+    Args:
+        seen: takes figures and findings.
+        database: with its targets.
+        usable_after: seconds from the begin of the restore to a usable database.
+        age: of the newest restore point.
+    """
+    seen.measure("drill.rto_seconds", usable_after, "seconds", database.rto.total_seconds())
+    seen.measure("drill.rpo_seconds", age.total_seconds(), "seconds", database.rpo.total_seconds())
+    if usable_after > database.rto.total_seconds():
+        seen.find(
+            "drill.late",
+            Outcome.FAIL,
+            _("The restore took longer than its RTO."),
+            _("Give drill_db a faster server, or agree on a longer RTO."),
+        )
+    if age < -CLOCK_TOLERANCE:
+        seen.find(
+            "drill.from_the_future",
+            Outcome.FAIL,
+            _("The newest restore point was taken in the future, so its age says nothing."),
+            _("Set the clocks of the worker and the database server right."),
+        )
+    if age > database.rpo:
+        seen.find(
+            "drill.old",
+            Outcome.ATTENTION,
+            _("The restore point is older than the RPO allows."),
+            _("See why backup_offsite made no newer one, and run it."),
+        )

@@ -1,0 +1,108 @@
+"""An encrypted restore point as a source of archive streams, each verified while it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+from include.backup.archive import ArchiveReader, Entry
+from include.backup.manifest import Manifest
+from include.backup.verified import NEXT_STEP, ArchiveStream, open_archive, refused
+from include.encryption.crypto import Readable, Refused
+from include.encryption.recipients import OpeningKey
+from include.encryption.stream import PIECE
+from include.services.objectstore.base import (
+    ObjectDamaged,
+    ObjectMissing,
+    ObjectStore,
+    StoredObject,
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """An encrypted restore point that can be opened as often as needed."""
+
+    store: ObjectStore
+    manifest: Manifest
+    key: OpeningKey
+
+    def check(self) -> None:
+        """Verify that the stored object is the manifest's, before the target is changed.
+
+        Raises:
+            Refused: missing, damaged or exchanged; names the object.
+        """
+        dump = self.manifest.dump
+        expected = StoredObject(
+            dump.key,
+            dump.size,
+            self.manifest.taken_at,
+            sha256=dump.sha256,
+            checksum=dump.checksum,
+            version_id=dump.version_id,
+        )
+        try:
+            self.store.verify(expected)
+        except (ObjectDamaged, ObjectMissing) as error:
+            raise Refused(
+                f"Restore point {self.manifest.id} is refused: {error.message}", NEXT_STEP
+            ) from None
+
+    @contextmanager
+    def archive(self) -> Iterator[Readable]:
+        """Open the clear pg_dump archive as a stream, and verify the object that it comes from.
+
+        Leaving the block without an error reads the object to its end.
+
+        Raises:
+            Refused: it is not the object of the manifest; nothing that was read may be used.
+        """
+        with self.opened() as stream:
+            yield stream
+            stream.verify()
+
+    def opened(self) -> AbstractContextManager[ArchiveStream]:
+        """Open the clear pg_dump archive as a stream that the caller verifies."""
+        return open_archive(self.store, self.manifest, self.key)
+
+    def head(self) -> tuple[bytes, list[Entry]]:
+        """Return the archive's header and table of contents, as bytes and decoded.
+
+        The manifest's digest of the head verifies it. A manifest of an earlier version has none;
+        then the whole object is read.
+
+        Raises:
+            Refused: it is not the archive of the manifest.
+        """
+        manifest, digest = self.manifest, self.manifest.head
+        with self.opened() as stream:
+            if digest:
+                reader, head = _parsed(iter([stream.read_exactly(digest.bytes)]), manifest)
+                if (reader.head_size, reader.head_sha256) != (digest.bytes, digest.sha256):
+                    raise refused(manifest.dump.key, "its table of contents differs")
+            else:
+                reader, head = _parsed(iter(lambda: stream.read(PIECE), b""), manifest)
+                stream.verify()
+        if reader.schema_sha256() != manifest.schema_sha256:
+            raise refused(manifest.dump.key, "its schema differs")
+        return head, reader.entries
+
+
+def _parsed(pieces: Iterable[bytes], manifest: Manifest) -> tuple[ArchiveReader, bytes]:
+    """Read an archive up to the end of its table of contents; raises Refused."""
+    reader, head = ArchiveReader(), bytearray()
+    tables = sum(table.bytes for table in manifest.tables)
+    longest = manifest.dump_bytes - tables - manifest.large_objects.bytes
+    for piece in pieces:
+        head += piece
+        try:
+            reader.feed(piece)
+        except ValueError as error:  # ArchiveError, or a field that should be a number
+            raise refused(manifest.dump.key, str(error)) from None
+        if reader.head_size:
+            return reader, bytes(head[: reader.head_size])
+        if len(head) > longest:
+            break
+    raise refused(manifest.dump.key, "it has no complete table of contents")

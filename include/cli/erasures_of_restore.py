@@ -1,0 +1,162 @@
+"""Checks of the erasure ledger before a restore, and its replay after the load."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from include.cli.console import errors, tell
+from include.services.errors import ParcelSealError, UsageError
+from include.workplace import Workplace
+
+if TYPE_CHECKING:
+    from include.backup.archive import Entry
+    from include.backup.manifest import RestorePoint
+    from include.erasure.replay import Replay
+    from include.policy.datamap import MappedDatabase
+    from include.services.database import DatabaseAddress
+
+SETTLING_SECONDS = 30  # for which a restore waits for batches of deletions at work
+
+
+def count_erasures(place: Workplace, database: str) -> int:
+    """Count the ledger's entries, before anything is loaded and again after it.
+
+    Raises:
+        UsageError: the ledger is not configured, one of its keys is missing, or it has open batches
+            while there are holds on records.
+        ControlFailed: entries are gone from it.
+        ServiceError: it cannot be read.
+    """
+    from include.erasure.ledger import entries, require_all_there
+    from include.erasure.matching import check_keys
+    from include.erasure.same_keys import require_same
+
+    if state_is_blank(place):
+        raise UsageError(
+            "The off-site store is configured, but state_db is not, and the local profile's state "
+            "is empty: without the erasure ledger, erased people would come back.",
+            "Set AIRFLOW_CONN_STATE_DB. If that database is lost for good: --skip-erasures.",
+        )
+    try:
+        with place.state.connect() as conn:
+            found = entries(conn, database)
+    except ParcelSealError as error:
+        raise type(error)(
+            f"The erasure ledger cannot be read, so erased people would come back. {error.message}",
+            f"{error.action} If it is lost for good: --skip-erasures.",
+        ) from None
+    with place.state.connect() as conn:
+        require_all_there(conn, database)
+    if _is_doubtful(
+        place, database
+    ):  # a replay takes open batches too, and a record of theirs may be held since
+        raise UsageError(
+            f"It is not known yet whether all erasures of {database} in the ledger took place, and "
+            "there are legal holds on its records: held records might be missing in the copy.",
+            "Run enforce_retention once, which finds out, or release the holds; then restore.",
+        )
+    if found:
+        check_keys({key_id for by_key in found.values() for key_id in by_key}, place.erasure_keys)
+        require_same(place.state, place.erasure_keys, place.clock.now())
+    return sum(sum(by_key.values()) for by_key in found.values())
+
+
+def _is_doubtful(place: Workplace, database: str) -> bool:
+    """Return whether erasures are in doubt while there are holds on records of the database."""
+    from include.erasure.ledger import unsettled
+    from include.holds.records import on_records
+
+    with place.state.connect() as conn:
+        return bool(unsettled(conn, database) and on_records(conn, database).fingerprint)
+
+
+def require_findable_records(
+    place: Workplace, mapped: MappedDatabase, chosen: RestorePoint, entries: Sequence[Entry]
+) -> None:
+    """Raise ControlFailed when the ledger cannot name the restore point's erased records."""
+    from include.backup.older_keys import require_findable
+    from include.erasure.places import places_of
+
+    require_findable(
+        entries,
+        mapped.name,
+        places_of(mapped),
+        {name: one.primary_key for name, one in mapped.collections.items()},
+        place.state,
+        chosen.id,
+    )
+
+
+def is_complete(place: Workplace, *, incomplete_is_accepted: bool) -> bool:
+    """Return whether the erasure ledger has every erasure that bundles sealed.
+
+    Args:
+        place: connections.
+        incomplete_is_accepted: return False, with a warning, where erasures are missing or cannot
+            be compared.
+
+    Raises:
+        ControlFailed: erasures that were sealed are missing.
+        StoreError: the evidence store cannot be read.
+    """
+    from include.evidence.register_figures import ERASURES
+
+    try:
+        place.require_complete_registers(ERASURES)
+    except ParcelSealError as error:
+        if not incomplete_is_accepted:
+            raise type(error)(
+                error.message, f"{error.action} To restore meanwhile: --incomplete-ledger."
+            ) from None
+        errors.print(
+            f"[bold red]the erasure ledger may be incomplete[/bold red]: {error.message} "
+            "People who were erased may be back; keep the copy closed until they are found. Others "
+            "may not connect to it and owners and grants are not set.",
+            soft_wrap=True,
+        )
+        return False
+    return True
+
+
+def state_is_blank(place: Workplace) -> bool:
+    """Say whether a fresh local state stands in for the one that belongs to a configured store."""
+    from include.evidence import ledger
+
+    if place.is_local("offsite_store") or not place.is_local("state_db"):
+        return False
+    with place.state.connect() as conn:
+        return ledger.head(conn) is None
+
+
+def replay_erasures(
+    place: Workplace, mapped: MappedDatabase, target: DatabaseAddress
+) -> Replay | None:
+    """Replay the ledger as it is now, after the load; None where it has no entry.
+
+    Raises:
+        ControlFailed: an erased record is left, or could not be looked for.
+        UsageError, ServiceError: as `count_erasures` and `include.erasure.replay.replay`.
+    """
+    from include.erasure.places import places_of
+    from include.erasure.replay import replay, require_erased, schedule_of
+
+    until = time.monotonic() + SETTLING_SECONDS
+    while _is_doubtful(place, mapped.name) and time.monotonic() < until:
+        time.sleep(1)  # a deletion at work settles its batch within a moment
+    if not count_erasures(place, mapped.name):
+        return None
+    tell("replaying the erasure ledger")
+    with target.connect() as connection:
+        done = replay(
+            connection,
+            mapped.name,
+            places_of(mapped),
+            place.state,
+            place.erasure_keys,
+            schedule_of(mapped, place.pack.retention_of(mapped.name)),
+            place.clock.now(),
+        )
+    require_erased(done)
+    return done
