@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +63,9 @@ def standalone(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process that looks like Airflow's, named in the home as `up` does it."""
     command = [sys.executable, "-c", "import time; time.sleep(60)", "standalone"]
     with subprocess.Popen(command) as process:
+        # Popen returns before the kernel shows the arguments of the new program.
+        while "standalone" not in psutil.Process(process.pid).cmdline():
+            time.sleep(0.01)
         (tmp_path / "airflow.pid").write_text(str(process.pid))
         yield process
         process.kill()
