@@ -123,6 +123,7 @@ def prepare(given: dict[str, Any]) -> dict[str, Any]:
             decided_by=DECIDER,
             decided_at=desk.clock.now(),
             may_decide=[DECIDER],
+            content=asked.content,
         )
         data = {"tell": True, "sha256": made.sha256, "bound": made.bound}
         data |= {"request": asked.id, "people": made.people, "version": made.version}
