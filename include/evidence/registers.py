@@ -23,6 +23,7 @@ from include.evidence.checkpoint import checkpoints
 from include.evidence.folder import StoreFolder
 from include.evidence.model import AcceptedLoss, Finding, Outcome, RegisterFigure, RegisterState
 from include.evidence.names import DEPTH, RESULT, SIGNATURE, folder_name
+from include.evidence.pending import pending_signatures
 from include.evidence.register_figures import REGISTERS, Loss, Register, losses, take_figures
 from include.evidence.signing import Signer, TrustedKeys
 from include.messages import Message, _
@@ -106,6 +107,9 @@ class EvidenceReader:
             pruned = max((mark.up_to_seq for mark in signed), default=0)
             rows = [row for row in ledger.newest(conn, SEARCHED) if row.seq > pruned]
             rows = [row for row in rows if row.is_authentic(keys)]
+            # Read after the rows: a row and its signature are committed together, and the signature
+            # leaves the state database only when the store has it.
+            pending = pending_signatures(conn)
             accepted = _accepted(conn, keys)
             workflows = {*self.workflows, *index.workflows(conn)}
             unrecorded = self._unrecorded(conn, keys, workflows, rows[0] if rows else None, now)
@@ -115,7 +119,7 @@ class EvidenceReader:
             if len(states) == NEWEST:
                 break
             try:
-                state = self._state_of(row.bundle, keys, row.sums_sha256)
+                state = self._state_of(row.bundle, keys, row.sums_sha256, pending.get(row.bundle))
             except Refused:
                 unreadable.append(row.bundle)
                 continue
@@ -189,14 +193,24 @@ class EvidenceReader:
         return state, list(_findings(sealed, lost))
 
     def _state_of(
-        self, bundle: str, keys: TrustedKeys, sums_sha256: str | None = None
+        self,
+        bundle: str,
+        keys: TrustedKeys,
+        sums_sha256: str | None = None,
+        signature: bytes | None = None,
     ) -> RegisterState | None:
         """Return the state of the registers in a bundle; None in bundles of older versions.
+
+        Args:
+            bundle: its folder.
+            keys: public keys whose seals count.
+            sums_sha256: the digest of its SHA256SUMS by the ledger; None for no comparison.
+            signature: its signature, while the store does not have it yet.
 
         Raises:
             Refused: the bundle does not verify as far as its result.json goes.
         """
-        folder = StoreFolder(self.store, bundle)
+        folder = StoreFolder(self.store, bundle, signature=signature)
         signed = check_signature(folder, keys)
         if sums_sha256 is not None and signed.sha256 != sums_sha256:
             raise Refused(_("SHA256SUMS is not the one that the ledger has"))

@@ -12,15 +12,17 @@ from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import text
 
-from include.evidence.names import RESULT
+from include.evidence import ledger
+from include.evidence.names import RESULT, SIGNATURE
 from include.evidence.register_figures import ERASURES, HOLDS, REGISTERS, Register, take_figures
 from include.evidence.registers import accept_losses
 from include.evidence.signing import Signer, generate_key
 from include.local.postgres import EmbeddedPostgres
 from include.services.errors import ControlFailed, UsageError
 from include.state.connect import engine
+from include.state.tables import evidence_intent
 from tests.evidence.register_fixtures import Company
-from tests.evidence.support import Evidence
+from tests.evidence.support import START, Evidence
 from tests.support.databases import fresh, pooled
 
 UNSEALED = {"erasure_request": {"found_at", "oversized_at", "restricted_at"}}
@@ -202,6 +204,22 @@ def test_newest_bundle_that_does_not_verify_is_named(company: Company) -> None:
         company.require()
     _, findings = company.seal()
     assert [one.code for one in findings] == ["evidence.register_unread"]
+
+
+def test_bundle_whose_signature_is_not_stored_yet_is_read(company: Company) -> None:
+    """A seal was killed, or is at work, between its ledger row and its signature."""
+    with company.state.begin() as conn:
+        row = ledger.head(conn)
+        assert row is not None
+        key = f"{row.bundle}/{SIGNATURE}"
+        signature = company.evidence.store.get(key)
+        company.evidence.store.delete(key)
+        intent = {"bundle": row.bundle, "begun_at": START, "signature": signature}
+        conn.execute(evidence_intent.insert().values(intent))
+    company.require()
+    state, findings = company.reader.state_to_seal(company.clock)
+    assert findings == []
+    assert state.lost == {}
 
 
 def test_register_that_is_being_written_keeps_its_sealed_figure(company: Company) -> None:
