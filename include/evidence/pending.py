@@ -70,13 +70,16 @@ def publish_signatures(
 
 
 def lock_bundle(store: ObjectStore, bundle: str, sums: Sums, until: datetime | None) -> None:
-    """Lock every object of a signed bundle; one that is locked for longer already stays so."""
+    """Lock every object of a signed bundle; one that is locked for longer already stays so.
+
+    An object that is gone stops no later seal: verification names it.
+    """
     if until is None:
         return
     for name in [*sums.files, SUMS, SIGNATURE]:
         try:
             store.lock(f"{bundle}/{name}", until)
-        except ObjectLocked:
+        except (ObjectLocked, ObjectMissing):
             continue
 
 
