@@ -15,7 +15,6 @@ from include.approvals.question import Question, in_both
 from include.documents.missing import missing
 from include.documents.model import Document
 from include.documents.render import render_forms
-from include.evidence.ledger import find
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import keep_artifact
 from include.incident import bundled, scopes
@@ -32,7 +31,7 @@ from include.messages import Message, _
 from include.notify.texts import digest
 from include.orchestration.human import Answer, wait
 from include.orchestration.incident import desk, place
-from include.orchestration.run import open_run, run_key, seal_aside, step
+from include.orchestration.run import finished_run, open_run, run_key, seal_aside, step
 from include.orchestration.sandbox import SandboxedWorkplace
 from include.orchestration.unforeseen import value_free
 from include.orchestration.workflow import policy
@@ -295,9 +294,8 @@ def sealed_document(found: Workplace, mine: Desk, document: Document, name: str)
     file = mine.file(document.reference)
     phase = Phase.FIRST if name.startswith(Phase.FIRST) else None
     workflow = f"{WORKFLOW}.{name}-{authority_report.document_version(file, phase)}"
-    with mine.state.connect() as conn:
-        if (row := find(conn, workflow, run_key()[1])) is not None:
-            return f"{found.store('evidence_store').description}/{row.bundle}"
+    if (sealed := finished_run(found, workflow, run_key()[1])) is not None:
+        return f"{found.store('evidence_store').description}/{sealed.row.bundle}"
     rendered = render_forms(document, mine.zone.key, name)
     conclusion = Conclusion(
         title=document.title,

@@ -206,7 +206,7 @@ def seal_run(conclude: Conclude, make: Callable[[], Workplace] | None = None) ->
     key = run_key()
     # A step that begins meanwhile waits until the run is sealed, and refuses then.
     with exclusive(live.state, _seal_lock(*key), SEAL, SEAL_PATIENCE):
-        sealed = _finished(live, *key) or _seal_records(place, conclude)
+        sealed = finished_run(live, *key) or _seal_records(place, conclude)
         if isinstance(place, SandboxedWorkplace):
             place.drop()
     return {
@@ -217,8 +217,12 @@ def seal_run(conclude: Conclude, make: Callable[[], Workplace] | None = None) ->
     }
 
 
-def _finished(live: Workplace, dag_id: str, run_id: str) -> SealedRun | None:
-    """Return the result of a run that is in the ledger; None when it is not."""
+def finished_run(live: Workplace, dag_id: str, run_id: str) -> SealedRun | None:
+    """Return the verified result of a run that is in the ledger; None when it is not.
+
+    A seal that was killed before its signature reached the store is completed. Raises ControlFailed
+    when the bundle was changed, and StoreError.
+    """
     with live.state.connect() as conn:
         if find(conn, dag_id, run_id) is None:
             return None

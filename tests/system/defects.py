@@ -58,7 +58,7 @@ def runs_show_their_newest_conclusion() -> Iterator[None]:
 
     with (
         sealed_runs_go_on(),
-        patch.object(run, "_finished", lambda *_run: None),
+        patch.object(run, "finished_run", lambda *_run: None),
         patch.object(run, "seal", seal_and_remember),
         patch.object(run, "read_sealed", newest),
     ):
