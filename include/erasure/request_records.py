@@ -231,6 +231,10 @@ class Reader:
                 keys[record] = revealed[record.collection][digest]
         return keys
 
+    def is_erased_on_request(self, record: NamedRecord) -> bool:
+        """Return whether the pack has a class of the record's collection that a request erases."""
+        return bool(self._classes(record))
+
     def gone(
         self, named: Sequence[tuple[str, NamedRecord]], there: Collection[tuple[str, Key]]
     ) -> list[NamedRecord]:

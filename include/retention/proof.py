@@ -86,7 +86,12 @@ def verify(
             gone = reader.gone(remembered, inspection.still_there())
     _left(seen, left, executed.data.get("not_approved", ()) if executed is not None else ())
     _orphans(seen, orphans)
-    became = judge(desk, seen, asked, subjects)
+    lasting = Counter(
+        record.request_id
+        for _subject, record in remembered
+        if not reader.is_erased_on_request(record)
+    )
+    became = judge(desk, seen, asked, subjects, lasting)
     with desk.state.begin() as conn:
         request_records.forget(conn, gone)
     counted = Counter(one["state"] for one in became)

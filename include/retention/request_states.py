@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
+from types import MappingProxyType
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
@@ -27,10 +28,22 @@ def judge(
     seen: Examination,
     asked: Sequence[ErasureRequest],
     subjects: dict[int, Subject],
+    lasting: Mapping[int, int] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
-    """Close what is done, and say what is late and what stays; returns what became of each.
+    """Close the requests that are done, and enter findings about late ones.
 
-    What an earlier try of the step closed counts too.
+    Requests that an earlier try of the step closed count too.
+
+    Args:
+        desk: of the database.
+        seen: takes the findings.
+        asked: open requests.
+        subjects: what the count found of each, by request id.
+        lasting: by request id, how many records that runs found for it are of classes that no
+            request erases any more. It is not closed then.
+
+    Returns:
+        The state of each request, for the report.
     """
     run = _run(desk)
     with desk.state.connect() as conn:
@@ -44,7 +57,7 @@ def judge(
     ]
     for one in asked:
         found = subjects[one.id]
-        state = _request(desk, seen, one, found)
+        state = _request(desk, seen, one, found, lasting.get(one.id, 0))
         with desk.state.begin() as conn:
             kept = state in ("restricted", "restricted_late")
             requests.restrict(conn, desk.clock, one.id, restricted=kept)
@@ -84,19 +97,22 @@ def _late(seen: Examination, one: ErasureRequest, days: int) -> None:
     )
 
 
-def _request(desk: Desk, seen: Examination, one: ErasureRequest, found: Subject) -> RequestState:
+def _request(
+    desk: Desk, seen: Examination, one: ErasureRequest, found: Subject, lasting: int
+) -> RequestState:
     today = desk.today
     answered = any(rule.on_request for rule in desk.rules)  # else nothing was looked for
     if one.oversized_at is not None:
         return _oversized(seen, one, today)
     if not found.records and answered and one.found_at is None:
         return _not_found(seen, one, today)
-    if not found.records and answered:
+    if not found.records and answered and not lasting:
         with desk.state.begin() as conn:
             because = "no record is left in the classes that a request erases"
             done = requests.close(conn, desk.clock, one.id, closed_by=_run(desk), because=because)
         return _closed(desk, seen, done)
-    if (found.unexplained or not answered) and one.is_overdue(today):
+    forgotten = 0 if found.records else lasting
+    if (found.unexplained or forgotten or not answered) and one.is_overdue(today):
         seen.find(
             "retention.request_overdue",
             Outcome.FAIL,
@@ -104,7 +120,7 @@ def _request(desk: Desk, seen: Examination, one: ErasureRequest, found: Subject)
                 "Of request {reference}, due on {due}, {count} records are still there.",
                 reference=one.reference,
                 due=one.due_on,
-                count=found.unexplained,
+                count=found.unexplained or forgotten,
             )
             if answered
             else _(
