@@ -17,6 +17,7 @@ from psycopg.sql import SQL, Composed, Identifier
 from include.erasure.matching import kind_of
 from include.services.errors import ServiceError, UsageError
 
+LARGE_OBJECTS = "lo_manage"  # of the extension lo: deletes the large object of a deleted record
 FIRST_OWN_OBJECT = 16384  # lower numbers are PostgreSQL's own objects (FirstNormalObjectId)
 # Tables of the database's users. Those of an extension that the role does not own stay as they are.
 _TABLES = """
@@ -32,7 +33,8 @@ _TRIGGERS = f"""
 SELECT named.nspname::text, named.relname::text, t.tgname::text, t.tgenabled::text
 FROM (SELECT c.oid, n.nspname, c.relname {_TABLES}) named
 JOIN pg_trigger t ON t.tgrelid = named.oid
-WHERE t.tgenabled <> 'D' AND t.tgfoid >= {FIRST_OWN_OBJECT}
+JOIN pg_proc p ON p.oid = t.tgfoid
+WHERE t.tgenabled <> 'D' AND t.tgfoid >= {FIRST_OWN_OBJECT} AND p.proname <> '{LARGE_OBJECTS}'
 ORDER BY 1, 2, 3
 """  # noqa: S608 - fixed text
 _RULES = f"""
