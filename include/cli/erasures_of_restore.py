@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from include.policy.datamap import MappedDatabase
     from include.services.database import DatabaseAddress
 
-SETTLING_SECONDS = 30  # for which a restore waits for batches of deletions at work
+SETTLING_SECONDS = 3600  # for which a restore waits for deletions that began while it loaded
 
 
 def count_erasures(place: Workplace, database: str) -> int:
@@ -143,8 +143,10 @@ def replay_erasures(
     from include.erasure.replay import replay, require_erased, schedule_of
 
     until = time.monotonic() + SETTLING_SECONDS
+    if _is_doubtful(place, mapped.name):
+        tell("waiting for deletions at work to end")
     while _is_doubtful(place, mapped.name) and time.monotonic() < until:
-        time.sleep(1)  # a deletion at work settles its batch within a moment
+        time.sleep(1)  # a deletion at work settles a batch when it begins the next one
     if not count_erasures(place, mapped.name):
         return None
     tell("replaying the erasure ledger")
