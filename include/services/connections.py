@@ -173,6 +173,9 @@ def _from_json(conn_id: str, value: str) -> ConnectionSpec:
     )
 
 
+_OF_PATHS = {"fs", "file", "directory"}  # without user and password; a path may have an @
+
+
 def refuse_unescaped(address: str, what: str, *, first_at: bool = False) -> None:
     """Refuse a URI whose unescaped password would be read as a host or database in part.
 
@@ -188,7 +191,7 @@ def refuse_unescaped(address: str, what: str, *, first_at: bool = False) -> None
         UsageError: there is an ``@`` behind the host.
     """
     _scheme, sign, rest = address.partition("://")
-    if not sign or not _SCHEME.fullmatch(_scheme):
+    if not sign or not _SCHEME.fullmatch(_scheme) or _scheme in _OF_PATHS:
         return
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     behind = rest[len(authority) :]

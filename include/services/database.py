@@ -158,7 +158,8 @@ class DatabaseAddress:
         parameters.setdefault("client_encoding", "UTF8")
         if not is_local_database(parameters) and "sslmode" not in parameters:
             parameters["sslmode"] = "verify-full"
-            parameters.setdefault("sslrootcert", "system")
+            if "service" not in parameters:  # which may name an authority of its own
+                parameters.setdefault("sslrootcert", "system")
         return cls(parameters, password, secrets)
 
     @property
