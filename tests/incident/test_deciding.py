@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Barrier
 
 import pytest
@@ -289,14 +290,17 @@ def test_of_two_decisions_at_once_one_counts(
     case.answer("impact", harm_en="other")
     desk = later(case)
     case.page("decide")
-    assert decide.ask(desk, case.number) is not None
+    content = case.content("decide")
+    question = decide.ask(desk, case.number)
+    assert question is not None
     here = Barrier(2, timeout=20)
     real = decide._entered
     monkeypatch.setattr(decide, "_entered", lambda *some: (here.wait(), real(*some))[1])
 
-    both = [given(case, decide.TELL, reason="because so")]
+    both = [replace(given(case, decide.TELL, reason="because so"), content=content)]
     company.clock.on(seconds=1)
-    both.append(given(case, decide.DO_NOT_TELL, reason="because so"))
+    other = given(case, decide.DO_NOT_TELL, reason="because so")
+    both.append(replace(other, content=question.content))
     with ThreadPoolExecutor(2) as pool:
         each = zip((case.desk, desk), both, strict=True)
         answers = [pool.submit(decide.take, mine, case.number, one) for mine, one in each]
