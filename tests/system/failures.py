@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 from unittest.mock import patch
 
@@ -52,7 +53,9 @@ class Failures(System):
     @rule(pick=picks)
     def release_hold(self, pick: int) -> None:
         """Release a legal hold."""
-        hold = choose(sorted(self.holds), pick)
+        self._release_hold(choose(sorted(self.holds), pick))
+
+    def _release_hold(self, hold: int) -> None:
         with self.state.begin() as conn:
             registry.release(conn, self.clock, hold, released_by="E00001", reason="case closed")
         del self.holds[hold]
@@ -166,14 +169,16 @@ class Failures(System):
         undo: list[Undo] = []
         opened = 0
         open_reader = DirectoryStore.open_reader
+        swapping = threading.Lock()  # two loaders open the dump at the same time
 
         def swap_and_open(store: DirectoryStore, opened_key: str, **version: str) -> Any:
             nonlocal opened
-            if opened_key == key:
-                if opened == pick % 3:
-                    undo.append(self.intruder.overwrite(key))
-                    self.intruder.replace(key, forged)
-                opened += 1
+            with swapping:
+                if opened_key == key:
+                    if opened == pick % 3:
+                        undo.append(self.intruder.overwrite(key))
+                        self.intruder.replace(key, forged)
+                    opened += 1
             return open_reader(store, opened_key, **version)
 
         with (

@@ -8,8 +8,10 @@ on. docs/architecture.md lists the invariants ("Where packages meet").
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
+from collections.abc import Collection
 from typing import Any
 from unittest.mock import patch
 
@@ -43,14 +45,30 @@ from tests.system.world import CLOSED_REQUESTS, PUBLIC_MAY_CONNECT, choose, pick
 class SystemMachine(Failures):
     """Operations of the whole system, as rules."""
 
-    @initialize(kind=st.sampled_from(["directory", "directory", "s3"]))
-    def open_company(self, kind: str) -> None:
-        """The company has two customers and a restore point."""
+    @initialize(
+        kind=st.sampled_from(["directory", "directory", "s3"]),
+        releases=st.sets(st.sampled_from(sorted(RELEASES))),
+    )
+    def open_company(self, kind: str, releases: Collection[str] = ()) -> None:
+        """The company has two customers, some releases of its application and a restore point."""
         self.company = self.stack.enter_context(self.new_company(self.folder, kind))
         self.intruder = intruder_of(self.company)
+        for release in sorted(releases):
+            self._release(release)
         self.add_customer()
         self.add_customer()
         self.back_up()
+
+    def teardown(self) -> None:
+        """Restore the oldest undamaged restore point at the end of each sequence.
+
+        It has most of the customers who were erased since.
+        """
+        try:
+            if sys.exc_info()[0] is None and self._whole():
+                self.restore(0)
+        finally:
+            super().teardown()
 
     # --- The application and its customers.
 
@@ -75,7 +93,9 @@ class SystemMachine(Failures):
     @rule(pick=picks)
     def release_application(self, pick: int) -> None:
         """A release of the application adds a trigger, a view or a partitioned table."""
-        release = choose(sorted(set(RELEASES) - self.released), pick)
+        self._release(choose(sorted(set(RELEASES) - self.released), pick))
+
+    def _release(self, release: str) -> None:
         self.company.run_sql(RELEASES[release])
         self.released.add(release)
 
@@ -102,6 +122,19 @@ class SystemMachine(Failures):
                 entered_by="E00001",
             )
         self.requested.add(key)
+
+    @precondition(lambda self: self.customers - self.requested)
+    @rule(pick=picks)
+    def erase_customer(self, pick: int) -> None:
+        """A customer asks to be erased, and retention runs until the request is closed.
+
+        A trigger may write rows while the first run erases; the next run erases those.
+        """
+        self.request_erasure(pick)
+        for _run in range(2):
+            self.enforce_retention()
+            if self.requested <= self.erased:
+                break
 
     # --- Runs of workflows.
 
@@ -130,10 +163,19 @@ class SystemMachine(Failures):
         with patch.object(manifests, "publish", publish), contextlib.suppress(Killed):
             backup_run().work(self.company)
 
-    @precondition(lambda self: len(self.points) > 1)
+    @precondition(lambda self: self.points)
     @rule(pick=picks, of_database=st.booleans())
     def back_up_while_hold_is_placed(self, pick: int, of_database: bool) -> None:
-        """Place a hold while pruning removes restore points: it protects those that remain."""
+        """Place a hold while pruning removes restore points: it protects those that remain.
+
+        Two backups under a hold go before it, so that there is something to prune.
+        """
+        if len(self._whole()) < 3:
+            self.place_hold("database", 0)
+            hold = max(self.holds)
+            self.back_up()
+            self.back_up()
+            self._release_hold(hold)
         target = choose([*self.points], pick)
         kind = HoldKind.DATABASE if of_database else HoldKind.RESTORE_POINT
         value = NAME if of_database else target
