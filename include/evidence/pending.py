@@ -47,8 +47,8 @@ def publish_signatures(
 ) -> None:
     """Put pending signatures into the store; the caller holds the evidence lock.
 
-    A signature that does not fit the bundle's SHA256SUMS and ledger row stays pending: the bundle
-    was changed, and verification names it.
+    A signature that does not fit the bundle's SHA256SUMS and ledger row stays pending, and so does
+    one whose name is locked: the bundle was changed, and verification names it.
 
     Args:
         store: the evidence store.
@@ -64,7 +64,10 @@ def publish_signatures(
         if row is None or (sums := _signed_sums(store, row, signature, keys)) is None:
             continue
         if _stored_signature(store, bundle) != signature:
-            store.put(f"{bundle}/{SIGNATURE}", signature)
+            try:
+                store.put(f"{bundle}/{SIGNATURE}", signature)
+            except ObjectLocked:  # another signature has its name: the bundle was changed
+                continue
         lock_bundle(store, bundle, Sums.parse(sums), lock_until)
         conn.execute(evidence_intent.delete().where(evidence_intent.c.bundle == bundle))
 

@@ -304,8 +304,9 @@ def _seal(
     """Seal a bundle, and read the run's sealed result back."""
     from include.reports.render import render_all
 
+    reader = place.registers()
     controls = judge(place.pack.controls_of(context.dag_id), conclusion.metrics)
-    registers, lost = place.registers().state_to_seal(place.clock)
+    registers, lost = reader.state_to_seal(place.clock)
     findings = [*conclusion.findings, *unexplained(controls, conclusion.outcome), *lost]
     outcome = Outcome.worst([conclusion.outcome, *(one.severity for one in findings)])
     report = Report(
@@ -344,6 +345,7 @@ def _seal(
             clock=place.clock,
             lock_until=_lock_until(place, store.kind),
             trusted=place.trusted,
+            workflows=reader.workflows,
         )
         sealed = read_sealed(store, conn, place.trusted, context.dag_id, context.run_id)
     assert sealed is not None
