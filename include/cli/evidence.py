@@ -137,17 +137,20 @@ def recover_ledger(
     bring them back.
     """
     from include.evidence.adopt import recover_ledger as recover
+    from include.evidence.pending import lock_end
     from include.evidence.signing import TrustedKeys
 
     place = workplace()
     with local_stack(place):
+        store = place.store("evidence_store")
         with place.state.connect() as conn:
             entered = recover(
-                place.store("evidence_store"),
+                store,
                 conn,
                 place.signer,
                 TrustedKeys(place.trusted),
                 place.clock,
+                lock_end(store, place.clock),
             )
         for bundle in entered:
             results.print(f"entered  {bundle}", soft_wrap=True)

@@ -8,7 +8,7 @@ connection cannot fork the chain. After the commit any later seal can finish the
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, select
 
@@ -18,6 +18,7 @@ from include.evidence.ledger import LedgerRow
 from include.evidence.names import LARGEST_SIGNATURE, LARGEST_SUMS, SIGNATURE, SUMS
 from include.evidence.signing import TrustedKeys
 from include.evidence.sums import Sums
+from include.services.clock import Clock
 from include.services.objectstore.base import (
     ObjectDamaged,
     ObjectLocked,
@@ -25,6 +26,15 @@ from include.services.objectstore.base import (
     ObjectStore,
 )
 from include.state.tables import evidence_intent
+
+EVIDENCE_LOCK = timedelta(
+    days=3 * 366
+)  # Network Data Regulations 12 (2025-01-01): records >= 3 years
+
+
+def lock_end(store: ObjectStore, clock: Clock) -> datetime | None:
+    """Return until when bundles that are finished now are locked; None in a directory."""
+    return clock.now() + EVIDENCE_LOCK if store.kind == "s3" else None
 
 
 def keep_signature(conn: Connection, bundle: str, signature: bytes) -> None:
