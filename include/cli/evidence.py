@@ -192,7 +192,7 @@ def _show_losses(place: Workplace) -> int:
 
 
 def _accept_losses(place: Workplace, by: str, because: str) -> int:
-    from include.evidence.registers import accept_losses
+    from include.evidence.register_acceptance import accept_losses
 
     accepted = accept_losses(place.registers(), place.signer, place.clock, by=by, because=because)
     if accepted is None:
