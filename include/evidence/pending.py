@@ -52,6 +52,13 @@ def pending_signatures(conn: Connection) -> dict[str, bytes]:
     return {row.bundle: bytes(row.signature) for row in kept}
 
 
+def pending_signature(conn: Connection, bundle: str) -> bytes | None:
+    """Return a bundle's signature that the store may not have yet; None when there is none."""
+    columns = evidence_intent.c
+    signature = conn.scalar(select(columns.signature).where(columns.bundle == bundle))
+    return None if signature is None else bytes(signature)
+
+
 def publish_signatures(
     store: ObjectStore, conn: Connection, keys: TrustedKeys, lock_until: datetime | None
 ) -> None:

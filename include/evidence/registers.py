@@ -254,7 +254,7 @@ class EvidenceReader:
         Raises:
             Refused: the bundle does not verify as far as its result.json goes.
         """
-        folder = StoreFolder(self.store, row.bundle, signature=signature)
+        folder = StoreFolder(self.store, row.bundle, pending=lambda: signature)
         signed = check_signature(folder, keys)
         if signed.sha256 != row.sums_sha256:
             raise Refused(_("SHA256SUMS is not the one that the ledger has"))

@@ -22,7 +22,7 @@ from include.evidence.commands import check_commands, commands_for
 from include.evidence.folder import DiskFolder, Folder, StoreFolder
 from include.evidence.ledger import LedgerRow
 from include.evidence.names import DEPTH, LARGEST_KEY, SIGNATURE, SIGNER, link_to
-from include.evidence.pending import pending_signatures
+from include.evidence.pending import pending_signature, pending_signatures
 from include.evidence.signing import TrustedKeys, fingerprint
 from include.evidence.sums import Link
 from include.messages import Message, _
@@ -73,7 +73,7 @@ class _Evidence:
 
     def folder(self, bundle: str) -> StoreFolder:
         listed = self.folders.get(bundle, set())
-        return StoreFolder(self.store, bundle, listed, self.signatures.get(bundle))
+        return StoreFolder(self.store, bundle, listed, lambda: self.signatures.get(bundle))
 
     @property
     def start(self) -> Link | None:
@@ -128,8 +128,9 @@ def verify_one(
     """
     keys = TrustedKeys(trusted)
     bundle = bundle.strip("/")
-    signature = None if conn is None else pending_signatures(conn).get(bundle)
-    folder = StoreFolder(store, bundle, signature=signature)
+    folder = StoreFolder(
+        store, bundle, pending=lambda: pending_signature(conn, bundle) if conn else None
+    )
     commands = commands_for(store, bundle, keys.fingerprints)
     remarks = []
     if conn is None:
