@@ -157,7 +157,7 @@ def _enter(
     """Enter the bundles that continue the chain; returns their names in the chain's order."""
     entered: list[str] = []
     last = ledger.head(conn)
-    while following := _first_readable(store, unrecorded.after(last.link if last else None)):
+    while following := _first_readable(unrecorded.after(last.link if last else None)):
         bundle, content = following
         run = content.columns["dag_id"], content.columns["run_id"]
         if ledger.find(conn, *run) or ledger.find_bundle(conn, bundle.name):
@@ -183,11 +183,11 @@ def _enter(
 
 
 def _first_readable(
-    store: ObjectStore, following: Collection[UnrecordedBundle]
+    following: Collection[UnrecordedBundle],
 ) -> tuple[UnrecordedBundle, _Content] | None:
     """Return the first bundle whose result.json is as it was sealed and is of its folder's run."""
     for bundle in following:
-        result_json = bundle.read_result(store)
+        result_json = bundle.folder.read_result()
         if result_json is None:
             continue
         try:

@@ -33,6 +33,7 @@ from include.evidence.register_figures import (
 )
 from include.evidence.signing import TrustedKeys
 from include.evidence.unrecorded import MOST_FORGED, month_prefixes, search_unrecorded
+from include.evidence.versions import find_sealed
 from include.messages import Message, _
 from include.services.clock import Clock
 from include.services.errors import ControlFailed
@@ -56,6 +57,7 @@ class SealedStates:
         recorded: of the newest bundles of the ledger, and of the newest accepted loss.
         unrecorded: of bundles that the ledger lacks, the newest first.
         unreadable: bundles that do not verify, so that their figures are unknown.
+        hidden: bundles that do not verify, and whose sealed versions the store still has.
         accepted: the newest loss that a person accepted.
         to_enter: how many bundles of the store continue the ledger, which lacks them.
         unchecked: how many folders of the store were left, because too many hold a signature that
@@ -65,6 +67,7 @@ class SealedStates:
     recorded: tuple[RegisterState, ...]
     unrecorded: tuple[RegisterState, ...] = ()
     unreadable: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
     accepted: AcceptedLoss | None = None
     to_enter: int = 0
     unchecked: int = 0
@@ -145,21 +148,26 @@ class EvidenceReader:
             prefixes = month_prefixes(workflows, rows[0].sealed_at if rows else None, now)
             beside = search_unrecorded(self.store, conn, keys, prefixes, most_forged=MOST_FORGED)
         recorded: list[RegisterState] = []
-        unreadable = []
+        unreadable, hidden = [], []
         for row in rows:
             if len(recorded) == NEWEST:
                 break
             try:
                 state = self._state_of(row, keys, pending.get(row.bundle))
             except Refused:
-                unreadable.append(row.bundle)
-                continue
+                sealed = find_sealed(self.store, row.bundle, keys, sums_sha256=row.sums_sha256)
+                try:
+                    state = _parse_state(sealed.read_result() if sealed else None)
+                except Refused:
+                    unreadable.append(row.bundle)
+                    continue
+                hidden.append(row.bundle)
             if state is not None:
                 recorded.append(state)
         unrecorded = []
         for bundle in beside.bundles[:UNRECORDED]:
             try:
-                state = _parse_state(bundle.read_result(self.store))
+                state = _parse_state(bundle.folder.read_result())
             except Refused:
                 unreadable.append(bundle.name)
                 continue
@@ -175,6 +183,7 @@ class EvidenceReader:
             tuple(recorded),
             tuple(unrecorded),
             tuple(unreadable),
+            tuple(hidden),
             accepted[0][0] if accepted else None,
             len(beside.chain_after(head.link if head else None)),
             beside.unchecked,
@@ -337,6 +346,17 @@ def _findings(sealed: SealedStates, lost: Sequence[Loss]) -> Iterator[Finding]:
             message=_(
                 "An evidence bundle does not verify, so its figures of the state database are "
                 "unknown."
+            ),
+            action=_("Verify all evidence and find out who changed it."),
+        )
+    for bundle in sealed.hidden:
+        yield Finding(
+            code="evidence.bundle_hidden",
+            severity=Outcome.ATTENTION,
+            subject=bundle,
+            message=_(
+                "Files of an evidence bundle were deleted or overwritten in the store. Their "
+                "sealed versions are still there."
             ),
             action=_("Verify all evidence and find out who changed it."),
         )

@@ -6,8 +6,7 @@ store is searched by version, so that neither a delete marker nor an overwrite h
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -27,21 +26,17 @@ from include.evidence.names import (
     folder_name,
 )
 from include.evidence.signing import TrustedKeys
-from include.evidence.sums import Link, Sums
+from include.evidence.sums import Link
+from include.evidence.versions import SealedFolder, Versions, find_sealed, tried
 from include.services.objectstore.base import (
-    ObjectDamaged,
-    ObjectMissing,
     ObjectStore,
     ObjectVersion,
 )
 
 MONTHS = 24  # of the store that are searched at most
 LONGEST_RUN = 2  # months by which a run may have begun before the newest bundle was sealed
-MOST_VERSIONS = 16  # older versions of an object that are tried, from the oldest on
 MOST_FORGED = 2000  # objects that are read of folders without a trusted signature
 MOST_FORGED_BYTES = 256 * 1024 * 1024  # of these objects
-
-_Versions = Mapping[str, Sequence[ObjectVersion]]
 
 
 @dataclass(frozen=True)
@@ -51,27 +46,12 @@ class UnrecordedBundle:
     Attributes:
         name: its folder.
         signed: its SHA256SUMS, after the signature was checked.
-        signed_at: when the store took the signature.
-        results: version ids of its result.json, in the order in which they are tried.
+        folder: reads the versions that were sealed.
     """
 
     name: str
     signed: SignedSums
-    signed_at: datetime
-    results: tuple[str, ...]
-
-    def read_result(self, store: ObjectStore) -> bytes | None:
-        """Return the result.json that was sealed; None when no version of it is stored.
-
-        Raises:
-            StoreError: the store cannot be read.
-        """
-        for version_id in self.results:
-            content = _read(store, f"{self.name}/{RESULT}", version_id, LARGEST_RESULT)
-            digest = hashlib.sha256(content or b"").hexdigest()
-            if content is not None and digest == self.signed.sums.files.get(RESULT):
-                return content
-        return None
+    folder: SealedFolder
 
 
 @dataclass(frozen=True)
@@ -138,14 +118,14 @@ def search_unrecorded(
         if most_forged is not None and (objects >= most_forged or total >= MOST_FORGED_BYTES):
             unchecked += 1
             continue
-        bundle = _signed_bundle(store, name, folders[name], keys)
-        if bundle is not None:
-            bundles.append(bundle)
+        sealed = find_sealed(store, name, keys, folders[name])
+        if sealed is not None:
+            bundles.append(UnrecordedBundle(name, sealed.signed, sealed))
         else:
-            objects += sum(len(_tried(folders[name], each)) for each in (SIGNATURE, SUMS))
+            objects += sum(len(tried(folders[name], each)) for each in (SIGNATURE, SUMS))
             total += _size(folders[name])
             unchecked += _has_more(folders[name])
-    bundles.sort(key=lambda bundle: (bundle.signed_at, bundle.name), reverse=True)
+    bundles.sort(key=lambda bundle: (bundle.folder.signed_at, bundle.name), reverse=True)
     return UnrecordedBundles(tuple(bundles), unchecked)
 
 
@@ -169,7 +149,7 @@ def _month(moment: datetime) -> int:
     return moment.year * 12 + moment.month - 1
 
 
-def _signed_folders(store: ObjectStore, prefixes: Collection[str]) -> dict[str, _Versions]:
+def _signed_folders(store: ObjectStore, prefixes: Collection[str]) -> dict[str, Versions]:
     """Return the folders that hold a signature and a SHA256SUMS, with the versions of both.
 
     A version that is larger than a seal writes is left out, and so are delete markers.
@@ -191,55 +171,10 @@ def _disjoint(prefixes: Collection[str]) -> Iterator[str]:
             yield prefix
 
 
-def _signed_bundle(
-    store: ObjectStore, name: str, files: _Versions, keys: TrustedKeys
-) -> UnrecordedBundle | None:
-    """Return a bundle when one version of its signature fits one of its SHA256SUMS."""
-    signatures = [
-        (version, _read(store, f"{name}/{SIGNATURE}", version.version_id, LARGEST_SIGNATURE))
-        for version in _tried(files, SIGNATURE)
-    ]
-    for listed in _tried(files, SUMS):
-        content = _read(store, f"{name}/{SUMS}", listed.version_id, LARGEST_SUMS)
-        for version, signature in signatures:
-            if content is None or signature is None:
-                continue
-            signed_by = keys.who_signed(signature, content)
-            if signed_by is None:
-                continue
-            try:
-                signed = SignedSums(
-                    Sums.parse(content), hashlib.sha256(content).hexdigest(), signed_by
-                )
-            except ValueError:
-                continue
-            results = tuple(version.version_id for version in _tried(files, RESULT))
-            return UnrecordedBundle(name, signed, version.modified_at, results)
-    return None
-
-
-def _tried(files: _Versions, name: str) -> list[ObjectVersion]:
-    """Return the versions that are tried: the current one, then from the oldest on.
-
-    A seal writes each object once or twice, so versions that somebody puts on top hide nothing.
-    """
-    versions = files.get(name, ())
-    current = [version for version in versions if version.is_current]
-    older = [version for version in reversed(versions) if not version.is_current]
-    return current + older[:MOST_VERSIONS]
-
-
-def _has_more(files: _Versions) -> bool:
+def _has_more(files: Versions) -> bool:
     """Return whether versions were left that could be genuine."""
-    return any(len(files[name]) > len(_tried(files, name)) for name in (SIGNATURE, SUMS))
+    return any(len(files[name]) > len(tried(files, name)) for name in (SIGNATURE, SUMS))
 
 
-def _size(files: _Versions) -> int:
-    return sum(version.size for name in (SIGNATURE, SUMS) for version in _tried(files, name))
-
-
-def _read(store: ObjectStore, key: str, version_id: str, limit: int) -> bytes | None:
-    try:
-        return store.get(key, version_id=version_id, limit=limit)
-    except (ObjectMissing, ObjectDamaged):
-        return None
+def _size(files: Versions) -> int:
+    return sum(version.size for name in (SIGNATURE, SUMS) for version in tried(files, name))

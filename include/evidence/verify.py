@@ -25,6 +25,7 @@ from include.evidence.names import DEPTH, LARGEST_KEY, SIGNATURE, SIGNER, link_t
 from include.evidence.pending import pending_signature, pending_signatures
 from include.evidence.signing import TrustedKeys, fingerprint
 from include.evidence.sums import Link
+from include.evidence.versions import hidden_remarks
 from include.messages import Message, _
 from include.services.errors import UsageError
 from include.services.objectstore.base import ObjectDamaged, ObjectMissing, ObjectStore
@@ -107,6 +108,8 @@ def verify_all(store: ObjectStore, conn: Connection, trusted: Iterable[bytes]) -
     try:
         _check_chain(evidence)
     except _Bad as bad:
+        sums = {row.bundle: row.sums_sha256 for row in evidence.rows}.get(bad.bundle, "")
+        remarks += hidden_remarks(store, bad.bundle, evidence.keys, sums)
         commands = commands_for(store, bad.bundle, evidence.keys.fingerprints)
         return Verification(False, count, bad.bundle, bad.problem, remarks, commands)
     if not evidence.rows:
@@ -142,6 +145,7 @@ def verify_one(
         if conn is not None:
             _check_in_ledger(conn, bundle, signed, folder, keys)
     except Refused as bad:
+        remarks += hidden_remarks(store, bundle, keys)
         return Verification(False, 1, bundle, bad.message, remarks, commands)
     return Verification(True, 1, remarks=remarks, commands=commands)
 

@@ -174,3 +174,25 @@ def test_acceptance_does_not_depend_on_the_clocks_of_two_machines(
     company.seal()
     company.harm("DELETE FROM legal_hold WHERE id = 3")
     assert company.lost() == {"legal_hold"}
+
+
+@pytest.mark.parametrize("name", [SIGNATURE, SUMS, RESULT])
+def test_hidden_bundle_of_the_ledger_is_read_by_its_sealed_version(
+    evidence: Evidence, endpoint: str, name: str
+) -> None:
+    """An intruder who writes newer versions stops no drill, and a finding names the bundle."""
+    client = client_for(endpoint)
+    bucket = new_bucket(client)
+    company = Company(replace(evidence, store=S3Store(client, bucket, "evidence")), evidence.engine)
+    company.hold()
+    company.seal()
+    row = ledger.head(evidence.conn)
+    assert row is not None
+    client.put_object(Bucket=bucket, Key=f"evidence/{row.bundle}/{name}", Body=b"x" * 64)
+    company.require()
+    _state, findings = company.seal()
+    assert [(finding.code, finding.subject) for finding in findings] == [
+        ("evidence.bundle_hidden", row.bundle)
+    ]
+    company.harm("DELETE FROM legal_hold WHERE id = 1")
+    assert company.lost() == {"legal_hold"}

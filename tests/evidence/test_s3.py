@@ -14,7 +14,7 @@ from include.cli import evidence as command
 from include.evidence import ledger
 from include.evidence.names import SIGNATURE
 from include.evidence.prune import prune_to_checkpoint
-from include.evidence.verify import verify_all
+from include.evidence.verify import verify_all, verify_one
 from include.services.clock import SystemClock
 from include.services.connections import ConnectionSpec
 from include.services.objectstore.base import ObjectLocked
@@ -71,6 +71,11 @@ def test_a_chain_in_s3_is_locked_and_verifies(
     store.put(f"{sealed[1].path}/report.en.html", b"a new version hides the locked one")
     found = verify_all(store, evidence.conn, trusted)
     assert found.first_bad == sealed[1].path
+    assert [remark.values for remark in found.remarks] == [
+        {"bundle": sealed[1].path, "name": "report.en.html"}
+    ]
+    alone = verify_one(store, sealed[1].path, trusted, evidence.conn)
+    assert (alone.verified, alone.remarks) == (False, found.remarks)
     copy = f"aws s3 cp --recursive s3://{bucket}/evidence/{sealed[1].path} {sealed[1].path}"
     host = endpoint.removeprefix("http://")
     assert found.commands[0] == f"{copy}  # with the --endpoint-url of {host}"
