@@ -123,8 +123,8 @@ def adopt_before_seal(
     prefixes = [*prefixes, *_begun(conn)]
     most_forged = MOST_FORGED if last else None
     unrecorded = search_unrecorded(store, conn, keys, prefixes, most_forged=most_forged)
-    if last and len(unrecorded.chain_after(last.link)) < len(unrecorded.bundles):
-        # Bundles between these may be of workflows that nobody knows any more.
+    if last and unrecorded.bundles:
+        # Others may be of workflows that the ledger forgot, or of runs that began long ago.
         unrecorded = search_unrecorded(store, conn, keys, [""], most_forged=None)
     entered = _enter(store, conn, signer, unrecorded, clock, lock_until)
     last = ledger.head(conn)

@@ -19,7 +19,7 @@ from include.services.clock import FixedClock
 from include.services.errors import ControlFailed
 from include.services.objectstore.s3 import S3Store
 from include.state.tables import evidence_ledger
-from tests.evidence.support import CLOCK, START, Evidence, result_of
+from tests.evidence.support import CLOCK, START, Evidence, SealingProcess, result_of
 from tests.support.s3 import client_for, new_bucket, start_moto
 
 LATER = FixedClock(START + timedelta(days=14))  # after all bundles of these tests
@@ -84,6 +84,31 @@ def test_seal_enters_bundles_of_runs_that_waited_for_people(chain: Evidence, day
     restore_older_state(chain, 3)
     assert chain.seal(11, clock=LATER).seq == 5
     assert chain.verify().verified
+
+
+def test_seal_searches_the_whole_store_once_it_finds_a_lost_bundle(chain: Evidence) -> None:
+    """A run of long ago was sealed last: its folder is outside of the months that are searched."""
+    chain.seal(11)
+    chain.seal(-150)
+    restore_older_state(chain, 3)
+    assert chain.seal(12, clock=LATER).seq == 6
+    assert chain.verify().verified
+
+
+@pytest.mark.fault
+def test_seals_at_once_after_an_older_state_database_was_restored_keep_one_chain(
+    evidence: Evidence,
+) -> None:
+    """The evidence lock covers search, entries and the row of the seal itself."""
+    for number in (1, 2, 3):
+        evidence.seal(number)
+    restore_older_state(evidence, 1)
+    processes = [SealingProcess(evidence, 5, dag) for dag in ("backup_offsite", "drill_restore")]
+    for process in processes:
+        process.process.join(30)
+        assert process.process.exitcode == 0
+    assert [row.seq for row in ledger.rows(evidence.conn)] == [1, 2, 3, 4, 5]
+    assert evidence.verify().verified
 
 
 def test_seal_is_not_blocked_by_forged_bundles(chain: Evidence) -> None:
