@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 from include.evidence import ledger
 from include.evidence.columns import columns_of, finished_at_of
 from include.evidence.ledger import LedgerRow
-from include.evidence.names import bundle_path
+from include.evidence.names import SIGNATURE, bundle_path
 from include.evidence.pending import lock_bundle, publish_signatures
 from include.evidence.signing import Signer, TrustedKeys
 from include.evidence.unrecorded import (
@@ -24,7 +24,7 @@ from include.evidence.unrecorded import (
 )
 from include.services.clock import Clock
 from include.services.errors import ControlFailed
-from include.services.objectstore.base import ObjectStore
+from include.services.objectstore.base import ObjectMissing, ObjectStore
 from include.state.connect import StateLock, lock_for_transaction
 from include.state.tables import evidence_intent
 
@@ -162,7 +162,8 @@ def _enter(
         run = content.columns["dag_id"], content.columns["run_id"]
         if ledger.find(conn, *run) or ledger.find_bundle(conn, bundle.name):
             break
-        lock_bundle(store, bundle.name, bundle.signed.sums, lock_until)
+        if lock_until and not _is_locked(store, bundle, content, lock_until - clock.now()):
+            lock_bundle(store, bundle.name, bundle.signed.sums, lock_until)
         last = ledger.append(
             conn,
             signer,
@@ -180,6 +181,17 @@ def _enter(
         conn.execute(evidence_intent.delete().where(evidence_intent.c.bundle == bundle.name))
         entered.append(bundle.name)
     return entered
+
+
+def _is_locked(
+    store: ObjectStore, bundle: UnrecordedBundle, content: _Content, period: timedelta
+) -> bool:
+    """Return whether the seal of a bundle locked all of it: the signature is locked last."""
+    try:
+        locked_until = store.stat(f"{bundle.name}/{SIGNATURE}").locked_until
+    except ObjectMissing:
+        return False
+    return locked_until is not None and locked_until >= content.finished_at + period
 
 
 def _first_readable(

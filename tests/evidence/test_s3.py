@@ -7,19 +7,23 @@ from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from include.cli import evidence as command
 from include.evidence import ledger
+from include.evidence.adopt import recover_ledger
 from include.evidence.names import SIGNATURE
+from include.evidence.pending import lock_end
 from include.evidence.prune import prune_to_checkpoint
+from include.evidence.signing import TrustedKeys
 from include.evidence.verify import verify_all, verify_one
 from include.services.clock import SystemClock
 from include.services.connections import ConnectionSpec
 from include.services.objectstore.base import ObjectLocked
 from include.services.objectstore.s3 import S3Store
-from include.state.tables import evidence_intent
+from include.state.tables import evidence_intent, evidence_ledger
 from tests.evidence.register_fixtures import Company, sealed_company
 from tests.evidence.support import CLOCK, START, Evidence
 from tests.support.s3 import (
@@ -131,6 +135,31 @@ def test_recovered_ledger_locks_the_bundle_of_a_killed_seal(
         monkeypatch.setattr(command, "local_stack", lambda _place: nullcontext())
         command.recover_ledger()
         assert unlocked(store, bundle) == []
+
+
+def test_recovery_locks_only_bundles_that_their_seal_did_not_lock(
+    evidence: Evidence, endpoint: str
+) -> None:
+    """Locking each object of thousands of bundles again would take hours."""
+    client = client_for(endpoint)
+    store = S3Store(client, new_bucket(client), "evidence")
+    in_s3 = replace(evidence, store=store)
+    clock = SystemClock()
+    in_s3.seal(1)
+    locked = in_s3.seal(-1, lock_until=lock_end(store, clock)).path
+    bare = in_s3.seal(-2).path
+    in_s3.tamper(evidence_ledger.delete().where(evidence_ledger.c.seq > 1))
+    keys = TrustedKeys([evidence.signer.public_pem])
+    with patch.object(S3Store, "lock", autospec=True, side_effect=S3Store.lock) as lock:
+        entered = recover_ledger(
+            store, evidence.conn, evidence.signer, keys, clock, lock_end(store, clock)
+        )
+    assert entered == [locked, bare]
+    assert {call.args[1].rpartition("/")[0] for call in lock.call_args_list} <= {
+        bare,
+        f"{bare}/plans",
+    }
+    assert unlocked(store, bare) == []
 
 
 def test_pruning_locks_the_bundle_of_a_killed_seal(evidence: Evidence, endpoint: str) -> None:
