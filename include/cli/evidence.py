@@ -137,17 +137,20 @@ def recover_ledger(
     bring them back.
     """
     from include.evidence.adopt import recover_ledger as recover
+    from include.evidence.pending import lock_end
     from include.evidence.signing import TrustedKeys
 
     place = workplace()
     with local_stack(place):
+        store = place.store("evidence_store")
         with place.state.connect() as conn:
             entered = recover(
-                place.store("evidence_store"),
+                store,
                 conn,
                 place.signer,
                 TrustedKeys(place.trusted),
                 place.clock,
+                lock_end(store, place.clock),
             )
         for bundle in entered:
             results.print(f"entered  {bundle}", soft_wrap=True)
@@ -167,12 +170,21 @@ def _show_losses(place: Workplace) -> int:
         results.print("no bundle says what the state database held: compare it with the reports")
         return 0
     lost = reader.losses(sealed)
+    if sealed.unchecked:
+        errors.print(
+            f"{sealed.unchecked} folders of the evidence store could not be checked: too many "
+            "others hold a signature that no trusted key made. Find out who writes to the store, "
+            "and remove these folders.",
+            soft_wrap=True,
+        )
     for loss in lost:
         errors.print(f"[bold red]lost[/bold red]  {as_text([loss.message])}", soft_wrap=True)
+    incomplete = bool(lost or sealed.unchecked)
     newest = max(state.read_at for state in sealed.states)
+    begin = "what else" if incomplete else "nothing that was sealed is missing; what"
     results.print(
-        f"{'what else' if lost else 'nothing that was sealed is missing; what'} was entered after "
-        f"{newest:%Y-%m-%d %H:%M:%S %Z}, when the newest bundle was sealed, is in no figure. "
+        f"{begin} was entered after {newest:%Y-%m-%d %H:%M:%S %Z}, when the newest bundle was "
+        "sealed, is in no figure. "
         "Approvals, incidents, reviews of partners, training, the quarantine register and messages "
         "have no figures: compare them with the reports of the bundles.",
         soft_wrap=True,
@@ -185,11 +197,11 @@ def _show_losses(place: Workplace) -> int:
             '--accept-losses --by NAME --because "..."',
             soft_wrap=True,
         )
-    return 1 if lost else 0
+    return 1 if incomplete else 0
 
 
 def _accept_losses(place: Workplace, by: str, because: str) -> int:
-    from include.evidence.registers import accept_losses
+    from include.evidence.register_acceptance import accept_losses
 
     accepted = accept_losses(place.registers(), place.signer, place.clock, by=by, because=because)
     if accepted is None:

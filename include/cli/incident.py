@@ -145,6 +145,7 @@ def verify(number: Number, as_json: AsJson = False) -> int:
                 "sha256": one.expected,
                 "found": one.found,
                 "holds": one.holds,
+                "intact_version": one.intact_version,
             }
             for one in kept
         ],

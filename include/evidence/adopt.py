@@ -2,60 +2,60 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, select
 
 from include.evidence import ledger
-from include.evidence.folder import Folder, StoreFolder
+from include.evidence.columns import columns_of, finished_at_of
 from include.evidence.ledger import LedgerRow
-from include.evidence.names import (
-    DEPTH,
-    LARGEST_RESULT,
-    LARGEST_SIGNATURE,
-    LARGEST_SUMS,
-    RESULT,
-    SIGNATURE,
-    SUMS,
-)
+from include.evidence.names import SIGNATURE, bundle_path
 from include.evidence.pending import lock_bundle, publish_signatures
 from include.evidence.signing import Signer, TrustedKeys
-from include.evidence.sums import Sums
+from include.evidence.unrecorded import (
+    MOST_FORGED,
+    UnrecordedBundle,
+    UnrecordedBundles,
+    month_prefixes,
+    search_unrecorded,
+)
 from include.services.clock import Clock
-from include.services.objectstore.base import ObjectDamaged, ObjectMissing, ObjectStore
+from include.services.errors import ControlFailed
+from include.services.objectstore.base import ObjectMissing, ObjectStore
 from include.state.connect import StateLock, lock_for_transaction
 from include.state.tables import evidence_intent
 
 
 @dataclass(frozen=True)
-class SignedBundle:
-    """What a signed bundle says of itself, read back from its folder.
+class _Content:
+    """The part of a result.json that a ledger row takes, and when the checks ended."""
 
-    Attributes:
-        sums: its SHA256SUMS, parsed.
-        sums_sha256: the digest of that file.
-        key_fingerprint: the trusted key that signed it.
-        columns: what its result.json shares with the ledger, by column.
-        finished_at: when its checks ended, by its result.json.
-    """
-
-    sums: Sums
-    sums_sha256: str
-    key_fingerprint: str
     columns: dict[str, Any]
     finished_at: datetime
 
 
 def recover_ledger(
-    store: ObjectStore, conn: Connection, signer: Signer, keys: TrustedKeys, clock: Clock
+    store: ObjectStore,
+    conn: Connection,
+    signer: Signer,
+    keys: TrustedKeys,
+    clock: Clock,
+    lock_until: datetime | None = None,
 ) -> list[str]:
     """Enter every bundle of the store that continues the chain, after ``state`` was restored.
 
     Reads the whole store. Commits what is open on ``conn``.
+
+    Args:
+        store: the evidence store.
+        conn: the state database.
+        signer: signs the rows.
+        keys: public keys whose seals count.
+        clock: gives the latest moment at which a bundle counts as sealed.
+        lock_until: as for ``seal``.
 
     Returns:
         The bundles that were entered, in the chain's order.
@@ -63,129 +63,151 @@ def recover_ledger(
     conn.commit()
     with conn.begin():
         lock_for_transaction(conn, StateLock.EVIDENCE)
-        publish_signatures(store, conn, keys, None)
-        return adopt_unrecorded(store, conn, signer, keys, clock, everywhere=True)
+        publish_signatures(store, conn, keys, lock_until)
+        unrecorded = search_unrecorded(store, conn, keys, [""], most_forged=None)
+        return _enter(store, conn, signer, unrecorded, clock, lock_until)
 
 
-def adopt_unrecorded(
+def adopt_begun(
     store: ObjectStore,
     conn: Connection,
     signer: Signer,
     keys: TrustedKeys,
     clock: Clock,
     lock_until: datetime | None = None,
-    *,
-    everywhere: bool = False,
 ) -> list[str]:
-    """Enter signed bundles that follow the ledger's last row; the caller holds the evidence lock.
+    """Enter signed bundles whose seal began and did not end; the caller holds the evidence lock.
 
-    A seal commits its row before it signs, so a signed bundle without a row is one whose row was
-    lost, or one of an older version. Reads the bundles whose seal began and did not end; all of the
-    store for an empty ledger, so that a lost state database does not start a second chain.
+    Seals of older versions left such bundles. Reads all of the store for an empty ledger, so that
+    a lost state database does not start a second chain.
+
+    Args and returns: as `recover_ledger`.
+    """
+    prefixes = [""] if ledger.head(conn) is None else _begun(conn)
+    unrecorded = search_unrecorded(store, conn, keys, prefixes, most_forged=None)
+    return _enter(store, conn, signer, unrecorded, clock, lock_until)
+
+
+def adopt_before_seal(
+    store: ObjectStore,
+    conn: Connection,
+    signer: Signer,
+    keys: TrustedKeys,
+    clock: Clock,
+    lock_until: datetime | None,
+    workflows: Collection[str],
+) -> list[str]:
+    """Enter the bundles that follow the ledger's last row, so that the next one forks no chain.
+
+    The caller holds the evidence lock and writes the next row in the same transaction. A seal
+    commits its row before it signs, so a signed bundle without a row is one whose row was lost.
 
     Args:
         store: the evidence store.
         conn: the state database.
         signer: signs the rows.
-        keys: who may have signed the bundles.
+        keys: public keys whose seals count.
         clock: gives the latest moment at which a bundle counts as sealed.
         lock_until: as for ``seal``.
-        everywhere: look at all of the store.
+        workflows: names under which bundles may lie that the ledger does not know.
 
     Returns:
         The bundles that were entered, in the chain's order.
+
+    Raises:
+        ControlFailed: a bundle follows the last row and cannot be entered.
+        StoreError: the store cannot be read.
     """
     last = ledger.head(conn)
+    prefixes = month_prefixes(workflows, last.sealed_at if last else None, clock.now())
+    prefixes = [*prefixes, *_begun(conn)]
+    most_forged = MOST_FORGED if last else None
+    unrecorded = search_unrecorded(store, conn, keys, prefixes, most_forged=most_forged)
+    if last and unrecorded.bundles:
+        # Others may be of workflows that the ledger forgot, or of runs that began long ago.
+        unrecorded = search_unrecorded(store, conn, keys, [""], most_forged=None)
+    entered = _enter(store, conn, signer, unrecorded, clock, lock_until)
+    last = ledger.head(conn)
+    if remaining := unrecorded.after(last.link if last else None):
+        raise ControlFailed(
+            f"The signed evidence bundle {remaining[0].name} follows the last one of the ledger, "
+            "and cannot be entered: its result.json is missing, was changed, or is of another run.",
+            "Put its files back as they were sealed, or move a copied folder out of the store, and "
+            "run `./parcelseal recover-ledger`. Nothing is lost: the run can be sealed afterwards.",
+        )
+    return entered
+
+
+def _begun(conn: Connection) -> list[str]:
+    """Return the folders of bundles that are being written, or whose seal was killed."""
     unsigned = evidence_intent.c.signature.is_(None)
-    candidates = set(conn.scalars(select(evidence_intent.c.bundle).where(unsigned)))
-    if everywhere or last is None:
-        candidates |= signed_folders(store)
-    bundles = {bundle: _read_trusted(StoreFolder(store, bundle), keys) for bundle in candidates}
-    followers = {signed.sums.previous: name for name, signed in bundles.items() if signed}
-    adopted: list[str] = []
-    while bundle := followers.pop(last.link if last else None, None):
-        signed = bundles[bundle]
-        assert signed is not None
-        if ledger.find(conn, signed.columns["dag_id"], signed.columns["run_id"]):
+    return [
+        f"{bundle}/" for bundle in conn.scalars(select(evidence_intent.c.bundle).where(unsigned))
+    ]
+
+
+def _enter(
+    store: ObjectStore,
+    conn: Connection,
+    signer: Signer,
+    unrecorded: UnrecordedBundles,
+    clock: Clock,
+    lock_until: datetime | None,
+) -> list[str]:
+    """Enter the bundles that continue the chain; returns their names in the chain's order."""
+    entered: list[str] = []
+    last = ledger.head(conn)
+    while following := _first_readable(unrecorded.after(last.link if last else None)):
+        bundle, content = following
+        run = content.columns["dag_id"], content.columns["run_id"]
+        if ledger.find(conn, *run) or ledger.find_bundle(conn, bundle.name):
             break
-        lock_bundle(store, bundle, signed.sums, lock_until)
+        if lock_until and not _is_locked(store, bundle, content, lock_until - clock.now()):
+            lock_bundle(store, bundle.name, bundle.signed.sums, lock_until)
         last = ledger.append(
             conn,
             signer,
             LedgerRow(
                 seq=last.seq + 1 if last else 1,
-                bundle=bundle,
-                **signed.columns,
+                bundle=bundle.name,
+                **content.columns,
                 # Evidence that is entered again is not younger for it.
-                sealed_at=min(signed.finished_at, clock.now()),
-                sums_sha256=signed.sums_sha256,
+                sealed_at=min(content.finished_at, clock.now()),
+                sums_sha256=bundle.signed.sha256,
                 previous_sums_sha256=last.sums_sha256 if last else "",
-                key_fingerprint=signed.key_fingerprint,
+                key_fingerprint=bundle.signed.signed_by,
             ),
         )
-        conn.execute(evidence_intent.delete().where(evidence_intent.c.bundle == bundle))
-        adopted.append(bundle)
-    return adopted
+        conn.execute(evidence_intent.delete().where(evidence_intent.c.bundle == bundle.name))
+        entered.append(bundle.name)
+    return entered
 
 
-def signed_folders(store: ObjectStore) -> set[str]:
-    """Return the folders of the store that hold a signature."""
-    keys = (one.key.split("/") for one in store.list())
-    return {
-        "/".join(parts[:DEPTH])
-        for parts in keys
-        if len(parts) == DEPTH + 1 and parts[DEPTH] == SIGNATURE
-    }
-
-
-def columns_of(result_json: bytes) -> dict[str, Any]:
-    """Return what a result.json shares with its row of the ledger, by column.
-
-    Raises:
-        ValueError: not a result.json.
-    """
+def _is_locked(
+    store: ObjectStore, bundle: UnrecordedBundle, content: _Content, period: timedelta
+) -> bool:
+    """Return whether the seal of a bundle locked all of it: the signature is locked last."""
     try:
-        result = json.loads(result_json)
-        return {
-            "dag_id": result["run"]["dag_id"],
-            "run_id": result["run"]["run_id"],
-            "outcome": result["outcome"],
-            "controls": [control["id"] for control in result["controls"]],
-            "started_at": datetime.fromisoformat(result["run"]["started_at"]),
-        }
-    except (KeyError, TypeError) as error:
-        raise ValueError("result.json lacks what every result has") from error
+        locked_until = store.stat(f"{bundle.name}/{SIGNATURE}").locked_until
+    except ObjectMissing:
+        return False
+    return locked_until is not None and locked_until >= content.finished_at + period
 
 
-def finished_at_of(result_json: bytes) -> datetime:
-    """Return when the checks of a run ended, by its result.json.
-
-    Raises:
-        ValueError: not a result.json.
-    """
-    try:
-        finished_at = datetime.fromisoformat(json.loads(result_json)["finished_at"])
-    except (KeyError, TypeError) as error:
-        raise ValueError("result.json lacks the moment at which it was finished") from error
-    if finished_at.tzinfo is None:
-        raise ValueError("the moment at which result.json was finished has no timezone")
-    return finished_at
-
-
-def _read_trusted(folder: Folder, keys: TrustedKeys) -> SignedBundle | None:
-    """Read a folder; None when it is unfinished, not signed by a trusted key, or damaged."""
-    try:
-        signature = folder.read(SIGNATURE, LARGEST_SIGNATURE)
-        data = folder.read(SUMS, LARGEST_SUMS)
-        signed_by = keys.who_signed(signature, data)
-        if signed_by is None:
-            return None
-        sums = Sums.parse(data)
-        result_json = folder.read(RESULT, LARGEST_RESULT)
-        if sums.files.get(RESULT) != hashlib.sha256(result_json).hexdigest():
-            return None
-        columns = columns_of(result_json)
-        finished_at = finished_at_of(result_json)
-    except (ObjectMissing, ObjectDamaged, ValueError):
-        return None
-    return SignedBundle(sums, hashlib.sha256(data).hexdigest(), signed_by, columns, finished_at)
+def _first_readable(
+    following: Collection[UnrecordedBundle],
+) -> tuple[UnrecordedBundle, _Content] | None:
+    """Return the first bundle whose result.json is as it was sealed and is of its folder's run."""
+    for bundle in following:
+        result_json = bundle.folder.read_result()
+        if result_json is None:
+            continue
+        try:
+            columns = columns_of(result_json)
+            finished_at = finished_at_of(result_json)
+        except ValueError:
+            continue
+        run = columns["dag_id"], columns["run_id"], columns["started_at"]
+        if bundle.name == bundle_path(*run):
+            return bundle, _Content(columns, finished_at)
+    return None

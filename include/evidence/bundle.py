@@ -11,8 +11,8 @@ from types import MappingProxyType
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
-from include.evidence import ledger
-from include.evidence.adopt import adopt_unrecorded
+from include.evidence import index, ledger
+from include.evidence.adopt import adopt_before_seal, adopt_begun
 from include.evidence.folder import StoreFolder
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Result
@@ -29,6 +29,7 @@ from include.evidence.names import (
 from include.evidence.pending import keep_signature, pending_signatures, publish_signatures
 from include.evidence.signing import Signer, TrustedKeys
 from include.evidence.sums import Sums
+from include.evidence.unrecorded import search_unrecorded
 from include.services.clock import Clock
 from include.services.errors import ControlFailed, UsageError
 from include.services.objectstore.base import ObjectLocked, ObjectMissing, ObjectStore
@@ -66,6 +67,7 @@ def seal(
     clock: Clock,
     lock_until: datetime | None = None,
     trusted: Iterable[bytes] = (),
+    workflows: Collection[str] = (),
 ) -> SealedBundle:
     """Write a run's bundle, enter it in the ledger and sign it.
 
@@ -73,7 +75,8 @@ def seal(
     commits the ledger's row and the signature, and only after that the signature goes into the
     store: a seal that loses its connection, and with it the lock, has signed nothing. A folder
     without a row is written anew by the run's next try; a signature that did not reach the store is
-    put there by the next seal of any run. The first seal of a run stands: sealing it again returns
+    put there by the next seal of any run. Signed bundles of the store whose rows were lost with an
+    older state database are entered first. The first seal of a run stands: sealing it again returns
     the first bundle, whatever the new result says.
 
     Objects are locked after the signature, so that the remains of a killed try can be cleared.
@@ -89,12 +92,13 @@ def seal(
         clock: gives the moment of sealing.
         lock_until: end of Object Lock for every object of the bundle, None for no lock.
         trusted: public keys of earlier signers (PEM), whose unfinished bundles are entered too.
+        workflows: names under which bundles are sealed; those of the ledger are added.
 
     Raises:
         UsageError: a file name is not possible in a bundle, or there is too much for one.
         ControlFailed: the run's folder holds a signed bundle that does not belong to the chain,
-            what was written ahead is not there as it was written, or the bundle was changed before
-            its signature reached the store.
+            what was written ahead is not there as it was written, a bundle that follows the last
+            one cannot be entered, or the bundle was changed before its signature reached the store.
         StoreError: the store did not take a file; seal again.
     """
     check_file_names([*files, *ahead])
@@ -109,22 +113,28 @@ def seal(
     bundle = bundle_path(run.dag_id, run.run_id, run.started_at)
     keys = TrustedKeys([signer.public_pem, *trusted])
 
-    def sealed_already() -> LedgerRow | None:
-        lock_for_transaction(conn, StateLock.EVIDENCE)
-        publish_signatures(store, conn, keys, lock_until)
-        adopt_unrecorded(store, conn, signer, keys, clock, lock_until)
+    def recorded() -> LedgerRow | None:
         return ledger.find(conn, run.dag_id, run.run_id)
 
     conn.commit()
     with conn.begin():  # the intent is kept before anything is written
-        if row := sealed_already():
+        lock_for_transaction(conn, StateLock.EVIDENCE)
+        publish_signatures(store, conn, keys, lock_until)
+        adopt_begun(store, conn, signer, keys, clock, lock_until)
+        if row := recorded():
             return _sealed(conn, row)
         begun = select(evidence_intent).where(evidence_intent.c.bundle == bundle)
         tried_before = conn.execute(begun).first() is not None
         intent = insert(evidence_intent).values(bundle=bundle, begun_at=clock.now())
         conn.execute(intent.on_conflict_do_nothing())
     with conn.begin():
-        if row := sealed_already():
+        lock_for_transaction(conn, StateLock.EVIDENCE)
+        publish_signatures(store, conn, keys, lock_until)
+        if row := recorded():
+            return _sealed(conn, row)
+        names = {*workflows, run.dag_id, *index.workflows(conn)}
+        adopt_before_seal(store, conn, signer, keys, clock, lock_until, names)
+        if row := recorded():
             return _sealed(conn, row)
         last = ledger.head(conn)
         if tried_before or ahead:  # a writer ahead of the seal may have been killed too
@@ -134,6 +144,7 @@ def seal(
             RESULT: result_json,
             SIGNER: signer.public_pem,
         }
+        _refuse_signed(store, conn, keys, bundle)
         remains = _clear(store, bundle, keep={*content, *ahead})
         remains |= _as_written(StoreFolder(store, bundle), ahead)
         sums = _write(store, bundle, content, remains, last)
@@ -233,26 +244,31 @@ def _as_written(folder: StoreFolder, ahead: Mapping[str, str]) -> dict[str, str]
     return dict(ahead)
 
 
-def _clear(store: ObjectStore, bundle: str, keep: Collection[str]) -> dict[str, str]:
-    """Clear away what a killed try left; returns the digests of what a bucket's lock keeps.
-
-    Those stay in the bundle and in SHA256SUMS: a lock that the bucket puts on every object does
-    not ask whether the bundle was finished.
-    """
-    folder = StoreFolder(store, bundle)
-    present = folder.names()
-    if SIGNATURE in present:
+def _refuse_signed(store: ObjectStore, conn: Connection, keys: TrustedKeys, bundle: str) -> None:
+    """Refuse to write into a folder that holds a bundle of a trusted key."""
+    if search_unrecorded(store, conn, keys, [f"{bundle}/"], most_forged=None).bundles:
         raise ControlFailed(
             f"The evidence folder {bundle} holds a signed bundle that the ledger does not have "
             "and that does not follow the last one.",
             "Run `./parcelseal verify` and find out how it came there before sealing again.",
         )
+
+
+def _clear(store: ObjectStore, bundle: str, keep: Collection[str]) -> dict[str, str]:
+    """Clear away what a killed try left; returns the digests of what a bucket's lock keeps.
+
+    Those stay in the bundle and in SHA256SUMS: a lock that the bucket puts on every object does
+    not ask whether the bundle was finished. A locked signature that nobody trusts gets the genuine
+    one as its newer version.
+    """
+    folder = StoreFolder(store, bundle)
     remains = {}
-    for name in sorted(present - {*keep, SUMS}):
+    for name in sorted(folder.names() - {*keep, SUMS}):
         try:
             store.delete(f"{bundle}/{name}")
         except ObjectLocked:
-            remains[name] = folder.sha256(name)
+            if name != SIGNATURE:
+                remains[name] = folder.sha256(name)
     return remains
 
 

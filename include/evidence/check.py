@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from include.evidence.adopt import columns_of
+from include.evidence.columns import columns_of
 from include.evidence.folder import Folder
 from include.evidence.ledger import LedgerRow
 from include.evidence.names import (

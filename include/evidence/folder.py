@@ -7,7 +7,7 @@ import io
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from errno import ELOOP, ENXIO
 from itertools import islice
@@ -75,7 +75,8 @@ class StoreFolder(Folder):
         store: the evidence store.
         bundle: its folder, relative to the store.
         listed: names of its objects; None lists them when they are needed.
-        signature: of a bundle that has a ledger row, and whose seal did not put its signature yet.
+        pending: returns the signature of a bundle that has a ledger row and whose seal did not put
+            its signature there yet, as long as the store lacks it; otherwise None.
     """
 
     def __init__(
@@ -83,17 +84,17 @@ class StoreFolder(Folder):
         store: ObjectStore,
         bundle: str,
         listed: set[str] | None = None,
-        signature: bytes | None = None,
+        pending: Callable[[], bytes | None] = lambda: None,
     ) -> None:
         self._store = store
         self._prefix = f"{bundle}/"
         self._listed = listed
-        self._signature = signature
+        self._pending = pending
 
     @property
     def lacks_signature(self) -> bool:
         """Whether the signature is still to be put into the store."""
-        return self._signature is not None and SIGNATURE not in self._stored()
+        return SIGNATURE not in self._stored() and self._pending() is not None
 
     def names(self) -> set[str]:
         """Return the relative names of all objects under the bundle's prefix."""
@@ -101,9 +102,15 @@ class StoreFolder(Folder):
 
     def open(self, name: str) -> AbstractContextManager[Readable]:
         """Open an object."""
-        if name == SIGNATURE and self._signature is not None and self.lacks_signature:
-            return io.BytesIO(self._signature)
-        return self._store.open_reader(self._prefix + name)
+        try:
+            return self._store.open_reader(self._prefix + name)
+        except ObjectMissing:
+            signature = self._pending() if name == SIGNATURE else None
+            if signature is not None:
+                return io.BytesIO(signature)
+            if name != SIGNATURE:
+                raise
+        return self._store.open_reader(self._prefix + name)  # another seal put it there meanwhile
 
     def _stored(self) -> set[str]:
         if self._listed is None:

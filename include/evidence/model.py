@@ -179,6 +179,8 @@ class RegisterFigure(BaseModel):
         highest_id: of a row; 0 for an empty register.
         open: first and last id of each range of rows that could still be settled, released or
             closed. The digest covers only what stays of these rows.
+        ids: first and last id of each range of rows that the figure covers, where the register
+            lacked rows when it was taken: these may be put back. None for all rows.
         sha256: over the digests of the rows, ordered by id; 64 hex digits.
     """
 
@@ -188,6 +190,7 @@ class RegisterFigure(BaseModel):
     entries: int
     highest_id: int
     open: tuple[tuple[int, int], ...] = ()
+    ids: tuple[tuple[int, int], ...] | None = None
     sha256: str
 
 
@@ -215,6 +218,7 @@ class RegisterState(BaseModel):
         figures: by register: ``erasure``, ``erasure_request``, ``finding``, ``finding_event``,
             ``legal_hold``. One is missing where it was being written all the time.
         lost: register -> figure of an earlier bundle that it does not contain any more.
+        also_lost: register -> further such figures, each of which may show another loss.
         accepted: the newest loss that a person accepted; None where none ever was.
     """
 
@@ -223,6 +227,7 @@ class RegisterState(BaseModel):
     read_at: AwareDatetime
     figures: dict[str, RegisterFigure]
     lost: dict[str, RegisterFigure] = {}
+    also_lost: dict[str, tuple[RegisterFigure, ...]] = {}
     accepted: AcceptedLoss | None = None
 
 

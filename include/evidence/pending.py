@@ -8,7 +8,7 @@ connection cannot fork the chain. After the commit any later seal can finish the
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, select
 
@@ -18,6 +18,7 @@ from include.evidence.ledger import LedgerRow
 from include.evidence.names import LARGEST_SIGNATURE, LARGEST_SUMS, SIGNATURE, SUMS
 from include.evidence.signing import TrustedKeys
 from include.evidence.sums import Sums
+from include.services.clock import Clock
 from include.services.objectstore.base import (
     ObjectDamaged,
     ObjectLocked,
@@ -25,6 +26,15 @@ from include.services.objectstore.base import (
     ObjectStore,
 )
 from include.state.tables import evidence_intent
+
+EVIDENCE_LOCK = timedelta(
+    days=3 * 366
+)  # Network Data Regulations 12 (2025-01-01): records >= 3 years
+
+
+def lock_end(store: ObjectStore, clock: Clock) -> datetime | None:
+    """Return until when bundles that are finished now are locked; None in a directory."""
+    return clock.now() + EVIDENCE_LOCK if store.kind == "s3" else None
 
 
 def keep_signature(conn: Connection, bundle: str, signature: bytes) -> None:
@@ -42,13 +52,20 @@ def pending_signatures(conn: Connection) -> dict[str, bytes]:
     return {row.bundle: bytes(row.signature) for row in kept}
 
 
+def pending_signature(conn: Connection, bundle: str) -> bytes | None:
+    """Return a bundle's signature that the store may not have yet; None when there is none."""
+    columns = evidence_intent.c
+    signature = conn.scalar(select(columns.signature).where(columns.bundle == bundle))
+    return None if signature is None else bytes(signature)
+
+
 def publish_signatures(
     store: ObjectStore, conn: Connection, keys: TrustedKeys, lock_until: datetime | None
 ) -> None:
     """Put pending signatures into the store; the caller holds the evidence lock.
 
-    A signature that does not fit the bundle's SHA256SUMS and ledger row stays pending: the bundle
-    was changed, and verification names it.
+    A signature that does not fit the bundle's SHA256SUMS and ledger row stays pending, and so does
+    one whose name is locked: the bundle was changed, and verification names it.
 
     Args:
         store: the evidence store.
@@ -64,7 +81,10 @@ def publish_signatures(
         if row is None or (sums := _signed_sums(store, row, signature, keys)) is None:
             continue
         if _stored_signature(store, bundle) != signature:
-            store.put(f"{bundle}/{SIGNATURE}", signature)
+            try:
+                store.put(f"{bundle}/{SIGNATURE}", signature)
+            except ObjectLocked:  # another signature has its name: the bundle was changed
+                continue
         lock_bundle(store, bundle, Sums.parse(sums), lock_until)
         conn.execute(evidence_intent.delete().where(evidence_intent.c.bundle == bundle))
 

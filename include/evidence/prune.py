@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from include.evidence import ledger
 from include.evidence.checkpoint import Checkpoint, checkpoints, keep_checkpoint
 from include.evidence.names import SIGNATURE, SIGNER, SUMS
-from include.evidence.pending import publish_signatures
+from include.evidence.pending import lock_end, publish_signatures
 from include.evidence.signing import Signer, TrustedKeys
 from include.evidence.verify import verify_all
 from include.services.clock import Clock
@@ -59,7 +59,8 @@ def prune_to_checkpoint(
         )
     with conn.begin():
         lock_for_transaction(conn, StateLock.EVIDENCE)
-        publish_signatures(store, conn, TrustedKeys([signer.public_pem, *trusted]), None)
+        keys = TrustedKeys([signer.public_pem, *trusted])
+        publish_signatures(store, conn, keys, lock_end(store, clock))
         earlier = checkpoints(conn)
         done = earlier[-1].up_to_seq if earlier else 0  # above rows only after a killed prune
         old = [row for row in ledger.rows(conn) if row.seq < before_seq or row.seq <= done]
@@ -70,19 +71,19 @@ def prune_to_checkpoint(
                 f"The ledger's last number is {last.seq if last else 0}.",
             )
         folders = {row.bundle for row in old} | {one.bundle for one in earlier}
-        keys = [one.key for folder in sorted(folders) for one in store.list(f"{folder}/")]
+        objects = [one.key for folder in sorted(folders) for one in store.list(f"{folder}/")]
         checkpoint = Checkpoint(
             old[-1].seq, old[-1].bundle, old[-1].sums_sha256, clock.now(), signer.fingerprint
         )
         stays = {f"{checkpoint.bundle}/{name}" for name in KEPT}
-        _refuse_locked(store, [key for key in keys if key not in stays], clock)
+        _refuse_locked(store, [key for key in objects if key not in stays], clock)
         if checkpoint.up_to_seq > done:
             checkpoint = keep_checkpoint(conn, signer, checkpoint)
         else:
             checkpoint = earlier[-1]
     with conn.begin():
         lock_for_transaction(conn, StateLock.EVIDENCE)
-        for key in keys:
+        for key in objects:
             if key not in stays:
                 store.delete(key)
         seq = evidence_ledger.c.seq

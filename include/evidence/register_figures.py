@@ -7,7 +7,7 @@ can be computed again from the same rows at any later time, as long as all of th
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from psycopg.errors import LockNotAvailable
@@ -103,13 +103,15 @@ class Loss:
 
     Attributes:
         register: the register.
-        sealed: the figure.
+        sealed: the figure; of several, the one of most rows.
         entries: that are there of those that the figure covers.
+        others: further such figures. Rows of an earlier loss may be in these alone.
     """
 
     register: Register
     sealed: RegisterFigure
     entries: int
+    others: tuple[RegisterFigure, ...] = ()
 
     @property
     def message(self) -> Message:
@@ -129,7 +131,10 @@ class Loss:
 
 
 def take_figures(
-    state: Engine, previous: Mapping[str, RegisterFigure], patience: float = PATIENCE
+    state: Engine,
+    previous: Mapping[str, RegisterFigure],
+    incomplete: Collection[str] = (),
+    patience: float = PATIENCE,
 ) -> dict[str, RegisterFigure]:
     """Return the figures of all registers as they are now.
 
@@ -139,6 +144,8 @@ def take_figures(
     Args:
         state: the state database.
         previous: figures that the registers contain, by name.
+        incomplete: names of registers that lack rows. Their figures name the ids that are there,
+            so that they stay true when the others are put back.
         patience: seconds for which a register that is being written is tried again.
 
     Returns:
@@ -146,50 +153,66 @@ def take_figures(
     """
     figures = {}
     for register in REGISTERS:
-        extent = _extent(state, register, patience)
-        if extent is None:
+        bounds = _bounds(state, register, patience, register.name in incomplete)
+        if bounds is None:
             if register.name in previous:
                 figures[register.name] = previous[register.name]
             continue
         with state.connect() as conn:
-            figures[register.name] = _figure(conn, register, *extent)
+            figures[register.name] = _figure(conn, register, bounds)
     return figures
 
 
-def losses(
-    conn: Connection, sealed: Mapping[str, Iterable[RegisterFigure]], most: int
-) -> list[Loss]:
-    """Return the registers that do not contain a sealed figure, each with the largest such one.
+def losses(conn: Connection, sealed: Mapping[str, Iterable[RegisterFigure]]) -> list[Loss]:
+    """Return the registers that do not contain all sealed figures, with those that they lack.
 
     Args:
         conn: the state database.
         sealed: register -> figures of earlier bundles.
-        most: how many different figures of a register are compared, those of most rows first.
     """
     lost = []
     for register in REGISTERS:
         different = {figure.model_dump_json(): figure for figure in sealed.get(register.name, ())}
-        largest = sorted(different.values(), key=lambda figure: (figure.highest_id, figure.rows))
-        largest.reverse()
-        for figure in largest[:most]:
-            now = _figure(conn, register, figure.highest_id, figure.open)
+        missing = []
+        for figure in sorted(different.values(), key=extent, reverse=True):
+            now = _figure(conn, register, _Bounds(figure.highest_id, figure.open, figure.ids))
             if now.sha256 != figure.sha256:
-                lost.append(Loss(register, figure, now.entries))
-                break
+                missing.append((figure, now.entries))
+        if missing:
+            largest, entries = missing[0]
+            others = tuple(figure for figure, _entries in missing[1:])
+            lost.append(Loss(register, largest, entries, others))
     return lost
 
 
-def _extent(
-    state: Engine, register: Register, patience: float
-) -> tuple[int, tuple[tuple[int, int], ...]] | None:
-    """Return the highest id and the open ids of a register while nobody writes it."""
+def extent(figure: RegisterFigure) -> tuple[int, int]:
+    """Return a key that sorts figures by how many rows they cover."""
+    return figure.highest_id, figure.rows
+
+
+_Ranges = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class _Bounds:
+    """The rows that a figure covers; see `RegisterFigure`."""
+
+    highest_id: int
+    open: _Ranges = ()
+    ids: _Ranges | None = None
+
+
+def _bounds(
+    state: Engine, register: Register, patience: float, is_incomplete: bool
+) -> _Bounds | None:
+    """Return the rows of a register between two writes; None while it is written all the time."""
     until = time.monotonic() + patience
     while True:
         try:
             with state.begin() as conn:
                 # Rows of open transactions have ids below the highest one, and would appear later.
                 conn.execute(text(f"LOCK TABLE {register.table.name} IN SHARE MODE NOWAIT"))
-                return _read_extent(conn, register)
+                return _read_bounds(conn, register, is_incomplete)
         except OperationalError as error:
             if not isinstance(error.orig, LockNotAvailable):
                 raise ServiceError(
@@ -201,29 +224,30 @@ def _extent(
         time.sleep(_POLL_SECONDS)
 
 
-def _read_extent(conn: Connection, register: Register) -> tuple[int, tuple[tuple[int, int], ...]]:
+def _read_bounds(conn: Connection, register: Register, is_incomplete: bool) -> _Bounds:
+    is_open = f"t.{register.later[0]} IS NULL" if register.later else "false"
+    counted = "true" if register.counts_open else f"NOT ({is_open})"
     name = register.table.name
-    if not register.later:
-        return conn.scalar(text(f"SELECT max(id) FROM {name}")) or 0, ()  # noqa: S608 - ours
-    is_open = f"t.{register.later[0]} IS NULL"
-    counted = "" if register.counts_open else f"FILTER (WHERE NOT {is_open})"
-    highest = conn.scalar(text(f"SELECT max(t.id) {counted} FROM {name} t")) or 0  # noqa: S608
+    query = f"SELECT max(t.id) FROM {name} t WHERE {counted}"  # noqa: S608 - ours
+    highest = conn.scalar(text(query)) or 0
+    open_ids = _ranges(conn, register, highest, is_open) if register.later else ()
+    ids = _ranges(conn, register, highest, counted) if is_incomplete else None
+    return _Bounds(highest, open_ids, ids)
+
+
+def _ranges(conn: Connection, register: Register, highest: int, condition: str) -> _Ranges:
+    """Return the first and the last id of each range of rows under a condition."""
     query = f"""
 SELECT lower(r), upper(r) - 1 FROM unnest((
-    SELECT range_agg(int8range(t.id, t.id, '[]')) FROM {name} t
-    WHERE {is_open} AND t.id <= :highest
+    SELECT range_agg(int8range(t.id, t.id, '[]')) FROM {register.table.name} t
+    WHERE {condition} AND t.id <= :highest
 )) AS r
-"""  # noqa: S608
+"""  # noqa: S608 - only names of this module's tables
     ranges = conn.execute(text(query), {"highest": highest})
-    return highest, tuple((int(first), int(last)) for first, last in ranges)
+    return tuple((int(first), int(last)) for first, last in ranges)
 
 
-def _figure(
-    conn: Connection,
-    register: Register,
-    highest_id: int,
-    open_ids: tuple[tuple[int, int], ...],
-) -> RegisterFigure:
+def _figure(conn: Connection, register: Register, bounds: _Bounds) -> RegisterFigure:
     """Compute a figure from the rows that are there now."""
     fixed = [register.table.c[name] for name in register.fixed]
     columns = [*fixed, *(register.table.c[name] for name in register.later)]
@@ -232,23 +256,32 @@ def _figure(
     if register.later and register.counts_open:
         content = f"CASE WHEN {is_open} THEN {_content(fixed)} ELSE {content} END"
     left_out = "" if register.counts_open else f" AND NOT {is_open}"
+    if bounds.ids is not None:
+        left_out += " AND t.id <@ CAST(:ids AS int8multirange)"
     query = f"""
 SELECT count(*), {register.entries}, sha256(coalesce(string_agg(
     sha256(convert_to({content}, 'UTF8')), ''::bytea ORDER BY t.id
 ), ''::bytea))
 FROM {register.table.name} t WHERE t.id <= :highest{left_out}
 """  # noqa: S608 - only names of this module's tables
-    values: dict[str, object] = {"highest": highest_id}
+    values: dict[str, object] = {"highest": bounds.highest_id}
     if ":open" in query:
-        values["open"] = "{" + ",".join(f"[{first},{last}]" for first, last in open_ids) + "}"
+        values["open"] = _multirange(bounds.open)
+    if bounds.ids is not None:
+        values["ids"] = _multirange(bounds.ids)
     rows, entries, digest = conn.execute(text(query), values).one()
     return RegisterFigure(
         rows=rows,
         entries=int(entries),
-        highest_id=highest_id,
-        open=open_ids,
+        highest_id=bounds.highest_id,
+        open=bounds.open,
+        ids=bounds.ids,
         sha256=bytes(digest).hex(),
     )
+
+
+def _multirange(ranges: _Ranges) -> str:
+    return "{" + ",".join(f"[{first},{last}]" for first, last in ranges) + "}"
 
 
 def _content(columns: Iterable[Column[object]]) -> str:

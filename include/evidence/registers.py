@@ -11,33 +11,38 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Engine
 
-from include.approvals.reasons import says_something, value_free_reason
 from include.evidence import index, ledger
 from include.evidence.check import Refused, check_signature
 from include.evidence.checkpoint import checkpoints
 from include.evidence.folder import StoreFolder
 from include.evidence.model import AcceptedLoss, Finding, Outcome, RegisterFigure, RegisterState
-from include.evidence.names import DEPTH, RESULT, SIGNATURE, folder_name
+from include.evidence.names import LARGEST_RESULT, RESULT
 from include.evidence.pending import pending_signatures
-from include.evidence.register_figures import REGISTERS, Loss, Register, losses, take_figures
-from include.evidence.signing import Signer, TrustedKeys
+from include.evidence.register_acceptance import accepted_losses, is_after
+from include.evidence.register_figures import (
+    REGISTERS,
+    Loss,
+    Register,
+    extent,
+    losses,
+    take_figures,
+)
+from include.evidence.signing import TrustedKeys
+from include.evidence.unrecorded import MOST_FORGED, month_prefixes, search_unrecorded
+from include.evidence.versions import find_sealed
 from include.messages import Message, _
 from include.services.clock import Clock
-from include.services.errors import ControlFailed, UsageError
+from include.services.errors import ControlFailed
 from include.services.objectstore.base import ObjectDamaged, ObjectMissing, ObjectStore
-from include.state.tables import register_loss
 
 NEWEST = 3  # bundles of the ledger whose figures are compared: two may have been sealed at once
 SEARCHED = 30  # newest rows of the ledger that are searched for these bundles
-UNRECORDED = 50  # newest signed bundles that the ledger lacks and that are read
-COMPARED = 8  # different figures of a register that are compared
-MONTHS = 24  # of the store that are listed at most
-LARGEST_RESULT = 64 * 1024 * 1024  # bytes of a result.json
+UNRECORDED = 50  # newest signed bundles that the ledger lacks and whose result.json is read
+COMPARED = 8  # different figures of a register in these bundles that are compared
 ACTION = (
     "Restore the state database from a newer backup. Without one: `./parcelseal recover-ledger` "
     "names what is missing, and `--accept-losses` goes on without it."
@@ -49,23 +54,50 @@ class SealedStates:
     """The newest sealed states of the registers.
 
     Attributes:
-        states: newest bundles of the ledger first, then bundles that the ledger lacks.
-        unreadable: bundles of the ledger that do not verify, so that their figures are unknown.
+        recorded: of the newest bundles of the ledger, and of the newest accepted loss.
+        unrecorded: of bundles that the ledger lacks, the newest first.
+        unreadable: bundles that do not verify, so that their figures are unknown.
+        hidden: bundles that do not verify, and whose sealed versions the store still has.
         accepted: the newest loss that a person accepted.
+        to_enter: how many bundles of the store continue the ledger, which lacks them.
+        unchecked: how many folders of the store were left, because too many hold a signature that
+            no trusted key made.
     """
 
-    states: tuple[RegisterState, ...]
+    recorded: tuple[RegisterState, ...]
+    unrecorded: tuple[RegisterState, ...] = ()
     unreadable: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
     accepted: AcceptedLoss | None = None
+    to_enter: int = 0
+    unchecked: int = 0
+
+    @property
+    def states(self) -> tuple[RegisterState, ...]:
+        """All of them, those of the ledger first."""
+        return (*self.recorded, *self.unrecorded)
 
     @property
     def figures(self) -> dict[str, list[RegisterFigure]]:
-        """Figures that the registers have to contain, by register."""
+        """Figures that the registers have to contain, by register.
+
+        A figure that a bundle calls lost is always among them. Of bundles that the ledger lacks,
+        the figures of most rows are enough: they cover the rows of the others too.
+        """
         by_register: dict[str, list[RegisterFigure]] = {}
-        for state in self.states:
-            for figures in (state.figures, state.lost):
-                for name, figure in figures.items():
-                    by_register.setdefault(name, []).append(figure)
+        for register in REGISTERS:
+            name = register.name
+            required = [state.figures[name] for state in self.recorded if name in state.figures]
+            unrecorded = {
+                state.figures[name].model_dump_json(): state.figures[name]
+                for state in self.unrecorded
+                if name in state.figures
+            }
+            required += sorted(unrecorded.values(), key=extent, reverse=True)[:COMPARED]
+            for state in self.states:
+                required += [figure for figure in [state.lost.get(name)] if figure]
+                required += state.also_lost.get(name, ())
+            by_register[name] = required
         return by_register
 
     @property
@@ -105,45 +137,62 @@ class EvidenceReader:
         with self.state.connect() as conn:
             signed = [mark for mark in checkpoints(conn) if mark.is_authentic(keys)]
             pruned = max((mark.up_to_seq for mark in signed), default=0)
+            head = ledger.head(conn)
             rows = [row for row in ledger.newest(conn, SEARCHED) if row.seq > pruned]
             rows = [row for row in rows if row.is_authentic(keys)]
             # Read after the rows: a row and its signature are committed together, and the signature
             # leaves the state database only when the store has it.
             pending = pending_signatures(conn)
-            accepted = _accepted(conn, keys)
+            accepted = accepted_losses(conn, keys)
             workflows = {*self.workflows, *index.workflows(conn)}
-            unrecorded = self._unrecorded(conn, keys, workflows, rows[0] if rows else None, now)
-        states: list[RegisterState] = []
-        unreadable = []
+            prefixes = month_prefixes(workflows, rows[0].sealed_at if rows else None, now)
+            beside = search_unrecorded(self.store, conn, keys, prefixes, most_forged=MOST_FORGED)
+        recorded: list[RegisterState] = []
+        unreadable, hidden = [], []
         for row in rows:
-            if len(states) == NEWEST:
+            if len(recorded) == NEWEST:
                 break
             try:
-                state = self._state_of(row.bundle, keys, row.sums_sha256, pending.get(row.bundle))
+                state = self._state_of(row, keys, pending.get(row.bundle))
             except Refused:
-                unreadable.append(row.bundle)
+                sealed = find_sealed(self.store, row.bundle, keys, sums_sha256=row.sums_sha256)
+                try:
+                    state = _parse_state(sealed.read_result() if sealed else None)
+                except Refused:
+                    unreadable.append(row.bundle)
+                    continue
+                hidden.append(row.bundle)
+            if state is not None:
+                recorded.append(state)
+        unrecorded = []
+        for bundle in beside.bundles[:UNRECORDED]:
+            try:
+                state = _parse_state(bundle.folder.read_result())
+            except Refused:
+                unreadable.append(bundle.name)
                 continue
             if state is not None:
-                states.append(state)
-        for bundle in unrecorded:
-            try:
-                state = self._state_of(bundle, keys)
-            except Refused:
-                continue  # no trusted key signed it
-            if state is not None:
-                states.append(state)
-        if accepted is not None:
-            at, figures = accepted[0].accepted_at, accepted[1]
-            states = [state for state in states if state.read_at > at]
-            states.append(RegisterState(read_at=at, figures=figures))
+                unrecorded.append(state)
+        if accepted:
+            losses_accepted = [loss for loss, _figures in accepted]
+            recorded = [state for state in recorded if is_after(state, losses_accepted)]
+            unrecorded = [state for state in unrecorded if is_after(state, losses_accepted)]
+            newest, figures = accepted[0]
+            recorded.append(RegisterState(read_at=newest.accepted_at, figures=figures))
         return SealedStates(
-            tuple(states), tuple(unreadable), accepted[0] if accepted is not None else None
+            tuple(recorded),
+            tuple(unrecorded),
+            tuple(unreadable),
+            tuple(hidden),
+            accepted[0][0] if accepted else None,
+            len(beside.chain_after(head.link if head else None)),
+            beside.unchecked,
         )
 
     def losses(self, sealed: SealedStates) -> list[Loss]:
         """Return the sealed figures that their registers do not contain."""
         with self.state.connect() as conn:
-            return losses(conn, sealed.figures, COMPARED)
+            return losses(conn, sealed.figures)
 
     def require_complete(self, now: datetime, registers: Collection[Register] = ()) -> None:
         """Refuse to go on where registers lack rows that were sealed.
@@ -153,7 +202,8 @@ class EvidenceReader:
             registers: those on which the caller relies; all where none is named.
 
         Raises:
-            ControlFailed: a register lacks rows or has others, or a newest bundle does not verify.
+            ControlFailed: a register lacks rows or has others, a newest bundle does not verify, or
+                the store holds too much that no trusted key signed.
             StoreError: the evidence store cannot be read.
         """
         sealed = self.sealed_states(now)
@@ -169,6 +219,13 @@ class EvidenceReader:
                 f"The evidence bundle {sealed.unreadable[0]} does not verify, so nothing shows "
                 "that the state database is complete.",
                 "Run `./parcelseal verify --all` and find out who changed it.",
+            )
+        if sealed.unchecked:
+            raise ControlFailed(
+                f"{sealed.unchecked} folders of the evidence store could not be checked, so "
+                "nothing shows that the state database is complete: too many others hold a "
+                "signature that no trusted key made.",
+                "Find out who writes to the evidence store, and remove these folders from it.",
             )
 
     def state_to_seal(self, clock: Clock) -> tuple[RegisterState, list[Finding]]:
@@ -186,104 +243,48 @@ class EvidenceReader:
         previous = {name: figure for name, figure in sealed.newest.items() if name not in names}
         state = RegisterState(
             read_at=clock.now(),
-            figures=take_figures(self.state, previous),
+            figures=take_figures(self.state, previous, names),
             lost={loss.register.name: loss.sealed for loss in lost},
+            also_lost={loss.register.name: loss.others for loss in lost if loss.others},
             accepted=sealed.accepted,
         )
         return state, list(_findings(sealed, lost))
 
     def _state_of(
-        self,
-        bundle: str,
-        keys: TrustedKeys,
-        sums_sha256: str | None = None,
-        signature: bytes | None = None,
+        self, row: ledger.LedgerRow, keys: TrustedKeys, signature: bytes | None
     ) -> RegisterState | None:
         """Return the state of the registers in a bundle; None in bundles of older versions.
 
         Args:
-            bundle: its folder.
+            row: of the bundle.
             keys: public keys whose seals count.
-            sums_sha256: the digest of its SHA256SUMS by the ledger; None for no comparison.
             signature: its signature, while the store does not have it yet.
 
         Raises:
             Refused: the bundle does not verify as far as its result.json goes.
         """
-        folder = StoreFolder(self.store, bundle, signature=signature)
+        folder = StoreFolder(self.store, row.bundle, pending=lambda: signature)
         signed = check_signature(folder, keys)
-        if sums_sha256 is not None and signed.sha256 != sums_sha256:
+        if signed.sha256 != row.sums_sha256:
             raise Refused(_("SHA256SUMS is not the one that the ledger has"))
         try:
-            with folder.open(RESULT) as file:
-                content = file.read(LARGEST_RESULT + 1)
+            content = folder.read(RESULT, LARGEST_RESULT)
         except (ObjectMissing, ObjectDamaged) as error:
             raise Refused(_("the file {name} is missing", name=RESULT)) from error
         if hashlib.sha256(content).hexdigest() != signed.sums.files.get(RESULT):
             raise Refused(_("the file {name} was changed after the seal", name=RESULT))
-        try:
-            registers = json.loads(content).get("registers")
-            return RegisterState.model_validate(registers) if registers else None
-        except (ValueError, AttributeError) as error:
-            raise Refused(_("result.json is not one of ParcelSeal")) from error
-
-    def _unrecorded(
-        self,
-        conn: Connection,
-        keys: TrustedKeys,
-        workflows: Collection[str],
-        head: ledger.LedgerRow | None,
-        now: datetime,
-    ) -> list[str]:
-        """Return the newest bundles of the store that the ledger does not have."""
-        signed_at: dict[str, datetime] = {}
-        for prefix in _prefixes(workflows, head.sealed_at if head else None, now):
-            for stored in self.store.list(prefix):
-                *folder, name = stored.key.split("/")
-                if len(folder) == DEPTH and name == SIGNATURE:
-                    signed_at["/".join(folder)] = stored.modified_at
-        rows = ledger.of_bundles(conn, list(signed_at))
-        recorded = {row.bundle for row in rows if row.is_authentic(keys)}
-        unrecorded = sorted(signed_at.keys() - recorded, key=lambda name: (signed_at[name], name))
-        return unrecorded[-UNRECORDED:][::-1]
+        return _parse_state(content)
 
 
-def accept_losses(
-    reader: EvidenceReader, signer: Signer, clock: Clock, *, by: str, because: str
-) -> AcceptedLoss | None:
-    """Record that a person accepts the loss of sealed rows; return None if no row is missing.
-
-    Args:
-        reader: the evidence.
-        signer: signs the decision.
-        clock: the moment of the decision.
-        by: who accepts it.
-        because: why the rows cannot be brought back.
-
-    Raises:
-        UsageError: nobody is named, or the reason says nothing.
-        StoreError: the evidence store cannot be read.
-    """
-    if not by.strip():
-        raise UsageError("Nobody is named who accepts the loss.", "Name the person with --by.")
-    if not says_something(because):
-        raise UsageError("The reason says nothing.", "Write it in plain words with --because.")
-    lost = reader.losses(reader.sealed_states(clock.now()))
-    if not lost:
-        return None
-    accepted = AcceptedLoss(
-        accepted_at=clock.now(),
-        accepted_by=by.strip(),
-        because=value_free_reason(because),
-        lost={loss.register.name: loss.sealed for loss in lost},
-    )
-    figures = take_figures(reader.state, {})
-    columns = _columns(accepted, figures, signer.fingerprint)
-    with reader.state.begin() as conn:
-        conn.execute(
-            register_loss.insert().values(columns | {"signature": signer.sign(_signed(columns))})
-        )
-    return accepted
+def _parse_state(result_json: bytes | None) -> RegisterState | None:
+    """Return the state of the registers in a result.json that verified; see `_state_of`."""
+    if result_json is None:
+        raise Refused(_("the file {name} is missing", name=RESULT))
+    try:
+        registers = json.loads(result_json).get("registers")
+        return RegisterState.model_validate(registers) if registers else None
+    except (ValueError, AttributeError) as error:
+        raise Refused(_("result.json is not one of ParcelSeal")) from error
 
 
 def as_text(messages: Iterable[Message]) -> str:
@@ -300,6 +301,32 @@ def _english(message: Message) -> str:
 
 
 def _findings(sealed: SealedStates, lost: Sequence[Loss]) -> Iterator[Finding]:
+    if sealed.to_enter:
+        yield Finding(
+            code="evidence.ledger_lost",
+            severity=Outcome.ATTENTION,
+            subject="evidence_ledger",
+            message=_(
+                "The evidence ledger lacked {count} sealed bundles. This seal enters them again.",
+                count=sealed.to_enter,
+            ),
+            action=_(
+                "Find out whether an older state database was restored or rows were deleted, and "
+                "what else is missing."
+            ),
+        )
+    if sealed.unchecked:
+        yield Finding(
+            code="evidence.too_many_unknown_folders",
+            severity=Outcome.FAIL,
+            subject="evidence_store",
+            message=_(
+                "{count} folders of the evidence store could not be checked: too many others hold "
+                "a signature that no trusted key made.",
+                count=sealed.unchecked,
+            ),
+            action=_("Find out who writes to the evidence store, and remove these folders."),
+        )
     for loss in lost:
         yield Finding(
             code="evidence.register_lost",
@@ -322,6 +349,17 @@ def _findings(sealed: SealedStates, lost: Sequence[Loss]) -> Iterator[Finding]:
             ),
             action=_("Verify all evidence and find out who changed it."),
         )
+    for bundle in sealed.hidden:
+        yield Finding(
+            code="evidence.bundle_hidden",
+            severity=Outcome.ATTENTION,
+            subject=bundle,
+            message=_(
+                "Files of an evidence bundle were deleted or overwritten in the store. Their "
+                "sealed versions are still there."
+            ),
+            action=_("Verify all evidence and find out who changed it."),
+        )
     accepted = sealed.accepted
     if accepted is not None and accepted not in [state.accepted for state in sealed.states]:
         yield Finding(
@@ -335,47 +373,3 @@ def _findings(sealed: SealedStates, lost: Sequence[Loss]) -> Iterator[Finding]:
             ),
             action=_("See that holds and requests which are missing are entered again."),
         )
-
-
-def _prefixes(workflows: Collection[str], since: datetime | None, now: datetime) -> list[str]:
-    """Return the folders of the store in which bundles since a moment lie; all for None."""
-    if since is None:
-        return [""]
-    last, first = now.astimezone(UTC), since.astimezone(UTC)
-    newest = last.year * 12 + last.month - 1
-    oldest = max(min(newest, first.year * 12 + first.month - 1), newest - MONTHS + 1)
-    months = [f"{at // 12:04}/{at % 12 + 1:02}" for at in range(oldest, newest + 1)]
-    return [f"{folder_name(name)}/{month}/" for name in sorted(workflows) for month in months]
-
-
-def _columns(
-    accepted: AcceptedLoss, figures: Mapping[str, RegisterFigure], fingerprint: str
-) -> dict[str, Any]:
-    return {
-        "accepted_at": accepted.accepted_at,
-        "accepted_by": accepted.accepted_by,
-        "because": accepted.because,
-        "lost": {name: lost.model_dump(mode="json") for name, lost in accepted.lost.items()},
-        "figures": {name: now.model_dump(mode="json") for name, now in figures.items()},
-        "key_fingerprint": fingerprint,
-    }
-
-
-def _signed(columns: Mapping[str, Any]) -> bytes:
-    return ledger.canonical("register_loss", columns)
-
-
-def _accepted(
-    conn: Connection, keys: TrustedKeys
-) -> tuple[AcceptedLoss, dict[str, RegisterFigure]] | None:
-    """Return the newest accepted loss that a trusted key signed, and the figures since then."""
-    query = select(register_loss).order_by(register_loss.c.id.desc())
-    for row in conn.execute(query).mappings():
-        columns = {name: row[name] for name in row if name not in ("id", "signature")}
-        if not keys.signed_by(row["key_fingerprint"], bytes(row["signature"]), _signed(columns)):
-            continue
-        figures = {
-            name: RegisterFigure.model_validate(figure) for name, figure in row["figures"].items()
-        }
-        return AcceptedLoss.model_validate(columns), figures
-    return None

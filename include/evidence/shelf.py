@@ -60,10 +60,13 @@ class BundleCheck:
         problem: why the bundle cannot be believed; None when nothing wrong was found.
         complete: whether the content of every file was checked. An incomplete check is never
             shown as passed.
+        is_waiting: whether the store lacks the signature: the state database has it, and the next
+            seal puts it there.
     """
 
     problem: Message | None
     complete: bool = True
+    is_waiting: bool = False
 
     @property
     def verified(self) -> bool:
@@ -84,6 +87,8 @@ class Shelf:
         store: the evidence store.
         trusted: public keys (PEM) whose seals count.
         steady: seconds of a clock that never goes back.
+        pending: returns the signature of a bundle by its folder, while its seal did not put it
+            into the store; None when the state database has none.
 
     Raises:
         UsageError: a trusted key cannot be read.
@@ -94,11 +99,13 @@ class Shelf:
         store: ObjectStore,
         trusted: Iterable[bytes],
         steady: Callable[[], float] = time.monotonic,
+        pending: Callable[[str], bytes | None] = lambda _bundle: None,
     ) -> None:
         self.store = store
         self._trusted = tuple(trusted)
         self.keys = TrustedKeys(self._trusted)
         self._steady = steady
+        self._pending = pending
         self._lock = threading.Lock()
         self._results: OrderedDict[str, _Known] = OrderedDict()
         self._checks: OrderedDict[str, _Checked] = OrderedDict()
@@ -193,7 +200,8 @@ class Shelf:
         """
         sizes = self.sizes(row)
         try:
-            check = BundleCheck(None, self._check_files(row, sizes, previous))
+            complete = self._check_files(row, sizes, previous)
+            check = BundleCheck(None, complete, is_waiting=SIGNATURE not in sizes)
         except Refused as refusal:
             check = BundleCheck(refusal.message)
         if SIGNATURE in sizes:  # else a seal may be about to put it there
@@ -276,7 +284,7 @@ class Shelf:
 
     def folder(self, row: LedgerRow) -> StoreFolder:
         """Return a bundle's folder in the store."""
-        return StoreFolder(self.store, row.bundle)
+        return StoreFolder(self.store, row.bundle, pending=lambda: self._pending(row.bundle))
 
 
 def _remember(known: OrderedDict[_Key, _Held], key: _Key, held: _Held) -> None:

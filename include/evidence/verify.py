@@ -22,9 +22,10 @@ from include.evidence.commands import check_commands, commands_for
 from include.evidence.folder import DiskFolder, Folder, StoreFolder
 from include.evidence.ledger import LedgerRow
 from include.evidence.names import DEPTH, LARGEST_KEY, SIGNATURE, SIGNER, link_to
-from include.evidence.pending import pending_signatures
+from include.evidence.pending import pending_signature, pending_signatures
 from include.evidence.signing import TrustedKeys, fingerprint
 from include.evidence.sums import Link
+from include.evidence.versions import hidden_remarks
 from include.messages import Message, _
 from include.services.errors import UsageError
 from include.services.objectstore.base import ObjectDamaged, ObjectMissing, ObjectStore
@@ -73,7 +74,7 @@ class _Evidence:
 
     def folder(self, bundle: str) -> StoreFolder:
         listed = self.folders.get(bundle, set())
-        return StoreFolder(self.store, bundle, listed, self.signatures.get(bundle))
+        return StoreFolder(self.store, bundle, listed, lambda: self.signatures.get(bundle))
 
     @property
     def start(self) -> Link | None:
@@ -107,6 +108,8 @@ def verify_all(store: ObjectStore, conn: Connection, trusted: Iterable[bytes]) -
     try:
         _check_chain(evidence)
     except _Bad as bad:
+        sums = {row.bundle: row.sums_sha256 for row in evidence.rows}.get(bad.bundle, "")
+        remarks += hidden_remarks(store, bad.bundle, evidence.keys, sums)
         commands = commands_for(store, bad.bundle, evidence.keys.fingerprints)
         return Verification(False, count, bad.bundle, bad.problem, remarks, commands)
     if not evidence.rows:
@@ -128,8 +131,9 @@ def verify_one(
     """
     keys = TrustedKeys(trusted)
     bundle = bundle.strip("/")
-    signature = None if conn is None else pending_signatures(conn).get(bundle)
-    folder = StoreFolder(store, bundle, signature=signature)
+    folder = StoreFolder(
+        store, bundle, pending=lambda: pending_signature(conn, bundle) if conn else None
+    )
     commands = commands_for(store, bundle, keys.fingerprints)
     remarks = []
     if conn is None:
@@ -141,6 +145,7 @@ def verify_one(
         if conn is not None:
             _check_in_ledger(conn, bundle, signed, folder, keys)
     except Refused as bad:
+        remarks += hidden_remarks(store, bundle, keys)
         return Verification(False, 1, bundle, bad.message, remarks, commands)
     return Verification(True, 1, remarks=remarks, commands=commands)
 

@@ -18,6 +18,7 @@ from include.evidence.bundle import finish_seal, seal
 from include.evidence.controls import judge, unexplained
 from include.evidence.ledger import LedgerRow, find
 from include.evidence.model import Finding, Outcome, Result, RunContext, StepRecord, StepSummary
+from include.evidence.pending import lock_end
 from include.evidence.sealed import SealedRun, read_sealed
 from include.evidence.signing import TrustedKeys
 from include.evidence.steps import artifacts_of, record_step, steps_of
@@ -30,10 +31,6 @@ from include.services.connections import ConnectionSpec
 from include.services.errors import ControlFailed, ParcelSealError, ServiceError
 from include.state.locks import exclusive, share
 from include.workplace import Lookup, Workplace
-
-EVIDENCE_LOCK = timedelta(
-    days=3 * 366
-)  # Network Data Regulations 12 (2025-01-01): records >= 3 years
 
 SEAL = "the seal of this run"
 SEAL_PATIENCE = timedelta(minutes=5)  # with another process that seals the same run
@@ -228,7 +225,7 @@ def finished_run(live: Workplace, dag_id: str, run_id: str) -> SealedRun | None:
             return None
         store = live.store("evidence_store")
         keys = TrustedKeys(live.trusted)
-        finish_seal(store, conn, keys, dag_id, run_id, _lock_until(live, store.kind))
+        finish_seal(store, conn, keys, dag_id, run_id, lock_end(store, live.clock))
         return read_sealed(store, conn, live.trusted, dag_id, run_id)
 
 
@@ -247,10 +244,6 @@ def _seal_records(place: Workplace, conclude: Conclude) -> SealedRun:
     if live is not place:
         conclusion = replace(conclusion, ahead={})  # it stands in the sandbox, and goes with it
     return _seal(live, run_context(live), conclusion, artifacts, records)
-
-
-def _lock_until(place: Workplace, kind: str) -> datetime | None:
-    return place.clock.now() + EVIDENCE_LOCK if kind == "s3" else None
 
 
 def _lost() -> StepRecord:
@@ -304,8 +297,9 @@ def _seal(
     """Seal a bundle, and read the run's sealed result back."""
     from include.reports.render import render_all
 
+    reader = place.registers()
     controls = judge(place.pack.controls_of(context.dag_id), conclusion.metrics)
-    registers, lost = place.registers().state_to_seal(place.clock)
+    registers, lost = reader.state_to_seal(place.clock)
     findings = [*conclusion.findings, *unexplained(controls, conclusion.outcome), *lost]
     outcome = Outcome.worst([conclusion.outcome, *(one.severity for one in findings)])
     report = Report(
@@ -342,8 +336,9 @@ def _seal(
             files={**artifacts, **rendered.files},
             ahead=conclusion.ahead,
             clock=place.clock,
-            lock_until=_lock_until(place, store.kind),
+            lock_until=lock_end(store, place.clock),
             trusted=place.trusted,
+            workflows=reader.workflows,
         )
         sealed = read_sealed(store, conn, place.trusted, context.dag_id, context.run_id)
     assert sealed is not None

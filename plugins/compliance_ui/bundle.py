@@ -15,7 +15,7 @@ from include.evidence.check import Refused, SignedSums
 from include.evidence.commands import check_commands
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Result
-from include.evidence.names import SIGNATURE, SUMS
+from include.evidence.names import LARGEST_SIGNATURE, SIGNATURE, SUMS
 from include.evidence.shelf import BundleCheck
 from include.evidence.verify import link_before
 from include.messages import _
@@ -64,6 +64,8 @@ def one_bundle(request: Request, who: Reader, number: Number) -> Response:
         sizes = here.shelf.sizes(row)
         with in_turn():
             checked = here.shelf.check(row, previous)
+        if checked.is_waiting:
+            sizes[SIGNATURE] = LARGEST_SIGNATURE
         try:
             signed = here.shelf.signed(row)
             result = here.shelf.result(row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 import time
@@ -13,11 +14,14 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
+from psycopg.errors import InsufficientPrivilege
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import ProgrammingError
 
 from include.evidence import index
 from include.evidence.check import Refused
 from include.evidence.ledger import head
+from include.evidence.pending import pending_signature
 from include.evidence.shelf import Shelf
 from include.evidence.signing import TrustedKeys
 from include.evidence.watch import LedgerWatch, Watched
@@ -34,6 +38,7 @@ LOST_FOR = 60.0  # seconds after which somebody looks again whether bundles are 
 COUNTS = 512  # of filtered lists, that are remembered
 # A worker asks six times and for a minute each; forty pages would hold all threads of the server.
 _WHILE_SOMEBODY_WAITS = {"connect_timeout": 3, "read_timeout": 8, "max_attempts": 2}
+_log = logging.getLogger(__name__)
 _Made = TypeVar("_Made")
 
 
@@ -137,9 +142,24 @@ class Services:
         key = (_told(self.place.connection("evidence_store")), trusted)
 
         def make() -> Shelf:
-            return Shelf(self.store("evidence_store"), trusted, self.memory.steady)
+            store = self.store("evidence_store")
+            return Shelf(store, trusted, self.memory.steady, self._pending_signature)
 
         return self.memory.keep("shelf", make, key)
+
+    def _pending_signature(self, bundle: str) -> bytes | None:
+        """Return the signature of a bundle whose seal did not put it into the store yet."""
+        try:
+            with self.reading() as conn:
+                return pending_signature(conn, bundle)
+        except ProgrammingError as error:
+            if not isinstance(error.orig, InsufficientPrivilege):
+                raise
+            _log.warning(
+                "The role of pages_db may not read signatures that wait for their upload; run "
+                "`./parcelseal migrate --pages-role NAME` again."
+            )
+            return None
 
     def store(self, conn_id: str) -> ObjectStore:
         """A store as somebody asks it who waits for a page: one that hangs is given up soon."""

@@ -23,12 +23,14 @@ from include.incident.updating import Action
 from include.local.postgres import EmbeddedPostgres
 from include.services.database import DatabaseAddress
 from include.services.objectstore.directory import DirectoryStore
+from include.services.objectstore.s3 import S3Store
 from include.state.connect import engine
 from include.state.tables import evidence_ledger
 from tests.incident.desk_rig import LEAD, NIGHT, TABLES, Case, Company
 from tests.incident.evidence.extract_rig import run as run_sql
 from tests.support.damage import flip
 from tests.support.databases import fresh
+from tests.support.s3 import client_for, new_bucket, start_moto
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +204,38 @@ def test_evidence_that_is_gone_or_changed_is_named(
     code, _out, err = run(capsys, "verify", case.number)
     assert code == 1
     assert "incident_subject is not what was secured" in err
+
+
+@pytest.mark.parametrize("hide", ["delete", "overwrite"])
+def test_extract_that_an_intruder_hid_in_a_bucket_is_named_with_its_intact_version(
+    company: Company,
+    case: Case,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    hide: str,
+) -> None:
+    """Object Lock keeps the version that was secured; a newer version or marker hides it."""
+    (entry,) = case.entries(Kind.PRESERVED)
+    key = entry.data["extracts"]["courier"]["key"]
+    server = start_moto()
+    try:
+        client = client_for(server.endpoint)
+        bucket = new_bucket(client)
+        store = S3Store(client, bucket)
+        secured = store.put(key, (company.folder / key).read_bytes()).version_id
+        monkeypatch.setattr(Company, "store", lambda *_: store)
+        code, answer = told(capsys, "verify", case.number)
+        assert (code, answer["evidence"][1]["intact_version"]) == (0, "")
+        if hide == "delete":
+            client.delete_object(Bucket=bucket, Key=key)
+        else:
+            client.put_object(Bucket=bucket, Key=key, Body=b"x")
+        code, answer = told(capsys, "verify", case.number)
+        assert (code, answer["evidence"][1]["intact_version"]) == (1, secured)
+        _code, _out, err = run(capsys, "verify", case.number)
+        assert f"the version that was secured is intact: {secured} (entry {entry.place})" in err
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize("name", ["show", "verify", "documents"])

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from include.cli import backup
 from include.cli import evidence as command
 from include.cli.erasures_of_restore import is_complete
+from include.evidence import registers
+from include.evidence.names import SIGNATURE, SUMS
 from include.services.errors import ControlFailed, UsageError
 from include.workplace import Workplace
 from tests.evidence.register_fixtures import Company, sealed_company
@@ -52,6 +55,22 @@ def test_recover_ledger_names_lost_rows_until_a_person_accepts_the_loss(
     assert command.recover_ledger() == 0
     assert command.recover_ledger(accept_losses=True, **words) == 0
     assert "nothing was accepted" in capsys.readouterr().out
+
+
+def test_recover_ledger_names_folders_that_could_not_be_checked(
+    sealed: tuple[Company, Workplace], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bundle that shows a loss may be among them, so nothing says that no row is missing."""
+    company, _place = sealed
+    for number in range(3):
+        folder = f"backup_offsite/2026/11/forged{number}"
+        company.evidence.store.put(f"{folder}/{SUMS}", b"x")
+        company.evidence.store.put(f"{folder}/{SIGNATURE}", b"x" * 64)
+    with patch.object(registers, "MOST_FORGED", 2):
+        assert command.recover_ledger() == 1
+    shown = capsys.readouterr()
+    assert "2 folders of the evidence store could not be checked" in shown.err
+    assert "nothing that was sealed is missing" not in shown.out
 
 
 def test_recover_ledger_says_when_no_bundle_has_figures(

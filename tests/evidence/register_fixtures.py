@@ -60,8 +60,15 @@ class Company:
         run = result.run.model_copy(update={"run_id": f"r{next(self.numbers)}"})
         result = result.model_copy(update={"run": run, "registers": state})
         with self.state.connect() as conn:
-            signer = self.evidence.signer
-            seal(self.evidence.store, conn, signer, result=result, files={}, clock=self.clock)
+            seal(
+                self.evidence.store,
+                conn,
+                self.evidence.signer,
+                result=result,
+                files={},
+                clock=self.clock,
+                workflows=self.reader.workflows,
+            )
         return state, findings
 
     def require(self) -> None:

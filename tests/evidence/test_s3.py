@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
+from include.cli import evidence as command
+from include.evidence import ledger
+from include.evidence.adopt import recover_ledger
+from include.evidence.names import SIGNATURE
+from include.evidence.pending import lock_end
 from include.evidence.prune import prune_to_checkpoint
-from include.evidence.verify import verify_all
+from include.evidence.signing import TrustedKeys
+from include.evidence.verify import verify_all, verify_one
+from include.services.clock import SystemClock
+from include.services.connections import ConnectionSpec
 from include.services.objectstore.base import ObjectLocked
 from include.services.objectstore.s3 import S3Store
-from tests.evidence.register_fixtures import Company
-from tests.evidence.support import CLOCK, Evidence
-from tests.support.s3 import client_for, new_bucket, start_moto
+from include.state.tables import evidence_intent, evidence_ledger
+from tests.evidence.register_fixtures import Company, sealed_company
+from tests.evidence.support import CLOCK, START, Evidence
+from tests.support.s3 import (
+    ACCESS_KEY,
+    REGION,
+    SECRET_KEY,
+    client_for,
+    new_bucket,
+    start_moto,
+)
 
 UNTIL = datetime.now(UTC) + timedelta(days=1)  # noqa: TID251 - the server's own clock decides
 
@@ -56,10 +75,111 @@ def test_a_chain_in_s3_is_locked_and_verifies(
     store.put(f"{sealed[1].path}/report.en.html", b"a new version hides the locked one")
     found = verify_all(store, evidence.conn, trusted)
     assert found.first_bad == sealed[1].path
+    assert [remark.values for remark in found.remarks] == [
+        {"bundle": sealed[1].path, "name": "report.en.html"}
+    ]
+    alone = verify_one(store, sealed[1].path, trusted, evidence.conn)
+    assert (alone.verified, alone.remarks) == (False, found.remarks)
     copy = f"aws s3 cp --recursive s3://{bucket}/evidence/{sealed[1].path} {sealed[1].path}"
     host = endpoint.removeprefix("http://")
     assert found.commands[0] == f"{copy}  # with the --endpoint-url of {host}"
     assert found.commands[1] == f"cd {sealed[1].path}"
+
+
+def forget_signature(evidence: Evidence) -> str:
+    """Leave the newest bundle as a seal that was killed after its ledger row; its folder."""
+    row = ledger.head(evidence.conn)
+    assert row is not None
+    key = f"{row.bundle}/{SIGNATURE}"
+    signature = evidence.store.get(key)
+    evidence.store.delete(key)
+    intent = {"bundle": row.bundle, "begun_at": START, "signature": signature}
+    evidence.execute(evidence_intent.insert().values(intent))
+    return row.bundle
+
+
+def unlocked(store: S3Store, bundle: str) -> list[str]:
+    """Return the objects of a bundle that are not locked for three years."""
+    until = datetime.now(UTC) + timedelta(days=3 * 365)  # noqa: TID251 - the server's own clock
+    ends = {one.key: store.stat(one.key).locked_until for one in store.list(f"{bundle}/")}
+    assert f"{bundle}/{SIGNATURE}" in ends
+    return [key for key, end in ends.items() if end is None or end < until]
+
+
+def test_recovered_ledger_locks_the_bundle_of_a_killed_seal(
+    migrated_database: str, tmp_path: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command puts the signature into the store, and the bundle is locked as by its seal."""
+    client = client_for(endpoint)
+    bucket = new_bucket(client)
+    with sealed_company(migrated_database, tmp_path) as (company, place):
+        key = place.connection("evidence_store").text("signing_key")
+        extra = {"bucket": bucket, "endpoint_url": endpoint, "region_name": REGION}
+        spec = ConnectionSpec(
+            "evidence_store",
+            "aws",
+            login=ACCESS_KEY,
+            password=SECRET_KEY,
+            extra={**extra, "signing_key": key},
+        )
+        lookup = place.lookup
+        in_s3 = replace(
+            place, lookup=lambda name: spec if name == "evidence_store" else lookup(name)
+        )
+        store = in_s3.store("evidence_store")
+        assert isinstance(store, S3Store)
+        evidence = replace(company.evidence, store=store)
+        Company(evidence, company.state).seal()
+        bundle = forget_signature(evidence)
+        monkeypatch.setattr(command, "workplace", lambda: in_s3)
+        monkeypatch.setattr(command, "local_stack", lambda _place: nullcontext())
+        command.recover_ledger()
+        assert unlocked(store, bundle) == []
+
+
+def test_recovery_locks_only_bundles_that_their_seal_did_not_lock(
+    evidence: Evidence, endpoint: str
+) -> None:
+    """Locking each object of thousands of bundles again would take hours."""
+    client = client_for(endpoint)
+    store = S3Store(client, new_bucket(client), "evidence")
+    in_s3 = replace(evidence, store=store)
+    clock = SystemClock()
+    in_s3.seal(1)
+    locked = in_s3.seal(-1, lock_until=lock_end(store, clock)).path
+    bare = in_s3.seal(-2).path
+    in_s3.tamper(evidence_ledger.delete().where(evidence_ledger.c.seq > 1))
+    keys = TrustedKeys([evidence.signer.public_pem])
+    with patch.object(S3Store, "lock", autospec=True, side_effect=S3Store.lock) as lock:
+        entered = recover_ledger(
+            store, evidence.conn, evidence.signer, keys, clock, lock_end(store, clock)
+        )
+    assert entered == [locked, bare]
+    assert {call.args[1].rpartition("/")[0] for call in lock.call_args_list} <= {
+        bare,
+        f"{bare}/plans",
+    }
+    assert unlocked(store, bare) == []
+
+
+def test_pruning_locks_the_bundle_of_a_killed_seal(evidence: Evidence, endpoint: str) -> None:
+    """It puts the signature into the store first."""
+    client = client_for(endpoint)
+    store = S3Store(client, new_bucket(client), "evidence")
+    in_s3 = replace(evidence, store=store)
+    in_s3.seal(1)
+    in_s3.seal(2)
+    bundle = forget_signature(in_s3)
+    trusted = [evidence.signer.public_pem]
+    prune_to_checkpoint(
+        store,
+        evidence.conn,
+        evidence.signer,
+        before_seq=2,
+        trusted=trusted,
+        clock=SystemClock(),
+    )
+    assert unlocked(store, bundle) == []
 
 
 def test_registers_that_an_older_state_database_lacks_are_found_in_s3(

@@ -6,6 +6,7 @@ import pytest
 
 from include.evidence import ledger
 from include.evidence.check import Refused
+from include.evidence.names import SIGNATURE
 from include.evidence.shelf import BELIEVED_FOR, Shelf
 from include.evidence.signing import Signer, generate_key
 from include.evidence.verify import link_before
@@ -80,6 +81,39 @@ def test_bundle_that_waits_for_its_signature_is_checked_again_at_once(chain: Evi
     assert shelf.checked(row, lambda: previous).problem is not None
     signature.write_bytes(content)
     assert shelf.checked(row, lambda: previous).verified
+
+
+def test_bundle_whose_signature_is_not_stored_yet_is_shown_as_sealed(chain: Evidence) -> None:
+    """A seal was killed between its ledger row and the upload of its signature."""
+    row = newest(chain)
+    file = chain.root / row.bundle / SIGNATURE
+    signature = file.read_bytes()
+    file.unlink()
+    pending = {row.bundle: signature}
+    shelf = Shelf(chain.store, [chain.signer.public_pem], pending=pending.get)
+    check = shelf.check(row, link_before(chain.conn, row))
+    assert (check.verified, check.is_waiting) == (True, True)
+    assert shelf.result(row).run.run_id == row.run_id
+    with shelf.open(row, SIGNATURE, shelf.signed(row)) as content:
+        assert content.read() == signature
+    pending[row.bundle] = Signer.from_pem(generate_key()).sign(b"forged")
+    assert not shelf.check(row, link_before(chain.conn, row)).verified
+    pending.clear()
+    assert not shelf.check(row, link_before(chain.conn, row)).verified
+
+
+def test_signature_that_is_stored_meanwhile_is_read(chain: Evidence) -> None:
+    """The next seal put it there after the store was asked and before the state database was."""
+    row = newest(chain)
+    file = chain.root / row.bundle / SIGNATURE
+    signature = file.read_bytes()
+    file.unlink()
+
+    def publish(_bundle: str) -> None:
+        file.write_bytes(signature)
+
+    shelf = Shelf(chain.store, [chain.signer.public_pem], pending=publish)
+    assert shelf.check(row, link_before(chain.conn, row)).verified
 
 
 def test_a_row_of_another_key_is_not_believed(chain: Evidence) -> None:

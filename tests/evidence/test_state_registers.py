@@ -14,8 +14,8 @@ from sqlalchemy import text
 
 from include.evidence import ledger
 from include.evidence.names import RESULT, SIGNATURE
+from include.evidence.register_acceptance import accept_losses
 from include.evidence.register_figures import ERASURES, HOLDS, REGISTERS, Register, take_figures
-from include.evidence.registers import accept_losses
 from include.evidence.signing import Signer, generate_key
 from include.local.postgres import EmbeddedPostgres
 from include.services.errors import ControlFailed, UsageError
@@ -123,7 +123,7 @@ def test_older_state_database_is_refused_by_what_was_sealed_since(
         company.hold()  # the same number as one that is lost
         with pytest.raises(ControlFailed, match="legal holds that were sealed were changed"):
             company.require()
-        company.seal("check_quality")  # forks the chain; the loss is not forgotten
+        company.seal("check_quality")  # enters the newer bundles; the loss is not forgotten
         company.seal("check_quality")
         assert company.lost() == {"erasure", "legal_hold"}
 

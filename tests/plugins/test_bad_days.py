@@ -11,6 +11,7 @@ import jwt
 import psycopg
 import pytest
 
+from include.evidence.names import SIGNATURE
 from include.state.migrate import newest_revision
 from tests.plugins.shown import Shown
 from tests.support.registers import unguarded
@@ -52,6 +53,35 @@ def test_a_report_that_is_missing_or_altered_is_never_shown(
         assert b"All is well" not in report.content
         assert shown.get(OFFICER, f"/evidence/{row.seq}/bundle.zip").status_code == 409
     assert loud not in shown.get(OFFICER, f"/evidence/{row.seq}", language).text
+
+
+@contextmanager
+def killed_before_the_signature(shown: Shown, bundle: str) -> Iterator[None]:
+    """Leave a bundle for a moment as a seal that was killed after its ledger row."""
+    file = shown.company.root / "evidence" / bundle / SIGNATURE
+    intent = "INSERT INTO evidence_intent (bundle, begun_at, signature) VALUES (%s, now(), %s)"
+    with psycopg.connect(shown.company.conninfo, autocommit=True) as state:
+        state.execute(intent, [bundle, file.read_bytes()])
+        try:
+            with harmed(file, None):
+                yield
+        finally:
+            state.execute("DELETE FROM evidence_intent WHERE bundle = %s", [bundle])
+
+
+def test_bundle_that_waits_for_its_signature_is_shown_as_sealed(shown: Shown) -> None:
+    """Pages read the signature from the state database until the next seal has stored it."""
+    row = shown.company.newest("enforce_retention")
+    overview = shown.get(OFFICER, "/").text.count("cannot be believed")
+    with killed_before_the_signature(shown, row.bundle):
+        page = shown.get(OFFICER, f"/evidence/{row.seq}").text
+        assert "DO NOT RELY ON THIS BUNDLE" not in page
+        assert "Verified just now" in page
+        assert "Its signature is not in the evidence store yet." in page
+        assert shown.get(OFFICER, f"/evidence/{row.seq}/bundle.zip").status_code == 200
+        assert shown.get(OFFICER, f"/evidence/{row.seq}/files/{SIGNATURE}").status_code == 200
+        assert shown.get(OFFICER, "/").text.count("cannot be believed") == overview
+    assert "not in the evidence store yet" not in shown.get(OFFICER, f"/evidence/{row.seq}").text
 
 
 def test_a_line_of_the_ledger_that_was_edited_is_said_to_be(shown: Shown) -> None:

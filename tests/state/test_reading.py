@@ -29,8 +29,10 @@ def test_rights_are_given_to_a_role_that_is_there(
                 grant_pages(conn, role)
         admin.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
         assert admin.execute("SELECT count(*) FROM evidence_ledger").fetchone() == (0,)
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            admin.execute("SELECT count(*) FROM run_step")
+        admin.execute("SELECT bundle, signature FROM evidence_intent")
+        for query in ("SELECT count(*) FROM run_step", "SELECT begun_at FROM evidence_intent"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                admin.execute(query)
 
 
 def test_readers_cannot_write_whoever_they_are(migrated_database: str) -> None:

@@ -14,7 +14,7 @@ from unittest.mock import patch
 from include.backup import begun
 from include.backup.begun import Work
 from include.erasure import replay
-from include.evidence import adopt
+from include.evidence import adopt, bundle
 from include.evidence.bundle import seal
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Result
@@ -107,6 +107,11 @@ def recovered_evidence_is_fresh() -> Iterator[None]:
         yield
 
 
+def seals_fork_the_chain() -> AbstractContextManager[Any]:
+    """A seal follows the ledger's last row, whatever follows it in the store already."""
+    return patch.object(bundle, "adopt_before_seal", lambda *_of: [])
+
+
 DEFECTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     defect.__name__: defect
     for defect in (
@@ -118,6 +123,7 @@ DEFECTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
         lost_registers_are_unnoticed,
         holds_are_read_once,
         recovered_evidence_is_fresh,
+        seals_fork_the_chain,
     )
 }
 

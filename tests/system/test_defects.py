@@ -75,6 +75,14 @@ CASES: dict[str, tuple[list[Operation], str]] = {
         [("recover_ledger", {"rows": 1})],
         "evidence of 400 days ago is in time",
     ),
+    "seals_fork_the_chain": (
+        [
+            ("save_state", {}),
+            ("back_up", {}),
+            ("restore_older_state", {"then": "backup_offsite", "recover": False}),
+        ],
+        "the chain of evidence broke",
+    ),
 }
 
 

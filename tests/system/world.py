@@ -34,6 +34,7 @@ from include.cli import backup as backup_commands
 from include.evidence import adopt, ledger, standing
 from include.evidence.shelf import Shelf
 from include.evidence.signing import TrustedKeys
+from include.evidence.verify import verify_all
 from include.holds import registry
 from include.holds.registry import HoldKind
 from include.services import stores
@@ -295,6 +296,13 @@ class System(RuleBasedStateMachine):
                 TrustedKeys(services.trusted),
                 clock,
             )
+
+    def _check_chain(self) -> None:
+        """Check that all bundles of the store are one chain, and that the ledger has them."""
+        services = self.company.services
+        with self.state.connect() as conn:
+            chain = verify_all(services.store("evidence_store"), conn, services.trusted)
+        assert chain.verified, f"the chain of evidence broke at {chain.first_bad}: {chain.reason}"
 
     def _saved_state(self) -> str:
         return f"saved_{name_of(self.company.state)}"

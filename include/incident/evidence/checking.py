@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
+from include.evidence.versions import tried
 from include.incident.counting import subjects
 from include.incident.desk import File
 from include.incident.names import Kind
@@ -28,12 +29,15 @@ class Kept:
         entry: place of the newest entry of the timeline that names it.
         expected: its SHA-256 by that entry, hex.
         found: as it is now; None where it is gone.
+        intact_version: an older version in the store that is as the timeline says, where the
+            current one is not; empty for none.
     """
 
     name: str
     entry: int
     expected: str
     found: str | None
+    intact_version: str = ""
 
     @property
     def holds(self) -> bool:
@@ -45,7 +49,8 @@ def check(conn: Connection, file: File, store: Callable[[], ObjectStore]) -> lis
     """Work out the digests of everything that was secured, anew.
 
     The list is that of the newest entry; while `preserve` runs it may be longer already. Extracts
-    are those of every entry, each read as the store gives it to whoever asks for it now.
+    are those of every entry, each read as the store gives it to any reader now. Of one that was
+    deleted or overwritten, older versions are searched for the one that was secured.
 
     Args:
         conn: the state database.
@@ -69,14 +74,24 @@ def check(conn: Connection, file: File, store: Callable[[], ObjectStore]) -> lis
     opened = store() if named else None
     for key, (place, expected) in sorted(named.items()):
         assert opened is not None
-        found.append(Kept(key, place, expected, _sha256(opened, key)))
+        current = _sha256(opened, key)
+        intact = "" if current == expected else _intact_version(opened, key, expected)
+        found.append(Kept(key, place, expected, current, intact))
     return found
 
 
-def _sha256(store: ObjectStore, key: str) -> str | None:
+def _intact_version(store: ObjectStore, key: str, expected: str) -> str:
+    versions = [version for version in store.list_versions(key) if version.key == key]
+    for version in tried({key: versions}, key):
+        if not version.is_current and _sha256(store, key, version.version_id) == expected:
+            return version.version_id
+    return ""
+
+
+def _sha256(store: ObjectStore, key: str, version_id: str = "") -> str | None:
     digest = hashlib.sha256()
     try:
-        with store.open_reader(key) as reader:
+        with store.open_reader(key, version_id=version_id) as reader:
             while piece := reader.read(_PIECE):
                 digest.update(piece)
     except ObjectMissing:
@@ -87,7 +102,12 @@ def _sha256(store: ObjectStore, key: str) -> str | None:
 def faults(found: Sequence[Kept]) -> Iterator[str]:
     """What does not hold, a sentence each."""
     for one in found:
-        if one.found is None:
+        if one.intact_version:
+            yield (
+                f"{one.name} was deleted or overwritten in the store; the version that was secured "
+                f"is intact: {one.intact_version} (entry {one.entry})"
+            )
+        elif one.found is None:
             yield f"{one.name} is gone (entry {one.entry})"
         elif not one.holds:
             yield f"{one.name} is not what was secured (entry {one.entry})"

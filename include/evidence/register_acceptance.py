@@ -1,0 +1,108 @@
+"""Losses of registers that a person accepted, each decision signed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, select
+
+from include.approvals.reasons import says_something, value_free_reason
+from include.evidence import ledger
+from include.evidence.model import AcceptedLoss, RegisterFigure, RegisterState
+from include.evidence.register_figures import take_figures
+from include.evidence.signing import Signer, TrustedKeys
+from include.evidence.standing import AHEAD
+from include.services.clock import Clock
+from include.services.errors import UsageError
+from include.state.tables import register_loss
+
+if TYPE_CHECKING:
+    from include.evidence.registers import EvidenceReader
+
+
+def accept_losses(
+    reader: EvidenceReader, signer: Signer, clock: Clock, *, by: str, because: str
+) -> AcceptedLoss | None:
+    """Record that a person accepts the loss of sealed rows; return None if no row is missing.
+
+    Args:
+        reader: the evidence.
+        signer: signs the decision.
+        clock: the moment of the decision.
+        by: who accepts it.
+        because: why the rows cannot be brought back.
+
+    Raises:
+        UsageError: nobody is named, or the reason says nothing.
+        StoreError: the evidence store cannot be read.
+    """
+    if not by.strip():
+        raise UsageError("Nobody is named who accepts the loss.", "Name the person with --by.")
+    if not says_something(because):
+        raise UsageError("The reason says nothing.", "Write it in plain words with --because.")
+    lost = reader.losses(reader.sealed_states(clock.now()))
+    if not lost:
+        return None
+    accepted = AcceptedLoss(
+        accepted_at=clock.now(),
+        accepted_by=by.strip(),
+        because=value_free_reason(because),
+        lost={loss.register.name: loss.sealed for loss in lost},
+    )
+    figures = take_figures(reader.state, {}, accepted.lost)
+    columns = _columns(accepted, figures, signer.fingerprint)
+    with reader.state.begin() as conn:
+        conn.execute(
+            register_loss.insert().values(columns | {"signature": signer.sign(_signed(columns))})
+        )
+    return accepted
+
+
+def is_after(state: RegisterState, accepted: Sequence[AcceptedLoss]) -> bool:
+    """Return whether a state was read after the newest accepted loss.
+
+    A seal that knows the acceptance, or one that this state database does not have, came after it,
+    whatever the clocks of the two machines say.
+
+    Args:
+        state: of a bundle.
+        accepted: all accepted losses, the newest first.
+    """
+    if state.accepted is not None and state.accepted not in accepted[1:]:
+        return True
+    return state.read_at > accepted[0].accepted_at + AHEAD
+
+
+def _columns(
+    accepted: AcceptedLoss, figures: Mapping[str, RegisterFigure], fingerprint: str
+) -> dict[str, Any]:
+    return {
+        "accepted_at": accepted.accepted_at,
+        "accepted_by": accepted.accepted_by,
+        "because": accepted.because,
+        "lost": {name: lost.model_dump(mode="json") for name, lost in accepted.lost.items()},
+        "figures": {name: now.model_dump(mode="json") for name, now in figures.items()},
+        "key_fingerprint": fingerprint,
+    }
+
+
+def _signed(columns: Mapping[str, Any]) -> bytes:
+    return ledger.canonical("register_loss", columns)
+
+
+def accepted_losses(
+    conn: Connection, keys: TrustedKeys
+) -> list[tuple[AcceptedLoss, dict[str, RegisterFigure]]]:
+    """Return accepted losses that a trusted key signed, newest first, with the figures since."""
+    accepted = []
+    query = select(register_loss).order_by(register_loss.c.id.desc())
+    for row in conn.execute(query).mappings():
+        columns = {name: row[name] for name in row if name not in ("id", "signature")}
+        if not keys.signed_by(row["key_fingerprint"], bytes(row["signature"]), _signed(columns)):
+            continue
+        figures = {
+            name: RegisterFigure.model_validate(figure) for name, figure in row["figures"].items()
+        }
+        accepted.append((AcceptedLoss.model_validate(columns), figures))
+    return accepted

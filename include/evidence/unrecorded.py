@@ -1,0 +1,180 @@
+"""Signed bundles of the evidence store that the ledger does not have.
+
+There are some after an older state database was restored, or rows of the ledger were deleted. The
+store is searched by version, so that neither a delete marker nor an overwrite hides a bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection
+
+from include.evidence import ledger
+from include.evidence.check import SignedSums
+from include.evidence.checkpoint import checkpoints
+from include.evidence.names import (
+    DEPTH,
+    LARGEST_RESULT,
+    LARGEST_SIGNATURE,
+    LARGEST_SUMS,
+    RESULT,
+    SIGNATURE,
+    SUMS,
+    folder_name,
+)
+from include.evidence.signing import TrustedKeys
+from include.evidence.sums import Link
+from include.evidence.versions import SealedFolder, Versions, find_sealed, tried
+from include.services.objectstore.base import (
+    ObjectStore,
+    ObjectVersion,
+)
+
+MONTHS = 24  # of the store that are searched at most
+LONGEST_RUN = 2  # months by which a run may have begun before the newest bundle was sealed
+MOST_FORGED = 2000  # objects that are read of folders without a trusted signature
+MOST_FORGED_BYTES = 256 * 1024 * 1024  # of these objects
+
+
+@dataclass(frozen=True)
+class UnrecordedBundle:
+    """A bundle that a trusted key signed and that the ledger lacks.
+
+    Attributes:
+        name: its folder.
+        signed: its SHA256SUMS, after the signature was checked.
+        folder: reads the versions that were sealed.
+    """
+
+    name: str
+    signed: SignedSums
+    folder: SealedFolder
+
+
+@dataclass(frozen=True)
+class UnrecordedBundles:
+    """The result of a search.
+
+    Attributes:
+        bundles: that were found, the newest signature first.
+        unchecked: how many folders, or versions of their objects, were left: there were too many
+            without a trusted signature.
+    """
+
+    bundles: tuple[UnrecordedBundle, ...]
+    unchecked: int = 0
+
+    def after(self, link: Link | None) -> list[UnrecordedBundle]:
+        """Return the bundles that say they follow a link: one, its copies, or a fork."""
+        return [bundle for bundle in self.bundles if bundle.signed.sums.previous == link]
+
+    def chain_after(self, link: Link | None) -> list[UnrecordedBundle]:
+        """Return the bundles that continue the chain from a link, in the chain's order."""
+        chain: list[UnrecordedBundle] = []
+        following = self.after(link)
+        while following:
+            chain.append(following[0])
+            links = [Link(bundle.name, bundle.signed.sha256) for bundle in following]
+            following = [bundle for bundle in self.bundles if bundle.signed.sums.previous in links]
+        return chain
+
+
+def search_unrecorded(
+    store: ObjectStore,
+    conn: Connection,
+    keys: TrustedKeys,
+    prefixes: Collection[str],
+    *,
+    most_forged: int | None,
+) -> UnrecordedBundles:
+    """Search parts of the store for signed bundles that the ledger lacks.
+
+    Reads each signature that could be one. Only folders without a trusted signature count against
+    the bounds: forged ones make the search incomplete, and it says so.
+
+    Args:
+        store: the evidence store.
+        conn: the state database. Without the evidence lock, a bundle that is sealed meanwhile is
+            recorded before its signature is stored, so it is not returned either.
+        keys: public keys whose seals count.
+        prefixes: of keys in the store; an empty one for all of it.
+        most_forged: objects that are read of folders without a trusted signature; None for no
+            bound, also on their bytes.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    folders = _signed_folders(store, prefixes)
+    rows = ledger.of_bundles(conn, list(folders))
+    recorded = {row.bundle for row in rows if row.is_authentic(keys)}
+    recorded |= {mark.bundle for mark in checkpoints(conn) if mark.is_authentic(keys)}
+    bundles, unchecked = [], 0
+    objects = total = 0
+    # An intruder's large files are the last to be read.
+    for name in sorted(folders.keys() - recorded, key=lambda name: (_size(folders[name]), name)):
+        if most_forged is not None and (objects >= most_forged or total >= MOST_FORGED_BYTES):
+            unchecked += 1
+            continue
+        sealed = find_sealed(store, name, keys, folders[name])
+        if sealed is not None:
+            bundles.append(UnrecordedBundle(name, sealed.signed, sealed))
+        else:
+            objects += sum(len(tried(folders[name], each)) for each in (SIGNATURE, SUMS))
+            total += _size(folders[name])
+            unchecked += _has_more(folders[name])
+    bundles.sort(key=lambda bundle: (bundle.folder.signed_at, bundle.name), reverse=True)
+    return UnrecordedBundles(tuple(bundles), unchecked)
+
+
+def month_prefixes(
+    workflows: Iterable[str], since: datetime | None, now: datetime
+) -> Collection[str]:
+    """Return the folders of the store in which bundles since a moment lie; all for None.
+
+    A folder has the month in which its run began, by the clock of another machine.
+    """
+    if since is None:
+        return [""]
+    newest = _month(now + timedelta(days=1))
+    oldest = max(min(newest, _month(since)) - LONGEST_RUN, newest - MONTHS + 1)
+    months = [f"{at // 12:04}/{at % 12 + 1:02}" for at in range(oldest, newest + 1)]
+    return [f"{folder_name(name)}/{month}/" for name in sorted(set(workflows)) for month in months]
+
+
+def _month(moment: datetime) -> int:
+    moment = moment.astimezone(UTC)
+    return moment.year * 12 + moment.month - 1
+
+
+def _signed_folders(store: ObjectStore, prefixes: Collection[str]) -> dict[str, Versions]:
+    """Return the folders that hold a signature and a SHA256SUMS, with the versions of both.
+
+    A version that is larger than a seal writes is left out, and so are delete markers.
+    """
+    largest = {SIGNATURE: LARGEST_SIGNATURE, SUMS: LARGEST_SUMS, RESULT: LARGEST_RESULT}
+    folders: dict[str, dict[str, list[ObjectVersion]]] = {}
+    for prefix in _disjoint(prefixes):
+        for version in store.list_versions(prefix):
+            *folder, name = version.key.split("/")
+            if len(folder) != DEPTH or version.is_marker or version.size > largest.get(name, -1):
+                continue
+            folders.setdefault("/".join(folder), {}).setdefault(name, []).append(version)
+    return {name: files for name, files in folders.items() if {SIGNATURE, SUMS} <= files.keys()}
+
+
+def _disjoint(prefixes: Collection[str]) -> Iterator[str]:
+    for prefix in sorted(set(prefixes)):
+        if not any(prefix != other and prefix.startswith(other) for other in prefixes):
+            yield prefix
+
+
+def _has_more(files: Versions) -> bool:
+    """Return whether versions were left that could be genuine."""
+    return any(len(files[name]) > len(tried(files, name)) for name in (SIGNATURE, SUMS))
+
+
+def _size(files: Versions) -> int:
+    return sum(version.size for name in (SIGNATURE, SUMS) for version in tried(files, name))

@@ -1,0 +1,209 @@
+"""Bundles read by the versions that were sealed, whatever hides these in the store now.
+
+Object Lock keeps an object's version. It does not keep anybody from writing a newer version or a
+delete marker on top.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+
+from include.evidence.check import Refused, SignedSums, check_file
+from include.evidence.folder import PIECE, Folder, Readable
+from include.evidence.names import (
+    LARGEST_RESULT,
+    LARGEST_SIGNATURE,
+    LARGEST_SUMS,
+    RESULT,
+    SIGNATURE,
+    SUMS,
+)
+from include.evidence.signing import TrustedKeys
+from include.evidence.sums import Sums
+from include.messages import Message, _
+from include.services.objectstore.base import (
+    ObjectDamaged,
+    ObjectMissing,
+    ObjectStore,
+    ObjectVersion,
+)
+
+MOST_VERSIONS = 16  # older versions of an object that are tried, from the oldest on
+
+Versions = Mapping[str, Sequence[ObjectVersion]]
+"""File of a bundle -> its versions and delete markers, the current one first, then the newest."""
+
+
+class SealedFolder(Folder):
+    """The files of a bundle in the versions that its SHA256SUMS lists.
+
+    `find_sealed` makes it.
+
+    Attributes:
+        signed: the SHA256SUMS that a trusted key signed.
+        signed_at: when the store took the signature.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        bundle: str,
+        files: Versions,
+        signed: SignedSums,
+        signature: ObjectVersion,
+    ) -> None:
+        self.signed = signed
+        self.signed_at = signature.modified_at
+        self._store, self._prefix, self._files = store, f"{bundle}/", files
+        self._chosen = {SIGNATURE: signature}
+
+    @property
+    def hidden(self) -> list[str]:
+        """The files whose sealed version is not the current one, by name."""
+        names = [*self.signed.sums.files, SUMS, SIGNATURE]
+        return [name for name in names if tried(self._files, name) and self._is_hidden(name)]
+
+    def names(self) -> set[str]:
+        """Return the relative names of all files that have a version."""
+        return {name for name in self._files if tried(self._files, name)}
+
+    def open(self, name: str) -> AbstractContextManager[Readable]:
+        """Open a file in the version that was sealed; in the current one if none fits."""
+        version_id = self._version(name).version_id
+        return self._store.open_reader(self._prefix + name, version_id=version_id)
+
+    def read_result(self) -> bytes | None:
+        """Return the result.json that was sealed; None when no version of it is stored.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        try:
+            content = self.read(RESULT, LARGEST_RESULT)
+        except (ObjectMissing, ObjectDamaged):
+            return None
+        is_sealed = hashlib.sha256(content).hexdigest() == self.signed.sums.files.get(RESULT)
+        return content if is_sealed else None
+
+    def _is_hidden(self, name: str) -> bool:
+        return not self._version(name).is_current
+
+    def _version(self, name: str) -> ObjectVersion:
+        if name not in self._chosen:
+            candidates = tried(self._files, name)
+            if not candidates:
+                raise ObjectMissing(f"There is no version of {self._prefix + name!r}.")
+            listed = self.signed.sha256 if name == SUMS else self.signed.sums.files.get(name)
+            fitting = (each for each in candidates if self._digest(name, each) == listed)
+            is_only = len(candidates) == 1
+            self._chosen[name] = candidates[0] if is_only else next(fitting, candidates[0])
+        return self._chosen[name]
+
+    def _digest(self, name: str, version: ObjectVersion) -> str:
+        digest = hashlib.sha256()
+        try:
+            key = self._prefix + name
+            with self._store.open_reader(key, version_id=version.version_id) as file:
+                while piece := file.read(PIECE):
+                    digest.update(piece)
+        except (ObjectMissing, ObjectDamaged):
+            return ""
+        return digest.hexdigest()
+
+
+def find_sealed(
+    store: ObjectStore,
+    bundle: str,
+    keys: TrustedKeys,
+    files: Versions | None = None,
+    sums_sha256: str = "",
+) -> SealedFolder | None:
+    """Return a bundle when one version of its signature fits one of its SHA256SUMS.
+
+    Args:
+        store: the evidence store.
+        bundle: its folder.
+        keys: public keys whose seals count.
+        files: the versions of its files; None lists them.
+        sums_sha256: the digest that its SHA256SUMS must have; empty for any.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    files = _listed(store, bundle) if files is None else files
+    signatures = [
+        (version, _read(store, f"{bundle}/{SIGNATURE}", version, LARGEST_SIGNATURE))
+        for version in tried(files, SIGNATURE)
+    ]
+    for version in tried(files, SUMS):
+        content = _read(store, f"{bundle}/{SUMS}", version, LARGEST_SUMS)
+        if content is None:
+            continue
+        sha256 = hashlib.sha256(content).hexdigest()
+        if sums_sha256 not in ("", sha256):
+            continue
+        for signed_with, signature in signatures:
+            signed_by = keys.who_signed(signature, content) if signature else None
+            if signed_by is None:
+                continue
+            try:
+                signed = SignedSums(Sums.parse(content), sha256, signed_by)
+            except ValueError:
+                continue
+            return SealedFolder(store, bundle, files, signed, signed_with)
+    return None
+
+
+def hidden_remarks(
+    store: ObjectStore, bundle: str, keys: TrustedKeys, sums_sha256: str = ""
+) -> list[Message]:
+    """Return a remark when the store hides files of a bundle, and has all of them as sealed.
+
+    Reads all of them.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    folder = find_sealed(store, bundle, keys, sums_sha256=sums_sha256)
+    if folder is None or not folder.hidden:
+        return []
+    try:
+        for name in folder.signed.sums.files:
+            check_file(folder, name, folder.signed)
+    except Refused:
+        return []
+    return [
+        _(
+            "{bundle}: {name} was deleted or overwritten in the store; the versions that were "
+            "sealed are intact",
+            bundle=bundle,
+            name=", ".join(folder.hidden),
+        )
+    ]
+
+
+def tried(files: Versions, name: str) -> list[ObjectVersion]:
+    """Return the versions that are tried: the current one, then from the oldest on.
+
+    A seal writes each object once or twice, so versions that somebody puts on top hide nothing.
+    """
+    versions = [version for version in files.get(name, ()) if not version.is_marker]
+    current = [version for version in versions if version.is_current]
+    older = [version for version in reversed(versions) if not version.is_current]
+    return current + older[:MOST_VERSIONS]
+
+
+def _listed(store: ObjectStore, bundle: str) -> Versions:
+    files: dict[str, list[ObjectVersion]] = {}
+    for version in store.list_versions(f"{bundle}/"):
+        files.setdefault(version.key.removeprefix(f"{bundle}/"), []).append(version)
+    return files
+
+
+def _read(store: ObjectStore, key: str, version: ObjectVersion, limit: int) -> bytes | None:
+    try:
+        return store.get(key, version_id=version.version_id, limit=limit)
+    except (ObjectMissing, ObjectDamaged):
+        return None
