@@ -8,7 +8,7 @@ from typing import Any
 
 from include.approvals import registry
 from include.approvals.question import AskAgain, Question
-from include.approvals.registry import Cause, Decision, Refusal
+from include.approvals.registry import Cause, Decision, Refusal, Request
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
 from include.intake import batches, people, sample
@@ -289,7 +289,27 @@ def take(
         )
         outdated = registry.outdated_answers(conn, asked)
     if isinstance(answer, Refusal) and answer.cause is Cause.OTHER_CONTENT:
-        raise AskAgain(f"{part} changed after the form was made.")
+        raise AskAgain(_("{part} changed after the form was made.", part=part))
+    return _reviewed(part, asked, answer, outdated)
+
+
+def decided(desk: Desk, checked: StepRecord) -> StepRecord | None:
+    """Return the record of a decision on exactly the checked content, None while there is none.
+
+    The task that took the decision may have been killed before its record was kept.
+
+    Args:
+        desk: of the batch.
+        checked: the batch's check.
+    """
+    with desk.state.connect() as conn:
+        asked = registry.request(conn, int(checked.data["request"]))
+        decision = registry.decision_on(conn, asked.id)
+        outdated = registry.outdated_answers(conn, asked)
+    return _reviewed(checked.part, asked, decision, outdated) if decision else None
+
+
+def _reviewed(part: str, asked: Request, answer: Decision | Refusal, outdated: int) -> StepRecord:
     seen = Examination(STEP_REVIEW, CLAUSE, part=part)
     if outdated:
         seen.find(

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from include.approvals.question import AskAgain
 from include.approvals.registry import APPROVE
 from include.evidence import ledger
 from include.evidence.ledger import LedgerRow
@@ -20,6 +21,7 @@ from include.evidence.model import Finding, Metric, Outcome, StepRecord
 from include.evidence.steps import steps_of
 from include.messages import verbatim
 from include.reports.conclusion import Conclusion, worst
+from include.reports.i18n import Translator
 from include.services.errors import ControlFailed
 from include.workplace import ROOT, Workplace
 from tests.orchestration.test_sandbox import RUN, Play
@@ -158,6 +160,25 @@ def test_step_that_ends_after_the_seal_fails(run: Run) -> None:
         step("slow", "", verbatim("slow"), work, "4.2")
     with run.live.state.connect() as conn:
         assert [one.outcome for one in steps_of(conn, *RUN)] == [Outcome.FAIL]
+
+
+def test_seal_gives_the_reason_of_the_last_answer_where_nobody_asks_again(run: Run) -> None:
+    """The step before failed in its repetition, so the question never came again."""
+    from include.orchestration.run import step
+
+    def work(_place: Workplace) -> StepRecord:
+        raise AskAgain(verbatim("customers/IN-1 changed after the form was made."))
+
+    with pytest.raises(AskAgain):
+        step("review", "customers/IN-1", verbatim("The review"), work, "5.2")
+    assert run.seal()["outcome"] == "fail"
+    with run.live.state.connect() as conn:
+        (record,) = steps_of(conn, *RUN)
+    (finding,) = record.findings
+    assert finding.code == "review.unanswered"
+    said = Translator("en", "UTC").text(finding.message)
+    assert "changed after the form was made" in said
+    assert "did not finish" not in said
 
 
 def test_step_that_begins_while_the_run_is_sealed_waits_and_fails(
