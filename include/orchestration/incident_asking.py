@@ -1,4 +1,4 @@
-"""How a human step of an incident asks: what is refused, explained, or asked of nobody."""
+"""Wrap the questions of an incident's human steps: refuse, explain, or skip them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import steps_of
 from include.incident.steps.answer import entered_at
 from include.orchestration.incident import desk, place
-from include.orchestration.run import keep_record, open_run, run_key
+from include.orchestration.run import confirm_open, keep_record, run_key
+from include.orchestration.run_lock import at_work
+from include.orchestration.sandbox import live_of
 from include.orchestration.unforeseen import value_free
 from include.policy.incident import HumanStep
 from include.services.errors import ParcelSealError, ServiceError
@@ -50,8 +52,8 @@ def explained(ask: Ask) -> Ask:
 def in_open_run(step_name: HumanStep, ask: Ask) -> Ask:
     """Return a question that is refused in a sealed run.
 
-    Nobody is asked where the answer was entered by a task that was killed afterwards. Where nobody
-    is asked for another reason, the failure of an earlier try is replaced.
+    The step skips the question if a killed task entered the answer. If it skips the question for
+    another reason, it replaces the failure of an earlier try.
 
     Args:
         step_name: of the step.
@@ -60,26 +62,32 @@ def in_open_run(step_name: HumanStep, ask: Ask) -> Ask:
 
     @wraps(ask)
     def asks(part: str) -> Question | None:
-        found = open_run(place)
-        number, _slash, authority = part.partition("/")
-        failure = _failure(found, step_name, authority)
-        record = _entered(found, number, step_name, failure) if failure else None
-        if record is not None:
-            keep_record(found, record)
-            return None
-        question = ask(part)
-        if question is None and failure is not None:
-            data = {"asked": False}
-            passed = StepRecord(step=step_name, part=authority, outcome=Outcome.PASS, data=data)
-            keep_record(found, passed)
-        return question
+        services = place()
+        with at_work(live_of(services).state, *run_key()):
+            confirm_open(services)
+            return _question(services, step_name, part, ask)
 
     return asks
 
 
-def _failure(found: Workplace, step_name: HumanStep, authority: str) -> StepRecord | None:
+def _question(services: Workplace, step_name: HumanStep, part: str, ask: Ask) -> Question | None:
+    number, _slash, authority = part.partition("/")
+    failure = _failure(services, step_name, authority)
+    record = _entered(services, number, step_name, failure) if failure else None
+    if record is not None:
+        keep_record(services, record)
+        return None
+    question = ask(part)
+    if question is None and failure is not None:
+        data = {"asked": False}
+        passed = StepRecord(step=step_name, part=authority, outcome=Outcome.PASS, data=data)
+        keep_record(services, passed)
+    return question
+
+
+def _failure(services: Workplace, step_name: HumanStep, authority: str) -> StepRecord | None:
     """Return the record of an earlier try that has no result, None where there is none."""
-    with found.state.connect() as conn:
+    with services.state.connect() as conn:
         for record in steps_of(conn, *run_key()):
             if (record.step, record.part) == (step_name, authority):
                 return record if record.outcome is Outcome.FAIL else None
@@ -87,11 +95,11 @@ def _failure(found: Workplace, step_name: HumanStep, authority: str) -> StepReco
 
 
 def _entered(
-    found: Workplace, number: str, step_name: HumanStep, failure: StepRecord
+    services: Workplace, number: str, step_name: HumanStep, failure: StepRecord
 ) -> StepRecord | None:
     """Return the record of the answer that an earlier try entered before it was killed."""
     if ANSWERED_AT not in failure.data:
         return None
     at = datetime.fromisoformat(failure.data[ANSWERED_AT])
-    mine = desk(found)
+    mine = desk(services)
     return entered_at(mine, mine.file(number), step_name, failure.part, at)

@@ -28,7 +28,7 @@ from include.intake.names import (
 )
 from include.messages import _, verbatim
 from include.orchestration.human import Answer, wait
-from include.orchestration.run import run_key, seal_run, step
+from include.orchestration.run import confirm_open, run_key, seal_run, step
 from include.orchestration.workflow import policy
 from include.policy.expectations import Expectation
 from include.policy.intake import IntakeRule
@@ -124,8 +124,13 @@ def settle(part: str) -> dict[str, Any]:
 
     def work(place: Workplace) -> StepRecord:
         desk = _desk(place, place.pack.intake_rule(rule_and_batch(part)[0]))
+
+        def confirm(stage: str) -> None:
+            if stage == "before commit":
+                confirm_open(place)
+
         with exclusive(place.state, f"intake:{part}", f"the batch {part}"):
-            return settlement.settle(desk, _checked(desk, part))
+            return settlement.settle(desk, _checked(desk, part), confirm)
 
     return step(STEP_SETTLE, part, _("The settlement of {part}", part=part), work, CLAUSE)
 

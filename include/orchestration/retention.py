@@ -18,7 +18,7 @@ from include.evidence.steps import steps_of
 from include.holds.registry import restore_points_held
 from include.messages import _, verbatim
 from include.orchestration.human import Answer, wait
-from include.orchestration.run import run_key, seal_run, step
+from include.orchestration.run import confirm_open, run_key, seal_run, step
 from include.orchestration.starter import started_by
 from include.orchestration.workflow import policy
 from include.reports.conclusion import Conclusion
@@ -107,8 +107,13 @@ def execute(database: str) -> dict[str, Any]:
         place.require_complete_registers(ERASURES, HOLDS, REQUESTS)
         desk = _desk(place, database)
         name, what = f"retention:{database}", f"retention of {database}"
-        with exclusive(place.state, name, what) as alone:
-            return erasing.execute(desk, _record(desk, STEP_PLAN), alone=alone)
+        with exclusive(place.state, name, what) as confirm_lock:
+
+            def confirm() -> None:
+                confirm_lock()
+                confirm_open(place)
+
+            return erasing.execute(desk, _record(desk, STEP_PLAN), alone=confirm)
 
     title = _("The execution in {database}", database=database)
     return step(STEP_EXECUTE, database, title, work, CLAUSE)

@@ -22,7 +22,7 @@ from include.evidence.sealed import SealedRun, read_sealed
 from include.evidence.signing import TrustedKeys
 from include.evidence.steps import artifacts_of, record_step, steps_of
 from include.messages import Message, _, verbatim
-from include.orchestration.run_lock import sealing, unsealed
+from include.orchestration.run_lock import RunSealed, at_work, sealing, unsealed
 from include.orchestration.sandbox import SandboxedWorkplace, live_of
 from include.orchestration.step_records import failed, interrupted, unanswered
 from include.orchestration.unforeseen import value_free
@@ -97,6 +97,19 @@ def _unsealed(place: Workplace) -> Iterator[None]:
         yield
 
 
+def confirm_open(place: Workplace) -> None:
+    """Confirm that the run is not sealed, before what a step did is committed elsewhere.
+
+    Args:
+        place: of the task.
+
+    Raises:
+        RunSealed: it is; no retry changes that.
+    """
+    with _unsealed(place):
+        pass
+
+
 def keep_record(place: Workplace, record: StepRecord) -> None:
     """Keep a step's record for the seal, in place of an earlier one.
 
@@ -123,8 +136,8 @@ def step(
     """Do one step and keep its record for the seal, whatever happens.
 
     Before the work begins, the record says that it did not finish; so a killed task is seen. A step
-    of a sealed run does nothing. Where an answer does not count, the record gives the reason until
-    another one is taken.
+    of a sealed run does nothing, and the run is not sealed while a step is at work. Where an answer
+    does not count, the record gives the reason until another one is taken.
 
     Args:
         name: of the step, as its record has it.
@@ -148,22 +161,25 @@ def step(
     def keep_failed(record: StepRecord) -> None:
         keep_record(place, record.model_copy(update={"data": dict(data or {})}))
 
-    keep_failed(interrupted(name, part, title, clause))
-    try:
-        record = work(place)
-    except AskAgain as again:
-        keep_record(place, unanswered(name, part, title, again.reason, clause))
-        raise
-    except ParcelSealError as error:
-        reason, action = verbatim(error.message), verbatim(error.action)
-        keep_failed(failed(name, part, title, reason, clause, action))
-        if isinstance(error, ServiceError):
+    with at_work(live_of(place).state, *run_key()):
+        keep_failed(interrupted(name, part, title, clause))
+        try:
+            record = work(place)
+        except RunSealed:
             raise
-        raise AirflowFailException(str(error)) from None
-    except Exception as error:  # noqa: BLE001 - raised again, without words that may quote a value
-        keep_failed(failed(name, part, title, verbatim(type(error).__name__), clause))
-        raise ServiceError(f"Nobody foresaw this:\n{value_free(error)}") from None
-    keep_record(place, record)
+        except AskAgain as again:
+            keep_record(place, unanswered(name, part, title, again.reason, clause))
+            raise
+        except ParcelSealError as error:
+            reason, action = verbatim(error.message), verbatim(error.action)
+            keep_failed(failed(name, part, title, reason, clause, action))
+            if isinstance(error, ServiceError):
+                raise
+            raise AirflowFailException(str(error)) from None
+        except Exception as error:  # noqa: BLE001 - raised again, without words that may quote a value
+            keep_failed(failed(name, part, title, verbatim(type(error).__name__), clause))
+            raise ServiceError(f"Nobody foresaw this:\n{value_free(error)}") from None
+        keep_record(place, record)
     return {"step": name, "part": part, "outcome": str(record.outcome)}
 
 

@@ -43,7 +43,7 @@ def interrupted(name: str, part: str, title: Message, clause: str) -> StepRecord
 
 
 def unanswered(name: str, part: str, title: Message, reason: Message, clause: str) -> StepRecord:
-    """Return the record of a step whose last answer did not count, until another one does.
+    """Return the record of a step whose last answer did not count.
 
     Args:
         name: of the step.

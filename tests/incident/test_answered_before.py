@@ -41,7 +41,7 @@ def tasks_of(case: Case, monkeypatch: pytest.MonkeyPatch, step: str) -> tuple[An
 
 
 def answer_of(case: Case, step: str, **more: Any) -> Answer:
-    """Return the answer that the right person gives to the form of now."""
+    """Return the answer that the right person gives to the present form."""
     who, option, entered = USUAL[step]
     given = {"option": option, "user": who, "entered": entered | more}
     at, content = case.company.clock.now(), case.content(step)
@@ -53,7 +53,7 @@ def answer_of(case: Case, step: str, **more: Any) -> Answer:
 def test_step_goes_on_with_an_entered_answer_after_its_task_was_killed(
     company: Company, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """Nobody is asked again, and the record is the one that the killed task lost."""
+    """The step skips the question and keeps the record that the killed task lost."""
     from include.orchestration import run
 
     case = before(company, step)

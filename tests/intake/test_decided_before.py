@@ -21,7 +21,7 @@ pytestmark = pytest.mark.airflow
 def test_review_goes_on_with_a_registered_decision_after_its_task_was_killed(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, option: str, late: bool
 ) -> None:
-    """No reviewer is asked again, and the record is the one that the killed task lost."""
+    """The step skips the question and keeps the record that the killed task lost."""
     from include.orchestration import intake
     from include.orchestration.human import Answer
 

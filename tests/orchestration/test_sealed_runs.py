@@ -145,23 +145,6 @@ def test_step_of_a_sealed_run_fails_and_changes_nothing(run: Run) -> None:
         assert [one.outcome for one in steps_of(conn, *RUN)] == [Outcome.ATTENTION]
 
 
-def test_step_that_ends_after_the_seal_fails(run: Run) -> None:
-    """Its bundle says that the step did not finish, so its result must not look like a success."""
-    from airflow.sdk.exceptions import AirflowFailException
-
-    from include.orchestration.run import step
-
-    def work(_place: Workplace) -> StepRecord:
-        sealed = run.seal()
-        assert (sealed["outcome"], sealed["findings"]) == ("fail", 1)
-        return StepRecord(step="slow", outcome=Outcome.PASS)
-
-    with pytest.raises(AirflowFailException, match=r"sealed.*Start a new run"):
-        step("slow", "", verbatim("slow"), work, "4.2")
-    with run.live.state.connect() as conn:
-        assert [one.outcome for one in steps_of(conn, *RUN)] == [Outcome.FAIL]
-
-
 def test_seal_gives_the_reason_of_the_last_answer_where_nobody_asks_again(run: Run) -> None:
     """The step before failed in its repetition, so the question never came again."""
     from include.orchestration.run import step

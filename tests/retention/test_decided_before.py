@@ -20,7 +20,7 @@ KEY = (DAG, "r1")
 def test_approval_goes_on_with_a_registered_decision_after_its_task_was_killed(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
-    """No approver is asked again, and the record is the one that the killed task lost."""
+    """The step skips the question and keeps the record that the killed task lost."""
     from include.orchestration import retention
     from include.orchestration.human import Answer
 

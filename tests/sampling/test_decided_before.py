@@ -18,7 +18,7 @@ KEY = (DAG, "r1")
 def test_seed_step_goes_on_with_a_registered_seed_after_its_task_was_killed(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No auditor is asked again, and the record is the one that the killed task lost."""
+    """The step skips the question and keeps the record that the killed task lost."""
     from include.orchestration import sampling
     from include.orchestration.human import Answer
 

@@ -12,8 +12,11 @@ from unittest.mock import patch
 import pytest
 from sqlalchemy import Engine
 
+from include.evidence import ledger
 from include.evidence import steps as kept_steps
+from include.evidence.ledger import LedgerRow
 from include.evidence.model import StepRecord
+from include.evidence.signing import Signer, generate_key
 from include.services.clock import Clock
 
 
@@ -54,8 +57,8 @@ def killed_after(task: Callable[[], Any], module: Any, name: str) -> Any:
     returned: list[Any] = []
     real = getattr(module, name)
 
-    def last(*given: Any, **named: Any) -> Any:
-        returned.append(real(*given, **named))
+    def last(*arguments: Any, **named: Any) -> Any:
+        returned.append(real(*arguments, **named))
         raise SystemExit
 
     with patch.object(module, name, last), suppress(SystemExit):
@@ -73,3 +76,20 @@ def record_of(state: Engine, key: tuple[str, str], step: str, part: str = "") ->
             if (record.step, record.part) == (step, part)
         ]
     return record
+
+
+def seal_under_work(state: Engine, key: tuple[str, str], at: datetime) -> None:
+    """Enter a run in the ledger as sealed after ending the session of its step that is at work."""
+    from include.orchestration import run_lock
+
+    work = run_lock._at_work.get()
+    assert work is not None
+    assert work.lock is not None
+    pid = work.lock.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+    signer = Signer.from_pem(generate_key())
+    with state.begin() as conn:
+        conn.exec_driver_sql(f"SELECT pg_terminate_backend({pid}, 10000)")
+        row = LedgerRow(
+            1, "/".join(key), *key, "fail", [], at, at, "0" * 64, "", signer.fingerprint
+        )
+        ledger.append(conn, signer, row)
