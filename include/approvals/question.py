@@ -49,8 +49,16 @@ class AskAgain(Exception):
     answer before is kept where it is made from.
 
     Args:
-        words: why, for the log: no customer data.
+        reason: why; no customer data. The log and the record of the step show it.
+        timezone: in which the log shows moments, an IANA name.
+
+    Attributes:
+        reason: see above.
     """
+
+    def __init__(self, reason: Message, timezone: str = "UTC") -> None:
+        super().__init__(Translator("en", timezone).text(reason))
+        self.reason = reason
 
 
 def harmless(text: str) -> str:

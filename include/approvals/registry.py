@@ -136,6 +136,27 @@ def request_of(
     return _request(dict(found)) if found else None
 
 
+def request_about(
+    conn: Connection, dag_id: str, run_id: str, kind: str, subject: str, sha256: str
+) -> Request | None:
+    """Return what a run asked about exactly this content, None when it did not ask.
+
+    It is not always the newest request about the subject: a content may change and change back.
+
+    Args:
+        conn: the state database.
+        dag_id: with ``run_id``, which run it is.
+        run_id: see ``dag_id``.
+        kind: of the request.
+        subject: of the request.
+        sha256: of the content.
+    """
+    key = {"dag_id": dag_id, "run_id": run_id, "kind": kind, "subject": subject}
+    query = select(approval_request).filter_by(**key, sha256=sha256)
+    row = conn.execute(query).mappings().one_or_none()
+    return _request(dict(row)) if row else None
+
+
 def request(conn: Connection, request_id: int) -> Request:
     """Return a request; raises UsageError when there is none of that number."""
     query = select(approval_request).where(approval_request.c.id == request_id)

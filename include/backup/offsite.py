@@ -39,7 +39,7 @@ from include.services.clock import Clock
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError
 from include.services.objectstore.base import ObjectLocked, ObjectStore
-from include.services.transport import Route
+from include.services.transport import Destination, Route
 
 CLOCK_TOLERANCE = timedelta(minutes=5)  # more than clocks that are kept right differ
 
@@ -65,6 +65,9 @@ def check(
 ) -> StepRecord:
     """Look at everything that must be right before a dump begins.
 
+    ``may_dump`` in the record's data says whether it may begin. It may over a way to a store that
+    is not verified, although the record fails then.
+
     Args:
         offsite: store, recipients and signer.
         databases: all that the data map names.
@@ -77,7 +80,8 @@ def check(
         StoreError: the store cannot be reached.
     """
     seen = Examination("preflight", CLAUSE)
-    check_routes(seen, routes)
+    to_stores = [route for route in routes if route.destination is Destination.STORE]
+    check_routes(seen, [route for route in routes if route not in to_stores])
     problems = check_store(seen, offsite.store)
     at_primary_site = check_sites(seen, databases, offsite.store, problems)
     check_recipients(seen, offsite.recipients, offsite.unreadable, rules.recipients, clock.now())
@@ -89,8 +93,11 @@ def check(
             _("Configure the connection that the data map names for this database."),
             subject=name,
         )
+    may_dump = all(finding.severity is not Outcome.FAIL for finding in seen.findings)
+    check_routes(seen, to_stores)  # these fail the run, and its backup is taken
     return seen.record(
         {
+            "may_dump": may_dump,
             "store": offsite.store.description,
             "store_kind": offsite.store.kind,
             "recipients": [one.name for one in offsite.recipients],

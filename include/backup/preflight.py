@@ -12,7 +12,7 @@ from include.messages import Message, _
 from include.policy.datamap import MappedDatabase
 from include.policy.rules import Recipients
 from include.services.objectstore.base import ObjectStore, StoreError, StoreProblem
-from include.services.transport import Route, Transport
+from include.services.transport import Destination, Route, Transport
 
 CLAUSE = "4.2"
 STORE_AWAY = "Start it, or correct the connection offsite_store; the backup is tried again."
@@ -73,7 +73,7 @@ def check_routes(seen: Examination, routes: Iterable[Route]) -> None:
     """Note connections to other machines that are not verified over TLS.
 
     To a store or KMS that is a fault: whoever stands between could keep backups from being stored,
-    or read the keys that they are encrypted with. Of a database it is the choice of who wrote its
+    or read the keys that they are encrypted with. A database's connection may choose a weaker
     ``sslmode``, as in a network that encrypts by itself.
 
     Args:
@@ -81,6 +81,7 @@ def check_routes(seen: Examination, routes: Iterable[Route]) -> None:
         routes: of such connections.
     """
     for route in routes:
+        is_database = route.destination is Destination.DATABASE
         message = (
             _(
                 "What goes over the connection {name} is not encrypted on its way.",
@@ -89,14 +90,22 @@ def check_routes(seen: Examination, routes: Iterable[Route]) -> None:
             if route.transport is Transport.PLAIN
             else _("The connection {name} does not check which server answers.", name=route.conn_id)
         )
-        action = (
-            _("Set sslmode to verify-full in the extra of the connection.")
-            if route.is_database
-            else _("Use an address with https, and have the server's certificate checked.")
-        )
-        severity = Outcome.ATTENTION if route.is_database else Outcome.FAIL
+        severity = Outcome.ATTENTION if is_database else Outcome.FAIL
         code = f"backup.transport.{route.transport}"
-        seen.find(code, severity, message, action, subject=route.conn_id)
+        seen.find(code, severity, message, _ROUTE_ACTIONS[route.destination], subject=route.conn_id)
+
+
+_ROUTE_ACTIONS = {
+    Destination.DATABASE: _("Set sslmode to verify-full in the extra of the connection."),
+    Destination.STORE: _(
+        "Use an address with https for this store, and have the server's certificate checked. "
+        "Backups go on meanwhile, and every run fails: the store may not keep what it confirmed."
+    ),
+    Destination.KMS: _(
+        "Use an address with https, and have the server's certificate checked. Nothing is dumped "
+        "until then: the keys of backups would be readable on their way."
+    ),
+}
 
 
 def check_sites(

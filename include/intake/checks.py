@@ -227,3 +227,21 @@ def broken_by_rule(
 def kept_out(keys: Mapping[str, Sequence[Key]]) -> set[Key]:
     """Return the rows that may not be let in, each once however many rules it breaks."""
     return {tuple(key) for found in keys.values() for key in found}
+
+
+def verdict_data(verdict: Verdict) -> dict[str, Any]:
+    """Return a verdict as JSON, without its keys."""
+    return {
+        "rule": verdict.rule,
+        "title": verdict.title.model_dump(mode="json"),
+        "severity": verdict.severity,
+        "rows": verdict.rows,
+        "broken": verdict.broken,
+        "fault": verdict.fault.model_dump(mode="json"),
+    }
+
+
+def verdict_of(data: Mapping[str, Any]) -> Verdict:
+    """Return the verdict that `verdict_data` wrote."""
+    messages = {key: Message.model_validate(data[key]) for key in ("title", "fault")}
+    return Verdict(**{**data, **messages})

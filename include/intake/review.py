@@ -8,11 +8,18 @@ from typing import Any
 
 from include.approvals import registry
 from include.approvals.question import AskAgain, Question
-from include.approvals.registry import Cause, Decision, Refusal
+from include.approvals.registry import Cause, Decision, Refusal, Request
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
 from include.intake import batches, people, sample
-from include.intake.checks import FAIL, Verdict, broken_by_rule, kept_out
+from include.intake.checks import (
+    FAIL,
+    Verdict,
+    broken_by_rule,
+    kept_out,
+    verdict_data,
+    verdict_of,
+)
 from include.intake.desk import Desk
 from include.intake.names import CLAUSE, STEP_BATCHES, STEP_CHECK, STEP_REVIEW
 from include.intake.question import Facts, body, subject
@@ -168,7 +175,7 @@ def check(desk: Desk, batch: str) -> StepRecord:
         "enterers": who.enterers,
         "sha256": content.sha256,
         "clean": content.rows - len(kept_out(broken)),
-        "rules": [_as_data(one) for one in verdicts],
+        "rules": [verdict_data(one) for one in verdicts],
     }
     if not any(one.severity is Outcome.FAIL for one in seen.findings):
         with desk.state.begin() as conn:
@@ -226,7 +233,7 @@ def ask(desk: Desk, checked: StepRecord) -> Question:
         list(who.reviewers),
         content.sha256,
         data.get("clean"),  # a run that an upgrade came into has none
-        [_from_data(one) for one in data["rules"]],
+        [verdict_of(one) for one in data["rules"]],
     )
     page = body(facts, rows, desk.timezone)
     return Question(subject(facts, desk.timezone), page, list(who.reviewers), asked.content)
@@ -289,7 +296,27 @@ def take(
         )
         outdated = registry.outdated_answers(conn, asked)
     if isinstance(answer, Refusal) and answer.cause is Cause.OTHER_CONTENT:
-        raise AskAgain(f"{part} changed after the form was made.")
+        raise AskAgain(_("{part} changed after the form was made.", part=part))
+    return _reviewed(part, asked, answer, outdated)
+
+
+def decided(desk: Desk, checked: StepRecord) -> StepRecord | None:
+    """Return the record of a decision on exactly the checked content, None while there is none.
+
+    The task that took the decision may have been killed before its record was kept.
+
+    Args:
+        desk: of the batch.
+        checked: the batch's check.
+    """
+    with desk.state.connect() as conn:
+        asked = registry.request(conn, int(checked.data["request"]))
+        decision = registry.decision_on(conn, asked.id)
+        outdated = registry.outdated_answers(conn, asked)
+    return _reviewed(checked.part, asked, decision, outdated) if decision else None
+
+
+def _reviewed(part: str, asked: Request, answer: Decision | Refusal, outdated: int) -> StepRecord:
     seen = Examination(STEP_REVIEW, CLAUSE, part=part)
     if outdated:
         seen.find(
@@ -365,19 +392,3 @@ def _faults(seen: Examination, verdicts: Sequence[Verdict]) -> None:
                 _("The rule {rule} could not be checked: {fault}.", rule=one.rule, fault=one.fault),
                 _("Correct the rule or the data map; the batch waits until it can be checked."),
             )
-
-
-def _as_data(one: Verdict) -> dict[str, Any]:
-    return {
-        "rule": one.rule,
-        "title": one.title.model_dump(mode="json"),
-        "severity": one.severity,
-        "rows": one.rows,
-        "broken": one.broken,
-        "fault": one.fault.model_dump(mode="json"),
-    }
-
-
-def _from_data(data: dict[str, Any]) -> Verdict:
-    messages = {key: Message.model_validate(data[key]) for key in ("title", "fault")}
-    return Verdict(**data | messages)

@@ -44,7 +44,8 @@ def settle(desk: Desk, checked: StepRecord, progress: Progress | None = None) ->
     Args:
         desk: of the batch.
         checked: the batch's check, which has the number of the request.
-        progress: is told ``before commit`` and ``committed``.
+        progress: is called with ``before commit``, where an error undoes everything, and with
+            ``committed``.
     """
     seen = Examination(STEP_SETTLE, CLAUSE, part=checked.part)
     request_id = int(checked.data["request"])

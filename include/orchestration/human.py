@@ -107,7 +107,8 @@ class HumanStep(HITLOperator):
 
     Where ``take`` raises `AskAgain`, the step asks anew: ``ask`` makes the question again, with the
     people, the words and the form of then. It may do so without end; it is no failure and no retry.
-    So does a step that somebody clears.
+    So does a step that somebody clears. ``ask`` returns None where the content was decided on by a
+    try that was killed afterwards, and keeps the record that this try lost.
 
     Every form carries `Asked.content` in a hidden field. ``take`` compares `Answer.content` with
     what the decision would be on now, and raises `AskAgain` where they differ: an answer counts

@@ -29,8 +29,16 @@ from include.notify.outbox import Run
 from include.orchestration import notices, partners_desk
 from include.orchestration.incident_desk import desk_of
 from include.orchestration.incident_partner import reopen_review
-from include.orchestration.run import open_run, run_key, seal_run, step, workplace
-from include.orchestration.sandbox import clear_leftovers, sandboxed
+from include.orchestration.run import (
+    confirm_open,
+    open_run,
+    run_key,
+    seal_run,
+    step,
+    workplace,
+)
+from include.orchestration.run_lock import at_work
+from include.orchestration.sandbox import clear_leftovers, live_of, sandboxed
 from include.orchestration.starter import started_by
 from include.orchestration.watching import ENDED, others
 from include.orchestration.watching import watch as watching_task
@@ -178,9 +186,11 @@ def watch(number: str) -> int:
     found = open_run(place)
 
     def look() -> datetime | None:
-        seen = watching.look(desk(found), number)
-        if seen.waiting:
-            send_now(number, letters=others().get("send") in ENDED)
+        with at_work(live_of(found).state, *run_key()):
+            confirm_open(found)
+            seen = watching.look(desk(found), number)
+            if seen.waiting:
+                send_now(number, letters=others().get("send") in ENDED)
         return None if seen.over else seen.again_at
 
     def goes_on(states: Mapping[str, str]) -> bool:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import wraps
 from typing import Any
 
 from airflow.sdk import TriggerRule
-from airflow.sdk.exceptions import AirflowFailException
 
 from include.approvals.question import Question, in_both
 from include.documents.missing import missing
@@ -31,12 +29,12 @@ from include.messages import Message, _
 from include.notify.texts import digest
 from include.orchestration.human import Answer, wait
 from include.orchestration.incident import desk, place
-from include.orchestration.run import finished_run, open_run, run_key, seal_aside, step
+from include.orchestration.incident_asking import ANSWERED_AT, explained, in_open_run
+from include.orchestration.run import finished_run, run_key, seal_aside, step
 from include.orchestration.sandbox import SandboxedWorkplace
-from include.orchestration.unforeseen import value_free
 from include.orchestration.workflow import policy
+from include.policy.incident import HumanStep
 from include.reports.conclusion import Conclusion
-from include.services.errors import ParcelSealError, ServiceError
 from include.workplace import Workplace
 
 _PATIENCE = {"report_rest": 8, "close": 8, "review": 48, "summary": 48}
@@ -71,7 +69,11 @@ def given_of(answer: Answer, now: datetime) -> Given:
 
 
 def _taking(
-    name: str, part: str, title: Message, act: Callable[[Workplace, Desk], StepRecord]
+    name: HumanStep,
+    part: str,
+    answer: Answer,
+    title: Message,
+    act: Callable[[Workplace, Desk], StepRecord],
 ) -> dict[str, Any]:
     """Take an answer; an incident that was cancelled meanwhile takes none."""
     number, _slash, authority = part.partition("/")
@@ -83,7 +85,8 @@ def _taking(
             return StepRecord(step=name, part=authority, outcome=Outcome.PASS, data=data)
         return act(found, mine)
 
-    done = step(name, authority, title, work, CLAUSE, place)
+    data = {ANSWERED_AT: answer.at.isoformat()} if answer.at else {}
+    done = step(name, authority, title, work, CLAUSE, place, data)
     return done | {"part": number}
 
 
@@ -98,7 +101,7 @@ def take_contain(number: str, answer: Answer) -> dict[str, Any]:
     def act(_found: Workplace, mine: Desk) -> StepRecord:
         return contain.take(mine, number, given_of(answer, mine.clock.now()))
 
-    return _taking(contain.STEP, number, _("The containment"), act)
+    return _taking(contain.STEP, number, answer, _("The containment"), act)
 
 
 def ask_grade(number: str) -> Question | None:
@@ -112,7 +115,7 @@ def take_grade(number: str, answer: Answer) -> dict[str, Any]:
     def act(_found: Workplace, mine: Desk) -> StepRecord:
         return grade.take(mine, number, given_of(answer, mine.clock.now()))
 
-    return _taking(grade.STEP, number, _("The grading"), act)
+    return _taking(grade.STEP, number, answer, _("The grading"), act)
 
 
 def ask_impact(number: str) -> Question | None:
@@ -126,7 +129,7 @@ def take_impact(number: str, answer: Answer) -> dict[str, Any]:
     def act(_found: Workplace, mine: Desk) -> StepRecord:
         return impact.take(mine, number, given_of(answer, mine.clock.now()))
 
-    return _taking(impact.STEP, number, _("The impact assessment"), act)
+    return _taking(impact.STEP, number, answer, _("The impact assessment"), act)
 
 
 def ask_decide(number: str) -> Question | None:
@@ -158,7 +161,7 @@ def take_decide(number: str, answer: Answer) -> dict[str, Any]:
     def act(_found: Workplace, mine: Desk) -> StepRecord:
         return decide.take(mine, number, given_of(answer, mine.clock.now()))
 
-    return _taking(decide.STEP, number, _("The decision on notices"), act)
+    return _taking(decide.STEP, number, answer, _("The decision on notices"), act)
 
 
 def ask_report(part: str) -> Question | None:
@@ -202,7 +205,9 @@ def _take_report(part: str, phase: Phase, answer: Answer) -> dict[str, Any]:
         given = given_of(answer, mine.clock.now())
         return report.take(mine, number, authority, phase, given, lacking)
 
-    return _taking(report.STEPS[phase], part, _("The report to {part}", part=authority), act)
+    return _taking(
+        report.STEPS[phase], part, answer, _("The report to {part}", part=authority), act
+    )
 
 
 def _report(mine: Desk, file: File, authority: str, phase: Phase) -> Document:
@@ -228,7 +233,7 @@ def take_close(number: str, answer: Answer) -> dict[str, Any]:
     def act(_found: Workplace, mine: Desk) -> StepRecord:
         return close.take(mine, number, given_of(answer, mine.clock.now()))
 
-    return _taking(close.STEP, number, _("The closing"), act)
+    return _taking(close.STEP, number, answer, _("The closing"), act)
 
 
 def ask_review(number: str) -> Question | None:
@@ -242,7 +247,7 @@ def take_review(number: str, answer: Answer) -> dict[str, Any]:
     def act(_found: Workplace, mine: Desk) -> StepRecord:
         return review.take(mine, number, given_of(answer, mine.clock.now()))
 
-    return _taking(review.STEP, number, _("The review of the incident"), act)
+    return _taking(review.STEP, number, answer, _("The review of the incident"), act)
 
 
 def ask_summary(number: str) -> Question | None:
@@ -265,7 +270,7 @@ def take_summary(number: str, answer: Answer) -> dict[str, Any]:
         lacking = missing(_summary(mine, mine.file(number)))
         return summary.take(mine, number, given_of(answer, mine.clock.now()), lacking)
 
-    return _taking(summary.STEP, number, _("The summary"), act)
+    return _taking(summary.STEP, number, answer, _("The summary"), act)
 
 
 def _summary(mine: Desk, file: File) -> Document:
@@ -309,41 +314,9 @@ def sealed_document(found: Workplace, mine: Desk, document: Document, name: str)
     return f"{found.store('evidence_store').description}/{row.bundle}"
 
 
-def _explained(ask: Callable[[str], Question | None]) -> Callable[[str], Question | None]:
-    """Return a question that fails at once where it is blocked, and names what blocks it.
-
-    Only a failed service is tried again. An unexpected error is reported without its words, which
-    may quote a value.
-    """
-
-    @wraps(ask)
-    def asks(part: str) -> Question | None:
-        try:
-            return ask(part)
-        except (ServiceError, AirflowFailException):
-            raise
-        except ParcelSealError as error:
-            raise AirflowFailException(str(error)) from None
-        except Exception as error:  # noqa: BLE001 - raised again, without words that may quote a value
-            raise ServiceError(f"Nobody foresaw this:\n{value_free(error)}") from None
-
-    return asks
-
-
-def _in_open_run(ask: Callable[[str], Question | None]) -> Callable[[str], Question | None]:
-    """Return a question that is refused in a sealed run."""
-
-    @wraps(ask)
-    def asks(part: str) -> Question | None:
-        open_run(place)
-        return ask(part)
-
-    return asks
-
-
 _Step = tuple[Callable[[str], Question | None], Callable[..., dict[str, Any]], tuple[str, ...]]
 _REPORTED = (report.HANDED_IN, report.NOT_NEEDED)
-_STEPS: dict[str, _Step] = {
+_STEPS: dict[HumanStep, _Step] = {
     contain.STEP: (ask_contain, take_contain, (contain.CONTAINED,)),
     grade.STEP: (ask_grade, take_grade, (grade.CONFIRM,)),
     "report": (ask_report, take_report, _REPORTED),
@@ -356,7 +329,9 @@ _STEPS: dict[str, _Step] = {
 }
 
 
-def asking(step_name: str, trigger_rule: TriggerRule = TriggerRule.NONE_FAILED) -> dict[str, Any]:
+def asking(
+    step_name: HumanStep, trigger_rule: TriggerRule = TriggerRule.NONE_FAILED
+) -> dict[str, Any]:
     """What a human step is made of: how it asks, how it takes the answer, how long it waits.
 
     Args:
@@ -365,7 +340,7 @@ def asking(step_name: str, trigger_rule: TriggerRule = TriggerRule.NONE_FAILED) 
     """
     ask, take, choices = _STEPS[step_name]
     return {
-        "ask": _in_open_run(_explained(ask)),
+        "ask": in_open_run(step_name, explained(ask)),
         "take": take,
         "choices": choices,
         "doc_md": ask.__doc__,

@@ -26,9 +26,9 @@ from include.intake.names import (
     Incoming,
     rule_and_batch,
 )
-from include.messages import _
+from include.messages import _, verbatim
 from include.orchestration.human import Answer, wait
-from include.orchestration.run import run_key, seal_run, step
+from include.orchestration.run import confirm_open, run_key, seal_run, step
 from include.orchestration.workflow import policy
 from include.policy.expectations import Expectation
 from include.policy.intake import IntakeRule
@@ -78,17 +78,23 @@ def check(part: str) -> dict[str, Any]:
     return done
 
 
-def ask(part: str) -> Question:
-    """Ask a reviewer who entered none of the records: counts, failures by rule, a masked sample."""
-    made: list[Question] = []
+def ask(part: str) -> Question | None:
+    """Ask a reviewer who entered none of the records: counts, failures by rule, a masked sample.
+
+    Nobody is asked where this content was decided on by a task that was killed afterwards.
+    """
+    questions: list[Question] = []
 
     def work(place: Workplace) -> StepRecord:
         desk = _desk(place, place.pack.intake_rule(rule_and_batch(part)[0]))
-        made.append(review.ask(desk, _checked(desk, part)))
+        checked = _checked(desk, part)
+        if (record := review.decided(desk, checked)) is not None:
+            return record
+        questions.append(review.ask(desk, checked))
         return review.waiting(part)
 
     step(STEP_REVIEW, part, _("The question about {part}", part=part), work, CLAUSE)
-    return made[0]
+    return questions[0] if questions else None
 
 
 def take(part: str, answer: Answer) -> dict[str, Any]:
@@ -99,7 +105,7 @@ def take(part: str, answer: Answer) -> dict[str, Any]:
         try:
             checked = _checked(desk, part)
         except ServiceError as error:
-            raise AskAgain(error.message) from None
+            raise AskAgain(verbatim(error.message)) from None
         return review.take(
             desk,
             checked,
@@ -118,8 +124,13 @@ def settle(part: str) -> dict[str, Any]:
 
     def work(place: Workplace) -> StepRecord:
         desk = _desk(place, place.pack.intake_rule(rule_and_batch(part)[0]))
+
+        def confirm(stage: str) -> None:
+            if stage == "before commit":
+                confirm_open(place)
+
         with exclusive(place.state, f"intake:{part}", f"the batch {part}"):
-            return settlement.settle(desk, _checked(desk, part))
+            return settlement.settle(desk, _checked(desk, part), confirm)
 
     return step(STEP_SETTLE, part, _("The settlement of {part}", part=part), work, CLAUSE)
 

@@ -16,9 +16,9 @@ from include.evidence.model import Outcome, StepRecord
 from include.evidence.register_figures import ERASURES, HOLDS, REQUESTS
 from include.evidence.steps import steps_of
 from include.holds.registry import restore_points_held
-from include.messages import _
+from include.messages import _, verbatim
 from include.orchestration.human import Answer, wait
-from include.orchestration.run import run_key, seal_run, step
+from include.orchestration.run import confirm_open, run_key, seal_run, step
 from include.orchestration.starter import started_by
 from include.orchestration.workflow import policy
 from include.reports.conclusion import Conclusion
@@ -55,18 +55,25 @@ def plan(database: str, as_of: str | None) -> dict[str, Any]:
 
 
 def ask(database: str) -> Question | None:
-    """Ask a second person about a plan that is larger than usual: counts by class, and its hash."""
-    made: list[Question | None] = []
+    """Ask a second person about a plan that is larger than usual: counts by class, and its hash.
+
+    Nobody is asked where this plan was decided on by a task that was killed afterwards.
+    """
+    questions: list[Question] = []
 
     def work(place: Workplace) -> StepRecord:
         desk = _desk(place, database)
-        made.append(steps.ask(desk, _record(desk, STEP_PLAN)))
-        data = {"asked": made[0] is not None}
+        planned = _record(desk, STEP_PLAN)
+        if (record := steps.decided(desk, planned)) is not None:
+            return record
+        if (question := steps.ask(desk, planned)) is not None:
+            questions.append(question)
+        data = {"asked": question is not None}
         return StepRecord(step=STEP_APPROVE, part=database, outcome=Outcome.PASS, data=data)
 
     title = _("The question about {database}", database=database)
     step(STEP_APPROVE, database, title, work, CLAUSE)
-    return made[0]
+    return questions[0] if questions else None
 
 
 def take(database: str, answer: Answer) -> dict[str, Any]:
@@ -77,7 +84,7 @@ def take(database: str, answer: Answer) -> dict[str, Any]:
         try:
             record = _record(desk, STEP_PLAN)
         except ServiceError as error:
-            raise AskAgain(error.message) from None
+            raise AskAgain(verbatim(error.message)) from None
         return steps.take(
             desk,
             record,
@@ -100,8 +107,13 @@ def execute(database: str) -> dict[str, Any]:
         place.require_complete_registers(ERASURES, HOLDS, REQUESTS)
         desk = _desk(place, database)
         name, what = f"retention:{database}", f"retention of {database}"
-        with exclusive(place.state, name, what) as alone:
-            return erasing.execute(desk, _record(desk, STEP_PLAN), alone=alone)
+        with exclusive(place.state, name, what) as confirm_lock:
+
+            def confirm() -> None:
+                confirm_lock()
+                confirm_open(place)
+
+            return erasing.execute(desk, _record(desk, STEP_PLAN), alone=confirm)
 
     title = _("The execution in {database}", database=database)
     return step(STEP_EXECUTE, database, title, work, CLAUSE)

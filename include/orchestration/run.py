@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -17,23 +17,22 @@ from include.approvals.question import AskAgain
 from include.evidence.bundle import finish_seal, seal
 from include.evidence.controls import judge, unexplained
 from include.evidence.ledger import LedgerRow, find
-from include.evidence.model import Finding, Outcome, Result, RunContext, StepRecord, StepSummary
+from include.evidence.model import Outcome, Result, RunContext, StepRecord, StepSummary
 from include.evidence.pending import lock_end
 from include.evidence.sealed import SealedRun, read_sealed
 from include.evidence.signing import TrustedKeys
 from include.evidence.steps import artifacts_of, record_step, steps_of
 from include.messages import Message, _, verbatim
-from include.orchestration.sandbox import SandboxedWorkplace, live_of, refuse_sealed
+from include.orchestration.run_lock import RunSealed, at_work, sealing, unsealed
+from include.orchestration.sandbox import SandboxedWorkplace, live_of
+from include.orchestration.step_records import failed, interrupted, unanswered
 from include.orchestration.unforeseen import value_free
 from include.reports.conclusion import Conclusion
 from include.reports.model import Report
 from include.services.connections import ConnectionSpec
-from include.services.errors import ControlFailed, ParcelSealError, ServiceError
-from include.state.locks import exclusive, share
+from include.services.errors import ParcelSealError, ServiceError
 from include.workplace import Lookup, Workplace
 
-SEAL = "the seal of this run"
-SEAL_PATIENCE = timedelta(minutes=5)  # with another process that seals the same run
 _SUMMARY = {"step", "part", "outcome", "data"}
 Conclude = Callable[[Workplace, Sequence[StepRecord], dict[str, bytes]], Conclusion]
 
@@ -91,18 +90,35 @@ def open_run(make: Callable[[], Workplace] | None = None) -> Workplace:
 @contextmanager
 def _unsealed(place: Workplace) -> Iterator[None]:
     """Refuse a sealed run, and keep it from being sealed until the block ends."""
-    key = run_key()
-    with live_of(place).state.begin() as conn:
-        share(conn, _seal_lock(*key), SEAL, SEAL_PATIENCE)
-        try:
-            refuse_sealed(conn, *key)
-        except ControlFailed as refusal:
-            raise AirflowFailException(str(refusal)) from None
+    with unsealed(live_of(place).state, *run_key()):
         yield
 
 
-def _seal_lock(dag_id: str, run_id: str) -> str:
-    return f"seal:{dag_id}/{run_id}"
+def confirm_open(place: Workplace) -> None:
+    """Confirm that the run is not sealed, before what a step did is committed elsewhere.
+
+    Args:
+        place: of the task.
+
+    Raises:
+        RunSealed: it is; no retry changes that.
+    """
+    with _unsealed(place):
+        pass
+
+
+def keep_record(place: Workplace, record: StepRecord) -> None:
+    """Keep a step's record for the seal, in place of an earlier one.
+
+    Args:
+        place: of the task.
+        record: of a step of this run.
+
+    Raises:
+        AirflowFailException: the run is sealed.
+    """
+    with _unsealed(place), place.state.begin() as conn:
+        record_step(conn, *run_key(), record, place.clock)
 
 
 def step(
@@ -112,11 +128,13 @@ def step(
     work: Callable[[Workplace], StepRecord],
     clause: str,
     make: Callable[[], Workplace] | None = None,
+    data: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Do one step and keep its record for the seal, whatever happens.
 
     Before the work begins, the record says that it did not finish; so a killed task is seen. A step
-    of a sealed run does nothing.
+    of a sealed run does nothing, and the run is not sealed while a step is at work. Where an answer
+    does not count, the record gives the reason until another one is taken.
 
     Args:
         name: of the step, as its record has it.
@@ -125,6 +143,7 @@ def step(
         work: returns the step's record.
         clause: of the policy.
         make: makes the workplace, in which the record is kept too; `workplace` where none is given.
+        data: of the record while the step has no result; a repeated task reads it.
 
     Returns:
         Ids, counts and the outcome: what may stand in XCom.
@@ -135,48 +154,30 @@ def step(
         AskAgain: an answer that the work took does not count.
     """
     place = (make or workplace)()
-    dag_id, run_id = run_key()
 
-    def keep(record: StepRecord) -> None:
-        with _unsealed(place), place.state.begin() as conn:
-            record_step(conn, dag_id, run_id, record, place.clock)
+    def keep_failed(record: StepRecord) -> None:
+        keep_record(place, record.model_copy(update={"data": dict(data or {})}))
 
-    keep(_failed(name, part, title, _("it was started and did not finish"), clause))
-    try:
-        record = work(place)
-    except AskAgain:
-        raise
-    except ParcelSealError as error:
-        keep(_failed(name, part, title, verbatim(error.message), clause, verbatim(error.action)))
-        if isinstance(error, ServiceError):
+    with at_work(live_of(place).state, *run_key()):
+        keep_failed(interrupted(name, part, title, clause))
+        try:
+            record = work(place)
+        except RunSealed:
             raise
-        raise AirflowFailException(str(error)) from None
-    except Exception as error:  # noqa: BLE001 - raised again, without words that may quote a value
-        keep(_failed(name, part, title, verbatim(type(error).__name__), clause))
-        raise ServiceError(f"Nobody foresaw this:\n{value_free(error)}") from None
-    keep(record)
+        except AskAgain as again:
+            keep_record(place, unanswered(name, part, title, again.reason, clause))
+            raise
+        except ParcelSealError as error:
+            reason, action = verbatim(error.message), verbatim(error.action)
+            keep_failed(failed(name, part, title, reason, clause, action))
+            if isinstance(error, ServiceError):
+                raise
+            raise AirflowFailException(str(error)) from None
+        except Exception as error:  # noqa: BLE001 - raised again, without words that may quote a value
+            keep_failed(failed(name, part, title, verbatim(type(error).__name__), clause))
+            raise ServiceError(f"Nobody foresaw this:\n{value_free(error)}") from None
+        keep_record(place, record)
     return {"step": name, "part": part, "outcome": str(record.outcome)}
-
-
-def _failed(
-    name: str,
-    part: str,
-    title: Message,
-    reason: Message,
-    clause: str,
-    action: Message | None = None,
-) -> StepRecord:
-    finding = Finding(
-        code=f"{name}.failed",
-        severity=Outcome.FAIL,
-        subject=part or name,
-        message=_("{step} failed: {reason}", step=title, reason=reason),
-        action=action
-        if action and action.text
-        else _("Open the run's task log in Airflow, remove the cause, run the workflow again."),
-        clause=clause,
-    )
-    return StepRecord(step=name, part=part, outcome=Outcome.FAIL, findings=[finding])
 
 
 def seal_run(conclude: Conclude, make: Callable[[], Workplace] | None = None) -> dict[str, Any]:
@@ -202,7 +203,7 @@ def seal_run(conclude: Conclude, make: Callable[[], Workplace] | None = None) ->
     live = live_of(place)
     key = run_key()
     # A step that begins meanwhile waits until the run is sealed, and refuses then.
-    with exclusive(live.state, _seal_lock(*key), SEAL, SEAL_PATIENCE):
+    with sealing(live.state, *key):
         sealed = finished_run(live, *key) or _seal_records(place, conclude)
         if isinstance(place, SandboxedWorkplace):
             place.drop()
@@ -248,7 +249,7 @@ def _seal_records(place: Workplace, conclude: Conclude) -> SealedRun:
 
 def _lost() -> StepRecord:
     reason = _("its state was cleared away, or never made, before it was sealed")
-    return _failed("drill", "", _("The drill"), reason, "", _("Start another drill."))
+    return failed("drill", "", _("The drill"), reason, "", _("Start another drill."))
 
 
 def seal_aside(
@@ -354,9 +355,9 @@ def _without_record(records: Sequence[StepRecord]) -> list[StepRecord]:
         return []
     dag_id, run_id = run_key()
     states = get_current_context()["ti"].get_task_states(dag_id=dag_id, run_ids=[run_id])
-    failed = sorted(task for task, state in states.get(run_id, {}).items() if state == "failed")
+    red = sorted(task for task, state in states.get(run_id, {}).items() if state == "failed")
     reason = _("it left no record")
-    return [_failed(task, "", _("The task {task}", task=task), reason, "") for task in failed]
+    return [failed(task, "", _("The task {task}", task=task), reason, "") for task in red]
 
 
 def require_held(sealed: dict[str, Any]) -> None:

@@ -165,12 +165,12 @@ def _sealed(place: Workplace, made: Commitment) -> Sealed:
 
 def ask(_part: str) -> Question | None:
     """Ask an auditor for the seed: what was committed to, and which public value it will be."""
-    return _asked() if _is_open(again=False) else None
+    return _question(again=False)
 
 
 def ask_again(_part: str) -> Question | None:
     """Ask once more, and say why: the seed entered before was refused. Else nobody is asked."""
-    return _asked() if _is_open(again=True) else None
+    return _question(again=True)
 
 
 # A task each: a repeated one would show the page of its first try, which Airflow keeps. So many,
@@ -178,17 +178,30 @@ def ask_again(_part: str) -> Question | None:
 QUESTIONS = {"seed": ask} | {f"seed_{number}": ask_again for number in range(2, 6)}
 
 
-def _is_open(*, again: bool) -> bool:
-    """Whether an auditor has to be asked for a seed."""
+def _question(*, again: bool) -> Question | None:
+    """Return the question for a seed, None where no auditor has to be asked."""
     with open_run().state.connect() as conn:
-        if register.commitment_of(conn, run_key()) is None:
-            return False
-        if register.seed_of(conn, run_key()) is not None:
-            return False
+        committed = register.commitment_of(conn, run_key()) is not None
+        has_seed = register.seed_of(conn, run_key()) is not None
         refused = register.refusals_of(conn, run_key())
-        told = [one.data for one in steps_of(conn, *run_key()) if one.step == STEP_SEED]
-    given_up = any("decided_by" in data for data in told)
-    return not given_up and (len(refused) > 0 or not again)
+        answers = [record.data for record in steps_of(conn, *run_key()) if record.step == STEP_SEED]
+    is_answered = any("decided_by" in data for data in answers)
+    if has_seed and not is_answered:
+        _keep_seed()
+    if not committed or has_seed or is_answered or (again and not refused):
+        return None
+    return _asked()
+
+
+def _keep_seed() -> None:
+    """Keep the record of a seed whose task was killed after it had registered it."""
+
+    def work(place: Workplace) -> StepRecord:
+        record = steps.seed_entered(desk_of(place))
+        assert record is not None
+        return record
+
+    step(STEP_SEED, "", _("The seed"), work, CLAUSE)
 
 
 def _asked() -> Question:

@@ -247,9 +247,11 @@ def take(
     Raises:
         AskAgain: the form showed another plan than the one that waits now, or none waits any more.
     """
-    seen = Examination(STEP_APPROVE, CLAUSE, part=desk.database.name)
+    database = desk.database.name
     if "request" not in record.data:
-        raise AskAgain(f"The plan of {desk.database.name} no longer waits for an approval.")
+        raise AskAgain(
+            _("The plan of {database} no longer waits for an approval.", database=database)
+        )
     people = _people(desk)
     with desk.state.begin() as conn:
         asked = registry.request(conn, int(record.data["request"]))
@@ -265,7 +267,34 @@ def take(
         )
         outdated = registry.outdated_answers(conn, asked)
     if isinstance(answer, Refusal) and answer.cause is Cause.OTHER_CONTENT:
-        raise AskAgain(f"The plan of {desk.database.name} is not the one that the form showed.")
+        raise AskAgain(
+            _("The plan of {database} is not the one that the form showed.", database=database)
+        )
+    return _answered(desk, answer, outdated)
+
+
+def decided(desk: Desk, record: StepRecord) -> StepRecord | None:
+    """Return the record of a decision on exactly this plan, None while there is none.
+
+    The task that took the decision may have been killed before its record was kept.
+
+    Args:
+        desk: of the database.
+        record: of the plan.
+    """
+    if "request" not in record.data:
+        return None
+    with desk.state.connect() as conn:
+        asked = registry.request(conn, int(record.data["request"]))
+        decision = registry.decision_on(conn, asked.id)
+        outdated = registry.outdated_answers(conn, asked)
+    if decision is None or asked.sha256 != record.data["sha256"]:
+        return None
+    return _answered(desk, decision, outdated)
+
+
+def _answered(desk: Desk, answer: Decision | Refusal, outdated: int) -> StepRecord:
+    seen = Examination(STEP_APPROVE, CLAUSE, part=desk.database.name)
     if outdated:
         seen.find(
             "retention.other_content",

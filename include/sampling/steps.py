@@ -260,7 +260,7 @@ def take_seed(
     """
     seen = Examination(STEP_SEED, CLAUSE)
     if user and content != _commitment_sha256(desk):
-        raise AskAgain("The commitment is not the one that the form showed.")
+        raise AskAgain(_("The commitment is not the one that the form showed."))
     stranger = user is not None and not is_among(user, auditors)
     if not user or (option != ENTER and not stranger):
         seen.find(
@@ -317,4 +317,23 @@ def take_seed(
             f"The seed was refused: {why.text.format(**why.values)}.",
             "The auditor is asked again.",
         )
-    return seen.record({"seed": True, "decided_by": user, "entered_at": at.isoformat()})
+    return _seed_record(user, at)
+
+
+def seed_entered(desk: Desk) -> StepRecord | None:
+    """Return the record of the run's seed, None while it has none.
+
+    The task that took the seed may have been killed before its record was kept.
+
+    Args:
+        desk: of the run.
+    """
+    with desk.state.connect() as conn:
+        seed = register.seed_of(conn, desk.run)
+    return _seed_record(seed.entered_by, seed.entered_at) if seed else None
+
+
+def _seed_record(user: str, at: datetime) -> StepRecord:
+    return Examination(STEP_SEED, CLAUSE).record(
+        {"seed": True, "decided_by": user, "entered_at": at.isoformat()}
+    )

@@ -11,7 +11,7 @@ from include.services.errors import UsageError
 from include.services.kms import kms_transport
 from include.services.material import listed
 from include.services.stores import store_transport
-from include.services.transport import Route, Transport
+from include.services.transport import Destination, Route, Transport
 
 Lookup = Callable[[str], ConnectionSpec | None]
 
@@ -38,11 +38,12 @@ def unverified_routes(
         with suppress(UsageError):
             if (spec := lookup(conn_id)) is not None:
                 is_database = transport_of is _database_transport
-                routes.append(Route(conn_id, transport_of(spec), is_database))
+                destination = Destination.DATABASE if is_database else Destination.STORE
+                routes.append(Route(conn_id, transport_of(spec), destination))
     with suppress(UsageError):
         spec = lookup("offsite_store")
         if spec is not None and _uses_kms(spec, lookup("drill_db")):
-            routes.append(Route("offsite_store (KMS)", kms_transport(spec)))
+            routes.append(Route("offsite_store (KMS)", kms_transport(spec), Destination.KMS))
     return [route for route in routes if not route.transport.is_safe]
 
 
@@ -52,7 +53,7 @@ def faults_of(routes: Iterable[Route]) -> list[str]:
         f"The connection {route.conn_id} is not verified over TLS ({route.transport}): use https, "
         "and name an authority of your own in its extra `verify`."
         for route in routes
-        if not route.is_database
+        if route.destination is not Destination.DATABASE
     ]
 
 
@@ -62,7 +63,7 @@ def remarks_of(routes: Iterable[Route]) -> list[str]:
         f"The connection {route.conn_id} is not verified over TLS ({route.transport}): see sslmode "
         "in its extra."
         for route in routes
-        if route.is_database
+        if route.destination is Destination.DATABASE
     ]
 
 

@@ -29,6 +29,14 @@ class Transport(StrEnum):
         return self in (Transport.LOCAL, Transport.VERIFIED)
 
 
+class Destination(StrEnum):
+    """What a connection leads to."""
+
+    DATABASE = "database"  # PostgreSQL, whose connection may choose a weaker mode
+    STORE = "store"  # dumps are encrypted and bundles signed before they leave
+    KMS = "kms"  # data keys go over it as they are
+
+
 @dataclass(frozen=True)
 class Route:
     """The way to what a connection names.
@@ -36,12 +44,12 @@ class Route:
     Attributes:
         conn_id: of the connection.
         transport: how safe the way is.
-        is_database: whether it leads to PostgreSQL, whose connection may choose a weaker mode.
+        destination: what it leads to.
     """
 
     conn_id: str
     transport: Transport
-    is_database: bool = False
+    destination: Destination
 
 
 def is_this_machine(host: str) -> bool:

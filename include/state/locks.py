@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from include.services.errors import ServiceError
 from include.state.connect import schema_of
+
+
+class LockHeld(ServiceError):
+    """Another process holds a lock."""
 
 
 @contextmanager
@@ -30,19 +34,47 @@ def exclusive(
         wait: for whoever holds it, before the refusal.
 
     Raises:
-        ServiceError: another process holds it.
+        LockHeld: another process holds it.
     """
     with state.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
         if schema := schema_of(conn):
             name = f"{schema}:{name}"  # see `lock_number`
         if not (_locked(conn, name, wait) if wait else _locked_at_once(conn, name)):
-            raise ServiceError(
+            raise LockHeld(
                 f"Another run is busy with {what}.", "Wait for it to end; this one changed nothing."
             )
         # The server's own limit would end a session that waits for work elsewhere.
         conn.execute(text("SELECT set_config('idle_session_timeout', '0', false)"))
         yield lambda: _confirm(conn)
         _unlock(conn, name)
+
+
+@contextmanager
+def shared(state: Engine, name: str, what: str, wait: timedelta) -> Iterator[Connection]:
+    """Share a lock of the state database with others, on a connection that does nothing else.
+
+    Yields that connection: the lock is lost with it, and nothing is said of that at the end.
+
+    Args:
+        state: the state database.
+        name: of the lock.
+        what: for the refusal, "the seal of this run".
+        wait: for whoever holds it alone, before the refusal; more than nothing.
+
+    Raises:
+        ServiceError: another process holds it alone.
+    """
+    with state.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+        if not _locked(conn, name, wait, shared=True):
+            raise _busy(what)
+        # The server's own limit would end a session that waits for work elsewhere.
+        conn.execute(text("SELECT set_config('idle_session_timeout', '0', false)"))
+        try:
+            yield conn
+        finally:
+            with suppress(SQLAlchemyError):  # a connection that is lost holds no lock
+                unlock = text("SELECT pg_advisory_unlock_shared(hashtextextended(:name, 0))")
+                conn.execute(unlock, {"name": name})
 
 
 def share(conn: Connection, name: str, what: str, wait: timedelta) -> None:
@@ -67,9 +99,13 @@ def share(conn: Connection, name: str, what: str, wait: timedelta) -> None:
     except OperationalError as error:
         if not isinstance(error.orig, LockNotAvailable):
             raise
-        raise ServiceError(
-            f"Another process is busy with {what}.", "Wait for it to end, then repeat this."
-        ) from None
+        raise _busy(what) from None
+
+
+def _busy(what: str) -> ServiceError:
+    return ServiceError(
+        f"Another process is busy with {what}.", "Wait for it to end, then repeat this."
+    )
 
 
 def _confirm(conn: Connection) -> None:
@@ -91,14 +127,16 @@ def _locked_at_once(conn: Connection, name: str) -> bool:
     return bool(conn.scalar(query, {"name": name}))
 
 
-def _locked(conn: Connection, name: str, wait: timedelta) -> bool:
+def _locked(conn: Connection, name: str, wait: timedelta, *, shared: bool = False) -> bool:
     limits = text(
         "SELECT set_config('lock_timeout', :limit, false),"
         " set_config('statement_timeout', '0', false)"
     )
     conn.execute(limits, {"limit": f"{wait // timedelta(milliseconds=1)}ms"})
+    function = "pg_advisory_lock_shared" if shared else "pg_advisory_lock"
+    query = text(f"SELECT {function}(hashtextextended(:name, 0))")
     try:
-        conn.execute(text("SELECT pg_advisory_lock(hashtextextended(:name, 0))"), {"name": name})
+        conn.execute(query, {"name": name})
     except OperationalError as error:
         if not isinstance(error.orig, LockNotAvailable):
             raise

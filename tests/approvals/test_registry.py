@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -137,3 +138,15 @@ def test_numbers_and_addresses_in_a_reason_do_not_get_into_the_evidence(state: E
     made = decide(state, about, "E3", decision=REJECT, reason=said)
     assert isinstance(made, Decision)
     assert made.reason == "3 forms, e.g. … and …, and …, are wrong"
+
+
+def test_request_about_returns_the_request_of_a_content_that_changed_back(state: Engine) -> None:
+    """The newest request is about another content; other runs and subjects have their own."""
+    first, newest = asked(state), asked(state, sha256="b" * 64)
+    about = {"dag_id": "review_intake", "run_id": "r", "kind": "intake"}
+    with state.connect() as conn:
+        assert registry.request_of(conn, **about, subject="customers/IN-1") == newest
+        request_about = partial(registry.request_about, conn, **about)
+        assert request_about(subject="customers/IN-1", sha256=HASH) == first
+        assert request_about(subject="customers/IN-1", sha256="c" * 64) is None
+        assert request_about(subject="customers/IN-2", sha256=HASH) is None

@@ -27,7 +27,7 @@ from include.services.clock import FixedClock
 from include.services.objectstore.base import ObjectStore, StoreError
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
-from include.services.transport import Route, Transport
+from include.services.transport import Destination, Route, Transport
 from tests.backup.support import mapped
 from tests.support.holders import NOW
 from tests.support.s3 import MotoServer, client_for, new_bucket
@@ -193,6 +193,7 @@ def test_the_step_has_the_worst_outcome_and_all_findings(
         "backup.recipients.too_few",
     }
     assert record.data == {
+        "may_dump": False,
         "store": store.description,
         "store_kind": "directory",
         "recipients": ["operations"],
@@ -207,9 +208,15 @@ def test_the_step_has_the_worst_outcome_and_all_findings(
 def test_a_way_that_is_not_verified_is_a_finding_by_connection(way: Transport):
     """A fault of stores and KMS; of a database it is what its connection chose."""
     seen = Examination("preflight", CLAUSE)
-    check_routes(seen, [Route("offsite_store", way), Route("customer_db", way, is_database=True)])
+    routes = [
+        Route("offsite_store", way, Destination.STORE),
+        Route("offsite_store (KMS)", way, Destination.KMS),
+        Route("customer_db", way, Destination.DATABASE),
+    ]
+    check_routes(seen, routes)
     assert [(one.code, one.severity, one.subject) for one in seen.findings] == [
         (f"backup.transport.{way}", Outcome.FAIL, "offsite_store"),
+        (f"backup.transport.{way}", Outcome.FAIL, "offsite_store (KMS)"),
         (f"backup.transport.{way}", Outcome.ATTENTION, "customer_db"),
     ]
     assert all(one.subject in one.message.values.values() for one in seen.findings)

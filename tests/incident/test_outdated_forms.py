@@ -9,8 +9,8 @@ import pytest
 from include.approvals.question import AskAgain
 from include.incident.names import Kind, State
 from include.incident.updating import Action
-from tests.incident.deciding_rig import widened
-from tests.incident.desk_rig import COMP, LEAD, Company
+from tests.incident.deciding_rig import asked, given, widened
+from tests.incident.desk_rig import COMP, LEAD, Case, Company, rules
 from tests.incident.test_steps import HUMAN, before, given_now
 
 
@@ -94,3 +94,26 @@ def test_closing_counts_for_a_form_that_showed_more_as_open(company: Company) ->
     case.answer("contain")
     case.take("close", replace(given, at=company.clock.now()))
     assert case.file.incident.state is State.CLOSED
+
+
+def with_letter(case: Case, heading: str) -> None:
+    """Give the letter to people another heading, as another policy pack would."""
+    letter = rules().letter.model_copy(update={"heading": {"en": heading, "zh-CN": heading}})
+    case.company.rules = rules(letter=letter)
+
+
+def test_decide_counts_an_answer_about_the_letter_of_an_older_request(company: Company) -> None:
+    """The letter was changed and changed back: the older request is about it again."""
+    case = asked(company)
+    shown_first = case.content("decide")
+    with_letter(case, "Another heading")
+    shown_next = case.page("decide").content
+    assert shown_next != shown_first
+    company.rules = rules()
+    with pytest.raises(AskAgain, match="words or list changed"):
+        case.take("decide", replace(given(case, reason="As shown"), content=shown_next))
+    assert case.entries(Kind.DECIDED) == []
+    assert case.page("decide").content == shown_first
+    case.take("decide", replace(given(case, reason="As shown"), content=shown_first))
+    (decided,) = case.entries(Kind.DECIDED)
+    assert decided.data["request"] == int(shown_first.partition(":")[0])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from include.approvals.question import AskAgain
+from include.messages import verbatim
 
 pytestmark = pytest.mark.airflow
 EVENT = {
@@ -22,7 +23,7 @@ SILENCE = {"error": "no answer", "error_type": "timeout"}
 
 
 def refuse(_part: str, answer: Any) -> dict[str, Any]:
-    raise AskAgain("nobody" if answer.user is None else "incomplete")
+    raise AskAgain(verbatim("nobody" if answer.user is None else "incomplete"))
 
 
 def refusing() -> Any:

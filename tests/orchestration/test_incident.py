@@ -131,13 +131,13 @@ def test_a_step_that_cannot_ask_says_why_and_only_a_service_is_tried_again(
     error: Exception, raised: str, said: str
 ) -> None:
     """Nobody waits for tries that come to the same; no customer's value gets into the log."""
-    from include.orchestration.incident_steps import _explained
+    from include.orchestration.incident_asking import explained
 
     def ask(_part: str) -> None:
         """Ask."""
         raise error
 
-    asks = _explained(ask)
+    asks = explained(ask)
     assert asks.__doc__ == "Ask."
     with pytest.raises(Exception, match=said) as told:
         asks("INC-2026-0001")

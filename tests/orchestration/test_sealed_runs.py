@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from include.approvals.question import AskAgain
 from include.approvals.registry import APPROVE
 from include.evidence import ledger
 from include.evidence.ledger import LedgerRow
@@ -20,6 +21,7 @@ from include.evidence.model import Finding, Metric, Outcome, StepRecord
 from include.evidence.steps import steps_of
 from include.messages import verbatim
 from include.reports.conclusion import Conclusion, worst
+from include.reports.i18n import Translator
 from include.services.errors import ControlFailed
 from include.workplace import ROOT, Workplace
 from tests.orchestration.test_sandbox import RUN, Play
@@ -143,21 +145,23 @@ def test_step_of_a_sealed_run_fails_and_changes_nothing(run: Run) -> None:
         assert [one.outcome for one in steps_of(conn, *RUN)] == [Outcome.ATTENTION]
 
 
-def test_step_that_ends_after_the_seal_fails(run: Run) -> None:
-    """Its bundle says that the step did not finish, so its result must not look like a success."""
-    from airflow.sdk.exceptions import AirflowFailException
-
+def test_seal_gives_the_reason_of_the_last_answer_where_nobody_asks_again(run: Run) -> None:
+    """The step before failed in its repetition, so the question never came again."""
     from include.orchestration.run import step
 
     def work(_place: Workplace) -> StepRecord:
-        sealed = run.seal()
-        assert (sealed["outcome"], sealed["findings"]) == ("fail", 1)
-        return StepRecord(step="slow", outcome=Outcome.PASS)
+        raise AskAgain(verbatim("customers/IN-1 changed after the form was made."))
 
-    with pytest.raises(AirflowFailException, match=r"sealed.*Start a new run"):
-        step("slow", "", verbatim("slow"), work, "4.2")
+    with pytest.raises(AskAgain):
+        step("review", "customers/IN-1", verbatim("The review"), work, "5.2")
+    assert run.seal()["outcome"] == "fail"
     with run.live.state.connect() as conn:
-        assert [one.outcome for one in steps_of(conn, *RUN)] == [Outcome.FAIL]
+        (record,) = steps_of(conn, *RUN)
+    (finding,) = record.findings
+    assert finding.code == "review.unanswered"
+    said = Translator("en", "UTC").text(finding.message)
+    assert "changed after the form was made" in said
+    assert "did not finish" not in said
 
 
 def test_step_that_begins_while_the_run_is_sealed_waits_and_fails(

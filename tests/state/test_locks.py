@@ -10,7 +10,7 @@ import pytest
 
 from include.services.errors import ServiceError
 from include.state.connect import engine
-from include.state.locks import exclusive
+from include.state.locks import LockHeld, exclusive, shared
 
 
 def test_a_second_holder_is_refused_and_a_later_one_is_not(database: str) -> None:
@@ -75,3 +75,34 @@ def test_a_lost_state_database_is_named_when_the_work_was_done(database: str) ->
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
+
+
+def test_shared_lock_keeps_who_wants_it_alone_waiting(database: str) -> None:
+    """Several may share it; it is free once the last of them ends, and also after an error."""
+    state, short = engine(database), timedelta(milliseconds=200)
+    with (
+        shared(state, "seal:x", "the seal of x", short),
+        shared(state, "seal:x", "the seal of x", short),
+        pytest.raises(LockHeld),
+        exclusive(state, "seal:x", "the seal of x", short),
+    ):
+        pass
+    with pytest.raises(KeyError), shared(state, "seal:x", "the seal of x", short):
+        raise KeyError
+    with (
+        exclusive(state, "seal:x", "the seal of x", short),
+        pytest.raises(ServiceError, match="busy with the seal of x"),
+        shared(state, "seal:x", "the seal of x", short),
+    ):
+        pass
+
+
+def test_shared_lock_that_was_lost_ends_without_an_error(database: str) -> None:
+    """Whoever holds it asks the connection; a long work need not fail for it."""
+    state = engine(database)
+    with shared(state, "seal:x", "the seal of x", timedelta(seconds=10)) as lock:
+        pid = lock.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        with psycopg.connect(database, autocommit=True) as admin:
+            admin.execute("SELECT pg_terminate_backend(%s)", [pid])
+        with exclusive(state, "seal:x", "the seal of x", timedelta(seconds=10)):
+            pass

@@ -20,7 +20,6 @@ from include.incident.names import Kind
 from include.incident.team import team_of
 from include.messages import Message, _, listed
 from include.policy.incident import HumanStep
-from include.reports.i18n import Translator
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def person(desk: Desk, file: File, step: HumanStep, given: Given, never: Iterabl
     if not given.user or not given.option:
         words = _("Nobody answered {step} in time.", step=step)
         _keep(desk, file, Kind.UNANSWERED, step, words, {"part": given.part})
-        raise AskAgain("Nobody answered in time.")
+        raise AskAgain(_("Nobody answered in time."))
     team = team_of(desk, file, step, never)
     said = (one for one in (given.user, given.name) if one)
     who = next((member for one in said if (member := team.member(one))), None)
@@ -136,7 +135,7 @@ def refuse(
     data = {"cause": cause.model_dump(mode="json"), "given": kept, "option": given.option}
     data |= {"part": given.part}
     _keep(desk, file, Kind.REFUSED, step, words, data, by=given.user or step)
-    raise AskAgain(Translator("en", desk.zone.key).text(cause))
+    raise AskAgain(cause, desk.zone.key)
 
 
 def refuse_lacking(
@@ -217,8 +216,27 @@ def done(
 
 def taken(conn: Connection, file: File, step: HumanStep, given: Given) -> StepRecord | None:
     """The record of a step whose answer was entered before, by a task that is repeated."""
-    entry = timeline.entered(conn, file.incident.id, _once(step, given))
-    return _record(step, given, entry) if entry is not None else None
+    entry = timeline.entered(conn, file.incident.id, _once(step, given.part, given.at))
+    return _record(step, entry) if entry is not None else None
+
+
+def entered_at(
+    desk: Desk, file: File, step: HumanStep, part: str, at: datetime
+) -> StepRecord | None:
+    """Return the record of an answer that was entered and still counts.
+
+    Args:
+        desk: of the incident.
+        file: the incident.
+        step: which one.
+        part: of the step, where it is done several times.
+        at: when it was answered.
+    """
+    with desk.state.connect() as conn:
+        entry = timeline.entered(conn, file.incident.id, _once(step, part, at))
+    if entry is None or entry.place not in {valid.place for valid in file.valid}:
+        return None
+    return _record(step, entry)
 
 
 def enter(
@@ -246,18 +264,18 @@ def enter(
         clock=desk.clock,
         happened_at=at,
         data={"step": step, "option": given.option, "part": given.part, **data},
-        once=_once(step, given),
+        once=_once(step, given.part, given.at),
     )
-    return _record(step, given, entry)
+    return _record(step, entry)
 
 
-def _once(step: HumanStep, given: Given) -> str:
-    return f"{step}:{given.part}:{given.at.isoformat()}"
+def _once(step: HumanStep, part: str, at: datetime) -> str:
+    return f"{step}:{part}:{at.isoformat()}"
 
 
-def _record(step: HumanStep, given: Given, entry: timeline.Entry) -> StepRecord:
-    kept = {"entry": entry.place, "by": entry.by, "option": given.option}
-    return StepRecord(step=step, part=given.part, outcome=Outcome.PASS, data=kept)
+def _record(step: HumanStep, entry: timeline.Entry) -> StepRecord:
+    kept = {"entry": entry.place, "by": entry.by, "option": entry.data["option"]}
+    return StepRecord(step=step, part=entry.data["part"], outcome=Outcome.PASS, data=kept)
 
 
 def moment(

@@ -161,9 +161,10 @@ def _entered(
             return done
         plain = notifying.plan(desk, file)
         made = notifying.reconsidered(file, plain)
-        asked = registry.request_of(conn, *_run(desk), notifying.APPROVAL, file.incident.number)
-        if asked is None or asked.sha256 != made.sha256 or asked.content != given.content:
-            return _changed(file, plain, asked)
+        about = *_run(desk), notifying.APPROVAL, file.incident.number
+        asked = registry.request_about(conn, *about, made.sha256)
+        if asked is None or asked.content != given.content:
+            return _changed(file, plain, registry.request_of(conn, *about))
         if notifying.stands(file, plain) is not None and not made.again:
             return _("it was decided elsewhere meanwhile")
         kept = registry.decision_on(conn, asked.id)

@@ -52,7 +52,7 @@ def take(part: str, answer: Answer) -> dict[str, Any]:
     keep(f"{part}.taken", [answer.option, answer.user, answer.entered, found.values])
     keep(f"{part}.contents", answer.content)
     if found.problems:
-        raise AskAgain("incomplete")
+        raise AskAgain(verbatim("incomplete"))
     return {"part": part}
 
 

@@ -1,0 +1,105 @@
+"""Wrap the questions of an incident's human steps: refuse, explain, or skip them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import wraps
+
+from airflow.sdk.exceptions import AirflowFailException
+
+from include.approvals.question import Question
+from include.evidence.model import Outcome, StepRecord
+from include.evidence.steps import steps_of
+from include.incident.steps.answer import entered_at
+from include.orchestration.incident import desk, place
+from include.orchestration.run import confirm_open, keep_record, run_key
+from include.orchestration.run_lock import at_work
+from include.orchestration.sandbox import live_of
+from include.orchestration.unforeseen import value_free
+from include.policy.incident import HumanStep
+from include.services.errors import ParcelSealError, ServiceError
+from include.workplace import Workplace
+
+ANSWERED_AT = "answered_at"
+"""Key of the data of a step that takes an answer: when it was answered, until the step has a
+result."""
+
+Ask = Callable[[str], Question | None]
+
+
+def explained(ask: Ask) -> Ask:
+    """Return a question that fails at once where it is blocked, and names what blocks it.
+
+    Only a failed service is tried again. An unexpected error is reported without its words, which
+    may quote a value.
+    """
+
+    @wraps(ask)
+    def asks(part: str) -> Question | None:
+        try:
+            return ask(part)
+        except (ServiceError, AirflowFailException):
+            raise
+        except ParcelSealError as error:
+            raise AirflowFailException(str(error)) from None
+        except Exception as error:  # noqa: BLE001 - raised again, without words that may quote a value
+            raise ServiceError(f"Nobody foresaw this:\n{value_free(error)}") from None
+
+    return asks
+
+
+def in_open_run(step_name: HumanStep, ask: Ask) -> Ask:
+    """Return a question that is refused in a sealed run.
+
+    The step skips the question if a killed task entered the answer. If it skips the question for
+    another reason, it replaces the failure of an earlier try.
+
+    Args:
+        step_name: of the step.
+        ask: makes the question for a part: the incident's number, and the authority of a report.
+    """
+
+    @wraps(ask)
+    def asks(part: str) -> Question | None:
+        services = place()
+        with at_work(live_of(services).state, *run_key()):
+            confirm_open(services)
+            return _question(services, step_name, part, ask)
+
+    return asks
+
+
+def _question(services: Workplace, step_name: HumanStep, part: str, ask: Ask) -> Question | None:
+    number, _slash, authority = part.partition("/")
+    failure = _failure(services, step_name, authority)
+    record = _entered(services, number, step_name, failure) if failure else None
+    if record is not None:
+        keep_record(services, record)
+        return None
+    question = ask(part)
+    if question is None and failure is not None:
+        data = {"asked": False}
+        passed = StepRecord(step=step_name, part=authority, outcome=Outcome.PASS, data=data)
+        keep_record(services, passed)
+    return question
+
+
+def _failure(services: Workplace, step_name: HumanStep, authority: str) -> StepRecord | None:
+    """Return the record of an earlier try that has no result, None where there is none."""
+    with services.state.connect() as conn:
+        for record in steps_of(conn, *run_key()):
+            if (record.step, record.part) == (step_name, authority):
+                return record if record.outcome is Outcome.FAIL else None
+    return None
+
+
+def _entered(
+    services: Workplace, number: str, step_name: HumanStep, failure: StepRecord
+) -> StepRecord | None:
+    """Return the record of the answer that an earlier try entered before it was killed."""
+    if ANSWERED_AT not in failure.data:
+        return None
+    at = datetime.fromisoformat(failure.data[ANSWERED_AT])
+    mine = desk(services)
+    return entered_at(mine, mine.file(number), step_name, failure.part, at)

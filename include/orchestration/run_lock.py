@@ -1,0 +1,148 @@
+"""Keep the steps of a run and its seal from working at the same time.
+
+A step shares a lock from its beginning to its end, and the seal holds it alone. The lock is that of
+a session: it goes with a worker that dies. A worker that loses the session alone works on without
+it, so a step asks again before what it did counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import timedelta
+
+from airflow.sdk.exceptions import AirflowFailException
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from include.orchestration.sandbox import refuse_sealed
+from include.services.errors import ControlFailed, ServiceError
+from include.state.locks import LockHeld, exclusive, share, shared
+
+SEAL = "the seal of this run"
+SEAL_PATIENCE = timedelta(minutes=5)  # of a seal and a step with each other
+
+
+class RunSealed(AirflowFailException):
+    """A run is sealed, and nothing can be done in it any more; no retry changes that."""
+
+
+@dataclass
+class _Work:
+    """The step that is at work in this thread.
+
+    Attributes:
+        key: dag id and run id.
+        lock: the connection whose session shares the lock; None once it is lost.
+    """
+
+    key: tuple[str, str]
+    lock: Connection | None
+
+
+_at_work: ContextVar[_Work | None] = ContextVar("at_work", default=None)
+
+
+@contextmanager
+def at_work(state: Engine, dag_id: str, run_id: str) -> Iterator[None]:
+    """Keep a run from being sealed until the block ends, which is the work of a step.
+
+    Whether the run is sealed already is not asked: see `unsealed`.
+
+    Args:
+        state: the live state database.
+        dag_id: the workflow.
+        run_id: its run.
+
+    Raises:
+        ServiceError: another process seals the run; repeat it.
+    """
+    key = dag_id, run_id
+    work = _at_work.get()
+    if work is not None and work.key == key:
+        yield
+        return
+    with shared(state, _lock(*key), SEAL, SEAL_PATIENCE) as lock:
+        token = _at_work.set(_Work(key, lock))
+        try:
+            yield
+        finally:
+            _at_work.reset(token)
+
+
+@contextmanager
+def unsealed(state: Engine, dag_id: str, run_id: str) -> Iterator[None]:
+    """Refuse a sealed run, and keep it from being sealed until the block ends.
+
+    Args:
+        state: the live state database.
+        dag_id: the workflow.
+        run_id: its run.
+
+    Raises:
+        RunSealed: the run is sealed; no retry changes that.
+    """
+    key = dag_id, run_id
+    work = _at_work.get()
+    if work is not None and work.key == key and _is_unsealed(work):
+        yield  # another session would wait behind a seal that waits for this step
+        return
+    with state.begin() as conn:
+        share(conn, _lock(*key), SEAL, SEAL_PATIENCE)
+        try:
+            refuse_sealed(conn, *key)
+        except ControlFailed as refusal:
+            if work is None or work.key != key:
+                raise RunSealed(str(refusal)) from None
+            raise RunSealed(
+                "This run was sealed while this step was still at work: what the step did is in no "
+                "evidence. Look at what it did. Start a new run of the workflow; it does what this "
+                "run lacks."
+            ) from None
+        yield
+
+
+def _is_unsealed(work: _Work) -> bool:
+    """Return whether the lock is still held, which keeps the run from being sealed.
+
+    Raises:
+        RunSealed: the run was sealed before the step began.
+    """
+    if work.lock is None:
+        return False
+    try:
+        refuse_sealed(work.lock, *work.key)
+    except ControlFailed as refusal:
+        raise RunSealed(str(refusal)) from None
+    except SQLAlchemyError:
+        work.lock = None
+    return work.lock is not None
+
+
+@contextmanager
+def sealing(state: Engine, dag_id: str, run_id: str) -> Iterator[None]:
+    """Let no step of a run be at work, and no other process seal it, until the block ends.
+
+    Args:
+        state: the live state database.
+        dag_id: the workflow.
+        run_id: its run.
+
+    Raises:
+        ServiceError: a step is still at work, or another process seals the run; repeat it.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive(state, _lock(dag_id, run_id), SEAL, SEAL_PATIENCE))
+        except LockHeld:
+            raise ServiceError(
+                "A step of this run is still at work, or another process seals the run.",
+                "The seal is repeated. If Airflow took the worker for dead, end its process.",
+            ) from None
+        yield
+
+
+def _lock(dag_id: str, run_id: str) -> str:
+    return f"seal:{dag_id}/{run_id}"

@@ -1,0 +1,63 @@
+"""Records of steps that have no result: interrupted, failed or without an answer that counts."""
+
+from __future__ import annotations
+
+from include.evidence.model import Finding, Outcome, StepRecord
+from include.messages import Message, _
+
+
+def failed(
+    name: str,
+    part: str,
+    title: Message,
+    reason: Message,
+    clause: str,
+    action: Message | None = None,
+) -> StepRecord:
+    """Return the record of a step that failed.
+
+    Args:
+        name: of the step.
+        part: what it works on; empty when there is one.
+        title: the step for people.
+        reason: why it failed; no customer data.
+        clause: of the policy.
+        action: what the reader should do; a general advice where none is given, or an empty one.
+    """
+    finding = Finding(
+        code=f"{name}.failed",
+        severity=Outcome.FAIL,
+        subject=part or name,
+        message=_("{step} failed: {reason}", step=title, reason=reason),
+        action=action
+        if action and action.text
+        else _("Open the run's task log in Airflow, remove the cause, run the workflow again."),
+        clause=clause,
+    )
+    return StepRecord(step=name, part=part, outcome=Outcome.FAIL, findings=[finding])
+
+
+def interrupted(name: str, part: str, title: Message, clause: str) -> StepRecord:
+    """Return the record that stands while a step is at work; see `failed`."""
+    return failed(name, part, title, _("it was started and did not finish"), clause)
+
+
+def unanswered(name: str, part: str, title: Message, reason: Message, clause: str) -> StepRecord:
+    """Return the record of a step whose last answer did not count.
+
+    Args:
+        name: of the step.
+        part: what it works on; empty when there is one.
+        title: the step for people.
+        reason: why the answer did not count; no customer data.
+        clause: of the policy.
+    """
+    finding = Finding(
+        code=f"{name}.unanswered",
+        severity=Outcome.FAIL,
+        subject=part or name,
+        message=_("{step}: no answer counted. The last one: {reason}", step=title, reason=reason),
+        action=_("Answer the question in Airflow. If it is not asked again, start a new run."),
+        clause=clause,
+    )
+    return StepRecord(step=name, part=part, outcome=Outcome.FAIL, findings=[finding])

@@ -1,0 +1,42 @@
+"""A run is sealed while its execution is cut off from the session that holds its lock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from include.retention import erasing
+from tests.retention.rig import AS_OF, DAG, NAME, Rig, fill
+from tests.support.airflow_task import in_task, seal_under_work
+
+pytestmark = pytest.mark.airflow
+KEY = (DAG, "r1")
+
+
+def test_execution_deletes_nothing_once_its_run_was_sealed(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be in no evidence; the next run deletes it."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from include.orchestration import retention
+
+    fill(rig)
+    rig.plan()
+    before = {table: rig.keys_in(table) for table in ("parcel", "scan", "detail", "person")}
+    in_task(monkeypatch, KEY, rig.engine, rig.clock, require_complete_registers=lambda *_: None)
+    monkeypatch.setattr(retention, "_desk", lambda *_: rig.desk())
+    real = erasing.execute
+
+    def sealed_before(*arguments: Any, **named: Any) -> Any:
+        seal_under_work(rig.engine, KEY, AS_OF)
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(erasing, "execute", sealed_before)
+    with pytest.raises(AirflowFailException, match="sealed while this step was still at work"):
+        retention.execute(NAME)
+    assert {table: rig.keys_in(table) for table in before} == before
+    assert rig.state_sql("SELECT count(*) FROM erasure_batch WHERE settled_at IS NOT NULL") == [
+        (0,)
+    ]
