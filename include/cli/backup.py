@@ -109,8 +109,8 @@ def restore(
         chosen = _choose(place, database, point)
         keep_closed = skip_erasures
         if not skip_erasures:
-            count_erasures(place, database)
-            keep_closed = not is_complete(place, incomplete_is_accepted=incomplete_ledger)
+            count_erasures(place, database, incomplete_is_accepted=incomplete_ledger)
+            keep_closed = not is_complete(place, database, incomplete_is_accepted=incomplete_ledger)
         tell(f"restore point {chosen.id}, taken {chosen.manifest.taken_at:%Y-%m-%d %H:%M:%S %Z}")
         source = Source(place.store("offsite_store"), chosen.manifest, _key(place, key))
         access = TargetAccess(target, owners=owners, is_new=not into_existing)
@@ -131,15 +131,24 @@ def restore(
                 prepare=prepare,
             )
         # Read again now: a long restore may have begun before the newest erasures.
-        done = None if skip_erasures else replay_erasures(place, mapped, target)
+        # A loss that happened since the restore began is refused.
+        done = (
+            None
+            if skip_erasures
+            else replay_erasures(place, mapped, target, incomplete_is_accepted=keep_closed)
+        )
         if skip_erasures:
             errors.print(
                 "[bold red]erasures were not replayed[/bold red]: people who were erased "
-                "may be back; keep the copy closed until they are. Others may not connect to it "
-                "and owners and grants are not set.",
+                "may be back; keep the copy closed until they are.",
                 soft_wrap=True,
             )
-        elif not (restored.differences or keep_closed):
+        if restored.differences or keep_closed:
+            errors.print(
+                f"The copy was not opened: owners and grants are not set. {access.connect_state}",
+                soft_wrap=True,
+            )
+        else:
             access.open()
     replayed, remasked = (done.replayed, done.remasked) if done else (0, 0)
     report = {
