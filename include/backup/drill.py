@@ -252,6 +252,7 @@ def drill(
             "replayed": replayed.replayed,
             "remasked": replayed.remasked,
             "remaining": replayed.remaining,
+            "large_objects_deleted": replayed.large_objects,
             "views_refreshed": replayed.refreshed,
             "holding": dict(replayed.holding),
             "skipped": list(replayed.skipped),

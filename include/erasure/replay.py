@@ -17,6 +17,10 @@ from psycopg.sql import SQL, Identifier
 from sqlalchemy import Engine, func, select
 
 from include.erasure.detached import detached_of
+from include.erasure.large_objects import (
+    delete_unreferenced_large_objects,
+    remember_large_objects,
+)
 from include.erasure.ledger import (
     ErasureKeys,
     entries_by_key_types,
@@ -69,6 +73,7 @@ class Replay:
         refreshed: materialized views that were refreshed.
         holding: relation (``schema.name``) -> rows that still hold the key of a deleted record, by
             `include.erasure.search`; must be empty.
+        large_objects: that only replayed records referred to, and that were deleted after them.
     """
 
     entries: int
@@ -80,6 +85,7 @@ class Replay:
     other_keys: tuple[str, ...] = ()
     refreshed: int = 0
     holding: Mapping[str, int] = field(default_factory=dict)
+    large_objects: int = 0
 
 
 @dataclass(frozen=True)
@@ -301,6 +307,7 @@ class _Run:
                 only = None if is_first else batches
                 found = matches(self.state, copy, table, self.keys, only)
                 self._counts["replayed"] += stage(copy, keys, found)
+        remember_large_objects(copy, changed)
         detach_references(copy, changed, self.places, self.schedule.detached)
         _erase(copy, changed)
         self._counts["remasked"] += _mask(copy, changed, self.schedule.masks, self.at)
@@ -312,6 +319,7 @@ class _Run:
         A collection of which nothing was left, and nothing is new, has nothing left now.
         """
         self._counts["refreshed"] = refresh_materialized_views(self.copy)
+        self._counts["large_objects"] += delete_unreferenced_large_objects(self.copy)
         ruled = [self.places[name] for name in self.schedule.ruled if name in self.places]
         left = {name for name, rows in self._holding.items() if rows}
         for collection in sorted({*collections, *left}):
@@ -340,6 +348,7 @@ class _Run:
             tuple(name for name, number in self._unfit.items() if number),
             self._counts["refreshed"],
             dict(sorted(holding.items())),
+            self._counts["large_objects"],
         )
 
 
