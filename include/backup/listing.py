@@ -128,6 +128,7 @@ def naming_removals(point: str, read_work: Callable[[], KnownWork]) -> Iterator[
         if point not in read_work().removed:
             raise
         raise PointRemoved(
-            f"Restore point {point} was pruned while it was read. Nothing was tampered with.",
-            "Start again; another restore point is chosen.",
+            f"Restore point {point} was pruned, so it cannot be read any more. "
+            "Nothing was tampered with.",
+            "Choose another restore point, or run the drill again, which does.",
         ) from None

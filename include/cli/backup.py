@@ -186,14 +186,15 @@ def restore(
 
 def _choose(place: Workplace, database: str, point: str) -> RestorePoint:
     from include.backup import manifest as manifests
-    from include.backup.listing import listed_points
+    from include.backup.listing import listed_points, naming_removals
 
     store = place.store("offsite_store")
+    work = _work_reader(place, database, store)
     if point != "latest":
-        chosen = manifests.load(store, database, point, place.trusted)
+        with naming_removals(point, work):
+            chosen = manifests.load(store, database, point, place.trusted)
         _report_changes(chosen)
         return chosen
-    work = _work_reader(place, database, store)
     points, rejected = listed_points(store, database, place.trusted, work)
     _report_refused(rejected)
     if not points:

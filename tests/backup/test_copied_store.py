@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from include.backup.manifest import DUMP_NAME, MANIFEST_NAME, load, restore_points
+from include.backup.restore import restore
 from include.encryption.crypto import Refused
+from include.evidence.signing import Signer
+from include.services.database import DatabaseAddress
 from include.services.objectstore.base import ObjectStore
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
@@ -58,6 +61,32 @@ def test_a_copied_restore_point_is_usable_and_named_as_a_copy(
             pass
     (original,), _rejected = restore_points(locked.store, "courier", locked.trusted)
     assert not original.is_copy
+
+
+def test_a_copied_restore_point_is_restored_whole(
+    locked: Locked, copied: ObjectStore, operations: Holder, target: DatabaseAddress
+) -> None:
+    """Every table has the rows of the manifest."""
+    point = load(copied, "courier", locked.manifest.id, locked.trusted)
+    done = restore(Taken(copied, point.manifest).source(operations.opening), target)
+    assert (done.tables, done.differences) == (len(locked.manifest.tables), ())
+
+
+def test_a_dump_without_recorded_version_is_found_below_a_delete_marker(
+    moto: MotoServer, taken: Taken, signer: Signer, operations: Holder
+) -> None:
+    """A directory was copied to a bucket with versions, and somebody deleted the object there."""
+    client = client_for(moto.endpoint)
+    store = S3Store(client, new_bucket(client))
+    for each in taken.store.list():
+        store.put(each.key, taken.store.get(each.key))
+    (point,), _rejected = restore_points(store, "courier", [signer.public_pem])
+    assert not point.is_copy
+    remove(store, taken.manifest.dump.key)
+    (point,), rejected = restore_points(store, "courier", [signer.public_pem])
+    assert (point.is_copy, rejected) == (True, [])
+    assert [each.key for each in point.hidden] == [taken.manifest.dump.key]
+    Taken(store, point.manifest).source(operations.opening).check()
 
 
 def test_other_content_of_the_same_size_is_refused_by_digest(

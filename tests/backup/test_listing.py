@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from include.backup import begun
 from include.backup.begun import Ending, Work
+from include.backup.drill_report import past_drills
 from include.backup.listing import (
     PointRemoved,
     listed_points,
@@ -26,13 +27,15 @@ from include.backup.manifest import (
 )
 from include.cli import backup as commands
 from include.encryption.recipients import Recipient
-from include.evidence.model import Outcome
+from include.evidence.model import Outcome, StepRecord
 from include.evidence.signing import Signer
+from include.evidence.steps import record_step
+from include.services.clock import SystemClock
 from include.services.errors import ParcelSealError
 from include.services.objectstore.base import ObjectStore
 from include.services.objectstore.s3 import S3Store
-from tests.backup.offsite_support import make, publish, run_prune
-from tests.backup.support import Taken, begin
+from tests.backup.offsite_support import RULES, make, publish, run_prune
+from tests.backup.support import Taken, begin, mapped
 from tests.backup.test_copied_store import same_size
 from tests.backup.test_versions import Locked, locked
 from tests.support.holders import NOW, Holder
@@ -116,9 +119,13 @@ def test_retention_and_restore_take_no_unfinished_point_for_a_changed_one(
     assert [each.id for each in copies] == [point]
     assert commands._choose(place, "courier", "latest").id == point
     assert "refused" not in capsys.readouterr().err
+    complete_removal(state, any_store, point)
+    with pytest.raises(PointRemoved):
+        commands._choose(place, "courier", point)
+    left = publish(any_store, taken, signer, 2)
     here: Any = SimpleNamespace(place=place, store=place.store, reader=state, now=lambda: NOW)
     (shown,) = _read(here)
-    assert ([each.id for each in shown.points], shown.rejected) == ([point], [])
+    assert ([each.id for each in shown.points], shown.rejected) == ([left], [])
 
 
 def test_reader_of_a_pruned_point_names_the_pruning(
@@ -145,8 +152,44 @@ def test_reader_of_a_pruned_point_names_the_pruning(
         assert not isinstance(error.value, PointRemoved)
     begin(state, any_store, point, Work.REMOVE)
     for read in (check, open_point):
-        with pytest.raises(PointRemoved, match="was pruned while it was read"):
+        with pytest.raises(PointRemoved, match="was pruned"):
             read()
+
+
+def test_a_drill_of_a_pruned_point_is_not_entered_as_a_failed_drill(
+    any_store: ObjectStore,
+    taken: Taken,
+    signer: Signer,
+    state: Engine,
+    operations: Holder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The run fails and says why; the trend of drills and the choice of the next know nothing."""
+    from include.orchestration import backup as tasks
+
+    point = publish(any_store, taken, signer, 1)
+    run = ("drill_restore", "r1")
+    data = {"restore_point": point, "latest_taken_at": NOW.isoformat()}
+    choice = StepRecord(step="choose", part="courier", outcome=Outcome.PASS, data=data)
+    with state.begin() as conn:
+        record_step(conn, *run, choice, SystemClock())
+    place: Any = SimpleNamespace(
+        state=state,
+        clock=SystemClock(),
+        pack=SimpleNamespace(database=lambda _name: mapped(), backup=RULES),
+        store=lambda _name: any_store,
+        offsite=lambda: make(any_store, [], signer),
+        drill_key=lambda: operations.opening,
+        drill_place=lambda: None,
+        require_complete_registers=lambda *_registers: None,
+    )
+    monkeypatch.setattr(tasks, "run_key", lambda: run)
+    monkeypatch.setattr(tasks, "step", lambda _name, _part, _title, work, _clause: work(place))
+    complete_removal(state, any_store, point)
+    for task in (tasks.prove_refusals, tasks.drill):
+        with pytest.raises(PointRemoved, match="Nothing was tampered with"):
+            task("courier")
+    assert past_drills(state, "courier") == []
 
 
 def copy_of(locked: Locked, moto: MotoServer) -> S3Store:
