@@ -6,18 +6,17 @@ database is one transaction: a restore that fails before it leaves nothing open.
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import psycopg
 from psycopg import sql
 
 from include.backup.archive import Entry
+from include.backup.in_memory import in_memory
 from include.erasure.suspended import event_triggers_suspended
 from include.services.database import DatabaseAddress, connected
 from include.services.errors import ServiceError, UsageError
@@ -41,12 +40,21 @@ _ROLES = re.compile(
     r"(?= |;|$)(?=(?: WITH GRANT OPTION)?;$| IN SCHEMA | GRANT | REVOKE )",
     re.MULTILINE,
 )
-_PUBLIC_MAY_CONNECT = """
+_CONNECT = """
 SELECT pg_has_role(d.datdba, 'USAGE'), EXISTS (
     SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
-    WHERE a.grantee = 0 AND a.privilege_type = 'CONNECT')
+    WHERE a.grantee = 0 AND a.privilege_type = 'CONNECT'),
+    coalesce(shobj_description(d.oid, 'pg_database'), '')
 FROM pg_database d WHERE d.datname = current_database()
 """
+# Rights that others get on each table and large object that this role creates.
+_OPENED_BY_DEFAULT = """
+SELECT FROM pg_default_acl d, aclexplode(d.defaclacl) a
+WHERE d.defaclrole = current_user::regrole AND d.defaclobjtype IN ('r', 'L')
+  AND a.grantee <> d.defaclrole LIMIT 1
+"""
+# Begins the database's comment while it is closed, so that a later try can open it again.
+CLOSED = "Closed by ParcelSeal until its restore is finished."
 
 
 @dataclass
@@ -56,7 +64,8 @@ class TargetAccess:
     Args:
         target: the database.
         owners: restore owners, grants, publications and subscriptions of the backup at the end.
-        is_new: whether nobody uses the target yet; others may not connect to it meanwhile then.
+        is_new: whether nobody uses the target yet; others may not connect to it meanwhile then, if
+            the role owns it.
     """
 
     target: DatabaseAddress
@@ -64,9 +73,13 @@ class TargetAccess:
     is_new: bool
     _statements: str = field(default="", init=False)
     _closed: bool = field(default=False, init=False)
+    _others_connect: bool = field(default=True, init=False)
+    _comment: str = field(default="", init=False)  # of the database, as its people wrote it
 
     def close(self, head: bytes, entries: Sequence[Entry]) -> None:
         """Close the target, before anything is loaded into it.
+
+        Until `open`, the database's comment says that it is closed, also after a failure.
 
         Args:
             head: header and table of contents of the archive.
@@ -80,19 +93,33 @@ class TargetAccess:
         if self.owners:
             self._statements = opening_statements(head, entries)
             _require_roles(self.target, self._statements)
-        if not self.is_new:
-            return
         with connected(self.target) as connection:
-            if connection.execute("SELECT FROM pg_default_acl LIMIT 1").fetchone() is not None:
+            if connection.execute(_OPENED_BY_DEFAULT).fetchone() is not None:
                 raise UsageError(
                     f"The target {self.target.place} grants rights on new tables by default: "
                     "erased people could be read before their erasure is repeated.",
                     "Create the target from template0, or see ALTER DEFAULT PRIVILEGES.",
                 )
-            row = connection.execute(_PUBLIC_MAY_CONNECT).fetchone()
-            if row == (True, True):
+            row = connection.execute(_CONNECT).fetchone()
+            assert row is not None
+            is_owner, self._others_connect, comment = row
+            was_closed = comment.startswith(CLOSED)
+            self._comment = comment.removeprefix(CLOSED).lstrip()
+            if is_owner and self._others_connect and self.is_new:
                 self._change(connection, "REVOKE CONNECT ON DATABASE {} FROM PUBLIC")
-                self._closed = True
+                self._set_comment(connection, f"{CLOSED} {self._comment}".rstrip())
+                self._closed, self._others_connect = True, False
+            elif is_owner and was_closed and not self._others_connect:
+                self._closed = True  # by an earlier try, which did not end
+
+    @property
+    def connect_state(self) -> str:
+        """Return who may connect while the target is not opened, as a sentence for people."""
+        if self._closed:
+            return "Others may not connect to it."
+        if self._others_connect:
+            return "Others may connect to it as before: close it yourself."
+        return "Roles with a grant of their own may connect to it as before."
 
     def open(self) -> None:
         """Set the backup's owners and grants, and let others connect again as before.
@@ -107,6 +134,7 @@ class TargetAccess:
                         connection.execute(self._statements.encode("utf-8", "surrogateescape"))
                 if self._closed:
                     self._change(connection, "GRANT CONNECT ON DATABASE {} TO PUBLIC")
+                    self._set_comment(connection, self._comment)
             except psycopg.OperationalError:
                 raise
             except psycopg.Error as error:
@@ -119,6 +147,11 @@ class TargetAccess:
 
     def _change(self, connection: psycopg.Connection, statement: str) -> None:
         connection.execute(sql.SQL(statement).format(sql.Identifier(self.target.name)))
+
+    def _set_comment(self, connection: psycopg.Connection, comment: str) -> None:
+        statement = sql.SQL("COMMENT ON DATABASE {} IS {}")
+        text = sql.Literal(comment or None)
+        connection.execute(statement.format(sql.Identifier(self.target.name), text))
 
 
 def opening_statements(head: bytes, entries: Sequence[Entry]) -> str:
@@ -149,7 +182,7 @@ def _script(head: bytes, entries: Sequence[Entry], *words: str) -> str:
     """Return pg_restore's SQL for entries, with one text in place of their owners in comments."""
     if not entries:
         return ""
-    with _readable(head) as archive, tempfile.NamedTemporaryFile("w") as listed:
+    with in_memory(head) as archive, tempfile.NamedTemporaryFile("w") as listed:
         listed.write("".join(f"{entry.dump_id};\n" for entry in entries))
         listed.flush()
         done = subprocess.run(
@@ -188,13 +221,3 @@ def _require_roles(target: DatabaseAddress, statements: str) -> None:
             f'Restoring into {target.place}: role "{missing[0]}" does not exist.',
             "Create the roles first. Owners and grants need theirs, and so do policies.",
         )
-
-
-@contextmanager
-def _readable(content: bytes) -> Iterator[int]:
-    descriptor = os.memfd_create("parcelseal-head")
-    try:
-        os.write(descriptor, content)
-        yield descriptor
-    finally:
-        os.close(descriptor)

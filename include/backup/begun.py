@@ -108,6 +108,17 @@ def unfinished(
     return works
 
 
+def removed(conn: Connection, database: str) -> set[str]:
+    """Return the ids of restore points that a run has removed or is removing, in any store."""
+    table = restore_point_begun
+    query = select(table.c.point).where(
+        table.c.database == database,
+        table.c.work == Work.REMOVE,
+        table.c.ending.is_distinct_from(str(Ending.KEPT)),
+    )
+    return set(conn.scalars(query))
+
+
 def published(conn: Connection, database: str, store: str) -> Mapping[str, datetime]:
     """Return the published restore points that no run removed: id -> when it was begun.
 

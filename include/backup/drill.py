@@ -237,6 +237,7 @@ def drill(
     return seen.record(
         {
             "restore_point": manifest.id,
+            "dump_checked_by": "digest" if source.is_copy else "version",
             "manifest_sha256": hashlib.sha256(manifest.as_bytes()).hexdigest(),
             "taken_at": manifest.taken_at.isoformat(),
             "tables": restored.tables,
@@ -251,6 +252,7 @@ def drill(
             "replayed": replayed.replayed,
             "remasked": replayed.remasked,
             "remaining": replayed.remaining,
+            "large_objects_deleted": replayed.large_objects,
             "views_refreshed": replayed.refreshed,
             "holding": dict(replayed.holding),
             "skipped": list(replayed.skipped),

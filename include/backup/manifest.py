@@ -16,6 +16,7 @@ from typing import Literal, Self
 from pydantic import ValidationError
 
 from include.backup.archive import LargeObjects
+from include.backup.dump_versions import stat_dump
 from include.backup.point_folder import (
     DUMP_NAME,
     MANIFEST_NAME,
@@ -37,12 +38,7 @@ from include.backup.point_folder import (
 from include.encryption.records import EncryptionRecord, Frozen, RecipientRecord
 from include.evidence import signing
 from include.services.errors import UsageError
-from include.services.objectstore.base import (
-    ObjectDamaged,
-    ObjectMissing,
-    ObjectStore,
-    StoredObject,
-)
+from include.services.objectstore.base import ObjectStore
 from include.services.objectstore.keys import key_problem
 
 FORMAT: Literal["parcelseal.restore-point/1"] = "parcelseal.restore-point/1"
@@ -168,8 +164,10 @@ class RestorePoint:
         locked_until: end of the dump's retention, which may have passed; None without one.
         manifest_version_id: the version that was checked; empty where the store keeps none.
         signature_version_id: see ``manifest_version_id``.
-        dump_version_id: the version that the manifest is about; verify and restore this one.
+        dump_version_id: the version that the manifest is about, or that fits its size in a copy.
         hidden: its objects that somebody deleted or overwrote since.
+        is_copy: the store has no version of the recorded id, as in a copy of another store. Only
+            the digest of the dump proves it; `Source` compares it, a listing does not.
     """
 
     manifest: Manifest
@@ -178,6 +176,7 @@ class RestorePoint:
     signature_version_id: str = ""
     dump_version_id: str = ""
     hidden: tuple[HiddenObject, ...] = ()
+    is_copy: bool = False
 
     @property
     def id(self) -> str:
@@ -187,10 +186,20 @@ class RestorePoint:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A folder that looks like a restore point and cannot be trusted."""
+    """A folder that looks like a restore point and cannot be trusted.
+
+    Attributes:
+        key: the object that gave it away, or the folder.
+        reason: for people.
+    """
 
     key: str
     reason: str
+
+    @property
+    def point(self) -> str:
+        """The folder's name, the restore point's id if it is one."""
+        return self.key.partition("/")[2].partition("/")[0]
 
 
 def new_id(taken_at: datetime, suffix: str) -> str:
@@ -229,6 +238,8 @@ def restore_points(
     database: str,
     trusted: Sequence[bytes],
     unfinished: Collection[str] = (),
+    *,
+    point: str = "",
 ) -> tuple[list[RestorePoint], list[Rejected]]:
     """Return a database's restore points, oldest first, and what must not be used.
 
@@ -239,10 +250,11 @@ def restore_points(
         database: as the data map names it.
         trusted: public keys (PEM) whose signatures count.
         unfinished: ids that a run of this installation has begun and not ended; read them before.
+        point: look at the folder of this id only.
     """
     points: list[RestorePoint] = []
     rejected: list[Rejected] = []
-    for listed in folders(store, database):
+    for listed in folders(store, database, point):
         if not listed.has(SIGNATURE_NAME) and (
             listed.id in unfinished or not listed.has(MANIFEST_NAME)
         ):
@@ -296,7 +308,7 @@ def _open(
                 continue
             signature_id = fitting_signature(content, signed, trusted, key)
             manifest = _parsed(content, database, listed.id, key)
-            dump = _stat_dump(store, manifest)
+            dump, is_copy = stat_dump(store, listed, manifest.dump)
         except ManifestRefused as error:
             refusal, was_read = (refusal if was_read else error), True  # the current one's counts
             continue
@@ -312,6 +324,7 @@ def _open(
             signature_version_id=signature_id,
             dump_version_id=dump.version_id,
             hidden=tuple(hidden_objects(listed, used)),
+            is_copy=is_copy,
         )
     raise refusal
 
@@ -334,20 +347,6 @@ def _unreadable(content: bytes, error: ValidationError) -> str:
     if found and found.group(1).decode() != FORMAT:
         return f"it is of format {found.group(1).decode()}: restore it with its own ParcelSeal"
     return f"{error.error_count()} fields cannot be read"
-
-
-def _stat_dump(store: ObjectStore, manifest: Manifest) -> StoredObject:
-    """Return what the store knows of the dump's version; a hollow restore point is refused."""
-    dump = manifest.dump
-    try:
-        stored = store.stat(dump.key, version_id=dump.version_id)
-    except ObjectMissing:
-        raise ManifestRefused(dump.key, "it is missing, its manifest is there") from None
-    except ObjectDamaged as error:
-        raise ManifestRefused(dump.key, error.message.rstrip(".")) from None
-    if stored.size != dump.size:
-        raise ManifestRefused(dump.key, f"it has {stored.size} bytes instead of {dump.size}")
-    return stored
 
 
 def remove(

@@ -14,9 +14,14 @@ from include.backup import begun, prune
 from include.backup import manifest as manifests
 from include.backup.begun import Ending, Work
 from include.backup.dump import Progress, take_backup
+from include.backup.listing import listed_points, work_reader
 from include.backup.manifest import Manifest, Rejected, RestorePoint
-from include.backup.offsite_findings import report_lost, report_points, report_unfinished
-from include.backup.point_folder import folder
+from include.backup.offsite_findings import (
+    report_copies,
+    report_lost,
+    report_points,
+    report_unfinished,
+)
 from include.backup.preflight import (
     CLAUSE,
     check_recipients,
@@ -24,6 +29,7 @@ from include.backup.preflight import (
     check_sites,
     check_store,
 )
+from include.backup.prune import Verdict
 from include.backup.snapshot import Clock as ClockColumn
 from include.backup.unfinished import clear_unfinished
 from include.encryption.recipients import Recipient, UnreadableRecipient
@@ -147,7 +153,7 @@ def back_up(
     store = offsite.store
     cleared = clear_unfinished(store, state, database.name, offsite.trusted, started)
     mapped = [(one.schema_name, one.table) for one in database.collections.values()]
-    published = _published(offsite, database.name, dag_id, run_id) if again else None
+    published = _published(offsite, state, database.name, dag_id, run_id) if again else None
     if published is None:
 
         def begin(point: str) -> None:
@@ -210,13 +216,15 @@ def back_up(
     return record, manifest
 
 
-def _published(offsite: Offsite, database: str, dag_id: str, run_id: str) -> Manifest | None:
+def _published(
+    offsite: Offsite, state: Engine, database: str, dag_id: str, run_id: str
+) -> Manifest | None:
     """The restore point that a run published before it was killed; None where it did not."""
-    points, _rejected = manifests.restore_points(offsite.store, database, offsite.trusted)
+    points, _rejected = listed(offsite, state, database)
     mine = [
         one.manifest
         for one in points
-        if (one.manifest.dag_id, one.manifest.run_id) == (dag_id, run_id)
+        if (one.manifest.dag_id, one.manifest.run_id) == (dag_id, run_id) and not one.is_copy
     ]
     return mine[-1] if mine else None
 
@@ -264,20 +272,12 @@ def prune_restore_points(
         StoreError, ServiceError: store or state database failed; the next run goes on.
     """
     store = offsite.store
-    with state.connect() as conn:
-        unfinished = begun.unfinished(conn, database)
-    points, rejected = manifests.restore_points(store, database, offsite.trusted, unfinished)
+    points, rejected = listed(offsite, state, database)
     with state.connect() as conn:
         published = begun.published(conn, database, store.description)
-        lost = _lost(database, published, points, rejected, now - timedelta(days=rules.expire_days))
+        lost = _lost(published, points, rejected, now - timedelta(days=rules.expire_days))
         held = restore_points_held(conn, database, [*(point.id for point in points), *lost])
-    verdicts = prune.plan(
-        [_age(point) for point in points],
-        rules.keep,
-        held,
-        now,
-        zone,
-    )
+    verdicts = _plan(points, rules, held, now, zone)
     removed, refused = [], []
 
     def remove(point: str, guard: RestorePointGuard) -> None:
@@ -304,6 +304,8 @@ def prune_restore_points(
                     remove(verdict.id, guard)
     seen = Examination("prune", CLAUSE, database)
     report_points(seen, points, rejected, refused)
+    copies = [point.id for point in points if point.is_copy]
+    report_copies(seen, database, copies)
     report_lost(seen, database, lost, held)
     seen.measure("backup.restore_points", len(points) - len(removed), "1")
     return seen.record(
@@ -311,6 +313,7 @@ def prune_restore_points(
             "kept": {one.id: one.reason for one in verdicts if not one.remove},
             "removed": {one.id: one.reason for one in verdicts if one.id in removed},
             "refused": refused,
+            "copies": copies,
             "history": [
                 [one.manifest.taken_at.isoformat(), one.manifest.dump.size] for one in points
             ],
@@ -318,17 +321,39 @@ def prune_restore_points(
     )
 
 
+def listed(
+    offsite: Offsite, state: Engine, database: str
+) -> tuple[list[RestorePoint], list[Rejected]]:
+    """Return the restore points in the off-site store, and what must not be used."""
+    store = offsite.store
+    return listed_points(store, database, offsite.trusted, work_reader(state, database, store))
+
+
+def _plan(
+    points: Sequence[RestorePoint],
+    rules: BackupRules,
+    held: Collection[str],
+    now: datetime,
+    zone: ZoneInfo,
+) -> list[Verdict]:
+    """Decide on every restore point; one that only a digest proves takes no other's turn."""
+    copies = {point.id for point in points if point.is_copy}
+    verdicts = prune.plan([_age(each) for each in points], rules.keep, held, now, zone)
+    if not copies:
+        return verdicts
+    others = [_age(point) for point in points if not point.is_copy]
+    of_others = {each.id: each for each in prune.plan(others, rules.keep, held, now, zone)}
+    return [of_others.get(verdict.id, verdict) for verdict in verdicts]
+
+
 def _lost(
-    database: str,
     published: Mapping[str, datetime],
     points: Sequence[RestorePoint],
     rejected: Sequence[Rejected],
     since: datetime,
 ) -> list[str]:
     """Return the ids of published restore points that no run removed, and that are gone."""
-    base = folder(database)
-    present = {point.id for point in points}
-    present |= {each.key.removeprefix(base).partition("/")[0] for each in rejected}
+    present = {point.id for point in points} | {each.point for each in rejected}
     return sorted(point for point in published.keys() - present if published[point] > since)
 
 

@@ -89,6 +89,31 @@ def report_points(
         )
 
 
+def report_copies(findings: Examination, database: str, copies: Sequence[str]) -> None:
+    """Report restore points whose recorded version the store never had.
+
+    Args:
+        findings: of the step.
+        database: name of the database in the data map.
+        copies: ids of the restore points.
+    """
+    if copies:
+        findings.find(
+            "backup.copy.unchecked",
+            Outcome.ATTENTION,
+            _(
+                "The store holds copies of {count} restore points: their dumps have not the "
+                "versions that were signed, and were not checked.",
+                count=len(copies),
+            ),
+            _(
+                "If the store was copied from another one, nothing to do: a restore or drill of "
+                "such a point checks it by digest. If it was not, find out who changed the store."
+            ),
+            subject=folder(database),
+        )
+
+
 def report_lost(
     findings: Examination, database: str, lost: Sequence[str], held: Collection[str]
 ) -> None:

@@ -63,7 +63,7 @@ def _refused(
 @contextmanager
 def _damaged(source: Source, flip: int | None, cut: int | None) -> Iterator[Readable]:
     dump = source.manifest.dump
-    with source.store.open_reader(dump.key, version_id=dump.version_id) as reader:
+    with source.store.open_reader(dump.key, version_id=source.version_id) as reader:
         yield _Damaged(reader, flip, cut)
 
 

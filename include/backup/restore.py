@@ -10,7 +10,6 @@ change after it was checked (docs/decisions/0031-each-reader-verifies-what-it-re
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,7 @@ from psycopg import sql
 
 from include.backup.archive import Entry
 from include.backup.explain import explain
+from include.backup.in_memory import in_memory
 from include.backup.left_out import left_out
 from include.backup.loaders import load_rows
 from include.backup.manifest import TableRecord
@@ -102,7 +102,7 @@ def restore(
     options = ["--exit-on-error", "--no-password", f"--dbname={target.public_conninfo()}"]
     options += ["--no-tablespaces", "--no-owner", "--no-privileges"]
     options += ["--no-publications", "--no-subscriptions"]
-    with _in_memory(head) as archive, _never_say_drop(when=allow_content):
+    with in_memory(head) as archive, _never_say_drop(when=allow_content):
         tell("creating the schema")
         _pg_restore([*options, "--section=pre-data"], archive, target)
         created = {(entry.schema, entry.name) for entry in entries if entry.kind == "TABLE"}
@@ -213,14 +213,3 @@ def _never_say_drop(*, when: bool) -> Iterator[None]:
                 "verified: remove that. Use another restore point and raise an incident."
             )
         raise
-
-
-@contextmanager
-def _in_memory(content: bytes) -> Iterator[int]:
-    """Offer bytes as the descriptor of a seekable file that never touches a disk."""
-    descriptor = os.memfd_create("parcelseal-head")
-    try:
-        os.write(descriptor, content)
-        yield descriptor
-    finally:
-        os.close(descriptor)

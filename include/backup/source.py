@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 from include.backup.archive import ArchiveReader, Entry
+from include.backup.dump_versions import DumpVersions, version_by_digest, versions_of_dump
 from include.backup.manifest import Manifest
+from include.backup.point_folder import folders
 from include.backup.verified import NEXT_STEP, ArchiveStream, open_archive, refused
 from include.encryption.crypto import Readable, Refused
 from include.encryption.recipients import OpeningKey
@@ -28,8 +31,29 @@ class Source:
     manifest: Manifest
     key: OpeningKey
 
+    @property
+    def is_copy(self) -> bool:
+        """Whether the store has no version of the recorded id, so that the digest decides."""
+        return self._versions.is_copy
+
+    @cached_property
+    def version_id(self) -> str:
+        """The version that is read: the recorded version, or a copy's version with its digest."""
+        versions = self._versions
+        if len(versions.ids) < 2:
+            return versions.ids[0] if versions.ids else self.manifest.dump.version_id
+        fitting = version_by_digest(self.store, self.manifest.dump, versions.ids)
+        return versions.ids[0] if fitting is None else fitting
+
+    @cached_property
+    def _versions(self) -> DumpVersions:
+        listed = folders(self.store, self.manifest.database, self.manifest.id)
+        return versions_of_dump(next(listed, None), self.manifest.dump)
+
     def check(self) -> None:
         """Verify that the stored object is the manifest's, before the target is changed.
+
+        In a copy of the store it is read to its end: only its digest proves it.
 
         Raises:
             Refused: missing, damaged or exchanged; names the object.
@@ -40,8 +64,8 @@ class Source:
             dump.size,
             self.manifest.taken_at,
             sha256=dump.sha256,
-            checksum=dump.checksum,
-            version_id=dump.version_id,
+            checksum="" if self.is_copy else dump.checksum,
+            version_id=self.version_id,
         )
         try:
             self.store.verify(expected)
@@ -65,7 +89,7 @@ class Source:
 
     def opened(self) -> AbstractContextManager[ArchiveStream]:
         """Open the clear pg_dump archive as a stream that the caller verifies."""
-        return open_archive(self.store, self.manifest, self.key)
+        return open_archive(self.store, self.manifest, self.key, self.version_id)
 
     def head(self) -> tuple[bytes, list[Entry]]:
         """Return the archive's header and table of contents, as bytes and decoded.

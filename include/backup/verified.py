@@ -106,16 +106,16 @@ class ArchiveStream:
 
 @contextmanager
 def open_archive(
-    store: ObjectStore, manifest: Manifest, key: OpeningKey
+    store: ObjectStore, manifest: Manifest, key: OpeningKey, version_id: str
 ) -> Iterator[ArchiveStream]:
-    """Open the version that the manifest names; the caller verifies the stream.
+    """Open a version of the manifest's object; the caller verifies the stream.
 
     Raises:
         ObjectMissing: there is no such version.
         ServiceError: the store or the KMS failed.
     """
     dump = manifest.dump
-    with store.open_reader(dump.key, version_id=dump.version_id) as reader:
+    with store.open_reader(dump.key, version_id=version_id) as reader:
         yield ArchiveStream(VerifiedObject(reader, dump), manifest, key)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,9 +25,11 @@ from include.workplace import Workplace
 
 if TYPE_CHECKING:
     from include.backup.archive import Entry
+    from include.backup.listing import KnownWork
     from include.backup.manifest import Rejected, RestorePoint
     from include.backup.point_folder import HiddenObject
     from include.encryption.recipients import OpeningKey
+    from include.services.objectstore.base import ObjectStore
 
 COLUMNS = ("id", "database", "taken_at", "bytes", "tables", "rows", "held", "expires_at")
 WIDE = 170  # columns of a terminal
@@ -48,7 +50,7 @@ def list_(
     as_json: JsonOption = False,
 ) -> int:
     """List every restore point that has a valid signed manifest."""
-    from include.backup import manifest as manifests
+    from include.backup.listing import listed_points
 
     place = workplace()
     names = [place.pack.database(database).name] if database else list(place.pack.databases)
@@ -57,8 +59,8 @@ def list_(
         listed: list[dict[str, Any]] = []
         refused, hidden = [], []
         for name in names:
-            unfinished = _unfinished(place, name)
-            points, rejected = manifests.restore_points(store, name, place.trusted, unfinished)
+            work = _work_reader(place, name, store)
+            points, rejected = listed_points(store, name, place.trusted, work)
             refused += rejected
             hidden += [each for point in points for each in point.hidden]
             held = _held(place, name, [point.id for point in points])
@@ -93,6 +95,7 @@ def restore(
 ) -> int:
     """Restore for real: check, decrypt, load, compare, and erase again what was erased."""
     from include.backup.access import TargetAccess
+    from include.backup.listing import naming_removals
     from include.backup.restore import refuse_live
     from include.backup.restore import restore as load
     from include.backup.source import Source
@@ -106,8 +109,8 @@ def restore(
         chosen = _choose(place, database, point)
         keep_closed = skip_erasures
         if not skip_erasures:
-            count_erasures(place, database)
-            keep_closed = not is_complete(place, incomplete_is_accepted=incomplete_ledger)
+            count_erasures(place, database, incomplete_is_accepted=incomplete_ledger)
+            keep_closed = not is_complete(place, database, incomplete_is_accepted=incomplete_ledger)
         tell(f"restore point {chosen.id}, taken {chosen.manifest.taken_at:%Y-%m-%d %H:%M:%S %Z}")
         source = Source(place.store("offsite_store"), chosen.manifest, _key(place, key))
         access = TargetAccess(target, owners=owners, is_new=not into_existing)
@@ -117,25 +120,35 @@ def restore(
                 require_findable_records(place, mapped, chosen, entries)
             access.close(head, entries)
 
-        restored = load(
-            source,
-            target,
-            jobs=jobs,
-            owners=owners,
-            allow_content=into_existing,
-            progress=tell,
-            prepare=prepare,
-        )
+        with naming_removals(chosen.id, _work_reader(place, database, source.store)):
+            restored = load(
+                source,
+                target,
+                jobs=jobs,
+                owners=owners,
+                allow_content=into_existing,
+                progress=tell,
+                prepare=prepare,
+            )
         # Read again now: a long restore may have begun before the newest erasures.
-        done = None if skip_erasures else replay_erasures(place, mapped, target)
+        # A loss that happened since the restore began is refused.
+        done = (
+            None
+            if skip_erasures
+            else replay_erasures(place, mapped, target, incomplete_is_accepted=keep_closed)
+        )
         if skip_erasures:
             errors.print(
                 "[bold red]erasures were not replayed[/bold red]: people who were erased "
-                "may be back; keep the copy closed until they are. Others may not connect to it "
-                "and owners and grants are not set.",
+                "may be back; keep the copy closed until they are.",
                 soft_wrap=True,
             )
-        elif not (restored.differences or keep_closed):
+        if restored.differences or keep_closed:
+            errors.print(
+                f"The copy was not opened: owners and grants are not set. {access.connect_state}",
+                soft_wrap=True,
+            )
+        else:
             access.open()
     replayed, remasked = (done.replayed, done.remasked) if done else (0, 0)
     report = {
@@ -147,6 +160,7 @@ def restore(
         "remasked": remasked,
         "matches_manifest": not restored.differences,
         "left_out": list(restored.left_out),
+        "checked_by": "digest" if source.is_copy else "version",
     }
     if as_json:
         print_json(report)
@@ -172,21 +186,34 @@ def restore(
 
 def _choose(place: Workplace, database: str, point: str) -> RestorePoint:
     from include.backup import manifest as manifests
+    from include.backup.listing import listed_points, naming_removals
 
     store = place.store("offsite_store")
+    work = _work_reader(place, database, store)
     if point != "latest":
-        chosen = manifests.load(store, database, point, place.trusted)
-        _report_hidden(chosen.hidden)
+        with naming_removals(point, work):
+            chosen = manifests.load(store, database, point, place.trusted)
+        _report_changes(chosen)
         return chosen
-    points, rejected = manifests.restore_points(store, database, place.trusted)
+    points, rejected = listed_points(store, database, place.trusted, work)
     _report_refused(rejected)
     if not points:
         raise UsageError(
             f"There is no restore point of {database} in {store.description}.",
             "See ./parcelseal backup list.",
         )
-    _report_hidden(points[-1].hidden)
+    _report_changes(points[-1])
     return points[-1]
+
+
+def _report_changes(point: RestorePoint) -> None:
+    _report_hidden(point.hidden)
+    if point.is_copy:
+        errors.print(
+            f"[bold]copy:[/bold] {escape(point.manifest.dump.key)} is not the version that was "
+            "signed, as in a copy of the store; it is checked by its digest",
+            soft_wrap=True,
+        )
 
 
 def _report_refused(refused: Iterable[Rejected]) -> None:
@@ -232,17 +259,19 @@ def _held(place: Workplace, database: str, points: list[str]) -> set[str] | None
         return None
 
 
-def _unfinished(place: Workplace, database: str) -> Collection[str]:
-    """Return the ids on which a run is at work; none when state cannot be read."""
-    from include.backup.begun import unfinished
+def _work_reader(place: Workplace, database: str, store: ObjectStore) -> Callable[[], KnownWork]:
+    """Return what reads the runs' work on restore points; none when state cannot be read."""
+    from include.backup.listing import KnownWork, work_reader
 
-    try:
-        if state_is_blank(place):
-            return ()
-        with place.state.connect() as conn:
-            return list(unfinished(conn, database))
-    except ParcelSealError:
-        return ()
+    def read_work() -> KnownWork:
+        try:
+            if state_is_blank(place):
+                return KnownWork()
+            return work_reader(place.state, database, store)()
+        except ParcelSealError:
+            return KnownWork()
+
+    return read_work
 
 
 def _row(point: RestorePoint, held: set[str] | None) -> dict[str, Any]:
@@ -256,6 +285,7 @@ def _row(point: RestorePoint, held: set[str] | None) -> dict[str, Any]:
         "rows": manifest.rows,
         "recipients": [one.name for one in manifest.recipients],
         "hidden": [each.key for each in point.hidden],
+        "copy": point.is_copy,
         "held": None if held is None else manifest.id in held,
         "expires_at": manifest.expires_at.isoformat(),
     }

@@ -20,13 +20,18 @@ if TYPE_CHECKING:
 SETTLING_SECONDS = 3600  # for which a restore waits for deletions that began while it loaded
 
 
-def count_erasures(place: Workplace, database: str) -> int:
+def count_erasures(place: Workplace, database: str, *, incomplete_is_accepted: bool = False) -> int:
     """Count the ledger's entries, before anything is loaded and again after it.
+
+    Args:
+        place: connections.
+        database: name of the database in the data map.
+        incomplete_is_accepted: count a ledger although entries are missing or were changed.
 
     Raises:
         UsageError: the ledger is not configured, one of its keys is missing, or it has open batches
             while there are holds on records.
-        ControlFailed: entries are gone from it.
+        ControlFailed: entries are gone from it, and that is not accepted.
         ServiceError: it cannot be read.
     """
     from include.erasure.ledger import entries, require_all_there
@@ -47,11 +52,11 @@ def count_erasures(place: Workplace, database: str) -> int:
             f"The erasure ledger cannot be read, so erased people would come back. {error.message}",
             f"{error.action} If it is lost for good: --skip-erasures.",
         ) from None
-    with place.state.connect() as conn:
-        require_all_there(conn, database)
-    if _is_doubtful(
-        place, database
-    ):  # a replay takes open batches too, and a record of theirs may be held since
+    if not incomplete_is_accepted:
+        with place.state.connect() as conn:
+            require_all_there(conn, database)
+    # A replay takes open batches too, and a record of theirs may be held since.
+    if _is_doubtful(place, database):
         raise UsageError(
             f"It is not known yet whether all erasures of {database} in the ledger took place, and "
             "there are legal holds on its records: held records might be missing in the copy.",
@@ -89,31 +94,35 @@ def require_findable_records(
     )
 
 
-def is_complete(place: Workplace, *, incomplete_is_accepted: bool) -> bool:
-    """Return whether the erasure ledger has every erasure that bundles sealed.
+def is_complete(place: Workplace, database: str, *, incomplete_is_accepted: bool) -> bool:
+    """Return whether the erasure ledger has every entry that it had, and that bundles sealed.
 
     Args:
         place: connections.
+        database: name of the database in the data map.
         incomplete_is_accepted: return False, with a warning, where erasures are missing or cannot
             be compared.
 
     Raises:
-        ControlFailed: erasures that were sealed are missing.
+        ControlFailed: entries of settled batches, or erasures that were sealed, are missing.
         StoreError: the evidence store cannot be read.
     """
+    from include.erasure.ledger import require_all_there
     from include.evidence.register_figures import ERASURES
 
     try:
         place.require_complete_registers(ERASURES)
+        with place.state.connect() as conn:
+            require_all_there(conn, database)
     except ParcelSealError as error:
         if not incomplete_is_accepted:
-            raise type(error)(
-                error.message, f"{error.action} To restore meanwhile: --incomplete-ledger."
-            ) from None
+            hint = "To restore meanwhile: --incomplete-ledger."
+            if "--incomplete-ledger" in error.action:
+                raise
+            raise type(error)(error.message, f"{error.action} {hint}") from None
         errors.print(
             f"[bold red]the erasure ledger may be incomplete[/bold red]: {error.message} "
-            "People who were erased may be back; keep the copy closed until they are found. Others "
-            "may not connect to it and owners and grants are not set.",
+            "People who were erased may be back; keep the copy closed until they are found.",
             soft_wrap=True,
         )
         return False
@@ -131,9 +140,19 @@ def state_is_blank(place: Workplace) -> bool:
 
 
 def replay_erasures(
-    place: Workplace, mapped: MappedDatabase, target: DatabaseAddress
+    place: Workplace,
+    mapped: MappedDatabase,
+    target: DatabaseAddress,
+    *,
+    incomplete_is_accepted: bool = False,
 ) -> Replay | None:
     """Replay the ledger as it is now, after the load; None where it has no entry.
+
+    Args:
+        place: connections.
+        mapped: the database in the data map.
+        target: the restored copy.
+        incomplete_is_accepted: replay the entries that are there, although others are missing.
 
     Raises:
         ControlFailed: an erased record is left, or could not be looked for.
@@ -147,7 +166,7 @@ def replay_erasures(
         tell("waiting for deletions at work to end")
     while _is_doubtful(place, mapped.name) and time.monotonic() < until:
         time.sleep(1)  # a deletion at work settles a batch when it begins the next one
-    if not count_erasures(place, mapped.name):
+    if not count_erasures(place, mapped.name, incomplete_is_accepted=incomplete_is_accepted):
         return None
     tell("replaying the erasure ledger")
     with target.connect() as connection:
@@ -159,6 +178,7 @@ def replay_erasures(
             place.erasure_keys,
             schedule_of(mapped, place.pack.retention_of(mapped.name)),
             place.clock.now(),
+            incomplete=incomplete_is_accepted,
         )
     require_erased(done)
     return done

@@ -289,15 +289,15 @@ def require_all_there(conn: Connection, database: str) -> None:
         raise ControlFailed(
             f"The erasure ledger lacks {sum(gone.values())} entries that it had "
             f"({', '.join(sorted(gone))}): whom they name would come back.",
-            "Restore the state database from a backup that has them. `restore --skip-erasures` "
-            "restores meanwhile, with the erased records.",
+            "Restore the state database from a backup that has them. `restore --incomplete-ledger` "
+            "replays the others meanwhile, and keeps the copy closed.",
         )
     if changed := changed_batches(conn, database):
         raise ControlFailed(
             f"Entries of the erasure ledger were changed in {sum(changed.values())} batches "
             f"({', '.join(sorted(changed))}): the records that they named would come back.",
-            "Restore the state database from a backup that has them. `restore --skip-erasures` "
-            "restores meanwhile, with the erased records.",
+            "Restore the state database from a backup that has them. `restore --incomplete-ledger` "
+            "replays the others meanwhile, and keeps the copy closed.",
         )
 
 

@@ -1,13 +1,14 @@
 """Replay the erasure ledger on a restored copy, and prove that erased records are absent.
 
 Drills and real restores share it: erase and mask again, refresh what was derived from
-the records, search, and begin again while the ledger grows (docs/decisions/0032).
+the records, search, and take what the ledger got meanwhile (docs/decisions/0032).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
@@ -16,9 +17,12 @@ from psycopg.sql import SQL, Identifier
 from sqlalchemy import Engine, func, select
 
 from include.erasure.detached import detached_of
+from include.erasure.large_objects import (
+    delete_unreferenced_large_objects,
+    remember_large_objects,
+)
 from include.erasure.ledger import (
     ErasureKeys,
-    entries,
     entries_by_key_types,
     require_all_there,
 )
@@ -37,6 +41,7 @@ from include.erasure.staged import (
     StagedKeys,
     check_deferred,
     count_remaining,
+    create_staged,
     detach_references,
     stage,
 )
@@ -68,6 +73,7 @@ class Replay:
         refreshed: materialized views that were refreshed.
         holding: relation (``schema.name``) -> rows that still hold the key of a deleted record, by
             `include.erasure.search`; must be empty.
+        large_objects: that only replayed records referred to, and that were deleted after them.
     """
 
     entries: int
@@ -79,6 +85,7 @@ class Replay:
     other_keys: tuple[str, ...] = ()
     refreshed: int = 0
     holding: Mapping[str, int] = field(default_factory=dict)
+    large_objects: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,24 +126,28 @@ def replay(
     keys: ErasureKeys,
     schedule: Schedule,
     at: datetime,
+    *,
+    incomplete: bool = False,
 ) -> Replay:
     """Erase and mask the ledger's records in a restored copy again, then search for them.
 
     Entries of open batches count: whether their transaction committed or not, their erasure was
-    due. All deletions happen in one statement, so foreign keys between the erased records hold in
-    any order and in cycles. The application's triggers and rules do nothing meanwhile, and
+    due. All deletions of a step happen in one statement, so foreign keys between the erased records
+    hold in any order and in cycles. The application's triggers and rules do nothing meanwhile, and
     materialized views are refreshed afterwards. What is entered in the ledger meanwhile is replayed
-    too. Memory does not grow with the copy nor with the ledger: keys pass in chunks, and the keys
-    that match stay in temporary tables of the copy.
+    too, by itself: the ledger that is read last has no entry that was not replayed. Memory does not
+    grow with the copy nor with the ledger: keys pass in chunks, and the keys that match stay in
+    temporary tables of the copy.
 
     Args:
-        copy: the restored database; a transaction is committed.
+        copy: the restored database; transactions are committed.
         database: its name in the data map.
         places: collection -> table.
         state: database of the ledger.
         keys: of the HMAC, old ones included.
         schedule: of the database.
         at: moment for the stamp of records that are masked.
+        incomplete: replay a ledger although entries are missing or were changed.
 
     Returns:
         What was done, and what is left; `require_erased` judges it.
@@ -149,13 +160,11 @@ def replay(
         ServiceError: the copy or the ledger cannot be read, or the copy not be changed. Nothing is
             erased in either case.
     """
-    replayed = remasked = 0
-    while True:
-        before = _newest_entry(state, database)
-        done = _replay_once(copy, database, places, state, keys, schedule, at)
-        replayed, remasked = replayed + done.replayed, remasked + done.remasked
-        if _newest_entry(state, database) == before:
-            return replace(done, replayed=replayed, remasked=remasked)
+    run = _Run(copy, database, places, state, keys, schedule, at, accepts_incomplete=incomplete)
+    ledger = run.read()
+    while run.new_in(ledger):
+        ledger = run.apply(ledger)
+    return run.result()
 
 
 def require_erased(done: Replay) -> None:
@@ -185,71 +194,162 @@ def holding_text(done: Replay) -> str:
     return ", ".join(f"{name} ({rows} rows)" for name, rows in done.holding.items())
 
 
-def _newest_entry(state: Engine, database: str) -> tuple[int, int]:
-    """Return how many entries a database has, and its newest batch: both change with the ledger."""
-    query = (
-        select(func.count(), func.coalesce(func.max(erasure_batch.c.id), 0))
-        .join_from(erasure, erasure_batch)
-        .where(erasure_batch.c.database == database)
-    )
-    with state.connect() as conn:
-        number, batch = conn.execute(query).one()
-    return int(number), int(batch)
+@dataclass(frozen=True)
+class _Ledger:
+    """The entries of a database at one moment.
+
+    Attributes:
+        batches: batch -> its collection and number of entries; none without entries.
+        key_ids: keys under which the entries were made.
+    """
+
+    batches: Mapping[int, tuple[str, int]]
+    key_ids: Collection[str]
+
+    @property
+    def entries(self) -> Counter[str]:
+        """Return the number of entries by collection."""
+        numbers: Counter[str] = Counter()
+        for collection, number in self.batches.values():
+            numbers[collection] += number
+        return numbers
 
 
-def _replay_once(
-    copy: psycopg.Connection,
-    database: str,
-    places: Mapping[str, Place],
-    state: Engine,
-    keys: ErasureKeys,
-    schedule: Schedule,
-    at: datetime,
-) -> Replay:
-    with state.connect() as conn:
-        ledger = entries(conn, database)
-        require_all_there(conn, database)
-    if not ledger:
-        return Replay(0, 0, 0)
-    check_keys({key_id for by_key in ledger.values() for key_id in by_key}, keys)
-    require_same(state, keys, at)
-    found: list[StagedKeys] = []
-    skipped, other_keys = [], []
-    replayed = not_looked_for = 0
-    with suspended(copy):
-        for collection, by_key in ledger.items():
-            place = place_of(collection, places)
+@dataclass
+class _Run:
+    """A replay while the ledger grows: each step takes the batches that no step took before."""
+
+    copy: psycopg.Connection
+    database: str
+    places: Mapping[str, Place]
+    state: Engine
+    keys: ErasureKeys
+    schedule: Schedule
+    at: datetime
+    accepts_incomplete: bool
+    _taken: _Ledger = field(default_factory=lambda: _Ledger({}, ()))
+    _skipped: dict[str, int] = field(default_factory=dict)
+    _unfit: dict[str, int] = field(default_factory=dict)
+    _staged: dict[tuple[str, tuple[str, ...]], StagedKeys] = field(default_factory=dict)
+    _remaining: dict[int, int] = field(default_factory=dict)  # by number of the staged keys
+    _holding: dict[str, Mapping[str, int]] = field(default_factory=dict)
+    _counts: Counter[str] = field(default_factory=Counter)
+
+    def read(self) -> _Ledger:
+        """Read the ledger; raises ControlFailed when entries are gone."""
+        query = (
+            select(erasure_batch.c.id, erasure_batch.c.collection, erasure.c.key_id, func.count())
+            .join_from(erasure, erasure_batch)
+            .where(erasure_batch.c.database == self.database)
+            .group_by(erasure_batch.c.id, erasure.c.key_id)
+        )
+        batches: dict[int, tuple[str, int]] = {}
+        key_ids = set()
+        with self.state.connect() as conn:
+            for batch, collection, key_id, number in conn.execute(query):
+                batches[batch] = (collection, batches.get(batch, (collection, 0))[1] + number)
+                key_ids.add(key_id)
+            ledger = _Ledger(batches, key_ids)
+            # Reads every entry: only a ledger that changed, or that was not read before.
+            if not self.accepts_incomplete and (ledger != self._taken or not batches):
+                require_all_there(conn, self.database)
+        if key_ids - set(self._taken.key_ids):
+            check_keys(key_ids, self.keys)
+            require_same(self.state, self.keys, self.at)
+        return ledger
+
+    def new_in(self, ledger: _Ledger) -> dict[str, list[int]]:
+        """Return the batches whose entries were not all taken: collection -> batches."""
+        new: dict[str, list[int]] = {}
+        for batch, (collection, number) in ledger.batches.items():
+            if number > self._taken.batches.get(batch, (collection, 0))[1]:
+                new.setdefault(collection, []).append(batch)
+        return dict(sorted(new.items()))
+
+    def apply(self, ledger: _Ledger) -> _Ledger:
+        """Take what is new in a ledger, and what is entered meanwhile, in one transaction.
+
+        Returns:
+            The ledger as it is after the commit.
+        """
+        collections: set[str] = set()
+        with suspended(self.copy):
+            while new := self.new_in(ledger):
+                self._erase_new(new, ledger)
+                collections |= new.keys()
+                self._taken = ledger
+                ledger = self.read()
+            self._search(collections)
+        self.copy.commit()
+        return self.read()
+
+    def _erase_new(self, new: Mapping[str, list[int]], ledger: _Ledger) -> None:
+        """Erase and mask the records that new batches name."""
+        copy, is_first = self.copy, not self._taken.batches
+        entries = ledger.entries
+        changed = []
+        for collection, batches in new.items():
+            place = place_of(collection, self.places)
             if key_columns(copy, place) is None:
-                skipped.append(collection)
-                not_looked_for += sum(by_key.values())
+                self._skipped[collection] = entries[collection]
                 continue
-            named, unfit = _tables(copy, state, database, collection, place, schedule)
-            not_looked_for += unfit
-            other_keys += [collection] if unfit else []
+            named, self._unfit[collection] = _tables(
+                copy, self.state, self.database, collection, place, self.schedule
+            )
             for table in named:
-                found.append(StagedKeys(len(found), table))
-                replayed += stage(copy, found[-1], matches(state, copy, table, keys))
-        detach_references(copy, found, places, schedule.detached)
-        _erase(copy, found)
-        remasked = _mask(copy, found, schedule.masks, at)
+                name = (collection, tuple(table.columns))
+                known = self._staged.get(name)
+                keys = StagedKeys(known.number if known else len(self._staged), table)
+                if known is None:
+                    create_staged(copy, keys)
+                self._staged[name] = keys
+                changed.append(keys)
+                only = None if is_first else batches
+                found = matches(self.state, copy, table, self.keys, only)
+                self._counts["replayed"] += stage(copy, keys, found)
+        remember_large_objects(copy, changed)
+        detach_references(copy, changed, self.places, self.schedule.detached)
+        _erase(copy, changed)
+        self._counts["remasked"] += _mask(copy, changed, self.schedule.masks, self.at)
         check_deferred(copy)
-        refreshed = refresh_materialized_views(copy)
-        remaining = count_remaining(copy, found, schedule.masks)
-        sought = [staged.sought for staged in found]
-        ruled = [places[name] for name in schedule.ruled if name in places]
-        holding = search(copy, database, sought, state, keys, ruled)
-    copy.commit()
-    return Replay(
-        sum(sum(by_key.values()) for by_key in ledger.values()),
-        replayed,
-        remaining,
-        remasked,
-        tuple(skipped),
-        not_looked_for,
-        tuple(other_keys),
-        refreshed,
-        holding,
-    )
+
+    def _search(self, collections: Collection[str]) -> None:
+        """Refresh what was derived from the records, and search for what is left of them.
+
+        A collection of which nothing was left, and nothing is new, has nothing left now.
+        """
+        self._counts["refreshed"] = refresh_materialized_views(self.copy)
+        self._counts["large_objects"] += delete_unreferenced_large_objects(self.copy)
+        ruled = [self.places[name] for name in self.schedule.ruled if name in self.places]
+        left = {name for name, rows in self._holding.items() if rows}
+        for collection in sorted({*collections, *left}):
+            staged = [keys for keys in self._staged.values() if keys.table.collection == collection]
+            for keys in staged:
+                self._remaining[keys.number] = count_remaining(
+                    self.copy, [keys], self.schedule.masks
+                )
+            sought = [keys.sought for keys in staged]
+            self._holding[collection] = search(
+                self.copy, self.database, sought, self.state, self.keys, ruled
+            )
+
+    def result(self) -> Replay:
+        """Return the counts of all steps."""
+        holding: Counter[str] = Counter()
+        for rows in self._holding.values():
+            holding.update(rows)
+        return Replay(
+            sum(self._taken.entries.values()),
+            self._counts["replayed"],
+            sum(self._remaining.values()),
+            self._counts["remasked"],
+            tuple(self._skipped),
+            sum(self._skipped.values()) + sum(self._unfit.values()),
+            tuple(name for name, number in self._unfit.items() if number),
+            self._counts["refreshed"],
+            dict(sorted(holding.items())),
+            self._counts["large_objects"],
+        )
 
 
 def _tables(

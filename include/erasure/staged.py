@@ -74,15 +74,18 @@ class StagedKeys:
         )
 
 
-def stage(copy: psycopg.Connection, one: StagedKeys, found: Iterable[Sequence[Match]]) -> int:
-    """Keep what the ledger and the copy have in common; return the number of deleted records."""
+def create_staged(copy: psycopg.Connection, one: StagedKeys) -> None:
+    """Create the temporary tables of a collection's keys, for the session."""
     columns = SQL(", ").join(SQL("{} text").format(part) for part in one.parts)
     for action in ("delete", "mask"):
+        copy.execute(SQL("DROP TABLE IF EXISTS pg_temp.{}").format(one.name(action)))
         copy.execute(
-            SQL("CREATE TEMP TABLE {} (record_class text, {}) ON COMMIT DROP").format(
-                one.name(action), columns
-            )
+            SQL("CREATE TEMP TABLE {} (record_class text, {})").format(one.name(action), columns)
         )
+
+
+def stage(copy: psycopg.Connection, one: StagedKeys, found: Iterable[Sequence[Match]]) -> int:
+    """Keep what the ledger and the copy have in common; return the number of deleted records."""
     erased = 0
     for chunk in found:
         for action in ("delete", "mask"):

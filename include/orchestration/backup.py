@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
 from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowFailException
 
-from include.backup import begun, drill_report, offsite, offsite_report
 from include.backup import drill as drills
+from include.backup import drill_report, offsite, offsite_report
 from include.backup import manifest as manifests
+from include.backup.listing import PointRemoved, naming_removals, work_reader
 from include.backup.manifest import Manifest, RestorePoint
 from include.backup.preflight import CLAUSE
 from include.backup.scratch import drop_left_over
@@ -85,7 +87,7 @@ def prune(database: str) -> dict[str, Any]:
     def work(place: Workplace) -> StepRecord:
         off = place.offsite()
         with exclusive(place.state, f"backup:{database}", f"a backup of {database}"):
-            points, _rejected = manifests.restore_points(off.store, database, off.trusted)
+            points, _rejected = offsite.listed(off, place.state, database)
             offsite.require_plausible_clock(
                 [one.manifest.taken_at for one in points], place.clock.now()
             )
@@ -133,9 +135,7 @@ def choose(database: str, rule: str) -> dict[str, Any]:
     def work(place: Workplace) -> StepRecord:
         off = place.offsite()
         drop_left_over(place.drill_place().server, place.state, place.clock)
-        with place.state.connect() as conn:
-            unfinished = begun.unfinished(conn, database)
-        points, rejected = manifests.restore_points(off.store, database, off.trusted, unfinished)
+        points, rejected = offsite.listed(off, place.state, database)
         if rejected and not points:
             reasons = "; ".join(one.reason for one in rejected[:MOST_REASONS])
             raise ControlFailed(
@@ -157,7 +157,8 @@ def prove_refusals(database: str) -> dict[str, Any]:
     """Prove that a damaged copy and a wrong key are refused."""
 
     def work(place: Workplace) -> StepRecord:
-        return drills.refusals(_source(place, database), place.clock)
+        with _naming_removals(place, database):
+            return drills.refusals(_source(place, database), place.clock)
 
     title = _("The proof that damage to {database} is refused", database=database)
     return step("refusals", database, title, work, CLAUSE)
@@ -176,7 +177,10 @@ def drill(database: str) -> dict[str, Any]:
             )
 
         try:
-            with exclusive(place.state, f"drill:{database}", f"a drill of {database}"):
+            with (
+                exclusive(place.state, f"drill:{database}", f"a drill of {database}"),
+                _naming_removals(place, database),
+            ):
                 place.require_complete_registers(ERASURES)
                 record = drills.drill(
                     place.pack.database(database),
@@ -188,6 +192,8 @@ def drill(database: str) -> dict[str, Any]:
                     run_id=run_id,
                     clock=place.clock,
                 )
+        except PointRemoved:
+            raise  # says nothing of the restore point
         except ParcelSealError:
             remember(drills.broken_off(database, data["restore_point"]))
             raise
@@ -218,6 +224,12 @@ def _chosen(place: Workplace, database: str) -> StepRecord:
             if (record.step, record.part) == ("choose", database):
                 return record
     raise AirflowFailException(f"No restore point of {database} was chosen in this run.")
+
+
+def _naming_removals(place: Workplace, database: str) -> AbstractContextManager[None]:
+    point = _chosen(place, database).data["restore_point"]
+    store = place.store("offsite_store")
+    return naming_removals(point, work_reader(place.state, database, store))
 
 
 def _source(place: Workplace, database: str) -> Source:

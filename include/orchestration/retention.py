@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from include.approvals import registry
 from include.approvals.question import AskAgain, Question
-from include.backup import manifest as manifests
+from include.backup.listing import listed_points, work_reader
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.register_figures import ERASURES, HOLDS, REQUESTS
 from include.evidence.steps import steps_of
@@ -203,7 +203,8 @@ def _copies(place: Workplace, database: str) -> list[Copy] | None:
     """
     try:
         store = place.store("offsite_store")
-        points, rejected = manifests.restore_points(store, database, place.trusted)
+        work = work_reader(place.state, database, store)
+        points, rejected = listed_points(store, database, place.trusted, work)
     except ParcelSealError:
         return None
     with place.state.connect() as conn:

@@ -9,7 +9,13 @@ from include.services.errors import UsageError
 from include.state.findings import finding, finding_event
 from include.state.incidents import incident, incident_entry
 from include.state.migrate import VERSION_TABLE
-from include.state.tables import evidence_checkpoint, evidence_intent, evidence_ledger, legal_hold
+from include.state.tables import (
+    evidence_checkpoint,
+    evidence_intent,
+    evidence_ledger,
+    legal_hold,
+    restore_point_begun,
+)
 
 READ_BY_PAGES = (
     VERSION_TABLE,
@@ -23,6 +29,7 @@ READ_BY_PAGES = (
             incident,
             incident_entry,
             legal_hold,
+            restore_point_begun,
         )
     ),
 )

@@ -144,6 +144,7 @@ erasure_batch = Table(
     Column("entries", BigInteger),  # counted when it was settled; known keys have theirs already
     Column("entries_sha256", LargeBinary),  # of these entries, `include.erasure.ledger`
     CheckConstraint("action IN ('delete', 'mask')", name="action"),
+    CheckConstraint("settled_at IS NULL OR entries_sha256 IS NOT NULL", name="digested"),
     Index("erasure_batch_database_idx", "database", "collection"),
     Index("erasure_batch_run_idx", "dag_id", "run_id"),
     Index("erasure_batch_open_idx", "database", postgresql_where=text("settled_at IS NULL")),

@@ -10,7 +10,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
-from include.backup import manifest, proved
+from include.backup import proved
+from include.backup.listing import listed_points, work_reader
 from include.backup.manifest import Rejected, RestorePoint
 from include.backup.point_folder import HiddenObject
 from include.backup.proved import Proof
@@ -130,7 +131,8 @@ def _read(here: Services) -> list[Points]:
     store, pack = here.store("offsite_store"), here.place.pack
     found = []
     for name, database in sorted(pack.databases.items()):
-        points, rejected = manifest.restore_points(store, name, here.place.trusted)
+        work = work_reader(here.reader, name, store)
+        points, rejected = listed_points(store, name, here.place.trusted, work)
         locking = store.kind == "s3"
         found.append(Points(database, points[::-1], rejected, here.now(), locking))
     return found

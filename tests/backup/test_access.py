@@ -17,6 +17,7 @@ from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError, UsageError
 from include.services.objectstore.directory import DirectoryStore
 from tests.backup.support import rows, run, take
+from tests.backup.test_restore_complete import as_user
 from tests.support.holders import Holder
 
 ORIGIN = """
@@ -146,15 +147,38 @@ def test_a_missing_role_is_refused_by_name_before_anything_is_loaded(
     assert rows(target, CONNECT) == [(True,)]
 
 
+@pytest.mark.parametrize("is_new", [True, False])
 def test_a_target_that_grants_by_default_is_refused(
-    source: Source, target: DatabaseAddress
+    source: Source, target: DatabaseAddress, is_new: bool
 ) -> None:
     """Each table would be open as soon as it is created."""
     run(target, 'ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO "reader ""of"" owners"')
-    access = TargetAccess(target, owners=False, is_new=True)
+    access = TargetAccess(target, owners=False, is_new=is_new)
     with pytest.raises(UsageError, match="grants rights on new tables by default"):
         restore(source, target, prepare=access.close)
     assert rows(target, "SELECT FROM pg_class WHERE relname = 't'") == []
+
+
+def test_default_rights_that_open_nothing_of_the_restore_are_no_reason_to_refuse(
+    target: DatabaseAddress, roles: None
+) -> None:
+    """Those of other roles, and on what holds no records."""
+    run(
+        target,
+        """ALTER DEFAULT PRIVILEGES FOR ROLE clerk_of_owners GRANT SELECT ON TABLES TO PUBLIC;
+        ALTER DEFAULT PRIVILEGES GRANT USAGE ON TYPES TO clerk_of_owners""",
+    )
+    TargetAccess(target, owners=False, is_new=False).close(b"", [])
+
+
+def test_a_role_that_does_not_own_the_target_closes_nothing_and_says_so(
+    target: DatabaseAddress, roles: None
+) -> None:
+    run(target, "ALTER ROLE clerk_of_owners LOGIN PASSWORD 'x'")
+    access = TargetAccess(as_user(target, "clerk_of_owners"), owners=False, is_new=True)
+    access.close(b"", [])
+    assert rows(target, CONNECT) == [(True,)]
+    assert access.connect_state.startswith("Others may connect to it as before")
 
 
 def test_nothing_is_open_when_a_grant_fails(

@@ -10,22 +10,25 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 from include.backup import restore as restoring
+from include.backup.access import CLOSED
 from include.cli import backup
 from include.encryption.recipients import Recipient
-from include.erasure.ledger import ErasureKeys, Origin, intend
+from include.erasure.ledger import ErasureKeys, Origin, intend, settle
 from include.evidence.signing import Signer
 from include.policy import load_pack
 from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
-from include.services.errors import ControlFailed
+from include.services.errors import ControlFailed, ServiceError
 from include.services.objectstore.directory import DirectoryStore
+from include.state.tables import erasure_batch
 from tests.backup.support import rows, run, take
 from tests.cli.places import RETENTION
 from tests.policy.packs import write_pack
 from tests.support.holders import NOW, Holder
+from tests.support.registers import unguarded
 
 KEYS = ErasureKeys({"1": b"k" * 32}, "1")
 BUYERS = """
@@ -34,6 +37,10 @@ INSERT INTO buyer SELECT n, '+86 139 0000 000' || n, now() FROM generate_series(
 CREATE MATERIALIZED VIEW phones AS SELECT id, phone FROM buyer;
 """
 CONNECT = "SELECT has_database_privilege('public', current_database(), 'CONNECT')"
+COMMENT = """
+SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()
+"""
+REPLACED = "UPDATE erasure SET key_hmac = sha256(key_hmac) WHERE batch_id = %s"
 PHONES = "SELECT id FROM phones ORDER BY 1"
 
 Restoring = Callable[..., dict[str, Any]]
@@ -139,6 +146,62 @@ def test_restore_without_the_replay_stays_closed(
     restored(skip_erasures=True)
     assert len(rows(target, PHONES)) == 5
     assert rows(target, CONNECT) == [(False,)]
+
+
+@pytest.mark.parametrize("loss", ["DELETE FROM erasure WHERE batch_id = %s", REPLACED])
+def test_restore_replays_the_entries_that_are_there_when_told_to(
+    restored: Restoring, state: Engine, target: DatabaseAddress, loss: str
+) -> None:
+    """One of two batches lacks its entry or has another: refused, unless that is accepted."""
+    erase(state, "2")
+    erase(state, "4")
+    with state.begin() as conn:
+        ids = list(conn.scalars(select(erasure_batch.c.id).order_by(erasure_batch.c.id)))
+        settle(conn, ids, NOW)
+        with unguarded(conn, "erasure"):
+            conn.exec_driver_sql(loss, (ids[0],))
+    with pytest.raises(ControlFailed, match="erasure ledger") as error:
+        restored()
+    assert "--incomplete-ledger" in error.value.action
+    assert restored(incomplete_ledger=True)["erasures_replayed"] == 1
+    assert rows(target, PHONES) == [(1,), (2,), (3,), (5,)]
+    assert rows(target, CONNECT) == [(False,)]
+
+
+def test_restore_opens_the_target_that_an_earlier_try_closed(
+    restored: Restoring, target: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first try fails before anything is created; the comment of the database stays its own."""
+    run(target, f"COMMENT ON DATABASE {target.name} IS 'of the shop'")
+    with monkeypatch.context() as failing:
+        failing.setattr(restoring, "_pg_restore", fail)
+        with pytest.raises(ServiceError, match="no space"):
+            restored()
+    assert rows(target, CONNECT) == [(False,)]
+    assert rows(target, COMMENT) == [(f"{CLOSED} of the shop",)]
+    restored()
+    assert rows(target, CONNECT) == [(True,)]
+    assert rows(target, COMMENT) == [("of the shop",)]
+
+
+def fail(*_given: object) -> None:
+    raise ServiceError("There is no space left.")
+
+
+@pytest.mark.parametrize("into_existing", [True, False])
+def test_restore_says_who_may_connect_to_a_copy_that_it_does_not_open(
+    restored: Restoring,
+    target: DatabaseAddress,
+    monkeypatch: pytest.MonkeyPatch,
+    into_existing: bool,
+) -> None:
+    """A database that is in use was not closed."""
+    said: list[str] = []
+    monkeypatch.setattr(backup.errors, "print", lambda text, **_how: said.append(text))
+    restored(skip_erasures=True, into_existing=into_existing)
+    assert ("Others may not connect to it." in said[-1]) != into_existing
+    assert ("Others may connect to it as before" in said[-1]) == into_existing
+    assert rows(target, CONNECT) == [(into_existing,)]
 
 
 @pytest.mark.parametrize(

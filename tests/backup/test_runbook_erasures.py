@@ -106,6 +106,25 @@ def test_the_step_erases_masks_and_refreshes_what_is_derived(
     assert "1 entries in the ledger, 0 left" in again.stdout
 
 
+def test_the_step_deletes_large_objects_of_erased_records(
+    target: DatabaseAddress, tmp_path: Path
+) -> None:
+    """Those that another record refers to stay, and so do those that no record referred to."""
+    run(
+        target,
+        CUSTOMERS
+        + """ALTER TABLE customer DISABLE TRIGGER always; DROP RULE keep ON customer;
+        ALTER TABLE customer ADD scan oid;
+        UPDATE customer SET scan = lo_create(1000 + customer_id);
+        CREATE TABLE contract (scan oid); INSERT INTO contract VALUES (1003);
+        SELECT lo_create(9999);""",
+    )
+    done = followed(target, tmp_path, ("delete", "2"), ("delete", "3"))
+    assert (done.returncode, done.stderr) == (0, "")
+    numbers = {number for (number,) in rows(target, "SELECT oid FROM pg_largeobject_metadata")}
+    assert numbers == {1001, 1003, 1004, 1005, 9999}
+
+
 @pytest.mark.parametrize(
     "holder",
     [

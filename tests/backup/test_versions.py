@@ -19,7 +19,6 @@ from include.backup.manifest import (
     NAMES,
     SIGNATURE_NAME,
     Manifest,
-    ManifestRefused,
     load,
     publish,
     remove,
@@ -27,6 +26,7 @@ from include.backup.manifest import (
 )
 from include.backup.point_folder import MOST_VERSIONS
 from include.cli import backup as commands
+from include.encryption.crypto import Refused
 from include.evidence.signing import Signer, generate_key
 from include.services.objectstore.base import ObjectLocked
 from include.services.objectstore.s3 import S3Store
@@ -165,8 +165,8 @@ def test_a_manifest_moved_on_top_from_another_restore_point_is_not_used(
     )
 
 
-def test_a_dump_whose_version_is_gone_is_refused(
-    moto: MotoServer, taken: Taken, signer: Signer
+def test_a_dump_whose_version_is_gone_is_refused_by_its_digest(
+    moto: MotoServer, taken: Taken, signer: Signer, operations: Holder
 ) -> None:
     """The current version has the right name and size, and was never signed."""
     client = client_for(moto.endpoint)
@@ -180,8 +180,10 @@ def test_a_dump_whose_version_is_gone_is_refused(
     publish(store, made, signer, None)
     store.put(stored.key, b"forged")
     client.delete_object(Bucket=bucket, Key=stored.key, VersionId=stored.version_id)
-    with pytest.raises(ManifestRefused, match="it is missing"):
-        load(store, "courier", "p", [signer.public_pem])
+    point = load(store, "courier", "p", [signer.public_pem])
+    assert point.is_copy  # for all that is known: the digest tells
+    with pytest.raises(Refused, match="its content differs"):
+        Taken(store, made).source(operations.opening).check()
 
 
 def test_publishing_locks_the_dump_that_was_written(

@@ -92,10 +92,10 @@ def test_restore_is_refused_when_erasures_are_lost_unless_told_to_go_on(
     """Holds do not matter to a restore; `--incomplete-ledger` replays what is there."""
     company, place = sealed
     company.harm("DELETE FROM legal_hold")
-    assert is_complete(place, incomplete_is_accepted=False)
+    assert is_complete(place, "shop", incomplete_is_accepted=False)
     company.harm(*GONE[:2])
     with pytest.raises(ControlFailed, match="3 of 3 erasures") as refused:
-        is_complete(place, incomplete_is_accepted=False)
+        is_complete(place, "shop", incomplete_is_accepted=False)
     assert "--incomplete-ledger" in refused.value.action
-    assert not is_complete(place, incomplete_is_accepted=True)
+    assert not is_complete(place, "shop", incomplete_is_accepted=True)
     assert "the erasure ledger may be incomplete" in capsys.readouterr().err

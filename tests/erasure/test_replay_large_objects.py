@@ -5,6 +5,8 @@ from __future__ import annotations
 import psycopg
 from sqlalchemy import Engine
 
+from include.erasure.masks import Mask
+from include.erasure.replay import Schedule
 from tests.erasure.test_replay import entered
 from tests.erasure.test_replay_schema import CUSTOMERS, replayed, rows, state
 
@@ -28,3 +30,46 @@ def test_replay_deletes_large_objects_of_erased_records(
     entered(state, {"customer": [["2"]]})
     assert replayed(copy, state).remaining == 0
     assert rows(copy, "SELECT count(*) FROM pg_largeobject_metadata") == [(before - 1,)]
+
+
+DOCUMENTS = (
+    CUSTOMERS
+    + """
+CREATE DOMAIN lo AS oid;
+ALTER TABLE customer ADD scan lo, ADD photo oid;
+UPDATE customer SET scan = lo_create(1000 + customer_id), photo = lo_create(2000 + customer_id);
+CREATE TABLE contract (contract_id int PRIMARY KEY, scan oid);
+INSERT INTO contract VALUES (1, 1003);
+CREATE MATERIALIZED VIEW scans AS SELECT scan FROM customer;
+CREATE FUNCTION clear_away() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN PERFORM lo_unlink(OLD.scan), lo_unlink(OLD.photo); RETURN OLD; END';
+CREATE TRIGGER clear_away AFTER DELETE ON customer FOR EACH ROW EXECUTE FUNCTION clear_away();
+SELECT lo_create(9999);
+"""
+)
+
+
+def test_replay_deletes_large_objects_that_the_application_s_trigger_would_delete(
+    copy: psycopg.Connection, state: Engine
+) -> None:
+    """Those that another record refers to stay, and so do those that no record referred to."""
+    copy.execute(DOCUMENTS.encode())
+    entered(state, {"customer": [["2"], ["3"]]})
+    assert replayed(copy, state).large_objects == 3
+    numbers = {number for (number,) in rows(copy, "SELECT oid FROM pg_largeobject_metadata")}
+    assert not numbers & {1002, 2002, 2003}
+    assert {1001, 1003, 1004, 1005, 2001, 2004, 2005, 9999} <= numbers
+    copy.execute("SELECT lo_unlink(oid) FROM pg_largeobject_metadata")
+
+
+def test_replay_keeps_large_objects_of_records_that_it_masks(
+    copy: psycopg.Connection, state: Engine
+) -> None:
+    """Their rows refer to them still."""
+    copy.execute(DOCUMENTS.encode())
+    entered(state, {"customer": [["2"]]}, action="mask")
+    schedule = Schedule({"c": Mask({"name": "erase"})})
+    done = replayed(copy, state, schedule)
+    assert (done.remasked, done.large_objects) == (1, 0)
+    assert rows(copy, "SELECT count(*) FROM pg_largeobject_metadata WHERE oid < 3000") == [(10,)]
+    copy.execute("SELECT lo_unlink(oid) FROM pg_largeobject_metadata")

@@ -375,22 +375,3 @@ def test_search_finds_a_part_of_a_key_of_several_columns(
     )
     entered(state, {"waybill": [["1", "2026-01-01"], ["2", "2026-01-01"]]})
     assert replayed(copy, state).holding == {"public.label": 1, "public.track": 1}
-
-
-def test_replay_begins_again_when_the_ledger_grew_meanwhile(
-    copy: psycopg.Connection, state: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An erasure that is entered during the replay is replayed too, before it ends."""
-    copy.execute(CUSTOMERS)
-    entered(state, {"customer": [["2"]]})
-    real, later = module.search, iter(["3", "4"])
-
-    def searched(*given: object, **named: object) -> dict[str, int]:
-        if key := next(later, None):
-            entered(state, {"customer": [[key]]})
-        return real(*given, **named)  # type: ignore[arg-type]  # as it was called
-
-    monkeypatch.setattr(module, "search", searched)
-    done = replayed(copy, state)
-    assert (done.entries, done.replayed, done.remaining) == (3, 3, 0)
-    assert rows(copy, "SELECT customer_id FROM customer ORDER BY 1") == [(1,), (5,)]

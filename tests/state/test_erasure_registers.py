@@ -5,11 +5,21 @@ from __future__ import annotations
 from datetime import date
 
 import pytest
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, select
+from sqlalchemy.exc import IntegrityError
 
 from include.erasure import requests
 from include.erasure.entry_digests import changed_batches
-from include.erasure.ledger import ErasureKeys, Origin, intend, record, settle, withdraw
+from include.erasure.ledger import (
+    ErasureKeys,
+    Origin,
+    intend,
+    missing,
+    record,
+    settle,
+    unsettled,
+    withdraw,
+)
 from include.state.connect import engine
 from include.state.migrate import migrate
 from include.state.tables import erasure_batch, register_loss
@@ -149,3 +159,38 @@ def test_upgrade_digests_settled_batches_as_the_code_does(database: str) -> None
         with unguarded(conn, "erasure"):
             conn.exec_driver_sql("UPDATE erasure SET key_hmac = sha256('c') WHERE ctid = '(0,1)'")
         assert changed_batches(conn, "shop") == {"buyer": 1}
+
+
+OLD_SETTLE = """
+UPDATE erasure_batch SET settled_at = now(), entries = (
+    SELECT count(*) FROM erasure e WHERE e.batch_id = erasure_batch.id) WHERE id = {}
+"""
+
+
+def test_a_batch_is_not_settled_without_the_digest_of_its_entries(erasures: Engine) -> None:
+    """As a worker does that was started before the upgrade: its batch stays open."""
+    with pytest.raises(IntegrityError, match="digested"), erasures.begin() as conn:
+        conn.exec_driver_sql(OLD_SETTLE.format(2))
+    with erasures.begin() as conn:
+        assert [batch.id for batch in unsettled(conn, "shop")] == [2]
+        settle(conn, [2], NOW)
+
+
+def test_upgrade_digests_the_batches_that_an_older_worker_settled(database: str) -> None:
+    """Not the batch of which an entry is gone since."""
+    db = engine(database)
+    migrate(db, "0026")
+    with db.begin() as conn:
+        batches = [entered(conn, ["1"], ["2"]), entered(conn, ["3"]), entered(conn, ["4"])]
+        for batch in batches[:2]:
+            conn.exec_driver_sql(OLD_SETTLE.format(batch))
+        with unguarded(conn, "erasure"):
+            conn.exec_driver_sql(f"DELETE FROM erasure WHERE batch_id = {batches[1]}")
+        assert changed_batches(conn, "shop") == {"buyer": 2}
+    migrate(db)
+    with db.begin() as conn:
+        assert changed_batches(conn, "shop") == {"buyer": 1}
+        assert missing(conn, "shop") == {"buyer": 1}
+        undigested = select(erasure_batch.c.id).where(erasure_batch.c.entries_sha256.is_(None))
+        assert set(conn.scalars(undigested)) == set(batches[1:])
+    db.dispose()

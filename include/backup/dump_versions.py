@@ -1,0 +1,111 @@
+"""Find the stored version of a dump that a manifest is about, in a copy of its store too.
+
+A manifest records the version that its run wrote. Where a store was copied to another bucket or
+directory, no object has a version of that id: then each version of the recorded size is a
+candidate, and only its digest proves that it is the same object.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from include.backup.point_folder import DUMP_NAME, ManifestRefused, PointFolder, candidates
+from include.encryption.stream import PIECE
+from include.services.objectstore.base import (
+    ObjectDamaged,
+    ObjectMissing,
+    ObjectStore,
+    StoredObject,
+)
+
+if TYPE_CHECKING:
+    from include.backup.manifest import ObjectRecord
+
+_UNNAMED = ("", "null")  # S3's names for the version of a bucket that keeps none
+
+
+@dataclass(frozen=True)
+class DumpVersions:
+    """Versions of a dump that may be read.
+
+    Attributes:
+        ids: the recorded version alone, or candidates of its size in the order of trial; empty
+            where the object is missing or has another size.
+        is_copy: the store has no version of the recorded id. A candidate counts only once its
+            digest was compared with the manifest's.
+    """
+
+    ids: Sequence[str]
+    is_copy: bool = False
+
+
+def versions_of_dump(listed: PointFolder | None, dump: ObjectRecord) -> DumpVersions:
+    """Return the versions of a listed restore point's dump that may be read.
+
+    Args:
+        listed: the restore point's folder; None where the store has none.
+        dump: the object as a signed manifest records it.
+    """
+    if listed is None or listed.prefix + DUMP_NAME != dump.key or not listed.has(DUMP_NAME):
+        return DumpVersions((dump.version_id,))  # the store says what is wrong with it
+    readable = listed.readable(DUMP_NAME)
+    for version in readable:
+        if version.version_id == dump.version_id or (
+            version.version_id in _UNNAMED and dump.version_id in _UNNAMED
+        ):
+            return DumpVersions((version.version_id,))
+    if dump.version_id in _UNNAMED and readable[0].is_current:
+        return DumpVersions((dump.version_id,))  # of a store that kept no versions then
+    sizes = {version.version_id: version.size for version in readable}
+    fitting = [each for each in candidates(listed, DUMP_NAME) if sizes[each] == dump.size]
+    return DumpVersions(fitting, is_copy=True)
+
+
+def stat_dump(
+    store: ObjectStore, listed: PointFolder, dump: ObjectRecord
+) -> tuple[StoredObject, bool]:
+    """Return what the store knows of a dump, and whether it is of a copy of the store.
+
+    The dump is not read.
+
+    Raises:
+        ManifestRefused: it is missing or has another size.
+    """
+    versions = versions_of_dump(listed, dump)
+    if not versions.ids:
+        raise ManifestRefused(
+            dump.key, f"it is missing: no version of it has the {dump.size} bytes of its manifest"
+        )
+    try:
+        stored = store.stat(dump.key, version_id=versions.ids[0])
+    except ObjectMissing:
+        raise ManifestRefused(dump.key, "it is missing, its manifest is there") from None
+    except ObjectDamaged as error:
+        raise ManifestRefused(dump.key, error.message.rstrip(".")) from None
+    if stored.size != dump.size:
+        raise ManifestRefused(dump.key, f"it has {stored.size} bytes instead of {dump.size}")
+    return stored, versions.is_copy
+
+
+def version_by_digest(store: ObjectStore, dump: ObjectRecord, ids: Sequence[str]) -> str | None:
+    """Return the first version whose SHA-256 is the manifest's; None where none has it.
+
+    Reads each candidate to its end.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    for version_id in ids:
+        digest = hashlib.sha256()
+        try:
+            with store.open_reader(dump.key, version_id=version_id) as reader:
+                while piece := reader.read(PIECE):
+                    digest.update(piece)
+        except ObjectMissing:  # removed since it was listed
+            continue
+        if digest.hexdigest() == dump.sha256:
+            return version_id
+    return None

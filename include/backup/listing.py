@@ -1,0 +1,134 @@
+"""List restore points beside the runs that publish and remove them.
+
+A listing and a run at work on a folder meet in any order. What looks changed is listed again with
+the ledger of begun work as it is then, before anybody calls it tampering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import Engine
+
+from include.backup import begun
+from include.backup.manifest import Rejected, RestorePoint, restore_points
+from include.backup.point_folder import ManifestRefused, NoRestorePoint, folder
+from include.encryption.crypto import Refused
+from include.services.errors import UsageError
+from include.services.objectstore.base import ObjectMissing, ObjectStore
+
+VERSION_GONE = (
+    "its dump is not the version that was signed, which is gone from this store; restore it by its "
+    "id, which compares the digest"
+)
+
+
+@dataclass(frozen=True)
+class KnownWork:
+    """The work on a database's restore points that the state database knows.
+
+    Attributes:
+        unfinished: ids that a run has begun and not ended.
+        removed: ids that a run has removed or is removing.
+        published: published restore points of the store that no run removed, with when they were
+            begun.
+    """
+
+    unfinished: Collection[str] = ()
+    removed: Collection[str] = ()
+    published: Mapping[str, datetime] = field(default_factory=dict)
+
+
+class PointRemoved(UsageError):
+    """A run removed the restore point while it was read."""
+
+
+def work_reader(state: Engine, database: str, store: ObjectStore) -> Callable[[], KnownWork]:
+    """Return what reads the known work on a database's restore points in a store.
+
+    Args:
+        state: the state database; a role that only reads is enough.
+        database: name of the database in the data map.
+        store: the off-site store.
+    """
+
+    def read_work() -> KnownWork:
+        with state.connect() as conn:
+            return KnownWork(
+                set(begun.unfinished(conn, database)),
+                begun.removed(conn, database),
+                begun.published(conn, database, store.description),
+            )
+
+    return read_work
+
+
+def listed_points(
+    store: ObjectStore,
+    database: str,
+    trusted: Sequence[bytes],
+    read_work: Callable[[], KnownWork],
+) -> tuple[list[RestorePoint], list[Rejected]]:
+    """Return a database's restore points, oldest first, and what must not be used.
+
+    Args:
+        store: the off-site store.
+        database: as the data map names it.
+        trusted: public keys (PEM) whose signatures count.
+        read_work: returns the known work as it is when it is called; it is called again before
+            anything is refused.
+
+    Raises:
+        StoreError: the store failed.
+        ParcelSealError: what ``read_work`` raises.
+    """
+    work = read_work()
+    points, rejected = restore_points(store, database, trusted, work.unfinished)
+    refused: list[Rejected] = []
+    if rejected:
+        work = read_work()
+    for each in rejected:
+        if not each.key.startswith(folder(database)):  # no run writes such a name
+            refused.append(each)
+            continue
+        points_now, rejected_now = restore_points(
+            store, database, trusted, work.unfinished, point=each.point
+        )
+        points += points_now
+        refused += rejected_now
+        if not (points_now or rejected_now or each.point in {*work.unfinished, *work.removed}):
+            refused.append(each)  # it is gone, and no run removed it
+    # In the store in which this installation wrote it, the recorded version cannot be missing.
+    refused += [
+        Rejected(point.manifest.dump.key, VERSION_GONE)
+        for point in points
+        if point.is_copy and point.id in work.published
+    ]
+    usable = [point for point in points if not (point.is_copy and point.id in work.published)]
+    return sorted(usable, key=lambda point: (point.manifest.taken_at, point.id)), refused
+
+
+@contextmanager
+def naming_removals(point: str, read_work: Callable[[], KnownWork]) -> Iterator[None]:
+    """Name the removal by a run as the cause where a restore point's reader fails.
+
+    Args:
+        point: id of the restore point that is read in the block.
+        read_work: returns the known work as it is when it is called.
+
+    Raises:
+        PointRemoved: the reader failed, and a run has removed the restore point or is removing it.
+    """
+    try:
+        yield
+    except (Refused, ManifestRefused, NoRestorePoint, ObjectMissing):
+        if point not in read_work().removed:
+            raise
+        raise PointRemoved(
+            f"Restore point {point} was pruned, so it cannot be read any more. "
+            "Nothing was tampered with.",
+            "Choose another restore point, or run the drill again, which does.",
+        ) from None

@@ -1,0 +1,150 @@
+"""A copy of a store has other version ids: its restore points are usable, proved by digest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from include.backup.manifest import DUMP_NAME, MANIFEST_NAME, load, restore_points
+from include.backup.restore import restore
+from include.encryption.crypto import Refused
+from include.evidence.signing import Signer
+from include.services.database import DatabaseAddress
+from include.services.objectstore.base import ObjectStore
+from include.services.objectstore.directory import DirectoryStore
+from include.services.objectstore.s3 import S3Store
+from tests.backup.support import Taken
+from tests.backup.test_versions import Locked, locked
+from tests.support.holders import Holder
+from tests.support.s3 import MotoServer, client_for, new_bucket
+
+__all__ = ["locked"]  # a fixture
+
+
+@pytest.fixture(params=["s3", "directory"])
+def copied(
+    request: pytest.FixtureRequest, moto: MotoServer, locked: Locked, tmp_path: Path
+) -> ObjectStore:
+    """A store with the current objects of another store."""
+    store: ObjectStore
+    if request.param == "s3":
+        client = client_for(moto.endpoint)
+        store = S3Store(client, new_bucket(client))
+    else:
+        (tmp_path / "copied").mkdir()
+        store = DirectoryStore(tmp_path / "copied")
+    for each in locked.store.list():
+        store.put(each.key, locked.store.get(each.key))
+    return store
+
+
+def same_size(content: bytes) -> bytes:
+    """Return other content of the same size."""
+    return bytes([content[0] ^ 1]) + content[1:]
+
+
+def test_a_copied_restore_point_is_usable_and_named_as_a_copy(
+    locked: Locked, copied: ObjectStore, operations: Holder
+) -> None:
+    """The listing says that only a digest proves it, and readers compare that."""
+    (point,), rejected = restore_points(copied, "courier", locked.trusted)
+    assert (rejected, point.hidden, point.is_copy) == ([], (), True)
+    source = Taken(copied, load(copied, "courier", point.id, locked.trusted).manifest).source(
+        operations.opening
+    )
+    source.check()
+    assert source.is_copy
+    with source.archive() as archive:
+        while archive.read(1 << 20):
+            pass
+    (original,), _rejected = restore_points(locked.store, "courier", locked.trusted)
+    assert not original.is_copy
+
+
+def test_a_copied_restore_point_is_restored_whole(
+    locked: Locked, copied: ObjectStore, operations: Holder, target: DatabaseAddress
+) -> None:
+    """Every table has the rows of the manifest."""
+    point = load(copied, "courier", locked.manifest.id, locked.trusted)
+    done = restore(Taken(copied, point.manifest).source(operations.opening), target)
+    assert (done.tables, done.differences) == (len(locked.manifest.tables), ())
+
+
+def test_a_dump_without_recorded_version_is_found_below_a_delete_marker(
+    moto: MotoServer, taken: Taken, signer: Signer, operations: Holder
+) -> None:
+    """A directory was copied to a bucket with versions, and somebody deleted the object there."""
+    client = client_for(moto.endpoint)
+    store = S3Store(client, new_bucket(client))
+    for each in taken.store.list():
+        store.put(each.key, taken.store.get(each.key))
+    (point,), _rejected = restore_points(store, "courier", [signer.public_pem])
+    assert not point.is_copy
+    remove(store, taken.manifest.dump.key)
+    (point,), rejected = restore_points(store, "courier", [signer.public_pem])
+    assert (point.is_copy, rejected) == (True, [])
+    assert [each.key for each in point.hidden] == [taken.manifest.dump.key]
+    Taken(store, point.manifest).source(operations.opening).check()
+
+
+def test_other_content_of_the_same_size_is_refused_by_digest(
+    locked: Locked, copied: ObjectStore, operations: Holder
+) -> None:
+    """The check of a restore reads the object before the target is changed."""
+    key = locked.manifest.dump.key
+    if copied.kind == "s3":
+        copied.delete(key)
+    copied.put(key, same_size(locked.store.get(key)))
+    (point,), _rejected = restore_points(copied, "courier", locked.trusted)
+    assert point.is_copy
+    with pytest.raises(Refused, match="its content differs"):
+        Taken(copied, point.manifest).source(operations.opening).check()
+
+
+def test_other_content_of_another_size_is_refused_when_it_is_listed(
+    locked: Locked, copied: ObjectStore
+) -> None:
+    if copied.kind == "s3":
+        copied.delete(locked.manifest.dump.key)
+    copied.put(locked.manifest.dump.key, b"short")
+    points, (refusal,) = restore_points(copied, "courier", locked.trusted)
+    assert (points, refusal.key) == ([], locked.manifest.dump.key)
+    assert "no version of it has" in refusal.reason
+
+
+def hide(store: S3Store, key: str) -> None:
+    store.put(key, same_size(store.get(key)))
+
+
+def remove(store: S3Store, key: str) -> None:
+    store._client.delete_object(Bucket=store._bucket, Key=key)
+
+
+@pytest.mark.parametrize("copied", ["s3"], indirect=True)
+@pytest.mark.parametrize("how", [hide, remove])
+def test_a_copy_that_was_hidden_is_found_by_its_digest_and_reported(
+    locked: Locked, copied: S3Store, operations: Holder, how: Callable[[S3Store, str], None]
+) -> None:
+    """The version below has the digest; an overwrite or a delete marker is on top."""
+    key = locked.manifest.dump.key
+    (version,) = [each for each in copied.list_versions(key) if not each.is_marker]
+    how(copied, key)
+    (point,), rejected = restore_points(copied, "courier", locked.trusted)
+    assert (rejected, point.is_copy) == ([], True)
+    source = Taken(copied, point.manifest).source(operations.opening)
+    source.check()
+    assert source.version_id == version.version_id
+    assert [each.key for each in point.hidden] == ([key] if how is remove else [])
+
+
+def test_a_hidden_dump_is_no_copy_where_its_recorded_version_is_there(locked: Locked) -> None:
+    """In its own store the pinned version is used, and the finding stays."""
+    key = locked.key(DUMP_NAME)
+    locked.store.put(key, same_size(locked.store.get(key)))
+    (point,), _rejected = restore_points(locked.store, "courier", locked.trusted)
+    assert not point.is_copy
+    assert point.dump_version_id == locked.manifest.dump.version_id
+    assert [each.key for each in point.hidden] == [key]
+    assert locked.key(MANIFEST_NAME) not in {each.key for each in point.hidden}

@@ -1,0 +1,240 @@
+"""Listings and readers of restore points beside the runs that publish and remove them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from include.backup import begun
+from include.backup.begun import Ending, Work
+from include.backup.drill_report import past_drills
+from include.backup.listing import (
+    PointRemoved,
+    listed_points,
+    naming_removals,
+    work_reader,
+)
+from include.backup.manifest import (
+    MANIFEST_NAME,
+    SIGNATURE_NAME,
+    load,
+    remove,
+    restore_points,
+)
+from include.cli import backup as commands
+from include.encryption.recipients import Recipient
+from include.evidence.model import Outcome, StepRecord
+from include.evidence.signing import Signer
+from include.evidence.steps import record_step
+from include.services.clock import SystemClock
+from include.services.errors import ParcelSealError
+from include.services.objectstore.base import ObjectStore
+from include.services.objectstore.s3 import S3Store
+from tests.backup.offsite_support import RULES, make, publish, run_prune
+from tests.backup.support import Taken, begin, mapped
+from tests.backup.test_copied_store import same_size
+from tests.backup.test_versions import Locked, locked
+from tests.support.holders import NOW, Holder
+from tests.support.s3 import MotoServer, client_for, new_bucket
+
+__all__ = ["locked"]  # a fixture
+
+
+def begin_removal(state: Engine, store: ObjectStore, point: str) -> None:
+    """Record a removal, and remove the signature, which goes first."""
+    begin(state, store, point, Work.REMOVE)
+    store.delete(f"courier/{point}/{SIGNATURE_NAME}")
+
+
+def complete_removal(state: Engine, store: ObjectStore, point: str) -> None:
+    begin(state, store, point, Work.REMOVE)
+    remove(store, "courier", point, NOW)
+    begun.end(state, "courier", [point], Ending.REMOVED, NOW)
+
+
+@pytest.mark.parametrize("removal", [begin_removal, complete_removal])
+def test_listing_does_not_refuse_a_point_that_is_pruned_meanwhile(
+    any_store: ObjectStore,
+    taken: Taken,
+    signer: Signer,
+    state: Engine,
+    removal: Callable[[Engine, ObjectStore, str], None],
+) -> None:
+    """The listing read the ledger before, and saw a folder without its signature after."""
+    point = publish(any_store, taken, signer, 1)
+    trusted = [signer.public_pem]
+    work = work_reader(state, "courier", any_store)
+    before = work()
+    reads = []
+
+    def read_work() -> Any:
+        """Return the ledger as it was; the second time, as it is after a removal began."""
+        if not reads:
+            reads.append(before)
+            any_store.delete(f"courier/{point}/{SIGNATURE_NAME}")
+            return before
+        removal(state, any_store, point)
+        return work()
+
+    assert listed_points(any_store, "courier", trusted, read_work) == ([], [])
+
+
+def test_listing_refuses_a_point_without_signature_that_no_run_removes(
+    any_store: ObjectStore, taken: Taken, signer: Signer, state: Engine
+) -> None:
+    point = publish(any_store, taken, signer, 1)
+    any_store.delete(f"courier/{point}/{SIGNATURE_NAME}")
+    work = work_reader(state, "courier", any_store)
+    points, (refusal,) = listed_points(any_store, "courier", [signer.public_pem], work)
+    assert (points, refusal.point) == ([], point)
+
+
+def test_retention_and_restore_take_no_unfinished_point_for_a_changed_one(
+    any_store: ObjectStore,
+    taken: Taken,
+    signer: Signer,
+    state: Engine,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A backup at work has stored its manifest, and not its signature yet."""
+    from include.orchestration.retention import _copies
+    from plugins.compliance_ui.restore_points import _read
+
+    point = publish(any_store, taken, signer, 1)
+    any_store.put(f"courier/begun/{MANIFEST_NAME}", b"{}")
+    begin(state, any_store, "begun")
+    place: Any = SimpleNamespace(
+        state=state,
+        trusted=[signer.public_pem],
+        store=lambda _name: any_store,
+        is_local=lambda _name: True,
+        pack=SimpleNamespace(databases={"courier": None}),
+    )
+    copies = _copies(place, "courier")
+    assert copies is not None
+    assert [each.id for each in copies] == [point]
+    assert commands._choose(place, "courier", "latest").id == point
+    assert "refused" not in capsys.readouterr().err
+    complete_removal(state, any_store, point)
+    with pytest.raises(PointRemoved):
+        commands._choose(place, "courier", point)
+    left = publish(any_store, taken, signer, 2)
+    here: Any = SimpleNamespace(place=place, store=place.store, reader=state, now=lambda: NOW)
+    (shown,) = _read(here)
+    assert ([each.id for each in shown.points], shown.rejected) == ([left], [])
+
+
+def test_reader_of_a_pruned_point_names_the_pruning(
+    any_store: ObjectStore, taken: Taken, signer: Signer, state: Engine, operations: Holder
+) -> None:
+    """Without a record of a removal, the error stays as it was."""
+    point = publish(any_store, taken, signer, 1)
+    manifest = load(any_store, "courier", point, [signer.public_pem]).manifest
+    remove(any_store, "courier", point, NOW)
+    work = work_reader(state, "courier", any_store)
+    source = Taken(any_store, manifest).source(operations.opening)
+
+    def check() -> None:
+        with naming_removals(point, work):
+            source.check()
+
+    def open_point() -> None:
+        with naming_removals(point, work):
+            load(any_store, "courier", point, [signer.public_pem])
+
+    for read in (check, open_point):
+        with pytest.raises(ParcelSealError) as error:
+            read()
+        assert not isinstance(error.value, PointRemoved)
+    begin(state, any_store, point, Work.REMOVE)
+    for read in (check, open_point):
+        with pytest.raises(PointRemoved, match="was pruned"):
+            read()
+
+
+def test_a_drill_of_a_pruned_point_is_not_entered_as_a_failed_drill(
+    any_store: ObjectStore,
+    taken: Taken,
+    signer: Signer,
+    state: Engine,
+    operations: Holder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The run fails and says why; the trend of drills and the choice of the next know nothing."""
+    from include.orchestration import backup as tasks
+
+    point = publish(any_store, taken, signer, 1)
+    run = ("drill_restore", "r1")
+    data = {"restore_point": point, "latest_taken_at": NOW.isoformat()}
+    choice = StepRecord(step="choose", part="courier", outcome=Outcome.PASS, data=data)
+    with state.begin() as conn:
+        record_step(conn, *run, choice, SystemClock())
+    place: Any = SimpleNamespace(
+        state=state,
+        clock=SystemClock(),
+        pack=SimpleNamespace(database=lambda _name: mapped(), backup=RULES),
+        store=lambda _name: any_store,
+        offsite=lambda: make(any_store, [], signer),
+        drill_key=lambda: operations.opening,
+        drill_place=lambda: None,
+        require_complete_registers=lambda *_registers: None,
+    )
+    monkeypatch.setattr(tasks, "run_key", lambda: run)
+    monkeypatch.setattr(tasks, "step", lambda _name, _part, _title, work, _clause: work(place))
+    complete_removal(state, any_store, point)
+    for task in (tasks.prove_refusals, tasks.drill):
+        with pytest.raises(PointRemoved, match="Nothing was tampered with"):
+            task("courier")
+    assert past_drills(state, "courier") == []
+
+
+def copy_of(locked: Locked, moto: MotoServer) -> S3Store:
+    client = client_for(moto.endpoint)
+    store = S3Store(client, new_bucket(client))
+    for each in locked.store.list():
+        store.put(each.key, locked.store.get(each.key))
+    return store
+
+
+def test_store_that_wrote_a_point_refuses_another_version_of_its_dump(
+    locked: Locked, moto: MotoServer, state: Engine
+) -> None:
+    """By the record of its publication; elsewhere the same objects are a copy."""
+    store = copy_of(locked, moto)
+    work = work_reader(state, "courier", store)
+    (point,), rejected = listed_points(store, "courier", locked.trusted, work)
+    assert (point.is_copy, rejected) == (True, [])
+    begin(state, store, point.id)
+    begun.end(state, "courier", [point.id], Ending.PUBLISHED, NOW)
+    points, (refusal,) = listed_points(store, "courier", locked.trusted, work)
+    assert (points, refusal.key) == ([], locked.manifest.dump.key)
+    assert "gone from this store" in refusal.reason
+
+
+def test_pruning_reports_copies_and_gives_them_no_turn_of_another_point(
+    locked: Locked,
+    moto: MotoServer,
+    taken: Taken,
+    recipients: list[Recipient],
+    signer: Signer,
+    state: Engine,
+) -> None:
+    """The copy, newer than all of them, would take the floor of one that is proved."""
+    store = copy_of(locked, moto)
+    dump = locked.manifest.dump.key
+    store.put(dump, same_size(store.get(dump)))  # a forgery that its size does not show
+    for day in (95, 96, 97):  # expired: only the floor of three keeps them
+        publish(store, taken, signer, day)
+    record = run_prune(make(store, recipients, signer), state, NOW)
+    assert record.data["copies"] == [locked.manifest.id]
+    (finding,) = record.findings
+    assert (finding.code, finding.severity) == ("backup.copy.unchecked", Outcome.ATTENTION)
+    assert {each for each, why in record.data["kept"].items() if why == "floor"} >= {
+        "p095", "p096", "p097"
+    }  # fmt: skip
+    points, _rejected = restore_points(store, "courier", [signer.public_pem])
+    assert len(points) == 4
