@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -25,16 +25,17 @@ from include.orchestration import run
 from include.workplace import Workplace
 
 
-class _EveryFolder(dict[str, set[Work]]):
-    """A ledger of begun restore points that has every folder."""
+class _EveryFolder(dict[str, Collection[Work]]):
+    """Unfinished work on restore points, which an unknown folder counts as too."""
 
-    def get(self, _point: str, _default: Any = None) -> set[Work]:
-        return {Work.PUBLISH}
+    def get(self, point: str, _default: Any = None) -> Collection[Work]:
+        return super().get(point, {Work.PUBLISH})
 
 
 def unsigned_folders_are_cleared() -> AbstractContextManager[Any]:
     """A backup removes every folder without a signature, whoever began it."""
-    return patch.object(begun, "unfinished", lambda *_of: _EveryFolder())
+    unfinished = begun.unfinished
+    return patch.object(begun, "unfinished", lambda *of: _EveryFolder(unfinished(*of)))
 
 
 def sealed_runs_go_on() -> AbstractContextManager[Any]:
