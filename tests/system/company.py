@@ -10,8 +10,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from include.local.postgres import EmbeddedPostgres
 from include.services.connections import ConnectionSpec
 from include.services.database import DatabaseAddress
 from include.services.objectstore.base import ObjectStore
+from include.services.objectstore.directory import DirectoryStore
 from include.workplace import Workplace
 from tests.support.holders import holder
 from tests.support.s3 import ACCESS_KEY, REGION, SECRET_KEY, client_for
@@ -190,15 +192,31 @@ class Company:
     services: Workplace = field(init=False)
 
     def __post_init__(self) -> None:
-        connections = _connections(self)
+        self._connections = _connections(self)
         self.services = Workplace(
-            self.folder / "home", self.folder / "pack", connections.get, stand_ins=False
+            self.folder / "home", self.folder / "pack", self._connections.get, stand_ins=False
         )
 
     @property
     def offsite(self) -> ObjectStore:
         """The off-site store."""
         return self.services.store("offsite_store")
+
+    @contextmanager
+    def offsite_copied(self) -> Iterator[None]:
+        """Copy the off-site store to a new directory, and work with the copy for a block."""
+        spec = self._connections["offsite_store"]
+        with TemporaryDirectory(dir=self.folder) as folder:
+            copy = DirectoryStore(Path(folder))
+            for stored in self.offsite.list():
+                copy.put(stored.key, self.offsite.get(stored.key))
+            self._connections["offsite_store"] = replace(
+                spec, conn_type="fs", extra={**spec.extra, "path": folder}
+            )
+            try:
+                yield
+            finally:
+                self._connections["offsite_store"] = spec
 
     def run_sql(self, statement: str, values: list[Any] | None = None) -> list[tuple[Any, ...]]:
         """Run a statement of the application on the live database and return its rows."""

@@ -277,11 +277,15 @@ class SystemMachine(Failures):
     # --- Restores.
 
     @precondition(lambda self: self._whole())
-    @rule(pick=picks)
-    def restore(self, pick: int) -> None:
-        """Restore an undamaged restore point by the command; no erased customer comes back."""
+    @rule(pick=picks, copied=st.booleans())
+    def restore(self, pick: int, *, copied: bool = False) -> None:
+        """Restore an undamaged restore point by the command; no erased customer comes back.
+
+        Half of the restores read a copy of the off-site store, as after a move to another one.
+        """
         point = choose(self._whole(), pick)
-        with self._new_database() as target:
+        store = self.company.offsite_copied() if copied else contextlib.nullcontext()
+        with store, self._new_database() as target:
             code = self._restore(target, point)
             if self.lost_registers:
                 assert code != 0, "a restore went through although erasures were lost"
