@@ -18,13 +18,14 @@ def kms_client(spec: ConnectionSpec) -> Any:
     Raises:
         UsageError: endpoint or region cannot be used.
     """
-    import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
+    from include.services.aws import new_session
+
     is_aws = spec.conn_type in {"aws", "s3"}
     try:
-        return boto3.client(
+        return new_session().client(
             "kms",
             region_name=spec.text("region_name") or None,
             endpoint_url=spec.text("kms_endpoint_url") or None,

@@ -37,7 +37,6 @@ from include.evidence.signing import TrustedKeys
 from include.evidence.verify import verify_all
 from include.holds import registry
 from include.holds.registry import HoldKind
-from include.services import stores
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress
 from include.services.errors import ParcelSealError
@@ -121,17 +120,6 @@ class System(RuleBasedStateMachine):
         render = rendering.render_all
         self.stack.enter_context(  # a PDF takes longer than all the rest of a run
             patch.object(rendering, "render_all", lambda report, **_of: render(report, pdf=False))
-        )
-        clients: dict[str, Any] = {}
-        make_client = stores._s3_client
-        self.stack.enter_context(  # each new client reads the description of S3, 0.2 s
-            patch.object(
-                stores,
-                "_s3_client",
-                lambda spec: (
-                    clients.get(spec.conn_id) or clients.setdefault(spec.conn_id, make_client(spec))
-                ),
-            )
         )
         publish = manifests.publish
 

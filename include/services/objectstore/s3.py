@@ -9,10 +9,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from include.services.aws import new_session
 from include.services.clock import Clock, SystemClock
 from include.services.errors import UsageError
 from include.services.objectstore.base import (
@@ -101,7 +101,7 @@ def make_s3_client(
         response_checksum_validation="when_required",
     )
     try:
-        return boto3.session.Session().client(
+        return new_session().client(
             "s3",
             endpoint_url=endpoint_url,
             region_name=region,
