@@ -106,13 +106,16 @@ def test_a_killed_writer_leaves_nothing_visible_and_is_cleared(place: Place) -> 
 
 
 def test_memory_stays_flat(place: Place) -> None:
-    """Writing 512 MiB takes less than 100 MiB, reading 128 MiB of it less than 20."""
+    """Writing 512 MiB takes less than 112 MiB, reading 128 MiB of it less than 20.
+
+    A writer holds three parts of 16 MiB; while parts are sent, each may be there twice (96 MiB).
+    """
     _, arguments = place
     process = start(MEASURE, arguments)
     printed, _ = process.communicate()
     figures = json.loads(printed)
     assert (figures["size"], figures["read"]) == (512 * MIB, 128 * MIB)
-    assert figures["written"] < 100 * MIB
+    assert figures["written"] < 112 * MIB
     assert figures["while_reading"] < 20 * MIB
 
 
