@@ -171,7 +171,7 @@ def opening_statements(head: bytes, entries: Sequence[Entry]) -> str:
             owners.append(line)
     if expected is not None:
         raise ServiceError(
-            "The owners of the backup's objects cannot be told from pg_restore's script.",
+            "The owners of the backup's objects cannot be read from pg_restore's script.",
             "Restore without --owners, and set owners and grants by hand.",
         )
     grants = _script(head, [entry for entry in entries if entry.kind in OPENING])

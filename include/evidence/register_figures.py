@@ -73,7 +73,7 @@ HOLDS = Register(
 )
 REQUESTS = Register(
     "erasure_request",
-    _("requests to be erased"),
+    _("erasure requests"),
     erasure_request,
     fixed=(
         *("id", "database", "subject", "reference", "received_on", "due_on"),
@@ -119,13 +119,13 @@ class Loss:
         missing = self.sealed.entries - self.entries
         if missing > 0:
             return _(
-                "{missing} of {entries} {register} that were sealed are missing",
+                "{missing} of {entries} sealed {register} are missing",
                 missing=missing,
                 entries=self.sealed.entries,
                 register=self.register.title,
             )
         return _(
-            "{register} that were sealed were changed, or others have their numbers",
+            "sealed {register} were changed, or other rows have their numbers",
             register=self.register.title,
         )
 

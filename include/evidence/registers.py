@@ -371,5 +371,5 @@ def _findings(sealed: SealedStates, lost: Sequence[Loss]) -> Iterator[Finding]:
                 who=accepted.accepted_by,
                 reason=accepted.because,
             ),
-            action=_("See that holds and requests which are missing are entered again."),
+            action=_("Enter the missing legal holds and erasure requests again."),
         )
