@@ -44,7 +44,7 @@ def explained(ask: Ask) -> Ask:
         except ParcelSealError as error:
             raise AirflowFailException(str(error)) from None
         except Exception as error:  # noqa: BLE001 - raised again, without words that may quote a value
-            raise ServiceError(f"Nobody foresaw this:\n{value_free(error)}") from None
+            raise ServiceError(f"Unexpected error:\n{value_free(error)}") from None
 
     return asks
 

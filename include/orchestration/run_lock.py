@@ -97,9 +97,9 @@ def unsealed(state: Engine, dag_id: str, run_id: str) -> Iterator[None]:
             if work is None or work.key != key:
                 raise RunSealed(str(refusal)) from None
             raise RunSealed(
-                "This run was sealed while this step was still at work: what the step did is in no "
-                "evidence. Look at what it did. Start a new run of the workflow; it does what this "
-                "run lacks."
+                "This run was sealed while this step was still at work, so no evidence shows what "
+                "the step did. Check what it changed. Start a new run of the workflow; it does "
+                "what this run lacks."
             ) from None
         yield
 
@@ -139,7 +139,7 @@ def sealing(state: Engine, dag_id: str, run_id: str) -> Iterator[None]:
         except LockHeld:
             raise ServiceError(
                 "A step of this run is still at work, or another process seals the run.",
-                "The seal is repeated. If Airflow took the worker for dead, end its process.",
+                "The seal is retried. If Airflow lost contact with the worker, end its process.",
             ) from None
         yield
 

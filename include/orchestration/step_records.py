@@ -38,8 +38,8 @@ def failed(
 
 
 def interrupted(name: str, part: str, title: Message, clause: str) -> StepRecord:
-    """Return the record that stands while a step is at work; see `failed`."""
-    return failed(name, part, title, _("it was started and did not finish"), clause)
+    """Return the record of a step that has not ended; see `failed`."""
+    return failed(name, part, title, _("the step was interrupted"), clause)
 
 
 def unanswered(name: str, part: str, title: Message, reason: Message, clause: str) -> StepRecord:

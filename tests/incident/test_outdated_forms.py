@@ -22,7 +22,7 @@ def test_an_answer_to_a_form_about_something_else_is_asked_for_again(
     case = before(company, step)
     shown_then = replace(given_now(case, step), content="0" * 64)
     done = len(case.entries())
-    with pytest.raises(AskAgain, match="what the page shows changed meanwhile"):
+    with pytest.raises(AskAgain, match="content of the page changed after"):
         case.take(step, shown_then)
     (refused,) = case.entries()[done:]
     assert refused.kind is Kind.REFUSED
@@ -53,7 +53,7 @@ def test_a_grade_confirmed_on_earlier_counts_does_not_count(company: Company) ->
     case = before(company, "grade", 1, 2)
     given = given_now(case, "grade")
     widened(case, 4, 5)
-    with pytest.raises(AskAgain, match="what the page shows changed meanwhile"):
+    with pytest.raises(AskAgain, match="content of the page changed after"):
         case.take("grade", given)
     assert case.file.incident.grade is None
 
@@ -65,7 +65,7 @@ def test_a_confirmed_grade_does_not_undo_another_one_that_was_entered_since(
     case = before(company, "grade")
     given = given_now(case, "grade")
     case.update(Action.REGRADE, by=COMP, grade="major", words="it is in the press")
-    with pytest.raises(AskAgain, match="what the page shows changed meanwhile"):
+    with pytest.raises(AskAgain, match="content of the page changed after"):
         case.take("grade", given)
     assert case.file.incident.grade == "major"
     assert "So far: Graded Major" in case.page("grade").body

@@ -161,7 +161,7 @@ def test_seal_gives_the_reason_of_the_last_answer_where_nobody_asks_again(run: R
     assert finding.code == "review.unanswered"
     said = Translator("en", "UTC").text(finding.message)
     assert "changed after the form was made" in said
-    assert "did not finish" not in said
+    assert "interrupted" not in said
 
 
 def test_step_that_begins_while_the_run_is_sealed_waits_and_fails(
