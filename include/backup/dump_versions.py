@@ -7,18 +7,17 @@ candidate, and only its digest proves that it is the same object.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from include.backup.point_folder import DUMP_NAME, ManifestRefused, PointFolder, candidates
-from include.encryption.stream import PIECE
 from include.services.objectstore.base import (
     ObjectDamaged,
     ObjectMissing,
     ObjectStore,
     StoredObject,
+    read_sha256,
 )
 
 if TYPE_CHECKING:
@@ -99,13 +98,10 @@ def version_by_digest(store: ObjectStore, dump: ObjectRecord, ids: Sequence[str]
         StoreError: the store failed.
     """
     for version_id in ids:
-        digest = hashlib.sha256()
         try:
-            with store.open_reader(dump.key, version_id=version_id) as reader:
-                while piece := reader.read(PIECE):
-                    digest.update(piece)
+            digest = read_sha256(store, dump.key, version_id=version_id)
         except ObjectMissing:  # removed since it was listed
             continue
-        if digest.hexdigest() == dump.sha256:
+        if digest == dump.sha256:
             return version_id
     return None

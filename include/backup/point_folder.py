@@ -13,6 +13,7 @@ from include.services.objectstore.base import (
     ObjectMissing,
     ObjectStore,
     ObjectVersion,
+    versions_to_try,
 )
 
 DUMP_NAME = "database.dump.zst.enc"
@@ -21,7 +22,6 @@ SIGNATURE_NAME = "manifest.json.sig"
 NAMES = (SIGNATURE_NAME, MANIFEST_NAME, DUMP_NAME)  # in the order in which they are removed
 
 SIGNATURE_BYTES = 1024  # more than any signature; read before anything about it is verified
-MOST_VERSIONS = 16  # of a manifest and of a signature that are tried, the oldest first
 
 
 def folder(database: str, point: str = "") -> str:
@@ -136,15 +136,8 @@ def signatures_of(
 
 
 def candidates(listed: PointFolder, name: str) -> list[str]:
-    """Return the version ids that are tried: the current one, then from the oldest on.
-
-    A run writes each object once, so the genuine version is the oldest. However many versions
-    somebody puts on top of it, it is among those that are tried.
-    """
-    versions = listed.readable(name)
-    current = [version.version_id for version in versions if version.is_current]
-    older = [version.version_id for version in reversed(versions) if not version.is_current]
-    return current + older[:MOST_VERSIONS]
+    """Return the ids of an object's versions in the order of trial; see `versions_to_try`."""
+    return [version.version_id for version in versions_to_try(listed.readable(name))]
 
 
 def read_bounded(store: ObjectStore, key: str, version_id: str, limit: int) -> bytes | None:

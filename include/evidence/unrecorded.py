@@ -27,11 +27,8 @@ from include.evidence.names import (
 )
 from include.evidence.signing import TrustedKeys
 from include.evidence.sums import Link
-from include.evidence.versions import SealedFolder, Versions, find_sealed, tried
-from include.services.objectstore.base import (
-    ObjectStore,
-    ObjectVersion,
-)
+from include.evidence.versions import SealedFolder, Versions, find_sealed
+from include.services.objectstore.base import ObjectStore, ObjectVersion, versions_to_try
 
 MONTHS = 24  # of the store that are searched at most
 LONGEST_RUN = 2  # months by which a run may have begun before the newest bundle was sealed
@@ -122,7 +119,7 @@ def search_unrecorded(
         if sealed is not None:
             bundles.append(UnrecordedBundle(name, sealed.signed, sealed))
         else:
-            objects += sum(len(tried(folders[name], each)) for each in (SIGNATURE, SUMS))
+            objects += len(_signed_objects(folders[name]))
             total += _size(folders[name])
             unchecked += _has_more(folders[name])
     bundles.sort(key=lambda bundle: (bundle.folder.signed_at, bundle.name), reverse=True)
@@ -173,8 +170,13 @@ def _disjoint(prefixes: Collection[str]) -> Iterator[str]:
 
 def _has_more(files: Versions) -> bool:
     """Return whether versions were left that could be genuine."""
-    return any(len(files[name]) > len(tried(files, name)) for name in (SIGNATURE, SUMS))
+    return sum(len(files[name]) for name in (SIGNATURE, SUMS)) > len(_signed_objects(files))
 
 
 def _size(files: Versions) -> int:
-    return sum(version.size for name in (SIGNATURE, SUMS) for version in tried(files, name))
+    return sum(version.size for version in _signed_objects(files))
+
+
+def _signed_objects(files: Versions) -> list[ObjectVersion]:
+    """Return the versions of the signature and of SHA256SUMS that a search reads."""
+    return [version for name in (SIGNATURE, SUMS) for version in versions_to_try(files[name])]

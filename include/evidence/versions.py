@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from include.evidence.check import Refused, SignedSums, check_file
-from include.evidence.folder import PIECE, Folder, Readable
+from include.evidence.folder import Folder, Readable
 from include.evidence.names import (
     LARGEST_RESULT,
     LARGEST_SIGNATURE,
@@ -28,9 +28,9 @@ from include.services.objectstore.base import (
     ObjectMissing,
     ObjectStore,
     ObjectVersion,
+    read_sha256,
+    versions_to_try,
 )
-
-MOST_VERSIONS = 16  # older versions of an object that are tried, from the oldest on
 
 Versions = Mapping[str, Sequence[ObjectVersion]]
 """File of a bundle -> its versions and delete markers, the current one first, then the newest."""
@@ -39,7 +39,7 @@ Versions = Mapping[str, Sequence[ObjectVersion]]
 class SealedFolder(Folder):
     """The files of a bundle in the versions that its SHA256SUMS lists.
 
-    `find_sealed` makes it.
+    `find_sealed` returns it.
 
     Attributes:
         signed: the SHA256SUMS that a trusted key signed.
@@ -63,11 +63,11 @@ class SealedFolder(Folder):
     def hidden(self) -> list[str]:
         """The files whose sealed version is not the current one, by name."""
         names = [*self.signed.sums.files, SUMS, SIGNATURE]
-        return [name for name in names if tried(self._files, name) and self._is_hidden(name)]
+        return [name for name in names if self._candidates(name) and self._is_hidden(name)]
 
     def names(self) -> set[str]:
         """Return the relative names of all files that have a version."""
-        return {name for name in self._files if tried(self._files, name)}
+        return {name for name in self._files if self._candidates(name)}
 
     def open(self, name: str) -> AbstractContextManager[Readable]:
         """Open a file in the version that was sealed; in the current one if none fits."""
@@ -90,27 +90,25 @@ class SealedFolder(Folder):
     def _is_hidden(self, name: str) -> bool:
         return not self._version(name).is_current
 
+    def _candidates(self, name: str) -> list[ObjectVersion]:
+        return versions_to_try(self._files.get(name, ()))
+
     def _version(self, name: str) -> ObjectVersion:
         if name not in self._chosen:
-            candidates = tried(self._files, name)
+            candidates = self._candidates(name)
             if not candidates:
                 raise ObjectMissing(f"There is no version of {self._prefix + name!r}.")
             listed = self.signed.sha256 if name == SUMS else self.signed.sums.files.get(name)
-            fitting = (each for each in candidates if self._digest(name, each) == listed)
+            fitting = (each for each in candidates if self._sha256(name, each) == listed)
             is_only = len(candidates) == 1
             self._chosen[name] = candidates[0] if is_only else next(fitting, candidates[0])
         return self._chosen[name]
 
-    def _digest(self, name: str, version: ObjectVersion) -> str:
-        digest = hashlib.sha256()
+    def _sha256(self, name: str, version: ObjectVersion) -> str:
         try:
-            key = self._prefix + name
-            with self._store.open_reader(key, version_id=version.version_id) as file:
-                while piece := file.read(PIECE):
-                    digest.update(piece)
+            return read_sha256(self._store, self._prefix + name, version_id=version.version_id)
         except (ObjectMissing, ObjectDamaged):
             return ""
-        return digest.hexdigest()
 
 
 def find_sealed(
@@ -135,9 +133,9 @@ def find_sealed(
     files = _listed(store, bundle) if files is None else files
     signatures = [
         (version, _read(store, f"{bundle}/{SIGNATURE}", version, LARGEST_SIGNATURE))
-        for version in tried(files, SIGNATURE)
+        for version in versions_to_try(files.get(SIGNATURE, ()))
     ]
-    for version in tried(files, SUMS):
+    for version in versions_to_try(files.get(SUMS, ())):
         content = _read(store, f"{bundle}/{SUMS}", version, LARGEST_SUMS)
         if content is None:
             continue
@@ -182,17 +180,6 @@ def hidden_remarks(
             name=", ".join(folder.hidden),
         )
     ]
-
-
-def tried(files: Versions, name: str) -> list[ObjectVersion]:
-    """Return the versions that are tried: the current one, then from the oldest on.
-
-    A seal writes each object once or twice, so versions that somebody puts on top hide nothing.
-    """
-    versions = [version for version in files.get(name, ()) if not version.is_marker]
-    current = [version for version in versions if version.is_current]
-    older = [version for version in reversed(versions) if not version.is_current]
-    return current + older[:MOST_VERSIONS]
 
 
 def _listed(store: ObjectStore, bundle: str) -> Versions:

@@ -24,11 +24,10 @@ from include.backup.manifest import (
     remove,
     restore_points,
 )
-from include.backup.point_folder import MOST_VERSIONS
 from include.cli import backup as commands
 from include.encryption.crypto import Refused
 from include.evidence.signing import Signer, generate_key
-from include.services.objectstore.base import ObjectLocked
+from include.services.objectstore.base import MOST_VERSIONS, ObjectLocked
 from include.services.objectstore.s3 import S3Store
 from tests.backup.support import Taken, mapped
 from tests.support.holders import NOW, Holder
