@@ -7,20 +7,19 @@ are read before a drill, a restore, a pruning or a deletion relies on them.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Engine
 
 from include.evidence import index, ledger
-from include.evidence.check import Refused, check_signature
+from include.evidence.check import Refused, check_signature, read_result
 from include.evidence.checkpoint import checkpoints
 from include.evidence.folder import StoreFolder
 from include.evidence.model import AcceptedLoss, Finding, Outcome, RegisterFigure, RegisterState
-from include.evidence.names import LARGEST_RESULT, RESULT
+from include.evidence.names import RESULT
 from include.evidence.pending import pending_signatures
 from include.evidence.register_acceptance import accepted_losses, is_after
 from include.evidence.register_figures import (
@@ -34,10 +33,10 @@ from include.evidence.register_figures import (
 from include.evidence.signing import TrustedKeys
 from include.evidence.unrecorded import MOST_FORGED, month_prefixes, search_unrecorded
 from include.evidence.versions import find_sealed
-from include.messages import Message, _
+from include.messages import _, in_english
 from include.services.clock import Clock
 from include.services.errors import ControlFailed
-from include.services.objectstore.base import ObjectDamaged, ObjectMissing, ObjectStore
+from include.services.objectstore.base import ObjectStore
 
 NEWEST = 3  # bundles of the ledger whose figures are compared: two may have been sealed at once
 SEARCHED = 30  # newest rows of the ledger that are searched for these bundles
@@ -210,10 +209,8 @@ class EvidenceReader:
         names = {register.name for register in registers or REGISTERS}
         lost = [loss for loss in self.losses(sealed) if loss.register.name in names]
         if lost:
-            raise ControlFailed(
-                f"The state database is not complete: {as_text(loss.message for loss in lost)}.",
-                ACTION,
-            )
+            messages = "; ".join(in_english(loss.message) for loss in lost)
+            raise ControlFailed(f"The state database is not complete: {messages}.", ACTION)
         if sealed.unreadable:
             raise ControlFailed(
                 f"The evidence bundle {sealed.unreadable[0]} does not verify, so nothing shows "
@@ -267,13 +264,7 @@ class EvidenceReader:
         signed = check_signature(folder, keys)
         if signed.sha256 != row.sums_sha256:
             raise Refused(_("SHA256SUMS is not the one that the ledger has"))
-        try:
-            content = folder.read(RESULT, LARGEST_RESULT)
-        except (ObjectMissing, ObjectDamaged) as error:
-            raise Refused(_("the file {name} is missing", name=RESULT)) from error
-        if hashlib.sha256(content).hexdigest() != signed.sums.files.get(RESULT):
-            raise Refused(_("the file {name} was changed after the seal", name=RESULT))
-        return _parse_state(content)
+        return _parse_state(read_result(folder, signed))
 
 
 def _parse_state(result_json: bytes | None) -> RegisterState | None:
@@ -285,19 +276,6 @@ def _parse_state(result_json: bytes | None) -> RegisterState | None:
         return RegisterState.model_validate(registers) if registers else None
     except (ValueError, AttributeError) as error:
         raise Refused(_("result.json is not one of ParcelSeal")) from error
-
-
-def as_text(messages: Iterable[Message]) -> str:
-    """Return messages in English, in one line."""
-    return "; ".join(map(_english, messages))
-
-
-def _english(message: Message) -> str:
-    values = {
-        name: _english(value) if isinstance(value, Message) else value
-        for name, value in message.values.items()
-    }
-    return message.text.format(**values)
 
 
 def _findings(sealed: SealedStates, lost: Sequence[Loss]) -> Iterator[Finding]:

@@ -10,13 +10,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
-from include.evidence.check import Refused, SignedSums, check_file
+from include.evidence.check import Refused, SignedSums, check_file, read_result
 from include.evidence.folder import Folder, Readable
 from include.evidence.names import (
-    LARGEST_RESULT,
     LARGEST_SIGNATURE,
     LARGEST_SUMS,
-    RESULT,
     SIGNATURE,
     SUMS,
 )
@@ -81,11 +79,9 @@ class SealedFolder(Folder):
             StoreError: the store cannot be read.
         """
         try:
-            content = self.read(RESULT, LARGEST_RESULT)
-        except (ObjectMissing, ObjectDamaged):
+            return read_result(self, self.signed)
+        except Refused:
             return None
-        is_sealed = hashlib.sha256(content).hexdigest() == self.signed.sums.files.get(RESULT)
-        return content if is_sealed else None
 
     def _is_hidden(self, name: str) -> bool:
         return not self._version(name).is_current
