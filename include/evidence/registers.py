@@ -1,8 +1,8 @@
-"""Comparison of the state database's registers with the figures that bundles sealed.
+"""Compare the registers of the state database with the figures that bundles sealed.
 
-A restored older state database, or deleted rows, leave no trace in the state database itself. Every
-bundle therefore holds the figures of its registers, and the newest bundles of the evidence store
-are read before a drill, a restore, a pruning or a deletion relies on them.
+A restored older state database, or deleted rows, leave no trace in the state database itself. So
+every bundle holds figures of the registers. Before a drill, restore, pruning or deletion relies on
+a register, it is compared with the newest bundles of the evidence store.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from include.services.errors import ControlFailed
 from include.services.objectstore.base import ObjectStore
 
 NEWEST = 3  # bundles of the ledger whose figures are compared: two may have been sealed at once
-SEARCHED = 30  # newest rows of the ledger that are searched for these bundles
-UNRECORDED = 50  # newest signed bundles that the ledger lacks and whose result.json is read
-COMPARED = 8  # different figures of a register in these bundles that are compared
+SEARCHED = 30  # newest rows of the ledger among which these bundles are searched
+UNRECORDED = 50  # newest signed bundles without a ledger row whose result.json is read
+COMPARED = 8  # different figures of a register that are compared from these bundles
 ACTION = (
     "Restore the state database from a newer backup. Without one: `./parcelseal recover-ledger` "
     "names what is missing, and `--accept-losses` goes on without it."
@@ -56,11 +56,11 @@ class SealedStates:
         recorded: of the newest bundles of the ledger, and of the newest accepted loss.
         unrecorded: of bundles that the ledger lacks, the newest first.
         unreadable: bundles that do not verify, so that their figures are unknown.
-        hidden: bundles that do not verify, and whose sealed versions the store still has.
+        hidden: bundles that do not verify, but whose sealed versions the store still has.
         accepted: the newest loss that a person accepted.
-        to_enter: how many bundles of the store continue the ledger, which lacks them.
-        unchecked: how many folders of the store were left, because too many hold a signature that
-            no trusted key made.
+        to_enter: number of bundles that continue the chain and that the ledger lacks.
+        unchecked: number of folders that were not read, because too many others hold a signature
+            that no trusted key made.
     """
 
     recorded: tuple[RegisterState, ...]
@@ -73,15 +73,15 @@ class SealedStates:
 
     @property
     def states(self) -> tuple[RegisterState, ...]:
-        """All of them, those of the ledger first."""
+        """All states, those of the ledger first."""
         return (*self.recorded, *self.unrecorded)
 
     @property
     def figures(self) -> dict[str, list[RegisterFigure]]:
-        """Figures that the registers have to contain, by register.
+        """The figures that each register must contain.
 
-        A figure that a bundle calls lost is always among them. Of bundles that the ledger lacks,
-        the figures of most rows are enough: they cover the rows of the others too.
+        A figure that a bundle reports as lost is always included. Of bundles that the ledger lacks,
+        only the figures with the most rows are included: they cover the rows of the others.
         """
         by_register: dict[str, list[RegisterFigure]] = {}
         for register in REGISTERS:
@@ -101,7 +101,7 @@ class SealedStates:
 
     @property
     def newest(self) -> Mapping[str, RegisterFigure]:
-        """The figures of the state that was read last."""
+        """The figures of the most recent state."""
         if not self.states:
             return {}
         return max(self.states, key=lambda state: state.read_at).figures
@@ -126,8 +126,8 @@ class EvidenceReader:
     def sealed_states(self, now: datetime) -> SealedStates:
         """Read the newest sealed states from the evidence store.
 
-        Reads at most `NEWEST` bundles of the ledger, and up to `UNRECORDED` of those that the store
-        has beside it: after an older state database was restored.
+        Reads at most `NEWEST` bundles of the ledger, and at most `UNRECORDED` bundles that the
+        ledger lacks, as it does after an older state database was restored.
 
         Raises:
             StoreError: the store cannot be read.
@@ -194,15 +194,15 @@ class EvidenceReader:
             return losses(conn, sealed.figures)
 
     def require_complete(self, now: datetime, registers: Collection[Register] = ()) -> None:
-        """Refuse to go on where registers lack rows that were sealed.
+        """Raise ControlFailed if a register lacks rows that were sealed.
 
         Args:
             now: the moment.
-            registers: those on which the caller relies; all where none is named.
+            registers: registers on which the caller relies; empty for all.
 
         Raises:
-            ControlFailed: a register lacks rows or has others, a newest bundle does not verify, or
-                the store holds too much that no trusted key signed.
+            ControlFailed: sealed rows are missing or were changed, one of the newest bundles does
+                not verify, or the store holds too many folders that no trusted key signed.
             StoreError: the evidence store cannot be read.
         """
         sealed = self.sealed_states(now)
@@ -228,8 +228,8 @@ class EvidenceReader:
     def state_to_seal(self, clock: Clock) -> tuple[RegisterState, list[Finding]]:
         """Return the state of the registers for a bundle, and the findings about it.
 
-        A figure that a register lost stays in every later bundle, so that the loss is found until
-        the rows are back or a person accepts it.
+        Every later bundle repeats a figure that a register lost, until the rows are back or a
+        person accepts the loss.
 
         Raises:
             StoreError: the evidence store cannot be read.

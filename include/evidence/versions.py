@@ -1,7 +1,6 @@
-"""Bundles read by the versions that were sealed, whatever hides these in the store now.
+"""Read bundles by their sealed versions, which newer versions or delete markers may hide.
 
-Object Lock keeps an object's version. It does not keep anybody from writing a newer version or a
-delete marker on top.
+Object Lock keeps a version of an object. It does not prevent newer versions and delete markers.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class SealedFolder(Folder):
 
     Attributes:
         signed: the SHA256SUMS that a trusted key signed.
-        signed_at: when the store took the signature.
+        signed_at: when the signature was stored.
     """
 
     def __init__(
@@ -68,12 +67,12 @@ class SealedFolder(Folder):
         return {name for name in self._files if self._candidates(name)}
 
     def open(self, name: str) -> AbstractContextManager[Readable]:
-        """Open a file in the version that was sealed; in the current one if none fits."""
+        """Open the sealed version of a file, or the current version if no version fits."""
         version_id = self._version(name).version_id
         return self._store.open_reader(self._prefix + name, version_id=version_id)
 
     def read_result(self) -> bytes | None:
-        """Return the result.json that was sealed; None when no version of it is stored.
+        """Return the sealed result.json, or None if no version of it is stored.
 
         Raises:
             StoreError: the store cannot be read.
@@ -114,7 +113,7 @@ def find_sealed(
     files: Versions | None = None,
     sums_sha256: str = "",
 ) -> SealedFolder | None:
-    """Return a bundle when one version of its signature fits one of its SHA256SUMS.
+    """Return a bundle if a version of its signature fits a version of its SHA256SUMS.
 
     Args:
         store: the evidence store.
@@ -153,9 +152,9 @@ def find_sealed(
 def hidden_remarks(
     store: ObjectStore, bundle: str, keys: TrustedKeys, sums_sha256: str = ""
 ) -> list[Message]:
-    """Return a remark when the store hides files of a bundle, and has all of them as sealed.
+    """Return a remark if sealed files of a bundle are hidden, and all of them are still stored.
 
-    Reads all of them.
+    Reads all files of the bundle.
 
     Raises:
         StoreError: the store cannot be read.
