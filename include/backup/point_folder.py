@@ -1,4 +1,4 @@
-"""A restore point's folder in the off-site store: listed and read before anything is verified."""
+"""List and read a restore point's folder in the off-site store, before its content is verified."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MANIFEST_NAME = "manifest.json"
 SIGNATURE_NAME = "manifest.json.sig"
 NAMES = (SIGNATURE_NAME, MANIFEST_NAME, DUMP_NAME)  # in the order in which they are removed
 
-SIGNATURE_BYTES = 1024  # more than any signature; read before anything about it is verified
+SIGNATURE_BYTES = 1024  # more than any signature has; bounds a read of unverified content
 
 
 def folder(database: str, point: str = "") -> str:
@@ -30,14 +30,14 @@ def folder(database: str, point: str = "") -> str:
 
 
 class NoRestorePoint(UsageError):
-    """There is no restore point of that name."""
+    """The restore point does not exist."""
 
 
 class ManifestRefused(ControlFailed):
-    """A restore point is not what was signed.
+    """A restore point differs from what was signed.
 
     Attributes:
-        key: the object that gave it away.
+        key: the object that differs.
     """
 
     exit_code = 1
@@ -108,7 +108,7 @@ class PointFolder:
 
 
 def folders(store: ObjectStore, database: str, point: str = "") -> Iterator[PointFolder]:
-    """Yield the folders of a database in which something can be read, or the named one, by name."""
+    """Yield the non-empty folders of a database, or the folder of one restore point, by name."""
     base = folder(database)
     grouped: dict[str, dict[str, list[ObjectVersion]]] = {}
     for version in store.list_versions(folder(database, point)):
@@ -124,7 +124,7 @@ def folders(store: ObjectStore, database: str, point: str = "") -> Iterator[Poin
 def signatures_of(
     store: ObjectStore, listed: PointFolder, version_ids: Sequence[str]
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield version ids of the signature with their content; of one that is too large, nothing."""
+    """Yield version ids of the signature with their content, empty if it is too large."""
     key = listed.prefix + SIGNATURE_NAME
     for version_id in version_ids:
         try:
