@@ -22,7 +22,7 @@ def failed(
         title: the step for people.
         reason: why it failed; no customer data.
         clause: of the policy.
-        action: what the reader should do; a general advice where none is given, or an empty one.
+        action: what the reader should do; general advice if None or empty.
     """
     finding = Finding(
         code=f"{name}.failed",
