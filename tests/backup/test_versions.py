@@ -128,8 +128,8 @@ def test_an_untouched_restore_point_names_the_versions_that_were_checked(locked:
     assert locked.store.get(signature, version_id=point.signature_version_id)
 
 
-def test_however_many_versions_are_put_on_top_the_signed_one_is_used(locked: Locked) -> None:
-    """More than are tried: the genuine version is the oldest."""
+def test_signed_version_is_used_below_any_number_of_newer_versions(locked: Locked) -> None:
+    """There are more newer versions than are tried; the signed version is the oldest."""
     for _ in range(MOST_VERSIONS + 3):
         locked.overwrite(MANIFEST_NAME)
         locked.overwrite(SIGNATURE_NAME)
