@@ -51,6 +51,15 @@ def _(text: str, /, **values: Any) -> Message:
     return Message(text=text, values=values)
 
 
+def in_english(message: Message) -> str:
+    """Return a message in English, its values as they are: for errors, logs and JSON."""
+    values = {
+        name: in_english(value) if isinstance(value, Message) else value
+        for name, value in message.values.items()
+    }
+    return message.text.format(**values)
+
+
 def verbatim(text: str) -> Message:
     """Wrap words that stand in no catalogue: an error's own, a path."""
     return Message(text="{words}", values={"words": text})

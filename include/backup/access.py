@@ -22,7 +22,7 @@ from include.services.database import DatabaseAddress, connected
 from include.services.errors import ServiceError, UsageError
 from include.services.programs import ending_with_us, program
 
-OPENING = {  # entries of an archive that let others read what was restored
+OPENING = {  # entries of an archive that give other roles access to restored data
     "ACL",
     "DEFAULT ACL",
     "PUBLICATION",
@@ -33,7 +33,7 @@ OPENING = {  # entries of an archive that let others read what was restored
 }
 _DATA = {"TABLE DATA", "SEQUENCE SET", "BLOBS", "MATERIALIZED VIEW DATA", "STATISTICS DATA"}
 _OWNER_OF_ENTRY = re.compile(r"^(-- (?:Data for )?Name: .*; Owner: ).*$")
-_RESTRICTED = re.compile(r"^\\(?:un)?restrict \w+$")  # words for psql, which does not run here
+_RESTRICTED = re.compile(r"^\\(?:un)?restrict \w+$")  # commands for psql, not SQL
 _ROLE = r'("(?:[^"]|"")+"|[^\s;,"]+)'
 _ROLES = re.compile(
     rf"\b(?:OWNER TO|TO|FROM|FOR ROLE|SET SESSION AUTHORIZATION) {_ROLE}"
@@ -64,8 +64,8 @@ class TargetAccess:
     Args:
         target: the database.
         owners: restore owners, grants, publications and subscriptions of the backup at the end.
-        is_new: whether nobody uses the target yet; others may not connect to it meanwhile then, if
-            the role owns it.
+        is_new: whether the target is not in use yet. If the role owns it, other roles cannot
+            connect to it until `open`.
     """
 
     target: DatabaseAddress
@@ -77,9 +77,9 @@ class TargetAccess:
     _comment: str = field(default="", init=False)  # of the database, as its people wrote it
 
     def close(self, head: bytes, entries: Sequence[Entry]) -> None:
-        """Close the target, before anything is loaded into it.
+        """Close the target to other roles; call it before the load.
 
-        Until `open`, the database's comment says that it is closed, also after a failure.
+        Until `open`, also after a failure, the database's comment says that it is closed.
 
         Args:
             head: header and table of contents of the archive.
@@ -114,7 +114,7 @@ class TargetAccess:
 
     @property
     def connect_state(self) -> str:
-        """Return who may connect while the target is not opened, as a sentence for people."""
+        """Describe in a sentence which roles can connect while the target is not open."""
         if self._closed:
             return "Others may not connect to it."
         if self._others_connect:
@@ -122,7 +122,7 @@ class TargetAccess:
         return "Roles with a grant of their own may connect to it as before."
 
     def open(self) -> None:
-        """Set the backup's owners and grants, and let others connect again as before.
+        """Set the backup's owners and grants, and restore the target's right to connect.
 
         Raises:
             ServiceError: a statement failed; nothing is open then.
@@ -157,7 +157,7 @@ class TargetAccess:
 def opening_statements(head: bytes, entries: Sequence[Entry]) -> str:
     """Return the SQL of an archive's owners, grants, publications and subscriptions.
 
-    The owners are what pg_restore writes beyond the same script without owners.
+    The statements of owners are the lines that pg_restore leaves out with ``--no-owner``.
     """
     plain = [entry for entry in entries if entry.kind not in OPENING | _DATA]
     owned = _script(head, plain).splitlines()
@@ -171,7 +171,7 @@ def opening_statements(head: bytes, entries: Sequence[Entry]) -> str:
             owners.append(line)
     if expected is not None:
         raise ServiceError(
-            "The owners of the backup's objects cannot be told from pg_restore's script.",
+            "The owners of the backup's objects cannot be read from pg_restore's script.",
             "Restore without --owners, and set owners and grants by hand.",
         )
     grants = _script(head, [entry for entry in entries if entry.kind in OPENING])
@@ -179,7 +179,7 @@ def opening_statements(head: bytes, entries: Sequence[Entry]) -> str:
 
 
 def _script(head: bytes, entries: Sequence[Entry], *words: str) -> str:
-    """Return pg_restore's SQL for entries, with one text in place of their owners in comments."""
+    """Return pg_restore's SQL for entries, without the owners in its comments."""
     if not entries:
         return ""
     with in_memory(head) as archive, tempfile.NamedTemporaryFile("w") as listed:

@@ -1,8 +1,8 @@
 """The ledger of restore points that runs have begun to publish or to remove.
 
-A folder may be cleared as left-over only when this ledger has it as begun and not ended. The state
-database may be lost, or restored from an older backup: a folder that is not in it is reported, and
-never cleared.
+A folder is cleared as a left-over only if this ledger has work on it that has not ended. A folder
+without an entry is reported and never cleared, because the state database may be lost or restored
+from an older backup.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Ending(StrEnum):
     PUBLISHED = "published"
     REMOVED = "removed"
     CLEARED = "cleared"  # the left-over of a killed run was removed
-    KEPT = "kept"  # its removal was interrupted before anything was gone
+    KEPT = "kept"  # the removal was interrupted before it deleted an object
 
 
 def begin(
@@ -43,17 +43,17 @@ def begin(
     dag_id: str,
     run_id: str,
 ) -> None:
-    """Record that a run works on a restore point's folder; committed when this returns.
+    """Record that a run begins work on a restore point's folder, and commit.
 
     Args:
         state: the state database.
         store: the store's description.
         database: name of the database in the data map.
         point: id of the restore point.
-        work: what is done.
+        work: kind of work.
         now: the moment.
-        dag_id: with ``run_id``, which run it is.
-        run_id: see ``dag_id``.
+        dag_id: the workflow.
+        run_id: its run.
     """
     row = {
         "store": store,
@@ -90,12 +90,12 @@ def unfinished(
 ) -> Mapping[str, Collection[Work]]:
     """Return the unfinished work on restore points: id -> the work.
 
-    Ids are unique, so a store that got another address or path has the same restore points.
+    Ids are unique, so work is found even if the store has another address or path since.
 
     Args:
         conn: the state database.
         database: name of the database in the data map.
-        store: only work that was begun in the store of that description; None for any store.
+        store: description of the store in which the work began; None for any store.
     """
     table = restore_point_begun
     query = select(table.c.point, table.c.work).where(

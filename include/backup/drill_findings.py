@@ -23,11 +23,11 @@ def judge_tables(seen: Examination, missing_rows: Sequence[str], different: Sequ
 
     Args:
         seen: takes the findings.
-        missing_rows: labels of tables that have not the manifest's number of rows.
-        different: labels of tables whose content is not the original's.
+        missing_rows: labels of tables with another number of rows than the manifest.
+        different: labels of tables with another content than the original.
     """
     for label in sorted(set(missing_rows)):
-        message = _("Table {table} has not the manifest's number of rows.", table=label)
+        message = _("Table {table} has another number of rows than the manifest.", table=label)
         seen.find("drill.rows", Outcome.FAIL, message, STOP)
     for label in sorted(set(different) - set(missing_rows)):
         message = _("Table {table} has other content than the original.", table=label)
@@ -49,7 +49,7 @@ def judge_schema(seen: Examination, comparison: Comparison, manifest: Manifest) 
             "drill.schema",
             Outcome.ATTENTION,
             _(
-                "The restored copy has what the original lacks: {names}.",
+                "The restored copy has definitions that the original lacks: {names}.",
                 names=_first(differing.added),
             ),
             _("Find the extension or event trigger of the drill server that creates it."),
@@ -105,7 +105,7 @@ def judge_newest(
         seen.find(
             "drill.future",
             Outcome.ATTENTION,
-            _("The newest record of the restored copy lies in the future."),
+            _("The newest record of the restored copy is dated in the future."),
             _("Correct the clock of the system that writes it."),
         )
     return max(known).isoformat() if known else "none"
@@ -135,7 +135,7 @@ def judge_targets(
         seen.find(
             "drill.from_the_future",
             Outcome.FAIL,
-            _("The newest restore point was taken in the future, so its age says nothing."),
+            _("The newest restore point was taken in the future, so its age is unknown."),
             _("Set the clocks of the worker and the database server right."),
         )
     if age > database.rpo:

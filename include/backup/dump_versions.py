@@ -1,24 +1,23 @@
-"""Find the stored version of a dump that a manifest is about, in a copy of its store too.
+"""Find the stored version of a dump that a manifest records, also in a copy of the store.
 
-A manifest records the version that its run wrote. Where a store was copied to another bucket or
-directory, no object has a version of that id: then each version of the recorded size is a
-candidate, and only its digest proves that it is the same object.
+A manifest records the version id that its run wrote. In a copy of the store, in another bucket or
+directory, versions have other ids. Then each version of the recorded size is a candidate, and only
+its digest proves that it is the same object.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from include.backup.point_folder import DUMP_NAME, ManifestRefused, PointFolder, candidates
-from include.encryption.stream import PIECE
 from include.services.objectstore.base import (
     ObjectDamaged,
     ObjectMissing,
     ObjectStore,
     StoredObject,
+    read_sha256,
 )
 
 if TYPE_CHECKING:
@@ -32,8 +31,8 @@ class DumpVersions:
     """Versions of a dump that may be read.
 
     Attributes:
-        ids: the recorded version alone, or candidates of its size in the order of trial; empty
-            where the object is missing or has another size.
+        ids: the recorded version, or in a copy the candidates of its size in the order of trial.
+            Empty if the object is missing or has another size.
         is_copy: the store has no version of the recorded id. A candidate counts only once its
             digest was compared with the manifest's.
     """
@@ -50,7 +49,7 @@ def versions_of_dump(listed: PointFolder | None, dump: ObjectRecord) -> DumpVers
         dump: the object as a signed manifest records it.
     """
     if listed is None or listed.prefix + DUMP_NAME != dump.key or not listed.has(DUMP_NAME):
-        return DumpVersions((dump.version_id,))  # the store says what is wrong with it
+        return DumpVersions((dump.version_id,))  # reading it names the problem
     readable = listed.readable(DUMP_NAME)
     for version in readable:
         if version.version_id == dump.version_id or (
@@ -58,7 +57,7 @@ def versions_of_dump(listed: PointFolder | None, dump: ObjectRecord) -> DumpVers
         ):
             return DumpVersions((version.version_id,))
     if dump.version_id in _UNNAMED and readable[0].is_current:
-        return DumpVersions((dump.version_id,))  # of a store that kept no versions then
+        return DumpVersions((dump.version_id,))  # stored before the bucket had versions
     sizes = {version.version_id: version.size for version in readable}
     fitting = [each for each in candidates(listed, DUMP_NAME) if sizes[each] == dump.size]
     return DumpVersions(fitting, is_copy=True)
@@ -67,9 +66,9 @@ def versions_of_dump(listed: PointFolder | None, dump: ObjectRecord) -> DumpVers
 def stat_dump(
     store: ObjectStore, listed: PointFolder, dump: ObjectRecord
 ) -> tuple[StoredObject, bool]:
-    """Return what the store knows of a dump, and whether it is of a copy of the store.
+    """Return the stored object of a dump, and whether the store is a copy.
 
-    The dump is not read.
+    The dump's content is not read.
 
     Raises:
         ManifestRefused: it is missing or has another size.
@@ -91,21 +90,18 @@ def stat_dump(
 
 
 def version_by_digest(store: ObjectStore, dump: ObjectRecord, ids: Sequence[str]) -> str | None:
-    """Return the first version whose SHA-256 is the manifest's; None where none has it.
+    """Return the first version whose SHA-256 is the manifest's, or None.
 
-    Reads each candidate to its end.
+    Reads each candidate whole.
 
     Raises:
         StoreError: the store failed.
     """
     for version_id in ids:
-        digest = hashlib.sha256()
         try:
-            with store.open_reader(dump.key, version_id=version_id) as reader:
-                while piece := reader.read(PIECE):
-                    digest.update(piece)
+            digest = read_sha256(store, dump.key, version_id=version_id)
         except ObjectMissing:  # removed since it was listed
             continue
-        if digest.hexdigest() == dump.sha256:
+        if digest == dump.sha256:
             return version_id
     return None

@@ -1,7 +1,7 @@
-"""List restore points beside the runs that publish and remove them.
+"""List restore points while runs publish and remove others.
 
-A listing and a run at work on a folder meet in any order. What looks changed is listed again with
-the ledger of begun work as it is then, before anybody calls it tampering.
+A run may be at work on a folder that is listed. A folder that looks changed is therefore listed
+again, with the ledger of begun work read anew, before it is reported as tampered with.
 """
 
 from __future__ import annotations
@@ -21,20 +21,19 @@ from include.services.errors import UsageError
 from include.services.objectstore.base import ObjectMissing, ObjectStore
 
 VERSION_GONE = (
-    "its dump is not the version that was signed, which is gone from this store; restore it by its "
-    "id, which compares the digest"
+    "the signed version of its dump is gone from this store, and another version is there; restore "
+    "the point by its id, which compares the digest"
 )
 
 
 @dataclass(frozen=True)
 class KnownWork:
-    """The work on a database's restore points that the state database knows.
+    """The work of runs on a database's restore points, as the state database records it.
 
     Attributes:
-        unfinished: ids that a run has begun and not ended.
+        unfinished: ids of work that has begun and not ended.
         removed: ids that a run has removed or is removing.
-        published: published restore points of the store that no run removed, with when they were
-            begun.
+        published: id -> begin of the backup, for published points that no run removed.
     """
 
     unfinished: Collection[str] = ()
@@ -43,11 +42,11 @@ class KnownWork:
 
 
 class PointRemoved(UsageError):
-    """A run removed the restore point while it was read."""
+    """A run removed the restore point while a reader used it."""
 
 
 def work_reader(state: Engine, database: str, store: ObjectStore) -> Callable[[], KnownWork]:
-    """Return what reads the known work on a database's restore points in a store.
+    """Return a function that reads the known work on a database's restore points in a store.
 
     Args:
         state: the state database; a role that only reads is enough.
@@ -72,18 +71,18 @@ def listed_points(
     trusted: Sequence[bytes],
     read_work: Callable[[], KnownWork],
 ) -> tuple[list[RestorePoint], list[Rejected]]:
-    """Return a database's restore points, oldest first, and what must not be used.
+    """Return a database's usable restore points, oldest first, and its rejected folders.
 
     Args:
         store: the off-site store.
-        database: as the data map names it.
+        database: name of the database in the data map.
         trusted: public keys (PEM) whose signatures count.
-        read_work: returns the known work as it is when it is called; it is called again before
-            anything is refused.
+        read_work: returns the known work at the time of the call; it is called again before a
+            folder is rejected.
 
     Raises:
         StoreError: the store failed.
-        ParcelSealError: what ``read_work`` raises.
+        ParcelSealError: an error of ``read_work``.
     """
     work = read_work()
     points, rejected = restore_points(store, database, trusted, work.unfinished)
@@ -100,7 +99,7 @@ def listed_points(
         points += points_now
         refused += rejected_now
         if not (points_now or rejected_now or each.point in {*work.unfinished, *work.removed}):
-            refused.append(each)  # it is gone, and no run removed it
+            refused.append(each)  # gone, although no run removed it
     # In the store in which this installation wrote it, the recorded version cannot be missing.
     refused += [
         Rejected(point.manifest.dump.key, VERSION_GONE)
@@ -113,11 +112,11 @@ def listed_points(
 
 @contextmanager
 def naming_removals(point: str, read_work: Callable[[], KnownWork]) -> Iterator[None]:
-    """Name the removal by a run as the cause where a restore point's reader fails.
+    """Raise PointRemoved if the block fails because a run removed the restore point.
 
     Args:
-        point: id of the restore point that is read in the block.
-        read_work: returns the known work as it is when it is called.
+        point: id of the restore point that the block reads.
+        read_work: returns the known work at the time of the call.
 
     Raises:
         PointRemoved: the reader failed, and a run has removed the restore point or is removing it.
@@ -130,5 +129,5 @@ def naming_removals(point: str, read_work: Callable[[], KnownWork]) -> Iterator[
         raise PointRemoved(
             f"Restore point {point} was pruned, so it cannot be read any more. "
             "Nothing was tampered with.",
-            "Choose another restore point, or run the drill again, which does.",
+            "Choose another restore point. A drill that is run again chooses one itself.",
         ) from None

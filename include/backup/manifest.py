@@ -189,7 +189,7 @@ class Rejected:
     """A folder that looks like a restore point and cannot be trusted.
 
     Attributes:
-        key: the object that gave it away, or the folder.
+        key: the object that differs from what was signed, or the folder.
         reason: for people.
     """
 
@@ -216,15 +216,15 @@ def publish(
     be deleted.
 
     Raises:
-        UsageError: the manifest is larger than any that is read.
+        UsageError: the manifest is larger than readers accept.
         StoreError: the store failed, or cannot lock.
     """
     prefix = folder(manifest.database, manifest.id)
     content = manifest.as_bytes()
     if len(content) > MANIFEST_BYTES:
         raise UsageError(
-            f"The manifest of {manifest.database} has {len(content)} bytes, more than the "
-            f"{MANIFEST_BYTES} that are read.",
+            f"The manifest of {manifest.database} has {len(content)} bytes, and readers accept "
+            f"at most {MANIFEST_BYTES}.",
             "Split the database: it has too many tables for one restore point.",
         )
     if lock_until:
@@ -241,16 +241,16 @@ def restore_points(
     *,
     point: str = "",
 ) -> tuple[list[RestorePoint], list[Rejected]]:
-    """Return a database's restore points, oldest first, and what must not be used.
+    """Return a database's usable restore points, oldest first, and its rejected folders.
 
-    A manifest without a signature is refused, unless a run is still at work on it.
+    A manifest without a signature is rejected, unless a run is still at work on it.
 
     Args:
         store: the off-site store.
-        database: as the data map names it.
+        database: name of the database in the data map.
         trusted: public keys (PEM) whose signatures count.
-        unfinished: ids that a run of this installation has begun and not ended; read them before.
-        point: look at the folder of this id only.
+        unfinished: ids on which runs of this installation are at work, read before the call.
+        point: read only the folder of this id; empty for all folders.
     """
     points: list[RestorePoint] = []
     rejected: list[Rejected] = []
@@ -310,7 +310,7 @@ def _open(
             manifest = _parsed(content, database, listed.id, key)
             dump, is_copy = stat_dump(store, listed, manifest.dump)
         except ManifestRefused as error:
-            refusal, was_read = (refusal if was_read else error), True  # the current one's counts
+            refusal, was_read = (refusal if was_read else error), True  # reports the first version
             continue
         used = {
             SIGNATURE_NAME: signature_id,

@@ -102,8 +102,8 @@ def report_copies(findings: Examination, database: str, copies: Sequence[str]) -
             "backup.copy.unchecked",
             Outcome.ATTENTION,
             _(
-                "The store holds copies of {count} restore points: their dumps have not the "
-                "versions that were signed, and were not checked.",
+                "The store holds copies of {count} restore points. Their dumps have other "
+                "version ids than the signed ones, and were not checked.",
                 count=len(copies),
             ),
             _(

@@ -1,4 +1,4 @@
-"""A restore point's folder in the off-site store: listed and read before anything is verified."""
+"""List and read a restore point's folder in the off-site store, before its content is verified."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from include.services.objectstore.base import (
     ObjectMissing,
     ObjectStore,
     ObjectVersion,
+    versions_to_try,
 )
 
 DUMP_NAME = "database.dump.zst.enc"
@@ -20,8 +21,7 @@ MANIFEST_NAME = "manifest.json"
 SIGNATURE_NAME = "manifest.json.sig"
 NAMES = (SIGNATURE_NAME, MANIFEST_NAME, DUMP_NAME)  # in the order in which they are removed
 
-SIGNATURE_BYTES = 1024  # more than any signature; read before anything about it is verified
-MOST_VERSIONS = 16  # of a manifest and of a signature that are tried, the oldest first
+SIGNATURE_BYTES = 1024  # more than any signature has; bounds a read of unverified content
 
 
 def folder(database: str, point: str = "") -> str:
@@ -30,14 +30,14 @@ def folder(database: str, point: str = "") -> str:
 
 
 class NoRestorePoint(UsageError):
-    """There is no restore point of that name."""
+    """The restore point does not exist."""
 
 
 class ManifestRefused(ControlFailed):
-    """A restore point is not what was signed.
+    """A restore point differs from what was signed.
 
     Attributes:
-        key: the object that gave it away.
+        key: the object that differs.
     """
 
     exit_code = 1
@@ -108,7 +108,7 @@ class PointFolder:
 
 
 def folders(store: ObjectStore, database: str, point: str = "") -> Iterator[PointFolder]:
-    """Yield the folders of a database in which something can be read, or the named one, by name."""
+    """Yield the non-empty folders of a database, or the folder of one restore point, by name."""
     base = folder(database)
     grouped: dict[str, dict[str, list[ObjectVersion]]] = {}
     for version in store.list_versions(folder(database, point)):
@@ -124,7 +124,7 @@ def folders(store: ObjectStore, database: str, point: str = "") -> Iterator[Poin
 def signatures_of(
     store: ObjectStore, listed: PointFolder, version_ids: Sequence[str]
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield version ids of the signature with their content; of one that is too large, nothing."""
+    """Yield version ids of the signature with their content, empty if it is too large."""
     key = listed.prefix + SIGNATURE_NAME
     for version_id in version_ids:
         try:
@@ -136,15 +136,8 @@ def signatures_of(
 
 
 def candidates(listed: PointFolder, name: str) -> list[str]:
-    """Return the version ids that are tried: the current one, then from the oldest on.
-
-    A run writes each object once, so the genuine version is the oldest. However many versions
-    somebody puts on top of it, it is among those that are tried.
-    """
-    versions = listed.readable(name)
-    current = [version.version_id for version in versions if version.is_current]
-    older = [version.version_id for version in reversed(versions) if not version.is_current]
-    return current + older[:MOST_VERSIONS]
+    """Return the ids of an object's versions in the order of trial; see `versions_to_try`."""
+    return [version.version_id for version in versions_to_try(listed.readable(name))]
 
 
 def read_bounded(store: ObjectStore, key: str, version_id: str, limit: int) -> bytes | None:

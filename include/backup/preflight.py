@@ -83,10 +83,7 @@ def check_routes(seen: Examination, routes: Iterable[Route]) -> None:
     for route in routes:
         is_database = route.destination is Destination.DATABASE
         message = (
-            _(
-                "What goes over the connection {name} is not encrypted on its way.",
-                name=route.conn_id,
-            )
+            _("Data sent over the connection {name} is not encrypted.", name=route.conn_id)
             if route.transport is Transport.PLAIN
             else _("The connection {name} does not check which server answers.", name=route.conn_id)
         )
@@ -102,8 +99,8 @@ _ROUTE_ACTIONS = {
         "Backups go on meanwhile, and every run fails: the store may not keep what it confirmed."
     ),
     Destination.KMS: _(
-        "Use an address with https, and have the server's certificate checked. Nothing is dumped "
-        "until then: the keys of backups would be readable on their way."
+        "Use an address with https, and have the server's certificate checked. No dump "
+        "starts until then, because the keys of backups would be readable in transit."
     ),
 }
 

@@ -38,7 +38,7 @@ class Source:
 
     @cached_property
     def version_id(self) -> str:
-        """The version that is read: the recorded version, or a copy's version with its digest."""
+        """The version that is read: the recorded version, or in a copy the one with its digest."""
         versions = self._versions
         if len(versions.ids) < 2:
             return versions.ids[0] if versions.ids else self.manifest.dump.version_id
@@ -51,12 +51,12 @@ class Source:
         return versions_of_dump(next(listed, None), self.manifest.dump)
 
     def check(self) -> None:
-        """Verify that the stored object is the manifest's, before the target is changed.
+        """Verify that the stored object is the manifest's; call it before the target is changed.
 
-        In a copy of the store it is read to its end: only its digest proves it.
+        In a copy of the store the object is read whole, since only its digest proves it.
 
         Raises:
-            Refused: missing, damaged or exchanged; names the object.
+            Refused: the object is missing, damaged or exchanged; names the object.
         """
         dump = self.manifest.dump
         expected = StoredObject(
@@ -76,26 +76,26 @@ class Source:
 
     @contextmanager
     def archive(self) -> Iterator[Readable]:
-        """Open the clear pg_dump archive as a stream, and verify the object that it comes from.
+        """Open the decrypted pg_dump archive as a stream, and verify its object at the end.
 
-        Leaving the block without an error reads the object to its end.
+        When the block ends without an error, the rest of the object is read too.
 
         Raises:
-            Refused: it is not the object of the manifest; nothing that was read may be used.
+            Refused: it is not the object of the manifest; do not use the bytes that were read.
         """
         with self.opened() as stream:
             yield stream
             stream.verify()
 
     def opened(self) -> AbstractContextManager[ArchiveStream]:
-        """Open the clear pg_dump archive as a stream that the caller verifies."""
+        """Open the decrypted pg_dump archive as a stream that the caller verifies."""
         return open_archive(self.store, self.manifest, self.key, self.version_id)
 
     def head(self) -> tuple[bytes, list[Entry]]:
         """Return the archive's header and table of contents, as bytes and decoded.
 
-        The manifest's digest of the head verifies it. A manifest of an earlier version has none;
-        then the whole object is read.
+        The manifest's digest of the head verifies it. If the manifest has none, as in earlier
+        versions, the whole object is read.
 
         Raises:
             Refused: it is not the archive of the manifest.

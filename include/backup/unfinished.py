@@ -1,4 +1,4 @@
-"""Clear the left-overs of killed runs that may be cleared, and return all others."""
+"""Clear the left-overs of killed runs, unless a lock, a hold or an unknown origin forbids it."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ CLEARED, LOCKED, HELD, UNKNOWN = "cleared", "locked", "held", "unknown"
 
 @dataclass(frozen=True)
 class Cleared:
-    """The left-overs of killed runs, by what was done with them.
+    """The left-overs of killed runs, by outcome.
 
     Attributes:
         uploads: unfinished uploads that were removed.
         folders: prefixes of the folders that were removed.
         locked: prefixes of folders that the store keeps until a lock ends.
         held: prefixes of folders that a legal hold keeps.
-        unknown: prefixes of folders that no run of this installation is known to have begun.
+        unknown: prefixes of folders without an entry in the ledger of begun work.
     """
 
     uploads: int
@@ -51,9 +51,9 @@ def clear_unfinished(
 ) -> Cleared:
     """Complete the work of killed runs; call it under the database's lock.
 
-    Unfinished uploads are removed, and folders that this installation has begun and not ended, if
-    no hold and no lock keeps them. A folder with a signature was published: it is never cleared,
-    unless its removal had begun and it is no valid restore point any more.
+    Removes unfinished uploads, and folders on which work of this installation has begun and not
+    ended, unless a legal hold or a lock keeps them. A folder with a signature was published. It is
+    cleared only if its removal had begun and it is no longer a valid restore point.
 
     Args:
         store: the off-site store.
@@ -130,6 +130,6 @@ def _clear(store: ObjectStore, guard: RestorePointGuard, listed: PointFolder, no
 
 
 def _printable(listed: PointFolder) -> str:
-    """Return a folder's prefix, escaped where no run of ours could have written it."""
+    """Return a folder's prefix, escaped if no run could have written such a name."""
     is_odd = key_problem(listed.prefix + MANIFEST_NAME)
     return ascii(listed.prefix) if is_odd else listed.prefix

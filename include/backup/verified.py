@@ -1,8 +1,8 @@
-"""Streams out of a restore point that are compared with its manifest while they are read.
+"""Read streams of a restore point and compare them with its manifest.
 
-Encryption proves no origin: whoever has the recipients' public keys can encrypt another archive
-under the same context. A reader of the object therefore counts on nothing that an earlier reader
-verified; its own bytes are hashed, and are the manifest's or are refused.
+Encryption proves no origin: anyone with the recipients' public keys can encrypt another archive
+under the same context. So each reader hashes the bytes that it reads itself, and does not rely on
+an earlier reader's check.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class VerifiedObject:
         return data
 
     def verify(self) -> None:
-        """Read the rest; raises Refused when all bytes together are not the manifest's."""
+        """Read the rest; raises Refused if the object is not the manifest's."""
         while self.read(PIECE):
             pass
         if self._size != self._expected.size:
@@ -61,7 +61,7 @@ class VerifiedObject:
 
 
 class ArchiveStream:
-    """The clear pg_dump archive of a restore point, unverified until `verify` returns."""
+    """The decrypted pg_dump archive of a restore point, unverified until `verify` returns."""
 
     def __init__(self, stored: VerifiedObject, manifest: Manifest, key: OpeningKey) -> None:
         self._stored = stored
@@ -74,10 +74,11 @@ class ArchiveStream:
         )
 
     def read(self, size: int = -1) -> bytes:
-        """Return up to ``size`` clear bytes, none at the end.
+        """Return up to ``size`` bytes of the archive, none at the end.
 
         Raises:
-            Refused: they cannot be decrypted or unpacked, or are more than the manifest's archive.
+            Refused: the object cannot be decrypted or unpacked, or holds more than the manifest's
+                archive.
         """
         try:
             data = self._clear.read(self._left + 1 if size < 0 else min(size, self._left + 1))
@@ -89,7 +90,7 @@ class ArchiveStream:
         return data
 
     def read_exactly(self, size: int) -> bytes:
-        """Return ``size`` bytes; fewer only when the archive ends before."""
+        """Return ``size`` bytes, or fewer if the archive ends before."""
         pieces, left = [], size
         while left and (piece := self.read(min(left, PIECE))):
             pieces.append(piece)

@@ -104,6 +104,7 @@ def _inside(path: str, store: str) -> str | None:
 def _show(checked: Verification) -> None:
     from rich.text import Text
 
+    from include.messages import in_english
     from include.reports.i18n import visible
 
     # A bundle from elsewhere may name its files as it likes.
@@ -114,8 +115,7 @@ def _show(checked: Verification) -> None:
         errors.print(Text.assemble(("not verified", "bold red"), f": {bad}"), soft_wrap=True)
         errors.print(Text(f"  {visible(str(checked.reason))}"), soft_wrap=True)
     for remark in checked.remarks:
-        told = visible(remark.text.format(**remark.values))
-        errors.print(Text(f"  remark: {told}"), soft_wrap=True)
+        errors.print(Text(f"  remark: {visible(in_english(remark))}"), soft_wrap=True)
     if checked.commands:
         results.print("Check it without ParcelSeal:")
         for line in checked.commands:
@@ -162,7 +162,7 @@ def recover_ledger(
 
 def _show_losses(place: Workplace) -> int:
     """Print what the state database lacks; 1 where it lacks anything."""
-    from include.evidence.registers import as_text
+    from include.messages import in_english
 
     reader = place.registers()
     sealed = reader.sealed_states(place.clock.now())
@@ -178,7 +178,7 @@ def _show_losses(place: Workplace) -> int:
             soft_wrap=True,
         )
     for loss in lost:
-        errors.print(f"[bold red]lost[/bold red]  {as_text([loss.message])}", soft_wrap=True)
+        errors.print(f"[bold red]lost[/bold red]  {in_english(loss.message)}", soft_wrap=True)
     incomplete = bool(lost or sealed.unchecked)
     newest = max(state.read_at for state in sealed.states)
     begin = "what else" if incomplete else "nothing that was sealed is missing; what"

@@ -1,8 +1,8 @@
 """Delete the large objects of erased records in a restored copy.
 
-A deleted row leaves its large objects, unless the application deletes them: its triggers do nothing
-during a replay, and a job of its own never ran on the copy. The rule is that of `vacuumlo`: a large
-object goes that a replayed record referred to and that no column refers to any more.
+Deleting a row does not delete its large objects. An application does that by a trigger, which a
+replay suspends, or by a job, which never ran on the copy. As `vacuumlo` does, the replay deletes a
+large object if a replayed record referred to it and no column refers to it any more.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ ORDER BY 1, 2, 3
 """
 
 
-def remember_large_objects(copy: psycopg.Connection[Any], found: Sequence[StagedKeys]) -> None:
-    """Keep the numbers of the large objects to which records refer that are about to be erased.
+def remember_large_objects(copy: psycopg.Connection[Any], staged: Sequence[StagedKeys]) -> None:
+    """Store the ids of the large objects to which records refer, before these are erased.
 
     Args:
         copy: the restored database, in a transaction, which stays open.
-        found: keys of the records that go or are masked.
+        staged: keys of the records that are deleted or masked.
 
     Raises:
         ServiceError: a table cannot be read.
@@ -51,7 +51,7 @@ def remember_large_objects(copy: psycopg.Connection[Any], found: Sequence[Staged
         "ON {same} WHERE t.{column} IS NOT NULL ON CONFLICT DO NOTHING"
     )
     try:
-        for keys in found:
+        for keys in staged:
             place = keys.table.place
             for schema, name, column in columns:
                 if (schema, name) != (place.schema, place.table):
@@ -71,9 +71,9 @@ def remember_large_objects(copy: psycopg.Connection[Any], found: Sequence[Staged
 
 
 def delete_unreferenced_large_objects(copy: psycopg.Connection[Any]) -> int:
-    """Delete the remembered large objects to which no column refers, and forget all.
+    """Delete the remembered large objects to which no column refers, and forget the others.
 
-    Call it when the records are erased and materialized views are refreshed.
+    Call it after the records were erased and materialized views were refreshed.
 
     Args:
         copy: the restored database, in a transaction, which stays open.

@@ -1,7 +1,7 @@
 """Replay the erasure ledger on a restored copy, and prove that erased records are absent.
 
-Drills and real restores share it: erase and mask again, refresh what was derived from
-the records, search, and take what the ledger got meanwhile (docs/decisions/0032).
+Drills and restores share it. A replay erases and masks again, refreshes materialized views,
+searches the copy, and repeats this for entries that the ledger got meanwhile (docs/decisions/0032).
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from include.erasure.staged import (
     count_remaining,
     create_staged,
     detach_references,
+    erase,
+    mask_again,
     stage,
 )
-from include.erasure.staged import erase as _erase
-from include.erasure.staged import mask_again as _mask
 from include.erasure.suspended import suspended
 from include.erasure.views import refresh_materialized_views
 from include.policy.datamap import MappedDatabase
@@ -62,18 +62,18 @@ class Replay:
     Attributes:
         entries: entries of the ledger for this database.
         replayed: records that the copy had brought back and that were erased again.
-        remaining: erased records still present afterwards, and masked ones of which too much still
-            shows, by a second query; must be 0.
+        remaining: erased records that are still present afterwards, and masked records that show
+            more than their mask, by a second query; must be 0.
         remasked: records that the copy had brought back in clear and that were masked again.
         skipped: collections whose table the copy does not have.
-        not_looked_for: entries of those collections: of a table that is younger than the restore
-            point, or that had another name then; and entries of `other_keys`.
-        other_keys: collections with entries from when their key was another, so that no record of
-            the copy has their name; or whose table has no key in the copy.
+        not_looked_for: entries of `skipped` collections, whose table is younger than the restore
+            point or had another name then; and entries of `other_keys`.
+        other_keys: collections whose table has no key in the copy, or that have entries of an
+            earlier key, which name no record of the copy.
         refreshed: materialized views that were refreshed.
         holding: relation (``schema.name``) -> rows that still hold the key of a deleted record, by
             `include.erasure.search`; must be empty.
-        large_objects: that only replayed records referred to, and that were deleted after them.
+        large_objects: deleted large objects, to which only replayed records referred.
     """
 
     entries: int
@@ -133,11 +133,11 @@ def replay(
 
     Entries of open batches count: whether their transaction committed or not, their erasure was
     due. All deletions of a step happen in one statement, so foreign keys between the erased records
-    hold in any order and in cycles. The application's triggers and rules do nothing meanwhile, and
-    materialized views are refreshed afterwards. What is entered in the ledger meanwhile is replayed
-    too, by itself: the ledger that is read last has no entry that was not replayed. Memory does not
-    grow with the copy nor with the ledger: keys pass in chunks, and the keys that match stay in
-    temporary tables of the copy.
+    hold in any order and in cycles. The application's triggers and rules are suspended meanwhile,
+    and materialized views are refreshed afterwards. Entries that the ledger gets meanwhile are
+    replayed in further steps, until a read of the ledger returns no new entry. Memory does not grow
+    with the copy or the ledger: keys are read in chunks, and matching keys stay in temporary tables
+    of the copy.
 
     Args:
         copy: the restored database; transactions are committed.
@@ -158,7 +158,7 @@ def replay(
         ControlFailed: entries of the ledger are gone; or records that were never erased still refer
             to erased ones, be it by a key that would delete them too (``ON DELETE CASCADE``).
         ServiceError: the copy or the ledger cannot be read, or the copy not be changed. Nothing is
-            erased in either case.
+            changed in the copy in either case.
     """
     run = _Run(copy, database, places, state, keys, schedule, at, accepts_incomplete=incomplete)
     ledger = run.read()
@@ -267,7 +267,7 @@ class _Run:
         return dict(sorted(new.items()))
 
     def apply(self, ledger: _Ledger) -> _Ledger:
-        """Take what is new in a ledger, and what is entered meanwhile, in one transaction.
+        """Replay the new entries of a ledger, and those entered meanwhile, in one transaction.
 
         Returns:
             The ledger as it is after the commit.
@@ -298,25 +298,25 @@ class _Run:
             )
             for table in named:
                 name = (collection, tuple(table.columns))
-                known = self._staged.get(name)
-                keys = StagedKeys(known.number if known else len(self._staged), table)
-                if known is None:
+                earlier = self._staged.get(name)
+                keys = StagedKeys(earlier.number if earlier else len(self._staged), table)
+                if earlier is None:
                     create_staged(copy, keys)
                 self._staged[name] = keys
                 changed.append(keys)
                 only = None if is_first else batches
-                found = matches(self.state, copy, table, self.keys, only)
-                self._counts["replayed"] += stage(copy, keys, found)
+                matching = matches(self.state, copy, table, self.keys, only)
+                self._counts["replayed"] += stage(copy, keys, matching)
         remember_large_objects(copy, changed)
         detach_references(copy, changed, self.places, self.schedule.detached)
-        _erase(copy, changed)
-        self._counts["remasked"] += _mask(copy, changed, self.schedule.masks, self.at)
+        erase(copy, changed)
+        self._counts["remasked"] += mask_again(copy, changed, self.schedule.masks, self.at)
         check_deferred(copy)
 
     def _search(self, collections: Collection[str]) -> None:
-        """Refresh what was derived from the records, and search for what is left of them.
+        """Refresh materialized views, delete large objects, and search for erased records.
 
-        A collection of which nothing was left, and nothing is new, has nothing left now.
+        Only collections with new entries are searched, and those with rows left by an earlier step.
         """
         self._counts["refreshed"] = refresh_materialized_views(self.copy)
         self._counts["large_objects"] += delete_unreferenced_large_objects(self.copy)
@@ -360,7 +360,7 @@ def _tables(
     place: Place,
     schedule: Schedule,
 ) -> tuple[list[Table], int]:
-    """Return how a collection's entries name records of the copy, and how many name none."""
+    """Return the tables and keys that a collection's entries name, and how many fit none."""
     with state.connect() as conn:
         by_types = entries_by_key_types(conn, database, collection)
     types_by_columns: dict[tuple[str, ...], set[str | None]] = {}
@@ -377,7 +377,9 @@ def _tables(
             collection,
             place,
             columns,
-            SQL(" AND ").join(SQL("{} IS NOT NULL").format(Identifier("t", it)) for it in columns),
+            SQL(" AND ").join(
+                SQL("{} IS NOT NULL").format(Identifier("t", column)) for column in columns
+            ),
             types,
         )
         for columns, types in types_by_columns.items()

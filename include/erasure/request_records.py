@@ -1,8 +1,8 @@
-"""Keys of the records that runs found for open requests, until the requests are closed.
+"""Keep the keys of records that runs found for open erasure requests, until these are closed.
 
-A record may be found through another one that the same run erases. After that only its key leads to
-it. Keys are named as in the quarantine register: a keyed HMAC where the key tells who a person is.
-docs/decisions/0033 gives the reasons.
+A run may find a record through another record, and erase that record first. After that, only the
+record's key leads to it. Keys are named as in the quarantine register: by a keyed HMAC if the key
+identifies a person (docs/decisions/0033).
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _DIGEST = "hmac:"
 
 @dataclass(frozen=True)
 class NamedRecord:
-    """A record of a request as the state database names it.
+    """The name of a record in the state database, with its erasure request.
 
     Attributes:
         request_id: number of the request.
-        record_class: class of retention.yaml by which the record was found.
+        record_class: class of retention.yaml by which a run found the record.
         collection: of the data map.
-        name: of its primary key, as `include.quarantine.keys.KeyNames` writes it.
-        found_by: digest of the expression that named the data subject, of `digest_of`.
+        name: of the primary key, as `include.quarantine.keys.KeyNames` writes it.
+        found_by: `digest_of` the expression that named the data subject.
     """
 
     request_id: int
@@ -72,7 +72,7 @@ class SubjectKeys:
 class RequestRecords:
     """Primary keys of the records of open requests: record class -> keys by subject.
 
-    They are held in memory only; the state database has their names.
+    The keys are in memory only; the state database has their names.
     """
 
     by_class: Mapping[str, tuple[SubjectKeys, ...]]
@@ -119,9 +119,9 @@ def digest_of(expression: str) -> str:
 
 
 def keep(conn: Connection, clock: Clock, records: Collection[NamedRecord]) -> None:
-    """Remember records of open requests; those that are remembered already stay as they are.
+    """Store records of open requests; records that are stored already do not change.
 
-    The transaction of ``conn`` is the caller's. A request that was closed meanwhile gets none.
+    The caller commits. Records of a request that was closed meanwhile are not stored.
     """
     open_ids = set(
         conn.scalars(
@@ -131,7 +131,7 @@ def keep(conn: Connection, clock: Clock, records: Collection[NamedRecord]) -> No
                 erasure_request.c.closed_at.is_(None),
             )
             .order_by(erasure_request.c.id)
-            .with_for_update(read=True)  # closing deletes what stands here, and waits for us
+            .with_for_update(read=True)  # closing a request deletes its records, and waits for us
         )
     )
     rows = [
@@ -171,7 +171,7 @@ def remembered(conn: Connection, database: str) -> list[tuple[str, NamedRecord]]
 
 
 def forget(conn: Connection, records: Collection[NamedRecord]) -> None:
-    """Delete what is remembered of records that are gone; the transaction is the caller's."""
+    """Delete stored names of records that no longer exist; the caller commits."""
     table = erasure_request_record
     names = sorted({(record.request_id, record.record_class, record.name) for record in records})
     for start in range(0, len(names), AT_ONCE):
@@ -184,10 +184,10 @@ def forget(conn: Connection, records: Collection[NamedRecord]) -> None:
 
 
 class Reader:
-    """Turns names of records into their primary keys, in one mapped database.
+    """Resolves names of records to primary keys in one mapped database.
 
-    A digest is compared with every key of its table, so that this reads the whole table; only
-    tables whose keys tell who a person is have digests.
+    A digest is compared with every key of its table, which reads the whole table. Only tables whose
+    keys identify a person have digests.
 
     Args:
         connection: a session that prints keys as `include.services.database.PRINTING` says.
@@ -209,7 +209,7 @@ class Reader:
         self._rules = [rule for rule in rules if rule.on_request]
 
     def keys_of(self, records: Sequence[tuple[str, NamedRecord]]) -> dict[NamedRecord, Key]:
-        """Return the primary keys of named records; a digest that no record has is left out.
+        """Return the primary keys of named records, without digests that no record has.
 
         Raises:
             UsageError: a key of the HMAC is missing.
@@ -232,19 +232,20 @@ class Reader:
         return keys
 
     def is_erased_on_request(self, record: NamedRecord) -> bool:
-        """Return whether the pack has a class of the record's collection that a request erases."""
+        """Return whether a record class of the collection is erased on request."""
         return bool(self._classes(record))
 
     def gone(
         self, named: Sequence[tuple[str, NamedRecord]], there: Collection[tuple[str, Key]]
     ) -> list[NamedRecord]:
-        """Return which named records are gone.
+        """Return the named records that no longer exist.
 
-        Of a collection that no request erases any more nothing is known, so that none is.
+        Records of a collection that is no longer erased on request are not returned: the count
+        does not search them.
 
         Args:
             named: records.
-            there: record classes and primary keys of those that are still there.
+            there: record classes and primary keys of the records that still exist.
         """
         keys = self.keys_of(named)
         return [
@@ -257,8 +258,8 @@ class Reader:
     def records(self, named: Sequence[tuple[str, NamedRecord]]) -> RequestRecords:
         """Return the primary keys of named records by record class.
 
-        A class that the pack does not have any more counts as every class of its collection that a
-        request erases: a class that was renamed loses none of its records.
+        If the pack no longer has a record's class, the record counts in every class of its
+        collection that is erased on request, so that a renamed class loses no record.
         """
         keys = self.keys_of(named)
         merged: dict[str, dict[tuple[str, str], set[Key]]] = defaultdict(lambda: defaultdict(set))
@@ -274,7 +275,7 @@ class Reader:
         return [record.record_class] if record.record_class in names else names
 
     def _revealed(self, collection: str, digests: Collection[str]) -> Iterator[tuple[str, Key]]:
-        """Yield each digest of some that a record of the table has, with the record's key."""
+        """Yield those of the digests that a record of the table has, with the record's key."""
         place = places_of(self._database).get(collection)
         columns = primary_key(self._connection, place) if place else None
         if place is None or columns is None:
@@ -286,8 +287,8 @@ class Reader:
             cursor.execute(query)
             while chunk := cursor.fetchmany(AT_ONCE):
                 for key_id in key_ids:
-                    made = self._keys.digests(key_id, self._database.name, collection, chunk)
-                    for key, digest in zip(chunk, made, strict=True):
+                    computed = self._keys.digests(key_id, self._database.name, collection, chunk)
+                    for key, digest in zip(chunk, computed, strict=True):
                         name = f"{_DIGEST}{key_id}:{digest.hex()}"
                         if name in digests:
                             yield name, key
@@ -295,14 +296,14 @@ class Reader:
 
 @dataclass
 class Namer:
-    """Names records of one collection, those of an older key of the HMAC as they were named.
+    """Names records of one collection; records named by an older HMAC key keep their names.
 
     Attributes:
         keys: of the HMAC.
         database: of the data map.
         collection: name in the data map.
         columns: of the primary key.
-        known: names that are remembered already.
+        known: names that are stored already.
     """
 
     keys: ErasureKeys

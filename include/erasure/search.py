@@ -1,8 +1,8 @@
 """Search every relation of a restored copy for the keys of erased records.
 
-Written apart from the replay: it computes the names of records itself and asks the ledger for them,
-in every table and materialized view that may hold a key. What the replay forgot, or what another
-part of the schema copied, is found here.
+The search shares no code with the replay. It digests the keys in every table and materialized view
+that may hold one, and queries the ledger for these digests. So it finds records that the replay
+missed, and keys that another part of the schema copied.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ class Sought:
     """A collection whose erased keys are searched for.
 
     Attributes:
-        columns: that named its records, in the copy's table, in order.
+        columns: the key of its records in the copy's table, in order.
         staged: temporary table of the copy with the keys that the replay matched, as texts in the
             columns ``k0``, ``k1`` and so on; for relations that hold a part of a key only.
-        key_types: types of key whose entries these columns name, `TYPES_OF_KEY`; None is the type
-            of entries that do not say theirs.
+        key_types: types of the key in the entries that these columns fit, `TYPES_OF_KEY`; None for
+            entries without types.
     """
 
     collection: str
@@ -85,12 +85,16 @@ def search(
 ) -> dict[str, int]:
     """Count the rows of a copy that hold the key of a record that was deleted.
 
-    Searched are the collections' own tables, and in every other table and materialized view:
-    columns of foreign keys to them, columns of a view that show such a column, columns that are
-    named like the key (``customer_id``, ``old_customer_id``; ``id`` only in a relation that is
-    named after the table), and members of that name in JSON. A table that has a retention rule of
-    its own may hold a key without a foreign key for as long as its rule says, and is not searched
-    by name.
+    The search reads the collections' own tables, and in every other table and materialized view:
+
+    - columns of foreign keys to these tables,
+    - columns of a view that show such a column,
+    - columns that are named like the key: ``customer_id``, ``old_customer_id``; ``id`` only in a
+      relation that is named after the table,
+    - members of that name in JSON.
+
+    A table with a retention rule of its own may hold a key without a foreign key until its rule
+    deletes the row, and is not searched by name.
 
     Args:
         copy: the restored database, in a transaction, which stays open.
@@ -145,7 +149,7 @@ def _queries(
             if (relation.schema, relation.name) == (sought.place.schema, sought.place.table):
                 yield relation, _keys_in(sought.place.identifier, sought.columns)
             continue
-        if relation.is_partition:  # is searched with the table that it is a part of
+        if relation.is_partition:  # searched with its parent table
             continue
         has_rule = Place(relation.schema, relation.name) in ruled
         for columns in _columns_with_keys(catalogue, relation, sought, family, has_rule=has_rule):
@@ -161,10 +165,10 @@ def _partial_queries(
     sought: Sought,
     ruled: Collection[Place],
 ) -> Iterator[tuple[Relation, Composed]]:
-    """Yield counts of rows with one column of a key of several, where the others are missing.
+    """Yield counts of rows that hold one column of a composite key without its other columns.
 
-    The ledger cannot be asked for a part of a key. The replay's matches are compared, less the
-    values that a record still has which was not erased.
+    The ledger has digests of whole keys only, so the replay's matches are compared instead. Values
+    that a record which was not erased still has do not count.
     """
     if len(sought.columns) == 1 or sought.staged is None:
         return
@@ -291,7 +295,7 @@ def _members(relation: Relation, sought: Sought) -> Iterator[Composed]:
     if key.lower() not in GENERIC or any(it.lower() in relation.name.lower() for it in owners):
         members.add(key)
         generic: set[str] = set()
-    else:  # an audit table of many tables says in another column which one a row is of
+    else:  # an audit table of several tables names a row's table in another column
         generic = {key}
         texts = [
             name

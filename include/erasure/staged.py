@@ -18,8 +18,8 @@ from include.erasure.references import COMPARED, Reference
 from include.erasure.search import Sought
 from include.services.errors import ControlFailed, ServiceError, UsageError
 
-# Keys under which a deletion in one table takes records of another along; partitions have theirs
-# from their parents, and are looked at with them.
+# Foreign keys that delete records of another table too (ON DELETE CASCADE). A partition inherits
+# its keys, so the query returns those of its parent alone.
 _CASCADES = f"""
 SELECT n.nspname::text, c.relname::text, c.relkind = 'p', k.conname::text,
        array(SELECT k.conrelid UNION SELECT relid::oid FROM pg_partition_tree(k.conrelid)),
@@ -41,13 +41,13 @@ SELECT array(SELECT to_regclass(%(name)s)::oid
 
 @dataclass(frozen=True)
 class StagedKeys:
-    """Temporary tables of the copy with the keys of a collection's records that were found."""
+    """Temporary tables of the copy: keys of a collection that ledger and copy both have."""
 
     number: int
     table: Table
 
     def name(self, action: str) -> Identifier:
-        """The table of the keys that were deleted, or masked."""
+        """Return the name of the table with the deleted keys, or with the masked keys."""
         return Identifier(f"parcelseal_{action}_{self.number}")
 
     @property
@@ -63,35 +63,35 @@ class StagedKeys:
 
     @property
     def same(self) -> sql.Composed:
-        """The key of the record ``t`` is that of the entry ``e``."""
+        """The condition that record ``t`` and entry ``e`` have the same key."""
         return self.same_as("t")
 
     def same_as(self, alias: str) -> sql.Composed:
-        """The key of an alias's record is that of the entry ``e``."""
+        """Return the condition that an alias's record and entry ``e`` have the same key."""
         return SQL(" AND ").join(
             SQL("{}::text = e.{}").format(Identifier(alias, column), part)
             for column, part in zip(self.table.columns, self.parts, strict=True)
         )
 
 
-def create_staged(copy: psycopg.Connection, one: StagedKeys) -> None:
+def create_staged(copy: psycopg.Connection, keys: StagedKeys) -> None:
     """Create the temporary tables of a collection's keys, for the session."""
-    columns = SQL(", ").join(SQL("{} text").format(part) for part in one.parts)
+    columns = SQL(", ").join(SQL("{} text").format(part) for part in keys.parts)
     for action in ("delete", "mask"):
-        copy.execute(SQL("DROP TABLE IF EXISTS pg_temp.{}").format(one.name(action)))
+        copy.execute(SQL("DROP TABLE IF EXISTS pg_temp.{}").format(keys.name(action)))
         copy.execute(
-            SQL("CREATE TEMP TABLE {} (record_class text, {})").format(one.name(action), columns)
+            SQL("CREATE TEMP TABLE {} (record_class text, {})").format(keys.name(action), columns)
         )
 
 
-def stage(copy: psycopg.Connection, one: StagedKeys, found: Iterable[Sequence[Match]]) -> int:
-    """Keep what the ledger and the copy have in common; return the number of deleted records."""
+def stage(copy: psycopg.Connection, keys: StagedKeys, matches: Iterable[Sequence[Match]]) -> int:
+    """Store the matched keys in the temporary tables; return how many the ledger has as deleted."""
     erased = 0
-    for chunk in found:
+    for chunk in matches:
         for action in ("delete", "mask"):
             those = [match for match in chunk if match.action == action]
             erased += len(those) if action == "delete" else 0
-            into = SQL("COPY {} FROM STDIN").format(one.name(action))
+            into = SQL("COPY {} FROM STDIN").format(keys.name(action))
             with copy.cursor() as cursor, cursor.copy(into) as rows:
                 for match in those:
                     rows.write_row((match.record_class, *match.key))
@@ -100,37 +100,40 @@ def stage(copy: psycopg.Connection, one: StagedKeys, found: Iterable[Sequence[Ma
 
 def detach_references(
     copy: psycopg.Connection,
-    found: Sequence[StagedKeys],
+    staged: Sequence[StagedKeys],
     places: Mapping[str, Place],
     detached: Mapping[str, Sequence[str]],
 ) -> None:
     """Set references to the records that go to null, where the schedule detaches them."""
-    for one in found:
-        fields = detached.get(one.table.collection, ())
-        if not fields or not _has_rows(copy, one.name("delete")):
+    for keys in staged:
+        fields = detached.get(keys.table.collection, ())
+        if not fields or not _has_rows(copy, keys.name("delete")):
             continue
         erased = SQL("FROM {} AS t JOIN {} AS e ON {}").format(
-            one.table.place.identifier, one.name("delete"), one.same
+            keys.table.place.identifier, keys.name("delete"), keys.same
         )
         try:
-            detach(copy, one.table.place, fields, places, erased)
+            detach(copy, keys.table.place, fields, places, erased)
         except psycopg.Error as error:
             raise _refused(copy, "erased", error) from None
 
 
-def erase(copy: psycopg.Connection, found: Sequence[StagedKeys]) -> None:
+def erase(copy: psycopg.Connection, staged: Sequence[StagedKeys]) -> None:
     """Delete the records in one statement; ControlFailed when others still refer to them."""
     parts = [
         SQL("{} AS (DELETE FROM {} t USING {} e WHERE {})").format(
-            Identifier(f"d{one.number}"), one.table.place.identifier, one.name("delete"), one.same
+            Identifier(f"d{keys.number}"),
+            keys.table.place.identifier,
+            keys.name("delete"),
+            keys.same,
         )
-        for one in found
-        if _has_rows(copy, one.name("delete"))
+        for keys in staged
+        if _has_rows(copy, keys.name("delete"))
     ]
     if not parts:
         return
     try:
-        _refuse_cascades(copy, found)
+        _refuse_cascades(copy, staged)
         copy.execute(SQL("WITH {} SELECT 1").format(SQL(", ").join(parts)))
         copy.execute("SET CONSTRAINTS ALL IMMEDIATE")
     except (errors.ForeignKeyViolation, errors.RestrictViolation) as error:
@@ -139,15 +142,15 @@ def erase(copy: psycopg.Connection, found: Sequence[StagedKeys]) -> None:
         raise _refused(copy, "erased", error) from None
 
 
-def _refuse_cascades(copy: psycopg.Connection, found: Sequence[StagedKeys]) -> None:
-    """Raise ControlFailed when a record that was never erased would go with an erased one.
+def _refuse_cascades(copy: psycopg.Connection, staged: Sequence[StagedKeys]) -> None:
+    """Raise ControlFailed when a cascade would delete a record that was never erased.
 
-    In the live database it was moved or detached since: the ledger does not say that it may go.
+    Such a record no longer referred to the erased record when the live database erased that.
     """
-    erased = [one for one in found if _has_rows(copy, one.name("delete"))]
-    parts = {one.number: _parts(copy, one) for one in erased}
-    for one in erased:
-        parent = {"parent": one.table.place.identifier.as_string(copy)}
+    erased = [keys for keys in staged if _has_rows(copy, keys.name("delete"))]
+    parts = {keys.number: _parts(copy, keys) for keys in erased}
+    for keys in erased:
+        parent = {"parent": keys.table.place.identifier.as_string(copy)}
         for schema, table, parted, name, below, *compared in copy.execute(
             _CASCADES, parent
         ).fetchall():
@@ -163,9 +166,9 @@ def _refuse_cascades(copy: psycopg.Connection, found: Sequence[StagedKeys]) -> N
                 "WHERE {refers} AND {others} LIMIT 1"
             ).format(
                 child=child if parted else SQL("ONLY {}").format(child),
-                parent=one.table.place.identifier,
-                entries=one.name("delete"),
-                same=one.same,
+                parent=keys.table.place.identifier,
+                entries=keys.name("delete"),
+                same=keys.same,
                 refers=Reference(*compared).joined("c", "t"),
                 others=SQL(" AND ").join([SQL("true"), *others]),
             )
@@ -173,38 +176,38 @@ def _refuse_cascades(copy: psycopg.Connection, found: Sequence[StagedKeys]) -> N
                 raise _referred_to(copy, table, name)
 
 
-def _parts(copy: psycopg.Connection, one: StagedKeys) -> list[int]:
+def _parts(copy: psycopg.Connection, keys: StagedKeys) -> list[int]:
     """Return the oids of a table and its partitions."""
-    name = one.table.place.identifier.as_string(copy)
+    name = keys.table.place.identifier.as_string(copy)
     row = copy.execute(_PARTS, {"name": name}).fetchone()
     assert row is not None
     return list(row[0])
 
 
-def _not_among(one: StagedKeys, parts: Sequence[int]) -> sql.Composed:
-    """The record ``c`` is none of a collection's erased ones."""
+def _not_among(keys: StagedKeys, parts: Sequence[int]) -> sql.Composed:
+    """Return the condition that ``c`` is not an erased record of a collection."""
     return SQL("NOT EXISTS (SELECT FROM {} AS e WHERE c.tableoid = ANY({}::oid[]) AND {})").format(
-        one.name("delete"), sql.Literal(parts), one.same_as("c")
+        keys.name("delete"), sql.Literal(parts), keys.same_as("c")
     )
 
 
 def mask_again(
-    copy: psycopg.Connection, found: Sequence[StagedKeys], masks: Mapping[str, Mask], at: datetime
+    copy: psycopg.Connection, staged: Sequence[StagedKeys], masks: Mapping[str, Mask], at: datetime
 ) -> int:
     """Mask the records that show more than their mask leaves; return their number."""
     done = 0
-    for one in found:
-        for record_class in _classes(copy, one):
-            mask, shape = _mask_of(record_class, masks), shapes(copy, one.table.place)
+    for keys in staged:
+        for record_class in _classes(copy, keys):
+            mask, shape = _mask_of(record_class, masks), shapes(copy, keys.table.place)
             change = assignments(mask, shape, sql.Literal(at))
             query = SQL(
                 "UPDATE {table} AS t SET {change} FROM {entries} AS e "
                 "WHERE {same} AND e.record_class = {name} AND {due}"
             ).format(
-                table=one.table.place.identifier,
+                table=keys.table.place.identifier,
                 change=change,
-                entries=one.name("mask"),
-                same=one.same,
+                entries=keys.name("mask"),
+                same=keys.same,
                 name=sql.Literal(record_class),
                 due=to_mask(mask, shape),
             )
@@ -216,7 +219,7 @@ def mask_again(
 
 
 def check_deferred(copy: psycopg.Connection) -> None:
-    """Check constraints now that are otherwise checked at the commit: triggers come back before."""
+    """Check deferred constraints now, since triggers are enabled again before the commit."""
     try:
         copy.execute("SET CONSTRAINTS ALL IMMEDIATE")
     except psycopg.Error as error:
@@ -224,24 +227,24 @@ def check_deferred(copy: psycopg.Connection) -> None:
 
 
 def count_remaining(
-    copy: psycopg.Connection, found: Sequence[StagedKeys], masks: Mapping[str, Mask]
+    copy: psycopg.Connection, staged: Sequence[StagedKeys], masks: Mapping[str, Mask]
 ) -> int:
-    """Count erased records that are there, and masked ones of which too much shows."""
+    """Count erased records that still exist, and masked records that show more than their mask."""
     query = SQL("SELECT count(*) FROM {} t WHERE {} AND EXISTS (SELECT FROM {} e WHERE {} AND {})")
     left = 0
-    for one in found:
-        place = one.table.place
+    for keys in staged:
+        place = keys.table.place
         conditions = [("delete", SQL("true"), SQL("true"))] + [
             (
                 "mask",
                 shows(_mask_of(record_class, masks), shapes(copy, place)),
                 SQL("e.record_class = {}").format(sql.Literal(record_class)),
             )
-            for record_class in _classes(copy, one)
+            for record_class in _classes(copy, keys)
         ]
         for action, condition, entry in conditions:
             row = copy.execute(
-                query.format(place.identifier, condition, one.name(action), one.same, entry)
+                query.format(place.identifier, condition, keys.name(action), keys.same, entry)
             ).fetchone()
             assert row is not None
             left += row[0]
@@ -252,8 +255,8 @@ def _has_rows(copy: psycopg.Connection, table: Identifier) -> bool:
     return copy.execute(SQL("SELECT FROM {} LIMIT 1").format(table)).fetchone() is not None
 
 
-def _classes(copy: psycopg.Connection, one: StagedKeys) -> list[str]:
-    query = SQL("SELECT DISTINCT record_class FROM {} ORDER BY 1").format(one.name("mask"))
+def _classes(copy: psycopg.Connection, keys: StagedKeys) -> list[str]:
+    query = SQL("SELECT DISTINCT record_class FROM {} ORDER BY 1").format(keys.name("mask"))
     return [row[0] for row in copy.execute(query)]
 
 
@@ -273,14 +276,14 @@ def _referred_to(
     copy.rollback()
     return ControlFailed(
         f"Erased records cannot be erased again: {table} still refers to them ({constraint}).",
-        "The copy is not fit for use. Erase the referring records too, or take a later point.",
+        "Do not use the copy. Erase the referring records too, or restore a later point.",
     )
 
 
-def _refused(copy: psycopg.Connection, what: str, error: psycopg.Error) -> ServiceError:
+def _refused(copy: psycopg.Connection, disposal: str, error: psycopg.Error) -> ServiceError:
     if not copy.broken:
         copy.rollback()
     return ServiceError(
-        f"Erased records cannot be {what} again: the copy refuses ({kind_of(error)}).",
+        f"Erased records cannot be {disposal} again: the copy refuses ({kind_of(error)}).",
         "The copy is not fit for use. The log of its server tells more.",
     )

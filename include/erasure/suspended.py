@@ -1,7 +1,7 @@
-"""Suspend what the application wrote into its schema while a restored copy is corrected.
+"""Suspend the application's triggers and rules while erasures are replayed on a restored copy.
 
-Triggers and rules of the application would copy old values into history tables, keep records that
-have to go, or forbid the change. Foreign keys stay in force.
+They would copy old values into history tables, keep records that must be erased, or forbid the
+change. Foreign keys stay in force.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ _ENABLE = {"O": "ENABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS"}
 def suspended(copy: psycopg.Connection[Any]) -> Iterator[None]:
     """Suspend triggers, rules and forced row security of a copy until the block ends.
 
-    Each comes back in the state that it had. All of it belongs to the open transaction: after an
-    error, or when the process is killed, the copy has its triggers as before.
+    Each gets its earlier state back. The changes belong to the open transaction, so after an error,
+    or when the process is killed, the copy has its triggers as before.
 
     Args:
         copy: the restored database, in a transaction; deferred foreign keys must have been checked
@@ -106,11 +106,11 @@ def _suspend_event_triggers(copy: psycopg.Connection[Any]) -> list[Composed]:
 
 
 def _suspend(copy: psycopg.Connection[Any]) -> list[Composed]:
-    """Suspend everything and return the statements that bring it back."""
+    """Suspend triggers, rules and row security; return the statements that resume them."""
     row = copy.execute("SELECT current_setting('session_replication_role')").fetchone()
     if row == ("replica",):  # under which no foreign key is checked
         copy.execute("SET LOCAL session_replication_role = origin")
-    # First, since the other statements would fire them; last to come back.
+    # Suspended first and resumed last, since the other statements would fire them.
     resume = _suspend_event_triggers(copy)
     for kind, query in (("TRIGGER", _TRIGGERS), ("RULE", _RULES)):
         for schema, table, name, state in copy.execute(query).fetchall():

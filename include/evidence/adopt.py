@@ -1,4 +1,7 @@
-"""Entering signed bundles that a killed seal, or a restored state database, left without a row."""
+"""Enter signed bundles into the ledger that lack a row.
+
+A killed seal of an older version leaves such bundles, and so does a restored state database.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ from include.state.tables import evidence_intent
 
 @dataclass(frozen=True)
 class _Content:
-    """The part of a result.json that a ledger row takes, and when the checks ended."""
+    """Columns of a ledger row from a result.json, and the moment at which the checks ended."""
 
     columns: dict[str, Any]
     finished_at: datetime
@@ -47,7 +50,7 @@ def recover_ledger(
 ) -> list[str]:
     """Enter every bundle of the store that continues the chain, after ``state`` was restored.
 
-    Reads the whole store. Commits what is open on ``conn``.
+    Reads the whole store. Commits the open transaction of ``conn``.
 
     Args:
         store: the evidence store.
@@ -76,10 +79,10 @@ def adopt_begun(
     clock: Clock,
     lock_until: datetime | None = None,
 ) -> list[str]:
-    """Enter signed bundles whose seal began and did not end; the caller holds the evidence lock.
+    """Enter signed bundles whose seal was interrupted; the caller holds the evidence lock.
 
-    Seals of older versions left such bundles. Reads all of the store for an empty ledger, so that
-    a lost state database does not start a second chain.
+    Seals of older versions left such bundles. If the ledger is empty, the whole store is read, so
+    that a lost state database does not start a second chain.
 
     Args and returns: as `recover_ledger`.
     """
@@ -97,7 +100,7 @@ def adopt_before_seal(
     lock_until: datetime | None,
     workflows: Collection[str],
 ) -> list[str]:
-    """Enter the bundles that follow the ledger's last row, so that the next one forks no chain.
+    """Enter the bundles that follow the ledger's last row, so that the next seal forks no chain.
 
     The caller holds the evidence lock and writes the next row in the same transaction. A seal
     commits its row before it signs, so a signed bundle without a row is one whose row was lost.
@@ -109,7 +112,7 @@ def adopt_before_seal(
         keys: public keys whose seals count.
         clock: gives the latest moment at which a bundle counts as sealed.
         lock_until: as for ``seal``.
-        workflows: names under which bundles may lie that the ledger does not know.
+        workflows: workflows that may have bundles in the store, as folder names use them.
 
     Returns:
         The bundles that were entered, in the chain's order.
@@ -124,14 +127,14 @@ def adopt_before_seal(
     most_forged = MOST_FORGED if last else None
     unrecorded = search_unrecorded(store, conn, keys, prefixes, most_forged=most_forged)
     if last and unrecorded.bundles:
-        # Others may be of workflows that the ledger forgot, or of runs that began long ago.
+        # Further bundles may be of workflows that the ledger lacks, or of runs that began long ago.
         unrecorded = search_unrecorded(store, conn, keys, [""], most_forged=None)
     entered = _enter(store, conn, signer, unrecorded, clock, lock_until)
     last = ledger.head(conn)
     if remaining := unrecorded.after(last.link if last else None):
         raise ControlFailed(
-            f"The signed evidence bundle {remaining[0].name} follows the last one of the ledger, "
-            "and cannot be entered: its result.json is missing, was changed, or is of another run.",
+            f"The signed evidence bundle {remaining[0].name} follows the ledger's last bundle and "
+            "cannot be entered: its result.json is missing, was changed, or is of another run.",
             "Put its files back as they were sealed, or move a copied folder out of the store, and "
             "run `./parcelseal recover-ledger`. Nothing is lost: the run can be sealed afterwards.",
         )
@@ -171,7 +174,7 @@ def _enter(
                 seq=last.seq + 1 if last else 1,
                 bundle=bundle.name,
                 **content.columns,
-                # Evidence that is entered again is not younger for it.
+                # Evidence does not become younger when it is entered again.
                 sealed_at=min(content.finished_at, clock.now()),
                 sums_sha256=bundle.signed.sha256,
                 previous_sums_sha256=last.sums_sha256 if last else "",
@@ -186,7 +189,7 @@ def _enter(
 def _is_locked(
     store: ObjectStore, bundle: UnrecordedBundle, content: _Content, period: timedelta
 ) -> bool:
-    """Return whether the seal of a bundle locked all of it: the signature is locked last."""
+    """Return whether the seal of a bundle locked all its files; it locks the signature last."""
     try:
         locked_until = store.stat(f"{bundle.name}/{SIGNATURE}").locked_until
     except ObjectMissing:
@@ -197,7 +200,7 @@ def _is_locked(
 def _first_readable(
     following: Collection[UnrecordedBundle],
 ) -> tuple[UnrecordedBundle, _Content] | None:
-    """Return the first bundle whose result.json is as it was sealed and is of its folder's run."""
+    """Return the first bundle whose sealed result.json is stored and is of its folder's run."""
     for bundle in following:
         result_json = bundle.folder.read_result()
         if result_json is None:

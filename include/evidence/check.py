@@ -92,6 +92,18 @@ def check_file(folder: Folder, name: str, signed: SignedSums) -> None:
         raise Refused(_("the file {name} was changed after the seal", name=name))
 
 
+def read_result(folder: Folder, signed: SignedSums) -> bytes:
+    """Return a bundle's result.json, after comparing its digest with SHA256SUMS.
+
+    Raises:
+        Refused: it is missing, damaged or was changed.
+    """
+    content = _read(folder, RESULT, LARGEST_RESULT)
+    if hashlib.sha256(content).hexdigest() != signed.sums.files.get(RESULT):
+        raise Refused(_("the file {name} was changed after the seal", name=RESULT))
+    return content
+
+
 def check_signer(folder: Folder, signed: SignedSums) -> None:
     """Check that a bundle's signer.pem is the key that signed it.
 

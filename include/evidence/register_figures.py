@@ -1,7 +1,7 @@
 """Figures of the state database's registers, and what a register lacks of a sealed figure.
 
-Registers only grow; a row is settled, released or closed at most once. So a figure that was sealed
-can be computed again from the same rows at any later time, as long as all of them are there.
+Rows of a register are never deleted, and each is settled, released or closed at most once. So a
+sealed figure can be computed again from the same rows later, as long as no row is missing.
 """
 
 from __future__ import annotations
@@ -37,9 +37,8 @@ class Register:
         later: columns that stay null until a row is settled, released or closed, and stay as they
             are from then on. The first of them tells which rows are open; none in a register whose
             rows never change.
-        counts_open: whether a row counts before it is settled; an open batch of erasures may be
-            withdrawn.
-        entries: SQL that counts what people count.
+        counts_open: whether open rows count; an open batch of erasures may be withdrawn.
+        entries: SQL of the number that people are shown, such as erased records.
     """
 
     name: str
@@ -73,7 +72,7 @@ HOLDS = Register(
 )
 REQUESTS = Register(
     "erasure_request",
-    _("requests to be erased"),
+    _("erasure requests"),
     erasure_request,
     fixed=(
         *("id", "database", "subject", "reference", "received_on", "due_on"),
@@ -99,13 +98,13 @@ REGISTERS = (ERASURES, HOLDS, REQUESTS, FINDINGS, EVENTS)
 
 @dataclass(frozen=True)
 class Loss:
-    """A sealed figure that its register does not contain any more.
+    """A sealed figure that no longer fits the rows of its register.
 
     Attributes:
         register: the register.
-        sealed: the figure; of several, the one of most rows.
-        entries: that are there of those that the figure covers.
-        others: further such figures. Rows of an earlier loss may be in these alone.
+        sealed: the figure with the most rows.
+        entries: number of entries of this figure that the register still has.
+        others: further figures that do not fit. Only they may cover rows of an earlier loss.
     """
 
     register: Register
@@ -115,17 +114,17 @@ class Loss:
 
     @property
     def message(self) -> Message:
-        """The loss in words: how many are missing, or that rows were changed."""
+        """The loss for people: how many entries are missing, or that rows were changed."""
         missing = self.sealed.entries - self.entries
         if missing > 0:
             return _(
-                "{missing} of {entries} {register} that were sealed are missing",
+                "{missing} of {entries} sealed {register} are missing",
                 missing=missing,
                 entries=self.sealed.entries,
                 register=self.register.title,
             )
         return _(
-            "{register} that were sealed were changed, or others have their numbers",
+            "sealed {register} were changed, or other rows have their numbers",
             register=self.register.title,
         )
 
@@ -138,18 +137,18 @@ def take_figures(
 ) -> dict[str, RegisterFigure]:
     """Return the figures of all registers as they are now.
 
-    A register that is being written all the time keeps its previous figure, which stays true: rows
-    of a transaction that has not ended would join those that the figure covers.
+    A register that other sessions write to all the time keeps its previous figure, which stays
+    true. A new figure would lack the rows of transactions that have not ended.
 
     Args:
         state: the state database.
         previous: figures that the registers contain, by name.
-        incomplete: names of registers that lack rows. Their figures name the ids that are there,
-            so that they stay true when the others are put back.
-        patience: seconds for which a register that is being written is tried again.
+        incomplete: names of registers that lack rows. Their figures name the present ids, so that
+            they stay true when the missing rows are put back.
+        patience: seconds for which a register that other sessions write to is tried again.
 
     Returns:
-        Register -> figure. One without a previous figure may be missing.
+        Register -> figure. A register without a previous figure may be missing.
     """
     figures = {}
     for register in REGISTERS:

@@ -1,26 +1,25 @@
-"""Comparison of the state database's registers with the figures that bundles sealed.
+"""Compare the registers of the state database with the figures that bundles sealed.
 
-A restored older state database, or deleted rows, leave no trace in the state database itself. Every
-bundle therefore holds the figures of its registers, and the newest bundles of the evidence store
-are read before a drill, a restore, a pruning or a deletion relies on them.
+A restored older state database, or deleted rows, leave no trace in the state database itself. So
+every bundle holds figures of the registers. Before a drill, restore, pruning or deletion relies on
+a register, it is compared with the newest bundles of the evidence store.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Engine
 
 from include.evidence import index, ledger
-from include.evidence.check import Refused, check_signature
+from include.evidence.check import Refused, check_signature, read_result
 from include.evidence.checkpoint import checkpoints
 from include.evidence.folder import StoreFolder
 from include.evidence.model import AcceptedLoss, Finding, Outcome, RegisterFigure, RegisterState
-from include.evidence.names import LARGEST_RESULT, RESULT
+from include.evidence.names import RESULT
 from include.evidence.pending import pending_signatures
 from include.evidence.register_acceptance import accepted_losses, is_after
 from include.evidence.register_figures import (
@@ -34,15 +33,15 @@ from include.evidence.register_figures import (
 from include.evidence.signing import TrustedKeys
 from include.evidence.unrecorded import MOST_FORGED, month_prefixes, search_unrecorded
 from include.evidence.versions import find_sealed
-from include.messages import Message, _
+from include.messages import _, in_english
 from include.services.clock import Clock
 from include.services.errors import ControlFailed
-from include.services.objectstore.base import ObjectDamaged, ObjectMissing, ObjectStore
+from include.services.objectstore.base import ObjectStore
 
 NEWEST = 3  # bundles of the ledger whose figures are compared: two may have been sealed at once
-SEARCHED = 30  # newest rows of the ledger that are searched for these bundles
-UNRECORDED = 50  # newest signed bundles that the ledger lacks and whose result.json is read
-COMPARED = 8  # different figures of a register in these bundles that are compared
+SEARCHED = 30  # newest rows of the ledger among which these bundles are searched
+UNRECORDED = 50  # newest signed bundles without a ledger row whose result.json is read
+COMPARED = 8  # different figures of a register that are compared from these bundles
 ACTION = (
     "Restore the state database from a newer backup. Without one: `./parcelseal recover-ledger` "
     "names what is missing, and `--accept-losses` goes on without it."
@@ -57,11 +56,11 @@ class SealedStates:
         recorded: of the newest bundles of the ledger, and of the newest accepted loss.
         unrecorded: of bundles that the ledger lacks, the newest first.
         unreadable: bundles that do not verify, so that their figures are unknown.
-        hidden: bundles that do not verify, and whose sealed versions the store still has.
+        hidden: bundles that do not verify, but whose sealed versions the store still has.
         accepted: the newest loss that a person accepted.
-        to_enter: how many bundles of the store continue the ledger, which lacks them.
-        unchecked: how many folders of the store were left, because too many hold a signature that
-            no trusted key made.
+        to_enter: number of bundles that continue the chain and that the ledger lacks.
+        unchecked: number of folders that were not read, because too many others hold a signature
+            that no trusted key made.
     """
 
     recorded: tuple[RegisterState, ...]
@@ -74,15 +73,15 @@ class SealedStates:
 
     @property
     def states(self) -> tuple[RegisterState, ...]:
-        """All of them, those of the ledger first."""
+        """All states, those of the ledger first."""
         return (*self.recorded, *self.unrecorded)
 
     @property
     def figures(self) -> dict[str, list[RegisterFigure]]:
-        """Figures that the registers have to contain, by register.
+        """The figures that each register must contain.
 
-        A figure that a bundle calls lost is always among them. Of bundles that the ledger lacks,
-        the figures of most rows are enough: they cover the rows of the others too.
+        A figure that a bundle reports as lost is always included. Of bundles that the ledger lacks,
+        only the figures with the most rows are included: they cover the rows of the others.
         """
         by_register: dict[str, list[RegisterFigure]] = {}
         for register in REGISTERS:
@@ -102,7 +101,7 @@ class SealedStates:
 
     @property
     def newest(self) -> Mapping[str, RegisterFigure]:
-        """The figures of the state that was read last."""
+        """The figures of the most recent state."""
         if not self.states:
             return {}
         return max(self.states, key=lambda state: state.read_at).figures
@@ -127,8 +126,8 @@ class EvidenceReader:
     def sealed_states(self, now: datetime) -> SealedStates:
         """Read the newest sealed states from the evidence store.
 
-        Reads at most `NEWEST` bundles of the ledger, and up to `UNRECORDED` of those that the store
-        has beside it: after an older state database was restored.
+        Reads at most `NEWEST` bundles of the ledger, and at most `UNRECORDED` bundles that the
+        ledger lacks, as it does after an older state database was restored.
 
         Raises:
             StoreError: the store cannot be read.
@@ -195,25 +194,23 @@ class EvidenceReader:
             return losses(conn, sealed.figures)
 
     def require_complete(self, now: datetime, registers: Collection[Register] = ()) -> None:
-        """Refuse to go on where registers lack rows that were sealed.
+        """Raise ControlFailed if a register lacks rows that were sealed.
 
         Args:
             now: the moment.
-            registers: those on which the caller relies; all where none is named.
+            registers: registers on which the caller relies; empty for all.
 
         Raises:
-            ControlFailed: a register lacks rows or has others, a newest bundle does not verify, or
-                the store holds too much that no trusted key signed.
+            ControlFailed: sealed rows are missing or were changed, one of the newest bundles does
+                not verify, or the store holds too many folders that no trusted key signed.
             StoreError: the evidence store cannot be read.
         """
         sealed = self.sealed_states(now)
         names = {register.name for register in registers or REGISTERS}
         lost = [loss for loss in self.losses(sealed) if loss.register.name in names]
         if lost:
-            raise ControlFailed(
-                f"The state database is not complete: {as_text(loss.message for loss in lost)}.",
-                ACTION,
-            )
+            messages = "; ".join(in_english(loss.message) for loss in lost)
+            raise ControlFailed(f"The state database is not complete: {messages}.", ACTION)
         if sealed.unreadable:
             raise ControlFailed(
                 f"The evidence bundle {sealed.unreadable[0]} does not verify, so nothing shows "
@@ -231,8 +228,8 @@ class EvidenceReader:
     def state_to_seal(self, clock: Clock) -> tuple[RegisterState, list[Finding]]:
         """Return the state of the registers for a bundle, and the findings about it.
 
-        A figure that a register lost stays in every later bundle, so that the loss is found until
-        the rows are back or a person accepts it.
+        Every later bundle repeats a figure that a register lost, until the rows are back or a
+        person accepts the loss.
 
         Raises:
             StoreError: the evidence store cannot be read.
@@ -267,13 +264,7 @@ class EvidenceReader:
         signed = check_signature(folder, keys)
         if signed.sha256 != row.sums_sha256:
             raise Refused(_("SHA256SUMS is not the one that the ledger has"))
-        try:
-            content = folder.read(RESULT, LARGEST_RESULT)
-        except (ObjectMissing, ObjectDamaged) as error:
-            raise Refused(_("the file {name} is missing", name=RESULT)) from error
-        if hashlib.sha256(content).hexdigest() != signed.sums.files.get(RESULT):
-            raise Refused(_("the file {name} was changed after the seal", name=RESULT))
-        return _parse_state(content)
+        return _parse_state(read_result(folder, signed))
 
 
 def _parse_state(result_json: bytes | None) -> RegisterState | None:
@@ -285,19 +276,6 @@ def _parse_state(result_json: bytes | None) -> RegisterState | None:
         return RegisterState.model_validate(registers) if registers else None
     except (ValueError, AttributeError) as error:
         raise Refused(_("result.json is not one of ParcelSeal")) from error
-
-
-def as_text(messages: Iterable[Message]) -> str:
-    """Return messages in English, in one line."""
-    return "; ".join(map(_english, messages))
-
-
-def _english(message: Message) -> str:
-    values = {
-        name: _english(value) if isinstance(value, Message) else value
-        for name, value in message.values.items()
-    }
-    return message.text.format(**values)
 
 
 def _findings(sealed: SealedStates, lost: Sequence[Loss]) -> Iterator[Finding]:
@@ -371,5 +349,5 @@ def _findings(sealed: SealedStates, lost: Sequence[Loss]) -> Iterator[Finding]:
                 who=accepted.accepted_by,
                 reason=accepted.because,
             ),
-            action=_("See that holds and requests which are missing are entered again."),
+            action=_("Enter the missing legal holds and erasure requests again."),
         )

@@ -12,6 +12,7 @@ from include.evidence.check import Refused
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Result
 from include.evidence.shelf import Shelf
+from include.messages import in_english
 from include.services.errors import ControlFailed
 from include.services.objectstore.base import ObjectStore
 
@@ -54,8 +55,7 @@ def read_sealed(
     try:
         return SealedRun(row, shelf.result(row), frozenset(shelf.signed(row).sums.files))
     except Refused as refusal:
-        reason = refusal.message.text.format(**refusal.message.values)
         raise ControlFailed(
-            f"The evidence bundle {row.bundle} cannot be verified: {reason}.",
+            f"The evidence bundle {row.bundle} cannot be verified: {in_english(refusal.message)}.",
             "Keep it as it is, run `./parcelseal verify`, and find out who changed it.",
         ) from refusal

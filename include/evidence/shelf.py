@@ -26,12 +26,13 @@ from include.evidence.check import (
     check_row,
     check_signature,
     check_signer,
+    read_result,
 )
 from include.evidence.checkpoint import checkpoints
 from include.evidence.folder import PIECE, StoreFolder
 from include.evidence.ledger import LedgerRow
 from include.evidence.model import Result
-from include.evidence.names import LARGEST_RESULT, MOST_LISTED, RESULT, SIGNATURE, SUMS
+from include.evidence.names import MOST_LISTED, SIGNATURE, SUMS
 from include.evidence.signing import TrustedKeys
 from include.evidence.sums import Link
 from include.messages import Message, _
@@ -139,7 +140,7 @@ class Shelf:
             known = self._results.get(row.sums_sha256)
         if known is not None and now - known.checked_at < BELIEVED_FOR:
             return known.result
-        content = self._result_json(row, self.signed(row))
+        content = read_result(self.folder(row), self.signed(row))
         try:
             result = Result.model_validate_json(content)
         except ValueError as error:
@@ -147,17 +148,6 @@ class Shelf:
         with self._lock:
             _remember(self._results, row.sums_sha256, _Known(result, now))
         return result
-
-    def _result_json(self, row: LedgerRow, signed: SignedSums) -> bytes:
-        try:
-            content = self.folder(row).read(RESULT, LARGEST_RESULT)
-        except ObjectMissing as error:
-            raise Refused(_("the file {name} is missing", name=RESULT)) from error
-        except ObjectDamaged as error:
-            raise Refused(_("the file {name} is damaged", name=RESULT)) from error
-        if hashlib.sha256(content).hexdigest() != signed.sums.files.get(RESULT):
-            raise Refused(_("the file {name} was changed after the seal", name=RESULT))
-        return content
 
     def sizes(self, row: LedgerRow) -> dict[str, int]:
         """Return the size of each file in a bundle's folder, in bytes, as the store lists it.

@@ -30,7 +30,7 @@ TREND = 14  # newest outcomes that are shown
 _LOOKED_AT = 20  # newest bundles of a workflow among which its controls' evidence is looked for
 
 
-SEALED_AHEAD = _("it was sealed in the future, so its age says nothing: a clock was wrong")
+SEALED_AHEAD = _("it was sealed in the future, so its age is unknown: a clock was wrong")
 
 
 class Age(StrEnum):
@@ -140,7 +140,7 @@ def _standing(
         return Standing(control, newest, None, problem, due_at, age, trend)
 
     if newest.seq <= pruned:
-        return unbelieved(_("its files were removed when their time was over"))
+        return unbelieved(_("its files were removed at the end of their retention period"))
     try:
         result = shelf.result(newest)
         check = shelf.checked(newest, lambda: link_before(conn, newest))
@@ -155,7 +155,7 @@ def _standing(
         control,
         newest,
         status,
-        None if status else _("it says nothing of this control"),
+        None if status else _("it has no result for this control"),
         later(result.finished_at, control.cadence, zone),
         _age(now, result.finished_at, control, zone),
         trend,
@@ -166,7 +166,7 @@ def _standing(
 
 
 def is_ahead(row: LedgerRow, result: Result, now: datetime) -> bool:
-    """Return whether a bundle is of the future, so that its age says nothing."""
+    """Return whether a bundle was sealed in the future, so that its age is unknown."""
     return max(utc(row.sealed_at), utc(result.finished_at)) > utc(now) + AHEAD
 
 

@@ -1,7 +1,7 @@
-"""Signed bundles of the evidence store that the ledger does not have.
+"""Find signed bundles of the evidence store that the ledger does not have.
 
-There are some after an older state database was restored, or rows of the ledger were deleted. The
-store is searched by version, so that neither a delete marker nor an overwrite hides a bundle.
+Such bundles exist after an older state database was restored, or after rows of the ledger were
+deleted. The search reads all versions, so neither a delete marker nor an overwrite hides a bundle.
 """
 
 from __future__ import annotations
@@ -27,16 +27,13 @@ from include.evidence.names import (
 )
 from include.evidence.signing import TrustedKeys
 from include.evidence.sums import Link
-from include.evidence.versions import SealedFolder, Versions, find_sealed, tried
-from include.services.objectstore.base import (
-    ObjectStore,
-    ObjectVersion,
-)
+from include.evidence.versions import SealedFolder, Versions, find_sealed
+from include.services.objectstore.base import ObjectStore, ObjectVersion, versions_to_try
 
-MONTHS = 24  # of the store that are searched at most
-LONGEST_RUN = 2  # months by which a run may have begun before the newest bundle was sealed
-MOST_FORGED = 2000  # objects that are read of folders without a trusted signature
-MOST_FORGED_BYTES = 256 * 1024 * 1024  # of these objects
+MONTHS = 24  # newest months of the store that a search reads
+LONGEST_RUN = 2  # months from the begin of a run to its seal
+MOST_FORGED = 2000  # objects read from folders without a trusted signature
+MOST_FORGED_BYTES = 256 * 1024 * 1024  # bytes of these objects
 
 
 @dataclass(frozen=True)
@@ -45,8 +42,8 @@ class UnrecordedBundle:
 
     Attributes:
         name: its folder.
-        signed: its SHA256SUMS, after the signature was checked.
-        folder: reads the versions that were sealed.
+        signed: its SHA256SUMS, with a checked signature.
+        folder: reads the sealed versions of its files.
     """
 
     name: str
@@ -59,16 +56,16 @@ class UnrecordedBundles:
     """The result of a search.
 
     Attributes:
-        bundles: that were found, the newest signature first.
-        unchecked: how many folders, or versions of their objects, were left: there were too many
-            without a trusted signature.
+        bundles: newest signature first.
+        unchecked: number of folders, or versions of their objects, that were not read because too
+            many others have no trusted signature.
     """
 
     bundles: tuple[UnrecordedBundle, ...]
     unchecked: int = 0
 
     def after(self, link: Link | None) -> list[UnrecordedBundle]:
-        """Return the bundles that say they follow a link: one, its copies, or a fork."""
+        """Return the bundles whose SHA256SUMS names a link: one bundle, its copies, or a fork."""
         return [bundle for bundle in self.bundles if bundle.signed.sums.previous == link]
 
     def chain_after(self, link: Link | None) -> list[UnrecordedBundle]:
@@ -92,17 +89,17 @@ def search_unrecorded(
 ) -> UnrecordedBundles:
     """Search parts of the store for signed bundles that the ledger lacks.
 
-    Reads each signature that could be one. Only folders without a trusted signature count against
-    the bounds: forged ones make the search incomplete, and it says so.
+    The search reads every file that may be a signature. Only folders without a trusted signature
+    count against the bounds: too many of them make the search incomplete (`unchecked`).
 
     Args:
         store: the evidence store.
         conn: the state database. Without the evidence lock, a bundle that is sealed meanwhile is
             recorded before its signature is stored, so it is not returned either.
         keys: public keys whose seals count.
-        prefixes: of keys in the store; an empty one for all of it.
-        most_forged: objects that are read of folders without a trusted signature; None for no
-            bound, also on their bytes.
+        prefixes: of keys in the store; an empty prefix stands for the whole store.
+        most_forged: objects read from folders without a trusted signature; None for no bound, also
+            on their bytes.
 
     Raises:
         StoreError: the store cannot be read.
@@ -113,7 +110,7 @@ def search_unrecorded(
     recorded |= {mark.bundle for mark in checkpoints(conn) if mark.is_authentic(keys)}
     bundles, unchecked = [], 0
     objects = total = 0
-    # An intruder's large files are the last to be read.
+    # Smallest first, so that an intruder's large files use up the bounds last.
     for name in sorted(folders.keys() - recorded, key=lambda name: (_size(folders[name]), name)):
         if most_forged is not None and (objects >= most_forged or total >= MOST_FORGED_BYTES):
             unchecked += 1
@@ -122,7 +119,7 @@ def search_unrecorded(
         if sealed is not None:
             bundles.append(UnrecordedBundle(name, sealed.signed, sealed))
         else:
-            objects += sum(len(tried(folders[name], each)) for each in (SIGNATURE, SUMS))
+            objects += len(_signed_objects(folders[name]))
             total += _size(folders[name])
             unchecked += _has_more(folders[name])
     bundles.sort(key=lambda bundle: (bundle.folder.signed_at, bundle.name), reverse=True)
@@ -132,9 +129,9 @@ def search_unrecorded(
 def month_prefixes(
     workflows: Iterable[str], since: datetime | None, now: datetime
 ) -> Collection[str]:
-    """Return the folders of the store in which bundles since a moment lie; all for None.
+    """Return prefixes of the bundles that were sealed since a moment; for None, of all bundles.
 
-    A folder has the month in which its run began, by the clock of another machine.
+    A folder's name has the month in which its run began, by the clock of another machine.
     """
     if since is None:
         return [""]
@@ -152,7 +149,7 @@ def _month(moment: datetime) -> int:
 def _signed_folders(store: ObjectStore, prefixes: Collection[str]) -> dict[str, Versions]:
     """Return the folders that hold a signature and a SHA256SUMS, with the versions of both.
 
-    A version that is larger than a seal writes is left out, and so are delete markers.
+    Delete markers are left out, and so are versions larger than a seal writes.
     """
     largest = {SIGNATURE: LARGEST_SIGNATURE, SUMS: LARGEST_SUMS, RESULT: LARGEST_RESULT}
     folders: dict[str, dict[str, list[ObjectVersion]]] = {}
@@ -172,9 +169,14 @@ def _disjoint(prefixes: Collection[str]) -> Iterator[str]:
 
 
 def _has_more(files: Versions) -> bool:
-    """Return whether versions were left that could be genuine."""
-    return any(len(files[name]) > len(tried(files, name)) for name in (SIGNATURE, SUMS))
+    """Return whether a folder has more versions than a search reads."""
+    return sum(len(files[name]) for name in (SIGNATURE, SUMS)) > len(_signed_objects(files))
 
 
 def _size(files: Versions) -> int:
-    return sum(version.size for name in (SIGNATURE, SUMS) for version in tried(files, name))
+    return sum(version.size for version in _signed_objects(files))
+
+
+def _signed_objects(files: Versions) -> list[ObjectVersion]:
+    """Return the versions of the signature and of SHA256SUMS that a search reads."""
+    return [version for name in (SIGNATURE, SUMS) for version in versions_to_try(files[name])]

@@ -26,7 +26,7 @@ from include.evidence.pending import pending_signature, pending_signatures
 from include.evidence.signing import TrustedKeys, fingerprint
 from include.evidence.sums import Link
 from include.evidence.versions import hidden_remarks
-from include.messages import Message, _
+from include.messages import Message, _, in_english
 from include.services.errors import UsageError
 from include.services.objectstore.base import ObjectDamaged, ObjectMissing, ObjectStore
 from include.state.connect import StateLock, lock_number
@@ -57,7 +57,7 @@ class Verification:
     @property
     def reason(self) -> str | None:
         """The problem in English, in one line; None when verified."""
-        return self.problem.text.format(**self.problem.values) if self.problem else None
+        return in_english(self.problem) if self.problem else None
 
 
 @dataclass(frozen=True)

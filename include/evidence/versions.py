@@ -1,7 +1,6 @@
-"""Bundles read by the versions that were sealed, whatever hides these in the store now.
+"""Read bundles by their sealed versions, which newer versions or delete markers may hide.
 
-Object Lock keeps an object's version. It does not keep anybody from writing a newer version or a
-delete marker on top.
+Object Lock keeps a version of an object. It does not prevent newer versions and delete markers.
 """
 
 from __future__ import annotations
@@ -10,13 +9,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
-from include.evidence.check import Refused, SignedSums, check_file
-from include.evidence.folder import PIECE, Folder, Readable
+from include.evidence.check import Refused, SignedSums, check_file, read_result
+from include.evidence.folder import Folder, Readable
 from include.evidence.names import (
-    LARGEST_RESULT,
     LARGEST_SIGNATURE,
     LARGEST_SUMS,
-    RESULT,
     SIGNATURE,
     SUMS,
 )
@@ -28,9 +25,9 @@ from include.services.objectstore.base import (
     ObjectMissing,
     ObjectStore,
     ObjectVersion,
+    read_sha256,
+    versions_to_try,
 )
-
-MOST_VERSIONS = 16  # older versions of an object that are tried, from the oldest on
 
 Versions = Mapping[str, Sequence[ObjectVersion]]
 """File of a bundle -> its versions and delete markers, the current one first, then the newest."""
@@ -39,11 +36,11 @@ Versions = Mapping[str, Sequence[ObjectVersion]]
 class SealedFolder(Folder):
     """The files of a bundle in the versions that its SHA256SUMS lists.
 
-    `find_sealed` makes it.
+    `find_sealed` returns it.
 
     Attributes:
         signed: the SHA256SUMS that a trusted key signed.
-        signed_at: when the store took the signature.
+        signed_at: when the signature was stored.
     """
 
     def __init__(
@@ -63,54 +60,50 @@ class SealedFolder(Folder):
     def hidden(self) -> list[str]:
         """The files whose sealed version is not the current one, by name."""
         names = [*self.signed.sums.files, SUMS, SIGNATURE]
-        return [name for name in names if tried(self._files, name) and self._is_hidden(name)]
+        return [name for name in names if self._candidates(name) and self._is_hidden(name)]
 
     def names(self) -> set[str]:
         """Return the relative names of all files that have a version."""
-        return {name for name in self._files if tried(self._files, name)}
+        return {name for name in self._files if self._candidates(name)}
 
     def open(self, name: str) -> AbstractContextManager[Readable]:
-        """Open a file in the version that was sealed; in the current one if none fits."""
+        """Open the sealed version of a file, or the current version if no version fits."""
         version_id = self._version(name).version_id
         return self._store.open_reader(self._prefix + name, version_id=version_id)
 
     def read_result(self) -> bytes | None:
-        """Return the result.json that was sealed; None when no version of it is stored.
+        """Return the sealed result.json, or None if no version of it is stored.
 
         Raises:
             StoreError: the store cannot be read.
         """
         try:
-            content = self.read(RESULT, LARGEST_RESULT)
-        except (ObjectMissing, ObjectDamaged):
+            return read_result(self, self.signed)
+        except Refused:
             return None
-        is_sealed = hashlib.sha256(content).hexdigest() == self.signed.sums.files.get(RESULT)
-        return content if is_sealed else None
 
     def _is_hidden(self, name: str) -> bool:
         return not self._version(name).is_current
 
+    def _candidates(self, name: str) -> list[ObjectVersion]:
+        return versions_to_try(self._files.get(name, ()))
+
     def _version(self, name: str) -> ObjectVersion:
         if name not in self._chosen:
-            candidates = tried(self._files, name)
+            candidates = self._candidates(name)
             if not candidates:
                 raise ObjectMissing(f"There is no version of {self._prefix + name!r}.")
             listed = self.signed.sha256 if name == SUMS else self.signed.sums.files.get(name)
-            fitting = (each for each in candidates if self._digest(name, each) == listed)
+            fitting = (each for each in candidates if self._sha256(name, each) == listed)
             is_only = len(candidates) == 1
             self._chosen[name] = candidates[0] if is_only else next(fitting, candidates[0])
         return self._chosen[name]
 
-    def _digest(self, name: str, version: ObjectVersion) -> str:
-        digest = hashlib.sha256()
+    def _sha256(self, name: str, version: ObjectVersion) -> str:
         try:
-            key = self._prefix + name
-            with self._store.open_reader(key, version_id=version.version_id) as file:
-                while piece := file.read(PIECE):
-                    digest.update(piece)
+            return read_sha256(self._store, self._prefix + name, version_id=version.version_id)
         except (ObjectMissing, ObjectDamaged):
             return ""
-        return digest.hexdigest()
 
 
 def find_sealed(
@@ -120,7 +113,7 @@ def find_sealed(
     files: Versions | None = None,
     sums_sha256: str = "",
 ) -> SealedFolder | None:
-    """Return a bundle when one version of its signature fits one of its SHA256SUMS.
+    """Return a bundle if a version of its signature fits a version of its SHA256SUMS.
 
     Args:
         store: the evidence store.
@@ -135,9 +128,9 @@ def find_sealed(
     files = _listed(store, bundle) if files is None else files
     signatures = [
         (version, _read(store, f"{bundle}/{SIGNATURE}", version, LARGEST_SIGNATURE))
-        for version in tried(files, SIGNATURE)
+        for version in versions_to_try(files.get(SIGNATURE, ()))
     ]
-    for version in tried(files, SUMS):
+    for version in versions_to_try(files.get(SUMS, ())):
         content = _read(store, f"{bundle}/{SUMS}", version, LARGEST_SUMS)
         if content is None:
             continue
@@ -159,9 +152,9 @@ def find_sealed(
 def hidden_remarks(
     store: ObjectStore, bundle: str, keys: TrustedKeys, sums_sha256: str = ""
 ) -> list[Message]:
-    """Return a remark when the store hides files of a bundle, and has all of them as sealed.
+    """Return a remark if sealed files of a bundle are hidden, and all of them are still stored.
 
-    Reads all of them.
+    Reads all files of the bundle.
 
     Raises:
         StoreError: the store cannot be read.
@@ -182,17 +175,6 @@ def hidden_remarks(
             name=", ".join(folder.hidden),
         )
     ]
-
-
-def tried(files: Versions, name: str) -> list[ObjectVersion]:
-    """Return the versions that are tried: the current one, then from the oldest on.
-
-    A seal writes each object once or twice, so versions that somebody puts on top hide nothing.
-    """
-    versions = [version for version in files.get(name, ()) if not version.is_marker]
-    current = [version for version in versions if version.is_current]
-    older = [version for version in reversed(versions) if not version.is_current]
-    return current + older[:MOST_VERSIONS]
 
 
 def _listed(store: ObjectStore, bundle: str) -> Versions:

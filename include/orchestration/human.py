@@ -238,7 +238,7 @@ def _plain(shown: Any) -> Any:
 def _hidden(content: str) -> Param:
     """Return the field that carries the content; Airflow hides one that has a ``const``."""
     if not content:
-        raise AirflowFailException("The question does not say what is decided on.")
+        raise AirflowFailException("The form does not name the content that is decided on.")
     return Param(content, type="string", const=content, title="Content / 内容")
 
 

@@ -1,4 +1,4 @@
-"""Wrap the questions of an incident's human steps: refuse, explain, or skip them."""
+"""Wrap the functions that ask in human steps of an incident: refuse, explain, or skip."""
 
 from __future__ import annotations
 
@@ -22,17 +22,16 @@ from include.services.errors import ParcelSealError, ServiceError
 from include.workplace import Workplace
 
 ANSWERED_AT = "answered_at"
-"""Key of the data of a step that takes an answer: when it was answered, until the step has a
-result."""
+"""Key of a step's data: when the answer was given that the step works on."""
 
 Ask = Callable[[str], Question | None]
 
 
 def explained(ask: Ask) -> Ask:
-    """Return a question that fails at once where it is blocked, and names what blocks it.
+    """Wrap a question so that an error which no retry can solve fails the task at once.
 
-    Only a failed service is tried again. An unexpected error is reported without its words, which
-    may quote a value.
+    Only a failed service is retried. An unexpected error is reported without its text, which may
+    quote a value.
     """
 
     @wraps(ask)
@@ -44,20 +43,20 @@ def explained(ask: Ask) -> Ask:
         except ParcelSealError as error:
             raise AirflowFailException(str(error)) from None
         except Exception as error:  # noqa: BLE001 - raised again, without words that may quote a value
-            raise ServiceError(f"Nobody foresaw this:\n{value_free(error)}") from None
+            raise ServiceError(f"Unexpected error:\n{value_free(error)}") from None
 
     return asks
 
 
 def in_open_run(step_name: HumanStep, ask: Ask) -> Ask:
-    """Return a question that is refused in a sealed run.
+    """Wrap a question so that a sealed run refuses it.
 
-    The step skips the question if a killed task entered the answer. If it skips the question for
-    another reason, it replaces the failure of an earlier try.
+    The step skips the question if a killed task entered the answer. If the step skips the question
+    for another reason, it replaces the failed record of an earlier try.
 
     Args:
         step_name: of the step.
-        ask: makes the question for a part: the incident's number, and the authority of a report.
+        ask: returns the question for a part: the incident's number, and the authority of a report.
     """
 
     @wraps(ask)
@@ -86,7 +85,7 @@ def _question(services: Workplace, step_name: HumanStep, part: str, ask: Ask) ->
 
 
 def _failure(services: Workplace, step_name: HumanStep, authority: str) -> StepRecord | None:
-    """Return the record of an earlier try that has no result, None where there is none."""
+    """Return the failed record of an earlier try, or None."""
     with services.state.connect() as conn:
         for record in steps_of(conn, *run_key()):
             if (record.step, record.part) == (step_name, authority):
@@ -97,7 +96,7 @@ def _failure(services: Workplace, step_name: HumanStep, authority: str) -> StepR
 def _entered(
     services: Workplace, number: str, step_name: HumanStep, failure: StepRecord
 ) -> StepRecord | None:
-    """Return the record of the answer that an earlier try entered before it was killed."""
+    """Return the record of an answer that an earlier try entered before it was killed, or None."""
     if ANSWERED_AT not in failure.data:
         return None
     at = datetime.fromisoformat(failure.data[ANSWERED_AT])

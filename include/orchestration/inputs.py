@@ -1,7 +1,7 @@
 """Parameters that Airflow checks before a run exists: in its trigger form, its API and `run`.
 
-Airflow checks a parameter by its JSON schema, with the formats that the library knows in that
-process. Ours are added to them: a schema alone cannot say that a moment has passed.
+Airflow checks a parameter by its JSON schema, with the formats registered in that process. This
+module registers two formats, because a schema alone cannot require that a moment has passed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from include.workplace import Workplace
 
 PAST = "parcelseal-day-or-moment-that-has-begun"
 OVER = "parcelseal-quarter-that-is-over"
-# What a browser can check too, and a process that does not know the formats. `$` alone would let a
-# line feed pass in Python.
+# A browser, and a process without our formats, checks these patterns only. `$` alone would accept a
+# line feed at the end in Python.
 _DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _OFFSET = "(Z|[+-][0-9]{2}:[0-9]{2})"
 _MOMENT = rf"^({_DAY}(T[0-9]{{2}}:[0-9]{{2}}(:[0-9]{{2}}(\.[0-9]{{1,6}})?)?{_OFFSET})?)?$(?!\n)"
@@ -37,7 +37,7 @@ def past_quarter_param(title: str, description: str) -> Param:
 
 
 def install() -> None:
-    """Teach this process our formats; more than once changes nothing."""
+    """Register the formats in this process; safe to call twice."""
     FormatChecker.checkers[PAST] = (_checked(_has_begun), ())
     FormatChecker.checkers[OVER] = (_checked(_is_over), ())
 
@@ -55,19 +55,19 @@ def _param(pattern: str, kind: str, title: str, description: str) -> Param:
 
 
 def _checked(check: Callable[[str, datetime, str], bool]) -> Callable[[object], bool]:
-    """Return a check of a parameter's value; what is empty or no text passes.
+    """Return a check of a parameter's value; an empty value, or one that is not text, passes.
 
     Args:
-        check: takes the text, the present moment and the policy pack's timezone; where it raises
-            UsageError the text is wrong.
+        check: takes the text, the present moment and the policy pack's timezone, and returns False
+            or raises UsageError if the text is wrong.
     """
 
     def checked(value: object) -> bool:
         if not isinstance(value, str) or not value:
             return True
-        place = Workplace.from_environment(os.environ)
+        services = Workplace.from_environment(os.environ)
         try:
-            return check(value, place.clock.now(), place.pack.calendar.timezone)
+            return check(value, services.clock.now(), services.pack.calendar.timezone)
         except UsageError:
             return False
 
@@ -75,7 +75,7 @@ def _checked(check: Callable[[str, datetime, str], bool]) -> Callable[[object], 
 
 
 def _has_begun(text: str, now: datetime, timezone: str) -> bool:
-    from include.retention.desk import moment_of  # nobody else waits for it to be loaded
+    from include.retention.desk import moment_of  # only this check needs it, and it loads slowly
 
     return moment_of(text, now, timezone) <= now
 

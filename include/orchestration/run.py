@@ -132,9 +132,9 @@ def step(
 ) -> dict[str, Any]:
     """Do one step and keep its record for the seal, whatever happens.
 
-    Before the work begins, the record says that it did not finish; so a killed task is seen. A step
-    of a sealed run does nothing, and the run is not sealed while a step is at work. Where an answer
-    does not count, the record gives the reason until another one is taken.
+    Before the work begins, the record says that the step was interrupted, so a killed task shows.
+    A step of a sealed run does nothing, and no seal takes place while a step is at work. If an
+    answer does not count, the record gives the reason until another answer does.
 
     Args:
         name: of the step, as its record has it.
@@ -175,7 +175,7 @@ def step(
             raise AirflowFailException(str(error)) from None
         except Exception as error:  # noqa: BLE001 - raised again, without words that may quote a value
             keep_failed(failed(name, part, title, verbatim(type(error).__name__), clause))
-            raise ServiceError(f"Nobody foresaw this:\n{value_free(error)}") from None
+            raise ServiceError(f"Unexpected error:\n{value_free(error)}") from None
         keep_record(place, record)
     return {"step": name, "part": part, "outcome": str(record.outcome)}
 

@@ -1,8 +1,8 @@
-"""Keep the steps of a run and its seal from working at the same time.
+"""Prevent that a step of a run works while the run is sealed.
 
-A step shares a lock from its beginning to its end, and the seal holds it alone. The lock is that of
-a session: it goes with a worker that dies. A worker that loses the session alone works on without
-it, so a step asks again before what it did counts.
+Steps share a lock while they work; the seal needs it exclusively. The lock belongs to a database
+session, so it ends with a worker that dies. A worker may lose the session and work on, so a step
+checks again that its run is not sealed, before it commits its work.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from include.services.errors import ControlFailed, ServiceError
 from include.state.locks import LockHeld, exclusive, share, shared
 
 SEAL = "the seal of this run"
-SEAL_PATIENCE = timedelta(minutes=5)  # of a seal and a step with each other
+SEAL_PATIENCE = timedelta(minutes=5)  # for which a seal and a step wait for each other
 
 
 class RunSealed(AirflowFailException):
-    """A run is sealed, and nothing can be done in it any more; no retry changes that."""
+    """A run is sealed and accepts no more work; Airflow does not retry the task."""
 
 
 @dataclass
@@ -47,9 +47,9 @@ _at_work: ContextVar[_Work | None] = ContextVar("at_work", default=None)
 
 @contextmanager
 def at_work(state: Engine, dag_id: str, run_id: str) -> Iterator[None]:
-    """Keep a run from being sealed until the block ends, which is the work of a step.
+    """Prevent that a run is sealed while the block does the work of a step.
 
-    Whether the run is sealed already is not asked: see `unsealed`.
+    Does not check whether the run is sealed already; `unsealed` does.
 
     Args:
         state: the live state database.
@@ -57,7 +57,7 @@ def at_work(state: Engine, dag_id: str, run_id: str) -> Iterator[None]:
         run_id: its run.
 
     Raises:
-        ServiceError: another process seals the run; repeat it.
+        ServiceError: another process seals the run; retry.
     """
     key = dag_id, run_id
     work = _at_work.get()
@@ -74,7 +74,7 @@ def at_work(state: Engine, dag_id: str, run_id: str) -> Iterator[None]:
 
 @contextmanager
 def unsealed(state: Engine, dag_id: str, run_id: str) -> Iterator[None]:
-    """Refuse a sealed run, and keep it from being sealed until the block ends.
+    """Refuse a sealed run, and prevent that it is sealed while the block runs.
 
     Args:
         state: the live state database.
@@ -82,7 +82,7 @@ def unsealed(state: Engine, dag_id: str, run_id: str) -> Iterator[None]:
         run_id: its run.
 
     Raises:
-        RunSealed: the run is sealed; no retry changes that.
+        RunSealed: the run is sealed.
     """
     key = dag_id, run_id
     work = _at_work.get()
@@ -97,9 +97,9 @@ def unsealed(state: Engine, dag_id: str, run_id: str) -> Iterator[None]:
             if work is None or work.key != key:
                 raise RunSealed(str(refusal)) from None
             raise RunSealed(
-                "This run was sealed while this step was still at work: what the step did is in no "
-                "evidence. Look at what it did. Start a new run of the workflow; it does what this "
-                "run lacks."
+                "This run was sealed while this step was still at work, so no evidence shows what "
+                "the step did. Check what it changed. Start a new run of the workflow; it does "
+                "what this run lacks."
             ) from None
         yield
 
@@ -123,7 +123,7 @@ def _is_unsealed(work: _Work) -> bool:
 
 @contextmanager
 def sealing(state: Engine, dag_id: str, run_id: str) -> Iterator[None]:
-    """Let no step of a run be at work, and no other process seal it, until the block ends.
+    """Prevent that a step of a run works, or another process seals it, while the block runs.
 
     Args:
         state: the live state database.
@@ -131,7 +131,7 @@ def sealing(state: Engine, dag_id: str, run_id: str) -> Iterator[None]:
         run_id: its run.
 
     Raises:
-        ServiceError: a step is still at work, or another process seals the run; repeat it.
+        ServiceError: a step is still at work, or another process seals the run; retry.
     """
     with ExitStack() as stack:
         try:
@@ -139,7 +139,7 @@ def sealing(state: Engine, dag_id: str, run_id: str) -> Iterator[None]:
         except LockHeld:
             raise ServiceError(
                 "A step of this run is still at work, or another process seals the run.",
-                "The seal is repeated. If Airflow took the worker for dead, end its process.",
+                "The seal is retried. If Airflow lost contact with the worker, end its process.",
             ) from None
         yield
 

@@ -22,7 +22,7 @@ def failed(
         title: the step for people.
         reason: why it failed; no customer data.
         clause: of the policy.
-        action: what the reader should do; a general advice where none is given, or an empty one.
+        action: what the reader should do; general advice if None or empty.
     """
     finding = Finding(
         code=f"{name}.failed",
@@ -38,8 +38,8 @@ def failed(
 
 
 def interrupted(name: str, part: str, title: Message, clause: str) -> StepRecord:
-    """Return the record that stands while a step is at work; see `failed`."""
-    return failed(name, part, title, _("it was started and did not finish"), clause)
+    """Return the record of a step that has not ended; see `failed`."""
+    return failed(name, part, title, _("the step was interrupted"), clause)
 
 
 def unanswered(name: str, part: str, title: Message, reason: Message, clause: str) -> StepRecord:

@@ -170,9 +170,9 @@ def _shortfall(case: Case, one: PlannedClass) -> list[tuple[Message, int | None]
     return found + ([(_NOT_SEEN, left)] if left > 0 else [])
 
 
-_NOT_SEEN = _("no change and no hold was seen: the run did not reach them")
+_NOT_SEEN = _("the run did not reach them; no change and no legal hold was found")
 _STAYING = {
-    "held": _("a hold was placed on them after the plan was made"),
+    "held": _("a legal hold was placed on them after the plan was made"),
     "suspended": _("since the plan was made, a condition of the record class keeps them"),
     "kept_longer": _("since the plan was made, another class of the same records keeps them"),
     "kept_by_reference": _("records that were not erased refer to them"),

@@ -88,12 +88,12 @@ def _late(seen: Examination, one: ErasureRequest, days: int) -> None:
         "retention.request_late",
         Outcome.FAIL,
         _(
-            "Request {reference}, due on {due}, was done only now: {late} days late.",
+            "Request {reference}, due on {due}, was completed {late} days late.",
             reference=one.reference,
             due=one.due_on,
             late=days,
         ),
-        _("See why it took so long, and tell the data subject."),
+        _("Find out why it was late, and inform the data subject."),
     )
 
 
@@ -117,7 +117,7 @@ def _request(
             "retention.request_overdue",
             Outcome.FAIL,
             _(
-                "Of request {reference}, due on {due}, {count} records are still there.",
+                "Request {reference}, due on {due}: {count} records are not erased.",
                 reference=one.reference,
                 due=one.due_on,
                 count=found.unexplained or forgotten,
@@ -128,7 +128,7 @@ def _request(
                 reference=one.reference,
                 due=one.due_on,
             ),
-            _("Answer the data subject, and see why the records were not erased."),
+            _("Answer the data subject, and find out why the records were not erased."),
         )
         return "overdue"
     if found.records and not found.unexplained:
@@ -136,20 +136,23 @@ def _request(
             "retention.request_restricted",
             Outcome.ATTENTION,
             _(
-                "Of request {reference}, {count} records stay: a hold, a law, or another "
+                "Request {reference}: {count} records remain. A legal hold, a law or another "
                 "record keeps them.",
                 reference=one.reference,
                 count=found.records,
             )
             if not found.taken_over
             else _(
-                "Of request {reference}, {count} records stay; {others} of them belong to another "
-                "data subject by now; a hold, a law or another record keeps the rest.",
+                "Request {reference}: {count} records remain. {others} of them now belong to "
+                "another data subject; a legal hold, a law or another record keeps the others.",
                 reference=one.reference,
                 count=found.records,
                 others=found.taken_over,
             ),
-            _("Tell the data subject; until they go they may only be stored (PIPL 47)."),
+            _(
+                "Inform the data subject. Until the records are erased, they may only be stored "
+                "(PIPL 47)."
+            ),
         )
         days = _days_late(desk, one, desk.clock.now())
         if one.restricted_at is None and days > 0:  # what could go went only now
@@ -174,7 +177,7 @@ def _oversized(seen: Examination, one: ErasureRequest, today: date) -> RequestSt
         ),
         _(
             "Erase the records by hand, then withdraw the request. Or give the class a column that "
-            "names the data subject, and enter the request anew."
+            "names the data subject, and enter the request again."
         ),
     )
     return "overdue" if late else "open"
@@ -192,8 +195,8 @@ def _not_found(seen: Examination, one: ErasureRequest, today: date) -> RequestSt
             due=one.due_on,
         ),
         _(
-            "Compare the key with the request's file. Withdraw the request: enter it anew with the "
-            "right key, or tell the data subject that no record is there."
+            "Compare the key with the request's file and withdraw the request. Then enter it again "
+            "with the right key, or inform the data subject that no record exists."
         ),
     )
     return "overdue" if late else "not_found"

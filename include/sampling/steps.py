@@ -11,7 +11,7 @@ from include.approvals.question import AskAgain
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import artifacts_of, keep_artifact
-from include.messages import _
+from include.messages import _, in_english
 from include.sampling import register, seeds
 from include.sampling.commitment import Commitment, Committed, Sealed
 from include.sampling.desk import Desk
@@ -312,9 +312,8 @@ def take_seed(
             )
         user, at = taken.entered_by, taken.entered_at
     elif refused is not None:
-        why = seeds.why(refused)
         raise SeedRefused(
-            f"The seed was refused: {why.text.format(**why.values)}.",
+            f"The seed was refused: {in_english(seeds.why(refused))}.",
             "The auditor is asked again.",
         )
     return _seed_record(user, at)

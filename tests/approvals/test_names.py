@@ -38,22 +38,22 @@ def test_an_empty_entry_names_nobody(nobody: str) -> None:
     assert not is_among(nobody, [nobody, "E1"])
 
 
-def test_other_people_are_other_people() -> None:
-    """Accents and digits tell people apart."""
+def test_similar_names_name_different_people() -> None:
+    """Accents and digits make a difference."""
     assert not same_person("E00003", "E00030")
     assert not same_person("jose", "josé")
 
 
 @given(st.text(max_size=20))
-def test_what_is_compared_is_compared_as_itself(name: str) -> None:
-    """However often the rule is applied, and in capitals and small letters."""
+def test_compared_form_of_a_name_stays_the_same_when_compared_again(name: str) -> None:
+    """Also when the name is in small letters."""
     compared = as_compared(name)
     assert as_compared(compared) == compared
     assert as_compared(name.casefold()) == compared
 
 
 def test_no_other_module_folds_the_names_of_people() -> None:
-    """Rules of their own are for other things: headers, mail domains, sheets, sites, words."""
+    """Other modules fold the case of other things: headers, mail domains, sheets, sites, words."""
     others = {
         "approvals/names.py",
         "backup/preflight.py",  # sites

@@ -86,7 +86,7 @@ def test_an_answer_that_may_not_count_is_refused_and_kept(
 
 @pytest.mark.parametrize("decision", [APPROVE, REJECT])
 def test_decide_refuses_an_answer_to_another_form(state: Engine, decision: str) -> None:
-    """Whoever gave it: a person who saw another content did nothing wrong."""
+    """The cause is the content, whoever answered; the approver may still decide."""
     earlier, about = asked(state), asked(state, sha256="b" * 64)
     answers = [("E3", earlier.content), ("E2", earlier.content), ("E4", "")]
     for minutes, (who, content) in enumerate(answers):
@@ -100,8 +100,8 @@ def test_decide_refuses_an_answer_to_another_form(state: Engine, decision: str) 
     assert isinstance(decide(state, about, "E3"), Decision)
 
 
-def test_who_is_entitled_is_so_in_any_spelling(state: Engine) -> None:
-    """As one who may not decide is."""
+def test_decide_accepts_an_approver_in_any_spelling(state: Engine) -> None:
+    """The comparison ignores case."""
     assert isinstance(decide(state, asked(state), "e3"), Decision)
 
 

@@ -159,10 +159,10 @@ def test_a_target_that_grants_by_default_is_refused(
     assert rows(target, "SELECT FROM pg_class WHERE relname = 't'") == []
 
 
-def test_default_rights_that_open_nothing_of_the_restore_are_no_reason_to_refuse(
+def test_default_privileges_that_open_no_restored_table_are_accepted(
     target: DatabaseAddress, roles: None
 ) -> None:
-    """Those of other roles, and on what holds no records."""
+    """Default privileges of other roles, and on objects without records."""
     run(
         target,
         """ALTER DEFAULT PRIVILEGES FOR ROLE clerk_of_owners GRANT SELECT ON TABLES TO PUBLIC;

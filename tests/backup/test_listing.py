@@ -93,14 +93,14 @@ def test_listing_refuses_a_point_without_signature_that_no_run_removes(
     assert (points, refusal.point) == ([], point)
 
 
-def test_retention_and_restore_take_no_unfinished_point_for_a_changed_one(
+def test_retention_and_restore_do_not_reject_a_point_of_a_backup_at_work(
     any_store: ObjectStore,
     taken: Taken,
     signer: Signer,
     state: Engine,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A backup at work has stored its manifest, and not its signature yet."""
+    """The backup has stored the manifest, but not the signature yet."""
     from include.orchestration.retention import _copies
     from plugins.compliance_ui.restore_points import _read
 
@@ -215,7 +215,7 @@ def test_store_that_wrote_a_point_refuses_another_version_of_its_dump(
     assert "gone from this store" in refusal.reason
 
 
-def test_pruning_reports_copies_and_gives_them_no_turn_of_another_point(
+def test_pruning_reports_copies_and_counts_them_for_no_rule(
     locked: Locked,
     moto: MotoServer,
     taken: Taken,
@@ -223,7 +223,7 @@ def test_pruning_reports_copies_and_gives_them_no_turn_of_another_point(
     signer: Signer,
     state: Engine,
 ) -> None:
-    """The copy, newer than all of them, would take the floor of one that is proved."""
+    """Otherwise the newest copy would take the place of a verified point in the floor."""
     store = copy_of(locked, moto)
     dump = locked.manifest.dump.key
     store.put(dump, same_size(store.get(dump)))  # a forgery that its size does not show

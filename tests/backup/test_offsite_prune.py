@@ -37,7 +37,7 @@ def test_pruning_removes_what_the_rules_say_and_nothing_else(
     signer: Signer,
     state: Engine,
 ):
-    """Expired and superseded go, floor and holds stay; again, nothing more goes."""
+    """Removes expired and superseded points, keeps floor and holds; a second run removes none."""
     for day in (0, 1, 2, 10, 11, 95, 96):
         publish(any_store, taken, signer, day)
     offsite = make(any_store, recipients, signer)
@@ -201,7 +201,7 @@ def test_a_changed_restore_point_fails_pruning_and_is_kept_as_evidence(
     signer: Signer,
     state: Engine,
 ):
-    """It counts for nothing: the floor is made of good ones only."""
+    """A changed point does not count towards the floor."""
     for day in (0, 1, 100, 101, 102):
         publish(store, taken, signer, day)
     store.put(f"courier/p001/{MANIFEST_NAME}", b"changed")
@@ -249,7 +249,7 @@ def test_a_published_restore_point_that_is_gone_is_reported(
     is_held: bool,
     names: Sequence[str],
 ):
-    """Somebody removed it, or all that made it one: failed under a hold, else needs attention."""
+    """Manifest or all objects are gone: fails under a hold, needs attention otherwise."""
     for day in (0, 1, 2):
         publish(store, taken, signer, day)
         begin(state, store, f"p{day:03d}")

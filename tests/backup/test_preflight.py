@@ -205,8 +205,8 @@ def test_the_step_has_the_worst_outcome_and_all_findings(
 
 
 @pytest.mark.parametrize("way", [Transport.PLAIN, Transport.UNVERIFIED])
-def test_a_way_that_is_not_verified_is_a_finding_by_connection(way: Transport):
-    """A fault of stores and KMS; of a database it is what its connection chose."""
+def test_each_unverified_connection_is_a_finding(way: Transport):
+    """Connections of stores and KMS fail; a database's connection may choose a weaker mode."""
     seen = Examination("preflight", CLAUSE)
     routes = [
         Route("offsite_store", way, Destination.STORE),

@@ -24,11 +24,10 @@ from include.backup.manifest import (
     remove,
     restore_points,
 )
-from include.backup.point_folder import MOST_VERSIONS
 from include.cli import backup as commands
 from include.encryption.crypto import Refused
 from include.evidence.signing import Signer, generate_key
-from include.services.objectstore.base import ObjectLocked
+from include.services.objectstore.base import MOST_VERSIONS, ObjectLocked
 from include.services.objectstore.s3 import S3Store
 from tests.backup.support import Taken, mapped
 from tests.support.holders import NOW, Holder
@@ -129,8 +128,8 @@ def test_an_untouched_restore_point_names_the_versions_that_were_checked(locked:
     assert locked.store.get(signature, version_id=point.signature_version_id)
 
 
-def test_however_many_versions_are_put_on_top_the_signed_one_is_used(locked: Locked) -> None:
-    """More than are tried: the genuine version is the oldest."""
+def test_signed_version_is_used_below_any_number_of_newer_versions(locked: Locked) -> None:
+    """There are more newer versions than are tried; the signed version is the oldest."""
     for _ in range(MOST_VERSIONS + 3):
         locked.overwrite(MANIFEST_NAME)
         locked.overwrite(SIGNATURE_NAME)

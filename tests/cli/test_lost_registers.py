@@ -41,8 +41,8 @@ def test_recover_ledger_names_lost_rows_until_a_person_accepts_the_loss(
     company.harm(*GONE)
     assert command.recover_ledger() == 1
     shown = capsys.readouterr()
-    assert "3 of 3 erasures that were sealed are missing" in shown.err
-    assert "1 of 1 legal holds that were sealed are missing" in shown.err
+    assert "3 of 3 sealed erasures are missing" in shown.err
+    assert "1 of 1 sealed legal holds are missing" in shown.err
     assert "--accept-losses" in shown.err
     assert "was entered after 2026-11-24 14:" in shown.out
     assert "Approvals, incidents" in shown.out
@@ -94,7 +94,7 @@ def test_restore_is_refused_when_erasures_are_lost_unless_told_to_go_on(
     company.harm("DELETE FROM legal_hold")
     assert is_complete(place, "shop", incomplete_is_accepted=False)
     company.harm(*GONE[:2])
-    with pytest.raises(ControlFailed, match="3 of 3 erasures") as refused:
+    with pytest.raises(ControlFailed, match="3 of 3 sealed erasures") as refused:
         is_complete(place, "shop", incomplete_is_accepted=False)
     assert "--incomplete-ledger" in refused.value.action
     assert not is_complete(place, "shop", incomplete_is_accepted=True)

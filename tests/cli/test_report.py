@@ -1,4 +1,4 @@
-"""What `run` and `up` tell of a sealed run."""
+"""The error that `run` and `up` print for a sealed run."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def finding(severity: Outcome, subject: str) -> Finding:
     )
 
 
-def test_the_error_says_what_it_is_about(place: Workplace) -> None:
-    """The first finding that fails: its message alone names neither database nor table."""
+def test_error_names_the_subject_of_the_first_failed_finding(place: Workplace) -> None:
+    """The finding's message names neither database nor table."""
     findings = [
         finding(Outcome.ATTENTION, "courier.public.other"),
         finding(Outcome.FAIL, "courier.public.scratch"),
@@ -66,8 +66,8 @@ def test_the_error_says_what_it_is_about(place: Workplace) -> None:
     )
 
 
-def test_nothing_that_fails_is_no_error(place: Workplace) -> None:
-    """What only needs attention is in the report."""
+def test_run_without_a_failed_finding_has_no_error(place: Workplace) -> None:
+    """Findings that need attention are in the report only."""
     findings = [finding(Outcome.ATTENTION, "courier.public.other")]
     run = seal_findings(place, findings)
     assert result_of(place, *run, "success", "log").error is None

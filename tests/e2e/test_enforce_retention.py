@@ -184,7 +184,7 @@ def test_a_drill_without_the_replay_is_red(
     )
     off = place.offsite()
     (point,), _ = manifests.restore_points(off.store, NAME, off.trusted)
-    for off_switch in ("_erase", "_mask"):
+    for off_switch in ("erase", "mask_again"):
         monkeypatch.setattr(replays, off_switch, lambda *_: 0)
     found = drill(
         place.pack.database(NAME),

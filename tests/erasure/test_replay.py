@@ -284,7 +284,7 @@ def test_a_deletion_that_did_nothing_is_noticed(
 ):
     """The proof does not believe the deletion."""
     copy.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2)")
-    monkeypatch.setattr(module, "_erase", lambda *_: None)
+    monkeypatch.setattr(module, "erase", lambda *_: None)
     done = replayed({"t": [["1"], ["2"]]})
     assert (done.remaining, done.holding) == (2, {"public.t": 2})
 
@@ -355,7 +355,7 @@ def test_a_masking_that_did_nothing_is_noticed(
     """The proof looks at what is there."""
     copy.execute("CREATE TABLE t (id int PRIMARY KEY, name text); INSERT INTO t VALUES (1, '王五')")
     entered(ledger_state, {"t": [["1"]]}, action="mask")
-    monkeypatch.setattr(module, "_mask", lambda *_: 0)
+    monkeypatch.setattr(module, "mask_again", lambda *_: 0)
     assert replayed({}, masks={"c": MASK}) == Replay(1, 0, 1)
 
 

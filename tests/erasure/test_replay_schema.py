@@ -1,4 +1,4 @@
-"""What the schema of a restored copy derives from erased records goes with them."""
+"""A replay erases also what views, triggers and other tables derive from erased records."""
 
 from __future__ import annotations
 

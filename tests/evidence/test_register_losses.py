@@ -75,7 +75,7 @@ def test_first_loss_stays_when_a_second_one_is_repaired(company: Company) -> Non
         for _ in range(4):
             _state, findings = company.seal()
         assert [finding.code for finding in findings] == ["evidence.register_lost"]
-        with pytest.raises(ControlFailed, match="1 of 2 legal holds that were sealed are missing"):
+        with pytest.raises(ControlFailed, match="1 of 2 sealed legal holds are missing"):
             company.require()
         company.harm(first)
         company.require()

@@ -64,7 +64,7 @@ def test_register_is_refused_when_sealed_rows_are_gone(company: Company, name: s
 
 def test_message_counts_erased_records_rather_than_batches(company: Company) -> None:
     company.harm(*GONE)
-    with pytest.raises(ControlFailed, match="3 of 3 erasures that were sealed are missing") as it:
+    with pytest.raises(ControlFailed, match="3 of 3 sealed erasures are missing") as it:
         company.require()
     assert "--accept-losses" in it.value.action
 
@@ -73,7 +73,7 @@ def test_only_registers_that_a_caller_relies_on_are_required(company: Company) -
     company.harm(*HARM["legal_hold"])
     reader, now = company.reader, company.clock.now()
     reader.require_complete(now, [ERASURES])
-    with pytest.raises(ControlFailed, match="1 of 2 legal holds"):
+    with pytest.raises(ControlFailed, match="1 of 2 sealed legal holds"):
         reader.require_complete(now, [ERASURES, HOLDS])
 
 
@@ -89,7 +89,7 @@ def test_only_registers_that_a_caller_relies_on_are_required(company: Company) -
 )
 def test_changed_rows_are_refused_like_missing_ones(company: Company, statement: str) -> None:
     company.harm(statement)
-    with pytest.raises(ControlFailed, match="were changed, or others have their numbers"):
+    with pytest.raises(ControlFailed, match="were changed, or other rows have their numbers"):
         company.require()
 
 
@@ -118,10 +118,12 @@ def test_older_state_database_is_refused_by_what_was_sealed_since(
         company.seal()
         company.require()
         company.state = old
-        with pytest.raises(ControlFailed, match=r"3 of 6 erasures .* 1 of 3 legal holds"):
+        with pytest.raises(
+            ControlFailed, match=r"3 of 6 sealed erasures .* 1 of 3 sealed legal holds"
+        ):
             company.require()
         company.hold()  # the same number as one that is lost
-        with pytest.raises(ControlFailed, match="legal holds that were sealed were changed"):
+        with pytest.raises(ControlFailed, match="sealed legal holds were changed"):
             company.require()
         company.seal("check_quality")  # enters the newer bundles; the loss is not forgotten
         company.seal("check_quality")
@@ -136,7 +138,7 @@ def test_loss_stays_in_every_later_bundle(company: Company) -> None:
         assert [one.code for one in findings] == ["evidence.register_lost"]
         assert set(state.lost) == {"erasure"}
         assert state.figures["erasure"].entries == 0
-    with pytest.raises(ControlFailed, match="3 of 3 erasures"):
+    with pytest.raises(ControlFailed, match="3 of 3 sealed erasures"):
         company.require()
 
 

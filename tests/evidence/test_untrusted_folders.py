@@ -1,4 +1,4 @@
-"""Whoever can write to a store, or hands over a folder, neither hangs nor kills its readers."""
+"""Readers of a store or folder neither hang nor run out of memory, whatever is written there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers to human steps of incidents count for what their form was about."""
+"""Answers to human steps of incidents count only for the content that their form showed."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.incident.test_steps import HUMAN, before, given_now
 def test_an_answer_to_a_form_about_something_else_is_asked_for_again(
     company: Company, step: str
 ) -> None:
-    """What was entered is kept; the answer to the form of now counts."""
+    """The refused answer is kept on the timeline; an answer to the current form counts."""
     case = before(company, step)
     shown_then = replace(given_now(case, step), content="0" * 64)
     done = len(case.entries())
-    with pytest.raises(AskAgain, match="what the page shows changed meanwhile"):
+    with pytest.raises(AskAgain, match="content of the page changed after"):
         case.take(step, shown_then)
     (refused,) = case.entries()[done:]
     assert refused.kind is Kind.REFUSED
@@ -37,7 +37,7 @@ def test_an_answer_to_a_form_about_something_else_is_asked_for_again(
 def test_a_form_stays_good_while_time_passes_and_notes_are_written(
     company: Company, step: str, kind: Kind
 ) -> None:
-    """Deadlines, silence and notes make it no other form."""
+    """Deadlines, missed answers and notes do not change the form's content."""
     case = before(company, step)
     then = case.page(step).content
     company.clock.on(hours=5)
@@ -53,7 +53,7 @@ def test_a_grade_confirmed_on_earlier_counts_does_not_count(company: Company) ->
     case = before(company, "grade", 1, 2)
     given = given_now(case, "grade")
     widened(case, 4, 5)
-    with pytest.raises(AskAgain, match="what the page shows changed meanwhile"):
+    with pytest.raises(AskAgain, match="content of the page changed after"):
         case.take("grade", given)
     assert case.file.incident.grade is None
 
@@ -61,18 +61,18 @@ def test_a_grade_confirmed_on_earlier_counts_does_not_count(company: Company) ->
 def test_a_confirmed_grade_does_not_undo_another_one_that_was_entered_since(
     company: Company,
 ) -> None:
-    """The form from before is refused, and the one of now says what the grade is."""
+    """The answer to the earlier form is refused; the current form shows the entered grade."""
     case = before(company, "grade")
     given = given_now(case, "grade")
     case.update(Action.REGRADE, by=COMP, grade="major", words="it is in the press")
-    with pytest.raises(AskAgain, match="what the page shows changed meanwhile"):
+    with pytest.raises(AskAgain, match="content of the page changed after"):
         case.take("grade", given)
     assert case.file.incident.grade == "major"
     assert "So far: Graded Major" in case.page("grade").body
 
 
 def test_a_report_handed_in_names_the_document_that_its_form_showed(company: Company) -> None:
-    """Other words make another document; what was handed in is the one before."""
+    """A new text makes a new version; the report that was handed in is the earlier version."""
     case = before(company, "report")
     shown_then = case.page("report").content
     case.answer("impact")
@@ -86,7 +86,7 @@ def test_a_report_handed_in_names_the_document_that_its_form_showed(company: Com
 
 
 def test_closing_counts_for_a_form_that_showed_more_as_open(company: Company) -> None:
-    """Nobody has to look at the same page twice because a notice was sent."""
+    """Progress on other points does not outdate the form, so nobody reviews it twice."""
     case = before(company, "close")
     case.update(Action.CORRECT, by=LEAD, entry=case.entries(Kind.CONTAINED)[0].place)
     given = given_now(case, "close")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -23,6 +24,7 @@ from include.local.sample import load
 from include.policy import SHIPPED, load_pack
 from include.services.clock import FixedClock
 from include.services.database import DatabaseAddress
+from tests.support.airflow_task import in_task
 from tests.support.databases import fresh, pooled
 from tests.support.registers import content_of
 
@@ -98,6 +100,18 @@ def rig(postgres: EmbeddedPostgres, template: str, migrated_database: str) -> It
         state = pooled(migrated_database)
         yield Rig(desk_of(conninfo, state), conninfo, migrated_database)
         state.dispose()
+
+
+@pytest.fixture
+def run_of_tasks(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """Dag id and run id of a run whose tasks work on the courier of ``rig``."""
+    from include.orchestration import intake
+
+    key = rig.desk.dag_id, rig.desk.run_id
+    pack = SimpleNamespace(intake_rule=lambda _rule: None)
+    in_task(monkeypatch, key, rig.desk.state, rig.desk.clock, pack=pack)
+    monkeypatch.setattr(intake, "_desk", lambda *_: rig.desk)
+    return key
 
 
 def desk_of(conninfo: str, state: Engine) -> Desk:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 
 from include.intake import review, settle
 from tests.intake.conftest import NOW, OLDEST, REVIEWER, Rig
-from tests.support.airflow_task import in_task, killed_after, record_of
+from tests.support.airflow_task import killed_after, record_of
 from tests.support.registers import content_of
 
 pytestmark = pytest.mark.airflow
@@ -19,16 +18,12 @@ pytestmark = pytest.mark.airflow
 @pytest.mark.parametrize("option", ["Approve", "Reject"])
 @pytest.mark.parametrize("late", [False, True], ids=["in time", "late"])
 def test_review_goes_on_with_a_registered_decision_after_its_task_was_killed(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, option: str, late: bool
+    rig: Rig, run_of_tasks: tuple[str, str], option: str, late: bool
 ) -> None:
     """The step skips the question and keeps the record that the killed task lost."""
     from include.orchestration import intake
     from include.orchestration.human import Answer
 
-    key = rig.desk.dag_id, rig.desk.run_id
-    pack = SimpleNamespace(intake_rule=lambda _rule: None)
-    in_task(monkeypatch, key, rig.desk.state, rig.desk.clock, pack=pack)
-    monkeypatch.setattr(intake, "_desk", lambda *_: rig.desk)
     checked = rig.checked()
     part = checked.part
     assert intake.ask(part) is not None
@@ -38,20 +33,15 @@ def test_review_goes_on_with_a_registered_decision_after_its_task_was_killed(
     lost = killed_after(partial(intake.take, part, answer), review, "take")
     assert lost.data["decision"] == option
     assert intake.ask(part) is None
-    assert record_of(rig.desk.state, key, "review", part) == lost
+    assert record_of(rig.desk.state, run_of_tasks, "review", part) == lost
     assert settle.settle(rig.desk, checked).data["promoted"] == (24 if option == "Approve" else 0)
 
 
-def test_review_asks_again_about_another_content_after_its_task_was_killed(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("run_of_tasks")
+def test_review_asks_again_about_another_content_after_its_task_was_killed(rig: Rig) -> None:
     """The decision was on what the batch held before."""
     from include.orchestration import intake
 
-    key = rig.desk.dag_id, rig.desk.run_id
-    pack = SimpleNamespace(intake_rule=lambda _rule: None)
-    in_task(monkeypatch, key, rig.desk.state, rig.desk.clock, pack=pack)
-    monkeypatch.setattr(intake, "_desk", lambda *_: rig.desk)
     checked = rig.checked()
     rig.answered(checked)
     rig.rows("UPDATE intake_record SET name = 'Somebody Else' WHERE batch_id = %s", OLDEST)

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from include.intake import settle
 from tests.intake.conftest import NOW, Rig
-from tests.support.airflow_task import in_task, seal_under_work
+from tests.support.airflow_task import seal_under_work
 
 pytestmark = pytest.mark.airflow
 
 
 def test_settlement_lets_nothing_in_once_its_run_was_sealed(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, run_of_tasks: tuple[str, str]
 ) -> None:
-    """It would be in no evidence; the next run asks again."""
+    """No evidence would show the promotion; the next run asks again."""
     from airflow.sdk.exceptions import AirflowFailException
 
     from include.orchestration import intake
 
-    key = rig.desk.dag_id, rig.desk.run_id
-    pack = SimpleNamespace(intake_rule=lambda _rule: None)
-    in_task(monkeypatch, key, rig.desk.state, rig.desk.clock, pack=pack)
-    monkeypatch.setattr(intake, "_desk", lambda *_: rig.desk)
     checked = rig.checked()
     rig.answered(checked)
     real = settle.settle
 
     def sealed_before(*arguments: Any, **named: Any) -> Any:
-        seal_under_work(rig.desk.state, key, NOW)
+        seal_under_work(rig.desk.state, run_of_tasks, NOW)
         return real(*arguments, **named)
 
     monkeypatch.setattr(settle, "settle", sealed_before)

@@ -66,12 +66,12 @@ def execute() -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("task", "statements", "lost"),
     [
-        (drill, ERASURES, "3 of 3 erasures"),
-        (prune, HOLDS, "1 of 1 legal holds"),
-        (plan, HOLDS, "1 of 1 legal holds"),
-        (plan, ERASURES, "3 of 3 erasures"),
-        (plan, ("DELETE FROM erasure_request",), "1 of 1 requests to be erased"),
-        (execute, HOLDS, "1 of 1 legal holds"),
+        (drill, ERASURES, "3 of 3 sealed erasures"),
+        (prune, HOLDS, "1 of 1 sealed legal holds"),
+        (plan, HOLDS, "1 of 1 sealed legal holds"),
+        (plan, ERASURES, "3 of 3 sealed erasures"),
+        (plan, ("DELETE FROM erasure_request",), "1 of 1 sealed erasure requests"),
+        (execute, HOLDS, "1 of 1 sealed legal holds"),
     ],
 )
 def test_task_fails_before_it_acts_when_sealed_rows_are_gone(

@@ -48,7 +48,7 @@ def cut_off(run: Run) -> None:
 
 
 def test_seal_is_refused_while_a_step_is_at_work(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Airflow took the worker for dead, and its later work would be in no evidence."""
+    """Airflow reported a live worker as dead; evidence would not show its later work."""
     from include.orchestration import run_lock
 
     monkeypatch.setattr(run_lock, "SEAL_PATIENCE", timedelta(seconds=1))

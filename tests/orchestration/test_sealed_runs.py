@@ -161,13 +161,13 @@ def test_seal_gives_the_reason_of_the_last_answer_where_nobody_asks_again(run: R
     assert finding.code == "review.unanswered"
     said = Translator("en", "UTC").text(finding.message)
     assert "changed after the form was made" in said
-    assert "did not finish" not in said
+    assert "interrupted" not in said
 
 
 def test_step_that_begins_while_the_run_is_sealed_waits_and_fails(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Records were read already: what it did would be in no evidence."""
+    """The seal has read the records already, so evidence would not show the step's work."""
     from concurrent import futures
 
     from airflow.sdk.exceptions import AirflowFailException
@@ -286,7 +286,7 @@ def test_no_task_works_in_a_sealed_run(
 
 
 def test_a_pack_without_audits_has_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No step fails, so that nobody who has no audit.yaml is woken by red runs."""
+    """No step fails, so runs of a pack without audit.yaml do not alert anyone."""
     from include.orchestration import audit_conclusion, sampling
     from include.sampling import conclusion_report, report
 

@@ -381,7 +381,7 @@ def test_records_found_through_others_go_first_where_no_key_forbids(
     assert names[1].index("visit") < names[1].index("customer")
 
 
-def test_hold_placed_after_plan_is_told_as_seen(pagila: Rig) -> None:
+def test_execution_counts_records_under_a_hold_placed_after_the_plan(pagila: Rig) -> None:
     """A plan after the execution finds the hold."""
     pagila.request("1")
     planned = pagila.plan()
@@ -390,8 +390,8 @@ def test_hold_placed_after_plan_is_told_as_seen(pagila: Rig) -> None:
     assert executed.data["staying"] == {"address": {"held": 1}}
 
 
-def test_record_that_changed_after_plan_is_told_as_seen(pagila: Rig) -> None:
-    """The application deleted it itself."""
+def test_execution_counts_records_deleted_after_the_plan(pagila: Rig) -> None:
+    """The application deleted the record itself."""
     pagila.sql("UPDATE rental SET at = %s WHERE rental_id = 2", [OLD])
     planned = pagila.plan()
     pagila.sql("DELETE FROM rental WHERE rental_id = 2")

@@ -136,13 +136,13 @@ FULL: dict[str, Any] = {
                 "the run's time was used up; the next run goes on | 4",
             ],
         ),
-        ({}, ["no change and no hold was seen: the run did not reach them | 4"]),
+        ({}, ["the run did not reach them; no change and no legal hold was found | 4"]),
         (
             {"staying": {"order": {"held": 1, "not_due": 2, "due": 1}}},
             [
-                "a hold was placed on them after the plan was made | 1",
+                "a legal hold was placed on them after the plan was made | 1",
                 "they were changed or deleted after the plan was made | 2",
-                "no change and no hold was seen: the run did not reach them | 1",
+                "the run did not reach them; no change and no legal hold was found | 1",
             ],
         ),
         (

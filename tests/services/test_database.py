@@ -65,7 +65,7 @@ def test_the_password_is_only_where_it_must_be():
 
 
 @pytest.mark.parametrize("variable", ["PGHOST", "PGHOSTADDR"])
-def test_no_variable_of_the_environment_leads_a_local_address_elsewhere(
+def test_environment_variable_does_not_redirect_a_local_address(
     postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch, variable: str
 ):
     """Without TLS it would go over the network; TEST-NET-1 never answers."""
@@ -80,10 +80,10 @@ def test_no_variable_of_the_environment_leads_a_local_address_elsewhere(
         assert "192.0.2.1" not in str(error.value)
 
 
-def test_a_service_of_the_environment_leads_no_local_address_elsewhere(
+def test_service_of_the_environment_does_not_redirect_a_local_address(
     postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    """What a service file says is read where an address leaves it out."""
+    """An address takes values that it leaves out from the service file."""
     (tmp_path / "services").write_text("[elsewhere]\nhostaddr=192.0.2.1\nconnect_timeout=1\n")
     monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
     monkeypatch.setenv("PGSERVICE", "elsewhere")
@@ -162,7 +162,7 @@ def test_the_file_with_a_secret_is_gone_with_its_process(tmp_path: Path):
 
 @pytest.mark.parametrize("secret", ["ends with a blank ", "a\nb", "x" * 1000])
 def test_a_secret_that_programs_would_read_otherwise_is_refused(secret: str):
-    """Rather than asked for in vain; it is not repeated."""
+    """The error does not quote the secret."""
     one = DatabaseAddress.from_parameters({"host": "localhost", "sslpassword": secret}, "")
     with pytest.raises(UsageError, match="sslpassword of a database address") as error:
         one.environment()
@@ -181,7 +181,7 @@ def test_a_secret_that_programs_would_read_otherwise_is_refused(secret: str):
     ],
 )
 def test_a_part_of_a_password_is_never_taken_for_a_host_or_database(uri: str):
-    """It would stand in the next error."""
+    """Errors name the host and the database, so the part would be in a log."""
     with pytest.raises(UsageError, match="must be escaped") as error:
         DatabaseAddress.from_conninfo(uri)
     assert "s3cr3t" not in str(error.value)
@@ -195,7 +195,7 @@ def test_a_part_of_a_password_is_never_taken_for_a_host_or_database(uri: str):
     ("login", "schema"), [("", "s3cr3t@h/d"), ("u", "s3cr3t@h/d"), ("", "s3cr3t@h")]
 )
 def test_a_part_of_a_password_that_airflow_took_for_a_database_is_refused(login: str, schema: str):
-    """Airflow reads URIs itself, where a task runs; the part would stand in every error."""
+    """In a task, Airflow parses URIs itself; errors name the database."""
     spec = ConnectionSpec("x", "postgres", "u", 12, login, "", schema)
     with pytest.raises(UsageError, match="Connection x names a database with @") as error:
         DatabaseAddress.from_connection(spec)

@@ -32,7 +32,9 @@ LOCAL, VERIFIED, UNVERIFIED, PLAIN = Transport
         ("", True, PLAIN),
     ],
 )
-def test_of_url_says_how_safe_the_way_is(url: str, verify: bool | str, way: Transport) -> None:
+def test_of_url_returns_the_transport_of_a_url(
+    url: str, verify: bool | str, way: Transport
+) -> None:
     """The host that is connected to decides; user information in a URL does not."""
     assert transport.of_url(url, verify) is way
     assert way.is_safe is (way in (LOCAL, VERIFIED))
@@ -76,10 +78,10 @@ def test_a_database_is_verified_unless_every_address_is_on_this_machine(
         ({}, VERIFIED),
     ],
 )
-def test_stores_and_kms_are_seen_by_their_endpoint(
+def test_transport_of_stores_and_kms_follows_their_endpoint(
     extra: dict[str, object], way: Transport
 ) -> None:
-    """Where none is named it is AWS itself."""
+    """Without an endpoint, the transport is that of AWS."""
     store = {"bucket": "b", "region_name": "cn-north-1", **extra}
     assert store_transport(ConnectionSpec("x", "aws", extra=store)) is way
     kms = {
@@ -98,8 +100,8 @@ def test_a_kms_without_region_is_refused_by_its_connection(monkeypatch: pytest.M
         kms_transport(ConnectionSpec("x", "aws", extra={"bucket": "b"}))
 
 
-def test_an_endpoint_of_the_environment_is_seen_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """AWS's own settings lead a client elsewhere where the connection names no endpoint."""
+def test_transport_follows_an_endpoint_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the connection names no endpoint, a client uses the settings of AWS."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store.example")
     spec = ConnectionSpec("x", "aws", extra={"bucket": "b", "region_name": "cn-north-1"})
     assert (store_transport(spec), kms_transport(spec)) == (PLAIN, PLAIN)

@@ -77,8 +77,8 @@ def test_a_lost_state_database_is_named_when_the_work_was_done(database: str) ->
         )
 
 
-def test_shared_lock_keeps_who_wants_it_alone_waiting(database: str) -> None:
-    """Several may share it; it is free once the last of them ends, and also after an error."""
+def test_exclusive_lock_waits_for_shared_locks(database: str) -> None:
+    """Several sessions share a lock; it is free once the last one ends, also with an error."""
     state, short = engine(database), timedelta(milliseconds=200)
     with (
         shared(state, "seal:x", "the seal of x", short),
@@ -98,7 +98,7 @@ def test_shared_lock_keeps_who_wants_it_alone_waiting(database: str) -> None:
 
 
 def test_shared_lock_that_was_lost_ends_without_an_error(database: str) -> None:
-    """Whoever holds it asks the connection; a long work need not fail for it."""
+    """The holder checks the connection itself; long work need not fail because of the lock."""
     state = engine(database)
     with shared(state, "seal:x", "the seal of x", timedelta(seconds=10)) as lock:
         pid = lock.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()

@@ -21,7 +21,7 @@ from include.services.errors import ParcelSealError
 from tests.system.company import NAME, Company
 
 REFUSALS = (ParcelSealError, AirflowException)
-"""What a task of Airflow fails with."""
+"""Errors with which a task of Airflow fails."""
 
 
 class Killed(BaseException):

@@ -1,8 +1,8 @@
 """Any order of the whole system's operations keeps the invariants of docs/architecture.md.
 
-TEST_SYSTEM_SEQUENCES sets how many sequences are tried (60). With it a failing sequence is made as
-short as possible too, which takes minutes. TEST_SYSTEM_DEFECT brings a defect of
-`tests.system.defects` back, to see how soon a random sequence finds it; that one stays as it is.
+TEST_SYSTEM_SEQUENCES sets the number of sequences (default 60). If it is set, a failing sequence is
+also shortened, which takes minutes. TEST_SYSTEM_DEFECT brings a defect of `tests.system.defects`
+back, to measure how soon a random sequence finds it; that sequence is not shortened.
 """
 
 from __future__ import annotations

@@ -53,10 +53,10 @@ from tests.system.intruder import Intruder, Undo
 from tests.system.runs import Run, backup_run, drill_run, retention_run, sealed_result
 
 LATER = timedelta(days=400)
-"""So much later that no evidence of today is in time."""
+"""Time after which all evidence of today is stale."""
 
 picks = st.integers(0, 1000)
-"""Chooses among whatever there is at that moment."""
+"""A number that `choose` maps to one of the existing items."""
 
 
 FILES = (MANIFEST_NAME, SIGNATURE_NAME, DUMP_NAME)
@@ -246,7 +246,8 @@ class System(RuleBasedStateMachine):
     def _findings(self, run: Run) -> list[str]:
         findings = sealed_result(self.company, run.bundle).findings
         return [
-            f"{one.severity} {one.code} {one.message.text} {one.message.values}" for one in findings
+            f"{finding.severity} {finding.code} {finding.message.text} {finding.message.values}"
+            for finding in findings
         ]
 
     def _erasures_are_sealed(self) -> bool:

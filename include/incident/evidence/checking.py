@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from include.evidence.versions import tried
 from include.incident.counting import subjects
 from include.incident.desk import File
 from include.incident.names import Kind
 from include.incident.timeline import of_kind
-from include.services.objectstore.base import ObjectMissing, ObjectStore
+from include.services.objectstore.base import (
+    ObjectMissing,
+    ObjectStore,
+    read_sha256,
+    versions_to_try,
+)
 
 LIST = "incident_subject"
-_PIECE = 1024 * 1024
 _DRILLED = "-"  # a drill secures nothing
 
 
@@ -82,21 +84,17 @@ def check(conn: Connection, file: File, store: Callable[[], ObjectStore]) -> lis
 
 def _intact_version(store: ObjectStore, key: str, expected: str) -> str:
     versions = [version for version in store.list_versions(key) if version.key == key]
-    for version in tried({key: versions}, key):
+    for version in versions_to_try(versions):
         if not version.is_current and _sha256(store, key, version.version_id) == expected:
             return version.version_id
     return ""
 
 
 def _sha256(store: ObjectStore, key: str, version_id: str = "") -> str | None:
-    digest = hashlib.sha256()
     try:
-        with store.open_reader(key, version_id=version_id) as reader:
-            while piece := reader.read(_PIECE):
-                digest.update(piece)
+        return read_sha256(store, key, version_id=version_id)
     except ObjectMissing:
         return None
-    return digest.hexdigest()
 
 
 def faults(found: Sequence[Kept]) -> Iterator[str]:

@@ -45,7 +45,7 @@ class Given:
     content: str = ""
 
 
-CHANGED = _("what the page shows changed meanwhile: look again")
+CHANGED = _("the content of the page changed after the form was made; review the new page")
 
 
 @dataclass(frozen=True)

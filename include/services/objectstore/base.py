@@ -5,13 +5,17 @@ Keys are relative POSIX paths without a leading slash (``courier/20261124T020000
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Protocol, Self
 
 from include.services.errors import ServiceError
+
+MOST_VERSIONS = 16  # older versions of an object that are tried, from the oldest on
+_PIECE = 1024 * 1024  # bytes read at a time
 
 
 class StoreError(ServiceError):
@@ -253,6 +257,34 @@ class ObjectStore(Protocol):
         A live writer under the prefix loses its upload too: call it when none is at work.
         """
         ...
+
+
+def versions_to_try(versions: Iterable[ObjectVersion]) -> list[ObjectVersion]:
+    """Return the versions that may be the original: the current one, then from the oldest on.
+
+    A run writes each object once or twice, so the original is the current version or among the
+    oldest, however many versions an intruder puts on top of it.
+
+    Args:
+        versions: of one object with its delete markers, the current one first, then newest first.
+    """
+    readable = [version for version in versions if not version.is_marker]
+    current = [version for version in readable if version.is_current]
+    older = [version for version in reversed(readable) if not version.is_current]
+    return current + older[:MOST_VERSIONS]
+
+
+def read_sha256(store: ObjectStore, key: str, *, version_id: str = "") -> str:
+    """Return the SHA-256 of an object's content in hex; reads all of it, in pieces.
+
+    Raises:
+        ObjectMissing: there is no such object or version.
+    """
+    digest = hashlib.sha256()
+    with store.open_reader(key, version_id=version_id) as reader:
+        while piece := reader.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def read_whole(reader: ObjectReader, limit: int | None, key: str, store: str) -> bytes:

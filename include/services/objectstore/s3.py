@@ -23,6 +23,7 @@ from include.services.objectstore.base import (
     StoredObject,
     StoreError,
     StoreProblem,
+    read_sha256,
     read_whole,
 )
 from include.services.objectstore.keys import (
@@ -62,7 +63,6 @@ if TYPE_CHECKING:
     )
 
 LockMode = Literal["COMPLIANCE", "GOVERNANCE"]
-_HASH_BYTES = 1024 * 1024
 
 
 def make_s3_client(
@@ -373,11 +373,8 @@ class S3Store:
         return replace(found, checksum=sent.checksum)
 
     def _verify_by_reading(self, expected: StoredObject) -> None:
-        digest = hashlib.sha256()
-        with self.open_reader(expected.key, version_id=expected.version_id) as reader:
-            while piece := reader.read(_HASH_BYTES):
-                digest.update(piece)
-        if digest.hexdigest() != expected.sha256:
+        digest = read_sha256(self, expected.key, version_id=expected.version_id)
+        if digest != expected.sha256:
             self._fail_verification(expected.key, "its content differs")
 
     def _fail_verification(self, key: str, why: str) -> None:

@@ -140,9 +140,7 @@ NOT_REGULAR = [fifo, socket_file, link_to_a_file, dangling_link, link_to_itself,
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("create", NOT_REGULAR)
-def test_what_is_no_regular_file_is_no_object(
-    tmp_path: Path, create: Callable[[Path], object]
-) -> None:
+def test_irregular_files_are_not_objects(tmp_path: Path, create: Callable[[Path], object]) -> None:
     """A FIFO does not hang its readers, and a link does not lead them elsewhere."""
     store = DirectoryStore(tmp_path)
     create(tmp_path / "x")
@@ -154,10 +152,10 @@ def test_what_is_no_regular_file_is_no_object(
 
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("create", NOT_REGULAR)
-def test_a_lock_that_is_no_regular_file_holds(
+def test_irregular_lock_file_counts_as_a_lock(
     tmp_path: Path, create: Callable[[Path], object]
 ) -> None:
-    """It neither hangs who asks for it nor opens the object to deletion."""
+    """Reading the lock does not hang, and the object cannot be deleted."""
     store = DirectoryStore(tmp_path)
     store.put("x", b"1")
     create(tmp_path / ".x.lock.json")
@@ -169,7 +167,7 @@ def test_a_lock_that_is_no_regular_file_holds(
 
 @pytest.mark.parametrize("length", [4000, 40_000_000])
 def test_a_long_lock_is_not_read_whole(tmp_path: Path, length: int) -> None:
-    """Whatever somebody writes there, the memory that it takes is bounded."""
+    """Reading takes bounded memory, whatever an intruder writes into the file."""
     store = DirectoryStore(tmp_path)
     store.put("x", b"1")
     (tmp_path / ".x.lock.json").write_bytes(b"[" * length)
@@ -206,7 +204,7 @@ def test_linked_folders_are_not_followed(tmp_path: Path) -> None:
 
 
 def test_the_directory_itself_may_be_a_link(tmp_path: Path) -> None:
-    """Who configures the store may point to a mounted disk."""
+    """The path of a store may be a link to a mounted disk."""
     (tmp_path / "disk").mkdir()
     (tmp_path / "store").symlink_to(tmp_path / "disk")
     store = DirectoryStore(tmp_path / "store")
@@ -216,7 +214,7 @@ def test_the_directory_itself_may_be_a_link(tmp_path: Path) -> None:
 
 
 def test_folders_too_deep_for_any_key_do_not_end_a_listing(tmp_path: Path) -> None:
-    """Whoever nests folders without end keeps nobody from the objects beside them."""
+    """Endlessly nested folders do not hide the objects beside them."""
     DirectoryStore(tmp_path).put("x", b"1")
     here = os.open(tmp_path, os.O_RDONLY)
     for _ in range(25):  # longer than a path that the system opens
