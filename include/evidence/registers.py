@@ -22,7 +22,7 @@ from include.evidence.check import Refused, check_signature
 from include.evidence.checkpoint import checkpoints
 from include.evidence.folder import StoreFolder
 from include.evidence.model import AcceptedLoss, Finding, Outcome, RegisterFigure, RegisterState
-from include.evidence.names import DEPTH, RESULT, SIGNATURE, folder_name
+from include.evidence.names import DEPTH, LARGEST_RESULT, RESULT, SIGNATURE, folder_name
 from include.evidence.pending import pending_signatures
 from include.evidence.register_figures import REGISTERS, Loss, Register, losses, take_figures
 from include.evidence.signing import Signer, TrustedKeys
@@ -37,7 +37,6 @@ SEARCHED = 30  # newest rows of the ledger that are searched for these bundles
 UNRECORDED = 50  # newest signed bundles that the ledger lacks and that are read
 COMPARED = 8  # different figures of a register that are compared
 MONTHS = 24  # of the store that are listed at most
-LARGEST_RESULT = 64 * 1024 * 1024  # bytes of a result.json
 ACTION = (
     "Restore the state database from a newer backup. Without one: `./parcelseal recover-ledger` "
     "names what is missing, and `--accept-losses` goes on without it."

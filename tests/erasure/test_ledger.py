@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, update
 
 from include.erasure.ledger import (
     TURN,
@@ -23,13 +23,16 @@ from include.erasure.ledger import (
     counted,
     entries,
     intend,
+    missing,
     record,
+    require_all_there,
     settle,
     unsettled,
     withdraw,
 )
-from include.services.errors import UsageError
+from include.services.errors import ControlFailed, UsageError
 from include.state.tables import erasure, erasure_batch
+from tests.support.registers import unguarded
 
 OLD, NEW = b"o" * 32, b"n" * 40
 KEYS = ErasureKeys({"1": OLD}, "1")
@@ -203,6 +206,24 @@ def test_one_known_key_among_hundreds_costs_none_of_the_others(ledger: Connectio
     assert sorted(map(tuple, found)) == [(first, 1), (last, 199)]
     ledger.rollback()
     assert count(ledger, "courier") == 1
+
+
+def test_entry_that_was_moved_to_another_batch_is_missing_in_its_own(ledger: Connection) -> None:
+    """A batch with an entry too many does not make up for the batch that lacks it."""
+    first, second = intended(ledger, [["1"], ["2"]]), intended(ledger, [["3"]])
+    settle(ledger, [first, second], LATER)
+    require_all_there(ledger, "courier")
+    entry = select(erasure.c.key_hmac).where(erasure.c.batch_id == first).limit(1)
+    with unguarded(ledger, "erasure"):
+        ledger.execute(
+            update(erasure)
+            .where(erasure.c.key_hmac == entry.scalar_subquery())
+            .values(batch_id=second)
+        )
+    assert missing(ledger, "courier") == {"customer": 1}
+    assert missing(ledger, "billing") == {}
+    with pytest.raises(ControlFailed, match="lacks 1 entries"):
+        require_all_there(ledger, "courier")
 
 
 def test_nothing_is_entered_when_the_caller_rolls_back(ledger: Connection):

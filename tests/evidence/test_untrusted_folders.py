@@ -15,7 +15,7 @@ from include.evidence import ledger
 from include.evidence.adopt import recover_ledger
 from include.evidence.check import Refused, check_bundle
 from include.evidence.folder import DiskFolder, StoreFolder
-from include.evidence.names import LARGEST_SUMS, MOST_FILES
+from include.evidence.names import LARGEST_SUMS, MOST_FILES, MOST_LISTED
 from include.evidence.shelf import Shelf
 from include.evidence.signing import TrustedKeys
 from include.evidence.verify import verify_path
@@ -78,6 +78,7 @@ def test_signed_list_of_a_full_bundle_is_read(evidence: Evidence) -> None:
     assert evidence.verify().verified
     size = (evidence.root / sealed.path / "SHA256SUMS").stat().st_size
     assert size / 302 * MOST_FILES < LARGEST_SUMS
+    assert MOST_LISTED > MOST_FILES  # a file too many is still noticed
 
 
 def test_more_files_than_a_bundle_may_have_are_refused(evidence: Evidence) -> None:
