@@ -8,13 +8,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from include.evidence.names import bundle_path
 from include.evidence.prune import prune_to_checkpoint
 from include.evidence.verify import verify_all
 from include.services.objectstore.base import ObjectLocked
 from include.services.objectstore.s3 import S3Store
+from include.state.tables import evidence_intent
 from tests.evidence.register_fixtures import Company
-from tests.evidence.support import CLOCK, Evidence
-from tests.support.s3 import client_for, new_bucket, start_moto
+from tests.evidence.support import CLOCK, Evidence, result_of
+from tests.support.s3 import client_for, new_bucket, start_moto, unfinished_uploads
 
 UNTIL = datetime.now(UTC) + timedelta(days=1)  # noqa: TID251 - the server's own clock decides
 
@@ -60,6 +62,21 @@ def test_a_chain_in_s3_is_locked_and_verifies(
     host = endpoint.removeprefix("http://")
     assert found.commands[0] == f"{copy}  # with the --endpoint-url of {host}"
     assert found.commands[1] == f"cd {sealed[1].path}"
+
+
+def test_repeated_seal_clears_unfinished_uploads_of_a_killed_try(
+    evidence: Evidence, endpoint: str
+) -> None:
+    """An upload that nobody finishes is paid for and seen by no listing."""
+    client = client_for(endpoint)
+    bucket = new_bucket(client)
+    store = S3Store(client, bucket, "evidence")
+    run = result_of().run
+    bundle = bundle_path(run.dag_id, run.run_id, run.started_at)
+    evidence.execute(evidence_intent.insert().values(bundle=bundle, begun_at=CLOCK.now()))
+    client.create_multipart_upload(Bucket=bucket, Key=f"evidence/{bundle}/report.en.html")
+    evidence.seal(store=store)
+    assert unfinished_uploads(client, bucket) == 0
 
 
 def test_registers_that_an_older_state_database_lacks_are_found_in_s3(
