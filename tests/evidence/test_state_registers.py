@@ -82,6 +82,17 @@ def test_only_registers_that_a_caller_relies_on_are_required(company: Company) -
         reader.require_complete(now, [ERASURES, HOLDS])
 
 
+@pytest.mark.parametrize("name", ["result.json", "SHA256SUMS", "SHA256SUMS.sig"])
+def test_registers_are_refused_when_the_newest_bundle_lacks_a_file(
+    company: Company, name: str
+) -> None:
+    """Without its figures, nothing shows that the registers are complete."""
+    (row,) = ledger.rows(company.evidence.conn)
+    (company.evidence.root / row.bundle / name).unlink()
+    with pytest.raises(ControlFailed, match="does not verify, so nothing shows"):
+        company.require()
+
+
 @pytest.mark.parametrize(
     "statement",
     [
