@@ -5,8 +5,10 @@ from __future__ import annotations
 import psycopg
 from sqlalchemy import Engine
 
+from include.erasure.places import Place
 from include.erasure.replay import Schedule
-from tests.erasure.test_replay import entered
+from include.erasure.search import Sought, search
+from tests.erasure.test_replay import KEYS, entered
 from tests.erasure.test_replay_schema import replayed, state
 
 __all__ = ["state"]
@@ -45,3 +47,19 @@ def test_search_leaves_parts_of_keys_to_the_rule_of_their_table(
     entered(state, ERASED)
     schedule = Schedule(ruled=["customer", "waybill"])
     assert replayed(copy, state, schedule).holding == {"public.label": 1}
+
+
+def test_search_counts_rows_of_its_own_partitioned_table_once(
+    copy: psycopg.Connection, state: Engine
+) -> None:
+    """Of records that nobody erased, in the table, and in no partition of it again."""
+    copy.execute("""
+        CREATE TABLE parcel (parcel_id int PRIMARY KEY) PARTITION BY RANGE (parcel_id);
+        CREATE TABLE parcel_1 PARTITION OF parcel FOR VALUES FROM (0) TO (3);
+        CREATE TABLE a_parcel PARTITION OF parcel DEFAULT;
+        INSERT INTO parcel SELECT generate_series(1, 5);
+    """)
+    entered(state, {"parcel": [["1"], ["4"], ["5"], ["9"]]})
+    sought = Sought("parcel", Place("public", "parcel"), ["parcel_id"])
+    assert search(copy, "courier", [sought], state, KEYS) == {"public.parcel": 3}
+    assert search(copy, "billing", [sought], state, KEYS) == {}
