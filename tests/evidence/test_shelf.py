@@ -6,9 +6,10 @@ import pytest
 
 from include.evidence import ledger
 from include.evidence.check import Refused
-from include.evidence.shelf import BELIEVED_FOR, Shelf
+from include.evidence.shelf import BELIEVED_FOR, BundleCheck, Shelf
 from include.evidence.signing import Signer, generate_key
 from include.evidence.verify import link_before
+from include.messages import Message, _
 from tests.evidence.support import Evidence
 
 
@@ -68,6 +69,27 @@ def test_a_result_is_remembered_for_a_while_and_then_looked_at_again(chain: Evid
     now[0] = BELIEVED_FOR
     with pytest.raises(Refused):
         shelf.result(row)
+
+
+@pytest.mark.parametrize("problem", [None, _("the file {name} is missing", name="x")])
+@pytest.mark.parametrize("complete", [False, True])
+def test_bundle_is_verified_when_every_file_was_checked_and_is_right(
+    problem: Message | None, complete: bool
+) -> None:
+    """Neither a fault nor a file too large to be checked is shown as passed."""
+    assert BundleCheck(problem, complete).verified == (complete and problem is None)
+
+
+def test_harmed_bundle_is_not_verified(chain: Evidence) -> None:
+    """The reason names the file."""
+    shelf, row = shelf_of(chain), newest(chain)
+    previous = link_before(chain.conn, row)
+    assert shelf.checked(row, lambda: previous).verified
+    (chain.root / row.bundle / "report.en.html").write_bytes(b"<p>better</p>\n")
+    check = shelf_of(chain).checked(row, lambda: previous)
+    assert not check.verified
+    assert check.problem is not None
+    assert "report.en.html" in check.problem.values.values()
 
 
 def test_bundle_that_waits_for_its_signature_is_checked_again_at_once(chain: Evidence) -> None:
