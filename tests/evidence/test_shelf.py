@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import tracemalloc
+
 import pytest
 
 from include.evidence import ledger
 from include.evidence.check import Refused
-from include.evidence.shelf import BELIEVED_FOR, BundleCheck, Shelf
+from include.evidence.shelf import BELIEVED_FOR, IN_MEMORY, BundleCheck, Shelf
 from include.evidence.signing import Signer, generate_key
 from include.evidence.verify import link_before
 from include.messages import Message, _
@@ -44,6 +47,20 @@ def test_a_file_that_was_harmed_is_not_handed_over(chain: Evidence, harm: str) -
     with pytest.raises(Refused) as refused:
         shelf.open(row, "report.en.html", shelf.signed(row))
     assert "report.en.html" in str(refused.value.message.values)
+
+
+def test_large_file_is_opened_with_little_memory(evidence: Evidence) -> None:
+    """Many readers at once open files of incidents; a large one waits on the disk."""
+    content = bytes(3 * IN_MEMORY)
+    evidence.seal(files={"frames.bin": content})
+    shelf, row = shelf_of(evidence), newest(evidence)
+    signed = shelf.signed(row)
+    tracemalloc.start()
+    with shelf.open(row, "frames.bin", signed) as file:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert hashlib.sha256(file.read()).digest() == hashlib.sha256(content).digest()
+    assert peak < 2 * IN_MEMORY
 
 
 @pytest.mark.parametrize(
