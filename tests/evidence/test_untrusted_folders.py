@@ -122,7 +122,8 @@ def test_file_that_is_no_regular_file_is_refused(
 ) -> None:
     """A pipe does not keep `verify PATH` waiting, and no link is followed."""
     trusted = [chain.signer.public_pem]
-    assert verify_path(copied, trusted).verified
+    intact = verify_path(copied, trusted)
+    assert (intact.verified, intact.bundles) == (True, 1)
     (copied / name).unlink()
     make(copied / name)
     for keys in (trusted, None):
