@@ -184,14 +184,13 @@ def test_accepted_loss_ends_the_refusals_and_is_sealed_once(company: Company) ->
 
 def test_acceptance_that_nobody_trusted_signed_hides_nothing(company: Company) -> None:
     company.harm(*GONE)
-    accept_losses(
-        company.reader,
-        Signer.from_pem(generate_key()),
-        company.clock,
-        by="mallory",
-        because="no backup",
-    )
+    clock, stranger = company.clock, Signer.from_pem(generate_key())
+    accept_losses(company.reader, stranger, clock, by="mallory", because="no backup")
     assert company.lost() == {"erasure"}
+    accept_losses(company.reader, company.evidence.signer, clock, by="c", because="no backup")
+    company.harm("DELETE FROM legal_hold WHERE id = 1")
+    accept_losses(company.reader, stranger, company.clock, by="mallory", because="no backup")
+    assert company.lost() == {"legal_hold"}
 
 
 def test_bundle_that_nobody_trusted_signed_demands_nothing(
