@@ -12,7 +12,7 @@ from include.backup.dump_versions import DumpVersions, version_by_digest, versio
 from include.backup.manifest import Manifest
 from include.backup.point_folder import folders
 from include.backup.verified import NEXT_STEP, ArchiveStream, open_archive, refused
-from include.encryption.crypto import Readable, Refused
+from include.encryption.crypto import Refused
 from include.encryption.recipients import OpeningKey
 from include.encryption.stream import PIECE
 from include.services.objectstore.base import (
@@ -75,7 +75,7 @@ class Source:
             ) from None
 
     @contextmanager
-    def archive(self) -> Iterator[Readable]:
+    def archive(self) -> Iterator[ArchiveStream]:
         """Open the decrypted pg_dump archive as a stream, and verify its object at the end.
 
         When the block ends without an error, the rest of the object is read too.

@@ -73,7 +73,7 @@ class ArchiveStream:
             read_size=PIECE,
         )
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int) -> bytes:
         """Return up to ``size`` bytes of the archive, none at the end.
 
         Raises:
@@ -81,7 +81,7 @@ class ArchiveStream:
                 archive.
         """
         try:
-            data = self._clear.read(self._left + 1 if size < 0 else min(size, self._left + 1))
+            data = self._clear.read(min(size, self._left + 1))
         except zstandard.ZstdError:
             raise refused(self._key, "it cannot be unpacked") from None
         self._left -= len(data)

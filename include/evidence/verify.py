@@ -150,32 +150,6 @@ def verify_one(
     return Verification(True, 1, remarks=remarks, commands=commands)
 
 
-def verify_entry(
-    store: ObjectStore, row: LedgerRow, previous: Link | None, trusted: Iterable[bytes]
-) -> Verification:
-    """Verify one bundle with its row and its link, which were read before; asks the store alone.
-
-    Args:
-        store: the evidence store.
-        row: of the ledger.
-        previous: to what it has to link, as `link_before` says.
-        trusted: public keys (PEM) whose seals count.
-
-    Raises:
-        UsageError: a trusted key cannot be read.
-        StoreError: the store cannot be read.
-    """
-    keys = TrustedKeys(trusted)
-    folder = StoreFolder(store, row.bundle)
-    commands = commands_for(store, row.bundle, keys.fingerprints)
-    try:
-        signed = check_bundle(folder, keys)
-        _check_entry(row, signed, folder, previous, keys)
-    except Refused as bad:
-        return Verification(False, 1, row.bundle, bad.message, [], commands)
-    return Verification(True, 1, commands=commands)
-
-
 def verify_path(path: Path, trusted: Iterable[bytes] | None = None) -> Verification:
     """Verify a bundle's folder on a disk, without ledger: one that was handed to an outsider.
 

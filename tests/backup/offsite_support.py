@@ -31,11 +31,16 @@ def make(store: ObjectStore, recipients: list[Recipient], signer: Signer) -> Off
 
 
 def run_backup(
-    offsite: Offsite, source: DatabaseAddress, state: Engine
+    offsite: Offsite,
+    source: DatabaseAddress,
+    state: Engine,
+    run_id: str = "r",
+    *,
+    again: bool = False,
 ) -> tuple[StepRecord, manifests.Manifest]:
     return back_up(
         mapped(), source, offsite, RULES, state,
-        dag_id="backup_offsite", run_id="r", clock=SystemClock(),
+        dag_id="backup_offsite", run_id=run_id, clock=SystemClock(), again=again,
     )  # fmt: skip
 
 

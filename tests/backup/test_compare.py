@@ -195,6 +195,14 @@ BREAK = "SET session_replication_role = replica;"
          "INSERT INTO c VALUES ('[1,1]', '[2026-01-15,2026-02-15)'),"
          "    ('[1,1]', '[2026-02-15,2026-03-15)'),"
          "    ('[2,2]', '[2026-01-01,2026-01-02)'), (NULL, '[2026-01-01,2026-01-02)')", 2),
+        ("CREATE TABLE p (id int4range, n int4range, at daterange,"
+         "    PRIMARY KEY (id, n, at WITHOUT OVERLAPS));"
+         "CREATE TABLE c (id int4range, n int4range, at daterange,"
+         "    FOREIGN KEY (id, n, PERIOD at) REFERENCES p (id, n, PERIOD at));"
+         "INSERT INTO p VALUES ('[1,1]', '[3,3]', '[2026-01-01,2026-02-01)');"
+         "INSERT INTO c VALUES ('[1,1]', '[3,3]', '[2026-01-15,2026-01-20)'),"
+         "    ('[1,1]', '[4,4]', '[2026-01-15,2026-01-20)'),"
+         "    ('[1,1]', '[3,3]', '[2026-01-15,2026-02-20)')", 2),
     ],
 )  # fmt: skip
 def test_rows_without_parent_are_counted(source: DatabaseAddress, tables: str, broken: int | None):

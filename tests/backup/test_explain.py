@@ -40,6 +40,7 @@ def told(message: str, *more: str) -> str:
             "invalid input syntax for type integer",
         ),
         (f'value "{SECRET}" is out of range for type smallint', [], "is out of range for type"),
+        (f'"{SECRET}" is not a valid binary digit', [], "failed"),
         (f'invalid input value for enum mood: "{SECRET}"', [], "invalid input value for enum mood"),
         (f'malformed array literal: "{{"{SECRET}"}}"', ["DETAIL:  x"], "malformed array literal"),
         (f'invalid input syntax for type integer: "a"b{SECRET}"', [], "invalid input syntax"),

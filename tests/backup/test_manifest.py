@@ -158,6 +158,20 @@ def test_a_restore_point_that_was_changed_is_refused_by_name(
         load(store, "courier", "bad", [signer.public_pem])
 
 
+@pytest.mark.parametrize("target", ["courier/a", "courier/c", "billing/b", "shop/b"])
+def test_signed_manifest_counts_in_its_own_folder_only(
+    published: Publish, store: DirectoryStore, signer: Signer, target: str
+) -> None:
+    """Whether the other folder sorts before its own or after it."""
+    published("b")
+    for name in (DUMP_NAME, MANIFEST_NAME, SIGNATURE_NAME):
+        store.put(f"{target}/{name}", store.get(f"courier/b/{name}"))
+    database = target.partition("/")[0]
+    _points, rejected = restore_points(store, database, [signer.public_pem])
+    assert [folder.key for folder in rejected] == [f"{target}/{MANIFEST_NAME}"]
+    assert "moved here" in rejected[0].reason
+
+
 def test_another_ones_signature_does_not_count(
     published: Publish, store: DirectoryStore, signer: Signer
 ):

@@ -53,6 +53,30 @@ def test_a_backup_is_published_locked_and_clears_what_a_killed_run_left(
         assert abs(locked - timedelta(days=RULES.lock_days)) < timedelta(seconds=2)
 
 
+def test_repeated_try_returns_the_newest_restore_point_of_its_own_run(
+    store: ObjectStore,
+    tiny: DatabaseAddress,
+    recipients: list[Recipient],
+    signer: Signer,
+    state: Engine,
+) -> None:
+    """A try takes a second restore point only when its run has none; only a dump has a duration."""
+    offsite = make(store, recipients, signer)
+    for run_id, again in (("mine", True), ("other", False)):
+        record, _manifest = run_backup(offsite, tiny, state, run_id, again=again)
+        assert record.data["published_by_an_earlier_try"] is False
+        assert record.data["seconds"] > 0
+    _record, newest = run_backup(offsite, tiny, state, "mine")
+    run_backup(offsite, tiny, state, "other")
+    repeated, manifest = run_backup(offsite, tiny, state, "mine", again=True)
+    assert manifest == newest
+    assert repeated.data["published_by_an_earlier_try"] is True
+    assert repeated.data["seconds"] is None
+    assert (repeated.outcome, repeated.findings) == (Outcome.PASS, [])
+    points, _rejected = manifests.restore_points(store, "courier", [signer.public_pem])
+    assert len(points) == 4
+
+
 def test_left_overs_that_are_locked_need_attention(
     moto: MotoServer,
     tiny: DatabaseAddress,

@@ -108,6 +108,53 @@ def test_a_directory_is_no_more_than_attention(store: DirectoryStore, recipients
     assert same.severity is Outcome.ATTENTION
 
 
+def test_each_fault_of_a_store_is_explained_by_its_own_text(
+    moto: MotoServer, store: DirectoryStore, recipients: list[Recipient]
+) -> None:
+    """A text of another fault would send its reader to the wrong setting."""
+
+    def texts(faulty: ObjectStore) -> dict[str, str]:
+        return {
+            code.removeprefix("backup.store."): finding.message.text
+            for code, finding in found(faulty, recipients).items()
+        }
+
+    client = client_for(moto.endpoint)
+    plain = texts(S3Store(client, new_bucket(client, lock=False), site="shanghai"))
+    assert "keeps no versions" in plain["no_versioning"]
+    assert "has no Object Lock" in plain["no_object_lock"]
+    absent = found(S3Store(client, "no-such-bucket", site="shanghai"), recipients)
+    reason = absent["backup.store.missing"].message
+    assert "cannot be used" in reason.text
+    assert "no-such-bucket" in str(reason.values["reason"])
+    root = Path(store.description.removeprefix("file://"))
+    beside = texts(DirectoryStore(root, site="shanghai", live_paths=[root.parent]))
+    assert "is a directory" in beside["no_object_lock"]
+    assert "same disk" in beside["same_device"]
+
+
+@pytest.mark.parametrize(
+    ("of_store", "of_database", "subject"),
+    [
+        (None, None, "the off-site store and the database"),
+        (None, "beijing", "the off-site store stands"),
+        ("shanghai", None, "the database stands"),
+    ],
+)
+def test_unknown_site_is_named_as_that_of_store_or_database(
+    moto: MotoServer,
+    recipients: list[Recipient],
+    of_store: str | None,
+    of_database: str | None,
+    subject: str,
+) -> None:
+    """The finding tells which of the two has to be declared."""
+    client = client_for(moto.endpoint)
+    place = S3Store(client, new_bucket(client), site=of_store)
+    findings = found(place, recipients, database=mapped(site=of_database))
+    assert subject in findings["backup.site.unknown"].message.text
+
+
 def test_another_name_for_the_site_does_not_make_a_disk_another(
     store: DirectoryStore, recipients: list[Recipient], signer: Signer
 ):

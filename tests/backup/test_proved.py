@@ -113,6 +113,17 @@ def test_a_drill_that_held_proves_its_restore_point_and_no_other(drills: Drills)
     assert {name: one.held for name, one in found.points.items()} == {POINT: True}
 
 
+@pytest.mark.parametrize("lacking", ["billing", "shop"])
+def test_failure_of_another_database_proves_nothing_of_this_one(
+    drills: Drills, lacking: str
+) -> None:
+    """Whether its name sorts before this one's or after it."""
+    drills.seal(steps())
+    drills.seal([], at=NOW + timedelta(minutes=1), lacking=lacking)
+    assert drills.proof().state is State.HELD
+    assert drills.proof(database=lacking).state is State.FAILED
+
+
 @pytest.mark.parametrize("newer", [False, True])
 def test_recovered_drill_is_as_old_as_its_signature_states(
     drills: Drills, state: Engine, newer: bool

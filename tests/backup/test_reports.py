@@ -10,40 +10,14 @@ import pytest
 from include.backup import drill_report, offsite_report
 from include.backup.drill_report import PastDrill
 from include.backup.manifest import Manifest
-from include.evidence.model import Finding, Metric, Outcome, StepRecord
+from include.evidence.model import Outcome, StepRecord
 from include.messages import _
 from include.reports.conclusion import Conclusion
+from tests.backup.report_records import backup_records, drilled, step
 from tests.backup.support import Taken, mapped
 from tests.support.holders import NOW
 
 PASS, ATTENTION, FAIL = Outcome.PASS, Outcome.ATTENTION, Outcome.FAIL
-
-
-def finding(severity: Outcome) -> Finding:
-    return Finding(code="x.y", severity=severity, subject="x", message=_("yes"), action=_("yes"))
-
-
-def step(
-    name: str, part: str = "courier", outcome: Outcome = PASS, *, silent: bool = False, **data: Any
-) -> StepRecord:
-    found = [] if outcome is PASS or silent else [finding(outcome)]
-    return StepRecord(step=name, part=part, outcome=outcome, findings=found, data=data)
-
-
-PRUNED = {
-    "history": [[NOW.isoformat(), 5]],
-    "kept": {"p1": "floor", "p2": "legal hold", "p3": "locked", "p4": "daily"},
-    "removed": {"p5": "expired", "p6": "superseded"},
-}
-
-
-def backup_records(**changes: StepRecord | None) -> list[StepRecord]:
-    made: dict[str, StepRecord | None] = {
-        "preflight": step("preflight", "", store="s3://x"),
-        "backup": step("backup", seconds=1.5),
-        "prune": step("prune", **PRUNED),
-    }
-    return [one for one in (made | changes).values() if one is not None]
 
 
 @pytest.fixture
@@ -143,29 +117,6 @@ def test_figures_are_only_of_what_was_asked_for(manifests: dict[str, Manifest]):
     facts = {one.label.text: one for one in found.facts}
     assert facts["Databases backed up"].status is FAIL
     assert facts["Rows"].value is None
-
-
-def drilled(**changes: StepRecord | None) -> list[StepRecord]:
-    done = step(
-        "drill",
-        restore_point="p1",
-        rows=9,
-        compared=2,
-        foreign_keys=1,
-        newest="none",
-        erasures=1,
-        replayed=1,
-        remaining=0,
-    )
-    done.metrics.append(
-        Metric(name="drill.rto_seconds", value=5, unit="seconds", target=10, subject="courier")
-    )
-    made: dict[str, StepRecord | None] = {
-        "choose": step("choose", restore_point="p1"),
-        "refusals": step("refusals", refused=["flipped_byte", "truncated", "wrong_key"]),
-        "drill": done,
-    }
-    return [one for one in (made | changes).values() if one is not None]
 
 
 HISTORY = {"courier": [PastDrill(NOW - timedelta(days=7), PASS, 4.0), PastDrill(NOW, PASS, 5.0)]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import Engine, insert, select
@@ -97,6 +98,26 @@ def test_only_scratch_names_can_be_dropped(server: DatabaseAddress, state: Engin
     for name in ("postgres", "courier", "", f"x{PREFIX}"):
         with pytest.raises(ValueError, match="is not a scratch database"):
             drop(server, name, state, CLOCK)
+
+
+def test_server_that_cannot_create_the_database_is_named(
+    server: DatabaseAddress, state: Engine
+) -> None:
+    """The template is locked; the next drill finds nothing to drop."""
+    before = names(server)
+    options = {"options": "-c lock_timeout=100ms"}
+    hasty = replace(server, parameters={**server.parameters, **options})
+    with server.connect() as conn:
+        conn.execute("COMMENT ON DATABASE template0 IS 'locked until the rollback'")
+        with (
+            pytest.raises(ServiceError, match=r"postgres on .*: canceling statement"),
+            scratch(hasty, set(), state, dag_id="d", run_id="r", clock=CLOCK),
+        ):
+            pass
+        conn.rollback()
+    assert names(server) == before
+    drop_left_over(server, state, CLOCK)
+    assert names(server) == before
 
 
 def test_left_overs_of_this_server_are_dropped_and_no_others(

@@ -42,6 +42,13 @@ def test_counts_are_those_of_the_snapshot(source: DatabaseAddress):
     assert rows(source, "SELECT count(*) FROM t") == [(7,)]
 
 
+def test_snapshot_refuses_to_write(source: DatabaseAddress) -> None:
+    """A backup's role may own the tables, and nothing of a backup changes a row."""
+    run(source, "CREATE TABLE t (id int)")
+    with open_snapshot(source) as snapshot, pytest.raises(errors.ReadOnlySqlTransaction):
+        snapshot.connection.execute("INSERT INTO t VALUES (1)")
+
+
 def test_it_says_when_and_where_it_was_taken(source: DatabaseAddress):
     """Server's time, WAL position, version and timezone; a second one is later."""
     with open_snapshot(source) as first, open_snapshot(source) as second:

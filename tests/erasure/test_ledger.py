@@ -6,14 +6,15 @@ import hashlib
 import hmac
 import itertools
 import os
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, update
 
 from include.erasure.ledger import (
     TURN,
@@ -22,14 +23,20 @@ from include.erasure.ledger import (
     count,
     counted,
     entries,
+    entries_by_key_types,
+    erased_by_class,
+    has_begun,
     intend,
+    missing,
     record,
+    require_all_there,
     settle,
     unsettled,
     withdraw,
 )
-from include.services.errors import UsageError
+from include.services.errors import ControlFailed, UsageError
 from include.state.tables import erasure, erasure_batch
+from tests.support.registers import unguarded
 
 OLD, NEW = b"o" * 32, b"n" * 40
 KEYS = ErasureKeys({"1": OLD}, "1")
@@ -203,6 +210,67 @@ def test_one_known_key_among_hundreds_costs_none_of_the_others(ledger: Connectio
     assert sorted(map(tuple, found)) == [(first, 1), (last, 199)]
     ledger.rollback()
     assert count(ledger, "courier") == 1
+
+
+NAMES = ("a", "b", "c")
+BATCHES = st.tuples(*[st.sampled_from(NAMES)] * 4, st.booleans(), st.integers(1, 3))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batches=st.lists(BATCHES, max_size=6))
+def test_figures_are_of_one_database_and_run(
+    ledger: Connection, batches: list[tuple[str, str, str, str, bool, int]]
+) -> None:
+    """Names before and after it in the alphabet have figures of their own."""
+    expected: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    of_run: dict[tuple[str, str, str], int] = Counter()
+    begun, still_open, entered = set(), defaultdict(list), iter(range(100))
+    for database, collection, dag_id, run_id, settled, records in batches:
+        names = {"database": database, "collection": collection, "dag_id": dag_id}
+        keys = [[str(next(entered))] for _ in range(records)]
+        batch = intended(ledger, keys, **names, run_id=run_id)
+        expected[database, collection]["1"] += records
+        begun.add((database, dag_id, run_id))
+        if settled:
+            settle(ledger, [batch], LATER)
+            of_run[database, dag_id, run_id] += records
+        else:
+            still_open[database].append(batch)
+    for database in NAMES:
+        of = {name: keys for (where, name), keys in expected.items() if where == database}
+        assert entries(ledger, database) == of
+        assert count(ledger, database) == sum(keys["1"] for keys in of.values())
+        assert [one.id for one in unsettled(ledger, database)] == still_open[database]
+        assert missing(ledger, database) == {}
+        for collection in NAMES:
+            types = entries_by_key_types(ledger, database, collection)
+            assert types.get(None, 0) == expected[database, collection]["1"]
+        for dag_id, run_id in itertools.product(NAMES, NAMES):
+            records = of_run.get((database, dag_id, run_id), 0)
+            by_class = erased_by_class(ledger, database, dag_id, run_id)
+            assert by_class == ({"customer_file": records} if records else {})
+            assert has_begun(ledger, database, dag_id, run_id) == (
+                (database, dag_id, run_id) in begun
+            )
+    ledger.rollback()
+
+
+def test_entry_that_was_moved_to_another_batch_is_missing_in_its_own(ledger: Connection) -> None:
+    """A batch with an entry too many does not make up for the batch that lacks it."""
+    first, second = intended(ledger, [["1"], ["2"]]), intended(ledger, [["3"]])
+    settle(ledger, [first, second], LATER)
+    require_all_there(ledger, "courier")
+    entry = select(erasure.c.key_hmac).where(erasure.c.batch_id == first).limit(1)
+    with unguarded(ledger, "erasure"):
+        ledger.execute(
+            update(erasure)
+            .where(erasure.c.key_hmac == entry.scalar_subquery())
+            .values(batch_id=second)
+        )
+    assert missing(ledger, "courier") == {"customer": 1}
+    assert missing(ledger, "billing") == {}
+    with pytest.raises(ControlFailed, match="lacks 1 entries"):
+        require_all_there(ledger, "courier")
 
 
 def test_nothing_is_entered_when_the_caller_rolls_back(ledger: Connection):

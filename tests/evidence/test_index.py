@@ -19,6 +19,7 @@ from include.local.postgres import EmbeddedPostgres
 from include.state.connect import engine
 from include.state.tables import evidence_ledger
 from tests.support.databases import fresh
+from tests.support.registers import UNGUARDED
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 WORKFLOWS = ("backup_offsite", "check_quality", "respond_to_incident.report-1", "审计")
@@ -126,6 +127,22 @@ def test_a_number_that_no_bundle_has_shows_the_beginning(conn: Connection) -> No
     begin = index.page(conn, everything, size=5)
     for number in (0, -1, ROWS + 1, 2**63):
         assert index.page(conn, everything, from_seq=number, size=5) == begin
+
+
+@given(gone=st.sets(st.integers(1, ROWS), max_size=9), pruned=st.integers(0, ROWS + 3))
+def test_gaps_in_the_ledger_are_counted_after_the_pruned_rows(
+    conn: Connection, gone: set[int], pruned: int
+) -> None:
+    """A row that is missing at the end leaves no gap, and neither does one that was pruned."""
+    savepoint = conn.begin_nested()
+    try:
+        conn.exec_driver_sql(UNGUARDED)
+        conn.execute(evidence_ledger.delete().where(evidence_ledger.c.seq.in_(gone)))
+        last = max(set(range(1, ROWS + 1)) - gone)
+        assert index.lost(conn, pruned) == len({seq for seq in gone if pruned < seq < last})
+        assert index.end(conn)[0] == last
+    finally:
+        savepoint.rollback()
 
 
 def test_every_name_of_the_ledger_is_found(conn: Connection) -> None:

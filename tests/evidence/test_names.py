@@ -9,7 +9,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from include.evidence.names import bundle_path, folder_name, link_to, linked_bundle
+from include.evidence.names import (
+    bundle_path,
+    folder_name,
+    is_bundle_path,
+    link_to,
+    linked_bundle,
+)
 
 digits = st.text("0123456789T:.+Z-_~", max_size=30)
 run_ids = st.one_of(
@@ -74,3 +80,16 @@ def test_the_link_leads_back_to_the_bundle(
     assert len(path.split("/")) == 4
     assert path == bundle_path(dag_id, run_id, local.astimezone(timezone.utc))  # noqa: UP017 - same
     assert linked_bundle(link_to(path)) == path
+    assert is_bundle_path(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "x", "w/2026/11", "w/2026/11/r/x", "/w/2026/11/r", "w/2026/1/r", "w/year/11/r"),
+        *("../2026/11/r", "w/2026/11/.."),
+    ],
+)
+def test_other_texts_are_no_path_of_a_bundle(name: str) -> None:
+    """Neither a part of one, nor one that leads out of the store."""
+    assert not is_bundle_path(name)

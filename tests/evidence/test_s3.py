@@ -14,7 +14,7 @@ import pytest
 from include.cli import evidence as command
 from include.evidence import ledger
 from include.evidence.adopt import recover_ledger
-from include.evidence.names import SIGNATURE
+from include.evidence.names import SIGNATURE, bundle_path
 from include.evidence.pending import lock_end
 from include.evidence.prune import prune_to_checkpoint
 from include.evidence.signing import TrustedKeys
@@ -25,7 +25,7 @@ from include.services.objectstore.base import ObjectLocked
 from include.services.objectstore.s3 import S3Store
 from include.state.tables import evidence_intent, evidence_ledger
 from tests.evidence.register_fixtures import Company, sealed_company
-from tests.evidence.support import CLOCK, START, Evidence
+from tests.evidence.support import CLOCK, START, Evidence, result_of
 from tests.support.s3 import (
     ACCESS_KEY,
     REGION,
@@ -33,6 +33,7 @@ from tests.support.s3 import (
     client_for,
     new_bucket,
     start_moto,
+    unfinished_uploads,
 )
 
 UNTIL = datetime.now(UTC) + timedelta(days=1)  # noqa: TID251 - the server's own clock decides
@@ -180,6 +181,21 @@ def test_pruning_locks_the_bundle_of_a_killed_seal(evidence: Evidence, endpoint:
         clock=SystemClock(),
     )
     assert unlocked(store, bundle) == []
+
+
+def test_repeated_seal_clears_unfinished_uploads_of_a_killed_try(
+    evidence: Evidence, endpoint: str
+) -> None:
+    """An upload that nobody finishes is paid for and seen by no listing."""
+    client = client_for(endpoint)
+    bucket = new_bucket(client)
+    store = S3Store(client, bucket, "evidence")
+    run = result_of().run
+    bundle = bundle_path(run.dag_id, run.run_id, run.started_at)
+    evidence.execute(evidence_intent.insert().values(bundle=bundle, begun_at=CLOCK.now()))
+    client.create_multipart_upload(Bucket=bucket, Key=f"evidence/{bundle}/report.en.html")
+    evidence.seal(store=store)
+    assert unfinished_uploads(client, bucket) == 0
 
 
 def test_registers_that_an_older_state_database_lacks_are_found_in_s3(

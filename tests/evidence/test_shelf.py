@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import tracemalloc
+
 import pytest
 
 from include.evidence import ledger
 from include.evidence.check import Refused
 from include.evidence.names import SIGNATURE
-from include.evidence.shelf import BELIEVED_FOR, Shelf
+from include.evidence.shelf import BELIEVED_FOR, IN_MEMORY, BundleCheck, Shelf
 from include.evidence.signing import Signer, generate_key
 from include.evidence.verify import link_before
+from include.messages import Message, _
 from tests.evidence.support import Evidence
 
 
@@ -46,6 +50,20 @@ def test_a_file_that_was_harmed_is_not_handed_over(chain: Evidence, harm: str) -
     assert "report.en.html" in str(refused.value.message.values)
 
 
+def test_large_file_is_opened_with_little_memory(evidence: Evidence) -> None:
+    """Many readers at once open files of incidents; a large one waits on the disk."""
+    content = bytes(3 * IN_MEMORY)
+    evidence.seal(files={"frames.bin": content})
+    shelf, row = shelf_of(evidence), newest(evidence)
+    signed = shelf.signed(row)
+    tracemalloc.start()
+    with shelf.open(row, "frames.bin", signed) as file:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert hashlib.sha256(file.read()).digest() == hashlib.sha256(content).digest()
+    assert peak < 2 * IN_MEMORY
+
+
 @pytest.mark.parametrize(
     "name",
     ["../../../etc/passwd", "/etc/passwd", "report.en.html/../x", "", "SHA256SUMS/", "..%2f"],
@@ -69,6 +87,27 @@ def test_a_result_is_remembered_for_a_while_and_then_looked_at_again(chain: Evid
     now[0] = BELIEVED_FOR
     with pytest.raises(Refused):
         shelf.result(row)
+
+
+@pytest.mark.parametrize("problem", [None, _("the file {name} is missing", name="x")])
+@pytest.mark.parametrize("complete", [False, True])
+def test_bundle_is_verified_when_every_file_was_checked_and_is_right(
+    problem: Message | None, complete: bool
+) -> None:
+    """Neither a fault nor a file too large to be checked is shown as passed."""
+    assert BundleCheck(problem, complete).verified == (complete and problem is None)
+
+
+def test_harmed_bundle_is_not_verified(chain: Evidence) -> None:
+    """The reason names the file."""
+    shelf, row = shelf_of(chain), newest(chain)
+    previous = link_before(chain.conn, row)
+    assert shelf.checked(row, lambda: previous).verified
+    (chain.root / row.bundle / "report.en.html").write_bytes(b"<p>better</p>\n")
+    check = shelf_of(chain).checked(row, lambda: previous)
+    assert not check.verified
+    assert check.problem is not None
+    assert "report.en.html" in check.problem.values.values()
 
 
 def test_bundle_that_waits_for_its_signature_is_checked_again_at_once(chain: Evidence) -> None:

@@ -15,7 +15,7 @@ from include.evidence import ledger
 from include.evidence.adopt import recover_ledger
 from include.evidence.check import Refused, check_bundle
 from include.evidence.folder import DiskFolder, StoreFolder
-from include.evidence.names import LARGEST_SUMS, MOST_FILES
+from include.evidence.names import LARGEST_SUMS, MOST_FILES, MOST_LISTED
 from include.evidence.shelf import Shelf
 from include.evidence.signing import TrustedKeys
 from include.evidence.verify import verify_path
@@ -78,6 +78,7 @@ def test_signed_list_of_a_full_bundle_is_read(evidence: Evidence) -> None:
     assert evidence.verify().verified
     size = (evidence.root / sealed.path / "SHA256SUMS").stat().st_size
     assert size / 302 * MOST_FILES < LARGEST_SUMS
+    assert MOST_LISTED > MOST_FILES  # a file too many is still noticed
 
 
 def test_more_files_than_a_bundle_may_have_are_refused(evidence: Evidence) -> None:
@@ -121,7 +122,8 @@ def test_file_that_is_no_regular_file_is_refused(
 ) -> None:
     """A pipe does not keep `verify PATH` waiting, and no link is followed."""
     trusted = [chain.signer.public_pem]
-    assert verify_path(copied, trusted).verified
+    intact = verify_path(copied, trusted)
+    assert (intact.verified, intact.bundles) == (True, 1)
     (copied / name).unlink()
     make(copied / name)
     for keys in (trusted, None):

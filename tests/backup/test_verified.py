@@ -1,0 +1,70 @@
+"""A stream that is compared with its manifest reads no more than the manifest allows."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from include.backup.manifest import ObjectRecord
+from include.backup.verified import VerifiedObject
+from include.encryption.crypto import Refused
+
+
+class CountingReader(io.BytesIO):
+    """A stored object that knows how many bytes were read of it."""
+
+    read_bytes = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self.read_bytes += len(data)
+        return data
+
+
+def record_of(content: bytes) -> ObjectRecord:
+    digest = hashlib.sha256(content).hexdigest()
+    return ObjectRecord(key="dump", size=len(content), sha256=digest, checksum="")
+
+
+@given(
+    content=st.binary(max_size=60),
+    stored=st.binary(max_size=200),
+    intact=st.booleans(),
+    sizes=st.lists(st.integers(-1, 50), max_size=8),
+)
+@example(content=b"abc", stored=b"abcdef", intact=False, sizes=[-1])
+def test_verified_object_accepts_only_its_bytes_and_reads_one_more_at_most(
+    content: bytes, stored: bytes, intact: bool, sizes: list[int]
+) -> None:
+    """Whatever sizes a caller asks for, also for all the rest at once."""
+    reader = CountingReader(content if intact else stored)
+    verified = VerifiedObject(reader, record_of(content))
+    is_refused = False
+    data = b""
+    try:
+        for size in sizes:
+            data += verified.read(size)
+        verified.verify()
+    except Refused:
+        is_refused = True
+    assert is_refused == (reader.getvalue() != content)
+    assert content.startswith(data) or is_refused
+    assert reader.read_bytes <= len(content) + 1
+
+
+def test_verified_object_reads_nothing_of_size_zero() -> None:
+    """A size of zero asks for no byte, and not for the rest."""
+    verified = VerifiedObject(io.BytesIO(b"abc"), record_of(b"abc"))
+    assert verified.read(0) == b""
+    assert verified.read() == b"abc"
+
+
+@pytest.mark.parametrize(("stored", "why"), [(b"abcd", "more than 3"), (b"ab", "2 bytes instead")])
+def test_verified_object_names_the_size_that_differs(stored: bytes, why: str) -> None:
+    """A longer object is refused while it is read, a shorter one at its end."""
+    with pytest.raises(Refused, match=why):
+        VerifiedObject(io.BytesIO(stored), record_of(b"abc")).verify()

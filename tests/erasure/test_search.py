@@ -1,0 +1,65 @@
+"""The search for erased keys in a restored copy: which relations count, and how often."""
+
+from __future__ import annotations
+
+import psycopg
+from sqlalchemy import Engine
+
+from include.erasure.places import Place
+from include.erasure.replay import Schedule
+from include.erasure.search import Sought, search
+from tests.erasure.test_replay import KEYS, entered
+from tests.erasure.test_replay_schema import replayed, state
+
+__all__ = ["state"]
+
+WAYBILLS = """
+CREATE TABLE waybill (waybill_id int, at date, PRIMARY KEY (waybill_id, at));
+INSERT INTO waybill SELECT n, '2026-01-01' FROM generate_series(1, 4) n;
+"""
+ERASED = {"waybill": [["1", "2026-01-01"], ["2", "2026-01-01"]]}
+
+
+def test_search_counts_a_part_of_a_key_once_in_a_partitioned_table(
+    copy: psycopg.Connection, state: Engine
+) -> None:
+    """Search the table, and none of its partitions again."""
+    copy.execute(
+        WAYBILLS
+        + """CREATE TABLE label (waybill_id int, n int) PARTITION BY LIST (n);
+        CREATE TABLE label_1 PARTITION OF label FOR VALUES IN (1);
+        CREATE TABLE label_2 PARTITION OF label DEFAULT;
+        INSERT INTO label VALUES (1, 1), (2, 2), (3, 1), (3, 2);"""
+    )
+    entered(state, ERASED)
+    assert replayed(copy, state).holding == {"public.label": 2}
+
+
+def test_search_leaves_parts_of_keys_to_the_rule_of_their_table(
+    copy: psycopg.Connection, state: Engine
+) -> None:
+    """A table with a retention rule may hold them for as long as its rule says."""
+    copy.execute(
+        WAYBILLS
+        + """CREATE TABLE customer (waybill_id int); INSERT INTO customer VALUES (1);
+        CREATE TABLE label (waybill_id int); INSERT INTO label VALUES (1);"""
+    )
+    entered(state, ERASED)
+    schedule = Schedule(ruled=["customer", "waybill"])
+    assert replayed(copy, state, schedule).holding == {"public.label": 1}
+
+
+def test_search_counts_rows_of_its_own_partitioned_table_once(
+    copy: psycopg.Connection, state: Engine
+) -> None:
+    """Of records that nobody erased, in the table, and in no partition of it again."""
+    copy.execute("""
+        CREATE TABLE parcel (parcel_id int PRIMARY KEY) PARTITION BY RANGE (parcel_id);
+        CREATE TABLE parcel_1 PARTITION OF parcel FOR VALUES FROM (0) TO (3);
+        CREATE TABLE a_parcel PARTITION OF parcel DEFAULT;
+        INSERT INTO parcel SELECT generate_series(1, 5);
+    """)
+    entered(state, {"parcel": [["1"], ["4"], ["5"], ["9"]]})
+    sought = Sought("parcel", Place("public", "parcel"), ["parcel_id"])
+    assert search(copy, "courier", [sought], state, KEYS) == {"public.parcel": 3}
+    assert search(copy, "billing", [sought], state, KEYS) == {}

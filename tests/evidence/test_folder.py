@@ -1,0 +1,85 @@
+"""Folders of bundles: the signature that a seal has yet to put, and every other file."""
+
+from __future__ import annotations
+
+import io
+from contextlib import AbstractContextManager
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from include.evidence import ledger
+from include.evidence.folder import DiskFolder, Folder, Readable, StoreFolder
+from include.evidence.names import SIGNATURE
+from include.services.objectstore.base import ObjectDamaged
+from tests.evidence.support import Evidence
+
+
+class UnevenReader(io.BytesIO):
+    """Returns as many bytes at a time as its pieces say, as a network does."""
+
+    def __init__(self, content: bytes, pieces: list[int]) -> None:
+        super().__init__(content)
+        self.pieces = pieces
+        self.read_bytes = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        piece = self.pieces.pop(0) if self.pieces else 50
+        data = super().read(piece if size is None or size < 0 else min(size, piece))
+        self.read_bytes += len(data)
+        return data
+
+
+class OneFile(Folder):
+    """A folder of one file."""
+
+    def __init__(self, reader: UnevenReader) -> None:
+        self.reader = reader
+
+    def names(self) -> set[str]:
+        return {"file"}
+
+    def open(self, name: str) -> AbstractContextManager[Readable]:
+        return self.reader
+
+
+@given(
+    content=st.binary(max_size=40),
+    limit=st.integers(0, 40),
+    pieces=st.lists(st.integers(1, 9), max_size=9),
+)
+@example(content=bytes(9), limit=1, pieces=[1])
+def test_file_is_read_up_to_its_limit_and_one_byte_more(
+    content: bytes, limit: int, pieces: list[int]
+) -> None:
+    """However it arrives; a larger one is refused before it is read to its end."""
+    reader = UnevenReader(content, pieces)
+    try:
+        assert OneFile(reader).read("file", limit) == content
+        assert len(content) <= limit
+    except ObjectDamaged:
+        assert len(content) > limit
+    assert reader.read_bytes <= limit + 1
+
+
+def test_folder_has_the_pending_signature_until_the_store_has_one(chain: Evidence) -> None:
+    """Each other file is the store's, and so is the signature once it is there."""
+    row = ledger.rows(chain.conn)[0]
+    path = chain.root / row.bundle
+    files = {
+        file.relative_to(path).as_posix(): file.read_bytes()
+        for file in path.rglob("*")
+        if file.is_file()
+    }
+    stored = StoreFolder(chain.store, row.bundle, signature=b"pending")
+    assert not stored.lacks_signature
+    assert stored.names() == DiskFolder(path).names() == set(files)
+    assert {name: stored.read(name) for name in files} == files
+    (path / SIGNATURE).unlink()
+    pending = StoreFolder(chain.store, row.bundle, signature=b"pending")
+    assert pending.lacks_signature
+    assert pending.names() == set(files)
+    assert {name: pending.read(name) for name in files} == {**files, SIGNATURE: b"pending"}
+    unsigned = StoreFolder(chain.store, row.bundle)
+    assert not unsigned.lacks_signature
+    assert unsigned.names() == set(files) - {SIGNATURE}
