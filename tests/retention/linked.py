@@ -7,20 +7,17 @@ example of the Fides project: a visit has the e-mail address of its customer and
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import psycopg
-
 from include.local.postgres import EmbeddedPostgres
 from include.policy.datamap import MappedCollection, MappedDatabase, MappedField
 from include.policy.retention import RetentionRule
-from include.state.migrate import migrate
 from tests.retention.rig import NAME, Rig, rule
+from tests.support.databases import fresh, migrated
 
 
 @dataclass(frozen=True)
@@ -152,19 +149,13 @@ LINKED_RULES: tuple[RetentionRule, ...] = (
 @contextmanager
 def linked_rig(server: EmbeddedPostgres, schema: Schema, *more_sql: str) -> Iterator[Rig]:
     """Make both databases of a rig with a schema of its own, and drop them afterwards."""
-    names = {name: f"{name}_{uuid.uuid4().hex[:8]}" for name in ("linked", "linkedstate")}
-    with psycopg.connect(server.conninfo("postgres"), autocommit=True) as admin:
-        for name in names.values():
-            admin.execute(f"CREATE DATABASE {name}".encode())
+    with fresh(server) as source, fresh(server, migrated(server)) as state:
         rig = Rig(
-            server.conninfo(names["linked"]),
-            server.conninfo(names["linkedstate"]),
+            server.conninfo(source),
+            server.conninfo(state),
             rules=schema.rules,
             database=schema.mapped(),
         )
-        migrate(rig.engine)
         for statements in (schema.tables, *more_sql):
             rig.sql(statements)
         yield rig
-        for name in names.values():
-            admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
