@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from include.backup.archive import ArchiveReader, Entry
 from include.backup.manifest import Manifest
 from include.backup.verified import NEXT_STEP, ArchiveStream, open_archive, refused
-from include.encryption.crypto import Readable, Refused
+from include.encryption.crypto import Refused
 from include.encryption.recipients import OpeningKey
 from include.encryption.stream import PIECE
 from include.services.objectstore.base import (
@@ -51,7 +51,7 @@ class Source:
             ) from None
 
     @contextmanager
-    def archive(self) -> Iterator[Readable]:
+    def archive(self) -> Iterator[ArchiveStream]:
         """Open the clear pg_dump archive as a stream, and verify the object that it comes from.
 
         Leaving the block without an error reads the object to its end.
