@@ -72,7 +72,7 @@ class SystemMachine(Failures):
             if sys.exc_info()[0] is None and self._whole():
                 self.restore(0)
         finally:
-            super().teardown()
+            self.close()
 
     # --- The application and its customers.
 
