@@ -66,11 +66,11 @@ class SystemMachine(Failures):
         were erased since. A sequence that failed ends without them.
         """
         try:
-            if sys.exc_info()[0] is None and self._whole():
+            if sys.exc_info()[0] is None and self.points:
                 self.back_up()
                 self.held_and_valid_restore_points_are_there()
-            if sys.exc_info()[0] is None and self._whole():
-                self.restore(0)
+                if self._whole():
+                    self.restore(0)
         finally:
             self.close()
 
