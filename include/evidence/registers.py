@@ -101,10 +101,11 @@ class SealedStates:
 
     @property
     def newest(self) -> Mapping[str, RegisterFigure]:
-        """The figures of the most recent state."""
-        if not self.states:
-            return {}
-        return max(self.states, key=lambda state: state.read_at).figures
+        """The most recent figure of each register. A state lacks one that was being written."""
+        figures: dict[str, RegisterFigure] = {}
+        for state in sorted(self.states, key=lambda state: state.read_at):
+            figures |= state.figures
+        return figures
 
 
 @dataclass(frozen=True)
