@@ -16,7 +16,7 @@ from include.evidence import ledger
 from include.evidence.columns import columns_of, finished_at_of
 from include.evidence.ledger import LedgerRow
 from include.evidence.names import SIGNATURE, bundle_path
-from include.evidence.pending import lock_bundle, publish_signatures
+from include.evidence.pending import publish_signatures
 from include.evidence.signing import Signer, TrustedKeys
 from include.evidence.unrecorded import (
     MOST_FORGED,
@@ -25,6 +25,7 @@ from include.evidence.unrecorded import (
     month_prefixes,
     search_unrecorded,
 )
+from include.evidence.versions import find_sealed
 from include.services.clock import Clock
 from include.services.errors import ControlFailed
 from include.services.objectstore.base import ObjectMissing, ObjectStore
@@ -68,7 +69,7 @@ def recover_ledger(
         lock_for_transaction(conn, StateLock.EVIDENCE)
         publish_signatures(store, conn, keys, lock_until)
         unrecorded = search_unrecorded(store, conn, keys, [""], most_forged=None)
-        return _enter(store, conn, signer, unrecorded, clock, lock_until)
+        return _enter(store, conn, signer, keys, unrecorded, clock, lock_until)
 
 
 def adopt_begun(
@@ -88,7 +89,7 @@ def adopt_begun(
     """
     prefixes = [""] if ledger.head(conn) is None else _begun(conn)
     unrecorded = search_unrecorded(store, conn, keys, prefixes, most_forged=None)
-    return _enter(store, conn, signer, unrecorded, clock, lock_until)
+    return _enter(store, conn, signer, keys, unrecorded, clock, lock_until)
 
 
 def adopt_before_seal(
@@ -129,7 +130,7 @@ def adopt_before_seal(
     if last and unrecorded.bundles:
         # Further bundles may be of workflows that the ledger lacks, or of runs that began long ago.
         unrecorded = search_unrecorded(store, conn, keys, [""], most_forged=None)
-    entered = _enter(store, conn, signer, unrecorded, clock, lock_until)
+    entered = _enter(store, conn, signer, keys, unrecorded, clock, lock_until)
     last = ledger.head(conn)
     if remaining := unrecorded.after(last.link if last else None):
         raise ControlFailed(
@@ -153,6 +154,7 @@ def _enter(
     store: ObjectStore,
     conn: Connection,
     signer: Signer,
+    keys: TrustedKeys,
     unrecorded: UnrecordedBundles,
     clock: Clock,
     lock_until: datetime | None,
@@ -166,7 +168,9 @@ def _enter(
         if ledger.find(conn, *run) or ledger.find_bundle(conn, bundle.name):
             break
         if lock_until and not _is_locked(store, bundle, content, lock_until - clock.now()):
-            lock_bundle(store, bundle.name, bundle.signed.sums, lock_until)
+            # All files: the search has read the names of a few.
+            sealed = find_sealed(store, bundle.name, keys, sums_sha256=bundle.signed.sha256)
+            (sealed or bundle.folder).lock(lock_until)
         last = ledger.append(
             conn,
             signer,
@@ -190,10 +194,14 @@ def _is_locked(
     store: ObjectStore, bundle: UnrecordedBundle, content: _Content, period: timedelta
 ) -> bool:
     """Return whether the seal of a bundle locked all its files; it locks the signature last."""
+    signature = bundle.folder.sealed_version(SIGNATURE)
+    if signature is None:
+        return False
     try:
-        locked_until = store.stat(f"{bundle.name}/{SIGNATURE}").locked_until
+        stored = store.stat(f"{bundle.name}/{SIGNATURE}", version_id=signature.version_id)
     except ObjectMissing:
         return False
+    locked_until = stored.locked_until
     return locked_until is not None and locked_until >= content.finished_at + period
 
 
