@@ -119,10 +119,11 @@ def adopt_before_seal(
         The bundles that were entered, in the chain's order.
 
     Raises:
-        ControlFailed: a bundle follows the last row and cannot be entered.
+        ControlFailed: a bundle follows the last row and cannot be entered, or the last row was
+            changed.
         StoreError: the store cannot be read.
     """
-    last = ledger.head(conn)
+    last = ledger.trusted_head(conn, keys)
     prefixes = month_prefixes(workflows, last.sealed_at if last else None, clock.now())
     prefixes = [*prefixes, *_begun(conn)]
     most_forged = MOST_FORGED if last else None
@@ -161,7 +162,7 @@ def _enter(
 ) -> list[str]:
     """Enter the bundles that continue the chain; returns their names in the chain's order."""
     entered: list[str] = []
-    last = ledger.head(conn)
+    last = ledger.trusted_head(conn, keys) if unrecorded.bundles else None
     while following := _first_readable(unrecorded.after(last.link if last else None)):
         bundle, content = following
         run = content.columns["dag_id"], content.columns["run_id"]

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select
 
 from include.evidence.signing import Signer, TrustedKeys
 from include.evidence.sums import Link
+from include.services.errors import ControlFailed
 from include.state.tables import evidence_ledger
 
 
@@ -96,6 +97,24 @@ def rows(conn: Connection) -> list[LedgerRow]:
 def head(conn: Connection) -> LedgerRow | None:
     """Return the last row, None when nothing was sealed yet."""
     return _first(conn, select(evidence_ledger).order_by(evidence_ledger.c.seq.desc()).limit(1))
+
+
+def trusted_head(conn: Connection, keys: TrustedKeys) -> LedgerRow | None:
+    """Return the last row, which the next bundle follows; None when nothing was sealed yet.
+
+    Raises:
+        ControlFailed: no trusted key signed the row as it stands. A bundle that followed it could
+            not be repaired.
+    """
+    last = head(conn)
+    if last is None or last.is_authentic(keys):
+        return last
+    raise ControlFailed(
+        f"The last row of the evidence ledger, number {last.seq}, was changed: its signature does "
+        "not fit. No bundle can follow it.",
+        "Run `./parcelseal verify`, find out who changed the row, and put it back as it was. "
+        "Nothing is lost: the run can be sealed afterwards.",
+    )
 
 
 def newest(conn: Connection, limit: int) -> list[LedgerRow]:
