@@ -22,7 +22,7 @@ from include.evidence.unrecorded import (
     MOST_FORGED,
     UnrecordedBundle,
     UnrecordedBundles,
-    month_prefixes,
+    recent_parts,
     search_unrecorded,
 )
 from include.evidence.versions import find_sealed
@@ -124,13 +124,14 @@ def adopt_before_seal(
         StoreError: the store cannot be read.
     """
     last = ledger.trusted_head(conn, keys)
-    prefixes = month_prefixes(workflows, last.sealed_at if last else None, clock.now())
-    prefixes = [*prefixes, *_begun(conn)]
+    parts = recent_parts(store, workflows, last.sealed_at if last else None, clock.now())
+    prefixes = [*parts.prefixes, *_begun(conn)]
     most_forged = MOST_FORGED if last else None
     unrecorded = search_unrecorded(store, conn, keys, prefixes, most_forged=most_forged)
-    if last and unrecorded.bundles:
-        # Further bundles may be of workflows that the ledger lacks, or of runs that began long ago.
-        unrecorded = search_unrecorded(store, conn, keys, [""], most_forged=None)
+    if last and unrecorded.after(last.link):
+        # Further bundles may be of runs that began long ago.
+        everywhere = search_unrecorded(store, conn, keys, [""], most_forged=most_forged)
+        unrecorded = unrecorded.joined(everywhere)
     entered = _enter(store, conn, signer, keys, unrecorded, clock, lock_until)
     last = ledger.head(conn)
     if remaining := unrecorded.after(last.link if last else None):

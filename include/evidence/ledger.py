@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from sqlalchemy import Connection, select
+from sqlalchemy import ARRAY, Connection, Text, any_, literal, select
 
 from include.evidence.signing import Signer, TrustedKeys
 from include.evidence.sums import Link
@@ -124,8 +124,17 @@ def newest(conn: Connection, limit: int) -> list[LedgerRow]:
 
 def of_bundles(conn: Connection, bundles: Collection[str]) -> list[LedgerRow]:
     """Return the rows of some bundles, in the chain's order."""
-    wanted = select(evidence_ledger).where(evidence_ledger.c.bundle.in_(bundles))
+    # One array: a statement has at most 65,535 parameters.
+    names = literal(list(bundles), ARRAY(Text))
+    wanted = select(evidence_ledger).where(evidence_ledger.c.bundle == any_(names))
     return _rows(conn, wanted.order_by(evidence_ledger.c.seq))
+
+
+def places(conn: Connection) -> dict[str, int]:
+    """Return the place in the chain of each SHA256SUMS digest; no signature is checked."""
+    columns = evidence_ledger.c
+    pairs = conn.execute(select(columns.sums_sha256, columns.seq))
+    return {pair.sums_sha256: pair.seq for pair in pairs}
 
 
 def find(conn: Connection, dag_id: str, run_id: str) -> LedgerRow | None:
