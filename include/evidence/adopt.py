@@ -16,15 +16,16 @@ from include.evidence import ledger
 from include.evidence.columns import columns_of, finished_at_of
 from include.evidence.ledger import LedgerRow
 from include.evidence.names import SIGNATURE, bundle_path
-from include.evidence.pending import lock_bundle, publish_signatures
+from include.evidence.pending import publish_signatures
 from include.evidence.signing import Signer, TrustedKeys
 from include.evidence.unrecorded import (
     MOST_FORGED,
     UnrecordedBundle,
     UnrecordedBundles,
-    month_prefixes,
+    recent_parts,
     search_unrecorded,
 )
+from include.evidence.versions import find_sealed
 from include.services.clock import Clock
 from include.services.errors import ControlFailed
 from include.services.objectstore.base import ObjectMissing, ObjectStore
@@ -68,7 +69,7 @@ def recover_ledger(
         lock_for_transaction(conn, StateLock.EVIDENCE)
         publish_signatures(store, conn, keys, lock_until)
         unrecorded = search_unrecorded(store, conn, keys, [""], most_forged=None)
-        return _enter(store, conn, signer, unrecorded, clock, lock_until)
+        return _enter(store, conn, signer, keys, unrecorded, clock, lock_until)
 
 
 def adopt_begun(
@@ -88,7 +89,7 @@ def adopt_begun(
     """
     prefixes = [""] if ledger.head(conn) is None else _begun(conn)
     unrecorded = search_unrecorded(store, conn, keys, prefixes, most_forged=None)
-    return _enter(store, conn, signer, unrecorded, clock, lock_until)
+    return _enter(store, conn, signer, keys, unrecorded, clock, lock_until)
 
 
 def adopt_before_seal(
@@ -118,18 +119,20 @@ def adopt_before_seal(
         The bundles that were entered, in the chain's order.
 
     Raises:
-        ControlFailed: a bundle follows the last row and cannot be entered.
+        ControlFailed: a bundle follows the last row and cannot be entered, or the last row was
+            changed.
         StoreError: the store cannot be read.
     """
-    last = ledger.head(conn)
-    prefixes = month_prefixes(workflows, last.sealed_at if last else None, clock.now())
-    prefixes = [*prefixes, *_begun(conn)]
+    last = ledger.trusted_head(conn, keys)
+    parts = recent_parts(store, workflows, last.sealed_at if last else None, clock.now())
+    prefixes = [*parts.prefixes, *_begun(conn)]
     most_forged = MOST_FORGED if last else None
     unrecorded = search_unrecorded(store, conn, keys, prefixes, most_forged=most_forged)
-    if last and unrecorded.bundles:
-        # Further bundles may be of workflows that the ledger lacks, or of runs that began long ago.
-        unrecorded = search_unrecorded(store, conn, keys, [""], most_forged=None)
-    entered = _enter(store, conn, signer, unrecorded, clock, lock_until)
+    if last and unrecorded.after(last.link):
+        # Further bundles may be of runs that began long ago.
+        everywhere = search_unrecorded(store, conn, keys, [""], most_forged=most_forged)
+        unrecorded = unrecorded.joined(everywhere)
+    entered = _enter(store, conn, signer, keys, unrecorded, clock, lock_until)
     last = ledger.head(conn)
     if remaining := unrecorded.after(last.link if last else None):
         raise ControlFailed(
@@ -153,20 +156,23 @@ def _enter(
     store: ObjectStore,
     conn: Connection,
     signer: Signer,
+    keys: TrustedKeys,
     unrecorded: UnrecordedBundles,
     clock: Clock,
     lock_until: datetime | None,
 ) -> list[str]:
     """Enter the bundles that continue the chain; returns their names in the chain's order."""
     entered: list[str] = []
-    last = ledger.head(conn)
+    last = ledger.trusted_head(conn, keys) if unrecorded.bundles else None
     while following := _first_readable(unrecorded.after(last.link if last else None)):
         bundle, content = following
         run = content.columns["dag_id"], content.columns["run_id"]
         if ledger.find(conn, *run) or ledger.find_bundle(conn, bundle.name):
             break
         if lock_until and not _is_locked(store, bundle, content, lock_until - clock.now()):
-            lock_bundle(store, bundle.name, bundle.signed.sums, lock_until)
+            # All files: the search has read the names of a few.
+            sealed = find_sealed(store, bundle.name, keys, sums_sha256=bundle.signed.sha256)
+            (sealed or bundle.folder).lock(lock_until)
         last = ledger.append(
             conn,
             signer,
@@ -190,10 +196,14 @@ def _is_locked(
     store: ObjectStore, bundle: UnrecordedBundle, content: _Content, period: timedelta
 ) -> bool:
     """Return whether the seal of a bundle locked all its files; it locks the signature last."""
+    signature = bundle.folder.sealed_version(SIGNATURE)
+    if signature is None:
+        return False
     try:
-        locked_until = store.stat(f"{bundle.name}/{SIGNATURE}").locked_until
+        stored = store.stat(f"{bundle.name}/{SIGNATURE}", version_id=signature.version_id)
     except ObjectMissing:
         return False
+    locked_until = stored.locked_until
     return locked_until is not None and locked_until >= content.finished_at + period
 
 

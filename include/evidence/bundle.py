@@ -98,7 +98,8 @@ def seal(
         UsageError: a file name is not possible in a bundle, or there is too much for one.
         ControlFailed: the run's folder holds a signed bundle that does not belong to the chain,
             what was written ahead is not there as it was written, a bundle that follows the last
-            one cannot be entered, or the bundle was changed before its signature reached the store.
+            one cannot be entered, the last row of the ledger was changed, or the bundle was changed
+            before its signature reached the store.
         StoreError: the store did not take a file; seal again.
     """
     check_file_names([*files, *ahead])
@@ -136,7 +137,7 @@ def seal(
         adopt_before_seal(store, conn, signer, keys, clock, lock_until, names)
         if row := recorded():
             return _sealed(conn, row)
-        last = ledger.head(conn)
+        last = ledger.trusted_head(conn, keys)
         if tried_before or ahead:  # a writer ahead of the seal may have been killed too
             store.clear_abandoned(f"{bundle}/")
         content = {

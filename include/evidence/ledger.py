@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from sqlalchemy import Connection, select
+from sqlalchemy import ARRAY, Connection, Text, any_, literal, select
 
 from include.evidence.signing import Signer, TrustedKeys
 from include.evidence.sums import Link
+from include.services.errors import ControlFailed
 from include.state.tables import evidence_ledger
 
 
@@ -98,6 +99,24 @@ def head(conn: Connection) -> LedgerRow | None:
     return _first(conn, select(evidence_ledger).order_by(evidence_ledger.c.seq.desc()).limit(1))
 
 
+def trusted_head(conn: Connection, keys: TrustedKeys) -> LedgerRow | None:
+    """Return the last row, which the next bundle follows; None when nothing was sealed yet.
+
+    Raises:
+        ControlFailed: no trusted key signed the row as it stands. A bundle that followed it could
+            not be repaired.
+    """
+    last = head(conn)
+    if last is None or last.is_authentic(keys):
+        return last
+    raise ControlFailed(
+        f"The last row of the evidence ledger, number {last.seq}, was changed: its signature does "
+        "not fit. No bundle can follow it.",
+        "Run `./parcelseal verify`, find out who changed the row, and put it back as it was. "
+        "Nothing is lost: the run can be sealed afterwards.",
+    )
+
+
 def newest(conn: Connection, limit: int) -> list[LedgerRow]:
     """Return the last rows, newest first."""
     return _rows(conn, select(evidence_ledger).order_by(evidence_ledger.c.seq.desc()).limit(limit))
@@ -105,8 +124,17 @@ def newest(conn: Connection, limit: int) -> list[LedgerRow]:
 
 def of_bundles(conn: Connection, bundles: Collection[str]) -> list[LedgerRow]:
     """Return the rows of some bundles, in the chain's order."""
-    wanted = select(evidence_ledger).where(evidence_ledger.c.bundle.in_(bundles))
+    # One array: a statement has at most 65,535 parameters.
+    names = literal(list(bundles), ARRAY(Text))
+    wanted = select(evidence_ledger).where(evidence_ledger.c.bundle == any_(names))
     return _rows(conn, wanted.order_by(evidence_ledger.c.seq))
+
+
+def places(conn: Connection) -> dict[str, int]:
+    """Return the place in the chain of each SHA256SUMS digest; no signature is checked."""
+    columns = evidence_ledger.c
+    pairs = conn.execute(select(columns.sums_sha256, columns.seq))
+    return {pair.sums_sha256: pair.seq for pair in pairs}
 
 
 def find(conn: Connection, dag_id: str, run_id: str) -> LedgerRow | None:

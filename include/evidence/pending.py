@@ -7,7 +7,6 @@ connection cannot fork the chain. After the commit any later seal can finish the
 
 from __future__ import annotations
 
-import hashlib
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, select
@@ -15,9 +14,9 @@ from sqlalchemy import Connection, select
 from include.evidence import ledger
 from include.evidence.folder import StoreFolder
 from include.evidence.ledger import LedgerRow
-from include.evidence.names import LARGEST_SIGNATURE, LARGEST_SUMS, SIGNATURE, SUMS
+from include.evidence.names import LARGEST_SIGNATURE, SIGNATURE
 from include.evidence.signing import TrustedKeys
-from include.evidence.sums import Sums
+from include.evidence.versions import find_sealed, read_sealed_sums
 from include.services.clock import Clock
 from include.services.objectstore.base import (
     ObjectDamaged,
@@ -78,42 +77,25 @@ def publish_signatures(
     """
     for bundle, signature in pending_signatures(conn).items():
         row = ledger.find_bundle(conn, bundle)
-        if row is None or (sums := _signed_sums(store, row, signature, keys)) is None:
+        if row is None or not _fits(store, row, signature, keys):
             continue
         if _stored_signature(store, bundle) != signature:
             try:
                 store.put(f"{bundle}/{SIGNATURE}", signature)
             except ObjectLocked:  # another signature has its name: the bundle was changed
                 continue
-        lock_bundle(store, bundle, Sums.parse(sums), lock_until)
+        if lock_until:
+            sealed = find_sealed(store, bundle, keys, sums_sha256=row.sums_sha256)
+            if sealed is None:  # its signature was deleted or overwritten meanwhile
+                continue
+            sealed.lock(lock_until)
         conn.execute(evidence_intent.delete().where(evidence_intent.c.bundle == bundle))
 
 
-def lock_bundle(store: ObjectStore, bundle: str, sums: Sums, until: datetime | None) -> None:
-    """Lock every object of a signed bundle; one that is locked for longer already stays so.
-
-    An object that is gone stops no later seal: verification names it.
-    """
-    if until is None:
-        return
-    for name in [*sums.files, SUMS, SIGNATURE]:
-        try:
-            store.lock(f"{bundle}/{name}", until)
-        except (ObjectLocked, ObjectMissing):
-            continue
-
-
-def _signed_sums(
-    store: ObjectStore, row: LedgerRow, signature: bytes, keys: TrustedKeys
-) -> bytes | None:
-    """Return the stored SHA256SUMS; None when the signature does not fit it."""
-    try:
-        sums = StoreFolder(store, row.bundle).read(SUMS, LARGEST_SUMS)
-    except (ObjectMissing, ObjectDamaged):
-        return None
-    if hashlib.sha256(sums).hexdigest() != row.sums_sha256:
-        return None
-    return sums if keys.signed_by(row.key_fingerprint, signature, sums) else None
+def _fits(store: ObjectStore, row: LedgerRow, signature: bytes, keys: TrustedKeys) -> bool:
+    """Return whether a signature is that of the SHA256SUMS that the ledger has and is stored."""
+    sums = read_sealed_sums(store, row.bundle, row.sums_sha256)
+    return sums is not None and keys.signed_by(row.key_fingerprint, signature, sums)
 
 
 def _stored_signature(store: ObjectStore, bundle: str) -> bytes | None:

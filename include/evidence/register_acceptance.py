@@ -10,11 +10,11 @@ from sqlalchemy import Connection, select
 from include.approvals.reasons import says_something, value_free_reason
 from include.evidence import ledger
 from include.evidence.model import AcceptedLoss, RegisterFigure, RegisterState
-from include.evidence.register_figures import take_figures
+from include.evidence.register_figures import PATIENCE, take_figures
 from include.evidence.signing import Signer, TrustedKeys
 from include.evidence.standing import AHEAD
 from include.services.clock import Clock
-from include.services.errors import UsageError
+from include.services.errors import ControlFailed, UsageError
 from include.state.tables import register_loss
 
 if TYPE_CHECKING:
@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 
 
 def accept_losses(
-    reader: EvidenceReader, signer: Signer, clock: Clock, *, by: str, because: str
+    reader: EvidenceReader,
+    signer: Signer,
+    clock: Clock,
+    *,
+    by: str,
+    because: str,
+    patience: float = PATIENCE,
 ) -> AcceptedLoss | None:
     """Record that a person accepts the loss of sealed rows; return None if no row is missing.
 
@@ -32,8 +38,10 @@ def accept_losses(
         clock: the moment of the decision.
         by: who accepts it.
         because: why the rows cannot be brought back.
+        patience: seconds for which a register that other sessions write to is tried again.
 
     Raises:
+        ControlFailed: a register that lacks rows is being written all the time.
         UsageError: nobody is named, or the reason says nothing.
         StoreError: the evidence store cannot be read.
     """
@@ -41,7 +49,8 @@ def accept_losses(
         raise UsageError("Nobody is named who accepts the loss.", "Name the person with --by.")
     if not says_something(because):
         raise UsageError("The reason says nothing.", "Write it in plain words with --because.")
-    lost = reader.losses(reader.sealed_states(clock.now()))
+    sealed = reader.sealed_states(clock.now())
+    lost = reader.losses(sealed)
     if not lost:
         return None
     accepted = AcceptedLoss(
@@ -50,7 +59,15 @@ def accept_losses(
         because=value_free_reason(because),
         lost={loss.register.name: loss.sealed for loss in lost},
     )
-    figures = take_figures(reader.state, {}, accepted.lost)
+    # A register that is being written keeps its sealed figure; comparisons begin anew from here.
+    previous = {name: sealed.newest[name] for name in sealed.newest if name not in accepted.lost}
+    figures = take_figures(reader.state, previous, accepted.lost, patience)
+    if unread := accepted.lost.keys() - figures.keys():
+        raise ControlFailed(
+            f"The register {min(unread)} of the state database is being written all the time, so "
+            "nothing shows which of its rows are left.",
+            "Stop the runs that write to it, and accept the loss again.",
+        )
     columns = _columns(accepted, figures, signer.fingerprint)
     with reader.state.begin() as conn:
         conn.execute(

@@ -8,7 +8,7 @@ a register, it is compared with the newest bundles of the evidence store.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -31,7 +31,12 @@ from include.evidence.register_figures import (
     take_figures,
 )
 from include.evidence.signing import TrustedKeys
-from include.evidence.unrecorded import MOST_FORGED, month_prefixes, search_unrecorded
+from include.evidence.unrecorded import (
+    MOST_FORGED,
+    UnrecordedBundle,
+    recent_parts,
+    search_unrecorded,
+)
 from include.evidence.versions import find_sealed
 from include.messages import _, in_english
 from include.services.clock import Clock
@@ -101,10 +106,11 @@ class SealedStates:
 
     @property
     def newest(self) -> Mapping[str, RegisterFigure]:
-        """The figures of the most recent state."""
-        if not self.states:
-            return {}
-        return max(self.states, key=lambda state: state.read_at).figures
+        """The most recent figure of each register. A state lacks one that was being written."""
+        figures: dict[str, RegisterFigure] = {}
+        for state in sorted(self.states, key=lambda state: state.read_at):
+            figures |= state.figures
+        return figures
 
 
 @dataclass(frozen=True)
@@ -144,8 +150,16 @@ class EvidenceReader:
             pending = pending_signatures(conn)
             accepted = accepted_losses(conn, keys)
             workflows = {*self.workflows, *index.workflows(conn)}
-            prefixes = month_prefixes(workflows, rows[0].sealed_at if rows else None, now)
-            beside = search_unrecorded(self.store, conn, keys, prefixes, most_forged=MOST_FORGED)
+            since = rows[0].sealed_at if rows else None
+            parts = recent_parts(self.store, workflows, since, now)
+            beside = search_unrecorded(
+                self.store,
+                conn,
+                keys,
+                parts.prefixes,
+                most_forged=MOST_FORGED,
+                unlisted=parts.unlisted,
+            )
         recorded: list[RegisterState] = []
         unreadable, hidden = [], []
         for row in rows:
@@ -164,11 +178,12 @@ class EvidenceReader:
             if state is not None:
                 recorded.append(state)
         unrecorded = []
-        for bundle in beside.bundles[:UNRECORDED]:
+        last = head.link if head else None
+        for copies in beside.newest_first(last)[:UNRECORDED]:
             try:
-                state = _parse_state(bundle.folder.read_result())
+                state = _parse_state(_read_result_of(copies))
             except Refused:
-                unreadable.append(bundle.name)
+                unreadable.append(copies[0].name)
                 continue
             if state is not None:
                 unrecorded.append(state)
@@ -184,7 +199,7 @@ class EvidenceReader:
             tuple(unreadable),
             tuple(hidden),
             accepted[0][0] if accepted else None,
-            len(beside.chain_after(head.link if head else None)),
+            len(beside.chain_after(last)),
             beside.unchecked,
         )
 
@@ -265,6 +280,12 @@ class EvidenceReader:
         if signed.sha256 != row.sums_sha256:
             raise Refused(_("SHA256SUMS is not the one that the ledger has"))
         return _parse_state(read_result(folder, signed))
+
+
+def _read_result_of(copies: Iterable[UnrecordedBundle]) -> bytes | None:
+    """Return the sealed result.json of a bundle from the first of its copies that has it."""
+    results = (copy.folder.read_result() for copy in copies)
+    return next((result for result in results if result is not None), None)
 
 
 def _parse_state(result_json: bytes | None) -> RegisterState | None:

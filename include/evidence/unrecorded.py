@@ -6,9 +6,12 @@ deleted. The search reads all versions, so neither a delete marker nor an overwr
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from functools import cache, cached_property
+from itertools import islice
 
 from sqlalchemy import Connection
 
@@ -27,12 +30,13 @@ from include.evidence.names import (
 )
 from include.evidence.signing import TrustedKeys
 from include.evidence.sums import Link
-from include.evidence.versions import SealedFolder, Versions, find_sealed
+from include.evidence.versions import SealedFolder, Versions, sealed_folders
 from include.services.objectstore.base import ObjectStore, ObjectVersion, versions_to_try
 
-MONTHS = 24  # newest months of the store that a search reads
-LONGEST_RUN = 2  # months from the begin of a run to its seal
-MOST_FORGED = 2000  # objects read from folders without a trusted signature
+MONTHS = 36  # months of a workflow that a search reads, the oldest first
+LONGEST_RUN = 6  # months from the begin of a run to its seal
+MOST_PARTS = 2000  # folders of unknown workflows that a search lists
+MOST_FORGED = 2000  # objects read from folders without a trusted signature, and from copies
 MOST_FORGED_BYTES = 256 * 1024 * 1024  # bytes of these objects
 
 
@@ -56,9 +60,9 @@ class UnrecordedBundles:
     """The result of a search.
 
     Attributes:
-        bundles: newest signature first.
+        bundles: newest signature first; copies of a bundle are included.
         unchecked: number of folders, or versions of their objects, that were not read because too
-            many others have no trusted signature.
+            many others have no trusted signature or are copies.
     """
 
     bundles: tuple[UnrecordedBundle, ...]
@@ -66,7 +70,7 @@ class UnrecordedBundles:
 
     def after(self, link: Link | None) -> list[UnrecordedBundle]:
         """Return the bundles whose SHA256SUMS names a link: one bundle, its copies, or a fork."""
-        return [bundle for bundle in self.bundles if bundle.signed.sums.previous == link]
+        return self._followers.get(link, [])
 
     def chain_after(self, link: Link | None) -> list[UnrecordedBundle]:
         """Return the bundles that continue the chain from a link, in the chain's order."""
@@ -74,9 +78,49 @@ class UnrecordedBundles:
         following = self.after(link)
         while following:
             chain.append(following[0])
-            links = [Link(bundle.name, bundle.signed.sha256) for bundle in following]
-            following = [bundle for bundle in self.bundles if bundle.signed.sums.previous in links]
+            links = dict.fromkeys(Link(each.name, each.signed.sha256) for each in following)
+            following = [bundle for each in links for bundle in self.after(each)]
         return chain
+
+    def newest_first(self, link: Link | None) -> list[list[UnrecordedBundle]]:
+        """Return the copies of each bundle, the newest bundle first.
+
+        Bundles that continue the chain from a link come before others. An intruder who has copies
+        of old bundles can store them, but cannot make them continue the chain.
+        """
+        copies: dict[str, list[UnrecordedBundle]] = {
+            bundle.signed.sha256: [] for bundle in reversed(self.chain_after(link))
+        }
+        for bundle in self.bundles:
+            copies.setdefault(bundle.signed.sha256, []).append(bundle)
+        return list(copies.values())
+
+    def joined(self, other: UnrecordedBundles) -> UnrecordedBundles:
+        """Return the bundles of two searches, of which the other one is the wider."""
+        names = {(bundle.name, bundle.signed.sha256) for bundle in self.bundles}
+        further = [each for each in other.bundles if (each.name, each.signed.sha256) not in names]
+        return _sorted([*self.bundles, *further], other.unchecked)
+
+    @cached_property
+    def _followers(self) -> dict[Link | None, list[UnrecordedBundle]]:
+        """The bundles by the link that their SHA256SUMS names."""
+        followers: dict[Link | None, list[UnrecordedBundle]] = {}
+        for bundle in self.bundles:
+            followers.setdefault(bundle.signed.sums.previous, []).append(bundle)
+        return followers
+
+
+@dataclass(frozen=True)
+class StoreParts:
+    """Parts of the store that a search lists.
+
+    Attributes:
+        prefixes: of keys; an empty prefix stands for the whole store.
+        unlisted: number of folders that are left out because there are too many.
+    """
+
+    prefixes: tuple[str, ...]
+    unlisted: int = 0
 
 
 def search_unrecorded(
@@ -86,11 +130,13 @@ def search_unrecorded(
     prefixes: Collection[str],
     *,
     most_forged: int | None,
+    unlisted: int = 0,
 ) -> UnrecordedBundles:
     """Search parts of the store for signed bundles that the ledger lacks.
 
-    The search reads every file that may be a signature. Only folders without a trusted signature
-    count against the bounds: too many of them make the search incomplete (`unchecked`).
+    The search reads every file that may be a signature. Only folders without a trusted signature,
+    and copies of a bundle, count against the bounds: too many of them make the search incomplete
+    (`unchecked`). Copies of recorded bundles are not returned.
 
     Args:
         store: the evidence store.
@@ -98,8 +144,9 @@ def search_unrecorded(
             recorded before its signature is stored, so it is not returned either.
         keys: public keys whose seals count.
         prefixes: of keys in the store; an empty prefix stands for the whole store.
-        most_forged: objects read from folders without a trusted signature; None for no bound, also
-            on their bytes.
+        most_forged: objects read from folders without a trusted signature and from copies; None
+            for no bound, also on their bytes.
+        unlisted: number of folders that the prefixes leave out.
 
     Raises:
         StoreError: the store cannot be read.
@@ -107,38 +154,113 @@ def search_unrecorded(
     folders = _signed_folders(store, prefixes)
     rows = ledger.of_bundles(conn, list(folders))
     recorded = {row.bundle for row in rows if row.is_authentic(keys)}
-    recorded |= {mark.bundle for mark in checkpoints(conn) if mark.is_authentic(keys)}
-    bundles, unchecked = [], 0
+    marks = [mark for mark in checkpoints(conn) if mark.is_authentic(keys)]
+    recorded |= {mark.bundle for mark in marks}
+    is_recorded = _recorded_sums(conn, keys, [mark.sums_sha256 for mark in marks])
+    bundles: list[UnrecordedBundle] = []
+    digests: set[str] = set()
+    unchecked = unlisted
     objects = total = 0
     # Smallest first, so that an intruder's large files use up the bounds last.
     for name in sorted(folders.keys() - recorded, key=lambda name: (_size(folders[name]), name)):
         if most_forged is not None and (objects >= most_forged or total >= MOST_FORGED_BYTES):
             unchecked += 1
             continue
-        sealed = find_sealed(store, name, keys, folders[name])
-        if sealed is not None:
-            bundles.append(UnrecordedBundle(name, sealed.signed, sealed))
+        lacking = [
+            UnrecordedBundle(name, sealed.signed, sealed)
+            for sealed in sealed_folders(store, name, keys, folders[name])
+            if not is_recorded(sealed.signed.sha256)
+        ]
+        bundles += lacking
+        if not {bundle.signed.sha256 for bundle in lacking} <= digests:
+            digests |= {bundle.signed.sha256 for bundle in lacking}
         else:
             objects += len(_signed_objects(folders[name]))
             total += _size(folders[name])
+            # A reader of copies may read the result.json of each.
+            total += sum(each.size for each in versions_to_try(folders[name].get(RESULT, ())))
             unchecked += _has_more(folders[name])
-    bundles.sort(key=lambda bundle: (bundle.folder.signed_at, bundle.name), reverse=True)
-    return UnrecordedBundles(tuple(bundles), unchecked)
+    return _sorted(bundles, unchecked)
 
 
-def month_prefixes(
-    workflows: Iterable[str], since: datetime | None, now: datetime
-) -> Collection[str]:
-    """Return prefixes of the bundles that were sealed since a moment; for None, of all bundles.
+def _sorted(bundles: Iterable[UnrecordedBundle], unchecked: int) -> UnrecordedBundles:
+    newest = sorted(bundles, key=lambda each: (each.folder.signed_at, each.name), reverse=True)
+    return UnrecordedBundles(tuple(newest), unchecked)
 
-    A folder's name has the month in which its run began, by the clock of another machine.
+
+def _recorded_sums(
+    conn: Connection, keys: TrustedKeys, pruned: Collection[str]
+) -> Callable[[str], bool]:
+    """Return a function that tells whether an authentic row or checkpoint has a digest."""
+    places: dict[str, int] = {}
+
+    @cache
+    def is_recorded(sums_sha256: str) -> bool:
+        if not places:
+            places.update(ledger.places(conn))
+        row = ledger.at(conn, places[sums_sha256]) if sums_sha256 in places else None
+        return sums_sha256 in pruned or (row is not None and row.is_authentic(keys))
+
+    return is_recorded
+
+
+def recent_parts(
+    store: ObjectStore, workflows: Iterable[str], since: datetime | None, now: datetime
+) -> StoreParts:
+    """Return the parts of the store that hold the bundles that were sealed since a moment.
+
+    A folder's name has the month in which its run began, by the clock of another machine. So the
+    months have no end, and begin before both moments. Folders tell which workflows there are.
+
+    Args:
+        store: the evidence store.
+        workflows: names under which bundles are sealed. They are always searched; of others at
+            most `MOST_PARTS` folders are listed.
+        since: when the last bundle that is known was sealed; None for the whole store.
+        now: the moment by this machine's clock, which may be wrong.
+
+    Raises:
+        StoreError: the store cannot be read.
     """
     if since is None:
-        return [""]
-    newest = _month(now + timedelta(days=1))
-    oldest = max(min(newest, _month(since)) - LONGEST_RUN, newest - MONTHS + 1)
-    months = [f"{at // 12:04}/{at % 12 + 1:02}" for at in range(oldest, newest + 1)]
-    return [f"{folder_name(name)}/{month}/" for name in sorted(set(workflows)) for month in months]
+        return StoreParts(("",))
+    oldest = _month(min(since, now)) - LONGEST_RUN
+    known = {folder_name(workflow) for workflow in workflows}
+    names = list(islice(store.folders(), MOST_PARTS + 1))
+    is_complete = len(names) <= MOST_PARTS
+    names = names[:MOST_PARTS]
+    unlisted = 0 if is_complete else 1
+    searched = known & {*names} if is_complete else known
+    prefixes: list[str] = []
+    listed = 0
+    for name in [*sorted(searched), *(name for name in names if name not in known)]:
+        if name not in known and listed >= MOST_PARTS:
+            unlisted += 1
+            continue
+        if "." in name:
+            # Interim bundles: each letter of an incident has a folder, which holds few of them.
+            months, left_out = [f"{name.partition('.')[0]}."], 0
+        else:
+            months, left_out = _months_of(store, name, oldest)
+        prefixes += months
+        unlisted += left_out
+        listed += 1 + len(months) if name not in known else 0
+    return StoreParts(tuple(dict.fromkeys(prefixes)), unlisted)
+
+
+def _months_of(store: ObjectStore, name: str, oldest: int) -> tuple[list[str], int]:
+    """Return prefixes of a workflow's months, oldest first, and how many folders are left out."""
+    years = [year for year in store.folders(f"{name}/") if re.fullmatch("[0-9]{4}", year)]
+    years = [year for year in sorted(years) if int(year) * 12 + 11 >= oldest]
+    months = [
+        (int(year) * 12 + int(month) - 1, f"{name}/{year}/{month}/")
+        for year in years[:MONTHS]
+        for month in store.folders(f"{name}/{year}/")
+        if re.fullmatch("0[1-9]|1[0-2]", month)
+    ]
+    prefixes = [prefix for month, prefix in sorted(months) if month >= oldest]
+    left_out = len(prefixes[MONTHS:]) + len(years[MONTHS:])
+    return prefixes[:MONTHS], left_out
 
 
 def _month(moment: datetime) -> int:

@@ -6,8 +6,9 @@ Object Lock keeps a version of an object. It does not prevent newer versions and
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 
 from include.evidence.check import Refused, SignedSums, check_file, read_result
 from include.evidence.folder import Folder, Readable
@@ -22,6 +23,7 @@ from include.evidence.sums import Sums
 from include.messages import Message, _
 from include.services.objectstore.base import (
     ObjectDamaged,
+    ObjectLocked,
     ObjectMissing,
     ObjectStore,
     ObjectVersion,
@@ -54,7 +56,7 @@ class SealedFolder(Folder):
         self.signed = signed
         self.signed_at = signature.modified_at
         self._store, self._prefix, self._files = store, f"{bundle}/", files
-        self._chosen = {SIGNATURE: signature}
+        self._chosen: dict[str, ObjectVersion | None] = {SIGNATURE: signature}
 
     @property
     def hidden(self) -> list[str]:
@@ -70,6 +72,34 @@ class SealedFolder(Folder):
         """Open the sealed version of a file, or the current version if no version fits."""
         version_id = self._version(name).version_id
         return self._store.open_reader(self._prefix + name, version_id=version_id)
+
+    def sealed_version(self, name: str) -> ObjectVersion | None:
+        """Return the version of a file that was sealed, or None if no stored version fits.
+
+        The only version of a file is returned without reading it.
+        """
+        if name not in self._chosen:
+            candidates = self._candidates(name)
+            listed = self.signed.sha256 if name == SUMS else self.signed.sums.files.get(name)
+            fitting = (each for each in candidates if self._sha256(name, each) == listed)
+            is_only = len(candidates) == 1
+            self._chosen[name] = candidates[0] if is_only else next(fitting, None)
+        return self._chosen[name]
+
+    def lock(self, until: datetime) -> None:
+        """Lock the sealed version of each file, the signature last.
+
+        A version that is locked for longer stays so. A file that is gone stops no later seal:
+        verification names it.
+        """
+        for name in [*self.signed.sums.files, SUMS, SIGNATURE]:
+            version = self.sealed_version(name)
+            if version is None:
+                continue
+            try:
+                self._store.lock(self._prefix + name, until, version_id=version.version_id)
+            except (ObjectLocked, ObjectMissing):
+                continue
 
     def read_result(self) -> bytes | None:
         """Return the sealed result.json, or None if no version of it is stored.
@@ -89,15 +119,12 @@ class SealedFolder(Folder):
         return versions_to_try(self._files.get(name, ()))
 
     def _version(self, name: str) -> ObjectVersion:
-        if name not in self._chosen:
-            candidates = self._candidates(name)
-            if not candidates:
-                raise ObjectMissing(f"There is no version of {self._prefix + name!r}.")
-            listed = self.signed.sha256 if name == SUMS else self.signed.sums.files.get(name)
-            fitting = (each for each in candidates if self._sha256(name, each) == listed)
-            is_only = len(candidates) == 1
-            self._chosen[name] = candidates[0] if is_only else next(fitting, candidates[0])
-        return self._chosen[name]
+        if version := self.sealed_version(name):
+            return version
+        candidates = self._candidates(name)
+        if not candidates:
+            raise ObjectMissing(f"There is no version of {self._prefix + name!r}.")
+        return candidates[0]
 
     def _sha256(self, name: str, version: ObjectVersion) -> str:
         try:
@@ -125,6 +152,22 @@ def find_sealed(
     Raises:
         StoreError: the store cannot be read.
     """
+    return next(sealed_folders(store, bundle, keys, files, sums_sha256), None)
+
+
+def sealed_folders(
+    store: ObjectStore,
+    bundle: str,
+    keys: TrustedKeys,
+    files: Versions | None = None,
+    sums_sha256: str = "",
+) -> Iterator[SealedFolder]:
+    """Yield a bundle once for each version of its SHA256SUMS that a version of a signature fits.
+
+    An intruder may store another genuine bundle's SHA256SUMS and signature on top of its own.
+
+    Args and errors: as `find_sealed`.
+    """
     files = _listed(store, bundle) if files is None else files
     signatures = [
         (version, _read(store, f"{bundle}/{SIGNATURE}", version, LARGEST_SIGNATURE))
@@ -145,7 +188,22 @@ def find_sealed(
                 signed = SignedSums(Sums.parse(content), sha256, signed_by)
             except ValueError:
                 continue
-            return SealedFolder(store, bundle, files, signed, signed_with)
+            yield SealedFolder(store, bundle, files, signed, signed_with)
+            break
+
+
+def read_sealed_sums(store: ObjectStore, bundle: str, sums_sha256: str) -> bytes | None:
+    """Return the SHA256SUMS of a bundle that has a digest, or None if no stored version has it.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    key = f"{bundle}/{SUMS}"
+    versions = [version for version in store.list_versions(key) if version.key == key]
+    for version in versions_to_try(versions):
+        content = _read(store, key, version, LARGEST_SUMS)
+        if content is not None and hashlib.sha256(content).hexdigest() == sums_sha256:
+            return content
     return None
 
 

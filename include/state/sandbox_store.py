@@ -119,6 +119,11 @@ class SandboxStore:
         """Yield the objects as their only versions, in key order."""
         return map(ObjectVersion.only, self.list(prefix))
 
+    def folders(self, prefix: str = "") -> Iterator[str]:
+        """Yield the names of the folders directly under a prefix, in the order of their keys."""
+        parts = (each.key.removeprefix(prefix).partition("/") for each in self.list(prefix))
+        yield from sorted({name for name, slash, _ in parts if slash}, key=lambda name: f"{name}/")
+
     def lock(self, key: str, until: datetime, *, version_id: str = "") -> None:
         """Refuse deletion and replacement until that moment; never shortens a lock.
 

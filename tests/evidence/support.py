@@ -130,9 +130,9 @@ class BlockingStore(DirectoryStore):
         self._wait_at(f"put {Path(key).name}")
         return super().put(key, data, locked_until=locked_until)
 
-    def lock(self, key: str, until: datetime) -> None:
+    def lock(self, key: str, until: datetime, *, version_id: str = "") -> None:
         self._wait_at(f"lock {Path(key).name}")
-        super().lock(key, until)
+        super().lock(key, until, version_id=version_id)
 
     def _wait_at(self, step: str) -> None:
         if step == self._block_before:

@@ -83,6 +83,70 @@ def test_first_loss_stays_when_a_second_one_is_repaired(company: Company) -> Non
         company.harm("DROP TABLE lost_hold")
 
 
+def test_first_loss_stays_when_only_also_lost_names_it(company: Company) -> None:
+    """Every bundle that is compared was sealed while both losses stood."""
+    try:
+        first = lose_hold(company, 1)
+        company.seal()
+        company.hold()
+        for _ in range(4):
+            company.seal()
+        second = lose_hold(company, 3)
+        for _ in range(4):
+            company.seal()
+        company.harm(second)
+        with pytest.raises(ControlFailed, match="1 of 2 sealed legal holds are missing"):
+            company.require()
+        company.harm(first)
+        company.require()
+    finally:
+        company.harm("DROP TABLE lost_hold")
+
+
+def accept(company: Company) -> object:
+    words = {"by": "counsel", "because": "the disk burnt"}
+    signer = company.evidence.signer
+    return accept_losses(company.reader, signer, company.clock, **words, patience=0.2)
+
+
+def test_acceptance_keeps_the_sealed_figure_of_a_register_that_is_being_written(
+    company: Company,
+) -> None:
+    """The newest bundle may lack it too: it was written while that bundle was sealed."""
+    company.finding()
+    company.seal()
+    company.harm("DELETE FROM finding")
+    with company.state.connect() as writer:
+        writer.exec_driver_sql("LOCK TABLE legal_hold IN ROW EXCLUSIVE MODE")
+        assert accept(company)
+    company.require()
+    company.harm("DELETE FROM legal_hold WHERE id = 2")
+    assert company.lost() == {"legal_hold"}
+
+
+def test_acceptance_is_refused_while_the_register_that_lacks_rows_is_written(
+    company: Company,
+) -> None:
+    """It would have no figure, and a later loss of its other rows would not be noticed."""
+    company.harm("DELETE FROM legal_hold WHERE id = 2")
+    with company.state.connect() as writer:
+        writer.exec_driver_sql("LOCK TABLE legal_hold IN ROW EXCLUSIVE MODE")
+        with pytest.raises(ControlFailed, match=r"legal_hold .* is being written"):
+            accept(company)
+    assert company.lost() == {"legal_hold"}
+    assert accept(company)
+    company.harm("DELETE FROM legal_hold WHERE id = 1")
+    assert company.lost() == {"legal_hold"}
+
+
+def test_newest_figures_include_a_register_that_the_newest_state_lacks(company: Company) -> None:
+    company.seal()
+    states = company.reader.sealed_states(company.clock.now()).recorded
+    newest = max(states, key=lambda state: state.read_at)
+    del newest.figures["legal_hold"]
+    assert "legal_hold" in registers.SealedStates(states).newest
+
+
 def test_loss_is_named_once_for_each_register(company: Company) -> None:
     """However many figures show it: the largest is named."""
     try:

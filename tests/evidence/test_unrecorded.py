@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import update
 
 from include.evidence import ledger
 from include.evidence.adopt import recover_ledger
@@ -135,6 +136,22 @@ def test_seal_refuses_to_follow_a_bundle_beside_one_that_cannot_be_entered(
     assert last.bundle in refused.value.message
     assert "sealed afterwards" in refused.value.action
     result.write_bytes(content)
+    assert chain.seal(11, clock=LATER).seq == 4
+    assert chain.verify().verified
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_seal_refuses_to_follow_a_ledger_row_that_was_changed(chain: Evidence, lost: int) -> None:
+    """Once the row was put back, nothing is left of it."""
+    last = ledger.rows(chain.conn)[2 - lost]
+    if lost:
+        restore_older_state(chain, 2)
+    is_last = evidence_ledger.c.seq == last.seq
+    chain.tamper(update(evidence_ledger).where(is_last).values(outcome="pass"))
+    with pytest.raises(ControlFailed, match="was changed: its signature does not fit") as refused:
+        chain.seal(11, clock=LATER)
+    assert "put it back" in refused.value.action
+    chain.tamper(update(evidence_ledger).where(is_last).values(outcome=last.outcome))
     assert chain.seal(11, clock=LATER).seq == 4
     assert chain.verify().verified
 

@@ -232,6 +232,16 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def folders(self, prefix: str = "") -> Iterator[str]:
+        """Yield the names of the folders directly under a prefix, in the order of their keys.
+
+        Folders of which only older versions or delete markers are left are included.
+
+        Args:
+            prefix: a folder with its slash; empty for the whole store.
+        """
+        ...
+
     def lock(self, key: str, until: datetime, *, version_id: str = "") -> None:
         """Keep the current or the named version from deletion and change until that moment.
 

@@ -26,6 +26,7 @@ from include.services.objectstore.base import (
 )
 from include.services.objectstore.directory_errors import naming
 from include.services.objectstore.directory_files import (
+    folders_in,
     link_above,
     open_regular,
     sync_directory,
@@ -191,6 +192,12 @@ class DirectoryStore:
     def list_versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
         """Yield the files as the only versions of their objects, in key order."""
         return map(ObjectVersion.only, self.list(prefix))
+
+    def folders(self, prefix: str = "") -> Iterator[str]:
+        """Yield the names of the folders directly under a prefix, in the order of their keys."""
+        checked_list_prefix(prefix)
+        with naming("list", "", self.description):
+            yield from folders_in(self._root, prefix)
 
     def lock(self, key: str, until: datetime, *, version_id: str = "") -> None:
         """Refuse deletion and replacement until that moment; never shortens a lock.

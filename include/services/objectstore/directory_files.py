@@ -101,6 +101,27 @@ def walk(folder: Path, above: str, prefix: str) -> Iterator[tuple[str, os.DirEnt
             yield key, entry
 
 
+def folders_in(root: Path, prefix: str) -> list[str]:
+    """Return the names of the folders directly in a folder, in the order of keys; follow no link.
+
+    Args:
+        root: the directory, which may be a link itself.
+        prefix: the folder below it with its slash; empty for the directory itself.
+
+    Returns:
+        Names; none when the folder is missing.
+    """
+    names = prefix.split("/")
+    if link_above(root, names):
+        return []
+    try:
+        with os.scandir(root / prefix) as entries:
+            folders = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(folders, key=lambda name: f"{name}/")
+
+
 def write_durably(path: Path, data: bytes) -> None:
     """Write a new small file and wait for the disk."""
     with path.open("xb") as file:

@@ -47,6 +47,7 @@ from include.services.objectstore.s3_preflight import preflight
 from include.services.objectstore.s3_reader import S3Reader
 from include.services.objectstore.s3_versions import (
     Version,
+    folders_under,
     lock_words,
     refused_by_lock,
     versions_to_delete,
@@ -243,6 +244,13 @@ class S3Store:
             key = version.key.removeprefix(self._prefix)
             if not is_own_name(key.rpartition("/")[2]):
                 yield replace(version, key=key)
+
+    def folders(self, prefix: str = "") -> Iterator[str]:
+        """Yield the names of the folders directly under a prefix, 1,000 a request."""
+        full_prefix = self._prefix + checked_list_prefix(prefix)
+        with self._errors.naming("list the folders of"):
+            for folder in folders_under(self._client, self._bucket, full_prefix):
+                yield folder.removeprefix(full_prefix).removesuffix("/")
 
     def lock(self, key: str, until: datetime, *, version_id: str = "") -> None:
         """Lock the current or the named version; a later lock is kept, never shortened.

@@ -32,6 +32,19 @@ class Version:
     held: bool = False
 
 
+def folders_under(client: S3Client, bucket: str, full_prefix: str) -> Iterator[str]:
+    """Yield the folders directly under a prefix, each with a slash; raises what boto3 does.
+
+    Folders of which only older versions or delete markers are left are included.
+    """
+    pages = client.get_paginator("list_object_versions").paginate(
+        Bucket=bucket, Prefix=full_prefix, Delimiter="/"
+    )
+    for page in pages:
+        for folder in page.get("CommonPrefixes", []):
+            yield folder["Prefix"]
+
+
 def versions_under(client: S3Client, bucket: str, full_prefix: str) -> list[ObjectVersion]:
     """Return all versions and delete markers under a prefix; raises what boto3 does.
 

@@ -139,6 +139,15 @@ def test_any_split_gives_the_same_object(
     assert all(len(piece) == reads for piece in pieces[:-1])
 
 
+def test_folders_are_listed_by_name(store: ObjectStore) -> None:
+    """A search learns which folders there are without listing what is in them."""
+    for key in ("a/1", "a/2/x", "a/3", "a-b/1", "b", "c/d/e"):
+        store.put(key, b"1")
+    assert list(store.folders()) == ["a-b", "a", "c"]
+    assert list(store.folders("a/")) == ["2"]
+    assert list(store.folders("missing/")) == []
+
+
 def test_each_object_is_listed_as_a_version_that_can_be_read(
     store: ObjectStore, tomorrow: datetime
 ) -> None:

@@ -125,6 +125,14 @@ def test_versions_are_listed_newest_first_with_their_markers(
     assert s3_store.get("a/x", version_id=ids[1]) == b"1"
 
 
+def test_folder_of_which_only_delete_markers_are_left_is_listed(
+    moto: MotoServer, s3_store: S3Store
+) -> None:
+    s3_store.put("a/gone/x", b"1")
+    delete_plainly(moto, s3_store, "a/gone/x")
+    assert list(s3_store.folders("a/")) == ["gone"]
+
+
 def test_versions_of_a_bucket_without_versioning_have_no_id(moto: MotoServer) -> None:
     """What is listed there is read like any object."""
     client = client_for(moto.endpoint)

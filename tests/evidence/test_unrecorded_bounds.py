@@ -1,0 +1,201 @@
+"""Copies and forged folders neither hide a lost bundle nor make a search long."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from include.evidence import adopt, ledger, unrecorded
+from include.evidence.check import SignedSums
+from include.evidence.names import SIGNATURE, SUMS
+from include.evidence.registers import EvidenceReader
+from include.evidence.signing import TrustedKeys
+from include.evidence.sums import Link, Sums
+from include.evidence.unrecorded import UnrecordedBundle, UnrecordedBundles, search_unrecorded
+from include.services.errors import ControlFailed
+from include.services.objectstore.base import ObjectStore, ObjectVersion
+from include.services.objectstore.directory import DirectoryStore
+from tests.evidence.register_fixtures import Company
+from tests.evidence.support import Evidence
+from tests.evidence.test_register_losses import seal_and_forget
+from tests.evidence.test_unrecorded import LATER, forge_bundle, restore_older_state
+
+MONTH = "backup_offsite/2026/12"
+MORE_THAN_PARAMETERS = 66_000  # PostgreSQL takes 65,535 parameters in a statement
+
+
+class FloodedStore:
+    """A store that lists many folders with a signature, which it does not have."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def folders(self, prefix: str = "") -> Iterator[str]:
+        parents = {"": "backup_offsite", "backup_offsite/": "2026", "backup_offsite/2026/": "12"}
+        names = {*self._store.folders(prefix), *([parents[prefix]] if prefix in parents else [])}
+        yield from sorted(names)
+
+    def list_versions(self, prefix: str = "") -> Iterator[ObjectVersion]:
+        yield from self._store.list_versions(prefix)
+        if f"{MONTH}/".startswith(prefix):
+            for number in range(MORE_THAN_PARAMETERS):
+                for name in (SUMS, SIGNATURE):
+                    key = f"{MONTH}/x{number}/{name}"
+                    yield ObjectVersion(key, "", 64, datetime(2026, 12, 1, tzinfo=UTC))
+
+
+def reader_of(evidence: Evidence, store: Any = None) -> EvidenceReader:
+    keys = [evidence.signer.public_pem]
+    return EvidenceReader(store or evidence.store, evidence.engine, keys, {"backup_offsite"})
+
+
+def keys_of(evidence: Evidence) -> TrustedKeys:
+    return TrustedKeys([evidence.signer.public_pem])
+
+
+@pytest.mark.parametrize("copied", ["recorded", "lost"])
+def test_copies_of_a_genuine_bundle_do_not_hide_a_lost_one(evidence: Evidence, copied: str) -> None:
+    """They are newer, and more than bundles are read; all of them are one bundle."""
+    company = Company(evidence, evidence.engine)
+    company.hold()
+    company.seal()
+    old = ledger.head(evidence.conn)
+    assert old is not None
+    evidence.conn.rollback()
+    bundle = old.bundle if copied == "recorded" else seal_and_forget(company)
+    if copied == "lost":
+        with company.state.connect() as conn:
+            assert ledger.find_bundle(conn, bundle) is None
+        company.seal()  # enters it, and is the next to be lost with it
+    company.hold()
+    seal_and_forget(company)
+    if copied == "lost":
+        company.harm("DELETE FROM evidence_ledger WHERE seq > 1")
+    company.harm("DELETE FROM legal_hold WHERE id = 2")
+    folder = evidence.root / bundle
+    for number in range(50):
+        shutil.copytree(folder, folder.parent / f"copy{number}", copy_function=shutil.copy)
+    assert company.lost() == {"legal_hold"}
+    with pytest.raises(ControlFailed, match="1 of 2 sealed legal holds are missing"):
+        company.require()
+    _state, findings = company.seal()
+    assert "evidence.register_lost" in [finding.code for finding in findings]
+
+
+def test_bundles_that_continue_the_chain_are_read_before_others(evidence: Evidence) -> None:
+    """Different bundles of a pruned time, put back newer than the lost one, push it aside."""
+    company = Company(evidence, evidence.engine)
+    company.hold()
+    for _ in range(3):
+        company.seal()
+    company.harm("DELETE FROM evidence_ledger WHERE seq < 3")  # as pruning does
+    company.hold()
+    seal_and_forget(company)
+    company.harm("DELETE FROM legal_hold WHERE id = 2")
+    for path in sorted(evidence.root.glob("backup_offsite/*/*/*/*")):
+        path.touch()  # newer than the lost bundle
+    with patch("include.evidence.registers.UNRECORDED", 1):
+        assert company.lost() == {"legal_hold"}
+
+
+def test_copies_of_genuine_bundles_count_as_forged_folders(chain: Evidence) -> None:
+    """Each costs as much to read."""
+    folder = chain.root / ledger.rows(chain.conn)[1].bundle
+    for number in range(6):
+        shutil.copytree(folder, folder.parent / f"copy{number}")
+    search = search_unrecorded(chain.store, chain.conn, keys_of(chain), [""], most_forged=8)
+    assert (search.bundles, search.unchecked) == ((), 2)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_copy_of_a_genuine_bundle_does_not_lift_the_bound(chain: Evidence, copied: bool) -> None:
+    *_, head = ledger.rows(chain.conn)
+    for number in range(50):
+        forge_bundle(chain, f"zzz/2020/01/forged{number}", head)
+    if copied:
+        genuine = chain.root / ledger.rows(chain.conn)[1].bundle
+        shutil.copytree(genuine, genuine.parent / "copy")
+    get = DirectoryStore.get
+    with (
+        patch.object(adopt, "MOST_FORGED", 8),
+        patch.object(DirectoryStore, "get", autospec=True, side_effect=get) as reads,
+    ):
+        chain.seal(11, clock=LATER)
+    assert sum("forged" in call.args[1] for call in reads.call_args_list) <= 8
+
+
+def test_search_of_the_whole_store_after_a_lost_bundle_keeps_a_bound(chain: Evidence) -> None:
+    *_, head = ledger.rows(chain.conn)
+    for number in range(50):
+        forge_bundle(chain, f"zzz/2020/01/forged{number}", head)
+    lost = restore_older_state(chain, 2)
+    get = DirectoryStore.get
+    with (
+        patch.object(adopt, "MOST_FORGED", 8),
+        patch.object(DirectoryStore, "get", autospec=True, side_effect=get) as reads,
+    ):
+        assert chain.seal(11, clock=LATER).seq == 4
+    assert lost[0].bundle in [row.bundle for row in ledger.rows(chain.conn)]
+    assert sum("forged" in call.args[1] for call in reads.call_args_list) <= 8
+
+
+def test_more_folders_than_a_statement_has_parameters_stop_no_seal(chain: Evidence) -> None:
+    flooded = FloodedStore(chain.store)
+    assert chain.seal(11, clock=LATER, store=flooded).seq == 4
+    assert reader_of(chain, flooded).sealed_states(LATER.now()).unchecked > 60_000
+
+
+def test_bytes_of_forged_folders_are_bounded(chain: Evidence) -> None:
+    """An intruder may store few and large files."""
+    for number in range(4):
+        chain.store.put(f"{MONTH}/forged{number}/{SUMS}", b"x" * 1000)
+        chain.store.put(f"{MONTH}/forged{number}/{SIGNATURE}", b"x" * 64)
+    with patch.object(unrecorded, "MOST_FORGED_BYTES", 2000):
+        search = search_unrecorded(chain.store, chain.conn, keys_of(chain), [""], most_forged=100)
+    assert search.unchecked == 2
+
+
+def test_folder_with_more_versions_than_are_read_is_counted_as_unchecked(chain: Evidence) -> None:
+    """A genuine signature may be among the versions that are left out."""
+    key = f"{MONTH}/forged/{SIGNATURE}"
+    chain.store.put(key, b"x" * 64)
+    chain.store.put(f"{MONTH}/forged/{SUMS}", b"x")
+    now = datetime(2026, 12, 1, tzinfo=UTC)
+    listing = [*chain.store.list_versions()]
+    listing += [ObjectVersion(key, f"v{number}", 64, now, False) for number in range(20)]
+    with patch.object(DirectoryStore, "list_versions", return_value=listing):
+        search = search_unrecorded(chain.store, chain.conn, keys_of(chain), [""], most_forged=100)
+    assert search.unchecked == 1
+
+
+def test_run_that_the_ledger_has_is_not_entered_twice(chain: Evidence) -> None:
+    """A row of another bundle names the run; its signature fits."""
+    second = ledger.rows(chain.conn)[1]
+    restore_older_state(chain, 1)
+    other = replace(second, seq=0, bundle="backup_offsite/2026/11/x", sums_sha256="0" * 64)
+    ledger.append(chain.conn, chain.signer, other)
+    chain.conn.commit()
+    store, conn, signer = chain.store, chain.conn, chain.signer
+    assert adopt.recover_ledger(store, conn, signer, keys_of(chain), LATER) == []
+
+
+def test_chain_of_many_lost_bundles_is_followed_in_linear_time() -> None:
+    previous, bundles = None, []
+    for number in range(8000):
+        signed = SignedSums(Sums({}, previous), f"{number:064x}", "f")
+        bundles.append(UnrecordedBundle(f"b/{number}", signed, None))  # type: ignore[arg-type]
+        previous = Link(f"b/{number}", signed.sha256)
+    begin = time.monotonic()
+    chain = UnrecordedBundles(tuple(reversed(bundles))).chain_after(None)
+    assert chain == bundles
+    assert time.monotonic() - begin < 3  # seconds; a search of all bundles for each takes 20
