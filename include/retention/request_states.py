@@ -29,6 +29,7 @@ def judge(
     asked: Sequence[ErasureRequest],
     subjects: dict[int, Subject],
     lasting: Mapping[int, int] = MappingProxyType({}),
+    linked: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Close the requests that are done, and enter findings about late ones.
 
@@ -41,6 +42,9 @@ def judge(
         subjects: what the count found of each, by request id.
         lasting: by request id, how many records that runs found for it are of classes that no
             request erases any more. It is not closed then.
+        linked: record classes erased on request whose records an erasure may cut off from their
+            data subject. A request that an earlier version found is not closed then: that version
+            kept no keys of such records.
 
     Returns:
         The state of each request, for the report.
@@ -57,7 +61,7 @@ def judge(
     ]
     for one in asked:
         found = subjects[one.id]
-        state = _request(desk, seen, one, found, lasting.get(one.id, 0))
+        state = _request(desk, seen, one, found, lasting.get(one.id, 0), linked)
         with desk.state.begin() as conn:
             kept = state in ("restricted", "restricted_late")
             requests.restrict(conn, desk.clock, one.id, restricted=kept)
@@ -98,7 +102,12 @@ def _late(seen: Examination, one: ErasureRequest, days: int) -> None:
 
 
 def _request(
-    desk: Desk, seen: Examination, one: ErasureRequest, found: Subject, lasting: int
+    desk: Desk,
+    seen: Examination,
+    one: ErasureRequest,
+    found: Subject,
+    lasting: int,
+    linked: Sequence[str],
 ) -> RequestState:
     today = desk.today
     answered = any(rule.on_request for rule in desk.rules)  # else nothing was looked for
@@ -107,6 +116,8 @@ def _request(
     if not found.records and answered and one.found_at is None:
         return _not_found(seen, one, today)
     if not found.records and answered and not lasting:
+        if one.found_earlier and linked:
+            return _found_earlier(seen, one, today, linked)
         with desk.state.begin() as conn:
             because = "no record is left in the classes that a request erases"
             done = requests.close(conn, desk.clock, one.id, closed_by=_run(desk), because=because)
@@ -178,6 +189,30 @@ def _oversized(seen: Examination, one: ErasureRequest, today: date) -> RequestSt
         _(
             "Erase the records by hand, then withdraw the request. Or give the class a column that "
             "names the data subject, and enter the request again."
+        ),
+    )
+    return "overdue" if late else "open"
+
+
+def _found_earlier(
+    seen: Examination, one: ErasureRequest, today: date, linked: Sequence[str]
+) -> RequestState:
+    """Report a request of which records may be left that no run can find; a person has to look."""
+    late = one.is_overdue(today)
+    seen.find(
+        "retention.request_overdue" if late else "retention.request_found_earlier",
+        Outcome.FAIL if late else Outcome.ATTENTION,
+        _(
+            "Request {reference}, due on {due}: an earlier version may have erased the records "
+            "through which others are found, and did not keep the keys of these. Records may be "
+            "left in: {classes}.",
+            reference=one.reference,
+            due=one.due_on,
+            classes=", ".join(linked),
+        ),
+        _(
+            "Search these record classes for the data subject, and erase by hand what is left. "
+            "Then withdraw the request with that reason: no run closes it."
         ),
     )
     return "overdue" if late else "open"

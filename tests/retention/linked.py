@@ -150,8 +150,17 @@ LINKED_RULES: tuple[RetentionRule, ...] = (
 
 
 @contextmanager
-def linked_rig(server: EmbeddedPostgres, schema: Schema, *more_sql: str) -> Iterator[Rig]:
-    """Make both databases of a rig with a schema of its own, and drop them afterwards."""
+def linked_rig(
+    server: EmbeddedPostgres, schema: Schema, *more_sql: str, revision: str = "head"
+) -> Iterator[Rig]:
+    """Make both databases of a rig with a schema of its own, and drop them afterwards.
+
+    Args:
+        server: that has both databases.
+        schema: of the mapped database.
+        more_sql: further statements for the mapped database.
+        revision: of the state database; an older one for tests of upgrades.
+    """
     names = {name: f"{name}_{uuid.uuid4().hex[:8]}" for name in ("linked", "linkedstate")}
     with psycopg.connect(server.conninfo("postgres"), autocommit=True) as admin:
         for name in names.values():
@@ -162,7 +171,7 @@ def linked_rig(server: EmbeddedPostgres, schema: Schema, *more_sql: str) -> Iter
             rules=schema.rules,
             database=schema.mapped(),
         )
-        migrate(rig.engine)
+        migrate(rig.engine, revision)
         for statements in (schema.tables, *more_sql):
             rig.sql(statements)
         yield rig
