@@ -16,9 +16,7 @@ from hypothesis import settings
 from psycopg import sql
 
 from include.local.postgres import SUPERUSER, EmbeddedPostgres
-from include.state.connect import engine
-from include.state.migrate import migrate
-from tests.support.databases import fresh
+from tests.support.databases import fresh, migrated
 
 if TYPE_CHECKING:
     from tests.plugins.company import Company
@@ -60,11 +58,9 @@ def database(postgres: EmbeddedPostgres) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def migrated_once(postgres: EmbeddedPostgres) -> Iterator[str]:
-    """The name of a migrated state database, to be copied: migrating takes five times as long."""
-    with fresh(postgres) as name:
-        migrate(engine(postgres.conninfo(name)))
-        yield name
+def migrated_once(postgres: EmbeddedPostgres) -> str:
+    """The name of a migrated state database, which is only for copies."""
+    return migrated(postgres)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ WORKS = st.tuples(
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(works=st.lists(WORKS, unique_by=lambda work: work[0], max_size=6))
+@given(works=st.lists(WORKS, unique_by=lambda work: work[0], max_size=4))
 def test_ledger_lists_published_and_unfinished_points_of_one_database(
     state: Engine,
     works: list[tuple[tuple[str, str], str, Ending | None, Ending | str | None]],

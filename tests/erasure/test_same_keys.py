@@ -10,16 +10,14 @@ from include.erasure.ledger import ErasureKeys
 from include.erasure.same_keys import require_same
 from include.services.errors import UsageError
 from include.state.connect import engine
-from include.state.migrate import migrate
 
 AT = datetime(2026, 11, 25, tzinfo=UTC)
 FIRST, SECOND = b"1" * 32, b"2" * 32
 
 
-def test_a_secret_is_known_by_its_id_from_its_first_use_on(database: str) -> None:
+def test_a_secret_is_known_by_its_id_from_its_first_use_on(migrated_database: str) -> None:
     """New ids are remembered; an old one that lacks is no fault here."""
-    state = engine(database)
-    migrate(state)
+    state = engine(migrated_database)
     require_same(state, ErasureKeys({"a": FIRST}, "a"), AT)
     require_same(state, ErasureKeys({"a": FIRST, "b": SECOND}, "b"), AT)
     require_same(state, ErasureKeys({"b": SECOND}, "b"), AT)

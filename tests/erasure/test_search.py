@@ -23,16 +23,18 @@ ERASED = {"waybill": [["1", "2026-01-01"], ["2", "2026-01-01"]]}
 def test_search_counts_a_part_of_a_key_once_in_a_partitioned_table(
     copy: psycopg.Connection, state: Engine
 ) -> None:
-    """Search the table, and none of its partitions again."""
+    """Search the table, and none of its partitions again; a relation with whole keys is apart."""
     copy.execute(
         WAYBILLS
-        + """CREATE TABLE label (waybill_id int, n int) PARTITION BY LIST (n);
+        + """CREATE TABLE a_track (waybill_id int, at date);
+        INSERT INTO a_track VALUES (1, '2026-01-01'), (1, '2026-05-05');
+        CREATE TABLE label (waybill_id int, n int) PARTITION BY LIST (n);
         CREATE TABLE label_1 PARTITION OF label FOR VALUES IN (1);
         CREATE TABLE label_2 PARTITION OF label DEFAULT;
         INSERT INTO label VALUES (1, 1), (2, 2), (3, 1), (3, 2);"""
     )
     entered(state, ERASED)
-    assert replayed(copy, state).holding == {"public.label": 2}
+    assert replayed(copy, state).holding == {"public.a_track": 1, "public.label": 2}
 
 
 def test_search_leaves_parts_of_keys_to_the_rule_of_their_table(

@@ -130,7 +130,7 @@ def test_seal_refuses_to_follow_a_bundle_beside_one_that_cannot_be_entered(
     result = chain.root / last.bundle / RESULT
     content = result.read_bytes()
     result.unlink()
-    with pytest.raises(ControlFailed, match="follows the last one of the ledger") as refused:
+    with pytest.raises(ControlFailed, match="follows the ledger's last bundle") as refused:
         chain.seal(11, clock=LATER)
     assert last.bundle in refused.value.message
     assert "sealed afterwards" in refused.value.action

@@ -7,20 +7,18 @@ example of the Fides project: a visit has the e-mail address of its customer and
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import psycopg
-
 from include.local.postgres import EmbeddedPostgres
 from include.policy.datamap import MappedCollection, MappedDatabase, MappedField
 from include.policy.retention import RetentionRule
 from include.state.migrate import migrate
 from tests.retention.rig import NAME, Rig, rule
+from tests.support.databases import fresh, migrated
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ LINKED_RULES: tuple[RetentionRule, ...] = (
 
 @contextmanager
 def linked_rig(
-    server: EmbeddedPostgres, schema: Schema, *more_sql: str, revision: str = "head"
+    server: EmbeddedPostgres, schema: Schema, *more_sql: str, revision: str = ""
 ) -> Iterator[Rig]:
     """Make both databases of a rig with a schema of its own, and drop them afterwards.
 
@@ -159,21 +157,18 @@ def linked_rig(
         server: that has both databases.
         schema: of the mapped database.
         more_sql: further statements for the mapped database.
-        revision: of the state database; an older one for tests of upgrades.
+        revision: of the state database, for tests of upgrades; empty for the newest.
     """
-    names = {name: f"{name}_{uuid.uuid4().hex[:8]}" for name in ("linked", "linkedstate")}
-    with psycopg.connect(server.conninfo("postgres"), autocommit=True) as admin:
-        for name in names.values():
-            admin.execute(f"CREATE DATABASE {name}".encode())
+    template = "template0" if revision else migrated(server)
+    with fresh(server) as source, fresh(server, template) as state:
         rig = Rig(
-            server.conninfo(names["linked"]),
-            server.conninfo(names["linkedstate"]),
+            server.conninfo(source),
+            server.conninfo(state),
             rules=schema.rules,
             database=schema.mapped(),
         )
-        migrate(rig.engine, revision)
+        if revision:
+            migrate(rig.engine, revision)
         for statements in (schema.tables, *more_sql):
             rig.sql(statements)
         yield rig
-        for name in names.values():
-            admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())

@@ -17,7 +17,6 @@ Everything is kept for a year and looked at for `AS_OF`: `OLD` is over and `YOUN
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -44,9 +43,8 @@ from include.retention.work import Progress
 from include.services.clock import Clock, SystemClock
 from include.services.database import DatabaseAddress
 from include.state.locks import exclusive
-from include.state.migrate import migrate
 from include.state.tables import metadata
-from tests.support.databases import pooled
+from tests.support.databases import fresh, migrated, pooled
 from tests.support.registers import content_of, emptying
 
 NAME = "courier"
@@ -351,18 +349,12 @@ def make_partitions(connection: psycopg.Connection[Any]) -> None:
 @contextmanager
 def new_rig(server: EmbeddedPostgres, **more: Any) -> Iterator[Rig]:
     """Make both databases of a rig, and drop them afterwards."""
-    names = {one: f"{one}_{uuid.uuid4().hex[:8]}" for one in ("rig", "rigstate")}
-    with psycopg.connect(server.conninfo("postgres"), autocommit=True) as admin:
-        for one in names.values():
-            admin.execute(f"CREATE DATABASE {one}".encode())
-        made = Rig(server.conninfo(names["rig"]), server.conninfo(names["rigstate"]), **more)
-        migrate(made.engine)
-        with psycopg.connect(made.source, autocommit=True) as connection:
+    with fresh(server) as source, fresh(server, migrated(server)) as state:
+        rig = Rig(server.conninfo(source), server.conninfo(state), **more)
+        with psycopg.connect(rig.source, autocommit=True) as connection:
             connection.execute(TABLES)
             make_partitions(connection)
-        yield made
-        for one in names.values():
-            admin.execute(f"DROP DATABASE {one} WITH (FORCE)".encode())
+        yield rig
 
 
 FAMILY: Mapping[str, Sequence[Mapping[str, Any]]] = {

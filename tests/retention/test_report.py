@@ -14,7 +14,6 @@ from include.reports.i18n import Translator
 from include.reports.model import Fact
 from include.retention import report
 from include.state.connect import engine
-from include.state.migrate import migrate
 from include.state.tables import disposition
 from tests.retention.certified import (
     SHA256,
@@ -224,10 +223,9 @@ def test_the_head_says_until_when_backups_hold_it(copies: Any, value: str, note:
     assert english(fact(found, "Backups hold what was erased until, at the earliest").note) == note
 
 
-def test_the_trend_shows_a_run_that_executed_nothing_as_a_gap(database: str) -> None:
+def test_the_trend_shows_a_run_that_executed_nothing_as_a_gap(migrated_database: str) -> None:
     """It did not erase zero records: it did nothing."""
-    state = engine(database)
-    migrate(state)
+    state = engine(migrated_database)
     rows = [("a", "one", 3), ("a", "two", 4), ("b", "one", None), ("c", "one", 0)]
     with state.begin() as conn:
         for at, (run, name, done) in enumerate(rows):

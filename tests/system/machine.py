@@ -60,15 +60,19 @@ class SystemMachine(Failures):
         self.back_up()
 
     def teardown(self) -> None:
-        """Restore the oldest undamaged restore point at the end of each sequence.
+        """Back up once more, and restore the oldest undamaged restore point.
 
-        It has most of the customers who were erased since.
+        The backup meets what happened to restore points, and the restore most of the customers who
+        were erased since. A sequence that failed ends without them.
         """
         try:
             if sys.exc_info()[0] is None and self._whole():
+                self.back_up()
+                self.held_and_valid_restore_points_are_there()
+            if sys.exc_info()[0] is None and self._whole():
                 self.restore(0)
         finally:
-            super().teardown()
+            self.close()
 
     # --- The application and its customers.
 

@@ -107,4 +107,4 @@ def run(machine: type[SystemMachine], operations: list[Operation]) -> None:
             state.held_and_valid_restore_points_are_there()
             state.runs_show_what_is_sealed()
     finally:
-        state.teardown()
+        state.close()

@@ -141,7 +141,7 @@ class System(RuleBasedStateMachine):
         self.saved_counts: dict[str, int] = {}
         self.sealed_counts = {"erasure": 0, "legal_hold": 0}
 
-    def teardown(self) -> None:
+    def close(self) -> None:
         """Drop the company."""
         if self.saved_counts:
             query(self.company.admin, f'DROP DATABASE "{self._saved_state()}"')
