@@ -1,4 +1,4 @@
-"""Requests that an earlier version found, and of whose records it kept no keys.
+"""Requests that an earlier version found records of, without keeping the keys of these.
 
 Such a version may have erased the record through which another one is found. Only a person can
 tell whether that one is left.
@@ -14,7 +14,7 @@ down_revision = "0027"
 
 
 def upgrade() -> None:
-    """Add the column, true for open requests of which a run found records."""
+    """Add the column; set it for open requests that have `found_at`."""
     op.add_column(
         "erasure_request",
         sa.Column("found_earlier", sa.Boolean, nullable=False, server_default="false"),
