@@ -237,7 +237,7 @@ def drill(
     return seen.record(
         {
             "restore_point": manifest.id,
-            "dump_checked_by": "digest" if source.is_copy else "version",
+            "dump_checked_by": source.checked_by,
             "manifest_sha256": hashlib.sha256(manifest.as_bytes()).hexdigest(),
             "taken_at": manifest.taken_at.isoformat(),
             "tables": restored.tables,

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
+from include.backup.access import CLOSED
 from include.backup.archive import Entry
 from include.backup.explain import explain
 from include.backup.in_memory import in_memory
@@ -37,6 +38,10 @@ from include.services.programs import ending_with_us, program
 WHO_AM_I = (
     "SELECT oid, pg_postmaster_start_time() FROM pg_database WHERE datname = current_database()"
 )
+
+_COMMENT = """
+SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()
+"""
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,15 @@ def refuse_content(target: DatabaseAddress) -> None:
     """Raise UsageError when the target has tables."""
     with connected(target) as connection:
         tables = connection.execute(ALL_TABLES).fetchall()
+        row = connection.execute(_COMMENT).fetchone()
+    if tables and row is not None and CLOSED in (row[0] or ""):
+        name = target.name.replace('"', '""')
+        raise UsageError(
+            f"The target {target.place} has {len(tables)} tables and is closed, as its comment "
+            "says: it is the copy of an earlier restore that did not finish or did not open it.",
+            f'If nobody needs that copy, drop it (DROP DATABASE "{name}"), create it again, and '
+            "repeat the restore. Or restore into another new database.",
+        )
     if tables:
         raise UsageError(
             f"The target {target.place} is not empty: it has {len(tables)} tables.",

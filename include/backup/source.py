@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 from include.backup.archive import ArchiveReader, Entry
 from include.backup.dump_versions import DumpVersions, version_by_digest, versions_of_dump
@@ -35,6 +36,14 @@ class Source:
     def is_copy(self) -> bool:
         """Whether the store has no version of the recorded id, so that the digest decides."""
         return self._versions.is_copy
+
+    @property
+    def checked_by(self) -> Literal["digest", "version"]:
+        """How `check` recognises the object: by the recorded version or by its digest alone.
+
+        A store without versions, as a directory, has the digest only.
+        """
+        return "version" if self.version_id and not self.is_copy else "digest"
 
     @cached_property
     def version_id(self) -> str:

@@ -160,7 +160,7 @@ def restore(
         "remasked": remasked,
         "matches_manifest": not restored.differences,
         "left_out": list(restored.left_out),
-        "checked_by": "digest" if source.is_copy else "version",
+        "checked_by": source.checked_by,
     }
     if as_json:
         print_json(report)

@@ -19,7 +19,8 @@ DIGEST_OF_BATCH: ColumnElement[bytes] = literal_column(
 def changed_batches(conn: Connection, database: str) -> dict[str, int]:
     """Count settled batches whose entries are not the ones that were settled.
 
-    Reads every entry of the database: about 1 s of processor time for each million.
+    Reads every entry of the database: for each million, 1.05 s of processor time in batches of 20
+    entries, and 2.6 s in batches of 1,000.
 
     Returns:
         Collection -> batches; nothing for collections where all is as it was.

@@ -84,6 +84,10 @@ def verify(
             orphans = inspection.orphans()
             subjects = {one.id: inspection.subject(one.subject) for one in asked}
             gone = reader.gone(remembered, inspection.still_there())
+            linked: list[str] = []
+            if any(request.found_earlier for request in asked):
+                schedule = replace(desk.schedule(as_of), remembered=())
+                linked = schedule.graph(connection).linked_classes()
     _left(seen, left, executed.data.get("not_approved", ()) if executed is not None else ())
     _orphans(seen, orphans)
     lasting = Counter(
@@ -91,7 +95,7 @@ def verify(
         for _subject, record in remembered
         if not reader.is_erased_on_request(record)
     )
-    became = judge(desk, seen, asked, subjects, lasting)
+    became = judge(desk, seen, asked, subjects, lasting, linked)
     with desk.state.begin() as conn:
         request_records.forget(conn, gone)
     counted = Counter(one["state"] for one in became)

@@ -29,6 +29,7 @@ def judge(
     open_requests: Sequence[ErasureRequest],
     subjects: dict[int, Subject],
     lasting: Mapping[int, int] = MappingProxyType({}),
+    linked: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Close the completed requests, and enter findings about requests that are late or kept open.
 
@@ -41,6 +42,9 @@ def judge(
         subjects: result of the count for each request, by request id.
         lasting: request id -> number of its records in classes that are no longer erased on
             request. Such a request is not closed.
+        linked: record classes erased on request whose records an erasure may cut off from their
+            data subject. A request that an earlier version found is not closed then: that version
+            kept no keys of such records.
 
     Returns:
         The state of each request, for the report.
@@ -58,7 +62,7 @@ def judge(
     ]
     for request in open_requests:
         subject = subjects[request.id]
-        state = _request(desk, findings, request, subject, lasting.get(request.id, 0))
+        state = _request(desk, findings, request, subject, lasting.get(request.id, 0), linked)
         with desk.state.begin() as conn:
             kept = state in ("restricted", "restricted_late")
             requests.restrict(conn, desk.clock, request.id, restricted=kept)
@@ -102,7 +106,12 @@ def _late(findings: Examination, request: ErasureRequest, days: int) -> None:
 
 
 def _request(
-    desk: Desk, findings: Examination, request: ErasureRequest, subject: Subject, lasting: int
+    desk: Desk,
+    findings: Examination,
+    request: ErasureRequest,
+    subject: Subject,
+    lasting: int,
+    linked: Sequence[str],
 ) -> RequestState:
     today = desk.today
     answered = any(rule.on_request for rule in desk.rules)  # otherwise no record was searched
@@ -111,6 +120,8 @@ def _request(
     if not subject.records and answered and request.found_at is None:
         return _not_found(findings, request, today)
     if not subject.records and answered and not lasting:
+        if request.found_earlier and linked:
+            return _found_earlier(findings, request, today, linked)
         with desk.state.begin() as conn:
             because = "no record is left in the classes that a request erases"
             done = requests.close(
@@ -184,6 +195,30 @@ def _oversized(findings: Examination, request: ErasureRequest, today: date) -> R
         _(
             "Erase the records by hand, then withdraw the request. Or give the class a column that "
             "names the data subject, and enter the request again."
+        ),
+    )
+    return "overdue" if late else "open"
+
+
+def _found_earlier(
+    findings: Examination, request: ErasureRequest, today: date, linked: Sequence[str]
+) -> RequestState:
+    """Report a request of which records may be left that no run can find; a person has to look."""
+    late = request.is_overdue(today)
+    findings.find(
+        "retention.request_overdue" if late else "retention.request_found_earlier",
+        Outcome.FAIL if late else Outcome.ATTENTION,
+        _(
+            "Request {reference}, due on {due}: an earlier version may have erased the records "
+            "through which others are found, and did not keep the keys of these. Records may be "
+            "left in: {classes}.",
+            reference=request.reference,
+            due=request.due_on,
+            classes=", ".join(linked),
+        ),
+        _(
+            "Search these record classes for the data subject, and erase by hand what is left. "
+            "Then withdraw the request with that reason: no run closes it."
         ),
     )
     return "overdue" if late else "open"

@@ -55,12 +55,14 @@ def test_a_copied_restore_point_is_usable_and_named_as_a_copy(
         operations.opening
     )
     source.check()
-    assert source.is_copy
+    assert (source.is_copy, source.checked_by) == (True, "digest")
     with source.archive() as archive:
         while archive.read(1 << 20):
             pass
     (original,), _rejected = restore_points(locked.store, "courier", locked.trusted)
     assert not original.is_copy
+    source = Taken(locked.store, original.manifest).source(operations.opening)
+    assert source.checked_by == "version"
 
 
 def test_a_copied_restore_point_is_restored_whole(

@@ -117,6 +117,7 @@ def test_a_good_restore_point_passes_with_its_figures(rig: Rig):
     assert (found.outcome, found.findings) == (Outcome.PASS, [])
     assert found.data["rows"] == 18
     assert (found.data["tables"], found.data["compared"]) == (2, 2)
+    assert found.data["dump_checked_by"] == "digest"  # a directory has no versions
     assert found.data["foreign_keys"] == 1
     assert found.data["remaining"] == found.data["replayed"] == found.data["erasures"] == 0
     assert datetime.fromisoformat(found.data["newest"]) == NOW - timedelta(hours=2)

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from include.backup.restore import refuse_live
+from include.backup.access import CLOSED
+from include.backup.restore import refuse_content, refuse_live
 from include.services.database import DatabaseAddress
 from include.services.errors import UsageError
+from tests.backup.support import run
 
 
 def test_the_live_database_is_refused_under_any_address(database: str) -> None:
@@ -24,3 +26,23 @@ def test_another_database_of_the_same_server_is_allowed(database: str) -> None:
     target = DatabaseAddress.from_conninfo(database)
     refuse_live(target, target.with_database("postgres"))
     refuse_live(target, target.with_database("no_such_database"))
+
+
+@pytest.mark.parametrize("comment", [CLOSED, f"{CLOSED} of the shop", f"of the shop {CLOSED}"])
+def test_a_half_copy_of_an_earlier_restore_is_named_with_how_to_remove_it(
+    target: DatabaseAddress, comment: str
+) -> None:
+    """A killed restore left its tables and the comment that the database is closed."""
+    run(target, f"CREATE TABLE buyer (); COMMENT ON DATABASE {target.name} IS '{comment}'")
+    with pytest.raises(UsageError, match="earlier restore that did not finish") as refused:
+        refuse_content(target)
+    assert f'DROP DATABASE "{target.name}"' in refused.value.action
+    assert "--into-existing" not in refused.value.action
+
+
+def test_a_target_with_tables_of_its_own_is_not_to_be_dropped(target: DatabaseAddress) -> None:
+    """Nothing says that a restore made them."""
+    run(target, f"CREATE TABLE buyer (); COMMENT ON DATABASE {target.name} IS 'of the shop'")
+    with pytest.raises(UsageError, match="is not empty: it has 1 tables") as refused:
+        refuse_content(target)
+    assert "DROP" not in refused.value.action

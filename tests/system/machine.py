@@ -1,4 +1,4 @@
-"""A state machine that checks invariants of the whole system after each operation.
+"""A state machine that checks invariants of the whole system, after and in its operations.
 
 `SystemMachine` runs backups, drills, retention, restores and seals on a small company. Between them
 operators, customers, releases of the application, failures and intruders change what the runs work
