@@ -22,6 +22,7 @@ from include.backup.offsite_findings import (
     report_points,
     report_unfinished,
 )
+from include.backup.point_folder import NAMES, folders
 from include.backup.preflight import (
     CLAUSE,
     check_recipients,
@@ -288,7 +289,11 @@ def prune_restore_points(
         try:
             manifests.remove(store, database, point, now, guard.confirm)
         except ObjectLocked:
-            refused.append(point)  # the next run finds out whether any of it is gone
+            refused.append(point)
+            for each in folders(store, database, point):
+                # Otherwise the next run decides, as after a run that was killed.
+                if each.id == point and all(map(each.has, NAMES)):
+                    begun.end(state, database, [point], Ending.KEPT, now)
         else:
             removed.append(point)
             begun.end(state, database, [point], Ending.REMOVED, now)

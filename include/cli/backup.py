@@ -120,7 +120,8 @@ def restore(
                 require_findable_records(place, mapped, chosen, entries)
             access.close(head, entries)
 
-        with naming_removals(chosen.id, _work_reader(place, database, source.store)):
+        work = _work_reader(place, database, source.store)
+        with naming_removals(source.store, database, chosen.id, work):
             restored = load(
                 source,
                 target,
@@ -191,7 +192,7 @@ def _choose(place: Workplace, database: str, point: str) -> RestorePoint:
     store = place.store("offsite_store")
     work = _work_reader(place, database, store)
     if point != "latest":
-        with naming_removals(point, work):
+        with naming_removals(store, database, point, work):
             chosen = manifests.load(store, database, point, place.trusted)
         _report_changes(chosen)
         return chosen

@@ -229,7 +229,7 @@ def _chosen(place: Workplace, database: str) -> StepRecord:
 def _naming_removals(place: Workplace, database: str) -> AbstractContextManager[None]:
     point = _chosen(place, database).data["restore_point"]
     store = place.store("offsite_store")
-    return naming_removals(point, work_reader(place.state, database, store))
+    return naming_removals(store, database, point, work_reader(place.state, database, store))
 
 
 def _source(place: Workplace, database: str) -> Source:
