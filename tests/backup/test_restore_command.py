@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 from sqlalchemy import Engine, select
 
 from include.backup import restore as restoring
-from include.backup.access import CLOSED
+from include.backup.access import CLOSED, sole_restore
 from include.cli import backup
 from include.encryption.recipients import Recipient
 from include.erasure.ledger import ErasureKeys, Origin, intend, settle
@@ -21,7 +23,7 @@ from include.evidence.signing import Signer
 from include.policy import load_pack
 from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
-from include.services.errors import ControlFailed, ServiceError
+from include.services.errors import ControlFailed, ServiceError, UsageError
 from include.services.objectstore.directory import DirectoryStore
 from include.state.tables import erasure_batch
 from tests.backup.support import rows, run, take
@@ -240,3 +242,22 @@ def test_restore_of_a_point_from_before_the_key_finds_the_erased_or_loads_nothin
         assert "Restore a later point" in error.value.action
         assert rows(target, "SELECT FROM pg_class WHERE relname = 'buyer'") == []
         assert rows(target, CONNECT) == [(True,)]
+
+
+def test_restore_is_refused_while_another_fills_the_target(
+    restored: Restoring, target: DatabaseAddress
+) -> None:
+    """It would open the target although the other has not replayed the ledger."""
+    with sole_restore(target), pytest.raises(UsageError, match="Another restore"):
+        restored()
+    assert rows(target, "SELECT to_regclass('buyer')") == [(None,)]
+
+
+def test_restore_names_a_target_that_it_leaves_closed(
+    restored: Restoring, target: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = StringIO()
+    monkeypatch.setattr(backup, "errors", Console(file=text, width=200))
+    run(target, f"REVOKE CONNECT ON DATABASE {target.name} FROM PUBLIC")
+    restored()
+    assert "PUBLIC may not connect to the target" in text.getvalue()
