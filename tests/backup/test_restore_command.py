@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from io import StringIO
 from pathlib import Path
+from threading import Timer
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,16 +17,18 @@ from sqlalchemy import Engine, select
 
 from include.backup import restore as restoring
 from include.backup.access import CLOSED, sole_restore
-from include.cli import backup
+from include.cli import backup, erasures_of_restore
 from include.encryption.recipients import Recipient
 from include.erasure.ledger import ErasureKeys, Origin, intend, settle
 from include.evidence.signing import Signer
+from include.holds.registry import HoldKind
 from include.policy import load_pack
 from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
 from include.services.errors import ControlFailed, ServiceError, UsageError
 from include.services.objectstore.directory import DirectoryStore
 from include.state.tables import erasure_batch
+from tests.backup.offsite_support import hold
 from tests.backup.support import rows, run, take
 from tests.cli.places import RETENTION
 from tests.policy.packs import write_pack
@@ -261,3 +264,28 @@ def test_restore_names_a_target_that_it_leaves_closed(
     run(target, f"REVOKE CONNECT ON DATABASE {target.name} FROM PUBLIC")
     restored()
     assert "PUBLIC may not connect to the target" in text.getvalue()
+
+
+def test_restore_waits_for_a_deletion_at_work_while_records_are_held(
+    restored: Restoring, state: Engine, target: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its batch is settled only while the restore waits; until then a held record could be lost."""
+    real = restoring.count_rows
+
+    def begin_deletion(*arguments: Any) -> dict[str, int]:
+        hold(state, HoldKind.SUBJECT, "5")
+        erase(state, "2")
+        return real(*arguments)
+
+    def end_deletion() -> None:
+        with state.begin() as conn:
+            settle(conn, list(conn.scalars(select(erasure_batch.c.id))), NOW)
+
+    def on_message(text: str) -> None:
+        if text.startswith("waiting for deletions"):
+            Timer(0.5, end_deletion).start()
+
+    monkeypatch.setattr(restoring, "count_rows", begin_deletion)
+    monkeypatch.setattr(erasures_of_restore, "tell", on_message)
+    assert restored()["erasures_replayed"] == 1
+    assert rows(target, PHONES) == [(1,), (3,), (4,), (5,)]
