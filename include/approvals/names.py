@@ -10,21 +10,17 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 
-_INVISIBLE = ("Cf", "Cc")
+from include.approvals.invisible import is_invisible
 
 
 def as_compared(name: str) -> str:
     """Return a person's name, number or account as it is compared, however it was typed.
 
     Compatibility forms, case, blanks and invisible characters make no difference: the caseless
-    match of Unicode (3.13, D146) without white space.
+    match of Unicode (3.13, D146) without white space. Accents and other combining marks do.
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    visible = (
-        sign
-        for sign in folded
-        if not sign.isspace() and unicodedata.category(sign) not in _INVISIBLE
-    )
+    visible = (sign for sign in folded if not sign.isspace() and not is_invisible(sign))
     return unicodedata.normalize("NFKC", "".join(visible))
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from include.approvals.invisible import is_invisible
+
 LONGEST_REASON = 500  # characters
 BLOTTED = "…"
 # What a reason begins with when nobody looked: an answer that was given with the command.
@@ -45,7 +47,7 @@ _IN_NAMES = re.compile(
     rf"|(?<!\d){_PROVINCE}\d{{4}}{_ONE}{_BORN}{_ONE}\d{{3}}[\dXx](?![\dA-Za-z])"
 )
 _DASHES = "-"
-_DROPPED = {"Cf", "Mn", "Me", "Cc"}  # invisible, or around the character before
+_AROUND = {"Mn", "Me"}  # categories of marks around the character before
 
 
 def value_free_reason(reason: str, longest: int = LONGEST_REASON) -> str:
@@ -90,7 +92,7 @@ def _plain(text: str) -> tuple[str, list[int]]:
     plain: list[str] = []
     places: list[int] = []
     for at, one in enumerate(text):
-        if unicodedata.category(one) in _DROPPED:
+        if is_invisible(one) or unicodedata.category(one) in _AROUND:
             continue
         for said in unicodedata.normalize("NFKC", one):
             plain.append(_simple(said))

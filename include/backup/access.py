@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import psycopg
@@ -53,8 +54,51 @@ SELECT FROM pg_default_acl d, aclexplode(d.defaclacl) a
 WHERE d.defaclrole = current_user::regrole AND d.defaclobjtype IN ('r', 'L')
   AND a.grantee <> d.defaclrole LIMIT 1
 """
-# Begins the database's comment while it is closed, so that a later try can open it again.
+# Is in the database's comment while it is closed, so that a later try can open it again.
 CLOSED = "Closed by ParcelSeal until its restore is finished."
+_LOCK = "hashtextextended('parcelseal restore', 0)"
+
+
+@contextmanager
+def sole_restore(target: DatabaseAddress) -> Iterator[Callable[[], None]]:
+    """Exclude other restores into the same database while the block runs.
+
+    The first restore that ends would open the target while another has not replayed its erasures.
+
+    Args:
+        target: the database; the lock is a session's there.
+
+    Yields:
+        A function that raises ServiceError when the lock was lost meanwhile.
+
+    Raises:
+        UsageError: another restore into the database is at work.
+        ServiceError: the database failed.
+    """
+    connection = target.connect(autocommit=True)
+    try:
+        # The server's own limit would end a session that waits for work elsewhere.
+        connection.execute("SELECT set_config('idle_session_timeout', '0', false)")
+        row = connection.execute(f"SELECT pg_try_advisory_lock({_LOCK})").fetchone()
+        if row != (True,):
+            raise UsageError(
+                f"Another restore into {target.place} is at work.",
+                "Wait for it to end, or restore into another database.",
+            )
+
+        def confirm() -> None:
+            try:
+                connection.execute("SELECT 1")
+            except psycopg.OperationalError:
+                raise ServiceError(
+                    f"The session that keeps other restores out of {target.place} was lost, so the "
+                    "target was not opened.",
+                    "Drop the target, and restore into a new database.",
+                ) from None
+
+        yield confirm
+    finally:
+        connection.close()
 
 
 @dataclass
@@ -103,13 +147,15 @@ class TargetAccess:
             row = connection.execute(_CONNECT).fetchone()
             assert row is not None
             is_owner, self._others_connect, comment = row
-            was_closed = comment.startswith(CLOSED)
-            self._comment = comment.removeprefix(CLOSED).lstrip()
+            was_closed, self._comment = _without_mark(comment)
             if is_owner and self._others_connect and self.is_new:
                 self._change(connection, "REVOKE CONNECT ON DATABASE {} FROM PUBLIC")
-                self._set_comment(connection, f"{CLOSED} {self._comment}".rstrip())
+                marked = f"{CLOSED} {self._comment}" if self._comment else CLOSED
+                self._set_comment(connection, marked)
                 self._closed, self._others_connect = True, False
-            elif is_owner and was_closed and not self._others_connect:
+            elif is_owner and was_closed and self._others_connect:
+                self._set_comment(connection, self._comment)  # somebody opened it by hand
+            elif is_owner and was_closed:
                 self._closed = True  # by an earlier try, which did not end
 
     @property
@@ -120,6 +166,11 @@ class TargetAccess:
         if self._others_connect:
             return "Others may connect to it as before: close it yourself."
         return "Roles with a grant of their own may connect to it as before."
+
+    @property
+    def keeps_public_out(self) -> bool:
+        """Return whether `open` leaves the target without CONNECT for PUBLIC, as it was before."""
+        return not self._closed and not self._others_connect
 
     def open(self) -> None:
         """Set the backup's owners and grants, and restore the target's right to connect.
@@ -152,6 +203,14 @@ class TargetAccess:
         statement = sql.SQL("COMMENT ON DATABASE {} IS {}")
         text = sql.Literal(comment or None)
         connection.execute(statement.format(sql.Identifier(self.target.name), text))
+
+
+def _without_mark(comment: str) -> tuple[bool, str]:
+    """Return whether a comment has the mark of a closed database, and its people's own comment."""
+    before, mark, after = comment.partition(CLOSED)
+    if not mark or (after and not after.startswith(" ")):
+        return False, comment
+    return True, before + after[1:]
 
 
 def opening_statements(head: bytes, entries: Sequence[Entry]) -> str:

@@ -10,9 +10,7 @@ from contextlib import contextmanager
 @contextmanager
 def in_memory(content: bytes) -> Iterator[int]:
     """Offer bytes as the descriptor of a seekable file that never touches a disk."""
-    descriptor = os.memfd_create("parcelseal-head")
-    try:
-        os.write(descriptor, content)
-        yield descriptor
-    finally:
-        os.close(descriptor)
+    with os.fdopen(os.memfd_create("parcelseal-head"), "wb") as file:
+        file.write(content)  # repeats a write that the system ends early, as Linux does at 2 GiB
+        file.flush()
+        yield file.fileno()

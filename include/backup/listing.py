@@ -15,7 +15,14 @@ from sqlalchemy import Engine
 
 from include.backup import begun
 from include.backup.manifest import Rejected, RestorePoint, restore_points
-from include.backup.point_folder import ManifestRefused, NoRestorePoint, folder
+from include.backup.point_folder import (
+    NAMES,
+    SIGNATURE_NAME,
+    ManifestRefused,
+    NoRestorePoint,
+    folder,
+    folders,
+)
 from include.encryption.crypto import Refused
 from include.services.errors import UsageError
 from include.services.objectstore.base import ObjectMissing, ObjectStore
@@ -111,23 +118,41 @@ def listed_points(
 
 
 @contextmanager
-def naming_removals(point: str, read_work: Callable[[], KnownWork]) -> Iterator[None]:
+def naming_removals(
+    store: ObjectStore, database: str, point: str, read_work: Callable[[], KnownWork]
+) -> Iterator[None]:
     """Raise PointRemoved if the block fails because a run removed the restore point.
 
     Args:
+        store: the off-site store.
+        database: name of the database in the data map.
         point: id of the restore point that the block reads.
         read_work: returns the known work at the time of the call.
 
     Raises:
-        PointRemoved: the reader failed, and a run has removed the restore point or is removing it.
+        PointRemoved: the reader failed, and the removal of the restore point has ended or is under
+            way. A restore point that is still there was not removed, whatever the ledger says.
     """
     try:
         yield
     except (Refused, ManifestRefused, NoRestorePoint, ObjectMissing):
-        if point not in read_work().removed:
+        if not _is_removed(store, database, point, read_work()):
             raise
         raise PointRemoved(
             f"Restore point {point} was pruned, so it cannot be read any more. "
             "Nothing was tampered with.",
             "Choose another restore point. A drill that is run again chooses one itself.",
         ) from None
+
+
+def _is_removed(store: ObjectStore, database: str, point: str, work: KnownWork) -> bool:
+    """Return whether the objects that a removal has deleted by now are gone.
+
+    A removal deletes the signature first, and leaves none of the objects when it ends. So the
+    ledger has to be read before the folder is listed.
+    """
+    if point not in work.removed:
+        return False
+    deleted = [SIGNATURE_NAME] if point in work.unfinished else NAMES
+    listed = [each for each in folders(store, database, point) if each.id == point]
+    return not any(each.has(name) for each in listed for name in deleted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -22,6 +22,7 @@ from include.backup.offsite_findings import (
     report_points,
     report_unfinished,
 )
+from include.backup.point_folder import NAMES, folders
 from include.backup.preflight import (
     CLAUSE,
     check_recipients,
@@ -128,6 +129,8 @@ def back_up(
     clock: Clock,
     again: bool = False,
     progress: Progress | None = None,
+    require_holds: Callable[[], None] | None = None,
+    confirm: Callable[[], None] | None = None,
 ) -> tuple[StepRecord, Manifest]:
     """Take, verify and publish one restore point. Call under the database's lock.
 
@@ -145,13 +148,15 @@ def back_up(
         clock: for its moment.
         again: whether this run tried before.
         progress: is told how much was dumped.
+        require_holds: raises ParcelSealError if the hold register is not complete.
+        confirm: is called before the restore point is published; it may raise.
 
     Raises:
         UsageError, ServiceError: see `take_backup`; no restore point exists then.
     """
     started = clock.now()
     store = offsite.store
-    cleared = clear_unfinished(store, state, database.name, offsite.trusted, started)
+    cleared = clear_unfinished(store, state, database.name, offsite.trusted, started, require_holds)
     mapped = [(one.schema_name, one.table) for one in database.collections.values()]
     published = _published(offsite, state, database.name, dag_id, run_id) if again else None
     if published is None:
@@ -184,6 +189,8 @@ def back_up(
         store.verify(backup.stored)
         manifest, missing = backup.manifest, backup.missing
         lock_until = manifest.taken_at + timedelta(days=rules.lock_days)
+        if confirm:
+            confirm()
         manifests.publish(store, manifest, offsite.signer, lock_until)
         begun.end(state, database.name, [manifest.id], Ending.PUBLISHED, clock.now())
     else:
@@ -252,6 +259,7 @@ def prune_restore_points(
     now: datetime,
     dag_id: str,
     run_id: str,
+    confirm: Callable[[], None] | None = None,
 ) -> StepRecord:
     """Remove restore points that the rules no longer keep. Call under the database's lock.
 
@@ -267,6 +275,7 @@ def prune_restore_points(
         now: the moment of the decision.
         dag_id: with ``run_id``, which run it is.
         run_id: see ``dag_id``.
+        confirm: is called right before each removal; it may raise.
 
     Raises:
         StoreError, ServiceError: store or state database failed; the next run goes on.
@@ -281,14 +290,23 @@ def prune_restore_points(
     removed, refused = [], []
 
     def remove(point: str, guard: RestorePointGuard) -> None:
+        def confirm_all() -> None:
+            guard.confirm()
+            if confirm:
+                confirm()
+
         begun.begin(
             state, store.description, database, point, Work.REMOVE, now,
             dag_id=dag_id, run_id=run_id,
         )  # fmt: skip
         try:
-            manifests.remove(store, database, point, now, guard.confirm)
+            manifests.remove(store, database, point, now, confirm_all)
         except ObjectLocked:
-            refused.append(point)  # the next run finds out whether any of it is gone
+            refused.append(point)
+            for each in folders(store, database, point):
+                # Otherwise the next run decides, as after a run that was killed.
+                if each.id == point and all(map(each.has, NAMES)):
+                    begun.end(state, database, [point], Ending.KEPT, now)
         else:
             removed.append(point)
             begun.end(state, database, [point], Ending.REMOVED, now)

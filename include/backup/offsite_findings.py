@@ -30,6 +30,17 @@ def report_unfinished(findings: Examination, cleared: Cleared) -> None:
             _("Nothing to do: a later run removes it when the hold is released."),
             subject=prefix,
         )
+    for prefix in cleared.uncompared:
+        findings.find(
+            "backup.unfinished.uncompared",
+            Outcome.ATTENTION,
+            _(
+                "Left-overs of a killed run were kept: the legal holds in the state database lack "
+                "some that are in the evidence, or could not be compared with it."
+            ),
+            _("See the error of the pruning. A later run removes the left-overs."),
+            subject=prefix,
+        )
     for prefix in cleared.unknown:
         findings.find(
             "backup.unfinished.unknown",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 
 from sqlalchemy import Engine
 
@@ -21,10 +22,12 @@ from include.backup.point_folder import (
     folders,
 )
 from include.holds.restore_points import RestorePointGuard
+from include.services.errors import ParcelSealError
 from include.services.objectstore.base import ObjectLocked, ObjectStore
 from include.services.objectstore.keys import key_problem
 
 CLEARED, LOCKED, HELD, UNKNOWN = "cleared", "locked", "held", "unknown"
+UNCOMPARED = "uncompared"
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Cleared:
         locked: prefixes of folders that the store keeps until a lock ends.
         held: prefixes of folders that a legal hold keeps.
         unknown: prefixes of folders without an entry in the ledger of begun work.
+        uncompared: prefixes of folders that are kept because the hold register lacks holds that
+            were sealed, or cannot be compared with the evidence.
     """
 
     uploads: int
@@ -44,10 +49,16 @@ class Cleared:
     locked: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    uncompared: tuple[str, ...] = ()
 
 
 def clear_unfinished(
-    store: ObjectStore, state: Engine, database: str, trusted: Sequence[bytes], now: datetime
+    store: ObjectStore,
+    state: Engine,
+    database: str,
+    trusted: Sequence[bytes],
+    now: datetime,
+    require_holds: Callable[[], None] | None = None,
 ) -> Cleared:
     """Complete the work of killed runs; call it under the database's lock.
 
@@ -61,6 +72,8 @@ def clear_unfinished(
         database: name of the database in the data map.
         trusted: public keys (PEM) whose signatures count.
         now: the moment at which locks are compared.
+        require_holds: raises ParcelSealError if the hold register is not complete; called at most
+            once, before the first folder is removed. No folder is removed then.
 
     Raises:
         StoreError, ServiceError: store or state database failed.
@@ -73,7 +86,18 @@ def clear_unfinished(
     listed = list(folders(store, database))
     gone = begun_here.keys() - {each.id for each in listed}
     begun.end(state, database, gone, Ending.CLEARED, now)
-    prefixes: dict[str, list[str]] = {name: [] for name in (CLEARED, LOCKED, HELD, UNKNOWN)}
+    outcomes = (CLEARED, LOCKED, HELD, UNKNOWN, UNCOMPARED)
+    prefixes: dict[str, list[str]] = {name: [] for name in outcomes}
+
+    @cache
+    def has_complete_holds() -> bool:
+        try:
+            if require_holds:
+                require_holds()
+        except ParcelSealError:
+            return False
+        return True
+
     with RestorePointGuard(state, database) as guard:
         for each in listed:
             work = works.get(each.id)
@@ -84,7 +108,9 @@ def clear_unfinished(
                 continue
             ending = _ending(store, database, each, work, trusted)
             if ending is Ending.CLEARED:
-                outcome = _clear(store, guard, each, now)
+                outcome = UNCOMPARED
+                if has_complete_holds():
+                    outcome = _clear(store, guard, each, now)
                 prefixes[outcome].append(each.prefix)
                 if outcome != CLEARED:
                     continue
@@ -95,6 +121,7 @@ def clear_unfinished(
         tuple(prefixes[LOCKED]),
         tuple(prefixes[HELD]),
         tuple(prefixes[UNKNOWN]),
+        tuple(prefixes[UNCOMPARED]),
     )
 
 

@@ -94,7 +94,7 @@ def restore(
     as_json: JsonOption = False,
 ) -> int:
     """Restore for real: check, decrypt, load, compare, and erase again what was erased."""
-    from include.backup.access import TargetAccess
+    from include.backup.access import TargetAccess, sole_restore
     from include.backup.listing import naming_removals
     from include.backup.restore import refuse_live
     from include.backup.restore import restore as load
@@ -104,7 +104,7 @@ def restore(
     place = workplace()
     target = DatabaseAddress.from_conninfo(into)
     mapped = place.pack.database(database)
-    with local_stack(place):
+    with local_stack(place), sole_restore(target) as confirm_alone:
         refuse_live(target, place.database(mapped.connection))
         chosen = _choose(place, database, point)
         keep_closed = skip_erasures
@@ -120,7 +120,8 @@ def restore(
                 require_findable_records(place, mapped, chosen, entries)
             access.close(head, entries)
 
-        with naming_removals(chosen.id, _work_reader(place, database, source.store)):
+        work = _work_reader(place, database, source.store)
+        with naming_removals(source.store, database, chosen.id, work):
             restored = load(
                 source,
                 target,
@@ -149,7 +150,14 @@ def restore(
                 soft_wrap=True,
             )
         else:
+            confirm_alone()
             access.open()
+            if access.keeps_public_out:
+                errors.print(
+                    "PUBLIC may not connect to the target, as before this restore: only roles with "
+                    "a grant of their own may. If that is not wanted, GRANT CONNECT.",
+                    soft_wrap=True,
+                )
     replayed, remasked = (done.replayed, done.remasked) if done else (0, 0)
     report = {
         "restore_point": chosen.id,
@@ -191,7 +199,7 @@ def _choose(place: Workplace, database: str, point: str) -> RestorePoint:
     store = place.store("offsite_store")
     work = _work_reader(place, database, store)
     if point != "latest":
-        with naming_removals(point, work):
+        with naming_removals(store, database, point, work):
             chosen = manifests.load(store, database, point, place.trusted)
         _report_changes(chosen)
         return chosen

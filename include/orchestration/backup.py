@@ -22,7 +22,7 @@ from include.evidence.model import StepRecord
 from include.evidence.register_figures import ERASURES, HOLDS
 from include.evidence.steps import keep_artifact, steps_of
 from include.messages import _
-from include.orchestration.run import run_key, seal_run, step
+from include.orchestration.run import confirm_open, run_key, seal_run, step
 from include.reports.conclusion import Conclusion
 from include.services.errors import ControlFailed, ParcelSealError
 from include.state.locks import exclusive
@@ -71,6 +71,8 @@ def back_up(database: str) -> dict[str, Any]:
                 run_id=run_id,
                 clock=place.clock,
                 again=get_current_context()["ti"].try_number > 1,
+                require_holds=lambda: place.require_complete_registers(HOLDS),
+                confirm=lambda: confirm_open(place),
             )
         with place.state.begin() as conn:
             name = f"{MANIFEST_PREFIX}{database}.json"
@@ -86,7 +88,13 @@ def prune(database: str) -> dict[str, Any]:
 
     def work(place: Workplace) -> StepRecord:
         off = place.offsite()
-        with exclusive(place.state, f"backup:{database}", f"a backup of {database}"):
+        name, what = f"backup:{database}", f"a backup of {database}"
+        with exclusive(place.state, name, what) as confirm_lock:
+
+            def confirm() -> None:
+                confirm_lock()
+                confirm_open(place)
+
             points, _rejected = offsite.listed(off, place.state, database)
             offsite.require_plausible_clock(
                 [one.manifest.taken_at for one in points], place.clock.now()
@@ -101,6 +109,7 @@ def prune(database: str) -> dict[str, Any]:
                 now=place.clock.now(),
                 dag_id=dag_id,
                 run_id=run_id,
+                confirm=confirm,
             )
 
     title = _("Pruning old restore points of {database}", database=database)
@@ -229,7 +238,7 @@ def _chosen(place: Workplace, database: str) -> StepRecord:
 def _naming_removals(place: Workplace, database: str) -> AbstractContextManager[None]:
     point = _chosen(place, database).data["restore_point"]
     store = place.store("offsite_store")
-    return naming_removals(point, work_reader(place.state, database, store))
+    return naming_removals(store, database, point, work_reader(place.state, database, store))
 
 
 def _source(place: Workplace, database: str) -> Source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ SPELLINGS = [
     "E0\u200b0003",
     "e0000\u00ad3",
     "E000 03",
+    *(f"E0000{sign}3" for sign in "\ufe0f\u034f\u3164\uffa0\u2800\u115f\u180b\U000e0101\U000e0041"),
 ]
 
 
@@ -31,7 +33,7 @@ def test_spellings_of_one_account_name_one_person(spelling: str) -> None:
     assert without(["E00002", spelling], ["e00003"]) == ["E00002"]
 
 
-@pytest.mark.parametrize("nobody", ["", " ", "\u200b"])
+@pytest.mark.parametrize("nobody", ["", " ", "\u200b", "\u3164\ufe0f", "\u2800"])
 def test_an_empty_entry_names_nobody(nobody: str) -> None:
     """Not even another empty one."""
     assert not same_person(nobody, nobody)
@@ -44,12 +46,25 @@ def test_similar_names_name_different_people() -> None:
     assert not same_person("jose", "josé")
 
 
-@given(st.text(max_size=20))
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("पटल", "पटेल"), ("דוד", "דוּד"), ("محمد", "محمّد"), ("กม", "กำ"), ("が", "か"), ("갑", "가")],
+)
+def test_names_that_differ_by_a_combining_mark_name_different_people(name: str, other: str) -> None:
+    """As scripts that write vowels or doubled letters as marks need it."""
+    assert not same_person(name, other)
+    assert same_person(unicodedata.normalize("NFD", other), other)
+
+
+SIGNS = st.sampled_from("eE\u0301\u034f\u3164\u1100\u1160\u1161\u2800\ufe0f\u00a8ßſ\u1e9e")
+
+
+@given(st.text(max_size=20) | st.text(SIGNS, max_size=20))
 def test_compared_form_of_a_name_stays_the_same_when_compared_again(name: str) -> None:
     """Also when the name is in small letters."""
     compared = as_compared(name)
     assert as_compared(compared) == compared
-    assert as_compared(name.casefold()) == compared
+    assert as_compared(unicodedata.normalize("NFD", name).casefold()) == compared
 
 
 def test_no_other_module_folds_the_names_of_people() -> None:

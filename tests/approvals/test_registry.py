@@ -66,6 +66,7 @@ def test_an_approval_is_good_for_the_content_that_was_asked_about(state: Engine)
         (None, Cause.NOBODY, {}),
         (" ", Cause.NOBODY, {}),
         ("\u200b", Cause.NOBODY, {}),
+        ("E\ufe0f2\u3164", Cause.OWN_REQUEST, {}),
         ("E3", Cause.NO_REASON, {"decision": REJECT, "reason": " \n"}),
     ],
 )

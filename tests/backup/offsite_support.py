@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
+import pytest
 from sqlalchemy import Engine
 
 from include.backup import manifest as manifests
@@ -44,10 +46,12 @@ def run_backup(
     )  # fmt: skip
 
 
-def run_prune(offsite: Offsite, state: Engine, now: datetime = NOW) -> StepRecord:
+def run_prune(
+    offsite: Offsite, state: Engine, now: datetime = NOW, confirm: Callable[[], None] | None = None
+) -> StepRecord:
     return prune_restore_points(
         "courier", offsite, RULES, state,
-        zone=ZONE, now=now, dag_id="backup_offsite", run_id="r",
+        zone=ZONE, now=now, dag_id="backup_offsite", run_id="r", confirm=confirm,
     )  # fmt: skip
 
 
@@ -73,3 +77,21 @@ def publish(
     )
     manifests.publish(store, made, signer, locked)
     return point
+
+
+def end_hold_locks_meanwhile(
+    store: ObjectStore, state: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """End the sessions that keep new holds out while a removal reads the locks of the store."""
+    require_deletable = store.require_deletable
+
+    def lose_lock(key: str, now: datetime) -> None:
+        require_deletable(key, now)
+        with state.begin() as conn:
+            conn.exec_driver_sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+                " AND mode = 'ShareLock' AND database = "
+                "(SELECT oid FROM pg_database WHERE datname = current_database())"
+            )
+
+    monkeypatch.setattr(store, "require_deletable", lose_lock)

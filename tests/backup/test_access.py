@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
+from psycopg import sql
 
-from include.backup.access import TargetAccess
+from include.backup.access import CLOSED, TargetAccess, sole_restore
 from include.backup.compare import compare
 from include.backup.restore import restore
 from include.backup.source import Source
@@ -204,3 +205,100 @@ def test_no_row_is_readable_by_others_while_it_is_loaded(
         connection.execute("SET ROLE clerk_of_owners")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("SELECT * FROM t")
+
+
+COMMENT = """
+SELECT coalesce(shobj_description(oid, 'pg_database'), '') FROM pg_database
+WHERE datname = current_database()
+"""
+
+
+END_LOCKS = """
+SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'
+AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+
+def comment_on(target: DatabaseAddress, text: str) -> None:
+    statement = sql.SQL("COMMENT ON DATABASE {} IS {}")
+    with target.connect() as connection:
+        connection.execute(statement.format(sql.Identifier(target.name), sql.Literal(text)))
+
+
+def close_and_end(target: DatabaseAddress, *, is_new: bool = True) -> TargetAccess:
+    """Close the target as a restore does that is killed afterwards."""
+    access = TargetAccess(target, owners=False, is_new=is_new)
+    access.close(b"", [])
+    return access
+
+
+@pytest.mark.parametrize("text", ["plain", "  two\nlines \n", "", CLOSED.rstrip(".") + ", maybe"])
+def test_second_try_keeps_the_comment_of_the_target(target: DatabaseAddress, text: str) -> None:
+    comment_on(target, text)
+    close_and_end(target)
+    assert rows(target, COMMENT)[0][0].startswith(CLOSED)
+    close_and_end(target).open()
+    assert rows(target, CONNECT) == [(True,)]
+    assert rows(target, COMMENT) == [(text,)]
+
+
+def test_second_try_opens_a_target_whose_comment_was_extended(target: DatabaseAddress) -> None:
+    """The mark is recognised anywhere in the comment."""
+    close_and_end(target)
+    comment_on(target, f"Do not touch! {CLOSED} Wang is at it.")
+    close_and_end(target).open()
+    assert rows(target, CONNECT) == [(True,)]
+    assert rows(target, COMMENT) == [("Do not touch! Wang is at it.",)]
+
+
+def test_second_try_reports_a_target_whose_comment_was_replaced(target: DatabaseAddress) -> None:
+    """Nothing says any more that a restore closed it, so it stays closed."""
+    assert not close_and_end(target).keeps_public_out
+    comment_on(target, "being restored")
+    access = close_and_end(target)
+    access.open()
+    assert (access.keeps_public_out, rows(target, CONNECT)) == (True, [(False,)])
+
+
+def test_close_removes_the_mark_of_a_target_that_was_opened_by_hand(
+    target: DatabaseAddress,
+) -> None:
+    """Its comment would call it closed for ever."""
+    comment_on(target, "orders of May")
+    close_and_end(target)
+    run(target, f"GRANT CONNECT ON DATABASE {target.name} TO PUBLIC")
+    close_and_end(target, is_new=False)
+    assert rows(target, COMMENT) == [("orders of May",)]
+
+
+def test_two_restores_into_one_target_exclude_each_other(
+    target: DatabaseAddress, new_database: Callable[..., DatabaseAddress]
+) -> None:
+    with sole_restore(target) as confirm:
+        confirm()
+        with pytest.raises(UsageError, match="Another restore"), sole_restore(target):
+            pass
+        with sole_restore(new_database("SELECT")):
+            pass
+    with sole_restore(target):
+        pass
+
+
+def test_restore_that_lost_its_lock_does_not_open_the_target(target: DatabaseAddress) -> None:
+    with sole_restore(target) as confirm:
+        run(target, END_LOCKS)
+        with pytest.raises(ServiceError, match="was not opened"):
+            confirm()
+
+
+@pytest.mark.parametrize("kind", ["TABLES", "LARGE OBJECTS"])
+def test_target_that_opens_new_records_by_default_is_refused(
+    target: DatabaseAddress, roles: None, kind: str
+) -> None:
+    """PostgreSQL has such default privileges of large objects since version 18."""
+    try:
+        run(target, f"ALTER DEFAULT PRIVILEGES GRANT SELECT ON {kind} TO clerk_of_owners")
+    except psycopg.errors.SyntaxError:
+        pytest.skip("this PostgreSQL has no default privileges on large objects")
+    with pytest.raises(UsageError, match="by default"):
+        close_and_end(target)

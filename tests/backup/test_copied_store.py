@@ -6,16 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
 from include.backup.manifest import DUMP_NAME, MANIFEST_NAME, load, restore_points
+from include.backup.offsite import back_up
 from include.backup.restore import restore
 from include.encryption.crypto import Refused
+from include.encryption.recipients import Recipient
 from include.evidence.signing import Signer
+from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
 from include.services.objectstore.base import ObjectStore
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
-from tests.backup.support import Taken
+from tests.backup.offsite_support import RULES, make
+from tests.backup.support import Taken, mapped
 from tests.backup.test_versions import Locked, locked
 from tests.support.holders import Holder
 from tests.support.s3 import MotoServer, client_for, new_bucket
@@ -150,3 +155,30 @@ def test_a_hidden_dump_is_no_copy_where_its_recorded_version_is_there(locked: Lo
     assert point.dump_version_id == locked.manifest.dump.version_id
     assert [each.key for each in point.hidden] == [key]
     assert locked.key(MANIFEST_NAME) not in {each.key for each in point.hidden}
+
+
+def test_backup_that_is_tried_again_does_not_take_a_copy_for_its_restore_point(
+    moto: MotoServer,
+    locked: Locked,
+    tiny: DatabaseAddress,
+    recipients: list[Recipient],
+    signer: Signer,
+    state: Engine,
+) -> None:
+    """Its first try published in another store; only a digest proves what was copied from there."""
+    client = client_for(moto.endpoint)
+    store = S3Store(client, new_bucket(client))
+    for each in locked.store.list():
+        store.put(each.key, locked.store.get(each.key))
+    first = locked.manifest
+    record, manifest = back_up(
+        mapped(), tiny, make(store, recipients, signer), RULES, state,
+        dag_id=first.dag_id, run_id=first.run_id, clock=SystemClock(), again=True,
+    )  # fmt: skip
+    assert not record.data["published_by_an_earlier_try"]
+    assert manifest.id != first.id
+    record, same = back_up(
+        mapped(), tiny, make(store, recipients, signer), RULES, state,
+        dag_id=first.dag_id, run_id=first.run_id, clock=SystemClock(), again=True,
+    )  # fmt: skip
+    assert (record.data["published_by_an_earlier_try"], same.id) == (True, manifest.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +26,7 @@ from include.backup.manifest import (
     remove,
     restore_points,
 )
+from include.backup.point_folder import ManifestRefused
 from include.cli import backup as commands
 from include.encryption.recipients import Recipient
 from include.evidence.model import Outcome, StepRecord
@@ -33,6 +35,7 @@ from include.evidence.steps import record_step
 from include.services.clock import SystemClock
 from include.services.errors import ParcelSealError
 from include.services.objectstore.base import ObjectStore
+from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
 from tests.backup.offsite_support import RULES, make, publish, run_prune
 from tests.backup.support import Taken, begin, mapped
@@ -139,11 +142,11 @@ def test_reader_of_a_pruned_point_names_the_pruning(
     source = Taken(any_store, manifest).source(operations.opening)
 
     def check() -> None:
-        with naming_removals(point, work):
+        with naming_removals(any_store, "courier", point, work):
             source.check()
 
     def open_point() -> None:
-        with naming_removals(point, work):
+        with naming_removals(any_store, "courier", point, work):
             load(any_store, "courier", point, [signer.public_pem])
 
     for read in (check, open_point):
@@ -154,6 +157,71 @@ def test_reader_of_a_pruned_point_names_the_pruning(
     for read in (check, open_point):
         with pytest.raises(PointRemoved, match="was pruned"):
             read()
+    begun.end(state, "courier", [point], Ending.REMOVED, NOW)
+    with pytest.raises(PointRemoved, match="was pruned"):
+        check()
+
+
+def begin_without_deleting(state: Engine, store: ObjectStore, point: str) -> None:
+    begin(state, store, point, Work.REMOVE)
+
+
+def end_without_deleting(state: Engine, store: ObjectStore, point: str) -> None:
+    """Leave the ledger and the store as a replica of the store has them from before a removal."""
+    begin(state, store, point, Work.REMOVE)
+    begun.end(state, "courier", [point], Ending.REMOVED, NOW)
+
+
+def bring_back_without_signature(state: Engine, store: ObjectStore, point: str) -> None:
+    end_without_deleting(state, store, point)
+    store.delete(f"courier/{point}/{SIGNATURE_NAME}")
+
+
+@pytest.mark.parametrize(
+    "removal", [begin_without_deleting, end_without_deleting, bring_back_without_signature]
+)
+def test_reader_of_a_changed_point_that_is_still_there_names_no_pruning(
+    any_store: ObjectStore,
+    taken: Taken,
+    signer: Signer,
+    state: Engine,
+    operations: Holder,
+    removal: Callable[[Engine, ObjectStore, str], None],
+) -> None:
+    """Although the ledger has a removal, its dump was changed by somebody else."""
+    point = publish(any_store, taken, signer, 1)  # its dump is not what the manifest says
+    manifest = load(any_store, "courier", point, [signer.public_pem]).manifest
+    source = Taken(any_store, manifest).source(operations.opening)
+    removal(state, any_store, point)
+    work = work_reader(state, "courier", any_store)
+    with (
+        pytest.raises(ParcelSealError) as error,
+        naming_removals(any_store, "courier", point, work),
+    ):
+        source.check()
+    assert not isinstance(error.value, PointRemoved)
+
+
+def test_pruning_that_a_lock_refuses_leaves_no_removal_under_way(
+    store: DirectoryStore,
+    taken: Taken,
+    recipients: list[Recipient],
+    signer: Signer,
+    state: Engine,
+) -> None:
+    """Otherwise its signature, deleted later by somebody else, would pass for a pruning."""
+    for day in (1, 2, 3, 120):
+        publish(store, taken, signer, day)
+    store.lock(f"courier/p120/{MANIFEST_NAME}", NOW + timedelta(days=400))
+    assert run_prune(make(store, recipients, signer), state, NOW).data["refused"] == ["p120"]
+    work = work_reader(state, "courier", store)
+    assert (work().removed, work().unfinished) == (set(), set())
+    store.delete(f"courier/p120/{SIGNATURE_NAME}")
+    with (
+        pytest.raises(ManifestRefused, match="it is missing"),
+        naming_removals(store, "courier", "p120", work),
+    ):
+        load(store, "courier", "p120", [signer.public_pem])
 
 
 def test_a_drill_of_a_pruned_point_is_not_entered_as_a_failed_drill(

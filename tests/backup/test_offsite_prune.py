@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
@@ -16,15 +18,26 @@ from include.backup.begun import Ending
 from include.backup.manifest import MANIFEST_NAME, NAMES, SIGNATURE_NAME
 from include.backup.unfinished import Cleared, clear_unfinished
 from include.encryption.recipients import Recipient
+from include.evidence import ledger
 from include.evidence.model import Outcome
 from include.evidence.signing import Signer
 from include.holds.registry import HoldKind
+from include.services.clock import FixedClock
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError
 from include.services.objectstore.base import ObjectStore
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
-from tests.backup.offsite_support import RULES, hold, make, publish, run_backup, run_prune
+from tests.backup.offsite_support import (
+    RULES,
+    ZONE,
+    end_hold_locks_meanwhile,
+    hold,
+    make,
+    publish,
+    run_backup,
+    run_prune,
+)
 from tests.backup.support import Taken, begin
 from tests.support.holders import NOW
 from tests.support.s3 import MotoServer, client_for, new_bucket
@@ -118,22 +131,75 @@ def test_pruning_that_loses_its_lock_removes_nothing(
     """The session with the lock ends while locks of the store are read: a hold may come in."""
     for day in (0, 1, 2, 100):
         publish(store, taken, signer, day)
-    require_deletable = store.require_deletable
-
-    def lose_lock(key: str, now: datetime) -> None:
-        require_deletable(key, now)
-        with state.begin() as conn:
-            conn.exec_driver_sql(
-                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
-                " AND mode = 'ShareLock' AND database = "
-                "(SELECT oid FROM pg_database WHERE datname = current_database())"
-            )
-
-    monkeypatch.setattr(store, "require_deletable", lose_lock)
+    end_hold_locks_meanwhile(store, state, monkeypatch)
     with pytest.raises(ServiceError, match="lock that keeps new holds out"):
         run_prune(make(store, recipients, signer), state)
     points, rejected = manifests.restore_points(store, "courier", [signer.public_pem])
     assert ([point.id for point in points], rejected) == (["p100", "p002", "p001", "p000"], [])
+
+
+def test_pruning_asks_before_each_removal_and_stops_at_a_refusal(
+    store: DirectoryStore,
+    taken: Taken,
+    recipients: list[Recipient],
+    signer: Signer,
+    state: Engine,
+) -> None:
+    """Its run may be sealed after the first removal."""
+    for day in (0, 1, 2, 100, 101, 102):
+        publish(store, taken, signer, day)
+    calls: list[int] = []
+
+    def confirm() -> None:
+        calls.append(len(manifests.restore_points(store, "courier", [signer.public_pem])[0]))
+        if len(calls) == 2:
+            raise ServiceError("The run was sealed.", "")
+
+    with pytest.raises(ServiceError, match="sealed"):
+        run_prune(make(store, recipients, signer), state, confirm=confirm)
+    assert calls == [6, 5]
+    assert len(manifests.restore_points(store, "courier", [signer.public_pem])[0]) == 5
+
+
+def test_task_prune_stops_when_its_run_is_sealed_meanwhile(
+    store: DirectoryStore,
+    taken: Taken,
+    recipients: list[Recipient],
+    signer: Signer,
+    state: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its step lost the session that keeps the seal waiting, and no evidence shows its work."""
+    from include.orchestration import backup as tasks
+    from include.orchestration import run as runs
+    from include.orchestration.run_lock import RunSealed
+
+    run = ("backup_offsite", "r1")
+    place: Any = SimpleNamespace(
+        state=state,
+        clock=FixedClock(NOW),
+        pack=SimpleNamespace(backup=RULES, calendar=SimpleNamespace(zone=ZONE)),
+        offsite=lambda: make(store, recipients, signer),
+        require_complete_registers=lambda *_registers: None,
+    )
+    for module in (tasks, runs):
+        monkeypatch.setattr(module, "run_key", lambda: run)
+    monkeypatch.setattr(tasks, "step", lambda _name, _part, _title, work, _clause: work(place))
+    for day in (0, 1, 2, 100, 101):
+        publish(store, taken, signer, day)
+    row = ledger.LedgerRow(
+        1, "backup_offsite/2026/11/r1", *run, "pass", [], NOW, NOW, "0" * 64, "", signer.fingerprint
+    )
+
+    def seal(_key: str, _now: datetime) -> None:
+        with state.begin() as conn:
+            if ledger.find(conn, *run) is None:
+                ledger.append(conn, signer, row)
+
+    monkeypatch.setattr(store, "require_deletable", seal)
+    with pytest.raises(RunSealed, match="sealed"):
+        tasks.prune("courier")
+    assert len(manifests.restore_points(store, "courier", [signer.public_pem])[0]) == 5
 
 
 @pytest.mark.parametrize("is_deleted", [True, False])

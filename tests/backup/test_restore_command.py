@@ -5,25 +5,30 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
+from io import StringIO
 from pathlib import Path
+from threading import Timer
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 from sqlalchemy import Engine, select
 
 from include.backup import restore as restoring
-from include.backup.access import CLOSED
-from include.cli import backup
+from include.backup.access import CLOSED, sole_restore
+from include.cli import backup, erasures_of_restore
 from include.encryption.recipients import Recipient
 from include.erasure.ledger import ErasureKeys, Origin, intend, settle
 from include.evidence.signing import Signer
+from include.holds.registry import HoldKind
 from include.policy import load_pack
 from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
-from include.services.errors import ControlFailed, ServiceError
+from include.services.errors import ControlFailed, ServiceError, UsageError
 from include.services.objectstore.directory import DirectoryStore
 from include.state.tables import erasure_batch
+from tests.backup.offsite_support import hold
 from tests.backup.support import rows, run, take
 from tests.cli.places import RETENTION
 from tests.policy.packs import write_pack
@@ -240,3 +245,47 @@ def test_restore_of_a_point_from_before_the_key_finds_the_erased_or_loads_nothin
         assert "Restore a later point" in error.value.action
         assert rows(target, "SELECT FROM pg_class WHERE relname = 'buyer'") == []
         assert rows(target, CONNECT) == [(True,)]
+
+
+def test_restore_is_refused_while_another_fills_the_target(
+    restored: Restoring, target: DatabaseAddress
+) -> None:
+    """It would open the target although the other has not replayed the ledger."""
+    with sole_restore(target), pytest.raises(UsageError, match="Another restore"):
+        restored()
+    assert rows(target, "SELECT to_regclass('buyer')") == [(None,)]
+
+
+def test_restore_names_a_target_that_it_leaves_closed(
+    restored: Restoring, target: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = StringIO()
+    monkeypatch.setattr(backup, "errors", Console(file=text, width=200))
+    run(target, f"REVOKE CONNECT ON DATABASE {target.name} FROM PUBLIC")
+    restored()
+    assert "PUBLIC may not connect to the target" in text.getvalue()
+
+
+def test_restore_waits_for_a_deletion_at_work_while_records_are_held(
+    restored: Restoring, state: Engine, target: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its batch is settled only while the restore waits; until then a held record could be lost."""
+    real = restoring.count_rows
+
+    def begin_deletion(*arguments: Any) -> dict[str, int]:
+        hold(state, HoldKind.SUBJECT, "5")
+        erase(state, "2")
+        return real(*arguments)
+
+    def end_deletion() -> None:
+        with state.begin() as conn:
+            settle(conn, list(conn.scalars(select(erasure_batch.c.id))), NOW)
+
+    def on_message(text: str) -> None:
+        if text.startswith("waiting for deletions"):
+            Timer(0.5, end_deletion).start()
+
+    monkeypatch.setattr(restoring, "count_rows", begin_deletion)
+    monkeypatch.setattr(erasures_of_restore, "tell", on_message)
+    assert restored()["erasures_replayed"] == 1
+    assert rows(target, PHONES) == [(1,), (3,), (4,), (5,)]

@@ -15,6 +15,7 @@ from include.services.database import DatabaseAddress
 from include.services.programs import program_folder
 from include.workplace import ROOT
 from tests.backup.support import rows, run
+from tests.erasure.test_replay_large_objects import OF_CUSTOMERS, REFERRING, TYPES
 
 PAGE = (ROOT / "docs" / "restore-runbook.md").read_text()
 (STEP,) = [
@@ -123,6 +124,37 @@ def test_the_step_deletes_large_objects_of_erased_records(
     assert (done.returncode, done.stderr) == (0, "")
     numbers = {number for (number,) in rows(target, "SELECT oid FROM pg_largeobject_metadata")}
     assert numbers == {1001, 1003, 1004, 1005, 9999}
+
+
+PLAIN_CUSTOMERS = """
+CREATE TABLE customer (customer_id int PRIMARY KEY, name text);
+INSERT INTO customer SELECT n, 'name ' || n FROM generate_series(1, 5) n;
+"""
+
+
+@pytest.mark.parametrize("reference", REFERRING)
+def test_the_step_keeps_large_objects_to_which_any_kind_of_column_refers(
+    target: DatabaseAddress, tmp_path: Path, reference: str
+) -> None:
+    """As a replay does."""
+    scans = "ALTER TABLE customer ADD scan oid; UPDATE customer SET scan = lo_create(1000 + "
+    run(target, TYPES + PLAIN_CUSTOMERS + f"{scans} customer_id); {reference}")
+    done = followed(target, tmp_path, ("delete", "2"), ("delete", "3"))
+    assert (done.returncode, done.stderr) == (0, "")
+    numbers = {number for (number,) in rows(target, "SELECT oid FROM pg_largeobject_metadata")}
+    assert numbers == {1001, 1002, 1004, 1005}
+
+
+@pytest.mark.parametrize("scans", OF_CUSTOMERS)
+def test_the_step_deletes_large_objects_wherever_a_record_refers_to_them(
+    target: DatabaseAddress, tmp_path: Path, scans: str
+) -> None:
+    """As a replay does."""
+    run(target, TYPES + PLAIN_CUSTOMERS + scans)
+    done = followed(target, tmp_path, ("delete", "2"), ("delete", "5"))
+    assert (done.returncode, done.stderr) == (0, "")
+    numbers = {number for (number,) in rows(target, "SELECT oid FROM pg_largeobject_metadata")}
+    assert numbers == {1001, 1003, 1004}
 
 
 @pytest.mark.parametrize(

@@ -21,16 +21,20 @@ from include.backup.manifest import (
     remove,
     restore_points,
 )
+from include.backup.offsite_findings import report_unfinished
+from include.backup.preflight import CLAUSE
 from include.backup.unfinished import Cleared, clear_unfinished
+from include.evidence.examination import Examination
 from include.evidence.signing import Signer
 from include.holds import registry
 from include.holds.registry import HoldKind
 from include.services.clock import SystemClock
+from include.services.errors import ControlFailed, ServiceError
 from include.services.objectstore.base import ObjectStore
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
 from include.state.tables import restore_point_begun
-from tests.backup.offsite_support import hold
+from tests.backup.offsite_support import end_hold_locks_meanwhile, hold
 from tests.backup.support import Taken, begin
 from tests.support.holders import NOW
 from tests.support.registers import unguarded
@@ -297,3 +301,49 @@ def test_a_folder_of_an_odd_name_is_reported_escaped(
     (odd / DUMP_NAME).write_bytes(b"x")
     cleared = clear_unfinished(store, state, "courier", [signer.public_pem], NOW)
     assert cleared.unknown == ("'courier/a\\nb/'",)
+
+
+def refuse_holds() -> None:
+    raise ControlFailed("The state database is not complete: a hold is missing.")
+
+
+def test_clearing_keeps_left_overs_while_sealed_holds_are_missing(
+    any_store: ObjectStore, state: Engine, published: Publish, signer: Signer
+) -> None:
+    """The lost hold may be on the restore point whose removal was interrupted."""
+    published("gone")
+    begin(state, any_store, "gone", Work.REMOVE)
+    any_store.delete(f"courier/gone/{SIGNATURE_NAME}")
+    trusted = [signer.public_pem]
+    cleared = clear_unfinished(any_store, state, "courier", trusted, NOW, refuse_holds)
+    assert cleared == Cleared(0, (), uncompared=("courier/gone/",))
+    assert (keys(any_store, "gone"), open_work(state)) == ({DUMP_NAME, MANIFEST_NAME}, 1)
+    seen = Examination("backup", CLAUSE, "courier")
+    report_unfinished(seen, cleared)
+    assert [each.code for each in seen.findings] == ["backup.unfinished.uncompared"]
+    cleared = clear_unfinished(any_store, state, "courier", trusted, NOW, lambda: None)
+    assert cleared.folders == ("courier/gone/",)
+
+
+def test_clearing_compares_no_holds_where_nothing_is_removed(
+    any_store: ObjectStore, state: Engine, published: Publish, signer: Signer
+) -> None:
+    """A backup does not depend on the evidence store then."""
+    published("good")
+    begin(state, any_store, "good")
+    trusted = [signer.public_pem]
+    assert clear_unfinished(any_store, state, "courier", trusted, NOW, refuse_holds) == Cleared(
+        0, ()
+    )
+
+
+def test_clearing_that_loses_its_lock_removes_nothing(
+    store: DirectoryStore, state: Engine, signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The session with the lock ends while locks of the store are read: a hold may come in."""
+    begin(state, store, "half")
+    store.put(f"courier/half/{DUMP_NAME}", b"half")
+    end_hold_locks_meanwhile(store, state, monkeypatch)
+    with pytest.raises(ServiceError, match="lock that keeps new holds out"):
+        clear_unfinished(store, state, "courier", [signer.public_pem], NOW)
+    assert keys(store, "half") == {DUMP_NAME}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import psycopg
+import pytest
 from sqlalchemy import Engine
 
 from include.erasure.masks import Mask
@@ -73,3 +74,78 @@ def test_replay_keeps_large_objects_of_records_that_it_masks(
     assert (done.remasked, done.large_objects) == (1, 0)
     assert rows(copy, "SELECT count(*) FROM pg_largeobject_metadata WHERE oid < 3000") == [(10,)]
     copy.execute("SELECT lo_unlink(oid) FROM pg_largeobject_metadata")
+
+
+REFERRING = [
+    "CREATE TABLE contract (scan scan_number); INSERT INTO contract VALUES (1002)",
+    "CREATE TABLE contract (scans oid[]); INSERT INTO contract VALUES ('{1,1002}')",
+    "CREATE TABLE contract (scans scan_number[]); INSERT INTO contract VALUES ('{1002}')",
+    "CREATE TABLE contract (p paper); INSERT INTO contract VALUES (ROW('4294967296', '{1002}'))",
+    "CREATE MATERIALIZED VIEW contract AS SELECT 1002::oid AS scan",
+]
+TYPES = """
+CREATE DOMAIN lo AS oid; CREATE DOMAIN scan_number AS lo;
+CREATE TYPE paper AS (title text, scans scan_number[]);
+"""
+
+
+def large_objects(copy: psycopg.Connection) -> set[object]:
+    """Return the ids of the large objects, and delete these."""
+    numbers = {number for (number,) in rows(copy, "SELECT oid FROM pg_largeobject_metadata")}
+    copy.execute("SELECT lo_unlink(oid) FROM pg_largeobject_metadata")
+    copy.commit()
+    return numbers
+
+
+@pytest.mark.parametrize("reference", REFERRING)
+def test_replay_keeps_large_objects_to_which_any_kind_of_column_refers(
+    copy: psycopg.Connection, state: Engine, reference: str
+) -> None:
+    """Domains over domains, arrays, composite types, and views that show no erased record."""
+    scans = "ALTER TABLE customer ADD scan oid; UPDATE customer SET scan = lo_create(1000 + "
+    copy.execute((TYPES + CUSTOMERS + f"{scans} customer_id); {reference}").encode())
+    entered(state, {"customer": [["2"], ["3"]]})
+    assert replayed(copy, state).large_objects == 1
+    assert large_objects(copy) == {1001, 1002, 1004, 1005}
+
+
+OF_CUSTOMERS = [
+    """ALTER TABLE customer ADD scan scan_number; UPDATE customer SET scan = lo_create(1000 +
+    customer_id)""",
+    """ALTER TABLE customer ADD scans scan_number[]; UPDATE customer SET scans =
+    ARRAY[lo_create(1000 + customer_id)]""",
+    """ALTER TABLE customer ADD paper paper; UPDATE customer SET paper =
+    ROW('1001', ARRAY[lo_create(1000 + customer_id)]::scan_number[])""",
+    """DROP TABLE customer; CREATE TABLE everybody (customer_id int PRIMARY KEY, scan oid)
+    PARTITION BY RANGE (customer_id);
+    CREATE TABLE customer PARTITION OF everybody FOR VALUES FROM (0) TO (100);
+    INSERT INTO everybody SELECT n, lo_create(1000 + n) FROM generate_series(1, 5) n""",
+    """DROP TABLE customer; CREATE TABLE customer (customer_id int PRIMARY KEY);
+    CREATE TABLE company (scan oid, PRIMARY KEY (customer_id)) INHERITS (customer);
+    CREATE TABLE old_company () INHERITS (company);
+    INSERT INTO company SELECT n, lo_create(1000 + n) FROM generate_series(1, 4) n;
+    INSERT INTO old_company VALUES (5, lo_create(1005))""",
+]
+
+
+@pytest.mark.parametrize("scans", OF_CUSTOMERS)
+def test_replay_deletes_large_objects_wherever_a_record_refers_to_them(
+    copy: psycopg.Connection, state: Engine, scans: str
+) -> None:
+    """In columns of any kind; in a mapped partition; in tables that inherit from the mapped one."""
+    copy.execute((TYPES + CUSTOMERS + scans).encode())
+    entered(state, {"customer": [["2"], ["5"]]})
+    assert replayed(copy, state).large_objects == 2
+    assert large_objects(copy) == {1001, 1003, 1004}
+
+
+def test_replay_deletes_large_objects_that_a_mask_hides(
+    copy: psycopg.Connection, state: Engine
+) -> None:
+    """A masked record no longer refers to them."""
+    copy.execute(DOCUMENTS.encode())
+    entered(state, {"customer": [["2"]]}, action="mask")
+    done = replayed(copy, state, Schedule({"c": Mask({"name": "erase", "scan": "erase"})}))
+    assert (done.remasked, done.large_objects) == (1, 1)
+    assert {1001, 2002} <= (left := large_objects(copy))
+    assert 1002 not in left
