@@ -31,6 +31,13 @@ from include.evidence.register_figures import (
     take_figures,
 )
 from include.evidence.signing import TrustedKeys
+from include.evidence.unread import (
+    accepted_message,
+    kept_names,
+    read_again,
+    unread_error,
+    unread_findings,
+)
 from include.evidence.unrecorded import MOST_FORGED, month_prefixes, search_unrecorded
 from include.evidence.versions import find_sealed
 from include.messages import _, in_english
@@ -55,12 +62,14 @@ class SealedStates:
     Attributes:
         recorded: of the newest bundles of the ledger, and of the newest accepted loss.
         unrecorded: of bundles that the ledger lacks, the newest first.
-        unreadable: bundles that do not verify, so that their figures are unknown.
+        unreadable: bundles whose figures are unknown: they do not verify, or no trusted key signed
+            their ledger rows. Those that a person accepted are left out.
         hidden: bundles that do not verify, but whose sealed versions the store still has.
         accepted: the newest loss that a person accepted.
         to_enter: number of bundles that continue the chain and that the ledger lacks.
         unchecked: number of folders that were not read, because too many others hold a signature
             that no trusted key made.
+        untrusted: those of `unreadable` whose ledger row no trusted key signed.
     """
 
     recorded: tuple[RegisterState, ...]
@@ -70,6 +79,7 @@ class SealedStates:
     accepted: AcceptedLoss | None = None
     to_enter: int = 0
     unchecked: int = 0
+    untrusted: tuple[str, ...] = ()
 
     @property
     def states(self) -> tuple[RegisterState, ...]:
@@ -137,8 +147,8 @@ class EvidenceReader:
             signed = [mark for mark in checkpoints(conn) if mark.is_authentic(keys)]
             pruned = max((mark.up_to_seq for mark in signed), default=0)
             head = ledger.head(conn)
-            rows = [row for row in ledger.newest(conn, SEARCHED) if row.seq > pruned]
-            rows = [row for row in rows if row.is_authentic(keys)]
+            newest_rows = [row for row in ledger.newest(conn, SEARCHED) if row.seq > pruned]
+            rows = [row for row in newest_rows if row.is_authentic(keys)]
             # Read after the rows: a row and its signature are committed together, and the signature
             # leaves the state database only when the store has it.
             pending = pending_signatures(conn)
@@ -148,9 +158,15 @@ class EvidenceReader:
             beside = search_unrecorded(self.store, conn, keys, prefixes, most_forged=MOST_FORGED)
         recorded: list[RegisterState] = []
         unreadable, hidden = [], []
-        for row in rows:
+        untrusted: list[str] = []
+        for row in newest_rows:
             if len(recorded) == NEWEST:
                 break
+            if row not in rows:
+                # Where a trusted key signed its bundle, that is compared like one without a row.
+                if not any(bundle.name == row.bundle for bundle in beside.bundles):
+                    untrusted.append(row.bundle)
+                continue
             try:
                 state = self._state_of(row, keys, pending.get(row.bundle))
             except Refused:
@@ -172,6 +188,15 @@ class EvidenceReader:
                 continue
             if state is not None:
                 unrecorded.append(state)
+        names = kept_names([*recorded, *unrecorded])
+        names = [name for name in names if name not in {*unreadable, *untrusted}]
+        again = read_again(self.store, self.state, keys, names, _parse_state)
+        unrecorded += again.states
+        unreadable += again.unreadable
+        untrusted += again.untrusted
+        accepted_unread = {name for loss, _figures in accepted for name in loss.unread}
+        untrusted = [name for name in untrusted if name not in accepted_unread]
+        unreadable = [name for name in unreadable if name not in accepted_unread]
         if accepted:
             losses_accepted = [loss for loss, _figures in accepted]
             recorded = [state for state in recorded if is_after(state, losses_accepted)]
@@ -181,11 +206,12 @@ class EvidenceReader:
         return SealedStates(
             tuple(recorded),
             tuple(unrecorded),
-            tuple(unreadable),
+            (*untrusted, *unreadable),
             tuple(hidden),
             accepted[0][0] if accepted else None,
             len(beside.chain_after(head.link if head else None)),
             beside.unchecked,
+            tuple(untrusted),
         )
 
     def losses(self, sealed: SealedStates) -> list[Loss]:
@@ -201,8 +227,8 @@ class EvidenceReader:
             registers: registers on which the caller relies; empty for all.
 
         Raises:
-            ControlFailed: sealed rows are missing or were changed, one of the newest bundles does
-                not verify, or the store holds too many folders that no trusted key signed.
+            ControlFailed: sealed rows are missing or were changed, the figures of a bundle are
+                unknown, or the store holds too many folders that no trusted key signed.
             StoreError: the evidence store cannot be read.
         """
         sealed = self.sealed_states(now)
@@ -212,11 +238,7 @@ class EvidenceReader:
             messages = "; ".join(in_english(loss.message) for loss in lost)
             raise ControlFailed(f"The state database is not complete: {messages}.", ACTION)
         if sealed.unreadable:
-            raise ControlFailed(
-                f"The evidence bundle {sealed.unreadable[0]} does not verify, so nothing shows "
-                "that the state database is complete.",
-                "Run `./parcelseal verify --all` and find out who changed it.",
-            )
+            raise unread_error(sealed.unreadable, sealed.untrusted)
         if sealed.unchecked:
             raise ControlFailed(
                 f"{sealed.unchecked} folders of the evidence store could not be checked, so "
@@ -243,6 +265,7 @@ class EvidenceReader:
             figures=take_figures(self.state, previous, names),
             lost={loss.register.name: loss.sealed for loss in lost},
             also_lost={loss.register.name: loss.others for loss in lost if loss.others},
+            unread=sealed.unreadable,
             accepted=sealed.accepted,
         )
         return state, list(_findings(sealed, lost))
@@ -316,17 +339,7 @@ def _findings(sealed: SealedStates, lost: Sequence[Loss]) -> Iterator[Finding]:
                 "engineers name what is missing, and accept the loss."
             ),
         )
-    for bundle in sealed.unreadable:
-        yield Finding(
-            code="evidence.register_unread",
-            severity=Outcome.ATTENTION,
-            subject=bundle,
-            message=_(
-                "An evidence bundle does not verify, so its figures of the state database are "
-                "unknown."
-            ),
-            action=_("Verify all evidence and find out who changed it."),
-        )
+    yield from unread_findings(sealed.unreadable, sealed.untrusted)
     for bundle in sealed.hidden:
         yield Finding(
             code="evidence.bundle_hidden",
@@ -343,11 +356,7 @@ def _findings(sealed: SealedStates, lost: Sequence[Loss]) -> Iterator[Finding]:
         yield Finding(
             code="evidence.register_loss_accepted",
             severity=Outcome.ATTENTION,
-            subject=", ".join(sorted(accepted.lost)),
-            message=_(
-                "{who} accepted that rows of the state database are lost: {reason}",
-                who=accepted.accepted_by,
-                reason=accepted.because,
-            ),
+            subject=", ".join([*sorted(accepted.lost), *accepted.unread[:1]]),
+            message=accepted_message(accepted),
             action=_("Enter the missing legal holds and erasure requests again."),
         )
