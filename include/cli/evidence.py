@@ -184,9 +184,15 @@ def _show_losses(place: Workplace) -> int:
             "figures are unknown",
             soft_wrap=True,
         )
+    for gap in sealed.gaps:
+        errors.print(
+            f"[bold red]missing[/bold red]  rows {gap.first} to {gap.last} of the evidence ledger: "
+            "the store has no bundle that fits",
+            soft_wrap=True,
+        )
     for loss in lost:
         errors.print(f"[bold red]lost[/bold red]  {in_english(loss.message)}", soft_wrap=True)
-    incomplete = bool(lost or sealed.unchecked or sealed.unreadable)
+    incomplete = bool(lost or sealed.unchecked or sealed.unreadable or sealed.gaps)
     if sealed.states:
         newest = max(state.read_at for state in sealed.states)
         begin = "what else" if incomplete else "nothing that was sealed is missing; what"

@@ -18,6 +18,7 @@ from include.evidence import index, ledger
 from include.evidence.check import Refused, check_signature, read_result
 from include.evidence.checkpoint import checkpoints
 from include.evidence.folder import StoreFolder
+from include.evidence.gaps import Gap, gap_findings, gaps_after, ledger_gaps
 from include.evidence.model import AcceptedLoss, Finding, Outcome, RegisterFigure, RegisterState
 from include.evidence.names import RESULT
 from include.evidence.pending import pending_signatures
@@ -70,6 +71,7 @@ class SealedStates:
         unchecked: number of folders that were not read, because too many others hold a signature
             that no trusted key made.
         untrusted: those of `unreadable` whose ledger row no trusted key signed.
+        gaps: numbers that the ledger lacks between its rows.
     """
 
     recorded: tuple[RegisterState, ...]
@@ -80,6 +82,7 @@ class SealedStates:
     to_enter: int = 0
     unchecked: int = 0
     untrusted: tuple[str, ...] = ()
+    gaps: tuple[Gap, ...] = ()
 
     @property
     def states(self) -> tuple[RegisterState, ...]:
@@ -144,6 +147,7 @@ class EvidenceReader:
         """
         keys = TrustedKeys(self.trusted)
         with self.state.connect() as conn:
+            gaps = ledger_gaps(conn)
             signed = [mark for mark in checkpoints(conn) if mark.is_authentic(keys)]
             pruned = max((mark.up_to_seq for mark in signed), default=0)
             head = ledger.head(conn)
@@ -212,6 +216,7 @@ class EvidenceReader:
             len(beside.chain_after(head.link if head else None)),
             beside.unchecked,
             tuple(untrusted),
+            gaps_after(gaps, pruned),
         )
 
     def losses(self, sealed: SealedStates) -> list[Loss]:
@@ -316,6 +321,7 @@ def _findings(sealed: SealedStates, lost: Sequence[Loss]) -> Iterator[Finding]:
                 "what else is missing."
             ),
         )
+    yield from gap_findings(sealed.gaps)
     if sealed.unchecked:
         yield Finding(
             code="evidence.too_many_unknown_folders",

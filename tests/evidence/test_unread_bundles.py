@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from include.evidence import ledger
+from include.evidence.adopt import recover_ledger
 from include.evidence.model import AcceptedLoss, Finding
 from include.evidence.names import RESULT
+from include.evidence.prune import prune_to_checkpoint
 from include.evidence.register_acceptance import accept_losses
 from include.evidence.registers import EvidenceReader
-from include.evidence.signing import Signer, generate_key
+from include.evidence.signing import Signer, TrustedKeys, generate_key
 from include.services.errors import ControlFailed
 from tests.evidence.register_fixtures import Company
 from tests.evidence.support import Evidence
@@ -158,3 +160,61 @@ def test_installation_without_any_bundle_has_nothing_to_compare(evidence: Eviden
     company.hold()
     company.require()
     assert company.reader.state_to_seal(company.clock)[1] == []
+
+
+@pytest.mark.parametrize("deleted", [(3,), (1,), (2, 3), (2, 4)])
+def test_seal_reports_and_enters_rows_deleted_in_the_middle_of_the_ledger(
+    company: Company, deleted: tuple[int, ...]
+) -> None:
+    for _ in range(4):
+        company.seal()
+    before = rows(company)
+    numbers = ", ".join(map(str, deleted))
+    company.harm(f"DELETE FROM evidence_ledger WHERE seq IN ({numbers})")
+    _state, findings = company.seal()
+    assert codes(findings) == [("evidence.ledger_lost", "fail")]
+    assert findings[0].message.values == {"count": len(deleted), "number": deleted[0]}
+    assert company.evidence.verify().verified
+    assert [row.link for row in rows(company)[:5]] == [row.link for row in before]
+    assert company.seal()[1] == []
+
+
+def test_seal_reports_a_deleted_row_again_while_its_bundle_cannot_be_entered(
+    company: Company,
+) -> None:
+    for _ in range(4):
+        company.seal()
+    damage(company, 3)
+    company.harm("DELETE FROM evidence_ledger WHERE seq = 3")
+    for _ in range(2):
+        assert ("evidence.ledger_lost", "fail") in codes(company.seal()[1])
+
+
+def test_recover_ledger_enters_a_row_deleted_in_the_middle(company: Company) -> None:
+    for _ in range(4):
+        company.seal()
+    before = rows(company)
+    company.harm("DELETE FROM evidence_ledger WHERE seq IN (3, 5)")
+    evidence = company.evidence
+    keys = TrustedKeys([evidence.signer.public_pem])
+    with company.state.connect() as conn:
+        entered = recover_ledger(evidence.store, conn, evidence.signer, keys, company.clock)
+    assert entered == [before[2].bundle, before[4].bundle]
+    assert evidence.verify().verified
+    assert company.seal()[1] == []
+
+
+def test_pruned_rows_are_no_gap(company: Company) -> None:
+    for _ in range(4):
+        company.seal()
+    evidence = company.evidence
+    with company.state.connect() as conn:
+        prune_to_checkpoint(
+            evidence.store,
+            conn,
+            evidence.signer,
+            before_seq=3,
+            trusted=[evidence.signer.public_pem],
+            clock=company.clock,
+        )
+    assert company.seal()[1] == []
