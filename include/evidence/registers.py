@@ -21,7 +21,7 @@ from include.evidence.folder import StoreFolder
 from include.evidence.gaps import Gap, gap_findings, gaps_after, ledger_gaps
 from include.evidence.model import AcceptedLoss, Finding, Outcome, RegisterFigure, RegisterState
 from include.evidence.names import RESULT
-from include.evidence.pending import pending_signatures
+from include.evidence.pending import begun_bundles, pending_signatures
 from include.evidence.register_acceptance import accepted_losses, is_after
 from include.evidence.register_figures import (
     REGISTERS,
@@ -153,6 +153,7 @@ class EvidenceReader:
             head = ledger.head(conn)
             newest_rows = [row for row in ledger.newest(conn, SEARCHED) if row.seq > pruned]
             rows = [row for row in newest_rows if row.is_authentic(keys)]
+            begun = begun_bundles(conn)
             # Read after the rows: a row and its signature are committed together, and the signature
             # leaves the state database only when the store has it.
             pending = pending_signatures(conn)
@@ -213,7 +214,11 @@ class EvidenceReader:
             (*untrusted, *unreadable),
             tuple(hidden),
             accepted[0][0] if accepted else None,
-            len(beside.chain_after(head.link if head else None)),
+            # A seal of an older version that was killed left a bundle whose row was never written.
+            sum(
+                bundle.name not in begun
+                for bundle in beside.chain_after(head.link if head else None)
+            ),
             beside.unchecked,
             tuple(untrusted),
             gaps_after(gaps, pruned),

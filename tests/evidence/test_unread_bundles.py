@@ -16,8 +16,9 @@ from include.evidence.register_acceptance import accept_losses
 from include.evidence.registers import EvidenceReader
 from include.evidence.signing import Signer, TrustedKeys, generate_key
 from include.services.errors import ControlFailed
+from include.state.tables import evidence_intent
 from tests.evidence.register_fixtures import Company
-from tests.evidence.support import Evidence
+from tests.evidence.support import START, Evidence
 
 UNREAD = "does not verify, so nothing shows"
 UNTRUSTED = "No trusted key signed the ledger row"
@@ -218,3 +219,16 @@ def test_pruned_rows_are_no_gap(company: Company) -> None:
             clock=company.clock,
         )
     assert company.seal()[1] == []
+
+
+def test_bundle_of_a_killed_seal_is_entered_without_a_finding(company: Company) -> None:
+    """Older versions signed a bundle before they wrote its row: no row was lost."""
+    company.seal()
+    last = rows(company)[-1]
+    company.harm(f"DELETE FROM evidence_ledger WHERE seq = {last.seq}")
+    with company.state.begin() as conn:
+        conn.execute(evidence_intent.insert().values(bundle=last.bundle, begun_at=START))
+    _state, findings = company.seal()
+    assert findings == []
+    assert company.evidence.verify().verified
+    assert [row.bundle for row in rows(company)][1] == last.bundle
