@@ -13,9 +13,8 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from include.evidence import ledger
-from include.evidence.checkpoint import checkpoints
 from include.evidence.columns import columns_of, finished_at_of
-from include.evidence.gaps import gaps_after, ledger_gaps
+from include.evidence.gaps import unpruned_gaps
 from include.evidence.ledger import LedgerRow
 from include.evidence.names import SIGNATURE, bundle_path
 from include.evidence.pending import lock_bundle, publish_signatures
@@ -129,7 +128,7 @@ def adopt_before_seal(
     prefixes = [*prefixes, *_begun(conn)]
     most_forged = MOST_FORGED if last else None
     unrecorded = search_unrecorded(store, conn, keys, prefixes, most_forged=most_forged)
-    if last and (unrecorded.bundles or ledger_gaps(conn)):
+    if last and (unrecorded.bundles or unpruned_gaps(conn, keys)):
         # Further bundles may be of workflows that the ledger lacks, or of runs that began long ago.
         unrecorded = search_unrecorded(store, conn, keys, [""], most_forged=None)
     entered = _enter_between(store, conn, signer, keys, unrecorded, clock, lock_until)
@@ -188,8 +187,7 @@ def _enter_between(
     The signed row after a gap names the digest of the bundle before it, and so does each bundle.
     """
     entered: list[str] = []
-    pruned = [mark.up_to_seq for mark in checkpoints(conn) if mark.is_authentic(keys)]
-    for gap in gaps_after(ledger_gaps(conn), max(pruned, default=0)):
+    for gap in unpruned_gaps(conn, keys):
         following = ledger.at(conn, gap.last + 1)
         if following is None or not following.is_authentic(keys):
             continue

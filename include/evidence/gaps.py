@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from include.evidence.checkpoint import checkpoints
 from include.evidence.model import Finding, Outcome
+from include.evidence.signing import TrustedKeys
 from include.messages import _
 
 _GAPS = text("""
@@ -50,6 +52,18 @@ def ledger_gaps(conn: Connection) -> tuple[Gap, ...]:
 def gaps_after(gaps: tuple[Gap, ...], pruned: int) -> tuple[Gap, ...]:
     """Return the gaps above the last number that a signed checkpoint covers; 0 without one."""
     return tuple(Gap(max(gap.first, pruned + 1), gap.last) for gap in gaps if gap.last > pruned)
+
+
+def unpruned_gaps(conn: Connection, keys: TrustedKeys) -> tuple[Gap, ...]:
+    """Return the gaps that no signed checkpoint covers, lowest first.
+
+    Args:
+        conn: the state database.
+        keys: public keys whose checkpoints count.
+    """
+    gaps = ledger_gaps(conn)
+    pruned = [mark.up_to_seq for mark in checkpoints(conn) if mark.is_authentic(keys)]
+    return gaps_after(gaps, max(pruned, default=0))
 
 
 def gap_findings(gaps: tuple[Gap, ...]) -> Iterator[Finding]:
