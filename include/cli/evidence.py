@@ -166,7 +166,7 @@ def _show_losses(place: Workplace) -> int:
 
     reader = place.registers()
     sealed = reader.sealed_states(place.clock.now())
-    if not sealed.states:
+    if not sealed.states and not sealed.unreadable and not sealed.unchecked:
         results.print("no bundle says what the state database held: compare it with the reports")
         return 0
     lost = reader.losses(sealed)
@@ -177,22 +177,37 @@ def _show_losses(place: Workplace) -> int:
             "and remove these folders.",
             soft_wrap=True,
         )
+    for bundle in sealed.unreadable:
+        cause = "no trusted key signed its ledger row" if bundle in sealed.untrusted else ""
+        errors.print(
+            f"[bold red]not read[/bold red]  {bundle}: {cause or 'it does not verify'}, so its "
+            "figures are unknown",
+            soft_wrap=True,
+        )
+    for gap in sealed.gaps:
+        errors.print(
+            f"[bold red]missing[/bold red]  rows {gap.first} to {gap.last} of the evidence ledger: "
+            "the store has no bundle that fits",
+            soft_wrap=True,
+        )
     for loss in lost:
         errors.print(f"[bold red]lost[/bold red]  {in_english(loss.message)}", soft_wrap=True)
-    incomplete = bool(lost or sealed.unchecked)
-    newest = max(state.read_at for state in sealed.states)
-    begin = "what else" if incomplete else "nothing that was sealed is missing; what"
-    results.print(
-        f"{begin} was entered after {newest:%Y-%m-%d %H:%M:%S %Z}, when the newest bundle was "
-        "sealed, is in no figure. "
-        "Approvals, incidents, reviews of partners, training, the quarantine register and messages "
-        "have no figures: compare them with the reports of the bundles.",
-        soft_wrap=True,
-    )
-    if lost:
+    incomplete = bool(lost or sealed.unchecked or sealed.unreadable or sealed.gaps)
+    if sealed.states:
+        newest = max(state.read_at for state in sealed.states)
+        begin = "what else" if incomplete else "nothing that was sealed is missing; what"
+        results.print(
+            f"{begin} was entered after {newest:%Y-%m-%d %H:%M:%S %Z}, when the newest bundle was "
+            "sealed, is in no figure. "
+            "Approvals, incidents, reviews of partners, training, the quarantine register and "
+            "messages have no figures: compare them with the reports of the bundles.",
+            soft_wrap=True,
+        )
+    if lost or sealed.unreadable:
         errors.print(
             "Drills, restores, retention and pruning refuse to rely on these registers. Restore "
-            "the state database from a newer backup. If there is none: find the rows in reports "
+            "the state database from a newer backup, put the files of bundles back, and trust the "
+            "keys that signed them. If that cannot be done: find the rows in reports "
             "and files, enter holds and requests again, then accept the loss with "
             '--accept-losses --by NAME --because "..."',
             soft_wrap=True,
@@ -207,6 +222,6 @@ def _accept_losses(place: Workplace, by: str, because: str) -> int:
     if accepted is None:
         results.print("nothing is missing, so nothing was accepted")
         return 0
-    names = ", ".join(sorted(accepted.lost))
+    names = ", ".join([*sorted(accepted.lost), *accepted.unread])
     results.print(f"accepted by {accepted.accepted_by}: {names}; the next bundle says so")
     return 0

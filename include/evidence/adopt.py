@@ -14,6 +14,7 @@ from sqlalchemy import Connection, select
 
 from include.evidence import ledger
 from include.evidence.columns import columns_of, finished_at_of
+from include.evidence.gaps import unpruned_gaps
 from include.evidence.ledger import LedgerRow
 from include.evidence.names import SIGNATURE, bundle_path
 from include.evidence.pending import publish_signatures
@@ -69,7 +70,8 @@ def recover_ledger(
         lock_for_transaction(conn, StateLock.EVIDENCE)
         publish_signatures(store, conn, keys, lock_until)
         unrecorded = search_unrecorded(store, conn, keys, [""], most_forged=None)
-        return _enter(store, conn, signer, keys, unrecorded, clock, lock_until)
+        between = _enter_between(store, conn, signer, keys, unrecorded, clock, lock_until)
+        return [*between, *_enter(store, conn, signer, keys, unrecorded, clock, lock_until)]
 
 
 def adopt_begun(
@@ -128,11 +130,12 @@ def adopt_before_seal(
     prefixes = [*parts.prefixes, *_begun(conn)]
     most_forged = MOST_FORGED if last else None
     unrecorded = search_unrecorded(store, conn, keys, prefixes, most_forged=most_forged)
-    if last and unrecorded.after(last.link):
+    if last and (unrecorded.after(last.link) or unpruned_gaps(conn, keys)):
         # Further bundles may be of runs that began long ago.
         everywhere = search_unrecorded(store, conn, keys, [""], most_forged=most_forged)
         unrecorded = unrecorded.joined(everywhere)
-    entered = _enter(store, conn, signer, keys, unrecorded, clock, lock_until)
+    entered = _enter_between(store, conn, signer, keys, unrecorded, clock, lock_until)
+    entered += _enter(store, conn, signer, keys, unrecorded, clock, lock_until)
     last = ledger.head(conn)
     if remaining := unrecorded.after(last.link if last else None):
         raise ControlFailed(
@@ -166,30 +169,84 @@ def _enter(
     last = ledger.trusted_head(conn, keys) if unrecorded.bundles else None
     while following := _first_readable(unrecorded.after(last.link if last else None)):
         bundle, content = following
-        run = content.columns["dag_id"], content.columns["run_id"]
-        if ledger.find(conn, *run) or ledger.find_bundle(conn, bundle.name):
+        if _is_recorded(conn, bundle, content):
             break
-        if lock_until and not _is_locked(store, bundle, content, lock_until - clock.now()):
-            # All files: the search has read the names of a few.
-            sealed = find_sealed(store, bundle.name, keys, sums_sha256=bundle.signed.sha256)
-            (sealed or bundle.folder).lock(lock_until)
-        last = ledger.append(
-            conn,
-            signer,
-            LedgerRow(
-                seq=last.seq + 1 if last else 1,
-                bundle=bundle.name,
-                **content.columns,
-                # Evidence does not become younger when it is entered again.
-                sealed_at=min(content.finished_at, clock.now()),
-                sums_sha256=bundle.signed.sha256,
-                previous_sums_sha256=last.sums_sha256 if last else "",
-                key_fingerprint=bundle.signed.signed_by,
-            ),
-        )
-        conn.execute(evidence_intent.delete().where(evidence_intent.c.bundle == bundle.name))
+        position = (last.seq + 1, last.sums_sha256) if last else (1, "")
+        last = _append(store, conn, signer, keys, position, bundle, content, clock, lock_until)
         entered.append(bundle.name)
     return entered
+
+
+def _enter_between(
+    store: ObjectStore,
+    conn: Connection,
+    signer: Signer,
+    keys: TrustedKeys,
+    unrecorded: UnrecordedBundles,
+    clock: Clock,
+    lock_until: datetime | None,
+) -> list[str]:
+    """Enter bundles whose rows are missing between others; returns their names, newest first.
+
+    The signed row after a gap names the digest of the bundle before it, and so does each bundle.
+    """
+    entered: list[str] = []
+    for gap in unpruned_gaps(conn, keys):
+        following = ledger.at(conn, gap.last + 1)
+        if following is None or not following.is_authentic(keys):
+            continue
+        sums_sha256 = following.previous_sums_sha256
+        for seq in range(gap.last, gap.first - 1, -1):
+            pick = _first_readable(
+                [each for each in unrecorded.bundles if each.signed.sha256 == sums_sha256]
+            )
+            if pick is None or _is_recorded(conn, *pick):
+                break
+            link = pick[0].signed.sums.previous
+            sums_sha256 = link.sums_sha256 if link else ""
+            _append(store, conn, signer, keys, (seq, sums_sha256), *pick, clock, lock_until)
+            entered.append(pick[0].name)
+    return entered
+
+
+def _is_recorded(conn: Connection, bundle: UnrecordedBundle, content: _Content) -> bool:
+    run = content.columns["dag_id"], content.columns["run_id"]
+    return bool(ledger.find(conn, *run) or ledger.find_bundle(conn, bundle.name))
+
+
+def _append(
+    store: ObjectStore,
+    conn: Connection,
+    signer: Signer,
+    keys: TrustedKeys,
+    position: tuple[int, str],
+    bundle: UnrecordedBundle,
+    content: _Content,
+    clock: Clock,
+    lock_until: datetime | None,
+) -> LedgerRow:
+    """Lock a bundle and append its row; its number and the digest before it are the position."""
+    if lock_until and not _is_locked(store, bundle, content, lock_until - clock.now()):
+        # All files: the search has read the names of a few.
+        sealed = find_sealed(store, bundle.name, keys, sums_sha256=bundle.signed.sha256)
+        (sealed or bundle.folder).lock(lock_until)
+    seq, previous_sums_sha256 = position
+    row = ledger.append(
+        conn,
+        signer,
+        LedgerRow(
+            seq=seq,
+            bundle=bundle.name,
+            **content.columns,
+            # Evidence does not become younger when it is entered again.
+            sealed_at=min(content.finished_at, clock.now()),
+            sums_sha256=bundle.signed.sha256,
+            previous_sums_sha256=previous_sums_sha256,
+            key_fingerprint=bundle.signed.signed_by,
+        ),
+    )
+    conn.execute(evidence_intent.delete().where(evidence_intent.c.bundle == bundle.name))
+    return row
 
 
 def _is_locked(

@@ -200,6 +200,7 @@ class AcceptedLoss(BaseModel):
     Attributes:
         lost: register -> the sealed figure that it does not contain any more.
         because: the reason, in plain words without a customer's value.
+        unread: bundles whose figures nobody could read any more.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -208,6 +209,7 @@ class AcceptedLoss(BaseModel):
     accepted_by: str
     because: str
     lost: dict[str, RegisterFigure]
+    unread: tuple[str, ...] = ()
 
 
 class RegisterState(BaseModel):
@@ -219,6 +221,8 @@ class RegisterState(BaseModel):
             ``legal_hold``. One is missing where it was being written all the time.
         lost: register -> figure of an earlier bundle that it does not contain any more.
         also_lost: register -> further such figures, each of which may show another loss.
+        unread: bundles whose figures could not be read: they did not verify. Later bundles repeat
+            their names until they verify again, or a person accepts the loss.
         accepted: the newest loss that a person accepted; None where none ever was.
     """
 
@@ -228,6 +232,7 @@ class RegisterState(BaseModel):
     figures: dict[str, RegisterFigure]
     lost: dict[str, RegisterFigure] = {}
     also_lost: dict[str, tuple[RegisterFigure, ...]] = {}
+    unread: tuple[str, ...] = ()
     accepted: AcceptedLoss | None = None
 
 

@@ -51,6 +51,12 @@ def pending_signatures(conn: Connection) -> dict[str, bytes]:
     return {row.bundle: bytes(row.signature) for row in kept}
 
 
+def begun_bundles(conn: Connection) -> set[str]:
+    """Return the bundles that are being written, or whose seal was killed before its row."""
+    columns = evidence_intent.c
+    return set(conn.scalars(select(columns.bundle).where(columns.signature.is_(None))))
+
+
 def pending_signature(conn: Connection, bundle: str) -> bytes | None:
     """Return a bundle's signature that the store may not have yet; None when there is none."""
     columns = evidence_intent.c

@@ -20,6 +20,8 @@ from include.state.tables import register_loss
 if TYPE_CHECKING:
     from include.evidence.registers import EvidenceReader
 
+_BUNDLES = "evidence_bundle"  # in the column `lost`, beside the names of registers
+
 
 def accept_losses(
     reader: EvidenceReader,
@@ -30,7 +32,9 @@ def accept_losses(
     because: str,
     patience: float = PATIENCE,
 ) -> AcceptedLoss | None:
-    """Record that a person accepts the loss of sealed rows; return None if no row is missing.
+    """Record that a person accepts the loss of sealed rows, or of figures that cannot be read.
+
+    Returns None if no row is missing and all figures can be read.
 
     Args:
         reader: the evidence.
@@ -51,13 +55,14 @@ def accept_losses(
         raise UsageError("The reason says nothing.", "Write it in plain words with --because.")
     sealed = reader.sealed_states(clock.now())
     lost = reader.losses(sealed)
-    if not lost:
+    if not lost and not sealed.unreadable:
         return None
     accepted = AcceptedLoss(
         accepted_at=clock.now(),
         accepted_by=by.strip(),
         because=value_free_reason(because),
         lost={loss.register.name: loss.sealed for loss in lost},
+        unread=sealed.unreadable,
     )
     # A register that is being written keeps its sealed figure; comparisons begin anew from here.
     previous = {name: sealed.newest[name] for name in sealed.newest if name not in accepted.lost}
@@ -94,11 +99,16 @@ def is_after(state: RegisterState, accepted: Sequence[AcceptedLoss]) -> bool:
 def _columns(
     accepted: AcceptedLoss, figures: Mapping[str, RegisterFigure], fingerprint: str
 ) -> dict[str, Any]:
+    lost: dict[str, object] = {
+        name: figure.model_dump(mode="json") for name, figure in accepted.lost.items()
+    }
+    if accepted.unread:
+        lost[_BUNDLES] = {"unread": list(accepted.unread)}
     return {
         "accepted_at": accepted.accepted_at,
         "accepted_by": accepted.accepted_by,
         "because": accepted.because,
-        "lost": {name: lost.model_dump(mode="json") for name, lost in accepted.lost.items()},
+        "lost": lost,
         "figures": {name: now.model_dump(mode="json") for name, now in figures.items()},
         "key_fingerprint": fingerprint,
     }
@@ -121,5 +131,8 @@ def accepted_losses(
         figures = {
             name: RegisterFigure.model_validate(figure) for name, figure in row["figures"].items()
         }
-        accepted.append((AcceptedLoss.model_validate(columns), figures))
+        lost = dict(columns["lost"])
+        unread = lost.pop(_BUNDLES, {}).get("unread", ())
+        loss = AcceptedLoss.model_validate(columns | {"lost": lost, "unread": unread})
+        accepted.append((loss, figures))
     return accepted

@@ -18,9 +18,10 @@ from include.evidence import index, ledger
 from include.evidence.check import Refused, check_signature, read_result
 from include.evidence.checkpoint import checkpoints
 from include.evidence.folder import StoreFolder
+from include.evidence.gaps import Gap, gap_findings, gaps_after, ledger_gaps
 from include.evidence.model import AcceptedLoss, Finding, Outcome, RegisterFigure, RegisterState
 from include.evidence.names import RESULT
-from include.evidence.pending import pending_signatures
+from include.evidence.pending import begun_bundles, pending_signatures
 from include.evidence.register_acceptance import accepted_losses, is_after
 from include.evidence.register_figures import (
     REGISTERS,
@@ -31,6 +32,13 @@ from include.evidence.register_figures import (
     take_figures,
 )
 from include.evidence.signing import TrustedKeys
+from include.evidence.unread import (
+    accepted_message,
+    kept_names,
+    read_again,
+    unread_error,
+    unread_findings,
+)
 from include.evidence.unrecorded import (
     MOST_FORGED,
     UnrecordedBundle,
@@ -60,12 +68,15 @@ class SealedStates:
     Attributes:
         recorded: of the newest bundles of the ledger, and of the newest accepted loss.
         unrecorded: of bundles that the ledger lacks, the newest first.
-        unreadable: bundles that do not verify, so that their figures are unknown.
+        unreadable: bundles whose figures are unknown: they do not verify, or no trusted key signed
+            their ledger rows. Those that a person accepted are left out.
         hidden: bundles that do not verify, but whose sealed versions the store still has.
         accepted: the newest loss that a person accepted.
         to_enter: number of bundles that continue the chain and that the ledger lacks.
         unchecked: number of folders that were not read, because too many others hold a signature
             that no trusted key made.
+        untrusted: those of `unreadable` whose ledger row no trusted key signed.
+        gaps: numbers that the ledger lacks between its rows.
     """
 
     recorded: tuple[RegisterState, ...]
@@ -75,6 +86,8 @@ class SealedStates:
     accepted: AcceptedLoss | None = None
     to_enter: int = 0
     unchecked: int = 0
+    untrusted: tuple[str, ...] = ()
+    gaps: tuple[Gap, ...] = ()
 
     @property
     def states(self) -> tuple[RegisterState, ...]:
@@ -140,11 +153,13 @@ class EvidenceReader:
         """
         keys = TrustedKeys(self.trusted)
         with self.state.connect() as conn:
+            gaps = ledger_gaps(conn)
             signed = [mark for mark in checkpoints(conn) if mark.is_authentic(keys)]
             pruned = max((mark.up_to_seq for mark in signed), default=0)
             head = ledger.head(conn)
-            rows = [row for row in ledger.newest(conn, SEARCHED) if row.seq > pruned]
-            rows = [row for row in rows if row.is_authentic(keys)]
+            newest_rows = [row for row in ledger.newest(conn, SEARCHED) if row.seq > pruned]
+            rows = [row for row in newest_rows if row.is_authentic(keys)]
+            begun = begun_bundles(conn)
             # Read after the rows: a row and its signature are committed together, and the signature
             # leaves the state database only when the store has it.
             pending = pending_signatures(conn)
@@ -162,9 +177,15 @@ class EvidenceReader:
             )
         recorded: list[RegisterState] = []
         unreadable, hidden = [], []
-        for row in rows:
+        untrusted: list[str] = []
+        for row in newest_rows:
             if len(recorded) == NEWEST:
                 break
+            if row not in rows:
+                # Where a trusted key signed its bundle, that is compared like one without a row.
+                if not any(bundle.name == row.bundle for bundle in beside.bundles):
+                    untrusted.append(row.bundle)
+                continue
             try:
                 state = self._state_of(row, keys, pending.get(row.bundle))
             except Refused:
@@ -187,6 +208,15 @@ class EvidenceReader:
                 continue
             if state is not None:
                 unrecorded.append(state)
+        names = kept_names([*recorded, *unrecorded])
+        names = [name for name in names if name not in {*unreadable, *untrusted}]
+        again = read_again(self.store, self.state, keys, names, _parse_state)
+        unrecorded += again.states
+        unreadable += again.unreadable
+        untrusted += again.untrusted
+        accepted_unread = {name for loss, _figures in accepted for name in loss.unread}
+        untrusted = [name for name in untrusted if name not in accepted_unread]
+        unreadable = [name for name in unreadable if name not in accepted_unread]
         if accepted:
             losses_accepted = [loss for loss, _figures in accepted]
             recorded = [state for state in recorded if is_after(state, losses_accepted)]
@@ -196,11 +226,14 @@ class EvidenceReader:
         return SealedStates(
             tuple(recorded),
             tuple(unrecorded),
-            tuple(unreadable),
+            (*untrusted, *unreadable),
             tuple(hidden),
             accepted[0][0] if accepted else None,
-            len(beside.chain_after(last)),
+            # A seal of an older version that was killed left a bundle whose row was never written.
+            sum(bundle.name not in begun for bundle in beside.chain_after(last)),
             beside.unchecked,
+            tuple(untrusted),
+            gaps_after(gaps, pruned),
         )
 
     def losses(self, sealed: SealedStates) -> list[Loss]:
@@ -216,8 +249,8 @@ class EvidenceReader:
             registers: registers on which the caller relies; empty for all.
 
         Raises:
-            ControlFailed: sealed rows are missing or were changed, one of the newest bundles does
-                not verify, or the store holds too many folders that no trusted key signed.
+            ControlFailed: sealed rows are missing or were changed, the figures of a bundle are
+                unknown, or the store holds too many folders that no trusted key signed.
             StoreError: the evidence store cannot be read.
         """
         sealed = self.sealed_states(now)
@@ -227,11 +260,7 @@ class EvidenceReader:
             messages = "; ".join(in_english(loss.message) for loss in lost)
             raise ControlFailed(f"The state database is not complete: {messages}.", ACTION)
         if sealed.unreadable:
-            raise ControlFailed(
-                f"The evidence bundle {sealed.unreadable[0]} does not verify, so nothing shows "
-                "that the state database is complete.",
-                "Run `./parcelseal verify --all` and find out who changed it.",
-            )
+            raise unread_error(sealed.unreadable, sealed.untrusted)
         if sealed.unchecked:
             raise ControlFailed(
                 f"{sealed.unchecked} folders of the evidence store could not be checked, so "
@@ -258,6 +287,7 @@ class EvidenceReader:
             figures=take_figures(self.state, previous, names),
             lost={loss.register.name: loss.sealed for loss in lost},
             also_lost={loss.register.name: loss.others for loss in lost if loss.others},
+            unread=sealed.unreadable,
             accepted=sealed.accepted,
         )
         return state, list(_findings(sealed, lost))
@@ -314,6 +344,7 @@ def _findings(sealed: SealedStates, lost: Sequence[Loss]) -> Iterator[Finding]:
                 "what else is missing."
             ),
         )
+    yield from gap_findings(sealed.gaps)
     if sealed.unchecked:
         yield Finding(
             code="evidence.too_many_unknown_folders",
@@ -337,17 +368,7 @@ def _findings(sealed: SealedStates, lost: Sequence[Loss]) -> Iterator[Finding]:
                 "engineers name what is missing, and accept the loss."
             ),
         )
-    for bundle in sealed.unreadable:
-        yield Finding(
-            code="evidence.register_unread",
-            severity=Outcome.ATTENTION,
-            subject=bundle,
-            message=_(
-                "An evidence bundle does not verify, so its figures of the state database are "
-                "unknown."
-            ),
-            action=_("Verify all evidence and find out who changed it."),
-        )
+    yield from unread_findings(sealed.unreadable, sealed.untrusted)
     for bundle in sealed.hidden:
         yield Finding(
             code="evidence.bundle_hidden",
@@ -364,11 +385,7 @@ def _findings(sealed: SealedStates, lost: Sequence[Loss]) -> Iterator[Finding]:
         yield Finding(
             code="evidence.register_loss_accepted",
             severity=Outcome.ATTENTION,
-            subject=", ".join(sorted(accepted.lost)),
-            message=_(
-                "{who} accepted that rows of the state database are lost: {reason}",
-                who=accepted.accepted_by,
-                reason=accepted.because,
-            ),
+            subject=", ".join([*sorted(accepted.lost), *accepted.unread[:1]]),
+            message=accepted_message(accepted),
             action=_("Enter the missing legal holds and erasure requests again."),
         )

@@ -13,7 +13,7 @@ from include.cli import backup
 from include.cli import evidence as command
 from include.cli.erasures_of_restore import is_complete
 from include.evidence import registers
-from include.evidence.names import SIGNATURE, SUMS
+from include.evidence.names import RESULT, SIGNATURE, SUMS
 from include.services.errors import ControlFailed, UsageError
 from include.workplace import Workplace
 from tests.evidence.register_fixtures import Company, sealed_company
@@ -84,6 +84,39 @@ def test_recover_ledger_says_when_no_bundle_has_figures(
             file.unlink()
     assert command.recover_ledger() == 0
     assert "no bundle says what the state database held" in capsys.readouterr().out
+
+
+def test_recover_ledger_names_a_bundle_that_cannot_be_read(
+    sealed: tuple[Company, Workplace], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its figures are unknown, so nothing says that no row is missing."""
+    company, place = sealed
+    (file,) = company.evidence.root.glob(f"**/{RESULT}")
+    file.chmod(0o600)
+    file.write_bytes(file.read_bytes() + b" ")
+    assert command.recover_ledger() == 1
+    shown = capsys.readouterr()
+    assert "it does not verify, so its figures are unknown" in shown.err
+    assert "--accept-losses" in shown.err
+    assert "nothing that was sealed is missing" not in shown.out
+    words = {"by": "counsel", "because": "the disk burnt, no backup is left"}
+    assert command.recover_ledger(accept_losses=True, **words) == 0
+    assert "accepted by counsel: backup_offsite/" in capsys.readouterr().out
+    place.require_complete_registers()
+    assert command.recover_ledger() == 0
+
+
+def test_recover_ledger_names_rows_that_no_trusted_key_signed(
+    sealed: tuple[Company, Workplace], capsys: pytest.CaptureFixture[str]
+) -> None:
+    company, _place = sealed
+    company.harm("UPDATE evidence_ledger SET row_signature = 'x'")
+    for file in company.evidence.root.glob(f"**/{SIGNATURE}"):
+        file.unlink()
+    assert command.recover_ledger() == 1
+    shown = capsys.readouterr()
+    assert "no trusted key signed its ledger row" in shown.err
+    assert "nothing that was sealed is missing" not in shown.out
 
 
 def test_restore_is_refused_when_erasures_are_lost_unless_told_to_go_on(

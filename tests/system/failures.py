@@ -26,6 +26,7 @@ from tests.system.company import (
     query,
 )
 from tests.system.intruder import Undo
+from tests.system.runs import drill_run, sealed_result
 from tests.system.world import FILES, LATER, REGISTERS_OF, RUNS, System, choose, picks
 
 
@@ -121,6 +122,27 @@ class Failures(System):
         now = self.clock.now() + LATER
         self._recover_ledger(FixedClock(now))
         self._check_evidence_is_stale(now)
+
+    @precondition(lambda self: len(self.runs) > 1 and not self.lost_registers)
+    @rule(pick=picks, recover=st.booleans())
+    def lose_ledger_row(self, pick: int, recover: bool) -> None:
+        """Lose a row in the middle of the evidence ledger: the next run reports it.
+
+        The row is entered again, whether somebody recovers the ledger before the run or not.
+        """
+        rows = self.company.run_on_state("SELECT seq FROM evidence_ledger ORDER BY seq")
+        lost = choose(rows[:-1], pick)[0]
+        with psycopg.connect(self.company.state) as connection:
+            connection.execute("SET session_replication_role = replica")
+            connection.execute("DELETE FROM evidence_ledger WHERE seq = %s", [lost])
+        if recover:
+            self._recover_ledger(self.clock)
+        else:
+            run = drill_run()
+            self._run(run)
+            codes = [finding.code for finding in sealed_result(self.company, run.bundle).findings]
+            assert "evidence.ledger_lost" in codes, f"a run did not notice lost row {lost}"
+        self._check_chain()
 
     @precondition(lambda self: not self.lost_registers)
     @rule()

@@ -67,6 +67,14 @@ CASES: dict[str, tuple[list[Operation], str]] = {
         [*ERASE, ("lose_erasures", {}), ("drill", {})],
         "a drill passed although",
     ),
+    "deleted_ledger_rows_are_unnoticed": (
+        [
+            ("back_up", {}),
+            ("lose_ledger_row", {"pick": 0, "recover": True}),
+            ("lose_ledger_row", {"pick": 1, "recover": False}),
+        ],
+        "a run did not notice lost row",
+    ),
     "holds_are_read_once": (
         [*THREE_POINTS, ("back_up_while_hold_is_placed", {"pick": 0, "of_database": True})],
         "was removed after a hold on it",

@@ -1,0 +1,160 @@
+"""Bundles whose figures of the registers are unknown: they stop work until a person accepts that.
+
+Each later bundle repeats their names, so that newer bundles do not make anybody forget them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import Engine
+
+from include.evidence import ledger
+from include.evidence.check import Refused
+from include.evidence.model import AcceptedLoss, Finding, Outcome, RegisterState
+from include.evidence.signing import TrustedKeys
+from include.evidence.versions import find_sealed
+from include.messages import Message, _
+from include.services.errors import ControlFailed
+from include.services.objectstore.base import ObjectStore
+
+ACCEPT = (
+    "If the bundle is lost for good: `./parcelseal recover-ledger --accept-losses` goes on "
+    "without its figures."
+)
+
+
+def kept_names(states: Iterable[RegisterState]) -> list[str]:
+    """Return the bundles that could not be read when other bundles were sealed."""
+    return sorted({bundle for state in states for bundle in state.unread})
+
+
+@dataclass
+class ReadAgain:
+    """The result of reading bundles again that could not be read.
+
+    Attributes:
+        states: of those that verify now.
+        unreadable: bundles that still do not verify.
+        untrusted: bundles whose ledger row no trusted key signed.
+    """
+
+    states: list[RegisterState] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    untrusted: list[str] = field(default_factory=list)
+
+
+def read_again(
+    store: ObjectStore,
+    state: Engine,
+    keys: TrustedKeys,
+    bundles: Iterable[str],
+    parse: Callable[[bytes | None], RegisterState | None],
+) -> ReadAgain:
+    """Read bundles again that could not be read, and those that they name themselves.
+
+    Args:
+        store: the evidence store.
+        state: the state database.
+        keys: public keys whose seals count.
+        bundles: their folders.
+        parse: returns the state in a result.json; raises Refused.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    again = ReadAgain()
+    waiting = list(bundles)
+    queued = set(waiting)
+    while waiting:
+        bundle = waiting.pop()
+        with state.connect() as conn:
+            row = ledger.find_bundle(conn, bundle)
+        sums_sha256 = row.sums_sha256 if row and row.is_authentic(keys) else ""
+        sealed = find_sealed(store, bundle, keys, sums_sha256=sums_sha256)
+        try:
+            registers = parse(sealed.read_result() if sealed else None)
+        except Refused:
+            (again.untrusted if row and not sums_sha256 else again.unreadable).append(bundle)
+            continue
+        if registers is not None:
+            again.states.append(registers)
+            waiting += [name for name in registers.unread if name not in queued]
+            queued.update(registers.unread)
+    return again
+
+
+def unread_error(unreadable: Sequence[str], untrusted: Collection[str]) -> ControlFailed:
+    """Return the error of work that relies on registers while figures are unknown.
+
+    Args:
+        unreadable: bundles whose figures are unknown; at least one.
+        untrusted: those of them whose ledger row no trusted key signed.
+    """
+    verifiable = [bundle for bundle in unreadable if bundle not in untrusted]
+    if verifiable:
+        return ControlFailed(
+            f"The evidence bundle {verifiable[0]} does not verify, so nothing shows that the state "
+            "database is complete.",
+            f"Run `./parcelseal verify --all` and find out who changed it. {ACCEPT}",
+        )
+    return ControlFailed(
+        f"No trusted key signed the ledger row of the evidence bundle {unreadable[0]}, so nothing "
+        "shows that the state database is complete.",
+        "If the signing key was exchanged, add the earlier public key to `trusted_keys` of the "
+        f"evidence store. Otherwise find out who changed the row. {ACCEPT}",
+    )
+
+
+def unread_findings(unreadable: Sequence[str], untrusted: Sequence[str]) -> Iterator[Finding]:
+    """Yield findings for bundles whose figures are unknown.
+
+    Args:
+        unreadable: these bundles.
+        untrusted: those of them whose ledger row no trusted key signed; they share one finding.
+    """
+    for bundle in unreadable:
+        if bundle in untrusted:
+            continue
+        yield Finding(
+            code="evidence.register_unread",
+            severity=Outcome.ATTENTION,
+            subject=bundle,
+            message=_(
+                "An evidence bundle does not verify, so its figures of the state database are "
+                "unknown."
+            ),
+            action=_("Verify all evidence and find out who changed it."),
+        )
+    if untrusted:
+        yield Finding(
+            code="evidence.register_untrusted",
+            severity=Outcome.ATTENTION,
+            subject=untrusted[0],
+            message=_(
+                "No trusted key signed {count} rows of the evidence ledger, so their bundles' "
+                "figures of the state database are unknown.",
+                count=len(untrusted),
+            ),
+            action=_(
+                "If the signing key was exchanged, have the data engineers trust the earlier "
+                "public key again. Otherwise find out who changed the rows."
+            ),
+        )
+
+
+def accepted_message(accepted: AcceptedLoss) -> Message:
+    """Return the message of the finding that a person accepted a loss."""
+    if accepted.lost:
+        return _(
+            "{who} accepted that rows of the state database are lost: {reason}",
+            who=accepted.accepted_by,
+            reason=accepted.because,
+        )
+    return _(
+        "{who} accepted that figures of {count} evidence bundles cannot be read: {reason}",
+        who=accepted.accepted_by,
+        count=len(accepted.unread),
+        reason=accepted.because,
+    )
