@@ -267,8 +267,21 @@ def test_a_state_database_from_an_older_backup_is_brought_up_to_date(chain: Evid
     assert chain.verify().verified
 
 
+def test_seal_of_a_run_whose_row_was_deleted_returns_its_first_bundle(chain: Evidence) -> None:
+    """The row is entered again at its place between others."""
+    first = ledger.at(chain.conn, 2)
+    assert first is not None
+    chain.tamper(evidence_ledger.delete().where(evidence_ledger.c.seq == 2))
+    again = chain.seal(2, dag_id="drill_restore")
+    assert (again.seq, again.sums_sha256) == (2, first.sums_sha256)
+    assert chain.verify().verified
+
+
 def test_a_signed_stranger_in_the_runs_place_is_not_overwritten(chain: Evidence) -> None:
-    """Somebody deleted the row of an older bundle and cleared the run: its evidence stays."""
+    """Somebody deleted the row of an older bundle and damaged it: its remains stay."""
+    row = ledger.at(chain.conn, 2)
+    assert row is not None
+    (chain.root / row.bundle / "result.json").unlink()
     chain.tamper(evidence_ledger.delete().where(evidence_ledger.c.seq == 2))
     with pytest.raises(ControlFailed, match="signed bundle that the ledger does not have"):
         chain.seal(2, dag_id="drill_restore")
