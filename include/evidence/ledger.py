@@ -102,12 +102,15 @@ def head(conn: Connection) -> LedgerRow | None:
 def trusted_head(conn: Connection, keys: TrustedKeys) -> LedgerRow | None:
     """Return the last row, which the next bundle follows; None when nothing was sealed yet.
 
+    After an exchange of a stolen key, the rows that it signed are of a key that is not trusted.
+    Seals go on after them, with a finding (`evidence.register_untrusted`).
+
     Raises:
-        ControlFailed: no trusted key signed the row as it stands. A bundle that followed it could
-            not be repaired.
+        ControlFailed: the row names a trusted key and its signature does not fit: it was changed. A
+            bundle that followed it could not be repaired.
     """
     last = head(conn)
-    if last is None or last.is_authentic(keys):
+    if last is None or last.is_authentic(keys) or last.key_fingerprint not in keys.fingerprints:
         return last
     raise ControlFailed(
         f"The last row of the evidence ledger, number {last.seq}, was changed: its signature does "

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from itertools import count
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,8 +19,6 @@ from include.evidence.register_figures import ERASURES, HOLDS, REGISTERS, Regist
 from include.evidence.signing import Signer, generate_key
 from include.local.postgres import EmbeddedPostgres
 from include.services.errors import ControlFailed, UsageError
-from include.services.objectstore.base import StoredObject
-from include.services.objectstore.directory import DirectoryStore
 from include.state.connect import engine
 from include.state.tables import evidence_intent
 from tests.evidence.register_fixtures import Company
@@ -352,42 +347,3 @@ def test_any_legitimate_history_is_complete_and_any_deletion_after_a_seal_is_fou
         company.harm(f"DELETE FROM {table} WHERE id = {ids[len(ids) // 2]}")
         name = "erasure" if table == "erasure_batch" else table
         assert company.lost() == {name}
-
-
-class ListingStore(DirectoryStore):
-    """Remembers which folders were listed."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.listed: list[str] = []
-
-    def list(self, prefix: str = "") -> Iterator[StoredObject]:
-        self.listed.append(prefix)
-        return super().list(prefix)
-
-
-@pytest.mark.parametrize(
-    ("now", "first", "last", "number"),
-    [
-        (datetime(2026, 11, 30, tzinfo=UTC), "2026/11", "2026/11", 1),
-        (datetime(2026, 1, 31, tzinfo=UTC), "2026/01", "2026/01", 1),  # a clock that went back
-        (datetime(2027, 2, 1, tzinfo=UTC), "2026/11", "2027/02", 4),
-        (datetime(2028, 10, 1, tzinfo=UTC), "2026/11", "2028/10", 24),
-        (datetime(2028, 12, 1, tzinfo=UTC), "2027/01", "2028/12", 24),
-        (datetime(2040, 6, 1, tzinfo=UTC), "2038/07", "2040/06", 24),
-    ],
-)
-def test_bundles_beside_the_ledger_are_searched_in_months_since_its_last_row(
-    evidence: Evidence, now: datetime, first: str, last: str, number: int
-) -> None:
-    """At most 24 months of each workflow are listed, however old the ledger is."""
-    store = ListingStore(evidence.root)
-    company = Company(replace(evidence, store=store), evidence.engine)
-    company.seal()
-    store.listed.clear()
-    company.reader.sealed_states(now)
-    for workflow in ("backup_offsite", "enforce_retention"):
-        month = re.compile(rf"{workflow}/(\d{{4}}/(?:0[1-9]|1[0-2]))/")
-        months = [match[1] for prefix in store.listed if (match := month.fullmatch(prefix))]
-        assert (months[0], months[-1], len(set(months))) == (first, last, number)
-        assert months == sorted(months)

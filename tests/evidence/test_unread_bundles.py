@@ -220,8 +220,10 @@ def test_pruned_rows_are_no_gap(company: Company) -> None:
             trusted=[evidence.signer.public_pem],
             clock=company.clock,
         )
-    with patch.object(DirectoryStore, "list_versions", autospec=True) as listed:
-        listed.return_value = iter(())
+    list_versions = DirectoryStore.list_versions
+    with patch.object(
+        DirectoryStore, "list_versions", autospec=True, side_effect=list_versions
+    ) as listed:
         assert company.seal()[1] == []
     assert "" not in [call.args[1] for call in listed.call_args_list]  # nor the whole store
 
