@@ -71,12 +71,12 @@ def test_folder_has_the_pending_signature_until_the_store_has_one(chain: Evidenc
         for file in path.rglob("*")
         if file.is_file()
     }
-    stored = StoreFolder(chain.store, row.bundle, signature=b"pending")
+    stored = StoreFolder(chain.store, row.bundle, pending=lambda: b"pending")
     assert not stored.lacks_signature
     assert stored.names() == DiskFolder(path).names() == set(files)
     assert {name: stored.read(name) for name in files} == files
     (path / SIGNATURE).unlink()
-    pending = StoreFolder(chain.store, row.bundle, signature=b"pending")
+    pending = StoreFolder(chain.store, row.bundle, pending=lambda: b"pending")
     assert pending.lacks_signature
     assert pending.names() == set(files)
     assert {name: pending.read(name) for name in files} == {**files, SIGNATURE: b"pending"}
