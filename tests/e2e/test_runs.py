@@ -31,6 +31,7 @@ POINT_KEYS = {
     "recipients",
     "held",
     "hidden",
+    "copy",
     "expires_at",
 }
 RESTORE_KEYS = {
@@ -42,6 +43,7 @@ RESTORE_KEYS = {
     "remasked",
     "matches_manifest",
     "left_out",
+    "checked_by",
 }
 
 

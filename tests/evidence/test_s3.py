@@ -100,8 +100,8 @@ def forget_signature(evidence: Evidence) -> str:
 
 
 def unlocked(store: S3Store, bundle: str) -> list[str]:
-    """Return the objects of a bundle that are not locked for three years."""
-    until = datetime.now(UTC) + timedelta(days=3 * 365)  # noqa: TID251 - the server's own clock
+    """Return the objects of a bundle that are not locked for three years after its seal."""
+    until = CLOCK.now() + timedelta(days=3 * 365)
     ends = {one.key: store.stat(one.key).locked_until for one in store.list(f"{bundle}/")}
     assert f"{bundle}/{SIGNATURE}" in ends
     return [key for key, end in ends.items() if end is None or end < until]
