@@ -197,7 +197,7 @@ def test_an_outsider_writes_the_list_whose_digest_it_is_with_psql(
         assert isinstance(driver, psycopg.Connection)
         state = postgres.conninfo(driver.info.dbname)
     page = (Path(__file__).parents[3] / "docs" / "evidence.md").read_text()
-    (line,) = re.findall(r"^psql .*$", page, re.MULTILINE)
+    (line,) = re.findall(r"^psql .*incident_subject.*$", page, re.MULTILINE)
     done = subprocess.run(
         [
             "bash",
