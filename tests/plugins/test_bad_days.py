@@ -183,7 +183,7 @@ def test_the_pages_role_reads_what_they_show_and_nothing_else(shown: Shown) -> N
     readable = {name for name, read, _write in tables if read}
     assert readable == {
         "evidence_checkpoint", "evidence_ledger", "finding", "finding_event", "incident",
-        "incident_entry", "legal_hold", "parcelseal_version",
+        "incident_entry", "legal_hold", "parcelseal_version", "restore_point_begun",
     }  # fmt: skip
     assert not [name for name, _read, write in tables if write]
 
