@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -70,8 +70,8 @@ def recover_ledger(
         lock_for_transaction(conn, StateLock.EVIDENCE)
         publish_signatures(store, conn, keys, lock_until)
         unrecorded = search_unrecorded(store, conn, keys, [""], most_forged=None)
-        between = _enter_between(store, conn, signer, keys, unrecorded, clock, lock_until)
-        return [*between, *_enter(store, conn, signer, keys, unrecorded, clock, lock_until)]
+        recovery = _Recovery(store, conn, signer, keys, clock, lock_until)
+        return [*recovery.enter_between(unrecorded), *recovery.enter_following(unrecorded)]
 
 
 def adopt_begun(
@@ -91,7 +91,8 @@ def adopt_begun(
     """
     prefixes = [""] if ledger.head(conn) is None else _begun(conn)
     unrecorded = search_unrecorded(store, conn, keys, prefixes, most_forged=None)
-    return _enter(store, conn, signer, keys, unrecorded, clock, lock_until)
+    recovery = _Recovery(store, conn, signer, keys, clock, lock_until)
+    return recovery.enter_following(unrecorded)
 
 
 def adopt_before_seal(
@@ -134,8 +135,8 @@ def adopt_before_seal(
         # Further bundles may be of runs that began long ago.
         everywhere = search_unrecorded(store, conn, keys, [""], most_forged=most_forged)
         unrecorded = unrecorded.joined(everywhere)
-    entered = _enter_between(store, conn, signer, keys, unrecorded, clock, lock_until)
-    entered += _enter(store, conn, signer, keys, unrecorded, clock, lock_until)
+    recovery = _Recovery(store, conn, signer, keys, clock, lock_until)
+    entered = [*recovery.enter_between(unrecorded), *recovery.enter_following(unrecorded)]
     last = ledger.head(conn)
     if remaining := unrecorded.after(last.link if last else None):
         raise ControlFailed(
@@ -155,113 +156,107 @@ def _begun(conn: Connection) -> list[str]:
     ]
 
 
-def _enter(
-    store: ObjectStore,
-    conn: Connection,
-    signer: Signer,
-    keys: TrustedKeys,
-    unrecorded: UnrecordedBundles,
-    clock: Clock,
-    lock_until: datetime | None,
-) -> list[str]:
-    """Enter the bundles that continue the chain; returns their names in the chain's order."""
-    entered: list[str] = []
-    last = ledger.trusted_head(conn, keys) if unrecorded.bundles else None
-    while following := _first_readable(unrecorded.after(last.link if last else None)):
-        bundle, content = following
-        if _is_recorded(conn, bundle, content):
-            break
-        position = (last.seq + 1, last.sums_sha256) if last else (1, "")
-        last = _append(store, conn, signer, keys, position, bundle, content, clock, lock_until)
-        entered.append(bundle.name)
-    return entered
+@dataclass(frozen=True)
+class _Recovery:
+    """Enters bundles into the ledger.
 
-
-def _enter_between(
-    store: ObjectStore,
-    conn: Connection,
-    signer: Signer,
-    keys: TrustedKeys,
-    unrecorded: UnrecordedBundles,
-    clock: Clock,
-    lock_until: datetime | None,
-) -> list[str]:
-    """Enter bundles whose rows are missing between others; returns their names, newest first.
-
-    The signed row after a gap names the digest of the bundle before it, and so does each bundle.
+    Attributes:
+        store: the evidence store.
+        conn: the state database, in a transaction that holds the evidence lock.
+        signer: signs the rows.
+        keys: public keys whose seals count.
+        clock: gives the latest moment at which a bundle counts as sealed.
+        lock_until: as for ``seal``.
     """
-    entered: list[str] = []
-    for gap in unpruned_gaps(conn, keys):
-        following = ledger.at(conn, gap.last + 1)
-        if following is None or not following.is_authentic(keys):
-            continue
-        sums_sha256 = following.previous_sums_sha256
-        for seq in range(gap.last, gap.first - 1, -1):
-            pick = _first_readable(
-                [each for each in unrecorded.bundles if each.signed.sha256 == sums_sha256]
-            )
-            if pick is None or _is_recorded(conn, *pick):
+
+    store: ObjectStore
+    conn: Connection
+    signer: Signer
+    keys: TrustedKeys
+    clock: Clock
+    lock_until: datetime | None
+
+    def enter_following(self, unrecorded: UnrecordedBundles) -> list[str]:
+        """Enter the bundles that continue the chain; return their names in the chain's order."""
+        entered: list[str] = []
+        last = ledger.trusted_head(self.conn, self.keys) if unrecorded.bundles else None
+        while following := _first_readable(unrecorded.after(last.link if last else None)):
+            bundle, content = following
+            if self._is_recorded(bundle, content):
                 break
-            link = pick[0].signed.sums.previous
-            sums_sha256 = link.sums_sha256 if link else ""
-            _append(store, conn, signer, keys, (seq, sums_sha256), *pick, clock, lock_until)
-            entered.append(pick[0].name)
-    return entered
+            seq, previous = (last.seq + 1, last.sums_sha256) if last else (1, "")
+            last = self._append(seq, previous, bundle, content)
+            entered.append(bundle.name)
+        return entered
 
+    def enter_between(self, unrecorded: UnrecordedBundles) -> list[str]:
+        """Enter bundles whose rows are missing between others; return their names, newest first.
 
-def _is_recorded(conn: Connection, bundle: UnrecordedBundle, content: _Content) -> bool:
-    run = content.columns["dag_id"], content.columns["run_id"]
-    return bool(ledger.find(conn, *run) or ledger.find_bundle(conn, bundle.name))
+        The signed row after a gap names the digest of the bundle before it, and so does each
+        bundle.
+        """
+        entered: list[str] = []
+        for gap in unpruned_gaps(self.conn, self.keys):
+            following = ledger.at(self.conn, gap.last + 1)
+            if following is None or not following.is_authentic(self.keys):
+                continue
+            sums_sha256 = following.previous_sums_sha256
+            for seq in range(gap.last, gap.first - 1, -1):
+                fitting = [each for each in unrecorded.bundles if each.signed.sha256 == sums_sha256]
+                readable = _first_readable(fitting)
+                if readable is None or self._is_recorded(*readable):
+                    break
+                bundle, content = readable
+                previous = bundle.signed.sums.previous
+                sums_sha256 = previous.sums_sha256 if previous else ""
+                self._append(seq, sums_sha256, bundle, content)
+                entered.append(bundle.name)
+        return entered
 
+    def _is_recorded(self, bundle: UnrecordedBundle, content: _Content) -> bool:
+        run = content.columns["dag_id"], content.columns["run_id"]
+        return bool(ledger.find(self.conn, *run) or ledger.find_bundle(self.conn, bundle.name))
 
-def _append(
-    store: ObjectStore,
-    conn: Connection,
-    signer: Signer,
-    keys: TrustedKeys,
-    position: tuple[int, str],
-    bundle: UnrecordedBundle,
-    content: _Content,
-    clock: Clock,
-    lock_until: datetime | None,
-) -> LedgerRow:
-    """Lock a bundle and append its row; its number and the digest before it are the position."""
-    if lock_until and not _is_locked(store, bundle, content, lock_until - clock.now()):
-        # All files: the search has read the names of a few.
-        sealed = find_sealed(store, bundle.name, keys, sums_sha256=bundle.signed.sha256)
-        (sealed or bundle.folder).lock(lock_until)
-    seq, previous_sums_sha256 = position
-    row = ledger.append(
-        conn,
-        signer,
-        LedgerRow(
-            seq=seq,
-            bundle=bundle.name,
-            **content.columns,
-            # Evidence does not become younger when it is entered again.
-            sealed_at=min(content.finished_at, clock.now()),
-            sums_sha256=bundle.signed.sha256,
-            previous_sums_sha256=previous_sums_sha256,
-            key_fingerprint=bundle.signed.signed_by,
-        ),
-    )
-    conn.execute(evidence_intent.delete().where(evidence_intent.c.bundle == bundle.name))
-    return row
+    def _append(
+        self, seq: int, previous_sums_sha256: str, bundle: UnrecordedBundle, content: _Content
+    ) -> LedgerRow:
+        """Lock a bundle and append its row."""
+        if self.lock_until and not self._is_locked(bundle, content, self.lock_until):
+            # All files: the search has read the names of a few.
+            sums_sha256 = bundle.signed.sha256
+            sealed = find_sealed(self.store, bundle.name, self.keys, sums_sha256=sums_sha256)
+            (sealed or bundle.folder).lock(self.lock_until)
+        row = ledger.append(
+            self.conn,
+            self.signer,
+            LedgerRow(
+                seq=seq,
+                bundle=bundle.name,
+                **content.columns,
+                # Evidence does not become younger when it is entered again.
+                sealed_at=min(content.finished_at, self.clock.now()),
+                sums_sha256=bundle.signed.sha256,
+                previous_sums_sha256=previous_sums_sha256,
+                key_fingerprint=bundle.signed.signed_by,
+            ),
+        )
+        begun = evidence_intent.c.bundle == bundle.name
+        self.conn.execute(evidence_intent.delete().where(begun))
+        return row
 
-
-def _is_locked(
-    store: ObjectStore, bundle: UnrecordedBundle, content: _Content, period: timedelta
-) -> bool:
-    """Return whether the seal of a bundle locked all its files; it locks the signature last."""
-    signature = bundle.folder.sealed_version(SIGNATURE)
-    if signature is None:
-        return False
-    try:
-        stored = store.stat(f"{bundle.name}/{SIGNATURE}", version_id=signature.version_id)
-    except ObjectMissing:
-        return False
-    locked_until = stored.locked_until
-    return locked_until is not None and locked_until >= content.finished_at + period
+    def _is_locked(self, bundle: UnrecordedBundle, content: _Content, until: datetime) -> bool:
+        """Return whether the seal of a bundle locked all its files; it locks the signature last."""
+        signature = bundle.folder.sealed_version(SIGNATURE)
+        if signature is None:
+            return False
+        key = f"{bundle.name}/{SIGNATURE}"
+        try:
+            stored = self.store.stat(key, version_id=signature.version_id)
+        except ObjectMissing:
+            return False
+        period = until - self.clock.now()
+        locked_until = stored.locked_until
+        return locked_until is not None and locked_until >= content.finished_at + period
 
 
 def _first_readable(
