@@ -1,4 +1,4 @@
-"""Servers that many tests share: one embedded PostgreSQL for the whole session."""
+"""Servers that many tests share: an embedded PostgreSQL and an S3 server for the session."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tests.support.databases import fresh, migrated
 if TYPE_CHECKING:
     from tests.plugins.company import Company
     from tests.plugins.shown import Shown
+    from tests.support.s3 import MotoServer
 
 # Python's collector would go over all modules and six thousand tests again and again.
 gc.set_threshold(50_000, 20, 20)
@@ -48,6 +49,16 @@ def postgres() -> Iterator[EmbeddedPostgres]:
     yield server
     server.stop()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[MotoServer]:
+    """An S3 server for all tests, which make buckets of their own; it takes seconds to start."""
+    from tests.support.s3 import start_moto
+
+    server = start_moto()
+    yield server
+    server.stop()
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from include.state.tables import metadata
 from tests.backup.support import RICH, Taken, take
 from tests.support.holders import NOW, offline, operations, recipients, stranger
 from tests.support.registers import emptying
-from tests.support.s3 import MotoServer, client_for, new_bucket, start_moto
+from tests.support.s3 import MotoServer, client_for, new_bucket
 
 __all__ = ["offline", "operations", "recipients", "stranger"]
 
@@ -105,13 +105,6 @@ def store(tmp_path: Path) -> DirectoryStore:
     folder = tmp_path / "off site"
     folder.mkdir()
     return DirectoryStore(folder, site="shanghai")
-
-
-@pytest.fixture(scope="session")
-def moto() -> Iterator[MotoServer]:
-    made = start_moto()
-    yield made
-    made.stop()
 
 
 @pytest.fixture(scope="session")

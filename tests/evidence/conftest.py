@@ -20,8 +20,10 @@ from include.services.objectstore.directory import DirectoryStore
 from include.state.connect import engine
 from include.state.migrate import migrate
 from include.state.tables import evidence_ledger, metadata
+from tests.evidence.register_fixtures import Company
 from tests.evidence.support import Evidence
 from tests.support.registers import emptying
+from tests.support.s3 import MotoServer
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +33,12 @@ def migrated(postgres: EmbeddedPostgres) -> str:
         admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     migrate(engine(postgres.conninfo(name)))
     return postgres.conninfo(name)
+
+
+@pytest.fixture(scope="session")
+def endpoint(moto: MotoServer) -> str:
+    """URL of an S3 server."""
+    return moto.endpoint
 
 
 @pytest.fixture(scope="session")
@@ -76,3 +84,13 @@ def chain(sealed_once: tuple[Path, list[ledger.LedgerRow]], evidence: Evidence) 
     shutil.copytree(folder, evidence.root, dirs_exist_ok=True)
     evidence.execute(evidence_ledger.insert().values([vars(row) for row in rows]))
     return evidence
+
+
+@pytest.fixture
+def company(evidence: Evidence) -> Company:
+    """Two legal holds, sealed in one bundle."""
+    company = Company(evidence, evidence.engine)
+    company.hold()
+    company.hold()
+    company.seal()
+    return company

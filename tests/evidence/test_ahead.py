@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -17,7 +16,7 @@ from include.services.errors import ControlFailed, UsageError
 from include.services.objectstore.base import ObjectLocked, ObjectMissing, ObjectStore
 from include.services.objectstore.s3 import S3Store
 from tests.evidence.support import CLOCK, FILES, Evidence, SealingProcess, result_of
-from tests.support.s3 import client_for, new_bucket, start_moto, unfinished_uploads
+from tests.support.s3 import client_for, new_bucket, unfinished_uploads
 
 UNTIL = datetime.now(UTC) + timedelta(days=1)  # noqa: TID251 - the server's own clock decides
 NAME = "frames/openings.tsv"
@@ -162,13 +161,6 @@ class SealingAhead(SealingProcess):
                 ahead={NAME: DIGEST},
                 clock=CLOCK,
             )
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = start_moto()
-    yield server.endpoint
-    server.stop()
 
 
 @pytest.mark.parametrize("default_lock_days", [0, 1])

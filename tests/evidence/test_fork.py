@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -16,16 +14,9 @@ from include.state.connect import engine
 from include.state.tables import evidence_intent
 from tests.evidence.support import CLOCK, FILES, Evidence, result_of
 from tests.support.faulty_proxy import Fault, FaultyProxy, ProxiedRequest
-from tests.support.s3 import client_for, new_bucket, start_moto
+from tests.support.s3 import client_for, new_bucket
 
 pytestmark = pytest.mark.fault
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = start_moto()
-    yield server.endpoint
-    server.stop()
 
 
 class Race:

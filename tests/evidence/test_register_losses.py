@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from unittest.mock import patch
@@ -17,24 +16,7 @@ from include.services.errors import ControlFailed
 from include.services.objectstore.s3 import S3Store
 from tests.evidence.register_fixtures import Company
 from tests.evidence.support import Evidence
-from tests.support.s3 import client_for, new_bucket, start_moto
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = start_moto()
-    yield server.endpoint
-    server.stop()
-
-
-@pytest.fixture
-def company(evidence: Evidence) -> Company:
-    """Two holds, sealed."""
-    company = Company(evidence, evidence.engine)
-    company.hold()
-    company.hold()
-    company.seal()
-    return company
+from tests.support.s3 import client_for, hide_object, new_bucket
 
 
 def lose_hold(company: Company, number: int) -> str:
@@ -215,10 +197,7 @@ def test_hidden_object_does_not_hide_an_unrecorded_bundle_in_s3(
     company.hold()
     key = f"evidence/{seal_and_forget(company)}/{name}"
     company.harm("DELETE FROM legal_hold WHERE id = 2")
-    if hide == "delete":
-        client.delete_object(Bucket=bucket, Key=key)
-    else:
-        client.put_object(Bucket=bucket, Key=key, Body=b"x" * 64)
+    hide_object(client, bucket, key, hide)
     assert company.lost() == {"legal_hold"}
 
 

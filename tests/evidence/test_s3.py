@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -32,18 +31,10 @@ from tests.support.s3 import (
     SECRET_KEY,
     client_for,
     new_bucket,
-    start_moto,
     unfinished_uploads,
 )
 
 UNTIL = datetime.now(UTC) + timedelta(days=1)  # noqa: TID251 - the server's own clock decides
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = start_moto()
-    yield server.endpoint
-    server.stop()
 
 
 @pytest.mark.parametrize("default_lock_days", [0, 1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -17,16 +16,9 @@ from include.services.objectstore.s3 import S3Store
 from include.state.tables import evidence_ledger
 from tests.evidence.support import Evidence
 from tests.evidence.test_s3 import forget_signature
-from tests.support.s3 import client_for, new_bucket, start_moto
+from tests.support.s3 import client_for, new_bucket
 
 REPORT = "report.en.html"
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = start_moto()
-    yield server.endpoint
-    server.stop()
 
 
 @pytest.mark.parametrize(

@@ -26,16 +26,6 @@ UNREAD = "does not verify, so nothing shows"
 UNTRUSTED = "No trusted key signed the ledger row"
 
 
-@pytest.fixture
-def company(evidence: Evidence) -> Company:
-    """Two holds, sealed in one bundle."""
-    company = Company(evidence, evidence.engine)
-    company.hold()
-    company.hold()
-    company.seal()
-    return company
-
-
 def rows(company: Company) -> list[ledger.LedgerRow]:
     with company.state.connect() as conn:
         return ledger.rows(conn)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -21,16 +20,9 @@ from include.services.errors import ControlFailed
 from include.services.objectstore.s3 import S3Store
 from include.state.tables import evidence_ledger
 from tests.evidence.support import CLOCK, START, Evidence, SealingProcess, result_of
-from tests.support.s3 import client_for, new_bucket, start_moto
+from tests.support.s3 import client_for, hide_object, new_bucket
 
 LATER = FixedClock(START + timedelta(days=14))  # after all bundles of these tests
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = start_moto()
-    yield server.endpoint
-    server.stop()
 
 
 def restore_older_state(evidence: Evidence, seq: int) -> list[ledger.LedgerRow]:
@@ -184,10 +176,7 @@ def test_seal_enters_bundles_that_an_intruder_hid_in_s3(
     run = result_of(number=2).run
     bundle = bundle_path(run.dag_id, run.run_id, run.started_at)
     key = f"evidence/{bundle}/{name}"
-    if hide == "delete":
-        client.delete_object(Bucket=bucket, Key=key)
-    else:
-        client.put_object(Bucket=bucket, Key=key, Body=b"x" * 64)
+    hide_object(client, bucket, key, hide)
     assert evidence.seal(3, clock=LATER).seq == 3
     trusted = [evidence.signer.public_pem]
     assert verify_all(evidence.store, evidence.conn, trusted).first_bad == bundle

@@ -23,7 +23,7 @@ from include.state.tables import metadata
 from tests.faults.support import Keys, Rig, StorePlace, now
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.registers import emptying
-from tests.support.s3 import MotoServer, client_for, new_bucket, start_moto
+from tests.support.s3 import MotoServer, client_for, new_bucket
 
 # Text that hardly compresses, so that an upload has several parts of 16 MiB.
 FILL = """
@@ -55,13 +55,6 @@ def new_database(postgres: EmbeddedPostgres, fill: str = "") -> str:
         with psycopg.connect(postgres.conninfo(name), autocommit=True) as conn:
             conn.execute(fill)
     return postgres.conninfo(name)
-
-
-@pytest.fixture(scope="session")
-def moto() -> Iterator[MotoServer]:
-    server = start_moto()
-    yield server
-    server.stop()
 
 
 @pytest.fixture(scope="session")

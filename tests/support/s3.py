@@ -79,6 +79,14 @@ def new_bucket(client: S3Client, *, lock: bool = True, default_lock_days: int = 
     return bucket
 
 
+def hide_object(client: S3Client, bucket: str, key: str, how: str) -> None:
+    """Hide an object behind a delete marker (``delete``) or a newer version (``overwrite``)."""
+    if how == "delete":
+        client.delete_object(Bucket=bucket, Key=key)
+    else:
+        client.put_object(Bucket=bucket, Key=key, Body=b"x" * 64)
+
+
 def unfinished_uploads(client: S3Client, bucket: str) -> int:
     """Count the multipart uploads nobody completed or aborted."""
     return len(client.list_multipart_uploads(Bucket=bucket).get("Uploads", []))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,19 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from include.local.postgres import EmbeddedPostgres
-from tests.support.s3 import MotoServer, client_for, new_bucket, start_moto
+from tests.support.s3 import MotoServer, client_for, new_bucket
 from tests.system.company import Bucket, Company, company
 
 if TYPE_CHECKING:
     from tests.system.machine import SystemMachine
-
-
-@pytest.fixture(scope="session")
-def moto() -> Iterator[MotoServer]:
-    """An S3 server."""
-    server = start_moto()
-    yield server
-    server.stop()
 
 
 @pytest.fixture

@@ -18,14 +18,7 @@ from include.state.sandbox import open_sandbox
 from include.state.sandbox_objects import sandbox_object, sandbox_upload
 from include.state.sandbox_store import SandboxStore
 from tests.support.databases import fresh
-from tests.support.s3 import MotoServer, client_for, new_bucket, start_moto
-
-
-@pytest.fixture(scope="session")
-def moto() -> Iterator[MotoServer]:
-    server = start_moto()
-    yield server
-    server.stop()
+from tests.support.s3 import MotoServer, client_for, new_bucket
 
 
 @pytest.fixture
