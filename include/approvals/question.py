@@ -68,16 +68,16 @@ def harmless(text: str) -> str:
 
 def in_both(message: Message, timezone: str = "UTC") -> str:
     """Return a message in both languages, on one line; once where it is the same in both."""
-    texts = (Translator(one, timezone).text(message) for one in LANGUAGES)
+    texts = (Translator(language, timezone).text(message) for language in LANGUAGES)
     return " / ".join(dict.fromkeys(texts))
 
 
 def names(accounts: Sequence[str]) -> str:
     """User ids, without what could change the page; many have an underscore, which is escaped."""
-    return ", ".join("\\_".join(map(harmless, one.split("_"))) for one in accounts)
+    return ", ".join("\\_".join(map(harmless, account.split("_"))) for account in accounts)
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '·') for cell in one)} |" for one in lines)
+    return "\n".join(f"| {' | '.join(cell.replace('|', '·') for cell in line)} |" for line in lines)

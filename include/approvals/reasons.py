@@ -62,8 +62,8 @@ def value_free_reason(reason: str, longest: int = LONGEST_REASON) -> str:
     text = " ".join(reason.split())
     plain, places = _plain(text)
     kept, end = [], 0
-    for found in _CUSTOMERS.finditer(plain):
-        first, last = places[found.start()], places[found.end() - 1] + 1
+    for match in _CUSTOMERS.finditer(plain):
+        first, last = places[match.start()], places[match.end() - 1] + 1
         kept += [text[end:first], BLOTTED]
         end = max(end, last)
     kept.append(text[end:])
@@ -72,7 +72,7 @@ def value_free_reason(reason: str, longest: int = LONGEST_REASON) -> str:
 
 def says_something(reason: str) -> bool:
     """Whether anything but numbers and punctuation is left of a reason."""
-    return any(one.isalpha() for one in value_free_reason(reason))
+    return any(character.isalpha() for character in value_free_reason(reason))
 
 
 def names_a_person(name: str) -> bool:
