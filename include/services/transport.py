@@ -30,7 +30,7 @@ class Transport(StrEnum):
 
 
 class Destination(StrEnum):
-    """What a connection leads to."""
+    """Kind of service at the other end of a connection."""
 
     DATABASE = "database"  # PostgreSQL, whose connection may choose a weaker mode
     STORE = "store"  # dumps are encrypted and bundles signed before they leave
@@ -44,7 +44,7 @@ class Route:
     Attributes:
         conn_id: of the connection.
         transport: how safe the way is.
-        destination: what it leads to.
+        destination: kind of service at its other end.
     """
 
     conn_id: str

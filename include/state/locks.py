@@ -53,13 +53,13 @@ def exclusive(
 def shared(state: Engine, name: str, what: str, wait: timedelta) -> Iterator[Connection]:
     """Share a lock of the state database with others, on a connection that does nothing else.
 
-    Yields that connection: the lock is lost with it, and nothing is said of that at the end.
+    Yields that connection. If the connection is lost, so is the lock; the block gets no error.
 
     Args:
         state: the state database.
         name: of the lock.
         what: for the refusal, "the seal of this run".
-        wait: for whoever holds it alone, before the refusal; more than nothing.
+        wait: how long to wait while another process holds it alone; more than zero.
 
     Raises:
         ServiceError: another process holds it alone.
