@@ -25,7 +25,7 @@ class Standing:
     """How training stands on a day.
 
     Attributes:
-        due: obligations that stand on a rung, by the key of the reminder of it.
+        due: obligations that stand on a rung, by the key of their reminder; the oldest first.
         departments: of people who have to be trained.
         topics: of courses in force.
         untrained: who may open customer records without valid training.
@@ -53,8 +53,7 @@ class Standing:
 
     def overdue(self, day: date) -> list[Due]:
         """Overdue obligations, the oldest first."""
-        late = [one for one in self.due.values() if one.due_on < day]
-        return sorted(late, key=lambda one: (one.due_on, one.person, one.course))
+        return [due for due in self.due.values() if due.due_on < day]
 
 
 def standing(desk: Desk, sources: Sources, waived: Sequence[Waiver]) -> Standing:
@@ -64,23 +63,26 @@ def standing(desk: Desk, sources: Sources, waived: Sequence[Waiver]) -> Standing
         UsageError: training.yaml's queries cannot be read.
         ServiceError: a database was lost.
     """
-    found = Standing()
+    today = Standing()
+    due: list[Due] = []
     grace = desk.rules.leave_grace
     for row in everything(
         sources, day=desk.today, reached=desk.reached, waived=waived, grace=grace
     ):
         match row:
             case Due():
-                found.due[told_of(row).key] = row
+                due.append(row)
             case Department():
-                found.departments.append(row)
+                today.departments.append(row)
             case Topic():
-                found.topics.append(row)
+                today.topics.append(row)
             case Untrained():
-                found.untrained.append(row)
-    found.departments.sort(key=lambda one: one.name)
-    found.untrained.sort(key=lambda one: one.person)
-    return found
+                today.untrained.append(row)
+    due.sort(key=lambda obligation: (obligation.due_on, obligation.person, obligation.course))
+    today.due = {told_of(obligation).key: obligation for obligation in due}
+    today.departments.sort(key=lambda one: one.name)
+    today.untrained.sort(key=lambda one: one.person)
+    return today
 
 
 def reached_by(
@@ -88,7 +90,7 @@ def reached_by(
 ) -> set[str]:
     """Keys of the reminders that stand for some people now."""
     grace = desk.rules.leave_grace
-    found = of_people(
+    due = of_people(
         sources, people, day=desk.today, reached=desk.reached, waived=waived, grace=grace
     )
-    return {told_of(one).key for one in found}
+    return {told_of(obligation).key for obligation in due}

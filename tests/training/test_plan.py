@@ -223,6 +223,17 @@ def test_supervisors_are_told_from_the_second_overdue_rung(rig: Rig):
     )
 
 
+def test_reminders_are_queued_oldest_first(rig: Rig):
+    """Then by person and course, in whatever order the database returns them."""
+    trained(rig)
+    for person, joined_on in (("P2", "2026-01-20"), ("P1", "2026-01-20"), ("P3", "2026-01-12")):
+        rig.person(person, joined_on)
+    plan(rig.desk())
+    queued = [(person, line.split("”")[0][-3:]) for person, line in told(rig, REMINDER)]
+    courses = ("EMG", "LAW", "ONB", "SKL")
+    assert queued == [(person, course) for person in ("P3", "P1", "P2") for course in courses]
+
+
 def test_without_anybody_above_the_owners_role_is_told(rig: Rig):
     """At every address it has; where it has none that is reported, and not lost."""
     trained(rig)
