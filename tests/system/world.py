@@ -26,7 +26,6 @@ from hypothesis.stateful import (
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-import include.reports.render as rendering
 from include.backup import manifest as manifests
 from include.backup.dump import take_backup
 from include.backup.point_folder import DUMP_NAME, MANIFEST_NAME, SIGNATURE_NAME
@@ -51,6 +50,7 @@ from tests.system.company import (
 )
 from tests.system.intruder import Intruder, Undo
 from tests.system.runs import Run, backup_run, drill_run, retention_run, sealed_result
+from tests.system.shortcuts import shortcuts
 
 LATER = timedelta(days=400)
 """Time after which all evidence of today is stale."""
@@ -117,10 +117,7 @@ class System(RuleBasedStateMachine):
         self.stack = ExitStack()
         self.folder = Path(tempfile.mkdtemp(prefix="parcelseal-system-"))
         self.stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
-        render = rendering.render_all
-        self.stack.enter_context(  # a PDF takes longer than all the rest of a run
-            patch.object(rendering, "render_all", lambda report, **_of: render(report, pdf=False))
-        )
+        self.stack.enter_context(shortcuts())
         publish = manifests.publish
 
         def publish_unlocked(store: Any, manifest: Any, signer: Any, lock_until: Any) -> None:

@@ -1,0 +1,43 @@
+"""Leave out of a run what takes long and does not concern other packages."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from unittest.mock import patch
+
+from markupsafe import Markup
+
+import include.reports.render as rendering
+from include.backup import refusals
+from include.encryption import recipients
+from include.reports.html import View
+
+read_key = functools.cache(recipients.opening_key_from_pem)
+"""OpenSSL checks the primes of an RSA key whenever it reads one."""
+
+
+@functools.cache
+def stranger() -> tuple[bytes, bytes]:
+    """Make a key pair of nobody, with which drills try to open a dump."""
+    now = datetime.now(UTC)  # noqa: TID251 - a certificate follows the real clock
+    return recipients.new_pair("stranger", now, bits=refusals.WRONG_KEY_BITS)
+
+
+@contextmanager
+def shortcuts() -> Iterator[None]:
+    """Render reports without charts and PDF files, and read and make RSA keys once."""
+    render = rendering.render_all
+    replaced = (
+        (rendering, "render_all", lambda report, **_of: render(report, pdf=False)),
+        (View, "chart", lambda _view, _chart, _identifier: Markup()),
+        (recipients, "opening_key_from_pem", read_key),
+        (refusals, "opening_key_from_pem", read_key),
+        (refusals, "new_pair", lambda *_name_and_moment, **_size: stranger()),
+    )
+    with ExitStack() as stack:
+        for target, name, shortcut in replaced:
+            stack.enter_context(patch.object(target, name, shortcut))
+        yield
