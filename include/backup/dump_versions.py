@@ -56,8 +56,8 @@ def versions_of_dump(listed: PointFolder | None, dump: ObjectRecord) -> DumpVers
             version.version_id in _UNNAMED and dump.version_id in _UNNAMED
         ):
             return DumpVersions((version.version_id,))
-    if dump.version_id in _UNNAMED and readable[0].is_current:
-        return DumpVersions((dump.version_id,))  # stored before the bucket had versions
+    if dump.version_id in _UNNAMED and len(readable) == 1 and readable[0].is_current:
+        return DumpVersions((dump.version_id,))  # a directory was copied to a bucket with versions
     sizes = {version.version_id: version.size for version in readable}
     fitting = [each for each in candidates(listed, DUMP_NAME) if sizes[each] == dump.size]
     return DumpVersions(fitting, is_copy=True)

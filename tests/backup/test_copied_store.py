@@ -96,6 +96,25 @@ def test_a_dump_without_recorded_version_is_found_below_a_delete_marker(
     Taken(store, point.manifest).source(operations.opening).check()
 
 
+@pytest.mark.parametrize("overwrite", [same_size, lambda _content: b"short"])
+def test_a_dump_without_recorded_version_is_found_below_an_overwrite(
+    moto: MotoServer,
+    taken: Taken,
+    signer: Signer,
+    operations: Holder,
+    overwrite: Callable[[bytes], bytes],
+) -> None:
+    """A directory was copied to a bucket with versions, and somebody overwrote the object there."""
+    client = client_for(moto.endpoint)
+    store = S3Store(client, new_bucket(client))
+    for each in taken.store.list():
+        store.put(each.key, taken.store.get(each.key))
+    store.put(taken.manifest.dump.key, overwrite(taken.store.get(taken.manifest.dump.key)))
+    (point,), rejected = restore_points(store, "courier", [signer.public_pem])
+    assert (point.is_copy, rejected) == (True, [])
+    Taken(store, point.manifest).source(operations.opening).check()
+
+
 def test_other_content_of_the_same_size_is_refused_by_digest(
     locked: Locked, copied: ObjectStore, operations: Holder
 ) -> None:
