@@ -145,20 +145,25 @@ def test_pruning_asks_before_each_removal_and_stops_at_a_refusal(
     signer: Signer,
     state: Engine,
 ) -> None:
-    """Its run may be sealed after the first removal."""
+    """Its run may be sealed after the first removal. The refused removal has not begun."""
     for day in (0, 1, 2, 100, 101, 102):
         publish(store, taken, signer, day)
     calls: list[int] = []
 
     def confirm() -> None:
         calls.append(len(manifests.restore_points(store, "courier", [signer.public_pem])[0]))
-        if len(calls) == 2:
+        if len(calls) == 3:
             raise ServiceError("The run was sealed.", "")
 
     with pytest.raises(ServiceError, match="sealed"):
         run_prune(make(store, recipients, signer), state, confirm=confirm)
-    assert calls == [6, 5]
+    assert calls == [6, 6, 5]  # before each removal is recorded, and before it deletes
     assert len(manifests.restore_points(store, "courier", [signer.public_pem])[0]) == 5
+    with state.connect() as conn:
+        removals = conn.exec_driver_sql(
+            "SELECT ending FROM restore_point_begun WHERE work = 'remove'"
+        ).all()
+    assert removals == [("removed",)]
 
 
 def test_task_prune_stops_when_its_run_is_sealed_meanwhile(
