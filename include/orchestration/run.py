@@ -23,6 +23,7 @@ from include.evidence.sealed import SealedRun, read_sealed
 from include.evidence.signing import TrustedKeys
 from include.evidence.steps import artifacts_of, record_step, steps_of
 from include.messages import Message, _, verbatim
+from include.orchestration import run_lock
 from include.orchestration.run_lock import RunSealed, at_work, sealing, unsealed
 from include.orchestration.sandbox import SandboxedWorkplace, live_of
 from include.orchestration.step_records import failed, interrupted, unanswered
@@ -84,6 +85,7 @@ def open_run(make: Callable[[], Workplace] | None = None) -> Workplace:
     """
     place = (make or workplace)()
     with _unsealed(place):
+        _refuse_lost_seal(place)
         return place
 
 
@@ -94,11 +96,14 @@ def _unsealed(place: Workplace) -> Iterator[None]:
         yield
 
 
+def _refuse_lost_seal(place: Workplace) -> None:
+    """Refuse a cleared run whose seal the ledger lost; the first try of a task does not look."""
+    if get_current_context()["ti"].try_number > 1:
+        run_lock.refuse_lost_seal(live_of(place), run_context(live_of(place)))
+
+
 def confirm_open(place: Workplace) -> None:
     """Confirm that the run is not sealed, before what a step did is committed elsewhere.
-
-    Args:
-        place: of the task.
 
     Raises:
         RunSealed: it is; no retry changes that.
@@ -159,6 +164,7 @@ def step(
         keep_record(place, record.model_copy(update={"data": dict(data or {})}))
 
     with at_work(live_of(place).state, *run_key()):
+        _refuse_lost_seal(place)
         keep_failed(interrupted(name, part, title, clause))
         try:
             record = work(place)

@@ -17,9 +17,14 @@ from airflow.sdk.exceptions import AirflowFailException
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from include.evidence.model import RunContext
+from include.evidence.names import bundle_path
+from include.evidence.signing import TrustedKeys
+from include.evidence.unrecorded import search_unrecorded
 from include.orchestration.sandbox import refuse_sealed
 from include.services.errors import ControlFailed, ServiceError
 from include.state.locks import LockHeld, exclusive, share, shared
+from include.workplace import Workplace
 
 SEAL = "the seal of this run"
 SEAL_PATIENCE = timedelta(minutes=5)  # for which a seal and a step wait for each other
@@ -102,6 +107,29 @@ def unsealed(state: Engine, dag_id: str, run_id: str) -> Iterator[None]:
                 "what this run lacks."
             ) from None
         yield
+
+
+def refuse_lost_seal(live: Workplace, run: RunContext) -> None:
+    """Refuse a run that is sealed, although the ledger of a restored state database lacks its row.
+
+    Args:
+        live: has the state database and the evidence store.
+        run: names the run and its folder.
+
+    Raises:
+        RunSealed: the run's folder holds a signed bundle.
+        StoreError: the evidence store cannot be read; retry.
+    """
+    bundle = bundle_path(run.dag_id, run.run_id, run.started_at)
+    store, keys = live.store("evidence_store"), TrustedKeys(live.trusted)
+    with live.state.connect() as conn:
+        sealed = search_unrecorded(store, conn, keys, [f"{bundle}/"], most_forged=None).bundles
+    if sealed:
+        raise RunSealed(
+            f"This run is sealed: its bundle {bundle} is in the evidence store, and the evidence "
+            "ledger lost its row. Run `./parcelseal recover-ledger`; then start a new run of the "
+            "workflow."
+        )
 
 
 def _is_unsealed(work: _Work) -> bool:

@@ -40,10 +40,12 @@ class Run:
     Attributes:
         live: the workplace of its tasks.
         key: dag id and run id, as Airflow says them.
+        try_number: number of the tasks' try, from 1.
     """
 
     def __init__(self, play: Play) -> None:
         self.live, self.state, self.key = play.live, play.state, RUN
+        self.try_number = 1
 
     def context(self) -> dict[str, Any]:
         dag_run = SimpleNamespace(
@@ -55,7 +57,9 @@ class Run:
             data_interval_end=None,
             triggering_user_name=None,
         )
-        task = SimpleNamespace(get_task_states=lambda **_: {}, try_number=1, max_tries=3)
+        task = SimpleNamespace(
+            get_task_states=lambda **_: {}, try_number=self.try_number, max_tries=3
+        )
         params = {"tabletop": None, "databases": None}
         return {"dag_run": dag_run, "ti": task, "params": params}
 
@@ -143,6 +147,25 @@ def test_step_of_a_sealed_run_fails_and_changes_nothing(run: Run) -> None:
     assert differences(before, snapshot(run.state)) == {}
     with run.live.state.connect() as conn:
         assert [one.outcome for one in steps_of(conn, *RUN)] == [Outcome.ATTENTION]
+
+
+def test_cleared_step_of_a_sealed_run_is_refused_when_the_ledger_lost_its_row(run: Run) -> None:
+    """An older state database was restored; the signed bundle is in the evidence store."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from include.orchestration.run import open_run
+
+    run.step(Outcome.PASS)
+    run.seal()
+    with run.live.state.begin() as conn:
+        conn.exec_driver_sql("SET LOCAL session_replication_role = replica")
+        conn.exec_driver_sql("DELETE FROM evidence_ledger")
+    run.try_number = 2
+    before = snapshot(run.state)
+    for work in (lambda: run.step(Outcome.PASS), open_run):
+        with pytest.raises(AirflowFailException, match=r"the evidence ledger lost its row"):
+            work()
+    assert differences(before, snapshot(run.state)) == {}
 
 
 def test_seal_gives_the_reason_of_the_last_answer_where_nobody_asks_again(run: Run) -> None:
