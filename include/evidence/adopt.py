@@ -13,10 +13,10 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from include.evidence import ledger
-from include.evidence.columns import columns_of, finished_at_of
+from include.evidence.columns import columns_of, finished_at_of, is_of_folder
 from include.evidence.gaps import unpruned_gaps
 from include.evidence.ledger import LedgerRow
-from include.evidence.names import SIGNATURE, bundle_path
+from include.evidence.names import SIGNATURE
 from include.evidence.pending import publish_signatures
 from include.evidence.signing import Signer, TrustedKeys
 from include.evidence.unrecorded import (
@@ -131,6 +131,11 @@ def adopt_before_seal(
     prefixes = [*parts.prefixes, *_begun(conn)]
     most_forged = MOST_FORGED if last else None
     unrecorded = search_unrecorded(store, conn, keys, prefixes, most_forged=most_forged)
+    if last and not last.is_authentic(keys):
+        # A trusted key signed the bundle of this place, so the row is not one of an older key.
+        before = ledger.at(conn, last.seq - 1)
+        if unrecorded.after(before.link if before else None):
+            raise ledger.changed(last)
     if last and (unrecorded.after(last.link) or unpruned_gaps(conn, keys)):
         # Further bundles may be of runs that began long ago.
         everywhere = search_unrecorded(store, conn, keys, [""], most_forged=most_forged)
@@ -265,14 +270,11 @@ def _first_readable(
     """Return the first bundle whose sealed result.json is stored and is of its folder's run."""
     for bundle in following:
         result_json = bundle.folder.read_result()
-        if result_json is None:
+        if result_json is None or not is_of_folder(result_json, bundle.name):
             continue
         try:
-            columns = columns_of(result_json)
-            finished_at = finished_at_of(result_json)
+            content = _Content(columns_of(result_json), finished_at_of(result_json))
         except ValueError:
             continue
-        run = columns["dag_id"], columns["run_id"], columns["started_at"]
-        if bundle.name == bundle_path(*run):
-            return bundle, _Content(columns, finished_at)
+        return bundle, content
     return None

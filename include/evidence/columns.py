@@ -6,6 +6,8 @@ import json
 from datetime import datetime
 from typing import Any
 
+from include.evidence.names import bundle_path
+
 
 def columns_of(result_json: bytes) -> dict[str, Any]:
     """Return what a result.json shares with its row of the ledger, by column.
@@ -24,6 +26,18 @@ def columns_of(result_json: bytes) -> dict[str, Any]:
         }
     except (KeyError, TypeError) as error:
         raise ValueError("result.json lacks what every result has") from error
+
+
+def is_of_folder(result_json: bytes, bundle: str) -> bool:
+    """Return whether a result.json is of the run after which a bundle's folder is named.
+
+    A copy of a genuine bundle in another run's folder has a valid signature, too.
+    """
+    try:
+        columns = columns_of(result_json)
+    except ValueError:
+        return False
+    return bundle == bundle_path(columns["dag_id"], columns["run_id"], columns["started_at"])
 
 
 def finished_at_of(result_json: bytes) -> datetime:

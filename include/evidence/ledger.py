@@ -112,11 +112,17 @@ def trusted_head(conn: Connection, keys: TrustedKeys) -> LedgerRow | None:
     last = head(conn)
     if last is None or last.is_authentic(keys) or last.key_fingerprint not in keys.fingerprints:
         return last
-    raise ControlFailed(
+    raise changed(last)
+
+
+def changed(last: LedgerRow) -> ControlFailed:
+    """Return the error of a seal that would follow a row whose signature does not fit."""
+    return ControlFailed(
         f"The last row of the evidence ledger, number {last.seq}, was changed: its signature does "
         "not fit. No bundle can follow it.",
-        "Run `./parcelseal verify`, find out who changed the row, and put it back as it was. "
-        "Nothing is lost: the run can be sealed afterwards.",
+        "Run `./parcelseal verify` and find out who changed the row. Put it back as it was. Or "
+        "delete it as the owner of its table, and run `./parcelseal recover-ledger`, which enters "
+        "its bundle again. Nothing is lost: the run can be sealed afterwards.",
     )
 
 

@@ -34,6 +34,7 @@ from include.evidence.register_figures import (
 from include.evidence.signing import TrustedKeys
 from include.evidence.unread import (
     accepted_message,
+    changed_findings,
     kept_names,
     read_again,
     unread_error,
@@ -77,6 +78,7 @@ class SealedStates:
             that no trusted key made.
         untrusted: those of `unreadable` whose ledger row no trusted key signed.
         gaps: numbers that the ledger lacks between its rows.
+        changed: bundles of a trusted key whose ledger rows no trusted key signed.
     """
 
     recorded: tuple[RegisterState, ...]
@@ -88,6 +90,7 @@ class SealedStates:
     unchecked: int = 0
     untrusted: tuple[str, ...] = ()
     gaps: tuple[Gap, ...] = ()
+    changed: tuple[str, ...] = ()
 
     @property
     def states(self) -> tuple[RegisterState, ...]:
@@ -178,13 +181,13 @@ class EvidenceReader:
         recorded: list[RegisterState] = []
         unreadable, hidden = [], []
         untrusted: list[str] = []
+        changed: list[str] = []
         for row in newest_rows:
             if len(recorded) == NEWEST:
                 break
             if row not in rows:
                 # Where a trusted key signed its bundle, that is compared like one without a row.
-                if not any(bundle.name == row.bundle for bundle in beside.bundles):
-                    untrusted.append(row.bundle)
+                (changed if beside.has_bundle_of(row) else untrusted).append(row.bundle)
                 continue
             try:
                 state = self._state_of(row, keys, pending.get(row.bundle))
@@ -234,6 +237,7 @@ class EvidenceReader:
             beside.unchecked,
             tuple(untrusted),
             gaps_after(gaps, pruned),
+            tuple(changed),
         )
 
     def losses(self, sealed: SealedStates) -> list[Loss]:
@@ -345,6 +349,7 @@ def _findings(sealed: SealedStates, lost: Sequence[Loss]) -> Iterator[Finding]:
             ),
         )
     yield from gap_findings(sealed.gaps)
+    yield from changed_findings(sealed.changed)
     if sealed.unchecked:
         yield Finding(
             code="evidence.too_many_unknown_folders",

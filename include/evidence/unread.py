@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from include.evidence import ledger
 from include.evidence.check import Refused
+from include.evidence.columns import is_of_folder
 from include.evidence.model import AcceptedLoss, Finding, Outcome, RegisterState
 from include.evidence.signing import TrustedKeys
 from include.evidence.versions import find_sealed
@@ -73,8 +74,11 @@ def read_again(
             row = ledger.find_bundle(conn, bundle)
         sums_sha256 = row.sums_sha256 if row and row.is_authentic(keys) else ""
         sealed = find_sealed(store, bundle, keys, sums_sha256=sums_sha256)
+        result_json = sealed.read_result() if sealed else None
+        if result_json is not None and not is_of_folder(result_json, bundle):
+            result_json = None  # a copy of another bundle
         try:
-            registers = parse(sealed.read_result() if sealed else None)
+            registers = parse(result_json)
         except Refused:
             (again.untrusted if row and not sums_sha256 else again.unreadable).append(bundle)
             continue
@@ -141,6 +145,26 @@ def unread_findings(unreadable: Sequence[str], untrusted: Sequence[str]) -> Iter
                 "If the signing key was exchanged, have the data engineers trust the earlier "
                 "public key again. Otherwise find out who changed the rows."
             ),
+        )
+
+
+def changed_findings(bundles: Sequence[str]) -> Iterator[Finding]:
+    """Yield a failed finding if rows of the ledger were changed.
+
+    Args:
+        bundles: bundles of a trusted key whose ledger rows no trusted key signed.
+    """
+    if bundles:
+        yield Finding(
+            code="evidence.ledger_changed",
+            severity=Outcome.FAIL,
+            subject=bundles[0],
+            message=_(
+                "{count} rows of the evidence ledger were changed: their signatures do not fit, "
+                "and a trusted key signed their bundles.",
+                count=len(bundles),
+            ),
+            action=_("Verify all evidence and find out who changed the state database."),
         )
 
 

@@ -18,6 +18,8 @@ from sqlalchemy import Connection
 from include.evidence import ledger
 from include.evidence.check import SignedSums
 from include.evidence.checkpoint import checkpoints
+from include.evidence.columns import is_of_folder
+from include.evidence.ledger import LedgerRow
 from include.evidence.names import (
     DEPTH,
     LARGEST_RESULT,
@@ -67,6 +69,16 @@ class UnrecordedBundles:
 
     bundles: tuple[UnrecordedBundle, ...]
     unchecked: int = 0
+
+    def has_bundle_of(self, row: LedgerRow) -> bool:
+        """Return whether one of the bundles is the one that a row names, and no copy in its folder.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        of_row = (bundle for bundle in self.bundles if bundle.name == row.bundle)
+        results = (bundle.folder.read_result() for bundle in of_row)
+        return any(result is not None and is_of_folder(result, row.bundle) for result in results)
 
     def after(self, link: Link | None) -> list[UnrecordedBundle]:
         """Return the bundles whose SHA256SUMS names a link: one bundle, its copies, or a fork."""

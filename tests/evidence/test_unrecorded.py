@@ -142,7 +142,7 @@ def test_seal_refuses_to_follow_a_ledger_row_that_was_changed(chain: Evidence, l
     chain.tamper(update(evidence_ledger).where(is_last).values(outcome="pass"))
     with pytest.raises(ControlFailed, match="was changed: its signature does not fit") as refused:
         chain.seal(11, clock=LATER)
-    assert "put it back" in refused.value.action
+    assert "Put it back" in refused.value.action
     chain.tamper(update(evidence_ledger).where(is_last).values(outcome=last.outcome))
     assert chain.seal(11, clock=LATER).seq == 4
     assert chain.verify().verified

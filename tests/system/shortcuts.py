@@ -1,4 +1,4 @@
-"""Leave out of a run what takes long and does not concern other packages."""
+"""Shortcuts for runs: no charts and PDF files, and RSA keys that are made and read once."""
 
 from __future__ import annotations
 

@@ -1,0 +1,88 @@
+"""Changed ledger rows, and copies of other bundles, hide neither a bundle nor a loss."""
+
+from __future__ import annotations
+
+import shutil
+from itertools import count
+
+import pytest
+
+from include.evidence import ledger
+from include.evidence.adopt import recover_ledger
+from include.evidence.names import RESULT, SIGNATURE, SUMS
+from include.evidence.signing import Signer, TrustedKeys, generate_key
+from include.services.errors import ControlFailed
+from include.state.tables import evidence_ledger
+from tests.evidence.register_fixtures import Company
+from tests.evidence.support import CLOCK, Evidence
+from tests.evidence.test_unread_bundles import codes, exchange_key, rows
+
+FOREIGN = "key_fingerprint = repeat('b', 64)"
+
+
+@pytest.mark.parametrize("forged", ["", "sums_sha256 = repeat('a', 64), "])
+def test_seal_refuses_to_follow_a_changed_row_that_names_a_foreign_key(
+    company: Company, forged: str
+) -> None:
+    """A trusted key signed the bundle of its place, so it is no row of an exchanged key."""
+    company.seal()
+    company.seal()
+    last = rows(company)[-1]
+    company.harm(f"UPDATE evidence_ledger SET {forged}{FOREIGN} WHERE seq = {last.seq}")
+    company.numbers = count(10)
+    with pytest.raises(ControlFailed, match="was changed: its signature does not fit"):
+        company.seal()
+    company.harm(
+        f"UPDATE evidence_ledger SET sums_sha256 = '{last.sums_sha256}', "
+        f"key_fingerprint = '{last.key_fingerprint}' WHERE seq = {last.seq}"
+    )
+    assert company.seal()[1] == []
+    assert company.evidence.verify().verified
+
+
+def test_changed_row_between_others_fails_the_next_runs(company: Company) -> None:
+    company.seal()
+    company.seal()
+    company.harm("UPDATE evidence_ledger SET outcome = 'pass', controls = '{}' WHERE seq = 2")
+    _state, findings = company.seal()
+    assert codes(findings) == [("evidence.ledger_changed", "fail")]
+
+
+def test_copy_of_another_bundle_does_not_stand_for_one_of_an_exchanged_key(
+    company: Company,
+) -> None:
+    """Its figures stay unknown, however many bundles follow."""
+    exchange_key(company)
+    company.harm("DELETE FROM legal_hold WHERE id = 2")
+    for _ in range(5):
+        company.seal()
+    first, *_others, newest = rows(company)
+    for name in (SUMS, SIGNATURE, RESULT):
+        file = company.evidence.root / first.bundle / name
+        file.unlink()
+        shutil.copyfile(company.evidence.root / newest.bundle / name, file)
+    state, findings = company.seal()
+    assert state.unread == (first.bundle,)
+    assert codes(findings) == [("evidence.register_untrusted", "attention")]
+    with pytest.raises(ControlFailed, match="No trusted key signed the ledger row"):
+        company.require()
+
+
+def test_row_of_a_recovering_key_that_was_exchanged_is_deleted_and_entered_again(
+    chain: Evidence,
+) -> None:
+    """The key that recovered a bundle was stolen since; the bundle's own key is trusted."""
+    stolen, new = (Signer.from_pem(generate_key()) for _ in range(2))
+    is_last = evidence_ledger.c.seq == 3
+    chain.tamper(evidence_ledger.delete().where(is_last))
+    keys = TrustedKeys([stolen.public_pem, chain.signer.public_pem])
+    assert len(recover_ledger(chain.store, chain.conn, stolen, keys, CLOCK)) == 1
+    trusted = [chain.signer.public_pem]
+    with pytest.raises(ControlFailed, match="was changed") as refused:
+        chain.seal(11, signer=new, trusted=trusted)
+    assert "delete it as the owner of its table" in refused.value.action
+    chain.tamper(evidence_ledger.delete().where(is_last))
+    keys = TrustedKeys([new.public_pem, *trusted])
+    assert len(recover_ledger(chain.store, chain.conn, new, keys, CLOCK)) == 1
+    assert chain.seal(11, signer=new, trusted=trusted).seq == 4
+    assert [row.seq for row in ledger.rows(chain.conn)] == [1, 2, 3, 4]
