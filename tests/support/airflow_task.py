@@ -41,7 +41,8 @@ def in_task(
         start_date=datetime(2026, 11, 28, tzinfo=UTC),
         triggering_user_name=None,
     )
-    monkeypatch.setattr(run, "get_current_context", lambda: {"dag_run": dag_run})
+    context = {"dag_run": dag_run, "ti": SimpleNamespace(try_number=1)}
+    monkeypatch.setattr(run, "get_current_context", lambda: context)
     monkeypatch.setattr(run, "workplace", lambda: place)
     return place
 
