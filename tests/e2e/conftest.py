@@ -25,7 +25,7 @@ from include.state.connect import engine
 from include.workplace import ROOT, Workplace
 from tests.e2e import databases
 from tests.e2e.audited import Audited, audit
-from tests.e2e.forked import Forked
+from tests.e2e.forked import WITHOUT_PDF, Forked
 from tests.e2e.incidents.led import Played, lead
 from tests.e2e.retained import Retained, retain
 from tests.support.damage import flip
@@ -58,11 +58,13 @@ class Cli:
         place: the same home for looking into.
         environment: of every command.
         forked: makes processes for runs of workflows.
+        rendered: workflows whose report was a PDF file once; their further runs make none.
     """
 
     place: Workplace
     environment: dict[str, str] = field(default_factory=dict)
     forked: Forked | None = None
+    rendered: set[str] = field(default_factory=set)
 
     @property
     def home(self) -> Path:
@@ -72,7 +74,11 @@ class Cli:
         self, *words: str, timeout: float = 280, **more: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a command; the environment has what is needed and nothing of this shell's."""
-        return self._done(["-m", "include.cli", *words], timeout, more, words[0] == "run")
+        workflow = set(words[1:2]) if words[0] == "run" else set()
+        if workflow & self.rendered:
+            more[WITHOUT_PDF] = "1"
+        self.rendered |= workflow
+        return self._done(["-m", "include.cli", *words], timeout, more, bool(workflow))
 
     def script(self, text: str, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Run a workflow by a text in Python, which gets the words."""

@@ -39,6 +39,8 @@ ALL = (
 )
 SOME = ("great_expectations", "weasyprint")
 """What all workflows import, and what some do."""
+WITHOUT_PDF = "TEST_WITHOUT_PDF"
+"""Environment variable with which a command makes no PDF files."""
 
 
 def preload(names: Sequence[str]) -> None:
@@ -54,6 +56,15 @@ def preload(names: Sequence[str]) -> None:
     _import_all()
     in_process_api_server().app._cadwyn_initialize()  # seconds; done when first asked
     settings.dispose_orm()
+
+
+def without_pdf() -> None:
+    """Make no PDF files in this process: they take most of a run's time."""
+    from include.documents import render as documents
+    from include.reports import render as reports
+
+    for module in (documents, reports):
+        module.pdf_unavailable_reason = lambda: "Left out, to save time."
 
 
 def child(do: Callable[[], None]) -> int:
@@ -143,6 +154,8 @@ def _command(asked: Mapping[str, Any]) -> None:
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["environment"])
+    if os.environ.pop(WITHOUT_PDF, ""):
+        without_pdf()
     how, what, *words = asked["words"]
     sys.argv = [what if how == "-m" else how, *words]
     if how == "-m":

@@ -22,7 +22,7 @@ from include.cli.stack import workplace
 from include.local import airflow as local_airflow
 from include.local.profile import AIRFLOW_RUNS
 from include.workplace import ROOT
-from tests.e2e.forked import ALL, child, preload
+from tests.e2e.forked import ALL, child, preload, without_pdf
 
 DAG = "respond_to_incident"
 HASTY = timedelta(seconds=3)  # waits the step that nobody answers
@@ -38,7 +38,7 @@ def main(folder: Path, wanted: list[dict[str, Any]]) -> dict[str, Any]:
     with output_to(folder / "incidents.log"):
         ready = {one["name"]: _prepared(dags, one) for one in wanted}
         preload(ALL)
-        _without_pdf()
+        without_pdf()  # the incident in the whole Airflow makes them
         _known(folder)
         children = {_forked(folder, name, one): name for name, one in ready.items()}
         _meanwhile(folder, children)
@@ -62,15 +62,6 @@ def _prepared(dags: Path, wanted: dict[str, Any]) -> Any:
     if name := wanted.get("hasty"):
         _hasty(made.dag.task_dict[name])
     return replace(made, given={})
-
-
-def _without_pdf() -> None:
-    """PDF files take most of the time; they are made of the incident in the whole Airflow."""
-    from include.documents import render as documents
-    from include.reports import render as reports
-
-    for module in (documents, reports):
-        module.pdf_unavailable_reason = lambda: "Left out, to save time."
 
 
 def _hasty(step: Any) -> None:
