@@ -76,7 +76,7 @@ class Cli:
         """Run a command; the environment has what is needed and nothing of this shell's."""
         workflow = set(words[1:2]) if words[0] == "run" else set()
         if workflow & self.rendered:
-            more[WITHOUT_PDF] = "1"
+            more.setdefault(WITHOUT_PDF, "1")
         self.rendered |= workflow
         return self._done(["-m", "include.cli", *words], timeout, more, bool(workflow))
 

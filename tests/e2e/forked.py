@@ -40,7 +40,7 @@ ALL = (
 SOME = ("great_expectations", "weasyprint")
 """What all workflows import, and what some do."""
 WITHOUT_PDF = "TEST_WITHOUT_PDF"
-"""Environment variable with which a command makes no PDF files."""
+"""Environment variable with which a command makes no PDF files, unless it is empty."""
 
 
 def preload(names: Sequence[str]) -> None:

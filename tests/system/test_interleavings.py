@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 LONGER = os.environ.get("TEST_SYSTEM_SEQUENCES", "")
 SEQUENCES = int(LONGER or 60)
-STEPS = 10 if LONGER else 6  # and two more at the end of each sequence
+STEPS = 10 if LONGER else 4  # and two more at the end of each sequence
 DEFECT = os.environ.get("TEST_SYSTEM_DEFECT", "")
 
 pytestmark = pytest.mark.airflow

@@ -12,6 +12,7 @@ import pytest
 from include.workplace import ROOT
 from tests.e2e import databases
 from tests.e2e.conftest import Cli
+from tests.e2e.forked import WITHOUT_PDF
 from tests.e2e.test_tabletop import WORDS
 from tests.retention.chinook import DATABASE
 
@@ -74,6 +75,7 @@ def breach(cli: Cli, counted: tuple[int, int]) -> dict[str, Any]:
         *(one for answer in answers for one in ("--answer", answer)),
         AIRFLOW_CONN_CUSTOMER_DB=cli.uri("chinook", "chinook_reader", "reader"),
         PARCELSEAL_POLICY=str(ROOT / "examples" / "packs" / "chinook"),
+        **{WITHOUT_PDF: ""},
     )
 
 
