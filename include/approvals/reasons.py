@@ -85,23 +85,23 @@ def names_a_person(name: str) -> bool:
 
 
 def _plain(text: str) -> tuple[str, list[int]]:
-    """The text as it reads (NFKC), and of each of its characters the place in the text.
+    """Return the text in its normal form (NFKC), and the place of each character in the original.
 
     Character by character, so that the reason itself is kept as it was typed.
     """
     plain: list[str] = []
     places: list[int] = []
-    for at, one in enumerate(text):
-        if is_invisible(one) or unicodedata.category(one) in _AROUND:
+    for at, character in enumerate(text):
+        if is_invisible(character) or unicodedata.category(character) in _AROUND:
             continue
-        for said in unicodedata.normalize("NFKC", one):
-            plain.append(_simple(said))
+        for normal in unicodedata.normalize("NFKC", character):
+            plain.append(_simple(normal))
             places.append(at)
     return "".join(plain), places
 
 
-def _simple(one: str) -> str:
-    kind = unicodedata.category(one)
+def _simple(character: str) -> str:
+    kind = unicodedata.category(character)
     if kind == "Nd":
-        return str(unicodedata.decimal(one))
-    return _DASHES if kind == "Pd" or one == "\u2212" else one
+        return str(unicodedata.decimal(character))
+    return _DASHES if kind == "Pd" or character == "\u2212" else character

@@ -275,7 +275,7 @@ def prune_restore_points(
         now: the moment of the decision.
         dag_id: with ``run_id``, which run it is.
         run_id: see ``dag_id``.
-        confirm: is called before each removal, and right before its first deletion; it may raise.
+        confirm: called before a removal is recorded, and before its first deletion; may raise.
 
     Raises:
         StoreError, ServiceError: store or state database failed; the next run goes on.
@@ -295,7 +295,7 @@ def prune_restore_points(
             if confirm:
                 confirm()
 
-        confirm_all()  # a refusal leaves no removal that has begun and never ends
+        confirm_all()  # a removal that is refused here is not recorded as begun
         begun.begin(
             state, store.description, database, point, Work.REMOVE, now,
             dag_id=dag_id, run_id=run_id,

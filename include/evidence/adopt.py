@@ -132,7 +132,8 @@ def adopt_before_seal(
     most_forged = MOST_FORGED if last else None
     unrecorded = search_unrecorded(store, conn, keys, prefixes, most_forged=most_forged)
     if last and not last.is_authentic(keys):
-        # A trusted key signed the bundle of this place, so the row is not one of an older key.
+        # If a trusted key signed the bundle of this place, the row was changed. Otherwise an
+        # exchanged key signed both.
         before = ledger.at(conn, last.seq - 1)
         if unrecorded.after(before.link if before else None):
             raise ledger.changed(last)

@@ -116,7 +116,7 @@ def trusted_head(conn: Connection, keys: TrustedKeys) -> LedgerRow | None:
 
 
 def changed(last: LedgerRow) -> ControlFailed:
-    """Return the error of a seal that would follow a row whose signature does not fit."""
+    """Return the error of a seal that would follow a changed row."""
     return ControlFailed(
         f"The last row of the evidence ledger, number {last.seq}, was changed: its signature does "
         "not fit. No bundle can follow it.",

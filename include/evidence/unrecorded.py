@@ -71,7 +71,7 @@ class UnrecordedBundles:
     unchecked: int = 0
 
     def has_bundle_of(self, row: LedgerRow) -> bool:
-        """Return whether one of the bundles is the one that a row names, and no copy in its folder.
+        """Return whether the bundle of a row is among these; a copy of another bundle is not.
 
         Raises:
             StoreError: the store cannot be read.
@@ -108,7 +108,7 @@ class UnrecordedBundles:
         return list(copies.values())
 
     def joined(self, other: UnrecordedBundles) -> UnrecordedBundles:
-        """Return the bundles of two searches, of which the other one is the wider."""
+        """Return the bundles of two searches; the other search is the wider of the two."""
         names = {(bundle.name, bundle.signed.sha256) for bundle in self.bundles}
         further = [each for each in other.bundles if (each.name, each.signed.sha256) not in names]
         return _sorted([*self.bundles, *further], other.unchecked)

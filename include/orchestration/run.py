@@ -23,8 +23,7 @@ from include.evidence.sealed import SealedRun, read_sealed
 from include.evidence.signing import TrustedKeys
 from include.evidence.steps import artifacts_of, record_step, steps_of
 from include.messages import Message, _, verbatim
-from include.orchestration import run_lock
-from include.orchestration.run_lock import RunSealed, at_work, sealing, unsealed
+from include.orchestration.run_lock import RunSealed, at_work, refuse_unrecorded, sealing, unsealed
 from include.orchestration.sandbox import SandboxedWorkplace, live_of
 from include.orchestration.step_records import failed, interrupted, unanswered
 from include.orchestration.unforeseen import value_free
@@ -85,7 +84,7 @@ def open_run(make: Callable[[], Workplace] | None = None) -> Workplace:
     """
     place = (make or workplace)()
     with _unsealed(place):
-        _refuse_lost_seal(place)
+        _refuse_cleared(place)
         return place
 
 
@@ -96,10 +95,10 @@ def _unsealed(place: Workplace) -> Iterator[None]:
         yield
 
 
-def _refuse_lost_seal(place: Workplace) -> None:
-    """Refuse a cleared run whose seal the ledger lost; the first try of a task does not look."""
+def _refuse_cleared(place: Workplace) -> None:
+    """Refuse a task that was cleared after its run was sealed, also if the ledger lacks the run."""
     if get_current_context()["ti"].try_number > 1:
-        run_lock.refuse_lost_seal(live_of(place), run_context(live_of(place)))
+        refuse_unrecorded(live_of(place), run_context(live_of(place)))
 
 
 def confirm_open(place: Workplace) -> None:
@@ -164,7 +163,7 @@ def step(
         keep_record(place, record.model_copy(update={"data": dict(data or {})}))
 
     with at_work(live_of(place).state, *run_key()):
-        _refuse_lost_seal(place)
+        _refuse_cleared(place)
         keep_failed(interrupted(name, part, title, clause))
         try:
             record = work(place)

@@ -109,12 +109,12 @@ def unsealed(state: Engine, dag_id: str, run_id: str) -> Iterator[None]:
         yield
 
 
-def refuse_lost_seal(live: Workplace, run: RunContext) -> None:
-    """Refuse a run that is sealed, although the ledger of a restored state database lacks its row.
+def refuse_unrecorded(live: Workplace, run: RunContext) -> None:
+    """Refuse a sealed run that the ledger lacks, as after an older state database was restored.
 
     Args:
-        live: has the state database and the evidence store.
-        run: names the run and its folder.
+        live: the live workplace, with the state database and the evidence store.
+        run: the run.
 
     Raises:
         RunSealed: the run's folder holds a signed bundle.

@@ -63,7 +63,7 @@ def standing(desk: Desk, sources: Sources, waived: Sequence[Waiver]) -> Standing
         UsageError: training.yaml's queries cannot be read.
         ServiceError: a database was lost.
     """
-    today = Standing()
+    current = Standing()
     due: list[Due] = []
     grace = desk.rules.leave_grace
     for row in everything(
@@ -73,16 +73,16 @@ def standing(desk: Desk, sources: Sources, waived: Sequence[Waiver]) -> Standing
             case Due():
                 due.append(row)
             case Department():
-                today.departments.append(row)
+                current.departments.append(row)
             case Topic():
-                today.topics.append(row)
+                current.topics.append(row)
             case Untrained():
-                today.untrained.append(row)
+                current.untrained.append(row)
     due.sort(key=lambda obligation: (obligation.due_on, obligation.person, obligation.course))
-    today.due = {told_of(obligation).key: obligation for obligation in due}
-    today.departments.sort(key=lambda one: one.name)
-    today.untrained.sort(key=lambda one: one.person)
-    return today
+    current.due = {told_of(obligation).key: obligation for obligation in due}
+    current.departments.sort(key=lambda department: department.name)
+    current.untrained.sort(key=lambda person: person.person)
+    return current
 
 
 def reached_by(

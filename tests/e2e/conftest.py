@@ -58,7 +58,7 @@ class Cli:
         place: the same home for looking into.
         environment: of every command.
         forked: makes processes for runs of workflows.
-        rendered: workflows whose report was a PDF file once; their further runs make none.
+        rendered: workflows that have run once; further runs of them make no PDF files.
     """
 
     place: Workplace

@@ -163,7 +163,7 @@ def test_an_old_backup_brings_nobody_back(
 
 
 def test_a_drill_after_it_is_green(cli: Cli, retained: Retained, restored: dict[str, Any]) -> None:
-    """With the number of erasures that it repeated, of which none is left."""
+    """It names the number of erasures that it repeated, and finds no erased record."""
     run = cli.json("run", "drill_restore", **retained.environment)
     assert (run["state"], run["outcome"]) == ("success", "pass")
     (data,) = [one["data"] for one in sealed(run)["steps"] if one["step"] == "drill"]

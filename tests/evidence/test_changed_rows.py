@@ -24,7 +24,7 @@ FOREIGN = "key_fingerprint = repeat('b', 64)"
 def test_seal_refuses_to_follow_a_changed_row_that_names_a_foreign_key(
     company: Company, forged: str
 ) -> None:
-    """A trusted key signed the bundle of its place, so it is no row of an exchanged key."""
+    """A trusted key signed the bundle of this place, so no exchanged key signed the row."""
     company.seal()
     company.seal()
     last = rows(company)[-1]

@@ -21,7 +21,7 @@ read_key = functools.cache(recipients.opening_key_from_pem)
 
 @functools.cache
 def stranger() -> tuple[bytes, bytes]:
-    """Make a key pair of nobody, with which drills try to open a dump."""
+    """Return a key pair that opens nothing; drills try to open a dump with it."""
     now = datetime.now(UTC)  # noqa: TID251 - a certificate follows the real clock
     return recipients.new_pair("stranger", now, bits=refusals.WRONG_KEY_BITS)
 
