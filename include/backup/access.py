@@ -10,7 +10,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import psycopg
@@ -96,7 +96,12 @@ def sole_restore(target: DatabaseAddress) -> Iterator[Callable[[], None]]:
                     "Drop the target, and restore into a new database.",
                 ) from None
 
-        yield confirm
+        try:
+            yield confirm
+        finally:
+            # A busy server ends the session, and with it the lock, some time after its client does.
+            with suppress(psycopg.OperationalError):
+                connection.execute(f"SELECT pg_advisory_unlock({_LOCK})")
     finally:
         connection.close()
 

@@ -45,8 +45,13 @@ def exclusive(
             )
         # The server's own limit would end a session that waits for work elsewhere.
         conn.execute(text("SELECT set_config('idle_session_timeout', '0', false)"))
-        yield lambda: _confirm(conn)
-        _unlock(conn, name)
+        try:
+            yield lambda: _confirm(conn)
+        finally:
+            # A busy server ends the session, and with it the lock, some time after its client does.
+            is_lost = not _unlocked(conn, name)
+        if is_lost:
+            raise _lost()
 
 
 @contextmanager
@@ -148,13 +153,10 @@ def _locked(conn: Connection, name: str, wait: timedelta, *, shared: bool = Fals
     return True
 
 
-def _unlock(conn: Connection, name: str) -> None:
-    """Give the lock back. When the work failed, closing the connection does so instead.
-
-    Raises:
-        ServiceError: the connection was lost, so somebody else may have held the lock meanwhile.
-    """
+def _unlocked(conn: Connection, name: str) -> bool:
+    """Give the lock back; return whether the connection still held it."""
     try:
-        conn.execute(text("SELECT pg_advisory_unlock(hashtextextended(:name, 0))"), {"name": name})
-    except OperationalError:
-        raise _lost() from None
+        query = text("SELECT pg_advisory_unlock(hashtextextended(:name, 0))")
+        return bool(conn.scalar(query, {"name": name}))
+    except SQLAlchemyError:  # OperationalError, and after it that the connection is of no use
+        return False

@@ -280,8 +280,19 @@ def test_two_restores_into_one_target_exclude_each_other(
             pass
         with sole_restore(new_database("SELECT")):
             pass
+
+
+def test_restore_can_follow_another_whose_session_the_server_has_not_ended_yet(
+    target: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy server ends a session some time after the client has closed it."""
+    not_ended: list[psycopg.Connection] = []
+    with monkeypatch.context() as patch, sole_restore(target):
+        patch.setattr(psycopg.Connection, "close", lambda session: not_ended.append(session))
     with sole_restore(target):
         pass
+    for connection in not_ended:
+        connection.close()
 
 
 def test_restore_that_lost_its_lock_does_not_open_the_target(target: DatabaseAddress) -> None:
