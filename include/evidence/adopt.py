@@ -127,16 +127,16 @@ def adopt_before_seal(
         StoreError: the store cannot be read.
     """
     last = ledger.trusted_head(conn, keys)
-    parts = recent_parts(store, workflows, last.sealed_at if last else None, clock.now())
+    authentic = ledger.newest_authentic(conn, keys)
+    newest = authentic or last
+    parts = recent_parts(store, workflows, newest.sealed_at if newest else None, clock.now())
     prefixes = [*parts.prefixes, *_begun(conn)]
     most_forged = MOST_FORGED if last else None
     unrecorded = search_unrecorded(store, conn, keys, prefixes, most_forged=most_forged)
-    if last and not last.is_authentic(keys):
-        # If a trusted key signed the bundle of this place, the row was changed. Otherwise an
-        # exchanged key signed both.
-        before = ledger.at(conn, last.seq - 1)
-        if unrecorded.after(before.link if before else None):
-            raise ledger.changed(last)
+    if last and last != authentic and unrecorded.after(authentic.link if authentic else None):
+        # A trusted key signed the bundle after the authentic row, so the rows after it were
+        # changed. Otherwise an exchanged key signed rows and bundles.
+        raise ledger.changed(last)
     if last and (unrecorded.after(last.link) or unpruned_gaps(conn, keys)):
         # Further bundles may be of runs that began long ago.
         everywhere = search_unrecorded(store, conn, keys, [""], most_forged=most_forged)

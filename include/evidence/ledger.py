@@ -63,6 +63,8 @@ class LedgerRow:
         return keys.who_signed(self.row_signature, self.signed_content()) is not None
 
 
+MOST_CHANGED = 10_000  # rows that a seal reads in search of an authentic one, those of about a year
+
 _SIGNED = tuple(one.name for one in fields(LedgerRow) if one.name != "row_signature")
 
 
@@ -129,6 +131,17 @@ def changed(last: LedgerRow) -> ControlFailed:
 def newest(conn: Connection, limit: int) -> list[LedgerRow]:
     """Return the last rows, newest first."""
     return _rows(conn, select(evidence_ledger).order_by(evidence_ledger.c.seq.desc()).limit(limit))
+
+
+def newest_authentic(conn: Connection, keys: TrustedKeys) -> LedgerRow | None:
+    """Return the newest row that one of the keys signed as it stands.
+
+    Reads the last MOST_CHANGED rows; returns None when none of them is authentic.
+    """
+    last = head(conn)
+    if last is None or last.is_authentic(keys):
+        return last
+    return next((row for row in newest(conn, MOST_CHANGED) if row.is_authentic(keys)), None)
 
 
 def of_bundles(conn: Connection, bundles: Collection[str]) -> list[LedgerRow]:

@@ -40,6 +40,18 @@ def test_seal_refuses_to_follow_a_changed_row_that_names_a_foreign_key(
     assert company.evidence.verify().verified
 
 
+def test_seal_refuses_to_follow_several_changed_rows_that_name_a_foreign_key(
+    company: Company,
+) -> None:
+    """The row before the last is no proof of the chain's place when it was changed as well."""
+    for _ in range(4):
+        company.seal()
+    forged = "sums_sha256 = md5(seq::text) || md5(seq::text)"
+    company.harm(f"UPDATE evidence_ledger SET {forged}, {FOREIGN} WHERE seq > 1")
+    with pytest.raises(ControlFailed, match="was changed: its signature does not fit"):
+        company.seal()
+
+
 def test_changed_row_between_others_fails_the_next_runs(company: Company) -> None:
     company.seal()
     company.seal()
