@@ -20,7 +20,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from include.policy.expectations import Expectation, are_enough
+
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # before the import: it reads it once
+# Its loggers print the statements and errors of PostgreSQL, which quote values; during the import
+# they print hundreds of lines about its own documentation.
+logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -41,8 +46,6 @@ with warnings.catch_warnings():
     from great_expectations.validator.metric_configuration import MetricConfiguration
     from great_expectations.validator.validator import ValidationDependencies, Validator
 
-from include.policy.expectations import Expectation, are_enough
-
 
 class NotComputed(Exception):
     """Great Expectations could not compute a metric. Its words quote the statement and values."""
@@ -53,8 +56,6 @@ COLUMNS = "table.column_types"
 COUNT = "unexpected_count"
 Find = Callable[[], Mapping[str, int]]
 _FORMAT = {"result_format": "BOOLEAN_ONLY"}
-# Its loggers print the statements and errors of PostgreSQL, which quote values.
-logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
 
 
 class RecordsBatch(SqlAlchemyBatchData):

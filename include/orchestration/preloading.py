@@ -1,7 +1,8 @@
 """Imports what tasks need before Airflow forks them, rather than in each of them again.
 
 Airflow forks every task and every parse of a DAG file from a process that lives long. Importing our
-modules there takes 0.5 to 1 second of CPU, which is more than most tasks work. Only modules and
+modules in each of them takes 0.5 to 1 second of CPU, which is more than most tasks work; and tasks
+that check records need Great Expectations, which takes 2 to 3 seconds more. Only modules and
 translations are loaded ahead: policy pack, connections and databases are read by each task, so that
 what was changed counts at once. Changed code counts once scheduler and DAG processor are started
 again.
@@ -16,13 +17,25 @@ from typing import Any
 from airflow.listeners import hookimpl
 
 import include.orchestration
+from include.expectations.check import load_engine
 from include.reports import i18n
+
+SCHEDULER = "SchedulerJob"
+"""Airflow's name of the component that forks tasks, where the executor is local."""
 
 
 @hookimpl
 def on_starting(component: Any) -> None:
-    """Airflow calls it in scheduler, DAG processor and triggerer, before they fork."""
+    """Airflow calls it in scheduler, DAG processor and triggerer, before they fork.
+
+    It calls it in each task too, which must not import what it may not need.
+
+    Args:
+        component: Airflow's job, or a marker in a task.
+    """
     preload()
+    if getattr(component, "job_type", None) == SCHEDULER:
+        load_engine()
 
 
 def preload() -> None:

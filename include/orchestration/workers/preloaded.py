@@ -1,5 +1,7 @@
-"""Importing it loads what tasks begin with; for who can only name a module: `settings`."""
+"""The import of this module loads what tasks need; `settings` can only name a module."""
 
+from include.expectations.check import load_engine
 from include.orchestration.preloading import preload
 
 preload()
+load_engine()
