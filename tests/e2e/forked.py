@@ -17,6 +17,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from threading import Lock
@@ -26,6 +27,7 @@ from include.cli.stack import workplace
 from include.local import airflow as local_airflow
 from include.local.profile import AIRFLOW_RUNS
 from include.workplace import ROOT
+from tests.support.without_pdf import without_pdf
 
 ALL = (
     "airflow.dag_processing.dagbag",
@@ -56,15 +58,6 @@ def preload(names: Sequence[str]) -> None:
     _import_all()
     in_process_api_server().app._cadwyn_initialize()  # seconds; done when first asked
     settings.dispose_orm()
-
-
-def without_pdf() -> None:
-    """Make no PDF files in this process: they take most of a run's time."""
-    from include.documents import render as documents
-    from include.reports import render as reports
-
-    for module in (documents, reports):
-        module.pdf_unavailable_reason = lambda: "Left out, to save time."
 
 
 def child(do: Callable[[], None]) -> int:
@@ -154,14 +147,13 @@ def _command(asked: Mapping[str, Any]) -> None:
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["environment"])
-    if os.environ.pop(WITHOUT_PDF, ""):
-        without_pdf()
     how, what, *words = asked["words"]
     sys.argv = [what if how == "-m" else how, *words]
-    if how == "-m":
-        runpy.run_module(what, run_name="__main__", alter_sys=True)
-    else:
-        exec(what, {"__name__": "__main__"})  # noqa: S102 - as `python -c` does
+    with without_pdf() if os.environ.pop(WITHOUT_PDF, "") else nullcontext():
+        if how == "-m":
+            runpy.run_module(what, run_name="__main__", alter_sys=True)
+        else:
+            exec(what, {"__name__": "__main__"})  # noqa: S102 - as `python -c` does
 
 
 def main() -> None:

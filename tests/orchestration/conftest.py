@@ -1,0 +1,16 @@
+"""Runs of these tests make no PDF files; tests/e2e makes those of each workflow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.without_pdf import without_pdf
+
+
+@pytest.fixture(scope="package", autouse=True)
+def reports_without_pdf() -> Iterator[None]:
+    """Leave PDF files out."""
+    with without_pdf():
+        yield

@@ -1,0 +1,23 @@
+"""Reports and documents without PDF files, which take most of the time of a seal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
+
+
+@contextmanager
+def without_pdf() -> Iterator[None]:
+    """Make no PDF files in this process; reports name them as left out."""
+    from include.documents import render as documents
+    from include.reports import render as reports
+
+    def reason() -> str:
+        return "Left out, to save time."
+
+    with (
+        patch.object(documents, "pdf_unavailable_reason", reason),
+        patch.object(reports, "pdf_unavailable_reason", reason),
+    ):
+        yield
