@@ -237,6 +237,8 @@ def query(conninfo: str, statement: str, values: list[Any] | None = None) -> lis
 def relations_with(conninfo: str, text: str) -> dict[str, int]:
     """Search every table and materialized view of a database for a text.
 
+    Temporary tables are left out: they end with a session that the server may not have ended yet.
+
     Returns:
         The number of rows that hold the text anywhere, by relation; relations without are left out.
     """
@@ -245,7 +247,7 @@ def relations_with(conninfo: str, text: str) -> dict[str, int]:
         relations = connection.execute(
             "SELECT n.nspname, c.relname"
             " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE"
-            " relkind IN ('r', 'm') AND relispopulated"
+            " relkind IN ('r', 'm') AND relispopulated AND relpersistence <> 't'"
             " AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')"
         ).fetchall()
         for schema, name in relations:
