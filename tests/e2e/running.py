@@ -129,6 +129,8 @@ def running_airflow(customers: int, more_people: Sequence[str]) -> Iterator[Runn
                 patch.delenv(name)
         patch.setenv("PARCELSEAL_POLICY", str(place.policy))
         patch.setenv("PYTHONPATH", str(ROOT))
+        # No DAG file changes meanwhile; to parse all of them every minute costs much.
+        patch.setenv("AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL", "600")
         try:
             with local_stack(place, customers=customers, always=True):
                 try:

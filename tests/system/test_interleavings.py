@@ -26,7 +26,7 @@ DEFECT = os.environ.get("TEST_SYSTEM_DEFECT", "")
 pytestmark = pytest.mark.airflow
 
 
-@pytest.mark.timeout(0 if LONGER else 900)
+@pytest.mark.timeout(0 if LONGER else 1400)
 def test_any_order_of_operations_keeps_the_invariants(machine: type[SystemMachine]) -> None:
     """Back up, prune, hold, erase, restore, drill, seal, clear, kill, damage and recover."""
     from tests.system.defects import DEFECTS
