@@ -202,6 +202,7 @@ def seal_run(conclude: Conclude, make: Callable[[], Workplace] | None = None) ->
 
     Raises:
         ControlFailed: the sealed bundle was changed since.
+        RunSealed: the run is sealed, and the ledger lost its row.
         ServiceError: a service failed, or another try seals the run; repeat it.
     """
     place = (make or workplace)()
@@ -209,7 +210,9 @@ def seal_run(conclude: Conclude, make: Callable[[], Workplace] | None = None) ->
     key = run_key()
     # A step that begins meanwhile waits until the run is sealed, and refuses then.
     with sealing(live.state, *key):
-        sealed = finished_run(live, *key) or _seal_records(place, conclude)
+        if (sealed := finished_run(live, *key)) is None:
+            _refuse_cleared(place)  # the seal of another run enters the lost row, with a finding
+            sealed = _seal_records(place, conclude)
         if isinstance(place, SandboxedWorkplace):
             place.drop()
     return {

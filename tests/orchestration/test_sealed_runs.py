@@ -149,8 +149,11 @@ def test_step_of_a_sealed_run_fails_and_changes_nothing(run: Run) -> None:
         assert [one.outcome for one in steps_of(conn, *RUN)] == [Outcome.ATTENTION]
 
 
-def test_cleared_step_of_a_sealed_run_is_refused_when_the_ledger_lost_its_row(run: Run) -> None:
-    """An older state database was restored; the signed bundle is in the evidence store."""
+def test_cleared_task_of_a_sealed_run_is_refused_when_the_ledger_lost_its_row(run: Run) -> None:
+    """An older state database was restored; the signed bundle is in the evidence store.
+
+    Its seal is refused as well: it would enter the lost row, and no bundle would name the loss.
+    """
     from airflow.sdk.exceptions import AirflowFailException
 
     from include.orchestration.run import open_run
@@ -162,7 +165,7 @@ def test_cleared_step_of_a_sealed_run_is_refused_when_the_ledger_lost_its_row(ru
         conn.exec_driver_sql("DELETE FROM evidence_ledger")
     run.try_number = 2
     before = snapshot(run.state)
-    for work in (lambda: run.step(Outcome.PASS), open_run):
+    for work in (lambda: run.step(Outcome.PASS), open_run, run.seal):
         with pytest.raises(AirflowFailException, match=r"the evidence ledger lost its row"):
             work()
     assert differences(before, snapshot(run.state)) == {}
