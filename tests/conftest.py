@@ -16,7 +16,7 @@ from hypothesis import settings
 from psycopg import sql
 
 from include.local.postgres import SUPERUSER, EmbeddedPostgres
-from tests.support.databases import fresh, migrated
+from tests.support.databases import as_template, fresh, migrated
 
 if TYPE_CHECKING:
     from tests.plugins.company import Company
@@ -46,6 +46,7 @@ def postgres() -> Iterator[EmbeddedPostgres]:
     with psycopg.connect(server.conninfo("postgres"), autocommit=True) as admin:
         words = sql.Identifier(SUPERUSER), sql.Literal(server.password)
         admin.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(*words))  # in fewer rounds
+    as_template(server.conninfo("template1"))
     yield server
     server.stop()
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Runs of these tests make no PDF files; tests/e2e makes those of each workflow."""
+"""Tests of this folder seal runs without PDF files; tests/e2e makes those of each workflow."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from tests.support.without_pdf import without_pdf
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(autouse=True)
 def reports_without_pdf() -> Iterator[None]:
-    """Leave PDF files out."""
+    """Leave PDF files out during a test; what tests of other folders share keeps them."""
     with without_pdf():
         yield

@@ -159,7 +159,7 @@ def linked_rig(
         more_sql: further statements for the mapped database.
         revision: of the state database, for tests of upgrades; empty for the newest.
     """
-    template = "template0" if revision else migrated(server)
+    template = "template1" if revision else migrated(server)
     with fresh(server) as source, fresh(server, template) as state:
         rig = Rig(
             server.conninfo(source),

@@ -292,7 +292,7 @@ def company(
     """
     admin = postgres.conninfo("postgres")
     names = [f"{kind}_{uuid.uuid4().hex[:10]}" for kind in ("live", "state")]
-    copy_database(admin, "template0", names[0])
+    copy_database(admin, "template1", names[0])
     copy_database(admin, state_template, names[1])
     write_pack(folder / "pack")
     for store in ("offsite", "evidence", "home"):

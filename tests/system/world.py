@@ -306,7 +306,7 @@ class System(RuleBasedStateMachine):
         with psycopg.connect(self.company.admin, autocommit=True) as connection:
             names = sql.Identifier(name)
             connection.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE template0 STRATEGY file_copy").format(names)
+                sql.SQL("CREATE DATABASE {} TEMPLATE template1 STRATEGY file_copy").format(names)
             )
             try:
                 yield make_conninfo(self.company.admin, dbname=name)

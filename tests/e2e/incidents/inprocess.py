@@ -22,7 +22,8 @@ from include.cli.stack import workplace
 from include.local import airflow as local_airflow
 from include.local.profile import AIRFLOW_RUNS
 from include.workplace import ROOT
-from tests.e2e.forked import ALL, child, preload, without_pdf
+from tests.e2e.forked import ALL, child, preload
+from tests.support.without_pdf import without_pdf
 
 DAG = "respond_to_incident"
 HASTY = timedelta(seconds=3)  # waits the step that nobody answers
@@ -38,9 +39,9 @@ def main(folder: Path, wanted: list[dict[str, Any]]) -> dict[str, Any]:
     with output_to(folder / "incidents.log"):
         ready = {one["name"]: _prepared(dags, one) for one in wanted}
         preload(ALL)
-        without_pdf()  # the incident in the whole Airflow makes them
         _known(folder)
-        children = {_forked(folder, name, one): name for name, one in ready.items()}
+        with without_pdf():  # the incident in the whole Airflow makes them
+            children = {_forked(folder, name, one): name for name, one in ready.items()}
         _meanwhile(folder, children)
     return {name: json.loads((folder / f"incident-{name}.json").read_text()) for name in ready}
 
