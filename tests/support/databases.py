@@ -61,16 +61,22 @@ def migrated(server: EmbeddedPostgres) -> str:
     return _MIGRATED[address]
 
 
-def pooled(source: str) -> Engine:
+def pooled(source: str, *, checked: bool = False) -> Engine:
     """An engine that keeps its connections and cleans them like new ones, for thousands of runs.
 
     Ours makes each anew, as tasks want it, which takes 5 ms of CPU.
+
+    Args:
+        source: connection string.
+        checked: replace a connection that the server ended meanwhile.
     """
 
     def connect() -> psycopg.Connection[Any]:
         return psycopg.connect(source, prepare_threshold=None)  # cleaning would take them away
 
-    made = create_engine("postgresql+psycopg://", creator=connect, pool_size=8)
+    made = create_engine(
+        "postgresql+psycopg://", creator=connect, pool_size=8, pool_pre_ping=checked
+    )
 
     @event.listens_for(made, "reset")
     def clean(connection: psycopg.Connection[Any], _record: object, state: Any) -> None:

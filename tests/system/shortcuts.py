@@ -1,4 +1,4 @@
-"""Shortcuts for runs: no charts and PDF files, and RSA keys that are made and read once."""
+"""Shortcuts for runs: no charts and PDF files; RSA keys and connections that are kept."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from datetime import UTC, datetime
 from unittest.mock import patch
 
 from markupsafe import Markup
+from sqlalchemy import Engine
 
 import include.reports.render as rendering
 from include.backup import refusals
 from include.encryption import recipients
 from include.reports.html import View
+from include.state import connect
+from tests.support.databases import pooled
 
 read_key = functools.cache(recipients.opening_key_from_pem)
 """OpenSSL checks the primes of an RSA key whenever it reads one."""
@@ -28,9 +31,21 @@ def stranger() -> tuple[bytes, bytes]:
 
 @contextmanager
 def shortcuts() -> Iterator[None]:
-    """Render reports without charts and PDF files, and read and make RSA keys once."""
-    render = rendering.render_all
+    """Render reports without charts and PDF files; keep RSA keys, and connections to the state.
+
+    A connection that is used again has lost its settings, locks and temporary tables before.
+    """
+    render, new_engine = rendering.render_all, connect.engine
+    engines: list[Engine] = []
+
+    def engine(conninfo: str, schema: str = "") -> Engine:
+        if schema:
+            return new_engine(conninfo, schema)
+        engines.append(pooled(conninfo, checked=True))
+        return engines[-1]
+
     replaced = (
+        (connect, "engine", engine),
         (rendering, "render_all", lambda report, **_of: render(report, pdf=False)),
         (View, "chart", lambda _view, _chart, _identifier: Markup()),
         (recipients, "opening_key_from_pem", read_key),
@@ -41,3 +56,5 @@ def shortcuts() -> Iterator[None]:
         for target, name, shortcut in replaced:
             stack.enter_context(patch.object(target, name, shortcut))
         yield
+        for kept in engines:
+            kept.dispose()
