@@ -1,4 +1,4 @@
-"""Imports what tasks need before Airflow forks them, rather than in each of them again.
+"""Import the modules that tasks need before Airflow forks the tasks.
 
 Airflow forks every task and every parse of a DAG file from a process that lives long. Importing our
 modules in each of them takes 0.5 to 1 second of CPU, which is more than most tasks work; and tasks
@@ -26,9 +26,10 @@ SCHEDULER = "SchedulerJob"
 
 @hookimpl
 def on_starting(component: Any) -> None:
-    """Airflow calls it in scheduler, DAG processor and triggerer, before they fork.
+    """Import modules at the start of an Airflow component.
 
-    It calls it in each task too, which must not import what it may not need.
+    Airflow calls this hook in scheduler, DAG processor and triggerer, before they fork, and in each
+    task. A task imports Great Expectations only where it checks records.
 
     Args:
         component: Airflow's job, or a marker in a task.
@@ -44,6 +45,6 @@ def preload() -> None:
     Safe to repeat.
     """
     package = include.orchestration
-    for one in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-        import_module(one.name)
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        import_module(module.name)
     i18n.warm()

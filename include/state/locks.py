@@ -1,4 +1,4 @@
-"""One at a time: named locks that end with the process that holds them."""
+"""Named locks of the state database; a lock ends with the process that holds it."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class LockHeld(ServiceError):
 def exclusive(
     state: Engine, name: str, what: str, wait: timedelta = timedelta(0)
 ) -> Iterator[Callable[[], None]]:
-    """Hold a lock of the state database, or refuse when somebody else does.
+    """Hold a lock of the state database while the block runs.
 
-    Yields what raises ServiceError when the lock is lost meanwhile, for work that must not go on
-    then.
+    Yields a function that raises ServiceError when the lock was lost, for work that must then stop.
 
     Args:
         state: the state database.
         name: of the lock, ``backup:courier``.
         what: for the refusal, "a backup of courier".
-        wait: for whoever holds it, before the refusal.
+        wait: how long to wait while another process holds it.
 
     Raises:
-        LockHeld: another process holds it.
+        LockHeld: another process still holds it.
+        ServiceError: the lock was lost while the block ran.
     """
     with state.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
         if schema := schema_of(conn):
@@ -83,15 +83,13 @@ def shared(state: Engine, name: str, what: str, wait: timedelta) -> Iterator[Con
 
 
 def share(conn: Connection, name: str, what: str, wait: timedelta) -> None:
-    """Wait until nobody holds a named lock, and keep it free until the transaction ends.
-
-    Others may share it meanwhile.
+    """Wait until no process holds a named lock alone, and share it until the transaction ends.
 
     Args:
         conn: a connection to the state database, in a transaction.
         name: of the lock.
         what: for the refusal, "the seal of this run".
-        wait: for whoever holds it, before the refusal.
+        wait: how long to wait while another process holds it alone.
 
     Raises:
         ServiceError: another process still holds it; the transaction can only be rolled back.

@@ -1,4 +1,4 @@
-"""The import of this module loads what tasks need; `settings` can only name a module."""
+"""Import this module to load the modules of tasks: `settings` can name a module, no function."""
 
 from include.expectations.check import load_engine
 from include.orchestration.preloading import preload
