@@ -60,17 +60,17 @@ class SystemMachine(Failures):
         self.back_up()
 
     def teardown(self) -> None:
-        """Back up once more, and restore the oldest undamaged restore point.
+        """Restore the oldest undamaged restore point, and back up once more.
 
-        The backup meets what happened to restore points, and the restore most of the customers who
-        were erased since. A sequence that failed ends without them.
+        The oldest holds most of the customers who were erased since; the backup prunes it, and
+        meets what happened to restore points. A sequence that failed ends without them.
         """
         try:
             if sys.exc_info()[0] is None and self.points:
-                self.back_up()
-                self.held_and_valid_restore_points_are_there()
                 if self._whole():
                     self.restore(0)
+                self.back_up()
+                self.held_and_valid_restore_points_are_there()
         finally:
             self.close()
 
