@@ -1,9 +1,11 @@
-"""Commands in processes forked from one that has imported Airflow, as long as most of a run takes.
+"""Run commands in processes that are forked from one in which Airflow is imported.
+
+The import takes as long as most of a run.
 
 ``python -m tests.e2e.forked`` does for each line of its input, a JSON object with ``words`` (of
 Python: ``-m MODULE ...`` or ``-c TEXT ...``), ``environment``, ``folder``, ``out`` and ``err``,
-what Python would do, and writes the exit code. What is run runs from its beginning; only what it
-imports is there already.
+what Python would do, and writes the exit code. A command runs from its beginning; only the modules
+that it imports are there already.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ WITHOUT_PDF = "TEST_WITHOUT_PDF"
 
 
 def preload(names: Sequence[str]) -> None:
-    """Import what workflows need; no thread and no connection may be there when it is forked."""
+    """Import the modules of workflows, and leave no thread and no connection behind."""
     os.environ.update(local_airflow.settings(workplace().local, ROOT, AIRFLOW_RUNS, None))
     for name in names:
         import_module(name)
@@ -61,7 +63,7 @@ def preload(names: Sequence[str]) -> None:
 
 
 def child(do: Callable[[], None]) -> int:
-    """Fork a process that does something on Airflow's database; its id.
+    """Fork a process that does something on Airflow's database; return its id.
 
     It exits with 0, or with what a `SystemExit` says; with 70 after any other error.
     """
@@ -86,7 +88,7 @@ def child(do: Callable[[], None]) -> int:
 
 
 class Forked:
-    """Runs commands one after the other; a second one at the same time is told to wait.
+    """Runs commands one after the other, in forked processes.
 
     Args:
         environment: of the process from which they are forked.

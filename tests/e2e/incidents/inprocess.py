@@ -116,7 +116,7 @@ def _in_a_child(folder: Path, name: str, do: Callable[[], None]) -> int:
 
 
 def _meanwhile(folder: Path, children: dict[int, str]) -> None:
-    """What a scheduler does for questions that wait, until all children ended."""
+    """Do a scheduler's work for questions that wait, until all children have ended."""
     from airflow import settings
     from airflow.jobs.job import Job
     from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
