@@ -290,14 +290,14 @@ def _backups(cases: Sequence[Case]) -> Fact:
         note=_(
             "restore points: {count}, the oldest of {oldest}; holds keep {held} of them longer",
             count=len(copies),
-            oldest=oldest.date(),
+            oldest=oldest,
             held=held,
         )
         if held
         else _(
             "restore points: {count}, the oldest of {oldest}",
             count=len(copies),
-            oldest=oldest.date(),
+            oldest=oldest,
         ),
     )
 

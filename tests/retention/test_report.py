@@ -207,12 +207,12 @@ def test_nobody_asked_for_anything_is_a_fail() -> None:
         (
             [COPY, COPY | {"id": "b", "expires_at": "2027-01-02T18:00:00+00:00"}],
             "2027-01-03 02:00 UTC+08:00",
-            "restore points: 2, the oldest of 2026-10-01",
+            "restore points: 2, the oldest of 2026-10-02 02:00 UTC+08:00",
         ),
         (
             [COPY | {"held": True}],
             "2026-12-31 02:00 UTC+08:00",
-            "restore points: 1, the oldest of 2026-10-01; holds keep 1 of them longer",
+            "restore points: 1, the oldest of 2026-10-02 02:00 UTC+08:00; holds keep 1 of them longer",
         ),
     ],
 )
