@@ -212,7 +212,8 @@ def test_nobody_asked_for_anything_is_a_fail() -> None:
         (
             [COPY | {"held": True}],
             "2026-12-31 02:00 UTC+08:00",
-            "restore points: 1, the oldest of 2026-10-02 02:00 UTC+08:00; holds keep 1 of them longer",
+            "restore points: 1, the oldest of 2026-10-02 02:00 UTC+08:00; "
+            "holds keep 1 of them longer",
         ),
     ],
 )
