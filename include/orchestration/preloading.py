@@ -14,14 +14,14 @@ import pkgutil
 from importlib import import_module
 from typing import Any
 
+from airflow.configuration import conf
 from airflow.listeners import hookimpl
 
 import include.orchestration
 from include.expectations.check import load_engine
 from include.reports import i18n
 
-SCHEDULER = "SchedulerJob"
-"""Airflow's name of the component that forks tasks, where the executor is local."""
+SCHEDULER = "SchedulerJob"  # Airflow's name of the job
 
 
 @hookimpl
@@ -29,13 +29,15 @@ def on_starting(component: Any) -> None:
     """Import modules at the start of an Airflow component.
 
     Airflow calls this hook in scheduler, DAG processor and triggerer, before they fork, and in each
-    task. A task imports Great Expectations only where it checks records.
+    task. Great Expectations is imported in a scheduler whose executor forks the tasks; elsewhere a
+    task imports it if it checks records.
 
     Args:
         component: Airflow's job, or a marker in a task.
     """
     preload()
-    if getattr(component, "job_type", None) == SCHEDULER:
+    is_scheduler = getattr(component, "job_type", None) == SCHEDULER
+    if is_scheduler and "LocalExecutor" in conf.get("core", "executor"):
         load_engine()
 
 

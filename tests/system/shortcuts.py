@@ -33,7 +33,7 @@ def stranger() -> tuple[bytes, bytes]:
 def shortcuts() -> Iterator[None]:
     """Render reports without charts and PDF files; keep RSA keys, and connections to the state.
 
-    A connection that is used again has lost its settings, locks and temporary tables before.
+    A connection loses its settings, locks and temporary tables before it is used again.
     """
     render, new_engine = rendering.render_all, connect.engine
     engines: list[Engine] = []
