@@ -49,37 +49,37 @@ SELECT count(*), coalesce(bit_xor(hashtextextended(encode(key_hmac, 'hex'), 0)),
 
 
 class Latencies:
-    """What statements of the application took: (moment at which it was due, seconds) each."""
+    """Durations of the application's statements, as pairs: the moment it was due, and seconds."""
 
     def __init__(self, took: Sequence[tuple[float, float]] = ()) -> None:
         self.took = list(took)
 
     def within(self, begun: float, ended: float) -> Latencies:
-        """Those that were due in a time."""
-        return Latencies([one for one in self.took if begun <= one[0] < ended])
+        """Return the durations of the statements that were due between two moments."""
+        return Latencies([pair for pair in self.took if begun <= pair[0] < ended])
 
     @property
     def p99(self) -> float:
         """The 99th percentile, in seconds."""
-        return sorted(one[1] for one in self.took)[len(self.took) * 99 // 100]
+        return sorted(seconds for _due, seconds in self.took)[len(self.took) * 99 // 100]
 
     @property
     def longest(self) -> float:
         """In seconds."""
-        return max(one[1] for one in self.took)
+        return max(seconds for _due, seconds in self.took)
 
 
 @dataclass(frozen=True)
 class Erased:
-    """One deletion.
+    """A deletion that was measured.
 
     Attributes:
-        records: that went.
-        seconds: it took.
-        beside: what the application's statements took meanwhile.
-        idle: what they took before it.
-        answer: what our process says of itself; of ours only.
-        process: as the operating system saw it; of ours only.
+        records: the number of deleted records.
+        seconds: the duration of the deletion.
+        beside: durations of the application's statements during the deletion.
+        idle: durations of the application's statements before the deletion.
+        answer: the result that our process wrote; empty for the plain statement.
+        process: time and memory of our process; None for the plain statement.
     """
 
     records: int
@@ -153,7 +153,7 @@ class RetentionBench:
                 )
 
     def conditions(self) -> dict[str, str]:
-        """What goes, in plain SQL: expired, not held, and referred to by nothing that stays."""
+        """Return conditions for expired records that no hold and no remaining record keeps."""
         cutoff = f"'{self.cutoff.isoformat()}'::timestamptz"
         scan = f"t.scanned_at < {cutoff} AND {data.not_held('t')}"
         staying = scan.replace("t.", "c.")
@@ -230,7 +230,10 @@ class RetentionBench:
     def application(
         self, kind: str, database: str, rows: int
     ) -> Iterator[tuple[Latencies, Latencies]]:
-        """Run an application beside; the first part is what it takes alone."""
+        """Run the application alone for `IDLE` seconds, then beside the body of the block.
+
+        Both lists are filled at the end of the block.
+        """
         file = self.folder / "load.json"
         newest = self.as_of - timedelta(days=20)
         given = {
@@ -250,17 +253,23 @@ class RetentionBench:
 
 
 class _Process:
-    """The application's process; its output is read as it comes, so that it never waits for us."""
+    """The application's process. A thread reads its output, so that the process never waits.
+
+    The block begins when all connections of the application are open.
+    """
 
     def __init__(self, kind: str, file: Path) -> None:
         words = [sys.executable, "-m", "benchmarks._retention_load", kind, str(file)]
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.took: list[tuple[float, float]] = []
+        self.connected = threading.Event()
         self.reader = threading.Thread(target=self._read)
 
     def __enter__(self) -> _Process:
         self.reader.start()
-        time.sleep(1)  # it connects
+        self.connected.wait()
+        if self.process.poll():
+            sys.exit("The application beside could not connect.")
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -274,6 +283,10 @@ class _Process:
 
     def _read(self) -> None:
         assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:  # the process ended before it had connected
+            self.process.wait()
+        self.connected.set()
         text = self.process.stdout.read()
         self.took = [(due, seconds) for due, seconds in json.loads(text)] if text else []
 

@@ -1,9 +1,10 @@
-"""What an application does meanwhile, in a process of its own: updates by key, or reads.
+"""The application beside a deletion, in its own process: updates by key, or reads.
 
-``python -m benchmarks._retention_load updates|reads FILE`` with what to do as JSON in FILE; it ends
-with its standard input, and then prints of each the moment at which it was due (of the machine's
-monotonic clock) and the seconds that it took. They count from that moment, not from the one at
-which a connection was free: who waits for others that wait, waits.
+``python -m benchmarks._retention_load updates|reads FILE``; FILE holds the task as JSON. The
+process prints an empty line once all its connections are open. It ends when its standard input
+ends. Then it prints a pair for each statement: the moment at which the statement was due (by the
+machine's monotonic clock), and the seconds from that moment until it was done. A statement that
+waited for a free connection therefore counts its wait.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,38 +28,48 @@ CONNECTIONS = 4
 class Load:
     """Statements at a steady pace on several connections."""
 
-    def __init__(self, given: dict[str, Any], statement: Callable[[psycopg.Connection], None]):
-        self.given, self.statement = given, statement
+    def __init__(self, task: dict[str, Any], statement: Callable[[psycopg.Connection], None]):
+        self.task, self.statement = task, statement
         self.took: list[tuple[float, float]] = []
         self.until = math.inf
 
     def run(self) -> list[tuple[float, float]]:
-        """Go on until standard input ends."""
-        threads = [threading.Thread(target=self._one, args=[at]) for at in range(CONNECTIONS)]
-        for one in threads:
-            one.start()
-        sys.stdin.read()
-        self.until = time.monotonic()
-        for one in threads:
-            one.join()
+        """Connect, say so with an empty line, and go on until standard input ends."""
+        with ExitStack() as stack:
+            connections = [
+                stack.enter_context(psycopg.connect(self.task["database"], autocommit=True))
+                for _number in range(CONNECTIONS)
+            ]
+            begin = time.monotonic()
+            threads = [
+                threading.Thread(target=self._use, args=[connection, begin, number])
+                for number, connection in enumerate(connections)
+            ]
+            for thread in threads:
+                thread.start()
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+            sys.stdin.read()
+            self.until = time.monotonic()
+            for thread in threads:
+                thread.join()
         return self.took
 
-    def _one(self, at: int) -> None:
-        every = CONNECTIONS / self.given["per_second"]
-        with psycopg.connect(self.given["database"], autocommit=True) as connection:
-            due = time.monotonic() + at * every / CONNECTIONS
-            while due < self.until:  # those that others kept waiting are caught up with
-                time.sleep(max(0.0, due - time.monotonic()))
-                self.statement(connection)
-                self.took.append((due, time.monotonic() - due))
-                due += every
+    def _use(self, connection: psycopg.Connection, begin: float, number: int) -> None:
+        interval = CONNECTIONS / self.task["per_second"]
+        due = begin + number * interval / CONNECTIONS
+        while due < self.until:  # late statements are run too, as fast as the server allows
+            time.sleep(max(0.0, due - time.monotonic()))
+            self.statement(connection)
+            self.took.append((due, time.monotonic() - due))
+            due += interval
 
 
 def main() -> None:
-    """Do what the file says."""
-    kind, given = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
-    dice = random.Random(5)  # noqa: S311 - which row, no secret
-    rows = given["rows"]
+    """Run the load that the file describes."""
+    kind, task = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
+    dice = random.Random(5)  # noqa: S311 - picks rows, no secret
+    rows = task["rows"]
 
     def update(connection: psycopg.Connection) -> None:
         row = dice.randint(1, rows)
@@ -65,12 +77,12 @@ def main() -> None:
 
     def read(connection: psycopg.Connection) -> None:
         if dice.random() < 0.1:
-            connection.execute(given["count"])
+            connection.execute(task["count"])
         else:
             row = dice.randint(1, rows)
             connection.execute("SELECT note FROM event WHERE id = %s", [row])
 
-    json.dump(Load(given, update if kind == "updates" else read).run(), sys.stdout)
+    json.dump(Load(task, update if kind == "updates" else read).run(), sys.stdout)
 
 
 if __name__ == "__main__":
