@@ -37,7 +37,7 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="session")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The rooms and their rules, to be broken."""
+    """The packages and their rules, to be broken."""
     folder = tmp_path_factory.mktemp("house")
     ignore = shutil.ignore_patterns("__pycache__", "pack", "pools", "locale")
     shutil.copytree(ROOT / "include", folder / "include", ignore=ignore)
@@ -58,10 +58,10 @@ def test_arrows_point_down_and_only_orchestration_knows_airflow():
         ("backup/planted.py", "from airflow.sdk import dag", "Only orchestration imports Airflow"),
         ("workplace.py", "import airflow", "Only orchestration imports Airflow"),
         ("evidence/planted.py", "def f():\n    import airflow.models", "Only orchestration"),
-        ("evidence/planted.py", "from include.backup import dump", "Arrows between rooms"),
-        ("services/planted.py", "from include.policy import model", "Arrows between rooms"),
-        ("backup/planted.py", "from include.orchestration import workflow", "Arrows between rooms"),
-        ("backup/planted.py", "import include.workplace", "Arrows between rooms"),
+        ("evidence/planted.py", "from include.backup import dump", "Imports between packages"),
+        ("services/planted.py", "from include.policy import model", "Imports between packages"),
+        ("backup/planted.py", "from include.orchestration import workflow", "Imports between packages"),
+        ("backup/planted.py", "import include.workplace", "Imports between packages"),
         ("retention/rings.py", "from include.retention import graph", "What counts afterwards"),
         (
             "incident/counting/planted.py",
@@ -77,7 +77,7 @@ def test_arrows_point_down_and_only_orchestration_knows_airflow():
     ],
 )
 def test_an_arrow_that_points_up_is_refused(copy: Path, file: str, line: str, said: str):
-    """Each contract sees an offence that is planted, also inside a function or in a new room."""
+    """Each contract sees an offence that is planted, also inside a function or in a new package."""
     place = copy / "include" / file
     before = place.read_text() if place.exists() else None
     place.parent.mkdir(exist_ok=True)
@@ -146,7 +146,7 @@ def environment_readers(path: Path) -> bool:
 
 
 def test_domain_code_reads_no_environment_variable():
-    """Only the rooms above do, each for the reason named beside it."""
+    """Only the packages above do, each for the reason named beside it."""
     readers = [one.relative_to(ROOT) for one in sources("include") if environment_readers(one)]
     assert readers  # the search finds those that may
     offenders = [

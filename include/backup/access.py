@@ -146,8 +146,9 @@ class TargetAccess:
             if connection.execute(_OPENED_BY_DEFAULT).fetchone() is not None:
                 raise UsageError(
                     f"The target {self.target.place} grants rights on new tables by default: "
-                    "erased people could be read before their erasure is repeated.",
-                    "Create the target from template0, or see ALTER DEFAULT PRIVILEGES.",
+                    "other roles could read erased records before they are erased again.",
+                    "Create the target from template0, or revoke these rights with ALTER DEFAULT "
+                    "PRIVILEGES.",
                 )
             row = connection.execute(_CONNECT).fetchone()
             assert row is not None
@@ -283,5 +284,5 @@ def _require_roles(target: DatabaseAddress, statements: str) -> None:
     if missing := sorted(named - roles):
         raise UsageError(
             f'Restoring into {target.place}: role "{missing[0]}" does not exist.',
-            "Create the roles first. Owners and grants need theirs, and so do policies.",
+            "Create the role first. Owners, grants and policies of the backup refer to it.",
         )

@@ -212,8 +212,9 @@ def drill(
                 relations=holding_text(replayed),
             ),
             _(
-                "Give a table that keeps copies of records a retention rule of its own, and see "
-                "that retention erases there too. Until then no restore is free of erased people."
+                "Add a retention rule for each table that keeps copies of records, and check "
+                "that retention erases there too. Until then, every restore brings erased "
+                "records back."
             ),
             clause=ERASURE_CLAUSE,
         )
@@ -228,8 +229,9 @@ def drill(
                 names=", ".join((*replayed.skipped, *replayed.other_keys)),
             ),
             _(
-                "If the table was renamed or its key is another since, look for them in a copy as "
-                "it was. If it is younger than the restore point, drill a newer one."
+                "If the table was renamed or its key was changed, search a restored copy for them "
+                "under the earlier name or key. If the table is younger than the restore point, "
+                "drill a newer restore point."
             ),
             clause=ERASURE_CLAUSE,
         )

@@ -44,7 +44,7 @@ def explain(output: str, target: DatabaseAddress) -> ServiceError | UsageError:
     if re.search(r'^role "[^"]*" does not exist', text):
         return UsageError(
             f"Restoring into {target.place}: {text}.",
-            "Create the roles first. Owners and grants need theirs, and so do policies.",
+            "Create the role first. Owners, grants and policies of the backup refer to it.",
         )
     return ServiceError(
         f"pg_restore into {target.place} failed: {text}.",

@@ -35,10 +35,13 @@ def report_unfinished(findings: Examination, cleared: Cleared) -> None:
             "backup.unfinished.uncompared",
             Outcome.ATTENTION,
             _(
-                "Left-overs of a killed run were kept: the legal holds in the state database lack "
-                "some that are in the evidence, or could not be compared with it."
+                "Left-overs of a killed run were kept: the state database lacks legal holds that "
+                "bundles sealed, or its holds could not be compared with the evidence."
             ),
-            _("See the error of the pruning. A later run removes the left-overs."),
+            _(
+                "Read the error of the task that prunes, and correct its cause. A later run "
+                "removes the left-overs."
+            ),
             subject=prefix,
         )
     for prefix in cleared.unknown:

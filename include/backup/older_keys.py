@@ -73,8 +73,8 @@ def require_findable(
     if unfit:
         listed = ", ".join(f"{name} ({number})" for name, number in sorted(unfit.items()))
         raise ControlFailed(
-            f"Restore point {point} is from before a table had its present primary key: erased "
-            f"records of {listed} could not be found in it. Nothing was loaded.",
+            f"Restore point {point} is older than the current primary key of a table, so "
+            f"erased records of {listed} could not be found in it. Nothing was loaded.",
             "Restore a later point. Or mark the key's columns with `primary_key: true` in the data "
             "map, if the table had them then. Or restore with --skip-erasures, keep the copy "
             "closed, and erase these people by hand from their requests.",

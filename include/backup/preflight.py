@@ -135,7 +135,7 @@ def check_sites(
                 "backup.site.same",
                 Outcome.FAIL,
                 _(
-                    "The off-site store stands on the primary's own site, {site}.",
+                    "The off-site store and the database are on the same site, {site}.",
                     site=store.site,
                 ),
                 _("Use a store on another site (extra site of the connection offsite_store)."),

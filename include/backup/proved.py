@@ -1,4 +1,4 @@
-"""What sealed restore drills prove: of which database and restore point, and whether that is young.
+"""Read from sealed drills which databases and restore points were proved, and how recently.
 
 A manifest says what a restore point should be. Whether its content is that, only a drill has seen.
 """
@@ -176,8 +176,8 @@ def _is_checked(row: LedgerRow, stand: Sequence[Standing]) -> bool:
 def _is_late(drill: Drilled, stand: Sequence[Standing], now: datetime, zone: ZoneInfo) -> bool:
     """Return whether a drill is older than any of its controls asks.
 
-    The newest bundle is as old as `standings` says. Behind it lies what a database has that newer
-    drills passed by: it is due on the day.
+    The newest bundle is as old as `standings` says. If newer drills left
+    out this database, its own last drill is due after the cadence, without a grace period.
     """
     ages = [one.age for one in stand if one.row and one.row.seq == drill.row.seq]
     if ages:

@@ -146,7 +146,7 @@ def refuse_live(target: DatabaseAddress, live: DatabaseAddress) -> None:
         if connection.execute(WHO_AM_I).fetchone() == itself:
             raise UsageError(
                 f"The target {target.place} is the live database.",
-                "Restore into a new database; move the people over when it is right.",
+                "Restore into a new database, check it, then point the application to it.",
             )
 
 
@@ -166,7 +166,7 @@ def refuse_content(target: DatabaseAddress) -> None:
     if tables:
         raise UsageError(
             f"The target {target.place} is not empty: it has {len(tables)} tables.",
-            "Create a new database for the restore, or say --into-existing to load beside them.",
+            "Create a new database for the restore, or add --into-existing to load into this one.",
         )
 
 

@@ -196,6 +196,6 @@ def _require_all_rows(connection: psycopg.Connection) -> None:
     hidden = connection.execute(HIDDEN_ROWS).fetchall()
     if hidden:
         raise UsageError(
-            f"Row-level security hides rows from the role, of {hidden[0][0]} for one.",
+            f"Row-level security hides rows from the role, for example rows of {hidden[0][0]}.",
             "Let it read everything: ALTER ROLE ... BYPASSRLS.",
         )

@@ -288,7 +288,7 @@ def require_all_there(conn: Connection, database: str) -> None:
     if gone := missing(conn, database):
         raise ControlFailed(
             f"The erasure ledger lacks {sum(gone.values())} entries that it had "
-            f"({', '.join(sorted(gone))}): whom they name would come back.",
+            f"({', '.join(sorted(gone))}). A restore would bring back the records that they name.",
             "Restore the state database from a backup that has them. `restore --incomplete-ledger` "
             "replays the others meanwhile, and keeps the copy closed.",
         )

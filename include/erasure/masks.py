@@ -106,12 +106,16 @@ def masked(value: Composable, kind: MaskKind) -> Composable:
     """Return SQL for the masked text of a value, which is SQL of any type that casts to text.
 
     Null and the empty text stay. What is masked already comes out as it is, and no mask shows more
-    than the value did. Of a name the first character stays; of a phone number at most the first
-    three and last two digits, at least six being hidden (with fewer than seven all are); of an
-    address what leads up to the first house number, which ends with 号. The unit and the room are
-    hidden: a number after one of a building's parts (A座1203号) or after a hyphen (3-2-502号) is no
-    house number. Without one what stands before the first digit or part of a building stays,
-    without either the first half. ``erase`` leaves null.
+    than the value did.
+
+    - A name keeps its first character.
+    - A phone number keeps at most its first three and last two digits. At least six digits are
+      hidden; with fewer than seven, all are.
+    - An address keeps the text up to its first house number, which ends with 号. Unit and room are
+      hidden: a number after a part of a building (A座1203号) or after a hyphen (3-2-502号) is no
+      house number. Without a house number, the text before the first digit or part of a building
+      stays; without these, the first half stays.
+    - ``erase`` leaves null.
     """
     made = {"name": _name, "phone": _phone, "address": _address, "erase": _null}[kind]
     return made(_text(value))

@@ -184,8 +184,9 @@ def require_erased(done: Replay) -> None:
         raise ControlFailed(
             f"{done.not_looked_for} erased records could not be looked for: the copy has no table, "
             f"or one with another primary key, for {', '.join((*done.skipped, *done.other_keys))}.",
-            "If the table had another name or key then, erase them there before you open the copy; "
-            "if it is younger than the restore point, they cannot be in it.",
+            "If the table had another name or key at the time of the backup, erase these records "
+            "by hand before you open the copy. If the table is younger than the backup, the copy "
+            "cannot contain them.",
         )
 
 

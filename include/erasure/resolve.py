@@ -89,7 +89,8 @@ def resolve(
         return _resolved(state, connection, batches, places, keys, at, masks or {}, patience)
     except psycopg.Error as error:
         raise ServiceError(
-            f"It cannot be found out which records of {database} were erased ({kind_of(error)}).",
+            f"ParcelSeal cannot find out which records of {database} were erased "
+            f"({kind_of(error)}).",
             "See the log of its server, then run again.",
         ) from None
 

@@ -39,8 +39,9 @@ def require_same(state: Engine, keys: ErasureKeys, at: datetime) -> None:
     others = [one for one in made if not hmac.compare_digest(made[one], known[one])]
     if others:
         raise UsageError(
-            f"The erasure key {', '.join(sorted(others))} is not the one that the ledger was "
-            "written with: under it erased people would not be found, and would come back.",
-            "Put the secret of before back into the extra `erasure_keys` of the connection "
-            "state_db. To begin a new one, give it an id of its own and keep the old one.",
+            f"The secret of erasure key {', '.join(sorted(others))} is not the one that the ledger "
+            "was written with. A restore would not find erased people with it, and would bring "
+            "them back.",
+            "Put the earlier secret back into the extra `erasure_keys` of the connection state_db. "
+            "To use a new secret, give it a new id and keep the earlier key.",
         )

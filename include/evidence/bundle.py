@@ -220,9 +220,9 @@ def _write(
         digests[name] = hashlib.sha256(data).hexdigest()
     if len(digests) > MOST_FILES:
         raise ControlFailed(
-            f"The evidence folder {bundle} holds {len(digests)} files, and a bundle has at most "
-            f"{MOST_FILES}: a lock of the store keeps what was left there.",
-            "Find out who wrote them; start a new run.",
+            f"The evidence folder {bundle} contains {len(digests)} files; the limit is "
+            f"{MOST_FILES}. A lock of the store keeps files that were left there.",
+            "Find out who wrote these files, then start a new run.",
         )
     sums = Sums(digests, last.link if last else None).to_bytes()
     store.put(f"{bundle}/{SUMS}", sums)

@@ -50,7 +50,9 @@ def accept_losses(
         StoreError: the evidence store cannot be read.
     """
     if not by.strip():
-        raise UsageError("Nobody is named who accepts the loss.", "Name the person with --by.")
+        raise UsageError(
+            "The name of the person who accepts the loss is missing.", "Name the person with --by."
+        )
     if not says_something(because):
         raise UsageError("The reason says nothing.", "Write it in plain words with --because.")
     sealed = reader.sealed_states(clock.now())

@@ -1,7 +1,7 @@
-"""Every line of the ledger held against the trusted keys, a few at a time.
+"""Verify the signature of every ledger row, some at a time.
 
-A page picks lines by what they say of themselves: one that was changed to say something else would
-be missed there, and an older one taken for the newest. So all of them are looked at.
+A page selects rows by their content. It would miss a row that was changed, or show an older row as
+the newest. So every row is verified.
 """
 
 from __future__ import annotations

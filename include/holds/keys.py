@@ -18,7 +18,7 @@ def split(value: str) -> tuple[str | None, str]:
 
 
 def refuse_personal(what: str, text: str) -> None:
-    """Raise UsageError when a text holds what is written as a mobile or ID number.
+    """Raise UsageError if a text contains a mobile or ID number.
 
     Args:
         what: of whom it is asked, for the message: "A hold's reason".
@@ -34,8 +34,8 @@ def refuse_personal(what: str, text: str) -> None:
 def refuse_personal_key(what: str, value: str) -> None:
     """Raise UsageError when a key looks like a mobile or ID number.
 
-    Digits alone behind ``<database>/`` are a key whatever they look like: a number of a person that
-    is written as one (+86, spaces, a final X) is refused there too.
+    Plain digits after ``<database>/`` count as a key. A number in personal format (+86, spaces, a
+    final X) is refused there too.
 
     Args:
         what: for the message: "A hold's value".

@@ -222,8 +222,9 @@ def _lock(conn: Connection) -> None:
         if not isinstance(error.orig, LockNotAvailable):
             raise
         raise ServiceError(
-            "A legal hold is being placed, which did not end in time; nothing was deleted.",
-            "See `hold add` to its end, or end its session of the state database; then run again.",
+            "Another session is still placing a legal hold. Nothing was deleted.",
+            "Wait until `hold add` has ended, or end its session in the state database. Then run "
+            "again.",
         ) from None
 
 
@@ -238,7 +239,7 @@ def _named_when_lost() -> Iterator[None]:
 def _lost() -> ServiceError:
     return ServiceError(
         "The state database was lost, and with it the lock that keeps new holds out.",
-        "See that it runs; the work is repeated.",
+        "Check that the state database runs, then retry.",
     )
 
 

@@ -1,4 +1,4 @@
-"""The one registry of legal holds: what may not be deleted, why, and until somebody says so.
+"""The registry of legal holds: scope, reason, owner and release.
 
 A hold never ends by itself; its review date only asks whether it is still needed.
 """
@@ -170,7 +170,10 @@ def with_released(conn: Connection, ids: Collection[int]) -> list[Hold]:
 
 
 def version(conn: Connection) -> tuple[object, ...]:
-    """What is another whenever a hold was placed or released: holds are never changed otherwise."""
+    """Return a value that changes whenever a hold is placed or released.
+
+    Holds change in no other way.
+    """
     released = func.count(legal_hold.c.released_at)
     row = conn.execute(select(func.count(), func.max(legal_hold.c.id), released)).one()
     return tuple(row)
@@ -242,7 +245,7 @@ def _refuse_customers(kind: HoldKind | None, texts: dict[str, str]) -> None:
 
 
 def wait_for_deletions(conn: Connection, what: str, patience: timedelta = PATIENCE) -> None:
-    """Let no deletion commit until this transaction ends that did not see what it writes.
+    """Block deletions until this transaction ends, so that each later deletion sees its rows.
 
     Args:
         conn: the state database, in a transaction; its time limits are set.

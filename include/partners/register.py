@@ -309,7 +309,7 @@ def _rows(
     except psycopg.OperationalError as error:
         raise ServiceError(
             f"The database of the partners was lost ({error.sqlstate or 'no answer'}).",
-            "See that it runs; the work is repeated.",
+            "Check that the database runs, then retry.",
         ) from None
     except psycopg.Error as error:
         state = error.sqlstate or ""

@@ -270,7 +270,7 @@ def _shortfalls(seen: Examination, tally: Tally) -> None:
         seen.find(
             "retention.refused",
             Outcome.FAIL,
-            _("A trigger of the database kept {count} records without a word.", count=records)
+            _("A trigger of the database kept {count} records and raised no error.", count=records)
             if code == Kept.sqlstate
             else _(
                 "The database refused to let {count} records go (SQLSTATE {code}).",

@@ -233,11 +233,11 @@ def require_same_rules(plan: Plan, live: Plan) -> None:
     """
     wanted = [(one.name, one.rule_sha256, one.action) for one in plan.classes]
     if wanted != [(one.name, one.rule_sha256, one.action) for one in live.classes]:
-        raise _void(f"retention.yaml is another since the plan of {plan.database} was made")
+        raise _void(f"retention.yaml was changed after the plan of {plan.database} was made")
     if plan.order != live.order or [(one.collection, one.references) for one in plan.tables] != [
         (one.collection, one.references) for one in live.tables
     ]:
-        raise _void(f"foreign keys of {plan.database} are others since the plan was made")
+        raise _void(f"foreign keys of {plan.database} were changed after the plan was made")
 
 
 def waiting(plan: Plan, live: Plan, done: Mapping[str, int]) -> dict[str, int]:
@@ -260,6 +260,7 @@ def waiting(plan: Plan, live: Plan, done: Mapping[str, int]) -> dict[str, int]:
 
 def _void(reason: str) -> ControlFailed:
     return ControlFailed(
-        f"The plan does not hold any more: {reason}.",
-        "Nothing more was deleted. Run the workflow again: it makes a new plan and asks anew.",
+        f"The plan is no longer valid: {reason}.",
+        "Nothing more was deleted. Run the workflow again: it makes a new plan and requests "
+        "approval again.",
     )

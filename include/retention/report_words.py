@@ -142,7 +142,7 @@ def _referring(by: KeptBy, others: Sequence[KeptBy]) -> Message:
     return _("records of {table} refer to them", table=by.table)
 
 
-_KEPT = _("a trigger of the database kept them without a word")
+_KEPT = _("a trigger of the database kept them and raised no error")
 _SUSPENDED = _("a condition of retention.yaml keeps them")
 
 

@@ -155,7 +155,10 @@ def _unmapped(seen: Examination, made: Plan) -> None:
 
 
 def _still(seen: Examination, made: Plan, past: dict[str, list[int]]) -> None:
-    """Say when nothing of a class has expired, though something always had: a broken clock?"""
+    """Warn when a class that always had expired records has none.
+
+    Its clock column may no longer be filled.
+    """
     for one in made.classes:
         usual = past[one.name]
         if len(usual) >= breaker.FEWEST and min(usual) > 0 and not one.expired:
@@ -196,7 +199,7 @@ def planned(desk: Desk, record: StepRecord) -> Plan:
 
 
 def ask(desk: Desk, record: StepRecord) -> Question | None:
-    """Make the page of a question; None where nobody has to be asked.
+    """Build the approval form, or return None if no approval is required.
 
     Raises:
         ControlFailed: the plan was edited, or nobody may be asked.

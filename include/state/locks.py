@@ -121,7 +121,7 @@ def _confirm(conn: Connection) -> None:
 def _lost() -> ServiceError:
     return ServiceError(
         "The state database was lost while the work went on, and the lock with it.",
-        "See that it runs; the work is repeated.",
+        "Check that the state database runs, then retry.",
     )
 
 

@@ -202,7 +202,7 @@ def telling(name: str) -> Iterator[None]:
     except psycopg.OperationalError as error:
         raise ServiceError(
             f"The database of training.yaml's {name} was lost ({error.sqlstate or 'no answer'}).",
-            "See that it runs; the work is repeated.",
+            "Check that the database runs, then retry.",
         ) from None
     except psycopg.Error as error:
         state = error.sqlstate or ""

@@ -224,7 +224,7 @@ def test_restore_says_who_may_connect_to_a_copy_that_it_does_not_open(
         ("CREATE TABLE buyer (nr int PRIMARY KEY, phone text)", "text", False),
     ],
 )
-def test_restore_of_a_point_from_before_the_key_finds_the_erased_or_loads_nothing(
+def test_restore_of_point_older_than_primary_key_erases_or_is_refused(
     restored: Restoring,
     state: Engine,
     target: DatabaseAddress,

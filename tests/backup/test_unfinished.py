@@ -92,7 +92,7 @@ def open_work(state: Engine) -> int:
 
 
 @pytest.mark.parametrize("names", [[DUMP_NAME], [DUMP_NAME, MANIFEST_NAME]])
-def test_what_a_killed_run_began_is_cleared_once(
+def test_clear_removes_folder_begun_by_killed_run_once(
     any_store: ObjectStore, state: Engine, published: Publish, clear: Clear, names: list[str]
 ) -> None:
     """And nothing else: not a whole restore point, not another database's."""
@@ -165,7 +165,7 @@ def test_a_signature_hidden_before_the_run_recorded_its_end_is_found_by_version(
     assert open_work(state) == 0
 
 
-def test_a_whole_point_of_a_run_killed_before_it_recorded_its_end_stays(
+def test_clear_keeps_complete_restore_point_of_killed_run(
     any_store: ObjectStore, state: Engine, published: Publish, clear: Clear
 ) -> None:
     """The signature is written last, so the restore point exists; the ledger follows."""
@@ -189,7 +189,7 @@ def test_a_folder_that_no_run_is_known_to_have_begun_is_named_and_kept(
     assert keys(any_store, "half") == keys(any_store, "unknown") == {DUMP_NAME}
 
 
-def test_work_begun_in_another_store_stays_open_while_its_folder_is_not_here(
+def test_clear_keeps_work_of_other_store_open(
     any_store: ObjectStore, state: Engine, clear: Clear, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """The connection names another store for a while; back in the first, the rest is cleared."""

@@ -140,7 +140,7 @@ def test_signed_version_is_used_below_any_number_of_newer_versions(locked: Locke
     }
 
 
-def test_a_forged_pair_on_top_is_not_used(locked: Locked) -> None:
+def test_load_ignores_newer_manifest_of_untrusted_key(locked: Locked) -> None:
     """Another key's signature over another manifest: the trusted pair below counts."""
     forger = Signer.from_pem(generate_key())
     content = locked.manifest.as_bytes().replace(b'"rows"', b'"rows" ')

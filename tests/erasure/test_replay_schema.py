@@ -177,7 +177,7 @@ def test_replay_suspends_event_triggers(copy: psycopg.Connection, state: Engine)
     assert rows(copy, "SELECT evtenabled::text FROM pg_event_trigger") == [("A",)]
 
 
-def test_replay_checks_foreign_keys_in_a_session_that_would_not(
+def test_replay_checks_foreign_keys_with_session_replication_role_replica(
     copy: psycopg.Connection, state: Engine
 ) -> None:
     """A target address with session_replication_role=replica does not make orphans."""
@@ -339,7 +339,7 @@ def test_search_finds_erased_keys_in_materialized_views(
     assert with_two.holding == {"public.m": 1 if name == "a foreign key to it" else 2}
 
 
-def test_search_knows_a_general_key_by_the_name_of_the_relation(
+def test_search_matches_id_column_only_in_relations_named_after_table(
     copy: psycopg.Connection, state: Engine
 ) -> None:
     """`id` is every table's key; only what is called after the table holds this table's."""

@@ -21,5 +21,5 @@ def test_a_secret_is_known_by_its_id_from_its_first_use_on(migrated_database: st
     require_same(state, ErasureKeys({"a": FIRST}, "a"), AT)
     require_same(state, ErasureKeys({"a": FIRST, "b": SECOND}, "b"), AT)
     require_same(state, ErasureKeys({"b": SECOND}, "b"), AT)
-    with pytest.raises(UsageError, match="The erasure key a is not the one"):
+    with pytest.raises(UsageError, match="The secret of erasure key a is not the one"):
         require_same(state, ErasureKeys({"a": SECOND, "b": SECOND}, "b"), AT)

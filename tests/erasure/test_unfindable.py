@@ -58,7 +58,7 @@ def test_a_key_that_is_another_since_is_no_proof(
 def test_a_ledger_that_lost_entries_is_refused(
     copy: psycopg.Connection, ledger_state: Engine, empty_ledger: None
 ):
-    """Whom they name would come back, and nobody would know."""
+    """A restore would bring back the records that they name."""
     copy.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2)")
     copy.commit()
     entered(ledger_state, {"t": [["1"], ["2"]]})

@@ -60,7 +60,7 @@ def test_changed_row_between_others_fails_the_next_runs(company: Company) -> Non
     assert codes(findings) == [("evidence.ledger_changed", "fail")]
 
 
-def test_copy_of_another_bundle_does_not_stand_for_one_of_an_exchanged_key(
+def test_copy_of_another_bundle_does_not_replace_bundle_of_untrusted_key(
     company: Company,
 ) -> None:
     """Its figures stay unknown, however many bundles follow."""
@@ -80,7 +80,7 @@ def test_copy_of_another_bundle_does_not_stand_for_one_of_an_exchanged_key(
         company.require()
 
 
-def test_row_of_a_recovering_key_that_was_exchanged_is_deleted_and_entered_again(
+def test_recovery_reenters_deleted_row_that_a_stolen_key_signed(
     chain: Evidence,
 ) -> None:
     """The key that recovered a bundle was stolen since; the bundle's own key is trusted."""

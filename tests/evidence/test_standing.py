@@ -243,7 +243,7 @@ def test_evidence_of_tomorrow_shows_nothing(evidence: Evidence) -> None:
     assert (found.row.seq, found.outcome) == (2, Outcome.PASS)
 
 
-def test_result_of_tomorrow_shows_nothing(evidence: Evidence) -> None:
+def test_control_fails_if_evidence_is_dated_in_the_future(evidence: Evidence) -> None:
     """The moment that its signature states counts, whatever the ledger says."""
     evidence.seal(11)
     found = look(evidence, control())
@@ -278,7 +278,7 @@ def test_recovered_evidence_is_as_old_as_its_signature_states(chain: Evidence, w
         assert found.row.sealed_at == SEALED
 
 
-def test_bundle_beside_which_a_large_file_was_put_shows_nothing(chain: Evidence) -> None:
+def test_control_fails_if_large_file_was_added_to_bundle(chain: Evidence) -> None:
     """An added file is a failure, however large it makes the bundle."""
     row = look(chain, control()).row
     assert row is not None

@@ -190,7 +190,7 @@ def test_acceptance_that_nobody_trusted_signed_hides_nothing(company: Company) -
     assert company.lost() == {"legal_hold"}
 
 
-def test_bundle_that_nobody_trusted_signed_demands_nothing(
+def test_figures_of_untrusted_bundle_are_not_compared(
     company: Company, migrated_database: str
 ) -> None:
     """A person who can write to the store cannot stop restores with figures of their own."""
@@ -245,7 +245,7 @@ def test_register_that_is_being_written_keeps_its_sealed_figure(company: Company
         assert set(take_figures(company.state, {}, patience=0)) == set(HARM) - {"erasure"}
 
 
-def test_bundles_of_an_older_version_demand_nothing(evidence: Evidence) -> None:
+def test_bundle_without_figures_is_not_compared(evidence: Evidence) -> None:
     """Their result.json has no figures; the first bundle with figures begins the comparison."""
     evidence.seal(1)
     company = Company(evidence, evidence.engine)

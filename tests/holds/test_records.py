@@ -253,7 +253,7 @@ def test_neither_waits_for_ever(state: Engine) -> None:
         assert "enforce_retention" in refused.value.action
         with state.begin() as conn:
             place(conn, HoldKind.DATABASE, "courier")
-            with pytest.raises(ServiceError, match="nothing was deleted") as refused, guard.batch():
+            with pytest.raises(ServiceError, match="Nothing was deleted") as refused, guard.batch():
                 raise AssertionError("the batch began beside a hold that is being placed")
     assert "hold add" in refused.value.action
 

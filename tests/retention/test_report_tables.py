@@ -122,7 +122,7 @@ FULL: dict[str, Any] = {
         ),
         (
             {"refused": {"order kept": 4}},
-            ["a trigger of the database kept them without a word | 4"],
+            ["a trigger of the database kept them and raised no error | 4"],
         ),
         ({"refused": {"order 23503": 4}}, ["the database refused them (SQLSTATE 23503) | 4"]),
         (

@@ -272,7 +272,7 @@ class System(RuleBasedStateMachine):
         return store.get(backup.manifest.dump.key)
 
     def _recover_ledger(self, clock: Clock) -> None:
-        """Recover the evidence ledger, as `parcelseal evidence recover-ledger` does."""
+        """Recover the evidence ledger, as `./parcelseal recover-ledger` does."""
         services = self.company.services
         with self.state.connect() as conn:
             adopt.recover_ledger(

@@ -103,7 +103,7 @@ def test_a_value_of_another_form_is_said_without_the_value(rig: Rig, apart: bool
 
 
 def test_a_database_that_is_gone_is_a_failed_service(rig: Rig):
-    """So that the work is repeated."""
+    """Airflow retries the task."""
     with rig.open() as sources:
         rig.execute("SELECT pg_terminate_backend(%s)", [sources.connection.info.backend_pid])
         with pytest.raises(ServiceError):
