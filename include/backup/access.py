@@ -17,6 +17,7 @@ import psycopg
 from psycopg import sql
 
 from include.backup.archive import Entry
+from include.backup.definers import definer_functions, open_functions
 from include.backup.in_memory import in_memory
 from include.erasure.suspended import event_triggers_suspended
 from include.services.database import DatabaseAddress, connected
@@ -121,6 +122,7 @@ class TargetAccess:
     owners: bool
     is_new: bool
     _statements: str = field(default="", init=False)
+    _functions: frozenset[int] = field(default=frozenset(), init=False)  # not of the backup
     _closed: bool = field(default=False, init=False)
     _others_connect: bool = field(default=True, init=False)
     _comment: str = field(default="", init=False)  # of the database, as its people wrote it
@@ -150,6 +152,7 @@ class TargetAccess:
                     "Create the target from template0, or revoke these rights with ALTER DEFAULT "
                     "PRIVILEGES.",
                 )
+            self._functions = frozenset(definer_functions(connection))
             row = connection.execute(_CONNECT).fetchone()
             assert row is not None
             is_owner, self._others_connect, comment = row
@@ -186,8 +189,9 @@ class TargetAccess:
         """
         with connected(self.target) as connection:
             try:
-                if self._statements:
+                if self.owners:
                     with event_triggers_suspended(connection):
+                        open_functions(connection, self._functions)
                         connection.execute(self._statements.encode("utf-8", "surrogateescape"))
                 if self._closed:
                     self._change(connection, "GRANT CONNECT ON DATABASE {} TO PUBLIC")

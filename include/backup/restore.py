@@ -21,6 +21,7 @@ from psycopg import sql
 
 from include.backup.access import CLOSED
 from include.backup.archive import Entry
+from include.backup.definers import close_functions, definers_of
 from include.backup.explain import explain
 from include.backup.in_memory import in_memory
 from include.backup.left_out import left_out
@@ -109,13 +110,16 @@ def restore(
     options += ["--no-publications", "--no-subscriptions"]
     with in_memory(head) as archive, _never_say_drop(when=allow_content):
         tell("creating the schema")
+        functions = definers_of(target)
         _pg_restore([*options, "--section=pre-data"], archive, target)
+        close_functions(target, functions)
         created = {(entry.schema, entry.name) for entry in entries if entry.kind == "TABLE"}
         with policies_lifted(target, created):
             tell(f"loading {len(source.manifest.tables)} tables")
             load_rows(source, head, entries, target, options, jobs)
             tell("building indexes and constraints")
             _pg_restore([*options, f"--jobs={jobs}", "--section=post-data"], archive, target)
+            close_functions(target, functions)  # one that needs a primary key is created only now
             seconds = time.monotonic() - started
             tell("counting rows")
             counted = count_rows(target, source.manifest.tables)
