@@ -82,7 +82,7 @@ def _approvers(place: Workplace) -> Sequence[str]:
         return rule.approvers.accounts
     holder = place.pack.database_of(rule.staff.collection, rule.staff.database)
     with suppress(psycopg.Error), _staff(place, holder) as connection:
-        return people_of(connection, holder, rule, None).approvers
+        return people_of(connection, holder, rule, ()).approvers
     return ()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,9 @@ class People:
     """The people of one question.
 
     Attributes:
-        owners: user ids of those whose work the schedule is, and of who started the run.
-        approvers: user ids of those who may answer; none of them is an owner.
+        owners: user ids of the owners of the schedule, of the person who started the run, and of
+            those who entered requests to be erased that the plan follows.
+        approvers: user ids of the people who may answer; none of them is an owner.
     """
 
     owners: tuple[str, ...]
@@ -30,7 +32,7 @@ def people_of(
     connection: psycopg.Connection[Any] | None,
     staff: MappedDatabase | None,
     rule: Approval,
-    starter: str | None,
+    starters: Collection[str],
 ) -> People:
     """Look up who may approve.
 
@@ -38,11 +40,8 @@ def people_of(
         connection: to the database of the staff table; None where the pack names none.
         staff: that database.
         rule: of disposition.yaml.
-        starter: user id of who started the run; None when its schedule did.
+        starters: who started the run, and who entered requests to be erased that the plan follows.
     """
-    owners = {
-        *members(connection, staff, rule.staff, rule.owners, in_doubt=True),
-        *([starter] if starter else []),
-    }
+    owners = {*members(connection, staff, rule.staff, rule.owners, in_doubt=True), *starters}
     approvers = members(connection, staff, rule.staff, rule.approvers)
     return People(tuple(sorted(owners)), tuple(without(approvers, owners)))

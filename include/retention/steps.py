@@ -10,7 +10,7 @@ from include.approvals import registry
 from include.approvals.names import is_among
 from include.approvals.question import AskAgain, Question
 from include.approvals.registry import Cause, Decision, Refusal
-from include.erasure import ledger
+from include.erasure import ledger, requests
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import artifacts_of, keep_artifact
@@ -103,7 +103,7 @@ def tripped(desk: Desk, made: Plan) -> list[Tripped]:
 
 def _asked(desk: Desk, seen: Examination, made: Plan) -> dict[str, Any]:
     """Enter the request for a decision; what stands in the way of one is a finding."""
-    people = _people(desk)
+    people = _people(desk, made)
     if not people.owners or not people.approvers:
         seen.find(
             "retention.nobody_to_ask",
@@ -126,14 +126,20 @@ def _asked(desk: Desk, seen: Examination, made: Plan) -> dict[str, Any]:
     return told.of_request(asked)
 
 
-def _people(desk: Desk) -> People:
+def _people(desk: Desk, made: Plan | None = None) -> People:
+    """Return who may approve a plan: never who entered a data subject's request that it erases."""
+    entered_by: set[str] = set()
+    if made and made.requests:
+        with desk.state.connect() as conn:
+            entered_by = {one.entered_by for one in requests.every(conn) if one.id in made.requests}
     staff = desk.staff
     place = staff[1].connect(autocommit=True) if staff else nullcontext()
     with place as connection:
         if connection is not None and staff is not None:
             prepare(connection, staff[0])
         database = staff[0] if staff else None
-        return people_of(connection, database, desk.disposition.approval, desk.starter)
+        starters = entered_by | ({desk.starter} if desk.starter else set())
+        return people_of(connection, database, desk.disposition.approval, starters)
 
 
 def _unmapped(seen: Examination, made: Plan) -> None:
@@ -207,7 +213,7 @@ def ask(desk: Desk, record: StepRecord) -> Question | None:
     if "request" not in record.data:
         return None
     made = planned(desk, record)
-    people = _people(desk)
+    people = _people(desk, made)
     if not people.approvers:  # an empty list would let everybody answer
         raise ControlFailed(f"Nobody may approve the plan of {made.database}.", "Name approvers.")
     rules = {one.record_class: one for one in desk.rules}

@@ -280,7 +280,9 @@ class Rig:
         with self.engine.begin() as conn:
             registry.release(conn, self.clock, hold, released_by="legal", reason="settled")
 
-    def request(self, subject: str, received_on: date | None = None) -> int:
+    def request(
+        self, subject: str, received_on: date | None = None, *, entered_by: str = "dpo"
+    ) -> int:
         """Enter a data subject's request to be erased."""
         with self.engine.begin() as conn:
             return requests.add(
@@ -290,7 +292,7 @@ class Rig:
                 subject=subject,
                 reference="R-1",
                 received_on=received_on or self.clock.now().date(),
-                entered_by="dpo",
+                entered_by=entered_by,
             ).id
 
     def insert(self, table: str, **values: Any) -> None:

@@ -225,7 +225,7 @@ def test_a_schedule_that_changed_since_the_plan_voids_it(rig: Rig) -> None:
         [],
         [rule("node"), rule("ring_a")],
     ):
-        with pytest.raises(ControlFailed, match=r"retention\.yaml is another"):
+        with pytest.raises(ControlFailed, match=r"retention\.yaml was changed"):
             rig.but(rules=rules).execute(planned)
     assert len(rig.keys_in("node")) == 3
 

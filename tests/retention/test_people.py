@@ -31,7 +31,7 @@ def asked(place: Yard, starter: str | None = None, **rule: Any) -> People:
     made = Approval.model_validate(
         {"staff": {"collection": "employee", "account": "number"}, **rule}
     )
-    return people_of(place.connection, place.database, made, starter)
+    return people_of(place.connection, place.database, made, [starter] if starter else [])
 
 
 CHECKERS = {"where": """p."duty %" = 'checker' AND NOT p.away"""}
@@ -90,5 +90,5 @@ def test_an_owner_with_two_rows_is_an_owner_still(place: Yard) -> None:
 def test_without_a_staff_table_only_accounts_count() -> None:
     """As in a pack that names them."""
     rule = Approval.model_validate({"owners": {"accounts": "ana"}, "approvers": {"accounts": "bo"}})
-    assert people_of(None, None, rule, None) == People(("ana",), ("bo",))
-    assert people_of(None, None, Approval(), "ana") == People(("ana",), ())
+    assert people_of(None, None, rule, ()) == People(("ana",), ("bo",))
+    assert people_of(None, None, Approval(), ["ana"]) == People(("ana",), ())
