@@ -60,7 +60,11 @@ def test_arrows_point_down_and_only_orchestration_knows_airflow():
         ("evidence/planted.py", "def f():\n    import airflow.models", "Only orchestration"),
         ("evidence/planted.py", "from include.backup import dump", "Imports between packages"),
         ("services/planted.py", "from include.policy import model", "Imports between packages"),
-        ("backup/planted.py", "from include.orchestration import workflow", "Imports between packages"),
+        (
+            "backup/planted.py",
+            "from include.orchestration import workflow",
+            "Imports between packages",
+        ),
         ("backup/planted.py", "import include.workplace", "Imports between packages"),
         ("retention/rings.py", "from include.retention import graph", "What counts afterwards"),
         (

@@ -144,7 +144,8 @@ def restore(
                 "may be back; keep the copy closed until they are.",
                 soft_wrap=True,
             )
-        if restored.differences or keep_closed:
+        is_opened = not (restored.differences or keep_closed)
+        if not is_opened:
             errors.print(
                 f"The copy was not opened: owners and grants are not set. {access.connect_state}",
                 soft_wrap=True,
@@ -169,6 +170,7 @@ def restore(
         "matches_manifest": not restored.differences,
         "left_out": list(restored.left_out),
         "checked_by": source.checked_by,
+        "opened": is_opened,
     }
     if as_json:
         print_json(report)

@@ -26,11 +26,12 @@ def count_erasures(place: Workplace, database: str, *, incomplete_is_accepted: b
     Args:
         place: connections.
         database: name of the database in the data map.
-        incomplete_is_accepted: count a ledger although entries are missing or were changed.
+        incomplete_is_accepted: count a ledger although entries are missing or were changed, or
+            batches are open.
 
     Raises:
         UsageError: the ledger is not configured, one of its keys is missing, or it has open batches
-            while there are holds on records.
+            while there are holds on records, and that is not accepted.
         ControlFailed: entries are gone from it, and that is not accepted.
         ServiceError: it cannot be read.
     """
@@ -55,17 +56,26 @@ def count_erasures(place: Workplace, database: str, *, incomplete_is_accepted: b
     if not incomplete_is_accepted:
         with place.state.connect() as conn:
             require_all_there(conn, database)
-    # A replay takes open batches too, and a record of theirs may be held since.
-    if _is_doubtful(place, database):
-        raise UsageError(
-            f"It is not known yet whether all erasures of {database} in the ledger took place, and "
-            "there are legal holds on its records: held records might be missing in the copy.",
-            "Run enforce_retention once, which finds out, or release the holds; then restore.",
-        )
+        _require_settled(place, database)
     if found:
         check_keys({key_id for by_key in found.values() for key_id in by_key}, place.erasure_keys)
         require_same(place.state, place.erasure_keys, place.clock.now())
     return sum(sum(by_key.values()) for by_key in found.values())
+
+
+def _require_settled(place: Workplace, database: str) -> None:
+    """Raise UsageError while erasures are in doubt and a legal hold may keep their records.
+
+    A replay takes open batches too. If the live database is lost, nothing can settle them.
+    """
+    if _is_doubtful(place, database):
+        raise UsageError(
+            f"It is not known whether all erasures of {database} in the ledger took place, and "
+            "there are legal holds on its records: held records might be missing in the copy.",
+            "Run enforce_retention once, which finds out, then restore. If the live database is "
+            "lost: --incomplete-ledger replays all of them and keeps the copy closed. Compare the "
+            "held records with an older restore point before you open it.",
+        )
 
 
 def _is_doubtful(place: Workplace, database: str) -> bool:
@@ -97,23 +107,32 @@ def require_findable_records(
 def is_complete(place: Workplace, database: str, *, incomplete_is_accepted: bool) -> bool:
     """Return whether the erasure ledger has every entry that it had, and that bundles sealed.
 
+    A database without a retention rule and without an entry needs no ledger. So the state database
+    itself can be restored while its ledger is lost.
+
     Args:
         place: connections.
         database: name of the database in the data map.
-        incomplete_is_accepted: return False, with a warning, where erasures are missing or cannot
-            be compared.
+        incomplete_is_accepted: return False, with a warning, where erasures are missing, in doubt
+            or cannot be compared.
 
     Raises:
         ControlFailed: entries of settled batches, or erasures that were sealed, are missing.
+        UsageError: erasures are in doubt while there are legal holds on records.
         StoreError: the evidence store cannot be read.
     """
-    from include.erasure.ledger import require_all_there
+    from include.erasure.ledger import entries, require_all_there
     from include.evidence.register_figures import ERASURES
 
+    if not place.pack.retention_of(database):
+        with place.state.connect() as conn:
+            if not entries(conn, database):
+                return True
     try:
         place.require_complete_registers(ERASURES)
         with place.state.connect() as conn:
             require_all_there(conn, database)
+        _require_settled(place, database)
     except ParcelSealError as error:
         if not incomplete_is_accepted:
             hint = "To restore meanwhile: --incomplete-ledger."
@@ -162,10 +181,11 @@ def replay_erasures(
     from include.erasure.replay import replay, require_erased, schedule_of
 
     until = time.monotonic() + SETTLING_SECONDS
-    if _is_doubtful(place, mapped.name):
-        tell("waiting for deletions at work to end")
-    while _is_doubtful(place, mapped.name) and time.monotonic() < until:
-        time.sleep(1)  # a deletion at work settles a batch when it begins the next one
+    if not incomplete_is_accepted:
+        if _is_doubtful(place, mapped.name):
+            tell("waiting for deletions at work to end")
+        while _is_doubtful(place, mapped.name) and time.monotonic() < until:
+            time.sleep(1)  # a deletion at work settles a batch when it begins the next one
     if not count_erasures(place, mapped.name, incomplete_is_accepted=incomplete_is_accepted):
         return None
     tell("replaying the erasure ledger")

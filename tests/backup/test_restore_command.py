@@ -153,6 +153,20 @@ def test_restore_without_the_replay_stays_closed(
     assert rows(target, CONNECT) == [(False,)]
 
 
+def test_restore_keeps_copy_closed_when_erasures_in_doubt_are_accepted(
+    restored: Restoring, state: Engine, target: DatabaseAddress
+) -> None:
+    """The run that began to erase died with the live database, so nothing settles its batch."""
+    erase(state, "2")
+    hold(state, HoldKind.SUBJECT, "shop/4")
+    with pytest.raises(UsageError, match="not known whether all erasures") as error:
+        restored()
+    assert "--incomplete-ledger" in error.value.action
+    report = restored(incomplete_ledger=True)
+    assert (report["erasures_replayed"], report["opened"]) == (1, False)
+    assert rows(target, CONNECT) == [(False,)]
+
+
 @pytest.mark.parametrize("loss", ["DELETE FROM erasure WHERE batch_id = %s", REPLACED])
 def test_restore_replays_the_entries_that_are_there_when_told_to(
     restored: Restoring, state: Engine, target: DatabaseAddress, loss: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -12,11 +13,13 @@ import pytest
 from include.cli import backup
 from include.cli import evidence as command
 from include.cli.erasures_of_restore import is_complete
+from include.erasure.ledger import intend
 from include.evidence import registers
 from include.evidence.names import RESULT, SIGNATURE, SUMS
 from include.services.errors import ControlFailed, UsageError
 from include.workplace import Workplace
-from tests.evidence.register_fixtures import Company, sealed_company
+from tests.evidence.register_fixtures import KEYS, ORIGIN, Company, sealed_company
+from tests.evidence.support import START
 
 GONE = ("DELETE FROM erasure", "DELETE FROM erasure_batch", "DELETE FROM legal_hold")
 
@@ -132,3 +135,17 @@ def test_restore_is_refused_when_erasures_are_lost_unless_told_to_go_on(
     assert "--incomplete-ledger" in refused.value.action
     assert not is_complete(place, "shop", incomplete_is_accepted=True)
     assert "the erasure ledger may be incomplete" in capsys.readouterr().err
+
+
+def test_restore_needs_no_ledger_for_database_without_retention_rule_or_entry(
+    sealed: tuple[Company, Workplace],
+) -> None:
+    """The state database and Airflow's are restored so, when the ledger is lost with them."""
+    company, place = sealed
+    company.harm(*GONE)
+    assert is_complete(place, "books", incomplete_is_accepted=False)
+    origin = replace(ORIGIN, database="books")
+    with company.state.begin() as conn:
+        intend(conn, KEYS, origin, [["1"]], transaction="1", server="s", at=START)
+    with pytest.raises(ControlFailed, match="3 of 3 sealed erasures"):
+        is_complete(place, "books", incomplete_is_accepted=False)

@@ -44,6 +44,7 @@ RESTORE_KEYS = {
     "matches_manifest",
     "left_out",
     "checked_by",
+    "opened",
 }
 
 

@@ -30,6 +30,15 @@ from tests.evidence.support import START, Evidence, result_of
 from tests.policy.packs import SHOP, write_pack
 from tests.support.registers import UNGUARDED
 
+RETENTION = """\
+- class: buyer
+  database: shop
+  collection: buyer
+  clock: seen_at
+  period: P1Y
+  action: delete
+  basis: business
+"""
 KEYS = ErasureKeys({"1": b"k" * 32}, "1")
 ORIGIN = Origin("shop", "buyer", "delete", "buyer", "r", "enforce_retention", "r1")
 
@@ -227,7 +236,11 @@ def sealed_company(database: str, folder: Path) -> Iterator[tuple[Company, Workp
         schema=str(parts["dbname"]),
         extra={"erasure_keys": {"current": "1", "keys": {"1": "k" * 32}}},
     )
-    pack = write_pack(folder / "pack", datamap__shop=SHOP)
+    maps = {
+        "datamap__shop": SHOP,
+        "datamap__books": SHOP.replace("fides_key: shop", "fides_key: books"),
+    }
+    pack = write_pack(folder / "pack", retention=RETENTION, **maps)
     root = stores["evidence_store"]
     with state.connect() as conn:
         evidence = Evidence(DirectoryStore(root), root, state, conn, Signer.from_pem(pem), database)
