@@ -54,7 +54,7 @@ def up(
         try:
             with _interrupted_later():
                 airflow = Standalone.start(place.local, ROOT, environment)
-            airflow.wait_until_ready()
+            airflow.wait_until_ready(tell)
             if not once:  # nobody has to wait for the runs before they log in
                 tell(f"Airflow is at {airflow.url}: user admin, password {airflow.password}")
             done = run_all(place, airflow, answer=once)

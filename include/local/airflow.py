@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,8 @@ from include.local.profile import LocalProfile
 from include.services.errors import ServiceError, UsageError
 
 ADMIN = "admin"
-READY_TIMEOUT = 180  # seconds
+READY_TIMEOUT = 600  # seconds; a busy machine takes several minutes
+TELL_EVERY = 30  # seconds
 STOP_TIMEOUT = 20  # seconds
 FIRST_PORT = 8080
 _CLAIMED: list[IO[str]] = []  # open for the life of this process
@@ -171,24 +172,41 @@ class Standalone:
         (profile.home / "airflow.pid").write_text(str(process.pid))
         return cls(process, environment["AIRFLOW__API__BASE_URL"], passwords, log)
 
-    def wait_until_ready(self) -> None:
-        """Wait until every part reports healthy; raises ServiceError."""
-        end = time.monotonic() + READY_TIMEOUT
-        while time.monotonic() < end:
+    def wait_until_ready(self, progress: Callable[[str], None] = lambda _: None) -> None:
+        """Wait until every part of Airflow reports healthy.
+
+        Args:
+            progress: is called every `TELL_EVERY` seconds with the parts that are not ready.
+
+        Raises:
+            ServiceError: Airflow ended, or is not ready after `READY_TIMEOUT` seconds.
+        """
+        begun = told = time.monotonic()
+        while waiting := self._not_ready():
             if self.process.poll() is not None:
                 raise ServiceError("Airflow stopped while starting.", f"See {self.log}.")
-            if self._healthy():
-                return
+            now = time.monotonic()
+            if now - begun >= READY_TIMEOUT:
+                raise ServiceError(
+                    f"Airflow was not ready after {READY_TIMEOUT} s: no answer from {waiting}.",
+                    "The machine may be busy: run the command again, it goes on where it was. "
+                    f"Else see {self.log}.",
+                )
+            if now - told >= TELL_EVERY:
+                told = now
+                progress(f"waiting for Airflow: {waiting}")
             time.sleep(1)
-        raise ServiceError(f"Airflow was not ready after {READY_TIMEOUT} s.", f"See {self.log}.")
 
-    def _healthy(self) -> bool:
+    def _not_ready(self) -> str:
+        """Name the parts of Airflow that do not report healthy; empty when all do."""
         try:
             health = requests.get(f"{self.url}/api/v2/monitor/health", timeout=5).json()
         except (requests.RequestException, ValueError):
-            return False
+            return "api_server"
         parts = ("metadatabase", "scheduler", "dag_processor", "triggerer")
-        return all((health.get(part) or {}).get("status") == "healthy" for part in parts)
+        return ", ".join(
+            part for part in parts if (health.get(part) or {}).get("status") != "healthy"
+        )
 
     def api(self) -> AirflowApi:
         """Log in to the REST API as the administrator."""

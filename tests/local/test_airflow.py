@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import psutil
 import pytest
 
 from include.local import airflow as local_airflow
-from include.local.airflow import free_port, hold, stop_orphan
+from include.local.airflow import Standalone, free_port, hold, stop_orphan
 from include.local.profile import LocalProfile
-from include.services.errors import UsageError
+from include.services.errors import ServiceError, UsageError
 
 
 def test_a_home_is_held_by_one_up_at_a_time(tmp_path: Path) -> None:
@@ -88,3 +91,46 @@ def test_an_airflow_whose_up_lives_is_left_alone(
         stop_orphan(LocalProfile(tmp_path))
     assert standalone.poll() is None
     assert (tmp_path / "airflow.pid").exists()
+
+
+@pytest.fixture
+def starting(tmp_path: Path) -> Iterator[Standalone]:
+    """An Airflow whose scheduler never gets ready."""
+
+    class Health(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            parts = ("metadatabase", "scheduler", "dag_processor", "triggerer")
+            states = {part: {"status": "healthy"} for part in parts}
+            states["scheduler"] = {"status": "unhealthy"}
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(states).encode())
+
+        def log_message(self, *_given: object) -> None:
+            """Say nothing."""
+
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with HTTPServer(("127.0.0.1", 0), Health) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        yield Standalone(process, url, {}, tmp_path / "airflow.log")
+        server.shutdown()
+    process.communicate()
+
+
+def test_waiting_for_airflow_names_the_part_that_is_not_ready(
+    starting: Standalone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(local_airflow, "TELL_EVERY", 0)
+    monkeypatch.setattr(local_airflow, "READY_TIMEOUT", 2)
+    with pytest.raises(ServiceError, match="not ready after 2 s: no answer from scheduler") as late:
+        starting.wait_until_ready(said.append)
+    assert "run the command again" in late.value.action
+    assert set(said) == {"waiting for Airflow: scheduler"}
+
+
+def test_waiting_for_airflow_ends_at_once_when_its_process_ended(starting: Standalone) -> None:
+    starting.process.communicate()
+    with pytest.raises(ServiceError, match="stopped while starting"):
+        starting.wait_until_ready()
