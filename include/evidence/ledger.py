@@ -185,20 +185,6 @@ def at(conn: Connection, seq: int) -> LedgerRow | None:
     return _first(conn, select(evidence_ledger).where(evidence_ledger.c.seq == seq))
 
 
-def last_of_workflow(conn: Connection, dag_id: str, limit: int = 1) -> list[LedgerRow]:
-    """Return a workflow's newest rows, newest first."""
-    ledger = evidence_ledger.c
-    wanted = select(evidence_ledger).where(ledger.dag_id == dag_id)
-    return _rows(conn, wanted.order_by(ledger.seq.desc()).limit(limit))
-
-
-def last_of_control(conn: Connection, control: str, limit: int = 1) -> list[LedgerRow]:
-    """Return the newest rows that are evidence for a control, newest first."""
-    ledger = evidence_ledger.c
-    wanted = select(evidence_ledger).where(ledger.controls.contains([control]))
-    return _rows(conn, wanted.order_by(ledger.seq.desc()).limit(limit))
-
-
 def _rows(conn: Connection, query: Any) -> list[LedgerRow]:
     return [LedgerRow.of(row) for row in conn.execute(query).mappings()]
 
