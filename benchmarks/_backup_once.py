@@ -148,7 +148,7 @@ def _load_reports() -> None:
 
 def restore_latest(folder: Path, conninfo: str) -> None:
     """Check, decrypt, load and compare the newest restore point."""
-    from include.backup.restore import require_match, restore
+    from include.backup.restore import restore
     from include.backup.source import Source
 
     signer = Signer.from_pem((folder / "evidence.key").read_bytes())
@@ -156,7 +156,9 @@ def restore_latest(folder: Path, conninfo: str) -> None:
     points, _rejected = manifests.restore_points(store, "bench", [signer.public_pem])
     key = opening_key_from_pem((folder / "escrow.key").read_bytes(), "escrow.key")
     source = Source(store, points[-1].manifest, key)
-    require_match(restore(source, DatabaseAddress.from_conninfo(conninfo)), points[-1].id)
+    restored = restore(source, DatabaseAddress.from_conninfo(conninfo))
+    if restored.differences:
+        raise RuntimeError(f"{points[-1].id} does not match its manifest: {restored.differences}")
 
 
 def main() -> None:

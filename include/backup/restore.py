@@ -32,7 +32,7 @@ from include.backup.snapshot import ALL_TABLES
 from include.backup.source import Source
 from include.encryption.crypto import Refused
 from include.services.database import DatabaseAddress, connected
-from include.services.errors import ControlFailed, ParcelSealError, ServiceError, UsageError
+from include.services.errors import ParcelSealError, ServiceError, UsageError
 from include.services.programs import ending_with_us, program
 
 # Which database on which start of which server, whatever name or address led to it.
@@ -189,16 +189,6 @@ def count_rows(target: DatabaseAddress, tables: Sequence[TableRecord]) -> dict[s
                 continue
             counted[table.label] = int(row[0]) if row else 0
     return counted
-
-
-def require_match(restored: Restored, point: str) -> None:
-    """Raise ControlFailed when a restore does not fit its manifest."""
-    if restored.differences:
-        raise ControlFailed(
-            f"Restore point {point} does not match its manifest in: "
-            f"{', '.join(restored.differences[:10])}.",
-            "Do not use this database; restore another restore point.",
-        )
 
 
 def _pg_restore(words: Sequence[str], archive: int, target: DatabaseAddress) -> None:

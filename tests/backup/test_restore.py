@@ -11,12 +11,12 @@ import pytest
 from include.backup.compare import check_foreign_keys, compare
 from include.backup.loaders import share_out
 from include.backup.manifest import Manifest
-from include.backup.restore import Restored, require_match, restore
+from include.backup.restore import restore
 from include.encryption.crypto import Refused
 from include.encryption.recipients import OpeningKey, Recipient
 from include.evidence.signing import Signer
 from include.services.database import DatabaseAddress
-from include.services.errors import ControlFailed, UsageError
+from include.services.errors import UsageError
 from include.services.objectstore.directory import DirectoryStore
 from include.services.objectstore.s3 import S3Store
 from tests.backup.support import Taken, pg_dump, rows, run, take
@@ -148,7 +148,7 @@ def test_a_missing_extension_is_said_by_name(
 def test_too_few_and_too_many_rows_are_differences(
     taken: Taken, target: DatabaseAddress, operations: Holder
 ):
-    """Counted in the copy, against the manifest; the run does not pass."""
+    """Rows are counted in the copy; a table of the manifest may be missing there."""
     manifest = taken.manifest
     lost = manifest.tables[0].model_copy(update={"name": "lost", "rows": 0})
     changed = [
@@ -158,9 +158,6 @@ def test_too_few_and_too_many_rows_are_differences(
     other: Manifest = manifest.model_copy(update={"tables": (*changed, lost)})
     restored = restore(replace(taken.source(operations.opening), manifest=other), target)
     assert restored.differences == ("public.photo", lost.label)
-    with pytest.raises(ControlFailed, match=r"public\.photo"):
-        require_match(restored, manifest.id)
-    require_match(Restored(1, 1, 1.0, ()), manifest.id)
 
 
 @pytest.mark.parametrize("jobs", [0, 1, 3, 50])
