@@ -151,9 +151,35 @@ def intend(
     Returns:
         The batch's id, for `settle` or `withdraw`.
     """
-    return _enter(
-        conn, keys, origin, record_keys, transaction=transaction, server=server, erased_at=at
+    digests = set(keys.digests(keys.current, origin.database, origin.collection, record_keys))
+    # Through SQLAlchemy first: it commits only what it saw begin.
+    batch = conn.scalar(
+        insert(erasure_batch)
+        .values(
+            **asdict(origin),
+            records=len(digests),
+            transaction=transaction,
+            server=server,
+            erased_at=at,
+        )
+        .returning(erasure_batch.c.id)
     )
+    assert batch is not None
+    # Sorted, so that two runs never wait for each other.
+    driver, ordered = driver_of(conn), sorted(digests)
+    strides = [ordered[at : at + STRIDE] for at in range(0, len(ordered), STRIDE)]
+    same = binary_copy.field(keys.current.encode()) + binary_copy.field(origin.action.encode())
+    same += binary_copy.field(batch.to_bytes(8))
+    try:
+        # Three quarters of the time of an INSERT that looks first (docs/performance.md).
+        with driver.transaction(), driver.cursor() as cursor:
+            for some in strides:
+                with cursor.copy(_COPY) as into:
+                    into.write(binary_copy.stream(4, [binary_copy.field(it) + same for it in some]))
+    except psycopg.errors.UniqueViolation:
+        for some in strides:
+            driver.execute(_ENTER, [keys.current, origin.action, batch, some])
+    return int(batch)
 
 
 def settle(conn: Connection, batch_ids: Sequence[int], at: datetime) -> None:
@@ -213,36 +239,6 @@ def unsettled(conn: Connection, database: str) -> list[OpenBatch]:
         )
         for row in conn.execute(query)
     ]
-
-
-def record(
-    conn: Connection,
-    keys: ErasureKeys,
-    *,
-    database: str,
-    collection: str,
-    record_keys: Sequence[Sequence[str]],
-    record_class: str,
-    rule: str,
-    dag_id: str,
-    run_id: str,
-    erased_at: datetime,
-    action: Action = "delete",
-) -> None:
-    """Enter records that are erased already, once each however often it is repeated."""
-    if not record_keys:
-        return
-    origin = Origin(database, collection, action, record_class, rule, dag_id, run_id)
-    batch = _enter(
-        conn, keys, origin, record_keys, transaction=None, server=None, erased_at=erased_at
-    )
-    withdraw_empty(conn, [batch])  # before it is settled: a settled batch stays
-    settle(conn, [batch], erased_at)
-
-
-def count(conn: Connection, database: str) -> int:
-    """Count the ledger's entries of a database, those of open batches included."""
-    return sum(sum(by_key.values()) for by_key in entries(conn, database).values())
 
 
 def entries(conn: Connection, database: str) -> dict[str, dict[str, int]]:
@@ -363,35 +359,3 @@ def driver_of(conn: Connection) -> psycopg.Connection[Any]:
     found = conn.connection.driver_connection
     assert isinstance(found, psycopg.Connection)
     return found
-
-
-def _enter(
-    conn: Connection,
-    keys: ErasureKeys,
-    origin: Origin,
-    record_keys: Sequence[Sequence[str]],
-    **of_batch: object,
-) -> int:
-    digests = set(keys.digests(keys.current, origin.database, origin.collection, record_keys))
-    # Through SQLAlchemy first: it commits only what it saw begin.
-    batch = conn.scalar(
-        insert(erasure_batch)
-        .values(**asdict(origin), records=len(digests), **of_batch)
-        .returning(erasure_batch.c.id)
-    )
-    assert batch is not None
-    # Sorted, so that two runs never wait for each other.
-    driver, ordered = driver_of(conn), sorted(digests)
-    strides = [ordered[at : at + STRIDE] for at in range(0, len(ordered), STRIDE)]
-    same = binary_copy.field(keys.current.encode()) + binary_copy.field(origin.action.encode())
-    same += binary_copy.field(batch.to_bytes(8))
-    try:
-        # Three quarters of the time of an INSERT that looks first (docs/performance.md).
-        with driver.transaction(), driver.cursor() as cursor:
-            for some in strides:
-                with cursor.copy(_COPY) as into:
-                    into.write(binary_copy.stream(4, [binary_copy.field(it) + same for it in some]))
-    except psycopg.errors.UniqueViolation:
-        for some in strides:
-            driver.execute(_ENTER, [keys.current, origin.action, batch, some])
-    return int(batch)

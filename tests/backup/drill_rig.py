@@ -9,13 +9,14 @@ from include.backup.drill import DrillPlace, drill
 from include.backup.manifest import Manifest
 from include.backup.scratch import PREFIX
 from include.backup.source import Source
-from include.erasure.ledger import Action, ErasureKeys, record
+from include.erasure.ledger import Action, ErasureKeys
 from include.evidence.model import StepRecord
 from include.policy.datamap import MappedDatabase
 from include.policy.rules import Drill as DrillRules
 from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
 from tests.backup.support import mapped, rows
+from tests.erasure.support import record
 from tests.support.holders import NOW
 
 KEYS = ErasureKeys({"1": b"k" * 32}, "1")

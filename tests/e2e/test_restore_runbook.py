@@ -18,10 +18,10 @@ import pytest
 from include.backup.manifest import Manifest
 from include.encryption.crypto import FRAME, decrypting, encrypting
 from include.encryption.recipients import opening_key_from_pem, recipient_from_pem
-from include.erasure.ledger import record
 from include.services.programs import program_folder
 from include.workplace import ROOT
 from tests.e2e.conftest import Cli
+from tests.erasure.support import record
 from tests.support.damage import flip
 from tests.support.registers import unguarded
 

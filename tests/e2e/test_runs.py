@@ -11,12 +11,12 @@ import psycopg
 import pytest
 from sqlalchemy import select
 
-from include.erasure.ledger import record
 from include.policy import SHIPPED
 from include.state.tables import erasure, erasure_batch
 from tests.cli.test_errors import RUN_KEYS
 from tests.e2e import databases
 from tests.e2e.conftest import Cli, FailedRuns
+from tests.erasure.support import record
 from tests.support.registers import unguarded
 
 pytestmark = pytest.mark.airflow

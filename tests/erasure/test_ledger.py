@@ -20,7 +20,6 @@ from include.erasure.ledger import (
     TURN,
     ErasureKeys,
     Origin,
-    count,
     counted,
     entries,
     entries_by_key_types,
@@ -28,7 +27,6 @@ from include.erasure.ledger import (
     has_begun,
     intend,
     missing,
-    record,
     require_all_there,
     settle,
     unsettled,
@@ -36,6 +34,7 @@ from include.erasure.ledger import (
 )
 from include.services.errors import ControlFailed, UsageError
 from include.state.tables import erasure, erasure_batch
+from tests.erasure.support import count, record
 from tests.support.registers import unguarded
 
 OLD, NEW = b"o" * 32, b"n" * 40

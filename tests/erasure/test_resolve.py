@@ -20,7 +20,6 @@ from include.erasure.ledger import (
     Action,
     ErasureKeys,
     Origin,
-    count,
     intend,
     settle,
     unsettled,
@@ -32,6 +31,7 @@ from include.erasure.resolve import PATIENCE, Resolved, resolve
 from include.local.postgres import EmbeddedPostgres
 from include.services.errors import ServiceError, UsageError
 from include.state.tables import erasure_batch
+from tests.erasure.support import count
 
 KEYS = ErasureKeys({"1": b"k" * 32}, "1")
 NOW = datetime(2026, 11, 24, tzinfo=UTC)

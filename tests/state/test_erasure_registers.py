@@ -15,7 +15,6 @@ from include.erasure.ledger import (
     Origin,
     intend,
     missing,
-    record,
     settle,
     unsettled,
     withdraw,
@@ -23,6 +22,7 @@ from include.erasure.ledger import (
 from include.state.connect import engine
 from include.state.migrate import migrate
 from include.state.tables import erasure_batch, register_loss
+from tests.erasure.support import record
 from tests.state.test_registers import CLOCK, NOW, refused
 from tests.state.test_registers import shared as shared
 from tests.state.test_registers import state as state
