@@ -162,9 +162,6 @@ class RestorePoint:
     Attributes:
         manifest: what was signed.
         locked_until: end of the dump's retention, which may have passed; None without one.
-        manifest_version_id: the version that was checked; empty where the store keeps none.
-        signature_version_id: see ``manifest_version_id``.
-        dump_version_id: the version that the manifest is about, or that fits its size in a copy.
         hidden: its objects that somebody deleted or overwrote since.
         is_copy: the store has no version of the recorded id, as in a copy of another store. Only
             the digest of the dump proves it; `Source` compares it, a listing does not.
@@ -172,9 +169,6 @@ class RestorePoint:
 
     manifest: Manifest
     locked_until: datetime | None = None
-    manifest_version_id: str = ""
-    signature_version_id: str = ""
-    dump_version_id: str = ""
     hidden: tuple[HiddenObject, ...] = ()
     is_copy: bool = False
 
@@ -320,9 +314,6 @@ def _open(
         return RestorePoint(
             manifest,
             dump.locked_until,
-            manifest_version_id=version_id,
-            signature_version_id=signature_id,
-            dump_version_id=dump.version_id,
             hidden=tuple(hidden_objects(listed, used)),
             is_copy=is_copy,
         )

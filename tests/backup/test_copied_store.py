@@ -165,13 +165,16 @@ def test_a_copy_that_was_hidden_is_found_by_its_digest_and_reported(
     assert [each.key for each in point.hidden] == ([key] if how is remove else [])
 
 
-def test_a_hidden_dump_is_no_copy_where_its_recorded_version_is_there(locked: Locked) -> None:
+def test_a_hidden_dump_is_no_copy_where_its_recorded_version_is_there(
+    locked: Locked, operations: Holder
+) -> None:
     """In its own store the pinned version is used, and the finding stays."""
     key = locked.key(DUMP_NAME)
     locked.store.put(key, same_size(locked.store.get(key)))
     (point,), _rejected = restore_points(locked.store, "courier", locked.trusted)
     assert not point.is_copy
-    assert point.dump_version_id == locked.manifest.dump.version_id
+    source = Taken(locked.store, point.manifest).source(operations.opening)
+    assert source.version_id == locked.manifest.dump.version_id
     assert [each.key for each in point.hidden] == [key]
     assert locked.key(MANIFEST_NAME) not in {each.key for each in point.hidden}
 

@@ -116,16 +116,14 @@ def test_a_restore_point_deleted_as_a_whole_is_still_listed(
     Taken(locked.store, point.manifest).source(operations.opening).check()
 
 
-def test_an_untouched_restore_point_names_the_versions_that_were_checked(locked: Locked) -> None:
-    """For whoever reads them next: these versions and no others."""
+def test_source_of_untouched_restore_point_reads_the_recorded_version(
+    locked: Locked, operations: Holder
+) -> None:
+    """No object of it is hidden."""
     point = load(locked.store, "courier", locked.manifest.id, locked.trusted)
-    assert point.hidden == ()
-    assert point.dump_version_id == locked.manifest.dump.version_id != ""
-    key = locked.key(MANIFEST_NAME)
-    content = locked.store.get(key, version_id=point.manifest_version_id)
-    assert content == locked.manifest.as_bytes()
-    signature = locked.key(SIGNATURE_NAME)
-    assert locked.store.get(signature, version_id=point.signature_version_id)
+    assert (point.manifest, point.hidden) == (locked.manifest, ())
+    source = Taken(locked.store, point.manifest).source(operations.opening)
+    assert source.version_id == locked.manifest.dump.version_id != ""
 
 
 def test_signed_version_is_used_below_any_number_of_newer_versions(locked: Locked) -> None:
