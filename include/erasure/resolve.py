@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import psycopg
@@ -35,22 +34,6 @@ PATIENCE = timedelta(seconds=10)
 _POLL_SECONDS = 0.1
 
 
-@dataclass(frozen=True)
-class Resolved:
-    """What became of the open batches of a database.
-
-    Attributes:
-        settled: batches whose transaction committed.
-        withdrawn: batches whose transaction did not.
-        looked_for: batches of which PostgreSQL knew nothing any more: their records were looked
-            for, entries of those that are still there withdrawn, the others settled.
-    """
-
-    settled: int = 0
-    withdrawn: int = 0
-    looked_for: int = 0
-
-
 def resolve(
     state: Engine,
     connection: psycopg.Connection,
@@ -60,8 +43,12 @@ def resolve(
     at: datetime,
     masks: Mapping[str, Mask] | None = None,
     patience: timedelta = PATIENCE,
-) -> Resolved:
+) -> None:
     """Settle or withdraw every open batch of a database.
+
+    A batch is settled if its transaction committed, and withdrawn if it did not. If PostgreSQL no
+    longer knows the transaction, the records are looked for: entries of those that are still there
+    are withdrawn, the others settled.
 
     Nobody else may be erasing there, or their batches are waited for too.
 
@@ -84,9 +71,9 @@ def resolve(
     with state.connect() as conn:
         batches = unsettled(conn, database)
     if not batches:
-        return Resolved()
+        return
     try:
-        return _resolved(state, connection, batches, places, keys, at, masks or {}, patience)
+        _resolve(state, connection, batches, places, keys, at, masks or {}, patience)
     except psycopg.Error as error:
         raise ServiceError(
             f"ParcelSeal cannot find out which records of {database} were erased "
@@ -95,7 +82,7 @@ def resolve(
         ) from None
 
 
-def _resolved(
+def _resolve(
     state: Engine,
     connection: psycopg.Connection,
     batches: Sequence[OpenBatch],
@@ -104,10 +91,9 @@ def _resolved(
     at: datetime,
     masks: Mapping[str, Mask],
     patience: timedelta,
-) -> Resolved:
+) -> None:
     with connection.transaction():
         server = server_of(connection)
-    settled = withdrawn = 0
     unknown: list[OpenBatch] = []
     until = time.monotonic() + patience.total_seconds()
     for batch in batches:
@@ -115,11 +101,9 @@ def _resolved(
         if status == "committed":
             with state.begin() as conn:
                 settle(conn, [batch.id], at)
-            settled += 1
         elif status == "aborted":
             with state.begin() as conn:
                 withdraw(conn, batch.id)
-            withdrawn += 1
         else:
             unknown.append(batch)
     # Each look reads the whole table, so that batches of the same records are looked for together.
@@ -129,7 +113,6 @@ def _resolved(
         alike[of.collection, of.action, of.record_class].append(batch)
     for together in alike.values():
         _look(state, connection, together, places, keys, at, masks)
-    return Resolved(settled, withdrawn, len(unknown))
 
 
 def _status(
