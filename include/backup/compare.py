@@ -87,11 +87,6 @@ class Comparison:
     definitions: Definitions
     server_version: str = ""
 
-    @property
-    def same_schema(self) -> bool:
-        """Whether all definitions are the same."""
-        return self.definitions == Definitions()
-
 
 def compare(source: Source, copy: DatabaseAddress) -> Comparison:
     """Compare every table's content with the manifest's checksums, and all definitions.

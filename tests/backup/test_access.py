@@ -9,7 +9,7 @@ import pytest
 from psycopg import sql
 
 from include.backup.access import CLOSED, TargetAccess, sole_restore
-from include.backup.compare import compare
+from include.backup.compare import Definitions, compare
 from include.backup.restore import restore
 from include.backup.source import Source
 from include.encryption.recipients import Recipient
@@ -104,7 +104,7 @@ def test_owners_and_grants_are_restored_only_when_the_target_opens(
     assert rows(target, ACCESS) == rows(origin, ACCESS)
     assert len(rows(target, ACCESS)) == 8
     comparison = compare(source, target)
-    assert (comparison.same_schema, comparison.different) == (True, ())
+    assert (comparison.definitions, comparison.different) == (Definitions(), ())
 
 
 def test_a_restore_without_owners_opens_the_target_as_it_was(

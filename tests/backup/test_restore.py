@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from include.backup.compare import check_foreign_keys, compare
+from include.backup.compare import Definitions, check_foreign_keys, compare
 from include.backup.loaders import share_out
 from include.backup.manifest import Manifest
 from include.backup.restore import restore
@@ -52,7 +52,7 @@ def test_everything_comes_back_with_any_number_of_jobs(
     assert restored.tables == len(taken.manifest.tables) > 15
     comparison = compare(taken.source(operations.opening), target)
     assert comparison.different == comparison.missing == ()
-    assert comparison.same_schema
+    assert comparison.definitions == Definitions()
     assert comparison.compared == restored.tables
     assert sorted(sql_of(target).splitlines()) == sorted(sql_of(rich).splitlines())
     with target.connect() as conn:
@@ -83,7 +83,8 @@ def test_s3_does_the_same(
     source = taken.source(offline.opening)
     assert restore(source, target).differences == ()
     comparison = compare(source, target)
-    assert (comparison.different, comparison.missing, comparison.same_schema) == ((), (), True)
+    assert comparison.different == comparison.missing == ()
+    assert comparison.definitions == Definitions()
 
 
 def test_a_target_with_tables_is_refused_unless_told(

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from include.backup.access import TargetAccess
-from include.backup.compare import compare
+from include.backup.compare import Definitions, compare
 from include.backup.restore import restore
 from include.encryption.recipients import Recipient
 from include.evidence.signing import Signer
@@ -70,7 +70,7 @@ def test_restore_brings_back_comments_and_grants_of_large_objects(
     assert rows(target, COMMENTS) == [(77, "signature"), (79, "photo")]
     acl = "SELECT lomacl::text FROM pg_largeobject_metadata WHERE oid = 78"
     assert rows(target, acl) == [(None,)]
-    assert compare(source, target).same_schema
+    assert compare(source, target).definitions == Definitions()
     run(target, "DROP TABLE t; SELECT lo_unlink(oid) FROM pg_largeobject_metadata")
     access = TargetAccess(target, owners=True, is_new=True)
     restore(source, target, owners=True, prepare=access.close)
@@ -99,7 +99,7 @@ def test_restore_into_server_without_the_tablespace(
         conn.execute("ALTER TABLESPACE fast RENAME TO gone")
         try:
             assert restore(source, target).differences == ()
-            assert compare(source, target).same_schema
+            assert compare(source, target).definitions == Definitions()
             assert rows(target, "SELECT reltablespace::int FROM pg_class WHERE relname = 't'") == [
                 (0,)
             ]
@@ -142,7 +142,7 @@ def test_forced_row_security_is_no_difference(
         assert rows(restorer, "SELECT id FROM other.parts") == []
         comparison = compare(source, restorer)
         assert (comparison.different, comparison.missing) == ((), ())
-        assert comparison.same_schema
+        assert comparison.definitions == Definitions()
         state = "SELECT relrowsecurity, relforcerowsecurity FROM pg_class WHERE relname = 't'"
         assert rows(restorer, state) == [(True, True)]
         run(copy, "UPDATE t SET who = 'c' WHERE id = 2")
@@ -167,7 +167,7 @@ def test_comment_on_publication_is_no_difference(
     )
     source = take(origin, store, recipients, signer).source(operations.opening)
     restore(source, target)
-    assert compare(source, target).same_schema
+    assert compare(source, target).definitions == Definitions()
 
 
 MAPPINGS = """
@@ -203,7 +203,7 @@ def test_restore_names_user_mappings_whose_options_were_not_backed_up(
     assert restored.left_out == tuple(
         sorted(f"options of USER MAPPING {name}" for name in expected)
     )
-    assert compare(source, target).same_schema
+    assert compare(source, target).definitions == Definitions()
     by_superuser = take(origin, store, recipients, signer)
     assert by_superuser.manifest.mappings_without_options == ()
     assert b"mappings_without_options" not in by_superuser.manifest.as_bytes()
