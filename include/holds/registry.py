@@ -151,14 +151,9 @@ def release(conn: Connection, clock: Clock, hold_id: int, *, released_by: str, r
     return _hold(dict(released))
 
 
-def active(conn: Connection, kind: HoldKind | None = None, value: str | None = None) -> list[Hold]:
-    """Return the holds that count now, oldest first; of one kind or on one thing where asked."""
-    wanted = _active()
-    if kind is not None:
-        wanted = wanted.where(legal_hold.c.kind == str(kind))
-    if value is not None:
-        wanted = wanted.where(legal_hold.c.value == value)
-    return _holds(conn, wanted)
+def active(conn: Connection) -> list[Hold]:
+    """Return the holds that count now, oldest first."""
+    return _holds(conn, _active())
 
 
 def with_released(conn: Connection, ids: Collection[int]) -> list[Hold]:

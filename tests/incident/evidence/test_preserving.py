@@ -13,7 +13,6 @@ import pytest
 from include.evidence.model import Outcome
 from include.evidence.steps import artifacts_of
 from include.holds import registry
-from include.holds.registry import HoldKind
 from include.incident import assessing, scopes
 from include.incident.evidence import holding, kept_words
 from include.incident.evidence.extract import Extract, opened
@@ -54,8 +53,8 @@ def test_holds_of_two_incidents_on_the_same_people_are_independent(company: Comp
     first.preserve()
     assert (held(first), held(second)) == (each(1, 2), each(2, 3))
     with company.state.begin() as conn:
-        for hold in registry.active(conn, HoldKind.SUBJECT, "courier/2"):
-            if hold.case_ref == first.number:
+        for hold in registry.active(conn):
+            if hold.value == "courier/2" and hold.case_ref == first.number:
                 registry.release(
                     conn, company.clock, hold.id, released_by="C1", reason="The case is over"
                 )
