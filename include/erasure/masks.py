@@ -157,10 +157,8 @@ def shows_too_much(value: Composable, kind: MaskKind) -> Composable:
     )
 
 
-def assignments(
-    mask: Mask, found: Mapping[str, Shape], at: Composable, alias: str = "t"
-) -> Composable:
-    """Return what UPDATE sets, to mask the records of an alias and stamp them.
+def assignments(mask: Mask, found: Mapping[str, Shape], at: Composable) -> Composable:
+    """Return what UPDATE sets, to mask and stamp the records of alias ``t``.
 
     A mask that a column has no room for is cut so that it hides more. ``at`` is the moment for the
     stamp; a stamp that is there stays. Columns that `shapes` did not find are left out.
@@ -169,32 +167,32 @@ def assignments(
         UsageError: a column cannot hold what the mask leaves.
     """
     parts = [
-        SQL("{} = {}").format(Identifier(name), _fitting(name, found[name], kind, alias))
+        SQL("{} = {}").format(Identifier(name), _fitting(name, found[name], kind))
         for name, kind in mask.columns.items()
         if name in found
     ]
     if mask.stamp is not None and mask.stamp in found:
         stamp = Identifier(mask.stamp)
-        parts.append(SQL("{} = coalesce({}.{}, {})").format(stamp, Identifier(alias), stamp, at))
+        parts.append(SQL("{} = coalesce({}.{}, {})").format(stamp, Identifier("t"), stamp, at))
     return SQL(", ").join(parts)
 
 
-def shows(mask: Mask, found: Mapping[str, Shape], alias: str = "t") -> Composable:
-    """Return a condition: one of the columns of an alias's record shows too much."""
+def shows(mask: Mask, found: Mapping[str, Shape]) -> Composable:
+    """Return a condition: one of the columns of a record of alias ``t`` shows too much."""
     conditions = [
-        shows_too_much(Identifier(alias, name), kind)
+        shows_too_much(Identifier("t", name), kind)
         for name, kind in mask.columns.items()
         if name in found
     ]
     return SQL("({})").format(SQL(" OR ").join([*conditions, SQL("false")]))
 
 
-def to_mask(mask: Mask, found: Mapping[str, Shape], alias: str = "t") -> Composable:
-    """Return a condition: a record of the alias has no stamp yet, or shows too much."""
-    condition = shows(mask, found, alias)
+def to_mask(mask: Mask, found: Mapping[str, Shape]) -> Composable:
+    """Return a condition: a record of alias ``t`` has no stamp yet, or shows too much."""
+    condition = shows(mask, found)
     if mask.stamp is None or mask.stamp not in found:
         return condition
-    return SQL("({} IS NULL OR {})").format(Identifier(alias, mask.stamp), condition)
+    return SQL("({} IS NULL OR {})").format(Identifier("t", mask.stamp), condition)
 
 
 def _text(value: Composable) -> Composable:
@@ -249,7 +247,7 @@ def _null(_: Composable) -> Composable:
     return SQL("NULL::text")
 
 
-def _fitting(name: str, shape: Shape, kind: MaskKind, alias: str) -> Composable:
+def _fitting(name: str, shape: Shape, kind: MaskKind) -> Composable:
     if kind == "erase":
         if not shape.filled:
             return SQL("NULL")
@@ -264,7 +262,7 @@ def _fitting(name: str, shape: Shape, kind: MaskKind, alias: str) -> Composable:
             f"The mask {kind} cannot be put on the column {name}: it is no text.",
             "Use the mask `erase` for it in retention.yaml.",
         )
-    full = masked(Identifier(alias, name), kind)
+    full = masked(Identifier("t", name), kind)
     if shape.limit is None:
         return full
     stars = min(2, shape.limit)

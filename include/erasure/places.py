@@ -132,11 +132,11 @@ def order_of_key(
     return orders[0] if len(orders) == 1 else None
 
 
-def key_texts(columns: Sequence[str], alias: str = "t") -> sql.Composed:
-    """Return the columns of a key as texts, for a query over the records' alias.
+def key_texts(columns: Sequence[str]) -> sql.Composed:
+    """Return the columns of a key as texts, for a query over records of alias ``t``.
 
     They name a record only in a session that did `PRINTING`.
     """
     return sql.SQL(", ").join(
-        sql.SQL("{}::text").format(sql.Identifier(alias, one)) for one in columns
+        sql.SQL("{}::text").format(sql.Identifier("t", one)) for one in columns
     )

@@ -134,11 +134,7 @@ class SealedFolder(Folder):
 
 
 def find_sealed(
-    store: ObjectStore,
-    bundle: str,
-    keys: TrustedKeys,
-    files: Versions | None = None,
-    sums_sha256: str = "",
+    store: ObjectStore, bundle: str, keys: TrustedKeys, sums_sha256: str = ""
 ) -> SealedFolder | None:
     """Return a bundle if a version of its signature fits a version of its SHA256SUMS.
 
@@ -146,12 +142,12 @@ def find_sealed(
         store: the evidence store.
         bundle: its folder.
         keys: public keys whose seals count.
-        files: the versions of its files; None lists them.
         sums_sha256: the digest that its SHA256SUMS must have; empty for any.
 
     Raises:
         StoreError: the store cannot be read.
     """
+    files = _listed(store, bundle)
     return next(sealed_folders(store, bundle, keys, files, sums_sha256), None)
 
 
@@ -159,16 +155,23 @@ def sealed_folders(
     store: ObjectStore,
     bundle: str,
     keys: TrustedKeys,
-    files: Versions | None = None,
+    files: Versions,
     sums_sha256: str = "",
 ) -> Iterator[SealedFolder]:
     """Yield a bundle once for each version of its SHA256SUMS that a version of a signature fits.
 
     An intruder may store another genuine bundle's SHA256SUMS and signature on top of its own.
 
-    Args and errors: as `find_sealed`.
+    Args:
+        store: the evidence store.
+        bundle: its folder.
+        keys: public keys whose seals count.
+        files: the versions of its files.
+        sums_sha256: the digest that its SHA256SUMS must have; empty for any.
+
+    Raises:
+        StoreError: the store cannot be read.
     """
-    files = _listed(store, bundle) if files is None else files
     signatures = [
         (version, _read(store, f"{bundle}/{SIGNATURE}", version, LARGEST_SIGNATURE))
         for version in versions_to_try(files.get(SIGNATURE, ()))
