@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, get_args
+from typing import Any
 
 import psycopg
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, or_, select, text
@@ -33,7 +33,6 @@ __all__ = [
     "retry", "retry_all", "statuses", "undelivered", "untold", "withdraw",
     "withdraw_alike",
 ]  # fmt: skip
-_OPTIONAL = get_args(get_args(NoticeRules.model_fields["may_opt_out"].annotation)[0])
 _MANY = 1000
 _COLUMNS = (
     "at", "kind", "key", "recipient", "name", "address", "looked_up", "channel", "urgent",
