@@ -222,20 +222,20 @@ def unsettled(conn: Connection, database: str) -> list[OpenBatch]:
     )
     return [
         OpenBatch(
-            row.id,
-            Origin(
-                row.database,
-                row.collection,
-                row.action,
-                row.record_class,
-                row.rule,
-                row.dag_id,
-                row.run_id,
-                row.key_types,
+            id=row.id,
+            origin=Origin(
+                database=row.database,
+                collection=row.collection,
+                action=row.action,
+                record_class=row.record_class,
+                rule=row.rule,
+                dag_id=row.dag_id,
+                run_id=row.run_id,
+                key_types=row.key_types,
             ),
-            row.transaction,
-            row.server,
-            row.erased_at,
+            transaction=row.transaction,
+            server=row.server,
+            at=row.erased_at,
         )
         for row in conn.execute(query)
     ]

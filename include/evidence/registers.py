@@ -133,7 +133,7 @@ class SealedStates:
 class EvidenceReader:
     """The evidence that registers are compared with.
 
-    Args:
+    Attributes:
         store: the evidence store.
         state: the state database.
         trusted: public keys (PEM) whose seals count.
@@ -227,17 +227,17 @@ class EvidenceReader:
             newest, figures = accepted[0]
             recorded.append(RegisterState(read_at=newest.accepted_at, figures=figures))
         return SealedStates(
-            tuple(recorded),
-            tuple(unrecorded),
-            (*untrusted, *unreadable),
-            tuple(hidden),
-            accepted[0][0] if accepted else None,
+            recorded=tuple(recorded),
+            unrecorded=tuple(unrecorded),
+            unreadable=(*untrusted, *unreadable),
+            hidden=tuple(hidden),
+            accepted=accepted[0][0] if accepted else None,
             # A seal of an older version that was killed left a bundle whose row was never written.
-            sum(bundle.name not in begun for bundle in beside.chain_after(last)),
-            beside.unchecked,
-            tuple(untrusted),
-            gaps_after(gaps, pruned),
-            tuple(changed),
+            to_enter=sum(bundle.name not in begun for bundle in beside.chain_after(last)),
+            unchecked=beside.unchecked,
+            untrusted=tuple(untrusted),
+            gaps=gaps_after(gaps, pruned),
+            changed=tuple(changed),
         )
 
     def losses(self, sealed: SealedStates) -> list[Loss]:
