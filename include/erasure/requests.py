@@ -156,8 +156,8 @@ def every(conn: Connection) -> list[ErasureRequest]:
     return _requests(conn, select(erasure_request))
 
 
-def found(conn: Connection, clock: Clock, request_ids: Sequence[int]) -> None:
-    """Remember that records of the subjects were there; the first moment stays."""
+def mark_found(conn: Connection, clock: Clock, request_ids: Sequence[int]) -> None:
+    """Note that records of the subjects were found; the first moment stays."""
     if request_ids:
         table = erasure_request
         conn.execute(

@@ -137,7 +137,7 @@ def enter(conn: Connection, clock: Clock, searched: Search) -> None:
     A request is closed only where a run found records of it; else nothing was shown to be erased.
     """
     request_records.keep(conn, clock, searched.names)
-    requests.found(conn, clock, sorted(searched.found))
+    requests.mark_found(conn, clock, sorted(searched.found))
     requests.mark_oversized(conn, clock, sorted(searched.oversized))
 
 

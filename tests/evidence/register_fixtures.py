@@ -178,7 +178,7 @@ class Company:
     def find_request(self) -> None:
         self.end(
             "SELECT max(id) FROM erasure_request",
-            lambda conn, found: requests.found(conn, self.clock, [found]),
+            lambda conn, found: requests.mark_found(conn, self.clock, [found]),
         )
 
     def close_finding(self) -> None:

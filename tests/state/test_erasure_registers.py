@@ -125,7 +125,7 @@ def test_request_refuses_changes_except_being_closed_once(erasures: Engine) -> N
     for statement in REQUESTS:
         refused(erasures, statement, "erasure_request", "./parcelseal erasure withdraw")
     with erasures.begin() as conn:
-        requests.found(conn, CLOCK, [1, 2])
+        requests.mark_found(conn, CLOCK, [1, 2])
         requests.restrict(conn, CLOCK, 1, restricted=True)
         requests.close(conn, CLOCK, 1, closed_by="privacy", because="erased")
 
