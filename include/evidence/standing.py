@@ -24,7 +24,8 @@ from include.policy.rules import Control
 from include.policy.spans import later, utc
 
 AHEAD = timedelta(minutes=5)  # by which the clocks of two machines may differ
-GRACE = 12  # part of the cadence by which a run may take longer than the last one: 2 hours of a day
+# A run may take longer than the last one by the cadence divided by this: 2 hours of a day.
+GRACE_DIVISOR = 12
 _MOST_GRACE = timedelta(days=1)
 TREND = 14  # newest outcomes that are shown
 _LOOKED_AT = 20  # newest bundles of a workflow among which its controls' evidence is looked for
@@ -176,7 +177,7 @@ def _age(now: datetime, finished_at: datetime, control: Control, zone: ZoneInfo)
     The ledger's own time is not that: a row that is entered again later is younger than its bundle.
     """
     due_at = later(finished_at, control.cadence, zone)
-    if utc(now) <= due_at + min((due_at - utc(finished_at)) / GRACE, _MOST_GRACE):
+    if utc(now) <= due_at + min((due_at - utc(finished_at)) / GRACE_DIVISOR, _MOST_GRACE):
         return Age.IN_TIME
     return Age.LATE if utc(now) <= later(due_at, control.cadence, zone) else Age.STALE
 
