@@ -46,6 +46,10 @@ _entries_of_batch = (
     .correlate(erasure_batch)
     .scalar_subquery()
 )
+_ACTION_OF_INCOMPLETE = (
+    "Restore the state database from a backup that has them. `restore --incomplete-ledger` "
+    "replays the others meanwhile, and keeps the copy closed."
+)
 # Records of a statement. One of thousands keeps a core of the server busy until it ends, and others
 # that wake up meanwhile wait for it; one of less than this takes longer to send than to execute.
 STRIDE = 64
@@ -285,15 +289,13 @@ def require_all_there(conn: Connection, database: str) -> None:
         raise ControlFailed(
             f"The erasure ledger lacks {sum(gone.values())} entries that it had "
             f"({', '.join(sorted(gone))}). A restore would bring back the records that they name.",
-            "Restore the state database from a backup that has them. `restore --incomplete-ledger` "
-            "replays the others meanwhile, and keeps the copy closed.",
+            _ACTION_OF_INCOMPLETE,
         )
     if changed := changed_batches(conn, database):
         raise ControlFailed(
             f"Entries of the erasure ledger were changed in {sum(changed.values())} batches "
             f"({', '.join(sorted(changed))}): the records that they named would come back.",
-            "Restore the state database from a backup that has them. `restore --incomplete-ledger` "
-            "replays the others meanwhile, and keeps the copy closed.",
+            _ACTION_OF_INCOMPLETE,
         )
 
 
