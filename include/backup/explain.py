@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 
+from include.backup.known_messages import known_message
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError, UsageError
 
 PROGRAM_ERROR = re.compile(r"^pg_restore: (?:\[[^\]]*\] )?error: ")
-SERVER_ERROR = re.compile(r"(?:ERROR|FATAL):\s+")
-# The server puts a name after such a word, and a value after a colon or nothing.
-NAME_FOLLOWS = re.compile(
-    r"\b(column|relation|table|index|constraint|sequence|view|trigger|rule|policy|role|extension|"
-    r"type|domain|schema|function|operator|collation|encoding|parameter|tablespace|database|"
-    r"server|language|file) $"
-)
-VALUE_TAIL = re.compile(r'^[^"]*" (is out of range for type [a-z ]+)$')
+# libpq puts a colon and two blanks between the severity, in the server's language, and the message.
+SERVER_MESSAGE = re.compile(r"^(?:(?P<doing>.*?): )?(?P<severity>[^:]*):  (?P<message>.*)$")
+SEVERITIES = {"ERROR", "FATAL", "PANIC"}
+# pg_restore puts a name after such a word.
+NAME_FOLLOWS = re.compile(r"\b(table|index|constraint|sequence|role|schema|file) $")
 RAISED_BY_FUNCTION = re.compile(r"^(CONTEXT:\s+)?(PL/\w+|SQL) function ", re.MULTILINE)
 
 
@@ -23,8 +21,8 @@ def explain(output: str, target: DatabaseAddress) -> ServiceError | UsageError:
     """Turn pg_restore's output into one line with what to do.
 
     The server repeats whole rows in DETAIL and CONTEXT and quotes values in its messages, and
-    functions of the database raise whatever they like. Only the primary message is kept, up to its
-    first quoted word that names no object; of a message that a function raised nothing is kept.
+    functions of the database raise any text. Its message is kept only where the severity is in
+    English and `known_message` knows it; otherwise only the words of pg_restore are kept.
 
     Args:
         output: of pg_restore, its first error.
@@ -57,21 +55,23 @@ def _without_values(output: str) -> str:
     if not lines:
         return "no message"
     text = PROGRAM_ERROR.sub("", lines[0])
-    if server := SERVER_ERROR.search(text):
-        text = text[server.end() :]
+    from_server = SERVER_MESSAGE.match(text)
+    if from_server is None:  # words of pg_restore or libpq, which speak English to us
+        return _up_to_a_value(text).rstrip(".: ")
+    if from_server["severity"] in SEVERITIES:
         if RAISED_BY_FUNCTION.search(output):
             return "a function of the database raised an error; its server's log has the text"
-    return _up_to_a_value(text).rstrip(".: ")
+        if message := known_message(from_server["message"]):
+            return message
+    doing = _up_to_a_value(from_server["doing"] or "").rstrip(".: ")
+    return f"{doing or 'the server reported an error'}; see the log of its server"
 
 
 def _up_to_a_value(text: str) -> str:
-    # Bytes that fit no encoding are told after a colon, and some extensions quote with apostrophes.
-    text = re.split(r": 0x|(?<!\w)'", text)[0]
     position = 0
     while (start := text.find('"', position)) >= 0:
         end = text.find('"', start + 1)
         if end < 0 or not NAME_FOLLOWS.search(text[:start]):
-            tail = VALUE_TAIL.match(text[start + 1 :])
-            return text[:start] + '"…"' + (f" {tail.group(1)}" if tail else "")
+            return text[:start] + '"…"'
         position = end + 1
     return text

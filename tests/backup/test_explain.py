@@ -71,7 +71,7 @@ def told(message: str, *more: str) -> str:
             [f"CONTEXT:  COPY customer, line 1: {SECRET}", 'SQL function "f" statement 1'],
             "a function of the database raised an error",
         ),
-        (f"bad value '{SECRET}' in geometry", [], "bad value"),
+        (f"bad value '{SECRET}' in geometry", [], "see the log of its server"),
         ('could not extend file "base/5/16384": No space left on device', [], "is full"),
     ],
 )
@@ -114,6 +114,97 @@ def test_silence_and_errors_of_the_program_itself_are_told():
     assert "no message" in str(explain("", TARGET))
     lost = "pg_restore: error: could not read from input file: end of file"
     assert "could not read from input file" in str(explain(lost, TARGET))
+
+
+ZH_CONTEXT = "CONTEXT:  在第2行的RAISE处的PL/pgSQL函数refuse()"
+ES_CONTEXT = "CONTEXTO:  función PL/pgSQL refuse() en la línea 2 en RAISE"
+
+
+@pytest.mark.parametrize(
+    ("server_text", "context"),
+    [
+        (f"错误:  customer with phone {SECRET} is not known", ZH_CONTEXT),
+        (f"致命错误:  customer with phone {SECRET} is not known", ZH_CONTEXT),
+        (f"ERROR:  customer with phone {SECRET} is not known", ES_CONTEXT),
+        (f"ERROR:  la sintaxis no es válida: {SECRET}", "CONTEXTO:  COPY customer, línea 1"),
+        (f"错误:  ERROR:  relation {SECRET} already exists", ZH_CONTEXT),
+        (f"错误:  无效的类型 integer 输入语法: {SECRET}", ""),
+        (f"错误:  {SECRET}: ERROR:  deadlock detected", ZH_CONTEXT),
+    ],
+)
+def test_explain_keeps_no_text_of_a_server_in_another_language(server_text: str, context: str):
+    """`lc_messages` of the server translates the severity and the context, not a RAISE."""
+    output = f'{HEAD}pg_restore: error: COPY failed for table "customer": {server_text}\n{context}'
+    error = explain(output, TARGET)
+    assert SECRET not in str(error)
+    assert error.message == (
+        "pg_restore into copy on /run/x failed: "
+        'COPY failed for table "customer"; see the log of its server.'
+    )
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        f"customer {SECRET} is not allowed",
+        f'duplicate key of {SECRET} violates unique constraint "customer_pkey"',
+        f"permission denied for customer {SECRET}",
+        f'relation "customer" of {SECRET} already exists',
+    ],
+)
+def test_explain_keeps_only_messages_that_it_knows(message: str):
+    """A function of the application may raise any text, also without a context."""
+    line = told(message)
+    assert SECRET not in line
+    assert "see the log of its server" in line
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        'function public.f(text, "Mood") does not exist',
+        'relation "customer" already exists',
+        'type "public.mood" does not exist',
+        'column "size" of relation "customer" does not exist',
+        'unrecognized configuration parameter "transaction_timeout"',
+        'unrecognized parameter "autosummarize"',
+        "permission denied for schema public",
+        'permission denied to create extension "postgis"',
+        "must be owner of table customer",
+        'could not create unique index "customer_name"',
+        'new row for relation "t" violates check constraint "c"',
+        'insert or update on table "a" violates foreign key constraint "b"',
+        'check constraint "c" of relation "t" is violated by some row',
+        "value too long for type character varying(5)",
+        "canceling statement due to statement timeout",
+        "terminating connection due to administrator command",
+        "deadlock detected",
+        "out of memory",
+        "syntax error at or near",
+        'language "plpython3u" does not exist',
+        'could not access file "$libdir/postgis-3": No such file or directory',
+    ],
+)
+def test_explain_keeps_the_messages_of_postgresql_itself(message: str):
+    """They name objects of the schema, and the reader needs them."""
+    assert f"failed: {message}." in told(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        (
+            'connection to server on socket "/x" failed: 致命错误:  x',
+            "connection to server on socket",
+        ),
+        ('connection to server at "h", port 1 failed: Connection refused', "connection to server"),
+        ("could not execute query: server closed the connection unexpectedly", "unexpectedly"),
+        ("error returned by PQputCopyData: SSL connection has been closed", "has been closed"),
+    ],
+)
+def test_explain_keeps_the_words_of_the_program_itself(text: str, kept: str):
+    """pg_restore and libpq speak English, because `environment` sets their language."""
+    assert kept in str(explain(f"pg_restore: error: {text}", TARGET))
 
 
 RAISES = "RAISE EXCEPTION 'no place for %', name;"
