@@ -31,8 +31,13 @@ from include.backup.row_security import policies_lifted
 from include.backup.snapshot import ALL_TABLES
 from include.backup.source import Source
 from include.encryption.crypto import Refused
-from include.services.database import DatabaseAddress, connected
-from include.services.errors import ParcelSealError, ServiceError, UsageError
+from include.services.database import (
+    DatabaseAddress,
+    DatabaseMissing,
+    DatabaseUnavailable,
+    connected,
+)
+from include.services.errors import ServiceError, UsageError
 from include.services.programs import ending_with_us, program
 
 # Which database on which start of which server, whatever name or address led to it.
@@ -137,21 +142,41 @@ def restore(
 
 
 def refuse_live(target: DatabaseAddress, live: DatabaseAddress) -> None:
-    """Raise UsageError when the target is the live database itself.
+    """Refuse a target that is the live database itself.
 
-    A live database that cannot be reached is not the target, which can.
+    A live database whose server cannot be reached, or that was dropped, is not the target.
+
+    Raises:
+        UsageError: the target is the live database; or the live server refused the login, so that
+            the two cannot be compared.
+        ServiceError: the target's server cannot be reached.
     """
     try:
-        with live.connect() as connection:
+        with connected(live) as connection:
             itself = connection.execute(WHO_AM_I).fetchone()
-    except ParcelSealError:
+    except DatabaseMissing:
         return
+    except DatabaseUnavailable as error:
+        if not error.answered:
+            return
+        raise _not_compared(live, error.message) from None
+    except (ServiceError, UsageError) as error:
+        raise _not_compared(live, error.message) from None
     with connected(target) as connection:
         if connection.execute(WHO_AM_I).fetchone() == itself:
             raise UsageError(
                 f"The target {target.place} is the live database.",
                 "Restore into a new database, check it, then point the application to it.",
             )
+
+
+def _not_compared(live: DatabaseAddress, reason: str) -> UsageError:
+    return UsageError(
+        f"The live database {live.place} cannot be compared with the target: {reason}",
+        "Correct user, password and TLS of its connection: the target could be the live database. "
+        "If it was dropped, create an empty database of its name; if its server accepts no user "
+        "any more, stop the server. Then repeat the restore.",
+    )
 
 
 def refuse_content(target: DatabaseAddress) -> None:

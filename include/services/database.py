@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -49,6 +50,17 @@ LIBPQ_EXTRAS = {
     "keepalives_interval",
     "keepalives_count",
 }
+_REFUSALS = (
+    "authentication failed",
+    "no password supplied",
+    "does not exist",
+    "pg_hba",
+    "permission denied",
+)
+# libpq puts a colon and two blanks between the server's severity and its message.
+_SERVER_MESSAGE = re.compile(r": [^:\"]+:  \S")
+_TLS_FAILURE = re.compile(r"failed: [^\"]*(?:certificate|SSL (?!SYSCALL))")
+_LETS_NOBODY_IN = "FATAL: the database system is "
 SECRETS = {"sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"}
 """libpq keywords, beside the password, that no command line may hold: every user of the machine
 reads those. libpq has no variables of the environment for them."""
@@ -68,7 +80,18 @@ printing must not depend on the session, neither when they are erased nor when t
 
 
 class DatabaseUnavailable(ServiceError):
-    """The server cannot be reached or went away."""
+    """The server cannot be reached or went away.
+
+    Attributes:
+        answered: a server answered and refused this connection. It may accept others: the reason
+            is one of its limits, its TLS, or a text in another language than English.
+    """
+
+    answered = False
+
+
+class DatabaseMissing(UsageError):
+    """The server has no database of that name."""
 
 
 @dataclass(frozen=True)
@@ -223,8 +246,9 @@ class DatabaseAddress:
         """Open a connection.
 
         Raises:
+            DatabaseMissing: the server has no such database.
             UsageError: user, password or database name is wrong.
-            DatabaseUnavailable: the server does not answer.
+            DatabaseUnavailable: the server does not answer, or its answer cannot be read.
         """
         try:
             return psycopg.connect(self.conninfo(), autocommit=autocommit)
@@ -232,26 +256,32 @@ class DatabaseAddress:
             raise self.explain(error) from None
 
     def explain(self, error: psycopg.OperationalError) -> ServiceError | UsageError:
-        """Turn a failed connection into one line with what to do."""
+        """Turn a failed connection into one line with what to do.
+
+        libpq gives no SQLSTATE of a failed connection, only the text in the server's language. A
+        refusal in another language than English is a `DatabaseUnavailable` that `answered`.
+        """
         text = " ".join(str(error).split())
-        if any(
-            sign in text
-            for sign in (
-                "authentication failed",
-                "no password supplied",
-                "does not exist",
-                "pg_hba",
-                "permission denied",
-            )
-        ):
+        if any(sign in text for sign in _REFUSALS):
+            is_missing = re.search(r'FATAL: database ".*" does not exist', text)
+            kind = DatabaseMissing if is_missing and text.count("FATAL:") == 1 else UsageError
             reason = text.split("FATAL:")[-1].strip()
-            return UsageError(
+            return kind(
                 f"The server refused the connection to {self.place}: {reason}.",
                 "Check user, password and database name of the connection.",
             )
+        message = f"No connection to {self.place}: {text.split('failed:')[-1].strip()}."
+        has_answer = _SERVER_MESSAGE.search(str(error)) or _TLS_FAILURE.search(text)
+        if has_answer and _LETS_NOBODY_IN not in text:
+            answered = DatabaseUnavailable(
+                message,
+                "The server answered. Check user, password and database name of the connection, "
+                "its TLS, and the limits of the server.",
+            )
+            answered.answered = True
+            return answered
         return DatabaseUnavailable(
-            f"No connection to {self.place}: {text.split('failed:')[-1].strip()}.",
-            "Check that the server runs and can be reached from here.",
+            message, "Check that the server runs and can be reached from here."
         )
 
 

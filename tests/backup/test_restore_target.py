@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from include.backup.access import CLOSED
 from include.backup.restore import refuse_content, refuse_live
+from include.local.postgres import EmbeddedPostgres
 from include.services.database import DatabaseAddress
 from include.services.errors import UsageError
 from tests.backup.support import run
+from tests.support.refusing_server import RefusingServer
 
 
 def test_the_live_database_is_refused_under_any_address(database: str) -> None:
@@ -22,10 +27,77 @@ def test_the_live_database_is_refused_under_any_address(database: str) -> None:
 
 
 def test_another_database_of_the_same_server_is_allowed(database: str) -> None:
-    """Neither another database nor an unreachable live server stands in the way."""
+    """A live database that was dropped does not stop the restore that brings it back."""
     target = DatabaseAddress.from_conninfo(database)
     refuse_live(target, target.with_database("postgres"))
     refuse_live(target, target.with_database("no_such_database"))
+
+
+@pytest.mark.parametrize("live", ["host=127.0.0.1 port=9 dbname=x", "host=/nowhere dbname=x"])
+def test_refuse_live_allows_the_target_if_the_live_server_is_unreachable(
+    database: str, live: str
+) -> None:
+    """A lost server is the case that restores are for."""
+    refuse_live(DatabaseAddress.from_conninfo(database), DatabaseAddress.from_conninfo(live))
+
+
+@pytest.fixture
+def locked_out(postgres: EmbeddedPostgres, database: str) -> Iterator[DatabaseAddress]:
+    """The test's database with a role that may not connect to it."""
+    name = str(psycopg.conninfo.conninfo_to_dict(database)["dbname"])
+    role = f"out_{name}"
+    with psycopg.connect(database, autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'right'").format(sql.Identifier(role)))
+        admin.execute(
+            sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name))
+        )
+        yield DatabaseAddress.from_conninfo(postgres.conninfo(name, role, "right"))
+        admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+
+
+@pytest.mark.parametrize("wrong", ["password", "no password", "user", "no right to connect"])
+def test_refuse_live_refuses_a_target_if_the_live_server_refuses_the_login(
+    database: str, locked_out: DatabaseAddress, wrong: str
+) -> None:
+    """The target is the live database here; nothing shows it while the login is wrong."""
+    target = DatabaseAddress.from_conninfo(database)
+    live = {
+        "password": replace(target, password="wr0ng"),
+        "no password": replace(target, password=""),
+        "user": replace(target, parameters={**target.parameters, "user": "no_such_role"}),
+        "no right to connect": locked_out,
+    }[wrong]
+    with pytest.raises(UsageError, match="cannot be compared with the target") as refused:
+        refuse_live(target, live)
+    assert "Correct user, password" in refused.value.action
+    assert "wr0ng" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("severity", "state", "message"),
+    [
+        ("致命错误", "28P01", '用户 "reader" 的密码认证失败'),
+        ("FATAL", "53300", "sorry, too many clients already"),
+    ],
+)
+def test_refuse_live_refuses_a_target_if_the_live_server_answers_otherwise(
+    database: str, severity: str, state: str, message: str
+) -> None:
+    """In another language, or because it is full: the target may be on that server."""
+    target = DatabaseAddress.from_conninfo(database)
+    with RefusingServer(severity, state, message) as server:
+        live = DatabaseAddress.from_conninfo(server.conninfo)
+        with pytest.raises(UsageError, match="cannot be compared with the target"):
+            refuse_live(target, live)
+
+
+def test_refuse_live_allows_the_target_if_the_live_server_lets_nobody_in(database: str) -> None:
+    """The target lets its users in, so it is on another server."""
+    message = "the database system is not yet accepting connections"
+    with RefusingServer("FATAL", "57P03", message) as server:
+        refuse_live(
+            DatabaseAddress.from_conninfo(database), DatabaseAddress.from_conninfo(server.conninfo)
+        )
 
 
 @pytest.mark.parametrize("comment", [CLOSED, f"{CLOSED} of the shop", f"of the shop {CLOSED}"])

@@ -315,10 +315,16 @@ def test_a_database_that_lets_nobody_in_is_wrong_configuration(
 
 def test_a_server_that_does_not_answer_is_unavailable():
     """Exit code 3, one line."""
-    for conninfo in ("host=127.0.0.1 port=9 dbname=x", "host=/nowhere dbname=x"):
+    for conninfo in (
+        "host=127.0.0.1 port=9 dbname=x",
+        "host=/nowhere dbname=x",
+        "host='/nowhere SSL certificate' dbname=x",
+        "host=127.0.0.1,/nowhere port=9 dbname=x",
+    ):
         with pytest.raises(DatabaseUnavailable, match="No connection to x on") as error:
             DatabaseAddress.from_conninfo(conninfo).connect()
         assert "\n" not in str(error.value)
+        assert not error.value.answered
 
 
 def test_dumps_are_in_utf8_and_utc_whatever_the_database_says(postgres: EmbeddedPostgres):
