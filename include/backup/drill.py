@@ -29,6 +29,7 @@ from include.backup.row_security import policies_lifted
 from include.backup.scratch import drop_left_over, scratch
 from include.backup.snapshot import newest_records
 from include.backup.source import Source
+from include.backup.target_version import OLDEST_SERVER, require_supported_version
 from include.erasure.ledger import ErasureKeys
 from include.erasure.places import places_of
 from include.erasure.replay import Replay, Schedule, holding_text, replay
@@ -159,10 +160,15 @@ def drill(
     drilled.
 
     Raises:
-        UsageError, Refused, ServiceError: the restore did not work; the scratch database is gone.
+        UsageError: the server is too old, or the restore did not work.
+        Refused, ServiceError: the restore did not work; the scratch database is gone.
     """
     seen = Examination("drill", CLAUSE, database.name)
     manifest = source.manifest
+    require_supported_version(
+        place.server,
+        f"Point the connection drill_db to a server of PostgreSQL {OLDEST_SERVER} or newer.",
+    )
     drop_left_over(place.server, place.state, clock)
     begun = clock.now()
     with scratch(

@@ -30,6 +30,7 @@ from include.backup.manifest import TableRecord
 from include.backup.row_security import policies_lifted
 from include.backup.snapshot import ALL_TABLES
 from include.backup.source import Source
+from include.backup.target_version import require_supported_version
 from include.encryption.crypto import Refused
 from include.services.database import (
     DatabaseAddress,
@@ -93,7 +94,8 @@ def restore(
             checked and nothing is loaded yet; its error ends the restore there.
 
     Raises:
-        UsageError: the target is not empty, an extension or role is missing there.
+        UsageError: the target is not empty or its server is too old, an extension or role is
+            missing there.
         Refused: the key does not open the object, or the object is not the manifest's. Where it
             changed during the load, the target holds unverified rows, and the action says so.
         ServiceError: database or store failed.
@@ -101,6 +103,7 @@ def restore(
     tell = progress or (lambda _: None)
     if not target.name:
         raise UsageError("The target names no database.", "Write postgresql://.../DATABASE.")
+    require_supported_version(target)
     if not allow_content:
         refuse_content(target)
     started = time.monotonic()
