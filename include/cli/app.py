@@ -82,7 +82,11 @@ def _run(words: list[str]) -> int:
     except typer.Exit as end:
         return end.exit_code
     except typer.TyperException as error:
-        return _fail(words, UsageError(error.format_message(), "See --help."))
+        if not error.format_message():  # no words: typer has printed the help
+            return UsageError.exit_code
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "parcelseal"
+        return _fail(words, UsageError(error.format_message(), f"See ./{command} --help."))
     except ParcelSealError as error:
         return _fail(words, error)
     except (typer.Abort, KeyboardInterrupt):

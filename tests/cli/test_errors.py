@@ -127,3 +127,16 @@ def test_a_run_that_was_asked_for_wrongly_is_refused_before_it_begins(home: Path
     assert "Traceback" not in done.stderr
     assert not (home / "postgres").exists()
     assert not list(home.glob("logs/*.log"))
+
+
+def test_missing_word_is_named_with_help_of_its_command(home: Path) -> None:
+    done = call(home, "hold", "add")
+    assert done.returncode == UsageError.exit_code
+    assert "./parcelseal hold add --help" in done.stderr
+
+
+def test_command_line_without_words_prints_help_and_no_error(home: Path) -> None:
+    done = call(home)
+    assert done.returncode == UsageError.exit_code
+    assert "recover-ledger" in done.stdout + done.stderr
+    assert "error:" not in done.stderr
