@@ -78,6 +78,18 @@ SETTLED = (
     ("erasure", "UPDATE erasure SET batch_id = 2"),
     ("erasure", "UPDATE erasure SET key_hmac = sha256(key_hmac) WHERE batch_id = 1"),
     ("erasure", "TRUNCATE erasure"),
+    ("erasure", "INSERT INTO erasure VALUES (sha256('x'), '1', 'delete', 1)"),
+    (
+        "erasure",
+        "INSERT INTO erasure SELECT sha256(b::text::bytea), '1', 'delete', b"
+        " FROM unnest(ARRAY[2, 1]) AS b",
+    ),
+    ("erasure", "UPDATE erasure SET batch_id = 1 WHERE batch_id = 2"),
+    (
+        "erasure",
+        "INSERT INTO erasure SELECT key_hmac, key_id, action, 1 FROM erasure WHERE batch_id = 2"
+        " ON CONFLICT (key_hmac, key_id, action) DO UPDATE SET batch_id = excluded.batch_id",
+    ),
 )
 
 
@@ -193,4 +205,25 @@ def test_upgrade_digests_the_batches_that_an_older_worker_settled(database: str)
         assert missing(conn, "shop") == {"buyer": 1}
         undigested = select(erasure_batch.c.id).where(erasure_batch.c.entries_sha256.is_(None))
         assert set(conn.scalars(undigested)) == set(batches[1:])
+    db.dispose()
+
+
+def test_upgrade_keeps_entries_and_refuses_further_ones_of_settled_batches(database: str) -> None:
+    """An entry that was put into a settled batch before the upgrade stays, and is reported."""
+    db = engine(database)
+    migrate(db, "0028")
+    added = "INSERT INTO erasure VALUES (sha256('{}'), '1', 'delete', {})"
+    with db.begin() as conn:
+        batches = [entered(conn, ["1"], ["2"]), entered(conn, ["3"])]
+        settle(conn, batches[:1], NOW)
+        conn.exec_driver_sql(added.format("x", batches[0]))
+    migrate(db)
+    refusal = "INSERT of an entry of settled batch"
+    with pytest.raises(IntegrityError, match=refusal), db.begin() as conn:
+        conn.exec_driver_sql(added.format("y", batches[0]))
+    with db.begin() as conn:
+        conn.exec_driver_sql(added.format("y", batches[1]))
+        settle(conn, batches[1:], NOW)
+        assert conn.exec_driver_sql("SELECT count(*) FROM erasure").scalar() == 5
+        assert changed_batches(conn, "shop") == {"buyer": 1}
     db.dispose()
