@@ -133,8 +133,8 @@ def recover_ledger(
     """Enter bundles of the store that the ledger lost, after state_db was restored from a backup.
 
     Only bundles that carry a trusted seal and continue the chain are taken. Then name the erasures,
-    holds, requests and findings that bundles sealed and the state database lacks: no bundle can
-    bring them back.
+    holds, requests and findings that bundles sealed and the state database lacks, and entries of
+    the erasure ledger that are gone or were changed: no bundle can bring them back.
     """
     from include.evidence.adopt import recover_ledger as recover
     from include.evidence.pending import lock_end
@@ -166,9 +166,10 @@ def _show_losses(place: Workplace) -> int:
 
     reader = place.registers()
     sealed = reader.sealed_states(place.clock.now())
+    entries_lost = _show_lost_entries(place)
     if not sealed.states and not sealed.unreadable and not sealed.unchecked:
         results.print("no bundle says what the state database held: compare it with the reports")
-        return 0
+        return 1 if entries_lost else 0
     lost = reader.losses(sealed)
     if sealed.unchecked:
         errors.print(
@@ -192,7 +193,7 @@ def _show_losses(place: Workplace) -> int:
         )
     for loss in lost:
         errors.print(f"[bold red]lost[/bold red]  {in_english(loss.message)}", soft_wrap=True)
-    incomplete = bool(lost or sealed.unchecked or sealed.unreadable or sealed.gaps)
+    incomplete = bool(lost or sealed.unchecked or sealed.unreadable or sealed.gaps or entries_lost)
     if sealed.states:
         newest = max(state.read_at for state in sealed.states)
         begin = "what else" if incomplete else "nothing that was sealed is missing; what"
@@ -215,13 +216,39 @@ def _show_losses(place: Workplace) -> int:
     return 1 if incomplete else 0
 
 
+def _show_lost_entries(place: Workplace) -> bool:
+    """Print which entries of the erasure ledger are gone or were changed; whether any are."""
+    from include.erasure.entry_losses import entry_losses
+
+    with place.state.connect() as conn:
+        losses = entry_losses(conn)
+    for loss in losses:
+        kind = "lost" if loss.missing else "changed"
+        gone = f"{loss.missing} entries of the erasure ledger are missing; " if loss.missing else ""
+        errors.print(
+            f"[bold red]{kind}[/bold red]  {loss.database}/{loss.collection}: {gone}"
+            f"{loss.changed_batches} batches have other entries than were settled",
+            soft_wrap=True,
+        )
+    if losses:
+        errors.print(
+            "Sealed figures cover batches, not entries, so --accept-losses does not accept these "
+            "losses. Drills and restores refuse to rely on the erasure ledger, and retention does "
+            "while entries are missing. Restore the state database from a backup that has the "
+            'entries. If none has them: docs/evidence.md, "When no backup has the entries".',
+            soft_wrap=True,
+        )
+    return bool(losses)
+
+
 def _accept_losses(place: Workplace, by: str, because: str) -> int:
+    """Accept what sealed figures lack; 1 where entries are lost, which nobody can accept here."""
     from include.evidence.register_acceptance import accept_losses
 
     accepted = accept_losses(place.registers(), place.signer, place.clock, by=by, because=because)
     if accepted is None:
-        results.print("nothing is missing, so nothing was accepted")
-        return 0
-    names = ", ".join([*sorted(accepted.lost), *accepted.unread])
-    results.print(f"accepted by {accepted.accepted_by}: {names}; the next bundle says so")
-    return 0
+        results.print("no row of a sealed figure is missing, so nothing was accepted")
+    else:
+        names = ", ".join([*sorted(accepted.lost), *accepted.unread])
+        results.print(f"accepted by {accepted.accepted_by}: {names}; the next bundle says so")
+    return 1 if _show_lost_entries(place) else 0

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
+import psycopg
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from include.cli import backup
 from include.cli import evidence as command
@@ -58,6 +61,72 @@ def test_recover_ledger_names_lost_rows_until_a_person_accepts_the_loss(
     assert command.recover_ledger() == 0
     assert command.recover_ledger(accept_losses=True, **words) == 0
     assert "nothing was accepted" in capsys.readouterr().out
+
+
+def test_recover_ledger_names_lost_entries_which_accept_losses_leaves(
+    sealed: tuple[Company, Workplace], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The batches of the entries are there, so that no sealed figure differs."""
+    company, _place = sealed
+    company.erase()
+    company.harm(
+        "DELETE FROM erasure WHERE ctid = '(0,1)'",
+        "UPDATE erasure SET key_hmac = sha256('x') WHERE ctid = '(0,4)'",
+        "INSERT INTO erasure_batch (database, collection, action, record_class, rule, dag_id,"
+        " run_id, erased_at, records, entries, settled_at, entries_sha256) VALUES"
+        " ('old', 'gone', 'mask', 'b', 'r', 'd', 'r', now(), 0, 0, now(), 'x')",
+    )
+    assert command.recover_ledger() == 1
+    shown = capsys.readouterr()
+    assert "lost  shop/buyer: 1 entries of the erasure ledger are missing; 2 batches" in shown.err
+    assert "changed  old/gone: 1 batches have other entries" in shown.err
+    assert "When no backup has the entries" in shown.err
+    assert "nothing that was sealed is missing" not in shown.out
+    words = {"by": "counsel", "because": "the disk burnt, no backup is left"}
+    assert command.recover_ledger(accept_losses=True, **words) == 1
+    shown = capsys.readouterr()
+    assert "nothing was accepted" in shown.out
+    assert "lost  shop/buyer: 1 entries" in shown.err
+    company.harm("DELETE FROM legal_hold")
+    assert command.recover_ledger(accept_losses=True, **words) == 1
+    assert "accepted by counsel: legal_hold;" in capsys.readouterr().out
+
+
+def test_recover_ledger_names_lost_entries_when_no_bundle_has_figures(
+    sealed: tuple[Company, Workplace], capsys: pytest.CaptureFixture[str]
+) -> None:
+    company, _place = sealed
+    company.harm("TRUNCATE evidence_ledger", "DELETE FROM erasure")
+    for file in company.evidence.root.glob("**/*"):
+        if file.is_file():
+            file.unlink()
+    assert command.recover_ledger() == 1
+    shown = capsys.readouterr()
+    assert "no bundle says what the state database held" in shown.out
+    assert "3 entries of the erasure ledger are missing" in shown.err
+
+
+def test_documented_sql_settles_batches_again_with_the_entries_that_are_left(
+    sealed: tuple[Company, Workplace], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A person accepts that loss by its signed figures; then restores and retention go on."""
+    company, place = sealed
+    company.erase()
+    company.harm("DELETE FROM erasure WHERE ctid = '(0,1)'")
+    page = (Path(__file__).parents[2] / "docs/evidence.md").read_text(encoding="utf-8")
+    (statements,) = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    with psycopg.connect(company.evidence.database, autocommit=True) as connection:
+        connection.execute(statements.encode())
+    assert command.recover_ledger() == 1
+    shown = capsys.readouterr().err
+    assert "1 of 3 sealed erasures are missing" in shown
+    assert "entries of the erasure ledger" not in shown
+    words = {"by": "counsel", "because": "the disk burnt, no backup is left"}
+    assert command.recover_ledger(accept_losses=True, **words) == 0
+    assert command.recover_ledger() == 0
+    assert is_complete(place, "shop", incomplete_is_accepted=False)
+    with place.state.begin() as conn, pytest.raises(IntegrityError, match="settled batch"):
+        conn.exec_driver_sql("UPDATE erasure_batch SET entries = 0")
 
 
 def test_recover_ledger_names_folders_that_could_not_be_checked(
