@@ -9,6 +9,7 @@ from psycopg.sql import Identifier
 
 from include.approvals import registry
 from include.erasure import ledger
+from include.erasure.entry_losses import require_no_entry_missing
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
 from include.messages import _
@@ -44,9 +45,12 @@ def execute(
         alone: raises where another execution may have begun meanwhile.
 
     Raises:
-        ControlFailed: the plan was edited, or rules or foreign keys are others since.
+        ControlFailed: the plan was edited, rules or foreign keys are others since, or the erasure
+            ledger lacks entries of the database.
         ServiceError: a database failed, or others hold locks; repeat it.
     """
+    with desk.state.connect() as conn:
+        require_no_entry_missing(conn, desk.database.name)
     seen = Examination(STEP_EXECUTE, CLAUSE, part=desk.database.name)
     made = planned(desk, record)
     tripped = _tripped(desk, record, made)

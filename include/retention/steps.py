@@ -11,6 +11,7 @@ from include.approvals.names import is_among
 from include.approvals.question import AskAgain, Question
 from include.approvals.registry import Cause, Decision, Refusal
 from include.erasure import ledger, requests
+from include.erasure.entry_losses import require_no_entry_missing
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
 from include.evidence.steps import artifacts_of, keep_artifact
@@ -35,9 +36,11 @@ def plan(desk: Desk, as_of: str | None = None) -> StepRecord:
         as_of: see `include.retention.desk.moment_of`; never in the future.
 
     Raises:
-        ControlFailed: clocks disagree.
+        ControlFailed: clocks disagree, or the erasure ledger lacks entries of the database.
         UsageError: the moment lies in the future, or the schedule does not fit the database.
     """
+    with desk.state.connect() as conn:
+        require_no_entry_missing(conn, desk.database.name)
     seen = Examination(STEP_PLAN, CLAUSE, part=desk.database.name)
     made = _begun(desk) or desk.plan(as_of)
     found = tripped(desk, made)

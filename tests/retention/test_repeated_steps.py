@@ -8,6 +8,7 @@ from include.approvals.question import AskAgain
 from include.approvals.registry import APPROVE
 from include.evidence.model import Outcome
 from include.retention import steps
+from include.services.errors import ControlFailed
 from tests.retention.rig import AS_OF, OLD, Rig, disposition
 from tests.support.registers import tamper
 
@@ -160,13 +161,26 @@ def test_entries_that_were_lost_since_are_found(rig: Rig) -> None:
     assert found == ["retention.ledger_lost"]
 
 
-def test_entries_of_earlier_runs_that_were_lost_are_found_by_the_next(rig: Rig) -> None:
+def test_plan_is_refused_while_entries_of_earlier_runs_are_missing(rig: Rig) -> None:
     """It need not wait for the drill: until then a backup of the ledger may be gone."""
     rig.insert("note", id=1, at=OLD)
     rig.run("r1")
     tamper(rig.state_source, "DELETE FROM erasure")
-    *_, counted = rig.run("r2")
-    assert [one.code for one in counted.findings] == ["retention.ledger_lost"]
+    with pytest.raises(ControlFailed, match=r"lacks 1 entries of .* \(note\)") as refused:
+        rig.plan("r2")
+    assert "recover-ledger" in refused.value.action
+
+
+def test_execution_is_refused_while_entries_of_earlier_runs_are_missing(rig: Rig) -> None:
+    """They were lost since the plan, perhaps while it waited for its approval."""
+    rig.insert("note", id=1, at=OLD)
+    rig.run("r1")
+    rig.insert("note", id=2, at=OLD)
+    planned = rig.plan("r2")
+    tamper(rig.state_source, "DELETE FROM erasure")
+    with pytest.raises(ControlFailed, match="lacks 1 entries"):
+        rig.execute(planned, "r2")
+    assert rig.keys_in("note") == {("2",)}
 
 
 def test_what_the_step_wrote_down_does_not_open_the_limits(rig: Rig) -> None:
