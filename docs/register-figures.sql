@@ -1,5 +1,8 @@
 -- Recompute the figures of registers that a bundle sealed (docs/evidence.md, "Recompute a figure").
 -- The variable "figures" is `registers.figures` of the bundle's result.json. The script only reads.
+-- The line "entries" compares the entries of each settled batch of erasures with the number and the
+-- digest that the batch keeps. The figure "erasure" covers the batches alone. It takes seconds for
+-- each million entries.
 -- "whole" is the text of a row. "opened" is its text while it was open, without its last columns.
 SET client_encoding = 'UTF8';
 WITH sealed AS (
@@ -56,6 +59,14 @@ WITH sealed AS (
     FROM sealed JOIN register USING (name)
     WHERE id <= highest AND (ids IS NULL OR id <@ ids)
         AND NOT (name = 'erasure' AND id <@ open_ids)  -- open batches do not count
+), entries AS (
+    SELECT count(e.key_hmac) AS present, b.entries_sha256 IS DISTINCT FROM
+        sha256(coalesce(string_agg(
+            e.key_hmac || convert_to(e.action || ' ' || e.key_id || chr(10), 'UTF8'), ''::bytea
+            ORDER BY e.key_hmac, e.action COLLATE "C", e.key_id COLLATE "C"
+        ), ''::bytea)) OR b.entries <> count(e.key_hmac) AS differs
+    FROM erasure_batch b LEFT JOIN erasure e ON e.batch_id = b.id
+    WHERE b.settled_at IS NOT NULL GROUP BY b.id
 )
 SELECT name, count(digest) AS rows, now.sha256,
     CASE WHEN now.sha256 = sealed.sha256 THEN 'as sealed' ELSE 'DIFFERS' END AS result
@@ -65,4 +76,9 @@ CROSS JOIN LATERAL (
         AS sha256
     FROM counted c WHERE c.name = sealed.name
 ) AS now
-GROUP BY name, now.sha256, sealed.sha256 ORDER BY name;
+GROUP BY name, now.sha256, sealed.sha256
+UNION ALL
+SELECT 'entries', coalesce(sum(present), 0)::bigint, NULL, format('%s batches as settled, %s %s',
+    count(*) FILTER (WHERE NOT differs), count(*) FILTER (WHERE differs),
+    CASE WHEN bool_or(differs) THEN 'DIFFER' ELSE 'differ' END)
+FROM entries ORDER BY name;

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from include.evidence import ledger
 from include.evidence.register_figures import REGISTERS
 from include.services.programs import program
@@ -53,8 +55,35 @@ def test_documented_sql_recomputes_sealed_figures_after_later_changes(evidence: 
     for end in (company.release, company.close_request, company.close_finding, company.hold):
         end()
     bundle = next(iter(ledger.rows(evidence.conn))).bundle
-    assert recomputed(company, bundle) == {it.name: "as sealed" for it in REGISTERS}
+    as_sealed = {it.name: "as sealed" for it in REGISTERS}
+    entries = {"entries": "2 batches as settled, 0 differ"}
+    assert recomputed(company, bundle) == as_sealed | entries
     company.harm("DELETE FROM legal_hold WHERE id = 1")
     assert recomputed(company, bundle)["legal_hold"] == "DIFFERS"
     figures = json.loads((company.evidence.root / bundle / "result.json").read_text())
     assert set(figures["registers"]["figures"]) == {it.name for it in REGISTERS}
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "DELETE FROM erasure WHERE batch_id = 1",
+        "DELETE FROM erasure WHERE ctid = '(0,1)'",
+        "UPDATE erasure SET action = 'mask' WHERE ctid = '(0,1)'",
+        "INSERT INTO erasure VALUES (sha256('x'), '1', 'delete', 1)",
+        "UPDATE erasure_batch SET entries = 4 WHERE id = 1",
+    ],
+)
+def test_documented_sql_names_batches_whose_entries_are_not_the_settled_ones(
+    evidence: Evidence, harm: str
+) -> None:
+    """The figure of the batches stays as it was sealed, where only entries change."""
+    company = Company(evidence, evidence.engine)
+    company.erase()
+    company.erase()
+    company.seal()
+    bundle = next(iter(ledger.rows(evidence.conn))).bundle
+    company.harm(harm)
+    found = recomputed(company, bundle)
+    assert found["entries"] == "1 batches as settled, 1 DIFFER"
+    assert (found["erasure"] == "as sealed") == ("erasure_batch" not in harm)
