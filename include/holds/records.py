@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
 
-from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError, PendingRollbackError
 
@@ -22,6 +21,7 @@ from include.holds.keys import split
 from include.holds.registry import RECORD_KINDS, Hold, HoldKind, active, version, with_released
 from include.services.errors import ServiceError
 from include.state.connect import StateLock, lock_number
+from include.state.locks import lock_timeout_as
 
 WAIT = timedelta(minutes=2)  # for a hold that is being placed, which itself waits for batches
 # The server's own limits would end a session that waits for a deletion elsewhere.
@@ -216,16 +216,13 @@ def _name(conn: Connection) -> dict[str, int]:
 
 
 def _lock(conn: Connection) -> None:
-    try:
+    refusal = ServiceError(
+        "Another session is still placing a legal hold. Nothing was deleted.",
+        "Wait until `hold add` has ended, or end its session in the state database. Then run "
+        "again.",
+    )
+    with lock_timeout_as(refusal):
         conn.execute(LOCK, _name(conn))
-    except OperationalError as error:
-        if not isinstance(error.orig, LockNotAvailable):
-            raise
-        raise ServiceError(
-            "Another session is still placing a legal hold. Nothing was deleted.",
-            "Wait until `hold add` has ended, or end its session in the state database. Then run "
-            "again.",
-        ) from None
 
 
 @contextmanager

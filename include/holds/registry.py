@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 
-from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, Select, and_, func, or_, select, text, update
-from sqlalchemy.exc import OperationalError
 
 from include.holds.keys import refuse_personal, refuse_personal_key
 from include.services.clock import Clock
 from include.services.errors import ServiceError, UsageError
 from include.state.connect import StateLock, lock_for_transaction
+from include.state.locks import lock_timeout_as
 from include.state.tables import legal_hold
 
 PATIENCE = timedelta(minutes=10)  # a deletion ends long before, unless its session hangs
@@ -255,12 +254,9 @@ def wait_for_deletions(conn: Connection, what: str, patience: timedelta = PATIEN
         " set_config('statement_timeout', '0', true)"
     )
     conn.execute(limits, {"limit": f"{max(1, patience // timedelta(milliseconds=1))}ms"})
-    try:
+    refusal = ServiceError(
+        f"{what}: a deletion in progress did not end.",
+        "Stop the run of enforce_retention or backup_offsite that hangs, then try again.",
+    )
+    with lock_timeout_as(refusal):
         lock_for_transaction(conn, StateLock.HOLDS)
-    except OperationalError as error:
-        if not isinstance(error.orig, LockNotAvailable):
-            raise
-        raise ServiceError(
-            f"{what}: a deletion in progress did not end.",
-            "Stop the run of enforce_retention or backup_offsite that hangs, then try again.",
-        ) from None

@@ -39,10 +39,13 @@ def exclusive(
     with state.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
         if schema := schema_of(conn):
             name = f"{schema}:{name}"  # see `lock_number`
-        if not (_locked(conn, name, wait) if wait else _locked_at_once(conn, name)):
-            raise LockHeld(
-                f"Another run is busy with {what}.", "Wait for it to end; this one changed nothing."
-            )
+        refusal = LockHeld(
+            f"Another run is busy with {what}.", "Wait for it to end; this one changed nothing."
+        )
+        if wait:
+            _lock(conn, name, wait, refusal)
+        elif not _locked_at_once(conn, name):
+            raise refusal
         # The server's own limit would end a session that waits for work elsewhere.
         conn.execute(text("SELECT set_config('idle_session_timeout', '0', false)"))
         try:
@@ -70,8 +73,7 @@ def shared(state: Engine, name: str, what: str, wait: timedelta) -> Iterator[Con
         ServiceError: another process holds it alone.
     """
     with state.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
-        if not _locked(conn, name, wait, shared=True):
-            raise _busy(what)
+        _lock(conn, name, wait, _busy(what), shared=True)
         # The server's own limit would end a session that waits for work elsewhere.
         conn.execute(text("SELECT set_config('idle_session_timeout', '0', false)"))
         try:
@@ -96,13 +98,28 @@ def share(conn: Connection, name: str, what: str, wait: timedelta) -> None:
     """
     limit = text("SELECT set_config('lock_timeout', :limit, true)")
     conn.execute(limit, {"limit": f"{wait // timedelta(milliseconds=1)}ms"})
-    try:
-        query = text("SELECT pg_advisory_xact_lock_shared(hashtextextended(:name, 0))")
+    query = text("SELECT pg_advisory_xact_lock_shared(hashtextextended(:name, 0))")
+    with lock_timeout_as(_busy(what)):
         conn.execute(query, {"name": name})
+
+
+@contextmanager
+def lock_timeout_as(refusal: ServiceError) -> Iterator[None]:
+    """Replace the error of a statement that waited for a lock until `lock_timeout`.
+
+    Args:
+        refusal: the error to raise instead.
+
+    Raises:
+        ServiceError: a lock was not available; the refusal.
+        OperationalError: the statement failed for another reason.
+    """
+    try:
+        yield
     except OperationalError as error:
         if not isinstance(error.orig, LockNotAvailable):
             raise
-        raise _busy(what) from None
+        raise refusal from None
 
 
 def _busy(what: str) -> ServiceError:
@@ -130,7 +147,14 @@ def _locked_at_once(conn: Connection, name: str) -> bool:
     return bool(conn.scalar(query, {"name": name}))
 
 
-def _locked(conn: Connection, name: str, wait: timedelta, *, shared: bool = False) -> bool:
+def _lock(
+    conn: Connection,
+    name: str,
+    wait: timedelta,
+    refusal: ServiceError,
+    *,
+    shared: bool = False,
+) -> None:
     limits = text(
         "SELECT set_config('lock_timeout', :limit, false),"
         " set_config('statement_timeout', '0', false)"
@@ -139,16 +163,12 @@ def _locked(conn: Connection, name: str, wait: timedelta, *, shared: bool = Fals
     function = "pg_advisory_lock_shared" if shared else "pg_advisory_lock"
     query = text(f"SELECT {function}(hashtextextended(:name, 0))")
     try:
-        conn.execute(query, {"name": name})
-    except OperationalError as error:
-        if not isinstance(error.orig, LockNotAvailable):
-            raise
-        return False
+        with lock_timeout_as(refusal):
+            conn.execute(query, {"name": name})
     finally:
         if not conn.invalidated:
             conn.execute(text("RESET lock_timeout"))
             conn.execute(text("RESET statement_timeout"))
-    return True
 
 
 def _unlocked(conn: Connection, name: str) -> bool:
