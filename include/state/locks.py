@@ -37,14 +37,13 @@ def exclusive(
         ServiceError: the lock was lost while the block ran.
     """
     with state.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
-        if schema := schema_of(conn):
-            name = f"{schema}:{name}"  # see `lock_number`
+        key = _key(conn, name)
         refusal = LockHeld(
             f"Another run is busy with {what}.", "Wait for it to end; this one changed nothing."
         )
         if wait:
-            _lock(conn, name, wait, refusal)
-        elif not _locked_at_once(conn, name):
+            _lock(conn, key, wait, refusal)
+        elif not _locked_at_once(conn, key):
             raise refusal
         # The server's own limit would end a session that waits for work elsewhere.
         conn.execute(text("SELECT set_config('idle_session_timeout', '0', false)"))
@@ -52,7 +51,7 @@ def exclusive(
             yield lambda: _confirm(conn)
         finally:
             # A busy server ends the session, and with it the lock, some time after its client does.
-            is_lost = not _unlocked(conn, name)
+            is_lost = not _unlocked(conn, key)
         if is_lost:
             raise _lost()
 
@@ -73,15 +72,15 @@ def shared(state: Engine, name: str, what: str, wait: timedelta) -> Iterator[Con
         ServiceError: another process holds it alone.
     """
     with state.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
-        _lock(conn, name, wait, _busy(what), shared=True)
+        key = _key(conn, name)
+        _lock(conn, key, wait, _busy(what), shared=True)
         # The server's own limit would end a session that waits for work elsewhere.
         conn.execute(text("SELECT set_config('idle_session_timeout', '0', false)"))
         try:
             yield conn
         finally:
             with suppress(SQLAlchemyError):  # a connection that is lost holds no lock
-                unlock = text("SELECT pg_advisory_unlock_shared(hashtextextended(:name, 0))")
-                conn.execute(unlock, {"name": name})
+                conn.execute(text("SELECT pg_advisory_unlock_shared(:key)"), {"key": key})
 
 
 def share(conn: Connection, name: str, what: str, wait: timedelta) -> None:
@@ -96,11 +95,11 @@ def share(conn: Connection, name: str, what: str, wait: timedelta) -> None:
     Raises:
         ServiceError: another process still holds it; the transaction can only be rolled back.
     """
+    key = _key(conn, name)
     limit = text("SELECT set_config('lock_timeout', :limit, true)")
     conn.execute(limit, {"limit": f"{wait // timedelta(milliseconds=1)}ms"})
-    query = text("SELECT pg_advisory_xact_lock_shared(hashtextextended(:name, 0))")
     with lock_timeout_as(_busy(what)):
-        conn.execute(query, {"name": name})
+        conn.execute(text("SELECT pg_advisory_xact_lock_shared(:key)"), {"key": key})
 
 
 @contextmanager
@@ -142,18 +141,20 @@ def _lost() -> ServiceError:
     )
 
 
-def _locked_at_once(conn: Connection, name: str) -> bool:
-    query = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))")
-    return bool(conn.scalar(query, {"name": name}))
+def _key(conn: Connection, name: str) -> int:
+    """Return the key of a named lock; a schema has its own, see `lock_number`."""
+    schema = schema_of(conn)
+    qualified = f"{schema}:{name}" if schema else name
+    query = text("SELECT hashtextextended(:name, 0)")
+    return int(conn.execute(query, {"name": qualified}).scalar_one())
+
+
+def _locked_at_once(conn: Connection, key: int) -> bool:
+    return bool(conn.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": key}))
 
 
 def _lock(
-    conn: Connection,
-    name: str,
-    wait: timedelta,
-    refusal: ServiceError,
-    *,
-    shared: bool = False,
+    conn: Connection, key: int, wait: timedelta, refusal: ServiceError, *, shared: bool = False
 ) -> None:
     limits = text(
         "SELECT set_config('lock_timeout', :limit, false),"
@@ -161,20 +162,18 @@ def _lock(
     )
     conn.execute(limits, {"limit": f"{wait // timedelta(milliseconds=1)}ms"})
     function = "pg_advisory_lock_shared" if shared else "pg_advisory_lock"
-    query = text(f"SELECT {function}(hashtextextended(:name, 0))")
     try:
         with lock_timeout_as(refusal):
-            conn.execute(query, {"name": name})
+            conn.execute(text(f"SELECT {function}(:key)"), {"key": key})
     finally:
         if not conn.invalidated:
             conn.execute(text("RESET lock_timeout"))
             conn.execute(text("RESET statement_timeout"))
 
 
-def _unlocked(conn: Connection, name: str) -> bool:
+def _unlocked(conn: Connection, key: int) -> bool:
     """Give the lock back; return whether the connection still held it."""
     try:
-        query = text("SELECT pg_advisory_unlock(hashtextextended(:name, 0))")
-        return bool(conn.scalar(query, {"name": name}))
+        return bool(conn.scalar(text("SELECT pg_advisory_unlock(:key)"), {"key": key}))
     except SQLAlchemyError:  # OperationalError, and after it that the connection is of no use
         return False

@@ -10,7 +10,9 @@ import pytest
 
 from include.services.errors import ServiceError
 from include.state.connect import engine
-from include.state.locks import LockHeld, exclusive, shared
+from include.state.locks import LockHeld, exclusive, share, shared
+
+SHORT = timedelta(milliseconds=200)
 
 
 def test_a_second_holder_is_refused_and_a_later_one_is_not(database: str) -> None:
@@ -112,4 +114,20 @@ def test_shared_lock_that_was_lost_ends_without_an_error(database: str) -> None:
         with psycopg.connect(database, autocommit=True) as admin:
             admin.execute("SELECT pg_terminate_backend(%s)", [pid])
         with exclusive(state, "seal:x", "the seal of x", timedelta(seconds=10)):
+            pass
+
+
+def test_shared_locks_of_a_schema_keep_only_its_exclusive_holder_waiting(database: str) -> None:
+    """A drill has locks of its own, whichever function takes them."""
+    live, drill = engine(database), engine(database, "drill_x")
+    with shared(drill, "seal:x", "the seal of x", SHORT):
+        with pytest.raises(LockHeld), exclusive(drill, "seal:x", "the seal of x"):
+            pass
+        with exclusive(live, "seal:x", "the seal of x"):
+            pass
+    with drill.begin() as conn:
+        share(conn, "seal:x", "the seal of x", SHORT)
+        with pytest.raises(LockHeld), exclusive(drill, "seal:x", "the seal of x"):
+            pass
+        with exclusive(live, "seal:x", "the seal of x"):
             pass
