@@ -21,7 +21,7 @@ from include.holds.keys import split
 from include.holds.registry import RECORD_KINDS, Hold, HoldKind, active, version, with_released
 from include.services.errors import ServiceError
 from include.state.connect import StateLock, lock_number
-from include.state.locks import lock_timeout_as
+from include.state.locks import lock_timeout, lock_timeout_as
 
 WAIT = timedelta(minutes=2)  # for a hold that is being placed, which itself waits for batches
 # The server's own limits would end a session that waits for a deletion elsewhere.
@@ -133,8 +133,7 @@ class HoldGuard:
         self._conn = self._state.connect().execution_options(isolation_level="AUTOCOMMIT")
         try:
             with _named_when_lost():
-                limit = f"{max(1, self._wait // timedelta(milliseconds=1))}ms"  # 0 is for ever
-                self._conn.execute(SETTINGS, {"limit": limit})
+                self._conn.execute(SETTINGS, {"limit": lock_timeout(self._wait)})
         except BaseException:
             self._close()
             raise

@@ -16,7 +16,7 @@ from include.holds.keys import refuse_personal, refuse_personal_key
 from include.services.clock import Clock
 from include.services.errors import ServiceError, UsageError
 from include.state.connect import StateLock, lock_for_transaction
-from include.state.locks import lock_timeout_as
+from include.state.locks import lock_timeout, lock_timeout_as
 from include.state.tables import legal_hold
 
 PATIENCE = timedelta(minutes=10)  # a deletion ends long before, unless its session hangs
@@ -253,7 +253,7 @@ def wait_for_deletions(conn: Connection, what: str, patience: timedelta = PATIEN
         "SELECT set_config('lock_timeout', :limit, true),"
         " set_config('statement_timeout', '0', true)"
     )
-    conn.execute(limits, {"limit": f"{max(1, patience // timedelta(milliseconds=1))}ms"})
+    conn.execute(limits, {"limit": lock_timeout(patience)})
     refusal = ServiceError(
         f"{what}: a deletion in progress did not end.",
         "Stop the run of enforce_retention or backup_offsite that hangs, then try again.",

@@ -97,9 +97,14 @@ def share(conn: Connection, name: str, what: str, wait: timedelta) -> None:
     """
     key = _key(conn, name)
     limit = text("SELECT set_config('lock_timeout', :limit, true)")
-    conn.execute(limit, {"limit": f"{wait // timedelta(milliseconds=1)}ms"})
+    conn.execute(limit, {"limit": lock_timeout(wait)})
     with lock_timeout_as(_busy(what)):
         conn.execute(text("SELECT pg_advisory_xact_lock_shared(:key)"), {"key": key})
+
+
+def lock_timeout(wait: timedelta) -> str:
+    """Return a value of `lock_timeout`, ``200ms``; at least 1 ms, as 0 ms would be no limit."""
+    return f"{max(1, wait // timedelta(milliseconds=1))}ms"
 
 
 @contextmanager
@@ -160,7 +165,7 @@ def _lock(
         "SELECT set_config('lock_timeout', :limit, false),"
         " set_config('statement_timeout', '0', false)"
     )
-    conn.execute(limits, {"limit": f"{wait // timedelta(milliseconds=1)}ms"})
+    conn.execute(limits, {"limit": lock_timeout(wait)})
     function = "pg_advisory_lock_shared" if shared else "pg_advisory_lock"
     try:
         with lock_timeout_as(refusal):

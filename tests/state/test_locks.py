@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from concurrent import futures
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import Engine
 
 from include.services.errors import ServiceError
 from include.state.connect import engine
 from include.state.locks import LockHeld, exclusive, share, shared
 
 SHORT = timedelta(milliseconds=200)
+Take = Callable[..., Any]  # exclusive, shared or share
+
+
+def taken(take: Take, state: Engine, wait: timedelta) -> None:
+    """Take the lock ``seal:x`` by one of the functions, and give it back."""
+    if take is share:
+        with state.begin() as conn:
+            share(conn, "seal:x", "the seal of x", wait)
+        return
+    with take(state, "seal:x", "the seal of x", wait):
+        pass
 
 
 def test_a_second_holder_is_refused_and_a_later_one_is_not(database: str) -> None:
@@ -115,6 +130,16 @@ def test_shared_lock_that_was_lost_ends_without_an_error(database: str) -> None:
             admin.execute("SELECT pg_terminate_backend(%s)", [pid])
         with exclusive(state, "seal:x", "the seal of x", timedelta(seconds=10)):
             pass
+
+
+@pytest.mark.parametrize("take", [exclusive, shared, share])
+def test_wait_below_a_millisecond_ends(database: str, take: Take) -> None:
+    """PostgreSQL takes a limit of 0 ms for none."""
+    state = engine(database)
+    with futures.ThreadPoolExecutor(1) as pool, exclusive(state, "seal:x", "the seal of x"):
+        waiting = pool.submit(taken, take, state, timedelta(microseconds=1))
+        with pytest.raises(ServiceError, match="busy with the seal of x"):
+            waiting.result(5)
 
 
 def test_shared_locks_of_a_schema_keep_only_its_exclusive_holder_waiting(database: str) -> None:
