@@ -86,6 +86,8 @@ def shared(state: Engine, name: str, what: str, wait: timedelta) -> Iterator[Con
 def share(conn: Connection, name: str, what: str, wait: timedelta) -> None:
     """Wait until no process holds a named lock alone, and share it until the transaction ends.
 
+    `wait` is the only time limit of the wait. The limits of the session then count again.
+
     Args:
         conn: a connection to the state database, in a transaction.
         name: of the lock.
@@ -96,10 +98,12 @@ def share(conn: Connection, name: str, what: str, wait: timedelta) -> None:
         ServiceError: another process still holds it; the transaction can only be rolled back.
     """
     key = _key(conn, name)
-    limit = text("SELECT set_config('lock_timeout', :limit, true)")
-    conn.execute(limit, {"limit": lock_timeout(wait)})
+    limits = "SELECT current_setting('lock_timeout'), current_setting('statement_timeout')"
+    lock_limit, statement_limit = conn.execute(text(limits)).one()
+    _set_limits(conn, lock_timeout(wait), "0", local=True)
     with lock_timeout_as(_busy(what)):
         conn.execute(text("SELECT pg_advisory_xact_lock_shared(:key)"), {"key": key})
+    _set_limits(conn, lock_limit, statement_limit, local=True)
 
 
 def lock_timeout(wait: timedelta) -> str:
@@ -161,11 +165,7 @@ def _locked_at_once(conn: Connection, key: int) -> bool:
 def _lock(
     conn: Connection, key: int, wait: timedelta, refusal: ServiceError, *, shared: bool = False
 ) -> None:
-    limits = text(
-        "SELECT set_config('lock_timeout', :limit, false),"
-        " set_config('statement_timeout', '0', false)"
-    )
-    conn.execute(limits, {"limit": lock_timeout(wait)})
+    _set_limits(conn, lock_timeout(wait), "0", local=False)
     function = "pg_advisory_lock_shared" if shared else "pg_advisory_lock"
     try:
         with lock_timeout_as(refusal):
@@ -174,6 +174,15 @@ def _lock(
         if not conn.invalidated:
             conn.execute(text("RESET lock_timeout"))
             conn.execute(text("RESET statement_timeout"))
+
+
+def _set_limits(conn: Connection, lock: str, statement: str, *, local: bool) -> None:
+    """Set the time limits of statements, for the transaction (local) or for the session."""
+    query = text(
+        "SELECT set_config('lock_timeout', :lock, :local),"
+        " set_config('statement_timeout', :statement, :local)"
+    )
+    conn.execute(query, {"lock": lock, "statement": statement, "local": local})
 
 
 def _unlocked(conn: Connection, key: int) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from include.services.errors import ServiceError
 from include.state.connect import engine
@@ -28,6 +28,11 @@ def taken(take: Take, state: Engine, wait: timedelta) -> None:
         return
     with take(state, "seal:x", "the seal of x", wait):
         pass
+
+
+def limit_of(conn: Connection, setting: str) -> str:
+    """Return a time limit as the session has it now, ``300ms``."""
+    return str(conn.exec_driver_sql(f"SHOW {setting}").scalar_one())
 
 
 def test_a_second_holder_is_refused_and_a_later_one_is_not(database: str) -> None:
@@ -156,3 +161,29 @@ def test_shared_locks_of_a_schema_keep_only_its_exclusive_holder_waiting(databas
             pass
         with exclusive(live, "seal:x", "the seal of x"):
             pass
+
+
+def test_share_waits_longer_than_the_statement_limit_and_restores_it(database: str) -> None:
+    """The limits count for the wait only: later statements of the transaction have the server's."""
+    with psycopg.connect(database, autocommit=True) as admin:
+        for limit in ("statement_timeout", "lock_timeout"):
+            admin.execute(f'ALTER DATABASE "{admin.info.dbname}" SET {limit} = 300'.encode())
+    state = engine(database)
+
+    def limits_after_share() -> list[str]:
+        with state.begin() as conn:
+            conn.exec_driver_sql("SET LOCAL lock_timeout = '7s'")
+            share(conn, "seal:x", "the seal of x", timedelta(seconds=20))
+            return [limit_of(conn, name) for name in ("statement_timeout", "lock_timeout")]
+
+    with futures.ThreadPoolExecutor(1) as pool:
+        with exclusive(state, "seal:x", "the seal of x"):
+            with (
+                pytest.raises(ServiceError, match="busy with the seal of x"),
+                state.begin() as conn,
+            ):
+                share(conn, "seal:x", "the seal of x", timedelta(milliseconds=600))
+            waiting = pool.submit(limits_after_share)
+            with pytest.raises(futures.TimeoutError):
+                waiting.result(0.6)
+        assert waiting.result(20) == ["300ms", "7s"]
