@@ -21,7 +21,7 @@ from include.holds.keys import split
 from include.holds.registry import RECORD_KINDS, Hold, HoldKind, active, version, with_released
 from include.services.errors import ServiceError
 from include.state.connect import StateLock, lock_number
-from include.state.locks import lock_timeout, lock_timeout_as
+from include.state.locks import lock_timeout, lock_timeout_as, still_locked
 
 WAIT = timedelta(minutes=2)  # for a hold that is being placed, which itself waits for batches
 # The server's own limits would end a session that waits for a deletion elsewhere.
@@ -31,12 +31,6 @@ SETTINGS = text(
 )
 LOCK = text("SELECT pg_advisory_lock_shared(:lock)")
 UNLOCK = text("SELECT pg_advisory_unlock_shared(:lock)")
-# A bigint key stands as two halves in pg_locks, with objsubid 1 (PostgreSQL 18, view pg_locks).
-STILL_LOCKED = text(
-    "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted"
-    " AND pid = pg_backend_pid() AND mode = 'ShareLock' AND objsubid = 1"
-    " AND classid::bigint = :lock >> 32 AND objid::bigint = :lock & 4294967295)"
-)
 
 
 @dataclass(frozen=True)
@@ -183,9 +177,9 @@ class HoldGuard:
         Raises:
             ServiceError: it is not, so that a hold may have been placed meanwhile: roll back.
         """
-        with _named_when_lost():
-            if not self._session.scalar(STILL_LOCKED, _name(self._session)):
-                raise _lost()
+        conn = self._session
+        if not still_locked(conn, lock_number(conn, StateLock.HOLDS), shared=True):
+            raise _lost()
 
     @property
     def _session(self) -> Connection:

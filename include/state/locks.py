@@ -8,10 +8,19 @@ from datetime import timedelta
 
 from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import OperationalError, PendingRollbackError, SQLAlchemyError
 
 from include.services.errors import ServiceError
 from include.state.connect import schema_of
+
+# The view pg_locks (PostgreSQL 18) shows a bigint key as two halves, with objsubid 1. The halves
+# are unsigned, but `>>` keeps the sign of the key.
+_STILL_LOCKED = text(
+    "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted"
+    " AND pid = pg_backend_pid() AND mode = :mode AND objsubid = 1"
+    " AND classid::bigint = (CAST(:key AS bigint) >> 32) & 4294967295"
+    " AND objid::bigint = CAST(:key AS bigint) & 4294967295)"
+)
 
 
 class LockHeld(ServiceError):
@@ -48,7 +57,7 @@ def exclusive(
         # The server's own limit would end a session that waits for work elsewhere.
         conn.execute(text("SELECT set_config('idle_session_timeout', '0', false)"))
         try:
-            yield lambda: _confirm(conn)
+            yield lambda: _confirm(conn, key)
         finally:
             # A busy server ends the session, and with it the lock, some time after its client does.
             is_lost = not _unlocked(conn, key)
@@ -106,6 +115,23 @@ def share(conn: Connection, name: str, what: str, wait: timedelta) -> None:
     _set_limits(conn, lock_limit, statement_limit, local=True)
 
 
+def still_locked(conn: Connection, key: int, *, shared: bool = False) -> bool:
+    """Return whether the session of a connection still holds an advisory lock.
+
+    A lost session holds none. A session that a connection pooler exchanged has no lock either.
+
+    Args:
+        conn: a connection to the state database on which the lock was taken.
+        key: of the lock, a 64-bit integer.
+        shared: whether it is held shared, or else alone.
+    """
+    mode = "ShareLock" if shared else "ExclusiveLock"
+    try:
+        return bool(conn.scalar(_STILL_LOCKED, {"key": key, "mode": mode}))
+    except (OperationalError, PendingRollbackError):  # the latter: lost in the statement before
+        return False
+
+
 def lock_timeout(wait: timedelta) -> str:
     """Return a value of `lock_timeout`, ``200ms``; at least 1 ms, as 0 ms would be no limit."""
     return f"{max(1, wait // timedelta(milliseconds=1))}ms"
@@ -136,11 +162,9 @@ def _busy(what: str) -> ServiceError:
     )
 
 
-def _confirm(conn: Connection) -> None:
-    try:
-        conn.execute(text("SELECT 1"))  # the lock is the session's, and this is the session
-    except OperationalError:
-        raise _lost() from None
+def _confirm(conn: Connection, key: int) -> None:
+    if not still_locked(conn, key):
+        raise _lost()
 
 
 def _lost() -> ServiceError:

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, event
 
 from include.services.errors import ServiceError
 from include.state.connect import engine
@@ -33,6 +33,15 @@ def taken(take: Take, state: Engine, wait: timedelta) -> None:
 def limit_of(conn: Connection, setting: str) -> str:
     """Return a time limit as the session has it now, ``300ms``."""
     return str(conn.exec_driver_sql(f"SHOW {setting}").scalar_one())
+
+
+def end_other_sessions(database: str) -> None:
+    """End all other sessions of the database, and wait until they ended."""
+    with psycopg.connect(database, autocommit=True) as admin:
+        admin.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
 
 
 def test_a_second_holder_is_refused_and_a_later_one_is_not(database: str) -> None:
@@ -187,3 +196,40 @@ def test_share_waits_longer_than_the_statement_limit_and_restores_it(database: s
             with pytest.raises(futures.TimeoutError):
                 waiting.result(0.6)
         assert waiting.result(20) == ["300ms", "7s"]
+
+
+def test_check_of_a_lock_that_its_session_lost_raises_service_error(database: str) -> None:
+    """The session still answers; so does another session that a connection pooler puts there."""
+    state = engine(database)
+    sessions: list[Connection] = []
+    event.listen(state, "engine_connect", sessions.append)
+    held: list[str] = []
+
+    def lose(name: str) -> None:
+        with exclusive(state, name, "x") as confirm:
+            confirm()
+            held.append(name)
+            sessions[-1].exec_driver_sql("SELECT pg_advisory_unlock_all()")
+            with pytest.raises(ServiceError, match="lost while the work went on"):
+                confirm()
+
+    names = [f"backup:{number}" for number in range(8)]  # their keys have either sign
+    for name in names:
+        with pytest.raises(ServiceError, match="lost while the work went on"):
+            lose(name)
+    assert held == names
+
+
+def test_each_check_after_the_session_ended_raises_service_error(database: str) -> None:
+    """SQLAlchemy raises another error from the second statement on."""
+    state = engine(database)
+
+    def lose() -> None:
+        with exclusive(state, "backup:x", "a backup of x") as confirm:
+            end_other_sessions(database)
+            for _ in range(3):
+                with pytest.raises(ServiceError, match="lost while the work went on"):
+                    confirm()
+
+    with pytest.raises(ServiceError, match="lost while the work went on"):
+        lose()
