@@ -73,8 +73,14 @@ def restored(
 ) -> Restoring:
     """Back up a shop that statements fill, and restore it into the target by the command."""
 
-    def restore(fill: str = BUYERS, **options: object) -> dict[str, Any]:
-        origin = new_database(fill)
+    def restore(
+        fill: str = BUYERS,
+        *,
+        origin: DatabaseAddress | None = None,
+        exit_code: int = 0,
+        **options: object,
+    ) -> dict[str, Any]:
+        origin = origin or new_database(fill)
         take(origin, store, recipients, signer, database="shop")
         policy = write_pack(tmp_path / "pack", retention=RETENTION.split("- class: partner")[0])
         place = SimpleNamespace(
@@ -97,7 +103,7 @@ def restored(
         code = backup.restore(
             "shop", into, str(key), point="latest", jobs=2, as_json=True, **{**given, **options}
         )
-        assert code == 0
+        assert code == exit_code
         found = json.loads(capsys.readouterr().out)
         assert isinstance(found, dict)
         return found
