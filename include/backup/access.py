@@ -58,6 +58,10 @@ WHERE d.defaclrole = current_user::regrole AND d.defaclobjtype IN ('r', 'L')
 # Is in the database's comment while it is closed, so that a later try can open it again.
 CLOSED = "Closed by ParcelSeal until its restore is finished."
 _LOCK = "hashtextextended('parcelseal restore', 0)"
+_STILL_LOCKED = f"""
+SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted
+  AND objsubid = 1 AND (classid::int8 << 32 | objid::int8) = {_LOCK}
+"""
 
 
 @contextmanager
@@ -88,14 +92,14 @@ def sole_restore(target: DatabaseAddress) -> Iterator[Callable[[], None]]:
             )
 
         def confirm() -> None:
-            try:
-                connection.execute("SELECT 1")
-            except psycopg.OperationalError:
-                raise ServiceError(
-                    f"The session that keeps other restores out of {target.place} was lost, so the "
-                    "target was not opened.",
-                    "Drop the target, and restore into a new database.",
-                ) from None
+            with suppress(psycopg.OperationalError):
+                if connection.execute(_STILL_LOCKED).fetchone() is not None:
+                    return
+            raise ServiceError(
+                f"The lock that keeps other restores out of {target.place} was lost, so the "
+                "target was not opened.",
+                "Drop the target, and restore into a new database.",
+            )
 
         try:
             yield confirm

@@ -313,3 +313,22 @@ def test_target_that_opens_new_records_by_default_is_refused(
         pytest.skip("this PostgreSQL has no default privileges on large objects")
     with pytest.raises(UsageError, match="by default"):
         close_and_end(target)
+
+
+def test_sole_restore_notices_that_its_session_no_longer_has_the_lock(
+    target: DatabaseAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pooler between may give the next statement to another session."""
+    sessions: list[psycopg.Connection] = []
+    connect = DatabaseAddress.connect
+
+    def noted(address: DatabaseAddress, **options: bool) -> psycopg.Connection:
+        sessions.append(connect(address, **options))
+        return sessions[-1]
+
+    monkeypatch.setattr(DatabaseAddress, "connect", noted)
+    with sole_restore(target) as confirm:
+        confirm()
+        sessions[0].execute("SELECT pg_advisory_unlock_all()")
+        with pytest.raises(ServiceError, match=r"keeps other restores out .* was lost"):
+            confirm()
