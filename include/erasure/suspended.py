@@ -17,7 +17,6 @@ from psycopg.sql import SQL, Composed, Identifier
 from include.erasure.matching import kind_of
 from include.services.errors import ServiceError, UsageError
 
-LARGE_OBJECTS = "lo_manage"  # of the extension lo: deletes the large object of a deleted record
 FIRST_OWN_OBJECT = 16384  # lower numbers are PostgreSQL's own objects (FirstNormalObjectId)
 # Tables of the database's users. Those of an extension that the role does not own stay as they are.
 _TABLES = """
@@ -29,12 +28,15 @@ WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
        AND d.deptype = 'e'))
 """
 # PostgreSQL's own functions enforce foreign keys and keep text search columns of the same record.
+# The extension lo has one that deletes the large object of a deleted record.
 _TRIGGERS = f"""
 SELECT named.nspname::text, named.relname::text, t.tgname::text, t.tgenabled::text
 FROM (SELECT c.oid, n.nspname, c.relname {_TABLES}) named
 JOIN pg_trigger t ON t.tgrelid = named.oid
-JOIN pg_proc p ON p.oid = t.tgfoid
-WHERE t.tgenabled <> 'D' AND t.tgfoid >= {FIRST_OWN_OBJECT} AND p.proname <> '{LARGE_OBJECTS}'
+WHERE t.tgenabled <> 'D' AND t.tgfoid >= {FIRST_OWN_OBJECT} AND NOT EXISTS (
+    SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'lo'
+    WHERE d.classid = 'pg_proc'::regclass AND d.objid = t.tgfoid AND d.deptype = 'e'
+    AND d.refclassid = 'pg_extension'::regclass)
 ORDER BY 1, 2, 3
 """  # noqa: S608 - fixed text
 _RULES = f"""
