@@ -16,6 +16,7 @@ from include.services.programs import program_folder
 from include.workplace import ROOT
 from tests.backup.support import rows, run
 from tests.erasure.test_replay_large_objects import OF_CUSTOMERS, REFERRING, TYPES
+from tests.erasure.test_views import BASE, THROUGH_FUNCTIONS
 
 PAGE = (ROOT / "docs" / "restore-runbook.md").read_text()
 (STEP,) = [
@@ -105,6 +106,18 @@ def test_the_step_erases_masks_and_refreshes_what_is_derived(
     assert rows(target, states) == before
     again = followed(target, tmp_path, ("mask", "3"), HIDE="customer=name,phone,short,facts")
     assert "1 entries in the ledger, 0 left" in again.stdout
+
+
+@pytest.mark.parametrize("through", THROUGH_FUNCTIONS)
+def test_the_step_refreshes_views_that_read_others_through_functions(
+    target: DatabaseAddress, tmp_path: Path, through: str
+) -> None:
+    """As a replay does."""
+    run(target, PLAIN_CUSTOMERS + BASE + THROUGH_FUNCTIONS[through])
+    done = followed(target, tmp_path, ("delete", "2"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert rows(target, "SELECT FROM a_names v WHERE v::text LIKE '%name 2%'") == []
+    assert rows(target, "SELECT FROM a_names v WHERE v::text LIKE '%name 3%'") == [()]
 
 
 def test_the_step_deletes_large_objects_of_erased_records(
