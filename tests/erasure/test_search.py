@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import psycopg
-from sqlalchemy import Engine
+from typing import Any
 
+import psycopg
+import pytest
+from sqlalchemy import Engine, event
+
+from include.erasure import search as module
 from include.erasure.places import Place
 from include.erasure.replay import Schedule
 from include.erasure.search import Sought, search
@@ -65,3 +69,34 @@ def test_search_counts_rows_of_its_own_partitioned_table_once(
     sought = Sought("parcel", Place("public", "parcel"), ["parcel_id"])
     assert search(copy, "courier", [sought], state, KEYS) == {"public.parcel": 3}
     assert search(copy, "billing", [sought], state, KEYS) == {}
+
+
+def test_search_lets_the_ledger_plan_each_query_for_its_digests(
+    copy: psycopg.Connection, state: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prepared query gets a generic plan: a nested loop while the ledger has no statistics."""
+    monkeypatch.setattr(module, "KEYS_AT_ONCE", 2)
+    copy.execute("""CREATE TABLE parcel (parcel_id int PRIMARY KEY);
+        INSERT INTO parcel SELECT generate_series(1, 40);""")
+    entered(state, {"parcel": [["1"], ["40"]]})
+    prepared: list[int] = []
+    count = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%key_hmac%'"
+
+    class CountingCursor(psycopg.Cursor[Any]):
+        def execute(self, query: Any, *given: Any, **named: Any) -> Any:
+            super().execute(query, *given, **named)
+            if query is module._ENTERED:
+                row = psycopg.Cursor(self.connection).execute(count, prepare=False).fetchone()
+                prepared.append(row[0] if row else -1)
+            return self
+
+    def checked_out(connection: psycopg.Connection[Any], *_: object) -> None:
+        connection.cursor_factory = CountingCursor
+
+    event.listen(state, "checkout", checked_out)
+    try:
+        sought = Sought("parcel", Place("public", "parcel"), ["parcel_id"])
+        assert search(copy, "courier", [sought], state, KEYS) == {"public.parcel": 2}
+    finally:
+        event.remove(state, "checkout", checked_out)
+    assert prepared == [0] * 20
