@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,15 +36,16 @@ from include.state.tables import erasure, erasure_batch
 
 KEYS_AT_ONCE = 5_000
 MOST_PAIRINGS = 16  # of columns with the columns of a key, in one relation
-# Names that a key has in many tables. Alone they do not say which table's key a column holds.
+# Names that a key has in many tables, `_folded`. Alone they do not say which table's key it is.
 GENERIC = frozenset(
     (
         *("id", "key", "pk", "no", "nr", "num", "number", "code", "uuid", "guid", "name", "type"),
-        *("version", "seq", "position", "at", "date", "day", "created_at", "updated_at"),
+        *("version", "seq", "position", "at", "date", "day", "createdat", "updatedat"),
     )
 )
 VERSIONS = ("", "old_", "new_", "prev_", "previous_", "orig_", "original_", "before_", "after_")
 _numbers = count()
+_WORD_BOUNDARY = re.compile(r"_+|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 # Escapes that json takes and jsonb refuses: the character zero, and halves of a pair.
 _REFUSED_BY_JSONB = r"(?<!\\)((?:\\\\)*)\\u(?:0000|[dD][89a-fA-F][0-9a-fA-F]{2})"
 
@@ -89,7 +91,7 @@ def search(
 
     - columns of foreign keys to these tables,
     - columns of a view that show such a column,
-    - columns that are named like the key: ``customer_id``, ``old_customer_id``; ``id`` only in a
+    - columns that are named like the key: ``customer_id``, ``oldCustomerId``; ``id`` only in a
       relation that is named after the table,
     - members of that name in JSON.
 
@@ -181,7 +183,7 @@ def _partial_queries(
             continue
         elsewhere = led_elsewhere(catalogue, relation, family)
         for at, key in enumerate(sought.columns):
-            if key.lower() in GENERIC:
+            if _folded(key) in GENERIC:
                 continue
             for name in relation.columns:
                 if name not in elsewhere and _names(name, key, relation, sought):
@@ -266,33 +268,47 @@ def _showing(
     return showing
 
 
+def _folded(name: str) -> str:
+    """Return a name without case and underscores: `customer_id` and `customerId` are the same."""
+    return name.lower().replace("_", "")
+
+
+def _ends(name: str) -> set[str]:
+    """Return the ends of a name, folded: `customerid` and `id` of `old_customerId`."""
+    words = _WORD_BOUNDARY.split(name)
+    return {_folded("".join(words[at:])) for at in range(len(words))}
+
+
+def _owners(sought: Sought) -> set[str]:
+    """Return folded names of what a key's column may name in front of it."""
+    table = _folded(sought.place.table)
+    return {table, table.removesuffix("s"), _folded(sought.collection)}
+
+
 def _names(name: str, key: str, relation: Relation, sought: Sought) -> bool:
     """Return whether a column is named like a column of the key."""
-    table = sought.place.table.lower()
-    name, key = name.lower(), key.lower()
-    owners = {table, table.removesuffix("s"), sought.collection.lower()}
-    qualified = {f"{owner}_{key}" for owner in owners} | {f"{owner}{key}" for owner in owners}
-    if any(name == it or name.endswith(f"_{it}") for it in qualified):
+    owners, key = _owners(sought), _folded(key)
+    qualified = {f"{owner}{key}" for owner in owners} | ({key} - GENERIC)
+    versions = {f"{_folded(version)}{it}" for version in VERSIONS for it in qualified}
+    if qualified & _ends(name) or _folded(name) in versions:
         return True
     if key not in GENERIC:
-        return name == key or name.endswith(f"_{key}")
+        return False
     if len(sought.columns) > 1:  # two values rarely agree by chance
-        return name == key
-    after_table = any(owner in relation.name.lower() for owner in owners if len(owner) > 1)
+        return _folded(name) == key
     return (
-        after_table
-        and any(name == f"{it}{key}" for it in VERSIONS)
-        and name not in {it.lower() for it in relation.numbered}
+        any(owner in _folded(relation.name) for owner in owners if len(owner) > 1)
+        and any(_folded(name) == f"{_folded(it)}{key}" for it in VERSIONS)
+        and name.lower() not in {it.lower() for it in relation.numbered}
     )
 
 
 def _members(relation: Relation, sought: Sought) -> Iterator[Composed]:
     """Yield queries for keys in JSON: members that are named like the key's column."""
-    table, key = sought.place.table, sought.columns[0]
-    owners = {table, table.removesuffix("s"), sought.collection}
-    members = {f"{owner}_{key}" for owner in owners}
+    owners, key = _owners(sought), _folded(sought.columns[0])
+    members = {f"{owner}{key}" for owner in owners}
     condition: Composable = SQL("true")
-    if key.lower() not in GENERIC or any(it.lower() in relation.name.lower() for it in owners):
+    if key not in GENERIC or any(it in _folded(relation.name) for it in owners):
         members.add(key)
         generic: set[str] = set()
     else:  # an audit table of several tables names a row's table in another column
@@ -302,32 +318,31 @@ def _members(relation: Relation, sought: Sought) -> Iterator[Composed]:
             for name, kind in zip(relation.columns, relation.types, strict=True)
             if kind in ("text", "varchar", "bpchar", "name")
         ]
-        names = Literal(sorted({table, f"{sought.place.schema}.{table}", sought.collection}))
+        schema, table = sought.place.schema, sought.place.table
+        names = Literal([_folded(it) for it in (table, f"{schema}.{table}", sought.collection)])
+        same = SQL("lower(replace({}::text, '_', '')) = ANY({})")
         condition = SQL("({})").format(
-            SQL(" OR ").join(
-                [
-                    SQL("false"),
-                    *(SQL("{}::text = ANY({})").format(Identifier(it), names) for it in texts),
-                ]
-            )
+            SQL(" OR ").join([SQL("false"), *(same.format(Identifier(it), names) for it in texts)])
         )
     for column, kind in zip(relation.columns, relation.types, strict=True):
         if kind not in ("json", "jsonb", "hstore"):
             continue
         for names_of, only in ((members, SQL("true")), (generic, condition)):
-            for member in sorted(names_of):
-                yield _member(relation, column, kind, member, only)
+            if names_of:
+                yield _member(relation, column, kind, names_of, only)
 
 
 def _member(
-    relation: Relation, column: str, kind: str, member: str, condition: Composable
+    relation: Relation, column: str, kind: str, members: Collection[str], condition: Composable
 ) -> Composed:
     value: Composable = Identifier(column)
     if kind == "json":
         value = SQL("regexp_replace({}::text, {}, {}, 'g')").format(
             value, Literal(_REFUSED_BY_JSONB), Literal(r"\1")
         )
-    path = f"lax $.**.{json.dumps(member, ensure_ascii=False)}"
+    pattern = "|".join(sorted("_*".join(map(re.escape, member)) for member in members))
+    named = f'@.key like_regex {json.dumps(f"^_*({pattern})_*$", ensure_ascii=False)} flag "i"'
+    path = f'strict $.** ? (@.type() == "object").keyvalue() ? ({named}).value'
     texts = SQL(
         "(SELECT DISTINCT m #>> '{{}}' FROM jsonb_path_query({}::jsonb, {}) AS m) AS v (t)"
     ).format(value, Literal(path))

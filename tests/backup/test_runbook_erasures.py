@@ -178,6 +178,10 @@ def test_the_step_deletes_large_objects_wherever_a_record_refers_to_them(
         """CREATE TABLE audit (row jsonb);
         INSERT INTO audit VALUES ('{"was": {"customer_id": 2}}'), ('{"customer_id": 3}')""",
         "CREATE MATERIALIZED VIEW aside AS SELECT 2 AS customer_id",
+        'CREATE TABLE seen ("oldCustomerId" text); INSERT INTO seen VALUES (2)',
+        "CREATE TABLE seen (customerid text, xcustomerid int); INSERT INTO seen VALUES (2, 2)",
+        """CREATE TABLE audit (row json);
+        INSERT INTO audit VALUES ('[{"customerId": 2}]'), ('{"xcustomerid": 2}')""",
     ],
 )
 def test_the_step_fails_where_an_erased_key_is_left(

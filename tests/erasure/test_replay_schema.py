@@ -287,6 +287,25 @@ HOLDERS = {
             ('{"customer_id": 2, "x": "\\u0000", "y": "\\\\u0000", "z": "\\ud83d"}')""",
         {"public.audit": 1},
     ),
+    "names without underscore": (
+        """CREATE TABLE log (customerid int); INSERT INTO log VALUES (2), (3);
+        CREATE TABLE "Audit" ("CustomerId" int); INSERT INTO "Audit" VALUES (2);
+        CREATE TABLE past ("oldCustomerID" int); INSERT INTO past VALUES (2);
+        CREATE TABLE past_2 (oldcustomerid int); INSERT INTO past_2 VALUES (2)""",
+        {"public.Audit": 1, "public.log": 1, "public.past": 1, "public.past_2": 1},
+    ),
+    "members of JSON without underscore": (
+        """CREATE TABLE audit (row jsonb); INSERT INTO audit VALUES
+        ('{"new": {"customerId": 2}}'), ('[[{"CUSTOMERID": "2"}]]'), ('{"customerId": 3}'),
+        ('{"customer_Id": 2, "customerid": 2}'), ('{"customerIds": 2, "xcustomerid": 2}');
+        CREATE TABLE plain (row json); INSERT INTO plain VALUES ('{"customerId": 2}')""",
+        {"public.audit": 3, "public.plain": 1},
+    ),
+    "a name that ends like the key": (
+        """CREATE TABLE stock (xcustomerid int, customerids int, "customerIdea" int);
+        INSERT INTO stock VALUES (2, 2, 2)""",
+        {},
+    ),
     "a foreign key that is not validated": (
         """CREATE TABLE note (c int); INSERT INTO note VALUES (9), (8);
         ALTER TABLE note ADD FOREIGN KEY (c) REFERENCES customer NOT VALID""",
