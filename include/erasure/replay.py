@@ -21,11 +21,7 @@ from include.erasure.large_objects import (
     delete_unreferenced_large_objects,
     remember_large_objects,
 )
-from include.erasure.ledger import (
-    ErasureKeys,
-    entries_by_key_types,
-    require_all_there,
-)
+from include.erasure.ledger import ErasureKeys, entries_by_key_types, require_all_there
 from include.erasure.masks import Mask, masks_of
 from include.erasure.matching import Table, check_keys, matches, place_of
 from include.erasure.places import (
@@ -47,6 +43,7 @@ from include.erasure.staged import (
     mask_again,
     stage,
 )
+from include.erasure.statistics import renew_statistics
 from include.erasure.suspended import suspended
 from include.erasure.views import refresh_materialized_views
 from include.policy.datamap import MappedDatabase
@@ -134,10 +131,10 @@ def replay(
     Entries of open batches count: whether their transaction committed or not, their erasure was
     due. All deletions of a step happen in one statement, so foreign keys between the erased records
     hold in any order and in cycles. The application's triggers and rules are suspended meanwhile,
-    and materialized views are refreshed afterwards. Entries that the ledger gets meanwhile are
-    replayed in further steps, until a read of the ledger returns no new entry. Memory does not grow
-    with the copy or the ledger: keys are read in chunks, and matching keys stay in temporary tables
-    of the copy.
+    and materialized views and the planner's statistics are renewed afterwards. Entries that the
+    ledger gets meanwhile are replayed in further steps, until a read of the ledger returns no new
+    entry. Memory does not grow with the copy or the ledger: keys are read in chunks, and matching
+    keys stay in temporary tables of the copy.
 
     Args:
         copy: the restored database; transactions are committed.
@@ -281,6 +278,7 @@ class _Run:
                 self._taken = ledger
                 ledger = self.read()
             self._search(collections)
+        renew_statistics(self.copy, [keys.table.place for keys in self._staged.values()])
         self.copy.commit()
         return self.read()
 
