@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from include.erasure.masks import Mask
 from include.erasure.replay import Schedule
 from tests.erasure.test_replay import entered
-from tests.erasure.test_replay_schema import CUSTOMERS, replayed, rows, state
+from tests.erasure.test_replay_schema import CUSTOMERS, HISTORY, replayed, rows, state
 
 __all__ = ["state"]  # a fixture
 
@@ -45,6 +45,25 @@ def test_replay_deletes_large_objects_of_erased_records(
     done = replayed(copy, state)
     assert (done.remaining, done.large_objects) == (0, 0 if extension else 1)
     assert rows(copy, "SELECT count(*) FROM pg_largeobject_metadata") == [(before - 1,)]
+
+
+def test_replay_suspends_a_trigger_function_of_the_application_named_lo_manage(
+    copy: psycopg.Connection, state: Engine
+) -> None:
+    """Only the function of the extension lo fires."""
+    copy.execute(
+        (
+            CUSTOMERS
+            + HISTORY.replace("remember()", "lo_manage()")
+            + """CREATE TRIGGER history AFTER DELETE OR UPDATE ON customer
+                FOR EACH ROW EXECUTE FUNCTION lo_manage();"""
+        ).encode()
+    )
+    entered(state, {"customer": [["2"]]})
+    entered(state, {"customer": [["3"]]}, action="mask")
+    done = replayed(copy, state, Schedule({"c": Mask({"name": "erase"})}))
+    assert (done.replayed, done.remasked) == (1, 1)
+    assert rows(copy, "SELECT * FROM customer_history") == []
 
 
 DOCUMENTS = (

@@ -139,25 +139,6 @@ def test_replay_fires_no_trigger_and_leaves_each_in_its_state(
     assert {state for _, _, state in before} == {"O", "R", "A", "D"}
 
 
-def test_replay_suspends_a_trigger_function_of_the_application_named_lo_manage(
-    copy: psycopg.Connection, state: Engine
-) -> None:
-    """Only the function of the extension lo fires."""
-    copy.execute(
-        (
-            CUSTOMERS
-            + HISTORY.replace("remember()", "lo_manage()")
-            + """CREATE TRIGGER history AFTER DELETE OR UPDATE ON customer
-                FOR EACH ROW EXECUTE FUNCTION lo_manage();"""
-        ).encode()
-    )
-    entered(state, {"customer": [["2"]]})
-    entered(state, {"customer": [["3"]]}, action="mask")
-    done = replayed(copy, state, Schedule({"c": Mask({"name": "erase"})}))
-    assert (done.replayed, done.remasked) == (1, 1)
-    assert rows(copy, "SELECT * FROM customer_history") == []
-
-
 @pytest.mark.parametrize(
     "rule",
     [
