@@ -18,7 +18,7 @@ from include.policy.retention import MaskKind, RetentionRule
 from include.services.errors import UsageError
 
 # White space and invisible characters around a name are none of its characters.
-_BLANK = r"[\s\u0085\u00a0\u1680\u2000-\u200f\u2028-\u202f\u205f-\u2064\u3000\ufeff]"
+_BLANK = r"[\s\u0001-\u001f\u007f-\u00a0\u1680\u2000-\u200f\u2028-\u202f\u205f-\u2064\u3000\ufeff]"
 _DIGIT = "[0-9０-９]"
 _LETTER = "A-Za-zＡ-Ｚａ-ｚ"
 _CHINESE = "〇零一二三四五六七八九十百千两兩壹贰叁肆伍陆柒捌玖拾佰甲乙丙丁戊己庚辛壬癸"

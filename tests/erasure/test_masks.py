@@ -32,7 +32,7 @@ from include.services.errors import UsageError
 KINDS: tuple[MaskKind, ...] = get_args(MaskKind)
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 T = Place("public", "t")
-BLANK = r" \t\n\v\f\r\x85\xa0\u1680\u2000-\u200f\u2028-\u202f\u205f-\u2064\u3000\ufeff"
+BLANK = r" \x01-\x1f\x7f-\xa0\u1680\u2000-\u200f\u2028-\u202f\u205f-\u2064\u3000\ufeff"
 UNITS = ("单元", "單元", "室", "栋", "棟", "幢", "座", "楼", "樓", "层", "層", "户", "戶", "房")
 COUNTED = (
     "0123456789０１２３４５６７８９〇零一二三四五六七八九十百千两兩壹贰叁肆伍陆柒捌玖拾佰甲乙丙丁戊己庚辛壬癸"
@@ -184,6 +184,7 @@ def test_what_a_mask_must_hide_is_hidden(anywhere: psycopg.Connection, values: l
         ("name", "王小明", "王**"),
         ("name", "王", "**"),
         ("name", "王 ", "**"),
+        ("name", "王\x1f", "**"),
         ("name", "欧阳修", "欧**"),
         ("name", "𠮷田", "𠮷**"),
         ("name", "O'Neil", "O**"),
