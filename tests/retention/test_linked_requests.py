@@ -7,15 +7,14 @@ from typing import Any
 
 import pytest
 
-from include.approvals.registry import APPROVE, Cause
 from include.erasure import requests
-from include.evidence.model import Outcome, StepRecord
+from include.evidence.model import StepRecord
 from include.holds.registry import HoldKind
 from include.local.postgres import EmbeddedPostgres
-from include.retention import steps, subjects
+from include.retention import subjects
 from tests.retention.kills import Killed
 from tests.retention.linked import ADDRESS_LINK, FIDES, PAGILA, found_by, linked_rig
-from tests.retention.rig import EVERYTHING_WAITS, OLD, ROTATED, YOUNG, Rig, disposition, rule
+from tests.retention.rig import OLD, ROTATED, YOUNG, Rig, rule
 
 
 @pytest.fixture
@@ -398,15 +397,3 @@ def test_execution_counts_records_deleted_after_the_plan(pagila: Rig) -> None:
     pagila.sql("DELETE FROM rental WHERE rental_id = 2")
     executed = pagila.execute(planned)
     assert executed.data["staying"] == {"rental": {"not_due": 1}}
-
-
-def test_person_who_entered_request_may_not_approve_its_plan(pagila: Rig) -> None:
-    rig = pagila.but(rules_of_disposition=disposition(limit=EVERYTHING_WAITS))
-    rig.request("1", entered_by="Bo")
-    planned = rig.plan()
-    question = steps.ask(rig.desk("r1"), planned)
-    assert question is not None
-    assert question.assigned == ["chen"]
-    refused = rig.answer(planned, by="bo")
-    assert (refused.data["refused"], refused.outcome) == (Cause.OWN_REQUEST, Outcome.FAIL)
-    assert rig.answer(planned, by="chen").data["decision"] == APPROVE
