@@ -60,9 +60,3 @@ def artifacts_of(conn: Connection, dag_id: str, run_id: str) -> dict[str, bytes]
         .order_by(run_artifact.c.name)
     )
     return {row.name: bytes(row.content) for row in found}
-
-
-def forget_run(conn: Connection, dag_id: str, run_id: str) -> None:
-    """Drop what the steps of a sealed run left; the bundle has it."""
-    for table in (run_step, run_artifact):
-        conn.execute(table.delete().where(table.c.dag_id == dag_id, table.c.run_id == run_id))

@@ -16,7 +16,7 @@ from include.policy.retention import Approval
 
 @dataclass(frozen=True)
 class People:
-    """The people of one question.
+    """Owners and approvers of a plan.
 
     Attributes:
         owners: user ids of the owners of the schedule, of the person who started the run, and of

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from include.evidence.model import Finding, Metric, Outcome, StepRecord
-from include.evidence.steps import artifacts_of, forget_run, keep_artifact, record_step, steps_of
+from include.evidence.steps import artifacts_of, keep_artifact, record_step, steps_of
 from include.messages import _
 from include.services.clock import FixedClock
 from include.services.errors import UsageError
@@ -62,7 +62,7 @@ def test_a_figure_that_is_no_number_is_kept_as_not_measured(evidence: Evidence) 
 
 
 def test_artifacts_are_kept_by_name(evidence: Evidence) -> None:
-    """Replaced on retry, forgotten with the run, refused under a name no bundle can have."""
+    """Replaced on retry, and refused under a name that no bundle can have."""
     conn = evidence.conn
     keep_artifact(conn, "d", "r", "plan.csv", b"old")
     keep_artifact(conn, "d", "r", "plan.csv", b"\0new")
@@ -71,8 +71,6 @@ def test_artifacts_are_kept_by_name(evidence: Evidence) -> None:
     assert artifacts_of(conn, "d", "r") == {"docs/index.html": b"", "plan.csv": b"\0new"}
     with pytest.raises(UsageError, match="evidence file name"):
         keep_artifact(conn, "d", "r", "../x", b"")
-    forget_run(conn, "d", "r")
-    assert artifacts_of(conn, "d", "r") == {}
     assert artifacts_of(conn, "d", "other") == {"x": b""}
 
 
