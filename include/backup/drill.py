@@ -23,6 +23,7 @@ from include.backup.drill_findings import (
 from include.backup.manifest import Rejected, RestorePoint
 from include.backup.offsite import clock_columns
 from include.backup.preflight import CLAUSE
+from include.backup.quiet_sessions import without_event_triggers
 from include.backup.refusals import prove_refusals
 from include.backup.restore import restore
 from include.backup.row_security import policies_lifted
@@ -173,7 +174,8 @@ def drill(
     begun = clock.now()
     with scratch(
         place.server, place.live_names, place.state, dag_id=dag_id, run_id=run_id, clock=clock
-    ) as copy:
+    ) as scratch_copy:
+        copy = without_event_triggers(scratch_copy)
         restored = restore(source, copy, jobs=place.jobs, progress=progress)
         usable_after = (clock.now() - begun).total_seconds()
         comparison = compare(source, copy)

@@ -96,15 +96,17 @@ def restore(
     """Restore for real: check, decrypt, load, compare, and erase again what was erased."""
     from include.backup.access import TargetAccess, sole_restore
     from include.backup.listing import naming_removals
+    from include.backup.quiet_sessions import without_event_triggers
     from include.backup.restore import refuse_live
     from include.backup.restore import restore as load
     from include.backup.source import Source
     from include.services.database import DatabaseAddress
 
     place = workplace()
-    target = DatabaseAddress.from_conninfo(into)
+    address = DatabaseAddress.from_conninfo(into)
     mapped = place.pack.database(database)
-    with local_stack(place), sole_restore(target) as confirm_alone:
+    with local_stack(place), sole_restore(address) as confirm_alone:
+        target = without_event_triggers(address)
         refuse_live(target, place.database(mapped.connection))
         chosen = _choose(place, database, point)
         keep_closed = skip_erasures

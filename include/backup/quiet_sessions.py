@@ -1,0 +1,31 @@
+"""Sessions on a restored copy in which no event trigger of the application fires."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from include.services.database import DatabaseAddress, connected
+
+SINCE_SERVER = 170_000  # knows the setting, as libpq counts versions
+
+
+def without_event_triggers(copy: DatabaseAddress) -> DatabaseAddress:
+    """Return the address of a database for sessions in which no event trigger fires.
+
+    Event triggers of the backup would fire at each login and at each later statement of the
+    restore: they write rows that the backup does not have, or forbid the session. Only a superuser
+    creates event triggers, and only a superuser may switch them off, so the address of another role
+    stays as it is.
+
+    Args:
+        copy: the database that is restored or examined.
+
+    Raises:
+        UsageError, ServiceError: the database refuses the login, or does not answer.
+    """
+    with connected(copy) as connection:
+        is_superuser = connection.info.parameter_status("is_superuser") == "on"
+        if not is_superuser or connection.info.server_version < SINCE_SERVER:
+            return copy
+    options = f"{copy.parameters.get('options', '')} -c event_triggers=off".strip()
+    return replace(copy, parameters={**copy.parameters, "options": options})
