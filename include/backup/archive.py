@@ -1,4 +1,4 @@
-"""Reading a pg_dump custom-format archive as it flows by: what is in it, and a digest per table.
+"""Read a pg_dump custom-format archive from a stream: its entries, and a digest for each table.
 
 The layout is PostgreSQL's (src/bin/pg_dump/pg_backup_archiver.c and pg_backup_custom.c, archive
 versions 1.14 to 1.16 of PostgreSQL 12 to 18). Only the table of contents is decoded. A table's data

@@ -1,4 +1,4 @@
-"""The manifest of a restore point: what was backed up, for whom, and how to know it again.
+"""The manifest of a restore point: content, recipients and digests.
 
 A restore point is the folder ``<database>/<id>/`` of the off-site store. It exists when its
 manifest's Ed25519 signature is there and valid. Where the store keeps versions, every version

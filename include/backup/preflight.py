@@ -1,4 +1,4 @@
-"""What must be right before anything is dumped; each fault says what to fix."""
+"""Check stores and connections before anything is dumped; each fault says what to fix."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ LOOKED_AT = 20  # newest bundles of drills; each is read once, the shelf remembe
 
 
 class State(StrEnum):
-    """What drills say of a database."""
+    """The drills of a database."""
 
     HELD = "held"
     FAILED = "failed"
@@ -54,7 +54,7 @@ _OUTCOMES = {
 
 @dataclass(frozen=True)
 class Drilled:
-    """What one bundle says of one database.
+    """A database in the bundle of a drill.
 
     Attributes:
         row: of the bundle.

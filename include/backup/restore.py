@@ -41,7 +41,7 @@ from include.services.database import (
 from include.services.errors import ServiceError, UsageError
 from include.services.programs import ending_with_us, program
 
-# Which database on which start of which server, whatever name or address led to it.
+# Identifies a database and the start of its server, under any name or address.
 WHO_AM_I = (
     "SELECT oid, pg_postmaster_start_time() FROM pg_database WHERE datname = current_database()"
 )
@@ -53,7 +53,7 @@ SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = cu
 
 @dataclass(frozen=True)
 class Restored:
-    """What a restore did.
+    """The result of a restore.
 
     Attributes:
         seconds: from the first byte fetched to the last index built.

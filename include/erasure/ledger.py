@@ -1,4 +1,4 @@
-"""The erasure ledger: which records were erased, named only by a keyed HMAC of their key.
+"""The erasure ledger names erased records by a keyed HMAC of their key, and in no other way.
 
 Whoever holds the ledger but not the key learns nothing; whoever restores an old backup can still
 find the erased records in it and erase them again (PIPL 47, version 2021-11-01).
@@ -99,7 +99,7 @@ class ErasureKeys:
 
 @dataclass(frozen=True)
 class Origin:
-    """What a batch is of, and what erased it.
+    """The records of a batch, and the run and rule that erased them.
 
     Attributes:
         rule: SHA-256 of the rule, or what else erased the records.

@@ -1,4 +1,4 @@
-"""Masks of GB/T 41833-2022 as SQL: what of a value stays, and a second opinion on the result.
+"""Masks of GB/T 41833-2022 as SQL, and an independent check of masked values.
 
 `masked` and `shows_too_much` are written differently on purpose, so that a mistake in one of them
 is noticed. Both look at characters, whatever the collation of the database is.
@@ -65,7 +65,7 @@ FROM base b JOIN pg_type t ON t.oid = b.type WHERE t.typtype <> 'd'
 
 @dataclass(frozen=True)
 class Mask:
-    """How the records of a class are masked.
+    """The masks of a record class.
 
     Attributes:
         columns: column -> what of it is hidden.
@@ -78,7 +78,7 @@ class Mask:
 
 @dataclass(frozen=True)
 class Shape:
-    """What a column can hold.
+    """The type and size of a column.
 
     Attributes:
         text: whether it is a type of text.

@@ -1,4 +1,4 @@
-"""What a foreign key's record refers to: the one place that says how the two are compared.
+"""The record that a foreign key refers to, and how the two are compared.
 
 By the key's own operators and by the parent's collation, as PostgreSQL itself does. A plain ``=``
 is another one where the columns differ in collation or the key uses another operator class.

@@ -1,4 +1,4 @@
-"""Whether a key of the erasure ledger is the one that entries were made with, and not another.
+"""Check that a key of the erasure ledger is the key that its entries were made with.
 
 Under another secret of the same id no record of the ledger would be found: a restored copy would
 keep everybody, and would look as if nobody had ever been erased.

@@ -27,7 +27,7 @@ from include.services.objectstore.base import ObjectDamaged, ObjectMissing
 
 
 class Refused(Exception):
-    """A bundle does not hold; the message says what is wrong."""
+    """A bundle is not valid; the message says what is wrong."""
 
     def __init__(self, message: Message) -> None:
         super().__init__(message.text)

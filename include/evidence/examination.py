@@ -1,4 +1,4 @@
-"""What one step of a run sees, gathered as it goes, and the record it leaves."""
+"""Collect the findings and figures of a step, and make its record."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from include.messages import Message
 
 @dataclass
 class Examination:
-    """Findings and figures of one step.
+    """Findings and figures of a step.
 
     Attributes:
         step: name of the step, ``backup``.

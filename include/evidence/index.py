@@ -21,7 +21,7 @@ PAGE_SIZE = 50
 
 
 class Order(StrEnum):
-    """How bundles are sorted: by the chain's own order, whatever a clock said when it sealed."""
+    """The order of bundles: that of the chain, which depends on no clock."""
 
     NEWEST = "newest"
     OLDEST = "oldest"
@@ -37,7 +37,7 @@ class Way(StrEnum):
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which bundles are looked for.
+    """A filter of bundles.
 
     Attributes:
         workflows: names as the ledger has them (`dag_id`); no others are found.

@@ -1,4 +1,4 @@
-"""What a run says of itself: outcome, findings, metrics. The shape of ``result.json``."""
+"""Outcome, findings and metrics of a run: the shape of ``result.json``."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SCHEMA_VERSION = "1"
 
 
 class Outcome(StrEnum):
-    """Whether the control held.
+    """The outcome of a control.
 
-    ``pass``: it held. ``attention``: it held, and somebody should look at something.
-    ``fail``: it did not hold, or nobody can show that it did.
+    ``pass``: the control is met. ``attention``: it is met, and a person should look at something.
+    ``fail``: it is not met, or there is no proof that it is.
     """
 
     PASS = "pass"  # noqa: S105 - not a password
@@ -33,7 +33,7 @@ class Outcome(StrEnum):
 
 
 class Finding(BaseModel):
-    """One thing that is not as it should be. Never holds a customer's value.
+    """A deviation. It never contains a customer's value.
 
     Attributes:
         code: stable identifier, ``backup.recipients.too_few``.
@@ -62,7 +62,7 @@ class Finding(BaseModel):
 
 
 class Metric(BaseModel):
-    """One figure of a run.
+    """A figure of a run.
 
     Attributes:
         name: stable identifier, ``backup.rows``.
@@ -141,7 +141,7 @@ class RunContext(BaseModel):
 
 
 class StepRecord(BaseModel):
-    """What one step of a run leaves for the seal; stored in ``state``, never in XCom.
+    """The record of a step for the seal; stored in ``state``, never in XCom.
 
     Attributes:
         step: name of the step, ``backup``.

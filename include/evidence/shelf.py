@@ -1,4 +1,4 @@
-"""Sealed bundles as they are shown to people: no file is shown that is not what was sealed.
+"""Show files of sealed bundles to people, and only files that are as they were sealed.
 
 A row of the ledger is believed once its signature fits, a file once its digest is the one of a
 SHA256SUMS that a trusted key signed and the ledger names.

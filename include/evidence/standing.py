@@ -1,4 +1,4 @@
-"""How each control of the policy pack stands: what its newest evidence says, and how old that is.
+"""The state of each control of the policy pack: outcome and age of its newest evidence.
 
 Evidence that is missing, altered or too old never counts as held, whatever was sealed before.
 """
@@ -45,7 +45,7 @@ class Age(StrEnum):
 
 @dataclass(frozen=True)
 class Standing:
-    """One control as it stands.
+    """The state of a control.
 
     Attributes:
         control: of the policy pack.

@@ -21,7 +21,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Sums:
-    """What SHA256SUMS says: the digest of each file, and the link (None in the first bundle)."""
+    """The content of SHA256SUMS: digests of files, and the link (None in the first bundle)."""
 
     files: Mapping[str, str]
     previous: Link | None

@@ -35,14 +35,14 @@ from include.state.tables import evidence_intent
 
 @dataclass(frozen=True)
 class Verification:
-    """What verification found.
+    """The result of a verification.
 
     Attributes:
-        verified: everything that was looked at holds, and something was looked at.
+        verified: something was checked, and everything that was checked is valid.
         bundles: how many bundles the ledger has since its checkpoint, or 1 for one bundle.
-        first_bad: the first bundle that does not hold, None when all do.
+        first_bad: the first bundle that is not valid, None if all are.
         problem: what is wrong with it.
-        remarks: what a reader should know and what is no failure.
+        remarks: facts for the reader that are no failures.
         commands: lines for a shell that check ``first_bad``, or the newest bundle, without
             ParcelSeal.
     """

@@ -32,7 +32,7 @@ _LINES = text("SELECT count(*) FROM evidence_ledger")
 
 @dataclass(frozen=True)
 class Watched:
-    """What is known of the ledger's lines.
+    """The results of checks of the ledger's rows.
 
     Attributes:
         lines: how many there are.
@@ -48,7 +48,7 @@ class Watched:
 
     @property
     def complete(self) -> bool:
-        """Whether every line was looked at."""
+        """Return whether every row was checked."""
         return self.looked_at >= self.lines
 
 

@@ -1,4 +1,4 @@
-"""How the keys of records are written where people type them: ``KEY`` or ``<database>/KEY``.
+"""Keys of records as people type them: ``KEY`` or ``<database>/KEY``.
 
 A registry that is kept for years names records by key and never by what tells who a person is (PIPL
 (2021-11-01) article 6). A running number can look like a mobile or ID number all the same; whoever

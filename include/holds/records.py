@@ -94,7 +94,7 @@ def on_records(conn: Connection, database: str, also: Collection[int] = ()) -> R
 
 
 class HoldGuard:
-    """One session of the state database on which many batches of deletions keep holds out.
+    """A session of the state database that keeps new holds out of batches of deletions.
 
     Only one batch at a time. Commit what a batch deletes inside of it, after `confirm`.
 
@@ -139,7 +139,7 @@ class HoldGuard:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the session, and with it whatever lock it still has."""
+        """Close the session; its locks end with it."""
         self._close()
 
     @contextmanager
@@ -165,7 +165,7 @@ class HoldGuard:
                 raise _lost()
 
     def _holds(self, conn: Connection) -> RecordHolds:
-        """The holds of now; read again only where one was placed or released since."""
+        """Return the current holds; they are read again only after a change."""
         now = version(conn)
         if self._known is None or self._known[0] != now:
             self._known = now, on_records(conn, self._database)

@@ -23,7 +23,7 @@ PATIENCE = timedelta(minutes=10)  # a deletion ends long before, unless its sess
 
 
 class HoldKind(StrEnum):
-    """What a hold is on."""
+    """The kind of a hold's value."""
 
     SUBJECT = "subject"
     WAYBILL = "waybill"
@@ -38,7 +38,7 @@ RECORD_KINDS = (HoldKind.SUBJECT, HoldKind.WAYBILL, HoldKind.CASE)  # their valu
 
 @dataclass(frozen=True)
 class Hold:
-    """One legal hold.
+    """A legal hold.
 
     Attributes:
         id: number in the registry.
