@@ -22,6 +22,7 @@ from include.state.connect import engine
 from include.state.migrate import migrate
 from include.state.tables import metadata
 from tests.backup.support import RICH, Taken, take
+from tests.support.databases import pooled
 from tests.support.holders import NOW, offline, operations, recipients, stranger
 from tests.support.registers import emptying
 from tests.support.s3 import MotoServer, client_for, new_bucket
@@ -109,9 +110,9 @@ def store(tmp_path: Path) -> DirectoryStore:
 
 @pytest.fixture(scope="session")
 def migrated(new_database: Callable[..., DatabaseAddress]) -> Engine:
-    made = engine(new_database().conninfo())
-    migrate(made)
-    return made
+    conninfo = new_database().conninfo()
+    migrate(engine(conninfo))
+    return pooled(conninfo, checked=True)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from include.state.migrate import migrate
 from include.state.tables import evidence_ledger, metadata
 from tests.evidence.register_fixtures import Company
 from tests.evidence.support import Evidence
+from tests.support.databases import pooled
 from tests.support.registers import emptying
 from tests.support.s3 import MotoServer
 
@@ -46,9 +48,15 @@ def signer() -> Signer:
     return Signer.from_pem(generate_key())
 
 
+@functools.cache
+def kept_engine(conninfo: str) -> Engine:
+    """Return an engine that keeps its connections for all tests that use a database."""
+    return pooled(conninfo, checked=True)
+
+
 @contextmanager
 def open_evidence(migrated: str, signer: Signer, root: Path) -> Iterator[Evidence]:
-    db: Engine = engine(migrated)
+    db = kept_engine(migrated)
     with db.begin() as conn:
         conn.exec_driver_sql(emptying(metadata.tables))  # those of all imported modules
     with db.connect() as conn:

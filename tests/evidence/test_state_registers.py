@@ -119,6 +119,7 @@ def test_older_state_database_is_refused_by_what_was_sealed_since(
 ) -> None:
     """Its own ledger knows nothing of the newer bundles; the store does."""
     company.evidence.conn.close()  # nobody may be connected to what is copied
+    company.state.dispose()
     source = conninfo_to_dict(company.evidence.database)["dbname"]
     with fresh(postgres, str(source)) as name:
         old = engine(postgres.conninfo(name))

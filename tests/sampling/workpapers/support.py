@@ -128,8 +128,7 @@ def fill(
             row[1].value = people[row[0].value]
     for one in issued.papers:
         sheet = book[issued.sheets[one.population]]
-        for item in one.items:
-            row = form.HEADER_ROW + 1 + one.items.index(item)
+        for row, item in enumerate(one.items, form.HEADER_ROW + 1):
             for column, attribute in enumerate(one.attributes, len(form.FIXED) + 1):
                 wanted = (answers or {}).get((one.population, item.number, attribute.id))
                 cell = sheet.cell(row, column)
