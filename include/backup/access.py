@@ -20,7 +20,7 @@ from include.backup.archive import Entry
 from include.backup.definers import definer_functions, open_functions
 from include.backup.in_memory import in_memory
 from include.erasure.suspended import event_triggers_suspended
-from include.services.database import DatabaseAddress, connected
+from include.services.database import ADVISORY_LOCKS, DatabaseAddress, connected
 from include.services.errors import ServiceError, UsageError
 from include.services.programs import ending_with_us, program
 
@@ -58,10 +58,7 @@ WHERE d.defaclrole = current_user::regrole AND d.defaclobjtype IN ('r', 'L')
 # Is in the database's comment while it is closed, so that a later try can open it again.
 CLOSED = "Closed by ParcelSeal until its restore is finished."
 _LOCK = "hashtextextended('parcelseal restore', 0)"
-_STILL_LOCKED = f"""
-SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted
-  AND objsubid = 1 AND (classid::int8 << 32 | objid::int8) = {_LOCK}
-"""
+_STILL_LOCKED = f"SELECT FROM ({ADVISORY_LOCKS}) AS held WHERE key = {_LOCK}"
 
 
 @contextmanager

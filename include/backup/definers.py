@@ -1,4 +1,4 @@
-"""Functions that run with their owner's rights, kept from other roles while a copy is restored.
+"""Close SECURITY DEFINER functions to other roles while a copy is restored.
 
 PostgreSQL lets PUBLIC execute each new function. A SECURITY DEFINER function reads tables for
 whoever executes it, so it would show rows before their erasure is replayed, and to roles to which
@@ -12,16 +12,17 @@ from typing import Any
 
 import psycopg
 
+from include.erasure.suspended import FIRST_OWN_OBJECT
 from include.services.database import DatabaseAddress, connected
 
-# Of the database's users: an extension's script sets the rights of its own functions.
-_FUNCTIONS = """
+# Functions of the database's users: an extension's script sets the rights of its own functions.
+_FUNCTIONS = f"""
 SELECT p.oid::int8, p.oid::regprocedure::text FROM pg_proc p
-WHERE p.prosecdef AND p.oid >= 16384 AND NOT EXISTS (
+WHERE p.prosecdef AND p.oid >= {FIRST_OWN_OBJECT} AND NOT EXISTS (
     SELECT FROM pg_depend d
     WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
 ORDER BY 1
-"""
+"""  # noqa: S608 - fixed text
 
 
 def definer_functions(connection: psycopg.Connection[Any]) -> dict[int, str]:
@@ -39,36 +40,37 @@ def definers_of(target: DatabaseAddress) -> frozenset[int]:
         return frozenset(definer_functions(connection))
 
 
-def close_functions(target: DatabaseAddress, before: Collection[int]) -> None:
+def close_functions(target: DatabaseAddress, existing: Collection[int]) -> None:
     """Take EXECUTE from PUBLIC on the SECURITY DEFINER functions that a restore created.
 
     Args:
         target: the database that is restored.
-        before: functions that it had already.
+        existing: oids of functions that it had before the restore.
 
     Raises:
         ServiceError: the database failed.
     """
     with connected(target) as connection:
-        _change(connection, "REVOKE EXECUTE ON ROUTINE {} FROM PUBLIC", before)
+        _change(connection, "REVOKE EXECUTE ON ROUTINE {} FROM PUBLIC", existing)
 
 
-def open_functions(connection: psycopg.Connection[Any], before: Collection[int]) -> None:
-    """Give EXECUTE back, in the connection's transaction; the archive's grants come after it.
+def open_functions(connection: psycopg.Connection[Any], existing: Collection[int]) -> None:
+    """Give EXECUTE on these functions back to PUBLIC, in the connection's transaction.
 
-    They are written for functions that PUBLIC may execute, as PostgreSQL creates them.
+    Run the archive's grants and revocations afterwards: pg_dump writes them for functions that
+    PUBLIC may execute, as PostgreSQL creates them.
 
     Args:
         connection: to the restored database.
-        before: functions that it had before the restore.
+        existing: oids of functions that it had before the restore.
 
     Raises:
         psycopg.Error: the database refuses.
     """
-    _change(connection, "GRANT EXECUTE ON ROUTINE {} TO PUBLIC", before)
+    _change(connection, "GRANT EXECUTE ON ROUTINE {} TO PUBLIC", existing)
 
 
-def _change(connection: psycopg.Connection[Any], statement: str, before: Collection[int]) -> None:
+def _change(connection: psycopg.Connection[Any], statement: str, existing: Collection[int]) -> None:
     for oid, name in definer_functions(connection).items():
-        if oid not in before:
+        if oid not in existing:
             connection.execute(statement.format(name).encode())  # quoted by regprocedure

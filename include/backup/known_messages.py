@@ -1,7 +1,8 @@
-"""Messages of a PostgreSQL server that name objects of the schema and hold no row's value.
+"""Recognize error messages of PostgreSQL that contain no value of a row.
 
-Functions of an application raise any text, and only a context in the server's language shows it.
-So a message is kept only if it has the English words of PostgreSQL's own messages.
+A function of an application can raise any text. Only the CONTEXT line says that a function raised
+a message, and it is in the server's language. So a message is kept only if it has the English words
+of one of PostgreSQL's own messages.
 """
 
 from __future__ import annotations

@@ -176,8 +176,8 @@ def _is_checked(row: LedgerRow, stand: Sequence[Standing]) -> bool:
 def _is_late(drill: Drilled, stand: Sequence[Standing], now: datetime, zone: ZoneInfo) -> bool:
     """Return whether a drill is older than any of its controls asks.
 
-    The newest bundle is as old as `standings` says. If newer drills left
-    out this database, its own last drill is due after the cadence, without a grace period.
+    The newest bundle is as old as `standings` says. If newer drills left out this database, its own
+    last drill is due after the cadence, without a grace period.
     """
     ages = [one.age for one in stand if one.row and one.row.seq == drill.row.seq]
     if ages:

@@ -1,4 +1,4 @@
-"""Sessions on a restored copy in which no event trigger of the application fires."""
+"""Open sessions on a restored copy in which no event trigger of the application fires."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which versions of PostgreSQL a restore can load into."""
+"""Refuse servers whose version of PostgreSQL is too old for a restore."""
 
 from __future__ import annotations
 

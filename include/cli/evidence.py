@@ -217,7 +217,7 @@ def _show_losses(place: Workplace) -> int:
 
 
 def _show_lost_entries(place: Workplace) -> bool:
-    """Print which entries of the erasure ledger are gone or were changed; whether any are."""
+    """Print the entries of the erasure ledger that are lost or changed; return whether any are."""
     from include.erasure.entry_losses import entry_losses
 
     with place.state.connect() as conn:
@@ -242,7 +242,7 @@ def _show_lost_entries(place: Workplace) -> bool:
 
 
 def _accept_losses(place: Workplace, by: str, because: str) -> int:
-    """Accept what sealed figures lack; 1 where entries are lost, which nobody can accept here."""
+    """Accept rows that sealed figures lack; return 1 if entries are lost, which stay unaccepted."""
     from include.evidence.register_acceptance import accept_losses
 
     accepted = accept_losses(place.registers(), place.signer, place.clock, by=by, because=because)

@@ -1,6 +1,7 @@
 """Write rows as ``COPY ... (FORMAT binary)`` reads them (PostgreSQL's manual, COPY).
 
-psycopg's ``Copy.write_row`` takes 1.3 times the processor time, within each batch of deletions.
+psycopg's ``Copy.write_row`` takes 1.3 times the processor time, and each batch of deletions waits
+for it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Entries that the erasure ledger lost or that were changed, compared with their settled batches.
+"""Compare the entries of the erasure ledger with their settled batches.
 
 The figures that bundles seal cover batches. A deleted entry shows only in its batch, which keeps
 the number and a digest of its entries.
@@ -18,7 +18,7 @@ from include.state.tables import erasure_batch
 
 @dataclass(frozen=True)
 class EntryLoss:
-    """What the entries of a collection lack.
+    """Lost or changed entries of a collection.
 
     Attributes:
         missing: number of entries that settled batches had and that are gone.

@@ -11,6 +11,7 @@ from psycopg.sql import SQL
 
 from include.erasure.matching import kind_of
 from include.erasure.places import Place
+from include.erasure.suspended import FIRST_OWN_OBJECT
 from include.services.errors import ServiceError
 
 # A view that was created WITH NO DATA holds nothing and stays so.
@@ -28,10 +29,10 @@ WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid <> r.ev_class AND r.ev_
 """
 # Views that execute functions which may read any relation: the catalogue has no dependency of a
 # function on what its text reads. It has none of a view on PostgreSQL's own functions either; of
-# these, the ones below execute a query, or read a table, that an argument names.
-_CALLERS = """
+# these, the functions below execute a query or read a table that an argument names.
+_CALLERS = f"""
 SELECT r.ev_class FROM pg_rewrite r
-WHERE r.ev_type = '1' AND r.ev_class >= 16384 AND (
+WHERE r.ev_type = '1' AND r.ev_class >= {FIRST_OWN_OBJECT} AND (
     EXISTS (SELECT FROM pg_depend d
             WHERE d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
             AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass))
@@ -39,7 +40,7 @@ WHERE r.ev_type = '1' AND r.ev_class >= 16384 AND (
         SELECT format(':funcid (%s) ', string_agg(oid::text, '|')) FROM pg_proc
         WHERE pronamespace = 'pg_catalog'::regnamespace
         AND proname ~ '^(query|table|cursor|schema|database)_to_xml|^ts_(stat|rewrite)$'))
-"""
+"""  # noqa: S608 - fixed text
 _CONTENT = "SELECT count(*), sum(hashtextextended((t.*)::text, 0)) FROM {} AS t"
 
 

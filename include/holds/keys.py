@@ -21,7 +21,7 @@ def refuse_personal(what: str, text: str) -> None:
     """Raise UsageError if a text contains a mobile or ID number.
 
     Args:
-        what: of whom it is asked, for the message: "A hold's reason".
+        what: subject of the error message, "A hold's reason".
         text: what was typed; the message does not repeat it.
     """
     if names_a_person(text):
@@ -38,7 +38,7 @@ def refuse_personal_key(what: str, value: str) -> None:
     final X) is refused there too.
 
     Args:
-        what: for the message: "A hold's value".
+        what: subject of the error message, "A hold's value".
         value: the key as it was typed; the message does not repeat it.
     """
     database, key = split(value)

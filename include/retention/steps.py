@@ -130,7 +130,10 @@ def _asked(desk: Desk, seen: Examination, made: Plan) -> dict[str, Any]:
 
 
 def _people(desk: Desk, made: Plan | None = None) -> People:
-    """Return who may approve a plan: never who entered a data subject's request that it erases."""
+    """Return owners and approvers; a person who entered a request of the plan counts as an owner.
+
+    Without a plan, nobody is left out for a request: `registry.decide` refuses these people.
+    """
     entered_by: set[str] = set()
     if made and made.requests:
         with desk.state.connect() as conn:

@@ -61,6 +61,11 @@ _REFUSALS = (
 _SERVER_MESSAGE = re.compile(r": [^:\"]+:  \S")
 _TLS_FAILURE = re.compile(r"failed: [^\"]*(?:certificate|SSL (?!SYSCALL))")
 _LETS_NOBODY_IN = "FATAL: the database system is "
+# pg_locks shows the bigint key of an advisory lock as two halves, with objsubid 1 (PostgreSQL 18).
+ADVISORY_LOCKS = """
+SELECT (classid::bigint << 32 | objid::bigint) AS key, mode FROM pg_locks
+WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid() AND objsubid = 1
+"""
 SECRETS = {"sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"}
 """libpq keywords, beside the password, that no command line may hold: every user of the machine
 reads those. libpq has no variables of the environment for them."""

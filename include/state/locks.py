@@ -10,16 +10,12 @@ from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError, PendingRollbackError, SQLAlchemyError
 
+from include.services.database import ADVISORY_LOCKS
 from include.services.errors import ServiceError
 from include.state.connect import schema_of
 
-# The view pg_locks (PostgreSQL 18) shows a bigint key as two halves, with objsubid 1. The halves
-# are unsigned, but `>>` keeps the sign of the key.
 _STILL_LOCKED = text(
-    "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted"
-    " AND pid = pg_backend_pid() AND mode = :mode AND objsubid = 1"
-    " AND classid::bigint = (CAST(:key AS bigint) >> 32) & 4294967295"
-    " AND objid::bigint = CAST(:key AS bigint) & 4294967295)"
+    f"SELECT EXISTS (SELECT FROM ({ADVISORY_LOCKS}) AS held WHERE key = :key AND mode = :mode)"  # noqa: S608 - fixed text
 )
 
 

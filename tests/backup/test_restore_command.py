@@ -30,7 +30,7 @@ from include.services.objectstore.directory import DirectoryStore
 from include.state.tables import erasure_batch
 from tests.backup.offsite_support import hold
 from tests.backup.support import rows, run, take
-from tests.cli.places import RETENTION
+from tests.cli.places import SHOP_RETENTION
 from tests.policy.packs import write_pack
 from tests.support.holders import NOW, Holder
 from tests.support.registers import unguarded
@@ -82,7 +82,7 @@ def restored(
     ) -> dict[str, Any]:
         origin = origin or new_database(fill)
         take(origin, store, recipients, signer, database="shop")
-        policy = write_pack(tmp_path / "pack", retention=RETENTION.split("- class: partner")[0])
+        policy = write_pack(tmp_path / "pack", retention=SHOP_RETENTION)
         place = SimpleNamespace(
             pack=load_pack(policy),
             state=state,

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import Engine
 
 from include.backup.access import TargetAccess
 from include.backup.restore import restore
+from include.cli import backup
 from include.encryption.recipients import Recipient
 from include.evidence.signing import Signer
 from include.services.database import DatabaseAddress
 from include.services.objectstore.directory import DirectoryStore
 from tests.backup.support import rows, run, take
+from tests.backup.test_restore_command import BUYERS, Restoring, erase, restored
 from tests.backup.test_restore_complete import as_user, role
 from tests.support.holders import Holder
 
-__all__ = ["role"]
+__all__ = ["restored", "role"]
 
 # One function is kept from PUBLIC, one is not, and one needs the primary key: it comes last.
 PHONES = """
@@ -32,6 +36,10 @@ CREATE FUNCTION "All Phones"(int) RETURNS SETOF text LANGUAGE sql SECURITY DEFIN
 REVOKE EXECUTE ON FUNCTION phone_of(int) FROM PUBLIC;
 """
 CALLS = ("SELECT phone_of(1)", "CALL keep(1)", 'SELECT * FROM "All Phones"(1)')
+PHONE_OF = """
+CREATE FUNCTION phone_of(int) RETURNS text LANGUAGE sql SECURITY DEFINER
+    AS 'SELECT phone FROM public.buyer WHERE id = $1';
+"""
 OWN = "CREATE FUNCTION own() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 7'"
 
 
@@ -70,3 +78,30 @@ def test_restore_keeps_definer_functions_closed_until_grants_are_restored(
     access.open()
     assert allowed(target, anybody) == ([False, True, True] if owners else [False] * 3)
     assert rows(as_user(target, anybody), "SELECT own()") == [(7,)]
+
+
+def test_definer_function_shows_no_erased_record_before_and_after_replay(
+    restored: Restoring,
+    state: Engine,
+    target: DatabaseAddress,
+    role: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Other roles may connect all the time: the target is in use."""
+    erase(state, "2")
+    anybody = role("LOGIN PASSWORD 'x'")
+    refused: list[bool] = []
+    replay = backup.replay_erasures
+
+    def noted(*given: Any, **options: Any) -> Any:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            rows(as_user(target, anybody), "SELECT phone_of(2)")
+        refused.append(True)
+        return replay(*given, **options)
+
+    monkeypatch.setattr(backup, "replay_erasures", noted)
+    restored(BUYERS + PHONE_OF, into_existing=True, owners=True)
+    assert refused == [True]
+    assert rows(as_user(target, anybody), "SELECT phone_of(1), phone_of(2)") == [
+        ("+86 139 0000 0001", None)
+    ]

@@ -17,7 +17,7 @@ from include.services.database import DatabaseAddress
 from tests.evidence.support import START
 from tests.policy.packs import SHOP, write_pack
 
-RETENTION = """\
+SHOP_RETENTION = """\
 - class: buyer
   database: shop
   collection: buyer
@@ -27,7 +27,9 @@ RETENTION = """\
   basis: business
   keys: {subject: t.id}
   on_request: true
-- class: partner
+"""
+RETENTION = f"""\
+{SHOP_RETENTION}- class: partner
   database: partners
   collection: buyer
   clock: seen_at
@@ -52,7 +54,7 @@ def place_at(
     """
     files = {"datamap__shop": SHOP, "retention": RETENTION}
     if one_database:
-        files["retention"] = RETENTION.split("- class: partner")[0]
+        files["retention"] = SHOP_RETENTION
     else:
         files["datamap__partners"] = SHOP.replace("fides_key: shop", "fides_key: partners")
     pack = load_pack(write_pack(folder, **files))

@@ -26,19 +26,11 @@ from include.services.connections import ConnectionSpec
 from include.services.objectstore.directory import DirectoryStore
 from include.state.connect import engine
 from include.workplace import Workplace
+from tests.cli.places import SHOP_RETENTION
 from tests.evidence.support import START, Evidence, result_of
 from tests.policy.packs import SHOP, write_pack
 from tests.support.registers import UNGUARDED
 
-RETENTION = """\
-- class: buyer
-  database: shop
-  collection: buyer
-  clock: seen_at
-  period: P1Y
-  action: delete
-  basis: business
-"""
 KEYS = ErasureKeys({"1": b"k" * 32}, "1")
 ORIGIN = Origin("shop", "buyer", "delete", "buyer", "r", "enforce_retention", "r1")
 
@@ -240,7 +232,7 @@ def sealed_company(database: str, folder: Path) -> Iterator[tuple[Company, Workp
         "datamap__shop": SHOP,
         "datamap__books": SHOP.replace("fides_key: shop", "fides_key: books"),
     }
-    pack = write_pack(folder / "pack", retention=RETENTION, **maps)
+    pack = write_pack(folder / "pack", retention=SHOP_RETENTION, **maps)
     root = stores["evidence_store"]
     with state.connect() as conn:
         evidence = Evidence(DirectoryStore(root), root, state, conn, Signer.from_pem(pem), database)
