@@ -1,15 +1,16 @@
-"""Who has to take which course by when, worked out in SQL where the records are.
+"""Compute in SQL, where the records are, which person must pass which course by when.
 
 The rules, for every person who is employed on the day and every course in force:
 
-- never taken: due `within_days` after joining, or after the course was introduced to those who were
-  there already;
+- never taken: due `within_days` after joining, or after the publication of a version to those who
+  were employed already; the earliest of these days holds;
 - taken once, and the course is not repeated: done for good;
 - `repeat_months`: due so many calendar months after it was passed last (rolling cycle);
 - `due_each_year`: passed in the year up to that day, it is due on that day a year later (fixed
   cycle); whoever passes late has met the cycle that was missed and the one that runs;
-- a new version with `retake_within_days`: due so many days after its publication, for those who
-  have only passed older ones, where that is earlier;
+- versions with `retake_within_days` above the version that was passed: due so many days after their
+  publication, where that is earlier; the earliest of these days holds, so a newer version never
+  postpones the retake of an older one;
 - what falls due during a leave, or within the grace after it, is due at the end of the grace;
 - completions that were not passed, or lie in the future, do not count.
 
@@ -37,7 +38,7 @@ _BLOCK = 5000  # rows fetched at a time
 
 @dataclass(frozen=True)
 class Due:
-    """An obligation that stands on a rung.
+    """An obligation that has reached a rung of the reminder ladder.
 
     Attributes:
         person: staff number.
@@ -60,7 +61,7 @@ class Due:
 
 @dataclass(frozen=True)
 class Department:
-    """How one department stands.
+    """Training coverage of a department.
 
     Attributes:
         name: of the department.
@@ -81,7 +82,7 @@ class Department:
 
 @dataclass(frozen=True)
 class Topic:
-    """How one topic stands.
+    """Training coverage of a topic.
 
     Attributes:
         name: of the topic.
@@ -100,7 +101,7 @@ class Topic:
 
 @dataclass(frozen=True)
 class Untrained:
-    """Somebody who may open customer records without valid training.
+    """A person who may open customer records without valid training.
 
     Attributes:
         person: staff number.
@@ -117,7 +118,7 @@ class Untrained:
 
 @dataclass(frozen=True)
 class Waiver:
-    """A course that somebody need not take for a while."""
+    """A course that a person is exempt from for a while."""
 
     person: str
     course: str
@@ -148,14 +149,25 @@ people AS MATERIALIZED (
     WHERE person <> '' AND joined_on BETWEEN '1900-01-01' AND %(day)s
         AND coalesce(left_on, 'infinity') >= %(day)s {of_people}
     ORDER BY person, joined_on DESC, department
-), courses AS MATERIALIZED (
-    SELECT DISTINCT ON (course) course, coalesce(title, course) AS title, topic, version,
-        published_on AS version_on,
-        min(published_on) OVER (PARTITION BY course) AS introduced_on, within_days, repeat_months,
-        due_each_year, retake_within_days
-    FROM {courses} AS every_version
+), published AS MATERIALIZED (
+    SELECT DISTINCT ON (course, version) course, coalesce(title, course) AS title, topic, version,
+        published_on, min(published_on) OVER (PARTITION BY course) AS introduced_on, within_days,
+        repeat_months, due_each_year, published_on + retake_within_days AS retake_on
+    FROM {courses} AS every_entry
     WHERE published_on <= %(day)s AND NOT ({faulty})
     ORDER BY course, version DESC, published_on DESC
+), versions AS MATERIALIZED (
+    SELECT *, lag(version) OVER by_version AS version_before,
+        lead(published_on) OVER by_version AS replaced_on
+    FROM published WINDOW by_version AS (PARTITION BY course ORDER BY version)
+), courses AS MATERIALIZED (
+    SELECT DISTINCT ON (course) * FROM published ORDER BY course, version DESC
+), retakes AS MATERIALIZED (
+    SELECT v.course, v.version_before, v.version AS next_version, r.version, r.retake_on
+    FROM versions v CROSS JOIN LATERAL (
+        SELECT version, retake_on FROM published
+        WHERE course = v.course AND version >= v.version AND retake_on IS NOT NULL
+        ORDER BY retake_on, version LIMIT 1) r
 ), taken AS (
     SELECT person, course, max(completed_on) AS last_on, max(version) AS version
     FROM {completions} AS t
@@ -164,7 +176,9 @@ people AS MATERIALIZED (
 ), cycles AS (
     SELECT p.person, p.leave_from, p.leave_until, p.on_leave, c.course, t.last_on,
         CASE
-            WHEN t.last_on IS NULL THEN greatest(p.joined_on, c.introduced_on) + c.within_days
+            WHEN t.last_on IS NULL THEN (
+                SELECT min(greatest(p.joined_on, published_on) + within_days) FROM versions v
+                WHERE v.course = c.course AND coalesce(v.replaced_on > p.joined_on, true))
             WHEN c.due_each_year IS NOT NULL THEN (
                 SELECT (CASE WHEN fixed >= t.last_on THEN fixed + interval '1 year'
                     ELSE fixed + interval '2 years' END)::date
@@ -173,14 +187,16 @@ people AS MATERIALIZED (
             WHEN c.repeat_months IS NOT NULL
                 THEN (t.last_on + make_interval(months => c.repeat_months))::date
         END AS regular_on,
-        CASE WHEN t.last_on IS NOT NULL AND coalesce(t.version, 0) < c.version
-            THEN c.version_on + c.retake_within_days END AS retake_on,
+        r.retake_on, r.version AS retake_version,
         greatest(p.joined_on, c.introduced_on) AS from_on, {waived} AS waived
     FROM people p CROSS JOIN courses c
     LEFT JOIN taken t ON t.person = p.person AND t.course = c.course
+    LEFT JOIN retakes r ON t.last_on IS NOT NULL AND r.course = c.course
+        AND coalesce(t.version, 0) < r.next_version
+        AND coalesce(t.version >= r.version_before, r.version_before IS NULL)
 ), obligations AS MATERIALIZED (
     SELECT person, on_leave, course, waived, last_on, from_on,
-        retake_on < coalesce(regular_on, 'infinity') AS by_version,
+        retake_on < coalesce(regular_on, 'infinity') AS by_version, retake_version,
         CASE
             WHEN least(regular_on, retake_on)
                 BETWEEN leave_from AND leave_until + %(grace)s::integer
@@ -196,7 +212,7 @@ _WAIVED = SQL("""(p.person, c.course) IN (
 _CYCLE = SQL("""
     CASE
         WHEN last_on IS NULL THEN 'from ' || from_on
-        WHEN by_version THEN 'version ' || version
+        WHEN by_version THEN 'version ' || retake_version
         ELSE 'since ' || last_on
     END""")
 

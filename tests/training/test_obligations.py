@@ -104,6 +104,54 @@ def test_a_new_version_has_to_be_taken_where_the_course_says_so(rig: Rig):
     assert [one.person for one in rig.due()] == ["P2"]
 
 
+def test_newer_version_keeps_the_retake_of_an_older_version_overdue(rig: Rig):
+    """Version 3 neither postpones nor cancels what version 2 made due; passing it meets both."""
+    rig.person()
+    rig.course(repeat_months=12, version=1)
+    rig.course(repeat_months=12, version=2, published_on="2026-01-10", retake_within_days=30)
+    rig.took("2025-06-01", version=1)
+    overdue = only(rig)
+    assert overdue[:2] == ("2026-02-09", "version 2")
+    rig.course(repeat_months=12, version=3, published_on="2026-02-20", retake_within_days=60)
+    assert only(rig) == overdue
+    rig.course(repeat_months=12, version=4, published_on="2026-02-21")
+    assert only(rig) == overdue
+    rig.took("2026-02-22", version=3)
+    assert rig.due() == []
+
+
+def test_newer_version_with_shorter_retake_is_due_earlier(rig: Rig):
+    """Of several versions above the passed one, the earliest day holds."""
+    rig.person()
+    rig.course(repeat_months=12, version=1)
+    rig.course(repeat_months=12, version=2, published_on="2026-02-01", retake_within_days=90)
+    rig.course(repeat_months=12, version=3, published_on="2026-02-20", retake_within_days=14)
+    rig.took("2025-06-01", version=1)
+    assert only(rig)[:2] == ("2026-03-06", "version 3")
+    rig.took("2026-02-21", version=2)
+    assert only(rig)[:2] == ("2026-03-06", "version 3")
+
+
+def test_newer_version_keeps_the_first_obligation_overdue(rig: Rig):
+    """A later version that gives new staff more days does not postpone what is overdue."""
+    rig.person("P1", joined_on="2026-01-05")
+    rig.course(version=1, within_days=30)
+    rig.course(version=2, within_days=90, published_on="2026-02-20")
+    rig.person("P2", joined_on="2026-02-25")  # knows only the second version
+    assert only(rig)[:2] == ("2026-02-04", "from 2026-01-05")
+    rig.took("2026-02-28", "P1", version=1)
+    day(rig, "2026-05-20")
+    assert [one.due_on.isoformat() for one in rig.due()] == ["2026-05-26"]
+
+
+def test_version_with_fewer_days_counts_them_from_its_publication(rig: Rig):
+    """Nobody is overdue by a rule on the day on which it is published."""
+    rig.person(joined_on="2026-01-05")
+    rig.course(version=1, within_days=90)
+    rig.course(version=2, within_days=20, published_on="2026-02-20")
+    assert only(rig)[0] == "2026-03-12"
+
+
 def test_without_retake_an_older_version_stays_good(rig: Rig):
     """Nothing happens before the cycle ends."""
     rig.person()
