@@ -42,7 +42,6 @@ class Claimed:
         address: by which the recipient is reached.
         text: of a letter; empty for a digest.
         items: what is in it, at least one.
-        queued_at: of each item, by its id.
         refusable: whether the recipient may refuse every kind that is in it.
         more: how many notices for the recipient did not fit and follow in the next ones.
     """
@@ -59,7 +58,6 @@ class Claimed:
     address: str = field(repr=False)
     text: str = field(repr=False)
     items: Sequence[Item]
-    queued_at: Mapping[int, datetime]
     refusable: bool
     more: int = 0
 
@@ -301,7 +299,6 @@ def _message(
             Item(one["id"], one["kind"], one["key"], one["heading"], one["line"], one["due_on"])
             for one in inside
         ],
-        queued_at={one["id"]: one["queued_at"] for one in inside},
         refusable=all(one["kind"] in terms.rules.may_opt_out for one in inside),
         more=more,
     )

@@ -365,7 +365,7 @@ class _Round:
         self.stop.set()
 
     def _give_up(self) -> None:
-        """Report what has waited for too long for a server that cannot be used."""
+        """Give up and report notices whose server could not be used for too long."""
         look = _look(self.office, self.kind, self.letters)
         limit = look.now - marks.span(self.office.rules.give_up_after)
         with self.office.state.begin() as conn:

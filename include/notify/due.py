@@ -1,4 +1,4 @@
-"""What of a channel is due, what is left, and what has waited for too long."""
+"""Count the notices of a channel that are due or waiting; give up those that waited too long."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from include.notify.claims import Unsent
 from include.notify.names import GAVE_UP
 from include.notify.notice import ChannelKind
 
-# Whether one that can wait has to wait for tomorrow: the digest of today was told, or that text.
+# The digest of today, or the letter of that text, went out: other notices wait for tomorrow.
 _TOLD_TODAY = """EXISTS (
         SELECT FROM notice_message m WHERE m.recipient = n.recipient AND m.channel = n.channel
         AND m.day = :day AND m.text = coalesce(n.text, '') AND NOT m.urgent
         AND m.state <> 'dissolved'
     )"""
 _FREE = "n.state = 'pending' AND n.message IS NULL AND n.channel = :channel"
-# What has a moment for its next try waits for that; what has none is being sent.
+# A message with a next try waits for it; a message without one is being sent.
 _HELD = "b.state = 'sending' AND b.next_try_at IS NULL AND b.claimed_until > :now"
 
 _DUE_NOW = text(
@@ -50,11 +50,17 @@ _IN_HAND = text(
     WHERE {_HELD} AND channel = :channel AND (:letters OR text = '')
     """  # noqa: S608
 )
+_DUE_AND_FREE = f"""{_FREE} AND (:letters OR n.text IS NULL)
+        AND (n.urgent OR :telling AND NOT {_TOLD_TODAY})"""
+_FIRST_DEFERRED = text(
+    f"""
+    UPDATE notice n SET first_deferred_at = :now WHERE {_DUE_AND_FREE} AND first_deferred_at IS NULL
+    """  # noqa: S608
+)
 _TOO_OLD = text(
     f"""
     UPDATE notice n SET state = 'undeliverable', cause = :cause, settled_at = :now
-    WHERE {_FREE} AND queued_at <= :limit AND (:letters OR n.text IS NULL)
-        AND (n.urgent OR :telling AND NOT {_TOLD_TODAY})
+    WHERE {_DUE_AND_FREE} AND first_deferred_at <= :limit
     RETURNING kind, recipient, cause
     """  # noqa: S608
 )
@@ -62,7 +68,7 @@ _TOO_OLD = text(
 
 @dataclass(frozen=True)
 class Look:
-    """At what of a channel one looks, and when.
+    """The channel and the moment of a query.
 
     Attributes:
         kind: of the channel.
@@ -79,7 +85,7 @@ class Look:
     letters: bool
 
     def values(self, **more: Any) -> dict[str, Any]:
-        """What the statements are given."""
+        """Return the parameters of the statements."""
         mine = {"channel": self.kind, "day": self.day, "now": self.now}
         return mine | {"telling": self.telling, "letters": self.letters} | more
 
@@ -114,6 +120,12 @@ def in_hand(conn: Connection, look: Look) -> tuple[int, datetime | None]:
 
 
 def give_up(conn: Connection, look: Look, limit: datetime) -> list[Unsent]:
-    """Give up what is due, was queued before a moment and cannot be sent now."""
-    found = conn.execute(_TOO_OLD, look.values(limit=limit, cause=GAVE_UP))
-    return [Unsent(*row) for row in found]
+    """Give up due notices that no server can be reached for.
+
+    Args:
+        conn: the state database.
+        look: the channel whose server is down, and the moment.
+        limit: notices that were deferred for the first time until then are given up.
+    """
+    conn.execute(_FIRST_DEFERRED, look.values())
+    return [Unsent(*row) for row in conn.execute(_TOO_OLD, look.values(limit=limit, cause=GAVE_UP))]

@@ -1,4 +1,4 @@
-"""Writing down what became of a message that was claimed.
+"""Record the outcome of a claimed message.
 
 These marks are not flushed one by one (`synchronous_commit = off`): a killed process loses none of
 them, for the server has them. Where the server itself dies within the next moment, a message whose
@@ -58,10 +58,15 @@ _LEFT_IN_DOUBT = text(
     "UPDATE notice_message SET claimed_until = :now, next_try_at = :now, copies = copies - 1"
     " WHERE id = ANY(:ids) AND state = 'sending'"
 )
+_FIRST_DEFERRED = text(
+    "UPDATE notice SET first_deferred_at = :now"
+    " WHERE message = :id AND state = 'pending' AND first_deferred_at IS NULL"
+)
 _GAVE_UP = text(
     """
     UPDATE notice SET state = 'undeliverable', cause = :cause, settled_at = :now, message = NULL
-    WHERE id = ANY(:ids) AND state = 'pending' RETURNING kind, recipient, cause
+    WHERE message = :id AND state = 'pending' AND first_deferred_at <= :limit
+    RETURNING kind, recipient, cause
     """
 )
 _EXTEND = text(
@@ -77,43 +82,50 @@ def open_marks(state: Engine) -> Connection:
     return conn
 
 
-def sent(conn: Connection, one: Claimed, reply: str, now: datetime) -> None:
-    """A server answers for it now."""
-    items = [item.id for item in one.items]
-    conn.execute(_SENT, {"id": one.id, "items": items, "reply": reply, "now": now})
+def sent(conn: Connection, message: Claimed, reply: str, now: datetime) -> None:
+    """Record that a server accepted the message."""
+    items = [item.id for item in message.items]
+    conn.execute(_SENT, {"id": message.id, "items": items, "reply": reply, "now": now})
 
 
-def refused(conn: Connection, one: Claimed, reply: str, cause: str, now: datetime) -> list[Unsent]:
-    """No server will take it for this recipient."""
-    values = {"id": one.id, "reply": reply, "cause": cause, "now": now}
+def refused(
+    conn: Connection, message: Claimed, reply: str, cause: str, now: datetime
+) -> list[Unsent]:
+    """Record that servers refuse the message for this recipient for good."""
+    values = {"id": message.id, "reply": reply, "cause": cause, "now": now}
     conn.execute(_REFUSED, values)
-    return [Unsent(item.kind, one.recipient, cause) for item in one.items]
+    return [Unsent(item.kind, message.recipient, cause) for item in message.items]
 
 
-def too_large(conn: Connection, one: Claimed, reply: str, now: datetime) -> list[Unsent]:
-    """Its size was refused: its notices go again in smaller messages, one alone not at all."""
-    if len(one.items) == 1:
-        return refused(conn, one, reply, f"{TOO_LARGE} {reply}", now)
-    released(conn, [one], now, reply)
+def too_large(conn: Connection, message: Claimed, reply: str, now: datetime) -> list[Unsent]:
+    """Split a message that is too large; give up a notice that is too large by itself."""
+    if len(message.items) == 1:
+        return refused(conn, message, reply, f"{TOO_LARGE} {reply}", now)
+    released(conn, [message], now, reply)
     return []
 
 
 def deferred(
-    conn: Connection, one: Claimed, reply: str, rules: NoticeRules, now: datetime
+    conn: Connection, message: Claimed, reply: str, rules: NoticeRules, now: datetime
 ) -> list[Unsent]:
-    """Not now: it is tried again later; what is too old for that is given up and returned."""
-    given_up = too_old(conn, one, rules, now)
-    if len(given_up) == len(one.items):
-        released(conn, [one], now, reply)
+    """Schedule the next try of a deferred message; return the notices that are given up.
+
+    A notice is given up `give_up_after` after its first deferral, not after it was queued: it may
+    have waited for a workday before.
+    """
+    conn.execute(_FIRST_DEFERRED, {"id": message.id, "now": now})
+    given_up = _give_up(conn, message, rules, now)
+    if len(given_up) == len(message.items):
+        released(conn, [message], now, reply)
     else:
-        values = {"id": one.id, "reply": reply, "next": now + pause(rules, one.tries)}
+        values = {"id": message.id, "reply": reply, "next": now + pause(rules, message.tries)}
         conn.execute(_DEFERRED, values)
     return given_up
 
 
 def in_doubt(
     conn: Connection,
-    one: Claimed,
+    message: Claimed,
     reply: str,
     rules: NoticeRules,
     now: datetime,
@@ -121,60 +133,61 @@ def in_doubt(
     report: bool,
     unsent: bool = False,
 ) -> list[Unsent]:
-    """Nobody knows whether it went out: sent again later, or reported and returned.
+    """Schedule a message whose delivery is in doubt, or report and return its notices.
 
     Args:
         conn: for marks.
-        one: the message.
+        message: the message.
         reply: codes of the answer.
         rules: of the policy.
         now: the moment.
         report: whether it is reported now.
-        unsent: whether this copy did not go out; then it does not count as one.
+        unsent: whether this copy did not go out; then it is not counted as a copy.
     """
-    if report or one.created_at + span(rules.give_up_after) <= now:
-        return report_in_doubt(conn, [one.id], now)
-    if one.copies >= MOST_COPIES and not unsent:
-        return report_in_doubt(conn, [one.id], now)
-    values = {"id": one.id, "reply": reply, "next": now + pause(rules, one.tries)}
+    if report or message.created_at + span(rules.give_up_after) <= now:
+        return report_in_doubt(conn, [message.id], now)
+    if message.copies >= MOST_COPIES and not unsent:
+        return report_in_doubt(conn, [message.id], now)
+    values = {"id": message.id, "reply": reply, "next": now + pause(rules, message.tries)}
     values["unsent"] = int(unsent)
     conn.execute(_LATER, values)
     return []
 
 
 def released(conn: Connection, messages: Sequence[Claimed], now: datetime, reply: str = "") -> None:
-    """Let go of messages that were not sent; one that may have been sent before waits as it is."""
-    ids = [one.id for one in messages if not one.doubtful]
+    """Release messages that were not sent; those in doubt keep their notices."""
+    ids = [message.id for message in messages if not message.doubtful]
     if ids:
         conn.execute(_RELEASED, {"ids": ids, "reply": reply, "now": now})
-    if doubtful := [one.id for one in messages if one.doubtful]:
+    if doubtful := [message.id for message in messages if message.doubtful]:
         conn.execute(_LEFT_IN_DOUBT, {"ids": doubtful, "now": now})
 
 
-def too_old(conn: Connection, one: Claimed, rules: NoticeRules, now: datetime) -> list[Unsent]:
-    """Give up what was queued too long ago for another try."""
-    limit = now - span(rules.give_up_after)
-    ids = [item for item, queued in one.queued_at.items() if queued <= limit]
-    if not ids:
-        return []
-    found = conn.execute(_GAVE_UP, {"ids": ids, "cause": GAVE_UP, "now": now})
-    return [Unsent(*row) for row in found]
+def _give_up(conn: Connection, message: Claimed, rules: NoticeRules, now: datetime) -> list[Unsent]:
+    """Give up the notices of a message that were deferred for the first time too long ago."""
+    values = {
+        "id": message.id,
+        "cause": GAVE_UP,
+        "now": now,
+        "limit": now - span(rules.give_up_after),
+    }
+    return [Unsent(*row) for row in conn.execute(_GAVE_UP, values)]
 
 
 def extended(
     conn: Connection, ids: Sequence[int], held: datetime, now: datetime
 ) -> tuple[set[int], datetime]:
-    """Hold messages for longer; those that are still ours, and until when."""
+    """Extend the lease of messages; return those that are still ours and the new end."""
     until = now + LEASE
     mine = conn.scalars(_EXTEND, {"ids": list(ids), "held": held, "until": until})
     return set(mine), until
 
 
 def pause(rules: NoticeRules, tries: int) -> timedelta:
-    """How long a message waits after so many tries."""
+    """Return the pause after a number of tries."""
     return span(rules.retry_after[min(tries, len(rules.retry_after)) - 1])
 
 
 def span(period: Period) -> timedelta:
-    """A period as a length of time; a month counts 30 days."""
+    """Return a period as a timedelta; a month counts 30 days."""
     return timedelta(days=period.months * 30 + period.days, seconds=period.seconds)

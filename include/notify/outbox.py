@@ -61,11 +61,11 @@ _QUEUE = text(
         FROM given ORDER BY at
         ON CONFLICT (kind, key) DO UPDATE SET (recipient, name, address, looked_up, channel,
             urgent, heading, line, text, due_on, dag_id, run_id, queued_at, state, cause,
-            settled_at, message) =
+            settled_at, message, first_deferred_at) =
             (excluded.recipient, excluded.name, excluded.address, excluded.looked_up,
             excluded.channel, excluded.urgent, excluded.heading, excluded.line, excluded.text,
             excluded.due_on, excluded.dag_id, excluded.run_id, excluded.queued_at, excluded.state,
-            excluded.cause, excluded.settled_at, NULL)
+            excluded.cause, excluded.settled_at, NULL, NULL)
         WHERE n.state = 'undeliverable' AND ((n.address, n.channel) IS DISTINCT FROM
             (excluded.address, excluded.channel) OR n.cause = '{GAVE_UP}' OR excluded.looked_up)
             OR n.state = 'withdrawn' AND n.cause <> '{OPTED_OUT}'

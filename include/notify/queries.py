@@ -101,7 +101,7 @@ FOLLOW = text(
 CONTENT = text(
     """
     SELECT n.id, n.message, n.kind, n.key, n.name, n.address, n.looked_up,
-        n.heading::text AS heading, n.line::text AS line, n.text, n.due_on, n.queued_at,
+        n.heading::text AS heading, n.line::text AS line, n.text, n.due_on,
         n.kind = ANY(:optional) AND o.recipient IS NOT NULL AS refused
     FROM notice n LEFT JOIN notice_optout o ON o.recipient = n.recipient AND o.kind = n.kind
     WHERE n.message = ANY(:ids) AND n.state = 'pending' ORDER BY n.id

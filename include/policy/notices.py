@@ -35,7 +35,7 @@ class NoticeRules(Rule):
         languages: of every message, in this order.
         workdays_only: whether what can wait is told on workdays only.
         retry_after: pauses before a deferred message is tried again; the last one repeats.
-        give_up_after: age at which what could not be delivered is reported instead.
+        give_up_after: time after its first deferral at which a notice is reported instead.
         in_doubt: what is done when nobody knows whether a message went out.
         domains: mail goes to addresses of these domains and their subdomains only; empty means any.
             Letters to customers, whose addresses are looked up, are not held against it.

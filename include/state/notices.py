@@ -87,6 +87,7 @@ notice = Table(  # one thing that one recipient is to be told, once
     Column("dag_id", Text, nullable=False),
     Column("run_id", Text, nullable=False),
     Column("queued_at", MOMENT, nullable=False),
+    Column("first_deferred_at", MOMENT),  # a server put it off, or could not be reached
     Column("state", Text, nullable=False, server_default="pending"),
     Column("cause", Text, nullable=False, server_default=""),  # of withdrawn and undeliverable ones
     Column("message", BigInteger, ForeignKey(notice_message.c.id), index=True),

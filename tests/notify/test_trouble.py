@@ -125,6 +125,46 @@ def test_waiting_for_a_workday_is_no_failure(post: Post, server: Smtp) -> None:
     assert post.deliver().sent == 1
 
 
+def test_notice_deferred_first_after_a_holiday_is_tried_again(post: Post, server: Smtp) -> None:
+    """Greylisting after a week off: the age counts from the first deferral, not the queueing."""
+    post.clock.moment = datetime(2026, 9, 30, 13, 30, tzinfo=UTC)
+    post.queue(notice(1))
+    post.clock.moment = datetime(2026, 10, 8, 2, tzinfo=UTC)
+    server.rule = lambda phase, _: "450 greylisted" if phase == "RCPT" else None
+    assert post.deliver().undeliverable == 0
+    server.rule = lambda _phase, _address: None
+    post.clock.on(minutes=10)
+    assert post.deliver().sent == 1
+
+
+def test_notice_whose_server_is_down_after_a_holiday_is_tried_again(
+    post: Post, server: Smtp
+) -> None:
+    """A server that cannot be reached is a deferral too: its time counts from there."""
+    post.clock.moment = datetime(2026, 9, 30, 13, 30, tzinfo=UTC)
+    post.queue(notice(1))
+    post.clock.moment = datetime(2026, 10, 8, 2, tzinfo=UTC)
+    server.stop()
+    assert post.deliver().undeliverable == 0
+    server.start()
+    post.clock.on(minutes=10)
+    assert post.deliver().sent == 1
+
+
+def test_notice_that_is_queued_again_counts_its_deferrals_anew(post: Post, server: Smtp) -> None:
+    """Given up once, and still wanted: it has the whole time again."""
+    post.rules = NoticeRules(workdays_only=False)
+    server.rule = lambda phase, _: "450 busy" if phase == "RCPT" else None
+    post.queue(notice(1))
+    post.deliver()
+    post.clock.on(days=3)
+    assert post.deliver().undeliverable == 1
+    assert post.queue(notice(1)).again == 1
+    assert post.deliver().undeliverable == 0
+    post.clock.on(days=3)
+    assert post.deliver().undeliverable == 1
+
+
 def test_mail_that_is_down_holds_everything_and_loses_nothing(post: Post, server: Smtp) -> None:
     """Nothing is claimed; with the server everything goes, once."""
     server.stop()
@@ -143,6 +183,8 @@ def test_mail_that_is_down_for_days_is_reported(post: Post, server: Smtp) -> Non
     assert post.deliver().sent == 1
     post.queue(notice(1), notice(2, "E2"))
     server.stop()
+    post.clock.on(days=1)
+    assert post.deliver().undeliverable == 0
     post.clock.on(days=3)
     done = post.deliver()
     assert done.undeliverable == 2
