@@ -12,6 +12,8 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from include.backup.attribute_versions import without_attribute_versions
+
 MAGIC = b"PGDMP"
 KNOWN_VERSIONS = {(1, 14), (1, 15), (1, 16)}
 CUSTOM_FORMAT = 1
@@ -339,7 +341,7 @@ def restored_definitions(entries: Iterable[Entry]) -> dict[str, list[str]]:
             or entry.name.startswith(LEFT_OUT_OBJECTS)
         ):
             continue
-        definition = entry.definition
+        definition = without_attribute_versions(entry.definition)
         if entry.kind == "USER MAPPING":
             definition = definition.partition(MAPPING_OPTIONS)[0].rstrip(";\n")
         definitions.setdefault(entry.label, []).append(definition)

@@ -14,7 +14,7 @@ import shlex
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from include.services.errors import ServiceError
-from include.services.programs import program, program_folder
+from include.services.programs import program_folder
 
 SUPERUSER = "postgres"
 SYSTEM_USER = "parcelseal-pg"  # PostgreSQL refuses to run as root
@@ -41,6 +41,10 @@ SETTINGS = {
     "timezone": "UTC",
     "jit": "off",
 }
+BUILTIN_LOCALE = (
+    *("--encoding", "UTF8"),
+    *("--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--locale", "C.UTF-8"),
+)
 
 # One shared lock per cluster and process, held for the process's life whoever made the handle.
 _USES: dict[Path, IO[str]] = {}
@@ -53,10 +57,14 @@ class EmbeddedPostgres:
     Args:
         folder: holds ``data``, the log, the superuser's password and the locks.
         settings: overrides of server settings, as ``postgres -c`` takes them.
+        programs: folder of another version's programs; the embedded ones by default.
+        locale: options of ``initdb``; versions before 17 have no built-in locale.
     """
 
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
+    programs: Path = field(default_factory=program_folder)
+    locale: Sequence[str] = BUILTIN_LOCALE
 
     @property
     def data(self) -> Path:
@@ -149,7 +157,7 @@ class EmbeddedPostgres:
         user = server_user()
         self.data.mkdir(exist_ok=True)
         if user:
-            _let_user_in(program_folder())
+            _let_user_in(self.programs)
             _let_user_in(self.data)
             os.chown(self.data, user.pw_uid, user.pw_gid)
         password_file = self.folder / "password"
@@ -168,10 +176,7 @@ class EmbeddedPostgres:
                 "--username", SUPERUSER,
                 "--auth", "scram-sha-256",
                 "--pwfile", once.name,
-                "--encoding", "UTF8",
-                "--locale-provider", "builtin",
-                "--builtin-locale", "C.UTF-8",
-                "--locale", "C.UTF-8",
+                *self.locale,
             )  # fmt: skip
 
     def _start(self) -> None:
@@ -202,7 +207,7 @@ class EmbeddedPostgres:
         # The server keeps pg_ctl's output open, so a pipe would never end: a file takes it.
         with tempfile.TemporaryFile("w+") as output:
             done = subprocess.run(
-                [program(name), *words],
+                [str(self.programs / name), *words],
                 check=False,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
