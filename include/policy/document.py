@@ -1,9 +1,9 @@
-"""YAML files read safely, with the line of every key and item.
+"""Read YAML files safely, with the line of every key and item.
 
-Beside YAML's own errors these are refused: duplicate keys, keys that are not text, tags other
-than the plain ones, more than one document, files that are not UTF-8, too large or nested too
-deep, and aliases that unfold into more nodes than a pack can need. Dates stay text, as in YAML
-1.2: what is read is exactly what JSON can say.
+Beside YAML's own errors these are refused: duplicate keys, keys that are not text, tags, values
+that `include.policy.scalars` refuses, more than one document, files that are not UTF-8, too large
+or nested too deep, and aliases that unfold into more nodes than a pack can need. What is read is
+exactly what JSON can express.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from include.policy.problems import PackProblem
+from include.policy.scalars import AmbiguousScalar, plain_value
 
 MAX_BYTES = 5 * 1024 * 1024
 MAX_NODES = 200_000
@@ -30,11 +31,19 @@ _Item = TypeVar("_Item")
 Loc = tuple[str | int, ...]
 
 # The C parser, where PyYAML was built with it, is about eight times faster.
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _TextLoader(_Base):  # type: ignore[misc] # PyYAML is untyped
+    """Compose every plain scalar as text: PyYAML's own rules are those of YAML 1.1."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own attribute
+
+
 _TAG = "tag:yaml.org,2002:"
-_TEXT_TAGS = {_TAG + "str", _TAG + "timestamp", _TAG + "value"}
-_MERGE_TAG = _TAG + "merge"
-_WORDS = {bool: "a yes/no value", int: "a number", float: "a number", type(None): "nothing (null)"}
+_TEXT_TAG = _TAG + "str"
+_MERGE_KEY = "<<"
+_WORDS = {bool: "a truth value", int: "a number", float: "a number", type(None): "nothing (null)"}
 
 
 @dataclass(frozen=True)
@@ -43,13 +52,17 @@ class Document:
 
     Attributes:
         file: path inside the pack.
-        data: what it says, in plain Python: dict, list, str, int, float, bool, None.
+        data: content in plain Python: dict, list, str, int, float, bool, None.
         lines: the 1-based line of every key and item, by path; the root is ``()``.
+        refused: paths of values that were refused; their text stands in ``data``.
+        faults: problems of the refused values.
     """
 
     file: str
     data: Any
     lines: dict[Loc, int]
+    refused: frozenset[Loc] = frozenset()
+    faults: tuple[PackProblem, ...] = ()
 
     def at(self, loc: Loc) -> Any:
         """The value at a path that is in ``lines``."""
@@ -76,7 +89,9 @@ class Document:
         return PackProblem(self.file, self.lines[known], path_text(shown), message)
 
     def problems(self, error: ValidationError, base: Loc = ()) -> Iterator[PackProblem]:
-        """Say a pydantic error in the document's own places.
+        """Yield the problems of a pydantic error, each with its line and path.
+
+        A value that was refused already gives no second problem.
 
         Args:
             error: from validating the part of the document that is at ``base``.
@@ -84,6 +99,8 @@ class Document:
         """
         for one in error.errors(include_url=False, include_input=False):
             loc = (*base, *one["loc"])
+            if self.known(loc) in self.refused:
+                continue
             message = one["msg"].removeprefix("Value error, ")
             missing = ""
             match one["type"]:
@@ -123,15 +140,20 @@ def read_document(raw: bytes, file: str) -> Document:
         raw: its bytes.
         file: its name in problems.
 
+    Returns:
+        The document. Values that were refused are its ``faults``, so that the problems of all
+        other values can be found too.
+
     Raises:
-        DocumentError: with every problem found.
+        DocumentError: the structure is faulty; has every problem.
     """
     root = _compose(_decode(raw, file), file)
     builder = _Builder(file)
     data = builder.build(root, (), 0)
     if builder.problems:
-        raise DocumentError(builder.problems)
-    return Document(file, data, builder.lines)
+        raise DocumentError([*builder.problems, *builder.refused.values()])
+    refused = builder.refused
+    return Document(file, data, builder.lines, frozenset(refused), tuple(refused.values()))
 
 
 def read_bytes(path: Path, file: str) -> bytes:
@@ -175,7 +197,7 @@ def _decode(raw: bytes, file: str) -> str:
 
 def _compose(text: str, file: str) -> yaml.Node:
     try:
-        root: yaml.Node | None = yaml.compose(text, Loader=_Loader)
+        root: yaml.Node | None = yaml.compose(text, Loader=_TextLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else None
@@ -200,7 +222,7 @@ class _Builder:
         self.file = file
         self.lines: dict[Loc, int] = {}
         self.problems: list[PackProblem] = []
-        self._scalars = yaml.constructor.SafeConstructor()
+        self.refused: dict[Loc, PackProblem] = {}
         self._nodes = 0
 
     def build(self, node: yaml.Node, loc: Loc, depth: int, line: int | None = None) -> Any:
@@ -236,9 +258,9 @@ class _Builder:
         own: dict[str, tuple[int, yaml.Node]] = {}
         for key_node, value in node.value:
             line = key_node.start_mark.line + 1
-            if key_node.tag == _MERGE_TAG:
+            if _is_merge_key(key_node):
                 merged = {**self._merged(value, loc, depth + 1), **merged}
-            elif not isinstance(key_node, yaml.ScalarNode) or key_node.tag not in _TEXT_TAGS:
+            elif not _is_text(key_node):
                 self._add(line, loc, 'a key should be text: write it in "quotes"')
             elif key_node.value in own:
                 first = own[key_node.value][0]
@@ -262,22 +284,16 @@ class _Builder:
         return {}
 
     def _scalar(self, node: yaml.ScalarNode, loc: Loc) -> Any:
-        if node.tag in _TEXT_TAGS:
+        if node.tag != _TEXT_TAG:
+            return self._refuse_tag(node, loc)
+        if node.style:  # in quotes, or a block
             return node.value
         try:
-            match node.tag.removeprefix(_TAG):
-                case "int":
-                    return self._scalars.construct_yaml_int(node)
-                case "float":
-                    return self._scalars.construct_yaml_float(node)
-                case "bool":
-                    return self._scalars.construct_yaml_bool(node)
-                case "null":
-                    return None
-        except (ValueError, KeyError):
-            self._add(self.lines[loc], loc, f"is not a valid {node.tag.removeprefix(_TAG)}")
-            return None
-        return self._refuse_tag(node, loc)
+            return plain_value(node.value)
+        except AmbiguousScalar as error:
+            line = self.lines[loc]
+            self.refused[loc] = PackProblem(self.file, line, path_text(loc), str(error))
+            return node.value
 
     def _refuse_tag(self, node: yaml.Node, loc: Loc) -> None:
         tag = node.tag.replace(_TAG, "!!")
@@ -285,6 +301,20 @@ class _Builder:
 
     def _add(self, line: int, loc: Loc, message: str) -> None:
         self.problems.append(PackProblem(self.file, line, path_text(loc), message))
+
+
+def _is_merge_key(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.value == _MERGE_KEY and not node.style
+
+
+def _is_text(node: yaml.Node) -> bool:
+    """Return whether a key is text for every reader of YAML."""
+    if not isinstance(node, yaml.ScalarNode) or node.tag != _TEXT_TAG:
+        return False
+    try:
+        return bool(node.style) or isinstance(plain_value(node.value), str)
+    except AmbiguousScalar:
+        return False
 
 
 def without_faults(form: TypeAdapter[_Item], item: object, example: object) -> _Item | None:

@@ -274,10 +274,12 @@ class _Reader:
             content = read_bytes(path, name)
             digest = hashlib.sha256(content).hexdigest()
             self.files.append(PackFile(path=name, sha256=digest, shipped=shipped))
-            return read_document(content, name)
+            document = read_document(content, name)
         except DocumentError as error:
             self.problems += error.problems
             return None
+        self.problems += document.faults
+        return document
 
     def check_unknown_files(self) -> None:
         """A YAML file that nothing reads is a mistyped name until somebody says otherwise."""

@@ -16,8 +16,8 @@ from pydantic import (
     BeforeValidator,
     Discriminator,
     Field,
+    PlainValidator,
     Tag,
-    field_validator,
     model_validator,
 )
 
@@ -34,6 +34,7 @@ from include.policy.rules import (
     Texts,
     in_languages,
     some,
+    time_of_day,
 )
 
 if TYPE_CHECKING:
@@ -243,6 +244,16 @@ class Approval(Rule):
         return self
 
 
+def _window_time(value: Any) -> time:
+    if isinstance(value, time) and value.tzinfo is None:
+        return value
+    return time.fromisoformat(time_of_day(value))
+
+
+WindowTime = Annotated[time, PlainValidator(_window_time)]
+"""A time of day in the pack's timezone; one with an offset cannot be compared with it."""
+
+
 class Window(Rule):
     """When records may be deleted, in the pack's timezone; it may span midnight.
 
@@ -251,13 +262,8 @@ class Window(Rule):
         ends: from then on nothing new is begun.
     """
 
-    begins: time
-    ends: time
-
-    @field_validator("begins", "ends", mode="before")
-    @classmethod
-    def _clock_time(cls, value: Any) -> Any:
-        return time.fromisoformat(value) if isinstance(value, str) else value
+    begins: WindowTime
+    ends: WindowTime
 
     @model_validator(mode="after")
     def _lasts(self) -> Window:

@@ -73,6 +73,16 @@ class Rule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_LIKE_A_DAY = re.compile(r"\d{4}-\d+-\d+", re.ASCII)
+
+
+def _edition(text: str) -> str:
+    if _LIKE_A_DAY.fullmatch(text):
+        _day(text)
+    return text
+
+
 class Source(Rule):
     """Where a rule comes from.
 
@@ -84,7 +94,7 @@ class Source(Rule):
     """
 
     instrument: Annotated[Texts, BeforeValidator(_same_in_all)]
-    version: Text
+    version: Annotated[Text, AfterValidator(_edition)]
     article: Text
 
     @property
@@ -269,16 +279,34 @@ def _country(code: str) -> str:
 
 
 def _day(value: Any) -> date:
+    if isinstance(value, date):
+        return value
     try:
-        return value if isinstance(value, date) else date.fromisoformat(value)
-    except (TypeError, ValueError):
-        raise ValueError("should be a day: 2026-10-01") from None
+        if isinstance(value, str) and _DAY.fullmatch(value):
+            return date.fromisoformat(value)
+    except ValueError:
+        pass
+    raise ValueError("should be a day of the calendar: 2026-10-01")
 
 
 Day = Annotated[date, PlainValidator(_day)]
 """A calendar day, written as 2026-10-01."""
 
-TimeOfDay = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]\z")]
+_TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]", re.ASCII)
+
+
+def time_of_day(text: Any) -> str:
+    """Validator: a time of day by hours and minutes, without an offset."""
+    if not isinstance(text, str) or not _TIME_OF_DAY.fullmatch(text):
+        raise ValueError(
+            "should be a time of day from 00:00 to 23:59, in the pack's timezone: 22:00, without "
+            "an offset"
+        )
+    return text
+
+
+TimeOfDay = Annotated[str, AfterValidator(time_of_day)]
+"""A time of day in the pack's timezone, by hours and minutes: 22:00."""
 
 
 class Quiet(Rule):

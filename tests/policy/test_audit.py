@@ -111,7 +111,7 @@ def test_rates_are_read_exactly(tmp_path: Path, text: str, rate: Fraction) -> No
     ("text", "why"),
     [
         ("0.07", "should be text, so that it is read exactly"),
-        (".nan", "should be text"),
+        (".nan", "can mean a value that is no number of a pack"),
         ("7", "should be text"),
         ("1", "should be text"),
         ("0", "should be text"),
@@ -123,7 +123,8 @@ def test_rates_are_read_exactly(tmp_path: Path, text: str, rate: Fraction) -> No
         ("inf", "is no rate"),
         ("-5%", "is no rate"),
         ("5 %% ", "is no rate"),
-        ("1e-2", "is no rate"),
+        ("1e-2", "can mean 0.01 or the text"),
+        ("'1e-2'", "is no rate"),
         ("'1/0'", "is no rate"),
         ("'7'", "is above 1"),
         ("101%", "is above 1"),

@@ -209,7 +209,7 @@ def test_names_and_references_survive_whatever_they_are(
     # tables spelled out: `a.b` would else be table b of schema a, and may stand twice
     ours = {"collections": {table: {"table": table} for table in tables}}
     dataset = {"fides_key": "x", "meta": {"parcelseal": ours}, "collections": collections}
-    database = database_of(tmp_path, yaml.safe_dump(dataset, allow_unicode=True))
+    database = database_of(tmp_path, yaml.safe_dump(dataset, allow_unicode=True, default_style='"'))
     assert {n: list(c.fields) for n, c in database.collections.items()} == tables
     assert [one.table for one in database.collections.values()] == list(tables)
     found = database.collections[first[0]].fields[first[1]].references
@@ -239,7 +239,11 @@ def test_a_company_may_add_to_the_taxonomy(tmp_path: Path) -> None:
         ("phone_number", "phone", "8: collections[0].fields[1].data_categories[0]: the taxonomy"),
         ("primary_key: true", "primary_key: maybe", "6: collections[0].fields[0].fides_meta.prima"),
         ("primary_key: true", "data_type: text", "6: collections[0].fields[0].fides_meta.data_ty"),
-        ("name: seen_at", "name: no", "9: collections[0].fields[2].name: should be text, YAML re"),
+        (
+            "name: seen_at",
+            "name: no",
+            "9: collections[0].fields[2].name: no can mean false",
+        ),
         ("name: seen_at", "name: 12", "9: collections[0].fields[2].name: should be text, YAML re"),
         ("name: seen_at", "name: ''", "9: collections[0].fields[2].name: should not be empty"),
         ("name: seen_at", "name: phone", "9: collections[0].fields[2].name: 'phone' stands twice,"),

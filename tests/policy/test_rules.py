@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 from include.messages import Message
 from include.policy import SHIPPED, load_pack
 from include.policy.notices import NoticeRules
+from include.policy.retention import Window
 from include.policy.rules import LANGUAGES, BackupRules, Calendar, Indicator
 from tests.policy.packs import SHOP, said, write_pack
 
@@ -103,7 +105,7 @@ def test_a_pack_changes_single_keys(tmp_path: Path) -> None:
         ("recipients: {minimum: 0}\n", "1: recipients.minimum: Input should be greater"),
         ("drill:\n  choose: newest\n", "2: drill.choose: Input should be 'latest' or 'undrilled'"),
         ("defaults: {rto_minutes: 0}\n", "1: defaults.rto_minutes: Input should be greater"),
-        ("keep:\n", "1: keep: Input should be an object"),
+        ("keep:\n", "1: keep: there is no value: write null if none is meant"),
         ("- keep\n", "1: Input should be an object"),
         ("just words\n", "1: Input should be an object"),
     ],
@@ -136,7 +138,7 @@ def test_each_fault_of_backup_yaml_has_its_line(tmp_path: Path, text: str, expec
             "8: [0].sources[0].version: is required and missing",
         ),
         ('"51"', "51", "8: [0].sources[0].article: should be text, YAML reads it as a number"),
-        ('"2021"', "no", "8: [0].sources[0].version: should be text, YAML reads it as a yes/no"),
+        ('"2021"', "no", "8: [0].sources[0].version: no can mean false or the text"),
         ("workflow: backup", "owner: nobody\n  workflow: backup", "4: [0].owner: roles.yaml has"),
         ("id: backup.offsite", "id: Backup!", "1: [0].id: String should match pattern"),
         (
@@ -254,6 +256,13 @@ def test_a_key_is_never_masked(tmp_path: Path) -> None:
             'window: {begins: "01:00", ends: "01:00"}',
             "disposition.yaml:1: window: should not end when it begins",
         ),
+        *(
+            (
+                f"window: {{begins: {begins}, ends: 06:00}}",
+                "disposition.yaml:1: window.begins: should be a time of day from 00:00 to 23:59",
+            )
+            for begins in ("22:00+08:00", "22:00Z", '"24:00"', "T2200", "22", "12:30:15", "1:00")
+        ),
     ],
 )
 def test_each_fault_of_disposition_yaml_has_its_line(
@@ -262,6 +271,34 @@ def test_each_fault_of_disposition_yaml_has_its_line(
     """A share that is no number; a window in which nothing would ever be deleted."""
     [line] = said(write_pack(tmp_path, disposition=text))
     assert line.startswith(expected)
+
+
+def test_window_without_quotes_is_read_as_times_of_day(tmp_path: Path) -> None:
+    """YAML 1.1 reads 12:30 as the number 750."""
+    text = "window: {begins: 12:30, ends: 23:05}"
+    window = load_pack(write_pack(tmp_path, disposition=text)).disposition.window
+    assert window == Window(begins=time(12, 30), ends=time(23, 5))
+
+
+@pytest.mark.parametrize("version", ["2024-13-45", "2023-02-29", "2024-1-5"])
+def test_edition_that_is_no_day_of_the_calendar_is_refused(tmp_path: Path, version: str) -> None:
+    """An edition may be a year, a day or words; what looks like a day is one."""
+    text = CONTROL.replace('"2021"', version)
+    [line] = said(write_pack(tmp_path / "a", controls=text))
+    assert line.startswith("controls.yaml:8: [0].sources[0].version: should be a day of the")
+    for edition in ("2024-02-29", '"2021"', "2019 amended"):
+        load_pack(write_pack(tmp_path / "b", controls=CONTROL.replace('"2021"', edition)))
+
+
+def test_refused_value_and_other_problems_of_a_file_are_reported_together(tmp_path: Path) -> None:
+    """The value is named once; a second form of the pack's model is not reported for it."""
+    text = 'keep: {daily: 010, weekly: "five"}\nlock_days: yes\n'
+    problems = said(write_pack(tmp_path, backup=text))
+    assert [line.split(": ")[:2] for line in problems] == [
+        ["backup.yaml:1", "keep.daily"],
+        ["backup.yaml:1", "keep.weekly"],
+        ["backup.yaml:2", "lock_days"],
+    ]
 
 
 def test_a_record_class_stands_once(tmp_path: Path) -> None:

@@ -90,6 +90,8 @@ def test_a_mistake_is_named(tmp_path: Path, more: dict[str, Any], line: str):
     [
         ("holidays: XX\n", "holidays: is not a country's code"),
         ("closed: [2026-02-30]\n", "closed[0]: should be a day"),
+        ("closed: [20261001]\n", "closed[0]: should be a day"),
+        ("closed: [2026-W40-4]\n", "closed[0]: should be a day"),
         ("opened: [tomorrow]\n", "opened[0]: should be a day"),
         ("closed: [2026-05-01]\nopened: [2026-05-01]\n", "2026-05-01 is both closed and opened"),
         ("quiet: {begins: '25:00'}\n", "quiet.begins"),
