@@ -1,84 +1,76 @@
 """How many values of each column look like personal data, counted inside PostgreSQL.
 
-Only counts leave the database. Each table is asked once, on a sample where it is large; its values
-are looked at up to 200 characters. Of JSON columns the keys of the first level are counted too, and
-only keys that many rows have and that read like a program's: a key may be a value (a phone number).
+Only counts leave the database. A statement reads a sample of the rows, turns up to `GROUP` of the
+columns into rows of (column, value), and applies each pattern once, so that its memory does not
+grow with the columns of the table. At most `LONGEST` characters of a value are read: PostgreSQL
+fetches no more than the beginning of a long text. Of JSON columns the keys of the first level are
+counted too, and only keys that many rows have and that read like a program's: a key may be a value
+(a phone number).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
-from psycopg import errors, sql
+from psycopg import sql
 
 from include.schema.live import LiveColumn, LiveTable
-from include.schema.people_names import DOUBLE_SURNAMES, GIVEN_NAMES, SURNAMES
+from include.schema.pattern_sql import PLAIN, tests
 
 SAMPLE = 5_000  # rows of a table that are looked at
+MOST_VALUES = 400_000  # values of a table that are looked at: of wide tables fewer rows are
+JSON_SAMPLE = 1_000  # rows of it whose JSON is looked at
 LONGEST = 200  # characters of a value
-TIMEOUT = "60s"
+LONGEST_JSON = 32_768  # bytes of a stored, possibly compressed JSON value
+GROUP = 16  # columns in one statement
+TIMEOUT = 60.0  # seconds for all statements about a table
+LOCK_TIMEOUT = "5s"
+WORK_MEM = "4MB"
 MOST_KEYS = 60
+JSON = {"json", "jsonb"}
 _TEXT = {"text", "varchar", "bpchar", "citext", "name"}
 _NUMBERS = {"int8", "numeric", "int4"}
 _DATES = {"date", "timestamp", "timestamptz"}
-JSON = {"json", "jsonb"}
-
-_HAN = r"[\u4e00-\u9fff]"
-_MOBILE = r"^(\+?86|0086)?1[3-9][0-9]{9}$"
-_CHINESE_ADDRESS = (
-    r"(省|市|区|县|镇|乡|村|街道).*(路|街|巷|道|号|栋|幢|楼|室|弄|组)|(路|街|巷|道|胡同"
-    r"|弄).{0,6}[0-9]+.{0,2}号"
-    r"|[0-9]+号.*(楼|单元|室|栋)"
-)
-_LATIN_ADDRESS = (
-    r"^[0-9]+[a-z]?,? +[[:alpha:]0-9.'' -]+ (st|street|ave|avenue|rd|road|blvd|lane|ln|drive"
-    r"|dr|way|"
-    r"court|ct|place|pl|square|sq|terrace|pkwy|circle|hwy|nw|sw|ne|se)\M|(stra(ß|ss)e|str\."
-    r"|weg|platz|"
-    r"gasse|allee|plein|laan|straat|gade|vej) *[0-9]+|^(rua|av\.?|avenida|rue|via|calle|ul\.?|"
-    r"[0-9]+,? rue) .*[0-9]|p\.? ?o\.? box"
-)
-_LATIN_NAME = (
-    r"^[[:upper:]][[:alpha:]''’-]+( [[:upper:]]\.?)?( (de|da|van|von|der|del|la))*"
-    r"( [[:upper:]][[:alpha:]''’.-]+){1,2}$"
-)
-# Weights and check characters of GB 11643-1999 (ISO 7064 MOD 11-2).
-_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
-_ID_CHECK = "+".join(f"substr(v,{n},1)::int*{weight}" for n, weight in enumerate(_WEIGHTS, 1))
-# {plain} is the value without spaces, hyphens, dots and brackets.
-_TESTS = {
-    "mobile": f"plain ~ '{_MOBILE}'",
-    "phone": r"plain ~ '^\+?[0-9]{7,15}$' AND v ~ '^\+|[0-9)][ .-]+[0-9]'"
-    r" AND v !~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}' AND v !~ '^[0-9]+\.[0-9]+$'"
-    r" AND v !~ '^[0-9]{3}-[0-9]{2}-[0-9]{4}$' AND v !~ '^([0-9]{4}[ -]){3}'",
-    "digits": r"plain ~ '^\+?[0-9]{7,15}$'",
-    "resident_id": "CASE WHEN v ~ '^[1-9][0-9]{5}(18|19|20)[0-9]{9}[0-9Xx]$' THEN "
-    f"substr('10X98765432', ({_ID_CHECK}) %% 11 + 1, 1) = upper(substr(v, 18, 1)) ELSE false END",
-    "email": r"v ~ '^[^@[:space:]]+@[^@[:space:]]+\.[[:alpha:]]{2,}$'",
-    "ssn": "v ~ '^[0-9]{3}-[0-9]{2}-[0-9]{4}$'",
-    "card": "CASE WHEN plain ~ '^[2-6][0-9]{12,18}$' THEN (SELECT sum(CASE WHEN (length(plain) - n)"
-    " %% 2 = 1 THEN d * 2 - CASE WHEN d > 4 THEN 9 ELSE 0 END ELSE d END) %% 10 = 0 FROM (SELECT n,"
-    " substr(plain, n, 1)::int AS d FROM generate_series(1, length(plain)) n) one) ELSE false END",
-    "ip": r"v ~ '^([0-9]{1,3}\.){3}[0-9]{1,3}(/32)?$'",
-    "chinese_name": f"v ~ '^([{SURNAMES}]{_HAN}{{1,2}}|({DOUBLE_SURNAMES}){_HAN}{{1,2}})$'",
-    "latin_name": f"v ~ '{_LATIN_NAME}'",
-    "given_name": "split_part(lower(v), ' ', 1) = ANY (%(given)s)",
-    "address": f"v ~* '{_CHINESE_ADDRESS}' OR v ~* '{_LATIN_ADDRESS}'",
-    "birth_date": r"v ~ '^(19|20)[0-9]{2}[-/.]?[01][0-9][-/.]?[0-3][0-9]'",
-}
-_DATE_TESTS = {"birth_date": "v BETWEEN '1900-01-01' AND current_date - 3650"}
-_KEYS = """
-SELECT key, count(*) AS rows FROM {sample} s, LATERAL jsonb_each(
-    CASE WHEN jsonb_typeof({column}::jsonb) = 'object' THEN {column}::jsonb ELSE '{{}}' END) AS one
-GROUP BY key
-HAVING count(*) >= 2 AND count(*) * 20 >= (
-       SELECT count(*) FROM {sample} s WHERE {column} IS NOT NULL)
-   AND key ~ '^[[:alpha:]_][[:alnum:]_ .-]{{0,39}}$' AND key !~ '[0-9]{{4}}'
-ORDER BY count(*) DESC, key LIMIT %(most)s
+_NETWORKS = {"inet", "cidr"}
+_SETTINGS = """
+SELECT set_config('statement_timeout', {timeout}, true),
+       set_config('lock_timeout', {lock}, true),
+       set_config('work_mem', {memory}, true),
+       set_config('max_parallel_workers_per_gather', '0', true),
+       set_config('standard_conforming_strings', 'on', true),
+       set_config('jit', 'off', true)
 """
+# A column is a row of the lateral VALUES. OFFSET 0 keeps each step apart: a value is cut once, and
+# only its hash and the answers of the patterns are sorted for the distinct count.
+_COUNT = """
+SELECT n, count(*), count(h), count(DISTINCT h), {counts}
+FROM (SELECT n, {hash} AS h, {tests}
+      FROM (SELECT x.n, x.v, {plain} AS plain
+            FROM {sample} s CROSS JOIN LATERAL (VALUES {values}) AS x(n, v) OFFSET 0) prepared
+      OFFSET 0) tested
+GROUP BY n
+"""
+_KEYS = """
+WITH s AS MATERIALIZED (
+    SELECT CASE WHEN jsonb_typeof(v) = 'object' THEN v ELSE '{{}}' END AS v
+    FROM (SELECT CASE WHEN pg_column_size({column}) <= {longest} THEN {column}::jsonb END AS v
+          FROM {sample} s WHERE {column} IS NOT NULL OFFSET 0) read
+)
+SELECT key FROM s, LATERAL jsonb_object_keys(v) AS names(key)
+GROUP BY key
+HAVING count(*) >= 2 AND count(*) * 20 >= (SELECT count(*) FROM s)
+   AND key ~ '^[[:alpha:]_][[:alnum:]_ .-]{{0,39}}$' AND key !~ '[0-9]{{4}}'
+ORDER BY count(*) DESC, key LIMIT {most}
+"""
+# The whole table has failed, and another of its columns would fail too: connections (08), resources
+# (53), object state and locks (55), cancelled statements (57), foreign data wrappers (HV).
+_OF_THE_TABLE = ("08", "53", "55", "57", "HV")
+_NO_RIGHT = "42501"
+_TOO_LONG = "57014"
 
 
 @dataclass(frozen=True)
@@ -106,141 +98,260 @@ class Counts:
 
 @dataclass(frozen=True)
 class TableCounts:
-    """Counts of a table's columns, and of the keys inside its JSON columns."""
+    """Counts of a table's columns, and of the keys inside its JSON columns.
+
+    Attributes:
+        columns: counts by column; a column that was not read is missing.
+        keys: by JSON column and key.
+        refused: SQLSTATE of the error that ended the reading of the table; empty without one.
+        unread: columns that alone could not be read -> SQLSTATE.
+        is_sampled: whether the rows come from all over the table, not from its beginning.
+        most: rows that are read at most of a table with so many columns; 0 where none is read.
+    """
 
     columns: Mapping[str, Counts] = field(default_factory=dict)
     keys: Mapping[str, Mapping[str, Counts]] = field(default_factory=dict)
     refused: str = ""
+    unread: Mapping[str, str] = field(default_factory=dict)
+    is_sampled: bool = False
+    most: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows looked at."""
+        return max((one.rows for one in self.columns.values()), default=0)
 
 
 def count_patterns(connection: psycopg.Connection[Any], table: LiveTable) -> TableCounts:
-    """Count in one query what a table's values look like.
+    """Count what a table's values look like.
 
-    Give a read-only connection. A table that may not be read, or that takes too long, is left
-    to its names; ``refused`` says why, by PostgreSQL's code (the text of its errors quotes values).
+    Each statement has a transaction (or savepoint) of its own, with limits of time and memory. Give
+    a read-only connection. What cannot be read is left to its name: a column that fails alone is in
+    ``unread``, a table that fails in ``refused``, by PostgreSQL's code, since the text of its
+    errors quotes values.
 
     Args:
         connection: to the database.
         table: what to look at.
+
+    Raises:
+        psycopg.Error: the connection is gone.
     """
-    if not any(_form(one) for one in table.columns.values()):
-        return TableCounts()
+    reader = _Reader(connection, table)
     try:
-        with connection.transaction():
-            connection.execute(sql.SQL("SET LOCAL statement_timeout = {}").format(TIMEOUT))
-            sampled = sql.SQL(_sample_clause(table))
-            counts = _columns(connection, table, sampled)
-            if table.rows and sampled.as_string() and not any(c.rows for c in counts.values()):
-                sampled = sql.SQL("")
-                counts = _columns(connection, table, sampled)
-            return TableCounts(counts, _json_keys(connection, table, sampled))
-    except (errors.OperationalError, errors.ProgrammingError, errors.DataError) as error:
-        if connection.closed or error.sqlstate is None:
-            raise
-        return TableCounts(refused=error.sqlstate or "unknown")
+        reader.read()
+    except _GiveUp as error:
+        reader.refused = error.code
+    if not reader.columns and not reader.refused and reader.unread:
+        reader.refused = next(iter(reader.unread.values()))
+    return TableCounts(
+        columns=reader.columns,
+        keys=reader.keys,
+        refused=reader.refused,
+        unread=reader.unread,
+        is_sampled=bool(reader.sampled),
+        most=reader.most,
+    )
 
 
-def _sample_clause(table: LiveTable) -> str:
+class _GiveUp(Exception):
+    """The table cannot be read any further."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+
+
+class _Value(NamedTuple):
+    """A value to count.
+
+    Attributes:
+        name: of the column, or of the key in it.
+        column: of the table.
+        expression: SQL of the value, over the columns of the sample ``s``.
+    """
+
+    name: str
+    column: str
+    expression: sql.Composable
+
+
+class _Reader:
+    """Reads one table until it is done, fails, or its time is over."""
+
+    def __init__(self, connection: psycopg.Connection[Any], table: LiveTable) -> None:
+        self.connection, self.table = connection, table
+        self.has_unicode = connection.info.parameter_status("server_encoding") == "UTF8"
+        self.deadline = time.monotonic() + TIMEOUT
+        self.most = max(1, min(SAMPLE, MOST_VALUES // max(1, len(table.columns))))
+        self.sampled = _sample_clause(table, self.most)
+        self.columns: dict[str, Counts] = {}
+        self.keys: dict[str, dict[str, Counts]] = {}
+        self.unread: dict[str, str] = {}
+        self.refused = ""
+
+    def read(self) -> None:
+        """Count all columns, group by group.
+
+        Raises:
+            _GiveUp: an error of the whole table, or its time is over.
+        """
+        by_form: dict[str, list[_Value]] = {"text": [], "date": [], "json": []}
+        for column in self.table.columns.values():
+            if (form := _form(column)) is not None:
+                by_form[form].append(_Value(column.name, column.name, _expression(column)))
+        for form in ("text", "date", "json"):
+            for group in _groups(by_form[form]):
+                self._group(form, group)
+        for value in by_form["json"]:
+            if value.column not in self.unread:
+                self._json(value)
+
+    def _group(self, form: str, group: Sequence[_Value]) -> None:
+        try:
+            counts = self._count(form, group)
+            if self.table.rows and self.sampled and not any(one.rows for one in counts.values()):
+                self.sampled = ""  # the estimate was stale
+                counts = self._count(form, group)
+        except psycopg.Error as error:
+            code = self._code(error)
+        else:
+            self.columns |= counts
+            return
+        if len(group) == 1:
+            self.unread[group[0].column] = code
+            return
+        for value in group:  # one of them fails: which?
+            self._group(form, [value])
+        codes = {self.unread.get(one.column) for one in group}
+        if codes == {_NO_RIGHT} and not self.columns:
+            raise _GiveUp(_NO_RIGHT)
+
+    def _json(self, value: _Value) -> None:
+        """Count the keys of the first level of a JSON column, and what their values look like."""
+        most = min(self.most, JSON_SAMPLE)
+        source = self._sample([value.column], most)
+        query = sql.SQL(_KEYS).format(
+            sample=source,
+            column=sql.Identifier("s", value.column),
+            longest=sql.Literal(LONGEST_JSON),
+            most=sql.Literal(MOST_KEYS),
+        )
+        try:
+            names = [row[0] for row in self._rows(query)]
+            document = sql.SQL("(CASE WHEN pg_column_size({0}) <= {1} THEN {0}::jsonb END)").format(
+                sql.Identifier("s", value.column), sql.Literal(LONGEST_JSON)
+            )
+            found: dict[str, Counts] = {}
+            keys = [
+                _Value(name, value.column, _cut(sql.SQL("{} ->> {}").format(document, name)))
+                for name in names
+            ]
+            for group in _groups(keys):
+                found |= self._count("text", group, most)
+            if found:
+                self.keys[value.column] = found
+        except psycopg.Error as error:
+            self.unread[value.column] = self._code(error)
+
+    def _count(self, form: str, group: Sequence[_Value], most: int = 0) -> dict[str, Counts]:
+        patterns = {} if form == "json" else tests(form, has_unicode=self.has_unicode)
+        names = [sql.Identifier(f"is_{name}") for name in patterns]
+        values = [
+            sql.SQL("({}, {})").format(sql.Literal(number), value.expression)
+            for number, value in enumerate(group)
+        ]
+        answers = [
+            sql.SQL("({}) AS {}").format(sql.SQL(test), name)
+            for test, name in zip(patterns.values(), names, strict=True)
+        ]
+        query = sql.SQL(_COUNT).format(
+            hash=sql.SQL("hashtext(v)" if form == "text" else "v"),
+            plain=sql.SQL(PLAIN if form == "text" else "NULL"),
+            tests=sql.SQL(", ").join(answers or [sql.SQL("NULL")]),
+            counts=sql.SQL(", ").join(
+                [sql.SQL("count(*) FILTER (WHERE {})").format(name) for name in names]
+                or [sql.SQL("NULL")]
+            ),
+            values=sql.SQL(", ").join(values),
+            sample=self._sample([value.column for value in group], most or self.most),
+        )
+        counts = {value.name: Counts() for value in group}
+        for number, seen, filled, distinct, *like in self._rows(query):
+            counts[group[number].name] = Counts(
+                filled, seen, distinct, dict(zip(patterns, like, strict=False))
+            )
+        return counts
+
+    def _sample(self, columns: Sequence[str], rows: int) -> sql.Composed:
+        return sql.SQL("(SELECT {} FROM {} {} LIMIT {})").format(
+            sql.SQL(", ").join(map(sql.Identifier, dict.fromkeys(columns))),
+            sql.Identifier(self.table.schema, self.table.name),
+            sql.SQL(self.sampled),
+            sql.Literal(rows),
+        )
+
+    def _rows(self, query: sql.Composed) -> list[tuple[Any, ...]]:
+        """Run a statement without parameters: a ``%`` in a name is no placeholder then."""
+        left = int((self.deadline - time.monotonic()) * 1000)
+        if left <= 0:
+            raise _GiveUp(_TOO_LONG)
+        with self.connection.transaction():
+            limits = sql.SQL(_SETTINGS).format(
+                timeout=f"{left}ms", lock=LOCK_TIMEOUT, memory=WORK_MEM
+            )
+            self.connection.execute(limits)
+            return self.connection.execute(query).fetchall()
+
+    def _code(self, error: psycopg.Error) -> str:
+        """Return the SQLSTATE of an error of single columns.
+
+        Raises:
+            psycopg.Error: the connection is gone.
+            _GiveUp: the error is one of the whole table.
+        """
+        if self.connection.closed or self.connection.broken or error.sqlstate is None:
+            raise error
+        if error.sqlstate.startswith(_OF_THE_TABLE):
+            raise _GiveUp(error.sqlstate) from None
+        return error.sqlstate
+
+
+def _groups(values: Sequence[_Value]) -> Iterator[Sequence[_Value]]:
+    return (values[at : at + GROUP] for at in range(0, len(values), GROUP))
+
+
+def _sample_clause(table: LiveTable, rows: int) -> str:
     """Pages from all over a large table; views and foreign tables have none to choose from."""
     if table.kind not in ("table", "partitioned", "materialized_view") or not table.rows:
         return ""
-    if table.rows <= 4 * SAMPLE:
+    if table.rows <= 4 * rows:
         return ""
-    return f"TABLESAMPLE SYSTEM ({min(100.0, 300.0 * SAMPLE / table.rows):.6f})"
+    # The same pages for each group of columns; a fifth more than wanted, as pages differ.
+    return f"TABLESAMPLE SYSTEM ({120.0 * rows / table.rows:.6f}) REPEATABLE (1)"
 
 
 def _form(column: LiveColumn) -> str | None:
     if column.is_array:
         return None
-    if column.base in _TEXT | _NUMBERS or column.form == "e":
+    if column.base in _TEXT | _NUMBERS | _NETWORKS or column.form == "e":
         return "text"
     if column.base in _DATES:
         return "date"
     return "json" if column.base in JSON else None
 
 
-def _sample(table: LiveTable, sampled: sql.SQL) -> sql.Composed:
-    return sql.SQL("(SELECT * FROM {} {} LIMIT {})").format(
-        sql.Identifier(table.schema, table.name), sampled, sql.Literal(SAMPLE)
+def _expression(column: LiveColumn) -> sql.Composable:
+    """Return SQL of a column's value: text, date, or 1 for JSON, which is only counted."""
+    name = sql.Identifier("s", column.name)
+    if column.base in JSON:
+        return sql.SQL("CASE WHEN {} IS NOT NULL THEN 1 END").format(name)
+    if column.base in _DATES:
+        return sql.SQL("{}::date").format(name)
+    return _cut(sql.SQL("host({})" if column.base in _NETWORKS else "{}::text").format(name))
+
+
+def _cut(text: sql.Composable) -> sql.Composable:
+    """Return SQL of a text trimmed and cut, null where it is blank."""
+    return sql.SQL("nullif(btrim(left({}, {})) COLLATE \"C\", '')").format(
+        text, sql.Literal(LONGEST)
     )
-
-
-def _columns(
-    connection: psycopg.Connection[Any], table: LiveTable, sampled: sql.SQL
-) -> dict[str, Counts]:
-    asked = [one for one in table.columns.values() if _form(one)]
-    sources = [
-        _laterals(n, _form(one) or "", sql.Identifier("s", one.name)) for n, one in enumerate(asked)
-    ]
-    outputs = [_counted(n, _form(one) or "") for n, one in enumerate(asked)]
-    query = sql.SQL("SELECT count(*), {} FROM {} s {}").format(
-        sql.SQL(", ").join(outputs), _sample(table, sampled), sql.SQL(" ").join(sources)
-    )
-    row = connection.execute(query, {"given": sorted(GIVEN_NAMES)}).fetchone()
-    assert row is not None
-    return {one.name: _read(row[0], row[n + 1]) for n, one in enumerate(asked)}
-
-
-def _laterals(number: int, form: str, value: sql.Composable) -> sql.Composed:
-    """A value as ``v``, trimmed and cut, null where it is blank, and what each pattern says."""
-    if form == "date":
-        inner = sql.SQL("SELECT {}::date AS v").format(value)
-    else:
-        inner = sql.SQL(
-            "SELECT v, regexp_replace(v, '[-[:space:].()]', '', 'g') AS plain FROM "
-            "(SELECT nullif(btrim(left({}::text, {})), '') AS v OFFSET 0) cut OFFSET 0"
-        ).format(value, sql.Literal(LONGEST))
-    tests = [
-        sql.SQL(", {} AS {}").format(sql.SQL(test), sql.Identifier(name))
-        for name, test in _tests(form).items()
-    ]
-    return sql.SQL("CROSS JOIN LATERAL (SELECT v{} FROM ({}) value) {}").format(
-        sql.SQL("").join(tests), inner, sql.Identifier(f"c{number}")
-    )
-
-
-def _counted(number: int, form: str) -> sql.Composed:
-    """An array: filled, distinct, and one count for each pattern in its order."""
-    name = f"c{number}"
-    parts = [sql.SQL("count({0}), count(DISTINCT {0})").format(sql.Identifier(name, "v"))]
-    parts += [
-        sql.SQL("count(*) FILTER (WHERE {})").format(sql.Identifier(name, test))
-        for test in _tests(form)
-    ]
-    return sql.SQL("ARRAY[{}]").format(sql.SQL(", ").join(parts))
-
-
-def _tests(form: str) -> dict[str, str]:
-    return {"text": _TESTS, "date": _DATE_TESTS}.get(form, {})
-
-
-def _read(rows: int, counted: Sequence[int]) -> Counts:
-    filled, distinct, *like = counted
-    names = list(_TESTS) if len(like) == len(_TESTS) else list(_DATE_TESTS)
-    return Counts(filled, rows, distinct, dict(zip(names, like, strict=False)))
-
-
-def _json_keys(
-    connection: psycopg.Connection[Any], table: LiveTable, sampled: sql.SQL
-) -> dict[str, dict[str, Counts]]:
-    found: dict[str, dict[str, Counts]] = {}
-    for column in table.columns.values():
-        if _form(column) != "json":
-            continue
-        source, value = _sample(table, sampled), sql.Identifier("s", column.name)
-        query = sql.SQL(_KEYS).format(sample=source, column=value)
-        keys = [row[0] for row in connection.execute(query, {"most": MOST_KEYS})]
-        if not keys:
-            continue
-        laterals = [
-            _laterals(n, "text", sql.SQL("({}::jsonb ->> {})").format(value, sql.Literal(key)))
-            for n, key in enumerate(keys)
-        ]
-        outputs = [_counted(n, "text") for n in range(len(keys))]
-        query = sql.SQL("SELECT count(*), {} FROM {} s {}").format(
-            sql.SQL(", ").join(outputs), source, sql.SQL(" ").join(laterals)
-        )
-        row = connection.execute(query, {"given": sorted(GIVEN_NAMES)}).fetchone()
-        assert row is not None
-        found[column.name] = {key: _read(row[0], row[n + 1]) for n, key in enumerate(keys)}
-    return found

@@ -1,4 +1,4 @@
-"""Looking a whole live database over and drafting its pack: what ``config map`` does."""
+"""Survey of a whole live database, from which ``config map`` drafts a pack."""
 
 from __future__ import annotations
 
@@ -45,23 +45,23 @@ def survey(
 ) -> Draft:
     """Read a database's schema, count what its values look like, and draft a pack for it.
 
-    The connection becomes read-only, and each statement has a time limit. Each table has its own
-    transaction, so that no lock is held longer than one query. Only names and counts leave the
-    database.
+    The connection becomes read-only, and all statements about a table have one time limit. Each
+    statement has its own transaction, so that no lock is held longer. Only names and counts leave
+    the database. A table that cannot be read is drafted by its names, and the draft says why.
 
     Args:
         connection: to the database, with no transaction begun.
         name: fides_key of the data map.
         connection_id: id of the Airflow connection that the map names.
         schemas: PostgreSQL schemas to look at, None for all.
-        progress: told a table's label, tables done and their total.
+        progress: called with a table's label, the number of tables done, and of all tables.
 
     Raises:
         UsageError: the name cannot be a fides_key, or there is no table to map.
         ServiceError: the database went away.
     """
     require_name(name)
-    tell = progress or (lambda label, done, total: None)
+    report = progress or (lambda label, done, total: None)
     try:
         connection.read_only = True
         with connection.transaction():
@@ -69,18 +69,18 @@ def survey(
                 sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(CATALOGUE_TIMEOUT))
             )
             live = read_schema(connection, schemas)
-        wanted = {key: one for key, one in live.tables.items() if one.kind != "view"}
+        tables = {key: table for key, table in live.tables.items() if table.kind != "view"}
         counts = {}
-        for done, (key, table) in enumerate(wanted.items()):
-            tell(table.label, done, len(wanted))
+        for done, (key, table) in enumerate(tables.items()):
+            report(table.label, done, len(tables))
             counts[key] = count_patterns(connection, table)
-        tell("", len(wanted), len(wanted))
+        report("", len(tables), len(tables))
     except psycopg.Error as error:  # the text of PostgreSQL's errors quotes values
         raise ServiceError(
             f"The schema cannot be read (SQLSTATE {error.sqlstate or 'unknown'}).",
             "Check that the server runs and that its user may read the catalogue.",
         ) from None
-    if not wanted:
+    if not tables:
         raise UsageError(
             "The database has no tables to map.", "Check the database's name and the user's rights."
         )

@@ -140,7 +140,7 @@ def test_a_query_that_takes_too_long_is_given_up(
     postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A view over a slow function, or a server that is busy: names are left, and the next table."""
-    monkeypatch.setattr("include.schema.patterns.TIMEOUT", "200ms")
+    monkeypatch.setattr("include.schema.patterns.TIMEOUT", 0.2)
     script = """CREATE FUNCTION slow() RETURNS text LANGUAGE sql AS 'SELECT pg_sleep(5)::text';
     CREATE MATERIALIZED VIEW m AS SELECT 1 AS x; CREATE VIEW t AS SELECT slow() AS v FROM m;"""
     with scratch(postgres, script) as connection:

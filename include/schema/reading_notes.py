@@ -1,0 +1,73 @@
+"""Texts of a draft about the values that it rests on: how many rows were read, and what was not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from include.schema.live import LiveTable
+from include.schema.patterns import LOCK_TIMEOUT, TIMEOUT, TableCounts
+
+_REASONS = {
+    "42501": (
+        "its user has no right to read it",
+        "grant SELECT to the user and draft again",
+    ),
+    "57014": (
+        f"reading it took longer than {TIMEOUT:.0f} s",
+        "draft again at a time of less load",
+    ),
+    "55P03": (
+        f"another session held its lock for {LOCK_TIMEOUT.removesuffix('s')} s",
+        "draft again",
+    ),
+    "55000": (
+        "it has nothing to read: a materialized view that was never refreshed, or a foreign table",
+        "refresh the view and draft again",
+    ),
+    "08": (
+        "the server of this foreign table does not answer",
+        "draft again when it does, or map the database on that server instead",
+    ),
+    "HV": (
+        "the server of this foreign table refused to answer",
+        "check its foreign server and user mapping, and draft again",
+    ),
+    "53": ("the server lacks memory, disk or connections", "draft again at a time of less load"),
+}
+
+
+def reason_of(code: str) -> str:
+    """Return why PostgreSQL did not let values be read, and what to do, in one sentence.
+
+    Args:
+        code: SQLSTATE.
+    """
+    known = _REASONS.get(code) or _REASONS.get(code[:2])
+    if known is None:
+        return f"PostgreSQL ended the statement with SQLSTATE {code}: see the log of the server"
+    return f"{known[0]} (SQLSTATE {code}): {known[1]}"
+
+
+def notes(table: LiveTable, counts: TableCounts) -> Iterator[str]:
+    """Say how many of a table's rows were read, and which values were not."""
+    if counts.refused and not counts.columns:
+        yield f"Guessed by names alone, as no value was read: {reason_of(counts.refused)}."
+        return
+    if counts.columns:
+        yield f"Values: {_rows(table, counts)}."
+    if counts.refused:
+        yield f"Other columns are guessed by their names: {reason_of(counts.refused)}."
+    by_code: dict[str, list[str]] = {}
+    for column, code in counts.unread.items():
+        by_code.setdefault(code, []).append(column)
+    for code, columns in by_code.items():
+        yield f"Not read: {', '.join(columns)}: {reason_of(code)}."
+
+
+def _rows(table: LiveTable, counts: TableCounts) -> str:
+    if counts.is_sampled:
+        return f"{counts.rows:,} of about {table.rows:,} rows, from all over the table"
+    if counts.rows < counts.most:
+        return "all rows (there are none)" if not counts.rows else f"all {counts.rows:,} rows"
+    estimate = f"about {table.rows:,}" if table.rows else "an unknown number of"
+    return f"the first {counts.rows:,} of {estimate} rows"

@@ -1,0 +1,151 @@
+"""Counting patterns in tables that PostgreSQL allows and a program does not expect."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from include.local.postgres import EmbeddedPostgres
+from include.schema.live import read_schema
+from include.schema.patterns import GROUP, TableCounts, count_patterns
+from tests.schema.support import scratch
+from tests.schema.test_patterns import counted
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["100%", "%s", "%(given)s", "v", "n", 'quo"te', "two words", "Groß", "line\nbreak", "{}"],
+)
+def test_columns_of_any_name_are_counted(postgres: EmbeddedPostgres, name: str) -> None:
+    """Names that are placeholders of a driver, words of a statement of ours, or need quotes."""
+    quoted = '"' + name.replace('"', '""') + '"'
+    script = f"""CREATE TABLE t ({quoted} text, "doc%" jsonb);
+    INSERT INTO t SELECT 'a@b.example', '{{"mail%s": "a@b.example", "mail": "a@b.example"}}'
+    FROM generate_series(1, 5);"""
+    with scratch(postgres, script) as connection:
+        counts = counted(connection)
+    assert counts.columns[name].share("email") == 1.0
+    assert counts.keys["doc%"]["mail"].share("email") == 1.0
+    assert not counts.refused
+    assert not counts.unread
+
+
+def test_columns_of_any_type_are_passed_over_or_counted(postgres: EmbeddedPostgres) -> None:
+    """Text in several collations, enums, domains and networks count; other types do not."""
+    script = """CREATE TYPE mood AS ENUM ('glad', 'sad');
+    CREATE DOMAIN mail AS text COLLATE "POSIX";
+    CREATE TYPE pair AS (a text, b int);
+    CREATE TABLE t (c text COLLATE "C", p text COLLATE "POSIX", d text, feeling mood, m mail,
+        host inet, net cidr, period tsrange, whole int4range, several tsmultirange, pair pair,
+        many text[], grid int[][], place point, bytes bytea, flag bool, mac macaddr,
+        x xml, i interval,
+        fixed char(20), at timestamptz, doubled text GENERATED ALWAYS AS (c || c) STORED);
+    INSERT INTO t (c, p, d, feeling, m, host, net, fixed, at, many)
+    SELECT 'a@b.example', 'x@y.example', 'Jürgen Müller', 'glad', 'a@b.example', '10.0.0.1',
+        '2001:db8::/128', 'a@b.example', 'infinity', '{a@b.example}' FROM generate_series(1, 5);"""
+    with scratch(postgres, script) as connection:
+        counts = counted(connection)
+    assert not counts.refused
+    assert not counts.unread
+    shares = {name: one.share("email", "ip", "latin_name") for name, one in counts.columns.items()}
+    assert shares == {
+        "c": 1.0, "p": 1.0, "d": 1.0, "feeling": 0.0, "m": 1.0, "host": 1.0, "net": 1.0,
+        "fixed": 1.0, "at": 0.0, "doubled": 0.0,
+    }  # fmt: skip
+
+
+def test_a_column_that_fails_leaves_the_others(postgres: EmbeddedPostgres) -> None:
+    """A virtual column that divides by zero, JSON that is none of jsonb, beside 20 others."""
+    others = ", ".join(f"c{number} text" for number in range(GROUP + 4))
+    script = f"""CREATE TABLE t (mail text, zero int, {others}, j json,
+        part text GENERATED ALWAYS AS ((1 / zero)::text) VIRTUAL);
+    INSERT INTO t (mail, zero, j) SELECT 'a@b.example', 0, '{{"a": "\\u0000"}}' FROM
+    generate_series(1, 5);"""
+    with scratch(postgres, script) as connection:
+        counts = counted(connection)
+    assert counts.columns["mail"].share("email") == 1.0
+    assert len(counts.columns) == GROUP + 7  # all texts, the number, and whether j is filled
+    assert counts.unread == {"part": "22012", "j": "22P05"}
+    assert not counts.refused
+
+
+def test_columns_without_a_right_leave_the_others(postgres: EmbeddedPostgres) -> None:
+    """SELECT on some columns only; none at all refuses the table after its first group."""
+    columns = ", ".join(f"c{number} text" for number in range(3 * GROUP))
+    script = f"""CREATE TABLE t (mail text, secret text); CREATE TABLE closed ({columns});
+    INSERT INTO t VALUES ('a@b.example', 'x');
+    DROP ROLE IF EXISTS reader_of_one; CREATE ROLE reader_of_one;
+    GRANT SELECT (mail) ON t TO reader_of_one"""
+    with scratch(postgres, script) as connection:
+        connection.execute("SET ROLE reader_of_one")
+        partly, closed = counted(connection), counted(connection, "closed")
+        connection.execute("RESET ROLE")
+        connection.execute("DROP OWNED BY reader_of_one; DROP ROLE reader_of_one")
+        connection.commit()
+    assert partly.columns["mail"].share("email") == 1.0
+    assert (partly.unread, partly.refused) == ({"secret": "42501"}, "")
+    assert closed.refused == "42501"
+    assert len(closed.unread) == GROUP
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        ("CREATE MATERIALIZED VIEW t AS SELECT 'x'::text AS v WITH NO DATA", "55000"),
+        (
+            "CREATE FOREIGN DATA WRAPPER gone; CREATE SERVER away FOREIGN DATA WRAPPER gone;"
+            "CREATE FOREIGN TABLE t (v text) SERVER away",
+            "55000",
+        ),
+        ("CREATE TABLE t (v text) PARTITION BY LIST (v)", ""),
+        ("CREATE TABLE t ()", ""),
+        ("CREATE TABLE t (v text[])", ""),
+    ],
+)
+def test_tables_without_rows_to_read_end_no_draft(
+    postgres: EmbeddedPostgres, script: str, code: str
+) -> None:
+    """Views never refreshed, servers that are away, parents without partitions, no columns."""
+    with scratch(postgres, script) as connection:
+        assert counted(connection).refused == code
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_locked_table_is_given_up(
+    postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody alters it; the next table is read."""
+    monkeypatch.setattr("include.schema.patterns.LOCK_TIMEOUT", "100ms")
+    with scratch(postgres, "CREATE TABLE t (v text)") as connection:
+        tables = read_schema(connection).tables
+        connection.rollback()
+        with psycopg.connect(connection.info.dsn, password=connection.info.password) as other:
+            other.execute("LOCK TABLE t")
+            refused: TableCounts = count_patterns(connection, tables["public", "t"])
+            other.rollback()
+        assert refused.refused == "55P03"
+        assert count_patterns(connection, tables["public", "t"]).refused == ""
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "EUC_CN"])
+def test_databases_of_other_encodings_are_read(postgres: EmbeddedPostgres, encoding: str) -> None:
+    """They cannot take Chinese characters in a statement."""
+    with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as admin:
+        name = f"schema_{encoding.lower()}"
+        admin.execute(
+            f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' "
+            "LOCALE_PROVIDER libc LOCALE 'C'"
+        )
+        try:
+            conninfo = psycopg.conninfo.make_conninfo(
+                postgres.conninfo(name), client_encoding="UTF8"
+            )
+            with psycopg.connect(conninfo) as connection:
+                connection.execute("CREATE TABLE t (mail text, place text)")
+                connection.execute("INSERT INTO t VALUES ('a@b.example', '12 Main Street')")
+                counts = counted(connection)
+        finally:
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    assert not counts.refused
+    assert counts.columns["mail"].share("email") == 1.0
+    assert counts.columns["place"].share("address") == 1.0

@@ -1,0 +1,101 @@
+"""Counting patterns in wide and heavy tables: memory and time of the server stay bounded."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from include.local.postgres import EmbeddedPostgres
+from include.schema.live import read_schema
+from include.schema.patterns import MOST_VALUES, TableCounts, count_patterns
+from tests.schema.support import scratch
+
+MEBIBYTE = 1024  # of /proc/PID/status, which counts kibibytes
+BOUND = 64 * MEBIBYTE
+STEP = 0.002  # seconds between two looks
+
+
+def private_memory(process: int) -> int:
+    """Return kibibytes that only this process has: PostgreSQL's shared buffers are not in it."""
+    status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
+    return int(status.partition("RssAnon:")[2].split()[0])
+
+
+class Peak:
+    """The most memory that a backend had beyond what it had at first, in kibibytes."""
+
+    def __init__(self) -> None:
+        self.grown = 0
+
+
+@contextmanager
+def watched(connection: psycopg.Connection[Any]) -> Iterator[Peak]:
+    """Watch the backend of a connection."""
+    process, peak, done = connection.info.backend_pid, Peak(), threading.Event()
+    before = private_memory(process)
+
+    def watch() -> None:
+        while not done.wait(STEP):
+            peak.grown = max(peak.grown, private_memory(process) - before)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()
+        peak.grown = max(peak.grown, private_memory(process) - before)
+
+
+def counted(postgres: EmbeddedPostgres, script: str) -> tuple[TableCounts, int]:
+    """Counts of the table t, and the kibibytes that they took."""
+    with scratch(postgres, script) as connection:
+        table = read_schema(connection).tables["public", "t"]
+        connection.rollback()
+        with watched(connection) as peak:
+            counts = count_patterns(connection, table)
+    return counts, peak.grown
+
+
+def wide(columns: int, filling: str = "NULL") -> str:
+    """Return a script that makes a table of text columns with 20 rows."""
+    names = ", ".join(f"c{number} text" for number in range(columns))
+    values = ", ".join([filling] * columns)
+    return f"CREATE TABLE t ({names}); INSERT INTO t SELECT {values} FROM generate_series(1, 20) n;"
+
+
+def test_memory_is_linear_in_columns_and_bounded(postgres: EmbeddedPostgres) -> None:
+    """1,600 columns are the most that PostgreSQL allows; one statement for all took 21.7 GB."""
+    grown = {columns: counted(postgres, wide(columns))[1] for columns in (30, 240, 1600)}
+    assert grown[240] <= 8 * max(grown[30], MEBIBYTE)
+    assert max(grown.values()) <= BOUND
+
+
+def test_large_values_are_cut_before_they_are_read(postgres: EmbeddedPostgres) -> None:
+    """Compressed and uncompressed texts, and JSON, of 30 MB in 16 columns."""
+    script = """CREATE TABLE t (plain text STORAGE EXTERNAL, packed text, document jsonb, j json);
+    INSERT INTO t SELECT repeat(md5(n::text), 1000000), repeat('a', 30000000),
+        jsonb_build_object('phone', '13812345678', 'long', repeat(md5(n::text), 1000000)),
+        json_build_object('phone', repeat(md5(n::text), 1000000)) FROM generate_series(1, 3) n;
+    INSERT INTO t SELECT 'a@b.example', 'x', '{"phone": "13812345678"}', '{"phone": "x"}'
+    FROM generate_series(1, 3) n;"""
+    counts, grown = counted(postgres, script)
+    assert counts.columns["plain"].filled == counts.columns["packed"].filled == 6
+    assert counts.columns["plain"].like["email"] == 3
+    assert counts.keys["document"]["phone"].like["mobile"] == 3
+    assert grown <= BOUND
+
+
+def test_wide_tables_are_read_in_fewer_rows(postgres: EmbeddedPostgres) -> None:
+    """Time is bounded by the number of values, not of rows."""
+    script = wide(400, "'x'").replace("generate_series(1, 20)", "generate_series(1, 3000)")
+    counts, grown = counted(postgres, script)
+    assert counts.rows == MOST_VALUES // 400
+    assert len(counts.columns) == 400
+    assert grown <= BOUND
