@@ -77,6 +77,7 @@ def main() -> NoReturn:
 
 def _run(words: list[str]) -> int:
     try:
+        _refuse_empty_text(words)
         code = app(words, prog_name="parcelseal", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except typer.Exit as end:
@@ -96,6 +97,25 @@ def _run(words: list[str]) -> int:
         log = _keep(value_free(error))
         kind = type(error).__name__
         return _fail(words, ServiceError(f"{kind}, which nobody foresaw.", f"See {log}."))
+
+
+def _refuse_empty_text(words: list[str]) -> None:
+    """Refuse an empty text: ``--dsn "$UNSET"`` must not mean that the option was left out.
+
+    Raises:
+        UsageError: an argument, or the value of an option, is blank.
+    """
+    if words[:1] in (["test"], ["bench"]):  # their words are those of other programs
+        return
+    for before, word in zip(["", *words], words, strict=False):
+        name, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        if value.strip() or (name and not equals):
+            continue
+        option = name or (before if before.startswith("-") else "An argument")
+        raise UsageError(
+            f"{option} has an empty value.",
+            "Give it a value, or leave it out. Is a variable of the shell not set?",
+        )
 
 
 def _fail(words: list[str], error: ParcelSealError) -> int:

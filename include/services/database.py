@@ -152,9 +152,14 @@ class DatabaseAddress:
         to stand on a command line.
 
         Raises:
-            UsageError: libpq cannot read it, or would take a part of the password for something
-                else; the text is not repeated, it may hold a password.
+            UsageError: it is empty, libpq cannot read it, or would take a part of the password for
+                something else; the text is not repeated, it may hold a password.
         """
+        if not conninfo.strip():
+            raise UsageError(
+                "The database address is empty.",
+                "Write postgresql://user:password@host:port/database or host=... dbname=...",
+            )
         refuse_unescaped(conninfo, "The database address", first_at=True)
         try:
             given = {key: str(value) for key, value in conninfo_to_dict(conninfo).items()}
