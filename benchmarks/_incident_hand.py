@@ -192,7 +192,7 @@ def _whole_people(connection: psycopg.Connection[Any], case: Case) -> Figures:
     return found
 
 
-_OF_EVERYBODY = ("user.account", "user.privacy_preferences", "user.unique_id", "user.workplace")
+_OF_EVERYBODY = ("user.account", "user.privacy_preferences", "user.unique_id")
 _OF_ADDRESSES = (
     "user.contact.address.city",
     "user.contact.address.state",
@@ -264,8 +264,7 @@ SELECT count(*) AS people,
         AS "user.government_id.national_identification_number",
     count(*) FILTER (WHERE has & 16 > 0 OR has & 1 > 0 AND name <> '') AS "user.name",
     count(*) FILTER (WHERE has & 5 > 0) AS "user.privacy_preferences",
-    count(*) AS "user.unique_id",
-    count(*) FILTER (WHERE has & 9 > 0) AS "user.workplace"
+    count(*) AS "user.unique_id"
 FROM (SELECT customer_id, bit_or(has) AS has FROM ({}) AS marked GROUP BY 1) AS affected
 JOIN customer USING (customer_id)
 """

@@ -75,9 +75,9 @@ def _refuse(place: Workplace, problems: list[str], where: str, *, as_json: bool)
 @app.command("map")
 def draft_map(
     dsn: Annotated[
-        str, typer.Option(help="Database to map; without it, the connection customer_db.")
-    ] = "",
-    name: Annotated[str, typer.Option(help="Name of the data map (fides_key).")] = "",
+        str | None, typer.Option(help="Database to map; without it, the connection customer_db.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the data map (fides_key).")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the drafted policy pack.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> int:
@@ -107,6 +107,8 @@ def draft_map(
                 "tables": draft.tables,
                 "guesses": [vars(one) for one in draft.guesses],
                 "refused": draft.refused,
+                "unread": draft.unread,
+                "rows": draft.rows,
                 "files": written,
             }
         )
@@ -119,8 +121,8 @@ def draft_map(
 
 
 @contextmanager
-def _database(dsn: str) -> Iterator[DatabaseAddress]:
-    if dsn:
+def _database(dsn: str | None) -> Iterator[DatabaseAddress]:
+    if dsn is not None:
         yield DatabaseAddress.from_conninfo(dsn)
         return
     place = workplace()
@@ -132,8 +134,10 @@ def _database(dsn: str) -> Iterator[DatabaseAddress]:
 
 
 def _summarize(draft: Draft, written: list[str]) -> None:
-    """Say on stderr what was found, and where a person should look first."""
+    """Print on stderr what was found, and what a person should check first."""
     from rich.table import Table
+
+    from include.schema.reading_notes import reason_of
 
     table = Table("category", "columns", box=None, pad_edge=False)
     for category, columns in draft.by_category.items():
@@ -146,7 +150,12 @@ def _summarize(draft: Draft, written: list[str]) -> None:
         place = ".".join(part for part in (one.schema, one.table, one.column, one.key) if part)
         tell(f"doubtful: {_plain(place)}: {one.category} ({one.reason})")
     for label, code in draft.refused.items():
-        tell(f"guessed by its names alone (SQLSTATE {code}): {_plain(label)}")
+        extent = "read in part" if label in draft.rows else "guessed by its names alone"
+        tell(f"{extent}: {_plain(label)}: {reason_of(code)}")
+    for label, columns in draft.unread.items():
+        if label not in draft.refused:
+            codes = ", ".join(f"{column} ({code})" for column, code in columns.items())
+            tell(f"not read in {_plain(label)}, by SQLSTATE: {_plain(codes)}")
     for path in written:
         tell(f"wrote {_plain(path)}")
 

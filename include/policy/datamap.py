@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -58,6 +58,8 @@ class DatabaseMeta(Rule):
         rpo_hours: recovery point objective, else of backup.yaml.
         newest: columns that show how fresh a copy is.
         collections: exceptions, by collection.
+        unconfirmed: fields whose data categories are a draft's guesses, by collection; keys inside
+            JSON columns with dots.
     """
 
     connection: Text = "customer_db"
@@ -70,6 +72,7 @@ class DatabaseMeta(Rule):
     rpo_hours: Positive | None = None
     newest: tuple[NewestClock, ...] = ()
     collections: Mapping[str, CollectionMeta] = {}
+    unconfirmed: Mapping[str, tuple[Name, ...]] = {}
 
 
 class Reference(Rule):
@@ -96,7 +99,9 @@ class MappedField(Rule):
         name: name of the column.
         categories: fideslang data categories, those of its collection and database included.
         uses: fideslang data uses, likewise.
-        subjects: fideslang data subjects, likewise.
+        subjects: fideslang data subjects: its own, or else those of the nearest level above it
+            that names any.
+        is_confirmed: whether a person, and not a draft, decided on its categories.
         primary_key: whether it belongs to the primary key.
         data_type: fideslang data type, where named.
         identity: kind of identity it holds (``email``), where named.
@@ -108,6 +113,7 @@ class MappedField(Rule):
     categories: tuple[str, ...] = ()
     uses: tuple[str, ...] = ()
     subjects: tuple[str, ...] = ()
+    is_confirmed: bool = True
     primary_key: bool = False
     data_type: str | None = None
     identity: str | None = None
@@ -142,6 +148,11 @@ class MappedCollection(Rule):
     owner: str | None = None
     description: str | None = None
     fields: Mapping[str, MappedField]
+
+    @property
+    def unconfirmed(self) -> tuple[str, ...]:
+        """Fields with a personal category that nobody confirmed; keys in JSON with dots."""
+        return tuple(_unconfirmed(self.fields, ""))
 
     @property
     def primary_key(self) -> tuple[str, ...]:
@@ -179,3 +190,10 @@ class MappedDatabase(Rule):
     rpo: timedelta
     newest: tuple[NewestClock, ...] = ()
     collections: Mapping[str, MappedCollection]
+
+
+def _unconfirmed(fields: Mapping[str, MappedField], prefix: str) -> Iterator[str]:
+    for name, field in fields.items():
+        if field.is_personal and not field.is_confirmed:
+            yield prefix + name
+        yield from _unconfirmed(field.fields, f"{prefix}{name}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from include.policy.incident import CHECKLIST_FIELDS, FIGURES, Grade, IncidentRules
@@ -10,6 +10,7 @@ from include.policy.incident_scope import Lookup, Named, ScopeRule
 from include.policy.people import staff_faults
 
 if TYPE_CHECKING:
+    from include.policy.datamap import MappedDatabase
     from include.policy.mapping import Inventory
 
 Loc = tuple[str | int, ...]
@@ -37,6 +38,33 @@ def faults(
     yield from _people(rules, roles)
     yield from _names(rules)
     yield from _scope(rules, inventory)
+
+
+def unconfirmed_categories(
+    rules: IncidentRules | None, databases: Mapping[str, MappedDatabase]
+) -> Iterator[tuple[Loc, str]]:
+    """Name the collections with categories that are only guessed, each with its place.
+
+    Notices tell people which types of their information are affected (PIPL (2021-11-01) 57). A
+    guessed category there may state a wrong fact, and leaving it out may conceal a true one.
+
+    Args:
+        rules: incident.yaml.
+        databases: the mapped databases, by name.
+    """
+    for at, scope in enumerate(rules.scope if rules else ()):
+        collections = databases[scope.database].collections if scope.database in databases else {}
+        named: dict[str, Loc] = {scope.subject.collection: ("subject", "collection")}
+        for number, records in enumerate(scope.records):
+            named.setdefault(records.collection, ("records", number, "collection"))
+        for name, place in named.items():
+            if name in collections and (fields := collections[name].unconfirmed):
+                message = (
+                    f"notices to customers would name categories that nobody confirmed, of "
+                    f"{', '.join(fields)}: check them in the data map of {scope.database}, and "
+                    "delete the fields from its meta.parcelseal.unconfirmed"
+                )
+                yield ("scope", at, *place), message
 
 
 def _rising(grades: Iterable[Grade]) -> Iterator[tuple[Loc, str]]:

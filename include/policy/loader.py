@@ -127,6 +127,8 @@ def load_pack(folder: Path) -> PolicyPack:
         incident, datamap.inventory, {one.id for one in roles.values()}
     ):
         checks.add("incident.yaml", loc, message)
+    for loc, message in incident_checks.unconfirmed_categories(incident, datamap.databases):
+        checks.add("incident.yaml", loc, message)
     taken = set(intakes.check_ids(intake.values(), datamap.inventory))
     suites = reader.suites(checks, reader.named("intake.yaml", "collection"), taken)
     reader.check_unknown_files()

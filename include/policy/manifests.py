@@ -291,6 +291,7 @@ def _check_meta(entry: _Entry, datamap: DataMap) -> None:
     if isinstance(ours, dict):
         _check_newest(entry, ours, base, datamap)
         _check_exceptions(entry, ours, base, datamap)
+        _check_unconfirmed(entry, ours, base, datamap)
     _check_tables_once(entry, doubtful, datamap)
 
 
@@ -341,6 +342,25 @@ def _check_exceptions(entry: _Entry, ours: dict[str, Any], base: Loc, datamap: D
         if not datamap.inventory.has_collection(entry.name, name):
             message = "the database has no such collection"
             datamap.problems.append(entry.document.problem((*base, "collections", name), message))
+
+
+def _check_unconfirmed(entry: _Entry, ours: dict[str, Any], base: Loc, datamap: DataMap) -> None:
+    """What is listed as unconfirmed is there, and becomes a remark."""
+    listed = ours.get("unconfirmed")
+    for name, fields in listed.items() if isinstance(listed, dict) else ():
+        loc = (*base, "unconfirmed", name)
+        if not datamap.inventory.has_collection(entry.name, name):
+            message = "the database has no such collection"
+            datamap.problems.append(entry.document.problem(loc, message))
+        elif isinstance(fields, list):
+            named = [one for one in fields if isinstance(one, str)]
+            for at, field_name in enumerate(named):
+                if not datamap.inventory.has_field(entry.name, name, field_name):
+                    message = f"collection {name!r} has no field {field_name!r}"
+                    datamap.problems.append(entry.document.problem((*loc, at), message))
+            if named:
+                message = f"nobody confirmed the data categories of {', '.join(named)}"
+                datamap.remarks.append(entry.document.problem(loc, message))
 
 
 def _check_tables_once(entry: _Entry, doubtful: set[str], datamap: DataMap) -> None:

@@ -170,6 +170,7 @@ def _collection(
     schema, table = table_of(collection.name, meta)
     said = meta.collections.get(collection.name)
     by_name = {one.name: one for one in collection.fields}
+    guessed = frozenset(meta.unconfirmed.get(collection.name, ()))
     return MappedCollection(
         name=collection.name,
         schema_name=schema,
@@ -179,7 +180,7 @@ def _collection(
         owner=(said and said.owner) or meta.owner,
         description=collection.description,
         fields={
-            one["name"]: _field(by_name[one["name"]], (dataset, collection), inventory)
+            one["name"]: _field(by_name[one["name"]], (dataset, collection), inventory, guessed)
             for one in raw["fields"]
         },
     )
@@ -189,15 +190,26 @@ def _field(
     field: DatasetField,
     above: tuple[Dataset | DatasetCollection | DatasetField, ...],
     inv: Inventory,
+    unconfirmed: frozenset[str],
+    prefix: str = "",
 ) -> MappedField:
-    """A field; what its collection, its database or the field around it say holds for it too."""
+    """Map a field.
+
+    Categories and uses of its collection, its database and the field around it hold for it too. Of
+    data subjects those of the nearest level hold: the clerk who typed a customer's record in is the
+    subject of one column in a table about customers.
+    """
     chain = (*above, field)
+    path = prefix + field.name
     meta = field.fides_meta
     return MappedField(
         name=field.name,
         categories=_once(one for part in chain for one in part.data_categories or ()),
         uses=_once(one for part in chain for one in part.data_uses or ()),
-        subjects=_once(one for part in chain for one in part.data_subjects or ()),
+        subjects=next(
+            (tuple(part.data_subjects) for part in reversed(chain) if part.data_subjects), ()
+        ),
+        is_confirmed=path not in unconfirmed,
         primary_key=bool(meta and meta.primary_key),
         data_type=meta.data_type if meta else None,
         identity=meta.identity if meta else None,
@@ -205,7 +217,9 @@ def _field(
             _reference(one.dataset, one.field, one.direction and one.direction.value, inv)
             for one in (meta and meta.references) or ()
         ),
-        fields={one.name: _field(one, chain, inv) for one in field.fields or ()},
+        fields={
+            one.name: _field(one, chain, inv, unconfirmed, f"{path}.") for one in field.fields or ()
+        },
     )
 
 

@@ -1,7 +1,8 @@
 """Drafting a policy pack from a live database: a data map, default expectations, one purpose.
 
 A draft is for a person to correct: each guess has its confidence and its reason as a comment, so
-that the files stay pure fideslang and pure pack.
+that the files stay pure fideslang and pure pack. Every guessed category is listed as unconfirmed
+under ``meta.parcelseal`` until a person deletes it there.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from include.schema.guess import Guess
 from include.schema.live import LiveColumn, LiveSchema, LiveTable, Name
 from include.schema.naming import Subject, words
 from include.schema.patterns import TableCounts
+from include.schema.reading_notes import notes
 from include.schema.types import fides_type
 
 _SUBJECTS = {
@@ -47,7 +49,9 @@ class Draft:
         files: path inside the pack -> text.
         tables: how many tables it maps.
         guesses: what is personal in them.
-        refused: tables whose values could not be looked at -> PostgreSQL's code.
+        refused: tables whose reading ended with an error -> SQLSTATE.
+        unread: tables -> columns that alone could not be read -> SQLSTATE.
+        rows: tables -> rows whose values were looked at.
     """
 
     name: str
@@ -55,6 +59,8 @@ class Draft:
     tables: int
     guesses: Sequence[Guess]
     refused: Mapping[str, str]
+    unread: Mapping[str, Mapping[str, str]]
+    rows: Mapping[str, int]
 
     @property
     def data_map(self) -> str:
@@ -101,13 +107,16 @@ def draft_pack(
         f"quality/{name}.yaml": quality(name, tables, names.collections, counts, shown),
         "purposes.yaml": purposes(name, names.collections, shown),
     }
-    refused = {
-        tables[key].label: one.refused
-        for key, one in counts.items()
-        if one.refused
-        if key in tables
-    }
-    return Draft(name, files, len(tables), shown, refused)
+    counted = {tables[key].label: one for key, one in counts.items() if key in tables}
+    return Draft(
+        name=name,
+        files=files,
+        tables=len(tables),
+        guesses=shown,
+        refused={label: one.refused for label, one in counted.items() if one.refused},
+        unread={label: one.unread for label, one in counted.items() if one.unread},
+        rows={label: one.rows for label, one in counted.items() if one.columns},
+    )
 
 
 class _Names:
@@ -154,7 +163,7 @@ class _DataMap:
         guesses: Sequence[Guess],
     ) -> None:
         self.name, self.connection, self.names = name, connection, names
-        self.contexts = contexts(live, counts)
+        self.contexts, self.counts = contexts(live, counts), counts
         self.guesses: dict[tuple[str, str, str], list[Guess]] = {}
         for one in guesses:
             self.guesses.setdefault((one.schema, one.table, one.column), []).append(one)
@@ -165,7 +174,7 @@ class _DataMap:
             0,
             "A draft by ./parcelseal config map, from names, keys and counts of values.",
             "Correct it: behind each category stand how sure the guess is and why. A column",
-            "without one was not taken for personal data. docs/data-map.md says how to go on.",
+            "without one was not taken for personal data. docs/data-map.md has the next steps.",
         )
         self.lines.add(0, "dataset:")
         self.lines.add(1, f"- fides_key: {scalar(self.name)}")
@@ -192,12 +201,32 @@ class _DataMap:
         for name, (schema, table) in apart:
             said = flow_map([("schema", scalar(schema)), ("table", scalar(table))])
             self.lines.add(5, f"{scalar(name)}: {said}")
+        self._unconfirmed()
+
+    def _unconfirmed(self) -> None:
+        """List the fields whose categories are guesses."""
+        fields: dict[Name, dict[str, None]] = {}
+        for (schema, table, column), guesses in self.guesses.items():
+            paths = (f"{column}.{one.key}" if one.key else column for one in guesses)
+            fields.setdefault((schema, table), {}).update(dict.fromkeys(paths))
+        if not fields:
+            return
+        self.lines.note(
+            4,
+            "Guessed categories. Delete a field here when a person has checked its categories",
+            "below: incident.yaml, whose notices name categories, takes no unconfirmed field.",
+        )
+        self.lines.add(4, "unconfirmed:")
+        for key, paths in fields.items():
+            self.lines.add(5, f"{scalar(self.names.collections[key])}: {flow_list(paths)}")
 
     def _collection(self, key: Name, table: LiveTable) -> None:
         context = self.contexts[key]
         self.lines.add(3, f"- name: {scalar(self.names.collections[key])}")
         if table.kind in ("materialized_view", "foreign_table"):
             self.lines.note(4, f"a {table.kind.replace('_', ' ')}")
+        if key in self.counts:
+            self.lines.note(4, *notes(table, self.counts[key]))
         if any((*key, column) in self.guesses for column in table.columns):
             self.lines.add(4, f"data_subjects: {flow_list([_subject(context)])}")
         self.lines.add(4, "fields:")
@@ -211,6 +240,8 @@ class _DataMap:
             if not one.key:
                 why = f"{one.confidence}: {one.reason}"
                 self.lines.add(6, f"data_categories: {flow_list([one.category])}", why)
+                if one.subject and one.subject != _subject(self.contexts[key]):
+                    self.lines.add(6, f"data_subjects: {flow_list([one.subject])}")
         inside = [one for one in guessed if one.key]
         # fideslang lets only objects have fields inside
         kind = "object" if inside else fides_type(column)

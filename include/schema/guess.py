@@ -68,6 +68,7 @@ class Guess:
         category: fideslang data category.
         confidence: how sure the guess is.
         reason: why, in a few words; names and shares, never a value.
+        subject: fideslang data subject of the column, where it may be another than the table's.
     """
 
     schema: str
@@ -77,6 +78,7 @@ class Guess:
     category: str
     confidence: Confidence
     reason: str
+    subject: str = ""
 
 
 def guess(live: LiveSchema, counts: Mapping[Name, TableCounts]) -> list[Guess]:
@@ -116,7 +118,10 @@ class _Column:
 
     def _guess(self, key: str, answer: _Answer) -> Guess:
         table = self.context.table
-        return Guess(table.schema, table.name, self.column.name, key, *answer)
+        kind = self.context.people.get(self.column.name)
+        is_staff = kind is Subject.EMPLOYEE or (kind is None and is_actor(self.column.name))
+        subject = "employee" if is_staff and answer[0] == "user.workplace" else ""
+        return Guess(table.schema, table.name, self.column.name, key, *answer, subject=subject)
 
     def _answer(self) -> _Answer | None:
         steps = (

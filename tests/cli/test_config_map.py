@@ -60,6 +60,7 @@ def test_the_next_command_is_named_last(shop: str, tmp_path: Path):
     assert last == f"PARCELSEAL_POLICY='{out}' ./parcelseal config check"
     checked = call(tmp_path / "home", "config", "check", PARCELSEAL_POLICY=str(out))
     assert checked.returncode == 0, checked.stderr
+    assert "nobody confirmed the data categories of id, name, phone, loyalty" in checked.stderr
 
 
 def test_json_names_each_guess(shop: str, tmp_path: Path):
@@ -67,11 +68,12 @@ def test_json_names_each_guess(shop: str, tmp_path: Path):
     done = call(tmp_path / "home", "config", "map", "--dsn", shop, "--json")
     said = json.loads(done.stdout)
     assert (said["tables"], said["refused"], said["files"]) == (1, {}, [])
+    assert (said["unread"], said["rows"]) == ({}, {"public.customer": 40})
     assert said["name"].startswith("t_")
     assert said["guesses"][2] == {
         "schema": "public", "table": "customer", "column": "phone", "key": "",
         "category": "user.contact.phone_number", "confidence": "high",
-        "reason": "name, and 100% of the values",
+        "reason": "name, and 100% of the values", "subject": "",
     }  # fmt: skip
 
 
@@ -95,6 +97,9 @@ def test_without_an_address_it_is_the_connection(shop: str, tmp_path: Path):
     [
         (["--dsn", "postgresql://u:geheim@127.0.0.1:1/x"], 3, "No connection"),
         (["--dsn", "nonsense geheim"], 2, "cannot be read"),
+        (["--dsn", ""], 2, "--dsn has an empty value"),
+        (["--dsn= "], 2, "--dsn has an empty value"),
+        (["--out", ""], 2, "--out has an empty value"),
         (["--dsn", "host=/tmp dbname=x password=geheim", "--name", "../x"], 2, "--name"),
     ],
 )

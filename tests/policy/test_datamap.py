@@ -141,6 +141,15 @@ def test_collections_inherit_from_their_database(tmp_path: Path) -> None:
     assert buyer.fields["id"].is_personal
 
 
+def test_the_nearest_data_subjects_hold(tmp_path: Path) -> None:
+    """A column about staff in a table about customers is not about both."""
+    text = SHOP.replace("name: buyer\n", "name: buyer\n    data_subjects: [customer]\n")
+    text = text.replace("name: seen_at\n", "name: seen_at\n        data_subjects: [employee]\n")
+    fields = database_of(tmp_path, text).collections["buyer"].fields
+    assert fields["phone"].subjects == ("customer",)
+    assert fields["seen_at"].subjects == ("employee",)
+
+
 def test_targets_come_from_backup_yaml(tmp_path: Path) -> None:
     """A database that names no RTO or RPO has the pack's."""
     folder = write_pack(tmp_path, backup="defaults: {rto_minutes: 15, rpo_hours: 2}\n")

@@ -150,3 +150,19 @@ def test_a_mistake_is_named_with_its_place(
     assert any(one.path == path and said in one.message for one in found), found
     assert {one.file for one in found} == {"incident.yaml"}
     assert all(one.line for one in found)
+
+
+def test_notices_take_no_category_that_nobody_confirmed(tmp_path: Path) -> None:
+    """Of the collections that incident.yaml names; the map of others may wait."""
+    ours = "parcelseal:\n"
+    assert DATAMAP.count(ours) == 1
+
+    def pack(unconfirmed: str) -> Path:
+        changed = DATAMAP.replace(ours, f"{ours}        unconfirmed: {{{unconfirmed}}}\n")
+        text = yaml.safe_dump(RULES, allow_unicode=True)
+        return write_pack(tmp_path, datamap__chinook=changed, incident=text)
+
+    (problem,) = problems_of(pack("customer: [email, phone], employee: [title]"))
+    assert (problem.file, problem.path) == ("incident.yaml", "scope[0].subject.collection")
+    assert "nobody confirmed, of phone, email: check" in problem.message
+    assert load_pack(pack("employee: [title]")).incident is not None

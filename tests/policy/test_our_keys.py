@@ -7,6 +7,7 @@ from textwrap import dedent, indent
 
 import pytest
 
+from include.policy import load_pack
 from tests.policy.packs import SHOP, said, write_pack
 
 
@@ -24,6 +25,12 @@ from tests.policy.packs import SHOP, said, write_pack
         ("collections:\n  seller: {}", "14: meta.parcelseal.collections.seller: the database has"),
         ("collections:\n  buyer: {tabel: x}", "14: meta.parcelseal.collections.buyer.tabel: this"),
         ("collections: [buyer]", "13: meta.parcelseal.collections: Input should be an object"),
+        (
+            "unconfirmed:\n  seller: [id]",
+            "14: meta.parcelseal.unconfirmed.seller: the database has",
+        ),
+        ("unconfirmed:\n  buyer: [at]", "14: meta.parcelseal.unconfirmed.buyer[0]: collection"),
+        ("unconfirmed: [phone]", "13: meta.parcelseal.unconfirmed: Input should be an object"),
     ],
 )
 def test_each_fault_of_our_keys_has_its_line(tmp_path: Path, text: str, expected: str) -> None:
@@ -60,3 +67,32 @@ def test_nobody_guesses_the_table_where_its_name_is_faulty(tmp_path: Path, ours:
     text = f"{SHOP}  - {{name: public.buyer, fields: []}}\nmeta: {{parcelseal: {{{ours}}}}}\n"
     [line] = said(write_pack(tmp_path, datamap__a=text))
     assert "same table" not in line
+
+
+def test_unconfirmed_fields_are_remarks_until_they_are_deleted(tmp_path: Path) -> None:
+    """Keys inside JSON columns have dots; a field without a personal category needs nobody."""
+    fields = """\
+      - name: raw
+        data_categories: [user]
+        fides_meta: {data_type: object}
+        fields: [{name: mail, data_categories: [user.contact.email]}]
+    """
+    text = (
+        SHOP
+        + indent(dedent(fields), "      ")
+        + dedent("""\
+        meta:
+          parcelseal:
+            unconfirmed: {buyer: [id, phone, raw.mail]}
+        """)
+    )
+    pack = load_pack(write_pack(tmp_path, datamap__x=text))
+    buyer = pack.database("shop").collections["buyer"]
+    assert buyer.unconfirmed == ("phone", "raw.mail")
+    assert buyer.fields["raw"].is_confirmed
+    assert [str(one) for one in pack.remarks] == [
+        "datamap/x.yaml:16: meta.parcelseal.unconfirmed.buyer: nobody confirmed the data "
+        "categories of id, phone, raw.mail"
+    ]
+    confirmed = text.replace("[id, phone, raw.mail]", "[]")
+    assert load_pack(write_pack(tmp_path, datamap__x=confirmed)).remarks == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def loaded(draft: Draft, folder: Path) -> MappedDatabase:
     """The drafted data map as the pack's own loader reads it."""
     write_draft(folder, {name: text for name, text in draft.files.items() if "datamap" in name})
     pack = load_pack(folder)
-    assert pack.remarks == ()
+    assert all("nobody confirmed" in one.message for one in pack.remarks)
     return pack.database(draft.name)
 
 
@@ -73,6 +74,48 @@ def test_drafts_of_other_databases_load(
     with scratch(postgres, (UNSEEN / f"{name}.sql").read_text(encoding="utf-8")) as connection:
         database = loaded(draft_of(connection), tmp_path)
         assert drift(read_schema(connection), database) == []
+
+
+def test_every_guess_is_unconfirmed(courier: psycopg.Connection[Any], tmp_path: Path) -> None:
+    """Keys inside JSON columns too; a person deletes what was checked."""
+    draft = draft_of(courier, "courier")
+    database = loaded(draft, tmp_path)
+    listed = {
+        (collection.table, path)
+        for collection in database.collections.values()
+        for path in collection.unconfirmed
+    }
+    guessed = {(one.table, f"{one.column}.{one.key}".rstrip(".")) for one in draft.guesses}
+    assert listed == guessed
+    assert ("intake_record", "raw.phone") in listed
+
+
+def test_a_key_to_staff_is_about_staff(courier: psycopg.Connection[Any], tmp_path: Path) -> None:
+    """Who entered a customer's record is nothing about the customer's work."""
+    customer = loaded(draft_of(courier, "courier"), tmp_path).collections["customer"]
+    assert customer.fields["entered_by"].subjects == ("employee",)
+    assert customer.fields["name"].subjects == ("customer",)
+
+
+def test_a_draft_states_the_rows_it_rests_on(postgres: EmbeddedPostgres) -> None:
+    """All of a small table, a sample of a large one, none of a closed one, with what to do."""
+    script = """CREATE TABLE large (mail text); INSERT INTO large SELECT 'a@b.example'
+        FROM generate_series(1, 60000); ANALYZE large;
+    CREATE TABLE small (mail text); INSERT INTO small VALUES ('a@b.example');
+    CREATE TABLE customer (mail text, zero int,
+        part text GENERATED ALWAYS AS ((1 / zero)::text) VIRTUAL);
+    INSERT INTO customer VALUES ('a@b.example', 0);
+    CREATE MATERIALIZED VIEW unfilled AS SELECT mail FROM small WITH NO DATA;"""
+    with scratch(postgres, script) as connection:
+        draft = draft_of(connection)
+    text = draft.data_map
+    assert re.search(r"# Values: [45],\d{3} of about 60,000 rows, from all over the table\.", text)
+    assert "# Values: all 1 rows." in text
+    assert "# Not read: part: PostgreSQL ended the statement with SQLSTATE 22012" in text
+    assert "# Guessed by names alone, as no value was read: it has nothing to read" in text
+    assert draft.refused == {"public.unfilled": "55000"}
+    assert draft.unread == {"public.customer": {"part": "22012"}}
+    assert draft.rows["public.small"] == 1
 
 
 def test_names_of_any_kind_survive(postgres: EmbeddedPostgres, tmp_path: Path) -> None:

@@ -134,3 +134,10 @@ def test_the_role_does_nothing_else(courier: Courier, statement: str) -> None:
     refused = pytest.raises(psycopg.errors.InsufficientPrivilege)
     with courier.address.connect() as connection, refused:
         connection.execute(statement.encode())
+
+
+def test_who_entered_a_record_is_no_information_about_its_customer(courier: Courier) -> None:
+    """Columns about staff stay out of the categories, of which the notice to customers tells."""
+    scope = courier.count(courier.answer("everything").selection)
+    assert "user.unique_id" in scope.categories
+    assert "user.workplace" not in scope.categories
