@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from include.schema.live import LiveColumn, LiveSchema, LiveTable, Name
+from include.schema.live import LiveColumn, LiveForeignKey, LiveSchema, LiveTable, Name
 from include.schema.naming import (
     Subject,
     category_of,
@@ -32,6 +32,8 @@ _DIRECT = (
 )  # fmt: skip
 _TITLE = re.compile(r"[\u3400-\u9fff]{2,12}")  # longer comments are sentences
 REACH = 2  # keys that are followed from a table to the person it is about
+_PARTNER = "partner"  # of trade: an ERP's customers, or the companies that work for it
+_OWN_NAMES = {"name", "display name", "full name"}
 _NOT_HOLDERS = {Subject.ORGANIZATION, Subject.THING}
 
 
@@ -85,7 +87,7 @@ class Context:
 
 def contexts(live: LiveSchema, counts: Mapping[Name, TableCounts]) -> dict[Name, Context]:
     """Look at each table with its keys and its neighbours."""
-    subjects = {name: _subject(table) for name, table in live.tables.items()}
+    subjects = _subjects(live, counts)
     keys = _keys_by_name(live)
     found = {
         name: _context(table, subjects, keys, counts.get(name, TableCounts()))
@@ -104,6 +106,46 @@ def _subject(table: LiveTable) -> Subject:
     comment = (table.comment or "").strip().removesuffix("表")
     titled = subject_of(comment) if _TITLE.fullmatch(comment) else Subject.UNKNOWN
     return subject_of(table.name) if titled is Subject.UNKNOWN else titled
+
+
+def _subjects(live: LiveSchema, counts: Mapping[Name, TableCounts]) -> dict[Name, Subject]:
+    """Say whom each table is about: by its name, unless its values or relations say otherwise."""
+    subjects = {name: _subject(table) for name, table in live.tables.items()}
+    for name, table in live.tables.items():
+        if subjects[name] is Subject.ORGANIZATION and (
+            _names_people(table, counts.get(name, TableCounts()))
+            or (words(table.name)[-1:] == (_PARTNER,) and _buys(name, live, subjects))
+        ):
+            subjects[name] = Subject.CUSTOMER
+    for name, table in live.tables.items():
+        # the bank account of a person, not a bank: res_partner_bank
+        holders = {subjects.get(key.target) for key in table.foreign_keys if not _by_actor(key)}
+        if words(table.name)[-1:] == ("bank",) and Subject.CUSTOMER in holders:
+            subjects[name] = Subject.ACCOUNT
+    return subjects
+
+
+def _names_people(table: LiveTable, counts: TableCounts) -> bool:
+    """Return whether the values of the table's own name are names of people."""
+    return any(
+        phrase(column) in _OWN_NAMES and by_value(values) == "user.name"
+        for column, values in counts.columns.items()
+    )
+
+
+def _buys(name: Name, live: LiveSchema, subjects: Mapping[Name, Subject]) -> bool:
+    """Return whether orders or parcels lead to the table."""
+    return any(
+        key.target == name
+        for other, table in live.tables.items()
+        if subjects[other] in (Subject.PURCHASE, Subject.SHIPMENT)
+        for key in table.foreign_keys
+        if not _by_actor(key)
+    )
+
+
+def _by_actor(key: LiveForeignKey) -> bool:
+    return all(is_actor(column) for column in key.columns)
 
 
 def _keys_by_name(live: LiveSchema) -> dict[str, Name]:
@@ -192,6 +234,10 @@ def by_value(counts: Counts) -> str | None:
         return "user.government_id.national_identification_number"
     if counts.filled >= 10 and counts.share("card") >= 0.9:
         return "user.financial.credit_card"
+    if counts.share("iban") >= 0.7:
+        return "user.financial.bank_account"
+    if counts.distinct >= 5 and counts.share("ip") >= 0.9:
+        return "user.device.ip_address"
     if counts.distinct >= 5 and counts.share("chinese_name") >= 0.7:
         return "user.name"
     if counts.distinct >= 5 and min(counts.share("given_name"), counts.share("latin_name")) >= 0.4:
@@ -218,6 +264,8 @@ def _with_lines(context: Context, found: Mapping[Name, Context]) -> Context:
         parent = found.get(target)
         if parent is None or parent.subject is not Subject.PURCHASE or not parent.personal:
             continue
+        if context.subject is Subject.ADDRESS:
+            return context
         if is_line(context.table.name) or own[: len(words(target[1]))] == words(target[1]):
             return replace(context, is_purchase_line=True)
     return context

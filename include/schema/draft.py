@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from include.schema.context import Context, contexts
 from include.schema.draft_rules import purposes, quality
 from include.schema.emit import Lines, flow_list, flow_map, scalar
-from include.schema.guess import Guess
+from include.schema.guesses import Guess
 from include.schema.live import LiveColumn, LiveSchema, LiveTable, Name
 from include.schema.naming import Subject, words
 from include.schema.patterns import TableCounts

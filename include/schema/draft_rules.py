@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from include.schema.emit import Lines, flow_list, flow_map, scalar
-from include.schema.guess import Guess
+from include.schema.guesses import Guess
 from include.schema.live import LiveColumn, LiveTable, Name
 from include.schema.patterns import Counts, TableCounts
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 from include.schema.context import Context, by_value, contexts, is_actor, named_key
+from include.schema.guesses import Confidence, Guess
 from include.schema.holders import (
     BOOLS,
     BYTES,
     DATES,
     EXPECTED,
     HOLDERS,
+    NETWORKS,
     NUMBERS,
+    PERIODS,
     TEXT,
     TEXT_OR_NUMBER,
 )
@@ -38,47 +39,25 @@ from include.schema.vocabulary import (
     ABOUT,
     FREE_TEXT,
     NEEDS_PERSON,
+    OF_MACHINES,
     PUBLIC_FIGURES,
     ROLE,
     ROLES,
     ROW_KEEPING,
     ROW_KEEPING_OF_A_PERSON,
+    TECHNICAL_CLOCK,
 )
 
-Confidence = Literal["high", "medium", "low"]
-
-# Somebody is reached by it, whatever the table is about.
-_REACHES = {"user.contact.email", "user.contact.phone_number"}
+# It leads to a person, whatever the table is about.
+_REACHES = {
+    "user.contact.email", "user.contact.phone_number", "user.device.ip_address",
+    "user.financial.bank_account",
+}  # fmt: skip
 _NAME = re.compile(r"(?:(.*) )?names?$")
 _NUMBER_OF_A_PARCEL = re.compile(
     r"(?:(?:waybill|tracking|order|parcel|shipment|package|consignment|delivery) )?number"
     r"|(?:waybill|tracking) code|ydh|yundanhao|运单号|订单号|快递单号"
 )
-
-
-@dataclass(frozen=True)
-class Guess:
-    """What a draft says about one column, or one key inside a JSON column.
-
-    Attributes:
-        schema: PostgreSQL schema.
-        table: table in it.
-        column: column of it.
-        key: key inside a JSON column, empty for the column itself.
-        category: fideslang data category.
-        confidence: how sure the guess is.
-        reason: why, in a few words; names and shares, never a value.
-        subject: fideslang data subject of the column, where it may be another than the table's.
-    """
-
-    schema: str
-    table: str
-    column: str
-    key: str
-    category: str
-    confidence: Confidence
-    reason: str
-    subject: str = ""
 
 
 def guess(live: LiveSchema, counts: Mapping[Name, TableCounts]) -> list[Guess]:
@@ -126,7 +105,7 @@ class _Column:
     def _answer(self) -> _Answer | None:
         steps = (
             self._by_key, self._by_word, self._by_name_of, self._by_comment,
-            self._by_values, self._by_table,
+            self._by_values, self._by_type, self._by_table,
         )  # fmt: skip
         return next((found for step in steps if (found := step()) is not None), None)
 
@@ -138,9 +117,9 @@ class _Column:
             keys = {one for key in self.context.table.foreign_keys for one in key.columns}
             by = "foreign key" if self.column.name in keys else "named as a key"
             return self._person_key(kind, f"{by} to a person")
-        if (self.column.name,) == self.context.table.primary_key and self.subject.is_person:
+        if self.subject.is_person and self._identifies_the_row():
             return "user.unique_id", "high", "identifies the person"
-        if self.column.name in self.context.targets or self.column.base in DATES | BOOLS:
+        if self.column.name in self.context.targets or self.column.base in DATES | PERIODS | BOOLS:
             return None
         return (
             ("user.workplace", "medium", "names who did it") if is_actor(self.column.name) else None
@@ -149,6 +128,11 @@ class _Column:
     def _person_key(self, kind: Subject, reason: str) -> _Answer:
         category = "user.workplace" if kind is Subject.EMPLOYEE else "user.unique_id"
         return category, "high", reason
+
+    def _identifies_the_row(self) -> bool:
+        """Whether it is the primary key, or called id in a table that declares none."""
+        key = self.context.table.primary_key
+        return (self.column.name,) == key or (not key and self.said == "id")
 
     def _is_own_key(self) -> bool:
         """Whether it is the row's own name, or part of it that leads nowhere else."""
@@ -176,7 +160,7 @@ class _Column:
         return self._weighed(category)
 
     def _stands_in_an_address(self) -> bool:
-        """Whether ``state`` is a part of a country: beside a city, and not how far an order is."""
+        """Whether it stands beside other parts of an address: then ``state`` is one, too."""
         others = (category_of(one) for one in self.context.table.columns if one != self.column.name)
         return any((one or "").startswith("user.contact.address") for one in others)
 
@@ -187,7 +171,10 @@ class _Column:
         if to_address and self.subject is not Subject.ORGANIZATION:
             return "user.contact.address", "high", "foreign key to an address"
         place = category_of(target[1]) or ""
-        if self.subject is Subject.ADDRESS and place.startswith("user.contact.address"):
+        has_address = self.subject is Subject.ADDRESS or (
+            self.subject is Subject.CUSTOMER and self._stands_in_an_address()
+        )
+        if has_address and place.startswith("user.contact.address"):
             return place, "medium", "foreign key to a place, in an address"
         if subject_of(target[1]) is Subject.ACCOUNT and self.context.linked:
             return "user.financial", "medium", "foreign key to a person's account"
@@ -207,7 +194,7 @@ class _Column:
         """Whether what it says belongs to a person and not to a shop or a thing."""
         if self.context.personal:
             return True
-        if self.subject is Subject.THING:
+        if self.subject is Subject.THING or self._is_of_a_machine(category):
             return False
         if category in _REACHES and self.subject is not Subject.ORGANIZATION:
             return True
@@ -302,6 +289,19 @@ class _Column:
             return None
         return category, "medium", f"{self._best():.0%} of the values look like it"
 
+    def _by_type(self) -> _Answer | None:
+        """A network address of whoever did something; machines and networks have theirs too."""
+        category = "user.device.ip_address"
+        if self.column.base not in NETWORKS or self._is_of_a_machine(category):
+            return None
+        if self.subject in (Subject.THING, Subject.ORGANIZATION):
+            return None
+        return category, "medium", "the type of a network address"
+
+    def _is_of_a_machine(self, category: str) -> bool:
+        names = f"{self.said} {phrase(self.context.table.name)}"
+        return category == "user.device.ip_address" and bool(OF_MACHINES.search(names))
+
     def _is_public(self, category: str) -> bool:
         """Shops have phones and addresses too; artists have names."""
         if self.subject is Subject.ORGANIZATION:
@@ -319,9 +319,11 @@ class _Column:
     def _by_table(self) -> _Answer | None:
         """What the whole table says about a person, unless the column is only about the row."""
         is_key = self.column.name in self.context.targets
-        if self.context.is_purchase_line and not self._is_own_key():
+        if self._is_own_key() or self._keeps_rows():
+            return None
+        if self.context.is_purchase_line:
             return "user.behavior.purchase_history", "medium", "a line of what a person bought"
-        if self._is_own_key() or self._keeps_rows() or self._is_of_a_neighbour():
+        if self._is_of_a_neighbour():
             return None
         if self.subject is Subject.EMPLOYEE:
             return "user.workplace", "medium", "an attribute of staff"
@@ -329,12 +331,19 @@ class _Column:
             return None
         if self.subject is Subject.CUSTOMER:
             return "user.account", "low", "an attribute in a table of people"
-        if self.subject is Subject.ADDRESS and (self.context.linked or not self.context.targets):
+        is_about = words(self.column.name)[-1:] and words(self.column.name)[-1] in ABOUT
+        if (
+            self.subject is Subject.ADDRESS
+            and not is_about
+            and (self.context.linked or not self.context.targets)
+        ):
             return "user.contact.address", "medium", "part of an address"
         if not self.context.linked:
             return None
-        if self.subject is Subject.PURCHASE and self.column.base in NUMBERS | DATES:
+        if self.subject is Subject.PURCHASE and self.column.base in NUMBERS | DATES | PERIODS:
             return "user.behavior.purchase_history", "medium", "what a person bought, and when"
+        if self.subject is Subject.WORK and self.context.linked_to_customer:
+            return "user.account", "low", "an attribute of a record about a customer"
         category = {
             Subject.CONSENT: "user.privacy_preferences",
             Subject.HEALTH: "user.health_and_medical" if self.context.linked_to_customer else None,
@@ -344,6 +353,8 @@ class _Column:
         return (category, "medium", f"a person's {self.subject} record") if category else None
 
     def _keeps_rows(self) -> bool:
+        if TECHNICAL_CLOCK.fullmatch(self.said):
+            return True
         if not ROW_KEEPING.search(self.said):
             return False
         return not (self.subject.is_person and ROW_KEEPING_OF_A_PERSON.search(self.said))

@@ -7,6 +7,8 @@ from include.schema.patterns import JSON
 TEXT = {"text", "varchar", "bpchar", "citext", "name", "hstore", "xml", *JSON}
 NUMBERS = {"int2", "int4", "int8", "numeric", "float4", "float8", "money"}
 DATES = {"date", "timestamp", "timestamptz"}
+PERIODS = {f"{kind}{form}" for kind in ("ts", "tstz", "date") for form in ("range", "multirange")}
+NETWORKS = {"inet", "cidr"}
 BYTES = {"bytea", "oid"}
 BOOLS = {"bool"}
 # Which types can hold a category, where not only text can.
@@ -22,7 +24,7 @@ HOLDERS: dict[str, set[str]] = {
     "user.content.self_image": TEXT | BYTES,
     "user.biometric": TEXT | BYTES,
     "user.authorization.password": TEXT | BYTES,
-    "user.device.ip_address": TEXT | {"inet", "cidr"},
+    "user.device.ip_address": TEXT | NETWORKS,
     "user.device.device_id": TEXT | {"uuid", "macaddr", "int8"},
     "user.device.cookie_id": TEXT | {"uuid"},
     "user.health_and_medical": TEXT | NUMBERS | BOOLS,
@@ -45,4 +47,5 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "user.contact.email": ("email",),
     "user.demographic.date_of_birth": ("birth_date",),
     "user.financial.credit_card": ("card",),
+    "user.device.ip_address": ("ip",),
 }

@@ -42,23 +42,25 @@ _SUBJECTS: tuple[tuple[Subject, str, str, str], ...] = (
     (Subject.EMPLOYEE, "employee staff worker personnel doctor physician clinician nurse teacher"
      " driver courier salesperson technician trainer instructor lecturer mitarbeiter empleado"
      " colleague workforce crew contractor freelancer therapist dentist practitioner engineer"
-     " officer operator agent analyst adviser advisor supervisor",
+     " officer operator agent analyst adviser advisor supervisor angestellte fahrer zusteller",
      "yg yuangong zg zhigong ys yisheng hs ryxx", "员工|职工|医生|医师|司机|护士|教师|雇员"),
     (Subject.CUSTOMER, "customer client user member patient person people contact subscriber"
      " passenger guest student pupil applicant candidate borrower beneficiary dependent guardian"
      " lead prospect voter donor resident citizen sender recipient receiver consignee visitor"
      " buyer individual reader lector kunde cliente persona attendee participant insured"
      " policyholder accountholder cardholder claimant tenant child spouse parent kin referee"
-     " referral occupant householder player follower respondent signatory",
+     " referral occupant householder player follower respondent signatory benutzer nutzer mitglied"
+     " mitglieder bewerber empfänger empfaenger absender interessent",
      "kh kehu yh yonghu hy huiyuan hz huanzhe br bingren brxx hzxx xs xuesheng ry renyuan jhr lxr",
      "客户|用户|会员|患者|病人|学生|人员|联系人|读者|居民|旅客|亲属|家长|儿童|业主|村民|乘客"
      "|考生|参保人|借款人"),
     (Subject.ORGANIZATION, "department company supplier vendor partner organization branch store"
      " shop warehouse facility office bank hospital clinic school agency carrier institution"
      " employer manufacturer publisher franchise site depot station location venue ward unit team"
-     " subsidiary shipper", "bm bumen ks keshi gs gongsi gys jg jigou yljg",
+     " subsidiary shipper lieferant firma firmen abteilung filiale niederlassung standort lager",
+     "bm bumen ks keshi gs gongsi gys jg jigou yljg",
      "部门|公司|供应商|机构|科室|门店|网点|仓库|合作方"),
-    (Subject.ADDRESS, "address", "dz dizhi", "地址"),
+    (Subject.ADDRESS, "address adresse anschrift", "dz dizhi", "地址"),
     (Subject.CONSENT, "consent permission preference subscription optin optout", "sqtyjl",
      "同意|授权"),
     (Subject.HEALTH, "visit appointment diagnosis diagnose prescription lab result allergy"
@@ -69,20 +71,25 @@ _SUBJECTS: tuple[tuple[Subject, str, str, str], ...] = (
     (Subject.WORK, "training completion attendance leave absence payroll salary compensation"
      " performance review appraisal evaluation exam score enrollment timesheet shift payslip"
      " employment contract disciplinary goal skill certification qualification education"
-     " sickness vacation", "kq kaoqin gz gongzi px peixun jx", "成绩|考勤|工资|培训|绩效|考试|请假"
+     " sickness vacation urlaub schicht arbeitszeit gehalt krankmeldung",
+     "kq kaoqin gz gongzi px peixun jx", "成绩|考勤|工资|培训|绩效|考试|请假"
      "|合同"),
     (Subject.PURCHASE, "invoice order purchase payment transaction sale receipt bill billing"
-     " charge trade booking reservation rental refund transfer checkout cart basket",
+     " charge trade booking reservation rental refund transfer checkout cart basket bestellung"
+     " rechnung auftrag aufträge auftraege zahlung buchung kauf käufe",
      "dd dingdan jy jiaoyi zf zhifu fp jf sf", "订单|交易|支付|发票|购买|账单|缴费|收费"),
-    (Subject.SHIPMENT, "waybill shipment parcel package delivery consignment", "yd yundan kd bg",
+    (Subject.SHIPMENT, "waybill shipment parcel package delivery consignment sendung paket"
+     " pakete lieferung", "yd yundan kd bg",
      "运单|快递|包裹|快件|面单"),
-    (Subject.ACCOUNT, "account card loan policy wallet mortgage deposit debit mandate", "zh"
+    (Subject.ACCOUNT, "account card loan policy wallet mortgage deposit debit mandate konto"
+     " konten lastschrift", "zh"
     " zhanghu yhk",
      "账户|银行卡|贷款|保单"),
     (Subject.THING, "type status role group category level course product item track album artist"
      " genre playlist media template setting config configuration currency country city region"
      " province state holiday calendar version notice division language migration lookup code"
-     " question permission inventory stock price tag", "lb zd zidian cp yp yaopin sp",
+     " question permission inventory stock price tag network server router firewall netzwerk"
+     " artikel produkt produkte kategorie preis preise preisliste", "lb zd zidian cp yp yaopin sp",
      "类型|字典|商品|产品|药品|配置|参数"),
 )  # fmt: skip
 _LINES = frozenset({"line", "lines", "item", "items", "detail", "details", "mx", "entry"})
@@ -93,7 +100,7 @@ _PADDING = frozenset({
     "basic", "main", "list", "hdr", "header", "detail", "details", "xx", "jbxx", "b", "d",
     "m", "history", "hist",
     "archive", "old", "new", "tmp", "bak", "register", "directory", "his", "hr", "crm", "ods",
-    "dwd", "da", "jl", "roster",
+    "dwd", "da", "jl", "roster", "entity", "daten", "stammdaten", "liste",
 })  # fmt: skip
 _HEADS: dict[str, Subject] = {
     word: subject
@@ -212,4 +219,6 @@ def _singulars(word: str) -> list[str]:
         found.append(word[:-2])
     if word.endswith("s") and not word.endswith("ss"):
         found.append(word[:-1])
+    if word.endswith("en"):  # German: Kunden, Bestellungen
+        found += [word[:-1], word[:-2]]
     return found

@@ -22,7 +22,8 @@ ABBREVIATIONS = {
     "pic": "picture", "stmt": "statement", "txn": "transaction", "trans": "transaction",
     "appt": "appointment", "dept": "department", "surname": "last name", "forename": "first name",
     "firstname": "first name", "lastname": "last name", "fullname": "full name",
-    "fname": "first name", "lname": "last name", "mname": "middle name", "username": "user name",
+    "fname": "first name", "lname": "last name", "mname": "middle name",
+    "middlename": "middle name", "taxvat": "tax id", "username": "user name",
     "birthdate": "birth date", "birthday": "birth date", "dob": "birth date", "bday": "birth date",
     "postcode": "postal code", "zipcode": "zip code", "zip": "postal code", "plz": "postal code",
     "nickname": "nick name", "emailaddress": "email address", "phonenumber": "phone number",
@@ -87,8 +88,10 @@ COLUMN_WORDS: tuple[tuple[str, str, str], ...] = (
      r"|cvc|card (?:expiry|expiration)",
      "信用卡"),
     ("user.financial.bank_account",
-     r"iban|bank (?:account|card|details)|account number|routing number|sort code|yhk|yhkh|yhzh"
-     r"|kahao|khh|khyh|zhanghao|kontonummer", "银行卡|银行账|开户行|银行帐"),
+     r"iban|bic|swift(?: code)?|account holder"
+     r"|bank (?:account|card|details)|account number|routing number|sort code|yhk|yhkh|yhzh"
+     r"|kahao|khh|khyh|zhanghao"
+     r"|konto(?:nummer|inhaber)?|mandatsreferenz|mandate reference", "银行卡|银行账|开户行|银行帐"),
     ("user.financial",
      r"salar\w*|wage\w*|(?:annual |monthly |household )?income|compensation|bonus|net worth"
      r"|credit (?:score|limit|rating)|fico(?: score)?|pay (?:rate|grade|band)|hourly rate|gehalt"
@@ -104,7 +107,7 @@ COLUMN_WORDS: tuple[tuple[str, str, str], ...] = (
     ("user.biometric", r"signature\w*|fingerprint\w*|iris|voice ?print|biometric\w*|qm|qianming"
      r"|zhiwen", "签名|指纹|签字|虹膜|声纹"),
     ("user.device.ip_address", r"ip|ip address|(?:client|remote|last|login) ip|remote address"
-     r"|last login ip|ipv4|ipv6", "IP地址|登录IP"),
+     r"|last login ip|ipv4|ipv6|(?:x )?forwarded for", "IP地址|登录IP"),
     ("user.device.device_id", r"device (?:id|number|token)|imei|imsi|idfa|mac address", "设备号"),
     ("user.device", r"user agent|browser agent", "用户代理"),
     ("user.device.cookie_id", r"cookie(?: id)?|session (?:id|cookie)", "会话标识"),
@@ -186,7 +189,9 @@ KEY_WORDS = frozenset({"id", "number", "code", "key", "uuid", "guid", "sk", "fk"
 ACTORS = (
     r"(?:created|entered|updated|modified|changed|handled|reviewed|approved|requested|assigned"
     r"|registered|verified|signed|checked|submitted|recorded|owned|closed|reported|deleted|inserted"
-    r"|uploaded|performed|authorized|prepared) by|assigned to|reports to|(?:requester|approver"
+    r"|uploaded|performed|authorized|prepared) by|assigned to|reports to"
+    r"|(?:create|write|update|insert) uid"
+    r"|(?:requester|approver"
     r"|reviewer|assignee|supervisor|creator|operator|manager|owner|czr|cjr|jbr"
     r"|czy|czyh|lrr|shr)(?: (?:id|number|code|key))?"
 )
@@ -204,10 +209,20 @@ FREE_TEXT = re.compile(
 ROW_KEEPING = re.compile(
     r"\b(?:created|updated|modified|inserted|deleted|changed|imported|synced|loaded|reviewed"
     r"|approved|processed)(?: (?:at|on|date|time|ts|by))?$|\b(?:row|record|data) (?:class|version"
-    r"|status|source|hash)|\b(?:etl|batch|checksum|version|rowguid|tenant id)\b|\b(?:cjsj|gxsj|xgsj"
+    r"|status|source|hash)|\b(?:etl|batch|checksum|version|rowguid|tenant id)\b"
+    r"|\b(?:create date|cjsj|gxsj|xgsj"
     r"|lrsj|create time|update time|modify time)$|创建时间|更新时间|修改时间"
 )
 ROW_KEEPING_OF_A_PERSON = re.compile(
     r"\b(?:created|updated|modified|deleted|create|update)\b|cjsj|gxsj"
 )
 """When an account was opened or changed says something about its person."""
+TECHNICAL_CLOCK = re.compile(
+    r"(?:row |record )?last (?:update|updated|modified|change|changed)(?: (?:at|on|date|time|ts))?"
+    r"|(?:write|modify|modified) (?:date|time|at)|letzte (?:änderung|aenderung)"
+)
+"""Clocks that a trigger or a framework sets at each change of a row: they are about the row."""
+OF_MACHINES = re.compile(
+    r"\b(?:gateway|subnet|net(?:mask|work|z|zwerk)?|dns|router|broadcast|server|listen|bind|range)\b"
+)
+"""Words of network addresses that belong to machines."""
