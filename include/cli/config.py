@@ -152,9 +152,9 @@ def _summarize(draft: Draft, written: list[str]) -> None:
     for label, code in draft.refused.items():
         extent = "read in part" if label in draft.rows else "guessed by its names alone"
         tell(f"{extent}: {_plain(label)}: {reason_of(code)}")
-    for label, columns in draft.unread.items():
+    for label, unread in draft.unread.items():
         if label not in draft.refused:
-            codes = ", ".join(f"{column} ({code})" for column, code in columns.items())
+            codes = ", ".join(f"{column} ({code})" for column, code in unread.items())
             tell(f"not read in {_plain(label)}, by SQLSTATE: {_plain(codes)}")
     for path in written:
         tell(f"wrote {_plain(path)}")

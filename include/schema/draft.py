@@ -217,8 +217,8 @@ class _DataMap:
             "below: incident.yaml, whose notices name categories, takes no unconfirmed field.",
         )
         self.lines.add(4, "unconfirmed:")
-        for key, paths in fields.items():
-            self.lines.add(5, f"{scalar(self.names.collections[key])}: {flow_list(paths)}")
+        for key, listed in fields.items():
+            self.lines.add(5, f"{scalar(self.names.collections[key])}: {flow_list(listed)}")
 
     def _collection(self, key: Name, table: LiveTable) -> None:
         context = self.contexts[key]

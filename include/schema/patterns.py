@@ -47,8 +47,8 @@ SELECT set_config('statement_timeout', {timeout}, true),
 # A column is a row of the lateral VALUES. OFFSET 0 keeps each step apart: a value is cut once, and
 # only its hash and the answers of the patterns are sorted for the distinct count.
 _COUNT = """
-SELECT n, count(*), count(h), count(DISTINCT h), {counts}
-FROM (SELECT n, {hash} AS h, {tests}
+SELECT n, count(*), count(h), count(DISTINCT h), {totals}
+FROM (SELECT n, {hash} AS h, {answers}
       FROM (SELECT x.n, x.v, {plain} AS plain
             FROM {sample} s CROSS JOIN LATERAL (VALUES {values}) AS x(n, v) OFFSET 0) prepared
       OFFSET 0) tested
@@ -255,30 +255,28 @@ class _Reader:
 
     def _count(self, form: str, group: Sequence[_Value], most: int = 0) -> dict[str, Counts]:
         patterns = {} if form == "json" else tests(form, has_unicode=self.has_unicode)
-        names = [sql.Identifier(f"is_{name}") for name in patterns]
+        answers: list[sql.Composable] = [sql.SQL("NULL")]  # JSON has no patterns
+        totals: list[sql.Composable] = [sql.SQL("NULL")]
+        for name, test in patterns.items():
+            answer = sql.Identifier(f"is_{name}")
+            answers.append(sql.SQL("({}) AS {}").format(sql.SQL(test), answer))
+            totals.append(sql.SQL("count(*) FILTER (WHERE {})").format(answer))
         values = [
             sql.SQL("({}, {})").format(sql.Literal(number), value.expression)
             for number, value in enumerate(group)
         ]
-        answers = [
-            sql.SQL("({}) AS {}").format(sql.SQL(test), name)
-            for test, name in zip(patterns.values(), names, strict=True)
-        ]
         query = sql.SQL(_COUNT).format(
             hash=sql.SQL("hashtext(v)" if form == "text" else "v"),
             plain=sql.SQL(PLAIN if form == "text" else "NULL"),
-            tests=sql.SQL(", ").join(answers or [sql.SQL("NULL")]),
-            counts=sql.SQL(", ").join(
-                [sql.SQL("count(*) FILTER (WHERE {})").format(name) for name in names]
-                or [sql.SQL("NULL")]
-            ),
+            answers=sql.SQL(", ").join(answers),
+            totals=sql.SQL(", ").join(totals),
             values=sql.SQL(", ").join(values),
             sample=self._sample([value.column for value in group], most or self.most),
         )
         counts = {value.name: Counts() for value in group}
-        for number, seen, filled, distinct, *like in self._rows(query):
+        for number, read, filled, distinct, _no_pattern, *like in self._rows(query):
             counts[group[number].name] = Counts(
-                filled, seen, distinct, dict(zip(patterns, like, strict=False))
+                filled, read, distinct, dict(zip(patterns, like, strict=True))
             )
         return counts
 
