@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from include.backup.attribute_versions import without_attribute_versions
+from include.backup.column_versions import without_column_versions
 
 MAGIC = b"PGDMP"
 KNOWN_VERSIONS = {(1, 14), (1, 15), (1, 16)}
@@ -62,6 +62,7 @@ class Entry:
         kind: ``TABLE DATA``, ``INDEX``, ``FK CONSTRAINT`` and so on.
         section: 1 none, 2 before the data, 3 data, 4 after the data.
         definition: the SQL that creates it.
+        position: of the definition in the archive, in bytes from its begin.
     """
 
     dump_id: int
@@ -71,6 +72,7 @@ class Entry:
     section: int
     definition: str
     schema: str
+    position: int = field(default=0, compare=False)
 
     @property
     def label(self) -> str:
@@ -215,6 +217,7 @@ class ArchiveReader:
         cursor.string()  # oid of the catalogue
         oid, name, kind = cursor.string(), cursor.string(), cursor.string()
         section = cursor.int()
+        position = cursor.position + INT_WIDTH
         definition = cursor.string()
         cursor.string()  # drop statement
         cursor.string()  # copy statement
@@ -228,7 +231,7 @@ class ArchiveReader:
         while cursor.nullable_string() is not None:  # dependencies
             pass
         cursor.skip(1 + cursor.offset_size)
-        return Entry(dump_id, int(oid or 0), name, kind, section, definition, schema)
+        return Entry(dump_id, int(oid or 0), name, kind, section, definition, schema, position)
 
     def _open_block(self, data: bytes, position: int) -> int:
         if len(data) - position < 1 + INT_WIDTH:
@@ -341,7 +344,7 @@ def restored_definitions(entries: Iterable[Entry]) -> dict[str, list[str]]:
             or entry.name.startswith(LEFT_OUT_OBJECTS)
         ):
             continue
-        definition = without_attribute_versions(entry.definition)
+        definition = without_column_versions(entry.definition)
         if entry.kind == "USER MAPPING":
             definition = definition.partition(MAPPING_OPTIONS)[0].rstrip(";\n")
         definitions.setdefault(entry.label, []).append(definition)

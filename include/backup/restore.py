@@ -21,7 +21,7 @@ from psycopg import sql
 
 from include.backup.access import CLOSED
 from include.backup.archive import Entry
-from include.backup.attribute_versions import blank_attribute_versions
+from include.backup.column_versions import loadable_head
 from include.backup.definers import close_functions, definers_of
 from include.backup.explain import explain
 from include.backup.in_memory import in_memory
@@ -117,7 +117,7 @@ def restore(
     options = ["--exit-on-error", "--no-password", f"--dbname={target.public_conninfo()}"]
     options += ["--no-tablespaces", "--no-owner", "--no-privileges"]
     options += ["--no-publications", "--no-subscriptions"]
-    with in_memory(blank_attribute_versions(head)) as archive, _never_say_drop(when=allow_content):
+    with in_memory(loadable_head(head, entries)) as archive, _never_say_drop(when=allow_content):
         tell("creating the schema")
         functions = definers_of(target)
         _pg_restore([*options, "--section=pre-data"], archive, target)
