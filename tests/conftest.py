@@ -17,6 +17,7 @@ from psycopg import sql
 
 from include.local.postgres import SUPERUSER, EmbeddedPostgres
 from tests.support.databases import as_template, fresh, migrated
+from tests.support.servers import Servers, deselect_missing, running_servers
 
 if TYPE_CHECKING:
     from tests.plugins.company import Company
@@ -35,6 +36,21 @@ settings.load_profile("suite")
 # which take most of the time of the twenty thousand connections that tests open.
 HASTY = {"fsync": "off", "full_page_writes": "off", "scram_iterations": "1"}
 
+MISSING_SERVERS = pytest.StashKey[list[str]]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect tests that need a server of a version that this machine does not have."""
+    config.stash[MISSING_SERVERS] = deselect_missing(config, items)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Name the versions of servers whose tests were deselected."""
+    for line in config.stash.get(MISSING_SERVERS, []):
+        terminalreporter.write_line(line)
+
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedPostgres]:
@@ -50,6 +66,13 @@ def postgres() -> Iterator[EmbeddedPostgres]:
     yield server
     server.stop()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def servers(postgres: EmbeddedPostgres) -> Iterator[Servers]:
+    """Servers of each supported version, started at first use."""
+    with running_servers(postgres) as servers:
+        yield servers
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from psycopg import sql
 from include.backup.archive import Entry
 from include.backup.definers import definer_functions, open_functions
 from include.backup.in_memory import in_memory
+from include.backup.restore_program import TIMEOUT_STATEMENT, RestoreTarget
 from include.erasure.suspended import event_triggers_suspended
 from include.services.database import ADVISORY_LOCKS, DatabaseAddress, connected
 from include.services.errors import ServiceError, UsageError
@@ -188,12 +189,15 @@ class TargetAccess:
         Raises:
             ServiceError: a statement failed; nothing is open then.
         """
+        statements = self._statements
+        if self.owners and not RestoreTarget.of(self.target).knows_timeout:
+            statements = statements.replace(f"\n{TIMEOUT_STATEMENT}\n", "\n", 1)
         with connected(self.target) as connection:
             try:
                 if self.owners:
                     with event_triggers_suspended(connection):
                         open_functions(connection, self._functions)
-                        connection.execute(self._statements.encode("utf-8", "surrogateescape"))
+                        connection.execute(statements.encode("utf-8", "surrogateescape"))
                 if self._closed:
                     self._change(connection, "GRANT CONNECT ON DATABASE {} TO PUBLIC")
                     self._set_comment(connection, self._comment)

@@ -30,7 +30,7 @@ from include.backup.row_security import policies_lifted
 from include.backup.scratch import drop_left_over, scratch
 from include.backup.snapshot import newest_records
 from include.backup.source import Source
-from include.backup.target_version import OLDEST_SERVER, require_supported_version
+from include.backup.target_version import require_dumpable, require_fitting_target
 from include.erasure.ledger import ErasureKeys
 from include.erasure.places import places_of
 from include.erasure.replay import Replay, Schedule, holding_text, replay
@@ -166,10 +166,12 @@ def drill(
     """
     seen = Examination("drill", CLAUSE, database.name)
     manifest = source.manifest
-    require_supported_version(
+    require_fitting_target(
+        manifest,
         place.server,
-        f"Point the connection drill_db to a server of PostgreSQL {OLDEST_SERVER} or newer.",
+        "Point the connection drill_db to a server that is not older than the original.",
     )
+    require_dumpable(place.server)  # the copy is read back
     drop_left_over(place.server, place.state, clock)
     begun = clock.now()
     with scratch(

@@ -10,21 +10,19 @@ import threading
 from collections.abc import Callable, Sequence
 
 from include.backup.archive import Entry, entries_with_data
-from include.backup.explain import explain
 from include.backup.manifest import TableRecord
+from include.backup.restore_program import RestoreProcess, RestoreTarget
 from include.backup.source import Source
 from include.backup.verified import ArchiveStream, refused
 from include.encryption.crypto import Refused
 from include.encryption.stream import PIECE, PIPE_SIZE
-from include.services.database import DatabaseAddress
-from include.services.programs import ending_with_us, program
 
 
 def load_rows(
     source: Source,
     head: bytes,
     entries: Sequence[Entry],
-    target: DatabaseAddress,
+    target: RestoreTarget,
     options: Sequence[str],
     jobs: int,
 ) -> None:
@@ -107,7 +105,7 @@ class _Loader:
         self,
         source: Source,
         head: bytes,
-        target: DatabaseAddress,
+        target: RestoreTarget,
         options: Sequence[str],
         share: Sequence[int],
     ) -> None:
@@ -127,37 +125,28 @@ class _Loader:
             Refused: the object is not the manifest's; the target holds forged rows.
             UsageError, ServiceError: pg_restore failed.
         """
-        with (
-            tempfile.NamedTemporaryFile("w", prefix="parcelseal-list-") as wanted,
-            tempfile.TemporaryFile() as output,
-        ):
+        with tempfile.NamedTemporaryFile("w", prefix="parcelseal-list-") as wanted:
             wanted.write("".join(f"{dump_id};\n" for dump_id in self._share))
             wanted.flush()
-            self._process = subprocess.Popen(
-                ending_with_us(
-                    [program("pg_restore"), *self._options, f"--use-list={wanted.name}"]
-                ),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=output,
-                env=self._target.environment(),
+            loading = RestoreProcess(
+                [*self._options, f"--use-list={wanted.name}"], self._target, stdin=subprocess.PIPE
             )
+            self._process = loading.process
             try:
                 if self._cancelled:  # another loader failed before this process was started
                     return
                 with self._source.opened() as stream:
                     self._feed(stream)
-                    code = self._process.wait()
+                    error = loading.failure()
                     if self._cancelled:
                         return
-                    if code:
+                    if error:
                         on_failure()
                     stream.verify()
             finally:
                 self._end(self._process)
-            if code:
-                output.seek(0)
-                raise explain(output.read().decode("utf-8", "replace"), self._target)
+            if error:
+                raise error
 
     def _feed(self, stream: ArchiveStream) -> None:
         assert self._process is not None

@@ -10,7 +10,6 @@ change after it was checked (docs/decisions/0031-each-reader-verifies-what-it-re
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,15 +22,15 @@ from include.backup.access import CLOSED
 from include.backup.archive import Entry
 from include.backup.column_versions import loadable_head
 from include.backup.definers import close_functions, definers_of
-from include.backup.explain import explain
 from include.backup.in_memory import in_memory
 from include.backup.left_out import left_out
 from include.backup.loaders import load_rows
 from include.backup.manifest import TableRecord
+from include.backup.restore_program import RestoreProcess, RestoreTarget
 from include.backup.row_security import policies_lifted
 from include.backup.snapshot import ALL_TABLES
 from include.backup.source import Source
-from include.backup.target_version import require_supported_version
+from include.backup.target_version import require_fitting_target
 from include.encryption.crypto import Refused
 from include.services.database import (
     DatabaseAddress,
@@ -40,7 +39,6 @@ from include.services.database import (
     connected,
 )
 from include.services.errors import ServiceError, UsageError
-from include.services.programs import ending_with_us, program
 
 # Identifies a database and the start of its server, under any name or address.
 WHO_AM_I = (
@@ -95,8 +93,8 @@ def restore(
             checked and nothing is loaded yet; its error ends the restore there.
 
     Raises:
-        UsageError: the target is not empty or its server is too old, an extension or role is
-            missing there.
+        UsageError: the target is not empty or its server is older than the original's, an
+            extension or role is missing there.
         Refused: the key does not open the object, or the object is not the manifest's. Where it
             changed during the load, the target holds unverified rows, and the action says so.
         ServiceError: database or store failed.
@@ -104,7 +102,7 @@ def restore(
     tell = progress or (lambda _: None)
     if not target.name:
         raise UsageError("The target names no database.", "Write postgresql://.../DATABASE.")
-    require_supported_version(target)
+    require_fitting_target(source.manifest, target)
     if not allow_content:
         refuse_content(target)
     started = time.monotonic()
@@ -114,20 +112,20 @@ def restore(
     if prepare:
         prepare(head, entries)
     # Tablespaces belong to the server, and the target's need not have the same.
-    options = ["--exit-on-error", "--no-password", f"--dbname={target.public_conninfo()}"]
-    options += ["--no-tablespaces", "--no-owner", "--no-privileges"]
+    options = ["--no-tablespaces", "--no-owner", "--no-privileges"]
     options += ["--no-publications", "--no-subscriptions"]
+    load_target = RestoreTarget.of(target)
     with in_memory(loadable_head(head, entries)) as archive, _never_say_drop(when=allow_content):
         tell("creating the schema")
         functions = definers_of(target)
-        _pg_restore([*options, "--section=pre-data"], archive, target)
+        _pg_restore([*options, "--section=pre-data"], archive, load_target)
         close_functions(target, functions)
         created = {(entry.schema, entry.name) for entry in entries if entry.kind == "TABLE"}
         with policies_lifted(target, created):
             tell(f"loading {len(source.manifest.tables)} tables")
-            load_rows(source, head, entries, target, options, jobs)
+            load_rows(source, head, entries, load_target, options, jobs)
             tell("building indexes and constraints")
-            _pg_restore([*options, f"--jobs={jobs}", "--section=post-data"], archive, target)
+            _pg_restore([*options, "--section=post-data"], archive, load_target, jobs)
             close_functions(target, functions)  # one that needs a primary key is created only now
             seconds = time.monotonic() - started
             tell("counting rows")
@@ -220,18 +218,11 @@ def count_rows(target: DatabaseAddress, tables: Sequence[TableRecord]) -> dict[s
     return counted
 
 
-def _pg_restore(words: Sequence[str], archive: int, target: DatabaseAddress) -> None:
+def _pg_restore(words: Sequence[str], archive: int, target: RestoreTarget, jobs: int = 1) -> None:
     # Its own descriptor: Airflow closes a task's /proc/PID/fd to everybody but root.
-    done = subprocess.run(
-        ending_with_us([program("pg_restore"), *words, f"/proc/self/fd/{archive}"]),
-        check=False,
-        pass_fds=(archive,),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        env=target.environment(),
-    )
-    if done.returncode:
-        raise explain(done.stderr.decode("utf-8", "replace"), target)
+    command = [*words, f"/proc/self/fd/{archive}"]
+    if error := RestoreProcess(command, target, jobs=jobs, pass_fds=(archive,)).failure():
+        raise error
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from include.backup import loaders as module
 from include.backup.archive import SECTION_DATA, Entry
 from include.backup.loaders import share_out
 from include.backup.manifest import TableRecord
+from include.backup.restore_program import RestoreTarget
 from include.services.database import DatabaseAddress
 from tests.backup.support import Taken
 from tests.support.holders import Holder
@@ -18,7 +19,9 @@ def test_loader_that_is_cancelled_before_it_starts_loads_nothing(
 ) -> None:
     """Neither the stream is read, nor a failure reported: another loader has it already."""
     head = b"other than in the archive, so that reading it is an error"
-    loader = module._Loader(taken.source(operations.opening), head, target, ["--format=c"], [1])
+    load_target = RestoreTarget(target)
+    source = taken.source(operations.opening)
+    loader = module._Loader(source, head, load_target, ["--format=c"], [1])
     loader.cancel()
     loader.run(on_failure=lambda: pytest.fail("no pg_restore failed"))
 

@@ -133,7 +133,7 @@ def test_a_missing_extension_is_said_by_name(
     taken: Taken, target: DatabaseAddress, operations: Holder, monkeypatch: pytest.MonkeyPatch
 ):
     """The archive asks for one that the target's server does not have."""
-    real = subprocess.run
+    real = subprocess.Popen
 
     def with_extension(command: list[str], **more: object) -> object:
         if "--section=pre-data" in command:
@@ -141,7 +141,7 @@ def test_a_missing_extension_is_said_by_name(
                        'extension \\"postgis\\" is not available" >&2; exit 1']  # fmt: skip
         return real(command, **more)  # type: ignore[call-overload]
 
-    monkeypatch.setattr(subprocess, "run", with_extension)
+    monkeypatch.setattr(subprocess, "Popen", with_extension)
     with pytest.raises(UsageError, match="lacks the extension postgis"):
         restore(taken.source(operations.opening), target)
 

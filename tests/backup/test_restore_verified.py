@@ -14,6 +14,7 @@ from include.backup import restore as module
 from include.backup.compare import Definitions, compare
 from include.backup.manifest import Manifest, folder
 from include.backup.restore import restore
+from include.backup.restore_program import RestoreTarget
 from include.backup.source import Source
 from include.backup.verified import VerifiedObject
 from include.encryption.crypto import FRAME, Refused, encrypting
@@ -317,10 +318,10 @@ def test_failed_load_of_verified_object_names_the_failure(
     monkeypatch.setattr(VerifiedObject, "verify", verify)
     real_pg_restore = module._pg_restore
 
-    def with_check(words: list[str], archive: int, address: DatabaseAddress) -> None:
-        real_pg_restore(words, archive, address)
+    def with_check(words: list[str], archive: int, load_target: RestoreTarget) -> None:
+        real_pg_restore(words, archive, load_target)
         if "--section=pre-data" in words:
-            with address.connect() as conn:
+            with target.connect() as conn:
                 conn.execute("ALTER TABLE account ADD CHECK (iban = 'another')")
 
     monkeypatch.setattr(module, "_pg_restore", with_check)

@@ -1,4 +1,4 @@
-"""A restore begins only on a server whose version pg_restore can load into."""
+"""A restore begins only on a server, and with programs, into which the backup can be loaded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sqlalchemy import Engine, select
 from include.backup import target_version
 from include.backup.drill import DrillPlace
 from include.backup.restore import restore
-from include.backup.target_version import refuse_old_version
+from include.backup.target_version import require_reader
 from include.encryption.crypto import Refused
 from include.encryption.recipients import OpeningKey
 from include.services.database import DatabaseAddress
@@ -19,58 +19,42 @@ from tests.backup.support import Taken, rows
 from tests.support.holders import Holder
 
 TABLES = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+NEWER = {"server_version": "19.1 (Debian 19.1-1)"}
 
 
 @pytest.mark.parametrize(
-    ("server", "pg_restore", "major"),
+    ("writer", "reader", "fits"),
     [
-        (150004, "18.4", "15"),
-        (160009, "17.0", "16"),
-        (169999, "18beta1", "16"),
-        (90624, "18.4", "9"),
+        *(("18.4", "17.1", True), ("17.1", "18.4", True), ("15.4", "15.9", True)),
+        *(("18.4", "16.9", False), ("17.1", "15.4", False), ("16.1", "15.4", False)),
     ],
 )
-def test_refuse_old_version_names_the_version_and_the_way_out(
-    server: int, pg_restore: str, major: str
+def test_require_reader_refuses_programs_older_than_the_archive(
+    taken: Taken, monkeypatch: pytest.MonkeyPatch, writer: str, reader: str, fits: bool
 ) -> None:
-    """Since version 17, pg_restore sets transaction_timeout, which older servers lack."""
-    with pytest.raises(UsageError) as refused:
-        refuse_old_version(server, pg_restore, "Use another server.")
-    assert refused.value.message == (
-        f"The target runs PostgreSQL {major}; restores need 17 or newer."
-    )
-    assert refused.value.action == "Use another server."
+    """Versions 17 and 18 write one layout; each before has its own."""
+    monkeypatch.setattr(target_version, "pg_version", lambda _name: reader)
+    manifest = taken.manifest.model_copy(update={"tools": {"pg_dump": writer}})
+    if fits:
+        require_reader(manifest)
+        return
+    with pytest.raises(UsageError, match=f"pg_restore {reader} cannot read it") as refused:
+        require_reader(manifest)
+    assert f"version {writer.partition('.')[0]}" in refused.value.action
 
 
-@pytest.mark.parametrize(
-    ("server", "pg_restore"), [(170000, "18.4"), (180004, "17.1"), (150004, "16.9"), (150004, "15")]
-)
-def test_refuse_old_version_accepts_a_server_that_pg_restore_can_load_into(
-    server: int, pg_restore: str
-) -> None:
-    """An older pg_restore, of PARCELSEAL_POSTGRES_CLIENT, does not set that parameter."""
-    refuse_old_version(server, pg_restore, "")
-
-
-@pytest.fixture
-def too_old(server: DatabaseAddress, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Let restores need a newer server than that of the tests; return the server's version."""
-    monkeypatch.setattr(target_version, "OLDEST_SERVER", 99)
-    ((version,),) = rows(server, "SHOW server_version")
-    return str(version).partition(".")[0]
-
-
-def test_restore_refuses_an_old_target_before_anything_is_read_or_loaded(
-    taken: Taken, target: DatabaseAddress, stranger: OpeningKey, too_old: str
+def test_restore_refuses_a_target_older_than_the_original_before_anything_is_loaded(
+    taken: Taken, target: DatabaseAddress, stranger: OpeningKey
 ) -> None:
     """The wrong key would be refused next; the target stays empty."""
-    with pytest.raises(UsageError, match=f"runs PostgreSQL {too_old}; restores need 99") as refused:
-        restore(taken.source(stranger), target)
-    assert "server of PostgreSQL 99 or newer" in refused.value.action
+    newer = Taken(taken.store, taken.manifest.model_copy(update=NEWER))
+    with pytest.raises(UsageError, match=r"on PostgreSQL 18, and .* of PostgreSQL 19:") as refused:
+        restore(newer.source(stranger), target)
+    assert "server of PostgreSQL 19" in refused.value.action
     assert rows(target, TABLES) == [(0,)]
 
 
-def test_restore_into_a_server_of_a_supported_version_goes_on(
+def test_restore_into_a_server_of_the_original_version_goes_on(
     taken: Taken, target: DatabaseAddress, stranger: OpeningKey
 ) -> None:
     """The wrong key is refused then."""
@@ -78,18 +62,14 @@ def test_restore_into_a_server_of_a_supported_version_goes_on(
         restore(taken.source(stranger), target)
 
 
-def test_drill_refuses_an_old_server_and_creates_no_database(
-    taken: Taken,
-    operations: Holder,
-    server: DatabaseAddress,
-    state: Engine,
-    too_old: str,
+def test_drill_refuses_a_server_older_than_the_original_and_creates_no_database(
+    taken: Taken, operations: Holder, server: DatabaseAddress, state: Engine
 ) -> None:
     """The action names the connection of drills."""
-    rig = Rig(
-        taken.source(operations.opening), DrillPlace(server, set(), state, KEYS), server, server
-    )
-    with pytest.raises(UsageError, match=f"runs PostgreSQL {too_old}; restores need 99") as refused:
+    newer = Taken(taken.store, taken.manifest.model_copy(update=NEWER))
+    place = DrillPlace(server, set(), state, KEYS)
+    rig = Rig(newer.source(operations.opening), place, server, server)
+    with pytest.raises(UsageError, match=r"on PostgreSQL 18, and .* of PostgreSQL 19:") as refused:
         rig.drill()
     assert "connection drill_db" in refused.value.action
     assert rig.scratch_left() == []

@@ -1,0 +1,111 @@
+"""PostgreSQL servers of each supported version, one for the session and started at first use."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from include.local.postgres import EmbeddedPostgres
+from include.services.programs import program_folder
+from include.services.server_versions import SUPPORTED
+
+EMBEDDED = 18
+SETTINGS = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "16MB"}
+# Versions before 17 have no built-in locale.
+LOCALE = ("--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync")
+MARK = "postgres"
+
+
+def programs_of(version: int) -> Path:
+    """Return the folder in which a version's programs are expected.
+
+    That is Debian's, unless ``TEST_POSTGRES_<version>`` names another; 18 is the embedded one.
+    """
+    if version == EMBEDDED:
+        return program_folder()
+    return Path(os.environ.get(f"TEST_POSTGRES_{version}") or f"/usr/lib/postgresql/{version}/bin")
+
+
+def each_version(*versions: int) -> list[object]:
+    """Return parameters for tests that need a server of each version; by default all supported."""
+    return [
+        pytest.param(version, marks=pytest.mark.postgres(version))
+        for version in versions or SUPPORTED
+    ]
+
+
+def deselect_missing(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
+    """Deselect the tests that need a server of a version that this machine does not have.
+
+    Args:
+        config: of the session.
+        items: the collected tests, changed in place.
+
+    Returns:
+        A line for people for each version that is missing.
+    """
+    kept, missing = [], []
+    counts: dict[int, int] = {}
+    for item in items:
+        needed = [mark.args[0] for mark in item.iter_markers(MARK)]
+        absent = [v for v in needed if not (programs_of(v) / "postgres").exists()]
+        for version in absent:
+            counts[version] = counts.get(version, 0) + 1
+        (missing if absent else kept).append(item)
+    if missing:
+        config.hook.pytest_deselected(items=missing)
+        items[:] = kept
+    return [
+        f"deselected: PostgreSQL {version}, no programs in {programs_of(version)} ({count} tests)"
+        for version, count in sorted(counts.items())
+    ]
+
+
+@dataclass
+class Servers:
+    """Servers by version.
+
+    Args:
+        embedded: the session's server of version 18.
+        folder: for the data of the others.
+    """
+
+    embedded: EmbeddedPostgres
+    folder: Path
+    _started: dict[int, EmbeddedPostgres] = field(default_factory=dict)
+
+    def __getitem__(self, version: int) -> EmbeddedPostgres:
+        if version == EMBEDDED:
+            return self.embedded
+        if version not in self._started:
+            server = EmbeddedPostgres(
+                self.folder / str(version), SETTINGS, programs_of(version), LOCALE
+            )
+            server.start()
+            self._started[version] = server
+        return self._started[version]
+
+    def stop(self) -> None:
+        """Stop the servers that were started here."""
+        for server in self._started.values():
+            server.stop()
+
+
+@contextmanager
+def running_servers(embedded: EmbeddedPostgres) -> Iterator[Servers]:
+    """Yield the servers, and stop them and remove their data at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="parcelseal-versions-"))
+    folder.chmod(0o755)
+    servers = Servers(embedded, folder)
+    try:
+        yield servers
+    finally:
+        servers.stop()
+        shutil.rmtree(folder, ignore_errors=True)
