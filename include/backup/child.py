@@ -12,7 +12,7 @@ def pg_dump_command(address: DatabaseAddress, *more: str) -> list[str]:
         [
             program("pg_dump"),
             "--format=custom",
-            "--compress=none",
+            "--compress=0",  # as "none", which version 15 does not know
             "--no-password",
             f"--dbname={address.public_conninfo()}",
             *more,

@@ -13,6 +13,7 @@ from psycopg import errors, sql
 from include.backup.manifest import NewestRecord
 from include.services.database import DatabaseAddress, connected
 from include.services.errors import ServiceError, UsageError
+from include.services.server_versions import require_fitting_server
 
 LOCK_TIMEOUT = "60s"
 ATTEMPTS = 5
@@ -108,10 +109,12 @@ def open_snapshot(source: DatabaseAddress) -> Iterator[Snapshot]:
     for the dump, as it does with pg_dump alone.
 
     Raises:
-        UsageError: the role may not read a table, or sees only some of its rows.
+        UsageError: the role may not read a table, or sees only some of its rows; or the server's
+            version does not fit pg_dump's.
         ServiceError: the tables cannot be locked, or the server went away.
     """
     with connected(source) as connection:
+        require_fitting_server(connection.info.server_version, f"The database {source.place}")
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 snapshot = _take(connection)

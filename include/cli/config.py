@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
@@ -15,7 +15,10 @@ from include.cli.console import errors, print_json, results, tell
 from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, workplace
 from include.policy import PackError
 from include.services.database import DatabaseAddress
+from include.services.errors import UsageError
+from include.services.programs import pg_version
 from include.services.routes import remarks_of
+from include.services.server_versions import listed, require_fitting_client
 from include.workplace import Workplace
 
 if TYPE_CHECKING:
@@ -37,7 +40,8 @@ def check(
 ) -> int:
     """Check the policy pack, with file, line and path of every error, then the connections.
 
-    Connections are read, not tried: a server that is down is no error here.
+    Connections are read, not tried: a server that is down is no error here. The client programs
+    of PostgreSQL must be of a supported version; which servers fit them is printed.
     """
     place = workplace()
     try:
@@ -47,10 +51,14 @@ def check(
         return _refuse(place, found, f"in {place.policy}", as_json=as_json)
     if faults := place.connection_faults():
         return _refuse(place, faults, "in the connections", as_json=as_json)
+    try:
+        versions = _fitting_versions()
+    except UsageError as error:
+        return _refuse(place, [str(error)], "in the client programs", as_json=as_json)
     remarks = [*pack.remarks, *remarks_of(place.routes())]
     if as_json:
-        done = {"valid": True, "pack": str(place.policy), "problems": []}
-        print_json(done | {"remarks": [str(one) for one in remarks]})
+        done = {"valid": True, "pack": str(place.policy), "problems": [], "postgresql": versions}
+        print_json(done | {"remarks": [str(remark) for remark in remarks]})
         return 0
     for remark in remarks:
         errors.print(f"remark: {remark}", soft_wrap=True, markup=False)
@@ -59,7 +67,25 @@ def check(
         f"valid: {len(pack.databases)} databases, {collections} collections, "
         f"{len(pack.controls)} controls; policy {pack.sha256[:12]}"
     )
+    results.print(
+        f"client programs of PostgreSQL {versions['client']} fit servers of PostgreSQL "
+        f"{listed(versions['servers'])}"
+    )
     return 0
+
+
+class _Versions(TypedDict):
+    client: str  # version of the client programs
+    servers: list[int]  # versions of servers that these can back up
+
+
+def _fitting_versions() -> _Versions:
+    """Return the version of the client programs and those of the servers that fit them.
+
+    Raises:
+        UsageError: the client programs are not supported, or one is missing.
+    """
+    return {"client": pg_version("pg_dump"), "servers": require_fitting_client()}
 
 
 def _refuse(place: Workplace, problems: list[str], where: str, *, as_json: bool) -> int:

@@ -14,9 +14,9 @@ from psycopg.sql import SQL, Identifier
 from include.policy.datamap import MappedDatabase
 from include.services.database import PRINTING
 from include.services.errors import ServiceError, UsageError
+from include.services.server_versions import SUPPORTED, listed, major_version
 
 _DENIED = re.compile(r"permission denied for ((?:table|view|schema|function|sequence) \S+)")
-OLDEST_SERVER = 140_000  # hash_record_extended, bit_xor and scans of row ranges
 NOTHING: Mapping[str, str] = MappingProxyType({})
 # For transactions that look at much beside others: one core at a time.
 ONE_CORE = {"max_parallel_workers_per_gather": "0"}
@@ -35,10 +35,11 @@ def prepare(connection: psycopg.Connection[Any], database: MappedDatabase) -> No
     Raises:
         UsageError: the server is too old.
     """
-    if connection.info.server_version < OLDEST_SERVER:
+    version = major_version(connection.info.server_version)
+    if version < SUPPORTED[0]:
         raise UsageError(
-            f"The server of {database.name} is older than PostgreSQL 14.",
-            "Upgrade it; older versions get no security fixes any more.",
+            f"The server of {database.name} is on PostgreSQL {version}, which is not supported.",
+            f"Upgrade it to a supported version: {listed(SUPPORTED)}.",
         )
     _set(connection, database, {}, is_local=False)
 

@@ -6,6 +6,7 @@ docs/decisions/0041-older-servers.md gives the reasons.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from include.services.errors import UsageError
 from include.services.programs import CLIENT_VARIABLE, pg_version
@@ -26,7 +27,7 @@ def major_version(version: int | str) -> int:
     return int(number.group()) if number else 0
 
 
-def listed(versions: tuple[int, ...] | list[int]) -> str:
+def listed(versions: Sequence[int]) -> str:
     """Return versions for people: ``15, 16 and 17``."""
     texts = [str(version) for version in versions]
     return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)

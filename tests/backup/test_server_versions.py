@@ -25,14 +25,14 @@ from include.evidence.signing import Signer
 from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError, UsageError
 from include.services.objectstore.directory import DirectoryStore
-from include.services.programs import program_folder
+from include.services.programs import CLIENT_VARIABLE, program_folder
 from include.workplace import ROOT
 from tests.backup.drill_rig import KEYS, Rig
 from tests.backup.odd_database import ODD, OWNER
 from tests.backup.support import SEEN, Taken, rows, run, take
 from tests.backup.test_restore_command import BUYERS, CONNECT, PHONES, Restoring, erase, restored
 from tests.support.holders import Holder
-from tests.support.servers import EMBEDDED, Servers, each_version
+from tests.support.servers import EMBEDDED, Servers, each_version, programs_of
 
 __all__ = ["restored"]
 
@@ -278,3 +278,44 @@ def test_runbook_restores_by_hand(
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(taken.manifest.tables)} tables have the manifest's rows" in done.stdout
+
+
+@pytest.mark.parametrize("version", each_version(15, 17))
+def test_client_programs_of_the_servers_version_back_up_and_restore(
+    version: int,
+    points: Points,
+    target: DatabaseAddress,
+    operations: Holder,
+    recipients: list[Recipient],
+    signer: Signer,
+    store: DirectoryStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each writes an archive of its own layout."""
+    live, _taken = points(version)
+    monkeypatch.setenv(CLIENT_VARIABLE, str(programs_of(version)))
+    taken = take(live, store, recipients, signer)
+    assert taken.manifest.tools["pg_dump"].startswith(f"{version}.")
+    source = taken.source(operations.opening)
+    copy = without_event_triggers(target)
+    assert restore(source, copy).differences == ()
+    compared = compare(source, copy)
+    assert (compared.different, compared.missing) == ((), ())
+    assert counts(copy) == counts(live)
+
+
+@pytest.mark.parametrize("version", each_version(15, 17))
+def test_backup_refuses_server_that_is_newer_than_client_programs(
+    version: int,
+    servers: Servers,
+    recipients: list[Recipient],
+    signer: Signer,
+    store: DirectoryStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before anything is stored, with the versions that fit."""
+    live = DatabaseAddress.from_conninfo(servers[EMBEDDED].conninfo("postgres"))
+    monkeypatch.setenv(CLIENT_VARIABLE, str(programs_of(version)))
+    with pytest.raises(UsageError, match=rf"PostgreSQL 18, and pg_dump {version}\S* reads"):
+        take(live, store, recipients, signer)
+    assert list(store.list()) == []

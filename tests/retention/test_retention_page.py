@@ -10,7 +10,7 @@ import yaml
 
 from include.approvals.registry import Cause
 from include.policy.retention import MaskKind, RetentionRule
-from include.retention import batches, breaker, circles, counting, execute, session
+from include.retention import batches, breaker, circles, counting, execute
 from include.retention.plan import PlannedClass
 from include.retention.report_words import REQUESTS
 
@@ -42,7 +42,6 @@ def test_limits_of_the_page_are_those_of_the_code() -> None:
     assert f"after {execute.ROUNDS_OF_A_CHAIN} rounds" in PAGE
     assert ", ".join(sorted(batches.OF_NO_RECORD)) in PAGE
     assert f"the first {counting.MOST_HOLDS} holds" in PAGE
-    assert f"PostgreSQL {session.OLDEST_SERVER // 10_000} or newer" in PAGE
 
 
 def test_masks_states_and_keys_for_machines_are_all_told() -> None:

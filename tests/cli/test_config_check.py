@@ -1,0 +1,67 @@
+"""`config check` names the versions of servers that the client programs fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from include.cli import config
+from include.policy import load_pack
+from include.services.programs import CLIENT_VARIABLE
+from tests.policy.packs import write_pack
+
+Checking = Callable[[str], tuple[int, dict[str, object]]]
+
+
+@pytest.fixture
+def checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Checking:
+    """Check a pack on a machine whose client programs print a version."""
+    pack = load_pack(write_pack(tmp_path / "pack"))
+    place = SimpleNamespace(
+        pack=pack, policy=tmp_path / "pack", connection_faults=list, routes=list
+    )
+    monkeypatch.setattr(config, "workplace", lambda: place)
+    monkeypatch.setenv(CLIENT_VARIABLE, str(tmp_path))
+
+    def check(version: str) -> tuple[int, dict[str, object]]:
+        program = tmp_path / "pg_dump"
+        program.write_text(f"#!/bin/sh\necho 'pg_dump (PostgreSQL) {version}'\n")
+        program.chmod(0o755)
+        code = config.check(as_json=True)
+        return code, json.loads(capsys.readouterr().out)
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("version", "servers"),
+    [
+        ("15.20 (Debian 15.20-0+deb12u1)", [15]),
+        ("16.2", [15, 16]),
+        ("17.12", [15, 16, 17]),
+        ("18.4", [15, 16, 17, 18]),
+    ],
+)
+def test_config_check_names_servers_that_fit_client_programs(
+    checked: Checking, version: str, servers: list[int]
+) -> None:
+    code, answer = checked(version)
+    assert (code, answer["valid"]) == (0, True)
+    assert answer["postgresql"] == {"client": version.partition(" ")[0], "servers": servers}
+
+
+@pytest.mark.parametrize("version", ["14.19", "19beta1"])
+def test_config_check_refuses_client_programs_that_are_not_supported(
+    checked: Checking, version: str
+) -> None:
+    code, answer = checked(version)
+    assert (code, answer["valid"]) == (2, False)
+    (problem,) = answer["problems"]  # type: ignore[misc]  # one text
+    assert f"version {version.partition('beta')[0]}, which is not supported" in problem
+    assert "15, 16, 17 and 18" in problem
