@@ -7,7 +7,7 @@ else wants that core waits for its end (docs/performance.md).
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from include.policy.fragments import both, fixed, negated, quoted
 from include.retention.classes import RecordClass
 from include.retention.graph import Graph, Reference
 from include.retention.relations import Leaf
+from include.retention.transaction_counters import TransactionCounters
 from include.retention.work import Key, Work
 
 REST = 0.5  # of a statement's time, as long as the ledger is being written
@@ -43,8 +44,15 @@ class Act(Protocol):
         """The records to which it is done, over ``t``."""
         ...
 
-    def apply(self, work: Work, leaf: Leaf, rows: Sequence[str], which: Composable) -> list[Key]:
-        """Do it to locked rows that still fit, and return their keys."""
+    def apply(
+        self,
+        work: Work,
+        counters: TransactionCounters,
+        leaf: Leaf,
+        rows: Sequence[str],
+        which: Composable,
+    ) -> list[Key]:
+        """Do it to locked rows that still fit, record all changes, and return the rows' keys."""
         ...
 
 
@@ -64,15 +72,33 @@ class Deleting:
         stays = [negated(graph.belongs(other)) for other in self.unapproved]
         return both([graph.ready(self.one), *stays, graph.unreferred(self.one.rule.collection)])
 
-    def apply(self, work: Work, leaf: Leaf, rows: Sequence[str], which: Composable) -> list[Key]:
-        """Do it to locked rows that still fit, and return their keys."""
-        for reference in work.graph.detached(self.one.rule.collection):
-            detach(work.connection, reference, leaf, rows, which)  # before any of them is gone
+    def apply(
+        self,
+        work: Work,
+        counters: TransactionCounters,
+        leaf: Leaf,
+        rows: Sequence[str],
+        which: Composable,
+    ) -> list[Key]:
+        """Do it to locked rows that still fit, record all changes, and return the rows' keys."""
+        collection = self.one.rule.collection
+        for reference in work.graph.detached(collection):  # before any of them is gone
+            detach(work.connection, counters, reference, [Going(leaf, rows, which)])
+        nulled = [
+            one for one in work.graph.references(collection) if one.sets_null and not one.by_us
+        ]
+
+        def count_nulled(some: Sequence[str]) -> None:
+            for reference in nulled:
+                record_nulled(work.connection, counters, reference, [Going(leaf, some, which)])
+
         query = SQL(
             "DELETE FROM {leaf} AS t WHERE t.ctid = ANY (%(rows)s::tid[]) AND {which} "
             "RETURNING {keys}"
         ).format(leaf=leaf.identifier, which=which, keys=fixed(key_texts(self.one.relation.key)))
-        return _done(work, query, rows)
+        gone = _done(work, query, rows, count_nulled)
+        counters.deleted[self.one.relation.oid] += len(gone)
+        return gone
 
 
 @dataclass(frozen=True)
@@ -85,8 +111,15 @@ class Masking:
         """The records to which it is done, over ``t``."""
         return graph.ready(self.one)
 
-    def apply(self, work: Work, leaf: Leaf, rows: Sequence[str], which: Composable) -> list[Key]:
-        """Do it to locked rows that still fit, and return their keys."""
+    def apply(
+        self,
+        work: Work,
+        counters: TransactionCounters,
+        leaf: Leaf,
+        rows: Sequence[str],
+        which: Composable,
+    ) -> list[Key]:
+        """Do it to locked rows that still fit, record all changes, and return the rows' keys."""
         at = Literal(work.limits.clock.now())
         query = SQL(
             "UPDATE {leaf} AS t SET {changes} WHERE t.ctid = ANY (%(rows)s::tid[]) AND {which} "
@@ -97,52 +130,107 @@ class Masking:
             which=which,
             keys=fixed(key_texts(self.one.relation.key)),
         )
-        return _done(work, query, rows)
+        changed = _done(work, query, rows)
+        counters.updated[self.one.relation.oid] += len(changed)
+        return changed
+
+
+@dataclass(frozen=True)
+class Going:
+    """Locked records that one statement deletes.
+
+    Attributes:
+        leaf: the table or partition that has them.
+        rows: their places.
+        which: condition over ``t`` that they still have to fit.
+    """
+
+    leaf: Leaf
+    rows: Sequence[str]
+    which: Composable
 
 
 def detach(
     connection: psycopg.Connection[Any],
+    counters: TransactionCounters,
     reference: Reference,
-    leaf: Leaf,
-    rows: Sequence[str],
-    which: Composable,
-    also: Sequence[tuple[Leaf, Sequence[str]]] = (),
+    going: Sequence[Going],
 ) -> None:
     """Set a foreign key to null where it leads to records that are about to go.
 
     Args:
         connection: to the mapped database.
+        counters: get the changed rows.
         reference: the key.
-        leaf: the table that the records lie in.
-        rows: their places.
-        which: they have to fit still.
-        also: places of others that go in the same statement.
+        going: the records of the reference's table first, then others that the same statement
+            deletes.
     """
-    going = [(leaf, rows), *also]
-    given = {f"rows{at}": as_array(places) for at, (_leaf, places) in enumerate(going)}
     changes = [SQL("{} = NULL").format(quoted(one)) for one in reference.key.columns]
-    query = SQL(
-        "UPDATE {child} AS c SET {changes} FROM (SELECT t.tableoid, {targets} FROM {leaf} AS t "
-        "WHERE t.ctid = ANY (%(rows0)s::tid[]) AND {which}) AS p WHERE {joined}{others}"
-    ).format(
-        # A record that goes too is left as it is: changed, it would lie elsewhere on disk.
-        others=SQL("").join(
-            SQL(" AND NOT (c.tableoid = {}::oid AND c.ctid = ANY ({}::tid[]))").format(
-                one.oid, SQL(f"%(rows{at})s")
-            )
-            for at, (one, _places) in enumerate(going)
-        ),
-        targets=SQL(", ").join(quoted("t", one) for one in reference.key.targets),
+    query = SQL("UPDATE {child} AS c SET {changes} FROM {referred}").format(
         child=reference.key.identifier,
         changes=SQL(", ").join(changes),
-        leaf=leaf.identifier,
-        which=which,
-        joined=reference.joined("c", "p"),
+        referred=_referred(reference, going),
     )
-    connection.execute(query, given)
+    changed = connection.execute(query, _places(going)).rowcount
+    counters.updated[reference.key.child_root] += changed
 
 
-def _done(work: Work, query: Composed, rows: Sequence[str]) -> list[Key]:
+def record_nulled(
+    connection: psycopg.Connection[Any],
+    counters: TransactionCounters,
+    reference: Reference,
+    going: Sequence[Going],
+) -> None:
+    """Record the rows whose key the database sets to null or to its default (ON DELETE).
+
+    Nobody can refer anew to records that are locked, so as many change as refer now.
+
+    Args:
+        connection: to the mapped database.
+        counters: get the rows.
+        reference: the key.
+        going: as of `detach`.
+    """
+    query = SQL("SELECT count(*) FROM {child} AS c, {referred}").format(
+        child=reference.key.identifier, referred=_referred(reference, going)
+    )
+    row = connection.execute(query, _places(going)).fetchone()
+    assert row is not None
+    counters.updated[reference.key.child_root] += int(row[0])
+
+
+def _referred(reference: Reference, going: Sequence[Going]) -> Composable:
+    """FROM and WHERE of records ``c`` that refer to records that go, and stay themselves."""
+    first = going[0]
+    others = [
+        SQL(" AND NOT (c.tableoid = {}::oid AND c.ctid = ANY ({}::tid[]))").format(
+            one.leaf.oid, SQL(f"%(rows{at})s")
+        )
+        for at, one in enumerate(going)
+    ]
+    return SQL(
+        "(SELECT t.tableoid, {targets} FROM {leaf} AS t WHERE t.ctid = ANY (%(rows0)s::tid[]) "
+        "AND {which}) AS p WHERE {joined}{others}"
+    ).format(
+        targets=SQL(", ").join(quoted("t", one) for one in reference.key.targets),
+        leaf=first.leaf.identifier,
+        which=first.which,
+        joined=reference.joined("c", "p"),
+        # A record that goes too is left as it is: changed, it would lie elsewhere on disk.
+        others=SQL("").join(others),
+    )
+
+
+def _places(going: Sequence[Going]) -> dict[str, str]:
+    return {f"rows{at}": as_array(one.rows) for at, one in enumerate(going)}
+
+
+def _done(
+    work: Work,
+    query: Composed,
+    rows: Sequence[str],
+    before: Callable[[Sequence[str]], None] = lambda _rows: None,
+) -> list[Key]:
     """Execute a statement on `STRIDE` rows after the other; returns the keys of all."""
     text = query.as_bytes(work.connection)
     found: list[Key] = []
@@ -150,7 +238,9 @@ def _done(work: Work, query: Composed, rows: Sequence[str]) -> list[Key]:
     for at in range(0, len(rows), STRIDE):
         # Ahead of the ledger it would wait at the end: better now, where others get the core.
         work.await_ledger(min(LONGEST_REST, REST * took))
-        given = {"rows": as_array(rows[at : at + STRIDE])}
+        some = rows[at : at + STRIDE]
+        before(some)
+        given = {"rows": as_array(some)}
         begun = time.monotonic()
         found += work.connection.execute(text, given).fetchall()
         took = time.monotonic() - begun

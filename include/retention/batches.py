@@ -186,9 +186,11 @@ class _Walk:
                 places, keys = self._locked(first, end, most, which)
                 self.tried = places
                 if keys:
+                    counters = work.counters()
                     with work.entering(self.one, keys) as entering:
-                        gone = self.act.apply(work, self.leaf, places, which)
+                        gone = self.act.apply(work, counters, self.leaf, places, which)
                         self._require_gone(places, keys, gone, which)
+                        inserted = counters.require_recorded()
                         work.progress("changed")
                         if gone:
                             entered.append(entering.commit(gone))
@@ -196,6 +198,7 @@ class _Walk:
         self.seconds = time.monotonic() - begun  # without waiting for a hold that is placed
         for batch in entered:
             work.tally.add(name, len(gone))
+            work.tally.insert(inserted)
             work.committed(batch)
         self.found = len(keys)
         return len(keys) == most
@@ -276,9 +279,11 @@ class _Walk:
         self, places: list[str], keys: list[Key], gone: list[Key], which: Composable
     ) -> None:
         """Every locked record went, or does not fit any more since something came in between."""
+        went = set(gone)
+        if not went <= set(keys):
+            raise Kept  # a trigger gave a masked record another key
         if len(gone) == len(keys):
             return
-        went = set(gone)
         left = [place for place, key in zip(places, keys, strict=True) if key not in went]
         query = SQL(
             "SELECT count(*) FROM {} AS t WHERE t.ctid = ANY (%(rows)s::tid[]) AND {}"
@@ -327,9 +332,7 @@ class _Walk:
             raise error  # no record's fault: the condition fails
         # The very one, and not looked for again: another might be found first.
         self.passed_over.extend(self.tried)
-        refused = self.work.tally.refused
-        key = (self.one.name, error.sqlstate or "?")
-        refused[key] = refused.get(key, 0) + 1
+        self.work.tally.refuse(self.one.name, error)
         return self.work.refused(self.one.name) < MOST_REFUSED
 
 

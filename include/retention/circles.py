@@ -13,7 +13,7 @@ from psycopg.sql import SQL, Composable, Identifier
 from include.erasure.identity import transaction_of
 from include.erasure.places import key_texts
 from include.policy.fragments import both, fixed
-from include.retention.acts import Kept, detach
+from include.retention.acts import Going, Kept, detach, record_nulled
 from include.retention.batches import PAUSE, TRIES, lost_to_others, refuses, set_limits
 from include.retention.classes import RecordClass
 from include.retention.deletable import Deletable
@@ -31,6 +31,11 @@ class _Part:
     leaf: Leaf
     rows: list[str]
     which: Composable
+
+    @property
+    def going(self) -> Going:
+        """The records as ones that a statement deletes."""
+        return Going(self.leaf, self.rows, self.which)
 
 
 class _Changed(Exception):
@@ -71,8 +76,7 @@ def untie(work: Work, group: Sequence[str]) -> int:
                 raise
             work.tied.add(tuple(group))
             for part in parts:
-                key = (part.one.name, error.sqlstate or "?")
-                work.tally.refused[key] = work.tally.refused.get(key, 0) + len(part.rows)
+                work.tally.refuse(part.one.name, error, len(part.rows))
             return 0
         else:
             for part in parts:
@@ -84,6 +88,7 @@ def untie(work: Work, group: Sequence[str]) -> int:
 def _untied(work: Work, group: Sequence[str], parts: list[_Part]) -> int:
     """One transaction; fills in what was tried."""
     done: dict[str, int] = {}
+    inserted: dict[str, int] = {}
     with work.guard.batch() as holds:
         work.current(holds)
         if any(work.may_lose_subjects(it) for name in group for it in work.graph.classes[name]):
@@ -94,7 +99,8 @@ def _untied(work: Work, group: Sequence[str], parts: list[_Part]) -> int:
             parts += _found(work, group)
             if parts:
                 _lock(work, group, parts)
-                _untie(work, parts, entered, done)
+                inserted = _untie(work, parts, entered, done)
+    work.tally.insert(inserted)
     for name, records in done.items():
         work.tally.add(name, records)
     for batch in entered:
@@ -103,20 +109,30 @@ def _untied(work: Work, group: Sequence[str], parts: list[_Part]) -> int:
     return sum(done.values())
 
 
-def _untie(work: Work, parts: Sequence[_Part], entered: list[int], done: dict[str, int]) -> None:
+def _untie(
+    work: Work, parts: Sequence[_Part], entered: list[int], done: dict[str, int]
+) -> dict[str, int]:
     number = transaction_of(work.connection)
-    for part in parts:
-        for reference in work.graph.detached(part.one.rule.collection):
-            also = [(one.leaf, one.rows) for one in parts if one is not part]
-            detach(work.connection, reference, part.leaf, part.rows, part.which, also)
+    counters = work.counters()
+    for by_us in (True, False):  # what is set to null by us is left alone by the database
+        for part in parts:
+            going = [part.going, *(one.going for one in parts if one is not part)]
+            for reference in work.graph.references(part.one.rule.collection):
+                if reference.sets_null and reference.by_us is by_us:
+                    change = detach if by_us else record_nulled
+                    change(work.connection, counters, reference, going)
     deleted = _deleted(work, parts)
+    for part, keys in zip(parts, deleted, strict=True):
+        counters.deleted[part.one.relation.oid] += len(keys)
     if any(len(keys) != len(part.rows) for part, keys in zip(parts, deleted, strict=True)):
         raise Kept  # a foreign key with CASCADE may have taken it nevertheless
     for part, keys in zip(parts, deleted, strict=True):
         entered.append(work.intend(part.one, keys, number))
         done[part.one.name] = done.get(part.one.name, 0) + len(keys)
+    inserted = counters.require_recorded()
     work.progress("changed")
     work.confirm()
+    return inserted
 
 
 def _found(work: Work, group: Sequence[str]) -> list[_Part]:

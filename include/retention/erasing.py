@@ -12,7 +12,7 @@ from include.erasure import ledger
 from include.erasure.entry_losses import require_no_entry_missing
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome, StepRecord
-from include.messages import _
+from include.messages import Message, _
 from include.retention import breaker
 from include.retention.acts import Kept
 from include.retention.breaker import Tripped
@@ -25,6 +25,7 @@ from include.retention.question import why
 from include.retention.session import ONE_CORE, prepare
 from include.retention.steps import planned
 from include.retention.steps import tripped as limits_tripped
+from include.retention.transaction_counters import ChangedUnrecorded, SideEffect
 from include.retention.work import Progress, Tally
 
 
@@ -95,6 +96,7 @@ def execute(
     waiting = {name: more for name, more in tally.waiting.items() if name in allowed}
     _waiting(seen, waiting)
     _shortfalls(seen, tally)
+    _side_effects(seen, tally, made)
     return seen.record(
         {
             "done": done,
@@ -110,6 +112,7 @@ def execute(
             "staying": staying,
             "stopped": tally.stopped,
             "refused": {f"{name} {code}": n for (name, code), n in tally.refused.items()},
+            "inserted": tally.inserted,
             "busy": tally.busy,
             "locked": tally.locked,
             "knots": tally.knots,
@@ -271,6 +274,8 @@ def _shortfalls(seen: Examination, tally: Tally) -> None:
             subject=name,
         )
     for (name, code), records in sorted(tally.refused.items()):
+        if code == ChangedUnrecorded.sqlstate:
+            continue
         seen.find(
             "retention.refused",
             Outcome.FAIL,
@@ -284,3 +289,48 @@ def _shortfalls(seen: Examination, tally: Tally) -> None:
             _("See its log: a trigger, a check, or a foreign key with RESTRICT forbids it."),
             subject=name,
         )
+
+
+def _side_effects(seen: Examination, tally: Tally, made: Plan) -> None:
+    """Report records that stay because erasing them changed other records too."""
+    for name, effects in sorted(tally.side_effects.items()):
+        records = tally.refused[name, ChangedUnrecorded.sqlstate]
+        known = ", ".join(one.label for one in made.reactions if one.kind != "publication")
+        for effect in effects.values():
+            seen.find(
+                "retention.side_effect",
+                Outcome.FAIL,
+                _effect(effect, records),
+                _(
+                    "Change the trigger or rule so that it does nothing for the database user that "
+                    "erases. Those that react, by the plan: {names}.",
+                    names=known or "-",
+                ),
+                subject=name,
+            )
+
+
+def _effect(effect: SideEffect, records: int) -> Message:
+    if effect.rewritten:
+        return _(
+            "{count} records stay: a trigger or rule emptied or altered {table} when they were "
+            "erased, so the transaction was rolled back.",
+            count=records,
+            table=effect.table,
+        )
+    if effect.deleted > 0 or effect.updated > 0:
+        return _(
+            "{count} records stay: a trigger or rule also deleted {deleted} and changed {updated} "
+            "records of {table} when they were erased, so the transaction was rolled back.",
+            count=records,
+            deleted=max(0, effect.deleted),
+            updated=max(0, effect.updated),
+            table=effect.table,
+        )
+    return _(
+        "{count} records stay: fewer records of {table} were changed than their deletion asks for, "
+        "so the transaction was rolled back. A trigger or rule kept them, or another session "
+        "changed them.",
+        count=records,
+        table=effect.table,
+    )

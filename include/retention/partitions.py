@@ -29,6 +29,7 @@ from include.retention.classes import RecordClass
 from include.retention.counting import key_hash, key_seed
 from include.retention.plan import PlannedPartition
 from include.retention.relations import Leaf
+from include.retention.transaction_counters import TransactionCounters
 from include.retention.work import Work
 
 CHUNK = 20_000  # keys that are read and entered at once
@@ -122,7 +123,9 @@ def _drop(work: Work, one: RecordClass, leaf: Leaf, expected: PlannedPartition) 
                     SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(leaf.identifier), {}
                 )
                 _require_same(work, one, leaf, expected, count)
-                _detach_and_drop(work, one, leaf, parent)
+                counters = work.counters([leaf.oid])
+                _detach_and_drop(work, counters, one, leaf, parent)
+                inserted = counters.require_recorded()
                 work.progress("changed")
                 work.confirm()
         except errors.QueryCanceled:
@@ -132,6 +135,7 @@ def _drop(work: Work, one: RecordClass, leaf: Leaf, expected: PlannedPartition) 
         finally:
             if closed:
                 work.tally.took(begun)
+    work.tally.insert(inserted)
     for batch in entered:
         work.committed(batch)
 
@@ -183,13 +187,15 @@ def _require_same(
         raise Changed
 
 
-def _detach_and_drop(work: Work, one: RecordClass, leaf: Leaf, parent: Composable) -> None:
+def _detach_and_drop(
+    work: Work, counters: TransactionCounters, one: RecordClass, leaf: Leaf, parent: Composable
+) -> None:
     connection = work.connection
     if not one.relation.owned:
         become_owner(work, one)
     for reference in work.graph.detached(one.rule.collection):
         changes = [SQL("{} = NULL").format(quoted(one)) for one in reference.key.columns]
-        connection.execute(
+        changed = connection.execute(
             SQL("UPDATE {child} AS c SET {changes} FROM {leaf} AS t WHERE {joined}").format(
                 child=reference.key.identifier,
                 changes=SQL(", ").join(changes),
@@ -197,7 +203,8 @@ def _detach_and_drop(work: Work, one: RecordClass, leaf: Leaf, parent: Composabl
                 joined=reference.joined("c"),
             ),
             {},
-        )
+        ).rowcount
+        counters.updated[reference.key.child_root] += changed
     connection.execute(
         SQL("ALTER TABLE {} DETACH PARTITION {}").format(parent, leaf.identifier), {}
     )

@@ -14,6 +14,7 @@ from include.policy.retention import RetentionRule
 from include.services.errors import ControlFailed
 
 SCHEMA = "1"
+Event = Literal["DELETE", "UPDATE"]
 
 
 class _Part(BaseModel):
@@ -149,6 +150,32 @@ class PlannedTable(_Part):
     partitions: tuple[PlannedPartition, ...] = ()
 
 
+class Reaction(_Part):
+    """A trigger, rule or publication that reacts to what the plan may do.
+
+    Attributes:
+        collection: whose rows are deleted or updated.
+        table: ``schema.table`` of the collection.
+        kind: what reacts.
+        name: of the trigger, rule or publication.
+        events: to which it reacts.
+        function: of a trigger, ``schema.function``.
+    """
+
+    collection: str
+    table: str
+    kind: Literal["trigger", "rule", "publication"]
+    name: str
+    events: tuple[Event, ...]
+    function: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The reaction for a message: kind, name, table and function."""
+        function = f", {self.function}" if self.function else ""
+        return f"{self.name} ({self.table}{function})"
+
+
 class Plan(_Part):
     """What one run will do to one database.
 
@@ -161,6 +188,7 @@ class Plan(_Part):
         order: groups of collections in the order in which they are emptied.
         classes: in the order of retention.yaml.
         tables: by collection.
+        reactions: triggers, rules and publications of the tables that the plan may change.
     """
 
     form: str = SCHEMA
@@ -172,6 +200,7 @@ class Plan(_Part):
     order: tuple[tuple[str, ...], ...] = ()
     classes: tuple[PlannedClass, ...] = ()
     tables: tuple[PlannedTable, ...] = ()
+    reactions: tuple[Reaction, ...] = ()
 
     @property
     def content(self) -> bytes:

@@ -32,8 +32,10 @@ from include.retention.plan import (
     PlannedTable,
     rule_digest,
 )
+from include.retention.reactions import read_reactions
 from include.retention.relations import Relation, read_relations, require
 from include.retention.session import NOTHING, one_view
+from include.retention.transaction_counters import require_counting
 from include.services.errors import UsageError
 
 if TYPE_CHECKING:
@@ -135,10 +137,11 @@ def make_plan(
         settings: of the server for this, by their name.
 
     Raises:
-        UsageError: see `Schedule.graph`; or a right is missing.
+        UsageError: see `Schedule.graph`; or a right is missing; or the server counts no changes.
         ServiceError: a lock was not free, or a statement took too long.
     """
     with one_view(connection, schedule.database, settings):
+        require_counting(connection, schedule.database)
         graph = schedule.graph(connection)
         return _Planner(connection, schedule, graph).plan()
 
@@ -183,6 +186,7 @@ class _Planner:
             order=self.graph.groups,
             classes=tuple(made[one.record_class] for one in schedule.rules),
             tables=tuple(one for one, _ in tables.values()),
+            reactions=read_reactions(self.connection, self.graph),
         )
 
     def _scanned(self, collection: str) -> Scan:

@@ -21,7 +21,7 @@ from include.reports.model import (
     TrendChart,
     TrendPoint,
 )
-from include.retention import report_record
+from include.retention import report_reactions, report_record
 from include.retention import report_words as words
 from include.retention.breaker import Tripped
 from include.retention.counting import MOST_HOLDS
@@ -54,6 +54,7 @@ def section(case: Case) -> Section:
             ),
             *_holds(case),
             _stays(case),
+            *report_reactions.reactions(case),
             *_approval(case),
             *_requests(case),
             *_backups(case),

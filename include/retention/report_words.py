@@ -12,6 +12,7 @@ from include.policy.rules import Source
 from include.retention.acts import Kept
 from include.retention.plan import KeptBy, PlannedClass
 from include.retention.report_case import Case
+from include.retention.transaction_counters import ChangedUnrecorded
 
 HOLDS = {
     HoldKind.SUBJECT: _("a person"),
@@ -142,7 +143,13 @@ def _referring(by: KeptBy, others: Sequence[KeptBy]) -> Message:
     return _("records of {table} refer to them", table=by.table)
 
 
-_KEPT = _("a trigger of the database kept them and raised no error")
+_REFUSED = {
+    Kept.sqlstate: _("a trigger of the database kept them and raised no error"),
+    ChangedUnrecorded.sqlstate: _(
+        "a trigger or rule of the database changed other records with them, so that their deletion "
+        "was rolled back"
+    ),
+}
 _SUSPENDED = _("a condition of retention.yaml keeps them")
 
 
@@ -156,7 +163,7 @@ def _shortfall(case: Case, one: PlannedClass) -> list[tuple[Message, int | None]
         name, code = key.rsplit(" ", 1)
         if name == one.name:
             refused = _("the database refused them (SQLSTATE {code})", code=code)
-            found.append((_KEPT if code == Kept.sqlstate else refused, count))
+            found.append((_REFUSED.get(code, refused), count))
             left -= count
     if left <= 0:
         return found

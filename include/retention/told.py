@@ -19,7 +19,7 @@ from include.state.tables import erasure, erasure_batch
 
 
 def of_plan(conn: Connection, desk: Desk, made: Plan) -> dict[str, Any]:
-    """Who began the run, the key that names records, and the holds that keep some of the plan's.
+    """Return who began the run, its holds, and what reacts to its deletions.
 
     Args:
         conn: the state database.
@@ -31,6 +31,7 @@ def of_plan(conn: Connection, desk: Desk, made: Plan) -> dict[str, Any]:
         "started_by": desk.starter,
         "key_id": made.key_id,
         "holds_that_counted": len(made.holds),
+        "reactions": [one.model_dump(mode="json") for one in made.reactions],
         "holds": [_hold(one) for one in registry.active(conn) if one.id in keeping],
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +26,11 @@ from include.retention.plan import Plan, rule_digest
 from include.retention.planning import Schedule
 from include.retention.session import ONE_CORE, one_view
 from include.retention.subjects import enter, search
+from include.retention.transaction_counters import (
+    ChangedUnrecorded,
+    SideEffect,
+    TransactionCounters,
+)
 from include.services.clock import Clock
 from include.services.errors import ServiceError
 
@@ -69,6 +74,9 @@ class Tally:
         before: records that earlier tries of the run erased, by the ledger.
         partitions: that were dropped.
         refused: records that the database refused, by class and SQLSTATE.
+        side_effects: changes of rows that were not recorded, for which records were refused, by
+            class and table.
+        inserted: rows that triggers or rules inserted, by table.
         busy: times that a batch was given up since others held locks, by class.
         given_up: classes that were left alone since the database refused too many.
         locked: records that could go and that other sessions kept locked to the end, or on which
@@ -86,6 +94,8 @@ class Tally:
     before: dict[str, int] = field(default_factory=dict)
     partitions: dict[str, int] = field(default_factory=dict)
     refused: dict[tuple[str, str], int] = field(default_factory=dict)
+    side_effects: dict[str, dict[str, SideEffect]] = field(default_factory=dict)
+    inserted: dict[str, int] = field(default_factory=dict)
     busy: dict[str, int] = field(default_factory=dict)
     given_up: set[str] = field(default_factory=set)
     slow: set[str] = field(default_factory=set)
@@ -102,6 +112,20 @@ class Tally:
     def add(self, name: str, records: int) -> None:
         """Count records of a class."""
         self.done[name] = self.done.get(name, 0) + records
+
+    def refuse(self, name: str, error: psycopg.Error, records: int = 1) -> None:
+        """Count records of a class that the database refused, and the side effects, if any."""
+        key = (name, error.sqlstate or "?")
+        self.refused[key] = self.refused.get(key, 0) + records
+        if isinstance(error, ChangedUnrecorded):
+            known = self.side_effects.setdefault(name, {})
+            for effect in error.effects:
+                known[effect.table] = known.get(effect.table, SideEffect(effect.table)) + effect
+
+    def insert(self, inserted: Mapping[str, int]) -> None:
+        """Count rows that triggers or rules inserted."""
+        for table, rows in inserted.items():
+            self.inserted[table] = self.inserted.get(table, 0) + rows
 
 
 @dataclass
@@ -243,6 +267,14 @@ class Work:
             and other.name not in self.allowed
             and self.plan.of(other.name).planned
         )
+
+    def counters(self, dropped: Collection[int] = ()) -> TransactionCounters:
+        """Read the counters of the open transaction, before it changes anything.
+
+        Args:
+            dropped: oids of partitions that it will drop.
+        """
+        return TransactionCounters(self.connection, self.graph.relations, frozenset(dropped))
 
     def origin(self, one: RecordClass) -> Origin:
         """What the ledger says of a batch of a class."""

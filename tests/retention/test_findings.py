@@ -173,3 +173,30 @@ def test_a_chain_that_got_short_enough_is_no_circle(
     executed = rig.execute(rig.plan())
     assert executed.data["done"] == {"node": 30}
     assert (found(executed), executed.data["knots"]) == ({}, {})
+
+
+def test_side_effect_of_a_trigger_names_table_figures_and_trigger(rig: Rig) -> None:
+    """The record stays; the step's finding says what the trigger did, and which one it was."""
+    rig.insert("note", id=1, at=OLD)
+    rig.insert("tag", id=1, at=OLD, who="p1")
+    rig.sql(
+        """
+        CREATE FUNCTION react() RETURNS trigger LANGUAGE plpgsql AS
+            $$BEGIN DELETE FROM tag; RETURN OLD; END$$;
+        CREATE TRIGGER react AFTER DELETE ON note FOR EACH ROW EXECUTE FUNCTION react();
+        """
+    )
+    try:
+        rig.hold(HoldKind.SUBJECT, "p1")
+        planned, executed, counted = rig.run()
+    finally:
+        rig.sql("DROP FUNCTION react CASCADE")
+    [effect] = [one for one in executed.findings if one.code == "retention.side_effect"]
+    assert (effect.severity, effect.subject) == (Outcome.FAIL, "note")
+    assert effect.message.values == {"count": 1, "deleted": 1, "updated": 0, "table": "public.tag"}
+    assert effect.action.values == {"names": "react (public.note, public.react)"}
+    assert "retention.refused" not in found(executed)
+    assert rig.keys_in("tag") == {("1",)}
+    assert found(counted)["retention.left"] == (Outcome.FAIL, "note")
+    [reaction] = planned.data["reactions"]
+    assert (reaction["table"], reaction["name"]) == ("public.note", "react")

@@ -1,0 +1,149 @@
+"""Triggers, rules and publications of an application that react to what a plan deletes or changes.
+
+A plan names them. Deletions that these cannot let pass are refused when the plan is made: a rule
+that replaces the statement, and a publication that cannot name the deleted row to its subscribers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from include.retention.graph import Graph
+from include.retention.plan import Event, Reaction
+from include.services.errors import UsageError
+
+_PARTS = """
+WITH RECURSIVE parts AS (
+    SELECT oid AS root, oid FROM unnest(%(tables)s::oid[]) AS t (oid)
+    UNION SELECT p.root, i.inhrelid FROM parts p JOIN pg_inherits i ON i.inhparent = p.oid
+), named AS (
+    SELECT p.root, p.oid, n.nspname, c.relname, c.relkind, c.relreplident
+    FROM parts p JOIN pg_class c ON c.oid = p.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+)
+"""
+# Bits of tgtype: 8 DELETE, 16 UPDATE. Partitions have clones of their parents' triggers.
+_TRIGGERS = f"""{_PARTS}
+SELECT p.root::bigint, t.tgname::text AS name,
+       format('%%I.%%I', n.nspname, f.proname) AS function,
+       bool_or(t.tgtype & 8 > 0) AS on_delete, bool_or(t.tgtype & 16 > 0) AS on_update
+FROM named p JOIN pg_trigger t ON t.tgrelid = p.oid JOIN pg_proc f ON f.oid = t.tgfoid
+JOIN pg_namespace n ON n.oid = f.pronamespace
+WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')
+GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+"""  # noqa: S608 - fixed text
+_RULES = f"""{_PARTS}
+SELECT p.root::bigint, r.rulename::text AS name, bool_or(r.is_instead) AS is_instead,
+       bool_or(r.ev_type = '4') AS on_delete, bool_or(r.ev_type = '2') AS on_update
+FROM named p JOIN pg_rewrite r ON r.ev_class = p.oid
+WHERE r.ev_enabled IN ('O', 'A') GROUP BY 1, 2 ORDER BY 1, 2
+"""  # noqa: S608 - fixed text
+_PUBLICATIONS = f"""{_PARTS}
+, published AS (
+    SELECT p.root, p.oid, b.pubname, b.pubdelete, b.pubupdate FROM named p
+    JOIN pg_publication_tables t ON (t.schemaname, t.tablename) = (p.nspname, p.relname)
+    JOIN pg_publication b ON b.pubname = t.pubname
+)
+SELECT l.root::bigint, b.pubname::text AS name, bool_or(b.pubdelete) AS on_delete,
+       bool_or(b.pubupdate) AS on_update,
+       min(format('%%I.%%I', l.nspname, l.relname)) FILTER (WHERE NOT CASE l.relreplident
+           WHEN 'f' THEN true
+           WHEN 'd' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = l.oid
+                                 AND i.indisprimary AND i.indimmediate AND i.indisvalid)
+           WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = l.oid
+                                 AND i.indisreplident AND i.indisvalid)
+           ELSE false END) AS without_identity
+FROM named l JOIN published b ON b.root = l.root AND b.oid IN (l.oid, l.root)
+WHERE l.relkind = 'r' GROUP BY 1, 2 ORDER BY 1, 2
+"""  # noqa: S608 - fixed text
+
+
+def read_reactions(connection: psycopg.Connection[Any], graph: Graph) -> tuple[Reaction, ...]:
+    """Return what reacts to the deletions and updates that a plan may make, by collection.
+
+    Args:
+        connection: inside of the plan's view of the database.
+        graph: the collections of the plan.
+
+    Raises:
+        UsageError: a rule replaces a statement, a publication lacks a replica identity, or the
+            session fires no usual triggers, foreign keys' included.
+    """
+    _require_usual_triggers(connection)
+    events = _events(graph)
+    oids = {graph.relations.by_collection[name].oid: name for name in events}
+    tables = {"tables": sorted(oids)}
+    found: list[Reaction] = []
+    with connection.cursor(row_factory=dict_row) as cursor:
+        for kind, query in (
+            ("trigger", _TRIGGERS),
+            ("rule", _RULES),
+            ("publication", _PUBLICATIONS),
+        ):
+            for row in cursor.execute(query.encode(), tables).fetchall():
+                name = oids[row["root"]]
+                relation = graph.relations.by_collection[name]
+                reacts = tuple(
+                    event
+                    for event in events[name]
+                    if row["on_delete" if event == "DELETE" else "on_update"]
+                )
+                if not reacts:
+                    continue
+                reaction = Reaction(
+                    collection=name,
+                    table=f"{relation.schema}.{relation.name}",
+                    kind=kind,
+                    name=row["name"],
+                    events=reacts,
+                    function=row.get("function"),
+                )
+                _require_passable(reaction, row)
+                found.append(reaction)
+    return tuple(found)
+
+
+def _events(graph: Graph) -> dict[str, list[Event]]:
+    """What a plan may do to the rows of each collection."""
+    found: dict[str, set[Event]] = {}
+    for name, classes in graph.classes.items():
+        if any(one.rule.deletes for one in classes):
+            found.setdefault(name, set()).add("DELETE")
+            for reference in graph.references(name):
+                if reference.sets_null and reference.child is not None:
+                    found.setdefault(reference.child, set()).add("UPDATE")
+        if any(one.rule.action == "mask" for one in classes):
+            found.setdefault(name, set()).add("UPDATE")
+    return {name: sorted(events) for name, events in sorted(found.items())}
+
+
+def _require_usual_triggers(connection: psycopg.Connection[Any]) -> None:
+    row = connection.execute("SELECT current_setting('session_replication_role')").fetchone()
+    if row is not None and row[0] == "replica":
+        user = connection.info.user
+        raise UsageError(
+            f"Sessions of {user} fire no triggers (session_replication_role is replica), those of "
+            "foreign keys included: records would refer to deleted ones.",
+            f"As a superuser: ALTER ROLE {user} RESET session_replication_role; see also the "
+            "settings of the database.",
+        )
+
+
+def _require_passable(reaction: Reaction, row: Mapping[str, Any]) -> None:
+    if row.get("is_instead"):
+        raise UsageError(
+            f"The rule {reaction.name} of {reaction.table} replaces {' and '.join(reaction.events)}"
+            " by another statement (DO INSTEAD): which records are deleted or masked is unknown.",
+            "Drop the rule or make a trigger of it, or take the record classes of "
+            f"{reaction.collection} out of retention.yaml.",
+        )
+    if table := row.get("without_identity"):
+        raise UsageError(
+            f"The publication {reaction.name} publishes {' and '.join(reaction.events)} of {table},"
+            " which has no replica identity: PostgreSQL refuses to delete or change its rows.",
+            f"ALTER TABLE {table} REPLICA IDENTITY DEFAULT (it needs a primary key), or take the "
+            "table out of the publication.",
+        )

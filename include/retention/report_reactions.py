@@ -1,0 +1,55 @@
+"""The section of the certificate about an application's triggers, rules and publications."""
+
+from __future__ import annotations
+
+from include.messages import Message, _
+from include.reports.model import Block, Column, Paragraph, Table
+from include.retention.plan import Reaction
+from include.retention.report_case import Case
+from include.retention.report_record import NOTHING
+
+_KINDS = {
+    "trigger": _("trigger"),
+    "rule": _("rule"),
+    "publication": _("publication: subscribers delete or change their copies too"),
+}
+
+
+def reactions(case: Case) -> list[Block]:
+    """Return what reacts to the deletions and masks of a plan, and what it inserted."""
+    found = [Reaction.model_validate(one) for one in case.plan.get("reactions", ())]
+    blocks: list[Block] = []
+    if found:
+        blocks.append(
+            Table(
+                caption=_(
+                    "Triggers, rules and publications of the database that react to deletions and "
+                    "masks. A transaction in which they delete or change other mapped records is "
+                    "rolled back"
+                ),
+                columns=[
+                    Column(label=_("Table"), kind="code"),
+                    Column(label=_("Kind")),
+                    Column(label=_("Name"), kind="code"),
+                    Column(label=_("Function"), kind="code"),
+                ],
+                rows=[
+                    [one.table, _KINDS[one.kind], one.name, one.function or NOTHING]
+                    for one in found
+                ],
+            )
+        )
+    blocks += [
+        Paragraph(text=_inserted(table, rows))
+        for table, rows in case.execution.get("inserted", {}).items()
+    ]
+    return blocks
+
+
+def _inserted(table: str, rows: int) -> Message:
+    return _(
+        "While records were erased, triggers or rules inserted {count} records into {table}. If "
+        "these are copies of erased records, they need a record class of their own.",
+        count=rows,
+        table=table,
+    )
