@@ -1,0 +1,150 @@
+"""Whatever an application's triggers do, no run deletes or changes a record that it did not record.
+
+Hypothesis draws triggers that delete, change or empty other mapped tables, and puts them among
+kills, retries, holds and changes. `Play` compares what is gone with model and ledger; here each
+record that stays also has to be as the application left it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.retention.actions import Action, Execute, Plan
+from tests.retention.play import WORLDS, Play
+from tests.retention.rig import Rig, make_partitions
+from tests.retention.test_interleavings import LONGER, USED, between, holds, hurt, inserts
+from tests.retention.test_interleavings import sessions as sessions
+from tests.support.registers import emptying
+
+NUMBER = int(LONGER or 15)
+WITH_PERSONS = [one for one in WORLDS if one != "links"]  # tables with the columns who and at
+EFFECTS = (
+    "DELETE FROM {target} WHERE {number} % 3 = {which}",
+    "UPDATE {target} SET who = 'changed' WHERE {number} % 3 = {which}",
+    "UPDATE {target} SET at = NULL WHERE who = 'a'",
+    "TRUNCATE {target}",
+    "INSERT INTO history SELECT 1",
+)
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """A trigger on one table of a world, and what it does to another one."""
+
+    source: int
+    target: int
+    effect: int
+    which: int
+    event: str
+    timing: str
+
+
+triggers = st.builds(
+    Trigger,
+    st.integers(0, 5),
+    st.integers(0, 5),
+    st.integers(0, len(EFFECTS) - 1),
+    st.integers(0, 2),
+    st.sampled_from(["DELETE", "DELETE", "UPDATE"]),
+    st.sampled_from(["BEFORE", "AFTER", "DEFERRED"]),
+)
+orders: st.SearchStrategy[list[Action]] = st.builds(
+    lambda first, hurt, then: [*first, hurt, *then, Plan(), Execute()],
+    st.lists(st.one_of(holds, between), max_size=3),
+    hurt,
+    st.lists(st.one_of(holds, between, st.builds(Execute)), max_size=2),
+)
+
+
+class PlayWithTriggers(Play):
+    """A play in which triggers keep records of some classes from going."""
+
+    def create(self, triggers: list[Trigger]) -> None:
+        """Create the application's triggers."""
+        for number, one in enumerate(triggers):
+            source = self.tables[one.source % len(self.tables)]
+            target = self.tables[one.target % len(self.tables)]
+            key = "no" if target in ("parcel", "event") else "id"
+            effect = EFFECTS[one.effect].format(target=target, number=key, which=one.which)
+            kind, timing, later = "", one.timing, ""
+            if one.timing == "DEFERRED":
+                kind, timing, later = "CONSTRAINT", "AFTER", "DEFERRABLE INITIALLY DEFERRED"
+            returns = "OLD" if one.event == "DELETE" else "NEW"
+            self.connection.execute(
+                f"""
+                CREATE FUNCTION app_{number}() RETURNS trigger LANGUAGE plpgsql AS
+                $$BEGIN
+                    IF pg_trigger_depth() = 1
+                        AND current_setting('application_name') <> 'application' THEN
+                        {effect};
+                    END IF;
+                    RETURN {returns};
+                END$$;
+                CREATE {kind} TRIGGER app_{number} {timing} {one.event} ON {source} {later}
+                    FOR EACH ROW EXECUTE FUNCTION app_{number}();
+                """.encode()
+            )
+
+    def drop(self) -> None:
+        """Drop the triggers and their functions."""
+        for (name,) in self.connection.execute(
+            "SELECT proname::text FROM pg_proc WHERE proname LIKE 'app\\_%'"
+        ).fetchall():
+            self.connection.execute(f"DROP FUNCTION {name} CASCADE".encode())
+
+    def compare(self, *, finished: bool = False) -> None:
+        """What stays has the values that the application gave it."""
+        super().compare(finished=finished)
+        for table in self.tables:
+            number = "no" if table in ("parcel", "event") else "id"
+            query = f"SELECT {number}, who, at FROM {table}"
+            for key, who, at in self.connection.execute(query.encode()):
+                row = self.model.rows[table, key]
+                assert (who, at) == (row.who, row.at), f"{table} {key} was changed"
+
+    def _compare_left(self, waiting: object) -> None:
+        """Triggers keep records; which ones is not the model's."""
+
+
+@pytest.mark.timeout(0 if LONGER else 300)
+@settings(
+    max_examples=NUMBER,
+    deadline=None,
+    database=None,
+    phases=[Phase.generate, Phase.shrink] if LONGER else [Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(
+    world=st.sampled_from(WITH_PERSONS),
+    records=st.lists(inserts, min_size=5, max_size=12),
+    drawn=st.lists(triggers, min_size=1, max_size=2),
+    order=orders,
+)
+def test_triggers_change_no_record_in_any_order_of_kills_holds_and_changes(
+    sessions: tuple[Rig, psycopg.Connection, psycopg.Connection],
+    world: str,
+    records: list[object],
+    drawn: list[Trigger],
+    order: list[Action],
+) -> None:
+    """Records are deleted and masked as recorded, or stay as they were."""
+    rig, connection, state = sessions
+    state.execute(emptying(USED).encode())
+    connection.execute(f"TRUNCATE {', '.join(WORLDS[world])} CASCADE".encode())
+    connection.execute("CREATE TABLE IF NOT EXISTS history (id int)")
+    connection.execute("SET application_name = 'application'")
+    make_partitions(connection)
+    play = PlayWithTriggers(rig, world, connection, state)
+    for one in records:
+        play.happen(one)  # type: ignore[arg-type]
+    play.create(drawn)
+    try:
+        for action in order:
+            play.act(action)
+    finally:
+        play.drop()
