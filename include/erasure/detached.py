@@ -52,7 +52,7 @@ def detach(
     places: Mapping[str, Place],
     erased: Composable,
 ) -> None:
-    """Set references to erased records to null.
+    """Set the named columns of references to erased records to null.
 
     Args:
         copy: the restored database.
@@ -73,16 +73,15 @@ def detach(
         }
         for schema, table, *compared in copy.execute(_KEYS, names).fetchall():
             key = Reference(*compared)
-            if not any(f"{collection}.{column}" in fields for column in key.columns):
+            nulled = [one for one in key.columns if f"{collection}.{one}" in fields]
+            if not nulled:
                 continue
             query = SQL(
                 "UPDATE {child} AS c SET {nulls} "
                 "FROM (SELECT t.tableoid, {targets} {erased}) AS p WHERE {refers}"
             ).format(
                 child=Identifier(schema, table),
-                nulls=SQL(", ").join(
-                    SQL("{} = NULL").format(Identifier(one)) for one in key.columns
-                ),
+                nulls=SQL(", ").join(SQL("{} = NULL").format(Identifier(one)) for one in nulled),
                 targets=SQL(", ").join(Identifier("t", one) for one in key.targets),
                 erased=erased,
                 refers=key.joined("c", "p"),

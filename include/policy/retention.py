@@ -176,7 +176,7 @@ class RetentionRule(Rule):
         basis: the source of the period, or ``business`` for the company's own choice.
         keys: what its records are found by.
         suspended: when its records stay nevertheless.
-        detach: ``collection.field`` of foreign keys that lead to this collection and are set to
+        detach: ``collection.field``: columns of foreign keys to this collection that are set to
             null when their record goes; without it a record that is referred to stays.
         on_request: whether a data subject's request erases its records before their time.
         limit: circuit breaker; of disposition.yaml where nothing is said.

@@ -19,6 +19,7 @@ from include.erasure.masks import assignments
 from include.erasure.places import key_texts
 from include.policy.fragments import both, fixed, negated, quoted
 from include.retention.classes import RecordClass
+from include.retention.detaching import detached_columns, to_null
 from include.retention.graph import Graph, Reference
 from include.retention.relations import Leaf
 from include.retention.transaction_counters import TransactionCounters
@@ -83,7 +84,8 @@ class Deleting:
         """Do it to locked rows that still fit, record all changes, and return the rows' keys."""
         collection = self.one.rule.collection
         for reference in work.graph.detached(collection):  # before any of them is gone
-            detach(work.connection, counters, reference, [Going(leaf, rows, which)])
+            columns = detached_columns(work.graph, collection, reference)
+            detach(work.connection, counters, reference, columns, [Going(leaf, rows, which)])
         nulled = [
             one for one in work.graph.references(collection) if one.sets_null and not one.by_us
         ]
@@ -154,21 +156,22 @@ def detach(
     connection: psycopg.Connection[Any],
     counters: TransactionCounters,
     reference: Reference,
+    columns: Sequence[str],
     going: Sequence[Going],
 ) -> None:
-    """Set a foreign key to null where it leads to records that are about to go.
+    """Set columns of a foreign key to null where it leads to records that are about to go.
 
     Args:
         connection: to the mapped database.
         counters: get the changed rows.
         reference: the key.
+        columns: of the key, that are set to null.
         going: the records of the reference's table first, then others that the same statement
             deletes.
     """
-    changes = [SQL("{} = NULL").format(quoted(one)) for one in reference.key.columns]
     query = SQL("UPDATE {child} AS c SET {changes} FROM {referred}").format(
         child=reference.key.identifier,
-        changes=SQL(", ").join(changes),
+        changes=to_null(columns),
         referred=_referred(reference, going),
     )
     changed = connection.execute(query, _places(going)).rowcount

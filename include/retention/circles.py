@@ -17,6 +17,7 @@ from include.retention.acts import Going, Kept, detach, record_nulled
 from include.retention.batches import PAUSE, TRIES, lost_to_others, refuses, set_limits
 from include.retention.classes import RecordClass
 from include.retention.deletable import Deletable
+from include.retention.detaching import detached_columns
 from include.retention.relations import Leaf
 from include.retention.work import Key, Work
 
@@ -118,9 +119,13 @@ def _untie(
         for part in parts:
             going = [part.going, *(one.going for one in parts if one is not part)]
             for reference in work.graph.references(part.one.rule.collection):
-                if reference.sets_null and reference.by_us is by_us:
-                    change = detach if by_us else record_nulled
-                    change(work.connection, counters, reference, going)
+                if not reference.sets_null or reference.by_us is not by_us:
+                    continue
+                if by_us:
+                    columns = detached_columns(work.graph, part.one.rule.collection, reference)
+                    detach(work.connection, counters, reference, columns, going)
+                else:
+                    record_nulled(work.connection, counters, reference, going)
     deleted = _deleted(work, parts)
     for part, keys in zip(parts, deleted, strict=True):
         counters.deleted[part.one.relation.oid] += len(keys)

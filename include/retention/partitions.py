@@ -27,6 +27,7 @@ from include.retention.batches import (
 )
 from include.retention.classes import RecordClass
 from include.retention.counting import key_hash, key_seed
+from include.retention.detaching import detached_columns, to_null
 from include.retention.plan import PlannedPartition
 from include.retention.relations import Leaf
 from include.retention.transaction_counters import TransactionCounters
@@ -194,11 +195,11 @@ def _detach_and_drop(
     if not one.relation.owned:
         become_owner(work, one)
     for reference in work.graph.detached(one.rule.collection):
-        changes = [SQL("{} = NULL").format(quoted(one)) for one in reference.key.columns]
+        columns = detached_columns(work.graph, one.rule.collection, reference)
         changed = connection.execute(
             SQL("UPDATE {child} AS c SET {changes} FROM {leaf} AS t WHERE {joined}").format(
                 child=reference.key.identifier,
-                changes=SQL(", ").join(changes),
+                changes=to_null(columns),
                 leaf=leaf.identifier,
                 joined=reference.joined("c"),
             ),

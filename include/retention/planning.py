@@ -21,6 +21,7 @@ from include.policy.retention import RetentionRule
 from include.retention.classes import RecordClass, bind
 from include.retention.counting import Counted, Scan, count, key_hash, key_seed, scan
 from include.retention.deletable import Deletable
+from include.retention.detaching import detached_columns, require_detachable
 from include.retention.graph import Graph, Reference
 from include.retention.keepers import Keepers, columns_to_bound, find
 from include.retention.plan import (
@@ -36,7 +37,6 @@ from include.retention.reactions import read_reactions
 from include.retention.relations import Relation, read_relations, require
 from include.retention.session import NOTHING, one_view
 from include.retention.transaction_counters import require_counting
-from include.services.errors import UsageError
 
 if TYPE_CHECKING:
     from include.erasure.requests import ErasureRequest
@@ -122,7 +122,7 @@ class Schedule:
         reader = Reader(connection, self.database, self.keys, self.rules)
         records = reader.records(self.remembered)
         graph = Graph(classes, relations, self.holds, subjects, records)
-        _require_nullable(graph)
+        require_detachable(connection, graph)
         return graph
 
 
@@ -144,18 +144,6 @@ def make_plan(
         require_counting(connection, schedule.database)
         graph = schedule.graph(connection)
         return _Planner(connection, schedule, graph).plan()
-
-
-def _require_nullable(graph: Graph) -> None:
-    for collection in graph.emptied:
-        for one in graph.detached(collection):
-            child = graph.relations.by_collection[one.child or ""]
-            if fixed := sorted(set(one.key.columns) - child.nullable):
-                raise UsageError(
-                    f"{one.key.label}.{', '.join(fixed)} cannot be set to null, as `detach` of "
-                    f"{collection} in retention.yaml wants.",
-                    "Take it out of `detach`; its records keep what they refer to until they go.",
-                )
 
 
 class _Planner:
@@ -212,7 +200,9 @@ class _Planner:
             deleted=str(reduce(xor, (one.digest for one in going), 0)),
             to_mask=counted.to_mask.records,
             masked=str(counted.to_mask.digest),
-            references=tuple(_described(one) for one in graph.references(collection))
+            references=tuple(
+                _described(graph, collection, one) for one in graph.references(collection)
+            )
             if deleting
             else (),
             partitions=self._whole_partitions(relation, going) if drops else (),
@@ -352,10 +342,11 @@ class _Planner:
         return row
 
 
-def _described(one: Reference) -> str:
+def _described(graph: Graph, collection: str, one: Reference) -> str:
     effect = {
         (False, False): "keeps",
         (True, False): "set to null by the database",
         (True, True): "set to null",
     }[one.sets_null, one.by_us]
-    return f"{one.key.label} ({', '.join(one.key.columns)}): {effect}"
+    columns = detached_columns(graph, collection, one) if one.by_us else one.key.columns
+    return f"{one.key.label} ({', '.join(columns)}): {effect}"

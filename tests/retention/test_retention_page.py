@@ -59,4 +59,6 @@ def test_the_example_is_a_record_class() -> None:
     found = re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     assert found
     (given,) = yaml.safe_load(found[1])
-    assert RetentionRule.model_validate(given).detach == ("complaint.waybill_id",)
+    assert RetentionRule.model_validate(given).detach == (
+        "complaint.waybill_id", "complaint.waybill_created_at",
+    )  # fmt: skip

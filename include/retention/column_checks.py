@@ -1,0 +1,94 @@
+"""Try new values of columns against a table's CHECK constraints, before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import errors
+from psycopg.sql import SQL, Composable
+
+from include.policy.fragments import pack_sql, quoted
+from include.retention.relations import Relation
+
+TRIED = 200  # records on which a check is tried
+_CHECKS = """
+SELECT k.conname::text, pg_get_expr(k.conbin, k.conrelid),
+       array(SELECT a.attname::text FROM pg_attribute a
+             WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey) ORDER BY a.attnum),
+       array(SELECT format_type(a.atttypid, a.atttypmod) FROM pg_attribute a
+             WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey) ORDER BY a.attnum)
+FROM pg_constraint k WHERE k.contype = 'c' AND k.conrelid = %s AND NOT 0 = ANY (k.conkey)
+ORDER BY k.conname
+"""
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """A new value of a column.
+
+    Attributes:
+        value: SQL over the record ``t``.
+        is_constant: whether it is the same for every record.
+    """
+
+    value: Composable
+    is_constant: bool = False
+
+
+def failing_check(
+    connection: psycopg.Connection[Any],
+    relation: Relation,
+    assigned: Mapping[str, Assigned],
+    which: Composable,
+) -> str | None:
+    """Return the name of a CHECK constraint that refuses each tried record with its new values.
+
+    A check that refuses only some records refuses these when they are changed. One that reads
+    columns on which a right lacks is not tried.
+
+    Args:
+        connection: inside of the plan's view of the database.
+        relation: the table.
+        assigned: column -> its new value.
+        which: condition over ``t`` of the records that may be changed.
+    """
+    for name, expression, columns, types in connection.execute(_CHECKS, [relation.oid]).fetchall():
+        if not set(columns) & set(assigned):
+            continue
+        query = SQL(
+            "SELECT count(*), count(*) FILTER (WHERE ({check}) IS NOT FALSE) FROM "
+            "(SELECT {columns} FROM {table} AS t WHERE {which} LIMIT {tried}) AS t"
+        ).format(
+            check=pack_sql(expression),
+            columns=_columns(columns, types, assigned),
+            table=relation.identifier,
+            which=which,
+            tried=TRIED,
+        )
+        try:
+            with connection.transaction():
+                row = connection.execute(query, {}).fetchone()
+        except errors.InsufficientPrivilege:
+            continue
+        except psycopg.DataError:  # the new value is none of the column's type
+            return str(name)
+        assert row is not None
+        if row[0] and not row[1]:
+            return str(name)
+    return None
+
+
+def _columns(
+    columns: Sequence[str], types: Sequence[str], assigned: Mapping[str, Assigned]
+) -> Composable:
+    return SQL(", ").join(
+        SQL("({})::{} AS {}").format(
+            assigned[one].value if one in assigned else quoted("t", one),
+            pack_sql(kind),
+            quoted(one),
+        )
+        for one, kind in zip(columns, types, strict=True)
+    )

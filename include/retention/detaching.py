@@ -1,0 +1,135 @@
+"""The columns that are set to null when the record goes to which a foreign key leads.
+
+`detach` names columns: of a composite key only the named ones are set to null, so that a kept
+invoice keeps its tenant. A key that cannot be detached so is refused when the plan is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg.sql import SQL, Composable
+
+from include.erasure.masks import shapes
+from include.erasure.places import Place
+from include.policy.fragments import both, quoted
+from include.retention.column_checks import Assigned, failing_check
+from include.retention.graph import Graph, Reference
+from include.retention.relations import Relation
+from include.services.errors import UsageError
+
+_KEY = """
+SELECT k.confmatchtype = 'f' AS is_full,
+       array(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = k.conrelid
+             AND to_jsonb(k) -> 'confdelsetcols' @> to_jsonb(a.attnum)) AS nulled_columns,
+       array(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = k.conrelid
+             AND a.attgenerated <> '' AND a.attnum = ANY (k.conkey)) AS generated
+FROM pg_constraint k WHERE k.conrelid = %s AND k.conname = %s
+"""
+
+
+@dataclass(frozen=True)
+class _KeyFacts:
+    """What the catalogue says of a foreign key.
+
+    Attributes:
+        is_full: whether it is MATCH FULL: all of its columns are null, or none.
+        nulled_columns: of ``ON DELETE SET NULL (column)``; empty where all columns are.
+        generated: columns that PostgreSQL computes.
+    """
+
+    is_full: bool
+    nulled_columns: Sequence[str]
+    generated: Sequence[str]
+
+
+def detached_columns(graph: Graph, collection: str, reference: Reference) -> tuple[str, ...]:
+    """Return the columns of a foreign key that `detach` of a collection names."""
+    named = {text for one in graph.classes[collection] for text in one.rule.detach}
+    return tuple(
+        column for column in reference.key.columns if f"{reference.child}.{column}" in named
+    )
+
+
+def to_null(columns: Sequence[str]) -> Composable:
+    """Return what UPDATE sets."""
+    return SQL(", ").join(SQL("{} = NULL").format(quoted(one)) for one in columns)
+
+
+def require_detachable(connection: psycopg.Connection[Any], graph: Graph) -> None:
+    """Refuse a plan whose deletions would set columns to null that cannot be null.
+
+    Args:
+        connection: inside of the plan's view of the database.
+        graph: the collections of the plan.
+
+    Raises:
+        UsageError: a column of `detach`, or of ON DELETE SET NULL, must not be null, is generated,
+            does not end the reference, or a CHECK refuses the rows.
+    """
+    for collection in graph.emptied:
+        for reference in graph.references(collection):
+            child = graph.relations.by_collection.get(reference.child or "")
+            if child is None or not reference.sets_null:
+                continue
+            facts = _facts(connection, reference)
+            columns = detached_columns(graph, collection, reference)
+            if not reference.by_us:
+                if reference.key.on_delete != "set_null":
+                    continue
+                columns = tuple(facts.nulled_columns) or reference.key.columns
+            reason = _obstacle(connection, child, reference, facts, columns)
+            if reason is not None:
+                raise _refusal(collection, reference, columns, reason)
+
+
+def _facts(connection: psycopg.Connection[Any], reference: Reference) -> _KeyFacts:
+    with connection.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(_KEY, [reference.key.child, reference.key.name]).fetchone()
+    assert row is not None
+    return _KeyFacts(**row)
+
+
+def _obstacle(
+    connection: psycopg.Connection[Any],
+    child: Relation,
+    reference: Reference,
+    facts: _KeyFacts,
+    columns: Sequence[str],
+) -> str | None:
+    """Return why columns cannot be set to null; None where they can."""
+    known = shapes(connection, Place(child.schema, child.name))
+    if filled := [one for one in columns if one in known and known[one].filled]:
+        return f"{', '.join(filled)} must not be null"
+    if generated := sorted(set(columns) & set(facts.generated)):
+        return f"{', '.join(generated)} is generated"
+    if facts.is_full and set(columns) != set(reference.key.columns):
+        return "the key is MATCH FULL, so that all of its columns have to be named"
+    assigned: Mapping[str, Assigned] = {one: Assigned(SQL("NULL"), True) for one in columns}
+    refers = both([SQL("({} IS NOT NULL)").format(quoted("t", one)) for one in columns])
+    if check := failing_check(connection, child, assigned, refers):
+        return f"the check {check} refuses it"
+    return None
+
+
+def _refusal(
+    collection: str, reference: Reference, columns: Sequence[str], reason: str
+) -> UsageError:
+    label, key = reference.key.label, reference.key
+    if reference.by_us:
+        return UsageError(
+            f"{label}.{', '.join(columns)} cannot be set to null, as `detach` of {collection} in "
+            f"retention.yaml wants: {reason}.",
+            f"Correct `detach`; the columns of the key {key.name} are {', '.join(key.columns)}. "
+            "Without `detach` its records keep what they refer to until they go.",
+        )
+    return UsageError(
+        f"{label}.{', '.join(columns)} cannot be set to null, as ON DELETE SET NULL of {key.name} "
+        f"does when a record of {collection} goes: {reason}. PostgreSQL would refuse the deletion.",
+        "Name the column that may be null in `detach` (retention.yaml), or correct the key: ON "
+        "DELETE SET NULL (column), PostgreSQL 15 or newer.",
+    )
