@@ -73,7 +73,7 @@ def failing_check(
                 row = connection.execute(query, {}).fetchone()
         except errors.InsufficientPrivilege:
             continue
-        except psycopg.DataError:  # the new value is none of the column's type
+        except (psycopg.DataError, psycopg.IntegrityError):  # none of the column's type or domain
             return str(name)
         assert row is not None
         if row[0] and not row[1]:

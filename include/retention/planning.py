@@ -24,6 +24,7 @@ from include.retention.deletable import Deletable
 from include.retention.detaching import detached_columns, require_detachable
 from include.retention.graph import Graph, Reference
 from include.retention.keepers import Keepers, columns_to_bound, find
+from include.retention.mask_checks import require_masks_fit
 from include.retention.plan import (
     HeldBy,
     KeptBy,
@@ -123,6 +124,7 @@ class Schedule:
         records = reader.records(self.remembered)
         graph = Graph(classes, relations, self.holds, subjects, records)
         require_detachable(connection, graph)
+        require_masks_fit(connection, graph)
         return graph
 
 
