@@ -76,29 +76,31 @@ def trips(
 def recent_runs(
     conn: Connection, plan: Plan, run: tuple[str, str], now: datetime
 ) -> dict[str, int]:
-    """Records that other runs erased within `RECENT`, by class.
+    """Count the records that other runs erased within `RECENT`, by class.
 
-    What a second person approved is not counted: somebody has looked at it. Other classes of the
-    same plan, which needed nobody, are.
+    The ledger counts, by the moment of erasure: a run that waited for approval erases long after
+    its plan, and a killed run has not said what it did. Records that a second person approved are
+    left out; other classes of the same plan, which needed no approval, are not.
+
+    Args:
+        conn: the state database.
+        plan: of the database.
+        run: this run, by DAG id and run id; it is left out.
+        now: the end of the time that counts.
     """
     batch = erasure_batch
-    entered = (  # by the ledger, since a run that was killed has not said what it did
-        select(func.sum(batch.c.records))
-        .where(
-            batch.c.dag_id == disposition.c.dag_id,
-            batch.c.run_id == disposition.c.run_id,
-            batch.c.database == disposition.c.database,
-            batch.c.record_class == disposition.c.record_class,
-        )
-        .scalar_subquery()
-    )
-    erased = func.coalesce(disposition.c.done, entered, 0)
     query = (
-        select(disposition.c.record_class, func.sum(erased))
+        select(disposition.c.record_class, func.sum(batch.c.records))
+        .join(
+            batch,
+            (batch.c.dag_id == disposition.c.dag_id)
+            & (batch.c.run_id == disposition.c.run_id)
+            & (batch.c.database == disposition.c.database)
+            & (batch.c.record_class == disposition.c.record_class),
+        )
         .where(
             disposition.c.database == plan.database,
-            erased > 0,
-            disposition.c.planned_at > now - RECENT,
+            batch.c.erased_at > now - RECENT,
             disposition.c.asked.is_(False),
             (disposition.c.dag_id != run[0]) | (disposition.c.run_id != run[1]),
         )

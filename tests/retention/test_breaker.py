@@ -28,7 +28,7 @@ from include.retention.breaker import (
 )
 from include.retention.plan import Plan, PlannedClass
 from include.services.clock import FixedClock
-from include.state.tables import disposition
+from include.state.tables import disposition, erasure_batch
 from tests.retention.yard import state_of
 
 CLOCK = FixedClock(datetime(2026, 3, 2, tzinfo=UTC))
@@ -158,14 +158,29 @@ def test_what_went_the_last_day_counts_too(
 
 
 def test_recent_runs_are_others_of_this_database_that_erased(state: Engine, database: str) -> None:
-    """Neither this run, nor one that was not executed, nor yesterday's."""
+    """Neither this run, nor one that was not executed, nor what was erased the day before.
+
+    When the plan was made does not matter: a run may wait for days until it is approved.
+    """
     made = plan(planned(5), planned(7, name="b"), database=database)
     now = CLOCK.now()
-    runs = [(1, now), (2, now - RECENT + timedelta(seconds=1)), (4, now - RECENT), (8, now)]
+    days = timedelta(days=3)
+    runs = [
+        (1, now, now),
+        (2, now - days, now - RECENT + timedelta(seconds=1)),
+        (4, now - RECENT + timedelta(seconds=1), now - RECENT),
+        (8, now, now),
+    ]
     with state.begin() as conn:
-        for done, at in runs:
+        for done, planned_at, erased_at in runs:
             run = ("enforce_retention", f"{database} {done}")
-            remember(conn, made, run, FixedClock(at))
+            remember(conn, made, run, FixedClock(planned_at))
+            conn.execute(
+                erasure_batch.insert().values(
+                    database=database, collection="t", action="delete", record_class="a",
+                    rule="0", dag_id=run[0], run_id=run[1], erased_at=erased_at, records=done,
+                )
+            )  # fmt: skip
             executed(conn, database, run, {"a": done})
         remember(conn, made, ("enforce_retention", f"{database} x"), CLOCK)
         assert recent_runs(conn, made, ("enforce_retention", f"{database} 8"), now) == {"a": 3}
