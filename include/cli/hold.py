@@ -50,6 +50,7 @@ def add(
     wanted, named = _kind(kind), value.strip()
     _require_known(place.pack, wanted, named)
     with local_stack(place):
+        _require_keys(place, wanted, named)
         with place.state.begin() as conn:
             hold = registry.add(
                 conn,
@@ -72,22 +73,51 @@ def add(
     return 0
 
 
+def _require_keys(place: Workplace, kind: HoldKind, value: str) -> None:
+    """Refuse a hold that no key can match. A database that cannot be asked does not prevent it."""
+    from include.holds.registry import RECORD_KINDS
+    from include.retention.hold_keys import can_keep, require_match
+    from include.retention.key_types import UnusableKey
+
+    if kind not in RECORD_KINDS:
+        return
+    asked: list[bool] = []
+    for name, values in _databases(place.pack, value).items():
+        if not any(getattr(rule.keys, kind) for rule in place.pack.retention_of(name)):
+            continue
+        try:
+            desk = place.retention_desk(name)
+            asked.append(can_keep(desk.reader, desk.database, desk.rules, kind, values))
+        except UnusableKey:
+            raise
+        except ParcelSealError:
+            asked.append(True)  # the hold is placed; `_reach` says that it could not be counted
+    require_match(asked, kind)
+
+
+def _databases(pack: PolicyPack, value: str) -> dict[str, set[str]]:
+    """Return the databases that a hold is about, each with the keys that its value can mean."""
+    from include.holds.keys import split
+
+    where, key = split(value)
+    if where is not None and where in pack.databases:
+        return {where: {value, key}}
+    return {name: {value} for name in pack.databases}
+
+
 def _reach(place: Workplace, hold: Hold) -> dict[str, dict[str, int]]:
     """Database -> record class -> records that a hold by key is on; what cannot be counted is told.
 
     A database that could not be asked is left out.
     """
-    from include.holds.keys import split
     from include.holds.registry import HoldKind
     from include.retention.reach import reach
 
     found: dict[str, dict[str, int]] = {}
     if hold.kind in (HoldKind.CLASS, HoldKind.DATABASE, HoldKind.RESTORE_POINT):
         return found
-    where, _key = split(hold.value)
     pack = place.pack
-    named = [where] if where is not None and where in pack.databases else list(pack.databases)
-    for name in named:
+    for name in _databases(pack, hold.value):
         if not pack.retention_of(name):
             continue
         try:

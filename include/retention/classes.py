@@ -10,53 +10,21 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
-import psycopg
 from psycopg.sql import SQL, Composable
 
-from include.erasure.masks import Mask, Shape, shapes, to_mask
-from include.erasure.places import Place, key_texts
+from include.erasure.masks import Mask, Shape, to_mask
+from include.erasure.places import key_texts
 from include.erasure.request_records import Key, RequestRecords, digest_of
 from include.holds.records import RecordHolds
 from include.holds.registry import Hold, HoldKind
-from include.policy.fragments import both, either, fixed, literal, pack_sql, quoted
-from include.policy.period import Period
-from include.policy.retention import Keys, Minimum, RetentionRule, SqlClock
-from include.retention.relations import Relation
-from include.services.errors import UsageError
-
-_DATE, _TIMESTAMP, _TIMESTAMPTZ = 1082, 1114, 1184  # type oids of PostgreSQL
-# The moments at which "over" begins or ends, the first an end. Adding months or days is no
-# one-to-one affair: at noon of 28 February the morning of the 29th of a leap year is over, and the
-# afternoon of the 28th before it is not. So clocks about the beginning of the period are looked at
-# by the quarter of an hour, on whose borders days and daylight saving time change, and each change
-# of the answer is narrowed down.
-_CUTOFF = """
-WITH RECURSIVE given AS (
-    SELECT %(as_of)s::timestamptz AS as_of,
-           make_interval(months => %(months)s, days => %(days)s, secs => %(seconds)s) AS period
-), looked_at AS (
-    SELECT moment, moment::timestamptz + period < as_of AS over
-    FROM given,
-    LATERAL (SELECT date_trunc('hour', as_of - period)::{type} AS about) AS a,
-    generate_series(about - interval '5 days', about + interval '5 days', '15 minutes') AS quarter,
-    LATERAL (VALUES (quarter - interval '1 microsecond'), (quarter)) AS p (moment)
-), changes AS (
-    SELECT lag(moment) OVER (ORDER BY moment) AS before, moment, over,
-           lag(over) OVER (ORDER BY moment) AS over_before
-    FROM looked_at
-), search (start, before, moment, over) AS (
-    SELECT before, before, moment, over FROM changes WHERE over <> over_before
-    UNION ALL
-    SELECT start, CASE WHEN same THEN before ELSE middle END,
-           CASE WHEN same THEN middle ELSE moment END, over
-    FROM (SELECT *, before + (moment - before) / 2 AS middle FROM search
-          WHERE moment - before > interval '1 microsecond') AS n, given,
-    LATERAL (SELECT (middle::timestamptz + period < as_of) = over AS same) AS s
+from include.policy.fragments import both, either, fixed, literal, pack_sql
+from include.policy.retention import RetentionRule
+from include.retention.key_types import (
+    KeyType,
+    expressions,
 )
-SELECT array_agg(edge ORDER BY edge) FROM (SELECT min(moment) AS edge FROM search GROUP BY start) e
-"""
+from include.retention.relations import Relation
 
 
 @dataclass(frozen=True)
@@ -123,6 +91,7 @@ class RecordClass:
         clock: of its period.
         minima: what laws ask beside it.
         shapes: what the table's columns can hold; of a class that masks.
+        key_types: types of its key expressions, by expression.
     """
 
     rule: RetentionRule
@@ -130,6 +99,7 @@ class RecordClass:
     clock: BoundClock
     minima: tuple[BoundClock, ...] = ()
     shapes: Mapping[str, Shape] = field(default_factory=dict)
+    key_types: Mapping[str, KeyType] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -213,9 +183,9 @@ class RecordClass:
             return _TRUE
         return either(
             [
-                _found(expressions, sorted(holds.values[kind]))
-                for kind, expressions in _expressions(self.rule.keys).items()
-                if expressions and holds.values.get(kind)
+                self._on(kind, holds.values[kind])
+                for kind, texts in expressions(self.rule.keys).items()
+                if texts and holds.values.get(kind)
             ]
         )
 
@@ -230,7 +200,12 @@ class RecordClass:
             return _TRUE
         if hold.kind is HoldKind.CLASS:
             return _TRUE if value == self.name else _FALSE
-        return _found(_expressions(self.rule.keys).get(hold.kind, ()), [value])
+        return self._on(hold.kind, [value])
+
+    def _on(self, kind: HoldKind, values: Collection[str]) -> Composable:
+        """Return the condition that a key of the class is one of the values of holds."""
+        texts = expressions(self.rule.keys).get(kind, ())
+        return either([self.key_types[text].matches(text, values) for text in texts])
 
     @property
     def mask(self) -> Mask:
@@ -245,14 +220,6 @@ class RecordClass:
 _TRUE, _FALSE = SQL("true"), SQL("false")
 
 
-def _expressions(keys: Keys) -> dict[HoldKind, tuple[str, ...]]:
-    return {
-        HoldKind.SUBJECT: keys.subject,
-        HoldKind.WAYBILL: keys.waybill,
-        HoldKind.CASE: keys.case,
-    }
-
-
 def _found(expressions: Sequence[str], values: Collection[str]) -> Composable:
     wanted = literal(sorted(values))
     return either(
@@ -261,134 +228,3 @@ def _found(expressions: Sequence[str], values: Collection[str]) -> Composable:
             for one in expressions
         ]
     )
-
-
-def bind(
-    connection: psycopg.Connection[Any],
-    rules: Sequence[RetentionRule],
-    relations: Mapping[str, Relation],
-    *,
-    as_of: datetime,
-    now: datetime,
-    timezone: str,
-) -> list[RecordClass]:
-    """Bind record classes to their tables, and work out what is over at a moment.
-
-    Args:
-        connection: to the mapped database, inside of `include.retention.session`.
-        rules: of one database.
-        relations: tables by collection.
-        as_of: the moment for which the plan is made; timezone-aware.
-        now: the moment of planning.
-        timezone: IANA name in which dates and times without a timezone are meant.
-
-    Raises:
-        UsageError: a clock or condition is no SQL that this database understands, a clock is
-            neither a date nor a time, or a mask is put on a column of the primary key.
-    """
-    binder = _Binder(connection, as_of, now, timezone)
-    return [binder.record_class(rule, relations[rule.collection]) for rule in rules]
-
-
-class _Binder:
-    def __init__(
-        self, connection: psycopg.Connection[Any], as_of: datetime, now: datetime, timezone: str
-    ) -> None:
-        self.connection = connection
-        self.as_of = as_of
-        self.timezone = timezone
-        self.cutoffs: dict[Period, Cutoff] = {}
-        self.now = self._cutoff(now, Period("P0D"))
-
-    def record_class(self, rule: RetentionRule, relation: Relation) -> RecordClass:
-        if masked := [one for one in rule.mask if one in relation.key]:
-            raise UsageError(
-                f"The class {rule.record_class} masks a column of the primary key: {masked[0]}. "
-                "The erasure ledger names masked records by it.",
-                "Leave it out of `mask` in retention.yaml.",
-            )
-        clock = self._clock(rule, rule.clock, relation)
-        bound = BoundClock(*clock, self._of_period(rule.period), self.now)
-        minima = tuple(self._minimum(rule, one, relation, bound) for one in rule.minimum)
-        place = Place(relation.schema, relation.name)
-        held = shapes(self.connection, place) if rule.action == "mask" else {}
-        made = RecordClass(rule, relation, bound, minima, held)
-        for text in (rule.where, rule.suspended and rule.suspended.where):
-            if text:
-                self._type_of(rule, SQL("(({}) IS TRUE)").format(pack_sql(text)), relation)
-        for expressions in _expressions(rule.keys).values():
-            for text in expressions:
-                self._type_of(rule, SQL("({})::text").format(pack_sql(text)), relation)
-        return made
-
-    def _minimum(
-        self, rule: RetentionRule, minimum: Minimum, relation: Relation, own: BoundClock
-    ) -> BoundClock:
-        cutoff = self._of_period(minimum.period)
-        if minimum.clock is None:
-            return BoundClock(own.sql, own.zoned, cutoff, self.now)
-        return BoundClock(*self._clock(rule, minimum.clock, relation), cutoff, self.now)
-
-    def _clock(
-        self, rule: RetentionRule, clock: tuple[str, ...] | SqlClock, relation: Relation
-    ) -> tuple[Composable, bool]:
-        if isinstance(clock, SqlClock):
-            expression: Composable = SQL("({})").format(pack_sql(clock.sql))
-        else:
-            columns = [quoted("t", one) for one in clock]
-            only = len(columns) == 1
-            kinds = [self._type_of(rule, one, relation) for one in columns] if not only else []
-            if _TIMESTAMPTZ in kinds:  # PostgreSQL would take the others to be of the session's
-                columns = [
-                    one if kind == _TIMESTAMPTZ else self._zoned(one)
-                    for one, kind in zip(columns, kinds, strict=True)
-                ]
-            expression = columns[0] if only else SQL("GREATEST({})").format(SQL(", ").join(columns))
-        kind = self._type_of(rule, expression, relation)
-        if kind not in (_DATE, _TIMESTAMP, _TIMESTAMPTZ):
-            raise UsageError(
-                f"The clock of the class {rule.record_class} is neither a date nor a timestamp.",
-                "Correct `clock` in retention.yaml.",
-            )
-        return expression, kind == _TIMESTAMPTZ
-
-    def _zoned(self, column: Composable) -> Composable:
-        zone = literal(self.timezone)
-        return SQL("({}::timestamp AT TIME ZONE {})").format(column, zone)
-
-    def _type_of(self, rule: RetentionRule, expression: Composable, relation: Relation) -> int:
-        query = SQL("SELECT {} FROM {} AS t LIMIT 0").format(expression, relation.identifier)
-        try:
-            with self.connection.transaction():
-                cursor = self.connection.execute(query, {})
-        except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError) as error:
-            if isinstance(error, psycopg.errors.InsufficientPrivilege):
-                raise
-            kind = type(error).__name__
-            raise UsageError(
-                f"A clock, condition or key of the class {rule.record_class} is no SQL that the "
-                f"database understands ({kind}, SQLSTATE {error.sqlstate}).",
-                "Correct it in retention.yaml; it speaks of the record as t.",
-            ) from None
-        assert cursor.description is not None
-        return cursor.description[0].type_code
-
-    def _of_period(self, period: Period) -> Cutoff:
-        if period not in self.cutoffs:
-            self.cutoffs[period] = self._cutoff(self.as_of, period)
-        return self.cutoffs[period]
-
-    def _cutoff(self, as_of: datetime, period: Period) -> Cutoff:
-        given = {"months": period.months, "days": period.days, "seconds": period.seconds}
-        with self.connection.transaction():
-            self.connection.execute("SELECT set_config('TimeZone', %s, true)", [self.timezone])
-            zoned = self._look("timestamptz", as_of, given)
-            plain = self._look("timestamp", as_of, given)
-            self.connection.execute("SET LOCAL TimeZone = 'UTC'")
-        return Cutoff(zoned, plain)
-
-    def _look(self, kind: str, as_of: datetime, given: Mapping[str, int]) -> tuple[datetime, ...]:
-        query = SQL(_CUTOFF).format(type=SQL(kind))
-        row = self.connection.execute(query, {"as_of": as_of, **given}).fetchone()
-        assert row is not None
-        return tuple(row[0])

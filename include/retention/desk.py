@@ -70,6 +70,11 @@ class Desk:
         """The day it is in the pack's timezone."""
         return self.clock.now().astimezone(ZoneInfo(self.timezone)).date()
 
+    def holds(self) -> records.RecordHolds:
+        """Return the active holds that bear on records of the database."""
+        with self.state.connect() as conn:
+            return records.on_records(conn, self.database.name)
+
     def schedule(self, as_of: datetime) -> Schedule:
         """The record classes for a moment, with the holds and requests of now."""
         name = self.database.name

@@ -18,7 +18,8 @@ from include.holds.records import RecordHolds
 from include.policy.datamap import MappedDatabase
 from include.policy.fragments import both, negated
 from include.policy.retention import RetentionRule
-from include.retention.classes import RecordClass, bind
+from include.retention.binding import bind
+from include.retention.classes import RecordClass
 from include.retention.counting import Counted, Scan, count, key_hash, key_seed, scan
 from include.retention.deletable import Deletable
 from include.retention.detaching import detached_columns, require_detachable

@@ -20,6 +20,7 @@ from include.messages import Message, _
 from include.retention import breaker, told
 from include.retention.breaker import Tripped
 from include.retention.desk import Desk
+from include.retention.hold_keys import find_unmatched
 from include.retention.names import CLAUSE, KIND, STEP_APPROVE, STEP_PLAN
 from include.retention.people import People, people_of
 from include.retention.plan import Plan, file_name, read_plan
@@ -62,6 +63,7 @@ def plan(desk: Desk, as_of: str | None = None) -> StepRecord:
     _unmapped(seen, made)
     _still(seen, made, expired)
     _due(seen, [one.review_on for one in due])
+    find_unmatched(seen, desk.reader, desk.database, desk.rules, desk.holds())
     for one in made.classes:
         seen.measure(f"retention.{one.name}.planned", one.planned, "rows")
     return seen.record(data)

@@ -3,7 +3,8 @@
 Periods are added to clocks in the pack's timezone instead of compared with a moment that was worked
 out before; holds are read anew from the registry; what refers to a record is asked of the catalogue
 as it is now. What both use: the forms of masked text, the types of columns, the list of foreign
-keys and how each compares, which holds the registry has, and which records runs found for requests.
+keys and how each compares, how holds are compared with keys, which holds the registry has, and
+which records runs found for requests.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from include.policy.fragments import fixed, literal, pack_sql, quoted
 from include.policy.period import Period
 from include.policy.retention import Minimum, RetentionRule, SqlClock
 from include.retention import rings
+from include.retention.key_types import KeyType, expressions, read_key_types
 from include.retention.relations import ForeignKey, Relation, Relations, read_relations
 from include.retention.verify_records import Remembered, Subject
 
@@ -99,6 +101,7 @@ class Inspection:
         self.holds = holds
         self.relations: Relations = read_relations(connection, database)
         self.remembered = Remembered(connection, self.relations, records)
+        self._types: dict[str, dict[str, KeyType]] = {}
         connection.execute("SELECT set_config('TimeZone', %s, true)", [timezone])
 
     def left(self) -> list[Left]:
@@ -242,6 +245,13 @@ class Inspection:
         suspended = _true(rule.suspended.where) if rule.suspended else _FALSE
         return _or([suspended, *self._on_hold(rule.collection)])
 
+    def _key_types(self, rule: RetentionRule) -> dict[str, KeyType]:
+        name = rule.record_class
+        if name not in self._types:
+            relation = self._relation(rule)
+            self._types[name] = read_key_types(self.connection, rule.keys, relation)
+        return self._types[name]
+
     def _on_hold(self, collection: str) -> list[Composable]:
         """Conditions of which one says that a hold is on a record of a collection."""
         parts: list[Composable] = [SQL("true")] if self.holds.everything else []
@@ -251,19 +261,11 @@ class Inspection:
             member = _member(one)
             if one.record_class in self.holds.classes:
                 parts.append(member)
-            for kind, texts in (
-                (HoldKind.SUBJECT, one.keys.subject),
-                (HoldKind.WAYBILL, one.keys.waybill),
-                (HoldKind.CASE, one.keys.case),
-            ):
-                values = sorted(self.holds.values.get(kind, {}))
+            types = self._key_types(one)
+            for kind, texts in expressions(one.keys).items():
+                values = self.holds.values.get(kind, {})
                 if texts and values:
-                    each = [
-                        SQL("((({})::text = ANY ({}::text[])) IS TRUE)").format(
-                            pack_sql(text), literal(values)
-                        )
-                        for text in texts
-                    ]
+                    each = [types[text].matches(text, values) for text in texts]
                     parts.append(_all([member, _or(each)]))
             subjects = self.holds.values.get(HoldKind.SUBJECT, {})
             parts.append(self.remembered.condition(one, subjects))

@@ -26,7 +26,7 @@ WHY = ["--reason", "claim", "--owner", "legal", "--case", "C-1", "--review"]
 def state(migrated_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
     db = engine(migrated_database)
     with db.begin() as conn:  # of the mapped databases; they share one with the state
-        conn.exec_driver_sql("CREATE TABLE buyer (id int PRIMARY KEY, phone text, seen_at date)")
+        conn.exec_driver_sql("CREATE TABLE buyer (id text PRIMARY KEY, phone text, seen_at date)")
     place_at(monkeypatch, command, db, tmp_path, mapped=migrated_database)
     return db
 
@@ -101,6 +101,41 @@ def test_a_hold_counts_where_its_records_cannot_be_counted(
     assert "The hold counts." in printed.err
     assert "no table for the collection buyer" in printed.err
     assert len(of(state)) == 1
+
+
+@pytest.mark.parametrize(
+    ("type_of_key", "value", "message"),
+    [
+        ("int", "shop/C-12", "No subject key of a record class can have this value"),
+        ("int", "C-12", "No subject key of a record class can have this value"),
+        ("uuid", "12", "No subject key of a record class can have this value"),
+        ("int[]", "12", "In shop, a key of subject has the type integer"),
+        ("jsonb", "shop/12", "In shop, a key of subject has the type jsonb"),
+    ],
+)
+def test_hold_that_no_key_can_match_is_not_placed(
+    state: Engine, type_of_key: str, value: str, message: str
+) -> None:
+    """The types of the live database decide, before the hold is in the registry."""
+    with state.begin() as conn:
+        conn.exec_driver_sql("DROP TABLE buyer")
+        key = f"id {type_of_key}, row int PRIMARY KEY"
+        conn.exec_driver_sql(f"CREATE TABLE buyer ({key}, phone text, seen_at date)")
+    with pytest.raises(UsageError, match=message):
+        hold("add", "subject", value, *WHY, f"{TODAY}")
+    assert of(state) == []
+
+
+def test_hold_keeps_the_record_whose_uuid_is_typed_in_capitals(
+    state: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PostgreSQL shows a UUID in lower case."""
+    with state.begin() as conn:
+        conn.exec_driver_sql("ALTER TABLE buyer ALTER id TYPE uuid USING id::uuid")
+        conn.exec_driver_sql("INSERT INTO buyer SELECT md5('12')::uuid")
+        key = conn.exec_driver_sql("SELECT upper(id::text) FROM buyer").scalar_one()
+    assert hold("add", "subject", f"shop/{key}", *WHY, f"{TODAY}") == 0
+    assert "Records that it is on now: 1 of buyer." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

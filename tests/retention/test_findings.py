@@ -11,7 +11,7 @@ from include.holds.registry import HoldKind
 from include.local.postgres import EmbeddedPostgres
 from include.retention import circles, proof
 from include.retention.proof import Copy
-from tests.retention.rig import OLD, YOUNG, Rig, disposition, new_rig
+from tests.retention.rig import OLD, YOUNG, Rig, disposition, new_rig, rule
 from tests.support.registers import UNGUARDED, tamper
 
 
@@ -26,6 +26,21 @@ def test_a_hold_whose_review_is_past_is_named(rig: Rig) -> None:
     rig.state_sql(f"{UNGUARDED}; UPDATE legal_hold SET review_on = review_on - 100")
     severity, _subject = found(rig.plan("r2"))["retention.hold_review_due"]
     assert severity is Outcome.ATTENTION
+
+
+def test_hold_whose_value_no_key_can_have_is_a_finding(rig: Rig) -> None:
+    """The pack changed since it was placed, or another database is meant: it is never silent."""
+    code = "retention.hold_keeps_nothing"
+    kept = rig.hold(HoldKind.SUBJECT, "p9")
+    assert code not in found(rig.plan("r1"))
+    keyed = rig.but(rules=[rule("note", keys={"subject": "t.id"})])
+    assert found(keyed.plan("r2"))[code] == (Outcome.ATTENTION, f"hold {kept.id}")
+    rig.release(kept.id)
+    own = rig.hold(HoldKind.SUBJECT, "courier/p9")
+    assert found(keyed.plan("r3"))[code] == (Outcome.FAIL, f"hold {own.id}")
+    keyless = rig.but(rules=[rule("note", keys={})])
+    assert found(keyless.plan("r4"))[code] == (Outcome.FAIL, f"hold {own.id}")
+    assert code not in found(rig.plan("r5"))
 
 
 def test_a_large_plan_that_nobody_may_approve_fails(rig: Rig) -> None:

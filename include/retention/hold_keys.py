@@ -1,0 +1,196 @@
+"""Check whether legal holds can keep records: the types of keys, and the values of holds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from include.evidence.examination import Examination
+from include.evidence.model import Outcome
+from include.holds.keys import split
+from include.holds.records import RecordHolds
+from include.holds.registry import RECORD_KINDS, Hold, HoldKind
+from include.messages import _
+from include.policy.datamap import MappedDatabase
+from include.policy.document import read_bytes, read_document
+from include.policy.model import PolicyPack
+from include.policy.problems import PackProblem
+from include.policy.retention import RetentionRule
+from include.retention.key_types import (
+    KeyType,
+    UnusableKey,
+    each_expression,
+    read_key_types,
+    why_unusable,
+)
+from include.retention.relations import read_relations, require
+from include.retention.session import one_view, prepare
+from include.services.database import DatabaseAddress
+from include.services.errors import UsageError
+
+FILE = "retention.yaml"
+Key = tuple[HoldKind, KeyType]
+
+
+def can_keep(
+    address: DatabaseAddress,
+    database: MappedDatabase,
+    rules: Sequence[RetentionRule],
+    kind: HoldKind,
+    values: Collection[str],
+) -> bool:
+    """Return whether a record of a database could have a key that is one of some values.
+
+    Args:
+        address: of the database, as one who reads.
+        database: of the data map.
+        rules: its record classes.
+        kind: of the hold.
+        values: that name the record, each as `on_records` reads the hold.
+
+    Raises:
+        UnusableKey: a key of this kind has a type that no hold can name.
+        UsageError: the schedule does not fit the database, or a right is missing.
+        ServiceError: the database was lost, or a lock was not free.
+    """
+    keys = [key for key in _keys(address, database, rules) if key[0] is kind]
+    for _kind, key_type in keys:
+        if reason := why_unusable(kind, key_type):
+            raise UnusableKey(f"In {database.name}, {reason[0]}.", reason[1])
+    return _matches(keys, kind, values)
+
+
+def find_unmatched(
+    findings: Examination,
+    address: DatabaseAddress,
+    database: MappedDatabase,
+    rules: Sequence[RetentionRule],
+    holds: RecordHolds,
+) -> None:
+    """Add a finding for each active hold whose value no key of the database can have.
+
+    Args:
+        findings: of the step.
+        address: of the database, as one who reads.
+        database: of the data map.
+        rules: its record classes.
+        holds: that bear on the database.
+
+    Raises:
+        UsageError: the schedule does not fit the database, or a right is missing.
+        ServiceError: the database was lost, or a lock was not free.
+    """
+    values: dict[Hold, set[str]] = {}
+    for kind in RECORD_KINDS:
+        for value, each in holds.values[kind].items():
+            for hold in each:
+                values.setdefault(hold, set()).add(value)
+    if not values:
+        return
+    keys = _keys(address, database, rules)
+    for hold in sorted(values, key=lambda one: one.id):
+        own = split(hold.value)[0] == database.name
+        asked = own or any(kind is hold.kind for kind, _type in keys)
+        if asked and not _matches(keys, hold.kind, values[hold]):
+            findings.find(
+                "retention.hold_keeps_nothing",
+                Outcome.FAIL if own else Outcome.ATTENTION,
+                _(
+                    "Legal hold {id} keeps no record: no key of this database can have its value.",
+                    id=hold.id,
+                ),
+                _(
+                    "Compare its value with the file of the case. Place a hold with the right "
+                    "value, for one database as DATABASE/KEY, and then release this one."
+                ),
+                subject=f"hold {hold.id}",
+            )
+
+
+def key_problems(
+    pack: PolicyPack, database: MappedDatabase, connection: psycopg.Connection[Any]
+) -> list[PackProblem]:
+    """Return the keys of retention.yaml that have a type by which no hold finds a record.
+
+    Args:
+        pack: the policy pack.
+        database: that is looked at.
+        connection: to it, in autocommit; no row is read.
+
+    Raises:
+        UsageError: the server is too old, or a right is missing.
+        ServiceError: the database was lost, or a lock was not free.
+    """
+    places = {rule.record_class: at for at, rule in enumerate(pack.retention)}
+    rules = pack.retention_of(database.name)
+    if not rules:
+        return []
+    document = read_document(read_bytes(Path(pack.folder) / FILE, FILE), FILE)
+    problems = []
+    prepare(connection, database)
+    with one_view(connection, database):
+        relations = read_relations(connection, database).by_collection
+        for rule in rules:
+            relation = relations.get(rule.collection)
+            if relation is None:
+                continue  # drift of the data map
+            loc = (places[rule.record_class], "keys")
+            try:
+                with connection.transaction():
+                    types = read_key_types(connection, rule.keys, relation)
+            except psycopg.Error as error:
+                message = f"the database does not understand a key (SQLSTATE {error.sqlstate})"
+                problems.append(document.problem(loc, message))
+                continue
+            for kind, place, text in each_expression(rule.keys):
+                if reason := why_unusable(kind, types[text]):
+                    problems.append(document.problem((*loc, kind, place), ". ".join(reason)))
+    return problems
+
+
+def _keys(
+    address: DatabaseAddress, database: MappedDatabase, rules: Sequence[RetentionRule]
+) -> list[Key]:
+    with address.connect(autocommit=True) as connection:
+        prepare(connection, database)
+        with one_view(connection, database):
+            return list(_read_keys(connection, database, rules))
+
+
+def _read_keys(
+    connection: psycopg.Connection[Any], database: MappedDatabase, rules: Sequence[RetentionRule]
+) -> Iterator[Key]:
+    relations = read_relations(connection, database)
+    require(relations, [rule.collection for rule in rules])
+    for rule in rules:
+        relation = relations.by_collection[rule.collection]
+        types = read_key_types(connection, rule.keys, relation)
+        for kind, _place, text in each_expression(rule.keys):
+            yield kind, types[text]
+
+
+def _matches(keys: Sequence[Key], kind: HoldKind, values: Collection[str]) -> bool:
+    return any(
+        key_type.canonical(value) is not None
+        for own, key_type in keys
+        if own is kind
+        for value in values
+    )
+
+
+def require_match(asked: Sequence[bool], kind: HoldKind) -> None:
+    """Refuse a hold whose value no key of the databases that were asked can have.
+
+    Raises:
+        UsageError: no database could have it.
+    """
+    if asked and not any(asked):
+        raise UsageError(
+            f"No {kind} key of a record class can have this value: the hold would keep nothing. It "
+            "was not placed.",
+            "Compare the value with the file of the case. Keys are written as PostgreSQL shows "
+            "them; docs/holds.md, *Keys and their types*.",
+        )

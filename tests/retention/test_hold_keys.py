@@ -1,0 +1,61 @@
+"""Keys of retention.yaml against the live types, for `config check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+
+from include.policy import load_pack
+from include.retention.hold_keys import key_problems
+from tests.policy.packs import write_pack
+
+MAP = """\
+fides_key: shop
+name: Shop
+collections:
+  - name: parcel
+    fields: [{name: id, fides_meta: {primary_key: true}}, {name: tags}, {name: doc}, {name: at}]
+"""
+RULES = """\
+- class: other
+  collection: parcel
+  clock: at
+  period: P1Y
+  action: keep
+  basis: business
+  keys:
+    subject: t.id
+    waybill:
+      - t.doc ->> 'id'
+      - t.tags
+    case: t.doc
+- class: broken
+  collection: parcel
+  clock: at
+  period: P1Y
+  action: keep
+  basis: business
+  keys: {case: t.nothing}
+"""
+
+
+def test_key_that_no_hold_can_match_is_a_problem_with_its_line(
+    database: str, tmp_path: Path
+) -> None:
+    """All of them come at once, with the types that can be keys."""
+    pack = load_pack(write_pack(tmp_path, datamap__shop=MAP, retention=RULES))
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(
+            "CREATE TABLE parcel (id uuid PRIMARY KEY, tags text[], doc jsonb, at date)"
+        )
+        problems = [str(one) for one in key_problems(pack, pack.database("shop"), connection)]
+    assert [line.split(" has the type ")[0] for line in problems[:2]] == [
+        "retention.yaml:11: [0].keys.waybill[1]: a key of waybill",
+        "retention.yaml:12: [0].keys.case: a key of case",
+    ]
+    assert "the type text[]" in problems[0]
+    assert all("citext, an enum, uuid" in line for line in problems[:2])
+    assert problems[2:] == [
+        "retention.yaml:19: [1].keys: the database does not understand a key (SQLSTATE 42703)"
+    ]
