@@ -13,8 +13,10 @@ from sqlalchemy import Engine, select
 from sqlalchemy.dialects.postgresql import insert
 
 from include.backup.compare import check_foreign_keys, compare
+from include.backup.database_locale import DatabaseLocale
 from include.backup.drill_findings import (
     STOP,
+    judge_locale,
     judge_newest,
     judge_schema,
     judge_tables,
@@ -28,9 +30,11 @@ from include.backup.refusals import prove_refusals
 from include.backup.restore import restore
 from include.backup.row_security import policies_lifted
 from include.backup.scratch import drop_left_over, scratch
+from include.backup.server_needs import require_needs
 from include.backup.snapshot import newest_records
 from include.backup.source import Source
 from include.backup.target_version import require_dumpable, require_fitting_target
+from include.encryption.crypto import Refused
 from include.erasure.ledger import ErasureKeys
 from include.erasure.places import places_of
 from include.erasure.replay import Replay, Schedule, holding_text, replay
@@ -126,6 +130,25 @@ def refusals(source: Source, clock: Clock) -> StepRecord:
     )
 
 
+def require_drill_server(source: Source, server: DatabaseAddress) -> None:
+    """Refuse a drill server that lacks what the database needs, before its dump is fetched.
+
+    A point of an earlier version, whose head cannot be read alone, is checked by `drill`, and so is
+    one that is refused.
+
+    Raises:
+        UsageError: names all that is missing.
+        ServiceError: server or store cannot be reached.
+    """
+    if source.manifest.head is None:
+        return
+    try:
+        _head, entries = source.head()
+    except Refused:
+        return
+    require_needs(entries, server, is_target=False)
+
+
 @dataclass(frozen=True)
 class DrillPlace:
     """Where a drill restores, and what it must not touch.
@@ -161,7 +184,8 @@ def drill(
     drilled.
 
     Raises:
-        UsageError: the server is too old, or the restore did not work.
+        UsageError: the server is too old or lacks extensions or collations, or the restore did not
+            work.
         Refused, ServiceError: the restore did not work; the scratch database is gone.
     """
     seen = Examination("drill", CLAUSE, database.name)
@@ -172,10 +196,19 @@ def drill(
         "Point the connection drill_db to a server that is not older than the original.",
     )
     require_dumpable(place.server)  # the copy is read back
+    _head, entries = source.head()
+    require_needs(entries, place.server, is_target=False)
+    locale = DatabaseLocale.of_archive(entries)
     drop_left_over(place.server, place.state, clock)
     begun = clock.now()
     with scratch(
-        place.server, place.live_names, place.state, dag_id=dag_id, run_id=run_id, clock=clock
+        place.server,
+        place.live_names,
+        place.state,
+        dag_id=dag_id,
+        run_id=run_id,
+        clock=clock,
+        locale=locale,
     ) as scratch_copy:
         copy = without_event_triggers(scratch_copy)
         restored = restore(source, copy, jobs=place.jobs, progress=progress)
@@ -197,6 +230,7 @@ def drill(
             had = {(one.collection, one.field) for one in manifest.newest}
             clocks = [one for one in clock_columns(database) if (one.collection, one.field) in had]
             newest = newest_records(connection, clocks)
+            judge_locale(seen, locale, DatabaseLocale.of_database(connection))
             connection.rollback()
             fresh = judge_newest(seen, [one.moment for one in newest], manifest, rules)
             replay_begun = clock.now()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from include.backup.compare import Comparison
+from include.backup.database_locale import DatabaseLocale
 from include.backup.manifest import Manifest
 from include.backup.offsite import CLOCK_TOLERANCE
 from include.evidence.examination import Examination
@@ -70,6 +71,25 @@ def judge_schema(seen: Examination, comparison: Comparison, manifest: Manifest) 
             )
             if copy_version != manifest.server_version
             else _("Compare both definitions; both servers have the same version of PostgreSQL."),
+        )
+
+
+def judge_locale(seen: Examination, original: DatabaseLocale, copy: DatabaseLocale) -> None:
+    """Note that the copy compares texts by another collation than the original does."""
+    if not original.sorts_like(copy):
+        seen.find(
+            "drill.locale",
+            Outcome.ATTENTION,
+            _(
+                "The drill server lacks the default collation of the original, {original}. The "
+                "copy was made with {copy}, and sorts texts differently.",
+                original=original.collation,
+                copy=copy.collation,
+            ),
+            _(
+                "Install the locale on the server of drill_db, or point drill_db to a server "
+                "that has it."
+            ),
         )
 
 

@@ -28,6 +28,7 @@ from include.backup.loaders import load_rows
 from include.backup.manifest import TableRecord
 from include.backup.restore_program import RestoreProcess, RestoreTarget
 from include.backup.row_security import policies_lifted
+from include.backup.server_needs import require_needs
 from include.backup.snapshot import ALL_TABLES
 from include.backup.source import Source
 from include.backup.target_version import require_fitting_target
@@ -93,8 +94,8 @@ def restore(
             checked and nothing is loaded yet; its error ends the restore there.
 
     Raises:
-        UsageError: the target is not empty or its server is older than the original's, an
-            extension or role is missing there.
+        UsageError: the target is not empty, its server is older than the original's, or it lacks
+            extensions, collations or a role.
         Refused: the key does not open the object, or the object is not the manifest's. Where it
             changed during the load, the target holds unverified rows, and the action says so.
         ServiceError: database or store failed.
@@ -106,9 +107,10 @@ def restore(
     if not allow_content:
         refuse_content(target)
     started = time.monotonic()
+    head, entries = source.head()
+    require_needs(entries, target)
     tell("checking the object against the manifest")
     source.check()
-    head, entries = source.head()
     if prepare:
         prepare(head, entries)
     # Tablespaces belong to the server, and the target's need not have the same.

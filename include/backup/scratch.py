@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 import psycopg
 from psycopg import errors, sql
 from sqlalchemy import Engine, insert, select, update
 
+from include.backup.database_locale import DatabaseLocale
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress, lost
 from include.services.errors import ServiceError, UsageError
@@ -31,6 +32,7 @@ def scratch(
     dag_id: str,
     run_id: str,
     clock: Clock,
+    locale: DatabaseLocale | None = None,
 ) -> Iterator[DatabaseAddress]:
     """Create a scratch database and drop it whatever happens.
 
@@ -44,6 +46,8 @@ def scratch(
         dag_id: whose run it is.
         run_id: which run it is.
         clock: for the name and the record.
+        locale: of the original database; where the server lacks its collation, the database gets
+            another one.
 
     Raises:
         UsageError: the role may not create databases.
@@ -51,7 +55,8 @@ def scratch(
     """
     name = f"{PREFIX}{clock.now():%Y%m%d%H%M%S}_{secrets.token_hex(4)}"
     with exclusive(state, _lock(name), "this scratch database"):
-        _create(server, name, live_names, state, dag_id=dag_id, run_id=run_id, clock=clock)
+        options = (locale or DatabaseLocale()).create_options()
+        _create(server, name, live_names, state, options, dag_id=dag_id, run_id=run_id, clock=clock)
         try:
             yield server.with_database(name)
         except BaseException:
@@ -68,6 +73,7 @@ def _create(
     name: str,
     live_names: Collection[str],
     state: Engine,
+    options: Sequence[str],
     *,
     dag_id: str,
     run_id: str,
@@ -88,11 +94,7 @@ def _create(
                 )
             )
         try:
-            admin.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'").format(
-                    sql.Identifier(name)
-                )
-            )
+            _create_like(admin, name, options)
             # It holds erased people until the replay. Its owner connects all the same.
             admin.execute(
                 sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name))
@@ -109,6 +111,18 @@ def _create(
             ) from None
         except psycopg.OperationalError as error:
             raise lost(server, error) from None
+
+
+def _create_like(admin: psycopg.Connection, name: str, options: Sequence[str]) -> None:
+    for position, each in enumerate(options, 1):
+        try:
+            create = sql.SQL("CREATE DATABASE {} TEMPLATE template0 ").format(sql.Identifier(name))
+            admin.execute(create + sql.SQL(each))
+        except (errors.DataError, errors.WrongObjectType, errors.NotSupportedError):
+            if position == len(options):  # the server lacks the locale, or it has another encoding
+                raise
+        else:
+            return
 
 
 def drop(server: DatabaseAddress, name: str, state: Engine, clock: Clock) -> None:

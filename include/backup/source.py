@@ -76,8 +76,13 @@ class Source:
             checksum="" if self.is_copy else dump.checksum,
             version_id=self.version_id,
         )
-        try:
+        with self._refusing():
             self.store.verify(expected)
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        try:
+            yield
         except (ObjectDamaged, ObjectMissing) as error:
             raise Refused(
                 f"Restore point {self.manifest.id} is refused: {error.message}", NEXT_STEP
@@ -107,10 +112,10 @@ class Source:
         versions, the whole object is read.
 
         Raises:
-            Refused: it is not the archive of the manifest.
+            Refused: it is missing, or not the archive of the manifest.
         """
         manifest, digest = self.manifest, self.manifest.head
-        with self.opened() as stream:
+        with self._refusing(), self.opened() as stream:
             if digest:
                 reader, head = _parsed(iter([stream.read_exactly(digest.bytes)]), manifest)
                 if (reader.head_size, reader.head_sha256) != (digest.bytes, digest.sha256):

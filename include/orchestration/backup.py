@@ -139,7 +139,7 @@ def seal_backup() -> dict[str, Any]:
 
 
 def choose(database: str, rule: str) -> dict[str, Any]:
-    """Choose the restore point to drill, and drop what killed drills left."""
+    """Choose the restore point to drill, check the drill server, drop what killed drills left."""
 
     def work(place: Workplace) -> StepRecord:
         off = place.offsite()
@@ -156,6 +156,8 @@ def choose(database: str, rule: str) -> dict[str, Any]:
             drills.drilled_points(place.state, database),
             rule if rule != "policy" else place.pack.backup.drill.choose,
         )
+        point = Source(off.store, chosen.manifest, place.drill_key())
+        drills.require_drill_server(point, place.drill_place().server)
         return drills.chosen(database, chosen, points, rejected)
 
     title = _("Choosing a restore point of {database}", database=database)

@@ -10,15 +10,18 @@ import pytest
 from psycopg import sql
 from sqlalchemy import Engine
 
-from include.backup.drill import DrillPlace
+from include.backup.drill import DrillPlace, require_drill_server
+from include.backup.restore import restore
+from include.backup.source import Source
 from include.encryption.recipients import Recipient
 from include.evidence.model import Outcome
 from include.evidence.signing import Signer
 from include.local.postgres import EmbeddedPostgres
 from include.services.database import DatabaseAddress
+from include.services.errors import UsageError
 from include.services.objectstore.directory import DirectoryStore
 from tests.backup.drill_rig import KEYS, Rig
-from tests.backup.support import SEEN, take
+from tests.backup.support import SEEN, rows, take
 from tests.support.holders import NOW, Holder
 from tests.support.system_postgres import icu_server
 
@@ -28,6 +31,18 @@ CREATE TABLE waybill (id int PRIMARY KEY, customer int REFERENCES customer);
 INSERT INTO customer SELECT n, 'name ' || n, '{NOW}' FROM generate_series(1, 9) n;
 INSERT INTO waybill SELECT n, n FROM generate_series(1, 9) n;
 """
+LIKE_EMBEDDED = (
+    "TEMPLATE template0 LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C.UTF-8'"
+)
+NEEDY = f"""
+CREATE SCHEMA ext; CREATE EXTENSION pgcrypto SCHEMA ext; CREATE EXTENSION hstore;
+CREATE COLLATION phonebook (provider = icu, locale = 'de-u-co-phonebk');
+CREATE TABLE street (name text COLLATE "sv-x-icu", note text COLLATE "C", tags hstore);
+INSERT INTO street VALUES ('Ö', 'o', 'a=>1');
+{COURIER}
+"""
+# The names of the refusal, in its order.
+MISSING = ("the extension pgcrypto; ", "the collation sv-x-icu; ", "COLLATION public.phonebook")
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +90,76 @@ def test_database_of_patched_server_is_drilled_on_unpatched_one(
     new_original: Callable[..., DatabaseAddress], new_rig: Callable[..., Rig]
 ) -> None:
     """Since November 2026 servers keep versions of columns, which an older pg_dump writes."""
-    rig = new_rig(new_original(COURIER + "ALTER TABLE customer ALTER id SET (n_distinct = 5);"))
+    n_distinct = "ALTER TABLE customer ALTER id SET (n_distinct = 5);"
+    rig = new_rig(new_original(COURIER + n_distinct, LIKE_EMBEDDED))
     record = rig.drill()
     assert (record.outcome, record.findings) == (Outcome.PASS, [])
     assert record.data["rows"] == 18
+
+
+@pytest.fixture(scope="module")
+def needy(new_original: Callable[..., DatabaseAddress]) -> DatabaseAddress:
+    """A database that no server without ICU and pgcrypto can hold; tests only read it."""
+    return new_original(NEEDY)
+
+
+def test_drill_names_all_that_its_server_lacks_before_it_fetches_the_dump(
+    needy: DatabaseAddress, new_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = new_rig(needy)
+    with pytest.raises(UsageError) as refused:
+        require_drill_server(rig.source, rig.server)
+    assert [name for name in MISSING if name not in refused.value.message] == []
+    assert "hstore" not in refused.value.message
+    assert "connection drill_db" in refused.value.action
+    monkeypatch.setattr(Source, "check", pytest.fail)
+    with pytest.raises(UsageError, match="lacks the extension pgcrypto; the collation sv-x-icu"):
+        rig.drill()
+    assert rig.scratch_left() == []
+
+
+def test_restore_names_all_that_the_target_lacks_and_loads_nothing(
+    needy: DatabaseAddress,
+    target: DatabaseAddress,
+    new_rig: Callable[..., Rig],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = new_rig(needy).source
+    monkeypatch.setattr(Source, "check", pytest.fail)
+    with pytest.raises(UsageError) as refused:
+        restore(source, target)
+    assert [name for name in MISSING if name not in refused.value.message] == []
+    assert rows(target, "SELECT count(*) FROM pg_class WHERE relname = 'customer'") == [(0,)]
+
+
+def test_drill_on_a_server_that_has_everything_passes_with_the_original_collation(
+    needy: DatabaseAddress, icu: EmbeddedPostgres, new_rig: Callable[..., Rig]
+) -> None:
+    """As with a connection drill_db to a server of the company's own."""
+    rig = new_rig(needy, DatabaseAddress.from_conninfo(icu.conninfo("postgres")))
+    record = rig.drill()
+    assert (record.outcome, record.findings) == (Outcome.PASS, [])
+    assert record.data["rows"] == 19
+
+
+def test_drill_without_the_default_collation_of_the_original_needs_attention(
+    new_original: Callable[..., DatabaseAddress], new_rig: Callable[..., Rig]
+) -> None:
+    (finding,) = new_rig(new_original(COURIER)).drill().findings
+    assert (finding.code, finding.severity) == ("drill.locale", Outcome.ATTENTION)
+    assert finding.message.values == {"original": "icu de", "copy": "builtin C.UTF-8"}
+
+
+def test_drill_role_without_the_right_to_create_an_extension_is_refused(
+    new_original: Callable[..., DatabaseAddress], icu: EmbeddedPostgres, new_rig: Callable[..., Rig]
+) -> None:
+    """The owner of a database may create trusted extensions, as pgcrypto is; dblink is none."""
+    with psycopg.connect(icu.conninfo("postgres"), autocommit=True) as admin:
+        admin.execute("CREATE ROLE driller LOGIN CREATEDB PASSWORD 'd'")
+    driller = DatabaseAddress.from_conninfo(icu.conninfo("postgres", "driller", "d"))
+    rig = new_rig(
+        new_original(f"CREATE EXTENSION dblink; CREATE EXTENSION pgcrypto;{COURIER}"), driller
+    )
+    with pytest.raises(UsageError) as refused:
+        rig.drill()
+    assert "lacks the extension dblink, which only a superuser may create." in refused.value.message

@@ -1,0 +1,206 @@
+"""Compare what a backed up database needs from its server with what another server has.
+
+The archive's table of contents names extensions, collations and encoding, so this also works for
+restore points of earlier versions (docs/decisions/0042-needs-of-a-database-from-its-archive.md).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import errors
+
+from include.backup.archive import Entry
+from include.backup.database_locale import DatabaseLocale
+from include.services.database import DatabaseAddress, connected
+from include.services.errors import UsageError
+
+_NAME = r'"(?:[^"]|"")+"|[a-z_][a-z0-9_]*'
+_OWN_COLLATION = re.compile(
+    rf"CREATE COLLATION (?:{_NAME})\.(?:{_NAME}) (?P<options>\(.*\));\s*$", re.DOTALL
+)
+# Quoted names and texts are read as a whole, so that no part of them counts.
+_USED_COLLATION = re.compile(
+    rf"(?:COLLATE |\bcollation = )(?:pg_catalog\.)?(?P<name>{_NAME})(?![\w.\"])"
+    r"|\"(?:[^\"]|\"\")*\"|'(?:[^']|'')*'"
+)
+# Bodies of functions and comments may name anything.
+_WITH_COLLATIONS = {
+    *("TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW", "INDEX", "DOMAIN", "TYPE"),
+    *("CONSTRAINT", "CHECK CONSTRAINT", "DEFAULT", "STATISTICS", "POLICY", "RULE"),
+}
+_EXTENSIONS = """
+SELECT n.name,
+       a.name IS NULL AS is_missing,
+       coalesce(v.superuser AND NOT v.trusted, false) AND NOT EXISTS (
+           SELECT FROM pg_extension e WHERE e.extname = n.name) AS needs_superuser
+FROM unnest(%s::text[]) AS n (name)
+LEFT JOIN pg_available_extensions a USING (name)
+LEFT JOIN pg_available_extension_versions v
+    ON v.name = a.name AND v.version = a.default_version
+ORDER BY 1
+"""
+_COLLATIONS = """
+SELECT collname, bool_or(collprovider = 'i') FROM pg_collation
+WHERE collnamespace = 'pg_catalog'::regnamespace AND collname = ANY (%s)
+  AND collencoding IN (-1, pg_char_to_encoding(%s))
+GROUP BY 1
+"""
+# initdb imports these where the server was built with ICU. The collation "unicode" is always there.
+_HAS_ICU = "SELECT EXISTS (SELECT FROM pg_collation WHERE collname = 'und-x-icu')"
+_PROBE = "pg_temp.parcelseal_probe"
+ACTION = (
+    "Nothing was loaded. Install on that server what is missing: an extension by its package, a "
+    "collation by a locale of the operating system and SELECT "
+    "pg_import_system_collations('pg_catalog'); collations of ICU need a server that was built "
+    "with it. Or use a server that has all of it: another target of the restore, or another server "
+    "for drills in the connection drill_db."
+)
+
+
+@dataclass(frozen=True)
+class ServerNeeds:
+    """What a database needs from the server that holds it.
+
+    Attributes:
+        extensions: names.
+        own_collations: label and options of ``CREATE COLLATION``, of each collation of its own.
+        used_collations: names of PostgreSQL's own collations that its definitions use.
+        locale: of the database.
+        archive_encoding: of the texts in the archive.
+    """
+
+    extensions: tuple[str, ...]
+    own_collations: tuple[tuple[str, str], ...]
+    used_collations: tuple[str, ...]
+    locale: DatabaseLocale
+    archive_encoding: str
+
+    @classmethod
+    def of_archive(cls, entries: Sequence[Entry]) -> ServerNeeds:
+        """Read the table of contents of an archive."""
+        matches = [
+            (entry, _OWN_COLLATION.match(entry.definition))
+            for entry in entries
+            if entry.kind == "COLLATION"
+        ]
+        return cls(
+            extensions=tuple(sorted(e.name for e in entries if e.kind == "EXTENSION")),
+            own_collations=tuple((e.label, match["options"]) for e, match in matches if match),
+            used_collations=tuple(sorted(_used(entries))),
+            locale=DatabaseLocale.of_archive(entries),
+            archive_encoding=archive_encoding(entries),
+        )
+
+    def missing(self, connection: psycopg.Connection, *, is_target: bool) -> list[str]:
+        """Return for people what a server lacks, sorted by kind.
+
+        Args:
+            connection: to a database of the server.
+            is_target: whether that is the database to load into. Else the database is created
+                later, in the encoding of the original.
+        """
+        server_encoding = connection.info.parameter_status("server_encoding") or ""
+        encoding = server_encoding if is_target else self.locale.encoding
+        lacking = _missing_extensions(connection, self.extensions)
+        lacking += _missing_collations(connection, self.used_collations, encoding)
+        if encoding == server_encoding:  # a collation is created for the encoding of its database
+            lacking += [
+                f"what {label} needs ({reason})"
+                for label, options in self.own_collations
+                if (reason := _creation_problem(connection, options))
+            ]
+        if is_target:
+            lacking += _missing_conversion(connection, self.archive_encoding, encoding)
+        return lacking
+
+
+def archive_encoding(entries: Iterable[Entry]) -> str:
+    """Return the encoding of an archive's texts, as PostgreSQL names it."""
+    for entry in entries:
+        if entry.kind == "ENCODING":
+            return entry.definition.partition("'")[2].partition("'")[0]
+    return "UTF8"
+
+
+def require_needs(
+    entries: Sequence[Entry], target: DatabaseAddress, *, is_target: bool = True
+) -> None:
+    """Refuse a server that lacks what the archive's database needs.
+
+    Args:
+        entries: table of contents of the archive.
+        target: the database to load into, or another one of its server.
+        is_target: whether ``target`` is the database to load into.
+
+    Raises:
+        UsageError: names all that is missing.
+        ServiceError: the server cannot be reached.
+    """
+    with connected(target) as connection:
+        lacking = ServerNeeds.of_archive(entries).missing(connection, is_target=is_target)
+    if lacking:
+        raise UsageError(f"The server of {target.place} lacks {'; '.join(lacking)}.", ACTION)
+
+
+def _used(entries: Iterable[Entry]) -> set[str]:
+    names = set()
+    for entry in entries:
+        if entry.kind in _WITH_COLLATIONS:
+            for match in _USED_COLLATION.finditer(entry.definition):
+                name = match["name"]
+                if name and name != "default":
+                    names.add(name[1:-1].replace('""', '"') if name[0] == '"' else name)
+    return names - {"default"}
+
+
+def _missing_extensions(connection: psycopg.Connection, names: Sequence[str]) -> list[str]:
+    rows = connection.execute(_EXTENSIONS, [list(names)]).fetchall()
+    is_superuser = connection.info.parameter_status("is_superuser") == "on"
+    return [
+        f"the extension {name}"
+        if is_missing
+        else f"the extension {name}, which only a superuser may create"
+        for name, is_missing, needs_superuser in rows
+        if is_missing or (needs_superuser and not is_superuser)
+    ]
+
+
+def _missing_collations(
+    connection: psycopg.Connection, names: Sequence[str], encoding: str
+) -> list[str]:
+    """Return which of PostgreSQL's own collations cannot be used in a database of an encoding."""
+    rows = connection.execute(_COLLATIONS, [list(names), encoding]).fetchall()
+    needs_icu: dict[str, bool] = dict(rows)
+    (has_icu,) = connection.execute(_HAS_ICU).fetchone() or (False,)
+    return [
+        f"the collation {name}"
+        for name in names
+        if name not in needs_icu or (needs_icu[name] and not has_icu)
+    ]
+
+
+def _creation_problem(connection: psycopg.Connection, options: str) -> str:
+    """Try to create a collation; return why the server cannot, empty if it can or may not."""
+    try:
+        with connection.transaction(force_rollback=True):
+            connection.execute(f"CREATE COLLATION {_PROBE} {options}".encode())
+    except errors.InsufficientPrivilege:
+        return ""  # the load will tell
+    except (errors.NotSupportedError, errors.DataError, errors.ProgrammingError) as error:
+        return (error.diag.message_primary or "").rstrip(".")
+    return ""
+
+
+def _missing_conversion(connection: psycopg.Connection, source: str, target: str) -> list[str]:
+    if source in (target, "SQL_ASCII") or target == "SQL_ASCII":
+        return []
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_conversion WHERE condefault "
+        "AND conforencoding = pg_char_to_encoding(%s) AND contoencoding = pg_char_to_encoding(%s))",
+        [source, target],
+    ).fetchone()
+    return [] if row == (True,) else [f"a conversion of texts from {source} to {target}"]
