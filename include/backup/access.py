@@ -17,6 +17,7 @@ import psycopg
 from psycopg import sql
 
 from include.backup.archive import Entry
+from include.backup.archive_encoding import archive_encoding, codec_of
 from include.backup.definers import definer_functions, open_functions
 from include.backup.in_memory import in_memory
 from include.backup.restore_program import TIMEOUT_STATEMENT, RestoreTarget
@@ -36,7 +37,8 @@ OPENING = {  # entries of an archive that give other roles access to restored da
 }
 _DATA = {"TABLE DATA", "SEQUENCE SET", "BLOBS", "MATERIALIZED VIEW DATA", "STATISTICS DATA"}
 _OWNER_OF_ENTRY = re.compile(r"^(-- (?:Data for )?Name: .*; Owner: ).*$")
-_RESTRICTED = re.compile(r"^\\(?:un)?restrict \w+$")  # commands for psql, not SQL
+# Commands for psql, not SQL; and the encoding of the script, which is sent in UTF-8.
+_NOT_SENT = re.compile(r"^(?:\\(?:un)?restrict \w+|SET client_encoding = '\w+';)$")
 _ROLE = r'("(?:[^"]|"")+"|[^\s;,"]+)'
 _ROLES = re.compile(
     rf"\b(?:OWNER TO|TO|FROM|FOR ROLE|SET SESSION AUTHORIZATION) {_ROLE}"
@@ -234,9 +236,10 @@ def opening_statements(head: bytes, entries: Sequence[Entry]) -> str:
     The statements of owners are the lines that pg_restore leaves out with ``--no-owner``.
     """
     plain = [entry for entry in entries if entry.kind not in OPENING | _DATA]
-    owned = _script(head, plain).splitlines()
+    codec = codec_of(archive_encoding(entries))
+    owned = _script(head, plain, codec).splitlines()
     owners: list[str] = []
-    without = iter([*_script(head, plain, "--no-owner").splitlines(), None])
+    without = iter([*_script(head, plain, codec, "--no-owner").splitlines(), None])
     expected = next(without)
     for line in owned:
         if line == expected:
@@ -248,11 +251,11 @@ def opening_statements(head: bytes, entries: Sequence[Entry]) -> str:
             "The owners of the backup's objects cannot be read from pg_restore's script.",
             "Restore without --owners, and set owners and grants by hand.",
         )
-    grants = _script(head, [entry for entry in entries if entry.kind in OPENING])
+    grants = _script(head, [entry for entry in entries if entry.kind in OPENING], codec)
     return "\n".join([*owners, grants])
 
 
-def _script(head: bytes, entries: Sequence[Entry], *words: str) -> str:
+def _script(head: bytes, entries: Sequence[Entry], codec: str, *words: str) -> str:
     """Return pg_restore's SQL for entries, without the owners in its comments."""
     if not entries:
         return ""
@@ -276,9 +279,9 @@ def _script(head: bytes, entries: Sequence[Entry], *words: str) -> str:
             "pg_restore cannot read the owners and grants of the backup.",
             "Restore without --owners, and set owners and grants by hand.",
         )
-    lines = done.stdout.decode("utf-8", "surrogateescape").split("\n")
+    lines = done.stdout.decode(codec, "surrogateescape").split("\n")
     return "\n".join(
-        _OWNER_OF_ENTRY.sub(r"\1", line) for line in lines if not _RESTRICTED.match(line)
+        _OWNER_OF_ENTRY.sub(r"\1", line) for line in lines if not _NOT_SENT.match(line)
     )
 
 

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from include.backup.archive_encoding import SURROGATES, codec_of, encoding_of
 from include.backup.column_versions import without_column_versions
 
 MAGIC = b"PGDMP"
@@ -186,7 +187,7 @@ class ArchiveReader:
             and entry.kind not in NOT_RESTORED_AS_IS
             and not entry.name.startswith("DATABASE ")  # a comment on the database itself
         )
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        return hashlib.sha256("\n".join(lines).encode("utf-8", SURROGATES)).hexdigest()
 
     def _read_head(self, data: bytes) -> int:
         if data[: len(MAGIC)] != MAGIC[: len(data)]:
@@ -231,6 +232,8 @@ class ArchiveReader:
         while cursor.nullable_string() is not None:  # dependencies
             pass
         cursor.skip(1 + cursor.offset_size)
+        if kind == "ENCODING":  # the first entry
+            cursor.codec = codec_of(encoding_of(definition))
         return Entry(dump_id, int(oid or 0), name, kind, section, definition, schema, position)
 
     def _open_block(self, data: bytes, position: int) -> int:
@@ -365,6 +368,7 @@ class _Cursor:
     data: bytes
     position: int
     offset_size: int = 8
+    codec: str = "utf-8"
 
     def skip(self, count: int) -> int:
         start, self.position = self.position, self.position + count
@@ -383,7 +387,7 @@ class _Cursor:
         if size < 0:
             return None
         start = self.skip(size)
-        return self.data[start : start + size].decode("utf-8", "surrogateescape")
+        return self.data[start : start + size].decode(self.codec, SURROGATES)
 
     def string(self) -> str:
         return self.nullable_string() or ""

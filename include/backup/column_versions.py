@@ -13,6 +13,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from include.backup.archive_encoding import SURROGATES, archive_encoding, codec_of
+
 if TYPE_CHECKING:
     from include.backup.archive import Entry
 
@@ -34,8 +36,9 @@ def loadable_head(head: bytes, entries: Sequence[Entry]) -> bytes:
         entries: the same, decoded.
     """
     loadable = bytearray(head)
+    codec = codec_of(archive_encoding(entries))
     for entry in entries:
-        definition = entry.definition.encode("utf-8", "surrogateescape")
+        definition = entry.definition.encode(codec, SURROGATES)
         if entry.kind in KINDS and b"pg_attver=" in definition:
             end = entry.position + len(definition)
             loadable[entry.position : end] = _STATEMENT.sub(_blank, definition)
@@ -46,8 +49,8 @@ def without_column_versions(definition: str) -> str:
     """Return a table's definition without the option, to compare it with another server's."""
     if "pg_attver=" not in definition:
         return definition
-    text = _STATEMENT.sub(_remove, definition.encode("utf-8", "surrogateescape"))
-    return text.decode("utf-8", "surrogateescape")
+    text = _STATEMENT.sub(_remove, definition.encode("utf-8", SURROGATES))
+    return text.decode("utf-8", SURROGATES)
 
 
 def _blank(statement: re.Match[bytes]) -> bytes:

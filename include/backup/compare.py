@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import psycopg
 from psycopg import sql
@@ -104,9 +105,10 @@ def compare(source: Source, copy: DatabaseAddress) -> Comparison:
     manifest = source.manifest
     # FORCE ROW LEVEL SECURITY is part of a definition; pg_dump reads no rows while it is in force.
     forced = forced_tables(copy)
-    without_rows = _dump(copy, more=["--exclude-table-data=*.*"]) if forced else None
+    dump = partial(_dump, copy, manifest.encoding or "UTF8")
+    without_rows = dump(more=["--exclude-table-data=*.*"]) if forced else None
     with policies_lifted(copy):
-        dumped = _dump(copy)
+        dumped = dump()
         digests = {
             (entry.schema, entry.name): dumped.digests[entry.dump_id].sha256
             for entry in dumped.tables()
@@ -118,7 +120,7 @@ def compare(source: Source, copy: DatabaseAddress) -> Comparison:
                 missing.append(table.label)
             elif digest != table.sha256:
                 differing.append((table.schema_name, table.name))
-        different = _really_different(source, copy, dumped, differing) if differing else []
+        different = _really_different(source, dump, dumped, differing) if differing else []
     labels = [f"{schema}.{name}" for schema, name in different]
     if LargeObjectsRecord.of(dumped.large_objects) != manifest.large_objects:
         labels.append(LARGE_OBJECTS)
@@ -154,7 +156,7 @@ def _compare_definitions(
 
 def _really_different(
     source: Source,
-    copy: DatabaseAddress,
+    dump: Callable[[frozenset[int]], ArchiveReader],
     dumped: ArchiveReader,
     names: Sequence[tuple[str, str]],
 ) -> list[tuple[str, str]]:
@@ -164,7 +166,7 @@ def _really_different(
             original = read_archive(iter(lambda: archive.read(PIECE), b""), _ids(entries, names))
         except ArchiveError as error:
             raise refused(source.manifest.dump.key, str(error)) from None
-    again = _dump(copy, _ids(dumped.entries, names))
+    again = dump(_ids(dumped.entries, names))
     before, after = _sums(original), _sums(again)
     _require_authentic(source.manifest, original, names)
     return [name for name in names if before[name] != after[name]]
@@ -204,10 +206,13 @@ def _sums(reader: ArchiveReader) -> dict[tuple[str, str], int]:
 
 
 def _dump(
-    address: DatabaseAddress, rows_of: frozenset[int] = frozenset(), more: Sequence[str] = ()
+    address: DatabaseAddress,
+    encoding: str,
+    rows_of: frozenset[int] = frozenset(),
+    more: Sequence[str] = (),
 ) -> ArchiveReader:
     with subprocess.Popen(
-        pg_dump_command(address, *more),
+        pg_dump_command(address, f"--encoding={encoding}", *more),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -15,6 +15,7 @@ import zstandard
 
 from include.backup import manifest as manifests
 from include.backup.archive import ArchiveError, ArchiveReader, Entry
+from include.backup.archive_encoding import is_readable
 from include.backup.child import pg_dump_command
 from include.backup.manifest import (
     HeadRecord,
@@ -24,7 +25,7 @@ from include.backup.manifest import (
     TableRecord,
 )
 from include.backup.point_folder import DUMP_NAME, folder
-from include.backup.snapshot import Clock, Snapshot, open_snapshot
+from include.backup.snapshot import Clock, Snapshot, open_snapshot, unreadable_name
 from include.encryption.packing import COMPRESSION, packed
 from include.encryption.recipients import Recipient
 from include.encryption.records import EncryptionRecord, RecipientRecord
@@ -84,7 +85,7 @@ def take_backup(
         progress: is told "dumped" and the bytes dumped so far.
 
     Raises:
-        UsageError: password, privileges or data map are wrong.
+        UsageError: password, privileges or data map are wrong, or a name is not readable.
         ServiceError: database, pg_dump or store failed; nothing is left in the store.
     """
     with open_snapshot(source) as snapshot:
@@ -142,6 +143,7 @@ def take_backup(
             run_id=run_id,
             head=HeadRecord(bytes=dump.reader.head_size, sha256=dump.reader.head_sha256),
             mappings_without_options=mappings,
+            encoding=snapshot.encoding if snapshot.encoding != "UTF8" else "",
         ),
         stored,
         tuple(missing),
@@ -171,8 +173,13 @@ class _PgDump:
         self._snapshot = snapshot
         self._progress = progress
         self._command = pg_dump_command(
-            source, f"--snapshot={snapshot.name}", f"--lock-wait-timeout={LOCK_WAIT}"
+            source,
+            f"--snapshot={snapshot.name}",
+            f"--lock-wait-timeout={LOCK_WAIT}",
+            # Its own: values need not be valid there, and have no equivalent in another one then.
+            f"--encoding={snapshot.encoding}",
         )
+        self._names_are_checked = False
 
     def __enter__(self) -> _PgDump:
         self._errors = ErrorLines()
@@ -215,9 +222,17 @@ class _PgDump:
     def pieces(self) -> Iterator[bytes]:
         for piece in self._pipe.pieces():
             self.reader.feed(piece)
+            if self.reader.head_size and not self._names_are_checked:
+                self._require_readable_names()
             if self._progress:
                 self._progress("dumped", self.total)
             yield piece
+
+    def _require_readable_names(self) -> None:
+        for entry in self.reader.entries:
+            if not is_readable(entry.schema + entry.name):
+                raise unreadable_name(self._source)
+        self._names_are_checked = True
 
     def finish(self) -> None:
         """Check that pg_dump ended well and the archive is whole."""

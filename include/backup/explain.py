@@ -39,6 +39,13 @@ def explain(output: str, target: DatabaseAddress) -> ServiceError | UsageError:
             f"The disk of the server that holds {target.place} is full.",
             "The target is incomplete: drop it. Free space there, then restore again.",
         )
+    if text.startswith(("invalid byte sequence for encoding", "character with byte sequence")):
+        return UsageError(
+            f"The target {target.place} cannot hold bytes that are no text in its encoding: "
+            f"{text}.",
+            "Drop the target, and restore into a database with the encoding of the original: "
+            "CREATE DATABASE ... TEMPLATE template0 LOCALE 'C' ENCODING '...'.",
+        )
     if re.search(r'^role "[^"]*" does not exist', text):
         return UsageError(
             f"Restoring into {target.place}: {text}.",

@@ -119,6 +119,7 @@ class Manifest(Frozen):
         head: None in manifests of earlier versions.
         mappings_without_options: user mappings, ``role SERVER server``, whose options the backup's
             role could not read, so that the backup does not hold them.
+        encoding: of the database and of its dump, as PostgreSQL names it; empty for a dump in UTF8.
     """
 
     format: Literal["parcelseal.restore-point/1"] = FORMAT
@@ -143,6 +144,7 @@ class Manifest(Frozen):
     run_id: str = ""
     head: HeadRecord | None = None
     mappings_without_options: tuple[str, ...] = ()
+    encoding: str = ""
 
     @property
     def rows(self) -> int:
@@ -151,7 +153,8 @@ class Manifest(Frozen):
 
     def as_bytes(self) -> bytes:
         """Return the JSON that is stored and signed; an earlier version's stays as it was."""
-        later = {name for name in ("head", "mappings_without_options") if not getattr(self, name)}
+        optional = ("head", "mappings_without_options", "encoding")
+        later = {name for name in optional if not getattr(self, name)}
         return self.model_dump_json(indent=1, exclude=later).encode() + b"\n"
 
 

@@ -14,6 +14,7 @@ import psycopg
 from psycopg import errors
 
 from include.backup.archive import Entry
+from include.backup.archive_encoding import archive_encoding
 from include.backup.database_locale import DatabaseLocale
 from include.services.database import DatabaseAddress, connected
 from include.services.errors import UsageError
@@ -56,8 +57,9 @@ ACTION = (
     "Nothing was loaded. Install on that server what is missing: an extension by its package, a "
     "collation by a locale of the operating system and SELECT "
     "pg_import_system_collations('pg_catalog'); collations of ICU need a server that was built "
-    "with it. Or use a server that has all of it: another target of the restore, or another server "
-    "for drills in the connection drill_db."
+    "with it. For an encoding: CREATE DATABASE ... TEMPLATE template0 ENCODING '...' LOCALE 'C'. "
+    "Or use a server that has all of it: another target of the restore, or another server for "
+    "drills in the connection drill_db."
 )
 
 
@@ -116,14 +118,6 @@ class ServerNeeds:
         if is_target:
             lacking += _missing_conversion(connection, self.archive_encoding, encoding)
         return lacking
-
-
-def archive_encoding(entries: Iterable[Entry]) -> str:
-    """Return the encoding of an archive's texts, as PostgreSQL names it."""
-    for entry in entries:
-        if entry.kind == "ENCODING":
-            return entry.definition.partition("'")[2].partition("'")[0]
-    return "UTF8"
 
 
 def require_needs(
@@ -196,8 +190,10 @@ def _creation_problem(connection: psycopg.Connection, options: str) -> str:
 
 
 def _missing_conversion(connection: psycopg.Connection, source: str, target: str) -> list[str]:
-    if source in (target, "SQL_ASCII") or target == "SQL_ASCII":
+    if source == target or target == "SQL_ASCII":
         return []
+    if source == "SQL_ASCII":  # COPY would write bytes that are no text in the target's encoding
+        return [f"the encoding SQL_ASCII of the backup (it has {target})"]
     row = connection.execute(
         "SELECT EXISTS (SELECT FROM pg_conversion WHERE condefault "
         "AND conforencoding = pg_char_to_encoding(%s) AND contoencoding = pg_char_to_encoding(%s))",

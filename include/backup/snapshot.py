@@ -11,7 +11,7 @@ import psycopg
 from psycopg import errors, sql
 
 from include.backup.manifest import NewestRecord
-from include.services.database import DatabaseAddress, connected
+from include.services.database import UNREADABLE, DatabaseAddress, connected
 from include.services.errors import ServiceError, UsageError
 from include.services.server_versions import require_fitting_server
 
@@ -63,6 +63,7 @@ class Snapshot:
         taken_at: the server's time of the snapshot.
         lsn: position in the write-ahead log.
         timezone: of the session, in which timestamps without a zone are read.
+        encoding: of the database, as PostgreSQL names it.
     """
 
     connection: psycopg.Connection
@@ -71,6 +72,7 @@ class Snapshot:
     lsn: str
     server_version: str
     timezone: str
+    encoding: str
 
     def count(self, schema: str, table: str) -> int:
         """Count a table's own rows (not its children's) in this snapshot."""
@@ -109,8 +111,8 @@ def open_snapshot(source: DatabaseAddress) -> Iterator[Snapshot]:
     for the dump, as it does with pg_dump alone.
 
     Raises:
-        UsageError: the role may not read a table, or sees only some of its rows; or the server's
-            version does not fit pg_dump's.
+        UsageError: the role may not read a table, or sees only some of its rows; a table's name
+            cannot be written in UTF-8; or the server's version does not fit pg_dump's.
         ServiceError: the tables cannot be locked, or the server went away.
     """
     with connected(source) as connection:
@@ -131,12 +133,23 @@ def open_snapshot(source: DatabaseAddress) -> Iterator[Snapshot]:
                     f"The role may not read all of {source.place}: {error.diag.message_primary}.",
                     "Grant it: GRANT pg_read_all_data TO the role of the connection.",
                 ) from None
+            except UNREADABLE:
+                raise unreadable_name(source) from None
             except errors.LockNotAvailable:
                 raise ServiceError(
                     f"A table of {source.place} stays locked by somebody else ({LOCK_TIMEOUT}).",
                     "Look for a migration or VACUUM FULL in pg_stat_activity.",
                 ) from None
         yield snapshot
+
+
+def unreadable_name(source: DatabaseAddress) -> UsageError:
+    """Return the error for a database with a name that has no equivalent in UTF-8."""
+    return UsageError(
+        f"Names of tables or other objects of {source.place} are not UTF-8, and its encoding does "
+        "not say which characters they are.",
+        "Rename the objects (ALTER ... RENAME TO ...). Values of rows may have such bytes.",
+    )
 
 
 def newest_records(
@@ -189,10 +202,10 @@ def _take(connection: psycopg.Connection) -> Snapshot:
         "SELECT pg_export_snapshot(), transaction_timestamp(), "
         "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() "
         "ELSE pg_current_wal_lsn() END::text, current_setting('server_version'), "
-        "current_setting('TimeZone')"
+        "current_setting('TimeZone'), current_setting('server_encoding')"
     ).fetchone()
     assert row is not None
-    return Snapshot(connection, row[0], row[1], row[2], row[3], row[4])
+    return Snapshot(connection, *row)
 
 
 def _require_all_rows(connection: psycopg.Connection) -> None:

@@ -94,6 +94,10 @@ def _run(words: list[str]) -> int:
         errors.print("interrupted")
         return 3
     except Exception as error:  # noqa: BLE001 - where it happened goes to a log, a line to the person
+        from include.services.database import unreadable_text
+
+        if unreadable := unreadable_text(error):
+            return _fail(words, unreadable)
         log = _keep(value_free(error))
         kind = type(error).__name__
         return _fail(words, ServiceError(f"{kind}, which nobody foresaw.", f"See {log}."))

@@ -30,6 +30,7 @@ from include.orchestration.unforeseen import value_free
 from include.reports.conclusion import Conclusion
 from include.reports.model import Report
 from include.services.connections import ConnectionSpec
+from include.services.database import unreadable_text
 from include.services.errors import ParcelSealError, ServiceError
 from include.workplace import Lookup, Workplace
 
@@ -179,6 +180,10 @@ def step(
                 raise
             raise AirflowFailException(str(error)) from None
         except Exception as error:  # noqa: BLE001 - raised again, without words that may quote a value
+            if unreadable := unreadable_text(error):
+                reason, action = verbatim(unreadable.message), verbatim(unreadable.action)
+                keep_failed(failed(name, part, title, reason, clause, action))
+                raise AirflowFailException(str(unreadable)) from None
             keep_failed(failed(name, part, title, verbatim(type(error).__name__), clause))
             raise ServiceError(f"Unexpected error:\n{value_free(error)}") from None
         keep_record(place, record)

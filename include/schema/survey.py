@@ -14,6 +14,7 @@ from include.schema.draft import Draft, draft_pack
 from include.schema.guess import guess
 from include.schema.live import read_schema
 from include.schema.patterns import count_patterns
+from include.services.database import unreadable_text
 from include.services.errors import ServiceError, UsageError
 
 Progress = Callable[[str, int, int], None]
@@ -57,7 +58,8 @@ def survey(
         progress: called with a table's label, the number of tables done, and of all tables.
 
     Raises:
-        UsageError: the name cannot be a fides_key, or there is no table to map.
+        UsageError: the name cannot be a fides_key, there is no table to map, or names of tables or
+            columns are not UTF-8.
         ServiceError: the database went away.
     """
     require_name(name)
@@ -76,7 +78,7 @@ def survey(
             counts[key] = count_patterns(connection, table)
         report("", len(tables), len(tables))
     except psycopg.Error as error:  # the text of PostgreSQL's errors quotes values
-        raise ServiceError(
+        raise unreadable_text(error) or ServiceError(
             f"The schema cannot be read (SQLSTATE {error.sqlstate or 'unknown'}).",
             "Check that the server runs and that its user may read the catalogue.",
         ) from None

@@ -95,6 +95,10 @@ class DatabaseUnavailable(ServiceError):
     answered = False
 
 
+# A text that has no equivalent in UTF-8, in which each of our sessions reads.
+UNREADABLE = (psycopg.errors.CharacterNotInRepertoire, psycopg.errors.UntranslatableCharacter)
+
+
 class DatabaseMissing(UsageError):
     """The server has no database of that name."""
 
@@ -308,6 +312,24 @@ def connected(address: DatabaseAddress) -> Iterator[psycopg.Connection]:
             yield connection
         except psycopg.OperationalError as error:
             raise lost(address, error) from None
+
+
+def unreadable_text(error: BaseException) -> UsageError | None:
+    """Return the error for a text that cannot be read as UTF-8; None if this is another error.
+
+    A repetition would meet the same text. The server's message, which quotes bytes, is left out.
+
+    Args:
+        error: of psycopg, or SQLAlchemy's around it.
+    """
+    if not isinstance(getattr(error, "orig", error), UNREADABLE):
+        return None
+    return UsageError(
+        "The database holds a text that cannot be read as UTF-8: its encoding is SQL_ASCII, or a "
+        "value has bytes that are no character of its encoding.",
+        "Correct the value, or leave the column out of the rules. Backups, drills and restores "
+        "copy bytes and go on. A database with encoding UTF8 accepts no such text.",
+    )
 
 
 def lost(address: DatabaseAddress, error: psycopg.OperationalError) -> ServiceError:
