@@ -109,7 +109,7 @@ def _subject(table: LiveTable) -> Subject:
 
 
 def _subjects(live: LiveSchema, counts: Mapping[Name, TableCounts]) -> dict[Name, Subject]:
-    """Say whom each table is about: by its name, unless its values or relations say otherwise."""
+    """Return the subject of each table: by its name, unless values or relations contradict it."""
     subjects = {name: _subject(table) for name, table in live.tables.items()}
     for name, table in live.tables.items():
         if subjects[name] is Subject.ORGANIZATION and (

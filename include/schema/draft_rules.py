@@ -67,42 +67,46 @@ def quality(
     counts: Mapping[Name, TableCounts],
     guesses: Sequence[Guess],
 ) -> str:
-    """The text of ``quality/<name>.yaml``: what the values nearly all keep to already."""
+    """Return the text of ``quality/<name>.yaml``: expectations that nearly all values meet."""
     lines = Lines()
     lines.note(
         0,
         "A draft: expectations that nearly all of today's values meet. All of them only warn;",
         "decide which should fail, and add what the business knows and values do not show.",
     )
-    some = False
+    by_table: dict[Name, list[Guess]] = {}
+    for guess in guesses:
+        by_table.setdefault((guess.schema, guess.table), []).append(guess)
+    has_rules = False
     for key, table in tables.items():
-        rules = list(_rules(key, table, counts.get(key, TableCounts()), guesses))
+        rules = list(_rules(table, counts.get(key, TableCounts()), by_table.get(key, [])))
         if not rules:
             continue
-        some = True
+        has_rules = True
         lines.add(0, f"- database: {scalar(name)}")
         lines.add(1, f"collection: {scalar(collections[key])}")
         lines.add(1, "expectations:")
         taken: set[str] = set()
         for column, rule in rules:
             _expectation(lines, table, column, rule, taken)
-    if not some:
+    if not has_rules:
         lines.add(0, "[]")
     return str(lines)
 
 
 def _rules(
-    key: Name, table: LiveTable, counts: TableCounts, guesses: Sequence[Guess]
+    table: LiveTable, counts: TableCounts, guesses: Sequence[Guess]
 ) -> Iterator[tuple[LiveColumn, _Rule]]:
-    for one in guesses:
-        if (one.schema, one.table) == key and not one.key and one.confidence != "low":
-            column = table.columns[one.column]
-            values = counts.columns.get(column.name, Counts())
-            if column.base in _TEXT and not column.is_array:
-                yield from ((column, rule) for rule in _formats(one.category, values))
-            enough = values.rows >= ENOUGH and values.filled >= FILLED * values.rows
-            if column.nullable and enough and one.category not in _NAMES:
-                yield column, _MISSING
+    for guess in guesses:
+        if guess.key or guess.confidence == "low":
+            continue
+        column = table.columns[guess.column]
+        values = counts.columns.get(column.name, Counts())
+        if column.base in _TEXT and not column.is_array:
+            yield from ((column, rule) for rule in _formats(guess.category, values))
+        is_filled = values.rows >= ENOUGH and values.filled >= FILLED * values.rows
+        if column.nullable and is_filled and guess.category not in _NAMES:
+            yield column, _MISSING
 
 
 def _formats(category: str, values: Counts) -> Iterator[_Rule]:

@@ -48,7 +48,7 @@ from include.schema.vocabulary import (
     TECHNICAL_CLOCK,
 )
 
-# It leads to a person, whatever the table is about.
+# These lead to a person in a table about anything but things and companies.
 _REACHES = {
     "user.contact.email", "user.contact.phone_number", "user.device.ip_address",
     "user.financial.bank_account",
@@ -160,7 +160,7 @@ class _Column:
         return self._weighed(category)
 
     def _stands_in_an_address(self) -> bool:
-        """Whether it stands beside other parts of an address: then ``state`` is one, too."""
+        """Whether the table has other parts of an address: then ``state`` is one, too."""
         others = (category_of(one) for one in self.context.table.columns if one != self.column.name)
         return any((one or "").startswith("user.contact.address") for one in others)
 
@@ -290,7 +290,7 @@ class _Column:
         return category, "medium", f"{self._best():.0%} of the values look like it"
 
     def _by_type(self) -> _Answer | None:
-        """A network address of whoever did something; machines and networks have theirs too."""
+        """Guess by the type of network addresses, which people leave and machines have."""
         category = "user.device.ip_address"
         if self.column.base not in NETWORKS or self._is_of_a_machine(category):
             return None

@@ -10,7 +10,7 @@ Confidence = Literal["high", "medium", "low"]
 
 @dataclass(frozen=True)
 class Guess:
-    """What a draft says about one column, or one key inside a JSON column.
+    """A guess about one column, or about one key inside a JSON column.
 
     Attributes:
         schema: PostgreSQL schema.

@@ -1,4 +1,4 @@
-"""How many values of each column look like personal data, counted inside PostgreSQL.
+"""Counts of values that look like personal data, by column, taken inside PostgreSQL.
 
 Only counts leave the database. A statement reads a sample of the rows, turns up to `GROUP` of the
 columns into rows of (column, value), and applies each pattern once, so that its memory does not
@@ -21,9 +21,9 @@ from psycopg import sql
 from include.schema.live import LiveColumn, LiveTable
 from include.schema.pattern_sql import PLAIN, tests
 
-SAMPLE = 5_000  # rows of a table that are looked at
-MOST_VALUES = 400_000  # values of a table that are looked at: of wide tables fewer rows are
-JSON_SAMPLE = 1_000  # rows of it whose JSON is looked at
+SAMPLE = 5_000  # rows of a table that are read at most
+MOST_VALUES = 400_000  # values of a table, likewise: fewer rows are read of wide tables
+JSON_SAMPLE = 1_000  # rows of a table whose JSON is read, at most
 LONGEST = 200  # characters of a value
 LONGEST_JSON = 32_768  # bytes of a stored, possibly compressed JSON value
 GROUP = 16  # columns in one statement
@@ -75,11 +75,11 @@ _TOO_LONG = "57014"
 
 @dataclass(frozen=True)
 class Counts:
-    """What the values of one column look like; counts only.
+    """Counts of one column's values, by what they look like.
 
     Attributes:
-        filled: values looked at: not null, not blank.
-        rows: rows looked at.
+        filled: values that were read and are neither null nor blank.
+        rows: rows that were read.
         distinct: different values among them.
         like: pattern -> values that fit it.
     """
@@ -93,7 +93,7 @@ class Counts:
         """Share of the filled values that fit a pattern: the highest of those named, 0 to 1."""
         if not self.filled:
             return 0.0
-        return max(self.like.get(one, 0) for one in patterns) / self.filled
+        return max(self.like.get(pattern, 0) for pattern in patterns) / self.filled
 
 
 @dataclass(frozen=True)
@@ -118,12 +118,12 @@ class TableCounts:
 
     @property
     def rows(self) -> int:
-        """Rows looked at."""
-        return max((one.rows for one in self.columns.values()), default=0)
+        """Rows that were read."""
+        return max((counts.rows for counts in self.columns.values()), default=0)
 
 
 def count_patterns(connection: psycopg.Connection[Any], table: LiveTable) -> TableCounts:
-    """Count what a table's values look like.
+    """Count the values of a table by what they look like.
 
     Each statement has a transaction (or savepoint) of its own, with limits of time and memory. Give
     a read-only connection. What cannot be read is left to its name: a column that fails alone is in
@@ -132,7 +132,7 @@ def count_patterns(connection: psycopg.Connection[Any], table: LiveTable) -> Tab
 
     Args:
         connection: to the database.
-        table: what to look at.
+        table: the table to read.
 
     Raises:
         psycopg.Error: the connection is gone.
@@ -209,7 +209,7 @@ class _Reader:
     def _group(self, form: str, group: Sequence[_Value]) -> None:
         try:
             counts = self._count(form, group)
-            if self.table.rows and self.sampled and not any(one.rows for one in counts.values()):
+            if self.table.rows and self.sampled and not any(read.rows for read in counts.values()):
                 self.sampled = ""  # the estimate was stale
                 counts = self._count(form, group)
         except psycopg.Error as error:
@@ -222,7 +222,7 @@ class _Reader:
             return
         for value in group:  # one of them fails: which?
             self._group(form, [value])
-        codes = {self.unread.get(one.column) for one in group}
+        codes = {self.unread.get(value.column) for value in group}
         if codes == {_NO_RIGHT} and not self.columns:
             raise _GiveUp(_NO_RIGHT)
 
@@ -289,7 +289,7 @@ class _Reader:
         )
 
     def _rows(self, query: sql.Composed) -> list[tuple[Any, ...]]:
-        """Run a statement without parameters: a ``%`` in a name is no placeholder then."""
+        """Run a statement without parameters, so that psycopg takes ``%`` in a name as it is."""
         left = int((self.deadline - time.monotonic()) * 1000)
         if left <= 0:
             raise _GiveUp(_TOO_LONG)

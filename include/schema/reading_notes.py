@@ -1,4 +1,4 @@
-"""Texts of a draft about the values that it rests on: how many rows were read, and what was not."""
+"""Notes in a draft about its sample: the number of rows, and values that could not be read."""
 
 from __future__ import annotations
 
@@ -37,19 +37,20 @@ _REASONS = {
 
 
 def reason_of(code: str) -> str:
-    """Return why PostgreSQL did not let values be read, and what to do, in one sentence.
+    """Return the reason for values that could not be read, and the action, in one sentence.
 
     Args:
         code: SQLSTATE.
     """
-    known = _REASONS.get(code) or _REASONS.get(code[:2])
-    if known is None:
+    explained = _REASONS.get(code) or _REASONS.get(code[:2])
+    if explained is None:
         return f"PostgreSQL ended the statement with SQLSTATE {code}: see the log of the server"
-    return f"{known[0]} (SQLSTATE {code}): {known[1]}"
+    reason, action = explained
+    return f"{reason} (SQLSTATE {code}): {action}"
 
 
 def notes(table: LiveTable, counts: TableCounts) -> Iterator[str]:
-    """Say how many of a table's rows were read, and which values were not."""
+    """Yield the number of rows that were read of a table, and the values that were not."""
     if counts.refused and not counts.columns:
         yield f"Guessed by names alone, as no value was read: {reason_of(counts.refused)}."
         return

@@ -44,7 +44,7 @@ def survey(
     schemas: Collection[str] | None = None,
     progress: Progress | None = None,
 ) -> Draft:
-    """Read a database's schema, count what its values look like, and draft a pack for it.
+    """Read a database's schema, count its values by patterns, and draft a pack for it.
 
     The connection becomes read-only, and all statements about a table have one time limit. Each
     statement has its own transaction, so that no lock is held longer. Only names and counts leave
