@@ -12,10 +12,12 @@ import psycopg
 from sqlalchemy import Engine, select
 from sqlalchemy.dialects.postgresql import insert
 
+from include.backup.check_limits import CheckRefusesRows
 from include.backup.compare import check_foreign_keys, compare
 from include.backup.database_locale import DatabaseLocale
 from include.backup.drill_findings import (
     STOP,
+    judge_check,
     judge_locale,
     judge_newest,
     judge_schema,
@@ -211,7 +213,11 @@ def drill(
         locale=locale,
     ) as scratch_copy:
         copy = without_event_triggers(scratch_copy)
-        restored = restore(source, copy, jobs=place.jobs, progress=progress)
+        try:
+            restored = restore(source, copy, jobs=place.jobs, progress=progress)
+        except CheckRefusesRows as refused:
+            judge_check(seen, refused)
+            return seen.record({"restore_point": manifest.id})
         usable_after = (clock.now() - begun).total_seconds()
         comparison = compare(source, copy)
         judge_tables(seen, (*restored.differences, *comparison.missing), comparison.different)

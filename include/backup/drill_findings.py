@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from include.backup.check_limits import CheckRefusesRows
 from include.backup.compare import Comparison
 from include.backup.database_locale import DatabaseLocale
 from include.backup.manifest import Manifest
@@ -33,6 +34,24 @@ def judge_tables(seen: Examination, missing_rows: Sequence[str], different: Sequ
     for label in sorted(set(different) - set(missing_rows)):
         message = _("Table {table} has other content than the original.", table=label)
         seen.find("drill.content", Outcome.FAIL, message, STOP)
+
+
+def judge_check(seen: Examination, refused: CheckRefusesRows) -> None:
+    """Name the CHECK constraint that kept the backup from being loaded."""
+    seen.find(
+        "drill.check_constraint",
+        Outcome.FAIL,
+        _(
+            "The backup cannot be loaded: the CHECK constraint {names} calls a function that "
+            "refused a row. A backup by pg_dump is loaded table by table, so a constraint that "
+            "reads other rows or tables cannot be fulfilled yet.",
+            names=refused.constraints,
+        ),
+        _(
+            "Make the constraint a trigger or a foreign key, or add it again as NOT VALID, which "
+            "still checks new rows. Then take a new backup and drill it."
+        ),
+    )
 
 
 def judge_schema(seen: Examination, comparison: Comparison, manifest: Manifest) -> None:

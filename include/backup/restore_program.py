@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO
 
+from include.backup.check_limits import check_that_refused
 from include.backup.explain import PROGRAM_ERROR, explain
 from include.services.database import DatabaseAddress, connected
 from include.services.errors import ServiceError, UsageError
@@ -114,7 +115,8 @@ class RestoreProcess:
             return None
         if not self._error and self._ignored:
             self._error = [f"pg_restore: error: {self._ignored} statements failed"]
-        return explain("\n".join(self._error), self._target.address)
+        output, address = "\n".join(self._error), self._target.address
+        return check_that_refused(output, address) or explain(output, address)
 
     def _read(self, stream: IO[bytes]) -> None:
         tolerated = ""  # a line that is tolerated if the statement follows it
