@@ -67,6 +67,8 @@ class PlannedClass(_Part):
         to_drop_partitions: partitions that will be dropped as a whole.
         not_started: records whose clock is null.
         ahead: records whose clock lies in the future.
+        minimum_not_started: records that are over or asked for, and that a `minimum` keeps whose
+            clock is null: no period of it runs, so that they never expire.
         referred_by: what keeps them.
         held_by: which holds keep them.
     """
@@ -87,6 +89,7 @@ class PlannedClass(_Part):
     to_drop_partitions: int = 0
     not_started: int = 0
     ahead: int = 0
+    minimum_not_started: int = 0
     referred_by: tuple[KeptBy, ...] = ()
     held_by: tuple[HeldBy, ...] = ()
 
@@ -110,6 +113,7 @@ class PlannedClass(_Part):
             "kept_by_reference": self.kept_by_reference,
             "not_started": self.not_started,
             "ahead": self.ahead,
+            "minimum_not_started": self.minimum_not_started,
         }
 
 

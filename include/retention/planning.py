@@ -23,7 +23,7 @@ from include.retention.classes import RecordClass
 from include.retention.counting import Counted, Scan, count, key_hash, key_seed, scan
 from include.retention.deletable import Deletable
 from include.retention.detaching import detached_columns, require_detachable
-from include.retention.graph import Graph, Reference
+from include.retention.graph import FALSE, Graph, Reference
 from include.retention.keepers import Keepers, columns_to_bound, find
 from include.retention.mask_checks import require_masks_fit
 from include.retention.plan import (
@@ -308,9 +308,18 @@ class _Planner:
             to_drop_partitions=len(table.partitions) if drops else 0,
             not_started=counted.not_started,
             ahead=counted.ahead,
+            minimum_not_started=self._without_minimum(one),
             referred_by=self._referred_by(one) if kept else (),
             held_by=tuple(HeldBy(hold=one, records=n) for one, n in counted.held_by.items()),
         )
+
+    def _without_minimum(self, one: RecordClass) -> int:
+        """Count the records that only a `minimum` without a date keeps."""
+        lacks = one.lacks_minimum(self.graph.subjects)
+        if lacks == FALSE:
+            return 0
+        query = SQL("SELECT count(*) FROM {} AS t WHERE {}").format(one.relation.identifier, lacks)
+        return int(self._row(query)[0])
 
     def _referred_by(self, one: RecordClass) -> tuple[KeptBy, ...]:
         """Count by foreign key what keeps records of a class."""

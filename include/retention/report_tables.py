@@ -77,6 +77,7 @@ def _over(case: Case) -> Table:
             Column(label=_("Held"), kind="number"),
             Column(label=_("Suspended"), kind="number"),
             Column(label=_("Kept by others"), kind="number"),
+            Column(label=_("Legal period without a date"), kind="number"),
             Column(label=_("Planned"), kind="number"),
         ],
         rows=[
@@ -88,6 +89,7 @@ def _over(case: Case) -> Table:
                 one.held,
                 one.suspended,
                 one.kept_by_reference + one.kept_longer,
+                one.minimum_not_started,
                 one.planned,
             ]
             for one in case.classes

@@ -124,6 +124,12 @@ def _of_class(case: Case, one: PlannedClass) -> list[tuple[Message, int | None]]
     if one.kept_longer:
         found.append((_("another class of the same records keeps them longer"), one.kept_longer))
     found += [(_referring(by, one.referred_by), by.records) for by in one.referred_by]
+    if one.minimum_not_started:
+        reason = _(
+            "the date is missing from which a legal period counts, so that they never expire: fill "
+            "in the date, or have the schedule compute it"
+        )
+        found.append((reason, one.minimum_not_started))
     if one.ahead:
         found.append((_("their clock lies in the future: see that it is right"), one.ahead))
     if more := case.execution.get("waiting", {}).get(one.name):

@@ -290,3 +290,23 @@ def test_sql_that_fails_on_a_record_does_not_quote_it(place: Yard, where: str) -
     with pytest.raises(UsageError, match="SQLSTATE 22") as caught:
         place.plan()
     assert "file 100" not in f"{caught.value}{caught.value.__cause__}"
+
+
+def test_records_that_a_minimum_without_a_date_keeps_are_counted(place: Yard) -> None:
+    """Those that are over or asked for, and no others: neither young ones nor those of a law."""
+    place.run(
+        f"""
+        CREATE TABLE m (id int PRIMARY KEY, at date, paid date, sure date NOT NULL DEFAULT '{OVER}',
+            who text);
+        INSERT INTO m VALUES (1, '{OVER}', NULL), (2, '{OVER}', '{OVER}'),
+            (3, '{YOUNG}', NULL), (4, '{OVER}', '{YOUNG}'), (5, NULL, NULL);
+        """
+    )
+    basis = {"instrument": "Tax", "version": "1", "article": "9"}
+    minimum = [{"clock": clock, "period": "P1Y", "basis": basis} for clock in ("paid", "sure")]
+    place.rules = [rule("m", minimum=minimum)]
+    (planned,) = place.plan().classes
+    assert (planned.expired, planned.to_delete, planned.minimum_not_started) == (1, 1, 1)
+    assert planned.as_json()["minimum_not_started"] == 1
+    place.rules = [rule("m", minimum=minimum[1:])]
+    assert place.plan().classes[0].minimum_not_started == 0
