@@ -322,6 +322,18 @@ def keys_other_than(conn: Connection, known: Iterable[str]) -> set[str]:
     return set(conn.scalars(query))
 
 
+def deleted_since(conn: Connection, database: str, collection: str, at: datetime) -> int:
+    """Count the records of a collection that were deleted after a moment, by settled batches."""
+    query = select(func.coalesce(func.sum(erasure_batch.c.records), 0)).where(
+        erasure_batch.c.database == database,
+        erasure_batch.c.collection == collection,
+        erasure_batch.c.action == "delete",
+        erasure_batch.c.settled_at.is_not(None),
+        erasure_batch.c.erased_at > at,
+    )
+    return int(conn.execute(query).scalar_one())
+
+
 def counted(conn: Connection, dag_id: str, run_id: str) -> dict[tuple[str, str, Action], int]:
     """Count what a run erased by its settled batches: (database, record class, action) -> records.
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from include.erasure import ledger
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome
 from include.expectations import marks, scope
@@ -285,8 +286,18 @@ class CollectionCheck:
         if self.rows != 0:
             return
         with self.conn.begin():
-            before = history.had_records(self.conn, self.database.name, self.collection.name)
-        if before:
+            last = history.last_count(self.conn, self.database.name, self.collection.name)
+            before, at = last or (0, self.run.at)
+            erased = ledger.deleted_since(self.conn, self.database.name, self.collection.name, at)
+        if before and erased >= before:
+            self.seen.find(
+                "quality.empty",
+                Outcome.ATTENTION,
+                _("The table has no records: by the schedule, {count} were deleted.", count=erased),
+                _("None if that is right; nothing is shown of the table until it has records."),
+                subject=self._subject,
+            )
+        elif before:
             self.seen.find(
                 "quality.emptied",
                 Outcome.ATTENTION,

@@ -226,10 +226,10 @@ def _another_since(conn: Connection, database: str, collection: str, number: int
     return bool(conn.scalar(select(other)))
 
 
-def had_records(conn: Connection, database: str, collection: str) -> bool:
-    """Whether a collection had records when they were last counted, by sealed evidence."""
-    last = conn.scalar(
-        _sealed(select(quality_check.c.rows))
+def last_count(conn: Connection, database: str, collection: str) -> tuple[int, datetime] | None:
+    """Return how many records a collection had and when, by sealed evidence; None if unknown."""
+    last = conn.execute(
+        _sealed(select(quality_check.c.rows, quality_check.c.checked_at))
         .where(
             quality_check.c.database == database,
             quality_check.c.collection == collection,
@@ -237,8 +237,8 @@ def had_records(conn: Connection, database: str, collection: str) -> bool:
         )
         .order_by(evidence_ledger.c.seq.desc())
         .limit(1)
-    )
-    return bool(last)
+    ).first()
+    return None if last is None or last.rows is None else (last.rows, last.checked_at)
 
 
 def trend(conn: Connection, database: str) -> list[Trend]:

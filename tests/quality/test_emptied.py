@@ -1,0 +1,38 @@
+"""A table without records is explained by the erasure ledger if retention deleted them all."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from include.state.tables import erasure_batch
+from tests.quality.support import Company
+
+
+@pytest.mark.parametrize(
+    ("fewer", "action", "code"),
+    [
+        (0, "delete", "quality.empty"),
+        (1, "delete", "quality.emptied"),
+        (0, "mask", "quality.emptied"),
+    ],
+)
+def test_table_that_retention_emptied_is_not_reported_as_emptied(
+    company: Company, fewer: int, action: str, code: str
+) -> None:
+    """Only if the ledger has as many deletions as the last check counted records."""
+    rows = company.collection(company.check())["rows"]
+    with company.state.begin() as conn:
+        for at, records in ((-1, rows), (1, rows - fewer)):  # an older deletion explains nothing
+            conn.execute(
+                erasure_batch.insert().values(
+                    database="shop", collection="person", action=action, record_class="person",
+                    rule="0", dag_id="enforce_retention", run_id="r", records=records,
+                    erased_at=company.at + timedelta(hours=at), settled_at=company.at,
+                    entries=0, entries_sha256=b"0",
+                )
+            )  # fmt: skip
+    company.do("DELETE FROM consent", "DELETE FROM person")
+    found = {one.code for one in company.check().record.findings}
+    assert {one for one in found if one.startswith("quality.empt")} == {code}
