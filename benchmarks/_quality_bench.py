@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from include.services.programs import program
 from include.state.connect import engine
 from include.state.migrate import migrate
 
-AS_OF = datetime(2026, 11, 24, 12, tzinfo=UTC)
+AS_OF = datetime(2025, 11, 24, 12, tzinfo=UTC)  # changes follow it, and none is in the future
 REQUIREMENTS = Path(__file__).parent / "requirements-quality.txt"
 _SEAL = """
 INSERT INTO evidence_ledger SELECT coalesce(max(seq), 0) + 1, %(run)s, 'check_quality', %(run)s,
@@ -56,7 +56,7 @@ class QualityBench:
 
     def __init__(self, folder: Path, customers: int, peers: Path | None) -> None:
         self.folder, self.customers, self.peers = folder, customers, peers
-        self._runs = 0
+        self._runs = self._changes = 0
         self.server = EmbeddedPostgres(folder / "pg", {"shared_buffers": shared_buffers()})
         self.server.start()
         for name in ("source", "fresh", "state"):
@@ -94,18 +94,21 @@ class QualityBench:
         self.execute("state", _SEAL, run=f"bench-{self._runs}")
         return found
 
-    def change(self, share: int, number: int) -> None:
-        """Write one of ``share`` customers again, others each time, as an application does.
+    def change(self, share: int) -> None:
+        """Write one of ``share`` customers, others each time and a day later, as an application.
 
         They are read once, as others would meanwhile: the first reader of a page that was written
         to tidies it up for PostgreSQL, which no check has to pay for.
         """
+        self._changes += 1
         self.execute(
             "source",
-            "UPDATE customer SET updated_at = updated_at + interval '1 second'"
+            "UPDATE customer SET updated_at = %(at)s"
+            " + (hashint8(customer_id) & 65535) * interval '1 second'"  # over most of a day
             " WHERE customer_id %% %(share)s = %(number)s",
+            at=AS_OF + timedelta(days=self._changes),
             share=share,
-            number=number % share,
+            number=self._changes % share,
         )
         self.execute("source", "SELECT count(*) FROM customer")
 

@@ -32,7 +32,7 @@ WITH past AS (SELECT n, 'past-' || n AS run_id FROM generate_series(1, %(runs)s)
     checks AS (
     INSERT INTO quality_check
     SELECT c.dag_id, p.run_id, c.database, c.collection, c.rule, c.definition,
-        c.checked_at - p.n * interval '1 day', c.whole, c.rows, c.broken, c.outcome, c.mark
+        c.checked_at - p.n * interval '1 day', c.whole, c.rows, c.broken, c.outcome, c.watermark
     FROM quality_check AS c CROSS JOIN past AS p)
 INSERT INTO evidence_ledger
 SELECT n, run_id, 'check_quality', run_id, 'pass', '{}', now(), now(), '', '', '', '' FROM past

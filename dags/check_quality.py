@@ -7,8 +7,9 @@
 divisions, duplicates, consent, staleness, fields that no purpose needs (`purposes.yaml`). The live schema is compared
 with the data map. Records that break a rule stand in the quarantine register by key, until a check finds them good.
 
-**Schedule:** daily at 05:00 in the policy pack's timezone. A run looks at records that changed since the last sealed
-run; every seventh day, and with the parameter *Full*, at all. **Inputs:** `customer_db` (and others the data map
+**Schedule:** daily at 05:00 in the policy pack's timezone. Every seventh day, and with the parameter *Full*, a run
+examines all records. In between it examines records that changed since the last sealed run, where the policy pack
+names the column that tells changes; the report states what such a run does not see. **Inputs:** `customer_db` (and others the data map
 names; reading is enough), `state_db`, `evidence_store`.
 
 **Writes:** the quarantine register in `state_db`; a sealed bundle with the report (English, Chinese) and the Data Docs
@@ -49,7 +50,7 @@ from include.orchestration.workflow import DEFAULT_ARGS, SEAL_ARGS, Tag, cron, d
             False,
             type="boolean",
             title="Full",
-            description="Look at all records, not only at those that changed since the last sealed run.",
+            description="Examine all records, not only those that changed since the last sealed run.",
         ),
     },
 )

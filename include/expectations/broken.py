@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import psycopg
@@ -101,10 +101,7 @@ class Finder:
 
     def _query(self, conditions: Sequence[Condition]) -> sa.Select[Any]:
         bound = {name: sql for one in conditions for name, sql in one.bound.items()}
-        records = self.records
-        if len(conditions) == 1 and conditions[0].among is not None:
-            records = replace(records, where=conditions[0].among, twins=None)
-        record = records.with_columns(bound)
+        record = self.records.with_columns(bound)
         keys = [sa.cast(record.c[one], sa.Text) for one in self.records.key]
         broken = [one.broken for one in conditions]
         # Judged again only for the few records that are broken at all.

@@ -14,9 +14,9 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.pool import StaticPool
 
+from include.expectations.activity import Activity
 from include.expectations.broken import Finder, Names
 from include.expectations.conditions import Condition, Records, condition_of
-from include.expectations.marks import Statistics
 from include.messages import Message, _
 from include.policy.expectations import Expectation
 from include.services.database import DatabaseAddress, DatabaseUnavailable
@@ -97,11 +97,11 @@ class Snapshot:
 
     Args:
         connection: in its transaction, which stays open; sees one state of the database.
-        statistics: as they were before it.
+        activity: of the server, read just before it.
     """
 
     connection: psycopg.Connection[Any]
-    statistics: Statistics | None = None
+    activity: Activity | None = None
     engine: sa.Engine = field(init=False)
     _failures: list[str] = field(default_factory=list)
 
@@ -161,13 +161,13 @@ def snapshot(address: DatabaseAddress) -> Iterator[Snapshot]:
     """
     connection = address.connect(autocommit=True)
     try:
-        statistics = Statistics.read(connection)
+        activity = Activity.read(connection)
         connection.execute(_SNAPSHOT)
         # Few records are broken, which PostgreSQL cannot know: unless handing rows on costs nothing
         # it expects to hand on most of them, and does without its workers. The memory is for keys
         # of a million related records without temporary files.
         connection.execute(_SETTINGS)
-        yield Snapshot(connection, statistics)
+        yield Snapshot(connection, activity)
     except (psycopg.Error, sa.exc.DBAPIError):
         if connection.broken or connection.closed:
             raise _gone() from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -47,8 +47,7 @@ class Records:
         columns: the table's columns.
         key: columns of its primary key; empty when there is none.
         where: which records, as a condition over `SOURCE`; None means all.
-        twins: by rule, the records of which twins are looked for, as a condition over `OTHER`; not
-            None where the records are few.
+        few: whether `where` selects few of them, so that other records are looked up one by one.
         indexed: collections and fields by which PostgreSQL finds records without reading them all.
     """
 
@@ -57,7 +56,7 @@ class Records:
     columns: tuple[str, ...]
     key: tuple[str, ...]
     where: sa.ColumnElement[bool] | None = None
-    twins: Mapping[str, sa.ColumnElement[bool]] | None = None
+    few: bool = False
     indexed: frozenset[tuple[str, str]] = frozenset()
 
     @property
@@ -101,13 +100,11 @@ class Condition:
             others PostgreSQL would look them up record by record. That is right for few records.
         bound: columns that it names beside the record's own: SQL over `SOURCE`, by name.
         named: whether the records are wanted by key, or only how many they are.
-        among: the records that are asked, where those are others, as a condition over `SOURCE`.
     """
 
     broken: sa.ColumnElement[bool]
     joined: bool = False
     named: bool = True
-    among: sa.ColumnElement[bool] | None = None
     bound: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -134,7 +131,7 @@ def condition_of(one: Expectation, records: Records, now: datetime) -> Condition
         where = None if kwargs.where is None else _once(kwargs.where)
         return Condition(_where(where, f"NOT ({_once(kwargs.condition)})"))
     if isinstance(kwargs, Distinct):
-        return _twin(one.id, kwargs, records)
+        return _twin(kwargs, records)
     if isinstance(kwargs, Related):
         return _related(kwargs, records)
     if isinstance(kwargs, ResidentIdDivision):
@@ -254,10 +251,6 @@ def _column(name: str, of: str = RECORD) -> sa.ColumnElement[bool]:
     return sa.literal_column(quoted(of, name))
 
 
-def _columns(names: Sequence[str], of: str) -> list[sa.ColumnElement[Any]]:
-    return [_column(name, of) for name in names]
-
-
 def _where(where: str | None, broken: str) -> sa.ColumnElement[bool]:
     return _case(where, sa.literal_column(f"({broken})", sa.Boolean))
 
@@ -339,7 +332,7 @@ def _related(kwargs: Related, records: Records) -> Condition:
     same = _column(kwargs.field, OTHER) == _column(kwargs.key)
     related: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(other)
     related = related.where(_all_of(same, kwargs.condition))
-    looked_up = records.twins is not None and (kwargs.collection, kwargs.field) in records.indexed
+    looked_up = records.few and (kwargs.collection, kwargs.field) in records.indexed
     if looked_up:
         # Else PostgreSQL may read all other records to know those of a few.
         related = related.offset(sa.literal_column("'0'"))
@@ -356,22 +349,10 @@ def _collected(kwargs: Uncollected) -> sa.ColumnElement[bool]:
     return sa.cast(_column(kwargs.column), postgresql.JSONB).op("#>>")(keys).is_not(None)
 
 
-def _twin(rule: str, kwargs: Distinct, records: Records) -> Condition:
+def _twin(kwargs: Distinct, records: Records) -> Condition:
     """Another record with a smaller key has the same values."""
     named = [_column(one).is_not(None) for one in kwargs.columns]
     others = records.table.alias(OTHER)
-    if records.twins is not None:
-        # All that share their values with one of a few: those are put in order, not joined.
-        mine, key = (_columns(names, SOURCE) for names in (kwargs.columns, records.key))
-        theirs = sa.select(*(others.c[one] for one in kwargs.columns)).where(records.twins[rule])
-        place = sa.func.rank().over(partition_by=mine, order_by=key)
-        name = "place among twins"
-        return Condition(
-            _all_of(kwargs.where, *named, _column(name) > 1),
-            joined=True,
-            bound={name: str(place)},
-            among=sa.tuple_(*mine).in_(theirs),
-        )
     keys = [sa.tuple_(*(_column(one, of) for one in records.key)) for of in (OTHER, RECORD)]
     same = [_column(one, OTHER) == _column(one) for one in kwargs.columns]
     found = sa.exists().select_from(others).where(*same, keys[0] < keys[1])

@@ -234,6 +234,13 @@ def configuration_of(one: Expectation) -> ExpectationConfiguration:
     return ExpectationConfiguration(type=one.type, kwargs=kwargs, meta=meta, severity=severity)
 
 
+def not_validated(one: Expectation) -> ExpectationValidationResult:
+    """Return an empty result of an expectation, for figures of an earlier check."""
+    return ExpectationValidationResult(
+        success=False, expectation_config=configuration_of(one), result={}
+    )
+
+
 def count(
     connection: sa.Engine,
     records: sa.Subquery,

@@ -50,15 +50,15 @@ def check(database: str, *, full: bool) -> dict[str, Any]:
                     if one.connection == mapped.connection
                 ],
             )
-        carried = {
-            one["collection"] for one in done.record.data["collections"] if not one["counted"]
+        incremental = {
+            one["collection"] for one in done.record.data["collections"] if one["incremental"]
         }
         with place.state.begin() as conn:
             for collection, results in done.results.items():
                 name = f"datadocs.{database}.{collection}.html"
                 title = f"{database}.{collection}"
-                if collection in carried:
-                    title += " (numbers of records are those of the last count)"
+                if collection in incremental:
+                    title += " (incremental; records were counted by the last full check)"
                 page = data_docs(title, results, run_id, run.at)
                 keep_artifact(conn, dag_id, run_id, name, page)
         return done.record

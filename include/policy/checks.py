@@ -72,6 +72,9 @@ class CrossChecks:
                 message = "intake.yaml has no such incoming table, so that nobody would check it"
                 self.add(file, (at, "incoming"), message)
             self._breakdown(file, (at, "breakdown"), holder, collection, suite.get("breakdown"))
+            changed = suite.get("changed")
+            if isinstance(changed, dict) and isinstance(column := changed.get("column"), str):
+                self.field(file, (at, "changed", "column"), holder, collection, column)
             for number, one in _mappings(suite.get("expectations")):
                 loc = (at, "expectations", number)
                 self._expectation(file, (*loc, "kwargs"), holder, collection, one.get("kwargs"))

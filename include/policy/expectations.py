@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, model_validator
 
 from include.messages import Message
 from include.policy.kwargs import (
@@ -35,6 +35,7 @@ from include.policy.kwargs import (
     ValueSet,
     says_now,
 )
+from include.policy.period import Period
 from include.policy.rules import Clause, Identifier, Name, Rule, Texts, in_languages, some
 
 
@@ -275,6 +276,38 @@ class Breakdown(Rule):
         return self
 
 
+def _margin(value: object) -> Period | int:
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    period = Period.parse(value) if isinstance(value, str) else None
+    if period is None or not (period.months or period.days or period.seconds):
+        raise ValueError(
+            "should be an ISO 8601 duration such as PT2H, or a whole number above 0 for a column "
+            "of numbers"
+        )
+    return period
+
+
+Margin = Annotated[
+    Period | int,
+    PlainValidator(_margin),
+    PlainSerializer(lambda margin: margin if isinstance(margin, int) else margin.text),
+]
+
+
+class ChangeColumn(Rule):
+    """The column of a collection that tells which of its records changed.
+
+    Attributes:
+        column: a moment, a date, or a number that grows with every change.
+        late_arrivals: how far below the watermark an incremental check reads again, since records
+            may be committed or loaded late: a period, or a number for a column of numbers.
+    """
+
+    column: Name
+    late_arrivals: Margin = Period.parse("PT2H")
+
+
 class Suite(Rule):
     """What the records of one collection are expected to be.
 
@@ -282,6 +315,7 @@ class Suite(Rule):
         database: database of the data map; needed where several have the collection.
         collection: collection of the data map.
         breakdown: by what broken records are counted.
+        changed: tells which records changed; without it every check examines all records.
         incoming: the collection is checked batch by batch by `review_intake`, not by
             `check_quality`.
         expectations: at least one.
@@ -290,5 +324,6 @@ class Suite(Rule):
     database: Name | None = None
     collection: Name
     breakdown: Breakdown | None = None
+    changed: ChangeColumn | None = None
     incoming: bool = False
     expectations: Annotated[tuple[AnyExpectation, ...], AfterValidator(some)]

@@ -209,8 +209,9 @@ class Satisfy(Kwargs):
     """A condition that every record meets; one that is neither true nor false is met.
 
     Attributes:
-        scope: ``changed`` records, or ``all`` where the answer changes without the record, as with
-            another table. Without it ``all`` where ``:now`` is asked for, else ``changed``.
+        scope: what incremental checks examine: ``changed`` records, or ``all`` where the answer
+            changes without the record, as with another table. Without it ``all`` where ``:now`` is
+            asked for, else ``changed``.
     """
 
     condition: Condition
@@ -227,9 +228,9 @@ class Related(Kwargs):
         key: this record's column that it leads to.
         condition: SQL over the other record, which is named ``other``; this one is ``record``.
         present: whether at least one has to be there, or none may.
-        scope: ``changed`` looks at records that changed, or to which related records lead that were
-            added or changed; one that was deleted, or led elsewhere, is seen by a full run. ``all``
-            sees it daily. Without it ``all`` where ``:now`` is asked for, else ``changed``.
+        scope: what incremental checks examine: ``changed`` records only, so that a change of the
+            other collection waits for a full check, or ``all``. Without it ``all`` where ``:now``
+            is asked for, else ``changed``.
     """
 
     collection: Name

@@ -73,6 +73,7 @@ def _joined(one: Suite, other: Suite) -> Suite:
         update={
             "expectations": (*one.expectations, *other.expectations),
             "breakdown": one.breakdown or other.breakdown,
+            "changed": one.changed or other.changed,
         }
     )
 

@@ -82,7 +82,7 @@ def check_database(
             table = live.tables.get((collection.schema_name, collection.table))
             inside = [place for place in places if place.collection.name == collection.name]
             one = CollectionCheck(
-                database, collection, suite, table, view, conn, run, seen, indexed, inside
+                database, collection, suite, table, live, view, conn, run, seen, indexed, inside
             )
             results = one.check()
             checks += one.checks

@@ -1,10 +1,10 @@
-"""Checking one collection: which records to look at, what breaks them, what the register keeps."""
+"""Checking one collection: which records to examine, what breaks them, what the register keeps."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -12,7 +12,6 @@ from sqlalchemy import Connection
 from include.erasure import ledger
 from include.evidence.examination import Examination
 from include.evidence.model import Outcome
-from include.expectations import marks, scope
 from include.expectations.broken import Key
 from include.expectations.check import MOST_NAMED, Check, RuleResult, Snapshot, reason_of
 from include.expectations.conditions import RECORD, Condition, Records, quoted
@@ -23,16 +22,20 @@ from include.quality import counts, history
 from include.quality.breakdown import part_of
 from include.quality.counts import Counts
 from include.quality.dropped import close_dropped
-from include.quality.history import LastCheck, RuleCheck
+from include.quality.history import RuleCheck
+from include.quality.incremental import (
+    IncrementalCheck,
+    compares_records,
+    examines_all,
+    incremental_check,
+)
 from include.quality.judge import Figures, as_judged, is_about_the_table, judge
 from include.quality.run import Run
-from include.quality.usual import usual
+from include.quality.watermark import Watermark, tracking
 from include.quarantine import register
 from include.quarantine.keys import KeyNames
 from include.schema.json_keys import JsonPlace
-from include.schema.live import LiveTable
-
-_T = TypeVar("_T")
+from include.schema.live import LiveSchema, LiveTable
 
 
 @dataclass
@@ -56,6 +59,7 @@ class CollectionCheck:
     Args:
         suite: what is expected.
         table: as it is now; None when it is gone.
+        live: all tables.
         view: the snapshot that is checked.
         conn: to the state database, in no transaction.
         seen: gets what is found.
@@ -65,14 +69,15 @@ class CollectionCheck:
     Attributes:
         clean: the places that were looked at with the records and have no other keys.
         kept: what the next check has to know beside the rules.
-        because: why all records have to be looked at; None when they need not be.
-        always: rules that were held against all records, in a run that looks at few.
+        because: why all records were examined; None in an incremental check.
+        incremental: what was examined otherwise.
     """
 
     database: MappedDatabase
     collection: MappedCollection
     suite: Suite
     table: LiveTable | None
+    live: LiveSchema
     view: Snapshot
     conn: Connection
     run: Run
@@ -87,7 +92,7 @@ class CollectionCheck:
     resolved: int = 0
     whole: bool = True
     because: Message | None = None
-    always: list[str] = field(default_factory=list)
+    incremental: IncrementalCheck | None = None
     judged: list[tuple[Figures, Outcome]] = field(default_factory=list)
     _part: sa.ColumnElement[Any] | None = None
 
@@ -107,47 +112,44 @@ class CollectionCheck:
             self.table.primary_key or self._mapped_key(),
             indexed=self.indexed,
         )
-        expectations = self.suite.expectations
-        mark = marks.take(
-            self.view.connection, records, expectations, self.run.at, self.view.statistics
-        )
         stage = register.Stage.of(self.conn)
-        since_last = self._or_why(
-            usual(self.view, self.conn, records, self.table, expectations, self.run, mark)
-        )
-        self.counts = since_last.carried() if since_last else None
-        if self.counts is None and not self._count(records):
-            return self._nothing(reason_of(self.view.first_failure))
-        assert self.counts is not None
-        narrowed = None
-        if since_last is not None:
-            narrowed = self._or_why(since_last.narrowed(self.counts.rows, stage))
-        if narrowed is None and self.counts.carried and not self._count(records):
+        watermark = self._choose(records, self.table)
+        if self.incremental is not None:
+            last = self.incremental.last
+            self.counts = Counts(last.all_rows, last.rows, by_last_full=True)
+        elif not self._count(records):
             return self._nothing(reason_of(self.view.first_failure))
         self._notice_empty()
         self._part = part_of(self.view, records, self.suite, self.seen, self._subject)
-        last = since_last.last if since_last else None
-        results, broken = self._look(records, narrowed, last, stage)
-        if self.counts.carried and narrowed is not None:
-            self.counts = self.counts.after(narrowed.changed)
-            if undecided := self._undecided(results, broken):
-                now = counts.count(self.view, records, expectations, self.run.at)
-                self.counts = now or replace(self.counts, unknown=undecided)
-        mark = mark and replace(mark, uncounted=self.counts.off)
+        results, broken = self._look(records, stage)
         for one in results:
-            self._judge(one, broken.get(one.rule.id), mark)
-        close_dropped(self.seen, self.conn, self._place, [one.id for one in expectations])
+            self._judge(one, broken.get(one.rule.id))
+        rules = [one.id for one in self.suite.expectations]
+        close_dropped(self.seen, self.conn, self._place, rules)
         self.kept = [history.clean_place(one) for one in self.clean]
         if self.rows is not None:
-            self.kept.append(history.all_records(self.collection.name, self.rows, whole=self.whole))
+            name = self.collection.name
+            self.kept.append(history.all_records(name, self.rows, watermark, whole=self.whole))
         return as_judged(results, self.judged)
 
-    def _or_why(self, found: _T | Message) -> _T | None:
-        """What was found; else None, and why all records have to be looked at is kept."""
-        if isinstance(found, Message):
-            self.because = found
+    def _choose(self, records: Records, table: LiveTable) -> Watermark | None:
+        """Decide which records to examine; return the watermark for the next check."""
+        tracked = tracking(self.view, self.collection, table, self.live, self.suite.changed)
+        if isinstance(tracked, Message):
+            self.because = tracked
             return None
-        return found
+        watermark = tracked.watermark()
+        if isinstance(watermark, Message):
+            self.because = watermark
+            return None
+        chosen = incremental_check(
+            self.conn, records, tracked, watermark, self.suite.expectations, self.run
+        )
+        if isinstance(chosen, Message):
+            self.because = chosen
+        else:
+            self.incremental = chosen
+        return watermark
 
     def summary(self) -> dict[str, Any]:
         """What the report needs of this collection; no customer value."""
@@ -157,12 +159,11 @@ class CollectionCheck:
         return {
             "collection": self.collection.name,
             "rows": self.rows,
-            "counted": self.counts is None or not self.counts.carried,
             "looked_at": self.looked_at,
             "whole": self.whole,
             "whole_because": self.because and self.because.model_dump(mode="json"),
             "resolved": self.resolved,
-            "always": self.always,
+            "incremental": self.incremental and self.incremental.as_json(),
             "parts": parts if self.suite.breakdown and checked else [],
             "rules": [
                 {
@@ -170,17 +171,23 @@ class CollectionCheck:
                     "rows": one.rows,
                     "broken": one.broken,
                     "outcome": str(one.outcome),
+                    "examined": self._examined(one.rule),
                 }
                 for one in self.checks
             ],
         }
 
+    def _examined(self, rule: str) -> str:
+        """Return which records were examined for a rule: all, changed, or none since the full."""
+        if self.incremental is None:
+            return "all"
+        (expectation,) = [one for one in self.suite.expectations if one.id == rule]
+        if examines_all(expectation):
+            return "all"
+        return "last_full" if compares_records(expectation) else "changed"
+
     def _look(
-        self,
-        records: Records,
-        narrowed: scope.Narrowed | None,
-        last: LastCheck | None,
-        stage: register.Stage,
+        self, records: Records, stage: register.Stage
     ) -> tuple[list[RuleResult], Mapping[str, int]]:
         """Check the records and enter what is broken.
 
@@ -191,37 +198,36 @@ class CollectionCheck:
         expectations = self.suite.expectations
         with self.conn.begin():
             begun = history.begin(self.conn, **self._place.__dict__)
-        if narrowed is None:
-            self.whole = True
-            results = self._check(records, expectations, stage, self.rows, self.places)
-            self.looked_at = max((one.rows for one in results), default=0)
-            change = stage.enter(self._place, _listed(results), "all", begun=begun)
-            self.resolved = change.resolved
-            return results, change.open
-        self.whole = False
-        always = set(narrowed.always)
-        others = [one for one in expectations if one.id not in always]
-        # What was not clean may have been mended in a record that nobody looks at now.
-        places = [one for one in self.places if last and last.was_clean(one)]
-        results = self._check(narrowed.records, others, stage, len(narrowed.keys), places)
-        # Of more than can be named, the register does not know how many were broken before.
-        many = {one.rule.id for one in results if one.broken > MOST_NAMED}
-        if many:
-            stage.forget(sorted(many))
-            results = [one for one in results if one.rule.id not in many]
-            always |= many
-        self.looked_at = len(narrowed.keys)
-        stage.looked_at(register.key_text(key) for key in narrowed.keys)
-        if always:
-            rows = None if self.counts is None or self.counts.carried else self.counts.rows
-            whole = [one for one in expectations if one.id in always]
-            self.always = [one.id for one in whole]
-            results += self._check(records, whole, stage, rows, [])
-            results.sort(key=lambda one: expectations.index(one.rule))
-        # All that may be mended of those about twins was looked at.
-        every = {*always, *(one.id for one in expectations if scope.is_about_twins(one))}
-        change = stage.enter(self._place, _listed(results), "looked_at", every, begun)
+        if self.incremental is not None:
+            return self._look_at_changed(records, self.incremental, stage, begun)
+        self.whole = True
+        results = self._check(records, expectations, stage, self.rows, self.places)
+        self.looked_at = max((one.rows for one in results), default=0)
+        change = stage.enter(self._place, _listed(results), "all", begun=begun)
         self.resolved = change.resolved
+        return results, change.open
+
+    def _look_at_changed(
+        self, records: Records, check: IncrementalCheck, stage: register.Stage, begun: int
+    ) -> tuple[list[RuleResult], Mapping[str, int]]:
+        """Check changed records; what the register holds of all others stays as it is."""
+        self.whole = False
+        groups: dict[str, list[Expectation]] = {"all": [], "changed": [], "last_full": []}
+        for rule in self.suite.expectations:
+            groups[self._examined(rule.id)].append(rule)
+        # A place with undeclared keys may have been cleaned in a record that did not change.
+        places = [one for one in self.places if check.last.was_clean(one)]
+        results = self._check(check.records, groups["changed"], stage, len(check.keys), places)
+        results += self._check(records, groups["all"], stage, check.last.all_rows, [])
+        self.looked_at = len(check.keys)
+        names = self._key_names(records)
+        stage.looked_at(names.of(key) for key in check.keys)
+        every = [one.id for one in groups["all"]]
+        unexamined = [one.id for one in groups["last_full"] if not is_about_the_table(one)]
+        change = stage.enter(self._place, _listed(results), "looked_at", every, begun, unexamined)
+        self.resolved = change.resolved
+        results += [_as_before(one, check) for one in groups["last_full"]]
+        results.sort(key=lambda one: self.suite.expectations.index(one.rule))
         return results, change.open
 
     def _check(
@@ -234,15 +240,12 @@ class CollectionCheck:
     ) -> list[RuleResult]:
         if not expectations:
             return []
-        names = KeyNames(
-            self.run.keys, self.database.name, self.collection, records.key, self._kept_digests()
-        )
         checking = Check(
             self.view,
             records,
             expectations,
             self.run.at,
-            _Staged(stage, names),
+            _Staged(stage, self._key_names(records)),
             self._part,
             rows=rows,
             # Those of a column that is no jsonb may not be JSON at all: they are asked alone.
@@ -252,25 +255,16 @@ class CollectionCheck:
         self.clean += [one for one in places if checking.counts.get(_name(one)) == 0]
         return results
 
+    def _key_names(self, records: Records) -> KeyNames:
+        return KeyNames(
+            self.run.keys, self.database.name, self.collection, records.key, self._kept_digests()
+        )
+
     def _kept_digests(self) -> frozenset[str]:
         if len(self.run.keys.keys) == 1:
             return frozenset()  # never rotated
         with self.conn.begin():
             return register.digests(self.conn, self.database.name, self.collection.name)
-
-    def _undecided(
-        self, results: Sequence[RuleResult], listed: Mapping[str, int]
-    ) -> frozenset[str]:
-        """The rules that the figures of an earlier check do not decide."""
-        assert self.counts is not None
-        known = [(one.rule, self._broken(one, listed.get(one.rule.id))) for one in results]
-        return frozenset(
-            rule.id
-            for rule, broken in known
-            if broken is not None
-            and not is_about_the_table(rule)
-            and not self.counts.decide(rule, broken)
-        )
 
     def _count(self, records: Records) -> bool:
         """Count the records; False where they may not be read."""
@@ -326,7 +320,7 @@ class CollectionCheck:
         self.whole, self.counts = False, None
         results = [RuleResult(one, fault=reason, named=False) for one in self.suite.expectations]
         for one in results:
-            self._judge(one, None, None)
+            self._judge(one, None)
         return results
 
     def _broken(self, found: RuleResult, listed: int | None) -> int | None:
@@ -335,25 +329,22 @@ class CollectionCheck:
         # A mapped key of a view may repeat itself: then there are fewer entries than records.
         return found.broken if listed is None or self.whole else listed
 
-    def _judge(self, found: RuleResult, listed: int | None, mark: marks.Mark | None) -> None:
+    def _judge(self, found: RuleResult, listed: int | None) -> None:
         """Judge a rule.
 
         Args:
             found: of it.
             listed: broken records that stand in the register now; None when it lists none of them.
-            mark: of this run.
         """
         rule = found.rule
         if found.fault is None and self.counts and rule.id in self.counts.unknown:
             found = replace(found, fault=_("the records that it is about could not be counted"))
         broken = self._broken(found, listed)
-        if found.fault is not None or found.broken > MOST_NAMED:
-            mark = None  # the next run looks at all of them again
         rows = self.counts.of(rule.id) if self.counts else 0
-        carried = self.counts is not None and self.counts.carried
-        if carried and found.fault is None and is_about_the_table(rule):
-            rows, carried = found.rows, False  # which Great Expectations has counted for it
-        figures = Figures(rows, broken, listed is not None, self.rows == 0, carried)
+        by_last_full = self.counts is not None and self.counts.by_last_full
+        if by_last_full and broken is not None and not is_about_the_table(rule):
+            rows = max(rows, broken)  # records came since they were counted
+        figures = Figures(rows, broken, listed is not None, self.rows == 0, by_last_full)
         outcome = judge(self.seen, f"{self._subject}.{rule.id}", rule, figures, found.fault)
         self.judged.append((figures, outcome))
         self.checks.append(
@@ -365,7 +356,6 @@ class CollectionCheck:
                 None if broken is None else rows,
                 broken,
                 outcome,
-                None if mark is None else str(mark),
             )
         )
 
@@ -382,6 +372,20 @@ def _others(place: JsonPlace) -> Condition:
     """Records that may have keys at a place that nobody declared."""
     others = place.others(quoted(RECORD, place.column))
     return Condition(sa.literal_column(others, sa.Boolean), named=False)
+
+
+def _as_before(rule: Expectation, check: IncrementalCheck) -> RuleResult:
+    """Return the last full check's result of a rule that changed records do not decide."""
+    from include.expectations import gx
+
+    last = check.last
+    return RuleResult(
+        rule,
+        last.rows[rule.id],
+        last.broken[rule.id],
+        named=not is_about_the_table(rule),
+        evr=gx.not_validated(rule),
+    )
 
 
 def _listed(results: Sequence[RuleResult]) -> list[str]:

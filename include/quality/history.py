@@ -1,4 +1,4 @@
-"""What earlier checks found: how far the next one may look back, and the trend."""
+"""Results of earlier checks: from where the next one may read changed records, and the trend."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from sqlalchemy import (
 )
 
 from include.evidence.model import Outcome
-from include.expectations.marks import VERSION, Mark
+from include.expectations.check import MOST_NAMED
 from include.messages import Message, _
 from include.policy.expectations import Expectation
+from include.quality.watermark import Watermark
 from include.schema.json_keys import JsonPlace
 from include.state.tables import evidence_ledger, quality_check
 
-WHOLE_EVERY = timedelta(days=6, hours=12)
-"""A collection is checked as a whole when the last time is so long ago, which is every seventh day
-for a daily run that begins a little earlier or later: a related record that was deleted leaves no
-trace in the records that changed."""
+FULL_EVERY = timedelta(days=7)
+"""A full check finds what the change column does not tell."""
+_EARLY = timedelta(hours=12)  # a daily run may begin a little earlier than a week ago
 MOST_RUNS = 30  # of the trend
 # No expectation has such ids: theirs have no spaces.
 _CLEAN, _ALL, _BEGUN = "no undeclared keys: ", "all records", "has begun"
@@ -45,11 +45,11 @@ class RuleCheck:
         collection: of the data map.
         rule: id of the expectation.
         definition: digest of what was checked.
-        whole: all records were looked at.
+        whole: the check examined all records of the collection.
         rows: records that the rule is about; None when it was not checked.
         broken: of them, after the run.
         outcome: of the rule.
-        mark: where the next check may begin; None when it has to look at everything.
+        watermark: of the collection, beside its number of records; None elsewhere.
     """
 
     collection: str
@@ -59,7 +59,7 @@ class RuleCheck:
     rows: int | None
     broken: int | None
     outcome: Outcome
-    mark: str | None
+    watermark: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,22 @@ class Trend:
 def clean_place(place: JsonPlace) -> RuleCheck:
     """What a run keeps of a place in a JSON column that has no undeclared keys."""
     rule = _CLEAN + place.field
-    return RuleCheck(place.collection.name, rule, place.digest, False, None, 0, Outcome.PASS, None)
+    return RuleCheck(place.collection.name, rule, place.digest, False, None, 0, Outcome.PASS)
 
 
-def all_records(collection: str, rows: int, *, whole: bool) -> RuleCheck:
-    """What a run keeps of how many records a collection has."""
-    return RuleCheck(collection, _ALL, "", whole, rows, 0, Outcome.PASS, None)
+def all_records(
+    collection: str, rows: int, watermark: Watermark | None, *, whole: bool
+) -> RuleCheck:
+    """Return the record of a collection: its number of records and its watermark.
+
+    Args:
+        collection: of the data map.
+        rows: of the collection, by the last full check.
+        watermark: None when the next check has to examine all records.
+        whole: this check was a full one.
+    """
+    definition, value = (watermark.definition, watermark.value) if watermark else ("", None)
+    return RuleCheck(collection, _ALL, definition, whole, rows, 0, Outcome.PASS, value)
 
 
 def begin(
@@ -131,22 +141,26 @@ def record(
 
 @dataclass(frozen=True)
 class LastCheck:
-    """What the last sealed check of a collection left.
+    """The last sealed check of a collection.
 
     Attributes:
-        mark: from where the next may look at changed records only.
-        rows: records that each rule was about.
+        watermark: up to where it read changed records.
+        rows: records that each rule was about, by the last full check.
+        broken: records that broke each rule.
         definitions: of what was checked, by rule.
+        full_at: when the last full check was made.
     """
 
-    mark: Mark
-    rows: Mapping[str, int | None]
+    watermark: Watermark
+    rows: Mapping[str, int]
+    broken: Mapping[str, int]
     definitions: Mapping[str, str]
+    full_at: datetime
 
     @property
-    def all_rows(self) -> int | None:
-        """Records of the collection."""
-        return self.rows.get(_ALL)
+    def all_rows(self) -> int:
+        """Records of the collection, by the last full check."""
+        return self.rows[_ALL]
 
     def was_clean(self, place: JsonPlace) -> bool:
         """Whether a place in a JSON column had no keys beside those that are declared."""
@@ -160,13 +174,13 @@ def last_check(
     expectations: Sequence[Expectation],
     now: datetime,
 ) -> LastCheck | Message:
-    """The check from which on changed records tell enough, or why there is none.
+    """Return the last sealed check of a collection, or why the next one has to be a full one.
 
-    Only runs with a sealed bundle count, so that a mark moves when its evidence is there.
+    Only runs with a sealed bundle count, so that a watermark moves when its evidence is there.
 
-    Everything has to be looked at when there is no such run, a rule is new or was changed or could
-    not be checked, the last look at everything is too long ago, or another run began since and may
-    have changed the register (with other rules, by another clock, before this one's snapshot).
+    A full check is due when there is no such run, a rule is new or was changed or could not be
+    checked, the last full check is a week ago, or another run began since and may have changed the
+    register (with other rules, by another clock, before this one's snapshot).
 
     Args:
         conn: to the state database.
@@ -180,22 +194,18 @@ def last_check(
         return _("no check of it was sealed yet")
     if any(row.rule == _BEGUN and row.broken is None for row in rows):
         return _("the last check of it did not end")
-    texts = {row.mark for row in rows if row.mark is not None}
-    mark = Mark.parse(next(iter(texts))) if len(texts) == 1 else None
-    if texts and (mark is None or mark.version != VERSION):
-        return _("another version made the last check")
-    unmarked = {row.rule for row in rows if row.mark is None}
     definitions = {row.rule: row.definition for row in rows}
-    for one in expectations:
-        if definitions.get(one.id) != one.digest:
-            return _("the expectation {rule} is new or was changed", rule=one.id)
-        if one.id in unmarked:
+    broken = {row.rule: row.broken for row in rows}
+    for rule in expectations:
+        if definitions.get(rule.id) != rule.digest:
+            return _("the expectation {rule} is new or was changed", rule=rule.id)
+        if broken[rule.id] is None or broken[rule.id] > MOST_NAMED:
             return _(
-                "the last check could not check the expectation {rule}, or not name all that "
-                "break it",
-                rule=one.id,
+                "the last check could not check the expectation {rule}, or not name all records "
+                "that break it",
+                rule=rule.id,
             )
-    whole = conn.scalar(
+    full_at = conn.scalar(
         _sealed(select(quality_check.c.checked_at))
         .where(
             quality_check.c.database == database,
@@ -205,13 +215,24 @@ def last_check(
         .order_by(evidence_ledger.c.seq.desc())
         .limit(1)
     )
-    if whole is None or now - whole >= WHOLE_EVERY:
-        return _("all of them are looked at again every seventh day")
-    if now < whole:
+    if full_at is None or now - full_at >= FULL_EVERY - _EARLY:
+        return _("all of them are examined every seventh day")
+    if now < full_at:
         return _("the clock was set back since the last check")
-    if mark is None or _another_since(conn, database, collection, min(one.number for one in rows)):
+    if _another_since(conn, database, collection, min(row.number for row in rows)):
         return _("another check began after the last sealed one")
-    return LastCheck(mark, {row.rule: row.rows for row in rows}, definitions)
+    (counted,) = [row for row in rows if row.rule == _ALL] or [None]
+    if counted is None or counted.watermark is None:
+        return _("the last check left no watermark")
+    if not counted.rows:
+        return _("it had no records at the last check")
+    return LastCheck(
+        Watermark.parse(counted.definition, counted.watermark),
+        {row.rule: row.rows for row in rows},
+        broken,
+        definitions,
+        full_at,
+    )
 
 
 def _another_since(conn: Connection, database: str, collection: str, number: int) -> bool:

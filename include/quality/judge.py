@@ -23,14 +23,14 @@ class Figures:
         broken: of them; None when it could not be checked.
         listed: whether the broken ones stand in the register.
         empty: the collection has no record, which is said once and not for each rule.
-        carried: the number of records is of an earlier check.
+        by_last_full: the last full check counted the records.
     """
 
     rows: int
     broken: int | None
     listed: bool = True
     empty: bool = False
-    carried: bool = False
+    by_last_full: bool = False
 
 
 def judge(
@@ -101,11 +101,11 @@ def _said(rule: Expectation, rows: int, figures: Figures) -> tuple[Message, Mess
     }
     what = (
         _(
-            "Expected: {title}. {broken} of {rows} records (by the last count) break this; "
-            "{tolerated} are tolerated.",
+            "Expected: {title}. {broken} of {rows} records (counted by the last full check) break "
+            "this; {tolerated} are tolerated.",
             **told,
         )
-        if figures.carried
+        if figures.by_last_full
         else _(
             "Expected: {title}. {broken} of {rows} records break this; {tolerated} are tolerated.",
             **told,
@@ -133,9 +133,9 @@ def _said(rule: Expectation, rows: int, figures: Figures) -> tuple[Message, Mess
 def as_judged(
     results: Sequence[RuleResult], outcomes: Sequence[tuple[Figures, Outcome]]
 ) -> list[RuleResult]:
-    """The same results for Data Docs, with figures and success of the whole collection.
+    """Return the results for Data Docs, with figures and success of the whole collection.
 
-    Great Expectations itself saw the changed records only.
+    Great Expectations itself examined the changed records only in an incremental check.
     """
     for result, (figures, outcome) in zip(results, outcomes, strict=True):
         if result.evr is not None and figures.broken is not None:

@@ -11,6 +11,7 @@ from include.policy.datamap import MappedDatabase
 from include.policy.expectations import Expectation, Suite
 from include.quality.check import CLAUSE, STEP
 from include.quality.history import Trend
+from include.quality.report_scope import examined, not_seen, of_rows
 from include.reports.conclusion import Conclusion, by_step, missing_record, not_asked_for, worst
 from include.reports.model import (
     Bar,
@@ -33,6 +34,11 @@ _INDICATORS = {
     "expectations_not_met": "quality.rules_broken",
     "values_outside_purposes": "quality.over_collected",
     "undeclared_tables_and_columns": "quality.undeclared",
+}
+_EXAMINED = {
+    "all": _("all records"),
+    "changed": _("changed records"),
+    "last_full": _("by the last full check"),
 }
 
 
@@ -163,7 +169,7 @@ def _facts(checked: Sequence[StepRecord | None]) -> list[Fact]:
             label=_("Records looked at"),
             value=sum(one["looked_at"] for one in collections) if collections else None,
             unit="rows",
-            note=_of_rows(collections),
+            note=of_rows(collections),
         ),
         Fact(
             label=_("Breaches"),
@@ -181,16 +187,6 @@ def _facts(checked: Sequence[StepRecord | None]) -> list[Fact]:
             status=None if unchecked is None else Outcome.FAIL if unchecked else Outcome.PASS,
         ),
     ]
-
-
-def _of_rows(collections: Sequence[dict[str, Any]]) -> Message:
-    count = sum(one["rows"] or 0 for one in collections)
-    if unknown := [one["collection"] for one in collections if one["rows"] is None]:
-        names = ", ".join(unknown)
-        return _("of {count}; these were not counted: {names}", count=count, names=names)
-    if all(one.get("counted", True) for one in collections):
-        return _("of {count}", count=count)
-    return _("of {count} by the last count", count=count)
 
 
 def _database(
@@ -218,6 +214,7 @@ def _database(
         )
     for one in record.data["collections"]:
         blocks.append(_rules_table(one, rules))
+        blocks += not_seen(one)
         if one["parts"]:
             blocks.append(_parts_chart(one))
     blocks.append(
@@ -231,13 +228,14 @@ def _database(
 
 def _rules_table(one: dict[str, Any], rules: Mapping[tuple[str, str], Expectation]) -> Table:
     found = [(rule, rules.get((one["collection"], rule["rule"]))) for rule in one["rules"]]
-    looked = _looked(one)
+    looked = examined(one)
     return Table(
         caption=looked,
         columns=[
             Column(label=_("Expectation")),
             Column(label=_("Rule"), kind="code"),
             Column(label=_("Clause")),
+            Column(label=_("Examined")),
             Column(label=_("Records"), kind="number"),
             Column(label=_("Broken"), kind="number"),
             Column(label=_("Share"), kind="percent"),
@@ -249,6 +247,7 @@ def _rules_table(one: dict[str, Any], rules: Mapping[tuple[str, str], Expectatio
                 rule.message if rule else verbatim(result["rule"]),
                 result["rule"],
                 rule.clause if rule else "",
+                _EXAMINED.get(result.get("examined", ""), ""),
                 result["rows"],
                 result["broken"],
                 _share(result),
@@ -264,39 +263,6 @@ def _share(result: dict[str, Any]) -> float | None:
     if result["broken"] is None or result["rows"] is None:
         return None
     return result["broken"] / result["rows"] if result["rows"] else 0.0
-
-
-def _looked(one: dict[str, Any]) -> Message:
-    """What was looked at; a run that began under an earlier version said less of it."""
-    name, rows, looked = one["collection"], one["rows"], one["looked_at"]
-    if rows is None or (one["whole"] and rows and not looked):
-        return _("{collection}: it was not looked at", collection=name)
-    if one["whole"] and one.get("whole_because") is None:
-        return _("{collection}: all {rows} records", collection=name, rows=rows)
-    if one["whole"]:
-        because = Message.model_validate(one["whole_because"])
-        return _(
-            "{collection}: all {rows} records, because {reason}",
-            collection=name,
-            rows=rows,
-            reason=because,
-        )
-    figures = {"collection": name, "looked": looked, "rows": rows}
-    what = (
-        _(
-            "{collection}: {looked} records that changed, or whose answer may have, of {rows}",
-            **figures,
-        )
-        if one.get("counted", True)
-        else _(
-            "{collection}: {looked} records that changed, or whose answer may have, of {rows} "
-            "by the last count",
-            **figures,
-        )
-    )
-    if always := one.get("always"):
-        return _("{what}; held against all of them: {rules}", what=what, rules=", ".join(always))
-    return what
 
 
 def _parts_chart(one: dict[str, Any]) -> BarChart:
@@ -327,13 +293,11 @@ def _meaning() -> Section:
                         "their content, until a check finds them good."
                     ),
                     _(
-                        "Between full checks, records are looked at that were written since the "
-                        "last sealed check, and those whose answer may have changed with them. A "
-                        "related record that was deleted, or led to another, is noticed by the "
-                        "next full check, at the latest after seven days. Records are counted "
-                        "again when the last count would not decide every expectation. Uniqueness "
-                        "of a column, conditions of your own that ask for the present moment, and "
-                        "lists that were written to are held against all records."
+                        "A full check examines all records, at least every seventh day. Between "
+                        "two full checks, an incremental check examines the records that changed, "
+                        "by a column that the policy pack names. Records that broke an "
+                        "expectation stay broken until a check examines them again. A collection "
+                        "without such a column is examined in full every time."
                     ),
                 ]
             )

@@ -17,7 +17,7 @@ class Run:
     Attributes:
         state: the state database.
         keys: for keys of records that are personal themselves.
-        full: look at all records.
+        full: examine all records.
         purposes: whether the pack says for which purposes the database's fields are collected.
     """
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import psycopg
-from sqlalchemy import ColumnElement, Connection, Engine, Select, exists, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, Select, func, select
 
 from include.services.errors import ServiceError
 from include.state.tables import quarantine
@@ -183,6 +183,7 @@ class Stage:
         resolve: Literal["all", "looked_at", "none"],
         whole: Collection[str] = (),
         begun: int | None = None,
+        unexamined: Sequence[str] = (),
     ) -> Change:
         """Enter what was found of rules, and resolve what was not found again.
 
@@ -194,6 +195,7 @@ class Stage:
             resolve: entries of all records, or of those that were `looked_at`, or of none.
             whole: rules of which nevertheless all entries were looked at.
             begun: number of the check, if it is one.
+            unexamined: rules whose open entries are only counted.
 
         Raises:
             ServiceError: another run is entering, or a check that began later has entered: it knows
@@ -212,8 +214,9 @@ class Stage:
             if resolve != "none":
                 narrow = _LOOKED_AT if resolve == "looked_at" else ""
                 resolved = cursor.execute(_RESOLVE + narrow, given).rowcount
-            found = dict(cursor.execute(_OPEN, given).fetchall())
-        return Change({rule: found.get(rule, 0) for rule in rules}, resolved)
+            counted = [*rules, *unexamined]
+            found = dict(cursor.execute(_OPEN, {**given, "rules": counted}).fetchall())
+        return Change({rule: found.get(rule, 0) for rule in counted}, resolved)
 
     def _send(self) -> None:
         if not self._waiting:
@@ -263,46 +266,12 @@ def _raw(conn: Connection) -> psycopg.Connection[Any]:
     return raw
 
 
-def open_keys(conn: Connection, database: str, collection: str) -> Iterator[str]:
-    """The keys of a collection's open records, each once.
-
-    They are fetched some at a time: there may be many.
-    """
-    query = select(quarantine.c.key).distinct().where(*_open(database, collection))
-    yield from conn.scalars(query, execution_options={"yield_per": AT_ONCE})
-
-
-def open_keys_of(
-    conn: Connection, database: str, collection: str, rules: Sequence[str], most: int
-) -> dict[str, list[str]]:
-    """The keys of a collection's open records by rule, of some rules.
-
-    Args:
-        conn: to the state database.
-        database: of the data map.
-        collection: of the data map.
-        rules: of the collection.
-        most: keys altogether.
-    """
-    mine = _open(database, collection)
-    query = select(quarantine.c.rule, quarantine.c.key).where(*mine, quarantine.c.rule.in_(rules))
-    found: dict[str, list[str]] = {}
-    for rule, key in conn.execute(query.limit(most)):
-        found.setdefault(rule, []).append(key)
-    return found
-
-
 def _open(database: str, collection: str) -> list[ColumnElement[bool]]:
     return [
         quarantine.c.database == database,
         quarantine.c.collection == collection,
         quarantine.c.resolved_at.is_(None),
     ]
-
-
-def names_by_digest(conn: Connection, database: str, collection: str) -> bool:
-    """Whether an open record of a collection is named by a digest."""
-    return bool(conn.scalar(select(exists(_digests(database, collection)))))
 
 
 def digests(conn: Connection, database: str, collection: str) -> frozenset[str]:

@@ -323,9 +323,9 @@ quarantine = Table(  # records that break a rule, by key or keyed HMAC
     ),
 )
 
-# One rule in one run: the trend, and how far the next run may look back. Beside the rules, what
-# the next run has to know (`include.quality.history`): "has begun", "all records", "no undeclared
-# keys: ...".
+# One rule in one run: the trend. Beside the rules, facts for the next run, named as rules are
+# (`include.quality.history`): "has begun", "all records" with the watermark, "no undeclared keys:
+# ...".
 quality_check = Table(
     "quality_check",
     metadata,
@@ -337,10 +337,10 @@ quality_check = Table(
     Column("definition", Text, nullable=False),
     Column("checked_at", MOMENT, nullable=False),
     Column("whole", Boolean, nullable=False),  # all records, not only changed ones
-    Column("rows", BigInteger),  # that the rule is about; null: not checked
+    Column("rows", BigInteger),  # that the rule is about, by the last full check; null: not checked
     Column("broken", BigInteger),  # of the collection, after this run
     Column("outcome", Text, nullable=False),
-    Column("mark", Text),  # null: the next run looks at all records
+    Column("watermark", Text),  # of "all records"; null: the next run examines all of them
     Column("number", BigInteger, Identity(always=True), nullable=False),  # in the order of writing
     CheckConstraint(OUTCOMES, name="outcome"),
     Index("quality_check_collection_idx", "database", "collection", "checked_at"),

@@ -1,26 +1,19 @@
-"""How records are looked through: what is named, what is counted, what changed since."""
+"""How records are looked through: what is named, what is counted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
 
 import psycopg
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from include.expectations.broken import Finder, Kept
 from include.expectations.check import Check, Snapshot
 from include.expectations.conditions import Records, condition_of
-from include.expectations.marks import Mark, usable, written_since
-from include.local.postgres import EmbeddedPostgres
 from include.policy import load_pack
-from include.policy.expectations import AnyExpectation, Suite
-from include.policy.kwargs import ExistsIn, Related
+from include.policy.expectations import Suite
 from tests.policy.packs import write_pack
 
 NOW = datetime(2026, 3, 2, 5, tzinfo=UTC)
@@ -93,61 +86,3 @@ def test_postgresql_judges_records_in_its_workers(
     plan = connection.execute(f"EXPLAIN {query}".encode(), query.params).fetchall()
     assert plan[0][0].startswith("Gather")
     assert "octets of column 2" in str(query)
-
-
-@settings(max_examples=200, deadline=None)
-@given(mark=st.integers(3, 2**34), ahead=st.integers(-(2**31) + 1, 2**31 - 1))
-def test_transaction_numbers_go_round_a_circle(
-    postgres: EmbeddedPostgres, mark: int, ahead: int
-) -> None:
-    """Later is what is less than half of the circle ahead, as PostgreSQL itself has it."""
-    number = (mark + ahead) % 2**32
-    condition = written_since("row", Mark("v", "x", mark, NOW))
-    query = f"SELECT {condition} FROM (SELECT '{number}'::xid AS xmin) AS row"
-    with psycopg.connect(postgres.conninfo("postgres"), autocommit=True) as found:
-        row = found.execute(query.encode()).fetchone()
-    assert row is not None
-    assert row[0] is (ahead >= 0 and number != 2)
-
-
-@given(
-    transaction=st.integers(0, 2**63),
-    deleted=st.none() | st.tuples(st.integers(0, 2**63), st.integers(0, 2**63)),
-    uncounted=st.integers(0, 2**40),
-)
-def test_a_mark_is_read_as_it_was_written(
-    transaction: int, deleted: tuple[int, int] | None, uncounted: int
-) -> None:
-    """Also where the server does not know what was deleted."""
-    mark = Mark("0" * 12, "0" * 32, transaction, NOW, deleted, uncounted)
-    assert Mark.parse(str(mark)) == mark
-    assert Mark.parse(f"{'0' * 32}/5@{NOW.isoformat()}") is None  # of another version
-
-
-@pytest.mark.parametrize(
-    ("change", "good"),
-    [
-        ({}, True),
-        ({"transaction": 1_000 + 2**31}, False),  # PostgreSQL compares no further
-        ({"transaction": 999}, False),
-        ({"identity": "other"}, False),
-        ({"at": NOW - timedelta(seconds=1)}, False),  # the clock was set back
-    ],
-)
-def test_a_mark_is_used_only_where_it_tells_what_came_after(
-    change: dict[str, Any], good: bool
-) -> None:
-    """Same tables and server, later by the clock, and not too many transactions ago."""
-    last = Mark("v", "same", 1_000, NOW)
-    present = replace(Mark("v", "same", 2_000, NOW), **change)
-    assert usable(last, present) is good
-    assert not usable(None, present)
-
-
-def test_every_rule_that_asks_another_collection_is_known_to_usual_runs() -> None:
-    """Else what is written there would be looked at a week later: see marks.py and scope.py."""
-    given = [one.model_fields["kwargs"].annotation for one in get_args(get_args(AnyExpectation)[0])]
-    named = {kind for one in given for kind in get_args(one) or [one]}
-    asking = {kind for kind in named if "collection" in getattr(kind, "model_fields", {})}
-    assert asking
-    assert all(issubclass(kind, Related | ExistsIn) for kind in asking)

@@ -127,7 +127,7 @@ def test_a_lock_is_waited_for_once_and_not_for_each_rule(
     assert {one["broken"] for rule, one in found.items() if rule != "filled"} == {None}
 
 
-@pytest.mark.parametrize("where", ["read_schema", "usual", "part_of"])
+@pytest.mark.parametrize("where", ["read_schema", "tracking", "part_of"])
 def test_a_session_that_ends_is_told_alike_wherever_it_does(
     company: Company, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:

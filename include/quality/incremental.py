@@ -1,0 +1,140 @@
+"""An incremental check: it examines the records that changed since the last check."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from include.expectations.broken import Key
+from include.expectations.check import MOST_NAMED, reason_of
+from include.expectations.conditions import SOURCE, Records
+from include.messages import Message, _
+from include.policy.expectations import Expectation
+from include.policy.kwargs import ColumnList, Distinct, Related, RowCount, Satisfy
+from include.quality import history
+from include.quality.history import FULL_EVERY, LastCheck
+from include.quality.run import Run
+from include.quality.watermark import VERSION, ChangeTracking, Watermark
+
+MOST_CHANGED = 0.2  # share of the records above which one scan of all costs less
+
+
+def compares_records(rule: Expectation) -> bool:
+    """Return whether a rule compares records with each other, or counts them.
+
+    Changed records alone do not decide it: only a full check examines it.
+    """
+    return (
+        isinstance(rule.kwargs, ColumnList | Distinct | RowCount)
+        or rule.type == "expect_column_values_to_be_unique"
+    )
+
+
+def examines_all(rule: Expectation) -> bool:
+    """Return whether every check examines all records for a rule, by the rule's own `scope`."""
+    kwargs = rule.kwargs
+    return rule.depends_on_time or (isinstance(kwargs, Satisfy | Related) and kwargs.scope == "all")
+
+
+@dataclass(frozen=True)
+class IncrementalCheck:
+    """What an incremental check of a collection examines.
+
+    Attributes:
+        records: those that changed, or may have.
+        keys: their keys, each column as text.
+        last: the last sealed check.
+        tracking: reads the change column.
+        since: least value of the change column that is read.
+    """
+
+    records: Records
+    keys: Sequence[Key]
+    last: LastCheck
+    tracking: ChangeTracking
+    since: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what the report has to state; no customer value."""
+        due = self.last.full_at + FULL_EVERY
+        return {
+            "column": self.tracking.changed.column,
+            "since": self.since,
+            "margin": str(self.tracking.changed.late_arrivals),
+            "full_at": self.last.full_at.isoformat(),
+            "full_due": due.isoformat(),
+            "sees_open_transactions": self.tracking.sees_open_transactions,
+        }
+
+
+def incremental_check(
+    conn: Connection,
+    records: Records,
+    tracking: ChangeTracking,
+    watermark: Watermark,
+    expectations: Sequence[Expectation],
+    run: Run,
+) -> IncrementalCheck | Message:
+    """Return what an incremental check examines, or why all records have to be examined.
+
+    Args:
+        conn: to the state database, in no transaction.
+        records: of the collection.
+        tracking: reads the change column.
+        watermark: of this run's snapshot.
+        expectations: of the collection.
+        run: the run that checks.
+    """
+    if run.full:
+        return _("a full check was asked for")
+    place = (records.database.name, records.collection.name)
+    with conn.begin():
+        last = history.last_check(conn, *place, expectations, run.at)
+    if isinstance(last, Message):
+        return last
+    if last.watermark.version != VERSION:
+        return _("another version made the last check")
+    if last.watermark.identity != watermark.identity:
+        return _(
+            "the table was rewritten, altered, emptied or restored, or another column tells which "
+            "records changed"
+        )
+    behind = tracking.is_behind(last.watermark)
+    if isinstance(behind, Message):
+        return behind
+    if behind:
+        return _(
+            "all values of its column {column} are older than at the last check, as after a "
+            "restore",
+            column=tracking.changed.column,
+        )
+    since = tracking.bound(last.watermark)
+    if isinstance(since, Message):
+        return since
+    changed = sa.literal_column(tracking.condition(since, SOURCE), sa.Boolean)
+    most = min(int(last.all_rows * MOST_CHANGED), MOST_NAMED)
+    keys = _keys(tracking, replace(records, where=changed), most)
+    if isinstance(keys, Message):
+        return keys
+    if len(keys) > most:
+        return _("more than {most} records changed, or have no value there", most=most)
+    return IncrementalCheck(replace(records, where=changed, few=True), keys, last, tracking, since)
+
+
+def _keys(tracking: ChangeTracking, records: Records, most: int) -> list[Key] | Message:
+    """Return the keys of records, at most one more than wanted."""
+    view = tracking.view
+    source = records.table.alias(SOURCE)
+    key = [sa.cast(source.c[name], sa.Text) for name in records.key]
+    assert records.where is not None
+    query = sa.select(*key).select_from(source).where(records.where).limit(most + 1)
+    try:
+        with view.savepoint(), view.engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(query)]
+    except SQLAlchemyError:
+        return reason_of(view.first_failure)

@@ -1,0 +1,17 @@
+"""The watermark of an incremental quality check is a value of the collection's change column.
+
+Marks of transaction numbers tell it nothing: the next check of each collection is a full one.
+"""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "0031"
+down_revision = "0029"
+
+
+def upgrade() -> None:
+    """Rename the column and clear it."""
+    op.alter_column("quality_check", "mark", new_column_name="watermark")
+    op.execute("UPDATE quality_check SET watermark = NULL WHERE watermark IS NOT NULL")

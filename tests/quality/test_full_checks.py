@@ -1,0 +1,289 @@
+"""When a check examines all records, and why: it has no watermark that it could rely on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import text
+
+from include.policy import load_pack
+from include.quality import check as checks
+from include.quality import collection as collections
+from include.quality import history, incremental, watermark
+from tests.policy.packs import write_pack
+from tests.quality.support import CHANGED, MAP, SUITE, Company, reason, suite, untraced
+
+FILLED = "expect_column_values_to_not_be_null, kwargs: {column: name}"
+
+
+def test_a_database_that_was_restored_to_an_older_state_is_checked_in_full(
+    company: Company,
+) -> None:
+    """Its newest record is older than the watermark."""
+    company.do("UPDATE person SET name = 'Ada' WHERE id = 3")
+    company.check()
+    untraced(
+        company,
+        "UPDATE person SET name = '', updated_at = '2026-01-31' WHERE id = 3",
+    )
+    assert reason(company).startswith("all values of its column {column} are older")
+    assert company.open() == {"named": {'["3"]'}}
+
+
+@pytest.mark.parametrize(
+    ("before", "check", "expected"),
+    [
+        ("SELECT 1", {"full": True}, "a full check was asked for"),
+        ("SELECT 1", {"days": 7}, "all of them are examined every seventh day"),
+        ("SELECT 1", {"days": -2}, "the clock was set back since the last check"),
+        ("VACUUM FULL person", {}, "the table was rewritten, altered, emptied or restored"),
+        ("TRUNCATE person CASCADE", {}, "no record has a value in its column"),
+        (
+            "ALTER TABLE person DROP COLUMN email, ADD email text",
+            {},
+            "the table was rewritten, altered, emptied or restored",
+        ),
+        ("ALTER TABLE person DROP CONSTRAINT person_pkey CASCADE", {}, "PostgreSQL knows no"),
+        ("UPDATE person SET name = name", {}, "more than {most} records changed"),
+        ("DROP INDEX person_updated_at_idx", {}, "its column {column} is first in no index"),
+        (
+            "ALTER TABLE person ALTER updated_at TYPE text USING 'x'",
+            {},
+            "its column {column} is no moment, date or whole number",
+        ),
+        (
+            "ALTER TABLE person ALTER updated_at TYPE bigint USING 7",
+            {},
+            "the margin for late arrivals is a period",
+        ),
+        ("ALTER TABLE person RENAME updated_at TO at", {}, "the table has no column {column}"),
+        ("CREATE TABLE old () INHERITS (person)", {}, "it is a view or foreign table, or other"),
+    ],
+)
+def test_a_check_says_why_it_examines_all_records(
+    company: Company, before: str, check: dict[str, Any], expected: str
+) -> None:
+    """In its result and its report, so that nobody has to guess why it took longer today."""
+    assert reason(company) == "no check of it was sealed yet"
+    assert company.collection(company.check())["whole_because"] is None
+    with psycopg.connect(company.conninfo, autocommit=True) as connection:
+        if before.startswith("ALTER TABLE person ALTER updated_at"):
+            connection.execute("ALTER TABLE person ALTER updated_at DROP DEFAULT")
+        connection.execute(before.encode())
+    assert reason(company, **check).startswith(expected)
+
+
+def test_without_a_column_of_changes_every_check_is_full(
+    database: str, state: str, tmp_path: Path
+) -> None:
+    """And says so."""
+    rules = suite(filled=FILLED).replace(CHANGED, "")
+    company = Company.make(database, state, tmp_path / "p", quality__person=rules)
+    for _ in range(2):
+        assert reason(company).startswith("the policy pack names no column")
+
+
+@pytest.mark.parametrize(
+    ("index", "incremental_run"),
+    [
+        ("CREATE INDEX ON person (updated_at) WHERE id > 5", False),
+        ("CREATE INDEX ON person USING brin (updated_at)", False),
+        ("CREATE INDEX ON person (name, updated_at)", False),
+        ("CREATE INDEX ON person ((updated_at))", True),
+        ("CREATE INDEX ON person (updated_at DESC, name)", True),
+    ],
+)
+def test_only_an_index_that_leads_to_changed_records_counts(
+    company: Company, index: str, incremental_run: bool
+) -> None:
+    """A partial one knows some of them only."""
+    company.do("DROP INDEX person_updated_at_idx", index)
+    company.check()
+    assert company.collection(company.check())["whole"] is not incremental_run
+
+
+@pytest.mark.parametrize("parts", ["both", "one"])
+def test_every_partition_needs_the_index(
+    database: str, state: str, tmp_path: Path, parts: str
+) -> None:
+    """Else PostgreSQL reads a partition to know what changed in it."""
+    company = Company.make(database, state, tmp_path / "p", quality__person=suite(filled=FILLED))
+    company.do(
+        "CREATE TABLE kept AS TABLE person",
+        "DROP TABLE consent, person",
+        "CREATE TABLE consent (id bigint PRIMARY KEY, person_id bigint, purpose text)",
+        "CREATE TABLE person (LIKE kept, PRIMARY KEY (id)) PARTITION BY RANGE (id)",
+        "CREATE TABLE person_1 PARTITION OF person FOR VALUES FROM (1) TO (20)",
+        "CREATE TABLE person_2 PARTITION OF person FOR VALUES FROM (20) TO (99)",
+        "CREATE INDEX ON person_1 (updated_at)",
+        "INSERT INTO person TABLE kept",
+        "DROP TABLE kept",
+    )
+    if parts == "both":
+        company.do("CREATE INDEX ON person_2 (updated_at)")
+    company.check()
+    company.do("UPDATE person SET name = NULL, updated_at = now() WHERE id IN (3, 30)")
+    assert company.collection(company.check())["whole"] is (parts == "one")
+    assert company.open() == {"filled": {'["3"]', '["30"]'}}
+    company.do("CREATE TABLE person_3 PARTITION OF person FOR VALUES FROM (99) TO (200)")
+    company.do("CREATE INDEX ON person_3 (updated_at)", "INSERT INTO person (id) VALUES (100)")
+    company.do("UPDATE person SET updated_at = now() WHERE id = 100")
+    assert company.collection(company.check())["whole"] is (parts == "one")
+    assert company.open() == {"filled": {'["3"]', '["30"]', '["100"]'}}
+
+
+def test_a_watermark_moves_only_with_sealed_evidence(company: Company) -> None:
+    """What an unsealed run examined is examined again."""
+    company.check()
+    company.do("UPDATE person SET name = '' WHERE id = 3")
+    company.check(sealed=False)
+    with company.state.begin() as conn:  # as if the run's own entries had been lost with it
+        conn.execute(text("DELETE FROM quarantine"))
+    company.check()
+    assert company.open() == {"named": {'["3"]'}}
+
+
+@pytest.mark.parametrize("killed", ["before the figures", "before the seal", "before the register"])
+def test_a_check_that_was_killed_is_followed_by_a_full_one(
+    company: Company, monkeypatch: pytest.MonkeyPatch, killed: str
+) -> None:
+    """Whatever it did to the register, and whether the task is repeated or not."""
+    company.check()
+    untraced(company, "UPDATE person SET name = '' WHERE id = 3")
+    if killed == "before the seal":
+        company.check(sealed=False)
+    else:
+        place, name = (
+            (checks.history, "record")
+            if killed == "before the figures"
+            else (collections.register.Stage, "enter")
+        )
+        with monkeypatch.context() as patched:
+            patched.setattr(place, name, lambda *_a, **_k: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                company.check(sealed=False)
+    assert company.collection(company.check())["whole"]
+    assert company.open() == {"named": {'["3"]'}}
+    assert not company.collection(company.check())["whole"]
+
+
+def test_a_ledger_that_lost_its_last_run_makes_the_check_a_full_one(company: Company) -> None:
+    """Recovered from an older backup it ends before the last watermark."""
+    company.check()
+    company.check()
+    with company.state.begin() as conn:
+        conn.execute(text("ALTER TABLE evidence_ledger DISABLE TRIGGER USER"))
+        conn.execute(text("DELETE FROM evidence_ledger WHERE run_id = 'run-2'"))
+    assert reason(company) == "another check began after the last sealed one"
+
+
+def test_a_run_that_was_cleared_examines_what_its_first_try_did(company: Company) -> None:
+    """Its own watermark is the last sealed one by then, and moves nothing past a change."""
+    company.check()
+    company.do("UPDATE person SET name = '' WHERE id = 3")
+    company.check()
+    company.do("UPDATE person SET name = '' WHERE id = 4")
+    company.runs -= 1
+    company.check(sealed=False)
+    assert company.open() == {"named": {'["3"]', '["4"]'}}
+
+
+def test_another_run_with_other_rules_makes_the_check_a_full_one(
+    database: str, state: str, tmp_path: Path
+) -> None:
+    """It resolved what only its own rules find good; killed before or after it said so."""
+    strict = "expect_column_value_lengths_to_be_between, kwargs: {{column: name, min_value: {}}}"
+    company = Company.make(
+        database, state, tmp_path / "p", quality__person=suite(long=strict.format(9))
+    )
+    lenient = load_pack(
+        write_pack(tmp_path / "q", datamap__shop=MAP, quality__person=suite(long=strict.format(1)))
+    )
+    company.check()
+    assert len(company.open()["long"]) == 9
+    for killed in (False, True):
+        ours, company.pack = company.pack, lenient
+        company.check(sealed=False)
+        assert company.open() == {}
+        if killed:  # before it kept its figures
+            with company.state.begin() as conn:
+                conn.execute(
+                    text("DELETE FROM quality_check WHERE run_id = :run AND rule <> 'all records'"),
+                    {"run": f"run-{company.runs}"},
+                )
+        company.pack = ours
+        company.check()
+        assert len(company.open()["long"]) == 9
+    assert not company.collection(company.check())["whole"]
+
+
+def test_an_expectation_that_changed_makes_the_check_a_full_one(
+    company: Company, tmp_path: Path
+) -> None:
+    """And one that could not be checked, and another column of changes."""
+    company.check()
+
+    def pack(name: str, old: str, new: str) -> None:
+        files = {"datamap__shop": MAP, "quality__person": SUITE.replace(old, new)}
+        company.pack = load_pack(write_pack(tmp_path / name, **files))
+
+    pack("q", "P60D", "P59D")
+    because = company.collection(company.check())["whole_because"]
+    assert because["values"] == {"rule": "recent"}
+    company.do(
+        "CREATE INDEX ON person (seen_at)",
+        "UPDATE person SET seen_at = '2026-02-28' WHERE id < 4",
+    )
+    pack("r", "column: updated_at", "column: seen_at")
+    company.check()
+    pack("s", "column: updated_at", "column: seen_at")
+    assert not company.collection(company.check())["whole"]
+    pack("t", "PT1S", "PT2S")
+    assert reason(company).startswith("the table was rewritten")
+    company.do("ALTER TABLE person DROP COLUMN seen_at")
+    company.check()
+    because = company.collection(company.check())["whole_because"]
+    assert because["text"].startswith("the last check could not check")
+
+
+def test_another_version_of_the_program_examines_all_records(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an upgrade judges otherwise it judges so at once, in records of any age."""
+    company.check()
+    with monkeypatch.context() as patched:
+        for module in (watermark, incremental):
+            patched.setattr(module, "VERSION", "0" * 12)
+        assert reason(company) == "another version made the last check"
+        assert company.collection(company.check())["whole_because"] is None
+    assert reason(company) == "another version made the last check"
+
+
+def test_a_version_is_told_from_its_files(tmp_path: Path) -> None:
+    """A condition that was corrected makes another one."""
+    file = tmp_path / "conditions.py"
+    file.write_text("a")
+    before = watermark.version_of([file], "1.0")
+    assert watermark.version_of([file], "1.1") != before
+    file.write_text("b")
+    assert watermark.version_of([file], "1.0") != before
+
+
+def test_more_than_can_be_named_are_examined_again(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The register does not tell which of them were corrected."""
+    for module in (collections, history):
+        monkeypatch.setattr(module, "MOST_NAMED", 5)
+    company.do("UPDATE person SET name = '' WHERE id <= 6")
+    company.check()
+    because = company.collection(company.check())["whole_because"]
+    assert because["values"] == {"rule": "named"}
+    assert "not name all" in because["text"]
+    company.do("UPDATE person SET name = 'Ada' WHERE id = 1")
+    company.check()
+    assert len(company.open()["named"]) == 5
+    assert company.collection(company.check())["whole_because"] is None
