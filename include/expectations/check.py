@@ -17,6 +17,8 @@ from sqlalchemy.pool import StaticPool
 from include.expectations.activity import Activity
 from include.expectations.broken import Finder, Names
 from include.expectations.conditions import Condition, Records, condition_of
+from include.expectations.fit import misfits
+from include.expectations.types import ColumnType, read_types
 from include.messages import Message, _
 from include.policy.expectations import Expectation
 from include.services.database import DatabaseAddress, DatabaseUnavailable
@@ -220,6 +222,7 @@ class Check:
     counted: Mapping[str, Condition] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     _conditions: dict[str, Condition] = field(default_factory=dict)
+    _types: Mapping[str, ColumnType] = field(default_factory=dict)
 
     def run(self) -> list[RuleResult]:
         """Count what breaks each expectation; one that cannot be checked does not stop others.
@@ -229,6 +232,8 @@ class Check:
         """
         results: dict[str, RuleResult] = {}
         sound: list[Expectation] = []
+        collection = self.records.collection
+        self._types = read_types(self.view.connection, collection.schema_name, collection.table)
         for one in self.expectations:
             fault = self._prepared(one)
             if fault is None:
@@ -254,7 +259,9 @@ class Check:
             return _("the table has no column {column}", column=missing[0])
         if one.type == "expect_records_to_be_distinct" and not self.records.key:
             return _("the table has no primary key, so that its records cannot be told apart")
-        condition = condition_of(one, self.records, self.now)
+        if unfit := misfits(self.view.connection, one, self._types, self.records.timezone):
+            return unfit[0].message
+        condition = condition_of(one, self.records, self.now, self._types)
         if condition is not None:
             self._conditions[one.id] = condition
         return None
@@ -275,7 +282,7 @@ class Check:
             self.counts.update({name: found[name] for name in counted})
             return found
 
-        results_of, validator = gx.count(
+        results_of = gx.count(
             self.view.engine,
             self.records.selectable,
             (collection.schema_name, collection.table),
@@ -284,33 +291,12 @@ class Check:
             known,
             self.rows,
         )
-        self._name_others(
-            [one for one in expectations if one.id not in known], results_of, validator
-        )
         results = {}
         for one in expectations:
             done = results_of[one.id]
             named = bool(self.records.key) and not one.type.startswith("expect_table_")
             results[one.id] = RuleResult(one, done.rows, done.broken, None, named, done.evr)
         return results
-
-    def _name_others(
-        self,
-        expectations: Sequence[Expectation],
-        counted: Mapping[str, Any],
-        validator: Any,
-    ) -> None:
-        """Name what only Great Expectations has counted, in one more scan where there is any."""
-        from include.expectations import gx
-
-        left: dict[str, Condition] = {}
-        for one in expectations:
-            if counted[one.id].broken and self.records.key:
-                own = gx.condition_in(validator, one)
-                if own is not None:
-                    left[one.id] = Condition(own)
-        if left:
-            self._find(left)
 
     def _find(self, conditions: Mapping[str, Condition]) -> dict[str, int]:
         view = self.view

@@ -6,12 +6,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from include.expectations import formats
+from include.expectations.core import broken_sql
+from include.expectations.types import ColumnType, Kind
 from include.policy.datamap import MappedCollection, MappedDatabase
 from include.policy.expectations import Expectation
 from include.policy.kwargs import (
@@ -33,6 +36,8 @@ from include.policy.period import Period
 from include.policy.rules import Rule
 
 _ABOUT_ALL = {"expect_column_values_to_not_be_null", "expect_column_values_to_not_be_blank"}
+# Of a composite value IS NULL asks for its fields.
+_IS_NULL, _IS_NOT_NULL = "IS NOT DISTINCT FROM NULL", "IS DISTINCT FROM NULL"
 SOURCE, RECORD, OTHER = "source", "record", "other"
 _COUNTED_BACK = re.compile(r"\(\s*('[^']*'::timestamptz - INTERVAL '[^']*')\s*\)", re.IGNORECASE)
 
@@ -49,6 +54,7 @@ class Records:
         where: which records, as a condition over `SOURCE`; None means all.
         few: whether `where` selects few of them, so that other records are looked up one by one.
         indexed: collections and fields by which PostgreSQL finds records without reading them all.
+        timezone: IANA name of the pack's timezone, in which days begin and end.
     """
 
     collection: MappedCollection
@@ -58,6 +64,7 @@ class Records:
     where: sa.ColumnElement[bool] | None = None
     few: bool = False
     indexed: frozenset[tuple[str, str]] = frozenset()
+    timezone: str = "UTC"
 
     @property
     def table(self) -> sa.TableClause:
@@ -118,15 +125,25 @@ def table_of(collection: MappedCollection, columns: tuple[str, ...]) -> sa.Table
     return table
 
 
-def condition_of(one: Expectation, records: Records, now: datetime) -> Condition | None:
-    """The condition of an expectation; None for those that only Great Expectations knows.
+def condition_of(
+    one: Expectation,
+    records: Records,
+    now: datetime,
+    types: Mapping[str, ColumnType] = MappingProxyType({}),
+) -> Condition | None:
+    """Return the condition of an expectation; None for those about the whole table.
 
     Args:
         one: the expectation.
-        records: what is checked.
+        records: that are checked.
         now: the moment from which periods count back.
+        types: of the table's columns, which a core expectation fits.
     """
     kwargs = _at(one.kwargs, now)
+    columns = {name: quoted(RECORD, name) for name in one.columns()}
+    core = broken_sql(one, columns, types, records.timezone)
+    if core is not None:
+        return Condition(_where(None, core))
     if isinstance(kwargs, Satisfy):
         where = None if kwargs.where is None else _once(kwargs.where)
         return Condition(_where(where, f"NOT ({_once(kwargs.condition)})"))
@@ -142,11 +159,11 @@ def condition_of(one: Expectation, records: Records, now: datetime) -> Condition
         return Condition(_case(kwargs.where, _column(kwargs.column) < before(now, kwargs.period)))
     if isinstance(kwargs, Uncollected):
         return Condition(_collected(kwargs))
-    repeats = repeated(one, records)
+    repeats = repeated(one, records, types)
     if repeats is not None:
         return Condition(repeats, joined=True)
     if one.type == "expect_column_values_to_not_be_null" and isinstance(kwargs, Column):
-        return Condition(_column(kwargs.column).is_(None))
+        return Condition(_where(None, f"{quoted(RECORD, kwargs.column)} {_IS_NULL}"))
     if isinstance(kwargs, ResidentId):
         return _resident_id(kwargs, records, now)
     broken = _FORMATS.get(one.type)
@@ -166,7 +183,7 @@ def selected(one: Expectation, now: datetime) -> sa.ColumnElement[bool] | None:
     if isinstance(kwargs, Satisfy):
         conditions.append(f"({_once(kwargs.condition)}) IS NOT NULL")
     elif one.type not in _ABOUT_ALL and not isinstance(kwargs, Related | RowCount | Uncollected):
-        conditions += [_column(name).is_not(None) for name in one.columns()]
+        conditions += [f"{quoted(RECORD, name)} {_IS_NOT_NULL}" for name in one.columns()]
     if not conditions:
         return None
     # In their order: `where` may keep the rest from values that it cannot take.
@@ -174,11 +191,10 @@ def selected(one: Expectation, now: datetime) -> sa.ColumnElement[bool] | None:
     return _all_of(first) if not rest else sa.case((_all_of(first), _all_of(*rest)))
 
 
-def repeated(one: Expectation, records: Records) -> sa.ColumnElement[bool] | None:
-    """Which records repeat others, for expectations of uniqueness; None for all other types.
-
-    Great Expectations counts one column with a window that names no record, and several not at all.
-    """
+def repeated(
+    one: Expectation, records: Records, types: Mapping[str, ColumnType]
+) -> sa.ColumnElement[bool] | None:
+    """Return which records repeat others; None for expectations that are not of uniqueness."""
     if isinstance(one.kwargs, ColumnList):
         columns = one.kwargs.column_list
     elif one.type == "expect_column_values_to_be_unique" and isinstance(one.kwargs, Column):
@@ -188,6 +204,11 @@ def repeated(one: Expectation, records: Records) -> sa.ColumnElement[bool] | Non
     others = records.table.alias(OTHER)
     theirs = [others.c[name] for name in columns]
     groups = sa.select(*theirs).group_by(*theirs).having(sa.func.count() > 1)
+    if any(types[name].kind is Kind.OTHER for name in columns if name in types):
+        # IN compares rows and needs an order; xid has none.
+        group = groups.subquery("repeated")
+        same = [group.c[name] == _column(name) for name in columns]
+        return sa.exists().select_from(group).where(*same)
     return sa.tuple_(*(_column(name) for name in columns)).in_(groups)
 
 
@@ -242,7 +263,7 @@ def _octets(column: str, records: Records) -> tuple[dict[str, str], str]:
 
 
 def quoted(alias: str, column: str) -> str:
-    """A column of an alias, as it stands in SQL."""
+    """Return a column of an alias in SQL."""
     escaped = column.replace('"', '""')
     return f'{alias}."{escaped}"'  # SQLAlchemy's own quoting doubles percent signs, and once more
 

@@ -2,9 +2,9 @@
 
 Great Expectations resolves a graph of metrics: what an expectation asks for, and what that depends
 on. Ours all depend on one metric that finds the records that break the batch's rules, resolved once
-for all of them. Its core expectations are counted by its own metrics, but for those whose value
-that scan has found already: missing and repeated values. No metric that holds a value of a record
-is ever asked for (result format BOOLEAN_ONLY).
+for all of them. The metrics of its core expectations are answered by that scan too: its own SQL
+compares columns with arguments of other types. No metric that holds a value of a record is ever
+asked for (result format BOOLEAN_ONLY).
 """
 
 from __future__ import annotations
@@ -37,12 +37,14 @@ with warnings.catch_warnings():
     from great_expectations.execution_engine.sqlalchemy_execution_engine import (
         SqlAlchemyExecutionEngine,
     )
+    from great_expectations.expectations.core.expect_column_values_to_be_between import (
+        ExpectColumnValuesToBeBetween as CoreBetween,
+    )
     from great_expectations.expectations.expectation import BatchExpectation
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
     from great_expectations.expectations.metadata_types import FailureSeverity
     from great_expectations.expectations.metrics.metric_provider import metric_value
     from great_expectations.expectations.metrics.table_metric_provider import TableMetricProvider
-    from great_expectations.expectations.registry import get_expectation_impl
     from great_expectations.validator.metric_configuration import MetricConfiguration
     from great_expectations.validator.validator import ValidationDependencies, Validator
 
@@ -185,6 +187,16 @@ class RecordExpectation(BatchExpectation):
         }
 
 
+class ExpectColumnValuesToBeBetween(CoreBetween):
+    """Its own expectation, which takes the ends of a range in any type of PostgreSQL.
+
+    Great Expectations reads numbers and moments only. It compares none of them here.
+    """
+
+    min_value: Any = None
+    max_value: Any = None
+
+
 OURS: dict[str, type[RecordExpectation]] = {}
 for _name in (
     "ExpectColumnValuesToNotBeBlank",
@@ -249,7 +261,7 @@ def count(
     find: Find,
     found: Collection[str],
     rows: int | None,
-) -> tuple[dict[str, Counted], Validator]:
+) -> dict[str, Counted]:
     """Count what breaks each expectation, in as few scans as its metrics need.
 
     Args:
@@ -262,7 +274,7 @@ def count(
         rows: how many records the batch has, where that is known.
 
     Returns:
-        The counts by rule, and the validator for what comes after.
+        The counts by rule.
 
     Raises:
         NotComputed: one of the queries failed.
@@ -295,7 +307,7 @@ def count(
         evr = expectation.metrics_validate(computed, dict(_FORMAT), engine)
         values = {name: computed[one.id] for name, one in needed.metric_configurations.items()}
         results[rule] = _counted(evr, values, getattr(expectation, "map_metric", None))
-    return results, validator
+    return results
 
 
 def _found(find: Find, rule: str) -> int:
@@ -350,26 +362,3 @@ def _counted(
         "unexpected_percent": 100 * broken / rows if rows else 0.0,
     }
     return Counted(rows, broken, evr)
-
-
-def condition_in(validator: Validator, one: Expectation) -> sa.ColumnElement[bool] | None:
-    """The condition under which a record breaks one of Great Expectations' own expectations.
-
-    None for an expectation about the whole table.
-    """
-    name = getattr(get_expectation_impl(one.type), "map_metric", None)
-    if name is None:
-        return None
-    configuration = configuration_of(one)
-    configuration.kwargs["batch_id"] = validator.active_batch_id
-    needed = configuration.to_domain_obj().get_validation_dependencies(
-        validator.execution_engine, dict(_FORMAT)
-    )
-    counted = needed.metric_configurations[f"{name}.{COUNT}"]
-    metric = MetricConfiguration(
-        f"{name}.condition",
-        counted.metric_domain_kwargs,
-        metric_value_kwargs=counted.metric_value_kwargs,
-    )
-    condition, _domain, _accessor = _computed(validator, [metric])[metric.id]
-    return condition  # type: ignore[no-any-return]

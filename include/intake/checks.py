@@ -158,10 +158,12 @@ class SuiteChecks:
     Attributes:
         incoming: the table.
         expectations: of its suites.
+        timezone: IANA name of the pack's timezone.
     """
 
     incoming: Incoming
     expectations: Sequence[Expectation]
+    timezone: str = "UTC"
 
     def check(
         self, connection: psycopg.Connection[Any], where: Composable, now: datetime
@@ -184,7 +186,14 @@ class SuiteChecks:
         name = (collection.schema_name, collection.table)
         columns = tuple(read_schema(connection, [name[0]]).tables[name].columns)
         condition: ColumnElement[bool] = literal_column(f"({where.as_string(connection)})")
-        records = Records(collection, self.incoming.database, columns, self.incoming.key, condition)
+        records = Records(
+            collection,
+            self.incoming.database,
+            columns,
+            self.incoming.key,
+            condition,
+            timezone=self.timezone,
+        )
         return Checking(Snapshot(connection), records, self.expectations, now, kept, most=None)
 
 

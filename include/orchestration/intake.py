@@ -171,6 +171,8 @@ def _desk(place: Workplace, rule: IntakeRule) -> Desk:
     dag_id, run_id = run_key()
     mapped = place.pack.database_of(rule.collection, rule.database)
     incoming = Incoming(rule, mapped)
+    timezone = place.pack.calendar.timezone
+    suite = SuiteChecks(incoming, _expectations(place, incoming), timezone)
     return Desk(
         incoming=incoming,
         reader=place.database(mapped.connection),
@@ -179,9 +181,9 @@ def _desk(place: Workplace, rule: IntakeRule) -> Desk:
         clock=place.clock,
         dag_id=dag_id,
         run_id=run_id,
-        checkers=[SuiteChecks(incoming, _expectations(place, incoming)), OwnChecks(incoming)],
+        checkers=[suite, OwnChecks(incoming)],
         quarantine=_quarantine(place, incoming),
-        timezone=place.pack.calendar.timezone,
+        timezone=timezone,
         keys=place.erasure_keys,
     )
 

@@ -37,6 +37,7 @@ def check(database: str, *, full: bool) -> dict[str, Any]:
                 place.state,
                 place.erasure_keys,
                 full=full,
+                timezone=place.pack.calendar.timezone,
                 purposes=any(database in one.fields for one in place.pack.purposes),
             )
             done = checks.check_database(

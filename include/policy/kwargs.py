@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from include.policy.period import PositivePeriod
 from include.policy.rules import Name, Rule, Text, some
@@ -65,7 +66,10 @@ class ValueSet(Column):
 
 
 class Regex(Column):
-    """A POSIX regular expression, as PostgreSQL's ``~`` takes it; null is not looked at."""
+    """A POSIX regular expression, as PostgreSQL's ``~`` takes it; null is not looked at.
+
+    It is matched against the canonical text of the value, of char(n) without its padding.
+    """
 
     regex: Text
 
@@ -76,8 +80,30 @@ def _in_order(least: Any, most: Any) -> None:
     if least is not None and most is not None:
         if isinstance(least, str) is not isinstance(most, str):
             raise ValueError("min_value and max_value are of different kinds")
-        if least > most:
+        if _is_above(least, most):
             raise ValueError(f"min_value {least} is above max_value {most}")
+
+
+def _is_above(least: Any, most: Any) -> bool:
+    """Return whether a range is empty, as far as the order does not depend on a column's type."""
+    if not isinstance(least, str):
+        return bool(least > most)
+    if not (_LIKE_A_DAY.match(least) and _LIKE_A_DAY.match(most)):
+        return False
+    ends = datetime.fromisoformat(least), datetime.fromisoformat(most)
+    if len(most) == len("2026-10-01"):  # the whole day
+        ends = ends[0], ends[1] + timedelta(days=1)
+    return (ends[0].tzinfo is None) == (ends[1].tzinfo is None) and ends[0] > ends[1]
+
+
+def _bound(value: int | float | str) -> int | float | str:
+    if isinstance(value, str) and _LIKE_A_DAY.match(value):
+        try:
+            datetime.fromisoformat(value)
+        except ValueError:
+            message = "should be a day or moment of the calendar: 2026-10-01, 2026-10-01T08:30"
+            raise ValueError(message) from None
+    return value
 
 
 class Lengths(Column):
@@ -92,14 +118,24 @@ class Lengths(Column):
         return self
 
 
-Bound = int | float | Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\d")]
+_LIKE_A_DAY = re.compile(r"\d{4}-\d", re.ASCII)
+Bound = Annotated[int | float | Name, AfterValidator(_bound)]
 
 
 class Between(Column):
-    """Least and greatest value of a column, both included: numbers, or ISO dates as text."""
+    """Least and greatest value of a column.
+
+    Attributes:
+        min_value: a number, or text that the column's type reads: a day, a moment, a label.
+        max_value: likewise. A day as the end of moments means all of it, in the pack's timezone.
+        strict_min: whether ``min_value`` itself is outside of the range.
+        strict_max: whether ``max_value`` itself is.
+    """
 
     min_value: Bound | None = None
     max_value: Bound | None = None
+    strict_min: bool = False
+    strict_max: bool = False
 
     @model_validator(mode="after")
     def _range(self) -> Between:

@@ -111,6 +111,7 @@ class CollectionCheck:
             tuple(self.table.columns),
             self.table.primary_key or self._mapped_key(),
             indexed=self.indexed,
+            timezone=self.run.timezone,
         )
         stage = register.Stage.of(self.conn)
         watermark = self._choose(records, self.table)

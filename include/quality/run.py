@@ -19,6 +19,7 @@ class Run:
         keys: for keys of records that are personal themselves.
         full: examine all records.
         purposes: whether the pack says for which purposes the database's fields are collected.
+        timezone: IANA name of the pack's timezone.
     """
 
     dag_id: str
@@ -28,3 +29,4 @@ class Run:
     keys: ErasureKeys
     full: bool = False
     purposes: bool = False
+    timezone: str = "UTC"

@@ -67,7 +67,7 @@ def version_of(files: Iterable[Path], *others: str) -> str:
 VERSION = version_of(
     (
         Path(conditions.__file__).parent / f"{name}.py"
-        for name in ("broken", "conditions", "formats", "gx")
+        for name in ("broken", "conditions", "core", "fit", "formats", "gx", "types")
     ),
     version("great-expectations"),
 )

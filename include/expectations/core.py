@@ -1,0 +1,240 @@
+"""Conditions of Great Expectations' core expectations, for each type of column.
+
+Great Expectations compares a column with arguments of the types that YAML has. PostgreSQL knows no
+such operator for many types, pads char(n) before it matches a pattern, and takes a day for its
+first moment. Here arguments are cast to the live type of the column.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from include.expectations.types import CALENDAR, NUMBERS, ColumnType, Kind
+from include.policy.expectations import Expectation
+from include.policy.kwargs import Between, ColumnPair, Lengths, Regex, ValueSet
+
+DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_LARGEST = 2**63 - 1
+Value = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One end of a range in SQL.
+
+    Attributes:
+        sql: of the type that the column is compared as.
+        comparison: between a value that is in the range and ``sql``.
+    """
+
+    sql: str
+    comparison: str
+
+
+def text_literal(text: str) -> str:
+    """Return a text as an SQL literal, whatever ``standard_conforming_strings`` is."""
+    quoted = text.replace("'", "''")
+    if "\\" not in quoted:
+        return f"'{quoted}'"
+    escaped = quoted.replace("\\", "\\\\")
+    return f"E'{escaped}'"
+
+
+def broken_sql(
+    expectation: Expectation,
+    columns: Mapping[str, str],
+    types: Mapping[str, ColumnType],
+    timezone: str,
+) -> str | None:
+    """Return the condition under which a record breaks a core expectation.
+
+    Null stays null. None for an expectation that is not judged by its type.
+
+    Args:
+        expectation: that fits the types (`include.expectations.fit`).
+        columns: SQL of the record's columns, by name.
+        types: of these.
+        timezone: IANA name of the pack's timezone, in which days begin and end.
+    """
+    kwargs = expectation.kwargs
+    if isinstance(kwargs, ValueSet):
+        column, kind = columns[kwargs.column], types[kwargs.column]
+        members = ", ".join(member(value, kind, timezone) for value in kwargs.value_set)
+        return f"NOT ({equal_form(column, kind)} IN ({members}))"
+    if isinstance(kwargs, Regex):
+        column, kind = columns[kwargs.column], types[kwargs.column]
+        operator = "~*" if kind.kind is Kind.CASELESS else "~"
+        matches = f"({text_form(column, kind)} {operator} {text_literal(kwargs.regex)})"
+        return matches if "_not_" in expectation.type else f"NOT {matches}"
+    if isinstance(kwargs, Lengths):
+        length = length_form(columns[kwargs.column], types[kwargs.column])
+        ends = [(kwargs.min_value, ">="), (kwargs.max_value, "<=")]
+        inside = [f"{length} {sign} {end}::bigint" for end, sign in ends if end is not None]
+        return f"NOT ({' AND '.join(inside)})"
+    if isinstance(kwargs, Between):
+        return _outside(kwargs, columns[kwargs.column], types[kwargs.column], timezone)
+    if isinstance(kwargs, ColumnPair):
+        return _not_greater(kwargs, columns, types, timezone)
+    return None
+
+
+def text_form(column: str, kind: ColumnType) -> str:
+    """Return the canonical text of a column: char(n) without padding, money without a locale."""
+    return f"{column}::numeric::text" if kind.kind is Kind.MONEY else f"{column}::text"
+
+
+def length_form(column: str, kind: ColumnType) -> str:
+    """Return the length of a column: characters, of bytea bytes, of bit strings bits."""
+    if kind.kind is Kind.BYTES:
+        return f"octet_length({column})"
+    if kind.kind is Kind.BITS:
+        return f"length({column})"
+    return f"char_length({text_form(column, kind)})"
+
+
+def equal_form(column: str, kind: ColumnType) -> str:
+    """Return what of a column is compared with members of a set."""
+    match kind.kind:
+        case Kind.TEXT:
+            return f"{column}::text"
+        case Kind.CASELESS:
+            return f"lower({column}::text)"
+        case Kind.MONEY:
+            return f"{column}::numeric"
+        case _:
+            return f"{column}::{kind.sql}"
+
+
+def member(value: Value, kind: ColumnType, timezone: str) -> str:
+    """Return a member of a set as SQL; a day or moment without an offset is of the timezone."""
+    literal = text_literal(written(value))
+    match kind.kind:
+        case Kind.TEXT if kind.sql == "pg_catalog.bpchar":
+            return f"{text_literal(written(value).rstrip(' '))}::text"
+        case Kind.TEXT:
+            return f"{literal}::text"
+        case Kind.CASELESS:
+            return f"lower({literal}::text)"
+        case Kind.MONEY:
+            return f"{literal}::numeric"
+        case Kind.LOCAL | Kind.MOMENT:
+            return _end(value, kind, timezone, 0)
+        case _:
+            return f"{literal}::{kind.sql}"
+
+
+def written(value: Value) -> str:
+    """Return a value of a pack as text that PostgreSQL reads."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else repr(value)
+
+
+def order_form(column: str, kind: ColumnType) -> str:
+    """Return what of a column is compared with the ends of a range."""
+    match kind.kind:
+        case Kind.TEXT:
+            return f'{column}::text COLLATE "C"'
+        case Kind.CASELESS:
+            return f'lower({column}::text) COLLATE "C"'
+        case Kind.MONEY:
+            return f"{column}::numeric"
+        case Kind.INTEGER if kind.sql == "pg_catalog.oid":
+            return f"{column}::bigint"
+        case _:
+            return f"{column}::{kind.sql}"
+
+
+def bounds(kwargs: Between, kind: ColumnType, timezone: str) -> dict[str, Bound]:
+    """Return the ends of a range, by the name of the argument."""
+    ends: dict[str, Bound] = {}
+    if kwargs.min_value is not None:
+        is_after = kwargs.strict_min and _is_whole_day(kwargs.min_value, kind)
+        sign = ">" if kwargs.strict_min and not is_after else ">="
+        ends["min_value"] = Bound(_end(kwargs.min_value, kind, timezone, int(is_after)), sign)
+    if kwargs.max_value is not None:
+        is_day = _is_whole_day(kwargs.max_value, kind)
+        sign = "<" if kwargs.strict_max or is_day else "<="
+        after = int(is_day and not kwargs.strict_max)
+        ends["max_value"] = Bound(_end(kwargs.max_value, kind, timezone, after), sign)
+    return ends
+
+
+def _is_whole_day(value: Value, kind: ColumnType) -> bool:
+    is_day = isinstance(value, str) and DAY.fullmatch(value) is not None
+    return is_day and kind.kind in (Kind.LOCAL, Kind.MOMENT)
+
+
+def _end(value: Value, kind: ColumnType, timezone: str, days_after: int) -> str:
+    text = written(value)
+    literal = text_literal(text)
+    match kind.kind:
+        case Kind.INTEGER if isinstance(value, int) and abs(value) <= _LARGEST:
+            return f"{literal}::bigint"
+        case Kind.INTEGER | Kind.EXACT | Kind.MONEY:
+            return f"{literal}::numeric"
+        case Kind.TEXT | Kind.CASELESS:
+            form = f"lower({literal}::text)" if kind.kind is Kind.CASELESS else f"{literal}::text"
+            return f'{form} COLLATE "C"'
+        case Kind.LOCAL | Kind.MOMENT if DAY.fullmatch(text):
+            start = f"({literal}::date + {days_after})::timestamp"
+            return start if kind.kind is Kind.LOCAL else _in_zone(start, timezone)
+        case Kind.MOMENT if not _has_offset(text):
+            return _in_zone(f"{literal}::timestamp", timezone)
+        case _:
+            return f"{literal}::{kind.sql}"
+
+
+def _in_zone(timestamp: str, timezone: str) -> str:
+    return f"({timestamp} AT TIME ZONE {text_literal(timezone)})"
+
+
+def _has_offset(moment: str) -> bool:
+    return re.search(r"(?:Z|[+-]\d\d(?::?\d\d)?)$", moment[len("2026-10-01") :]) is not None
+
+
+def _outside(kwargs: Between, column: str, kind: ColumnType, timezone: str) -> str:
+    value = order_form(column, kind)
+    inside = [
+        f"{value} {end.comparison} {end.sql}" for end in bounds(kwargs, kind, timezone).values()
+    ]
+    return f"NOT ({' AND '.join([*inside, *_numbers_only(column, kind)])})"
+
+
+def _numbers_only(column: str, kind: ColumnType) -> list[str]:
+    """PostgreSQL sorts NaN above all numbers; it is in no range."""
+    if kind.kind in (Kind.EXACT, Kind.FLOAT):
+        return [f"{column}::{kind.sql} <> 'NaN'::{kind.sql}"]
+    return []
+
+
+def _not_greater(
+    kwargs: ColumnPair,
+    columns: Mapping[str, str],
+    types: Mapping[str, ColumnType],
+    timezone: str,
+) -> str:
+    names = (kwargs.column_A, kwargs.column_B)
+    kinds = [types[name].kind for name in names]
+    a, b = (order_form(columns[name], types[name]) for name in names)
+    if set(kinds) <= CALENDAR and kinds[0] is not kinds[1]:
+        a, b = (_local(columns[name], types[name], timezone, Kind.DAY in kinds) for name in names)
+    sign = ">=" if kwargs.or_equal else ">"
+    numbers = [one for name in names for one in _numbers_only(columns[name], types[name])]
+    return f"NOT ({' AND '.join([f'{a} {sign} {b}', *numbers])})"
+
+
+def _local(column: str, kind: ColumnType, timezone: str, as_day: bool) -> str:
+    """Return a day or moment in the pack's timezone, cut to its day if the other one is a day."""
+    local = _in_zone(column, timezone) if kind.kind is Kind.MOMENT else column
+    return f"{local}::date" if as_day else f"{local}::timestamp"
+
+
+def are_comparable(a: ColumnType, b: ColumnType) -> bool:
+    """Return whether one column can be greater than the other."""
+    families = (NUMBERS, CALENDAR, {Kind.TEXT}, {Kind.CASELESS}, {Kind.TIME}, {Kind.INTERVAL})
+    if any(a.kind in family and b.kind in family for family in families):
+        return True
+    return a.sql == b.sql and a.kind in (Kind.ENUM, Kind.WORD)

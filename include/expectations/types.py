@@ -1,0 +1,133 @@
+"""Types of columns in the live database, as far as expectations depend on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import psycopg
+from psycopg.sql import SQL
+
+# Domains are followed to the type that their values have.
+_COLUMNS = """
+WITH RECURSIVE base (attnum, attname, title, oid) AS (
+    SELECT a.attnum, a.attname::text, format_type(a.atttypid, a.atttypmod), a.atttypid
+    FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped
+    UNION ALL
+    SELECT b.attnum, b.attname, b.title, t.typbasetype
+    FROM base b JOIN pg_type t ON t.oid = b.oid WHERE t.typtype = 'd'
+)
+SELECT b.attname, b.title, format('%%I.%%I', n.nspname, t.typname),
+       CASE WHEN t.typtype = 'e' THEN 'enum'
+            WHEN t.typtype = 'b' AND (n.nspname = 'pg_catalog' OR t.typname = 'citext')
+            THEN t.typname::text ELSE '' END, t.typcategory::text
+FROM base b JOIN pg_type t ON t.oid = b.oid JOIN pg_namespace n ON n.oid = t.typnamespace
+WHERE t.typtype <> 'd' ORDER BY b.attnum
+"""
+
+
+class Kind(StrEnum):
+    """How values of a type are compared with arguments of a policy pack."""
+
+    TEXT = "text"
+    CASELESS = "caseless"
+    INTEGER = "integer"
+    EXACT = "exact"
+    FLOAT = "float"
+    MONEY = "money"
+    BOOLEAN = "boolean"
+    ENUM = "enum"
+    WORD = "word"
+    DAY = "day"
+    LOCAL = "local"
+    MOMENT = "moment"
+    TIME = "time"
+    INTERVAL = "interval"
+    BYTES = "bytes"
+    BITS = "bits"
+    OTHER = "other"
+
+
+_KINDS: Mapping[str, Kind] = {
+    **dict.fromkeys(("text", "varchar", "bpchar", "name", "char"), Kind.TEXT),
+    "citext": Kind.CASELESS,
+    **dict.fromkeys(("int2", "int4", "int8", "oid"), Kind.INTEGER),
+    "numeric": Kind.EXACT,
+    **dict.fromkeys(("float4", "float8"), Kind.FLOAT),
+    "money": Kind.MONEY,
+    "bool": Kind.BOOLEAN,
+    "enum": Kind.ENUM,
+    **dict.fromkeys(("uuid", "inet", "cidr", "macaddr", "macaddr8"), Kind.WORD),
+    "date": Kind.DAY,
+    "timestamp": Kind.LOCAL,
+    "timestamptz": Kind.MOMENT,
+    "time": Kind.TIME,
+    "interval": Kind.INTERVAL,
+    "bytea": Kind.BYTES,
+    **dict.fromkeys(("bit", "varbit"), Kind.BITS),
+}
+NUMBERS = frozenset({Kind.INTEGER, Kind.EXACT, Kind.FLOAT, Kind.MONEY})
+CALENDAR = frozenset({Kind.DAY, Kind.LOCAL, Kind.MOMENT})
+WRITTEN = frozenset(
+    {Kind.TEXT, Kind.CASELESS, Kind.ENUM, Kind.WORD, Kind.INTEGER, Kind.EXACT, Kind.MONEY}
+)
+"""Kinds whose values have one canonical text."""
+RANGED = NUMBERS | CALENDAR | {Kind.TEXT, Kind.CASELESS, Kind.ENUM, Kind.WORD}
+RANGED = RANGED | {Kind.TIME, Kind.INTERVAL}
+
+
+@dataclass(frozen=True)
+class ColumnType:
+    """The type of a column.
+
+    Attributes:
+        title: as it was declared, for people.
+        sql: qualified name of the type of its values, without a length: a cast to it cuts nothing.
+        kind: how its values are compared.
+        has_equality: whether PostgreSQL knows which of its values are equal.
+    """
+
+    title: str
+    sql: str
+    kind: Kind
+    has_equality: bool = True
+
+
+def read_types(
+    connection: psycopg.Connection[Any], schema: str, table: str
+) -> dict[str, ColumnType]:
+    """Return the types of a table's columns, by column.
+
+    Args:
+        connection: to the mapped database, in a transaction; no row is read.
+        schema: PostgreSQL schema.
+        table: in it.
+    """
+    types = {}
+    equality: dict[str, bool] = {}
+    for column, title, sql, name, category in connection.execute(_COLUMNS, [schema, table]):
+        kind = _KINDS.get(name, Kind.TEXT if category == "S" and not name else Kind.OTHER)
+        types[column] = ColumnType(title, sql, kind)
+    for column, one in types.items():
+        if one.kind is Kind.OTHER:
+            if one.sql not in equality:
+                equality[one.sql] = _has_equality(connection, one.sql)
+            types[column] = ColumnType(one.title, one.sql, one.kind, equality[one.sql])
+    return types
+
+
+def _has_equality(connection: psycopg.Connection[Any], sql: str) -> bool:
+    """Ask PostgreSQL: operators of the name ``=`` may compare something else (areas of boxes)."""
+    query = SQL("SELECT FROM (SELECT NULL::{} AS v) AS s GROUP BY v").format(
+        SQL(sql)
+    )  # quoted by the catalogue
+    try:
+        with connection.transaction():
+            connection.execute(query)
+    except psycopg.errors.UndefinedFunction:
+        return False
+    return True
