@@ -21,6 +21,7 @@ from psycopg import sql
 from include.backup.access import CLOSED
 from include.backup.archive import Entry
 from include.backup.column_versions import loadable_head
+from include.backup.database_locale import DatabaseLocale
 from include.backup.definers import close_functions, definers_of
 from include.backup.in_memory import in_memory
 from include.backup.left_out import left_out
@@ -109,6 +110,7 @@ def restore(
     started = time.monotonic()
     head, entries = source.head()
     require_needs(entries, target)
+    _report_other_collation(entries, target, tell)
     tell("checking the object against the manifest")
     source.check()
     if prepare:
@@ -143,6 +145,19 @@ def restore(
         ),
         left_out=left_out(entries, source.manifest, owners=owners),
     )
+
+
+def _report_other_collation(
+    entries: Sequence[Entry], target: DatabaseAddress, tell: Callable[[str], None]
+) -> None:
+    original = DatabaseLocale.of_archive(entries)
+    with connected(target) as connection:
+        own = DatabaseLocale.of_database(connection)
+    if not original.sorts_like(own):
+        tell(
+            f"the target sorts texts by {own.collation}, the original by {original.collation}; "
+            f"CREATE DATABASE ... {original.options} gives the same order"
+        )
 
 
 def refuse_live(target: DatabaseAddress, live: DatabaseAddress) -> None:

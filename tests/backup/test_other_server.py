@@ -143,11 +143,18 @@ def test_drill_on_a_server_that_has_everything_passes_with_the_original_collatio
 
 
 def test_drill_without_the_default_collation_of_the_original_needs_attention(
-    new_original: Callable[..., DatabaseAddress], new_rig: Callable[..., Rig]
+    new_original: Callable[..., DatabaseAddress],
+    new_rig: Callable[..., Rig],
+    target: DatabaseAddress,
 ) -> None:
-    (finding,) = new_rig(new_original(COURIER)).drill().findings
+    """A restore says so too."""
+    rig = new_rig(new_original(COURIER))
+    (finding,) = rig.drill().findings
     assert (finding.code, finding.severity) == ("drill.locale", Outcome.ATTENTION)
     assert finding.message.values == {"original": "icu de", "copy": "builtin C.UTF-8"}
+    lines: list[str] = []
+    restore(rig.source, target, progress=lines.append)
+    assert lines[0].startswith("the target sorts texts by builtin C.UTF-8, the original by icu de")
 
 
 def test_drill_role_without_the_right_to_create_an_extension_is_refused(
