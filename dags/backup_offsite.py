@@ -51,7 +51,7 @@ from include.orchestration.workflow import (
 def backup_offsite() -> None:
     """Back up every mapped database and leave a sealed bundle."""
 
-    @task(retries=0)
+    @task
     def preflight() -> None:
         """Check the store, its site and the recipients' keys before anything is dumped."""
         backup.preflight()

@@ -30,7 +30,12 @@ from include.encryption.packing import COMPRESSION, packed
 from include.encryption.recipients import Recipient
 from include.encryption.records import EncryptionRecord, RecipientRecord
 from include.encryption.stream import Filled, Pipe, Stage
-from include.services.database import DatabaseAddress, DatabaseUnavailable, lost
+from include.services.database import (
+    DatabaseAddress,
+    DatabaseUnavailable,
+    lacks_library,
+    lost,
+)
 from include.services.errors import ServiceError, UsageError
 from include.services.objectstore.base import ObjectStore, StoredObject
 from include.services.programs import ErrorLines, pg_version
@@ -251,6 +256,8 @@ class _PgDump:
                     "Grant it: GRANT pg_read_all_data TO the role of the connection; for large "
                     "objects GRANT SELECT ON LARGE OBJECT, or let it be their owner.",
                 )
+            if "could not access file" in text:
+                raise lacks_library(self._source, text.removeprefix("query failed: ERROR:  "))
             self._require_server()
             kind = DatabaseUnavailable if "connection" in text else ServiceError
             raise kind(

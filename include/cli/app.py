@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
 from typing import NoReturn
 
 import typer
+from rich.console import Console
 
 from include.cli import (
     backup,
@@ -31,9 +33,10 @@ from include.cli import (
     training,
     up,
 )
-from include.cli.console import complain, errors, new_log, one_line, print_json
+from include.cli.console import complain, errors, new_log, one_line, print_json, tell
 from include.cli.stack import workplace
 from include.orchestration.unforeseen import value_free
+from include.services import stopping
 from include.services.errors import ParcelSealError, ServiceError, UsageError
 
 app = typer.Typer(
@@ -71,8 +74,13 @@ app.add_typer(training.app, name="training")
 
 
 def main() -> NoReturn:
-    """Run the command line and leave with its exit code."""
-    sys.exit(_run(sys.argv[1:]))
+    """Run the command line and exit with its code; on a signal, with 128 and its number."""
+    screen = Console(file=os.fdopen(os.dup(2), "w"), highlight=False)  # runs redirect stderr
+    stopping.install(lambda text: tell(text, screen))
+    code = _run(sys.argv[1:])
+    if code and (interrupted := stopping.interruption()):
+        stopping.exit_now(interrupted.exit_code)
+    sys.exit(code)
 
 
 def _run(words: list[str]) -> int:
@@ -92,7 +100,7 @@ def _run(words: list[str]) -> int:
         return _fail(words, error)
     except (typer.Abort, KeyboardInterrupt):
         errors.print("interrupted")
-        return 3
+        return 128 + signal.SIGINT
     except Exception as error:  # noqa: BLE001 - where it happened goes to a log, a line to the person
         from include.services.database import unreadable_text
 

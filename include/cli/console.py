@@ -20,9 +20,14 @@ errors = Console(stderr=True, highlight=False)
 results = Console(highlight=False)
 
 
-def tell(text: str) -> None:
-    """Say what is going on, on stderr."""
-    errors.print(f"[dim]·[/dim] {text}", soft_wrap=True)
+def tell(text: str, screen: Console = errors) -> None:
+    """Print what is going on, on stderr.
+
+    Args:
+        text: in rich's markup.
+        screen: the console of stderr.
+    """
+    screen.print(f"[dim]·[/dim] {text}", soft_wrap=True)
 
 
 def print_json(content: Mapping[str, Any]) -> None:
@@ -53,10 +58,11 @@ def new_log(folder: Path, name: str, now: datetime) -> Path:
 
 
 @contextmanager
-def output_to(log: Path) -> Iterator[None]:
+def output_to(log: Path) -> Iterator[Console]:
     """Send everything that libraries write to stdout and stderr into a log file.
 
-    Airflow logs a great deal; ``--json`` promises one object on stdout and nothing else.
+    Airflow logs a great deal; ``--json`` promises one object on stdout and nothing else. Yields a
+    console on the real stderr, for what a person has to see meanwhile.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
@@ -67,7 +73,8 @@ def output_to(log: Path) -> Iterator[None]:
     os.dup2(target, 2)
     os.close(target)
     try:
-        yield
+        with os.fdopen(os.dup(saved[1]), "w") as screen:
+            yield Console(file=screen, highlight=False)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from include.services.errors import ControlFailed
+from include.services.errors import ControlFailed, ParcelSealError
 from include.workplace import Workplace
 
 if TYPE_CHECKING:
@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunResult:
-    """One run. The names are those of the ``--json`` output and stay stable."""
+    """One run. The names but ``cause`` are those of the ``--json`` output and stay stable.
+
+    Attributes:
+        cause: the error that failed a task in every instance; None where there is none.
+    """
 
     dag_id: str
     run_id: str | None
@@ -24,10 +28,11 @@ class RunResult:
     reports: list[str]
     findings: int
     error: str | None
+    cause: ParcelSealError | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the stable JSON form."""
-        return asdict(self)
+        return {name: value for name, value in vars(self).items() if name != "cause"}
 
 
 def result_of(place: Workplace, dag_id: str, run_id: str, state: str, log: str) -> RunResult:
@@ -61,10 +66,17 @@ def result_of(place: Workplace, dag_id: str, run_id: str, state: str, log: str) 
 
 
 def exit_code(done: RunResult) -> int:
-    """Return 0 when the control held, 1 when it failed, 3 when there is no evidence."""
-    if done.outcome is None:
-        return 3
-    return 0 if done.outcome in {"pass", "attention"} and done.state == "success" else 1
+    """Return the exit code of a run.
+
+    Returns:
+        0 if the control passed, 1 if it failed, 2 if a configuration made a part of the work
+        impossible, 3 if a service did, or if there is no evidence.
+    """
+    if done.outcome in {"pass", "attention"} and done.state == "success":
+        return 0
+    if done.cause is not None:
+        return done.cause.exit_code
+    return 3 if done.outcome is None else 1
 
 
 def _line(finding: Finding) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,15 +20,18 @@ from include.cli.console import (
     results,
     tell,
 )
+from include.cli.countdown import Countdown
 from include.cli.report import RunResult, exit_code, result_of
+from include.cli.run_start import require_services
 from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, make_home, workplace
 from include.local import airflow as local_airflow
 from include.local.profile import AIRFLOW_RUNS
+from include.services import stopping
 from include.services.errors import ParcelSealError, UsageError
 from include.workplace import ROOT, Workplace
 
 if TYPE_CHECKING:
-    from include.orchestration.inprocess import Prepared
+    from include.orchestration.inprocess import Finished, Prepared
 
 DAGS = ROOT / "dags"
 
@@ -77,10 +81,15 @@ def _run(
     prepared = _prepared(folder, dag_id, parameters, answers, log)
     with local_stack(place, customers=DEFAULT_CUSTOMERS, always=True):
         tell(f"running {dag_id}; log in {log}")
-        with output_to(log):
+        with output_to(log) as screen:
+            from include.orchestration.retrying import RetryTime, retrying_in_process
+
+            retry_time = RetryTime(Countdown(screen))
+            require_services(place, dag_id, parameters, retry_time)
             _migrate_once(place, environment, log)
-            finished = prepared.run()
-            return result_of(place, dag_id, finished.run_id, finished.state, str(log))
+            with retrying_in_process(retry_time):
+                finished = prepared.run(lambda text: tell(text, screen))
+            return _result(place, dag_id, finished, log)
 
 
 def _prepared(
@@ -95,6 +104,23 @@ def _prepared(
     except UsageError:
         log.unlink(missing_ok=True)
         raise
+
+
+def _result(place: Workplace, dag_id: str, finished: Finished, log: Path) -> RunResult:
+    """Return a run's sealed result, with the causes if it is not what it should be."""
+    try:
+        done = result_of(place, dag_id, finished.run_id, finished.state, str(log))
+    except ParcelSealError as error:  # state database or evidence store went away
+        line = f"The run left no bundle: {one_line(finished.seal_failure or error)}"
+        done = RunResult(dag_id, finished.run_id, finished.state, None, None, [], 0, line)
+    if finished.seal_failure and done.outcome is None:
+        line = f"The run left no bundle: {one_line(finished.seal_failure)}"
+        done = replace(done, error=line)
+    causes = finished.failures or ({"seal": finished.seal_failure} if finished.seal_failure else {})
+    done = replace(done, cause=next(iter(causes.values()), None))
+    if interrupted := stopping.interruption():
+        done = replace(done, error=f"The run was {interrupted}. {done.error or ''}".strip())
+    return done
 
 
 def show(done: RunResult) -> None:

@@ -12,6 +12,7 @@ from include.cli.console import tell
 from include.local.airflow import stop_orphan
 from include.local.profile import STAND_INS
 from include.local.roles import COURIER
+from include.services import stopping
 from include.services.errors import UsageError
 from include.workplace import Workplace
 
@@ -53,12 +54,13 @@ def local_stack(
     make_home(place)
     stop_orphan(place.local)
     try:
-        place.local.prepare(place.clock.now(), tell)
-        if customers is not None and place.is_local("customer_db"):
-            load_sample(place, customers)
-        if always and place.lookup("mail") is None:  # workflows run, and may tell people things
-            place.local.mail.start()
-        yield
+        with stopping.last_act(place.local.postgres.end_at_once_if_unused):
+            place.local.prepare(place.clock.now(), tell)
+            if customers is not None and place.is_local("customer_db"):
+                load_sample(place, customers)
+            if always and place.lookup("mail") is None:  # workflows run, and may send messages
+                place.local.mail.start()
+            yield
     finally:
         place.local.mail.stop_if_unused()
         place.local.postgres.stop_if_unused()
@@ -74,6 +76,7 @@ def load_sample(place: Workplace, customers: int) -> None:
     from include.local.sample.load import grant
 
     with psycopg.connect(place.local.owner_conninfo(COURIER)) as connection:
+        connection.execute("SELECT pg_advisory_lock(hashtext('parcelseal sample'))")
         if connection.execute("SELECT to_regclass('public.customer')").fetchone() != (None,):
             carry_on(connection, place.clock.now())
             grant(connection)

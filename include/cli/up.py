@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -21,6 +18,7 @@ from include.local import airflow as local_airflow
 from include.local.airflow import Standalone
 from include.local.airflow_api import AirflowApi
 from include.local.profile import AIRFLOW
+from include.services import stopping
 from include.services.errors import ServiceError
 from include.workplace import ROOT, Workplace
 
@@ -43,7 +41,6 @@ def up(
     """Start the local stack and Airflow, and run every scheduled workflow once."""
     place = workplace()
     _ = place.pack  # a bad pack is reported before anything is started
-    signal.signal(signal.SIGTERM, _interrupt)
     make_home(place)
     with local_airflow.hold(place.home), local_stack(place, customers=customers, always=True):
         local_airflow.stop_left_over(place.local)
@@ -52,7 +49,7 @@ def up(
         tell("starting Airflow (about half a minute)")
         airflow: Standalone | None = None
         try:
-            with _interrupted_later():
+            with stopping.deferred():  # an Airflow must be known before it can be stopped
                 airflow = Standalone.start(place.local, ROOT, environment)
             airflow.wait_until_ready(tell)
             if not once:  # nobody has to wait for the runs before they log in
@@ -73,29 +70,6 @@ def up(
                 airflow.stop()
             (place.home / "airflow.pid").unlink(missing_ok=True)
     return 0
-
-
-def _interrupt(*_: object) -> None:
-    """Stop as Ctrl-C does, so that Airflow and the server are stopped too."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
-@contextmanager
-def _interrupted_later() -> Iterator[None]:
-    """Keep an interruption until the end: an Airflow must be known before it can be stopped."""
-    came: list[int] = []
-    kept = {
-        number: signal.signal(number, lambda got, _frame: came.append(got))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
-    if came:
-        _interrupt()
 
 
 def run_all(place: Workplace, airflow: Standalone, *, answer: bool) -> list[RunResult]:

@@ -27,7 +27,7 @@ from include.services.errors import ServiceError, UsageError
 ADMIN = "admin"
 READY_TIMEOUT = 600  # seconds; a busy machine takes several minutes
 TELL_EVERY = 30  # seconds
-STOP_TIMEOUT = 20  # seconds
+STOP_TIMEOUT = 6  # seconds; a command ends within 15 s of a signal
 FIRST_PORT = 8080
 _CLAIMED: list[IO[str]] = []  # open for the life of this process
 

@@ -93,6 +93,8 @@ class LocalProfile:
                 )
         self.postgres.start()
         with psycopg.connect(self.postgres.conninfo("postgres"), autocommit=True) as admin:
+            # Two commands at once would change the same rows of the catalogue.
+            admin.execute("SELECT pg_advisory_lock(hashtext('parcelseal local profile'))")
             make_roles(admin, ROLES, self.passwords)
             make_databases(admin, DATABASES)
             grant_courier(admin)

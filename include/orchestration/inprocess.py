@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from airflow.listeners import hookimpl
+
 from include.orchestration.answering import Given, answering, read_answers
-from include.services.errors import UsageError
+from include.orchestration.left_over import SEAL, locked_run, seal_left_over, seal_run_now
+from include.orchestration.retrying import cause_of, note_success
+from include.services import stopping
+from include.services.errors import ParcelSealError, UsageError
 
 _DISCOVERY = "AIRFLOW__CORE__MIGHT_CONTAIN_DAG_CALLABLE"
 _read_only: str | None = None
@@ -20,14 +26,19 @@ _read_only: str | None = None
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that came to its end.
+    """A run that ended.
 
     Attributes:
-        state: Airflow's word for it, ``success`` or ``failed``.
+        run_id: of Airflow.
+        state: of Airflow, ``success`` or ``failed``.
+        failures: of each task that failed whichever of its instances ran, the cause.
+        seal_failure: why the task `seal` failed; None if it did not.
     """
 
     run_id: str
     state: str
+    failures: Mapping[str, ParcelSealError] = field(default_factory=dict)
+    seal_failure: ParcelSealError | None = None
 
 
 @dataclass(frozen=True)
@@ -44,8 +55,18 @@ class Prepared:
     parameters: Mapping[str, Any]
     given: Mapping[str, Given]
 
-    def run(self) -> Finished:
-        """Run it now, in this process, on the database that Airflow's settings name."""
+    def run(self, announce: Callable[[str], None] = lambda _: None) -> Finished:
+        """Run it now, in this process, on the database that Airflow's settings name.
+
+        Earlier runs of the workflow whose process ended before their seal are sealed first. An
+        interrupted run is sealed at once, without PDF files.
+
+        Args:
+            announce: prints a line for the person who waits.
+
+        Raises:
+            Interruption: a signal ended the process before the run began, or before its seal.
+        """
         from airflow import settings
         from airflow.sdk import timezone
 
@@ -54,11 +75,78 @@ class Prepared:
         anew.install()
         try:
             now = timezone.utcnow()
-            with only_file(self.dag.fileloc), answering(self.dag.dag_id, now, self.given):
-                run = self.dag.test(logical_date=now, run_conf=dict(self.parameters))
-            return Finished(run.run_id, str(run.state))
+            with only_file(self.dag.fileloc), locked_run(self.dag.dag_id, now):
+                seal_left_over(self.dag, announce)
+                with _collecting() as outcomes:
+                    return self._run(now, outcomes)
         finally:
             settings.dispose_orm()  # before the local server stops, not at exit
+
+    def _run(self, logical_date: datetime, outcomes: Outcomes) -> Finished:
+        try:
+            with answering(self.dag.dag_id, logical_date, self.given):
+                run = self.dag.test(logical_date=logical_date, run_conf=dict(self.parameters))
+        except KeyboardInterrupt:
+            run_id = seal_run_now(self.dag, logical_date)
+            if run_id is None:
+                raise
+            return outcomes.finished(run_id, "failed")
+        return outcomes.finished(run.run_id, str(run.state))
+
+
+class Outcomes:
+    """Listens to the tasks of a run in this process."""
+
+    def __init__(self) -> None:
+        self._failures: dict[tuple[str, int], BaseException] = {}
+        self._succeeded: set[str] = set()
+
+    @hookimpl
+    def on_task_instance_success(self, previous_state: Any, task_instance: Any) -> None:
+        """Forget earlier failures of a task that succeeded."""
+        del previous_state
+        self._failures.pop(_key(task_instance), None)
+        self._succeeded.add(task_instance.task_id)
+        note_success(task_instance.try_number)
+
+    @hookimpl
+    def on_task_instance_failed(
+        self, previous_state: Any, task_instance: Any, error: BaseException | str | None
+    ) -> None:
+        """Keep why a task failed; end the run if a signal ended the task."""
+        del previous_state
+        if isinstance(error, BaseException):
+            self._failures[_key(task_instance)] = error
+        stopping.check()  # Airflow's runner treats it as a failure of the task, and goes on
+
+    def finished(self, run_id: str, state: str) -> Finished:
+        """Return the end of the run with the causes of its failures."""
+        causes = {
+            task: cause_of(error)
+            for (task, _index), error in reversed(self._failures.items())
+            if task not in self._succeeded
+        }
+        seal_failure = causes.pop(SEAL, None)
+        causes.pop("gate", None)
+        return Finished(run_id, state, dict(reversed(causes.items())), seal_failure)
+
+
+def _key(task_instance: Any) -> tuple[str, int]:
+    index = getattr(task_instance, "map_index", None)
+    return task_instance.task_id, -1 if index is None else index
+
+
+@contextmanager
+def _collecting() -> Iterator[Outcomes]:
+    from airflow.sdk.listener import get_listener_manager
+
+    outcomes = Outcomes()
+    manager = get_listener_manager()
+    manager.add_listener(outcomes)  # type: ignore[no-untyped-call]
+    try:
+        yield outcomes
+    finally:
+        manager.pm.unregister(outcomes)
 
 
 def prepare(

@@ -14,33 +14,42 @@ from airflow.sdk import Connection, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 
 from include.approvals.question import AskAgain
-from include.evidence.bundle import finish_seal, seal
-from include.evidence.controls import judge, unexplained
+from include.evidence.bundle import finish_seal
 from include.evidence.ledger import LedgerRow, find
-from include.evidence.model import Outcome, Result, RunContext, StepRecord, StepSummary
+from include.evidence.model import Outcome, RunContext, StepRecord
 from include.evidence.pending import lock_end
 from include.evidence.sealed import SealedRun, read_sealed
 from include.evidence.signing import TrustedKeys
 from include.evidence.steps import artifacts_of, record_step, steps_of
 from include.messages import Message, _, verbatim
+from include.orchestration.retrying import PermanentFailure, is_in_process
+from include.orchestration.run_bundle import seal_bundle
 from include.orchestration.run_lock import RunSealed, at_work, refuse_unrecorded, sealing, unsealed
 from include.orchestration.sandbox import SandboxedWorkplace, live_of
 from include.orchestration.step_records import failed, interrupted, unanswered
 from include.orchestration.unforeseen import value_free
 from include.reports.conclusion import Conclusion
-from include.reports.model import Report
-from include.services.connections import ConnectionSpec
+from include.services import stopping
+from include.services.connections import ConnectionSpec, with_short_timeouts
 from include.services.database import unreadable_text
-from include.services.errors import ParcelSealError, ServiceError
+from include.services.errors import ParcelSealError, ServiceError, UsageError
+from include.services.permanent import is_permanent, sqlstate_of
 from include.workplace import Lookup, Workplace
 
-_SUMMARY = {"step", "part", "outcome", "data"}
+INSUFFICIENT_PRIVILEGE = "42501"  # SQLSTATE
+_LACKS_RIGHT = _(
+    "Grant the database login the right that it lacks: the configuration check prints it when it "
+    "tries the connections."
+)
 Conclude = Callable[[Workplace, Sequence[StepRecord], dict[str, bytes]], Conclusion]
 
 
 def workplace() -> Workplace:
     """Return the workplace of this task: Airflow's connections, else the local profile's."""
-    return Workplace.from_environment(os.environ, airflow_connections())
+    lookup = airflow_connections()
+    if is_in_process():  # a person waits
+        lookup = with_short_timeouts(lookup)
+    return Workplace.from_environment(os.environ, lookup)
 
 
 def airflow_connections() -> Lookup:
@@ -83,6 +92,7 @@ def open_run(make: Callable[[], Workplace] | None = None) -> Workplace:
     Raises:
         AirflowFailException: the run is sealed; no retry changes that.
     """
+    stopping.check()
     place = (make or workplace)()
     with _unsealed(place):
         _refuse_cleared(place)
@@ -158,6 +168,7 @@ def step(
         ServiceError: a service failed, or nobody foresaw it; Airflow repeats the task.
         AskAgain: an answer that the work took does not count.
     """
+    stopping.check()
     place = (make or workplace)()
 
     def keep_failed(record: StepRecord) -> None:
@@ -176,16 +187,20 @@ def step(
         except ParcelSealError as error:
             reason, action = verbatim(error.message), verbatim(error.action)
             keep_failed(failed(name, part, title, reason, clause, action))
-            if isinstance(error, ServiceError):
-                raise
-            raise AirflowFailException(str(error)) from None
+            if is_permanent(error):
+                raise PermanentFailure(error) from None
+            raise
         except Exception as error:  # noqa: BLE001 - raised again, without words that may quote a value
             if unreadable := unreadable_text(error):
                 reason, action = verbatim(unreadable.message), verbatim(unreadable.action)
                 keep_failed(failed(name, part, title, reason, clause, action))
-                raise AirflowFailException(str(unreadable)) from None
-            keep_failed(failed(name, part, title, verbatim(type(error).__name__), clause))
-            raise ServiceError(f"Unexpected error:\n{value_free(error)}") from None
+                raise PermanentFailure(unreadable) from None
+            advice = _LACKS_RIGHT if sqlstate_of(error) == INSUFFICIENT_PRIVILEGE else None
+            keep_failed(failed(name, part, title, verbatim(type(error).__name__), clause, advice))
+            words = f"Unexpected error:\n{value_free(error)}"
+            if is_permanent(error):
+                raise PermanentFailure(UsageError(words, advice.text if advice else "")) from None
+            raise ServiceError(words) from None
         keep_record(place, record)
     return {"step": name, "part": part, "outcome": str(record.outcome)}
 
@@ -257,7 +272,8 @@ def _seal_records(place: Workplace, conclude: Conclude) -> SealedRun:
     live = live_of(place)
     if live is not place:
         conclusion = replace(conclusion, ahead={})  # it stands in the sandbox, and goes with it
-    return _seal(live, run_context(live), conclusion, artifacts, records)
+    pdf = stopping.interruption() is None  # a PDF takes most of the time that is left
+    return seal_bundle(live, run_context(live), conclusion, artifacts, records, pdf=pdf)
 
 
 def _lost() -> StepRecord:
@@ -296,67 +312,7 @@ def seal_aside(
     """
     open_run(lambda: place)
     context = run_context(place).model_copy(update={"dag_id": workflow})
-    return _seal(place, context, conclusion, files, records, pdf=pdf).row
-
-
-def _seal(
-    place: Workplace,
-    context: RunContext,
-    conclusion: Conclusion,
-    artifacts: Mapping[str, bytes],
-    records: Sequence[StepRecord],
-    *,
-    pdf: bool = True,
-) -> SealedRun:
-    """Seal a bundle, and read the run's sealed result back."""
-    from include.reports.render import render_all
-
-    reader = place.registers()
-    controls = judge(place.pack.controls_of(context.dag_id), conclusion.metrics)
-    registers, lost = reader.state_to_seal(place.clock)
-    findings = [*conclusion.findings, *unexplained(controls, conclusion.outcome), *lost]
-    outcome = Outcome.worst([conclusion.outcome, *(one.severity for one in findings)])
-    report = Report(
-        title=conclusion.title,
-        summary=conclusion.summary,
-        run=context,
-        outcome=outcome,
-        finished_at=place.clock.now(),
-        controls=controls,
-        facts=conclusion.facts,
-        sections=conclusion.sections,
-        findings=findings,
-    )
-    rendered = render_all(report, pdf=pdf)
-    result = Result(
-        run=context,
-        controls=controls,
-        outcome=outcome,
-        finished_at=report.finished_at,
-        metrics=conclusion.metrics,
-        findings=findings,
-        approvals=conclusion.approvals,
-        steps=[StepSummary(**one.model_dump(include=_SUMMARY)) for one in records],
-        not_made=rendered.not_made,
-        registers=registers,
-    )
-    store = place.store("evidence_store")
-    with place.state.connect() as conn:
-        seal(
-            store,
-            conn,
-            place.signer,
-            result=result,
-            files={**artifacts, **rendered.files},
-            ahead=conclusion.ahead,
-            clock=place.clock,
-            lock_until=lock_end(store, place.clock),
-            trusted=place.trusted,
-            workflows=reader.workflows,
-        )
-        sealed = read_sealed(store, conn, place.trusted, context.dag_id, context.run_id)
-    assert sealed is not None
-    return sealed
+    return seal_bundle(place, context, conclusion, files, records, pdf=pdf).row
 
 
 def _without_record(records: Sequence[StepRecord]) -> list[StepRecord]:

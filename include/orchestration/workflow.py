@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow.sdk import CronTriggerTimetable, Param, TriggerRule
 
+from include.orchestration.retrying import RetryPolicy
 from include.policy import PolicyPack
 from include.workplace import Workplace
 
@@ -62,8 +63,10 @@ DEFAULT_ARGS: dict[str, Any] = {
     "retry_delay": timedelta(seconds=30),
     "retry_exponential_backoff": True,
     "max_retry_delay": timedelta(minutes=10),
+    "retry_policy": RetryPolicy(),
 }
-"""Tries over 15 to 30 minutes: a store or a server that is away for ten fails no night's run."""
+"""Retries over 15 to 30 minutes: a service that is away for ten minutes fails no run of a night. A
+permanent error fails its task at once."""
 
 SEAL_ARGS: dict[str, Any] = {"trigger_rule": TriggerRule.ALL_DONE, "retries": 12}
 """Of the task that seals, whatever happened before. It waits more than an hour for the store: a run

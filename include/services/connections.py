@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,32 @@ class ConnectionSpec:
         """Extra ``verify``: whether to check a server's certificate, or the authority's file."""
         value = self.text("verify", "true")
         return value.lower() == "true" if value.lower() in {"true", "false"} else value
+
+
+# A person waits in front of the process: it shows each attempt, and repeats the whole step.
+_SHORT_TIMEOUTS: Mapping[str, Mapping[str, int]] = {
+    "postgres": {"connect_timeout": 5},
+    "aws": {"connect_timeout": 5, "max_attempts": 3},
+    "s3": {"connect_timeout": 5, "max_attempts": 3},
+}
+
+
+def with_short_timeouts(
+    lookup: Callable[[str], ConnectionSpec | None],
+) -> Callable[[str], ConnectionSpec | None]:
+    """Return a lookup whose connections give up sooner, unless they name their own timeouts.
+
+    Args:
+        lookup: finds a configured connection.
+    """
+
+    def shortened(conn_id: str) -> ConnectionSpec | None:
+        spec = lookup(conn_id)
+        if spec is None or spec.conn_type not in _SHORT_TIMEOUTS:
+            return spec
+        return replace(spec, extra={**_SHORT_TIMEOUTS[spec.conn_type], **spec.extra})
+
+    return shortened
 
 
 def configured(conn_id: str, environment: Mapping[str, str]) -> ConnectionSpec | None:

@@ -60,6 +60,8 @@ _REFUSALS = (
 # libpq puts a colon and two blanks between the server's severity and its message.
 _SERVER_MESSAGE = re.compile(r": [^:\"]+:  \S")
 _TLS_FAILURE = re.compile(r"failed: [^\"]*(?:certificate|SSL (?!SYSCALL))")
+_HINT = " Is the server running"  # a question of libpq behind the reason
+_FILE_MISSING = "58P01"  # SQLSTATE
 _LETS_NOBODY_IN = "FATAL: the database system is "
 # pg_locks shows the bigint key of an advisory lock as two halves, with objsubid 1 (PostgreSQL 18).
 ADVISORY_LOCKS = """
@@ -276,7 +278,7 @@ class DatabaseAddress:
         refusal in another language than English is a `DatabaseUnavailable` that `answered`.
         """
         text = " ".join(str(error).split())
-        if any(sign in text for sign in _REFUSALS):
+        if is_refusal(text):
             is_missing = re.search(r'FATAL: database ".*" does not exist', text)
             kind = DatabaseMissing if is_missing and text.count("FATAL:") == 1 else UsageError
             reason = text.split("FATAL:")[-1].strip()
@@ -284,7 +286,8 @@ class DatabaseAddress:
                 f"The server refused the connection to {self.place}: {reason}.",
                 "Check user, password and database name of the connection.",
             )
-        message = f"No connection to {self.place}: {text.split('failed:')[-1].strip()}."
+        reason = text.split("failed:")[-1].partition(_HINT)[0].strip().rstrip(".")
+        message = f"No connection to {self.place}: {reason}."
         has_answer = _SERVER_MESSAGE.search(str(error)) or _TLS_FAILURE.search(text)
         if has_answer and _LETS_NOBODY_IN not in text:
             answered = DatabaseUnavailable(
@@ -297,6 +300,11 @@ class DatabaseAddress:
         return DatabaseUnavailable(
             message, "Check that the server runs and can be reached from here."
         )
+
+
+def is_refusal(text: str) -> bool:
+    """Return whether a server refused a login, by libpq's text of a failed connection."""
+    return any(sign in text for sign in _REFUSALS)
 
 
 @contextmanager
@@ -332,10 +340,12 @@ def unreadable_text(error: BaseException) -> UsageError | None:
     )
 
 
-def lost(address: DatabaseAddress, error: psycopg.OperationalError) -> ServiceError:
-    """Say in one line that the server went away, or what it cannot do."""
+def lost(address: DatabaseAddress, error: psycopg.OperationalError) -> ServiceError | UsageError:
+    """Return an error in one line: the server went away, or cannot do the work."""
     # The whole text may quote a row in its DETAIL; a lost connection has only the text.
     text = " ".join((error.diag.message_primary or str(error)).split()).rstrip(".")
+    if error.sqlstate == _FILE_MISSING:
+        return lacks_library(address, text)
     if (error.sqlstate or "").startswith(SERVER_ANSWERED):
         return ServiceError(
             f"The server of {address.place} cannot go on: {text}.", "The server's log tells more."
@@ -343,6 +353,19 @@ def lost(address: DatabaseAddress, error: psycopg.OperationalError) -> ServiceEr
     return DatabaseUnavailable(
         f"The connection to {address.place} was lost: {text}.",
         "Nothing was recorded as done. The run is repeated when the server is back.",
+    )
+
+
+def lacks_library(address: DatabaseAddress, text: str) -> UsageError:
+    """Return the error of a server that lacks a file of an extension.
+
+    Args:
+        address: of the database that uses the extension.
+        text: message of the server.
+    """
+    return UsageError(
+        f"The server of {address.place} lacks a file of an extension: {text}.",
+        "Install the extension's package on that server, in the version that the database uses.",
     )
 
 

@@ -35,6 +35,11 @@ class ControlFailed(ParcelSealError):
 
 
 class ServiceError(ParcelSealError):
-    """A service did not do its part: database, store, mail (exit code 3)."""
+    """A service did not do its part: database, store, mail (exit code 3).
+
+    Attributes:
+        is_permanent: whether a repetition would end in the same error; only a person can change it.
+    """
 
     exit_code = 3
+    is_permanent = False

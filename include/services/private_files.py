@@ -10,9 +10,11 @@ import atexit
 import os
 import shutil
 import tempfile
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
+
+from include.services import stopping
 
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of mode 0700 is made there
 
@@ -21,11 +23,11 @@ def private_file(content: bytes) -> str:
     """Return the path of a file of mode 0600 with that content; the same for the same content."""
     path = _folder(os.getpid()) / sha256(content).hexdigest()
     if not path.exists():
-        partial = path.with_suffix(".new")
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        unfinished = path.with_suffix(".new")
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
-        partial.replace(path)
+        unfinished.replace(path)
     return str(path)
 
 
@@ -35,6 +37,7 @@ def _folder(process: int) -> Path:
     parent = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else None
     folder = Path(tempfile.mkdtemp(prefix="parcelseal-", dir=parent))
     atexit.register(_remove, folder, process)
+    stopping.at_sudden_exit(partial(_remove, folder, process))
     return folder
 
 

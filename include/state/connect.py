@@ -10,7 +10,8 @@ import psycopg
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from include.services.errors import ServiceError
+from include.services.database import is_refusal
+from include.services.errors import ServiceError, UsageError
 
 # What is committed here allows what is done elsewhere: a record is deleted once the ledger has it.
 # And a host that is gone has to be noticed before long, since locks go with its session.
@@ -110,7 +111,12 @@ def _connected(conninfo: str, conn_id: str, **more: Any) -> psycopg.Connection[A
         connection = psycopg.connect(conninfo, application_name="parcelseal", **more)
         connection.execute(SESSION)
     except psycopg.OperationalError as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).partition(" Is the server running")[0].rstrip(".")
+        if is_refusal(reason):
+            raise UsageError(
+                f"The server refused the connection to the state database: {reason}.",
+                f"Check user, password and database name of the connection {conn_id}.",
+            ) from error
         raise ServiceError(
             f"The state database cannot be used: {reason}.", f"Check the connection {conn_id}."
         ) from error

@@ -38,6 +38,7 @@ _REASONS = {
     ),
 }
 _DENIED = {"AccessDenied", "AllAccessDisabled", "401", "403", "AccountProblem"}
+_ACCOUNT = {"NoSuchBucket", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"}
 _THROTTLED = {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "429"}
 _MISSING = {"NoSuchKey", "NoSuchVersion", "404", "NotFound", "405", "MethodNotAllowed"}
 
@@ -60,6 +61,12 @@ def is_missing(error: Exception) -> bool:
 def is_denied(error: Exception) -> bool:
     """Tell whether the service said that the caller may not do this."""
     return error_code(error) in _DENIED
+
+
+def needs_a_person(error: Exception) -> bool:
+    """Return whether only a change of account, bucket or certificate removes an error."""
+    local = boto.NoCredentialsError | boto.PartialCredentialsError | boto.SSLError
+    return isinstance(error, local) or error_code(error) in _DENIED | _ACCOUNT
 
 
 def is_lock_refusal(error: Exception) -> bool:
@@ -146,4 +153,6 @@ class S3Errors:
             return ObjectMissing(f"There is no object {key!r} in {self.store}.")
         reason, action = reason_and_action(error)
         what = f"{doing} {key!r} in {self.store}" if key else f"{doing} {self.store}"
-        return StoreError(f"Cannot {what}: {reason}.", action)
+        failure = StoreError(f"Cannot {what}: {reason}.", action)
+        failure.is_permanent = needs_a_person(error)
+        return failure

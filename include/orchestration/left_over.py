@@ -1,0 +1,152 @@
+"""Seal runs of `./parcelseal run` that a signal or a crash ended before their seal.
+
+A process holds a lock on a file while its run goes on. The system releases the lock with the
+process, so a run in state "running" whose file is not locked has no process any more. Its steps
+left their records in the state database; only its seal is missing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+SEAL = "seal"  # task id, in every workflow
+_FINISHED = {"success", "failed", "skipped", "upstream_failed", "removed"}
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def locked_run(dag_id: str, logical_date: datetime) -> Iterator[None]:
+    """Mark a run as a running process's while the block runs.
+
+    Args:
+        dag_id: the workflow.
+        logical_date: of the run.
+    """
+    path = _lock_file(dag_id, logical_date)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def seal_left_over(dag: Any, announce: Callable[[str], None]) -> None:
+    """Seal each run of a workflow that has no process any more.
+
+    A run that cannot be sealed now is tried again at the next start.
+
+    Args:
+        dag: the workflow, Airflow's.
+        announce: prints a line for the person who waits.
+    """
+    for run in _running(dag.dag_id):
+        if not _has_process(dag.dag_id, run.logical_date):
+            announce(f"sealing the interrupted run {run.run_id} of {dag.dag_id}")
+            if not seal_run_now(dag, run.logical_date):
+                announce(f"{run.run_id} could not be sealed; the next start tries again")
+
+
+def seal_run_now(dag: Any, logical_date: datetime) -> str | None:
+    """End a run by its task `seal`, as if every task that did not end had failed.
+
+    Args:
+        dag: the workflow, Airflow's.
+        logical_date: of the run.
+
+    Returns:
+        The id of the run, or None if there is no such run or its seal failed.
+    """
+    from airflow import settings
+    from airflow.sdk.definitions.dag import _run_task
+
+    if settings.Session is not None:
+        settings.Session.remove()  # an interrupted transaction of the runner may lock the run
+    with _session() as session:
+        run = _find(session, dag.dag_id, logical_date)
+        if run is None:
+            return None
+        run_id = str(run.run_id)
+        for task in run.get_task_instances(session=session):
+            if task.task_id == SEAL and task.state != "success":
+                task.try_number += 1
+                task.state = "scheduled"
+            elif task.state not in _FINISHED:
+                task.state = "failed"
+    with _session() as session:
+        seal = _seal_of(session, dag.dag_id, run_id)
+        session.expunge_all()
+    if seal.state != "success":
+        _run_task(ti=seal, task=dag.task_dict[SEAL])
+    with _session() as session:
+        if _seal_of(session, dag.dag_id, run_id).state != "success":
+            return None
+        _find(session, dag.dag_id, logical_date).set_state("failed")
+    return run_id
+
+
+def _session() -> Any:
+    """Return a session of Airflow's database that its runner does not close."""
+    from airflow.utils.session import create_session
+
+    return create_session(scoped=False)
+
+
+def _seal_of(session: Any, dag_id: str, run_id: str) -> Any:
+    from airflow.models.taskinstance import TaskInstance
+    from sqlalchemy import select
+
+    return session.scalar(
+        select(TaskInstance).where(
+            TaskInstance.dag_id == dag_id,
+            TaskInstance.run_id == run_id,
+            TaskInstance.task_id == SEAL,
+        )
+    )
+
+
+def _running(dag_id: str) -> list[Any]:
+    from airflow.models.dagrun import DagRun
+    from sqlalchemy import select
+
+    with _session() as session:
+        query = select(DagRun).where(DagRun.dag_id == dag_id, DagRun.state == "running")
+        runs = list(session.scalars(query.order_by(DagRun.logical_date)))
+        session.expunge_all()
+    return runs
+
+
+def _find(session: Any, dag_id: str, logical_date: datetime) -> Any:
+    from airflow.models.dagrun import DagRun
+    from sqlalchemy import select
+
+    return session.scalar(
+        select(DagRun).where(DagRun.dag_id == dag_id, DagRun.logical_date == logical_date)
+    )
+
+
+def _has_process(dag_id: str, logical_date: datetime) -> bool:
+    path = _lock_file(dag_id, logical_date)
+    try:
+        with path.open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:  # of the folder
+        pass
+    return False
+
+
+def _lock_file(dag_id: str, logical_date: datetime) -> Path:
+    folder = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "running"
+    return folder / f"{dag_id}-{logical_date:%Y%m%dT%H%M%S.%f}.lock"

@@ -1,0 +1,40 @@
+"""Tell errors that a repetition cannot remove from errors that may pass."""
+
+from __future__ import annotations
+
+from include.services.errors import ParcelSealError, ServiceError
+
+PERMANENT_STATES = (
+    "0A",  # feature not supported: an extension that the server lacks, among others
+    "22",  # data exception: the same row fails again
+    "28",  # the server refuses user or password
+    "3D",  # no such database
+    "3F",  # no such schema
+    "42",  # no such table or column, no right
+    "58P01",  # the server lacks a file: the library of an extension
+)
+"""Classes of SQLSTATE, and one state, that only a person can change (PostgreSQL 18, appendix A)."""
+
+
+def is_permanent(error: BaseException) -> bool:
+    """Return whether a repetition of the work would end in the same error.
+
+    Configuration, data and rights are permanent, also inside of a library's error. A service that
+    is away is not, nor is an unexpected error without an SQLSTATE.
+
+    Args:
+        error: that ended the work.
+    """
+    if isinstance(error, ServiceError):
+        return error.is_permanent
+    if isinstance(error, (ParcelSealError, KeyboardInterrupt)):
+        return True
+    return sqlstate_of(error).startswith(PERMANENT_STATES)
+
+
+def sqlstate_of(error: BaseException) -> str:
+    """Return the SQLSTATE of an error or of the database error that it wraps; empty if none."""
+    wrapped = getattr(error, "orig", None)
+    if isinstance(wrapped, BaseException):
+        return sqlstate_of(wrapped)
+    return getattr(error, "sqlstate", None) or ""

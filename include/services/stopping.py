@@ -1,0 +1,200 @@
+"""End a command on SIGTERM or SIGINT within `LIMIT` seconds.
+
+The first signal raises `Interruption` in the main thread, so that each `finally` cancels
+statements, ends programs and releases locks. A second signal, or the end of the time, ends the
+process and its children at once.
+
+Python delivers a signal only to the handler that was installed last, and only when the main thread
+runs. Airflow's task runner installs its own handler of SIGTERM in each task, which does nothing.
+Therefore a thread reads the signals from `signal.set_wakeup_fd`, which no handler replaces.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import NoReturn
+
+import psutil
+
+LIMIT = 12.0  # seconds from the first signal until the process ends at once; the contract has 15
+POLITE = 1.0  # seconds that children get between SIGTERM and SIGKILL when the process ends at once
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_WAKE = signal.SIGRTMIN  # interrupts the main thread, whichever thread the kernel chose
+
+
+class Interruption(KeyboardInterrupt):
+    """SIGTERM or SIGINT ends the command.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a process that a signal ended, as shells have it: 128 and the signal."""
+        return 128 + self.number
+
+
+@dataclass
+class _State:
+    number: int = 0  # of the first signal; 0 while none arrived
+    is_raised: bool = False
+    deferrals: int = 0
+    last_acts: list[Callable[[], None]] = field(default_factory=list)
+
+
+_state = _State()
+
+
+def install(announce: Callable[[str], None]) -> None:
+    """End this process on SIGTERM and SIGINT from now on; call it in the main thread.
+
+    A shell starts a command in the background of a script with SIGINT ignored. Such a command ends
+    on SIGINT too.
+
+    Args:
+        announce: prints a line for the person who waits.
+    """
+    receiving, sending = socket.socketpair()
+    sending.setblocking(False)
+    signal.set_wakeup_fd(sending.fileno(), warn_on_full_buffer=False)
+    signal.signal(_WAKE, _raise_in_main)
+    for number in _SIGNALS:
+        signal.signal(number, _do_nothing)  # the thread below reads the signal
+    thread = threading.Thread(
+        target=_watch, args=(receiving, sending, announce), name="signals", daemon=True
+    )
+    thread.start()
+
+
+def interruption() -> Interruption | None:
+    """Return the interruption of this process, or None while no signal arrived."""
+    return Interruption(_state.number) if _state.number else None
+
+
+def check() -> None:
+    """Raise the interruption of this process if a signal arrived.
+
+    Raises:
+        Interruption: a signal arrived.
+    """
+    if interrupted := interruption():
+        raise interrupted
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Raise an interruption only after the block, which must not end half-way.
+
+    Raises:
+        Interruption: a signal arrived while the block ran.
+    """
+    _state.deferrals += 1
+    try:
+        yield
+    finally:
+        _state.deferrals -= 1
+    if _state.number and not _state.is_raised and not _state.deferrals:
+        _raise_in_main(0, None)
+
+
+def at_sudden_exit(act: Callable[[], None]) -> None:
+    """Let a function run if this process ends without Python's own end.
+
+    Args:
+        act: removes or ends what outlives a process, such as a server; it has about a second.
+    """
+    _state.last_acts.append(act)
+
+
+@contextmanager
+def last_act(act: Callable[[], None]) -> Iterator[None]:
+    """Let a function run if this process ends suddenly while the block runs."""
+    at_sudden_exit(act)
+    try:
+        yield
+    finally:
+        _state.last_acts.remove(act)
+
+
+def exit_now(code: int) -> NoReturn:
+    """End this process without Python's own end, which takes seconds after a run.
+
+    Args:
+        code: the exit code.
+    """
+    for act in list(_state.last_acts):
+        with suppress(Exception):
+            act()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def _do_nothing(_number: int, _frame: FrameType | None) -> None:
+    """Keep Python from ending the process by itself."""
+
+
+def _raise_in_main(_number: int, _frame: FrameType | None) -> None:
+    if _state.number and not _state.is_raised and not _state.deferrals:
+        _state.is_raised = True
+        raise Interruption(_state.number)
+
+
+def _watch(
+    receiving: socket.socket, sending: socket.socket, announce: Callable[[str], None]
+) -> None:
+    del sending  # is kept open by the argument of the thread
+    end = None
+    while True:
+        patience = None if end is None else max(0.0, end - time.monotonic())
+        if not select.select([receiving], [], [], patience)[0]:
+            break
+        arrived = [number for number in receiving.recv(64) if number in _SIGNALS]
+        if not arrived:
+            continue
+        if end is not None:
+            break
+        end = time.monotonic() + LIMIT
+        _state.number = arrived[0]
+        name = signal.Signals(arrived[0]).name
+        announce(f"{name}: stopping, at most {LIMIT:.0f} s; a second signal ends it at once")
+        signal.pthread_kill(_main_thread(), _WAKE)
+        if len(arrived) > 1:
+            break
+    _end_at_once()
+
+
+def _main_thread() -> int:
+    ident = threading.main_thread().ident
+    assert ident is not None
+    return ident
+
+
+def _end_at_once() -> None:
+    children = []
+    with suppress(psutil.Error):
+        children = psutil.Process().children(recursive=True)
+    for child in children:
+        with suppress(psutil.Error):
+            child.terminate()  # pg_dump and pg_restore cancel what their server does
+    _ended, alive = psutil.wait_procs(children, timeout=POLITE)
+    for child in alive:
+        with suppress(psutil.Error):
+            child.kill()
+    exit_now(128 + _state.number)

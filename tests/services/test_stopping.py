@@ -1,0 +1,84 @@
+"""A process ends on SIGTERM and SIGINT, whatever handler a library installs."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from include.workplace import ROOT
+
+START = """
+import signal, subprocess, sys, time
+from include.services import stopping
+stopping.install(lambda text: print(text, flush=True))
+signal.signal(signal.SIGTERM, lambda *_: None)  # as Airflow's task runner does
+child = subprocess.Popen(["sleep", "60"])
+print(child.pid, flush=True)
+"""
+POLITE = """
+try:
+    time.sleep(60)
+except stopping.Interruption as ended:
+    child.terminate()
+    child.wait()
+    stopping.exit_now(ended.exit_code)
+"""
+DEFERRED = """
+try:
+    with stopping.deferred():
+        time.sleep(1)
+        print("whole", flush=True)
+except stopping.Interruption as ended:
+    child.terminate()
+    child.wait()
+    stopping.exit_now(ended.exit_code)
+"""
+DEAF = """
+while True:
+    try:
+        time.sleep(60)
+    except BaseException:
+        print("deaf", flush=True)
+"""
+
+
+def start(script: str) -> tuple[subprocess.Popen[str], int]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", START + script],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    assert process.stdout is not None
+    return process, int(process.stdout.readline())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("script", "words"), [(POLITE, ""), (DEFERRED, "whole")])
+def test_signal_raises_interruption_in_main_thread(number: int, script: str, words: str) -> None:
+    process, child = start(script)
+    process.send_signal(number)
+    printed, _ = process.communicate(timeout=10)
+    assert process.returncode == 128 + number
+    assert words in printed
+    assert not psutil.pid_exists(child)
+
+
+def test_second_signal_ends_process_and_children_at_once() -> None:
+    process, child = start(DEAF)
+    assert process.stdout is not None
+    process.send_signal(signal.SIGTERM)
+    assert "stopping" in process.stdout.readline()
+    assert process.stdout.readline() == "deaf\n"
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert time.monotonic() - begun < 5
+    assert not psutil.pid_exists(child)
