@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
+from include.cli.config_connect import Problem, connect_problems, pack_problem
 from include.cli.console import errors, print_json, results, tell
 from include.cli.stack import DEFAULT_CUSTOMERS, local_stack, workplace
 from include.policy import PackError
@@ -36,25 +37,36 @@ def config() -> None:
 
 @app.command("check")
 def check(
+    connect: Annotated[
+        bool,
+        typer.Option(help="Try every connection, and name each right that its login lacks."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> int:
     """Check the policy pack, with file, line and path of every error, then the connections.
 
-    Connections are read, not tried: a server that is down is no error here. The client programs
-    of PostgreSQL must be of a supported version; which servers fit them is printed.
+    Without --connect, connections are read, not tried: a server that is down is no error then. The
+    client programs of PostgreSQL must be of a supported version; which servers fit is printed.
     """
     place = workplace()
     try:
         pack = place.pack
     except PackError as error:
-        found = [str(problem) for problem in error.problems]
-        return _refuse(place, found, f"in {place.policy}", as_json=as_json)
+        problems = [pack_problem(problem) for problem in error.problems]
+        return _refuse(place, problems, f"in {place.policy}", as_json=as_json)
     if faults := place.connection_faults():
-        return _refuse(place, faults, "in the connections", as_json=as_json)
+        problems = [Problem(message=fault) for fault in faults]
+        return _refuse(place, problems, "in the connections", as_json=as_json)
     try:
         versions = _fitting_versions()
     except UsageError as error:
-        return _refuse(place, [str(error)], "in the client programs", as_json=as_json)
+        problems = [Problem(message=error.message, action=error.action)]
+        return _refuse(place, problems, "in the client programs", as_json=as_json)
+    if connect:
+        with local_stack(place, customers=DEFAULT_CUSTOMERS):
+            problems = connect_problems(place)
+        if problems:
+            return _refuse(place, problems, "in the connections", as_json=as_json)
     remarks = [*pack.remarks, *remarks_of(place.routes())]
     if as_json:
         done = {"valid": True, "pack": str(place.policy), "problems": [], "postgresql": versions}
@@ -88,12 +100,13 @@ def _fitting_versions() -> _Versions:
     return {"client": pg_version("pg_dump"), "servers": require_fitting_client()}
 
 
-def _refuse(place: Workplace, problems: list[str], where: str, *, as_json: bool) -> int:
+def _refuse(place: Workplace, problems: list[Problem], where: str, *, as_json: bool) -> int:
     if as_json:
-        print_json({"valid": False, "pack": str(place.policy), "problems": problems})
+        in_json = [problem.as_json() for problem in problems]
+        print_json({"valid": False, "pack": str(place.policy), "problems": in_json})
         return 2
     for problem in problems:
-        errors.print(problem, soft_wrap=True, markup=False)
+        errors.print(str(problem), soft_wrap=True, markup=False)
     errors.print(f"[bold red]{len(problems)} errors[/bold red] {where}", soft_wrap=True)
     return 2
 

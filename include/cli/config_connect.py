@@ -1,0 +1,276 @@
+"""``parcelseal config check --connect``: try each connection, and name the rights that it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+import psycopg
+from psycopg.sql import Identifier
+
+from include.cli.live_types import type_problems
+from include.policy import PolicyPack
+from include.policy.datamap import MappedDatabase
+from include.policy.problems import PackProblem
+from include.policy.retention import RetentionRule, SqlClock
+from include.rights.missing import (
+    Login,
+    MissingRight,
+    lacks_drill,
+    lacks_pages,
+    lacks_reading,
+    lacks_state,
+)
+from include.rights.queries import lacks_query
+from include.rights.retention import lacks_retention
+from include.services.connections import with_short_timeouts
+from include.services.database import DatabaseAddress, connected
+from include.services.errors import ParcelSealError, UsageError
+from include.services.fate import Fate
+from include.services.server_versions import require_fitting_server
+from include.workplace import STORES, Workplace
+
+_PERIOD = "WITH period (starts, ends) AS (VALUES (now(), now()))"  # as an audit gives it
+Lacks = Callable[[Login], Iterable[MissingRight]]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A problem of the configuration. The names are those of the ``--json`` output.
+
+    Attributes:
+        file: of the pack; None if it is no problem of the pack.
+        line: 1-based, in that file.
+        path: in that file's document.
+        connection: id of the connection, if it is a problem of one.
+        message: what is wrong, in one line.
+        action: what to do.
+        grant: the statement that grants a missing right.
+    """
+
+    file: str | None = None
+    line: int | None = None
+    path: str | None = None
+    connection: str | None = None
+    message: str = ""
+    action: str | None = None
+    grant: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the stable JSON form."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        parts = (place, self.path, self.connection, self.message)
+        text = ": ".join(part for part in parts if part)
+        return "\n  ".join(part for part in (text, self.grant or self.action) if part)
+
+
+def pack_problem(problem: PackProblem) -> Problem:
+    """Return a problem of the policy pack."""
+    return Problem(problem.file or None, problem.line, problem.path or None, None, problem.message)
+
+
+def connect_problems(place: Workplace) -> list[Problem]:
+    """Return what connections and their logins lack; services are tried, nothing is changed.
+
+    A store is tried by writing and removing a small object.
+    """
+    hasty = _hasty(place)
+    problems = [problem for check in CHECKS for problem in check(hasty)]
+    return list(dict.fromkeys(problems))
+
+
+def _hasty(place: Workplace) -> Workplace:
+    return replace(place, lookup=with_short_timeouts(place.lookup))
+
+
+def mapped_databases(place: Workplace) -> Iterator[Problem]:
+    """Check that mapped databases have a supported version, and their logins read everything."""
+    for mapped in place.pack.databases.values():
+        address = partial(place.database, mapped.connection)
+        yield from _try(mapped.connection, address, partial(_lacks_reading, name=mapped.name))
+
+
+def _lacks_reading(login: Login, name: str) -> Iterator[MissingRight]:
+    require_fitting_server(login.connection.info.server_version, name)
+    yield from lacks_reading(login)
+
+
+def live_types(place: Workplace) -> Iterator[Problem]:
+    """Check that keys and expectations of the pack fit the types of the live columns."""
+    yield from map(pack_problem, type_problems(place))
+
+
+def retention_logins(place: Workplace) -> Iterator[Problem]:
+    """Check that the login of the disposition may dispose of each database's records."""
+    pack = place.pack
+    conn_id = pack.disposition.connection
+    for mapped in pack.databases.values():
+        rules = pack.retention_of(mapped.name)
+        if not rules:
+            continue
+
+        address = partial(place.role_database, conn_id, mapped.connection)
+        lacks = partial(retention_lacks, database=mapped, rules=rules)
+        yield from _try(conn_id, address, lacks)
+
+
+def retention_lacks(
+    login: Login, database: MappedDatabase, rules: Sequence[RetentionRule]
+) -> Iterator[MissingRight]:
+    """Yield what a login lacks for `enforce_retention`, for conditions over other tables too."""
+    yield from lacks_retention(login, database, rules)
+    for rule in rules:
+        yield from lacks_query(login, _condition(database, rule))
+
+
+def query_logins(place: Workplace) -> Iterator[Problem]:
+    """Check that logins may execute the queries of audit, training and partners."""
+    for conn_id, database, query in pack_queries(place.pack):
+        mapped = place.pack.database(database)
+        address = partial(place.role_database, conn_id, mapped.connection)
+        yield from _try(conn_id, address, partial(lacks_query, query=query))
+
+
+def pack_queries(pack: PolicyPack) -> list[tuple[str, str, str]]:
+    """Return the whole queries of a pack: connection, database and query of each."""
+    queries: list[tuple[str, str, str]] = []
+    if audit := pack.audit:
+        queries += [
+            (audit.connection, each.database, f"{_PERIOD} {each.sql}") for each in audit.populations
+        ]
+        if staff := audit.staff:
+            holder = pack.database_of(staff.collection, staff.database)
+            collection = holder.collections[staff.collection]
+            table = Identifier(collection.schema_name, collection.table).as_string()
+            account = Identifier(staff.account).as_string()
+            where = audit.auditors.where or "true"
+            text = f"SELECT p.{account} FROM {table} p WHERE {where}"  # noqa: S608 - of the pack
+            queries.append((audit.connection, holder.name, text))
+    if training := pack.training:
+        queries += [
+            (training.connection, source.database, source.sql)
+            for source in training.sources.values()
+            if source.database and source.sql
+        ]
+    if pack.partners:
+        register = pack.partners.source
+        queries.append((pack.partners.connection, register.database, register.sql))
+    return queries
+
+
+def other_logins(place: Workplace) -> Iterator[Problem]:
+    """Check that the other logins of workflows can connect."""
+    pack = place.pack
+    checked = {pack.disposition.connection} if pack.retention else set()
+    for section in (pack.audit, pack.training, pack.partners):
+        checked |= {section.connection} if section else set()
+    for conn_id in sorted(pack.workflow_connections - checked):
+        first = next(iter(pack.databases.values()))
+        yield from _try(conn_id, partial(place.role_database, conn_id, first.connection), _nothing)
+
+
+def own_databases(place: Workplace) -> Iterator[Problem]:
+    """Check the state database, the login of the pages, and the server for drills."""
+    from include.state.reading import COLUMNS_READ_BY_PAGES, READ_BY_PAGES
+
+    yield from _try("state_db", partial(place.database, "state_db"), lacks_state)
+    try:
+        _ = place.state
+    except ParcelSealError as error:
+        yield _from_error("state_db", error)
+    if place.lookup("pages_db") is not None:
+        pages = partial(lacks_pages, tables=READ_BY_PAGES, columns=COLUMNS_READ_BY_PAGES.items())
+        yield from _try("pages_db", partial(place.database, "pages_db"), pages)
+    yield from _try("drill_db", partial(place.database, "drill_db"), lacks_drill)
+
+
+def stores(place: Workplace) -> Iterator[Problem]:
+    """Check that the stores can be written, read and cleaned."""
+    for conn_id in STORES:
+        try:
+            for problem in place.store(conn_id).preflight():
+                if place.store(conn_id).kind != "directory" or problem.code not in _BY_NATURE:
+                    yield Problem(connection=conn_id, message=problem.detail)
+        except ParcelSealError as error:
+            yield _from_error(conn_id, error)
+
+
+_BY_NATURE = {"no_versioning", "no_object_lock", "same_device"}  # of a directory; reports say so
+
+
+def mail(place: Workplace) -> Iterator[Problem]:
+    """Check that the mail server accepts the login; nothing is sent."""
+    from include.services.mail import MailServer
+
+    if place.lookup("mail") is None:
+        return
+    try:
+        session = MailServer.from_connection(place.connection("mail")).open()
+    except ParcelSealError as error:
+        yield _from_error("mail", error)
+        return
+    reply = session.ready()
+    session.close()
+    if reply.fate is not Fate.ACCEPTED:
+        yield Problem(
+            connection="mail",
+            message=f"The mail server does not accept the login: {reply.code or 'no answer'}.",
+            action="Check that it runs, and the host, user, password and TLS of the connection.",
+        )
+
+
+Check = Callable[[Workplace], Iterable[Problem]]
+CHECKS: tuple[Check, ...] = (
+    mapped_databases,
+    live_types,
+    retention_logins,
+    query_logins,
+    other_logins,
+    own_databases,
+    stores,
+    mail,
+)
+"""Each tries one kind of connection; a further check is one more function."""
+
+
+def _try(conn_id: str, address: Callable[[], DatabaseAddress], lacks: Lacks) -> Iterator[Problem]:
+    try:
+        with connected(address()) as connection:
+            connection.autocommit = True
+            for missing in lacks(Login(connection)):
+                yield Problem(
+                    connection=conn_id,
+                    message=f"{missing.message}; needed by {missing.right.workflows}.",
+                    action=f"Execute as the owner or a superuser: {missing.grant}",
+                    grant=missing.grant,
+                )
+    except ParcelSealError as error:
+        yield _from_error(conn_id, error)
+    except psycopg.Error as error:
+        refused = UsageError(f"The rights could not be read: SQLSTATE {error.sqlstate}.")
+        yield _from_error(conn_id, refused)
+
+
+def _from_error(conn_id: str, error: ParcelSealError) -> Problem:
+    return Problem(connection=conn_id, message=error.message, action=error.action or None)
+
+
+def _nothing(_login: Login) -> Iterable[MissingRight]:
+    return ()
+
+
+def _condition(mapped: MappedDatabase, rule: RetentionRule) -> str:
+    """Return a query that reads what a class's expressions read, other tables too."""
+    collection = mapped.collections[rule.collection]
+    table = Identifier(collection.schema_name, collection.table).as_string()
+    conditions = [rule.where, rule.suspended and rule.suspended.where]
+    where = " AND ".join(f"({text})" for text in conditions if text) or "true"
+    clocks = [rule.clock, *(minimum.clock for minimum in rule.minimum)]
+    read = [*rule.keys.subject, *rule.keys.waybill, *rule.keys.case]
+    read += [clock.sql for clock in clocks if isinstance(clock, SqlClock)]
+    return f"SELECT {', '.join(read)} FROM {table} t WHERE {where}"  # noqa: S608 - of the pack

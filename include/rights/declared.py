@@ -1,0 +1,139 @@
+"""The declaration of each right: who needs it, where, and why.
+
+`./parcelseal config check --connect` compares it with the live databases, and
+docs/connections.md lists it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Right:
+    """A right that a login needs.
+
+    Attributes:
+        connection: the login's connection, or what names it in the policy pack.
+        workflows: that need it.
+        grant: the statement that gives it, with names in capitals for what depends on the database.
+        reason: why the workflows need it.
+    """
+
+    connection: str
+    workflows: str
+    grant: str
+    reason: str
+
+
+READERS = "backup_offsite, check_quality, enforce_retention"
+RETENTION = "enforce_retention"
+
+READ_ALL = Right(
+    "of each mapped database",
+    READERS,
+    "GRANT pg_read_all_data TO ROLE",
+    "a backup reads every schema, table and sequence",
+)
+READ_LARGE_OBJECTS = Right(
+    "of each mapped database",
+    "backup_offsite",
+    "GRANT SELECT ON LARGE OBJECT NUMBER TO ROLE",
+    "pg_read_all_data does not include large objects",
+)
+READ_ALL_ROWS = Right(
+    "of each mapped database",
+    READERS,
+    "ALTER ROLE ROLE BYPASSRLS",
+    "row-level security would hide rows from a backup",
+)
+RETENTION_SCHEMA = Right(
+    "retention_db",
+    RETENTION,
+    "GRANT USAGE ON SCHEMA SCHEMA TO ROLE",
+    "each schema of a table with record classes, and of a table that refers to one",
+)
+RETENTION_READ = Right(
+    "retention_db",
+    RETENTION,
+    "GRANT SELECT (ctid, tableoid, COLUMNS) ON TABLE TO ROLE",
+    "primary keys, the columns that retention.yaml names, and foreign keys that lead to its tables",
+)
+RETENTION_DELETE = Right(
+    "retention_db",
+    RETENTION,
+    "GRANT DELETE ON TABLE TO ROLE",
+    "the tables of classes that are deleted",
+)
+RETENTION_LOCK = Right(
+    "retention_db",
+    RETENTION,
+    "GRANT UPDATE (KEY) ON TABLE TO ROLE",
+    "SELECT ... FOR UPDATE asks for the right to update some column of a table of a class",
+)
+RETENTION_CHANGE = Right(
+    "retention_db",
+    RETENTION,
+    "GRANT UPDATE (COLUMNS) ON TABLE TO ROLE",
+    "masked and stamped columns, and foreign keys that are detached",
+)
+RETENTION_DROP = Right(
+    "retention_db",
+    RETENTION,
+    "GRANT OWNER TO ROLE WITH INHERIT FALSE, SET TRUE",
+    "only an owner drops a partition; needed for drop_partition, PostgreSQL 16 or newer",
+)
+QUERY_SCHEMA = Right(
+    "audit_db, training_db, partners_db",
+    "sample_audit, conclude_audit, remind_training, review_partners",
+    "GRANT USAGE ON SCHEMA SCHEMA TO ROLE",
+    "each schema that the queries of the pack name",
+)
+QUERY_READ = Right(
+    "audit_db, training_db, partners_db",
+    "sample_audit, conclude_audit, remind_training, review_partners",
+    "GRANT SELECT (COLUMNS) ON TABLE TO ROLE",
+    "the columns that the queries of the pack name",
+)
+STATE_CREATE = Right(
+    "state_db",
+    "all",
+    "GRANT CREATE ON DATABASE DATABASE TO ROLE",
+    "migrations, and the schema of its own in which a drill of an incident is played",
+)
+STATE_OWN = Right(
+    "state_db",
+    "all",
+    "ALTER TABLE TABLE OWNER TO ROLE",
+    "migrations change the tables",
+)
+PAGES_READ = Right(
+    "pages_db",
+    "compliance pages",
+    "GRANT SELECT ON TABLE TO ROLE",
+    "the tables that the pages show; `./parcelseal migrate --pages-role ROLE` grants them",
+)
+DRILL_CREATE = Right(
+    "drill_db",
+    "drill_restore",
+    "ALTER ROLE ROLE CREATEDB",
+    "a drill restores into a database of its own",
+)
+
+DECLARED = (
+    READ_ALL,
+    READ_LARGE_OBJECTS,
+    READ_ALL_ROWS,
+    RETENTION_SCHEMA,
+    RETENTION_READ,
+    RETENTION_DELETE,
+    RETENTION_LOCK,
+    RETENTION_CHANGE,
+    RETENTION_DROP,
+    QUERY_SCHEMA,
+    QUERY_READ,
+    STATE_CREATE,
+    STATE_OWN,
+    PAGES_READ,
+    DRILL_CREATE,
+)

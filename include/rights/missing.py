@@ -1,0 +1,236 @@
+"""Find the rights that a login lacks, with the statement that grants each of them.
+
+Only PostgreSQL's catalogue is read, and queries of the pack are explained but not executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.sql import SQL, Composable, Identifier
+
+from include.rights import declared
+from include.rights.declared import Right
+
+_ROLE = "SELECT current_user::text"
+_UNREADABLE = """
+SELECT n.nspname::text, c.relname::text
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S') AND c.relpersistence <> 't'
+  AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+  AND NOT EXISTS (SELECT FROM pg_depend d
+                  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+  AND NOT (has_schema_privilege(n.oid, 'USAGE') AND CASE c.relkind
+           WHEN 'S' THEN has_sequence_privilege(c.oid, 'SELECT')
+           ELSE has_table_privilege(c.oid, 'SELECT') END)
+ORDER BY 1, 2
+"""
+_HIDDEN_ROWS = """
+SELECT n.nspname::text, c.relname::text
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity
+  AND has_schema_privilege(n.oid, 'USAGE') AND row_security_active(c.oid) ORDER BY 1, 2
+"""
+# has_largeobject_privilege exists since PostgreSQL 18.
+_LARGE_OBJECTS = """
+SELECT l.oid::bigint FROM pg_largeobject_metadata l
+WHERE NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+  AND NOT pg_has_role(l.lomowner, 'USAGE')
+  AND NOT EXISTS (SELECT FROM aclexplode(l.lomacl) a WHERE a.privilege_type = 'SELECT'
+                  AND (a.grantee = 0 OR pg_has_role(a.grantee, 'USAGE')))
+ORDER BY 1
+"""
+_MOST_NAMED = 20  # large objects with a statement of their own; more get one statement for all
+_ALL_LARGE_OBJECTS = """DO $$ DECLARE number oid; BEGIN
+    FOR number IN SELECT oid FROM pg_largeobject_metadata LOOP
+        EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO %I', number, {role});
+    END LOOP;
+END $$"""
+
+
+@dataclass(frozen=True)
+class MissingRight:
+    """A right that a login lacks.
+
+    Attributes:
+        right: its declaration.
+        message: what is missing, in one line.
+        grant: the statement that grants it, with a semicolon at its end.
+    """
+
+    right: Right
+    message: str
+    grant: str
+
+
+class Login:
+    """A role's session on a database, asked for what it may do.
+
+    Args:
+        connection: of the role; it reads the catalogue only.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self.connection = connection
+        row = connection.execute(_ROLE).fetchone()
+        assert row is not None
+        self.role = str(row[0])
+
+    def lacks(self, right: Right, message: str, statement: str, *parts: Composable) -> MissingRight:
+        """Return a missing right; ``{role}`` in the statement is this login's role."""
+        text = SQL(statement + ";").format(*parts, role=Identifier(self.role))
+        return MissingRight(right, f"{self.role} lacks {message}", text.as_string(self.connection))
+
+    def ask(self, query: str, *parameters: Any) -> bool:
+        """Return the answer of a query for one truth value; null counts as no."""
+        row = self.connection.execute(query, parameters).fetchone()
+        return bool(row and row[0])
+
+    def table(self, schema: str, name: str) -> int | None:
+        """Return the oid of a table, or None if there is none."""
+        row = self.connection.execute(
+            "SELECT c.oid::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "WHERE n.nspname = %s AND c.relname = %s",
+            [schema, name],
+        ).fetchone()
+        return int(row[0]) if row else None
+
+    def lacks_schema(self, right: Right, schema: str) -> Iterator[MissingRight]:
+        """Yield USAGE of a schema, if the login lacks it."""
+        if not self.ask(
+            "SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = %s", schema
+        ):
+            name = Identifier(schema)
+            yield self.lacks(
+                right, f"USAGE on schema {schema}", "GRANT USAGE ON SCHEMA {} TO {role}", name
+            )
+
+    def lacks_columns(
+        self, right: Right, privilege: str, schema: str, table: str, columns: Iterable[str]
+    ) -> Iterator[MissingRight]:
+        """Yield the columns of a table on which the login lacks a privilege, as one right.
+
+        Args:
+            right: the declaration.
+            privilege: ``SELECT`` or ``UPDATE``.
+            schema: of the table.
+            table: its name.
+            columns: their names, system columns too.
+        """
+        oid = self.table(schema, table)
+        if oid is None:
+            return
+        query = (
+            "SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = %s "
+            "AND a.attname = ANY (%s) AND NOT has_column_privilege(a.attrelid, a.attnum, %s) "
+            "ORDER BY a.attnum"
+        )
+        found = self.connection.execute(query, [oid, list(columns), privilege])
+        if missing := [str(name) for (name,) in found]:
+            yield self.lacks(
+                right,
+                f"{privilege} on {', '.join(missing)} of {schema}.{table}",
+                f"GRANT {privilege} ({{}}) ON {{}} TO {{role}}",
+                SQL(", ").join(map(Identifier, missing)),
+                Identifier(schema, table),
+            )
+
+
+def lacks_reading(login: Login) -> Iterator[MissingRight]:
+    """Yield what a login lacks to back up its whole database."""
+    if tables := login.connection.execute(_UNREADABLE).fetchall():
+        schema, name = tables[0]
+        more = f" and {len(tables) - 1} more" if len(tables) > 1 else ""
+        yield login.lacks(
+            declared.READ_ALL,
+            f"SELECT on {schema}.{name}{more}",
+            "GRANT pg_read_all_data TO {role}",
+        )
+    if hidden := login.connection.execute(_HIDDEN_ROWS).fetchall():
+        schema, name = hidden[0]
+        yield login.lacks(
+            declared.READ_ALL_ROWS,
+            f"BYPASSRLS: row-level security hides rows of {schema}.{name}",
+            "ALTER ROLE {role} BYPASSRLS",
+        )
+    objects = [number for (number,) in login.connection.execute(_LARGE_OBJECTS)]
+    if len(objects) > _MOST_NAMED:
+        text = SQL(_ALL_LARGE_OBJECTS + ";").format(role=sql.Literal(login.role))
+        yield MissingRight(
+            declared.READ_LARGE_OBJECTS,
+            f"{login.role} lacks SELECT on {len(objects)} large objects",
+            text.as_string(login.connection),
+        )
+        return
+    for number in objects:
+        yield login.lacks(
+            declared.READ_LARGE_OBJECTS,
+            f"SELECT on large object {number}",
+            "GRANT SELECT ON LARGE OBJECT {} TO {role}",
+            sql.Literal(number),
+        )
+
+
+def lacks_drill(login: Login) -> Iterator[MissingRight]:
+    """Yield what a login lacks to create scratch databases."""
+    query = "SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user"
+    if not login.ask(query):
+        yield login.lacks(declared.DRILL_CREATE, "CREATEDB", "ALTER ROLE {role} CREATEDB")
+
+
+def lacks_state(login: Login) -> Iterator[MissingRight]:
+    """Yield what a login lacks to migrate the state database and to work in it."""
+    if not login.ask("SELECT has_database_privilege(current_database(), 'CREATE')"):
+        row = login.connection.execute("SELECT current_database()::text").fetchone()
+        assert row is not None
+        yield login.lacks(
+            declared.STATE_CREATE,
+            f"CREATE on database {row[0]}",
+            "GRANT CREATE ON DATABASE {} TO {role}",
+            Identifier(row[0]),
+        )
+    if not login.ask("SELECT has_schema_privilege('public', 'CREATE')"):
+        yield login.lacks(
+            declared.STATE_CREATE,
+            "CREATE on schema public",
+            "GRANT CREATE ON SCHEMA public TO {role}",
+        )
+    foreign = login.connection.execute(
+        "SELECT relname::text FROM pg_class WHERE relkind = 'r' AND NOT pg_has_role(relowner, "
+        "'USAGE') AND relnamespace = 'public'::regnamespace ORDER BY 1"
+    ).fetchall()
+    for (name,) in foreign:
+        yield login.lacks(
+            declared.STATE_OWN,
+            f"ownership of public.{name}",
+            "ALTER TABLE {} OWNER TO {role}",
+            Identifier("public", name),
+        )
+
+
+def lacks_pages(
+    login: Login, tables: Iterable[str], columns: Iterable[tuple[str, Iterable[str]]]
+) -> Iterator[MissingRight]:
+    """Yield what a login lacks to serve the compliance pages.
+
+    Args:
+        login: of ``pages_db``.
+        tables: that the pages read.
+        columns: of further tables.
+    """
+    yield from login.lacks_schema(declared.PAGES_READ, "public")
+    for name in tables:
+        oid = login.table("public", name)
+        if oid and not login.ask("SELECT has_table_privilege(%s::oid, 'SELECT')", oid):
+            yield login.lacks(
+                declared.PAGES_READ,
+                f"SELECT on public.{name}",
+                "GRANT SELECT ON {} TO {role}",
+                Identifier("public", name),
+            )
+    for name, named in columns:
+        yield from login.lacks_columns(declared.PAGES_READ, "SELECT", "public", name, named)

@@ -1,0 +1,133 @@
+"""Find the rights that the login of `enforce_retention` lacks.
+
+The statements are derived from retention.yaml, the data map and the live foreign keys.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from psycopg.sql import Identifier
+
+from include.policy.datamap import MappedDatabase
+from include.policy.retention import Clock, RetentionRule, SqlClock
+from include.rights import declared
+from include.rights.missing import Login, MissingRight
+
+_SYSTEM = ("ctid", "tableoid")
+_OF_RECORD = re.compile(r'\bt\.(?:"([^"]+)"|(\w+))')
+_KEY = """
+SELECT a.attname::text FROM pg_index x JOIN pg_attribute a
+  ON a.attrelid = x.indrelid AND a.attnum = ANY (x.indkey)
+WHERE x.indrelid = %s AND x.indisprimary ORDER BY a.attnum
+"""
+_REFERRING = """
+SELECT n.nspname::text, c.relname::text, array(
+    SELECT a.attname::text FROM pg_attribute a
+    WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey))
+FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE k.contype = 'f' AND k.conparentid = 0 AND k.confrelid = %s ORDER BY 1, 2
+"""
+_CAN_BECOME_OWNER = """
+SELECT pg_has_role(c.relowner, CASE WHEN current_setting('server_version_num')::int < 160000
+                                    THEN 'MEMBER' ELSE 'SET' END)
+FROM pg_class c WHERE c.oid = %s
+"""
+_OWNER = "SELECT pg_get_userbyid(relowner)::text FROM pg_class WHERE oid = %s"
+Table = tuple[str, str]  # schema and name
+
+
+def lacks_retention(
+    login: Login, database: MappedDatabase, rules: Sequence[RetentionRule]
+) -> Iterator[MissingRight]:
+    """Yield what a login lacks to dispose of the expired records of a database.
+
+    Args:
+        login: of the disposition's connection.
+        database: of the data map.
+        rules: its record classes.
+    """
+    read: dict[Table, set[str]] = defaultdict(set)
+    changed: dict[Table, set[str]] = defaultdict(set)
+    deleted: dict[Table, int] = {}
+    locked: dict[Table, int] = {}
+    dropped: dict[Table, int] = {}
+    for rule in rules:
+        collection = database.collections[rule.collection]
+        table = collection.schema_name, collection.table
+        oid = login.table(*table)
+        if oid is None or rule.action == "keep":
+            continue
+        read[table].update(_SYSTEM, _key(login, oid), _named(rule))
+        for schema, name, columns in login.connection.execute(_REFERRING, [oid]).fetchall():
+            read[schema, name].update(_SYSTEM, columns)
+        locked[table] = oid
+        if rule.deletes or rule.on_request:
+            deleted[table] = oid
+        if rule.action == "drop_partition":
+            dropped[table] = oid
+        changed[table].update(rule.mask, [rule.stamp] if rule.stamp else [])
+        for detached in rule.detach:
+            other, _dot, field = detached.partition(".")
+            referring = database.collections[other]
+            columns = _whole_key(login, oid, (referring.schema_name, referring.table), field)
+            changed[referring.schema_name, referring.table].update(columns)
+    for schema in sorted({schema for schema, _name in read}):
+        yield from login.lacks_schema(declared.RETENTION_SCHEMA, schema)
+    for table, columns in sorted(read.items()):
+        yield from login.lacks_columns(declared.RETENTION_READ, "SELECT", *table, sorted(columns))
+    for table, oid in sorted(deleted.items()):
+        if not login.ask("SELECT has_table_privilege(%s::oid, 'DELETE')", oid):
+            yield login.lacks(
+                declared.RETENTION_DELETE,
+                f"DELETE on {'.'.join(table)}",
+                "GRANT DELETE ON {} TO {role}",
+                Identifier(*table),
+            )
+    for table, oid in sorted(locked.items()):
+        if not login.ask("SELECT has_any_column_privilege(%s::oid, 'UPDATE')", oid):
+            keys = _key(login, oid) or sorted(read[table] - set(_SYSTEM))
+            yield from login.lacks_columns(declared.RETENTION_LOCK, "UPDATE", *table, keys[:1])
+    for table, columns in sorted(changed.items()):
+        yield from login.lacks_columns(declared.RETENTION_CHANGE, "UPDATE", *table, sorted(columns))
+    for table, oid in sorted(dropped.items()):
+        if not login.ask(_CAN_BECOME_OWNER, oid):
+            row = login.connection.execute(_OWNER, [oid]).fetchone()
+            assert row is not None
+            yield login.lacks(
+                declared.RETENTION_DROP,
+                f"membership in {row[0]}, the owner of {'.'.join(table)}",
+                "GRANT {} TO {role} WITH INHERIT FALSE, SET TRUE",
+                Identifier(row[0]),
+            )
+
+
+def _key(login: Login, oid: int) -> list[str]:
+    return [str(name) for (name,) in login.connection.execute(_KEY, [oid])]
+
+
+def _whole_key(login: Login, oid: int, referring: Table, field: str) -> list[str]:
+    """Return all columns of the foreign key to which a detached field belongs."""
+    for schema, name, columns in login.connection.execute(_REFERRING, [oid]).fetchall():
+        if (schema, name) == referring and field in columns:
+            return list(columns)
+    return [field]
+
+
+def _named(rule: RetentionRule) -> set[str]:
+    """Return the columns of its own record that a rule names."""
+    texts = [*rule.keys.subject, *rule.keys.waybill, *rule.keys.case]
+    texts += [text for text in (rule.where, rule.suspended and rule.suspended.where) if text]
+    names = {*rule.mask, *([rule.stamp] if rule.stamp else [])}
+    clocks: list[Clock | None] = [rule.clock, *(minimum.clock for minimum in rule.minimum)]
+    for clock in clocks:
+        if isinstance(clock, SqlClock):
+            texts.append(clock.sql)
+        elif clock:
+            names.update(clock)
+    for text in texts:
+        names.update(quoted or plain for quoted, plain in _OF_RECORD.findall(text))
+    return names

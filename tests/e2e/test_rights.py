@@ -1,0 +1,154 @@
+"""`config check --connect` names each missing right, and prints the statement that grants it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from include.cli.config_connect import pack_queries, retention_lacks
+from include.policy import SHIPPED, load_pack
+from include.rights.document import PAGE, with_table
+from include.rights.missing import Login, MissingRight, lacks_reading
+from include.rights.queries import lacks_query
+from tests.e2e.conftest import Cli
+
+PACK = load_pack(SHIPPED)
+GRANTED = """
+SELECT c.relname::text, a.attname::text, g.privilege_type::text
+FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid, aclexplode(a.attacl) g
+WHERE g.grantee = %(role)s::regrole AND NOT c.relispartition
+UNION ALL
+SELECT c.relname::text, NULL, g.privilege_type::text FROM pg_class c, aclexplode(c.relacl) g
+WHERE g.grantee = %(role)s::regrole AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+ORDER BY 1, 2, 3
+"""
+# Approvers are looked up with the mapped database's own login.
+OF_APPROVERS = {
+    ("department", "department_id"),
+    ("department", "name"),
+    ("employee", "department_id"),
+    ("employee", "leave_from"),
+    ("employee", "leave_until"),
+    ("employee", "left_on"),
+}
+Lacks = Callable[[Login], Iterable[MissingRight]]
+
+
+@pytest.fixture
+def admin(cli: Cli) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(cli.postgres("courier")) as conn:
+        yield conn
+        conn.rollback()
+
+
+def grants(conn: psycopg.Connection[Any], role: str, lacks: Lacks) -> list[str]:
+    """Return the statements of what a role lacks."""
+    conn.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
+    found = [missing.grant for missing in lacks(Login(conn))]
+    conn.execute("RESET ROLE")
+    return found
+
+
+def retention(login: Login) -> Iterator[MissingRight]:
+    return retention_lacks(login, PACK.database("courier"), PACK.retention_of("courier"))
+
+
+def queries(login: Login) -> Iterator[MissingRight]:
+    """Yield what a role of the sample lacks for the queries of its connection."""
+    for conn_id, _database, query in pack_queries(PACK):
+        if conn_id.removesuffix("_db") == login.role.removeprefix("courier_"):
+            yield from lacks_query(login, query)
+
+
+@pytest.mark.parametrize(
+    ("role", "lacks", "unneeded"),
+    [
+        ("courier_retention", retention, OF_APPROVERS),
+        ("courier_audit", queries, set()),
+        ("courier_training", queries, set()),
+        ("courier_partners", queries, set()),
+    ],
+)
+def test_each_missing_grant_is_named_and_its_statement_suffices(
+    admin: psycopg.Connection[Any], role: str, lacks: Lacks, unneeded: set[tuple[str, str]]
+) -> None:
+    granted = admin.execute(GRANTED, {"role": role}).fetchall()
+    assert granted
+    assert grants(admin, role, lacks) == []
+    unnoticed = []
+    for table, column, privilege in granted:
+        admin.execute("SAVEPOINT one")
+        named = sql.SQL(" ({})").format(sql.Identifier(column)) if column else sql.SQL("")
+        admin.execute(
+            sql.SQL("REVOKE {}{} ON {} FROM {}").format(
+                sql.SQL(privilege), named, sql.Identifier(table), sql.Identifier(role)
+            )
+        )
+        statements = grants(admin, role, lacks)
+        if not statements:
+            unnoticed.append((table, column, privilege))
+        for statement in statements:
+            admin.execute(statement)
+        assert grants(admin, role, lacks) == []
+        admin.execute("ROLLBACK TO one")
+    assert [one for one in unnoticed if one[:2] not in unneeded] == []
+
+
+def test_missing_schema_owner_and_reading_are_named(admin: psycopg.Connection[Any]) -> None:
+    admin.execute("REVOKE USAGE ON SCHEMA public FROM courier_retention, PUBLIC")
+    admin.execute("REVOKE courier_owner FROM courier_retention")
+    assert grants(admin, "courier_retention", retention)[0] == (
+        'GRANT USAGE ON SCHEMA "public" TO "courier_retention";'
+    )
+    assert 'GRANT "courier_owner" TO "courier_retention" WITH INHERIT FALSE, SET TRUE;' in grants(
+        admin, "courier_retention", retention
+    )
+    admin.execute("CREATE SCHEMA archive")
+    admin.execute("CREATE TABLE archive.old (id int)")
+    admin.execute("ALTER TABLE archive.old ENABLE ROW LEVEL SECURITY")
+    admin.execute("SELECT lo_create(4711)")
+    statements = grants(admin, "courier_reader", lacks_reading)
+    assert statements == [
+        'ALTER ROLE "courier_reader" BYPASSRLS;',
+        'GRANT SELECT ON LARGE OBJECT 4711 TO "courier_reader";',
+    ]
+    for statement in statements:
+        admin.execute(statement)
+    assert grants(admin, "courier_reader", lacks_reading) == []
+    admin.execute("REVOKE pg_read_all_data FROM courier_reader")
+    assert grants(admin, "courier_reader", lacks_reading)[0] == (
+        'GRANT pg_read_all_data TO "courier_reader";'
+    )
+
+
+def test_config_check_tries_connections_and_prints_grants(cli: Cli) -> None:
+    assert cli.json("config", "check", "--connect")["valid"] is True
+    with psycopg.connect(cli.postgres("postgres"), autocommit=True) as admin:
+        admin.execute("CREATE ROLE lonely LOGIN PASSWORD 'lonely'")
+        admin.execute("GRANT CONNECT ON DATABASE courier TO lonely")
+    dead = {"AIRFLOW_CONN_DRILL_DB": "postgresql://x@127.0.0.1:1/x?private_key=keys/drill.key"}
+    lonely = {"AIRFLOW_CONN_CUSTOMER_DB": cli.uri("courier", "lonely", "lonely")}
+    words = ("config", "check", "--connect")
+    checked = cli.json(*words, code=2, **lonely, **dead)
+    assert checked["valid"] is False
+    by_connection = {problem["connection"]: problem for problem in checked["problems"]}
+    assert by_connection["customer_db"]["grant"] == 'GRANT pg_read_all_data TO "lonely";'
+    assert by_connection["drill_db"]["grant"] is None
+    assert "Connection refused" in by_connection["drill_db"]["message"]
+    assert set(by_connection["drill_db"]) == {
+        "file", "line", "path", "connection", "message", "action", "grant",
+    }  # fmt: skip
+    printed = cli.call(*words, **lonely).stderr
+    assert 'GRANT pg_read_all_data TO "lonely";' in printed
+    json.dumps(checked)
+
+
+def test_page_lists_the_declared_rights() -> None:
+    """After a change: python -m include.rights.document."""
+    page = PAGE.read_text()
+    assert with_table(page) == page
