@@ -43,6 +43,7 @@ SHIPPED = Path(__file__).parent / "pack"
 """The shipped pack; its files stand in for those that a pack leaves out."""
 
 DATAMAP, QUALITY = "datamap", "quality"
+RETENTION = "retention.yaml"
 _WITH_DEFAULT = ("backup.yaml", "calendar.yaml", "controls.yaml", "notices.yaml", "roles.yaml")
 # Names collections of one company's databases, so that no shipped file can stand in for it.
 _WITHOUT_DEFAULT = (
@@ -52,7 +53,7 @@ _WITHOUT_DEFAULT = (
     "intake.yaml",
     "partners.yaml",
     "purposes.yaml",
-    "retention.yaml",
+    RETENTION,
     "training.yaml",
 )
 _YAML = (".yaml", ".yml")
@@ -87,7 +88,7 @@ def load_pack(folder: Path) -> PolicyPack:
     calendar = reader.section("calendar.yaml", TypeAdapter(Calendar))
     roles = reader.items("roles.yaml", TypeAdapter(Role))
     controls = reader.items("controls.yaml", TypeAdapter(Control))
-    retention = reader.items("retention.yaml", TypeAdapter(RetentionRule))
+    retention = reader.items(RETENTION, TypeAdapter(RetentionRule))
     purposes = reader.items("purposes.yaml", TypeAdapter(Purpose))
     intake = reader.items("intake.yaml", TypeAdapter(IntakeRule))
     personal = {
@@ -101,7 +102,7 @@ def load_pack(folder: Path) -> PolicyPack:
     checks.roles(roles, controls)
     checks.retention(retention)
     for loc, message in retentions.faults(retention, datamap.inventory):
-        checks.add("retention.yaml", loc, message)
+        checks.add(RETENTION, loc, message)
     disposition = reader.section("disposition.yaml", TypeAdapter(Disposition)) or Disposition()
     for loc, message in retentions.approval_faults(disposition.approval, datamap.inventory):
         checks.add("disposition.yaml", loc, message)

@@ -16,6 +16,7 @@ from include.holds.registry import RECORD_KINDS, Hold, HoldKind
 from include.messages import _
 from include.policy.datamap import MappedDatabase
 from include.policy.document import read_bytes, read_document
+from include.policy.loader import RETENTION
 from include.policy.model import PolicyPack
 from include.policy.problems import PackProblem
 from include.policy.retention import RetentionRule
@@ -31,7 +32,6 @@ from include.retention.session import one_view, prepare
 from include.services.database import DatabaseAddress
 from include.services.errors import UsageError
 
-FILE = "retention.yaml"
 Key = tuple[HoldKind, KeyType]
 
 
@@ -128,7 +128,7 @@ def key_problems(
     rules = pack.retention_of(database.name)
     if not rules:
         return []
-    document = read_document(read_bytes(Path(pack.folder) / FILE, FILE), FILE)
+    document = read_document(read_bytes(Path(pack.folder) / RETENTION, RETENTION), RETENTION)
     problems = []
     prepare(connection, database)
     with one_view(connection, database):
