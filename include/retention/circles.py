@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -12,11 +12,11 @@ from psycopg.sql import SQL, Composable, Identifier
 
 from include.erasure.identity import transaction_of
 from include.erasure.places import key_texts
-from include.policy.fragments import both, fixed
+from include.policy.fragments import both, fixed, literal, negated
 from include.retention.acts import Going, Kept, detach, record_nulled
 from include.retention.batches import PAUSE, TRIES, lost_to_others, refuses, set_limits
 from include.retention.classes import RecordClass
-from include.retention.deletable import Deletable
+from include.retention.deletable import KeptRecords
 from include.retention.detaching import detached_columns
 from include.retention.relations import Leaf
 from include.retention.work import Key, Work
@@ -143,28 +143,17 @@ def _untie(
 def _found(work: Work, group: Sequence[str]) -> list[_Part]:
     """What a circle consists of; nothing where it is too large, or larger than the plan allows."""
     graph = work.graph
-    deletable = Deletable(graph, work.refused_places)
-    found: list[_Part] = []
-    taken: set[tuple[int, str]] = set()
     for name in (it.name for one in group for it in graph.classes[one]):
         work.tally.knots.pop(name, None)  # of an earlier try; a chain is shorter by now
-    for one in (it for name in group for it in graph.classes[name] if it.rule.deletes):
-        which = graph.ready(one)
+    deleting = [it for name in group for it in graph.classes[name] if it.rule.deletes]
+    ready = {one.name: graph.ready(one) for one in deleting}
+    places = _free(work, group, deleting, ready)
+    found: list[_Part] = []
+    for at, one in enumerate(deleting):
         rows_of_class = 0
         for leaf in one.relation.leaves:
-            query = SQL(
-                "{circles} SELECT t.ctid::text FROM {leaf} AS t WHERE {which} LIMIT %(most)s"
-            ).format(
-                circles=deletable.circles,
-                leaf=leaf.identifier,
-                which=both([which, deletable.of(one.rule.collection)]),
-            )
-            rows = [row[0] for row in work.connection.execute(query, {"most": MOST + 1})]
-            # of several classes the first deletes a record
-            rows = [row for row in rows if (leaf.oid, row) not in taken]
-            taken.update((leaf.oid, row) for row in rows)
-            if rows:
-                found.append(_Part(one, leaf, rows, which))
+            if rows := places.get((at, leaf.oid), []):
+                found.append(_Part(one, leaf, rows, ready[one.name]))
                 rows_of_class += len(rows)
         if rows_of_class > work.left(one.name):
             return []
@@ -175,6 +164,51 @@ def _found(work: Work, group: Sequence[str]) -> list[_Part]:
             )
         return []
     return found
+
+
+def _free(
+    work: Work,
+    group: Sequence[str],
+    deleting: Sequence[RecordClass],
+    ready: Mapping[str, Composable],
+) -> dict[tuple[int, int], list[str]]:
+    """Return places of the records of a group that only records of the group refer to that go too.
+
+    By number of the class and oid of the table, at most one more than `MOST` of each class. Of
+    several classes the first deletes a record.
+    """
+    kept = KeptRecords(work.graph, group, refused=work.refused_places)
+    expressions = kept.expressions()
+    each = [
+        SQL(
+            "(SELECT {at}, t.tableoid::bigint, t.ctid::text FROM {table} AS t WHERE {which} "
+            "LIMIT {most})"
+        ).format(
+            at=literal(at),
+            table=one.relation.identifier,
+            which=both(
+                [
+                    ready[one.name],
+                    kept.may_go(one.rule.collection),
+                    *(negated(ready[other.name]) for other in _before(deleting, at)),
+                    kept.free(one.rule.collection),
+                ]
+            ),
+            most=literal(MOST + 1),
+        )
+        for at, one in enumerate(deleting)
+    ]
+    query = SQL("{} {}").format(expressions, SQL(" UNION ALL ").join(each))
+    places: dict[tuple[int, int], list[str]] = {}
+    for at, oid, place in work.connection.execute(query, {}):
+        places.setdefault((at, oid), []).append(place)
+    return places
+
+
+def _before(deleting: Sequence[RecordClass], at: int) -> list[RecordClass]:
+    """Return the classes before one that delete records of the same collection."""
+    collection = deleting[at].rule.collection
+    return [one for one in deleting[:at] if one.rule.collection == collection]
 
 
 def _lock(work: Work, group: Sequence[str], parts: Sequence[_Part]) -> None:

@@ -66,13 +66,13 @@ class Scan:
         ready: records that may go, by whichever class.
         to_mask: records to mask.
         bounds: of columns that were asked for, the least and the greatest number among the records
-            that are due; None where there is none. Nothing where nothing was asked.
+            that are due; None where there is none.
     """
 
     classes: dict[str, Counted]
     ready: Which
     to_mask: Which
-    bounds: Mapping[str, tuple[int, int] | None] | None
+    bounds: Mapping[str, tuple[int, int] | None]
 
 
 def key_seed(keys: ErasureKeys, key_id: str) -> int:
@@ -90,13 +90,21 @@ def key_hash(relation: Relation, seed: int, which: Composable = _TRUE) -> Compos
         which: of the records of the query.
     """
     only = SQL("") if which == _TRUE else SQL(" FILTER (WHERE {})").format(which)
+    return SQL("coalesce(bit_xor({}){}, 0)::text").format(hashed_key(relation, seed), only)
+
+
+def hashed_key(relation: Relation, seed: int) -> Composable:
+    """The hash of the primary key of the record ``t``.
+
+    Args:
+        relation: the table.
+        seed: of `key_seed`.
+    """
     columns = [
         quoted("t", one) if one in relation.hashable else SQL("{}::text").format(quoted("t", one))
         for one in relation.key
     ]
-    return SQL("coalesce(bit_xor(hash_record_extended(ROW({}), {})){}, 0)::text").format(
-        SQL(", ").join(columns), Literal(seed), only
-    )
+    return SQL("hash_record_extended(ROW({}), {})").format(SQL(", ").join(columns), Literal(seed))
 
 
 def count(which: Composable) -> Composable:
@@ -112,7 +120,7 @@ def scan(
     collection: str,
     *,
     seed: int,
-    numbers: Sequence[str] | None,
+    numbers: Sequence[str],
 ) -> Scan:
     """Count every class of a collection.
 
@@ -121,15 +129,14 @@ def scan(
         graph: classes and holds.
         collection: of which.
         seed: of `key_seed`.
-        numbers: columns of whole numbers whose bounds are wanted. None where what goes is counted
-            by another query; its digest is left out then.
+        numbers: columns of whole numbers whose bounds are wanted.
     """
     relation = graph.relations.by_collection[collection]
     classes = graph.classes[collection]
     keeping = (
         [] if graph.held(collection) == FALSE else _keeping(graph, classes, each_hold(graph.holds))
     )
-    may_go = FALSE if numbers is None else graph.may_go(collection)
+    may_go = graph.may_go(collection)
     masked = either([graph.ready(one) for one in classes if one.rule.action == "mask"])
     due = either([graph.due(one) for one in classes if one.rule.deletes])
     wanted = _digested("ready", relation, seed, may_go, len(classes))
@@ -137,7 +144,7 @@ def scan(
     for place, one in enumerate(classes):
         figures = _figures(graph, one, [condition for _, condition in keeping])
         wanted |= {f"{figure} {place}": part for figure, part in figures.items()}
-    for place, column in enumerate(numbers or ()):
+    for place, column in enumerate(numbers):
         for edge in ("min", "max"):
             wanted[f"{edge} {place}"] = SQL("{}({}) FILTER (WHERE {})").format(
                 SQL(edge), quoted("t", column), due
@@ -162,8 +169,6 @@ def scan(
         records = found[classes[0].name].ready
         ready = replace(ready, records=0 if may_go == FALSE else records)
         to_mask = replace(to_mask, records=0 if masked == FALSE else records)
-    if numbers is None:
-        return Scan(found, ready, to_mask, None)
     edges = [(row[f"min {place}"], row[f"max {place}"]) for place in range(len(numbers))]
     bounds = [None if least is None else (least, most) for least, most in edges]
     return Scan(found, ready, to_mask, dict(zip(numbers, bounds, strict=True)))

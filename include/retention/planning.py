@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from functools import reduce
-from operator import add, sub, xor
+from operator import add, sub
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg.sql import SQL, Composable, Composed
+from psycopg.sql import SQL
 
 from include.erasure.ledger import ErasureKeys
 from include.erasure.request_records import NamedRecord, Reader
 from include.holds.records import RecordHolds
 from include.policy.datamap import MappedDatabase
-from include.policy.fragments import both, negated
+from include.policy.fragments import literal
 from include.policy.retention import RetentionRule
 from include.retention.binding import bind
 from include.retention.classes import RecordClass
-from include.retention.counting import Counted, Scan, count, key_hash, key_seed, scan
-from include.retention.deletable import Deletable
+from include.retention.counting import (
+    Counted,
+    Scan,
+    count,
+    hashed_key,
+    key_hash,
+    key_seed,
+    scan,
+)
+from include.retention.deletable import Detail, KeptRecords
 from include.retention.detaching import detached_columns, require_detachable
 from include.retention.graph import FALSE, Graph, Reference
-from include.retention.keepers import Keepers, columns_to_bound, find
 from include.retention.mask_checks import require_masks_fit
 from include.retention.plan import (
     HeldBy,
@@ -36,7 +42,7 @@ from include.retention.plan import (
     rule_digest,
 )
 from include.retention.reactions import read_reactions
-from include.retention.relations import Relation, read_relations, require
+from include.retention.relations import read_relations, require
 from include.retention.session import NOTHING, one_view
 from include.retention.transaction_counters import require_counting
 
@@ -44,38 +50,51 @@ if TYPE_CHECKING:
     from include.erasure.requests import ErasureRequest
 
 Connection = psycopg.Connection[Any]
+JOIN_MEMORY_KB = 128 * 1024  # for all joins of one statement; PostgreSQL may use twice as much
+LEAST_JOIN_KB = 256
+FEWEST_FOR_WORKERS = 200_000  # records of the largest table
 
 
 @dataclass(frozen=True)
-class Going:
-    """Records that go from a table, or from one of its partitions.
+class Records:
+    """Records of a table, or of one of its partitions.
 
     Attributes:
-        partition: oid; 0 of a plain table.
         digest: XOR of the hashes of their keys, so that some can be taken out or put in.
         by_class: how many the classes let go, in the order of those that delete.
     """
 
-    partition: int
     records: int
     digest: int
     by_class: Sequence[int]
 
-    def without(self, others: Going) -> Going:
+    def without(self, others: Records) -> Records:
         """Take out some of these records."""
         return self._joined(others, sub)
 
-    def with_(self, others: Going) -> Going:
+    def with_(self, others: Records) -> Records:
         """Put in others."""
         return self._joined(others, add)
 
-    def _joined(self, others: Going, by: Callable[[int, int], int]) -> Going:
-        return Going(
-            self.partition,
+    def _joined(self, others: Records, by: Callable[[int, int], int]) -> Records:
+        return Records(
             by(self.records, others.records),
             self.digest ^ others.digest,
             [by(mine, theirs) for mine, theirs in zip(self.by_class, others.by_class, strict=True)],
         )
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Records of a collection that could go and that other records keep.
+
+    Attributes:
+        parts: by the oid of their partition; 0 of a plain table.
+        by_key: by the number of the foreign key in `Graph.references`, how many of each class.
+    """
+
+    parts: dict[int, Records] = field(default_factory=dict)
+    by_key: dict[int, Sequence[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -154,16 +173,19 @@ class _Planner:
         self.connection = connection
         self.schedule = schedule
         self.graph = graph
-        self.deletable = Deletable(graph)
         self.seed = key_seed(schedule.keys, schedule.keys.current)
-        self.keepers: dict[str, Keepers | None] = {}
 
     def plan(self) -> Plan:
         collections = list(self.graph.classes)
         scans = {name: self._scanned(name) for name in collections}
-        tables = {name: self._table(name, scans[name]) for name in collections}
+        kept = self._kept(scans)
+        tables = {
+            name: self._table(name, scans[name], kept.get(name, Kept())) for name in collections
+        }
         made = {
-            one.name: self._class(one, scans[name].classes[one.name], *tables[name])
+            one.name: self._class(
+                one, scans[name].classes[one.name], *tables[name], kept.get(name, Kept())
+            )
             for name in collections
             for one in self.graph.classes[name]
         }
@@ -182,25 +204,76 @@ class _Planner:
 
     def _scanned(self, collection: str) -> Scan:
         """Count every class of a table in one scan."""
-        empties = collection in self.graph.emptied
-        numbers = columns_to_bound(self.deletable, collection) if empties else None
-        return scan(self.connection, self.graph, collection, seed=self.seed, numbers=numbers)
+        numbers: dict[str, None] = {}
+        if collection in self.graph.emptied:
+            keys = [one.key.numbered for one in self.graph.references(collection)]
+            numbers = dict.fromkeys(pair[1] for pair in keys if pair is not None)
+        return scan(self.connection, self.graph, collection, seed=self.seed, numbers=list(numbers))
 
-    def _table(self, collection: str, counted: Scan) -> tuple[PlannedTable, dict[str, int]]:
-        """What goes from a table, and how many of it by class."""
+    def _deleting(self, collection: str) -> list[RecordClass]:
+        return [one for one in self.graph.classes[collection] if one.rule.deletes]
+
+    def _kept(self, scans: Mapping[str, Scan]) -> dict[str, Kept]:
+        """Count the records that could go and that other records keep, by collection."""
+        ready = [name for name in self.graph.emptied if scans[name].ready.records]
+        kept = KeptRecords(
+            self.graph,
+            ready,
+            bounds={name: scans[name].bounds for name in ready},
+            details={name: self._detail(name) for name in ready},
+        )
+        expressions = kept.expressions()
+        if not kept.joins:
+            return {}
+        self._set_up(kept.joins + len(ready), _largest(scans))
+        query = SQL("{} {}").format(expressions, kept.counts())
+        found: dict[str, Kept] = {name: Kept() for name in ready}
+        for at, key, oid, records, digest, by_class in self.connection.execute(query, {}):
+            name = self.graph.emptied[at]
+            by_class = by_class[: len(self._deleting(name))]  # a circle counts for the most classes
+            if key < 0:
+                found[name].parts[oid] = Records(records, digest, by_class)
+            else:
+                found[name].by_key[key] = by_class
+        return found
+
+    def _detail(self, collection: str) -> Detail:
+        """Return what is counted of a kept record: its digest, and which classes free it."""
+        relation = self.graph.relations.by_collection[collection]
+        deleting = self._deleting(collection)
+        only = [SQL("true")]  # of the only class that deletes, all that may go is ready
+        classes = [self.graph.ready(one) for one in deleting] if len(deleting) > 1 else only
+        return Detail(hashed_key(relation, self.seed), classes)
+
+    def _set_up(self, joins: int, records: int) -> None:
+        """Set up the statement that finds kept records.
+
+        Its joins have `JOIN_MEMORY_KB` together, each at least a little. PostgreSQL takes a
+        statement of many parts to be expensive: of few records it would take longer to start
+        parallel workers, or to compile, than to read them.
+        """
+        self.connection.execute(
+            "SELECT set_config('work_mem', least(pg_size_bytes(current_setting('work_mem')) / 1024,"
+            " %s)::text || 'kB', true), set_config('jit', 'off', true)",
+            [max(LEAST_JOIN_KB, JOIN_MEMORY_KB // joins)],
+        )
+        if records < FEWEST_FOR_WORKERS:
+            self.connection.execute("SET LOCAL max_parallel_workers_per_gather = 0")
+
+    def _table(
+        self, collection: str, counted: Scan, kept: Kept
+    ) -> tuple[PlannedTable, dict[str, int]]:
+        """Return what goes from a table, and how many of it by class."""
         graph = self.graph
-        relation = graph.relations.by_collection[collection]
-        deleting = [one for one in graph.classes[collection] if one.rule.deletes]
-        going: list[Going] = []
-        if any(counted.classes[one.name].ready for one in deleting):
-            going = self._all_but_kept(collection, deleting, counted) or self._going(
-                collection, deleting, self.deletable.of(collection)
-            )
-        drops = any(one.rule.action == "drop_partition" for one in deleting)
+        deleting = self._deleting(collection)
+        by_class = [counted.classes[one.name].ready for one in deleting]
+        going = Records(counted.ready.records, counted.ready.digest, by_class)
+        for part in kept.parts.values():
+            going = going.without(part)
         table = PlannedTable(
             collection=collection,
-            to_delete=sum(one.records for one in going),
-            deleted=str(reduce(xor, (one.digest for one in going), 0)),
+            to_delete=going.records,
+            deleted=str(going.digest),
             to_mask=counted.to_mask.records,
             masked=str(counted.to_mask.digest),
             references=tuple(
@@ -208,75 +281,42 @@ class _Planner:
             )
             if deleting
             else (),
-            partitions=self._whole_partitions(relation, going) if drops else (),
+            partitions=self._whole_partitions(collection, kept) if going.records else (),
         )
-        by_class = {
-            one.name: sum(part.by_class[place] for part in going)
-            for place, one in enumerate(deleting)
-        }
-        return table, by_class
+        each = zip(deleting, going.by_class, strict=True)
+        return table, {one.name: records for one, records in each}
 
-    def _all_but_kept(
-        self, collection: str, deleting: Sequence[RecordClass], counted: Scan
-    ) -> list[Going] | None:
-        """All that may go, less what others keep; None where it has to be counted."""
-        found = find(self.connection, self.deletable, collection, counted)
-        self.keepers[collection] = found
-        if found is None:
-            return None
-        by_class = tuple(counted.classes[one.name].ready for one in deleting)
-        ready = Going(0, counted.ready.records, counted.ready.digest, by_class)
-        if found.maybe is None:
-            return [ready]
-        # Two queries: PostgreSQL joins what must be there, and looks up one by one what must not.
-        may_go, goes = self.graph.may_go(collection), self.deletable.of(collection)
-        (doubtful,) = self._going(collection, deleting, both([found.maybe, may_go]))
-        (freed,) = self._going(collection, deleting, both([found.maybe, goes]))
-        return [ready.without(doubtful).with_(freed)]
+    def _whole_partitions(self, collection: str, kept: Kept) -> tuple[PlannedPartition, ...]:
+        """Return the partitions that may be dropped and of which every record goes.
 
-    def _going(
-        self, collection: str, deleting: Sequence[RecordClass], which: Composable
-    ) -> list[Going]:
-        """Count records that may go: those of each partition, or of a plain table in one."""
+        An empty one is left: it is nobody's to drop.
+        """
         relation = self.graph.relations.by_collection[collection]
-        # of the only class that deletes, all that may go is ready
-        each: list[Composable] = [SQL("count(*)")]
-        if len(deleting) > 1:
-            each = [count(self.graph.ready(one)) for one in deleting]
-        oid: Composable = SQL("t.tableoid::bigint") if relation.partitioned else SQL("0::bigint")
-        grouped = SQL(" GROUP BY 1 ORDER BY 1") if relation.partitioned else SQL("")
+        dropping = [
+            one for one in self._deleting(collection) if one.rule.action == "drop_partition"
+        ]
+        over = {leaf.oid for leaf in relation.leaves if dropping and leaf.parent != leaf.oid}
+        if not over:
+            return ()
         query = SQL(
-            "{circles} SELECT {oid}, count(*), {digest}::bigint, ARRAY[{each}] FROM {table} AS t "
-            "WHERE {which}{grouped}"
+            "SELECT t.tableoid::bigint, count(*), {ready}, {digest} FROM {table} AS t "
+            "WHERE t.tableoid = ANY ({over}::oid[]) GROUP BY 1"
         ).format(
-            circles=self.deletable.circles,
-            oid=oid,
-            digest=key_hash(relation, self.seed),
-            each=SQL(", ").join(each),
+            ready=count(may_go := self.graph.may_go(collection)),
+            digest=key_hash(relation, self.seed, may_go),
             table=relation.identifier,
-            which=which,
-            grouped=grouped,
+            over=literal(sorted(over)),
         )
-        return [Going(*row) for row in self.connection.execute(query, {})]
-
-    def _whole_partitions(
-        self, relation: Relation, parts: Sequence[Going]
-    ) -> tuple[PlannedPartition, ...]:
-        """Partitions of which every record goes; an empty one is nobody's to drop."""
-        going = {one.partition: one for one in parts}
-        query = SQL("SELECT t.tableoid::bigint, count(*) FROM {} AS t GROUP BY 1")
-        there = dict(self.connection.execute(query.format(relation.identifier), {}).fetchall())
-        return tuple(
-            PlannedPartition(
-                table=f"{leaf.schema}.{leaf.name}",
-                records=going[leaf.oid].records,
-                digest=str(going[leaf.oid].digest),
-            )
-            for leaf in relation.leaves
-            if leaf.oid in going
-            and leaf.parent != leaf.oid
-            and there[leaf.oid] == going[leaf.oid].records
-        )
+        parts = {row[0]: row[1:] for row in self.connection.execute(query, {})}
+        none = Records(0, 0, ())
+        whole = []
+        for leaf in relation.leaves:
+            records, ready, digest = parts.get(leaf.oid, (0, 0, "0"))
+            stays = kept.parts.get(leaf.oid, none)
+            if records and records == ready and not stays.records:
+                name = f"{leaf.schema}.{leaf.name}"
+                whole.append(PlannedPartition(table=name, records=records, digest=digest))
+        return tuple(whole)
 
     def _class(
         self,
@@ -284,6 +324,7 @@ class _Planner:
         counted: Counted,
         table: PlannedTable,
         by_class: dict[str, int],
+        by_reference: Kept,
     ) -> PlannedClass:
         going = by_class.get(one.name, 0)
         masks = one.rule.action == "mask"
@@ -309,7 +350,7 @@ class _Planner:
             not_started=counted.not_started,
             ahead=counted.ahead,
             minimum_not_started=self._without_minimum(one),
-            referred_by=self._referred_by(one) if kept else (),
+            referred_by=self._referred_by(one, by_reference) if kept else (),
             held_by=tuple(HeldBy(hold=one, records=n) for one, n in counted.held_by.items()),
         )
 
@@ -319,39 +360,29 @@ class _Planner:
         if lacks == FALSE:
             return 0
         query = SQL("SELECT count(*) FROM {} AS t WHERE {}").format(one.relation.identifier, lacks)
-        return int(self._row(query)[0])
-
-    def _referred_by(self, one: RecordClass) -> tuple[KeptBy, ...]:
-        """Count by foreign key what keeps records of a class."""
-        collection = one.rule.collection
-        relation = self.graph.relations.by_collection[collection]
-        found = []
-        keepers = self.keepers.get(collection)
-        for reference in self.graph.references(collection):
-            keeps = self.deletable.keeps(reference)
-            if keeps is None:
-                continue
-            which = both([self.graph.ready(one), negated(self.graph.no_record(reference, keeps))])
-            if keepers is not None:
-                which = both([keepers.by(reference), which])
-            query = SQL("{} SELECT count(*) FROM {} AS t WHERE {}").format(
-                self.deletable.circles, relation.identifier, which
-            )
-            if records := self._row(query)[0]:
-                found.append(
-                    KeptBy(
-                        table=reference.key.label,
-                        collection=reference.child,
-                        constraint=reference.key.name,
-                        records=records,
-                    )
-                )
-        return tuple(found)
-
-    def _row(self, query: Composed) -> tuple[Any, ...]:
-        row: tuple[Any, ...] | None = self.connection.execute(query, {}).fetchone()
+        row = self.connection.execute(query, {}).fetchone()
         assert row is not None
-        return row
+        return int(row[0])
+
+    def _referred_by(self, one: RecordClass, kept: Kept) -> tuple[KeptBy, ...]:
+        """Return by foreign key how many records of a class are kept."""
+        collection = one.rule.collection
+        place = self._deleting(collection).index(one)
+        return tuple(
+            KeptBy(
+                table=reference.key.label,
+                collection=reference.child,
+                constraint=reference.key.name,
+                records=kept.by_key[at][place],
+            )
+            for at, reference in enumerate(self.graph.references(collection))
+            if at in kept.by_key and kept.by_key[at][place]
+        )
+
+
+def _largest(scans: Mapping[str, Scan]) -> int:
+    """Return how many records the largest class has."""
+    return max(one.records for scan in scans.values() for one in scan.classes.values())
 
 
 def _described(graph: Graph, collection: str, one: Reference) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,12 @@ from tests.retention.yard import OVER, YOUNG, rule, yard
 
 ACTIONS = ["NO ACTION", "RESTRICT", "CASCADE", "SET NULL", "detached"]
 NULLED = ("SET NULL", "detached")
+COLUMNS = {  # of a key: its target in the parent, and the type of its own column
+    "number": {"id": "bigint"},
+    "text": {"code": "text"},
+    "pair": {"code": "text", "id": "int"},
+}
+EXAMPLES = int(os.environ.get("TEST_GRAPHS", "10"))
 Row = tuple[int, int]  # table and number
 
 
@@ -23,34 +30,42 @@ class Schema:
 
     Attributes:
         kinds: of each table: its class deletes or keeps, it has none, or the data map lacks it.
-        keys: child, parent, and what happens to the child.
+        keys: child, parent, what happens to the child, and to which columns it leads.
         rows: of each table: whether each row is over, and whether it is held.
         links: by key: which row of the child refers to which of the parent.
     """
 
     kinds: tuple[str, ...]
-    keys: tuple[tuple[int, int, str], ...]
+    keys: tuple[tuple[int, int, str, str], ...]
     rows: tuple[tuple[tuple[bool, bool], ...], ...]
     links: tuple[dict[int, int], ...]
 
-    def gone(self) -> set[Row]:
-        """What goes: the largest set to whose rows nothing refers that stays."""
-        found = {
+    def ready(self) -> set[Row]:
+        """Return what may go as far as it itself is concerned."""
+        return {
             (table, number)
             for table, rows in enumerate(self.rows)
             for number, (over, held) in enumerate(rows)
             if over and not held and self.kinds[table] == "delete"
         }
-        while True:
-            kept = {
-                (parent, target)
-                for (child, parent, action), links in zip(self.keys, self.links, strict=True)
-                for source, target in links.items()
-                if (child, source) not in found and self._keeps(child, source, action)
-            }
-            if not found & kept:
-                return found
+
+    def gone(self) -> set[Row]:
+        """What goes: the largest set to whose rows nothing refers that stays."""
+        found = self.ready()
+        while kept := found & set().union(*self.kept(found)):
             found -= kept
+        return found
+
+    def kept(self, gone: set[Row]) -> list[set[Row]]:
+        """Return by key the rows to which a row refers that stays and keeps them."""
+        return [
+            {
+                (parent, target)
+                for source, target in links.items()
+                if (child, source) not in gone and self._keeps(child, source, action)
+            }
+            for (child, parent, action, _), links in zip(self.keys, self.links, strict=True)
+        ]
 
     def _keeps(self, child: int, source: int, action: str) -> bool:
         kind, held = self.kinds[child], self.rows[child][source][1]
@@ -59,24 +74,29 @@ class Schema:
 
     def statements(self) -> str:
         made = [
-            f"CREATE TABLE t{table} (id int PRIMARY KEY, at date, held text);"
+            f"CREATE TABLE t{table} (id int PRIMARY KEY, at date, held text, code text UNIQUE, "
+            "UNIQUE (id, code));"
             for table in range(len(self.rows))
         ]
         for table, rows in enumerate(self.rows):
             for number, (over, held) in enumerate(rows):
                 mark = "'held'" if held else "NULL"
                 made.append(
-                    f"INSERT INTO t{table} VALUES ({number}, '{OVER if over else YOUNG}', {mark});"
+                    f"INSERT INTO t{table} VALUES ({number}, '{OVER if over else YOUNG}', {mark}, "
+                    f"'c{number}');"
                 )
-        for at, (child, parent, action) in enumerate(self.keys):
+        for at, (child, parent, action, kind) in enumerate(self.keys):
             effect = "NO ACTION" if action == "detached" else action
+            columns = {f"k{at}_{target}": own for target, own in COLUMNS[kind].items()}
+            made += [f"ALTER TABLE t{child} ADD {name} {own};" for name, own in columns.items()]
             made.append(
-                f"ALTER TABLE t{child} ADD k{at} int REFERENCES t{parent} ON DELETE {effect};"
+                f"ALTER TABLE t{child} ADD CONSTRAINT k{at} FOREIGN KEY ({', '.join(columns)}) "
+                f"REFERENCES t{parent} ({', '.join(COLUMNS[kind])}) ON DELETE {effect};"
             )
-            made += [
-                f"UPDATE t{child} SET k{at} = {target} WHERE id = {source};"
-                for source, target in self.links[at].items()
-            ]
+            for source, target in self.links[at].items():
+                values = {"id": str(target), "code": f"'c{target}'"}
+                changes = [f"k{at}_{name} = {values[name]}" for name in COLUMNS[kind]]
+                made.append(f"UPDATE t{child} SET {', '.join(changes)} WHERE id = {source};")
         return "\n".join(made)
 
     def rules(self) -> list[Any]:
@@ -85,11 +105,13 @@ class Schema:
             if kind not in ("delete", "keep"):
                 continue
             detach = [
-                f"t{child}.k{at}"
-                for at, (child, parent, action) in enumerate(self.keys)
+                f"t{child}.k{at}_{column}"
+                for at, (child, parent, action, target) in enumerate(self.keys)
                 if parent == table and action == "detached" and self.kinds[child] != "unmapped"
+                for column in COLUMNS[target]
             ]
-            more = {"detach": detach} if kind == "delete" else {}
+            # A column of the record without its table: other tables have one of the same name.
+            more = {"detach": detach, "where": "id >= 0"} if kind == "delete" else {}
             found.append(rule(f"t{table}", kind, keys={"subject": "t.held"}, **more))
         return found
 
@@ -106,9 +128,10 @@ def schemas(draw: st.DrawFn) -> Schema:
     )
     rows = [tuple(draw(st.lists(flags, max_size=6))) for _ in range(count)]
     table = st.integers(0, count - 1)
-    keys = tuple(draw(st.lists(st.tuples(table, table, st.sampled_from(ACTIONS)), max_size=6)))
+    actions, targets = st.sampled_from(ACTIONS), st.sampled_from(sorted(COLUMNS))
+    keys = tuple(draw(st.lists(st.tuples(table, table, actions, targets), max_size=6)))
     links = []
-    for child, parent, _action in keys:
+    for child, parent, _action, _target in keys:
         few = st.nothing() if not rows[child] or not rows[parent] else st.tuples(
             st.integers(0, len(rows[child]) - 1), st.integers(0, len(rows[parent]) - 1)
         )  # fmt: skip
@@ -120,13 +143,20 @@ PLAIN = (True, False)
 
 
 @settings(
-    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(schemas())
 @example(  # two knots that share a record, beside a chain that hangs on one of them
     Schema(
         ("delete", "delete", "delete"),
-        ((0, 1, "NO ACTION"), (1, 0, "RESTRICT"), (2, 0, "CASCADE"), (1, 1, "NO ACTION")),
+        (
+            (0, 1, "NO ACTION", "number"),
+            (1, 0, "RESTRICT", "pair"),
+            (2, 0, "CASCADE", "text"),
+            (1, 1, "NO ACTION", "number"),
+        ),
         ((PLAIN,) * 4, (PLAIN,) * 4, (PLAIN, (False, False))),
         ({0: 0, 1: 1, 2: 2}, {0: 1, 1: 0, 2: 2, 3: 3}, {0: 0, 1: 3}, {2: 3}),
     )
@@ -147,19 +177,26 @@ def test_what_goes_is_the_largest_set_that_nothing_else_refers_to(
         }
         plan = place.plan()
         assert {one.name: one.to_delete for one in plan.classes if one.to_delete} == expected
+        kept = [rows & schema.ready() for rows in schema.kept(gone)]
+        assert {
+            one.constraint: one.records for each in plan.classes for one in each.referred_by
+        } == {f"k{at}": len(rows) for at, rows in enumerate(kept) if rows}
         tally = place.execute(plan)
         assert tally.done == place.done() == expected
         for table, rows in enumerate(schema.rows):
             left = {number for number in range(len(rows)) if (table, number) not in gone}
             assert place.keys(f"t{table}") == left
-        for at, (child, parent, action) in enumerate(schema.keys):
+        for at, (child, parent, action, kind) in enumerate(schema.keys):
+            column = f"k{at}_{'code' if kind == 'text' else 'id'}"
             links = {
                 (source, target)
                 for source, target in schema.links[at].items()
                 if (child, source) not in gone
                 and not (action in NULLED and (parent, target) in gone)
             }
-            assert place.keys(f"t{child} WHERE k{at} IS NOT NULL", f"id, k{at}") == links
+            left = place.keys(f"t{child} WHERE {column} IS NOT NULL", f"id, {column}::text")
+            mark = "c" if kind == "text" else ""
+            assert left == {(source, f"{mark}{number}") for source, number in links}
         left_over, orphans = place.left()
         assert orphans == 0
         assert not any(one.unexplained for one in left_over) or "unmapped" in schema.kinds
