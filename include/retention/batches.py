@@ -20,6 +20,7 @@ from include.erasure.places import key_texts
 from include.holds.records import RecordHolds
 from include.policy.fragments import fixed, negated
 from include.retention.acts import Act, Kept, as_array
+from include.retention.bounds import is_attached
 from include.retention.classes import RecordClass
 from include.retention.graph import Graph
 from include.retention.relations import Leaf
@@ -112,6 +113,10 @@ def count_locked(work: Work, one: RecordClass, act: Act) -> None:
         work.tally.locked[one.name] = row[0] - refused
 
 
+class _Detached(Exception):
+    """An application detached the partition: its records are the table's no more."""
+
+
 @dataclass
 class _Walk:
     work: Work
@@ -151,7 +156,11 @@ class _Walk:
                 return False
             try:
                 full = self._batch(page, min(page + self.pages, last))
+            except _Detached:
+                return True
             except psycopg.DatabaseError as error:
+                if isinstance(error, errors.UndefinedTable) and not self._is_attached():
+                    return True  # an application dropped the partition
                 if lost_to_others(error):
                     if isinstance(error, errors.QueryCanceled):
                         work.tally.slow.add(self.one.name)
@@ -185,6 +194,8 @@ class _Walk:
                 self.tried = None
                 places, keys = self._locked(first, end, most, which)
                 self.tried = places
+                if keys and not self._is_attached():
+                    raise _Detached
                 if keys:
                     counters = work.counters()
                     with work.entering(self.one, keys) as entering:
@@ -251,6 +262,9 @@ class _Walk:
             first = behind
         self.reached = first
         return places, keys
+
+    def _is_attached(self) -> bool:
+        return is_attached(self.work.connection, self.one.relation, self.leaf)
 
     def _has_requested(self, first: int, end: int, which: Composable) -> bool:
         """Return whether pages have records that fit and are of somebody who asks to be erased.

@@ -8,7 +8,7 @@ what may become of its records.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -90,6 +90,19 @@ class Graph:
         """Return the same graph under other holds and requests."""
         other = copy(self)
         other.holds, other.subjects, other.records = holds, subjects, records
+        return other
+
+    def without(self, dropped: Collection[int]) -> Graph:
+        """Return the same graph after tables were dropped: their own foreign keys are gone too.
+
+        Args:
+            dropped: oids of the tables.
+        """
+        other = copy(self)
+        other._references = {
+            name: [one for one in references if one.key.child not in dropped]
+            for name, references in self._references.items()
+        }
         return other
 
     def references(self, collection: str) -> list[Reference]:

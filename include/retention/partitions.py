@@ -1,5 +1,7 @@
 """Dropping whole partitions of which every record goes.
 
+Only partitions that end before the cutoff are dropped (`include.retention.bounds`): into others an
+application still writes.
 The keys are read and entered in the ledger before anybody is kept waiting. Then the partition is
 closed to writers and looked at once more: the very records that were entered, and each of them
 still over, unheld and referred to by nobody. Only then it is detached and dropped, which keeps
@@ -25,6 +27,7 @@ from include.retention.batches import (
     refuses,
     set_limits,
 )
+from include.retention.bounds import past_partitions
 from include.retention.classes import RecordClass
 from include.retention.counting import key_hash, key_seed
 from include.retention.detaching import detached_columns, to_null
@@ -54,16 +57,20 @@ def drop_whole(work: Work, one: RecordClass) -> int:
     if not (relation.owned or relation.can_become_owner):
         return 0
     dropped = 0
+    past = past_partitions(work.connection, one) if planned else []
     for leaf in relation.leaves:
         expected = planned.get(f"{leaf.schema}.{leaf.name}")
         work.tally.stopped = work.limits.reached() or work.tally.stopped
         if work.tally.stopped:
             break
         gone = leaf.oid in work.dropped  # by another class of the same records
-        if expected is None or gone or work.left(one.name) < expected.records:
+        if expected is None or gone or leaf.oid not in past:
+            continue
+        if work.left(one.name) < expected.records:
             continue
         if _dropped(work, one, leaf, expected):
             work.dropped.add(leaf.oid)
+            work.graph = work.graph.without(work.dropped)  # no later statement names it
             dropped += 1
             work.tally.partitions[one.name] = work.tally.partitions.get(one.name, 0) + 1
             work.tally.add(one.name, expected.records)
@@ -75,7 +82,7 @@ def _dropped(work: Work, one: RecordClass, leaf: Leaf, expected: PlannedPartitio
     for attempt in range(TRIES):
         try:
             _drop(work, one, leaf, expected)
-        except Changed:
+        except (Changed, errors.UndefinedTable):  # the latter: somebody else dropped it
             return False
         except psycopg.DatabaseError as error:
             if lost_to_others(error):
@@ -185,6 +192,8 @@ def _require_same(
     row = work.connection.execute(query, {}).fetchone()
     assert row is not None
     if (entered, *row) != (expected.records, expected.records, expected.digest, 0):
+        raise Changed
+    if leaf.oid not in past_partitions(work.connection, one, [leaf]):  # detached meanwhile, for one
         raise Changed
 
 

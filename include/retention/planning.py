@@ -18,6 +18,7 @@ from include.policy.datamap import MappedDatabase
 from include.policy.fragments import literal
 from include.policy.retention import RetentionRule
 from include.retention.binding import bind
+from include.retention.bounds import past_partitions
 from include.retention.classes import RecordClass
 from include.retention.counting import (
     Counted,
@@ -295,7 +296,7 @@ class _Planner:
         dropping = [
             one for one in self._deleting(collection) if one.rule.action == "drop_partition"
         ]
-        over = {leaf.oid for leaf in relation.leaves if dropping and leaf.parent != leaf.oid}
+        over = {oid for one in dropping for oid in past_partitions(self.connection, one)}
         if not over:
             return ()
         query = SQL(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
@@ -132,3 +134,143 @@ def test_a_partition_is_dropped_when_nobody_minds(place: Yard, entries: list[int
     assert (tally.partitions, tally.busy) == ({"event": 1}, {})
     assert entries == [9]
     assert place.keys("event", "id") == set()
+
+
+PARTITIONS = {
+    "list": ("LIST (kind)", "FOR VALUES IN ('a')"),
+    "hash": ("HASH (id)", "FOR VALUES WITH (MODULUS 1, REMAINDER 0)"),
+    "default": ("RANGE (at)", "DEFAULT"),
+    "today": ("RANGE (at)", "FOR VALUES FROM ('2020-01-01') TO ('2030-01-01')"),
+    "endless": ("RANGE (at)", "FOR VALUES FROM ('2020-01-01') TO (MAXVALUE)"),
+    "two columns": ("RANGE (at, id)", "FOR VALUES FROM ('2020-01-01', 0) TO ('2020-12-31', 9)"),
+    "another column": ("RANGE (id)", "FOR VALUES FROM (0) TO (1000)"),
+    "text": ("RANGE (kind)", "FOR VALUES FROM ('a') TO ('b')"),
+    "ends after the cutoff": ("RANGE (at)", "FOR VALUES FROM ('2020-01-01') TO ('2025-03-03')"),
+    "referred to directly": ("RANGE (at)", "FOR VALUES FROM ('2020-01-01') TO ('2021-01-01')"),
+}
+
+
+@pytest.mark.parametrize("kind", PARTITIONS)
+def test_drop_whole_partition_that_may_get_new_records_deletes_rows(
+    place: Yard, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A record that an application inserts meanwhile stays, and so does the partition."""
+    by, bounds = PARTITIONS[kind]
+    place.run(f"""
+    CREATE TABLE log (id int, at date, kind text, PRIMARY KEY (id, at, kind)) PARTITION BY {by};
+    CREATE TABLE log_part PARTITION OF log {bounds};
+    INSERT INTO log SELECT i, '{OVER}', 'a' FROM generate_series(1, 5) i;
+    """)
+    if kind == "referred to directly":
+        place.run(
+            "CREATE TABLE note (id int, at date, kind text, "
+            "FOREIGN KEY (id, at, kind) REFERENCES log_part)"
+        )
+    young = {"ends after the cutoff": "2025-03-02", "two columns": "2020-12-31"}.get(kind, YOUNG)
+    real = execute.dispose
+
+    def dispose(work: Work) -> None:
+        if kind != "referred to directly":
+            place.run(f"INSERT INTO log VALUES (8, '{young}', 'a')")
+        real(work)
+
+    monkeypatch.setattr(execute, "dispose", dispose)
+    place.rules = [rule("log", "drop_partition")]
+    plan = place.plan()
+    assert plan.of("log").to_drop_partitions == 0
+    tally = place.execute(plan)
+    assert (tally.partitions, tally.done) == ({}, {"log": 5})
+    assert place.run("SELECT count(*) FROM log_part") == [(kind != "referred to directly",)]
+
+
+@pytest.mark.parametrize(
+    ("clock", "bound", "dropped"),
+    [
+        ("date", "2025-03-02", True),
+        ("date", "2025-03-03", False),
+        ("timestamp", "2025-03-02 00:00:00", True),
+        ("timestamp", "2025-03-02 00:00:01", False),
+        ("timestamptz", "2025-03-02 00:00:00+08", True),
+        ("timestamptz", "2025-03-02 00:00:00+00", False),
+        ("timestamptz", "2025-03-02 00:00:00+14", True),
+    ],
+)
+def test_past_partitions_compares_bounds_in_the_timezone_of_the_pack(
+    place: Yard, clock: str, bound: str, dropped: bool
+) -> None:
+    """The period is over for records before 2 March 2025 in Shanghai."""
+    place.as_of = datetime(2026, 3, 2, tzinfo=ZoneInfo("Asia/Shanghai"))
+    place.run(f"""
+    CREATE TABLE log (id int, at {clock}, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+    CREATE TABLE log_part PARTITION OF log FOR VALUES FROM (MINVALUE) TO ('{bound}');
+    INSERT INTO log VALUES (1, '{OVER}');
+    """)
+    place.rules = [rule("log", "drop_partition", clock={"sql": "t.at"})]
+    assert place.plan().of("log").to_drop_partitions == int(dropped)
+    place.rules = [rule("log", "drop_partition", clock={"sql": "t.at + interval '0'"})]
+    assert place.plan().of("log").to_drop_partitions == 0
+
+
+def test_past_partitions_judges_a_leaf_by_all_bounds_on_its_path(place: Yard) -> None:
+    """A list below an old range is old; an old range below a list too; the others are not."""
+    place.run(f"""
+    CREATE TABLE log (id int, at date, kind text, PRIMARY KEY (id, at, kind))
+      PARTITION BY LIST (kind);
+    CREATE TABLE log_a PARTITION OF log FOR VALUES IN ('a') PARTITION BY RANGE (at);
+    CREATE TABLE log_a_old PARTITION OF log_a FOR VALUES FROM ('2020-01-01') TO ('2021-01-01')
+      PARTITION BY HASH (id);
+    CREATE TABLE log_a_old_0 PARTITION OF log_a_old FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+    CREATE TABLE log_a_rest PARTITION OF log_a DEFAULT;
+    CREATE TABLE log_b PARTITION OF log FOR VALUES IN ('b');
+    INSERT INTO log SELECT i, '{OVER}', CASE WHEN i % 2 = 0 THEN 'a' ELSE 'b' END
+      FROM generate_series(1, 4) i;
+    INSERT INTO log VALUES (9, '2019-01-01', 'a');
+    """)
+    place.rules = [rule("log", "drop_partition")]
+    plan = place.plan()
+    assert [one.table for one in plan.table("log").partitions] == [f"{place.name}.log_a_old_0"]
+    assert place.execute(plan).done == {"log": 5}
+
+
+def test_dispose_goes_on_after_a_partition_with_its_own_foreign_key_was_dropped(
+    place: Yard,
+) -> None:
+    """Later conditions name neither the dropped table nor its key; the parents go too."""
+    place.run(f"""
+    CREATE TABLE parcel (id int PRIMARY KEY, at date);
+    INSERT INTO parcel SELECT i, '{OVER}' FROM generate_series(1, 9) i;
+    ALTER TABLE event ADD parcel int, ADD up int, ADD up_at date;
+    ALTER TABLE event_old ADD FOREIGN KEY (parcel) REFERENCES parcel;
+    ALTER TABLE event_old ADD FOREIGN KEY (up, up_at) REFERENCES event;
+    UPDATE event SET parcel = id;
+    """)
+    place.rules = [rule("event", "drop_partition"), rule("parcel")]
+    tally = place.execute(place.plan())
+    assert tally.done == place.done() == {"event": 9, "parcel": 9}
+    assert tally.partitions == {"event": 1}
+
+
+@pytest.mark.parametrize("change", ["ALTER TABLE event DETACH PARTITION", "DROP TABLE"])
+def test_walk_leaves_a_partition_that_an_application_took_away(
+    place: Yard, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """Records of a detached table are the application's; the run goes on with the others."""
+    place.rules = [rule("event")]
+    place.batch = {"rows": 4}
+    place.run("INSERT INTO event SELECT i, '2021-02-01' FROM generate_series(21, 25) i")
+    plan = place.plan()
+    real, begun = batches._Walk._batch, []
+
+    def batch(walk: Any, first: int, end: int) -> bool:
+        if walk.leaf.name == "event_old":
+            begun.append(first)
+            if len(begun) == 2:
+                place.run(f"{change} event_old")
+        return real(walk, first, end)
+
+    monkeypatch.setattr(batches._Walk, "_batch", batch)
+    tally = place.execute(plan)
+    assert tally.done == place.done() == {"event": 5 + 4}
+    if change != "DROP TABLE":
+        assert place.run("SELECT count(*) FROM event_old") == [(5,)]
+    assert place.keys("event") == set()
