@@ -18,6 +18,7 @@ from rich.table import Table
 from benchmarks import _retention_data as data
 from benchmarks._measure import Targets, console, machine
 from benchmarks._retention_bench import PARCELS, PER_SECOND, Erased, Latencies, RetentionBench
+from benchmarks._retention_graph import GeneratedGraph
 
 MEMORY_GROWTH = 1.1  # times; of a tenth of the rows
 # With the local profile's 2 GB, ten million rows make PostgreSQL take a checkpoint every 20
@@ -42,6 +43,7 @@ def main() -> None:
             "beside"
         )
         measure_planning(bench, given.rows, given.rounds, targets)
+        measure_graph(bench, given.rows, given.rounds, targets)
         measure_deletion(bench, given.rows, targets)
         measure_partitions(bench, given.rows, targets)
     finally:
@@ -62,6 +64,23 @@ def measure_planning(bench: RetentionBench, rows: int, rounds: int, targets: Tar
     )
     console.print(f"Plan {found['ours']:.2f} s, plain counts {found['plain']:.2f} s")
     targets.most("plan against plain counts", found["ratio"], 1.5)
+
+
+def measure_graph(bench: RetentionBench, rows: int, rounds: int, targets: Targets) -> None:
+    """Plan 60 tables with 4 foreign keys each, in circles, against plain counts."""
+    graph = GeneratedGraph(60, 4, max(1, rows * 60 // 100), bench.cutoff, cycles=True)
+    bench.fill("graph", lambda connection, *_: graph.make(connection), rows, bench.cutoff)
+    bench.state(())
+    process, found = bench.once(
+        "plan_graph", "graph", tables=60, keys=4, rows=graph.rows, rounds=rounds
+    )
+    console.print(
+        f"Plan of 60 tables with {graph.rows_of_table:,} rows and 4 foreign keys each, in circles: "
+        f"{found['ours']:.2f} s, plain counts {found['plain']:.2f} s, "
+        f"{process.peak / 2**20:.0f} MiB of our process"
+    )
+    targets.most("plan of many keys against plain counts", found["ratio"], 3)
+    bench.drop("graph")
 
 
 def measure_deletion(bench: RetentionBench, rows: int, targets: Targets) -> None:
