@@ -130,32 +130,6 @@ class RecordClass:
         found = linked if remembered == _FALSE else either([linked, remembered])
         return both([found, *(one.over for one in self.minima), *self._undone])
 
-    def lacks_minimum(self, subjects: Collection[str] = ()) -> Composable:
-        """Return the condition that only the missing date of a `minimum` keeps the record.
-
-        Its own period is over, or its data subject asked, and the date is null from which a law
-        counts: the record stays until somebody fills the date in.
-
-        Args:
-            subjects: keys of data subjects who asked to be erased.
-        """
-        missing = [
-            bound.not_started
-            for bound, minimum in zip(self.minima, self.rule.minimum, strict=True)
-            if minimum.clock is not None and self._may_be_null(minimum.clock)
-        ]
-        if not missing:
-            return _FALSE
-        over = self.clock.over
-        if self.rule.on_request and subjects:
-            over = either([over, self.linked(subjects)])
-        return SQL("({} IS TRUE)").format(
-            both([self.belongs, over, either(missing), *self._undone])
-        )
-
-    def _may_be_null(self, clock: tuple[str, ...] | SqlClock) -> bool:
-        return isinstance(clock, SqlClock) or self.relation.nullable >= set(clock)
-
     def linked(self, subjects: Collection[str]) -> Composable:
         """Return the condition that an expression of the class names one of some data subjects."""
         return _found(self.rule.keys.subject, subjects)

@@ -25,8 +25,9 @@ from include.retention.question import why
 from include.retention.session import ONE_CORE, prepare
 from include.retention.steps import planned
 from include.retention.steps import tripped as limits_tripped
+from include.retention.tally import Tally
 from include.retention.transaction_counters import ChangedUnrecorded, SideEffect
-from include.retention.work import Progress, Tally
+from include.retention.work import Progress
 
 
 def execute(

@@ -34,7 +34,8 @@ from include.retention.plan import Plan
 from include.retention.planning import Schedule, make_plan
 from include.retention.session import ONE_CORE, WRITE_AT_ONCE, one_view, prepare, refusals
 from include.retention.subjects import remember
-from include.retention.work import Limits, Progress, Tally, Work
+from include.retention.tally import Tally
+from include.retention.work import Limits, Progress, Work
 from include.services.clock import Clock
 from include.services.database import DatabaseAddress
 from include.services.errors import ControlFailed, ServiceError

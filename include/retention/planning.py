@@ -33,6 +33,7 @@ from include.retention.deletable import Detail, KeptRecords
 from include.retention.detaching import detached_columns, require_detachable
 from include.retention.graph import FALSE, Graph, Reference
 from include.retention.mask_checks import require_masks_fit
+from include.retention.minimums import lacks_minimum
 from include.retention.plan import (
     HeldBy,
     KeptBy,
@@ -357,7 +358,7 @@ class _Planner:
 
     def _without_minimum(self, one: RecordClass) -> int:
         """Count the records that only a `minimum` without a date keeps."""
-        lacks = one.lacks_minimum(self.graph.subjects)
+        lacks = lacks_minimum(one, self.graph.subjects)
         if lacks == FALSE:
             return 0
         query = SQL("SELECT count(*) FROM {} AS t WHERE {}").format(one.relation.identifier, lacks)

@@ -1,4 +1,4 @@
-"""Whatever an application's triggers do, no run deletes or changes a record that it did not record.
+"""No run deletes or changes a record that it did not record, whatever triggers do.
 
 Hypothesis draws triggers that delete, change or empty other mapped tables, and puts them among
 kills, retries, holds and changes. `Play` compares what is gone with model and ledger; here each
@@ -34,7 +34,7 @@ EFFECTS = (
 
 @dataclass(frozen=True)
 class Trigger:
-    """A trigger on one table of a world, and what it does to another one."""
+    """A trigger on one table of a world, and its effect on another table."""
 
     source: int
     target: int
@@ -98,7 +98,7 @@ class PlayWithTriggers(Play):
             self.connection.execute(f"DROP FUNCTION {name} CASCADE".encode())
 
     def compare(self, *, finished: bool = False) -> None:
-        """What stays has the values that the application gave it."""
+        """Compare with the model, also the values of records that stay."""
         super().compare(finished=finished)
         for table in self.tables:
             number = "no" if table in ("parcel", "event") else "id"

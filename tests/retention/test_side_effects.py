@@ -1,4 +1,4 @@
-"""What an application's triggers and rules change while records go: nothing of it goes unseen."""
+"""Deletions and masks are rolled back if triggers or rules change other mapped records."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CREATE TABLE b (id int PRIMARY KEY, at date, who text, n int NOT NULL DEFAULT 0)
 INSERT INTO b SELECT n, '{YOUNG}', 'p' || n FROM generate_series(1, 6) AS n;
 CREATE TABLE log (id int, at timestamptz DEFAULT now());
 """
-# What a trigger on `a` does when record 3 goes.
+# Statements of a trigger on `a` that fires when record 3 goes.
 DOES = {
     "deletes": "DELETE FROM b WHERE id = OLD.id",
     "updates": "UPDATE b SET n = n + 1 WHERE id = OLD.id",
@@ -173,7 +173,7 @@ def test_partition_is_kept_where_an_event_trigger_of_its_drop_deletes_elsewhere(
     place.mapped |= {"e": "e", "f": "f"}
     place.rules = [rule("e", "drop_partition", detach=["f.e", "f.e_at"])]
     tally = place.execute(place.plan())
-    assert tally.done == {"e": 1}  # row by row: the one that nothing refers to
+    assert tally.done == {"e": 1}  # row by row: record 2, to which nothing refers
     assert tally.partitions == {}
     assert len(state_of_b(place)) == 6
     place.run("DROP TRIGGER react ON f")

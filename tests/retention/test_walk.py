@@ -21,7 +21,7 @@ from include.retention.execute import Executor
 from include.retention.plan import Plan
 from include.retention.planning import make_plan
 from include.retention.session import prepare
-from include.retention.work import Tally
+from include.retention.tally import Tally
 from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
 from include.state.connect import engine

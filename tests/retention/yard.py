@@ -29,8 +29,8 @@ from include.retention.execute import Executor
 from include.retention.plan import Plan
 from include.retention.planning import Schedule, make_plan
 from include.retention.session import one_view, prepare
+from include.retention.tally import Tally
 from include.retention.verify import Inspection, Left
-from include.retention.work import Tally
 from include.services.clock import SystemClock
 from include.services.database import DatabaseAddress
 from include.state.connect import engine
