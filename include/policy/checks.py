@@ -72,9 +72,7 @@ class CrossChecks:
                 message = "intake.yaml has no such incoming table, so that nobody would check it"
                 self.add(file, (at, "incoming"), message)
             self._breakdown(file, (at, "breakdown"), holder, collection, suite.get("breakdown"))
-            changed = suite.get("changed")
-            if isinstance(changed, dict) and isinstance(column := changed.get("column"), str):
-                self.field(file, (at, "changed", "column"), holder, collection, column)
+            self._changed(file, at, holder, collection, suite)
             for number, one in _mappings(suite.get("expectations")):
                 loc = (at, "expectations", number)
                 self._expectation(file, (*loc, "kwargs"), holder, collection, one.get("kwargs"))
@@ -87,6 +85,18 @@ class CrossChecks:
                         self.add(file, (*loc, "id"), message)
                     seen.add((holder, collection, name))
         return found
+
+    def _changed(
+        self, file: str, at: int, database: str, collection: str, suite: dict[str, Any]
+    ) -> None:
+        changed = suite.get("changed")
+        if not isinstance(changed, dict):
+            return
+        if isinstance(column := changed.get("column"), str):
+            self.field(file, (at, "changed", "column"), database, collection, column)
+        if suite.get("incoming") is True:
+            message = "review_intake checks whole batches: leave changed out"
+            self.add(file, (at, "changed"), message)
 
     def purposes(self, purposes: Mapping[int, Purpose]) -> None:
         """Purposes stand once and name fields of the data map."""

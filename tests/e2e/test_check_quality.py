@@ -56,13 +56,19 @@ def test_the_register_has_the_answer_sheets_records(cli: Cli, checked: dict[str,
 
 
 def test_a_second_run_looks_at_what_changed(cli: Cli, checked: dict[str, Any]):
-    """And at what was broken; the same is found."""
+    """Between two full checks; what is known to be broken stays so."""
     again = cli.json("run", "check_quality", code=1)
     before, after = collections(checked), collections(again)
     assert before["customer"]["whole"]
     assert not after["customer"]["whole"]
     assert after["customer"]["looked_at"] < before["customer"]["rows"] / 5
-    assert after["customer"]["rules"] == before["customer"]["rules"]
+    assert before["address"]["whole"]
+    assert after["address"]["whole"]  # it has no column of changes
+    figures = [
+        [{**rule, "examined": ""} for rule in found["customer"]["rules"]]
+        for found in (before, after)
+    ]
+    assert figures[0] == figures[1]
 
 
 def test_a_drafted_pack_checks_a_database_nobody_mapped(cli: Cli, tmp_path: Path):

@@ -48,6 +48,36 @@ def test_ten_mistakes_are_ten_errors(tmp_path: Path) -> None:
     assert len(lines) == 10
 
 
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ("{column: seen}", "collection 'buyer' has no field 'seen'"),
+        ("{column: seen_at, late_arrivals: 2h}", "should be an ISO 8601 duration"),
+        ("{column: seen_at, late_arrivals: P0D}", "should be an ISO 8601 duration"),
+        ("{column: seen_at, late_arrivals: 0}", "should be an ISO 8601 duration"),
+        ("{late_arrivals: PT2H}", "is required"),
+    ],
+)
+def test_a_faulty_change_column_is_refused(tmp_path: Path, changed: str, problem: str) -> None:
+    """It has to be mapped; its margin is a period or a number above 0."""
+    wrong = SUITE.replace("  expectations:", f"  changed: {changed}\n  expectations:")
+    (line,) = said(write_pack(tmp_path, quality__shop=wrong))
+    assert problem in line
+
+
+@pytest.mark.parametrize("margin", ["", ", late_arrivals: P1DT2H", ", late_arrivals: 500"])
+def test_a_change_column_has_a_margin(tmp_path: Path, margin: str) -> None:
+    """Two hours unless the pack says otherwise; suites of one collection share it."""
+    changed = f"  changed: {{column: seen_at{margin}}}\n  expectations:"
+    other = SUITE.replace("id: phone", "id: again")
+    pack = load_pack(
+        write_pack(tmp_path, quality__a=SUITE, quality__b=other.replace("  expectations:", changed))
+    )
+    (suite,) = pack.suites
+    assert suite.changed
+    assert str(suite.changed.late_arrivals) == (margin.rpartition(" ")[2] or "PT2H")
+
+
 def test_a_field_that_no_purpose_needs_is_expected_to_be_empty(tmp_path: Path) -> None:
     """A rule of its own, of the personal fields only."""
     pack = load_pack(write_pack(tmp_path, quality__shop=SUITE, purposes=PURPOSES))

@@ -14,7 +14,7 @@ from include.evidence.model import Outcome, StepRecord
 from include.expectations.docs import data_docs
 from include.quality import report
 from tests.expectations.test_gx import TYPES
-from tests.quality.support import MAP, SUITE, Company
+from tests.quality.support import CHANGED, MAP, SUITE, Company
 
 TITLE = 'severity: fail, clause: "4.1", title: {en: t, zh-CN: t}'
 ALL_TYPES = {
@@ -260,6 +260,7 @@ def test_the_pack_refuses_what_would_show_values_or_hide_rules(tmp_path: Path) -
         "{column: branch_id, collection: branch, label: name}", "{column: phone}"
     )
     incoming = SUITE.replace("- collection: person\n", "- collection: person\n  incoming: true\n")
+    incoming = incoming.replace(CHANGED, "")
     own = SUITE.replace("id: named", "id: over_collected_faith")
     for text, word in ((personal, "personal"), (incoming, "intake.yaml"), (own, "purposes.yaml")):
         folder = tmp_path / word
