@@ -97,11 +97,11 @@ def measure_checks(bench: QualityBench, rounds: int, targets: Targets) -> None:
         console.print(f"{name}: {looked:,} of {bench.customers:,} examined, {seconds:.2f} s")
     console.print("A check with 0% changed reads the margin for late arrivals: the fixed cost.")
     if bench.customers >= MANY:
-        share = ratio(counted[INCREMENTAL[1_000]], counted[FULL])
-        targets.most("0.1% changed against all records", share, 0.05)
+        part = ratio(counted[INCREMENTAL[1_000]], counted[FULL])
+        targets.most("0.1% changed against all records", part, 0.05)
     else:
-        share = ratio(counted[INCREMENTAL[100]], counted[FULL])
-        targets.most("1% changed against all records", share, 0.1)
+        part = ratio(counted[INCREMENTAL[100]], counted[FULL])
+        targets.most("1% changed against all records", part, 0.1)
     peak = max(one.process.peak for name in (FULL, *ours) for one in counted[name])
     targets.most("peak memory", peak / 2**20, MEMORY / 2**20, " MiB")
 
