@@ -59,8 +59,13 @@ def load_rows(
     threads = [threading.Thread(target=work, args=(loader,), daemon=True) for loader in loaders]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    try:
+        for thread in threads:
+            thread.join()
+    except BaseException:  # a signal ends the command
+        for loader in loaders:
+            loader.cancel()
+        raise
     for error in errors:
         if isinstance(error, Refused):
             raise Refused(

@@ -129,8 +129,8 @@ class Login:
             "AND a.attname = ANY (%s) AND NOT has_column_privilege(a.attrelid, a.attnum, %s) "
             "ORDER BY a.attnum"
         )
-        found = self.connection.execute(query, [oid, list(columns), privilege])
-        if missing := [str(name) for (name,) in found]:
+        rows = self.connection.execute(query, [oid, list(columns), privilege])
+        if missing := [str(name) for (name,) in rows]:
             yield self.lacks(
                 right,
                 f"{privilege} on {', '.join(missing)} of {schema}.{table}",
