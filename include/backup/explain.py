@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from include.backup.known_messages import known_message
-from include.services.database import DatabaseAddress, lacks_library
+from include.services.database import DatabaseAddress
 from include.services.errors import ServiceError, UsageError
 
 PROGRAM_ERROR = re.compile(r"^pg_restore: (?:\[[^\]]*\] )?error: ")
@@ -35,7 +35,10 @@ def explain(output: str, target: DatabaseAddress) -> ServiceError | UsageError:
             "Install it on that server, or restore to one that has it.",
         )
     if text.startswith("could not access file"):
-        return lacks_library(target, text)
+        return UsageError(
+            f"pg_restore into {target.place} failed: {text}.",
+            "The target is incomplete: drop it. Install the extension's package on that server.",
+        )
     if "No space left on device" in text:
         return ServiceError(
             f"The disk of the server that holds {target.place} is full.",
