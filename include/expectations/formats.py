@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import calendar
 
-# After +86, spaces and hyphens: 1, then 3 to 9, then nine digits (MIIT numbering plan).
-MOBILE = r"^[ -]*(\+86)?[ -]*1[ -]*[3-9]([ -]*[0-9]){9}[ -]*$"
+# After +86, 86 or 0086, spaces and hyphens: 1, then 3 to 9, then nine digits (MIIT numbering plan).
+MOBILE = r"^[ -]*((\+|00)?86)?[ -]*1[ -]*[3-9]([ -]*[0-9]){9}[ -]*$"
 # The part before the at sign as RFC 5321 has it unquoted, and a host name with a dot. Lengths are
 # counted outside: PostgreSQL takes fifty times as long for bounds like {1,64}.
 EMAIL = r"^[^\s@,;:<>()\"]+@([0-9A-Za-z-]+\.)+[0-9A-Za-z-]+$"

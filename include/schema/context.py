@@ -33,6 +33,7 @@ _DIRECT = (
 _TITLE = re.compile(r"[\u3400-\u9fff]{2,12}")  # longer comments are sentences
 REACH = 2  # keys that are followed from a table to the person it is about
 _PARTNER = "partner"  # of trade: an ERP's customers, or the companies that work for it
+_TENANT = "tenant"  # a person who rents, or a company among those that share a database
 _OWN_NAMES = {"name", "display name", "full name"}
 _NOT_HOLDERS = {Subject.ORGANIZATION, Subject.THING}
 
@@ -117,6 +118,8 @@ def _subjects(live: LiveSchema, counts: Mapping[Name, TableCounts]) -> dict[Name
             or (words(table.name)[-1:] == (_PARTNER,) and _buys(name, live, subjects))
         ):
             subjects[name] = Subject.CUSTOMER
+        if words(table.name)[-1:] == (_TENANT,) and _divides_tables(name, live):
+            subjects[name] = Subject.ORGANIZATION
     for name, table in live.tables.items():
         # the bank account of a person, not a bank: res_partner_bank
         holders = {subjects.get(key.target) for key in table.foreign_keys if not _by_actor(key)}
@@ -142,6 +145,17 @@ def _buys(name: Name, live: LiveSchema, subjects: Mapping[Name, Subject]) -> boo
         for key in table.foreign_keys
         if not _by_actor(key)
     )
+
+
+def _divides_tables(name: Name, live: LiveSchema) -> bool:
+    """Return whether a key to the table is part of the primary keys of several other tables."""
+    divided = [
+        table
+        for table in live.tables.values()
+        for key in table.foreign_keys
+        if key.target == name and {*key.columns} < {*table.primary_key}
+    ]
+    return len(divided) > 1
 
 
 def _by_actor(key: LiveForeignKey) -> bool:

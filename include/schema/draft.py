@@ -8,7 +8,7 @@ under ``meta.parcelseal`` until a person deletes it there.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from include.schema.context import Context, contexts
@@ -258,6 +258,14 @@ class _DataMap:
             self.lines.add(7, f"- name: {scalar(one.key)}")
             why = f"{one.confidence}: {one.reason}"
             self.lines.add(8, f"data_categories: {flow_list([one.category])}", why)
+        if inside:  # the next check reports each key that the map lacks, once it names some
+            self._other_keys(key, column, {guess.key for guess in inside})
+
+    def _other_keys(self, key: Name, column: LiveColumn, guessed: Collection[str]) -> None:
+        """List the keys of a JSON column that were read and are not guessed to be personal."""
+        for name in self.counts[key].keys.get(column.name, {}):
+            if name not in guessed:
+                self.lines.add(7, f"- name: {scalar(name)}")
 
     def _references(self, table: LiveTable, column: LiveColumn) -> list[str]:
         found: dict[str, None] = {}

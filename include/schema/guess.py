@@ -16,11 +16,13 @@ from include.schema.holders import (
     BOOLS,
     BYTES,
     DATES,
+    DEVICES,
     EXPECTED,
     HOLDERS,
     NETWORKS,
     NUMBERS,
     PERIODS,
+    PLACES,
     TEXT,
     TEXT_OR_NUMBER,
 )
@@ -290,7 +292,11 @@ class _Column:
         return category, "medium", f"{self._best():.0%} of the values look like it"
 
     def _by_type(self) -> _Answer | None:
-        """Guess by the type of network addresses, which people leave and machines have."""
+        """Guess by the type of network addresses, devices' addresses and places."""
+        if self.context.personal and self.column.base in DEVICES:
+            return "user.device.device_id", "medium", "the type of a device's address"
+        if self.context.personal and self.column.base in PLACES:
+            return "user.location.precise", "medium", "the type of a place, in a table about people"
         category = "user.device.ip_address"
         if self.column.base not in NETWORKS or self._is_of_a_machine(category):
             return None

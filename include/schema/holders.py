@@ -9,6 +9,8 @@ NUMBERS = {"int2", "int4", "int8", "numeric", "float4", "float8", "money"}
 DATES = {"date", "timestamp", "timestamptz"}
 PERIODS = {f"{kind}{form}" for kind in ("ts", "tstz", "date") for form in ("range", "multirange")}
 NETWORKS = {"inet", "cidr"}
+DEVICES = {"macaddr", "macaddr8"}
+PLACES = {"point", "path", "geometry", "geography"}
 BYTES = {"bytea", "oid"}
 BOOLS = {"bool"}
 # Which types can hold a category, where not only text can.
@@ -20,12 +22,12 @@ HOLDERS: dict[str, set[str]] = {
     "user.financial": TEXT | NUMBERS,
     "user.financial.bank_account": TEXT | NUMBERS,
     "user.financial.credit_card": TEXT | NUMBERS,
-    "user.location.precise": TEXT | NUMBERS | {"point", "geometry", "geography"},
+    "user.location.precise": TEXT | NUMBERS | PLACES,
     "user.content.self_image": TEXT | BYTES,
     "user.biometric": TEXT | BYTES,
     "user.authorization.password": TEXT | BYTES,
     "user.device.ip_address": TEXT | NETWORKS,
-    "user.device.device_id": TEXT | {"uuid", "macaddr", "int8"},
+    "user.device.device_id": TEXT | DEVICES | {"uuid", "int8"},
     "user.device.cookie_id": TEXT | {"uuid"},
     "user.health_and_medical": TEXT | NUMBERS | BOOLS,
     "user.privacy_preferences": TEXT | DATES | BOOLS,

@@ -40,7 +40,7 @@ class Subject(StrEnum):
 _SUBJECTS: tuple[tuple[Subject, str, str, str], ...] = (
     # subject, English words, pinyin, Chinese
     (Subject.EMPLOYEE, "employee staff worker personnel doctor physician clinician nurse teacher"
-     " driver courier salesperson technician trainer instructor lecturer mitarbeiter empleado"
+     " driver courier rider salesperson technician trainer instructor lecturer mitarbeiter empleado"
      " colleague workforce crew contractor freelancer therapist dentist practitioner engineer"
      " officer operator agent analyst adviser advisor supervisor angestellte fahrer zusteller",
      "yg yuangong zg zhigong ys yisheng hs ryxx", "员工|职工|医生|医师|司机|护士|教师|雇员"),

@@ -104,8 +104,8 @@ COLUMN_WORDS: tuple[tuple[str, str, str], ...] = (
     ("user.content.self_image",
      r"photo\w*|avatar\w*|portrait|picture|headshot|face(?: image)?|selfie|touxiang|zhaopian",
      "头像|照片|人脸|相片"),
-    ("user.biometric", r"signature\w*|fingerprint\w*|iris|voice ?print|biometric\w*|qm|qianming"
-     r"|zhiwen", "签名|指纹|签字|虹膜|声纹"),
+    ("user.biometric", r"signature\w*|sign image|fingerprint\w*|iris|voice ?print|biometric\w*|qm"
+     r"|qianming|zhiwen", "签名|指纹|签字|虹膜|声纹"),
     ("user.device.ip_address", r"ip|ip address|(?:client|remote|last|login) ip|remote address"
      r"|last login ip|ipv4|ipv6|(?:x )?forwarded for", "IP地址|登录IP"),
     ("user.device.device_id", r"device (?:id|number|token)|imei|imsi|idfa|mac address", "设备号"),

@@ -33,7 +33,7 @@ NUMBERS = st.one_of(
     st.none(),
 )
 PHONES = st.one_of(
-    st.from_regex(r"\A[ -]?(\+86)?[ -]?1[0-9]([ -]?[0-9]){8,10}[ -]?\Z"),
+    st.from_regex(r"\A[ -]?((\+|00)?86)?[ -]?1[0-9]([ -]?[0-9]){8,10}[ -]?\Z"),
     st.text("0123456789 -+a", max_size=20),
     st.none(),
 )

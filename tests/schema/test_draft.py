@@ -164,6 +164,22 @@ def test_expectations_are_those_that_the_values_meet(chinook: psycopg.Connection
         assert len(names) == len(set(names))
 
 
+def test_draft_names_every_read_key_of_a_json_column_with_personal_keys(
+    postgres: EmbeddedPostgres,
+) -> None:
+    """The next check finds no key that the draft left out."""
+    script = """CREATE TABLE customer (id int PRIMARY KEY, extra jsonb);
+    INSERT INTO customer SELECT n, jsonb_build_object('phone', '13800138' || lpad(n::text, 3, '0'),
+        'colour', 'red', 'size', n) FROM generate_series(1, 30) n;"""
+    with scratch(postgres, script) as connection:
+        draft = draft_of(connection)
+    (dataset,) = yaml.safe_load(draft.data_map)["dataset"]
+    (extra,) = [field for field in dataset["collections"][0]["fields"] if field["name"] == "extra"]
+    inside = {field["name"]: field.get("data_categories") for field in extra["fields"]}
+    assert set(inside) == {"phone", "colour", "size"}
+    assert inside["phone"] == ["user.contact.phone_number"]
+
+
 def test_resident_ids_and_mobiles_are_recognised(courier: psycopg.Connection[Any]) -> None:
     """The sample's few wrong numbers stay below what a draft asks for."""
     suites = yaml.safe_load(draft_of(courier).files["quality/drafted.yaml"])

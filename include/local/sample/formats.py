@@ -35,8 +35,8 @@ def is_id_number(text: str) -> bool:
 
 
 def is_mobile(text: str) -> bool:
-    """Whether a mainland mobile number is one, once +86, spaces and hyphens are stripped."""
-    return bool(re.fullmatch(r"1[3-9][0-9]{9}", re.sub(r"^\+86|[ -]", "", text)))
+    """Return whether a text is a mainland mobile number after +86, 86 or 0086."""
+    return bool(re.fullmatch(r"1[3-9][0-9]{9}", re.sub(r"^(\+|00)?86", "", re.sub("[ -]", "", text))))
 
 
 def s10_check_digit(serial: str) -> str:

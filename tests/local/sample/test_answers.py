@@ -18,7 +18,7 @@ CREATE FUNCTION pg_temp.is_date(t text) RETURNS boolean LANGUAGE plpgsql AS $$
   BEGIN PERFORM make_date(substr(t,1,4)::int, substr(t,5,2)::int, substr(t,7,2)::int); RETURN true;
   EXCEPTION WHEN datetime_field_overflow THEN RETURN false; END $$;
 CREATE FUNCTION pg_temp.is_mobile(t text) RETURNS boolean LANGUAGE sql AS $$
-  SELECT replace(replace(regexp_replace(t, '^\\+86', ''), ' ', ''), '-', '') ~ '^1[3-9][0-9]{9}$' $$;
+  SELECT regexp_replace(replace(replace(t, ' ', ''), '-', ''), '^(\\+|00)?86', '') ~ '^1[3-9][0-9]{9}$' $$;
 CREATE FUNCTION pg_temp.s10_ok(t text) RETURNS boolean LANGUAGE sql AS $$
   SELECT substr(t, 11, 1) = substr('50987654321', (sum(substr(t, i + 2, 1)::int *
     ('{8,6,4,2,3,5,9,7}'::int[])[i]) % 11)::int + 1, 1) FROM generate_series(1, 8) i $$;
