@@ -19,7 +19,7 @@ from include.erasure.request_records import Key, RequestRecords, digest_of
 from include.holds.records import RecordHolds
 from include.holds.registry import Hold, HoldKind
 from include.policy.fragments import both, either, fixed, literal, pack_sql
-from include.policy.retention import RetentionRule, SqlClock
+from include.policy.retention import RetentionRule
 from include.retention.key_types import (
     KeyType,
     expressions,

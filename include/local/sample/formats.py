@@ -36,7 +36,8 @@ def is_id_number(text: str) -> bool:
 
 def is_mobile(text: str) -> bool:
     """Return whether a text is a mainland mobile number after +86, 86 or 0086."""
-    return bool(re.fullmatch(r"1[3-9][0-9]{9}", re.sub(r"^(\+|00)?86", "", re.sub("[ -]", "", text))))
+    national = re.sub(r"^(\+|00)?86", "", re.sub("[ -]", "", text))
+    return bool(re.fullmatch(r"1[3-9][0-9]{9}", national))
 
 
 def s10_check_digit(serial: str) -> str:

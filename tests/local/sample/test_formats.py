@@ -70,7 +70,11 @@ def test_the_column_form_agrees_with_the_plain_one(numbers: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "phone", ["13800138000", "+86 138-0013-8000", "+8619912345678", "8613800138000", "0086 13800138000", "165 0000 1111"]
+    "phone",
+    [
+        *("13800138000", "+86 138-0013-8000", "+8619912345678", "8613800138000"),
+        *("0086 13800138000", "165 0000 1111"),
+    ],
 )
 def test_mobile_numbers_are_valid_however_written(phone: str) -> None:
     """+86, spaces and hyphens are stripped first."""
