@@ -14,6 +14,7 @@ SERVER_MESSAGE = re.compile(r"^(?:(?P<doing>.*?): )?(?P<severity>[^:]*):  (?P<me
 SEVERITIES = {"ERROR", "FATAL", "PANIC"}
 # pg_restore puts a name after such a word.
 NAME_FOLLOWS = re.compile(r"\b(table|index|constraint|sequence|role|schema|file) $")
+_TABLE = re.compile(r'COPY failed for table (?P<name>"[^"]*"): ')
 RAISED_BY_FUNCTION = re.compile(r"^(CONTEXT:\s+)?(PL/\w+|SQL) function ", re.MULTILINE)
 
 
@@ -33,6 +34,16 @@ def explain(output: str, target: DatabaseAddress) -> ServiceError | UsageError:
         return UsageError(
             f"The target server lacks the extension {name.group(1)}.",
             "Install it on that server, or restore to one that has it.",
+        )
+    if text == "unsupported XML feature":
+        table = _TABLE.match(PROGRAM_ERROR.sub("", output))
+        where = f" in the table {table['name']}" if table else ""
+        return UsageError(
+            f"The server of {target.place} is built without libxml, so that it cannot load values "
+            f"of type xml{where}.",
+            "The target is incomplete: drop it. Use a server that is built with libxml, as those "
+            "of Debian and of cloud providers are: another target of the restore, or another "
+            "server for drills in the connection drill_db.",
         )
     if text.startswith("could not access file"):
         return UsageError(

@@ -59,6 +59,7 @@ _WHOLE = re.compile(
             rf"there is no unique constraint matching given keys for referenced table {_NAME}",
             rf"foreign key constraint {_NAME} cannot be implemented",
             r"numeric field overflow",
+            r"unsupported XML feature",
             rf"missing data for column {_NAME}",
             r"extra data after last expected column",
             rf"role {_NAME} is not permitted to log in",

@@ -157,6 +157,33 @@ def test_drill_without_the_default_collation_of_the_original_needs_attention(
     assert lines[0].startswith("the target sorts texts by builtin C.UTF-8, the original by icu de")
 
 
+XML = "CREATE TABLE customs (id int, form xml); INSERT INTO customs VALUES (1, NULL);"
+
+
+def test_drill_and_restore_name_table_whose_xml_the_server_cannot_load(
+    new_original: Callable[..., DatabaseAddress],
+    new_rig: Callable[..., Rig],
+    target: DatabaseAddress,
+) -> None:
+    """The embedded server is built without libxml."""
+    value = "INSERT INTO customs VALUES (2, '<no>7</no>');"
+    rig = new_rig(new_original(COURIER + XML + value, LIKE_EMBEDDED))
+    for load in (rig.drill, lambda: restore(rig.source, target)):
+        with pytest.raises(
+            UsageError, match='cannot load values of type xml in the table "customs"'
+        ) as refused:
+            load()
+        assert "drill_db" in refused.value.action
+        assert "<no>" not in str(refused.value)
+    assert rig.scratch_left() == []
+
+
+def test_xml_column_without_a_value_is_drilled_on_a_server_without_libxml(
+    new_original: Callable[..., DatabaseAddress], new_rig: Callable[..., Rig]
+) -> None:
+    assert new_rig(new_original(COURIER + XML, LIKE_EMBEDDED)).drill().outcome is Outcome.PASS
+
+
 def test_drill_role_without_the_right_to_create_an_extension_is_refused(
     new_original: Callable[..., DatabaseAddress], icu: EmbeddedPostgres, new_rig: Callable[..., Rig]
 ) -> None:
