@@ -11,11 +11,12 @@ from include.cli.console import errors, print_json, results
 from include.cli.names import require_prefix
 from include.cli.stack import local_stack, workplace
 from include.cli.table import print_table
-from include.services.errors import UsageError
+from include.services.errors import ParcelSealError, UsageError
 
 if TYPE_CHECKING:
     from include.erasure.requests import ErasureRequest
     from include.policy import PolicyPack
+    from include.workplace import Workplace
 
 app = typer.Typer(no_args_is_help=True, help="Requests of data subjects to be erased.")
 COLUMNS = ("id", "database", "subject", "reference", "received", "due on", "entered by", "state")
@@ -41,17 +42,19 @@ def add(
 
     place = workplace()
     chosen = _database(place.pack, subject.strip(), database)
-    with local_stack(place), place.state.begin() as conn:
-        before = requests.open_request(conn, chosen, subject)
-        request = requests.add(
-            conn,
-            place.clock,
-            database=chosen,
-            subject=subject,
-            reference=reference,
-            received_on=received.date(),
-            entered_by=by,
-        )
+    with local_stack(place):
+        _require_key(place, chosen, subject)
+        with place.state.begin() as conn:
+            before = requests.open_request(conn, chosen, subject)
+            request = requests.add(
+                conn,
+                place.clock,
+                database=chosen,
+                subject=subject,
+                reference=reference,
+                received_on=received.date(),
+                entered_by=by,
+            )
     if before is not None and before.id == request.id:
         errors.print(
             f"The subject has asked already: request {request.id} of {request.received_on} is open "
@@ -131,6 +134,21 @@ def _database(pack: PolicyPack, subject: str, asked: str | None) -> str:
             "Set `on_request: true` on record classes in retention.yaml.",
         )
     return chosen
+
+
+def _require_key(place: Workplace, database: str, subject: str) -> None:
+    """Refuse a key that no record can have. A database that cannot be asked prevents no request."""
+    from include.erasure.requests import subject_key
+    from include.retention.hold_keys import Unerasable, require_erasable
+    from include.retention.key_types import UnusableKey
+
+    try:
+        desk = place.retention_desk(database)
+        require_erasable(desk.reader, desk.database, desk.rules, subject_key(database, subject))
+    except (UnusableKey, Unerasable):
+        raise
+    except ParcelSealError:
+        return  # each run that finds nothing under the key says so
 
 
 def _tell(request: ErasureRequest, said: str, as_json: bool) -> None:

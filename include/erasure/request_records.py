@@ -58,7 +58,7 @@ class SubjectKeys:
     """Primary keys of records of one data subject in one record class.
 
     Attributes:
-        subject: key of the data subject.
+        subject: key of the data subject, as the request is written.
         found_by: digest of the expression that named the data subject.
         keys: primary keys as PostgreSQL prints them, sorted.
     """
@@ -76,6 +76,11 @@ class RequestRecords:
     """
 
     by_class: Mapping[str, tuple[SubjectKeys, ...]]
+
+    @property
+    def subjects(self) -> frozenset[str]:
+        """Keys of the data subjects, as their requests are written."""
+        return frozenset(group.subject for keys in self.by_class.values() for group in keys)
 
     def of(
         self, record_class: str, subjects: Collection[str] | None = None

@@ -114,7 +114,7 @@ def add(
     if received_on > (clock.now() + EARLIEST_ZONE).date():
         raise UsageError(f"A request cannot have been received in the future: {received_on}.")
     stripped = {name: text.strip() for name, text in texts.items()}
-    stripped["subject"] = _key(database, stripped["subject"])
+    stripped["subject"] = subject_key(database, subject)
     _refuse_empty(stripped)
     row = {
         "database": database,
@@ -142,7 +142,7 @@ def add(
 
 def open_request(conn: Connection, database: str, subject: str) -> ErasureRequest | None:
     """Return the open request of a data subject, written as for `add`; None where there is none."""
-    found = _requests(conn, _open_of(database, _key(database, subject.strip())))
+    found = _requests(conn, _open_of(database, subject_key(database, subject)))
     return found[0] if found else None
 
 
@@ -234,9 +234,15 @@ def withdraw(
     return close(conn, clock, request_id, closed_by=by, because=because)
 
 
-def _key(database: str, subject: str) -> str:
-    where, key = split(subject)
-    return key if where == database else subject
+def subject_key(database: str, subject: str) -> str:
+    """Return the key of a data subject without ``<database>/`` before it.
+
+    Args:
+        database: of the data map.
+        subject: as a person typed it.
+    """
+    where, key = split(subject.strip())
+    return key if where == database else subject.strip()
 
 
 def _open(database: str) -> Select[tuple[object, ...]]:

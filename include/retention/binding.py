@@ -24,6 +24,7 @@ from include.retention.key_types import (
     why_unusable,
 )
 from include.retention.relations import Relation
+from include.retention.typed_keys import TypedKeys
 from include.services.errors import UsageError
 
 _DATE, _TIMESTAMP, _TIMESTAMPTZ = 1082, 1114, 1184  # type oids of PostgreSQL
@@ -83,7 +84,12 @@ def bind(
             neither a date nor a time, or a mask is put on a column of the primary key.
     """
     binder = _Binder(connection, as_of, now, timezone)
-    return [binder.record_class(rule, relations[rule.collection]) for rule in rules]
+    types = [binder.key_types(rule, relations[rule.collection]) for rule in rules]
+    keys = TypedKeys.of([rule.keys for rule in rules], types)
+    return [
+        binder.record_class(rule, relations[rule.collection], key_types, keys)
+        for rule, key_types in zip(rules, types, strict=True)
+    ]
 
 
 class _Binder:
@@ -96,7 +102,13 @@ class _Binder:
         self.cutoffs: dict[Period, Cutoff] = {}
         self.now = self._cutoff(now, Period("P0D"))
 
-    def record_class(self, rule: RetentionRule, relation: Relation) -> RecordClass:
+    def record_class(
+        self,
+        rule: RetentionRule,
+        relation: Relation,
+        key_types: Mapping[str, KeyType],
+        keys: TypedKeys,
+    ) -> RecordClass:
         if masked := [one for one in rule.mask if one in relation.key]:
             raise UsageError(
                 f"The class {rule.record_class} masks a column of the primary key: {masked[0]}. "
@@ -108,13 +120,13 @@ class _Binder:
         minima = tuple(self._minimum(rule, one, relation, bound) for one in rule.minimum)
         place = Place(relation.schema, relation.name)
         held = shapes(self.connection, place) if rule.action == "mask" else {}
-        made = RecordClass(rule, relation, bound, minima, held, self._key_types(rule, relation))
+        made = RecordClass(rule, relation, bound, minima, held, key_types, keys)
         for text in (rule.where, rule.suspended and rule.suspended.where):
             if text:
                 self._type_of(rule, SQL("(({}) IS TRUE)").format(pack_sql(text)), relation)
         return made
 
-    def _key_types(self, rule: RetentionRule, relation: Relation) -> dict[str, KeyType]:
+    def key_types(self, rule: RetentionRule, relation: Relation) -> dict[str, KeyType]:
         with self._refusals(rule), self.connection.transaction():
             types = read_key_types(self.connection, rule.keys, relation)
         for kind, _place, text in each_expression(rule.keys):

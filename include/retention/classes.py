@@ -7,7 +7,7 @@ moments here say for themselves in which timezone a date or a time without one i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -20,11 +20,9 @@ from include.holds.records import RecordHolds
 from include.holds.registry import Hold, HoldKind
 from include.policy.fragments import both, either, fixed, literal, pack_sql
 from include.policy.retention import RetentionRule
-from include.retention.key_types import (
-    KeyType,
-    expressions,
-)
+from include.retention.key_types import KeyType, expressions
 from include.retention.relations import Relation
+from include.retention.typed_keys import TypedKeys
 
 
 @dataclass(frozen=True)
@@ -92,6 +90,7 @@ class RecordClass:
         minima: what laws ask beside it.
         shapes: what the table's columns can hold; of a class that masks.
         key_types: types of its key expressions, by expression.
+        keys: how values of holds and requests are compared with keys of the database.
     """
 
     rule: RetentionRule
@@ -100,6 +99,7 @@ class RecordClass:
     minima: tuple[BoundClock, ...] = ()
     shapes: Mapping[str, Shape] = field(default_factory=dict)
     key_types: Mapping[str, KeyType] = field(default_factory=dict)
+    keys: TypedKeys = field(default_factory=TypedKeys)
 
     @property
     def name(self) -> str:
@@ -132,7 +132,11 @@ class RecordClass:
 
     def linked(self, subjects: Collection[str]) -> Composable:
         """Return the condition that an expression of the class names one of some data subjects."""
-        return _found(self.rule.keys.subject, subjects)
+        return either([self._named(text, subjects) for text in self.rule.keys.subject])
+
+    def _named(self, text: str, subjects: Collection[str]) -> Composable:
+        """Return the condition that an expression of the class names one of some data subjects."""
+        return self.keys.name_subjects(self.key_types[text], text, subjects)
 
     def remembered(
         self, records: RequestRecords, subjects: Collection[str] | None = None
@@ -140,6 +144,15 @@ class RecordClass:
         """Return the condition that it is remembered for a request, of some subjects or of any."""
         keys = {key for group in records.of(self.name, subjects) for key in group.keys}
         return self._is_one_of(keys) if keys else _FALSE
+
+    def on_hold_as_remembered(self, records: RequestRecords, values: Collection[str]) -> Composable:
+        """Return the condition that it is remembered for a request of a data subject on hold.
+
+        Args:
+            records: that are remembered for requests.
+            values: of holds on data subjects.
+        """
+        return self.remembered(records, self.keys.subjects_on_hold(records.subjects, values))
 
     def _not_taken_over(self, subjects: Collection[str], records: RequestRecords) -> Composable:
         """Return the condition that it is remembered, and its link leads to nobody else by now."""
@@ -151,11 +164,9 @@ class RecordClass:
         for found_by, keys in sorted(groups.items()):
             condition = self._is_one_of(keys)
             if found_by in expressions:
-                link = SQL("({})::text").format(pack_sql(expressions[found_by]))
-                ours = SQL("({0} IS NULL OR {0} = ANY ({1}::text[]))").format(
-                    link, literal(sorted(subjects))
-                )
-                condition = both([condition, ours])
+                text = expressions[found_by]
+                unlinked = SQL("(({})::text IS NULL)").format(pack_sql(text))
+                condition = both([condition, either([unlinked, self._named(text, subjects)])])
             conditions.append(condition)
         return either(conditions)
 
@@ -205,7 +216,9 @@ class RecordClass:
     def _on(self, kind: HoldKind, values: Collection[str]) -> Composable:
         """Return the condition that a key of the class is one of the values of holds."""
         texts = expressions(self.rule.keys).get(kind, ())
-        return either([self.key_types[text].matches(text, values) for text in texts])
+        return either(
+            [self.keys.are_on_hold(kind, self.key_types[text], text, values) for text in texts]
+        )
 
     @property
     def mask(self) -> Mask:
@@ -218,13 +231,3 @@ class RecordClass:
 
 
 _TRUE, _FALSE = SQL("true"), SQL("false")
-
-
-def _found(expressions: Sequence[str], values: Collection[str]) -> Composable:
-    wanted = literal(sorted(values))
-    return either(
-        [
-            SQL("((({})::text = ANY ({}::text[])) IS TRUE)").format(pack_sql(one), wanted)
-            for one in expressions
-        ]
-    )

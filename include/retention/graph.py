@@ -199,7 +199,8 @@ class Graph:
         for one in self.classes.get(collection, ()):
             if (held := one.held(self.holds)) != FALSE:
                 conditions.append(both([one.belongs, held]))
-            remembered = one.remembered(self.records, self.holds.values[HoldKind.SUBJECT])
+            subjects = self.holds.values[HoldKind.SUBJECT]
+            remembered = one.on_hold_as_remembered(self.records, subjects)
             if remembered != FALSE:
                 conditions.append(remembered)
         return either(conditions)
@@ -217,7 +218,7 @@ class Graph:
         linked = record_class.held_by(hold, value)
         conditions = [] if linked == FALSE else [both([record_class.belongs, linked])]
         if hold.kind is HoldKind.SUBJECT:
-            remembered = record_class.remembered(self.records, {value})
+            remembered = record_class.on_hold_as_remembered(self.records, {value})
             conditions += [] if remembered == FALSE else [remembered]
         return either(conditions)
 

@@ -1,4 +1,4 @@
-"""Check whether legal holds can keep records: the types of keys, and the values of holds."""
+"""Check whether legal holds and erasure requests can find records, by the types of keys."""
 
 from __future__ import annotations
 
@@ -29,10 +29,15 @@ from include.retention.key_types import (
 )
 from include.retention.relations import read_relations, require
 from include.retention.session import one_view, prepare
+from include.retention.typed_keys import may_name
 from include.services.database import DatabaseAddress
 from include.services.errors import UsageError
 
 Key = tuple[HoldKind, KeyType]
+
+
+class Unerasable(UsageError):
+    """No key of a database can be equal to the key of a request."""
 
 
 def can_keep(
@@ -61,6 +66,40 @@ def can_keep(
         if reason := why_unusable(kind, key_type):
             raise UnusableKey(f"In {database.name}, {reason[0]}.", reason[1])
     return _matches(keys, kind, values)
+
+
+def require_erasable(
+    address: DatabaseAddress,
+    database: MappedDatabase,
+    rules: Sequence[RetentionRule],
+    subject: str,
+) -> None:
+    """Refuse a request whose key no record that is erased on request can have.
+
+    Args:
+        address: of the database, as one who reads.
+        database: of the data map.
+        rules: its record classes.
+        subject: key of the data subject, as the request is written.
+
+    Raises:
+        UnusableKey: a key of data subjects has a type that no request can name.
+        UsageError: no key can be equal to the subject, the schedule does not fit the database, or a
+            right is missing.
+        ServiceError: the database was lost, or a lock was not free.
+    """
+    erased = [rule for rule in rules if rule.on_request]
+    keys = [key for key in _keys(address, database, erased) if key[0] is HoldKind.SUBJECT]
+    for kind, key_type in keys:
+        if reason := why_unusable(kind, key_type):
+            raise UnusableKey(f"In {database.name}, {reason[0]}.", reason[1])
+    if not any(may_name(key_type, subject) for _kind, key_type in keys):
+        raise Unerasable(
+            f"No record class of {database.name} that is erased on request can have this key: the "
+            "request would erase nothing. It was not entered.",
+            "Compare the key with the request's file. Keys are written as PostgreSQL shows them, "
+            "numbers without leading zeros; docs/holds.md, *Keys and their types*.",
+        )
 
 
 def find_unmatched(

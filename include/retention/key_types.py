@@ -1,15 +1,17 @@
-"""Types of the keys by which legal holds find records.
+"""Types of the keys by which legal holds and erasure requests find records.
 
-A hold names a record as a person types its key. PostgreSQL prints a key in the form of its type: a
-UUID in lower case, a numeric with its scale, a timestamp in one timezone. Both are brought to one
-form here. A type without such a form is refused: a hold on its text would keep nothing.
+A hold or request names a record as a person types its key. PostgreSQL prints a key in the form of
+its type: a UUID in lower case, a numeric with its scale, a timestamp in one timezone. Both are
+brought to one form here. A type without such a form is refused: a hold on its text would keep
+nothing.
+`include.retention.typed_keys` compares the keys of a database.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -91,7 +93,7 @@ _FORMS: Mapping[str, Form] = {
 
 
 class UnusableKey(UsageError):
-    """A key of retention.yaml has a type by which no hold finds a record."""
+    """A key of retention.yaml has a type by which no hold or request finds a record."""
 
 
 @dataclass(frozen=True)
@@ -118,20 +120,39 @@ class KeyType:
 
         Args:
             expression: SQL of the pack over the record ``t``.
-            values: of holds, as people typed them.
+            values: of holds or requests, as people typed them.
         """
+        wanted = self._array(sorted(self.forms(values)))
+        return SQL("(({} = ANY ({})) IS TRUE)").format(self._key(expression), wanted)
+
+    def positions(self, expression: str, forms: Sequence[str]) -> Composable:
+        """Return at which positions, from 1, an array of forms has a key; an array of integers.
+
+        Args:
+            expression: SQL of the pack over the record ``t``.
+            forms: that `forms` returned; one of them may occur several times.
+        """
+        return SQL("array_positions({}, {})").format(self._array(forms), self._key(expression))
+
+    def forms(self, values: Collection[str]) -> set[str]:
+        """Return values as people typed them and as `matches` writes keys of this type."""
         typed = {form for value in values if (form := self.canonical(value)) is not None}
-        wanted: Composable = SQL("{}::text[]").format(literal(sorted({*values, *typed})))
+        return {*values, *typed}
+
+    def _key(self, expression: str) -> Composable:
         key: Composable = SQL("({})").format(pack_sql(expression))
         if self.form is Form.NUMERIC:
             key = SQL("trim_scale({})").format(key)
         elif self.form is Form.MOMENT:
             key = SQL("({} AT TIME ZONE 'UTC')").format(key)
         key = SQL("{}::text").format(key)
+        return SQL("lower({})").format(key) if self.form is Form.CASELESS else key
+
+    def _array(self, forms: Sequence[str]) -> Composable:
+        array: Composable = SQL("{}::text[]").format(literal(list(forms)))
         if self.form is Form.CASELESS:
-            key = SQL("lower({})").format(key)
-            wanted = SQL("ARRAY(SELECT lower(v) FROM unnest({}) AS v)").format(wanted)
-        return SQL("(({} = ANY ({})) IS TRUE)").format(key, wanted)
+            array = SQL("ARRAY(SELECT lower(v) FROM unnest({}) AS v)").format(array)
+        return array
 
     def canonical(self, value: str) -> str | None:
         """Return a value as `matches` writes keys of this type; None if no key can be equal to it.

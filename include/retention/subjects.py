@@ -28,7 +28,7 @@ from include.erasure.request_records import (
 )
 from include.erasure.requests import ErasureRequest
 from include.policy.datamap import MappedDatabase
-from include.policy.fragments import both, fixed, pack_sql
+from include.policy.fragments import both, fixed
 from include.retention.classes import RecordClass
 from include.retention.graph import Graph
 from include.retention.session import ONE_CORE, one_view
@@ -112,9 +112,19 @@ def _found(
     """
     expressions = record_class.rule.keys.subject
     width = len(record_class.relation.key)
+    positions, requests_at = [], []
+    for text in expressions:
+        key_type = record_class.key_types[text]
+        forms = [
+            (form, request_id)
+            for subject, request_id in by_subject.items()
+            for form in record_class.keys.forms_of_subjects(key_type, [subject])
+        ]
+        positions.append(key_type.positions(text, [form for form, _request_id in forms]))
+        requests_at.append([request_id for _form, request_id in forms])
     query = SQL("SELECT {keys}, {subjects} FROM {table} AS t WHERE {which}").format(
         keys=fixed(key_texts(record_class.relation.key)),
-        subjects=SQL(", ").join(SQL("({})::text").format(pack_sql(it)) for it in expressions),
+        subjects=SQL(", ").join(positions),
         table=record_class.relation.identifier,
         which=both([record_class.belongs, record_class.linked(by_subject)]),
     )
@@ -124,10 +134,10 @@ def _found(
         cursor.execute(query, {})
         while rows := cursor.fetchmany(AT_ONCE):
             for row in rows:
-                for digest, subject in zip(digests, row[width:], strict=True):
-                    request_id = by_subject.get(subject)
-                    if request_id is not None and len(by_request[request_id]) <= MOST_RECORDS:
-                        by_request[request_id].add((row[:width], digest))
+                for digest, ids, matched in zip(digests, requests_at, row[width:], strict=True):
+                    for request_id in {ids[position - 1] for position in matched}:
+                        if len(by_request[request_id]) <= MOST_RECORDS:
+                            by_request[request_id].add((row[:width], digest))
     return by_request
 
 

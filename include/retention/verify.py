@@ -3,8 +3,8 @@
 Periods are added to clocks in the pack's timezone instead of compared with a moment that was worked
 out before; holds are read anew from the registry; what refers to a record is asked of the catalogue
 as it is now. What both use: the forms of masked text, the types of columns, the list of foreign
-keys and how each compares, how holds are compared with keys, which holds the registry has, and
-which records runs found for requests.
+keys and how each compares, how holds and requests are compared with keys, which holds the registry
+has, and which records runs found for requests.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from include.policy.retention import Minimum, RetentionRule, SqlClock
 from include.retention import rings
 from include.retention.key_types import KeyType, expressions, read_key_types
 from include.retention.relations import ForeignKey, Relation, Relations, read_relations
+from include.retention.typed_keys import TypedKeys
 from include.retention.verify_records import Remembered, Subject
 
 Connection = psycopg.Connection[Any]
@@ -101,7 +102,11 @@ class Inspection:
         self.holds = holds
         self.relations: Relations = read_relations(connection, database)
         self.remembered = Remembered(connection, self.relations, records)
-        self._types: dict[str, dict[str, KeyType]] = {}
+        self._types: dict[str, dict[str, KeyType]] = {
+            one.record_class: read_key_types(connection, one.keys, self._relation(one))
+            for one in rules
+        }
+        self._keys = TypedKeys.of([one.keys for one in rules], self._types.values())
         connection.execute("SELECT set_config('TimeZone', %s, true)", [timezone])
 
     def left(self) -> list[Left]:
@@ -128,6 +133,7 @@ class Inspection:
         for rule in self.rules:
             if not rule.on_request:
                 continue
+            named = self._named(rule, key)
             query = SQL(
                 "{prefix}SELECT count(*), count(*) FILTER (WHERE {lawful} AND {alone} "
                 "AND NOT ({held}) AND NOT ({referred}) AND NOT ({elsewhere})), "
@@ -138,7 +144,7 @@ class Inspection:
                 alone=_all(self._let_go(rule, key)),
                 held=self._held(rule),
                 referred=self._referred(rule) if rule.deletes else _FALSE,
-                elsewhere=self.remembered.taken_over(rule, key, self._linked(rule, key)),
+                elsewhere=self.remembered.taken_over(rule, key, self._linked(rule, key), named),
                 table=self._relation(rule).identifier,
                 left=self._left_to_do(rule),
                 asked=self._asked(rule, key),
@@ -158,8 +164,14 @@ class Inspection:
 
     def _linked(self, rule: RetentionRule, key: str) -> Composable:
         """Return the condition that the class's keys name a data subject."""
-        about = _any(f"({text})::text" for text in rule.keys.subject)
-        return _all([_member(rule), SQL("({} IN ({})) IS TRUE").format(literal(key), about)])
+        return _all([_member(rule), _or(list(self._named(rule, key).values()))])
+
+    def _named(self, rule: RetentionRule, key: str) -> dict[str, Composable]:
+        """Return by expression the condition that it names a data subject."""
+        types = self._types[rule.record_class]
+        return {
+            text: self._keys.name_subjects(types[text], text, [key]) for text in rule.keys.subject
+        }
 
     def _left(self, rule: RetentionRule) -> Left:
         over = [(self._clock(rule.clock), rule.period)]
@@ -245,13 +257,6 @@ class Inspection:
         suspended = _true(rule.suspended.where) if rule.suspended else _FALSE
         return _or([suspended, *self._on_hold(rule.collection)])
 
-    def _key_types(self, rule: RetentionRule) -> dict[str, KeyType]:
-        name = rule.record_class
-        if name not in self._types:
-            relation = self._relation(rule)
-            self._types[name] = read_key_types(self.connection, rule.keys, relation)
-        return self._types[name]
-
     def _on_hold(self, collection: str) -> list[Composable]:
         """Conditions of which one says that a hold is on a record of a collection."""
         parts: list[Composable] = [SQL("true")] if self.holds.everything else []
@@ -261,13 +266,16 @@ class Inspection:
             member = _member(one)
             if one.record_class in self.holds.classes:
                 parts.append(member)
-            types = self._key_types(one)
+            types = self._types[one.record_class]
             for kind, texts in expressions(one.keys).items():
                 values = self.holds.values.get(kind, {})
                 if texts and values:
-                    each = [types[text].matches(text, values) for text in texts]
+                    each = [
+                        self._keys.are_on_hold(kind, types[text], text, values) for text in texts
+                    ]
                     parts.append(_all([member, _or(each)]))
-            subjects = self.holds.values.get(HoldKind.SUBJECT, {})
+            held = self.holds.values.get(HoldKind.SUBJECT, {})
+            subjects = self._keys.subjects_on_hold(self.remembered.subjects, held)
             parts.append(self.remembered.condition(one, subjects))
         return parts
 
@@ -388,7 +396,3 @@ def _or(parts: Sequence[Composable]) -> Composable:
 
 def _all(parts: Sequence[Composable]) -> Composable:
     return SQL("({})").format(SQL(" AND ").join(parts)) if parts else SQL("true")
-
-
-def _any(texts: Any) -> Composable:
-    return SQL(", ").join(pack_sql(one) for one in texts)

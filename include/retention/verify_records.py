@@ -5,7 +5,7 @@ Primary keys are compared as values of their types, not as texts as the executio
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,22 +77,30 @@ class Remembered:
             }
         return remaining
 
-    def taken_over(self, rule: RetentionRule, key: str, linked: Composable) -> Composable:
+    @property
+    def subjects(self) -> frozenset[str]:
+        """Keys of the data subjects of the records, as their requests are written."""
+        return self._records.subjects
+
+    def taken_over(
+        self, rule: RetentionRule, key: str, linked: Composable, named: Mapping[str, Composable]
+    ) -> Composable:
         """Return the condition that a record was found for a request and is somebody else's now.
 
         Args:
             rule: the record class.
             key: of the data subject who asked.
             linked: the condition that the class's keys name this data subject.
+            named: the condition that one expression names this data subject, by expression.
         """
         expressions = {digest_of(text): text for text in rule.keys.subject}
         ours, groups = [], self._records.of(rule.record_class, {key})
         for group in groups:
             condition = self._among(rule, [group])
             if group.found_by in expressions:
-                subject = SQL("({})::text").format(pack_sql(expressions[group.found_by]))
-                named = SQL("coalesce({} = {}, true)").format(subject, literal(key))
-                condition = both([condition, named])
+                text = expressions[group.found_by]
+                unlinked = SQL("(({})::text IS NULL)").format(pack_sql(text))
+                condition = both([condition, either([unlinked, named[text]])])
             ours.append(condition)
         if not groups:
             return _FALSE

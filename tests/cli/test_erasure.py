@@ -106,6 +106,43 @@ def test_a_request_that_would_come_to_nothing_is_refused(
         assert requests.every(conn) == []
 
 
+@pytest.mark.parametrize(
+    ("type_of_key", "key", "message"),
+    [
+        ("int", "C-12", "No record class of shop that is erased on request can have this key"),
+        ("int", "shop/0012", "No record class of shop that is erased on request can have this key"),
+        ("uuid", "12", "No record class of shop that is erased on request can have this key"),
+        ("jsonb", "12", "In shop, a key of subject has the type jsonb"),
+        ("int", "12", ""),
+        ("text", "0012", ""),
+        ("uuid", "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11", ""),
+        ("int, DROP COLUMN seen_at", "12", ""),
+    ],
+)
+def test_request_whose_key_no_record_can_have_is_not_entered(
+    state: Engine,
+    migrated_database: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    type_of_key: str,
+    key: str,
+    message: str,
+) -> None:
+    """The types of the live database decide; the values of the key are typed as for holds."""
+    place_at(monkeypatch, command, state, tmp_path / "live", mapped=migrated_database)
+    with state.begin() as conn:
+        conn.exec_driver_sql("CREATE TABLE buyer (row int PRIMARY KEY, phone text, seen_at date)")
+        conn.exec_driver_sql(f"ALTER TABLE buyer ADD COLUMN id {type_of_key}")
+    words = ["add", key, "--database", "shop", *ASKED, f"{TODAY}"]
+    if not message:
+        assert erasure(*words) == 0
+        return
+    with pytest.raises(UsageError, match=message):
+        erasure(*words)
+    with state.connect() as conn:
+        assert requests.every(conn) == []
+
+
 def test_one_mapped_database_need_not_be_named(
     state: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -134,16 +134,19 @@ LINKED_TABLES = """
 CREATE TABLE IF NOT EXISTS home (id integer PRIMARY KEY, at timestamptz, who text);
 CREATE TABLE IF NOT EXISTS client (
     id integer PRIMARY KEY, home integer CONSTRAINT client_home REFERENCES home, mail integer,
-    at timestamptz, who text);
+    at timestamptz, who uuid);
 CREATE TABLE IF NOT EXISTS letter (
     id integer PRIMARY KEY, mail integer, at timestamptz, who text);
 """
 """For the random orders: a home is found through the client who refers to it, so that the client
-goes first, and a letter through the client with its mail address."""
+goes first, and a letter through the client with its mail address. A home's subject is a text, those
+of the others are UUIDs."""
 LINKED_RULES: tuple[RetentionRule, ...] = (
     rule("client", on_request=True),
-    rule("home", **found_by("(SELECT min(c.who) FROM client c WHERE c.home = t.id)")),
-    rule("letter", **found_by("(SELECT min(c.who) FROM client c WHERE c.mail = t.mail)")),
+    rule("home", **found_by("(SELECT min(c.who::text) FROM client c WHERE c.home = t.id)")),
+    rule(
+        "letter", **found_by("(SELECT min(c.who::text)::uuid FROM client c WHERE c.mail = t.mail)")
+    ),
 )
 
 

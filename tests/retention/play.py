@@ -54,6 +54,7 @@ EDGE = datetime(2025, 1, 1, tzinfo=UTC)  # a year later it is AS_OF, which is no
 OVER = datetime(2024, 12, 31, 23, 59, 59, tzinfo=UTC)
 AGES: tuple[datetime | None, ...] = (OLD, OVER, OLD, YOUNG, EDGE, None)
 PEOPLE = ("a", "b", "c")
+UUIDS = {name: f"{name}0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11" for name in PEOPLE}  # of links
 STAGES = ("changed", "intended", "confirmed", "committed", "settled")
 
 
@@ -114,7 +115,8 @@ class Play:
                     HoldKind.SUBJECT: PEOPLE[event.value % len(PEOPLE)],
                     HoldKind.CLASS: classes[event.value % len(classes)],
                 }.get(kind, NAME)
-                self.model.holds[self.rig.hold(kind, value).id] = (str(kind), value)
+                typed = self._typed(value, event.value) if value in PEOPLE else value
+                self.model.holds[self.rig.hold(kind, typed).id] = (str(kind), value)
             case Release():
                 if self.model.holds:
                     holds = sorted(self.model.holds)
@@ -123,7 +125,7 @@ class Play:
                     del self.model.holds[hold]
             case Request():
                 who = PEOPLE[event.who % len(PEOPLE)]
-                self.rig.request(who)
+                self.rig.request(self._typed(who, event.who))
                 self.model.asked.add(who)
 
     def plan(self) -> None:
@@ -286,7 +288,7 @@ class Play:
             at = datetime(YEARS[event.age % len(YEARS)], 6, 1, tzinfo=UTC)
             make_partitions(self.connection)
         row = Row(table, self.numbers, at, PEOPLE[event.who % len(PEOPLE)], event.open)
-        values: dict[str, Any] = {"at": at, "who": row.who}
+        values: dict[str, Any] = {"at": at, "who": self._key(row.who)}
         values["no" if table in ("parcel", "event") else "id"] = row.number
         values |= {"open": row.open} if table in ("parcel", "scan") else {}
         values |= {"region": "n"} if table == "parcel" else {}
@@ -324,6 +326,15 @@ class Play:
                 [row.number, parent.number],
             )
             parent.refs[back] = row.number
+
+    def _key(self, who: str) -> str:
+        """Return the key of a person as the tables of the world have it."""
+        return UUIDS[who] if "client" in self.tables else who
+
+    def _typed(self, who: str, spelling: int) -> str:
+        """Return the key of a person as holds and requests have it, sometimes in capitals."""
+        is_typed_otherwise = "client" in self.tables and spelling % 2
+        return self._key(who).upper() if is_typed_otherwise else self._key(who)
 
     def _touch(self, event: Touch) -> None:
         rows = [row for row in self.model.rows.values() if row.table != "event"]
