@@ -111,7 +111,7 @@ def _rules(
 
 def _formats(category: str, values: Counts) -> Iterator[_Rule]:
     if category in _NAMES:
-        if not values.filled or values.filled >= FILLED * values.rows:
+        if values.filled >= FILLED * values.rows:
             yield _BLANK
     elif category in _PHONES and values.share("mobile") >= FORMAT:
         yield _MOBILE

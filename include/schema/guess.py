@@ -23,6 +23,7 @@ from include.schema.holders import (
     NUMBERS,
     PERIODS,
     PLACES,
+    REACHES,
     TEXT,
     TEXT_OR_NUMBER,
 )
@@ -41,6 +42,7 @@ from include.schema.vocabulary import (
     ABOUT,
     FREE_TEXT,
     NEEDS_PERSON,
+    NUMBER_OF_A_PARCEL,
     OF_MACHINES,
     PUBLIC_FIGURES,
     ROLE,
@@ -50,16 +52,7 @@ from include.schema.vocabulary import (
     TECHNICAL_CLOCK,
 )
 
-# These lead to a person in a table about anything but things and companies.
-_REACHES = {
-    "user.contact.email", "user.contact.phone_number", "user.device.ip_address",
-    "user.financial.bank_account",
-}  # fmt: skip
 _NAME = re.compile(r"(?:(.*) )?names?$")
-_NUMBER_OF_A_PARCEL = re.compile(
-    r"(?:(?:waybill|tracking|order|parcel|shipment|package|consignment|delivery) )?number"
-    r"|(?:waybill|tracking) code|ydh|yundanhao|运单号|订单号|快递单号"
-)
 
 
 def guess(live: LiveSchema, counts: Mapping[Name, TableCounts]) -> list[Guess]:
@@ -198,7 +191,7 @@ class _Column:
             return True
         if self.subject is Subject.THING or self._is_of_a_machine(category):
             return False
-        if category in _REACHES and self.subject is not Subject.ORGANIZATION:
+        if category in REACHES and self.subject is not Subject.ORGANIZATION:
             return True
         if self.column.base in BYTES and self.subject is not Subject.ORGANIZATION:
             return True  # nobody stores a signature or a face as bytes for another reason
@@ -240,7 +233,7 @@ class _Column:
         if not self.context.personal:
             return None
         is_parcel = self.subject in (Subject.SHIPMENT, Subject.PURCHASE)
-        if is_parcel and _NUMBER_OF_A_PARCEL.fullmatch(self.said):
+        if is_parcel and NUMBER_OF_A_PARCEL.fullmatch(self.said):
             return "user.unique_id", "medium", "a number that leads to a person"
         if FREE_TEXT.search(self.said):
             return "user.content.private", "medium", "free text about a person"

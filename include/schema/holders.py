@@ -51,3 +51,8 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "user.financial.credit_card": ("card",),
     "user.device.ip_address": ("ip",),
 }
+# These lead to a person in a table about anything but things and companies.
+REACHES = {
+    "user.contact.email", "user.contact.phone_number", "user.device.ip_address",
+    "user.financial.bank_account",
+}  # fmt: skip

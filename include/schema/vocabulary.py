@@ -226,3 +226,7 @@ OF_MACHINES = re.compile(
     r"\b(?:gateway|subnet|net(?:mask|work|z|zwerk)?|dns|router|broadcast|server|listen|bind|range)\b"
 )
 """Words of network addresses that belong to machines."""
+NUMBER_OF_A_PARCEL = re.compile(
+    r"(?:(?:waybill|tracking|order|parcel|shipment|package|consignment|delivery) )?number"
+    r"|(?:waybill|tracking) code|ydh|yundanhao|运单号|订单号|快递单号"
+)

@@ -180,6 +180,16 @@ def test_draft_names_every_read_key_of_a_json_column_with_personal_keys(
     assert inside["phone"] == ["user.contact.phone_number"]
 
 
+def test_draft_expects_no_name_where_no_record_has_one(postgres: EmbeddedPostgres) -> None:
+    """A column without any value would break the rule in every record at the next check."""
+    script = """CREATE TABLE customer (id int PRIMARY KEY, name text, middle_name text);
+    INSERT INTO customer SELECT n, 'Anna Schmidt', NULL FROM generate_series(1, 30) n;"""
+    with scratch(postgres, script) as connection:
+        suites = yaml.safe_load(draft_of(connection).files["quality/drafted.yaml"])
+    (rules,) = [suite["expectations"] for suite in suites]
+    assert {rule["kwargs"]["column"] for rule in rules} == {"name"}
+
+
 def test_resident_ids_and_mobiles_are_recognised(courier: psycopg.Connection[Any]) -> None:
     """The sample's few wrong numbers stay below what a draft asks for."""
     suites = yaml.safe_load(draft_of(courier).files["quality/drafted.yaml"])
