@@ -1,0 +1,140 @@
+"""The page "Your own database in an hour", followed word for word on a shop's database."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socketserver
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from include.services.programs import program_folder
+from include.workplace import ROOT
+from tests.e2e.conftest import Cli
+from tests.e2e.corpus.schemas import Schema
+
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(600)]
+
+PAGE = (ROOT / "docs" / "your-own-database.md").read_text(encoding="utf-8")
+_BLOCK = re.compile(
+    r"(?P<before>[^\n]*)\n\n```(?P<kind>sh|sql|yaml)\n(?P<text>.*?)^```$", re.S | re.M
+)
+_FILE = re.compile(r"`(my-pack/[^`]+)`")
+_BELOW = re.compile(r"below `([^`]+)`")
+OWNER = "stranger"
+# `./parcelseal` of the page: asks the test, whose process has Airflow imported already.
+CLIENT = f"""#!{sys.executable} -ES
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect(os.environ["TEST_COMMANDS"])
+    asked = {{"words": sys.argv[1:], "environment": dict(os.environ), "folder": os.getcwd()}}
+    server.sendall(json.dumps(asked).encode() + b"\\n")
+    answer = json.loads(server.makefile().readline())
+sys.stdout.write(answer["out"])
+sys.stderr.write(answer["err"])
+sys.exit(answer["code"])
+"""
+
+
+def script() -> str:
+    """Return the page as one script of the shell."""
+    parts = ["set -euo pipefail"]
+    for block in _BLOCK.finditer(PAGE):
+        text, before = block["text"], block["before"]
+        match block["kind"]:
+            case "sh":
+                parts.append(text)
+            case "sql":
+                parts.append(f'psql "$SHOP_ADMIN" -v ON_ERROR_STOP=1 -q <<"END"\n{text}END')
+            case "yaml":
+                (file,) = _FILE.findall(before)
+                (below,) = _BELOW.findall(before) or [""]
+                parts.append(f"python3 -c {_quoted(_insert(file, below, text))}")
+    return "\n".join(parts)
+
+
+def _insert(file: str, below: str, text: str) -> str:
+    """Return a program that puts lines below another one, or writes a file of them."""
+    return textwrap.dedent(f"""
+        from pathlib import Path
+        file, below, text = Path({file!r}), {below!r}, {text!r}
+        content = file.read_text() if below else ""
+        assert content.count(below + chr(10)) == 1 or not below, below
+        file.write_text(content.replace(below + chr(10), below + chr(10) + text) if below else text)
+    """)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def _is_setting(variable: tuple[str, str]) -> bool:
+    return variable[0].startswith(("AIRFLOW_CONN", "PARCELSEAL_"))
+
+
+@pytest.fixture
+def commands(cli: Cli, tmp_path: Path) -> Iterator[Path]:
+    """Serve the page's commands on a socket; runs of workflows are forked."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            asked = json.loads(self.rfile.readline())
+            words, environment = asked["words"], asked["environment"]
+            if words[0] == "run":
+                own = {
+                    k: v for k, v in environment.items() if k.startswith(("AIRFLOW_CONN", "PARC"))
+                }
+                done = cli.call(*words, **own)
+            else:
+                done = subprocess.run(
+                    [sys.executable, "-m", "include.cli", *words], check=False,
+                    capture_output=True, text=True, cwd=asked["folder"], env=environment,
+                )  # fmt: skip
+            answer = {"code": done.returncode, "out": done.stdout, "err": done.stderr}
+            self.wfile.write(json.dumps(answer).encode() + b"\n")
+
+    address = tmp_path / "commands"
+    with socketserver.UnixStreamServer(str(address), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield address
+        server.shutdown()
+        thread.join()
+
+
+def test_the_page_ends_with_verified_evidence(cli: Cli, commands: Path, tmp_path: Path) -> None:
+    """Every command succeeds; afterwards the expired records are gone, and only they."""
+    with psycopg.connect(cli.postgres("postgres"), autocommit=True) as admin:
+        admin.execute(f"CREATE ROLE {OWNER} LOGIN PASSWORD '{OWNER}'".encode())
+        own = f"dbname=stranger_shop user={OWNER} password={OWNER}"
+        Schema("shop").create(admin, OWNER, f"{cli.postgres('postgres')} {own}", "stranger_shop")
+    (tmp_path / "parcelseal").write_text(CLIENT)
+    (tmp_path / "parcelseal").chmod(0o755)
+    folder = str(cli.place.local.postgres.socket_folder).replace("/", "%2F")
+    environment = {
+        **cli.environment,
+        "PATH": f"{program_folder()}:{os.environ['PATH']}",
+        "TEST_COMMANDS": str(commands),
+        "SHOP": f"postgresql://shop_reader@{folder}/stranger_shop",
+        "SHOP_URI": cli.uri("stranger_shop", "shop_reader", "secret"),
+        "SHOP_RETENTION_URI": cli.uri("stranger_shop", "shop_retention", "secret%20too"),
+        "SHOP_ADMIN": cli.postgres("stranger_shop"),
+    }
+    done = subprocess.run(
+        ["bash", "-x"], input=script(), check=False, capture_output=True, text=True,
+        cwd=tmp_path, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    with psycopg.connect(cli.postgres("stranger_shop")) as connection:
+        counts = connection.execute(
+            "SELECT (SELECT count(*) FROM wishlist), (SELECT count(*) FROM customer_entity)"
+        ).fetchone()
+    assert counts == (0, 500)
