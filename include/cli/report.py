@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunResult:
-    """One run. The names but ``cause`` are those of the ``--json`` output and stay stable.
+    """The result of a run. All names except ``cause`` are stable keys of the ``--json`` output.
 
     Attributes:
         cause: the error that failed a task in every instance; None where there is none.
@@ -36,7 +36,7 @@ class RunResult:
 
 
 def result_of(place: Workplace, dag_id: str, run_id: str, state: str, log: str) -> RunResult:
-    """Return what a run sealed; without an outcome when there is no bundle, or it was changed."""
+    """Return the sealed result of a run; its outcome is None if the bundle lacks or was changed."""
     from include.evidence.model import Outcome
     from include.evidence.sealed import read_sealed
 
@@ -82,4 +82,6 @@ def exit_code(done: RunResult) -> int:
 def _line(finding: Finding) -> str:
     from include.reports.i18n import Translator
 
-    return " ".join(Translator("en").finding(finding).split())
+    translator = Translator("en")
+    text = f"{translator.finding(finding)} {translator.text(finding.action)}"
+    return " ".join(text.split())

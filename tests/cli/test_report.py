@@ -62,7 +62,8 @@ def test_error_names_the_subject_of_the_first_failed_finding(place: Workplace) -
     ]
     run = seal_findings(place, findings)
     assert result_of(place, *run, "failed", "log").error == (
-        "courier.public.scratch: The database has a table that the data map lacks, with 2 columns."
+        "courier.public.scratch: The database has a table that the data map lacks, with 2 "
+        "columns. Declare it."
     )
 
 
