@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from include.services.errors import UsageError
+from include.services.stopping import Interruption
 from include.workplace import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"
@@ -19,8 +23,7 @@ NOT_MEASURED = {"sampling_risk"}  # simulates; it has no rounds and compares wit
 def test(context: typer.Context) -> int:
     """Run the tests; further words go to pytest."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PARCELSEAL_")}
-    done = subprocess.run([sys.executable, "-m", "pytest", *context.args], cwd=ROOT, env=clean)
-    return done.returncode
+    return run_program([sys.executable, "-m", "pytest", *context.args], clean)
 
 
 def bench(
@@ -50,9 +53,9 @@ def bench(
     ] = False,
 ) -> int:
     """Measure side by side with other tools, and print the table."""
-    known = sorted({path.stem for path in BENCHMARKS.glob("[a-z]*.py")} - NOT_MEASURED)
-    if name not in known:
-        raise UsageError(f"There is no benchmark {name}.", f"There are: {', '.join(known)}.")
+    benchmarks = sorted({path.stem for path in BENCHMARKS.glob("[a-z]*.py")} - NOT_MEASURED)
+    if name not in benchmarks:
+        raise UsageError(f"There is no benchmark {name}.", f"There are: {', '.join(benchmarks)}.")
     words = [sys.executable, "-m", f"benchmarks.{name}", "--rounds", str(rounds)]
     sizes = (
         ("--size", size),
@@ -69,4 +72,31 @@ def bench(
         raise UsageError("Only the benchmark quality can leave out other tools.", "Leave it out.")
     if without_peers:
         words.append("--without-peers")
-    return subprocess.run(words, cwd=ROOT).returncode
+    return run_program(words)
+
+
+def run_program(words: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
+    """Run a Python program of this tree; on a signal it ends as on Ctrl-C.
+
+    It then stops the servers that it started. If it takes too long, the watch of signals ends it.
+
+    Args:
+        words: of the command.
+        environment: of the program; this process's by default.
+
+    Returns:
+        Its exit code.
+
+    Raises:
+        Interruption: a signal ended the command; the program has ended too.
+    """
+    process = subprocess.Popen(words, cwd=ROOT, env=environment)
+    try:
+        return process.wait()
+    except Interruption as interrupted:
+        # A terminal sends Ctrl-C to both; a second one would end the program's own clean-up.
+        if interrupted.number != signal.SIGINT or not sys.stdin.isatty():
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGINT)
+        process.wait()
+        raise

@@ -47,6 +47,21 @@ while True:
 """
 
 
+PROGRAM = """
+from include.cli.testing import run_program
+child.kill()
+child.wait()
+run_program([sys.executable, "-c", '''
+import time
+try:
+    print("at work", flush=True)
+    time.sleep(60)
+finally:
+    print("cleaned up", flush=True)
+'''])
+"""
+
+
 def start(script: str) -> tuple[subprocess.Popen[str], int]:
     process = subprocess.Popen(
         [sys.executable, "-c", START + script],
@@ -82,3 +97,20 @@ def test_second_signal_ends_process_and_children_at_once() -> None:
     assert process.returncode == 128 + signal.SIGTERM
     assert time.monotonic() - begun < 5
     assert not psutil.pid_exists(child)
+
+
+def test_limit_ends_process_and_children_that_ignore_the_signal() -> None:
+    process, child = start("stopping.LIMIT = 0.5\n" + DEAF)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not psutil.pid_exists(child)
+
+
+def test_program_of_a_command_cleans_up_before_the_command_ends() -> None:
+    process, _child = start(PROGRAM)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "at work\n"
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=30)
+    assert "cleaned up" in printed
