@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -77,6 +78,14 @@ def main() -> NoReturn:
     """Run the command line and exit with its code; on a signal, with 128 and its number."""
     screen = Console(file=os.fdopen(os.dup(2), "w"), highlight=False)  # runs redirect stderr
     stopping.install(lambda text: tell(text, screen))
+    code = 1
+
+    def end() -> None:
+        stopping.exit_now(code)
+
+    # Functions of libraries, registered later, run before it. Python's own end would free each
+    # object of Airflow, which takes as long as a short run.
+    atexit.register(end)
     code = _run(sys.argv[1:])
     if code and (interrupted := stopping.interruption()):
         stopping.exit_now(interrupted.exit_code)
@@ -102,6 +111,9 @@ def _run(words: list[str]) -> int:
         errors.print("interrupted")
         return 128 + signal.SIGINT
     except Exception as error:  # noqa: BLE001 - where it happened goes to a log, a line to the person
+        if stopping.interruption():  # it hides the interruption: a clean-up of the work failed
+            errors.print("interrupted")
+            return 128 + signal.SIGINT
         from include.services.database import unreadable_text
 
         if unreadable := unreadable_text(error):

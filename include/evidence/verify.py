@@ -261,10 +261,12 @@ def _no_seal_under_way(conn: Connection) -> Iterator[None]:
     conn.execute(text("SELECT pg_advisory_lock_shared(:lock)"), lock)
     try:
         yield
-    finally:
-        conn.execute(text("SELECT pg_advisory_unlock_shared(:lock)"), lock)
-        if ours:
-            conn.rollback()  # nothing was written; files are read without an open transaction
+    except BaseException:
+        conn.invalidate()  # the session ends, and its lock: its transaction may be aborted
+        raise
+    conn.execute(text("SELECT pg_advisory_unlock_shared(:lock)"), lock)
+    if ours:
+        conn.rollback()  # nothing was written; files are read without an open transaction
 
 
 def _unrecorded(evidence: _Evidence) -> list[str]:
