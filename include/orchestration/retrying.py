@@ -51,12 +51,14 @@ class RetryTime:
         limit: seconds from a failure until all retries end; outages add up.
         spent: seconds of earlier outages.
         failed_at: begin of the outage that lasts, of a clock that never goes back; None without.
+        is_used_up: whether an attempt was not repeated because no time was left.
     """
 
     announce: Announce
     limit: float = RETRY_TIME
     spent: float = 0.0
     failed_at: float | None = None
+    is_used_up: bool = False
 
     def next_delay(
         self, name: str, reason: str, attempt: int, lasted: float, reserve: float = 0.0
@@ -76,6 +78,7 @@ class RetryTime:
         # The next attempt may take as long as this one.
         end = self.spent + now - self.failed_at + delay + min(lasted, self.limit / 4)
         if end > self.limit + reserve:
+            self.is_used_up = True
             return None
         self.announce(f"{name}: attempt {attempt} failed: {reason}", delay)
         return delay
@@ -142,6 +145,11 @@ def note_success(attempt: int) -> None:
 def is_in_process() -> bool:
     """Return whether a person waits in front of this process for its run."""
     return _in_process is not None
+
+
+def must_end_soon() -> bool:
+    """Return whether an outage took the time of this process's run."""
+    return _in_process is not None and _in_process.is_used_up
 
 
 class RetryPolicy(AirflowRetryPolicy):

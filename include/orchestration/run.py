@@ -22,7 +22,7 @@ from include.evidence.sealed import SealedRun, read_sealed
 from include.evidence.signing import TrustedKeys
 from include.evidence.steps import artifacts_of, record_step, steps_of
 from include.messages import Message, _, verbatim
-from include.orchestration.retrying import PermanentFailure, is_in_process
+from include.orchestration.retrying import PermanentFailure, is_in_process, must_end_soon
 from include.orchestration.run_bundle import seal_bundle
 from include.orchestration.run_lock import RunSealed, at_work, refuse_unrecorded, sealing, unsealed
 from include.orchestration.sandbox import SandboxedWorkplace, live_of
@@ -272,7 +272,8 @@ def _seal_records(place: Workplace, conclude: Conclude) -> SealedRun:
     live = live_of(place)
     if live is not place:
         conclusion = replace(conclusion, ahead={})  # it stands in the sandbox, and goes with it
-    pdf = stopping.interruption() is None  # a PDF takes most of the time that is left
+    # PDF files take most of the time that is left; a busy machine needs a minute for them.
+    pdf = stopping.interruption() is None and not must_end_soon()
     return seal_bundle(live, run_context(live), conclusion, artifacts, records, pdf=pdf)
 
 
@@ -326,6 +327,8 @@ def _without_record(records: Sequence[StepRecord]) -> list[StepRecord]:
     states = get_current_context()["ti"].get_task_states(dag_id=dag_id, run_ids=[run_id])
     red = sorted(task for task, state in states.get(run_id, {}).items() if state == "failed")
     reason = _("it left no record")
+    if stopping.interruption():
+        reason = _("the step was interrupted")
     return [failed(task, "", _("The task {task}", task=task), reason, "") for task in red]
 
 

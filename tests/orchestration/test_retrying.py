@@ -74,6 +74,7 @@ def test_run_in_this_process_announces_each_retry_and_ends_in_time() -> None:
         seal = RetryPolicy().evaluate(ServiceError("no answer"), 3, 5, context)
     assert (first.action, first.retry_delay) == (RetryAction.RETRY, timedelta(seconds=2))
     assert shown[0] == ("back_up[0]: attempt 1 failed: no answer", 2)
+    assert retry_time.is_used_up
     assert last.action is RetryAction.FAIL  # ten seconds more would be beyond the limit
     assert exhausted.action is RetryAction.DEFAULT
     assert seal.action is RetryAction.RETRY
