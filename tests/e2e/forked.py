@@ -4,8 +4,8 @@ The import takes as long as most of a run.
 
 ``python -m tests.e2e.forked`` does for each line of its input, a JSON object with ``words`` (of
 Python: ``-m MODULE ...`` or ``-c TEXT ...``), ``environment``, ``folder``, ``out`` and ``err``,
-what Python would do, and writes the exit code. A command runs from its beginning; only the modules
-that it imports are there already.
+what Python would do. It writes the process id, and at the end the exit code. A command runs from
+its beginning; only the modules that it imports are there already.
 """
 
 from __future__ import annotations
@@ -14,16 +14,19 @@ import gc
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import IO, Any
+
+import psutil
 
 from include.cli.stack import workplace
 from include.local import airflow as local_airflow
@@ -87,6 +90,38 @@ def child(do: Callable[[], None]) -> int:
         os._exit(code)  # never returns into what its parent does
 
 
+class Running:
+    """A command in a forked process.
+
+    Attributes:
+        pid: of the process.
+    """
+
+    def __init__(self, answers: IO[str], out: Path, err: Path) -> None:
+        self._answers, self._out, self._err = answers, out, err
+        self._code: int | None = None
+        self.pid = int(answers.readline())
+
+    @property
+    def stderr(self) -> str:
+        """What it wrote to stderr so far."""
+        return self._err.read_text() if self._err.exists() else ""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process ended."""
+        try:
+            return psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+    def wait(self) -> subprocess.CompletedProcess[str]:
+        """Wait for its end."""
+        if self._code is None:
+            self._code = int(self._answers.readline())
+        return subprocess.CompletedProcess([], self._code, self._out.read_text(), self.stderr)
+
+
 class Forked:
     """Runs commands one after the other, in forked processes.
 
@@ -103,6 +138,12 @@ class Forked:
         self, words: Sequence[str], environment: Mapping[str, str]
     ) -> subprocess.CompletedProcess[str]:
         """Run a command; `busy` has to be held."""
+        with self.running(words, environment) as command:
+            return command.wait()
+
+    @contextmanager
+    def running(self, words: Sequence[str], environment: Mapping[str, str]) -> Iterator[Running]:
+        """Start a command, and kill it at the end of the block; `busy` has to be held."""
         process = self._process = self._process or self._start()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -117,9 +158,13 @@ class Forked:
             }
             process.stdin.write(json.dumps(asked) + "\n")
             process.stdin.flush()
-            answer = process.stdout.readline()
-            assert answer, "the process from which commands are forked has ended"
-            return subprocess.CompletedProcess(words, int(answer), out.read_text(), err.read_text())
+            command = Running(process.stdout, out, err)
+            try:
+                yield command
+            finally:
+                if not command.has_ended:
+                    os.kill(command.pid, signal.SIGKILL)
+                command.wait()
 
     def stop(self) -> None:
         """End the process."""
@@ -161,15 +206,16 @@ def _command(asked: Mapping[str, Any]) -> None:
 def main() -> None:
     """Serve."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what Airflow says of itself is no answer
+    os.dup2(2, 1)  # output of Airflow is not an answer
     preload((*ALL, *SOME))
-    gc.freeze()  # nobody looks for garbage among what is imported
+    gc.freeze()  # the collector skips imported modules
     gc.set_threshold(50_000, 20, 20)  # as the command line has it
     for line in sys.stdin:
         asked = json.loads(line)
-        _pid, status = os.waitpid(child(lambda: _command(asked)), 0)  # noqa: B023 - called at once
-        answers.write(f"{os.waitstatus_to_exitcode(status)}\n")
-        answers.flush()
+        pid = child(lambda: _command(asked))  # noqa: B023 - called at once
+        print(pid, file=answers, flush=True)
+        _pid, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,186 +1,230 @@
-"""Runs end: permanent errors at once, others after a short time, signals within 15 seconds."""
+"""Runs end: permanent errors at once, others after a short time, and on a signal with a seal.
+
+Commands are forked processes (`tests.e2e.forked`). Each limit of time is generous, so that a busy
+machine changes no result; `tests/services/test_stopping.py` shows that the limits are kept.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+import yaml
 
+from include.cli.run_start import require_services
+from include.orchestration.retrying import RetryTime
+from include.services.errors import UsageError
+from tests.e2e import databases
 from tests.e2e.conftest import Cli
+from tests.e2e.forked import WITHOUT_PDF, Running
 
 pytestmark = [pytest.mark.airflow, pytest.mark.fault]
 
-LIMIT = 15  # seconds from a signal to the end
-DEAD = "postgresql://reader:secret@127.0.0.1:1/courier"
+NAME = "ending"
+# pageinspect needs a superuser, which the drill's login on the local server is not.
+CONTENT = databases.PLAIN + "CREATE EXTENSION pageinspect;"
+DEAD = {"AIRFLOW_CONN_CUSTOMER_DB": "postgresql://reader:secret@127.0.0.1:1/courier"}
+PATIENCE = 180  # seconds for what takes two on an idle machine
+# With its own limits, the result would depend on the load of the machine.
+COMMAND = f"""
+from functools import partial
+from include.orchestration import retrying
+from include.services import stopping
+stopping.LIMIT = {PATIENCE}.0
+retrying.RetryTime = partial(retrying.RetryTime, limit={{limit}})
+from include.cli.app import main
+main()
+"""
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = %s"
 
 
-def connection(cli: Cli, conn_id: str, **changes: str) -> dict[str, str]:
-    """Return the environment in which a stand-in of the local profile is a real connection."""
-    spec = cli.place.local.connection(conn_id)
-    assert spec is not None
-    fields = vars(spec) | changes
-    del fields["conn_id"]
-    return {f"AIRFLOW_CONN_{conn_id.upper()}": json.dumps(fields | {"extra": dict(spec.extra)})}
-
-
 @pytest.fixture(scope="module")
-def unmigrated(cli: Cli) -> str:
-    with psycopg.connect(cli.postgres("postgres"), autocommit=True) as admin:
-        admin.execute("CREATE DATABASE unmigrated OWNER parcelseal_state")
-    return "unmigrated"
-
-
-@pytest.mark.parametrize(
-    ("conn_id", "changes", "advice"),
-    [
-        ("state_db", {"schema": "unmigrated"}, "Run `./parcelseal migrate`"),
-        ("state_db", {"password": "wrong"}, "Check user, password"),
-        ("state_db", {"schema": "nowhere"}, "Check user, password"),
-        ("customer_db", {"password": "wrong"}, "Check user, password"),
-        ("customer_db", {"schema": "nowhere"}, "Check user, password"),
-    ],
-)
-def test_run_with_permanent_error_is_refused_at_once(
-    cli: Cli, backed_up: Any, unmigrated: str, conn_id: str, changes: dict[str, str], advice: str
-) -> None:
-    del backed_up, unmigrated
-    run = cli.json("run", "backup_offsite", code=2, **connection(cli, conn_id, **changes))
-    assert run["bundle"] is None
-    assert run["outcome"] is None
-    assert advice in run["error"]
-
-
-def test_run_with_dead_database_is_sealed_and_exits_with_3(cli: Cli, backed_up: Any) -> None:
-    del backed_up
-    run = cli.json("run", "backup_offsite", code=3, AIRFLOW_CONN_CUSTOMER_DB=DEAD)
-    assert run["outcome"] == "fail"
-    assert (Path(run["bundle"]) / "SHA256SUMS.sig").is_file()
-    assert "Connection refused" in run["error"]
-
-
-class Interrupted:
-    """A command in a process of its own, to which a signal is sent."""
-
-    def __init__(self, cli: Cli, *words: str, **environment: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "include.cli", *words, "--json"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=cli.home,
-            env={**cli.environment, **environment},
-            # as a shell starts a background job of a script
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
-        )
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        self.lines.extend(self.process.stderr)
-
-    def wait_for(self, text: str) -> None:
-        end = time.monotonic() + 180
-        while not any(text in line for line in list(self.lines)):
-            assert self.process.poll() is None, self.lines
-            assert time.monotonic() < end, self.lines
-            time.sleep(0.1)
-
-    def close(self) -> None:
-        """Close the pipes of a process that ended."""
-        self._reader.join()
-        for pipe in (self.process.stdout, self.process.stderr):
-            assert pipe is not None
-            pipe.close()
-
-    def end(self, number: int) -> tuple[int, dict[str, Any]]:
-        """Send a signal; return the exit code and the JSON, after the process ended in time."""
-        self.process.send_signal(number)
-        begun = time.monotonic()
-        assert self.process.stdout is not None
-        printed = self.process.stdout.read()
-        code = self.process.wait(30)
-        assert time.monotonic() - begun < LIMIT
-        self.close()
-        return code, json.loads(printed) if printed else {}
+def environment(cli: Cli, backed_up: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return the environment that points commands at a small database."""
+    del backed_up  # the first run is a process of its own
+    databases.make(cli.postgres("postgres"), NAME, CONTENT, "ending_reader", "secret")
+    folder = tmp_path_factory.mktemp("packs") / NAME
+    (folder / "datamap").mkdir(parents=True)
+    dataset = {
+        "fides_key": NAME,
+        "meta": {"parcelseal": {"connection": "customer_db", "site": "town-hall"}},
+        "collections": [
+            {
+                "name": "note",
+                "fields": [{"name": "id", "fides_meta": {"primary_key": True}}, {"name": "text"}],
+            }
+        ],
+    }
+    (folder / "datamap" / f"{NAME}.yaml").write_text(yaml.safe_dump(dataset))
+    return {
+        "AIRFLOW_CONN_CUSTOMER_DB": cli.uri(NAME, "ending_reader", "secret"),
+        "PARCELSEAL_POLICY": str(folder),
+        WITHOUT_PDF: "1",
+    }
 
 
 @contextmanager
-def in_dump(cli: Cli) -> Iterator[Interrupted]:
-    """Start a backup that waits in its dump for a table that somebody has locked."""
-    command = Interrupted(cli, "run", "backup_offsite")
-    command.wait_for("running backup_offsite")
-    with psycopg.connect(cli.place.local.owner_conninfo("courier")) as conn:
-        conn.execute("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE")
-        end = time.monotonic() + 180
-        while not waiting(cli, "courier"):
-            assert command.process.poll() is None, command.lines
-            assert time.monotonic() < end
-            time.sleep(0.1)
+def backing_up(cli: Cli, environment: dict[str, str], limit: float = 60) -> Iterator[Running]:
+    """Start a backup whose tasks are repeated for a time, in seconds."""
+    assert cli.forked is not None
+    words = ["-c", COMMAND.format(limit=limit), "run", "backup_offsite", "--json"]
+    whole = {**cli.environment, **environment, "TEST_RETRIES": "yes"}
+    with cli.forked.busy, cli.forked.running(words, whole) as command:
         yield command
-    command.close()
 
 
-def waiting(cli: Cli, database: str) -> int:
+def wait_until(condition: Callable[[], bool], command: Running) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert not command.has_ended, command.stderr
+        assert time.monotonic() < end, command.stderr
+        time.sleep(0.05)
+
+
+def waits_for_lock(cli: Cli) -> bool:
     with psycopg.connect(cli.postgres("postgres")) as conn:
-        row = conn.execute(WAITING, [database]).fetchone()
-    assert row is not None
-    return int(row[0])
+        return conn.execute(WAITING, [NAME]).fetchone() != (0,)
 
 
-def codes(run: dict[str, Any]) -> set[str]:
-    result = json.loads((Path(run["bundle"]) / "result.json").read_text())
+@contextmanager
+def in_dump(cli: Cli, environment: dict[str, str]) -> Iterator[Running]:
+    """Start a backup that waits in its dump for a table that another session has locked."""
+    with psycopg.connect(cli.postgres(NAME)) as conn:
+        conn.execute("LOCK TABLE note IN ACCESS EXCLUSIVE MODE")
+        with backing_up(cli, environment) as command:
+            wait_until(lambda: waits_for_lock(cli), command)
+            yield command
+
+
+def end_by(number: int, command: Running) -> dict[str, Any]:
+    """Send a signal to a command; return its JSON."""
+    os.kill(command.pid, number)
+    done = command.wait()
+    assert done.returncode == 128 + number, done.stderr
+    run = json.loads(done.stdout)
+    assert f"interrupted by {signal.Signals(number).name}" in run["error"]
+    return dict(run)
+
+
+def finding_codes(bundle: Path) -> set[str]:
+    """Return the codes of a failed run's findings."""
+    assert (bundle / "SHA256SUMS.sig").is_file()
+    result = json.loads((bundle / "result.json").read_text())
     assert result["outcome"] == "fail"
     return {finding["code"] for finding in result["findings"]}
 
 
-def test_sigterm_in_backup_cancels_statements_and_seals_the_run(cli: Cli, backed_up: Any) -> None:
-    del backed_up
-    with in_dump(cli) as command:
-        code, run = command.end(signal.SIGTERM)
-        assert waiting(cli, "courier") == 0
-    assert code == 128 + signal.SIGTERM
-    assert "interrupted by SIGTERM" in run["error"]
-    assert "backup.failed" in codes(run)
-    assert cli.json("verify", "--all")["verified"] is True
+def sealed_bundles(cli: Cli) -> set[Path]:
+    return {path.parent for path in (cli.home / "evidence").rglob("SHA256SUMS.sig")}
 
 
-def test_sigint_in_countdown_ends_a_background_job_and_seals_the_run(
-    cli: Cli, backed_up: Any, tmp_path: Path
-) -> None:
-    """The home of this Airflow has no settings that switch retries off."""
-    del backed_up
-    own = {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW_CONN_CUSTOMER_DB": DEAD}
-    command = Interrupted(cli, "run", "backup_offsite", **own)
-    command.wait_for("attempt 2 failed: No connection to courier on 127.0.0.1:1: Connection")
-    code, run = command.end(signal.SIGINT)
-    assert code == 128 + signal.SIGINT
-    assert "backup.failed" in codes(run)
+@dataclass(frozen=True)
+class Restarted:
+    """A run after one that was killed.
+
+    Attributes:
+        run: its JSON.
+        announced: what it wrote to stderr.
+        sealed: bundles of other runs that it sealed.
+    """
+
+    run: dict[str, Any]
+    announced: str
+    sealed: set[Path]
 
 
-def test_next_start_seals_a_killed_run(cli: Cli, backed_up: Any) -> None:
-    del backed_up
-    with in_dump(cli) as command:
-        os.kill(command.process.pid, signal.SIGKILL)
-        command.process.wait(30)
-    before = {path.parent for path in (cli.home / "evidence").rglob("SHA256SUMS.sig")}
-    done = cli.call("run", "backup_offsite", "--json")
-    assert "sealing the interrupted run" in done.stderr
+@pytest.fixture(scope="module")
+def restarted(cli: Cli, environment: dict[str, str]) -> Restarted:
+    """Kill a backup in its dump and start the next one."""
+    with in_dump(cli, environment) as command:
+        os.kill(command.pid, signal.SIGKILL)
+        command.wait()
+    before = sealed_bundles(cli)
+    done = cli.call("run", "backup_offsite", "--json", **environment)
     run = json.loads(done.stdout)
-    after = {path.parent for path in (cli.home / "evidence").rglob("SHA256SUMS.sig")}
-    (sealed,) = after - before - {Path(run["bundle"])}
-    assert "backup.failed" in codes({"bundle": str(sealed)})
-    assert run["outcome"] == "attention"
+    return Restarted(run, done.stderr, sealed_bundles(cli) - before - {Path(run["bundle"])})
+
+
+def test_next_start_seals_a_killed_run(restarted: Restarted) -> None:
+    assert "sealing the interrupted run" in restarted.announced
+    (bundle,) = restarted.sealed
+    assert "backup.failed" in finding_codes(bundle)
+    assert restarted.run["outcome"] == "attention"
+
+
+def test_drill_on_a_server_without_an_extension_ends_at_once_with_advice(
+    cli: Cli, environment: dict[str, str], restarted: Restarted
+) -> None:
+    del restarted  # made the restore point
+    run = cli.json("run", "drill_restore", code=2, **environment, TEST_RETRIES="yes")
+    assert "lacks the extension pageinspect" in run["error"]
+    assert "Install on that server what is missing" in run["error"]
+    assert finding_codes(Path(run["bundle"])) >= {"choose.failed"}
+
+
+def test_sigterm_in_dump_cancels_statements_and_seals_the_run(
+    cli: Cli, environment: dict[str, str]
+) -> None:
+    with in_dump(cli, environment) as command:
+        run = end_by(signal.SIGTERM, command)
+        assert not waits_for_lock(cli)
+    assert "backup.failed" in finding_codes(Path(run["bundle"]))
+
+
+def test_sigint_in_countdown_seals_the_run(cli: Cli, environment: dict[str, str]) -> None:
+    with backing_up(cli, environment | DEAD) as command:
+        text = "attempt 1 failed: No connection to courier on 127.0.0.1:1: Connection refused"
+        wait_until(lambda: text in command.stderr, command)
+        run = end_by(signal.SIGINT, command)
+    assert "backup.failed" in finding_codes(Path(run["bundle"]))
+
+
+def test_run_with_dead_database_retries_until_the_limit_and_exits_with_3(
+    cli: Cli, environment: dict[str, str]
+) -> None:
+    with backing_up(cli, environment | DEAD | {WITHOUT_PDF: ""}, limit=2.5) as command:
+        done = command.wait()
+    assert done.returncode == 3, done.stderr
+    assert "attempt 1 failed" in done.stderr
+    assert "attempt 2 failed" not in done.stderr  # five seconds more are beyond the limit
+    run = json.loads(done.stdout)
+    assert "Connection refused" in run["error"]
+    assert "backup.failed" in finding_codes(Path(run["bundle"]))
+    assert [Path(report).suffix for report in run["reports"]] == [".html", ".html"]
+
+
+def test_run_with_unmigrated_state_database_is_refused_at_once(
+    cli: Cli, environment: dict[str, str]
+) -> None:
+    with psycopg.connect(cli.postgres("postgres"), autocommit=True) as admin:
+        admin.execute("CREATE DATABASE unmigrated OWNER parcelseal_state")
+    spec = cli.place.local.connection("state_db")
+    assert spec is not None
+    fields = vars(spec) | {"schema": "unmigrated", "extra": dict(spec.extra)}
+    del fields["conn_id"]
+    state = {"AIRFLOW_CONN_STATE_DB": json.dumps(fields)}
+    run = cli.json("run", "backup_offsite", code=2, **environment, **state)
+    assert (run["bundle"], run["outcome"]) == (None, None)
+    assert "Run `./parcelseal migrate`" in run["error"]
+
+
+@pytest.mark.parametrize("conn_id", ["state_db", "customer_db"])
+@pytest.mark.parametrize("changes", [{"password": "wrong"}, {"schema": "nowhere"}])
+def test_start_with_a_wrong_login_is_refused_without_retry(
+    cli: Cli, conn_id: str, changes: dict[str, str]
+) -> None:
+    spec = cli.place.local.connection(conn_id)
+    assert spec is not None
+    wrong = replace(spec, **changes)  # type: ignore[arg-type]
+    place = replace(cli.place, lookup=lambda name: wrong if name == conn_id else None)
+    with pytest.raises(UsageError, match="Check user, password"):
+        require_services(place, "backup_offsite", {}, RetryTime(pytest.fail))
