@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from include.local.postgres import EmbeddedPostgres
 from include.policy.period import Period
-from include.retention.classes import BoundClock, bind
+from include.retention.binding import bind
+from include.retention.classes import BoundClock
 from include.retention.relations import Relation, read_relations
 from include.services.errors import UsageError
 from tests.retention.yard import AS_OF, Yard, rule, yard
