@@ -36,7 +36,7 @@ class RunResult:
 
 
 def result_of(place: Workplace, dag_id: str, run_id: str, state: str, log: str) -> RunResult:
-    """Return the sealed result of a run; its outcome is None if the bundle lacks or was changed."""
+    """Return the sealed result of a run; without bundle, or with a changed one, no outcome."""
     from include.evidence.model import Outcome
     from include.evidence.sealed import read_sealed
 
@@ -83,5 +83,7 @@ def _line(finding: Finding) -> str:
     from include.reports.i18n import Translator
 
     translator = Translator("en")
-    text = f"{translator.finding(finding)} {translator.text(finding.action)}"
-    return " ".join(text.split())
+    message = translator.finding(finding).strip()
+    if not message.endswith((".", ":", "!", "?")):
+        message += "."
+    return " ".join(f"{message} {translator.text(finding.action)}".split())
