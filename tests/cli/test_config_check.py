@@ -62,6 +62,6 @@ def test_config_check_refuses_client_programs_that_are_not_supported(
 ) -> None:
     code, answer = checked(version)
     assert (code, answer["valid"]) == (2, False)
-    (problem,) = answer["problems"]  # type: ignore[misc]  # one text
-    assert f"version {version.partition('beta')[0]}, which is not supported" in problem
-    assert "15, 16, 17 and 18" in problem
+    (problem,) = answer["problems"]  # type: ignore[misc]
+    assert f"version {version.partition('beta')[0]}, which is not supported" in problem["message"]
+    assert "15, 16, 17 and 18" in f"{problem['message']} {problem['action']}"
