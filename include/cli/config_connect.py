@@ -15,6 +15,9 @@ from include.policy import PolicyPack
 from include.policy.datamap import MappedDatabase
 from include.policy.problems import PackProblem
 from include.policy.retention import RetentionRule, SqlClock
+from include.rights import declared
+from include.rights.incident import incident_queries
+from include.rights.intake import lacks_intake
 from include.rights.missing import (
     Login,
     MissingRight,
@@ -125,11 +128,16 @@ def retention_lacks(
     """Yield what a login lacks for `enforce_retention`, for conditions over other tables too."""
     yield from lacks_retention(login, database, rules)
     for rule in rules:
-        yield from lacks_query(login, _condition(database, rule))
+        yield from lacks_query(
+            login,
+            _condition(database, rule),
+            declared.RETENTION_SCHEMA,
+            declared.RETENTION_READ,
+        )
 
 
 def query_logins(place: Workplace) -> Iterator[Problem]:
-    """Check that logins may execute the queries of audit, training and partners."""
+    """Check that logins may execute the queries of audit, training, partners and incidents."""
     for conn_id, database, query in pack_queries(place.pack):
         mapped = place.pack.database(database)
         address = partial(place.role_database, conn_id, mapped.connection)
@@ -160,18 +168,15 @@ def pack_queries(pack: PolicyPack) -> list[tuple[str, str, str]]:
     if pack.partners:
         register = pack.partners.source
         queries.append((pack.partners.connection, register.database, register.sql))
-    return queries
+    return [*queries, *incident_queries(pack)]
 
 
-def other_logins(place: Workplace) -> Iterator[Problem]:
-    """Check that the other logins of workflows can connect."""
-    pack = place.pack
-    checked = {pack.disposition.connection} if pack.retention else set()
-    for section in (pack.audit, pack.training, pack.partners):
-        checked |= {section.connection} if section else set()
-    for conn_id in sorted(pack.workflow_connections - checked):
-        first = next(iter(pack.databases.values()))
-        yield from _try(conn_id, partial(place.role_database, conn_id, first.connection), _nothing)
+def intake_logins(place: Workplace) -> Iterator[Problem]:
+    """Check that logins may let incoming records in."""
+    for rule in place.pack.intake:
+        mapped = place.pack.database_of(rule.collection, rule.database)
+        address = partial(place.role_database, rule.connection, mapped.connection)
+        yield from _try(rule.connection, address, partial(lacks_intake, database=mapped, rule=rule))
 
 
 def own_databases(place: Workplace) -> Iterator[Problem]:
@@ -230,7 +235,7 @@ CHECKS: tuple[Check, ...] = (
     live_types,
     retention_logins,
     query_logins,
-    other_logins,
+    intake_logins,
     own_databases,
     stores,
     mail,
@@ -258,10 +263,6 @@ def _try(conn_id: str, address: Callable[[], DatabaseAddress], lacks: Lacks) -> 
 
 def _from_error(conn_id: str, error: ParcelSealError) -> Problem:
     return Problem(connection=conn_id, message=error.message, action=error.action or None)
-
-
-def _nothing(_login: Login) -> Iterable[MissingRight]:
-    return ()
 
 
 def _condition(mapped: MappedDatabase, rule: RetentionRule) -> str:

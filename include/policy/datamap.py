@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -158,6 +158,22 @@ class MappedCollection(Rule):
     def primary_key(self) -> tuple[str, ...]:
         """Columns of the primary key, in the order of the data map; empty when none is marked."""
         return tuple(name for name, field in self.fields.items() if field.primary_key)
+
+    def fields_about(self, subjects: Sequence[str]) -> dict[str, MappedField]:
+        """Return the fields with personal data of some data subjects, by column.
+
+        A field of other data subjects is left out: the clerk who entered a record is no information
+        about the customer's work. A field that names no data subject is about all.
+
+        Args:
+            subjects: fideslang data subjects; without any, the fields of all count.
+        """
+        return {
+            name: field
+            for name, field in self.fields.items()
+            if field.is_personal or any(inner.is_personal for inner in field.fields.values())
+            if not subjects or not field.subjects or {*subjects} & {*field.subjects}
+        }
 
 
 class MappedDatabase(Rule):

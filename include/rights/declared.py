@@ -28,6 +28,12 @@ class Right:
 
 READERS = "backup_offsite, check_quality, enforce_retention"
 RETENTION = "enforce_retention"
+INTAKE = "intake_db"
+QUERY_LOGINS = "audit_db, training_db, partners_db, incident_db"
+QUERY_WORKFLOWS = (
+    "sample_audit, conclude_audit, remind_training, review_partners, respond_to_incident, "
+    "update_incident"
+)
 
 READ_ALL = Right(
     "of each mapped database",
@@ -84,16 +90,47 @@ RETENTION_DROP = Right(
     "only an owner drops a partition; needed for drop_partition, PostgreSQL 16 or newer",
 )
 QUERY_SCHEMA = Right(
-    "audit_db, training_db, partners_db",
-    "sample_audit, conclude_audit, remind_training, review_partners",
+    QUERY_LOGINS,
+    QUERY_WORKFLOWS,
     "GRANT USAGE ON SCHEMA SCHEMA TO ROLE",
-    "each schema that the queries of the pack name",
+    "each schema that the queries of the pack name, for incidents those of `scope` and `staff`",
 )
 QUERY_READ = Right(
-    "audit_db, training_db, partners_db",
-    "sample_audit, conclude_audit, remind_training, review_partners",
+    QUERY_LOGINS,
+    QUERY_WORKFLOWS,
     "GRANT SELECT (COLUMNS) ON TABLE TO ROLE",
-    "the columns that the queries of the pack name",
+    "the columns that the queries of the pack name; for incidents also mapped personal columns",
+)
+INTAKE_SCHEMA = Right(
+    INTAKE,
+    "review_intake",
+    "GRANT USAGE ON SCHEMA SCHEMA TO ROLE",
+    "each schema of a formal table",
+)
+INTAKE_READ = Right(
+    INTAKE,
+    "review_intake",
+    "GRANT SELECT (COLUMNS) ON TABLE TO ROLE",
+    "the mapped columns of the incoming table; what intake.yaml and the quality suite of the "
+    "incoming table name in others (the check does not try the suite)",
+)
+INTAKE_UPDATE = Right(
+    INTAKE,
+    "review_intake",
+    "GRANT UPDATE (COLUMNS) ON TABLE TO ROLE",
+    "state, review and back-reference columns of the incoming table",
+)
+INTAKE_INSERT = Right(
+    INTAKE,
+    "review_intake",
+    "GRANT INSERT (COLUMNS) ON TABLE TO ROLE",
+    "the columns of formal tables that intake.yaml fills",
+)
+INTAKE_NUMBER = Right(
+    INTAKE,
+    "review_intake",
+    "GRANT USAGE ON SEQUENCE SEQUENCE TO ROLE",
+    "new keys of formal tables",
 )
 STATE_CREATE = Right(
     "state_db",
@@ -132,6 +169,11 @@ DECLARED = (
     RETENTION_DROP,
     QUERY_SCHEMA,
     QUERY_READ,
+    INTAKE_SCHEMA,
+    INTAKE_READ,
+    INTAKE_UPDATE,
+    INTAKE_INSERT,
+    INTAKE_NUMBER,
     STATE_CREATE,
     STATE_OWN,
     PAGES_READ,

@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from include.rights import declared
+from include.rights.declared import Right
 from include.rights.missing import Login, MissingRight
 
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)\b")
@@ -29,12 +30,19 @@ SELECT attname::text FROM pg_attribute WHERE attrelid = %s AND attnum > 0 AND NO
 """
 
 
-def lacks_query(login: Login, query: str) -> Iterator[MissingRight]:
+def lacks_query(
+    login: Login,
+    query: str,
+    schema_right: Right = declared.QUERY_SCHEMA,
+    read_right: Right = declared.QUERY_READ,
+) -> Iterator[MissingRight]:
     """Yield what a login lacks for a query; other faults of the query are not reported here.
 
     Args:
         login: that executes the query.
         query: a SELECT of the pack; parameters as ``:name``.
+        schema_right: the declaration of USAGE on its schemas.
+        read_right: the declaration of SELECT on its columns.
     """
     if not _is_refused(login, query):
         return
@@ -43,8 +51,8 @@ def lacks_query(login: Login, query: str) -> Iterator[MissingRight]:
     for schema, table, oid in login.connection.execute(_TABLES, [sorted(words)]).fetchall():
         columns = [str(name) for (name,) in login.connection.execute(_COLUMNS, [oid])]
         named = columns if takes_all else [name for name in columns if name in words]
-        yield from login.lacks_schema(declared.QUERY_SCHEMA, schema)
-        yield from login.lacks_columns(declared.QUERY_READ, "SELECT", schema, table, named)
+        yield from login.lacks_schema(schema_right, schema)
+        yield from login.lacks_columns(read_right, "SELECT", schema, table, named)
 
 
 def _is_refused(login: Login, query: str) -> bool:

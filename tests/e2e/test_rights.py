@@ -13,6 +13,7 @@ from psycopg import sql
 from include.cli.config_connect import pack_queries, retention_lacks
 from include.policy import SHIPPED, load_pack
 from include.rights.document import PAGE, with_table
+from include.rights.intake import lacks_intake
 from include.rights.missing import Login, MissingRight, lacks_reading
 from include.rights.queries import lacks_query
 from tests.e2e.conftest import Cli
@@ -28,7 +29,7 @@ WHERE g.grantee = %(role)s::regrole AND c.relkind IN ('r', 'p') AND NOT c.relisp
 ORDER BY 1, 2, 3
 """
 # Approvers are looked up with the mapped database's own login.
-OF_APPROVERS = {
+OF_APPROVERS: set[tuple[str, str | None]] = {
     ("department", "department_id"),
     ("department", "name"),
     ("employee", "department_id"),
@@ -36,6 +37,8 @@ OF_APPROVERS = {
     ("employee", "leave_until"),
     ("employee", "left_on"),
 }
+# The check does not try the rules of the incoming table's quality suite.
+OF_QUALITY_SUITE: set[tuple[str, str | None]] = {("customer", None), ("notice_version", None)}
 Lacks = Callable[[Login], Iterable[MissingRight]]
 
 
@@ -58,6 +61,11 @@ def retention(login: Login) -> Iterator[MissingRight]:
     return retention_lacks(login, PACK.database("courier"), PACK.retention_of("courier"))
 
 
+def intake(login: Login) -> Iterator[MissingRight]:
+    (rule,) = PACK.intake
+    return lacks_intake(login, PACK.database("courier"), rule)
+
+
 def queries(login: Login) -> Iterator[MissingRight]:
     """Yield what a role of the sample lacks for the queries of its connection."""
     for conn_id, _database, query in pack_queries(PACK):
@@ -72,10 +80,12 @@ def queries(login: Login) -> Iterator[MissingRight]:
         ("courier_audit", queries, set()),
         ("courier_training", queries, set()),
         ("courier_partners", queries, set()),
+        ("courier_incident", queries, set()),
+        ("courier_intake", intake, OF_QUALITY_SUITE),
     ],
 )
 def test_each_missing_grant_is_named_and_its_statement_suffices(
-    admin: psycopg.Connection[Any], role: str, lacks: Lacks, unneeded: set[tuple[str, str]]
+    admin: psycopg.Connection[Any], role: str, lacks: Lacks, unneeded: set[tuple[str, str | None]]
 ) -> None:
     granted = admin.execute(GRANTED, {"role": role}).fetchall()
     assert granted

@@ -14,7 +14,7 @@ from include.incident.counting.categories import by_category
 from include.incident.counting.named import as_text, column, table
 from include.incident.counting.reading import CannotCount
 from include.messages import _
-from include.policy.datamap import MappedDatabase, MappedField
+from include.policy.datamap import MappedDatabase
 from include.policy.fragments import pack_sql
 from include.policy.incident_scope import Records, ScopeRule
 
@@ -237,25 +237,12 @@ def _values(found: Live, collection: str, row: str) -> dict[str, Composable]:
     relation = table(found.database, collection)
     person = found.rule.subject
     key = found.database.collections[person.collection].fields.get(person.key)
-    fields = {
-        name: one
-        for name, one in found.database.collections[collection].fields.items()
-        if one.is_personal or any(inner.is_personal for inner in one.fields.values())
-        if _is_about(one, key.subjects if key else ())
-    }
+    mapped = found.database.collections[collection]
+    fields = mapped.fields_about(key.subjects if key else ())
     kinds = _types(found.connection, relation, row, [column(row, name) for name in fields])
     named = {"table": as_text(relation)}
     never_null = {name for (name,) in found.connection.execute(_NEVER_NULL, named)}
     return by_category(row, fields, dict(zip(fields, kinds, strict=True)), never_null)
-
-
-def _is_about(field: MappedField, subjects: Sequence[str]) -> bool:
-    """Return whether a field is about the affected people, and not only about staff.
-
-    A field of other data subjects says nothing about whoever the record is about: the clerk who
-    entered it is no information about the customer's work. Where either names no subject, it is.
-    """
-    return not subjects or not field.subjects or bool({*subjects} & {*field.subjects})
 
 
 def _types(
