@@ -28,7 +28,7 @@ from include.policy.datamap import MappedDatabase
 from include.sampling.quarters import Quarter
 from include.services.database import PRINTING, DatabaseAddress
 from include.services.errors import ControlFailed, ServiceError, UsageError
-from include.services.programs import ending_with_us, program
+from include.services.programs import cancel, ending_with_us, program
 
 PIECE = 256 * 1024  # bytes read at a time
 _SMALL_PIECE = 32 * 1024  # so that most pieces hold nothing that is wanted
@@ -313,7 +313,7 @@ class _copied:  # noqa: N801 - used as a function
         process = self._process
         assert process.stdout is not None
         if kind is not None:
-            process.kill()
+            cancel(process)
         process.stdout.close()
         code = process.wait()
         with self._told as told:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
@@ -19,6 +21,7 @@ from typing import IO
 from include.services.errors import UsageError
 
 CLIENT_VARIABLE = "PARCELSEAL_POSTGRES_CLIENT"
+CANCEL_TIME = 2.0  # seconds until a program is killed that has not ended on SIGINT
 CLIENT_PROGRAMS = {"pg_dump", "pg_restore", "psql"}  # the others belong to the embedded server
 
 
@@ -56,16 +59,34 @@ def pg_version(name: str) -> str:
 
 
 def ending_with_us(command: Sequence[str]) -> list[str]:
-    """Return the command so that it gets SIGTERM when the thread that starts it ends.
+    """Return the command so that it gets SIGINT when the thread that starts it ends.
 
-    Without that, a `pg_restore` whose parent was killed goes on building indexes. SIGTERM makes it
-    (and `pg_dump`) cancel what its server is doing and end its own workers. The kernel watches the
+    Without that, a `pg_restore` whose parent was killed goes on building indexes. SIGINT makes it
+    (and `pg_dump` and `psql`) cancel what its server is doing and end its own workers; `psql` does
+    not cancel on SIGTERM. The kernel watches the
     starting thread, not the process, so start and wait in one thread. `setpriv` belongs to
     util-linux; where it is missing the command runs as it is. (A `preexec_fn` could do the same,
     and can deadlock in a process with threads.)
     """
     setpriv = shutil.which("setpriv")
-    return [setpriv, "--pdeathsig", "TERM", "--", *command] if setpriv else list(command)
+    return [setpriv, "--pdeathsig", "INT", "--", *command] if setpriv else list(command)
+
+
+def cancel(process: subprocess.Popen[bytes]) -> None:
+    """End a program of PostgreSQL and the statement that its server executes for it.
+
+    After SIGKILL the server notices the lost session when it sends a row, not while it sorts.
+
+    Args:
+        process: of psql, pg_dump or pg_restore; its output need not be read.
+    """
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(CANCEL_TIME)
+    if process.poll() is None:
+        process.kill()
+    process.wait()
 
 
 class ErrorLines:

@@ -27,7 +27,7 @@ from typing import NoReturn
 import psutil
 
 LIMIT = 12.0  # seconds from the first signal until the process ends at once; the contract has 15
-POLITE = 1.0  # seconds that children get between SIGTERM and SIGKILL when the process ends at once
+POLITE = 1.0  # seconds that children get between SIGINT and SIGKILL when the process ends at once
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _WAKE = signal.SIGRTMIN  # interrupts the main thread, whichever thread the kernel chose
 
@@ -192,7 +192,7 @@ def _end_at_once() -> None:
         children = psutil.Process().children(recursive=True)
     for child in children:
         with suppress(psutil.Error):
-            child.terminate()  # pg_dump and pg_restore cancel what their server does
+            child.send_signal(signal.SIGINT)  # programs of PostgreSQL cancel their statements
     _ended, alive = psutil.wait_procs(children, timeout=POLITE)
     for child in alive:
         with suppress(psutil.Error):

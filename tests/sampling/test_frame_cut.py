@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -164,6 +165,31 @@ def test_nothing_goes_on_reading_when_we_are_killed(rig: Rig, tmp_path: Path) ->
     while running(psql):
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_interruption_cancels_the_statement_before_its_first_row(rig: Rig) -> None:
+    """The server would notice a lost session when it sends a row."""
+    population = population_of(rig, "SELECT 1 AS id WHERE (SELECT pg_sleep(40)) IS NOT NULL")
+    desk = rig.desk()
+
+    def interrupt() -> None:
+        end = time.monotonic() + 20
+        while not rig.sql(f"SELECT 1 {COPYING}") and time.monotonic() < end:
+            time.sleep(0.02)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        freeze(
+            desk.readers["shop"],
+            desk.databases["shop"],
+            population,
+            third_quarter(),
+            Cutting(rig, "SELECT 1"),
+        )
+    thread.join()
+    wait_until_gone(rig)
 
 
 def running(pid: str) -> bool:

@@ -29,7 +29,7 @@ from include.services.database import (
     lost,
 )
 from include.services.errors import ServiceError, UsageError
-from include.services.programs import ending_with_us, program
+from include.services.programs import cancel, ending_with_us, program
 
 SETTINGS = {**PRINTING, "lock_timeout": "60s", "client_min_messages": "error"}
 NO_END = "SET statement_timeout = 0"  # first of all, and quick
@@ -225,9 +225,7 @@ class Copying:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
+        cancel(self._process)
         assert self._process.stdout is not None
         self._process.stdout.close()
         os.close(self._reading)
@@ -243,7 +241,7 @@ class Copying:
         try:
             yield
         except BaseException:
-            self._process.kill()
+            cancel(self._process)
             raise
 
     def pieces(self) -> Iterator[bytes]:
