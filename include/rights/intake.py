@@ -39,11 +39,12 @@ def lacks_intake(
         yield from login.lacks_schema(declared.INTAKE_SCHEMA, name)
     yield from login.lacks_columns(declared.INTAKE_READ, "SELECT", *table, incoming.fields)
     staff = rule.people
-    who = f"p.{Identifier(staff.key).as_string()}, p.{Identifier(staff.account).as_string()}"
+    key, account = Identifier("p", staff.key), Identifier("p", staff.account)
+    people = f"{_table(database, staff.collection)} p WHERE {staff.reviewers}"
     rights = declared.INTAKE_SCHEMA, declared.INTAKE_READ
     yield from lacks_query(
         login,
-        f"SELECT {who} FROM {_table(database, staff.collection)} p WHERE {staff.reviewers}",  # noqa: S608 - of the pack
+        f"SELECT {key.as_string()}, {account.as_string()} FROM {people}",  # noqa: S608 - of the pack
         *rights,
     )
     for target in rule.targets:
