@@ -66,7 +66,7 @@ def test_arrows_point_down_and_only_orchestration_knows_airflow():
             "Imports between packages",
         ),
         ("backup/planted.py", "import include.workplace", "Imports between packages"),
-        ("retention/rings.py", "from include.retention import graph", "What counts afterwards"),
+        ("retention/verify_keys.py", "from include.retention import graph", "What counts"),
         (
             "incident/counting/planted.py",
             "from include.incident import timeline",

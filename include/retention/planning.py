@@ -45,15 +45,13 @@ from include.retention.plan import (
 )
 from include.retention.reactions import read_reactions
 from include.retention.relations import read_relations, require
-from include.retention.session import NOTHING, one_view
+from include.retention.session import NOTHING, one_view, set_up_joins
 from include.retention.transaction_counters import require_counting
 
 if TYPE_CHECKING:
     from include.erasure.requests import ErasureRequest
 
 Connection = psycopg.Connection[Any]
-JOIN_MEMORY_KB = 128 * 1024  # for all joins of one statement; PostgreSQL may use twice as much
-LEAST_JOIN_KB = 256
 FEWEST_FOR_WORKERS = 200_000  # records of the largest table
 
 
@@ -227,7 +225,9 @@ class _Planner:
         expressions = kept.expressions()
         if not kept.joins:
             return {}
-        self._set_up(kept.joins + len(ready), _largest(scans))
+        set_up_joins(self.connection, kept.joins + len(ready))
+        if _largest(scans) < FEWEST_FOR_WORKERS:  # workers would take longer to start than to read
+            self.connection.execute("SET LOCAL max_parallel_workers_per_gather = 0")
         query = SQL("{} {}").format(expressions, kept.counts())
         found: dict[str, Kept] = {name: Kept() for name in ready}
         for at, key, oid, records, digest, by_class in self.connection.execute(query, {}):
@@ -246,21 +246,6 @@ class _Planner:
         only = [SQL("true")]  # of the only class that deletes, all that may go is ready
         classes = [self.graph.ready(one) for one in deleting] if len(deleting) > 1 else only
         return Detail(hashed_key(relation, self.seed), classes)
-
-    def _set_up(self, joins: int, records: int) -> None:
-        """Set up the statement that finds kept records.
-
-        Its joins have `JOIN_MEMORY_KB` together, each at least a little. PostgreSQL takes a
-        statement of many parts to be expensive: of few records it would take longer to start
-        parallel workers, or to compile, than to read them.
-        """
-        self.connection.execute(
-            "SELECT set_config('work_mem', least(pg_size_bytes(current_setting('work_mem')) / 1024,"
-            " %s)::text || 'kB', true), set_config('jit', 'off', true)",
-            [max(LEAST_JOIN_KB, JOIN_MEMORY_KB // joins)],
-        )
-        if records < FEWEST_FOR_WORKERS:
-            self.connection.execute("SET LOCAL max_parallel_workers_per_gather = 0")
 
     def _table(
         self, collection: str, counted: Scan, kept: Kept

@@ -20,6 +20,8 @@ _DENIED = re.compile(r"permission denied for ((?:table|view|schema|function|sequ
 NOTHING: Mapping[str, str] = MappingProxyType({})
 # For transactions that look at much beside others: one core at a time.
 ONE_CORE = {"max_parallel_workers_per_gather": "0"}
+JOIN_MEMORY_KB = 128 * 1024  # for all joins of one statement; PostgreSQL may use twice as much
+LEAST_JOIN_KB = 256
 # For those that write much: what they drive out of the server's memory goes to the disk at once.
 # Left to the operating system it goes half a minute later, all together, and every commit waits.
 # Where the server says nothing itself; only Linux heeds it. For the transaction, or the session.
@@ -75,6 +77,20 @@ def _set(
         "UNION ALL SELECT set_config('synchronous_commit', 'on', %s) "
         "WHERE current_setting('synchronous_commit') = 'off'",
         [is_local, list(values), list(values.values()), is_local],
+    )
+
+
+def set_up_joins(connection: psycopg.Connection[Any], joins: int) -> None:
+    """Set up the transaction that is open for a statement of many joins.
+
+    They have `JOIN_MEMORY_KB` together, each at least a little: PostgreSQL frees none before the
+    statement ends. It takes a statement of many parts to be expensive: of few records it would take
+    longer to compile than to read them.
+    """
+    connection.execute(
+        "SELECT set_config('work_mem', least(reset_val::bigint, %s)::text || 'kB', true), "
+        "set_config('jit', 'off', true) FROM pg_settings WHERE name = 'work_mem'",
+        [max(LEAST_JOIN_KB, JOIN_MEMORY_KB // joins)],
     )
 
 

@@ -9,7 +9,7 @@ has, and which records runs found for requests.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,21 +19,18 @@ from psycopg.sql import SQL, Composable
 
 from include.erasure.masks import Mask, shapes, to_mask
 from include.erasure.places import Place
-from include.erasure.request_records import (
-    NO_RECORDS,
-    Key,
-    RequestRecords,
-)
+from include.erasure.request_records import NO_RECORDS, Key, RequestRecords
 from include.holds.records import RecordHolds
 from include.holds.registry import HoldKind
 from include.policy.datamap import MappedDatabase
 from include.policy.fragments import fixed, literal, pack_sql, quoted
 from include.policy.period import Period
 from include.policy.retention import Minimum, RetentionRule, SqlClock
-from include.retention import rings
 from include.retention.key_types import KeyType, expressions, read_key_types
 from include.retention.relations import ForeignKey, Relation, Relations, read_relations
 from include.retention.typed_keys import TypedKeys
+from include.retention.verify_counts import Member, Referring, State, StateCounts, count_left
+from include.retention.verify_keys import LeadingKeys
 from include.retention.verify_records import Remembered, Subject
 
 Connection = psycopg.Connection[Any]
@@ -73,7 +70,7 @@ class Orphans:
 
 
 class Inspection:
-    """Counts what is left in one database.
+    """Counts the remaining records of one database.
 
     Args:
         connection: of its own, as one who reads; inside of a transaction.
@@ -107,51 +104,43 @@ class Inspection:
             for one in rules
         }
         self._keys = TypedKeys.of([one.keys for one in rules], self._types.values())
+        self._leading = LeadingKeys(rules, self.relations)
         connection.execute("SELECT set_config('TimeZone', %s, true)", [timezone])
 
     def left(self) -> list[Left]:
-        """Count what is over and still there, class by class."""
-        return [self._left(one) for one in self.rules if one.action != "keep"]
+        """Count the records of each class that are expired and still there."""
+        left = {}
+        for collections in self._leading.units:
+            for rule, counts in self._counted(collections):
+                referred = counts.referred if rule.deletes else 0
+                left[rule.record_class] = Left(
+                    rule.record_class, counts.aside, referred, counts.free - referred
+                )
+        return [left[rule.record_class] for rule in self.rules if rule.action != "keep"]
 
     def orphans(self) -> list[Orphans]:
-        """Look for records that refer to nothing, in every foreign key to a class's table."""
-        tables = {one.collection for one in self.rules if one.deletes}
-        found = []
+        """Count the records that refer to nothing, for each foreign key to a class's table."""
+        tables = {rule.collection for rule in self.rules if rule.deletes}
+        orphans = []
         for key in self.relations.keys:
             if self.relations.collection_of(key.parent) in tables:
                 parent = self.relations.by_collection[self.relations.collections[key.parent]]
                 if records := self._unmatched(key, parent):
-                    found.append(Orphans(key.name, key.label, records, key.validated))
-        return found
+                    orphans.append(Orphans(key.name, key.label, records, key.validated))
+        return orphans
 
     def subject(self, key: str) -> Subject:
-        """Count what is left of a data subject: found by the class's keys, or by its own key.
+        """Count the remaining records of a data subject, linked or remembered for its request.
 
-        What a run found once is looked for by primary key, since what led to it may be gone.
+        Remembered records are found by primary key, since the records that led to them may be gone.
         """
         records = unexplained = taken_over = 0
-        for rule in self.rules:
-            if not rule.on_request:
-                continue
-            named = self._named(rule, key)
-            query = SQL(
-                "{prefix}SELECT count(*), count(*) FILTER (WHERE {lawful} AND {alone} "
-                "AND NOT ({held}) AND NOT ({referred}) AND NOT ({elsewhere})), "
-                "count(*) FILTER (WHERE {elsewhere}) FROM {table} AS t WHERE {left} AND {asked}"
-            ).format(
-                prefix=self._prefix(rule, key) if rule.deletes else SQL(""),
-                lawful=self._after([self._minimum(rule, one) for one in rule.minimum]),
-                alone=_all(self._let_go(rule, key)),
-                held=self._held(rule),
-                referred=self._referred(rule) if rule.deletes else _FALSE,
-                elsewhere=self.remembered.taken_over(rule, key, self._linked(rule, key), named),
-                table=self._relation(rule).identifier,
-                left=self._left_to_do(rule),
-                asked=self._asked(rule, key),
-            )
-            row = self._row(query)
-            records, unexplained = records + row[0], unexplained + row[1]
-            taken_over += row[2]
+        for collections in self._leading.units:
+            for rule, counts in self._counted(collections, key):
+                referred = counts.referred if rule.deletes else 0
+                records += counts.free + counts.aside + counts.other
+                unexplained += counts.free - referred
+                taken_over += counts.aside
         return Subject(key, records, unexplained, taken_over)
 
     def still_there(self) -> set[tuple[str, Key]]:
@@ -173,24 +162,89 @@ class Inspection:
             text: self._keys.name_subjects(types[text], text, [key]) for text in rule.keys.subject
         }
 
-    def _left(self, rule: RetentionRule) -> Left:
+    def _counted(
+        self, collections: Sequence[str], key: str | None = None
+    ) -> Iterator[tuple[RetentionRule, StateCounts]]:
+        """Count the remaining records of collections by class, or those of a data subject.
+
+        Args:
+            collections: one collection, or all collections of a circle.
+            key: of a data subject, whose records are counted alone.
+        """
+        rules = [self._counted_rules(name, key) for name in collections]
+        if not any(rules):
+            return
+        members = [
+            self._member(collections, name, counted, key)
+            for name, counted in zip(collections, rules, strict=True)
+        ]
+        counts = count_left(self.connection, members)
+        for counted, by_state in zip(rules, counts, strict=True):
+            yield from zip(counted, by_state, strict=False)
+
+    def _rules_of(self, collection: str) -> list[RetentionRule]:
+        return [rule for rule in self.rules if rule.collection == collection]
+
+    def _counted_rules(self, collection: str, key: str | None) -> list[RetentionRule]:
+        """Return the classes of a collection that are counted; of a data subject where given."""
+        return [
+            rule
+            for rule in self._rules_of(collection)
+            if (rule.on_request if key is not None else rule.action != "keep")
+        ]
+
+    def _member(
+        self,
+        collections: Sequence[str],
+        collection: str,
+        rules: Sequence[RetentionRule],
+        key: str | None,
+    ) -> Member:
+        """Return how a collection is counted, alone or as one of a circle."""
+        if key is None:
+            states = [self._state(rule) for rule in rules]
+        else:
+            states = [self._state_of_subject(rule, key) for rule in rules]
+        going = [at for at, rule in enumerate(rules) if rule.deletes]
+        is_in_circle = bool(self._leading.circle(collection))
+        if is_in_circle and key is not None:  # expired records go too, also those of others
+            deleting = [other for other in self._rules_of(collection) if other.deletes]
+            going = [len(states) + at for at in range(len(deleting))]
+            states += [self._going(rule, key) for rule in deleting]
+        referring = self._referring(collections, collection) if going else []
+        return Member(self.relations.by_collection[collection], states, going, referring)
+
+    def _state(self, rule: RetentionRule) -> Composable:
+        """Return the state of a record by a class: expired, and whether it is on hold."""
         over = [(self._clock(rule.clock), rule.period)]
-        over += [self._minimum(rule, one) for one in rule.minimum]
-        query = SQL(
-            "{prefix}SELECT count(*) FILTER (WHERE held), "
-            "count(*) FILTER (WHERE referred AND NOT held), "
-            "count(*) FILTER (WHERE NOT referred AND NOT held) FROM (SELECT {held} AS held, "
-            "{referred} AS referred FROM {table} AS t WHERE {of_class} AND {left} AND {over}) AS d"
+        over += [self._minimum(rule, minimum) for minimum in rule.minimum]
+        left = _all([self._of_class(rule), self._left_to_do(rule), self._after(over)])
+        return SQL("CASE WHEN {} THEN CASE {} {} END").format(left, self._held(rule), _BY_HOLD)
+
+    def _state_of_subject(self, rule: RetentionRule, key: str) -> Composable:
+        """Return the state of a record by a class: a data subject's, and whether it may stay."""
+        lawful = self._after([self._minimum(rule, one) for one in rule.minimum])
+        free = _all([lawful, *self._let_go(rule, key), SQL("NOT ({})").format(self._held(rule))])
+        return SQL(
+            "CASE WHEN {left} AND {asked} THEN CASE WHEN {elsewhere} THEN {aside} "
+            "WHEN {free} THEN {is_free} ELSE {other} END END"
         ).format(
-            prefix=self._prefix(rule) if rule.deletes else SQL(""),
-            held=self._held(rule),
-            referred=self._referred(rule) if rule.deletes else _FALSE,
-            table=self._relation(rule).identifier,
-            of_class=self._of_class(rule),
             left=self._left_to_do(rule),
-            over=self._after(over),
+            asked=self._asked(rule, key),
+            elsewhere=self.remembered.taken_over(
+                rule, key, self._linked(rule, key), self._named(rule, key)
+            ),
+            free=free,
+            aside=literal(int(State.ASIDE)),
+            is_free=literal(int(State.FREE)),
+            other=literal(int(State.OTHER)),
         )
-        return Left(rule.record_class, *self._row(query))
+
+    def _going(self, rule: RetentionRule, key: str) -> Composable:
+        """Return the state of a record that a class or its data subject lets go."""
+        return SQL("CASE WHEN {} AND NOT ({}) THEN {} END").format(
+            self._over(rule, key), self._held(rule), literal(int(State.FREE))
+        )
 
     def _of_class(self, rule: RetentionRule) -> Composable:
         """Of the class, and of no other that keeps it longer."""
@@ -258,7 +312,7 @@ class Inspection:
         return _or([suspended, *self._on_hold(rule.collection)])
 
     def _on_hold(self, collection: str) -> list[Composable]:
-        """Conditions of which one says that a hold is on a record of a collection."""
+        """Return conditions; if any holds, a hold is on a record of the collection."""
         parts: list[Composable] = [SQL("true")] if self.holds.everything else []
         for one in self.rules:
             if one.collection != collection:
@@ -277,91 +331,34 @@ class Inspection:
             held = self.holds.values.get(HoldKind.SUBJECT, {})
             subjects = self._keys.subjects_on_hold(self.remembered.subjects, held)
             parts.append(self.remembered.condition(one, subjects))
-        return parts
+        return [part for part in parts if part != _FALSE]
 
-    def _referred(self, rule: RetentionRule) -> Composable:
-        """Another record refers to it and is not set to null with it.
-
-        In a circle (`_prefix` stands before the query) only what is not over itself explains.
-        """
-        return rings.stays() if self._ring(rule.collection) else self._referring(rule)
-
-    def _ring(self, collection: str) -> frozenset[str]:
-        """The circle of a collection; empty where it belongs to none."""
-        emptied = {one.collection for one in self.rules if one.deletes}
-        referring = {
-            name: {child for child, key in self._keys_to(name) if not self._nulled(key, name)}
-            & emptied
-            for name in emptied
-        }
-        return rings.ring_of(collection, referring)
-
-    def _prefix(self, rule: RetentionRule, key: str | None = None) -> Composable:
-        """What `_referred` needs before the query; ``key`` of a subject who asked."""
-        ring = self._ring(rule.collection)
-        members = []
-        for name in sorted(ring):
-            relation = self.relations.by_collection[name]
-            rules = [one for one in self.rules if one.collection == name and one.deletes]
-            over = [
-                _all([self._over(one, key), SQL("NOT ({})").format(self._held(one))])
-                for one in rules
-            ]
-            keys = [
-                key
-                for child, key in self._keys_to(name)
-                if child in ring and not self._nulled(key, name)
-            ]
-            explained = self._referring(rules[0], ring)
-            members.append(rings.Member(relation, _or(over), explained, keys))
-        return rings.prefix(members) if members else SQL("")
-
-    def _over(self, rule: RetentionRule, key: str | None) -> Composable:
-        """Over by a class and kept by no other, or asked for where a subject's key is given."""
+    def _over(self, rule: RetentionRule, key: str) -> Composable:
+        """Over by a class and kept by no other, or a data subject asked for it."""
         minima = [self._minimum(rule, one) for one in rule.minimum]
         periods = self._after([(self._clock(rule.clock), rule.period), *minima])
         over = _all([self._of_class(rule), periods])
-        if key is None or not rule.on_request:
+        if not rule.on_request:
             return over
         asked = self._asked(rule, key)
         return _or([over, _all([asked, self._after(minima), *self._let_go(rule, key)])])
 
-    def _referring(self, rule: RetentionRule, ring: frozenset[str] = frozenset()) -> Composable:
-        """A record of a mapped table refers to it; one of a circle, only where it is not over."""
-        relation = self._relation(rule)
-        parts: list[Composable] = [SQL("false")]
-        for child, key in self._keys_to(rule.collection):
-            which: Composable = SQL("true")
-            if self._nulled(key, rule.collection):  # only what a hold forbids to change
-                which = _or([_FALSE, *self._on_hold(child)])
-            refers = key.joined("c", "t")
-            if key.child_root == relation.oid:  # what refers to itself only is kept by nothing
-                other = SQL("(c.tableoid, c.ctid) <> (t.tableoid, t.ctid)")
-                refers = _all([refers, other])
-            if child in ring:
-                refers = _all([refers, rings.not_over("c")])
-            columns = SQL(", ").join(quoted("t", one) for one in key.columns)
-            records = SQL("(SELECT t.tableoid, t.ctid, {} FROM {} AS t WHERE {})").format(
-                columns, key.identifier, which
-            )
-            parts.append(SQL("EXISTS (SELECT FROM {} AS c WHERE {})").format(records, refers))
-        return _or(parts)
+    def _referring(self, collections: Sequence[str], collection: str) -> list[Referring]:
+        """Return the foreign keys whose records explain records of a collection.
 
-    def _keys_to(self, collection: str) -> list[tuple[str, ForeignKey]]:
-        """Foreign keys that lead to a collection, each with the collection that has it."""
-        keys = self.relations.keys_to(self.relations.by_collection[collection])
-        found = [(self.relations.collection_of(key.child_root), key) for key in keys]
-        return [(child, key) for child, key in found if child is not None]
-
-    def _nulled(self, key: ForeignKey, collection: str) -> bool:
-        """Whether a foreign key is set to null when a record of the collection goes."""
-        child = self.relations.collection_of(key.child_root)
-        detached = {
-            text for one in self.rules if one.collection == collection for text in one.detach
-        }
-        return key.on_delete in ("set_null", "set_default") or any(
-            f"{child}.{column}" in detached for column in key.columns
-        )
+        They are of mapped tables, and not set to null with the collection's records, unless a hold
+        forbids that.
+        """
+        relation, referring = self.relations.by_collection[collection], []
+        for child, key in self._leading.to(collection):
+            nulled = self._leading.sets_null(child, key, collection)
+            # a hold forbids to set a key to null
+            if which := self._on_hold(child) if nulled else [SQL("true")]:
+                is_in_circle = child in self._leading.circle(collection)
+                member = collections.index(child) if is_in_circle else None
+                to_itself = key.child_root == relation.oid
+                referring.append(Referring(key, _or(which), to_itself, member, not nulled))
+        return referring
 
     def _unmatched(self, key: ForeignKey, parent: Relation) -> int:
         filled = _all([SQL("{} IS NOT NULL").format(quoted("c", one)) for one in key.columns])
@@ -384,6 +381,9 @@ def _member(rule: RetentionRule) -> Composable:
 
 
 _FALSE = SQL("false")
+_BY_HOLD = SQL("WHEN true THEN {} WHEN false THEN {} ELSE {} END").format(
+    *(literal(int(state)) for state in (State.ASIDE, State.FREE, State.OTHER))
+)
 
 
 def _true(text: str) -> Composable:

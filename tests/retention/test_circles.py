@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from include.holds.registry import HoldKind
 from include.local.postgres import EmbeddedPostgres
@@ -187,6 +188,40 @@ def test_a_chain_that_was_not_walked_explains_nothing_but_by_its_young_end(place
     place.rules = [rule("note"), rule("z")]
     place.execute(place.plan(), allowed=["z"])
     assert _left(place)["note"] == (2, 5 + 2)
+
+
+def test_the_count_afterwards_follows_a_long_chain_without_an_index(place: Yard) -> None:
+    """Its time grows with the records; 20,000 of them, each looked for in all, take minutes."""
+    place.run(f"""
+    CREATE TABLE note (id int PRIMARY KEY, at date, parent int);
+    INSERT INTO note SELECT i, '{OVER}', nullif(i - 1, 0) FROM generate_series(1, 20000) i;
+    ALTER TABLE note ADD FOREIGN KEY (parent) REFERENCES note;
+    UPDATE note SET at = '{YOUNG}' WHERE id = 10000;
+    ANALYZE note;
+    """)
+    place.rules = [rule("note")]
+    with place.inspection() as inspection:
+        inspection.connection.execute("SET LOCAL statement_timeout = '20s'")
+        (left,) = inspection.left()
+    assert (left.referred, left.unexplained) == (9_999, 10_000)
+
+
+def test_the_count_afterwards_looks_up_references_of_a_large_table_together(place: Yard) -> None:
+    """Even where no index is on the foreign key and its values exceed the memory of one join."""
+    place.run(f"""
+    CREATE TABLE parcel (id int PRIMARY KEY, at date);
+    CREATE TABLE scan (id int PRIMARY KEY, at date, parcel int);
+    INSERT INTO parcel SELECT i, '{OVER}' FROM generate_series(1, 20000) i;
+    INSERT INTO scan SELECT i, '{YOUNG}', 1 + i % 19990 FROM generate_series(1, 40000) i;
+    ALTER TABLE scan ADD FOREIGN KEY (parcel) REFERENCES parcel;
+    ANALYZE parcel, scan;
+    """)
+    place.rules = [rule("parcel"), rule("scan")]
+    place.conninfo = make_conninfo(place.conninfo, options="-c work_mem=64kB")
+    with place.inspection() as inspection:
+        inspection.connection.execute("SET LOCAL statement_timeout = '20s'")
+        parcels, _scans = inspection.left()
+    assert (parcels.referred, parcels.unexplained) == (19_990, 10)
 
 
 def _left(place: Yard) -> dict[str, tuple[int, int]]:

@@ -1,0 +1,284 @@
+"""Counts what is left of some collections in one statement, for the count afterwards alone.
+
+One statement counts a collection, or all collections of a circle of foreign keys, with all of their
+classes. Each table is read once for its own records, and once for each foreign key. The execution
+finds otherwise what goes (`include.retention.graph`, `include.retention.deletable`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Any
+
+import psycopg
+from psycopg.sql import SQL, Composable, Composed, Identifier
+
+from include.policy.fragments import either, literal, quoted
+from include.retention.relations import ForeignKey, Relation
+from include.retention.session import set_up_joins
+
+
+class State(IntEnum):
+    """The state of a record that is left, as one class sees it.
+
+    Attributes:
+        FREE: only a record that refers to it may explain it.
+        ASIDE: a reason of its own explains it.
+        OTHER: it is neither of these.
+    """
+
+    FREE = 1
+    ASIDE = 2
+    OTHER = 3
+
+
+@dataclass(frozen=True)
+class Referring:
+    """A foreign key whose records may explain the records to which they refer.
+
+    Attributes:
+        key: the foreign key.
+        which: condition over ``t``, a record of the table that has the key: it explains.
+        to_itself: whether the key leads to its own table; a record explains itself by no key.
+        member: number of the member that has the key; None outside of the circle. A record of a
+            member that is to go explains nothing.
+        passes_on: whether the explanation of a member's record explains what it refers to.
+    """
+
+    key: ForeignKey
+    which: Composable
+    to_itself: bool
+    member: int | None
+    passes_on: bool
+
+
+@dataclass(frozen=True)
+class Member:
+    """A collection whose records are counted.
+
+    Attributes:
+        relation: its table.
+        states: expressions over ``t`` that give a `State`, or null of a record that is not left.
+        going: numbers of the states that are FREE of a record that is to go.
+        referring: foreign keys that lead to it.
+    """
+
+    relation: Relation
+    states: Sequence[Composable]
+    going: Sequence[int]
+    referring: Sequence[Referring]
+
+
+@dataclass(frozen=True)
+class StateCounts:
+    """Records by what one of the states of a member says.
+
+    Attributes:
+        free: whose state is FREE.
+        referred: of ``free``, that another record explains.
+        aside: whose state is ASIDE.
+        other: whose state is OTHER.
+    """
+
+    free: int = 0
+    referred: int = 0
+    aside: int = 0
+    other: int = 0
+
+
+def count_left(
+    connection: psycopg.Connection[Any], members: Sequence[Member]
+) -> list[list[StateCounts]]:
+    """Count the records of each member by each of its states.
+
+    Args:
+        connection: inside of a transaction, whose settings for joins are changed.
+        members: a collection, or all collections of a circle.
+    """
+    statement = Statement(members)
+    if statement.joins:
+        set_up_joins(connection, statement.joins)
+    counts = [[StateCounts() for _ in member.states] for member in members]
+    for at, is_referred, counted in connection.execute(statement.query(), {}):
+        for state, found in enumerate(counts[at]):
+            if is_referred:
+                counts[at][state] = replace(found, referred=counted[state])
+            else:
+                free, aside, other = counted[3 * state : 3 * state + 3]
+                counts[at][state] = replace(found, free=free, aside=aside, other=other)
+    return counts
+
+
+class Statement:
+    """The statement that counts the members.
+
+    Attributes:
+        joins: number of joins that PostgreSQL may hash.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self._members = members
+        self._states = [
+            SQL(SQL("ARRAY[{}]::int[]").format(SQL(", ").join(member.states)).as_string(None))
+            for member in members
+        ]
+        self._explained = [
+            self._explained_by(at, number)
+            for at, member in enumerate(members)
+            for number in range(len(member.referring))
+        ]
+        self.joins = 2 * len(self._explained)
+
+    def query(self) -> Composed:
+        """Return the statement.
+
+        Its columns: number of the member; whether the records are counted that others explain; and
+        the counts: of these by state, else of FREE, ASIDE and OTHER by state.
+        """
+        parts = [self._left(at) for at in range(len(self._members))]
+        counts = [
+            SQL("SELECT {}, false, {} FROM {}").format(
+                literal(at), _counted(len(member.states), State), _name(at)
+            )
+            for at, member in enumerate(self._members)
+        ]
+        if self._explained:
+            parts.append(self._stays())
+            most = max(len(member.states) for member in self._members)
+            counts.append(
+                SQL("SELECT member, true, {} FROM stays GROUP BY member").format(
+                    _counted(most, [State.FREE])
+                )
+            )
+        return SQL("WITH RECURSIVE {} {}").format(
+            SQL(", ").join(parts), SQL(" UNION ALL ").join(counts)
+        )
+
+    def _left(self, at: int) -> Composable:
+        """Return the expression of a member's records that are left."""
+        # OFFSET 0: PostgreSQL works the states out once for each record.
+        columns = [SQL("t.tableoid"), SQL("t.ctid"), SQL("{} AS states").format(self._states[at])]
+        for number, column in enumerate(self._targets(at)):
+            columns.append(
+                SQL("{} AS {}").format(quoted("t", column), Identifier(f"target {number}"))
+            )
+        return SQL(
+            "{} AS {}(SELECT * FROM (SELECT {} FROM {} AS t OFFSET 0) AS d "
+            "WHERE num_nonnulls(VARIADIC states) > 0)"
+        ).format(
+            _name(at),
+            SQL("MATERIALIZED ") if self._explained else SQL(""),
+            SQL(", ").join(columns),
+            self._members[at].relation.identifier,
+        )
+
+    def _explained_by(self, at: int, number: int) -> Composable:
+        """Return a member's records that are to go and that the records of a key explain."""
+        referring = self._members[at].referring[number]
+        targets = self._targets(at)
+        key = replace(
+            referring.key,
+            targets=tuple(f"target {targets.index(column)}" for column in referring.key.targets),
+        )
+        which = [referring.which]
+        if referring.member is not None:
+            which.append(
+                SQL(
+                    "NOT EXISTS (SELECT FROM {} AS o WHERE {} "
+                    "AND (o.tableoid, o.ctid) = (t.tableoid, t.ctid))"
+                ).format(_name(referring.member), self._is_going(referring.member, "o"))
+            )
+        refers = [key.joined("c", "t")]
+        if referring.to_itself:
+            refers.append(SQL("(c.tableoid, c.ctid) <> (t.tableoid, t.ctid)"))
+        return SQL(
+            "SELECT {} AS member, t.tableoid, t.ctid, t.states FROM {} AS t WHERE {} AND EXISTS "
+            "(SELECT FROM (SELECT t.tableoid, t.ctid, {} FROM {} AS t WHERE {}) AS c WHERE {})"
+        ).format(
+            literal(at),
+            _name(at),
+            self._is_going(at, "t"),
+            SQL(", ").join(quoted("t", column) for column in key.columns),
+            key.identifier,
+            SQL(" AND ").join(which),
+            SQL(" AND ").join(refers),
+        )
+
+    def _stays(self) -> Composable:
+        """Return the expression of the records to go that others explain, each once."""
+        steps = self._steps()
+        if not steps:
+            explained = SQL(" UNION ").join(self._explained)
+            return SQL("stays AS ({})").format(explained)
+        return SQL(
+            "stays AS (SELECT * FROM ({}) AS x UNION "
+            "SELECT e.* FROM stays AS s CROSS JOIN LATERAL ({}) AS e)"
+        ).format(SQL(" UNION ALL ").join(self._explained), SQL(" UNION ALL ").join(steps))
+
+    def _steps(self) -> list[Composable]:
+        """Return by the member of a record ``s`` the records to go to which it refers."""
+        by_child: dict[int, list[Composable]] = {}
+        for at, member in enumerate(self._members):
+            for referring in member.referring:
+                if referring.member is not None and referring.passes_on:
+                    step = self._step(at, referring.key)
+                    by_child.setdefault(referring.member, []).append(step)
+        # The first OFFSET 0 has PostgreSQL skip all keys of another member at once, and the second
+        # keeps each member's own.
+        return [
+            SQL("(SELECT * FROM ({} OFFSET 0) AS u WHERE s.member = {} OFFSET 0)").format(
+                SQL(" UNION ALL ").join(SQL("({})").format(step) for step in steps), literal(child)
+            )
+            for child, steps in by_child.items()
+        ]
+
+    def _step(self, at: int, key: ForeignKey) -> Composable:
+        """Return a member's record to go to which the record ``s`` refers, found by its key."""
+        return SQL(
+            "SELECT {} AS member, p.* FROM {} AS c CROSS JOIN LATERAL "
+            "(SELECT t.tableoid, t.ctid, {} AS states FROM {} AS t WHERE {} OFFSET 0) AS p "
+            "WHERE c.tableoid = s.tableoid AND c.ctid = s.ctid AND {}"
+        ).format(
+            literal(at),
+            key.identifier,
+            self._states[at],
+            self._members[at].relation.identifier,
+            key.joined("c", "t"),
+            self._is_going(at, "p"),
+        )
+
+    def _is_going(self, at: int, alias: str) -> Composable:
+        """Return the condition that a member's record is to go, as far as it itself says."""
+        states = SQL("{}.states").format(SQL(alias))
+        return either(
+            [
+                SQL("{}[{}] = {}").format(states, literal(number + 1), literal(int(State.FREE)))
+                for number in self._members[at].going
+            ]
+        )
+
+    def _targets(self, at: int) -> list[str]:
+        """Return the columns of a member to which foreign keys lead."""
+        return list(
+            dict.fromkeys(
+                column
+                for referring in self._members[at].referring
+                for column in referring.key.targets
+            )
+        )
+
+
+def _name(at: int) -> Composable:
+    return quoted(f"left {at}")
+
+
+def _counted(states: int, values: Sequence[State] | type[State]) -> Composable:
+    """Return an array of the numbers of records, by state and by its value."""
+    each = [
+        SQL("count(*) FILTER (WHERE states[{}] = {})").format(literal(at + 1), literal(int(value)))
+        for at in range(states)
+        for value in values
+    ]
+    return SQL("ARRAY[{}]::bigint[]").format(SQL(", ").join(each))
