@@ -11,10 +11,13 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import psycopg
 
 from benchmarks import _retention_data as data
 from benchmarks._retention_graph import GeneratedGraph
@@ -91,23 +94,55 @@ def _in_turn(
         statements: the plain counts.
         exact: whether both count the same; else the plan may count less.
     """
-    ours, plain, each = [], [], []
+    ours, plain = [], []
     with place.reader.connect(autocommit=True) as connection:
         prepare(connection, place.database)
         schedule = place.schedule(datetime.fromisoformat(given["as_of"]))
         for _round in range(given["rounds"] + 1):
-            begun = time.monotonic()
+            begun = Moment.now(connection)
             made = make_plan(connection, schedule)
-            ours.append(time.monotonic() - begun)
-            begun = time.monotonic()
+            between = Moment.now(connection)
             counts = [connection.execute(one).fetchone()[0] for one in statements]
-            plain.append(time.monotonic() - begun)
+            ours.append(between.since(begun))
+            plain.append(Moment.now(connection).since(between))
             planned = [one.to_delete for one in made.classes]
             less = any(mine > theirs for mine, theirs in zip(planned, counts, strict=True))
             if less or not sum(planned) or (exact and counts != planned):
                 sys.exit(f"The plan and the plain counts differ: {counts}, {planned}")
-            each.append(ours[-1] / plain[-1])
-    return {"ours": median(ours[1:]), "plain": median(plain[1:]), "ratio": median(each[1:])}
+    pairs = list(zip(ours, plain, strict=True))[1:]
+    return {
+        "ours": median(plan.seconds for plan, _count in pairs),
+        "plain": median(count.seconds for _plan, count in pairs),
+        "ratio": median(plan.seconds / count.seconds for plan, count in pairs),
+        "ours_cpu": median(plan.cpu for plan, _count in pairs),
+        "plain_cpu": median(count.cpu for _plan, count in pairs),
+        "cpu_ratio": sum(plan.cpu for plan, _ in pairs) / sum(count.cpu for _, count in pairs),
+    }
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A point in time, or the time between two.
+
+    Attributes:
+        seconds: wall time.
+        cpu: CPU time of this process and of the server's process of a connection, in seconds.
+    """
+
+    seconds: float
+    cpu: float
+
+    @classmethod
+    def now(cls, connection: psycopg.Connection[Any]) -> Moment:
+        """Read the clocks. The server runs on this machine, which is Linux: proc(5)."""
+        stat = Path(f"/proc/{connection.info.backend_pid}/stat").read_text()
+        user, system = stat.rpartition(")")[2].split()[11:13]
+        server = (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        return cls(time.monotonic(), time.process_time() + server)
+
+    def since(self, earlier: Moment) -> Moment:
+        """Return the time since an earlier moment."""
+        return Moment(self.seconds - earlier.seconds, self.cpu - earlier.cpu)
 
 
 MEASURES = {"erase": erase, "plan": plan, "plan_graph": plan_graph}

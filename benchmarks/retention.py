@@ -20,6 +20,8 @@ from benchmarks._measure import Targets, console, machine
 from benchmarks._retention_bench import PARCELS, PER_SECOND, Erased, Latencies, RetentionBench
 from benchmarks._retention_graph import GeneratedGraph
 
+GRAPH_TABLES = 60
+FEW_ROWS = 100_000  # of all tables of the graph
 MEMORY_GROWTH = 1.1  # times; of a tenth of the rows
 # With the local profile's 2 GB, ten million rows make PostgreSQL take a checkpoint every 20
 # seconds, and log that this is too often.
@@ -67,20 +69,36 @@ def measure_planning(bench: RetentionBench, rows: int, rounds: int, targets: Tar
 
 
 def measure_graph(bench: RetentionBench, rows: int, rounds: int, targets: Targets) -> None:
-    """Plan 60 tables with 4 foreign keys each, in circles, against plain counts."""
-    graph = GeneratedGraph(60, 4, max(1, rows * 60 // 100), bench.cutoff, cycles=True)
+    """Plan 60 tables with 4 foreign keys each, in circles, against plain counts.
+
+    Of `FEW_ROWS` in all tables together no target is set: most of the time goes to making and
+    planning the statement, which plain counts do not need.
+    """
+    found = _plan_of_graph(bench, FEW_ROWS, rounds)
+    console.print(
+        f"No target: plan of many keys against plain counts, {FEW_ROWS:,} rows in all: "
+        f"{found['ratio']:.2f}, of CPU {found['cpu_ratio']:.2f}"
+    )
+    found = _plan_of_graph(bench, max(1, rows * GRAPH_TABLES // 100), rounds)
+    targets.most("plan of many keys against plain counts", found["ratio"], 3)
+
+
+def _plan_of_graph(bench: RetentionBench, rows: int, rounds: int) -> dict[str, float]:
+    """Plan a generated graph with some rows in all of its tables together."""
+    graph = GeneratedGraph(GRAPH_TABLES, 4, rows, bench.cutoff, cycles=True)
     bench.fill("graph", lambda connection, *_: graph.make(connection), rows, bench.cutoff)
     bench.state(())
     process, found = bench.once(
-        "plan_graph", "graph", tables=60, keys=4, rows=graph.rows, rounds=rounds
+        "plan_graph", "graph", tables=graph.tables, keys=graph.keys, rows=rows, rounds=rounds
     )
+    bench.drop("graph")
     console.print(
-        f"Plan of 60 tables with {graph.rows_of_table:,} rows and 4 foreign keys each, in circles: "
-        f"{found['ours']:.2f} s, plain counts {found['plain']:.2f} s, "
+        f"Plan of {graph.tables} tables with {graph.rows_of_table:,} rows and {graph.keys} foreign "
+        f"keys each, in circles: {found['ours']:.2f} s ({found['ours_cpu']:.2f} s of CPU), plain "
+        f"counts of one level of keys {found['plain']:.2f} s ({found['plain_cpu']:.2f} s of CPU), "
         f"{process.peak / 2**20:.0f} MiB of our process"
     )
-    targets.most("plan of many keys against plain counts", found["ratio"], 3)
-    bench.drop("graph")
+    return found
 
 
 def measure_deletion(bench: RetentionBench, rows: int, targets: Targets) -> None:

@@ -168,7 +168,7 @@ class KeptRecords:
 
     def _circle(self, group: Sequence[str], members: Sequence[str]) -> list[Composable]:
         """Return the expressions of a group of collections that refer to each other."""
-        seed, knot, pairs = (self._name(kind, group) for kind in ("seed", "knot", "pair"))
+        seed, knot = (self._name(kind, group) for kind in ("seed", "knot"))
         seeds = [
             SQL("SELECT {} AS member, {} AS ref, {} FROM {} AS t WHERE {}").format(
                 literal(self._place(name)), literal(at), self._columns(name), self._table(name), it
@@ -176,32 +176,37 @@ class KeptRecords:
             for name in members
             for at, it in self._kept_by(name)
         ]
-        steps = _composed(self._steps(members))
+        # Counted by key, a kept record is followed once for each key that keeps it. To follow it
+        # once, PostgreSQL would have to plan all steps a second time for the keys.
+        columns = ["member", "ref", "tab", "rec", "digest", "classes"]
+        if not self.details:
+            columns.remove("ref")
         made: list[Composable] = [
             SQL("{} AS MATERIALIZED ({})").format(seed, SQL(" UNION ALL ").join(seeds)),
             SQL(
-                "{knot} AS (SELECT member, tab, rec, digest, classes FROM {seed} UNION "
-                "SELECT e.member, e.tab, e.rec, e.digest, e.classes FROM {knot} AS s "
-                "CROSS JOIN LATERAL ({steps}) AS e)"
-            ).format(knot=knot, seed=seed, steps=steps),
+                "{knot} AS (SELECT {columns} FROM {seed} UNION "
+                "SELECT {columns_of_step} FROM {knot} AS s CROSS JOIN LATERAL ({steps}) AS e)"
+            ).format(
+                knot=knot,
+                seed=seed,
+                steps=self._steps(members),
+                columns=SQL(", ").join(quoted(column) for column in columns),
+                columns_of_step=SQL(", ").join(quoted("e", column) for column in columns),
+            ),
         ]
         if self.details:
-            made.append(
-                SQL(
-                    "{pairs} AS (SELECT member, ref, tab, rec, classes FROM {seed} UNION "
-                    "SELECT e.member, e.ref, e.tab, e.rec, e.classes FROM {knot} AS s "
-                    "CROSS JOIN LATERAL ({steps}) AS e)"
-                ).format(pairs=pairs, seed=seed, knot=knot, steps=steps)
-            )
             self._count(
-                SQL("SELECT member, -1, tab::bigint, {all} FROM {knot} GROUP BY member, tab"),
+                SQL(
+                    "SELECT member, -1, tab::bigint, {all} FROM (SELECT DISTINCT member, tab, rec, "
+                    "digest, classes FROM {knot}) AS k GROUP BY member, tab"
+                ),
                 members=members,
                 knot=knot,
             )
             self._count(
-                SQL("SELECT member, ref, 0, {all} FROM {pairs} GROUP BY member, ref"),
+                SQL("SELECT member, ref, 0, {all} FROM {knot} GROUP BY member, ref"),
                 members=members,
-                pairs=SQL("(SELECT *, 0::bigint AS digest FROM {}) AS p").format(pairs),
+                knot=knot,
             )
         for name in members:
             if columns := self._leading_on(name):
