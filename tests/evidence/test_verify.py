@@ -6,21 +6,18 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text, update
-from sqlalchemy.exc import SQLAlchemyError
 
 from include.evidence import ledger
 from include.evidence.ledger import LedgerRow
 from include.evidence.signing import Signer, generate_key
 from include.evidence.verify import verify_all, verify_one, verify_path
 from include.services.errors import UsageError
-from include.services.objectstore.base import StoredObject, StoreError
 from include.services.objectstore.directory import DirectoryStore
 from include.state.tables import evidence_intent, evidence_ledger
 from tests.evidence.support import CLOCK, FILES, START, Evidence
@@ -308,24 +305,6 @@ def test_reading_leaves_no_transaction_and_no_lock(chain: Evidence) -> None:
     chain.conn.rollback()
     chain.verify()
     assert not chain.conn.in_transaction()
-    held = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
-    assert chain.conn.scalar(held) == 0
-
-
-def test_error_while_seals_wait_is_raised_itself_and_releases_the_lock(chain: Evidence) -> None:
-    """The transaction may be aborted then, as by a signal."""
-
-    class FailingStore(DirectoryStore):
-        def list(self, prefix: str = "") -> Iterator[StoredObject]:
-            del prefix
-            with suppress(SQLAlchemyError):
-                chain.conn.execute(text("SELECT 1 / 0"))
-            raise StoreError("the store is away")
-
-    chain.store = FailingStore(chain.root)
-    with pytest.raises(StoreError, match="the store is away"):
-        chain.verify()
-    chain.conn.rollback()
     held = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
     assert chain.conn.scalar(held) == 0
 

@@ -256,7 +256,7 @@ def test_keys_of_every_type(place: Yard, kind: str, values: list[str]) -> None:
             f"INSERT INTO child VALUES (%s, %s::text::{kind}, %s)",
             [number, value, (OVER, YOUNG)[number]],
         )
-    place.rules = [rule("parent", keys={"subject": "t.id"}), rule("child")]
+    place.rules = [rule("parent"), rule("child")]
     assert place.enforced() == {"parent": 1, "child": 1}
 
 
