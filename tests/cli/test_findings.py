@@ -128,7 +128,7 @@ def test_a_finding_is_answered_tested_and_closed(capsys: pytest.CaptureFixture[s
         (("answer", "1", *ANSWER, "--due", "2026-10-11"), "is over"),
         (("answer", "1", *ANSWER, "--due", "2026-11-19"), "is before"),
         (("answer", "1", "--cause", "...", *ANSWER[2:]), "The cause says nothing."),
-        (("answer", "1", *ANSWER[:4], "--by", " "), "Nobody is named who answers."),
+        (("answer", "1", *ANSWER[:4], "--by", " "), "--by has an empty value"),
         (("answer", "1", *ANSWER[:4]), "--by"),
         (("answer", "one", *ANSWER), "Invalid value for 'number'"),
         (("answer", "99999999999999999999", *ANSWER), "There is no finding"),

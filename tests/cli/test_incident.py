@@ -148,7 +148,8 @@ def test_a_note_that_cannot_be_is_refused_with_what_to_do(
     case.update(Action.TAKE_OFF, account="T2")
     count = len(case.entries())
     by, said, at = words
-    code, _out, err = run(capsys, "note", case.number, said, "--by", by, "--at", at)
+    when = ("--at", at) if at else ()
+    code, _out, err = run(capsys, "note", case.number, said, "--by", by, *when)
     assert code == 2
     assert fault in " ".join(err.split())
     assert len(case.entries()) == count

@@ -183,7 +183,7 @@ def test_what_cannot_be_read_is_wrong_usage(
         (("roster", str(pipe), *by), "is a pipe"),
         (("roster", str(empty), *by), "It is empty."),
         (("people", str(empty), *by), "There are: roster, courses, completions."),
-        (("roster", str(empty), "--by", " "), "Nobody is named"),
+        (("roster", str(empty), "--by", " "), "--by has an empty value"),
         (("roster", str(empty)), "--by"),
     ):
         code, out, said = run(capsys, "upload", *words)

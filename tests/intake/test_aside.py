@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import text
 
 from include.erasure.ledger import ErasureKeys
 from include.intake import settle
@@ -36,7 +37,13 @@ def registering(desk: Desk) -> Desk:
 
 def listed(desk: Desk) -> set[str]:
     with desk.state.connect() as conn:
-        return set(register.open_keys(conn, "courier", "intake_record"))
+        rows = conn.execute(
+            text(
+                "SELECT DISTINCT key FROM quarantine WHERE database = 'courier'"
+                " AND collection = 'intake_record' AND resolved_at IS NULL"
+            )
+        )
+        return {key for (key,) in rows}
 
 
 def set_aside(rig: Rig, desk: Desk) -> list[int]:

@@ -145,7 +145,7 @@ def test_check_quality_from_the_trigger_form(
     with logged_in(browser, running.airflow, ADMIN) as page:
         form = open_form(page, "Quality check")
         expect(form).to_contain_text("Names from the data map; empty means all of them.")
-        expect(form).to_contain_text("Look at all records")
+        expect(form).to_contain_text("Examine all records")
         form.get_by_role("combobox").press("ArrowDown")
         page.get_by_role("option", name="courier").click()
         form.locator("label:has(input[name=element_full])").click()
