@@ -201,7 +201,7 @@ def test_step_that_begins_while_the_run_is_sealed_waits_and_fails(
     import include.orchestration.run as module
 
     run.step(Outcome.PASS)
-    real = module._seal
+    real = module._seal_records
     with futures.ThreadPoolExecutor(1) as pool:
 
         def sealing(*given: Any, **named: Any) -> Any:
@@ -212,7 +212,7 @@ def test_step_that_begins_while_the_run_is_sealed_waits_and_fails(
             monkeypatch.setattr(module, "_late", late, raising=False)
             return done
 
-        monkeypatch.setattr(module, "_seal", sealing)
+        monkeypatch.setattr(module, "_seal_records", sealing)
         assert run.seal()["outcome"] == "pass"
         late: Any = module._late  # type: ignore[attr-defined]
         with pytest.raises(AirflowFailException, match="sealed"):
