@@ -18,8 +18,6 @@ from include.workplace import ROOT
 
 pytestmark = pytest.mark.airflow
 
-INTERRUPTED = 128 + signal.SIGINT  # as after Ctrl-C
-
 
 @pytest.fixture
 def home() -> Iterator[Path]:
@@ -57,5 +55,5 @@ def test_sigterm_while_airflow_starts_stops_everything(home: Path) -> None:
         assert any("postgres" in one.name() for one in running(home))
         up.send_signal(signal.SIGTERM)
         up.stderr.read()  # until it has ended
-    assert up.returncode == INTERRUPTED
+    assert up.returncode == 128 + signal.SIGTERM
     assert running(home) == []
