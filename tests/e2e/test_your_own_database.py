@@ -111,11 +111,14 @@ def commands(cli: Cli, tmp_path: Path) -> Iterator[Path]:
 
 
 def test_the_page_ends_with_verified_evidence(cli: Cli, commands: Path, tmp_path: Path) -> None:
-    """Every command succeeds; afterwards the expired records are gone, and only they."""
+    """Every command succeeds; afterwards the expired records are gone, and only they.
+
+    The corpus maps its shop under another name: the erasure ledger goes by that name.
+    """
     with psycopg.connect(cli.postgres("postgres"), autocommit=True) as admin:
         admin.execute(f"CREATE ROLE {OWNER} LOGIN PASSWORD '{OWNER}'".encode())
         own = f"dbname=stranger_shop user={OWNER} password={OWNER}"
-        Schema("shop").create(admin, OWNER, f"{cli.postgres('postgres')} {own}", "stranger_shop")
+        Schema("webshop").create(admin, OWNER, f"{cli.postgres('postgres')} {own}", "stranger_shop")
     (tmp_path / "parcelseal").write_text(CLIENT)
     (tmp_path / "parcelseal").chmod(0o755)
     folder = str(cli.place.local.postgres.socket_folder).replace("/", "%2F")
