@@ -87,7 +87,7 @@ RETENTION_DROP = Right(
     "retention_db",
     RETENTION,
     "GRANT OWNER TO ROLE WITH INHERIT FALSE, SET TRUE",
-    "only an owner drops a partition; needed for drop_partition, PostgreSQL 16 or newer",
+    "only an owner drops a partition; needed for drop_partition, on PostgreSQL 16, 17 and 18",
 )
 QUERY_SCHEMA = Right(
     QUERY_LOGINS,

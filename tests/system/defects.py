@@ -21,7 +21,7 @@ from include.evidence.model import Result
 from include.evidence.sealed import SealedRun, read_sealed
 from include.evidence.shelf import Shelf
 from include.holds.restore_points import RestorePointGuard
-from include.orchestration import run
+from include.orchestration import run, run_bundle
 from include.workplace import Workplace
 
 
@@ -60,8 +60,8 @@ def runs_show_their_newest_conclusion() -> Iterator[None]:
     with (
         sealed_runs_go_on(),
         patch.object(run, "finished_run", lambda *_run: None),
-        patch.object(run, "seal", seal_and_remember),
-        patch.object(run, "read_sealed", newest),
+        patch.object(run_bundle, "seal", seal_and_remember),
+        patch.object(run_bundle, "read_sealed", newest),
     ):
         yield
 
