@@ -111,9 +111,10 @@ def _run(words: list[str]) -> int:
         errors.print("interrupted")
         return 128 + signal.SIGINT
     except Exception as error:  # noqa: BLE001 - where it happened goes to a log, a line to the person
-        if stopping.interruption():  # it hides the interruption: a clean-up of the work failed
-            errors.print("interrupted")
-            return 128 + signal.SIGINT
+        if interrupted := stopping.interruption():  # the clean-up after it failed
+            log = _keep(value_free(error))
+            errors.print(f"interrupted; the work could not end cleanly, see {log}", soft_wrap=True)
+            return interrupted.exit_code
         from include.services.database import unreadable_text
 
         if unreadable := unreadable_text(error):

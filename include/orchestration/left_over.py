@@ -41,7 +41,7 @@ def locked_run(dag_id: str, logical_date: datetime) -> Iterator[None]:
 
 
 def seal_left_over(dag: Any, announce: Callable[[str], None]) -> None:
-    """Seal each run of a workflow that has no process any more.
+    """Seal each run of a workflow whose process has ended.
 
     A run that cannot be sealed now is tried again at the next start.
 
@@ -76,7 +76,7 @@ def seal_run_now(dag: Any, logical_date: datetime) -> str | None:
         if run is None:
             return None
         run_id = str(run.run_id)
-        for task in run.get_task_instances(session=session):
+        for task in _locked_tasks(session, dag.dag_id, run_id):
             if task.task_id == SEAL and task.state != "success":
                 task.try_number += 1
                 task.state = "scheduled"
@@ -99,6 +99,19 @@ def _session() -> Any:
     from airflow.utils.session import create_session
 
     return create_session(scoped=False)
+
+
+def _locked_tasks(session: Any, dag_id: str, run_id: str) -> list[Any]:
+    """Return the task instances of a run, locked until the session ends.
+
+    Airflow's API, in another thread of this process, may still store the end of the interrupted
+    attempt, with a new primary key for the retry. The lock waits for it.
+    """
+    from airflow.models.taskinstance import TaskInstance
+    from sqlalchemy import select
+
+    query = select(TaskInstance).where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id)
+    return list(session.scalars(query.with_for_update(of=TaskInstance)))
 
 
 def _seal_of(session: Any, dag_id: str, run_id: str) -> Any:

@@ -44,6 +44,19 @@ retrying.RetryTime = partial(retrying.RetryTime, limit={{limit}})
 from include.cli.app import main
 main()
 """
+# Airflow's API, a thread of the process, gives a failed task a new primary key for its retry.
+SLOW_API = """
+import time
+from pathlib import Path
+from airflow.models.taskinstance import TaskInstance
+give_new_key = TaskInstance.prepare_db_for_next_try
+def slowly(task, session):
+    give_new_key(task, session)
+    session.flush()
+    Path({mark!r}).touch()
+    time.sleep(2)
+TaskInstance.prepare_db_for_next_try = slowly
+"""
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = %s"
 
 
@@ -73,10 +86,12 @@ def environment(cli: Cli, backed_up: Any, tmp_path_factory: pytest.TempPathFacto
 
 
 @contextmanager
-def backing_up(cli: Cli, environment: dict[str, str], limit: float = 60) -> Iterator[Running]:
-    """Start a backup whose tasks are repeated for a time, in seconds."""
+def backing_up(
+    cli: Cli, environment: dict[str, str], limit: float = 60, before: str = ""
+) -> Iterator[Running]:
+    """Start a backup whose tasks are repeated for a time, in seconds, after some other code."""
     assert cli.forked is not None
-    words = ["-c", COMMAND.format(limit=limit), "run", "backup_offsite", "--json"]
+    words = ["-c", before + COMMAND.format(limit=limit), "run", "backup_offsite", "--json"]
     whole = {**cli.environment, **environment, "TEST_RETRIES": "yes"}
     with cli.forked.busy, cli.forked.running(words, whole) as command:
         yield command
@@ -184,6 +199,17 @@ def test_sigint_in_countdown_seals_the_run(cli: Cli, environment: dict[str, str]
     with backing_up(cli, environment | DEAD) as command:
         text = "attempt 1 failed: No connection to courier on 127.0.0.1:1: Connection refused"
         wait_until(lambda: text in command.stderr, command)
+        run = end_by(signal.SIGINT, command)
+    assert "backup.failed" in finding_codes(Path(run["bundle"]))
+
+
+def test_sigint_while_airflow_stores_a_retry_seals_the_run(
+    cli: Cli, environment: dict[str, str], tmp_path: Path
+) -> None:
+    mark = tmp_path / "storing"
+    before = SLOW_API.format(mark=str(mark))
+    with backing_up(cli, environment | DEAD, before=before) as command:
+        wait_until(mark.exists, command)
         run = end_by(signal.SIGINT, command)
     assert "backup.failed" in finding_codes(Path(run["bundle"]))
 
