@@ -34,7 +34,7 @@ def spec(port: int | None, **extra: object) -> ConnectionSpec:
 
 
 def session(server: Smtp, **extra: object) -> MailSession:
-    return MailServer.from_connection(spec(server.port, **{"timeout": 2} | extra)).open()
+    return MailServer.from_connection(spec(server.port, **{"timeout": 20} | extra)).open()
 
 
 def only(phase: str, answer: str) -> Rule:
@@ -104,7 +104,7 @@ def test_a_refused_sender_makes_the_server_unusable(server: Smtp) -> None:
 def test_a_server_that_is_down_is_unavailable() -> None:
     """Nothing was sent, and the session can be used once it is back."""
     port = free_port()
-    line = MailServer.from_connection(spec(port, timeout=2)).open()
+    line = MailServer.from_connection(spec(port, timeout=20)).open()
     assert line.ready() == Reply(Fate.UNAVAILABLE)
     assert line.send("e1@courier.example", MAIL) == Reply(Fate.UNAVAILABLE)
     with Smtp(port=port) as server:

@@ -88,8 +88,8 @@ def test_an_upload_survives(rig: Rig, fault: Fault) -> None:
 
 def test_a_slow_line_is_no_failure(rig: Rig) -> None:
     """A part may take longer than the timeouts as long as it moves."""
-    rig.proxy.rule = first(1, is_part, Fault(slow_upload_seconds=4))
-    write(rig.store(connect_timeout=1, read_timeout=2, max_attempts=1))
+    rig.proxy.rule = first(1, is_part, Fault(slow_upload_seconds=10))
+    write(rig.store(connect_timeout=6, read_timeout=6, max_attempts=1))
     assert rig.proxy.faults == 1
 
 
