@@ -1,4 +1,4 @@
-"""Compare what a backed up database needs from its server with what another server has.
+"""Compare the needs of a backed up database with the features of another server.
 
 The archive's table of contents names extensions, collations and encoding, so this also works for
 restore points of earlier versions (docs/decisions/0042-needs-of-a-database-from-its-archive.md).
@@ -123,7 +123,7 @@ class ServerNeeds:
 def require_needs(
     entries: Sequence[Entry], target: DatabaseAddress, *, is_target: bool = True
 ) -> None:
-    """Refuse a server that lacks what the archive's database needs.
+    """Refuse a server that lacks a feature of the archive's database.
 
     Args:
         entries: table of contents of the archive.

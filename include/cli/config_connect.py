@@ -78,7 +78,7 @@ def pack_problem(problem: PackProblem) -> Problem:
 
 
 def connect_problems(place: Workplace) -> list[Problem]:
-    """Return what connections and their logins lack; services are tried, nothing is changed.
+    """Try all connections, and return the problems and missing rights.
 
     A store is tried by writing and removing a small object.
     """

@@ -1,4 +1,4 @@
-"""Show what a command waits for, and for how long."""
+"""Show why a command waits, and for how long."""
 
 from __future__ import annotations
 

@@ -81,18 +81,18 @@ def _require_keys(place: Workplace, kind: HoldKind, value: str) -> None:
 
     if kind not in RECORD_KINDS:
         return
-    asked: list[bool] = []
+    answers: list[bool] = []
     for name, values in _databases(place.pack, value).items():
         if not any(getattr(rule.keys, kind) for rule in place.pack.retention_of(name)):
             continue
         try:
             desk = place.retention_desk(name)
-            asked.append(can_keep(desk.reader, desk.database, desk.rules, kind, values))
+            answers.append(can_keep(desk.reader, desk.database, desk.rules, kind, values))
         except UnusableKey:
             raise
         except ParcelSealError:
-            asked.append(True)  # the hold is placed; `_reach` says that it could not be counted
-    require_match(asked, kind)
+            answers.append(True)  # the hold is placed; `_reach` says that it could not be counted
+    require_match(answers, kind)
 
 
 def _databases(pack: PolicyPack, value: str) -> dict[str, set[str]]:

@@ -14,7 +14,7 @@ from include.workplace import Workplace
 
 
 def type_problems(place: Workplace) -> Iterator[PackProblem]:
-    """Yield what of the pack does not fit the types of its databases, with file, line and path.
+    """Yield the entries of the pack that do not fit the live types, with file, line and path.
 
     A database that cannot be asked is left out: the check of the connections reports it.
 

@@ -95,7 +95,7 @@ def length_form(column: str, kind: ColumnType) -> str:
 
 
 def equal_form(column: str, kind: ColumnType) -> str:
-    """Return what of a column is compared with members of a set."""
+    """Return the SQL of a column that is compared with members of a set."""
     match kind.kind:
         case Kind.TEXT:
             return f"{column}::text"
@@ -133,7 +133,7 @@ def written(value: Value) -> str:
 
 
 def order_form(column: str, kind: ColumnType) -> str:
-    """Return what of a column is compared with the ends of a range."""
+    """Return the SQL of a column that is compared with the ends of a range."""
     match kind.kind:
         case Kind.TEXT:
             return f'{column}::text COLLATE "C"'
@@ -222,7 +222,7 @@ def _not_greater(
     if set(kinds) <= CALENDAR and kinds[0] is not kinds[1]:
         a, b = (_local(columns[name], types[name], timezone, Kind.DAY in kinds) for name in names)
     sign = ">=" if kwargs.or_equal else ">"
-    numbers = [one for name in names for one in _numbers_only(columns[name], types[name])]
+    numbers = [number for name in names for number in _numbers_only(columns[name], types[name])]
     return f"NOT ({' AND '.join([f'{a} {sign} {b}', *numbers])})"
 
 

@@ -80,7 +80,7 @@ def misfits(
     types: Mapping[str, ColumnType],
     timezone: str,
 ) -> list[Misfit]:
-    """Return what of an expectation does not fit the live types.
+    """Return the arguments of an expectation that do not fit the live types.
 
     Args:
         connection: to the mapped database, in a transaction; constants are cast, no row is read.
@@ -252,7 +252,7 @@ def expectation_problems(
     with connection.transaction():
         connection.execute("SET TRANSACTION READ ONLY")
         connection.execute("SELECT set_config('DateStyle', 'ISO, YMD', true)")
-        for name in sorted(one.path for one in pack.files if one.path.startswith(f"{QUALITY}/")):
+        for name in sorted(file.path for file in pack.files if file.path.startswith(f"{QUALITY}/")):
             document = read_document(read_bytes(Path(pack.folder) / name, name), name)
             for loc, message in _of_suites(pack, database, connection, document.data):
                 problems.append(document.problem(loc, message))

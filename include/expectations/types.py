@@ -112,11 +112,13 @@ def read_types(
     for column, title, sql, name, category in connection.execute(_COLUMNS, [schema, table]):
         kind = _KINDS.get(name, Kind.TEXT if category == "S" and not name else Kind.OTHER)
         types[column] = ColumnType(title, sql, kind)
-    for column, one in types.items():
-        if one.kind is Kind.OTHER:
-            if one.sql not in equality:
-                equality[one.sql] = _has_equality(connection, one.sql)
-            types[column] = ColumnType(one.title, one.sql, one.kind, equality[one.sql])
+    for column, column_type in types.items():
+        if column_type.kind is Kind.OTHER:
+            if column_type.sql not in equality:
+                equality[column_type.sql] = _has_equality(connection, column_type.sql)
+            types[column] = ColumnType(
+                column_type.title, column_type.sql, column_type.kind, equality[column_type.sql]
+            )
     return types
 
 

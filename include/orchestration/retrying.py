@@ -44,7 +44,7 @@ class PermanentFailure(AirflowFailException):
 
 @dataclass
 class RetryTime:
-    """The time for which this process retries.
+    """The time budget for retries of this process.
 
     Args:
         announce: shows a failed attempt to the person who waits.

@@ -32,7 +32,7 @@ def seal_bundle(
     controls = judge(place.pack.controls_of(context.dag_id), conclusion.metrics)
     registers, lost = reader.state_to_seal(place.clock)
     findings = [*conclusion.findings, *unexplained(controls, conclusion.outcome), *lost]
-    outcome = Outcome.worst([conclusion.outcome, *(one.severity for one in findings)])
+    outcome = Outcome.worst([conclusion.outcome, *(finding.severity for finding in findings)])
     report = Report(
         title=conclusion.title,
         summary=conclusion.summary,
@@ -53,7 +53,7 @@ def seal_bundle(
         metrics=conclusion.metrics,
         findings=findings,
         approvals=conclusion.approvals,
-        steps=[StepSummary(**one.model_dump(include=_SUMMARY)) for one in records],
+        steps=[StepSummary(**record.model_dump(include=_SUMMARY)) for record in records],
         not_made=rendered.not_made,
         registers=registers,
     )

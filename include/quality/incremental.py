@@ -60,7 +60,7 @@ class IncrementalCheck:
     since: str
 
     def as_json(self) -> dict[str, Any]:
-        """Return what the report has to state; no customer value."""
+        """Return the figures of the report; they hold no customer value."""
         due = self.last.full_at + FULL_EVERY
         return {
             "column": self.tracking.changed.column,
@@ -80,7 +80,7 @@ def incremental_check(
     expectations: Sequence[Expectation],
     run: Run,
 ) -> IncrementalCheck | Message:
-    """Return what an incremental check examines, or why all records have to be examined.
+    """Return the scope of an incremental check, or the reason for a full one.
 
     Args:
         conn: to the state database, in no transaction.

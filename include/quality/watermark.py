@@ -90,14 +90,14 @@ class Watermark:
 
     @property
     def definition(self) -> str:
-        """What the value belongs to."""
+        """Return the code version and the identity of the table, to which the value belongs."""
         return f"{self.version} {self.identity}"
 
     @classmethod
     def parse(cls, definition: str, value: str) -> Watermark:
         """Read a watermark from the state database."""
-        known, _space, identity = definition.partition(" ")
-        return cls(known, identity, value)
+        code_version, _space, identity = definition.partition(" ")
+        return cls(code_version, identity, value)
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ def tracking(
     live: LiveSchema,
     changed: ChangeColumn | None,
 ) -> ChangeTracking | Message:
-    """Return how changes of a collection are told, or why every check examines all records.
+    """Return how changes of a collection are found, or the reason for full checks only.
 
     Args:
         view: the snapshot.
@@ -257,29 +257,29 @@ def tracking(
             "other way round",
             column=changed.column,
         )
-    given = {
+    parameters = {
         "schema": collection.schema_name,
         "table": collection.table,
         "column": changed.column,
     }
-    row = _read(view, _CATALOG, given)
+    row = _read(view, _CATALOG, parameters)
     if isinstance(row, Message):
         return row
     if not row[0]:
         return _("its column {column} is first in no index", column=changed.column)
-    told = f"{row[1]} {table.primary_key} {changed!r}"
-    identity = hashlib.sha256(told.encode()).hexdigest()[:32]
+    text = f"{row[1]} {table.primary_key} {changed!r}"
+    identity = hashlib.sha256(text.encode()).hexdigest()[:32]
     assert view.activity is not None
     return ChangeTracking(view, collection, table, changed, column.base, view.activity, identity)
 
 
 def _read(
-    view: Snapshot, query: Composed | SQL, given: dict[str, str] | None = None
+    view: Snapshot, query: Composed | SQL, parameters: dict[str, str] | None = None
 ) -> Any | Message:
     """Return the only row of a query, or why PostgreSQL refused it."""
     try:
         with view.savepoint():
-            return view.connection.execute(query, given).fetchone()
+            return view.connection.execute(query, parameters).fetchone()
     except psycopg.Error as error:
         view.require_alive()
         return reason_of(error.sqlstate or "")

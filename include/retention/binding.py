@@ -69,7 +69,7 @@ def bind(
     now: datetime,
     timezone: str,
 ) -> list[RecordClass]:
-    """Bind record classes to their tables, and work out what is over at a moment.
+    """Bind record classes to their tables, and compute which periods are over at a moment.
 
     Args:
         connection: to the mapped database, inside of `include.retention.session`.
@@ -109,7 +109,7 @@ class _Binder:
         key_types: Mapping[str, KeyType],
         keys: TypedKeys,
     ) -> RecordClass:
-        if masked := [one for one in rule.mask if one in relation.key]:
+        if masked := [column for column in rule.mask if column in relation.key]:
             raise UsageError(
                 f"The class {rule.record_class} masks a column of the primary key: {masked[0]}. "
                 "The erasure ledger names masked records by it.",
@@ -117,14 +117,14 @@ class _Binder:
             )
         clock = self._clock(rule, rule.clock, relation)
         bound = BoundClock(*clock, self._of_period(rule.period), self.now)
-        minima = tuple(self._minimum(rule, one, relation, bound) for one in rule.minimum)
+        minima = tuple(self._minimum(rule, minimum, relation, bound) for minimum in rule.minimum)
         place = Place(relation.schema, relation.name)
         held = shapes(self.connection, place) if rule.action == "mask" else {}
-        made = RecordClass(rule, relation, bound, minima, held, key_types, keys)
+        record_class = RecordClass(rule, relation, bound, minima, held, key_types, keys)
         for text in (rule.where, rule.suspended and rule.suspended.where):
             if text:
                 self._type_of(rule, SQL("(({}) IS TRUE)").format(pack_sql(text)), relation)
-        return made
+        return record_class
 
     def key_types(self, rule: RetentionRule, relation: Relation) -> dict[str, KeyType]:
         with self._refusals(rule), self.connection.transaction():
@@ -149,13 +149,15 @@ class _Binder:
         if isinstance(clock, SqlClock):
             expression: Composable = SQL("({})").format(pack_sql(clock.sql))
         else:
-            columns = [quoted("t", one) for one in clock]
+            columns = [quoted("t", column) for column in clock]
             only = len(columns) == 1
-            kinds = [self._type_of(rule, one, relation) for one in columns] if not only else []
+            kinds = (
+                [self._type_of(rule, column, relation) for column in columns] if not only else []
+            )
             if _TIMESTAMPTZ in kinds:  # PostgreSQL would take the others to be of the session's
                 columns = [
-                    one if kind == _TIMESTAMPTZ else self._zoned(one)
-                    for one, kind in zip(columns, kinds, strict=True)
+                    column if kind == _TIMESTAMPTZ else self._zoned(column)
+                    for column, kind in zip(columns, kinds, strict=True)
                 ]
             expression = columns[0] if only else SQL("GREATEST({})").format(SQL(", ").join(columns))
         kind = self._type_of(rule, expression, relation)
@@ -197,16 +199,16 @@ class _Binder:
         return self.cutoffs[period]
 
     def _cutoff(self, as_of: datetime, period: Period) -> Cutoff:
-        given = {"months": period.months, "days": period.days, "seconds": period.seconds}
+        span = {"months": period.months, "days": period.days, "seconds": period.seconds}
         with self.connection.transaction():
             self.connection.execute("SELECT set_config('TimeZone', %s, true)", [self.timezone])
-            zoned = self._look("timestamptz", as_of, given)
-            plain = self._look("timestamp", as_of, given)
+            zoned = self._look("timestamptz", as_of, span)
+            plain = self._look("timestamp", as_of, span)
             self.connection.execute("SET LOCAL TimeZone = 'UTC'")
         return Cutoff(zoned, plain)
 
-    def _look(self, kind: str, as_of: datetime, given: Mapping[str, int]) -> tuple[datetime, ...]:
+    def _look(self, kind: str, as_of: datetime, span: Mapping[str, int]) -> tuple[datetime, ...]:
         query = SQL(_CUTOFF).format(type=SQL(kind))
-        row = self.connection.execute(query, {"as_of": as_of, **given}).fetchone()
+        row = self.connection.execute(query, {"as_of": as_of, **span}).fetchone()
         assert row is not None
         return tuple(row[0])

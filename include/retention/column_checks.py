@@ -86,9 +86,9 @@ def _columns(
 ) -> Composable:
     return SQL(", ").join(
         SQL("({})::{} AS {}").format(
-            assigned[one].value if one in assigned else quoted("t", one),
+            assigned[column].value if column in assigned else quoted("t", column),
             pack_sql(kind),
-            quoted(one),
+            quoted(column),
         )
-        for one, kind in zip(columns, types, strict=True)
+        for column, kind in zip(columns, types, strict=True)
     )

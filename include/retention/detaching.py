@@ -34,7 +34,7 @@ FROM pg_constraint k WHERE k.conrelid = %s AND k.conname = %s
 
 @dataclass(frozen=True)
 class _KeyFacts:
-    """What the catalogue says of a foreign key.
+    """Properties of a foreign key, from the catalogue.
 
     Attributes:
         is_full: whether it is MATCH FULL: all of its columns are null, or none.
@@ -49,15 +49,17 @@ class _KeyFacts:
 
 def detached_columns(graph: Graph, collection: str, reference: Reference) -> tuple[str, ...]:
     """Return the columns of a foreign key that `detach` of a collection names."""
-    named = {text for one in graph.classes[collection] for text in one.rule.detach}
+    named = {
+        text for record_class in graph.classes[collection] for text in record_class.rule.detach
+    }
     return tuple(
         column for column in reference.key.columns if f"{reference.child}.{column}" in named
     )
 
 
 def to_null(columns: Sequence[str]) -> Composable:
-    """Return what UPDATE sets."""
-    return SQL(", ").join(SQL("{} = NULL").format(quoted(one)) for one in columns)
+    """Return the SET clause that detaches columns."""
+    return SQL(", ").join(SQL("{} = NULL").format(quoted(column)) for column in columns)
 
 
 def require_detachable(connection: psycopg.Connection[Any], graph: Graph) -> None:
@@ -102,15 +104,15 @@ def _obstacle(
     columns: Sequence[str],
 ) -> str | None:
     """Return why columns cannot be set to null; None where they can."""
-    known = shapes(connection, Place(child.schema, child.name))
-    if filled := [one for one in columns if one in known and known[one].filled]:
+    live = shapes(connection, Place(child.schema, child.name))
+    if filled := [column for column in columns if column in live and live[column].filled]:
         return f"{', '.join(filled)} must not be null"
     if generated := sorted(set(columns) & set(facts.generated)):
         return f"{', '.join(generated)} is generated"
     if facts.is_full and set(columns) != set(reference.key.columns):
         return "the key is MATCH FULL, so that all of its columns have to be named"
-    assigned: Mapping[str, Assigned] = {one: Assigned(SQL("NULL"), True) for one in columns}
-    refers = both([SQL("({} IS NOT NULL)").format(quoted("t", one)) for one in columns])
+    assigned: Mapping[str, Assigned] = {column: Assigned(SQL("NULL"), True) for column in columns}
+    refers = both([SQL("({} IS NOT NULL)").format(quoted("t", column)) for column in columns])
     if check := failing_check(connection, child, assigned, refers):
         return f"the check {check} refuses it"
     return None

@@ -130,10 +130,10 @@ def find_unmatched(
     if not values:
         return
     keys = _keys(address, database, rules)
-    for hold in sorted(values, key=lambda one: one.id):
+    for hold in sorted(values, key=lambda hold: hold.id):
         own = split(hold.value)[0] == database.name
-        asked = own or any(kind is hold.kind for kind, _type in keys)
-        if asked and not _matches(keys, hold.kind, values[hold]):
+        is_relevant = own or any(kind is hold.kind for kind, _type in keys)
+        if is_relevant and not _matches(keys, hold.kind, values[hold]):
             findings.find(
                 "retention.hold_keeps_nothing",
                 Outcome.FAIL if own else Outcome.ATTENTION,
@@ -152,7 +152,7 @@ def find_unmatched(
 def key_problems(
     pack: PolicyPack, database: MappedDatabase, connection: psycopg.Connection[Any]
 ) -> list[PackProblem]:
-    """Return the keys of retention.yaml that have a type by which no hold finds a record.
+    """Return the keys of retention.yaml whose type cannot match any hold.
 
     Args:
         pack: the policy pack.
@@ -220,13 +220,13 @@ def _matches(keys: Sequence[Key], kind: HoldKind, values: Collection[str]) -> bo
     )
 
 
-def require_match(asked: Sequence[bool], kind: HoldKind) -> None:
-    """Refuse a hold whose value no key of the databases that were asked can have.
+def require_match(answers: Sequence[bool], kind: HoldKind) -> None:
+    """Refuse a hold whose value fits no key of the databases that could be read.
 
     Raises:
         UsageError: no database could have it.
     """
-    if asked and not any(asked):
+    if answers and not any(answers):
         raise UsageError(
             f"No {kind} key of a record class can have this value: the hold would keep nothing. It "
             "was not placed.",

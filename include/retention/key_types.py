@@ -93,7 +93,7 @@ _FORMS: Mapping[str, Form] = {
 
 
 class UnusableKey(UsageError):
-    """A key of retention.yaml has a type by which no hold or request finds a record."""
+    """A key of retention.yaml has a type that no hold or request can match."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ class KeyType:
             expression: SQL of the pack over the record ``t``.
             values: of holds or requests, as people typed them.
         """
-        wanted = self._array(sorted(self.forms(values)))
-        return SQL("(({} = ANY ({})) IS TRUE)").format(self._key(expression), wanted)
+        spellings = self._array(sorted(self.forms(values)))
+        return SQL("(({} = ANY ({})) IS TRUE)").format(self._key(expression), spellings)
 
     def positions(self, expression: str, forms: Sequence[str]) -> Composable:
         """Return at which positions, from 1, an array of forms has a key; an array of integers.

@@ -63,8 +63,8 @@ def require_masks_fit(connection: psycopg.Connection[Any], graph: Graph) -> None
     Raises:
         UsageError: with class, column, reason and what to do.
     """
-    for one in graph.masking:
-        _Fitting(connection, one).require()
+    for record_class in graph.masking:
+        _Fitting(connection, record_class).require()
 
 
 class _Fitting:
@@ -77,8 +77,8 @@ class _Fitting:
     def require(self) -> None:
         names = [*self.kinds, *filter(None, [self.record_class.mask.stamp])]
         with self.connection.cursor(row_factory=dict_row) as cursor:
-            found = cursor.execute(_COLUMNS, [self.relation.oid, names]).fetchall()
-        columns = {one["name"]: one for one in found}
+            rows = cursor.execute(_COLUMNS, [self.relation.oid, names]).fetchall()
+        columns = {row["name"]: row for row in rows}
         for name in names:
             if name in columns:
                 self._require_writable(name, columns[name])
@@ -150,19 +150,19 @@ class _Fitting:
         return None if row is None or not row[1] else True
 
     def _clashes(self, assigned: Mapping[str, Assigned]) -> Iterator[tuple[str, str]]:
-        """Unique indexes in which masked values of a few records repeat, with their columns."""
+        """Yield unique indexes in which masked values repeat: masked columns and name."""
         with self.connection.cursor(row_factory=dict_row) as cursor:
             indexes = cursor.execute(_UNIQUE, [self.relation.oid, list(assigned)]).fetchall()
         for index in indexes:
-            parts = [SQL("({})").format(pack_sql(one)) for one in index["parts"]]
-            filled = [SQL("{} IS NOT NULL").format(one) for one in parts]
+            parts = [SQL("({})").format(pack_sql(part)) for part in index["parts"]]
+            filled = [SQL("{} IS NOT NULL").format(part) for part in parts]
             columns = [
                 SQL("({})::{} AS {}").format(
-                    assigned[one].value if one in assigned else quoted("t", one),
+                    assigned[column].value if column in assigned else quoted("t", column),
                     pack_sql(kind),
-                    quoted(one),
+                    quoted(column),
                 )
-                for one, kind in zip(index["columns"], index["types"], strict=True)
+                for column, kind in zip(index["columns"], index["types"], strict=True)
             ]
             query = SQL(
                 "SELECT count(*) > count(DISTINCT ROW({parts})) FROM (SELECT {columns} "
@@ -181,11 +181,16 @@ class _Fitting:
             except errors.InsufficientPrivilege:
                 continue
             if row is not None and row[0]:
-                yield ", ".join(one for one in index["columns"] if one in assigned), index["name"]
+                yield (
+                    ", ".join(column for column in index["columns"] if column in assigned),
+                    index["name"],
+                )
 
     def _filled(self) -> Composable:
-        """Some masked column of the record has a value."""
-        return either([SQL("({} IS NOT NULL)").format(quoted("t", one)) for one in self.kinds])
+        """Return the condition that a masked column of the record has a value."""
+        return either(
+            [SQL("({} IS NOT NULL)").format(quoted("t", column)) for column in self.kinds]
+        )
 
     def _refusal(self, columns: str, reason: str) -> UsageError:
         return UsageError(

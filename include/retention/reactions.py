@@ -62,7 +62,7 @@ WHERE l.relkind = 'r' GROUP BY 1, 2 ORDER BY 1, 2
 
 
 def read_reactions(connection: psycopg.Connection[Any], graph: Graph) -> tuple[Reaction, ...]:
-    """Return what reacts to the deletions and updates that a plan may make, by collection.
+    """Return the triggers, rules and publications that react to a plan, by collection.
 
     Args:
         connection: inside of the plan's view of the database.
@@ -76,7 +76,7 @@ def read_reactions(connection: psycopg.Connection[Any], graph: Graph) -> tuple[R
     events = _events(graph)
     oids = {graph.relations.by_collection[name].oid: name for name in events}
     tables = {"tables": sorted(oids)}
-    found: list[Reaction] = []
+    reactions: list[Reaction] = []
     with connection.cursor(row_factory=dict_row) as cursor:
         for kind, query in (
             ("trigger", _TRIGGERS),
@@ -102,22 +102,22 @@ def read_reactions(connection: psycopg.Connection[Any], graph: Graph) -> tuple[R
                     function=row.get("function"),
                 )
                 _require_passable(reaction, row)
-                found.append(reaction)
-    return tuple(found)
+                reactions.append(reaction)
+    return tuple(reactions)
 
 
 def _events(graph: Graph) -> dict[str, list[Event]]:
-    """What a plan may do to the rows of each collection."""
-    found: dict[str, set[Event]] = {}
+    """Return the changes that a plan may make to the rows of each collection."""
+    by_collection: dict[str, set[Event]] = {}
     for name, classes in graph.classes.items():
-        if any(one.rule.deletes for one in classes):
-            found.setdefault(name, set()).add("DELETE")
+        if any(record_class.rule.deletes for record_class in classes):
+            by_collection.setdefault(name, set()).add("DELETE")
             for reference in graph.references(name):
                 if reference.sets_null and reference.child is not None:
-                    found.setdefault(reference.child, set()).add("UPDATE")
-        if any(one.rule.action == "mask" for one in classes):
-            found.setdefault(name, set()).add("UPDATE")
-    return {name: sorted(events) for name, events in sorted(found.items())}
+                    by_collection.setdefault(reference.child, set()).add("UPDATE")
+        if any(record_class.rule.action == "mask" for record_class in classes):
+            by_collection.setdefault(name, set()).add("UPDATE")
+    return {name: sorted(events) for name, events in sorted(by_collection.items())}
 
 
 def _require_usual_triggers(connection: psycopg.Connection[Any]) -> None:

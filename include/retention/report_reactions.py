@@ -16,10 +16,10 @@ _KINDS = {
 
 
 def reactions(case: Case) -> list[Block]:
-    """Return what reacts to the deletions and masks of a plan, and what it inserted."""
-    found = [Reaction.model_validate(one) for one in case.plan.get("reactions", ())]
+    """List triggers, rules and publications that react to a plan, and inserted rows."""
+    planned = [Reaction.model_validate(reaction) for reaction in case.plan.get("reactions", ())]
     blocks: list[Block] = []
-    if found:
+    if planned:
         blocks.append(
             Table(
                 caption=_(
@@ -34,8 +34,13 @@ def reactions(case: Case) -> list[Block]:
                     Column(label=_("Function"), kind="code"),
                 ],
                 rows=[
-                    [one.table, _KINDS[one.kind], one.name, one.function or NOTHING]
-                    for one in found
+                    [
+                        reaction.table,
+                        _KINDS[reaction.kind],
+                        reaction.name,
+                        reaction.function or NOTHING,
+                    ]
+                    for reaction in planned
                 ],
             )
         )

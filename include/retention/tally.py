@@ -1,4 +1,4 @@
-"""Counts of one execution: what was done, and what was not and why."""
+"""Count the records that an execution disposed of, and those that it left, with the reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from include.retention.transaction_counters import ChangedUnrecorded, SideEffect
 
 @dataclass
 class Tally:
-    """What was done and what was not, by record class.
+    """Counts of an execution by record class.
 
     Attributes:
         done: records deleted or masked, and committed.
@@ -64,9 +64,9 @@ class Tally:
         key = (name, error.sqlstate or "?")
         self.refused[key] = self.refused.get(key, 0) + records
         if isinstance(error, ChangedUnrecorded):
-            known = self.side_effects.setdefault(name, {})
+            effects = self.side_effects.setdefault(name, {})
             for effect in error.effects:
-                known[effect.table] = known.get(effect.table, SideEffect(effect.table)) + effect
+                effects[effect.table] = effects.get(effect.table, SideEffect(effect.table)) + effect
 
     def insert(self, inserted: Mapping[str, int]) -> None:
         """Count rows that triggers or rules inserted."""

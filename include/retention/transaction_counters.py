@@ -156,7 +156,7 @@ class TransactionCounters:
         return inserted
 
     def _read(self) -> dict[int, _Reading]:
-        tables = sorted({one.oid for one in self.relations.by_collection.values()})
+        tables = sorted({relation.oid for relation in self.relations.by_collection.values()})
         rows = self.connection.execute(
             _COUNTERS, {"tables": tables, "dropped": sorted(self.dropped)}
         ).fetchall()

@@ -80,7 +80,7 @@ class TypedKeys:
     def subjects_on_hold(
         self, subjects: Collection[str], values: Collection[str]
     ) -> frozenset[str]:
-        """Return those of some data subjects who asked that are on hold.
+        """Return which data subjects of requests are under a legal hold.
 
         Args:
             subjects: as their requests are written.

@@ -73,7 +73,7 @@ class Member:
 
 @dataclass(frozen=True)
 class StateCounts:
-    """Records by what one of the states of a member says.
+    """Numbers of records of a member by one of its states.
 
     Attributes:
         free: whose state is FREE.
@@ -102,12 +102,12 @@ def count_left(
         set_up_joins(connection, statement.joins)
     counts = [[StateCounts() for _ in member.states] for member in members]
     for at, is_referred, counted in connection.execute(statement.query(), {}):
-        for state, found in enumerate(counts[at]):
+        for state, state_counts in enumerate(counts[at]):
             if is_referred:
-                counts[at][state] = replace(found, referred=counted[state])
+                counts[at][state] = replace(state_counts, referred=counted[state])
             else:
                 free, aside, other = counted[3 * state : 3 * state + 3]
-                counts[at][state] = replace(found, free=free, aside=aside, other=other)
+                counts[at][state] = replace(state_counts, free=free, aside=aside, other=other)
     return counts
 
 

@@ -1,4 +1,4 @@
-"""Find the rights that the login of `review_intake` lacks, as intake.yaml says what it does."""
+"""Find the rights that the login of `review_intake` lacks for the tables of intake.yaml."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class MissingRight:
 
 
 class Login:
-    """A role's session on a database, asked for what it may do.
+    """A role's session on a database, which reports the role's rights.
 
     Args:
         connection: of the role; it reads the catalogue only.

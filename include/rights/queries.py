@@ -36,7 +36,7 @@ def lacks_query(
     schema_right: Right = declared.QUERY_SCHEMA,
     read_right: Right = declared.QUERY_READ,
 ) -> Iterator[MissingRight]:
-    """Yield what a login lacks for a query; other faults of the query are not reported here.
+    """Yield the rights that a login lacks for a query; other faults are not reported here.
 
     Args:
         login: that executes the query.

@@ -113,7 +113,7 @@ def deferred() -> Iterator[None]:
 
 
 def at_sudden_exit(act: Callable[[], None]) -> None:
-    """Let a function run if this process ends without Python's own end.
+    """Run a function when this process exits without Python's clean-up.
 
     Args:
         act: removes or ends what outlives a process, such as a server; it has about a second.
