@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql
 
 from include.expectations import formats
 from include.expectations.core import broken_sql
+from include.expectations.days import before, local_form
 from include.expectations.types import ColumnType, Kind
 from include.policy.datamap import MappedCollection, MappedDatabase
 from include.policy.expectations import Expectation
@@ -32,7 +33,6 @@ from include.policy.kwargs import (
     Satisfy,
     Uncollected,
 )
-from include.policy.period import Period
 from include.policy.rules import Rule
 
 _ABOUT_ALL = {"expect_column_values_to_not_be_null", "expect_column_values_to_not_be_blank"}
@@ -154,9 +154,11 @@ def condition_of(
     if isinstance(kwargs, ResidentIdDivision):
         return _no_division(kwargs, records)
     if isinstance(kwargs, ExistsAt):
-        return Condition(_absent(kwargs, records), joined=True)
+        return Condition(_absent(kwargs, records, types), joined=True)
     if isinstance(kwargs, Recent):
-        return Condition(_case(kwargs.where, _column(kwargs.column) < before(now, kwargs.period)))
+        kind = types[kwargs.column].kind if kwargs.column in types else Kind.MOMENT
+        earliest = before(now, kwargs.period, records.timezone, kind)
+        return Condition(_case(kwargs.where, _column(kwargs.column) < earliest))
     if isinstance(kwargs, Uncollected):
         return Condition(_collected(kwargs))
     repeats = repeated(one, records, types)
@@ -210,15 +212,6 @@ def repeated(
         same = [group.c[name] == _column(name) for name in columns]
         return sa.exists().select_from(group).where(*same)
     return sa.tuple_(*(_column(name) for name in columns)).in_(groups)
-
-
-def before(now: datetime, period: Period) -> sa.ColumnElement[datetime]:
-    """The moment a period ago.
-
-    PostgreSQL counts back once, not for every record: calendars are its own business.
-    """
-    ago = sa.func.make_interval(0, period.months, 0, period.days, 0, 0, period.seconds)
-    return sa.select(sa.cast(now, sa.DateTime(timezone=True)) - ago).scalar_subquery()
 
 
 def _at(kwargs: Rule, now: datetime) -> Rule:
@@ -297,10 +290,15 @@ def _other(records: Records, name: str) -> sa.FromClause:
     return table_of(records.database.collections[name], ()).alias(OTHER)
 
 
-def _absent(kwargs: ExistsAt, records: Records) -> sa.ColumnElement[bool]:
+def _absent(
+    kwargs: ExistsAt, records: Records, types: Mapping[str, ColumnType]
+) -> sa.ColumnElement[bool]:
     listed = [_text(kwargs.field, OTHER) == _text(kwargs.column)]
     if kwargs.at is not None:
-        day = sa.cast(_column(kwargs.at), sa.Date)
+        day: sa.ColumnElement[date] = sa.cast(_column(kwargs.at), sa.Date)
+        if kind := types.get(kwargs.at):
+            local = local_form(quoted(RECORD, kwargs.at), kind, records.timezone, as_day=True)
+            day = sa.literal_column(local, sa.Date)
         for name, holds in ((kwargs.valid_from, "<="), (kwargs.retired_on, ">=")):
             if name is not None:
                 end = _column(name, OTHER)

@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from include.expectations.types import CALENDAR, NUMBERS, ColumnType, Kind
+from include.expectations.days import in_zone, local_form
+from include.expectations.types import CALENDAR, NUMBERS, ColumnType, Kind, text_literal
 from include.policy.expectations import Expectation
 from include.policy.kwargs import Between, ColumnPair, Lengths, Regex, ValueSet
 
@@ -31,15 +32,6 @@ class Bound:
 
     sql: str
     comparison: str
-
-
-def text_literal(text: str) -> str:
-    """Return a text as an SQL literal, whatever ``standard_conforming_strings`` is."""
-    quoted = text.replace("'", "''")
-    if "\\" not in quoted:
-        return f"'{quoted}'"
-    escaped = quoted.replace("\\", "\\\\")
-    return f"E'{escaped}'"
 
 
 def broken_sql(
@@ -180,15 +172,11 @@ def _end(value: Value, kind: ColumnType, timezone: str, days_after: int) -> str:
             return f'{form} COLLATE "C"'
         case Kind.LOCAL | Kind.MOMENT if DAY.fullmatch(text):
             start = f"({literal}::date + {days_after})::timestamp"
-            return start if kind.kind is Kind.LOCAL else _in_zone(start, timezone)
+            return start if kind.kind is Kind.LOCAL else in_zone(start, timezone)
         case Kind.MOMENT if not _has_offset(text):
-            return _in_zone(f"{literal}::timestamp", timezone)
+            return in_zone(f"{literal}::timestamp", timezone)
         case _:
             return f"{literal}::{kind.sql}"
-
-
-def _in_zone(timestamp: str, timezone: str) -> str:
-    return f"({timestamp} AT TIME ZONE {text_literal(timezone)})"
 
 
 def _has_offset(moment: str) -> bool:
@@ -220,16 +208,11 @@ def _not_greater(
     kinds = [types[name].kind for name in names]
     a, b = (order_form(columns[name], types[name]) for name in names)
     if set(kinds) <= CALENDAR and kinds[0] is not kinds[1]:
-        a, b = (_local(columns[name], types[name], timezone, Kind.DAY in kinds) for name in names)
+        as_day = Kind.DAY in kinds
+        a, b = (local_form(columns[name], types[name], timezone, as_day) for name in names)
     sign = ">=" if kwargs.or_equal else ">"
     numbers = [number for name in names for number in _numbers_only(columns[name], types[name])]
     return f"NOT ({' AND '.join([f'{a} {sign} {b}', *numbers])})"
-
-
-def _local(column: str, kind: ColumnType, timezone: str, as_day: bool) -> str:
-    """Return a day or moment in the pack's timezone, cut to its day if the other one is a day."""
-    local = _in_zone(column, timezone) if kind.kind is Kind.MOMENT else column
-    return f"{local}::date" if as_day else f"{local}::timestamp"
 
 
 def are_comparable(a: ColumnType, b: ColumnType) -> bool:

@@ -18,9 +18,16 @@ from include.expectations.core import (
     are_comparable,
     bounds,
     member,
+)
+from include.expectations.types import (
+    NUMBERS,
+    RANGED,
+    WRITTEN,
+    ColumnType,
+    Kind,
+    read_types,
     text_literal,
 )
-from include.expectations.types import NUMBERS, RANGED, WRITTEN, ColumnType, Kind, read_types
 from include.messages import Message, _, in_english
 from include.policy.datamap import MappedDatabase
 from include.policy.document import Loc, read_bytes, read_document

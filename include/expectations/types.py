@@ -133,3 +133,12 @@ def _has_equality(connection: psycopg.Connection[Any], sql: str) -> bool:
     except psycopg.errors.UndefinedFunction:
         return False
     return True
+
+
+def text_literal(text: str) -> str:
+    """Return a text as an SQL literal, whatever ``standard_conforming_strings`` is."""
+    quoted = text.replace("'", "''")
+    if "\\" not in quoted:
+        return f"'{quoted}'"
+    escaped = quoted.replace("\\", "\\\\")
+    return f"E'{escaped}'"

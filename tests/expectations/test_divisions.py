@@ -59,13 +59,14 @@ class Registry:
         rule = RULE.format(type=kind, kwargs=kwargs)
         return load_pack(write_pack(self.folder, datamap__shop=MAP, quality__person=rule))
 
-    def broken(self, kind: str, kwargs: str) -> set[int]:
-        """Persons that break a rule."""
+    def broken(self, kind: str, kwargs: str, timezone: str = "UTC") -> set[int]:
+        """Return the persons that break a rule."""
         pack = self.pack(kind, kwargs)
         (suite,) = pack.suites
         database = pack.database("shop")
         columns = ("id", "code", "number", "at")
-        records = Records(database.collections["person"], database, columns, ("id",))
+        person = database.collections["person"]
+        records = Records(person, database, columns, ("id",), timezone=timezone)
         kept = Kept()
         check = Check(Snapshot(self.connection), records, suite.expectations, NOW, kept)
         (result,) = check.run()
@@ -117,6 +118,21 @@ def test_only_numbers_of_the_right_form_are_held_against_the_list(registry: Regi
         registry.person(key, number=one)
     kwargs = "column: number, part: division, retired_on: retired_on"
     assert registry.broken(ID_NUMBER, kwargs) == set()
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_local"), [("date", True), ("timestamp", True), ("timestamptz", False)]
+)
+def test_day_of_a_record_is_a_day_of_the_packs_timezone(
+    registry: Registry, kind: str, is_local: bool
+) -> None:
+    registry.connection.execute(f"ALTER TABLE person ALTER COLUMN at TYPE {kind}")
+    registry.divisions(("110101", None, date(2026, 3, 1)))
+    registry.person(1, code="110101", at="2026-03-01 15:59+00")
+    registry.person(2, code="110101", at="2026-03-01 16:01+00")
+    kwargs = "column: code, at: at, retired_on: retired_on"
+    assert registry.broken(IN_LIST, kwargs) == set()
+    assert registry.broken(IN_LIST, kwargs, "Asia/Shanghai") == (set() if is_local else {2})
 
 
 @settings(
