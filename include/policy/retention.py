@@ -178,6 +178,8 @@ class RetentionRule(Rule):
         suspended: when its records stay nevertheless.
         detach: ``collection.field``: columns of foreign keys to this collection that are set to
             null when their record goes; without it a record that is referred to stays.
+        triggers_update: collections whose records the application's triggers may update when a
+            record of the class goes or is masked, such as a counter of orders; else it stays.
         on_request: whether a data subject's request erases its records before their time.
         limit: circuit breaker; of disposition.yaml where nothing is said.
     """
@@ -200,6 +202,7 @@ class RetentionRule(Rule):
     keys: Keys = Keys()
     suspended: Suspension | None = None
     detach: Annotated[tuple[Name, ...], BeforeValidator(as_tuple)] = ()
+    triggers_update: Annotated[tuple[Name, ...], BeforeValidator(as_tuple)] = ()
     on_request: bool = False
     limit: Limit | None = None
 
@@ -219,6 +222,8 @@ class RetentionRule(Rule):
             raise ValueError("the action mask needs the columns that it masks: mask: {...}")
         if self.action != "mask" and (self.mask or self.stamp):
             raise ValueError("mask and stamp belong to the action mask")
+        if self.action == "keep" and self.triggers_update:
+            raise ValueError("triggers_update belongs to an action that changes records")
         return self
 
 
@@ -344,6 +349,9 @@ def faults(rules: Mapping[int, RetentionRule], inventory: Inventory) -> Iterator
         for number, target in enumerate(rule.detach):
             if reason := inventory.why_not(database, target):
                 yield (at, "detach", number), reason
+        for number, name in enumerate(rule.triggers_update):
+            if database not in inventory.databases_with(name):
+                yield (at, "triggers_update", number), f"{database} has no collection {name!r}"
         if rule.on_request and not rule.keys.subject:
             message = "nobody's records can be found without keys: {subject: ...}"
             yield (at, "on_request"), message

@@ -197,11 +197,11 @@ class _Walk:
                 if keys and not self._is_attached():
                     raise _Detached
                 if keys:
-                    counters = work.counters()
+                    counters = work.counters([self.one])
                     with work.entering(self.one, keys) as entering:
                         gone = self.act.apply(work, counters, self.leaf, places, which)
                         self._require_gone(places, keys, gone, which)
-                        inserted = counters.require_recorded()
+                        by_triggers = counters.require_recorded()
                         work.progress("changed")
                         if gone:
                             entered.append(entering.commit(gone))
@@ -209,7 +209,7 @@ class _Walk:
         self.seconds = time.monotonic() - begun  # without waiting for a hold that is placed
         for batch in entered:
             work.tally.add(name, len(gone))
-            work.tally.insert(inserted)
+            work.tally.react(by_triggers)
             work.committed(batch)
         self.found = len(keys)
         return len(keys) == most

@@ -19,6 +19,7 @@ from include.retention.classes import RecordClass
 from include.retention.deletable import KeptRecords
 from include.retention.detaching import detached_columns
 from include.retention.relations import Leaf
+from include.retention.transaction_counters import ByTriggers
 from include.retention.work import Key, Work
 
 MOST = 10_000  # records that one transaction deletes; a larger knot is left and reported
@@ -89,7 +90,7 @@ def untie(work: Work, group: Sequence[str]) -> int:
 def _untied(work: Work, group: Sequence[str], parts: list[_Part]) -> int:
     """One transaction; fills in what was tried."""
     done: dict[str, int] = {}
-    inserted: dict[str, int] = {}
+    by_triggers = ByTriggers()
     with work.guard.batch() as holds:
         work.current(holds)
         if any(work.may_lose_subjects(it) for name in group for it in work.graph.classes[name]):
@@ -100,8 +101,8 @@ def _untied(work: Work, group: Sequence[str], parts: list[_Part]) -> int:
             parts += _found(work, group)
             if parts:
                 _lock(work, group, parts)
-                inserted = _untie(work, parts, entered, done)
-    work.tally.insert(inserted)
+                by_triggers = _untie(work, parts, entered, done)
+    work.tally.react(by_triggers)
     for name, records in done.items():
         work.tally.add(name, records)
     for batch in entered:
@@ -112,9 +113,9 @@ def _untied(work: Work, group: Sequence[str], parts: list[_Part]) -> int:
 
 def _untie(
     work: Work, parts: Sequence[_Part], entered: list[int], done: dict[str, int]
-) -> dict[str, int]:
+) -> ByTriggers:
     number = transaction_of(work.connection)
-    counters = work.counters()
+    counters = work.counters([part.one for part in parts])
     for by_us in (True, False):  # what is set to null by us is left alone by the database
         for part in parts:
             going = [part.going, *(one.going for one in parts if one is not part)]
@@ -134,10 +135,10 @@ def _untie(
     for part, keys in zip(parts, deleted, strict=True):
         entered.append(work.intend(part.one, keys, number))
         done[part.one.name] = done.get(part.one.name, 0) + len(keys)
-    inserted = counters.require_recorded()
+    by_triggers = counters.require_recorded()
     work.progress("changed")
     work.confirm()
-    return inserted
+    return by_triggers
 
 
 def _found(work: Work, group: Sequence[str]) -> list[_Part]:

@@ -114,6 +114,7 @@ def execute(
             "stopped": tally.stopped,
             "refused": {f"{name} {code}": n for (name, code), n in tally.refused.items()},
             "inserted": tally.inserted,
+            "updated": tally.updated,
             "busy": tally.busy,
             "locked": tally.locked,
             "knots": tally.knots,
@@ -304,7 +305,8 @@ def _side_effects(seen: Examination, tally: Tally, made: Plan) -> None:
                 _effect(effect, records),
                 _(
                     "Change the trigger or rule so that it does nothing for the database user that "
-                    "erases. Those that react, by the plan: {names}.",
+                    "erases. If it only updates, such as a counter, name the collection in "
+                    "`triggers_update` in retention.yaml. Those that react, by the plan: {names}.",
                     names=known or "-",
                 ),
                 subject=name,

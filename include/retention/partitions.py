@@ -131,9 +131,9 @@ def _drop(work: Work, one: RecordClass, leaf: Leaf, expected: PlannedPartition) 
                     SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(leaf.identifier), {}
                 )
                 _require_same(work, one, leaf, expected, count)
-                counters = work.counters([leaf.oid])
+                counters = work.counters([one], [leaf.oid])
                 _detach_and_drop(work, counters, one, leaf, parent)
-                inserted = counters.require_recorded()
+                by_triggers = counters.require_recorded()
                 work.progress("changed")
                 work.confirm()
         except errors.QueryCanceled:
@@ -143,7 +143,7 @@ def _drop(work: Work, one: RecordClass, leaf: Leaf, expected: PlannedPartition) 
         finally:
             if closed:
                 work.tally.took(begun)
-    work.tally.insert(inserted)
+    work.tally.react(by_triggers)
     for batch in entered:
         work.committed(batch)
 

@@ -48,6 +48,10 @@ def reactions(case: Case) -> list[Block]:
         Paragraph(text=_inserted(table, rows))
         for table, rows in case.execution.get("inserted", {}).items()
     ]
+    blocks += [
+        Paragraph(text=_updated(table, rows))
+        for table, rows in case.execution.get("updated", {}).items()
+    ]
     return blocks
 
 
@@ -55,6 +59,15 @@ def _inserted(table: str, rows: int) -> Message:
     return _(
         "While records were erased, triggers or rules inserted {count} records into {table}. If "
         "these are copies of erased records, they need a record class of their own.",
+        count=rows,
+        table=table,
+    )
+
+
+def _updated(table: str, rows: int) -> Message:
+    return _(
+        "While records were erased, triggers or rules updated records of {table} {count} times, "
+        "which the retention schedule allows.",
         count=rows,
         table=table,
     )

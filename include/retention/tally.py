@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import psycopg
 
-from include.retention.transaction_counters import ChangedUnrecorded, SideEffect
+from include.retention.transaction_counters import ByTriggers, ChangedUnrecorded, SideEffect
 
 
 @dataclass
@@ -23,6 +22,7 @@ class Tally:
         side_effects: changes of rows that were not recorded, for which records were refused, by
             class and table.
         inserted: rows that triggers or rules inserted, by table.
+        updated: rows that triggers or rules updated as retention.yaml allows, by table.
         busy: times that a batch was given up since others held locks, by class.
         given_up: classes that were left alone since the database refused too many.
         locked: records that could go and that other sessions kept locked to the end, or on which
@@ -42,6 +42,7 @@ class Tally:
     refused: dict[tuple[str, str], int] = field(default_factory=dict)
     side_effects: dict[str, dict[str, SideEffect]] = field(default_factory=dict)
     inserted: dict[str, int] = field(default_factory=dict)
+    updated: dict[str, int] = field(default_factory=dict)
     busy: dict[str, int] = field(default_factory=dict)
     given_up: set[str] = field(default_factory=set)
     slow: set[str] = field(default_factory=set)
@@ -68,7 +69,11 @@ class Tally:
             for effect in error.effects:
                 effects[effect.table] = effects.get(effect.table, SideEffect(effect.table)) + effect
 
-    def insert(self, inserted: Mapping[str, int]) -> None:
-        """Count rows that triggers or rules inserted."""
-        for table, rows in inserted.items():
-            self.inserted[table] = self.inserted.get(table, 0) + rows
+    def react(self, changes: ByTriggers) -> None:
+        """Count rows that triggers or rules changed and that are allowed."""
+        for counts, changed in (
+            (self.inserted, changes.inserted),
+            (self.updated, changes.updated),
+        ):
+            for table, rows in changed.items():
+                counts[table] = counts.get(table, 0) + rows

@@ -90,6 +90,19 @@ class ChangedUnrecorded(psycopg.DataError):
 
 
 @dataclass(frozen=True)
+class ByTriggers:
+    """Rows that triggers and rules changed in a transaction, and that were allowed.
+
+    Attributes:
+        inserted: rows by ``schema.table``.
+        updated: likewise, of tables that `triggers_update` in retention.yaml names.
+    """
+
+    inserted: Mapping[str, int] = field(default_factory=dict)
+    updated: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class _Reading:
     inserted: int = 0
     updated: int = 0
@@ -105,6 +118,7 @@ class TransactionCounters:
         connection: with the open transaction.
         relations: the mapped tables.
         dropped: oids of partitions that the transaction drops.
+        updatable: oids of tables in which triggers may update rows.
         deleted: rows that were recorded as deleted, by the oid of the collection's table.
         updated: likewise, of updated rows.
     """
@@ -112,6 +126,7 @@ class TransactionCounters:
     connection: psycopg.Connection[Any]
     relations: Relations
     dropped: frozenset[int] = frozenset()
+    updatable: frozenset[int] = frozenset()
     deleted: Counter[int] = field(default_factory=Counter)
     updated: Counter[int] = field(default_factory=Counter)
     _before: Mapping[int, _Reading] = field(init=False)
@@ -119,11 +134,11 @@ class TransactionCounters:
     def __post_init__(self) -> None:
         self._before = self._read()
 
-    def require_recorded(self) -> dict[str, int]:
-        """Fire deferred triggers, and refuse changes that were not recorded.
+    def require_recorded(self) -> ByTriggers:
+        """Fire deferred triggers, and refuse changes that were neither recorded nor allowed.
 
         Returns:
-            ``schema.table`` -> rows that triggers or rules inserted.
+            Rows that triggers or rules changed and that are allowed.
 
         Raises:
             ChangedUnrecorded: rows were deleted or updated, or a table emptied or rewritten.
@@ -132,7 +147,9 @@ class TransactionCounters:
         """
         self.connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
         after = self._read()
-        effects, inserted = [], {}
+        effects = []
+        inserted: dict[str, int] = {}
+        allowed: dict[str, int] = {}
         for relation in self.relations.by_collection.values():
             oid = relation.oid
             if oid not in self._before and oid not in after:
@@ -147,13 +164,15 @@ class TransactionCounters:
                 deleted = updated = 0
             rewritten = now.files != before.files and self._is_locked(oid)
             label = f"{relation.schema}.{relation.name}"
+            if oid in self.updatable and updated > 0:
+                allowed[label], updated = updated, 0
             if deleted or updated or rewritten:
                 effects.append(SideEffect(label, deleted, updated, rewritten))
             if added > 0:
                 inserted[label] = added
         if effects:
             raise ChangedUnrecorded(effects)
-        return inserted
+        return ByTriggers(inserted, allowed)
 
     def _read(self) -> dict[int, _Reading]:
         tables = sorted({relation.oid for relation in self.relations.by_collection.values()})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -202,13 +202,24 @@ class Work:
             and self.plan.of(other.name).planned
         )
 
-    def counters(self, dropped: Collection[int] = ()) -> TransactionCounters:
+    def counters(
+        self, classes: Iterable[RecordClass], dropped: Collection[int] = ()
+    ) -> TransactionCounters:
         """Read the counters of the open transaction, before it changes anything.
 
         Args:
+            classes: whose records it will delete or mask.
             dropped: oids of partitions that it will drop.
         """
-        return TransactionCounters(self.connection, self.graph.relations, frozenset(dropped))
+        relations = self.graph.relations
+        updatable = {
+            relations.by_collection[name].oid
+            for record_class in classes
+            for name in record_class.rule.triggers_update
+        }
+        return TransactionCounters(
+            self.connection, relations, frozenset(dropped), frozenset(updatable)
+        )
 
     def origin(self, one: RecordClass) -> Origin:
         """What the ledger says of a batch of a class."""

@@ -213,6 +213,12 @@ def test_without_retention_yaml_nothing_expires(tmp_path: Path) -> None:
         ("clock: seen_at", "clock: []", "3: [0].clock: should not be empty"),
         ("clock: seen_at", "database: x\n  clock: seen_at", "3: [0].database: the pack maps no"),
         ("class", "klass", "1: [0].class: is required and missing"),
+        (
+            "keep",
+            "delete\n  triggers_update: seller",
+            "6: [0].triggers_update: shop has no collection 'seller'",
+        ),
+        ("keep", "keep\n  triggers_update: buyer", "1: [0]: triggers_update belongs to an action"),
     ],
 )
 def test_each_fault_of_retention_yaml_has_its_line(

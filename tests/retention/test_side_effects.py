@@ -118,6 +118,50 @@ def test_history_that_a_trigger_writes_is_allowed_and_counted(place: Yard) -> No
     assert tally.inserted == {f"{place.name}.b": 1}
 
 
+@pytest.mark.parametrize("timing", ["BEFORE", "AFTER"])
+def test_updates_of_triggers_are_allowed_and_counted_where_the_schedule_names_the_collection(
+    place: Yard, timing: str
+) -> None:
+    place.rules = [rule("a", triggers_update=["b"]), rule("b")]
+    place.run(trigger(DOES["updates"], timing=timing))
+    tally = place.execute(place.plan())
+    assert (tally.done, tally.refused) == ({"a": 6}, {})
+    assert tally.updated == {f"{place.name}.b": 1}
+    assert (3, 1) in state_of_b(place)
+
+
+@pytest.mark.parametrize("does", ["deletes", "empties", "drops"])
+def test_deletion_is_rolled_back_where_a_trigger_does_more_than_the_allowed_update(
+    place: Yard, does: str
+) -> None:
+    """It may update `b`; it deletes, empties or alters the table as well."""
+    place.rules = [rule("a", triggers_update=["b"]), rule("b")]
+    place.run(trigger(f"{DOES['updates']}; {DOES[does]}"))
+    before = state_of_b(place)
+    assert place.execute(place.plan()).done == {"a": 5}
+    assert state_of_b(place) == before
+
+
+def test_updates_of_triggers_are_rolled_back_where_another_class_allows_them(place: Yard) -> None:
+    place.rules = [rule("a"), rule("b", triggers_update=["a"])]
+    place.run(trigger(DOES["updates"]))
+    assert place.execute(place.plan()).done == {"a": 5}
+    assert state_of_b(place) == [(n, 0) for n in range(1, 7)]
+
+
+def test_updates_of_triggers_in_a_circle_are_allowed_by_its_classes(place: Yard) -> None:
+    place.run(
+        """
+        ALTER TABLE a ADD up int REFERENCES a;
+        UPDATE a SET up = 7 - id;
+        """
+    )
+    place.rules = [rule("a", triggers_update=["b"]), rule("b")]
+    place.run(trigger(DOES["updates"]))
+    tally = place.execute(place.plan())
+    assert (tally.done, tally.updated) == ({"a": 6}, {f"{place.name}.b": 1})
+
+
 def test_keys_that_the_database_sets_to_null_are_expected_changes(place: Yard) -> None:
     """Of one table and of its own, in one statement and in several."""
     place.run(
